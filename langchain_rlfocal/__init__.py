@@ -1,0 +1,58 @@
+"""RL-Focal for LangChain: a learned team of chat models per query, and a learned fusion of their answers.
+
+Names load on first use (PEP 562), so that importing the package is quick and never loads torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from langchain_rlfocal._version import __version__
+
+if TYPE_CHECKING:
+    from langchain_rlfocal.chat_models import RLFocalChatModel
+    from langchain_rlfocal.errors import (
+        CheckpointError,
+        EnsembleError,
+        InputError,
+        MissingDependencyError,
+        OutcomeError,
+        PoolError,
+        RLFocalError,
+    )
+    from langchain_rlfocal.policies import RLFocalPolicy
+    from langchain_rlfocal.pool import ModelPool, PoolMember
+
+__all__ = [
+    "CheckpointError",
+    "EnsembleError",
+    "InputError",
+    "MissingDependencyError",
+    "ModelPool",
+    "OutcomeError",
+    "PoolError",
+    "PoolMember",
+    "RLFocalChatModel",
+    "RLFocalError",
+    "RLFocalPolicy",
+    "__version__",
+]
+
+_HOMES = {
+    "ModelPool": "pool",
+    "PoolMember": "pool",
+    "RLFocalChatModel": "chat_models",
+    "RLFocalPolicy": "policies",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module on first use."""
+    if name not in __all__:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return __all__

@@ -1,0 +1,66 @@
+"""Errors: everything the package raises on purpose.
+
+RLFocalError
+├── InputError (ValueError)             what was asked cannot be asked: no messages, an unusable argument
+├── PoolError (ValueError)              the pool is not a pool: empty, a name twice, a member nobody knows
+├── OutcomeError (ValueError)           a table breaks a rule: names the file, row, column and rule
+├── CheckpointError (ValueError)        a checkpoint cannot be read, or belongs to another pool
+├── MissingDependencyError (ImportError) an optional part is absent: names the command that installs it
+└── EnsembleError                       no member answered: names every member and its cause
+
+Every message says the rule, the value that broke it, and the way out. Each also derives from the built-in that fits, so
+that code which knows nothing of this package can still catch it.
+"""
+
+from collections.abc import Mapping
+
+
+class RLFocalError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class InputError(RLFocalError, ValueError):
+    """What was asked cannot be asked: no messages, or an argument outside its range."""
+
+
+class PoolError(RLFocalError, ValueError):
+    """The pool is empty, names a member twice, or holds a member that the policy does not know."""
+
+
+class OutcomeError(RLFocalError, ValueError):
+    """A table of outcomes or questions breaks a rule.
+
+    Attributes:
+        file: The file that was read, or None for a table in memory.
+        row: The row that breaks the rule, counted from 1 without the header, or None for the whole table.
+        column: The column that breaks the rule, or None for the whole row.
+        rule: The rule, as a sentence.
+    """
+
+    def __init__(self, rule: str, *, file: str | None = None, row: int | None = None, column: str | None = None) -> None:
+        self.rule, self.file, self.row, self.column = rule, file, row, column
+        place = [f"file {file}" if file else "", f"row {row}" if row else "", f"column `{column}`" if column else ""]
+        where = ", ".join(part for part in place if part)
+        super().__init__(f"{where}: {rule}" if where else rule)
+
+
+class CheckpointError(RLFocalError, ValueError):
+    """A checkpoint is missing, damaged, of another format, or was trained for another pool."""
+
+
+class MissingDependencyError(RLFocalError, ImportError):
+    """An optional part is not installed; the message names the command that installs it."""
+
+
+class EnsembleError(RLFocalError):
+    """No member answered.
+
+    Attributes:
+        failures: Why each asked member failed, by its name.
+        is_retryable: True if asking again may help: at least one cause was a passing one.
+    """
+
+    def __init__(self, message: str, *, failures: Mapping[str, str] | None = None, is_retryable: bool = False) -> None:
+        self.failures = dict(failures or {})
+        self.is_retryable = is_retryable
+        super().__init__(message)

@@ -1,0 +1,112 @@
+"""Records: the values that travel down the answering river.
+
+A `Query` goes in; the Decider returns a `Selection`; every asked member becomes a `Candidate` or a `Failure`; Fusion
+returns an `Answer`. All are frozen, small, comparable, and free of LangChain and torch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What the user asks.
+
+    Attributes:
+        text: Text of the request, as features and answer canonicalisation read it.
+        task: Task label such as `"mmlu_pro/law"`, or None where the caller gives none.
+    """
+
+    text: str
+    task: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The Decider's choice for one round.
+
+    Attributes:
+        round: Round, counted from 1.
+        members: Members to ask in this round, most probable first; empty means stop and fuse.
+        probabilities: Probability that the Decider adds each member that was available in this round.
+    """
+
+    round: int
+    members: tuple[str, ...]
+    probabilities: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A member's answer.
+
+    Attributes:
+        member: The member's name.
+        round: Round in which it was asked, counted from 1.
+        text: Full text of its response.
+        answer: Canonical answer; candidates with equal `answer` say the same. None if none could be extracted.
+        latency_s: Seconds from asking to the complete response.
+        prompt_tokens: Tokens of the prompt, None where unknown.
+        completion_tokens: Tokens of the response, None where unknown.
+        cost_usd: Dollars, None where unknown (unknown is not zero).
+        logprob: Mean log-probability of the response's tokens, None where the member gives none.
+        message: The member's own message, kept opaque here.
+    """
+
+    member: str
+    round: int
+    text: str
+    answer: str | None
+    latency_s: float
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cost_usd: float | None = None
+    logprob: float | None = None
+    message: Any = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A member's non-answer.
+
+    Attributes:
+        member: The member's name.
+        round: Round in which it was asked, counted from 1.
+        kind: Short class of the cause: the exception's type name, or `"empty"`, `"late"`.
+        reason: One line for a person.
+        latency_s: Seconds from asking to the failure.
+        is_retryable: True if asking again may help.
+        error: The exception, kept opaque here.
+    """
+
+    member: str
+    round: int
+    kind: str
+    reason: str
+    latency_s: float
+    is_retryable: bool = False
+    error: BaseException | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What Fusion decided.
+
+    Attributes:
+        member: The member whose candidate is returned (the most competent supporter of the winning answer).
+        answer: Its canonical answer.
+        weights: Fusion's weight of each distinct canonical answer; they sum to 1. Candidates without a canonical
+            answer stand under `""`.
+        supporters: Members behind each distinct canonical answer, most competent first.
+    """
+
+    member: str
+    answer: str | None
+    weights: Mapping[str, float]
+    supporters: Mapping[str, tuple[str, ...]]
+
+    @property
+    def confidence(self) -> float:
+        """Fusion's weight of the winning answer, in [0, 1]."""
+        return self.weights.get(self.answer or "", 0.0)
