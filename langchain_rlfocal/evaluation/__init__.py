@@ -1,0 +1,8 @@
+"""Evaluation: what a policy is worth on outcomes it has not seen, beside the baselines it has to beat.
+
+Nothing here learns from what it scores.
+"""
+
+from langchain_rlfocal.evaluation.report import HEADER, Figures, Report, evaluate
+
+__all__ = ["HEADER", "Figures", "Report", "evaluate"]

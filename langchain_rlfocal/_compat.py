@@ -1,0 +1,201 @@
+"""Compat: every private name of langchain-core that the package touches, each pinned by a test.
+
+Why it is needed: LangChain hands a chat model no child callback manager, and none at all when it streams, so the runs of
+an ensemble's members would show up beside the ensemble's run instead of under it. `NestingChatModel` carries the manager
+to them in a private call argument that reaches neither traces nor cache keys. It also closes the ensemble's run when it
+is cancelled. It does not ask anyone; that is `execution`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, Literal
+from uuid import UUID
+
+from langchain_core.callbacks import (
+    AsyncCallbackManager,
+    AsyncCallbackManagerForLLMRun,
+    BaseCallbackManager,
+    CallbackManager,
+    CallbackManagerForLLMRun,
+)
+from langchain_core.exceptions import ContextOverflowError, ModelError
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatResult, LLMResult
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import ensure_config
+from langchain_core.tracers._streaming import _StreamingCallbackHandler, _V2StreamingCallbackHandler
+from langchain_core.tracers.base import BaseTracer
+from langchain_core.utils.uuid import uuid7
+from pydantic import Field
+
+from langchain_rlfocal.errors import EnsembleError
+
+MemberCallbacks = Literal["tracers", "all", "none"]
+
+PARENT_KEY = "_rlfocal_parent"
+"""Call argument under which the callback manager of members' runs travels to `_generate` and `_stream`."""
+
+_OWN_METADATA = frozenset(
+    {"ls_provider", "ls_model_name", "ls_model_type", "ls_temperature", "ls_max_tokens", "ls_stop", "ls_integration"}
+)
+"""What LangChain says of the ensemble's own run, and what must not be said of its members'."""
+
+
+class EnsembleModelError(EnsembleError, ModelError):
+    """`EnsembleError` that LangChain also knows for a chat model's error, so that its retries read `is_retryable`."""
+
+
+class EnsembleOverflowError(EnsembleModelError, ContextOverflowError):
+    """Every asked member failed because the conversation is too long; LangChain's summarization catches it."""
+
+
+def is_control_flow(error: BaseException) -> bool:
+    """Tell whether an exception is LangGraph's way to leave a node (interrupts, commands), which is no failure.
+
+    LangGraph is recognised by name, since it need not be installed.
+    """
+    return any(base.__name__ == "GraphBubbleUp" for base in type(error).__mro__)
+
+
+def untangled(error: BaseException) -> BaseException:
+    """Return what a model raised, where LangChain tripped over it.
+
+    A model's own `CancelledError` is taken for a result, on which LangChain then misses an attribute.
+    """
+    cause = error.obj if isinstance(error, AttributeError) else None
+    return cause if isinstance(cause, asyncio.CancelledError) else error
+
+
+def child_manager(
+    manager: BaseCallbackManager | CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun,
+    *,
+    parent_run_id: UUID,
+    mode: MemberCallbacks,
+) -> CallbackManager | AsyncCallbackManager:
+    """Make the callback manager for runs under an ensemble's run.
+
+    Args:
+        manager: Manager of the ensemble's run, or the one it is about to be started with.
+        parent_run_id: The ensemble's run.
+        mode: Which handlers members' runs report to: `"tracers"` for tracers that do not stream, `"all"`, `"none"`.
+    """
+    is_async = isinstance(manager, AsyncCallbackManager | AsyncCallbackManagerForLLMRun)
+    child = (AsyncCallbackManager if is_async else CallbackManager)(handlers=[], parent_run_id=parent_run_id)
+    handlers = list(manager.inheritable_handlers)
+    if mode == "tracers":
+        streaming = (_StreamingCallbackHandler, _V2StreamingCallbackHandler)
+        handlers = [h for h in handlers if isinstance(h, BaseTracer) and not isinstance(h, streaming)]
+    elif mode == "none":
+        handlers = []
+    child.set_handlers(handlers)
+    child.add_tags(manager.inheritable_tags)
+    child.add_metadata({k: v for k, v in manager.inheritable_metadata.items() if k not in _OWN_METADATA})
+    return child
+
+
+class NestingChatModel(BaseChatModel):
+    """A chat model that calls other chat models, whose runs belong under its own."""
+
+    member_callbacks: MemberCallbacks = Field(default="tracers", exclude=True)
+    """Which of the caller's callback handlers see the members' own runs.
+
+    `"tracers"` (LangSmith and the like, that draw a tree), `"all"` (also token streams: members' tokens then mix with
+    the ensemble's wherever a consumer does not tell runs apart), or `"none"`.
+    """
+
+    def _members_config(
+        self,
+        run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None,
+        kwargs: dict[str, Any],
+    ) -> RunnableConfig | None:
+        """Take the private argument out of `kwargs` and make of it the config under which members are asked."""
+        manager = kwargs.pop(PARENT_KEY, None)
+        if manager is None and run_manager is not None:
+            manager = child_manager(run_manager, parent_run_id=run_manager.run_id, mode=self.member_callbacks)
+        return None if manager is None else {"callbacks": manager}
+
+    def _under_new_run(
+        self,
+        manager_class: type[CallbackManager] | type[AsyncCallbackManager],
+        config: RunnableConfig | None,
+    ) -> tuple[RunnableConfig, CallbackManager | AsyncCallbackManager]:
+        """Fix the id of the run that a stream is about to start, and make the manager of its children.
+
+        Callbacks are configured here, once: if the stream configured them anew it would make a second tracer, to which
+        the children's parent is unknown.
+        """
+        config = ensure_config(config)
+        run_id = config["run_id"] = config.get("run_id") or uuid7()
+        manager = manager_class.configure(
+            inheritable_callbacks=config.get("callbacks"),
+            inheritable_tags=config.get("tags"),
+            inheritable_metadata=config.get("metadata"),
+        )
+        config["callbacks"] = manager
+        return config, child_manager(manager, parent_run_id=run_id, mode=self.member_callbacks)
+
+    def stream(
+        self,
+        input: LanguageModelInput,  # noqa: A002  # LangChain's name for it
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> Iterator[AIMessageChunk]:
+        """Stream the answer; see `BaseChatModel.stream`."""
+        config, child = self._under_new_run(CallbackManager, config)
+        yield from super().stream(input, config, stop=stop, **{**kwargs, PARENT_KEY: child})
+
+    async def astream(
+        self,
+        input: LanguageModelInput,  # noqa: A002  # LangChain's name for it
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[AIMessageChunk]:
+        """Stream the answer; see `BaseChatModel.astream`."""
+        config, child = self._under_new_run(AsyncCallbackManager, config)
+        async for chunk in super().astream(input, config, stop=stop, **{**kwargs, PARENT_KEY: child}):
+            yield chunk
+
+    def _generate_with_cache(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        if run_manager is not None and PARENT_KEY not in kwargs:
+            kwargs[PARENT_KEY] = child_manager(
+                run_manager, parent_run_id=run_manager.run_id, mode=self.member_callbacks
+            )
+        return super()._generate_with_cache(messages, stop=stop, run_manager=run_manager, **kwargs)
+
+    async def _agenerate_with_cache(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        if run_manager is not None and PARENT_KEY not in kwargs:
+            kwargs[PARENT_KEY] = child_manager(
+                run_manager, parent_run_id=run_manager.run_id, mode=self.member_callbacks
+            )
+        try:
+            return await super()._agenerate_with_cache(messages, stop=stop, run_manager=run_manager, **kwargs)
+        except asyncio.CancelledError as error:
+            # LangChain reports errors of a call but not its cancellation, and a trace would show it running forever.
+            if run_manager is not None:
+                await run_manager.on_llm_error(error, response=LLMResult(generations=[]))
+            raise
+
+    def _get_invocation_params(self, stop: list[str] | None = None, **kwargs: Any) -> dict[str, Any]:
+        kwargs.pop(PARENT_KEY, None)
+        return super()._get_invocation_params(stop=stop, **kwargs)
+
+    def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
+        kwargs.pop(PARENT_KEY, None)
+        return super()._get_llm_string(stop=stop, **kwargs)

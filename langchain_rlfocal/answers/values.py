@@ -1,0 +1,299 @@
+"""Values: what a piece of text denotes by itself, whatever was asked: folded text, numbers, JSON, tool calls, likeness.
+
+Nothing here raises on any text, and nothing takes more than linear time: a text longer than `MAX_CHARS` is read at its
+head and tail only, no pattern nests quantifiers, numbers keep `_CONTEXT.prec` significant digits, and JSON nested deeper
+than `_MAX_DEPTH` is not taken for JSON. It refuses to look at the query; that is `reading`'s part.
+"""
+
+import json
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
+from itertools import groupby
+from typing import Any
+
+MAX_CHARS = 100_000
+"""Characters of a text that are read: the first half and the last half of a longer one."""
+
+_MAX_DEPTH = 100
+_MAX_FENCES = 8
+_MAX_MARKS = 30  # marks on one letter: the limit of Unicode's stream-safe format; sorting longer runs is quadratic
+_CONTEXT = Context(prec=50, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])  # no traps: an impossible number is NaN, no error
+
+NUMBER_WORDS = {
+    word: str(number)
+    for number, word in enumerate(
+        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+    )
+}
+_SCALES = {"hundred": "2", "thousand": "3", "million": "6", "billion": "9", "trillion": "12"}
+
+_RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+")
+_FRACTIONS = {
+    code: " " + unicodedata.normalize("NFKC", chr(code)) for code in (0xBC, 0xBD, 0xBE, *range(0x2150, 0x215F), 0x2189)
+}
+_THIN_SPACE = re.compile("(?<=[0-9])[\u00a0\u2009\u202f](?=[0-9]{3}(?![0-9]))")
+_SUBSTITUTES: dict[int, str | None] = {
+    **dict.fromkeys((*range(9), *range(14, 28), 0x7F), " "),  # control characters that are no white space
+    **dict.fromkeys((0xAD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2065), 0xFEFF), None),
+    **dict.fromkeys(map(ord, "\u2212\u2010\u2011"), "-"),
+    **dict.fromkeys(map(ord, "‘’‛`´"), "'"),
+    **dict.fromkeys(map(ord, "“”„‟«»"), '"'),
+    ord("⁄"): "/",
+}
+_ACCENTS = dict.fromkeys(range(0x300, 0x370))  # those of Latin, Greek and Cyrillic; other scripts' marks are letters
+
+_NUMBER = re.compile(
+    r"""(?<![^\W_])(?<!\^)(?<!\^-)                           # not inside a word, not an exponent
+    (?P<sign>(?<![)\]}])(?:-[$€£¥]?|[$€£¥]-))?
+    (?P<run>\.?[0-9](?:[0-9.,'_]*[0-9])?)
+    (?:
+        (?:\ (?P<part>[0-9]{1,40}))?\s?/\s?(?P<under>[0-9]{1,40})(?![0-9/])   # 1/2 and 3 1/2
+      | e(?P<exponent>[+-]?[0-9]+)(?!\w)
+      | \s?(?:x|×|\*|\\times|\\cdot)\s?10\s?\^\s?\{?(?P<power>[+-]?[0-9]+)\}?
+      | \s?(?P<scale>hundred|thousand|million|billion|trillion)\b
+    )?""",
+    re.VERBOSE,
+)
+_PLAIN = re.compile(r"[0-9]*\.?[0-9]+")
+_GROUPED = re.compile(r"[0-9]{1,3}(?:([,'_])[0-9]{3})(?:\1[0-9]{3})*(?:\.[0-9]+)?")
+_EUROPEAN = re.compile(r"[0-9]{1,3}(?:\.[0-9]{3})+,[0-9]+|[0-9]+,[0-9]+")
+_WORD_NUMBER = re.compile(rf"\b(?:{'|'.join(NUMBER_WORDS)})\b(?!-)")
+_BIG_WORDS = re.compile(r"\b(?:\w{3,5}teen|\w{3,5}ty|hundred|thousand|million|billion|trillion)\b")
+
+_LATEX = (
+    (re.compile(r"(?<=[0-9])(?=\\[dt]?frac)"), " "),
+    (re.compile(r"\\[dt]?frac\s?\{([^{}]{1,60})\}\s?\{([^{}]{1,60})\}"), r"\1/\2"),
+    (re.compile(r"\\[dt]?frac\s?([0-9])([0-9])"), r"\1/\2"),
+    (re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox)\s?\{([^{}]{0,200})\}"), r" \1"),
+    (re.compile(r"\{,\}"), ","),
+    (re.compile(r"\\[,!;:]"), ""),
+    (re.compile(r"\\([%$#&_])"), r"\1"),
+)
+
+_STOP_WORDS = frozenset(
+    re.findall(r"\w+", "a an the is are was were be been of to in on at by for with and or as it its this that from")
+)
+
+
+def clean(text: str) -> str:
+    """Rewrite characters that look alike as one: width, quotes, minus signs, fractions; case and accents stay."""
+    text = _scrub(text if len(text) <= MAX_CHARS else f"{text[: MAX_CHARS // 2]}\n{text[1 - MAX_CHARS // 2 :]}")
+    if not text.isascii():
+        text = _THIN_SPACE.sub("", text)
+        text = _RAISED.sub(lambda raised: "^" + unicodedata.normalize("NFKC", raised[0]), text)
+        text = unicodedata.normalize("NFKC", "".join(_few_marks(text.translate(_FRACTIONS))))
+    return text.translate(_SUBSTITUTES)
+
+
+def fold(text: str) -> str:
+    """Forget what no answer depends on: case, accents, width, white space within lines, empty lines."""
+    text = clean(text).casefold()
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKD", text).translate(_ACCENTS))
+        text = text.translate(_SUBSTITUTES)
+    return "\n".join(line for line in (" ".join(line.split()) for line in text.splitlines()) if line)
+
+
+def unlatex(text: str) -> str:
+    r"""Write LaTeX's `\frac`, `\text` and escapes as plain text."""
+    if "\\" in text or "{,}" in text:
+        for pattern, plain in _LATEX:
+            text = pattern.sub(plain, text)
+    return text
+
+
+def numbers(text: str) -> list[tuple[str, Decimal]]:
+    """Find the numbers in folded text, in order: what stands there, and its value.
+
+    Number words count only where no digits stand. Units, currencies and percent signs are no part of the value.
+    """
+    found = [pair for match in _NUMBER.finditer(text) for pair in _values(match)]
+    if found or _BIG_WORDS.search(text):
+        return found
+    return [(match[0], Decimal(NUMBER_WORDS[match[0]])) for match in _WORD_NUMBER.finditer(text)]
+
+
+def number_text(value: Decimal) -> str:
+    """Write a finite number in its one canonical form: plain, or with an exponent where that would be long."""
+    value = _CONTEXT.normalize(value)
+    if not value:
+        return "0"
+    return f"{value:f}" if -7 <= value.adjusted() <= 20 else f"{value:e}"
+
+
+def same_number(a: str, b: str) -> bool:
+    """Compare two canonical numbers: whole numbers exactly, others within 1e-6 of the larger."""
+    x, y = _CONTEXT.create_decimal(a), _CONTEXT.create_decimal(b)
+    whole = all("." not in number and "e" not in number for number in (a, b))
+    gap = _CONTEXT.abs(_CONTEXT.subtract(x, y))
+    return x == y or (not whole and gap <= _CONTEXT.multiply(Decimal("1e-6"), max(_CONTEXT.abs(x), _CONTEXT.abs(y))))
+
+
+def parse_json(text: str) -> Any:
+    """Parse a text that is JSON, or holds it in a code fence; None where it is neither (`null` is None too).
+
+    Numbers come back as ready canonical text, so that none is too large and 1 equals 1.0.
+    """
+    text = _scrub(text).strip()
+    if len(text) > MAX_CHARS:
+        return None
+    fenced = [block.partition("\n")[2] or block for block in text.split("```")[1::2]]
+    return next((v for v in map(_loads, [text, *fenced[: -_MAX_FENCES - 1 : -1]]) if v is not None), None)
+
+
+def find_json(text: str) -> Any:
+    """Parse as `parse_json`, or else what begins at the first bracket of the text."""
+    value = parse_json(text)
+    start = min((at for bracket in "{[" if (at := text.find(bracket)) >= 0), default=None)
+    return value if value is not None or start is None else _loads(_scrub(text[start : start + MAX_CHARS]), whole=False)
+
+
+def dump_json(value: Any, *, string: Callable[[str], str] = str, depth: int = 0) -> str:
+    """Write a value as JSON in its one canonical form: keys sorted, no white space, 1 for 1.0.
+
+    Args:
+        value: What JSON can say; anything else is written as its `str`.
+        string: Rewrites every string value.
+        depth: How deep `value` lies; what lies deeper than `_MAX_DEPTH` is written as `"…"`, so that a value that
+            contains itself ends.
+    """
+    if isinstance(value, _Written):
+        return str(value)
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, (int, float, Decimal)):
+        return str(_written(value))
+    if depth > _MAX_DEPTH:
+        return '"…"'
+    if isinstance(value, Mapping):
+        inner = {_scrub(str(key)): dump_json(item, string=string, depth=depth + 1) for key, item in value.items()}
+        return "{" + ",".join(f"{json.dumps(key, ensure_ascii=False)}:{inner[key]}" for key in sorted(inner)) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(dump_json(item, string=string, depth=depth + 1) for item in value) + "]"
+    return json.dumps(string(_scrub(str(value))), ensure_ascii=False)
+
+
+def canonical_tool_calls(calls: Sequence[Mapping[str, Any]]) -> str:
+    """Write tool calls so that equal texts mean the same calls.
+
+    The whole multiset counts, in any order; the order of arguments, 1 or 1.0, and white space around strings do not.
+    Identifiers of calls are left out.
+
+    Args:
+        calls: Each with `name`, and `args` as a mapping or as the JSON text of one.
+    """
+    return "[" + ",".join(sorted(_call(call.get("name"), call.get("args")) for call in calls)) + "]"
+
+
+def read_tool_calls(text: str) -> str | None:
+    """Read tool calls written as JSON: objects with a name and arguments, or [name, arguments] pairs."""
+    value = find_json(text)
+    calls = value if isinstance(value, list) and not (value and isinstance(value[0], str)) else [value]
+    read = [_as_call(call) for call in calls]
+    return canonical_tool_calls([call for call in read if call]) if all(read) else None
+
+
+def likeness_vector(text: str) -> dict[str, float]:
+    """Weigh a text's words, and at half weight the three-letter pieces of each, by 1 + ln(count).
+
+    Words such as "the" and "of" are left out, unless there are no others.
+    """
+    words = re.findall(r"[^\W_]+", fold(text)) or fold(text).split()
+    counts = Counter([word for word in words if word not in _STOP_WORDS] or words)
+    pieces: Counter[str] = Counter()
+    for word, count in counts.items():
+        padded = f"<{word}>"
+        for at in range(len(word)):
+            pieces[padded[at : at + 3]] += count
+    vector = {f"word {word}": 1 + math.log(count) for word, count in counts.items()}
+    return vector | {piece: (1 + math.log(count)) / 2 for piece, count in pieces.items()}
+
+
+def cosine(a: Mapping[str, float], b: Mapping[str, float]) -> float:
+    """Cosine of two vectors of `likeness_vector`, in [0, 1]; 1 for equal ones. Exact sums make it symmetric."""
+    if a == b:
+        return 1.0
+    dot = math.fsum(weight * b[key] for key, weight in a.items() if key in b)
+    lengths = [math.sqrt(math.fsum(weight * weight for weight in vector.values())) for vector in (a, b)]
+    return min(1.0, dot / (lengths[0] * lengths[1])) if dot else 0.0
+
+
+class _Written(str):
+    """A number already in canonical JSON; a string of its own kind, so that `"1"` and 1 stay apart."""
+
+    __slots__ = ()
+
+
+def _scrub(text: str) -> str:
+    """Replace lone surrogates, which no file or network could carry."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def _few_marks(text: str) -> Iterator[str]:
+    for is_mark, run in groupby(text, key=lambda char: unicodedata.combining(char) > 0):
+        joined = "".join(run)
+        yield joined[:_MAX_MARKS] if is_mark else joined
+
+
+def _values(match: re.Match[str]) -> list[tuple[str, Decimal]]:
+    """Value a match: nothing if impossible, several if it is a list, a date or a version."""
+    run = match["run"]
+    if _GROUPED.fullmatch(run):
+        run = re.sub("[,'_]", "", run)
+    elif _EUROPEAN.fullmatch(run):
+        run = run.replace(".", "").replace(",", ".")
+    elif not _PLAIN.fullmatch(run):
+        return [(piece, _CONTEXT.create_decimal(piece)) for piece in re.split("[.,'_]+", run) if piece]
+    value = _CONTEXT.create_decimal(run)
+    if match["under"]:
+        above = _CONTEXT.create_decimal(match["part"] or run)
+        value = _CONTEXT.add(value if match["part"] else Decimal(0), _CONTEXT.divide(above, Decimal(match["under"])))
+    exponent = match["exponent"] or match["power"] or _SCALES.get(match["scale"] or "", "")
+    if exponent:
+        value = _CONTEXT.scaleb(value, Decimal(exponent)) if len(exponent) < 10 else Decimal("NaN")
+    return [(match[0], -value if match["sign"] else value)] if value.is_finite() else []
+
+
+def _written(number: str | float | Decimal) -> _Written:
+    value = _CONTEXT.create_decimal(number if isinstance(number, (str, int, Decimal)) else repr(number))
+    return _Written(number_text(value) if value.is_finite() else number)
+
+
+def _loads(text: str, *, whole: bool = True) -> Any:
+    """Parse JSON; None where it is not. `whole` False allows text after the value."""
+    depth = deepest = 0
+    if text.count("[") + text.count("{") > _MAX_DEPTH:
+        for char in text:
+            depth += (char in "[{") - (char in "]}")
+            deepest = max(deepest, depth)
+    if deepest > _MAX_DEPTH:
+        return None
+    try:
+        value, end = _DECODER.raw_decode(text.strip())
+    except (ValueError, RecursionError):
+        return None
+    return None if whole and end < len(text.strip()) else value
+
+
+_DECODER = json.JSONDecoder(parse_int=_written, parse_float=_written, parse_constant=_written, strict=False)
+
+
+def _call(name: Any, args: Any) -> str:
+    if isinstance(args, str):
+        parsed = parse_json(args)
+        args = args if parsed is None else parsed
+    return f"[{dump_json(name, string=str.strip)},{dump_json(args or {}, string=str.strip)}]"
+
+
+def _as_call(value: Any) -> dict[str, Any] | None:
+    if isinstance(value, list) and len(value) == 2:
+        value = {"name": value[0], "args": value[1]}
+    if isinstance(value, dict) and isinstance(value.get("function"), dict):
+        value = value["function"]
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+        return None
+    return {"name": value["name"], "args": value.get("args", value.get("arguments", value.get("parameters")))}

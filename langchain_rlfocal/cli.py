@@ -1,0 +1,338 @@
+"""Command line: `rlfocal` collects outcomes, trains and evaluates policies, and shows them at work.
+
+Each command imports what it needs when it runs, so that `rlfocal --help` is quick and never loads torch. What a program
+reads goes to stdout, progress and errors to stderr. An error of the package is one line and exit code 2, never a
+traceback; a file appears whole or not at all.
+"""
+
+import importlib
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from langchain_rlfocal._version import __version__
+from langchain_rlfocal.errors import InputError, OutcomeError, PoolError, RLFocalError
+from langchain_rlfocal.terminal import messages, output, progress_bar, report_table, task_table
+
+if TYPE_CHECKING:
+    from langchain_rlfocal.outcomes import OutcomeGrid
+    from langchain_rlfocal.pool import ModelPool
+
+_BAD_INPUT, _INTERRUPTED = 2, 130
+"""Exit codes: what was given breaks a rule; Ctrl-C, as shells say it."""
+
+
+class _Commands(TyperGroup):
+    """Commands whose expected errors are one red line."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except (RLFocalError, OSError) as error:
+            _end(str(error), code=_BAD_INPUT)
+        except KeyboardInterrupt:
+            _end("Interrupted: nothing was written.", code=_INTERRUPTED)
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="RL-Focal: a learned team of chat models per query, and a learned fusion of their answers.",
+)
+
+
+class Split(StrEnum):
+    """The outcomes that `evaluate` scores."""
+
+    train = "train"
+    validation = "validation"
+    test = "test"
+    all = "all"
+
+
+# Options that several commands share.
+_Outcomes = Annotated[list[Path], typer.Argument(help="Tables of outcomes: .parquet, .jsonl or .csv.")]
+_Task = Annotated[str | None, typer.Option(help='Take these tasks only; wildcards as in "mmlu_pro/*".')]
+_MaxTeam = Annotated[int | None, typer.Option(min=1, help="Members that may be asked for one query.")]
+_MaxRounds = Annotated[int | None, typer.Option(min=1, help="Rounds in which they may be asked.")]
+_CostWeight = Annotated[float | None, typer.Option(min=0, help="What asking the whole pool is worth, in score.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def _version(*, value: bool) -> None:
+    if value:
+        typer.echo(f"rlfocal {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    del version
+
+
+@app.command()
+def collect(
+    questions: Annotated[Path, typer.Argument(help="Questions with gold answers: .jsonl, .csv or .parquet.")],
+    *,
+    out: Annotated[Path, typer.Option(help="Table of outcomes to make or complete: .parquet, .jsonl or .csv.")],
+    pool: Annotated[
+        str | None, typer.Option(help="`local`, the embedded pool; or package.module:function that returns a pool.")
+    ] = None,
+    member: Annotated[
+        list[str] | None, typer.Option(help="A member as NAME=provider:model, once for each, instead of a pool.")
+    ] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Questions that are out at the same time.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Ask the first N questions only.")] = None,
+) -> None:
+    """Ask every member every question, and record what the answers are worth.
+
+    Run again to go on where it stopped: what is recorded is not asked again.
+    """
+    from langchain_rlfocal.collection import Collected, collect_into, recorded_in, unfinished_path
+    from langchain_rlfocal.outcomes import read_questions
+
+    asked = read_questions(questions)[:limit]
+    failed: Counter[str] = Counter()
+    reasons: dict[str, str] = {}
+    in_flight = {} if concurrency is None else {"max_in_flight": concurrency}
+    with _open_pool(pool, member or []) as opened, progress_bar() as progress:
+        held = {(outcome.task, outcome.query_id, outcome.model) for outcome in recorded_in(out)}
+        done = sum(all((q.task, q.query_id, name) in held for name in opened.names) for q in asked)
+        bar = progress.add_task(f"Asking {len(opened)} members", total=len(asked), completed=done)
+
+        def show(collected: Collected) -> None:
+            for failure in collected.failures:
+                failed[failure.member] += 1
+                reasons.setdefault(failure.member, f"{failure.kind}: {failure.reason}")
+            progress.advance(bar)
+
+        try:
+            table = collect_into(out, opened, asked, on_collected=show, **in_flight)
+        except KeyboardInterrupt:
+            progress.stop()
+            kept = unfinished_path(out)
+            where = f"What was answered is in {kept}. " if kept.exists() else ""
+            _end(f"Interrupted. {where}Run the same command again to go on.", code=_INTERRUPTED)
+    for name, count in failed.items():
+        messages().print(f"{name} failed {count} times, recorded as worth 0. First: {reasons[name]}", markup=False)
+    typer.echo(f"{len(table):,} outcomes of {len(table.members)} members in {out}")
+
+
+@app.command()
+def train(
+    outcomes: _Outcomes,
+    *,
+    out: Annotated[Path, typer.Option(help="Directory of the checkpoint to write.")],
+    member: Annotated[list[str] | None, typer.Option(help="A member of the pool, once for each; default: all.")] = None,
+    task: _Task = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same outcomes: the same checkpoint.")] = None,
+    max_team: _MaxTeam = None,
+    max_rounds: _MaxRounds = None,
+    cost_weight: _CostWeight = None,
+    as_json: _Json = False,
+) -> None:
+    """Train Decider and Fusion on recorded outcomes; the test rows stay unseen."""
+    from rich.markup import escape
+
+    from langchain_rlfocal.outcomes import OutcomeTable
+    from langchain_rlfocal.training import Progress as Step
+    from langchain_rlfocal.training import TrainingConfig
+    from langchain_rlfocal.training import train as train_policy
+
+    given = {"seed": seed, "max_team": max_team, "max_rounds": max_rounds, "cost_weight": cost_weight}
+    config = TrainingConfig(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]  # one dict of int and float
+    with progress_bar() as progress:
+        bar = progress.add_task("Reading outcomes", total=None)
+        table = OutcomeTable.read(*outcomes)
+        grid = table.grid(member or table.members, task=task)
+        parts = dict(zip(("train", "validation", "test"), grid.split(), strict=True))
+        progress.update(bar, description="Training")
+
+        def show(step: Step) -> None:
+            progress.update(bar, completed=step.step, total=step.total_steps)
+
+        policy = train_policy(parts["train"], parts["validation"], config, on_progress=show)
+        # Training may end before its last step, when nothing gets better any more.
+        progress.update(bar, total=progress.tasks[bar].completed)
+        policy.save(out)
+    queries = {**{name: len(part) for name, part in parts.items()}, "dropped": grid.dropped}
+    if as_json:
+        _print_json(
+            {
+                "policy_id": policy.policy_id,
+                "path": str(out),
+                "members": list(policy.members),
+                "queries": queries,
+                "card": dict(policy.card),
+            }
+        )
+        return
+    validation = policy.card["validation"]
+    best = validation["single_best"]
+    stdout = output()
+    stdout.print(f"[bold]{policy.policy_id}[/bold] in {escape(str(out))}")
+    stdout.print(f"members     {escape(', '.join(policy.members))}")
+    stdout.print("queries     " + ", ".join(f"{count} {name}" for name, count in queries.items()))
+    stdout.print(
+        f"validation  score {validation['score']:.3f} with {validation['mean_calls']:.2f} calls; "
+        f"single best ({escape(best)}) {validation['member_scores'][best]:.3f}"
+    )
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(help="Directory that `rlfocal train` wrote.")],
+    outcomes: _Outcomes,
+    *,
+    task: _Task = None,
+    split: Annotated[Split, typer.Option(help="Score these rows. Of training rows the policy knows the answers.")] = (
+        Split.test
+    ),
+    cost_weight: _CostWeight = None,
+    max_team: _MaxTeam = None,
+    max_rounds: _MaxRounds = None,
+    as_json: _Json = False,
+) -> None:
+    """Score a checkpoint on held-out outcomes, beside single best, votes and Oracle.
+
+    Limits and cost weight are those that it was trained for, unless given.
+    """
+    from langchain_rlfocal.evaluation import evaluate as evaluate_policy
+    from langchain_rlfocal.outcomes import OutcomeTable
+    from langchain_rlfocal.policies import RLFocalPolicy
+
+    with progress_bar() as progress:
+        bar = progress.add_task("Reading outcomes", total=2)
+        policy = RLFocalPolicy.load(checkpoint)
+        limits = _limits(policy.card, max_team=max_team, max_rounds=max_rounds, cost_weight=cost_weight)
+        grid = OutcomeTable.read(*outcomes).grid(policy.members, task=task)
+        parts: dict[str, OutcomeGrid] = dict(zip(("train", "validation", "test"), grid.split(), strict=True))
+        rows = {**parts, "all": grid}[split]
+        if not len(rows):
+            rule = f"`--split {split}` must hold at least one query, got none of {len(grid)}. Choose another split."
+            raise OutcomeError(rule)
+        progress.update(bar, advance=1, description="Evaluating")
+        report = evaluate_policy(policy, rows, validation=parts["validation"] or None, **limits)
+        progress.update(bar, advance=1)
+    facts = {"checkpoint": str(checkpoint), "policy_id": policy.policy_id, "split": str(split), **limits}
+    if as_json:
+        _print_json({**facts, **report.as_dict(), "dropped": grid.dropped})
+        return
+    stdout = output()
+    stdout.print(report_table(report, title=f"{policy.policy_id} on {report.policy.n} {split} queries"))
+    stdout.print(task_table(report))
+    stdout.print(f"calls: members asked per query; {', '.join(f'{name} {value}' for name, value in limits.items())}")
+    if split in (Split.validation, Split.all):
+        stdout.print("Single best and votes were fitted on validation rows, which are among these.", style="yellow")
+    if grid.dropped:
+        stdout.print(f"{grid.dropped} queries are left out, because a member did not answer them.", style="yellow")
+
+
+@app.command()
+def questions(
+    *,
+    out: Annotated[Path, typer.Option(help="JSONL file to write.")],
+    seed: Annotated[int, typer.Option(help="Same seed: the same file.")] = 0,
+) -> None:
+    """Write the question set on which the shipped policy was trained."""
+    from langchain_rlfocal.local.questions import write_questions
+
+    typer.echo(f"{write_questions(out, seed=seed)} questions in {out}")
+
+
+@app.command()
+def demo(
+    question: Annotated[list[str] | None, typer.Argument(help="Questions to ask instead of the built-in ones.")] = None,
+) -> None:
+    """Answer questions with the embedded models and the policy that ships."""
+    from langchain_rlfocal.demo import run_demo
+
+    run_demo(output(), question or None)
+
+
+@contextmanager
+def _open_pool(pool: str | None, members: list[str]) -> Iterator["ModelPool"]:
+    from langchain_rlfocal.pool import ModelPool
+
+    if pool and members:
+        raise InputError("`--pool` and `--member` exclude each other, got both. Give one of them.")
+    if members:
+        named: dict[str, str] = {}
+        for text in members:
+            name, equals, model = text.partition("=")
+            if not (name and equals and model):
+                raise InputError(
+                    f"`--member` must be NAME=provider:model, got {text!r}. Example: small=openai:gpt-5-nano"
+                )
+            if name in named:
+                raise PoolError(f"A member's name must be unique in its pool, got `{name}` twice. Rename one.")
+            named[name] = model
+        yield ModelPool.from_models(named)
+    elif pool in (None, "local"):
+        from langchain_rlfocal.local import embedded_pool
+
+        with embedded_pool() as embedded:
+            yield ModelPool.from_models(embedded.members)
+    else:
+        yield _load_pool(str(pool))
+
+
+def _load_pool(spec: str) -> "ModelPool":
+    from langchain_rlfocal.pool import ModelPool
+
+    module, colon, function = spec.partition(":")
+    if not (module and colon and function):
+        raise InputError(f"`--pool` must be `local` or package.module:function, got {spec!r}.")
+    # A console script does not see the folder that it is started in, where a user's own module is.
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        make = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"`--pool {spec}` must name a function that can be imported: {error}.") from error
+    made = make()
+    if isinstance(made, ModelPool):
+        return made
+    if isinstance(made, Mapping):
+        return ModelPool.from_models(made)
+    raise InputError(
+        f"`--pool {spec}` must return a ModelPool or a mapping of names to chat models, got {type(made).__name__}."
+    )
+
+
+def _limits(card: Mapping[str, Any], **given: float | None) -> dict[str, Any]:
+    """Complete limits by those that a policy was trained for."""
+    trained: Mapping[str, Any] = card.get("config", {})
+    limits = {name: trained.get(name) if value is None else value for name, value in given.items()}
+    unknown = [f"--{name.replace('_', '-')}" for name, value in limits.items() if value is None]
+    if unknown:
+        raise InputError(f"The checkpoint does not say what it was trained for. Give {', '.join(unknown)}.")
+    return limits
+
+
+def _print_json(value: Mapping[str, Any]) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _end(message: str, *, code: int) -> NoReturn:
+    messages().print(message, style="red", markup=False, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,283 @@
+"""Demo: questions of several kinds, answered by the embedded models before your eyes.
+
+For each question it shows whom the Decider picked and how sure it was, what every member said, what Fusion made of it,
+and, asked separately, what the single best member says alone. Everything shown is read from `response_metadata`, which
+any caller gets. It proves nothing: eight questions are a taste, held-out figures are the evaluation's business.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.messages import HumanMessage
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from langchain_rlfocal.answers import score_answer
+from langchain_rlfocal.chat_models import RLFocalChatModel
+from langchain_rlfocal.execution import ask_members
+from langchain_rlfocal.local import POLICY_PATH, embedded_pool
+from langchain_rlfocal.outcomes import Question
+from langchain_rlfocal.policies import RLFocalPolicy
+from langchain_rlfocal.pool import ModelPool, PoolMember
+from langchain_rlfocal.records import Candidate, Failure
+
+QUESTIONS = (
+    Question(task="yes or no", query_id="1", query="Can a penguin fly? Answer yes or no.", gold="no"),
+    Question(
+        task="capital",
+        query_id="2",
+        query="What is the capital of Norway? Answer with the name of the city.",
+        gold="Oslo",
+    ),
+    Question(task="sum", query_id="3", query="What is 4 + 5? Answer with a number.", gold="9"),
+    Question(
+        task="comparison", query_id="4", query="Which is bigger, a bus or a shoe? Answer with one word.", gold="bus"
+    ),
+    Question(
+        task="sentiment",
+        query_id="5",
+        query='Is this review positive or negative? "The room was dirty and the staff were rude." Answer with one word.',
+        gold="negative",
+    ),
+    Question(
+        task="sequence",
+        query_id="6",
+        query="What comes next: Monday, Tuesday, Wednesday? Answer with one word.",
+        gold="Thursday",
+    ),
+    Question(
+        task="multiple choice",
+        query_id="7",
+        query="Which of these can you eat?\nA) hammer\nB) bread\nC) window\nAnswer with the letter A, B or C.",
+        gold="B",
+    ),
+    Question(task="open", query_id="8", query="Describe the sea in one short sentence."),
+)
+"""The built-in questions. None is among those that the shipped policy was trained on."""
+
+_MAX_SAID_CHARS, _MAX_LABEL_CHARS = 60, 12
+_INDENT = len("Single best  ")
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What became of one question.
+
+    Attributes:
+        question: The question.
+        text: The ensemble's answer.
+        facts: `response_metadata["rlfocal"]` of that answer.
+        seconds: From asking the ensemble to its answer.
+        alone: What the single best member said, or why it did not.
+    """
+
+    question: Question
+    text: str
+    facts: Mapping[str, Any]
+    seconds: float
+    alone: Candidate | Failure
+
+    @property
+    def is_right(self) -> bool | None:
+        """True if the ensemble is right, None where nobody knows."""
+        return _judge(self.question, self.text)
+
+    @property
+    def alone_is_right(self) -> bool | None:
+        """True if the single best member is right, None where nobody knows."""
+        return _judge(self.question, self.alone.text if isinstance(self.alone, Candidate) else None)
+
+    @property
+    def calls(self) -> int:
+        """Calls that the ensemble made."""
+        return len(self.facts["candidates"]) + len(self.facts["failures"])
+
+
+def run_demo(console: Console, queries: Sequence[str] | None = None) -> None:
+    """Answer questions with the embedded pool and the policy that ships.
+
+    Args:
+        console: Where to show it.
+        queries: Questions to ask; None asks the built-in ones.
+
+    Raises:
+        MissingDependencyError: A part of the embedded pool is not installed.
+        CheckpointError: The shipped policy cannot be read.
+        EnsembleError: No member answered.
+    """
+    questions: Sequence[Question] = QUESTIONS
+    if queries:
+        questions = [Question(task="question", query_id=str(n), query=q) for n, q in enumerate(queries, start=1)]
+    policy = RLFocalPolicy.load(POLICY_PATH)
+    console.print("Starting two small language models inside this process: SmolLM2 135M and Gemma 3 270M.")
+    started = time.perf_counter()
+    with console.status("The first time, Gemma is put together from its packages …"):
+        embedded = embedded_pool()
+    with embedded:
+        pool = ModelPool.from_models(embedded.members)
+        limits = {name: policy.card["config"][name] for name in ("max_team", "max_rounds", "cost_weight")}
+        model = RLFocalChatModel(members=pool, policy=policy, **limits)
+        console.print(
+            f"{len(pool)} members ready in {time.perf_counter() - started:.1f} s. For each question, policy "
+            f"{policy.policy_id} asks up to {model.max_team} of them in up to {model.max_rounds} rounds."
+        )
+        play(console, model, single_best=pool[policy.card["validation"]["single_best"]], questions=questions)
+
+
+def play(
+    console: Console, model: RLFocalChatModel, *, single_best: PoolMember, questions: Sequence[Question]
+) -> list[Shown]:
+    """Ask each question, show what became of it, and sum up at the end.
+
+    Args:
+        console: Where to show it.
+        model: The ensemble.
+        single_best: The member whose answer is set beside the ensemble's.
+        questions: What to ask.
+    """
+    results = []
+    for number, question in enumerate(questions, start=1):
+        with console.status(f"Asking question {number} of {len(questions)} …"):
+            started = time.perf_counter()
+            message = model.invoke(question.query)
+            seconds = time.perf_counter() - started
+            alone = ask_members([single_best], [HumanMessage(question.query)], round_number=1)[0]
+        shown = Shown(question, message.text, message.response_metadata["rlfocal"], seconds, alone)
+        console.print(answer_view(shown, title=f"{number} of {len(questions)}: {question.task}"))
+        results.append(shown)
+    console.print(summary_view(results))
+    return results
+
+
+def answer_view(shown: Shown, *, title: str) -> RenderableType:
+    """Show one question: the picks, the candidates, the fused answer, and the single best member alone."""
+    fusion = shown.facts["fusion"]
+    fused = Text.assemble(("Ensemble     ", "bold"), (_short(shown.text), "bold"), "  ", _verdict(shown.is_right))
+    alone = Text.assemble("Single best  ", _said_alone(shown.alone), "  ", _verdict(shown.alone_is_right))
+    written = "written by the synthesizer" if fusion["synthesized"] else f"said by {fusion['member']}"
+    weights = sorted(fusion["weights"].items(), key=lambda item: -(item[1] or 0.0))
+    votes = ", ".join(
+        f"{_short(label, _MAX_LABEL_CHARS) or 'nothing'} {weight or 0.0:.2f}" for label, weight in weights
+    )
+    aside = f"{shown.alone.member}, {shown.alone.latency_s:.2f} s; asked apart, not in the ensemble's cost"
+    return Group(
+        Text(),
+        Rule(Text(title, style="bold"), align="left", style="cyan"),
+        Text(shown.question.query, style="bold cyan"),
+        Text(),
+        _candidates_table(shown.facts),
+        *_left_out(shown.facts),
+        Text(),
+        fused,
+        _note(f"{written}; weights: {votes}; {_calls(shown.calls)}, {shown.seconds:.2f} s"),
+        alone,
+        _note(aside),
+    )
+
+
+def summary_view(results: Sequence[Shown]) -> RenderableType:
+    """Show right answers, calls and seconds of the ensemble and of the single best member."""
+    table = Table(title="In sum", title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+    for heading in ("", "right", "calls", "seconds"):
+        table.add_column(heading, justify="right" if heading else "left")
+    judged = [shown for shown in results if shown.is_right is not None]
+    names = ", ".join(sorted({shown.alone.member for shown in results}))
+    table.add_row(
+        "ensemble",
+        f"{sum(shown.is_right is True for shown in judged)} of {len(judged)}",
+        str(sum(shown.calls for shown in results)),
+        f"{sum(shown.seconds for shown in results):.1f}",
+        style="bold",
+    )
+    table.add_row(
+        Text(f"single best ({names})"),
+        f"{sum(shown.alone_is_right is True for shown in judged)} of {len(judged)}",
+        str(len(results)),
+        f"{sum(shown.alone.latency_s for shown in results):.1f}",
+    )
+    return Group(Text(), Rule(style="cyan"), table)
+
+
+def _candidates_table(facts: Mapping[str, Any]) -> Table:
+    """Show each picked member with the Decider's probability and what it said, round by round."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("round", justify="right", no_wrap=True)
+    table.add_column("picked", no_wrap=True)
+    table.add_column("sure", justify="right", no_wrap=True)
+    table.add_column("said", overflow="fold")
+    table.add_column("counts as", no_wrap=True)
+    table.add_column("tokens", justify="right", no_wrap=True)
+    table.add_column("seconds", justify="right", no_wrap=True)
+    results = {row["member"]: row for row in (*facts["candidates"], *facts["failures"])}
+    for round_ in facts["rounds"]:
+        for place, member in enumerate(round_["asked"]):
+            table.add_row(
+                "" if place else str(round_["round"]),
+                Text(member, style="green" if member == facts["fusion"]["member"] else ""),
+                _decimal(round_["probabilities"].get(member), 2),
+                *_cells(results[member]),
+                _decimal(results[member]["latency_s"], 2),
+            )
+    return table
+
+
+def _left_out(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """Name the members that the Decider could have picked, round by round, the likeliest first."""
+    for round_ in facts["rounds"]:
+        left = [(name, p) for name, p in round_["probabilities"].items() if name not in round_["asked"]]
+        if left:
+            left.sort(key=lambda item: -(item[1] or 0.0))
+            names = ", ".join(f"{name} {_decimal(p, 2)}" for name, p in left)
+            yield _note(f"not picked in round {round_['round']}: {names}")
+
+
+def _cells(result: Mapping[str, Any]) -> Iterator[Text]:
+    """What a member said, what it counts as, and its tokens."""
+    if "kind" in result:
+        yield Text(f"failed: {_short(result['kind'])}: {_short(result['reason'])}", style="red")
+        yield Text()
+        yield Text()
+    else:
+        yield Text(_short(result["text"]))
+        yield Text("nothing" if result["answer"] is None else _short(result["answer"], _MAX_LABEL_CHARS))
+        counts = (result["prompt_tokens"], result["completion_tokens"])
+        yield Text("+".join("?" if count is None else str(count) for count in counts))
+
+
+def _said_alone(alone: Candidate | Failure) -> str:
+    return _short(alone.text) if isinstance(alone, Candidate) else f"failed: {alone.kind}"
+
+
+def _judge(question: Question, text: str | None) -> bool | None:
+    if question.gold is None:
+        return None
+    return score_answer(text, question.gold, question.kind, query=question.query) >= 0.5
+
+
+def _verdict(is_right: bool | None) -> tuple[str, str]:
+    if is_right is None:
+        return "", ""
+    return ("right", "green") if is_right else ("wrong", "red")
+
+
+def _calls(count: int) -> str:
+    return f"{count} call" if count == 1 else f"{count} calls"
+
+
+def _note(text: str) -> Padding:
+    return Padding(Text(text, style="dim"), (0, 0, 0, _INDENT))
+
+
+def _decimal(value: float | None, places: int) -> str:
+    return "?" if value is None else f"{value:.{places}f}"
+
+
+def _short(text: str, limit: int = _MAX_SAID_CHARS) -> str:
+    """Put a member's text on one line, without anything that could steer the reader's terminal."""
+    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"

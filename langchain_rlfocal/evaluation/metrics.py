@@ -1,0 +1,84 @@
+"""Metrics: means with their uncertainty, and where a score stands between single best and Oracle.
+
+Pure functions of scores per query. An interval comes with every mean, differences are paired by query, and randomness is
+an argument. It refuses to average nothing.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from langchain_rlfocal.errors import InputError
+
+Floats = npt.NDArray[np.float64]
+
+BOOTSTRAP_SAMPLES = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean and its 95 % bootstrap interval.
+
+    Attributes:
+        mean: The mean itself.
+        low: 2.5 % quantile of the resampled means.
+        high: 97.5 % quantile of the resampled means.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+
+def bootstrap_mean(values: Floats, *, rng: np.random.Generator) -> Estimate:
+    """Estimate a mean over queries with a percentile bootstrap interval.
+
+    Resampling n queries with replacement draws each distinct value as often as a multinomial of its share says, so the
+    resamples are drawn as counts of distinct values: the same distribution, without an index per query.
+
+    Source: Efron and Tibshirani, 1993, "An introduction to the bootstrap", chapter 13.
+
+    Args:
+        values: One value per query, shape [Q].
+        rng: Source of the resamples.
+
+    Raises:
+        InputError: There is no query, or a value is not finite.
+    """
+    if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
+        raise InputError(
+            f"`values` must be at least one finite number per query, got shape {values.shape}. Leave unscored queries out."
+        )
+    distinct, counts = np.unique(values, return_counts=True)
+    resamples = rng.multinomial(len(values), counts / len(values), size=BOOTSTRAP_SAMPLES)
+    low, high = np.quantile(resamples @ distinct / len(values), [0.025, 0.975])
+    return Estimate(mean=float(values.mean()), low=float(low), high=float(high))
+
+
+def paired_difference(scores: Floats, baseline: Floats, *, rng: np.random.Generator) -> Estimate:
+    """Estimate the mean of `scores − baseline` over the same queries, which are resampled together.
+
+    Args:
+        scores: Score per query, shape [Q].
+        baseline: Score of the baseline on the same queries, shape [Q].
+        rng: Source of the resamples.
+
+    Raises:
+        InputError: The two are not of one length, or there is no query.
+    """
+    if scores.shape != baseline.shape:
+        raise InputError(
+            f"`baseline` must score the same queries as `scores` ({scores.shape}), got {baseline.shape}. "
+            "Evaluate both on one grid."
+        )
+    return bootstrap_mean(scores - baseline, rng=rng)
+
+
+def oracle_gap_share(score: float, *, single_best: float, oracle: float) -> float | None:
+    """Share of the way from the single best member to the Oracle: 0 at the one, 1 at the other, negative below both.
+
+    Returns:
+        The share, or None where the Oracle is no better than the single best, so that there is no way to go.
+    """
+    return (score - single_best) / (oracle - single_best) if oracle > single_best else None

@@ -1,0 +1,87 @@
+"""The policy without training: useful, documented, and honest about what it is.
+
+Decider: ask the two most competent members; where they differ (or do not answer), ask the rest of the team in the next
+round. With a single round the whole team is asked at once. Fusion: a vote weighted by competence on canonical answers;
+a tie goes to the answer with the most competent supporter. With equal competences, the default, that is a plurality
+vote. It learns nothing, reads nothing of the query, and does not weigh cost against score: `cost_weight` has no effect.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from langchain_rlfocal.errors import InputError
+from langchain_rlfocal.features import SURFACE_NAMES
+from langchain_rlfocal.observations import Bools, Floats, State, support_of
+from langchain_rlfocal.policies.base import Descriptors, EnsemblePolicy, legal_sizes
+
+FIRST_ROUND = 2
+"""How many members the first of several rounds asks."""
+
+DEFAULT_COMPETENCE = 0.5
+
+
+class PriorPolicy(EnsemblePolicy):
+    """Ask two, then more if they differ; a competence-weighted vote.
+
+    Args:
+        members: Names of the members, in the pool's order, which breaks ties.
+        competence: Declared scores in [0, 1] by member; members not named have 0.5.
+
+    Raises:
+        InputError: A competence is outside [0, 1] or names nobody.
+    """
+
+    trained = False
+
+    def __init__(self, members: Sequence[str], competence: Mapping[str, float] | None = None) -> None:
+        declared = dict(competence or {})
+        for name, value in declared.items():
+            if name not in members or not 0.0 <= value <= 1.0:
+                msg = f"`competence` must give members of the pool a score in [0, 1], got {name!r}: {value}."
+                raise InputError(msg)
+        self._members = tuple(members)
+        self._competence = np.array([declared.get(name, DEFAULT_COMPETENCE) for name in members], dtype=np.float64)
+        described = repr([*zip(self._members, self._competence.tolist(), strict=True)])
+        self.policy_id = f"prior-{hashlib.sha256(described.encode()).hexdigest()[:12]}"
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Names of the members that the policy can choose among."""
+        return self._members
+
+    def describe(
+        self, queries: Sequence[str], tasks: Sequence[str | None], members: Sequence[str] | None = None
+    ) -> Descriptors:
+        """Describe members by their declared competence, everywhere the same; see `EnsemblePolicy.describe`."""
+        del tasks
+        columns = self.columns(members)
+        return Descriptors(
+            competence=np.tile(self._competence[columns], (len(queries), 1)),
+            price=np.full(len(columns), 1.0 / len(self._members)),
+            diversity=np.zeros((len(columns), len(columns))),
+            surface=np.zeros((len(queries), len(SURFACE_NAMES))),
+        )
+
+    def team(self, state: State) -> tuple[Bools, Floats]:
+        """Ask the two best, then the rest where they differ; see `EnsemblePolicy.team`."""
+        selectable, smallest, largest = legal_sizes(state)
+        num_answers = support_of(state).representative.sum(axis=1)
+        agreed = (state.answered.sum(axis=1) >= min(FIRST_ROUND, state.max_team)) & (num_answers == 1)
+        if state.round_number == 1 and state.max_rounds > 1:
+            size = np.minimum(largest, FIRST_ROUND)
+        else:
+            size = np.where(agreed, smallest, largest)
+        ranked = np.argsort(np.where(selectable, -state.competence, np.inf), axis=1, kind="stable")
+        rank = np.argsort(ranked, axis=1, kind="stable")
+        teams = (rank < size[:, None]) & selectable
+        return teams, teams.astype(np.float64)
+
+    def weigh(self, state: State) -> Floats:
+        """Share the weight by summed competence; see `EnsemblePolicy.weigh`."""
+        support = support_of(state)
+        weights = np.where(support.representative, support.competence, 0.0)
+        total = weights.sum(axis=1, keepdims=True)
+        even = support.representative / np.maximum(support.representative.sum(axis=1, keepdims=True), 1)
+        return np.where(total > 0, weights / np.where(total > 0, total, 1.0), even)

@@ -1,0 +1,88 @@
+"""Configuration of training: every hyperparameter, once, with its meaning."""
+
+from dataclasses import dataclass
+
+from langchain_rlfocal.errors import InputError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingConfig:
+    """Hyperparameters of MAPPO.
+
+    Attributes:
+        seed: Seed of every random number; the same seed and data give the same checkpoint.
+        max_team: Members that may be asked for one query.
+        max_rounds: Rounds in which they may be asked; 1 is the paper's setting.
+        cost_weight: What asking the whole pool once is worth in units of score, at which the checkpoint is chosen.
+            Training draws it anew for each episode, so that one policy serves every weight.
+        diversity_weight: What focal diversity of the team is worth in the training reward.
+        num_iterations: Rollouts and updates at most.
+        batch_size: Episodes of a rollout.
+        num_epochs: Passes over each rollout.
+        num_minibatches: Updates in each pass.
+        learning_rate: Step size of Adam; falls linearly to a tenth.
+        clip_epsilon: How far a probability ratio may leave 1, and a value its old self.
+        gamma: Discount of a later round's reward.
+        gae_lambda: Weight of longer returns in the advantages.
+        entropy_coef: Weight of the entropy bonus; falls linearly to a tenth.
+        value_coef: Weight of the critic's loss.
+        max_grad_norm: Gradients are scaled down to this norm.
+        target_kl: A rollout's updates end when the policy moved farther than this.
+        decider_hidden: Width of the Decider's hidden layers.
+        fusion_hidden: Width of Fusion's hidden layer.
+        critic_hidden: Width of the critic's hidden layers.
+        num_folds: Folds from which training queries get competence estimates that did not see them.
+        validate_every: Iterations between two looks at the validation rows.
+        patience: Looks without improvement after which training ends.
+    """
+
+    seed: int = 0
+    max_team: int = 3
+    max_rounds: int = 2
+    cost_weight: float = 0.1
+    diversity_weight: float = 0.02
+    num_iterations: int = 150
+    batch_size: int = 2048
+    num_epochs: int = 4
+    num_minibatches: int = 4
+    learning_rate: float = 2e-3
+    clip_epsilon: float = 0.2
+    gamma: float = 1.0
+    gae_lambda: float = 0.95
+    entropy_coef: float = 0.01
+    value_coef: float = 0.5
+    max_grad_norm: float = 0.5
+    target_kl: float = 0.05
+    decider_hidden: int = 64
+    fusion_hidden: int = 32
+    critic_hidden: int = 64
+    num_folds: int = 5
+    validate_every: int = 5
+    patience: int = 12
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        counts = (
+            "max_team",
+            "max_rounds",
+            "num_iterations",
+            "batch_size",
+            "num_epochs",
+            "num_minibatches",
+            "decider_hidden",
+            "fusion_hidden",
+            "critic_hidden",
+            "validate_every",
+            "patience",
+        )
+        for name in counts:
+            if getattr(self, name) < 1:
+                msg = f"`{name}` must be at least 1, got {getattr(self, name)}."
+                raise InputError(msg)
+        for name in ("cost_weight", "diversity_weight", "entropy_coef"):
+            if not 0.0 <= getattr(self, name) < float("inf"):
+                msg = f"`{name}` must be finite and not negative, got {getattr(self, name)}."
+                raise InputError(msg)
+        if self.num_folds < 2:
+            msg = f"`num_folds` must be at least 2, got {self.num_folds}."
+            raise InputError(msg)

@@ -1,0 +1,169 @@
+"""Turns: one query's way through the rounds, from nobody asked to an answer.
+
+A `Turn` keeps what the two decisions need: who was asked, what came of it, and what is still allowed. It enforces the
+caps on team and rounds, whatever the policy says. It asks nobody itself, so that the sync and the async river are the
+same decisions with another way of waiting.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from langchain_core.exceptions import ContextOverflowError
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+
+from langchain_rlfocal._compat import EnsembleModelError, EnsembleOverflowError
+from langchain_rlfocal.answers import AnswerKind, canonical_tool_calls, label_answers
+from langchain_rlfocal.errors import InputError
+from langchain_rlfocal.policies import Policy
+from langchain_rlfocal.pool import ModelPool, PoolMember
+from langchain_rlfocal.records import Answer, Candidate, Failure, Query, Selection
+
+
+@dataclass(frozen=True, slots=True)
+class Knobs:
+    """What a caller may set for one call.
+
+    Attributes:
+        max_team: How many members may be asked over all rounds, at least 1.
+        max_rounds: How many rounds there may be, at least 1.
+        cost_weight: What asking the whole pool once is worth, in units of score; finite, not negative.
+        task: Task label that tells the policy what kind of query this is, or None.
+
+    Raises:
+        InputError: A number is outside its range, or the task is no text.
+    """
+
+    max_team: int
+    max_rounds: int
+    cost_weight: float
+    task: str | None
+
+    def __post_init__(self) -> None:
+        for name in ("max_team", "max_rounds"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InputError(f"`{name}` must be a whole number of at least 1, got {value!r}. One member is a team.")
+        weight = self.cost_weight
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+            raise InputError(
+                f"`cost_weight` must be finite and not negative, got {weight!r}. 0 means that calls are free."
+            )
+        if self.task is not None and not isinstance(self.task, str):
+            raise InputError(f"`task` must be a text or None, got {type(self.task).__name__}.")
+
+
+class Turn:
+    """The state of one query between its first round and its answer.
+
+    Attributes:
+        candidates: Answers so far, labelled anew after every round.
+        failures: Non-answers so far.
+        selections: The Decider's choices that led to asking someone.
+    """
+
+    def __init__(self, query: Query, *, pool: ModelPool, policy: Policy, knobs: Knobs, answer_kind: AnswerKind) -> None:
+        self._query, self._pool, self._policy, self._knobs = query, pool, policy, knobs
+        self._answer_kind: AnswerKind = answer_kind
+        self.candidates: list[Candidate] = []
+        self.failures: list[Failure] = []
+        self.selections: list[Selection] = []
+
+    @property
+    def round_number(self) -> int:
+        """The round in progress, counted from 1; 0 before the first."""
+        return len(self.selections)
+
+    @property
+    def _asked(self) -> set[str]:
+        return {name for selection in self.selections for name in selection.members}
+
+    def next_members(self) -> list[PoolMember]:
+        """Open the next round and return whom to ask in it; nobody means that it is time to fuse."""
+        room = self._knobs.max_team - len(self._asked)
+        if self.round_number == self._knobs.max_rounds or room < 1 or len(self._asked) == len(self._pool):
+            return []
+        selection = self._policy.select(
+            self._query,
+            self.candidates,
+            self.failures,
+            available=self._pool.names,
+            round_number=self.round_number + 1,
+            max_rounds=self._knobs.max_rounds,
+            max_team=self._knobs.max_team,
+            cost_weight=self._knobs.cost_weight,
+        )
+        chosen = tuple(name for name in selection.members if name not in self._asked)[:room]
+        if chosen:
+            self.selections.append(replace(selection, members=chosen))
+        return [self._pool[name] for name in chosen]
+
+    @property
+    def is_decided(self) -> bool:
+        """True if the member being asked now answers alone: it is the only one, and nobody can be asked after it."""
+        asked = len(self._asked)
+        is_last = self.round_number == self._knobs.max_rounds or asked in (self._knobs.max_team, len(self._pool))
+        return is_last and not self.candidates and len(self.selections[-1].members) == 1
+
+    def record(self, results: Sequence[Candidate | Failure]) -> None:
+        """Take in what came of a round, and label all answers so far, since groups can change with every answer."""
+        self.failures += [result for result in results if isinstance(result, Failure)]
+        candidates = self.candidates + [result for result in results if isinstance(result, Candidate)]
+        texts = [None if candidate.message.tool_calls else candidate.text for candidate in candidates]
+        labels = label_answers(texts, self._answer_kind, query=self._query.text)
+        self.candidates = [
+            replace(c, answer=canonical_tool_calls(c.message.tool_calls) if c.message.tool_calls else label)
+            for c, label in zip(candidates, labels, strict=True)
+        ]
+
+    def fuse(self) -> Answer:
+        """Resolve the candidates' conflict.
+
+        Raises:
+            EnsembleError: Nobody answered; it is also LangChain's `ModelError`.
+        """
+        if not self.candidates:
+            raise self._nobody_answered()
+        return self._policy.fuse(self._query, self.candidates, self.failures, max_team=self._knobs.max_team)
+
+    def candidate_of(self, member: str) -> Candidate:
+        """Return a member's candidate."""
+        return next(candidate for candidate in self.candidates if candidate.member == member)
+
+    def _nobody_answered(self) -> EnsembleModelError:
+        reasons = {f.member: f"{f.kind}: {f.reason}" for f in self.failures}
+        left = [name for name in self._pool.names if name not in reasons]
+        way_out = (
+            f"Not asked: {', '.join(left)}; raise `max_team` or `max_rounds` to let them stand in."
+            if left
+            else "Every member of the pool was asked; add one that does not share their cause."
+        )
+        causes = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        overflow = bool(self.failures) and all(isinstance(f.error, ContextOverflowError) for f in self.failures)
+        error = (EnsembleOverflowError if overflow else EnsembleModelError)(
+            f"At least one member must answer, and none of {len(reasons)} did. {causes}. {way_out}",
+            failures=reasons,
+            is_retryable=any(failure.is_retryable for failure in self.failures),
+        )
+        error.__cause__ = next((failure.error for failure in self.failures), None)
+        return error
+
+
+def query_of(messages: Sequence[BaseMessage], *, task: str | None) -> Query:
+    """Make the query of a conversation: the text of its last human message, or of its last where none is human.
+
+    Raises:
+        InputError: There is no message, or none that says anything.
+    """
+    if not any(_says_something(message) for message in messages):
+        raise InputError(
+            f"At least one message must have content, got {len(messages)} message(s) without. "
+            'Ask something: model.invoke("...").'
+        )
+    human = [message for message in messages if isinstance(message, HumanMessage)]
+    return Query(text=str((human or messages)[-1].text), task=task)
+
+
+def _says_something(message: BaseMessage) -> bool:
+    has_calls = isinstance(message, AIMessage) and bool(message.tool_calls)
+    return has_calls or bool(message.content.strip() if isinstance(message.content, str) else message.content)

@@ -1,0 +1,433 @@
+"""Execution: members are asked at once, and whatever they do comes back as a value."""
+
+import asyncio
+import itertools
+import threading
+from contextvars import ContextVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from langchain_core.exceptions import ModelRateLimitError
+from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models.fake_chat_models import FakeListChatModel
+from langchain_core.messages import AIMessage, HumanMessage, UsageMetadata
+from langchain_core.runnables import RunnableLambda
+
+from langchain_rlfocal import execution
+from langchain_rlfocal.execution import (
+    MAX_REASON_CHARS,
+    UnusableAnswerError,
+    aask_members,
+    ask_members,
+    astream_member,
+    stream_member,
+)
+from langchain_rlfocal.pool import PoolMember
+from langchain_rlfocal.records import Candidate, Failure
+from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel
+
+QUESTION = [HumanMessage("What is it?")]
+
+
+class GraphBubbleUp(Exception):  # noqa: N818  # LangGraph's name
+    """Stands for LangGraph's own, which is recognised by its name."""
+
+
+class GraphInterrupt(GraphBubbleUp):
+    """LangGraph's interrupts derive from it."""
+
+
+class StatusError(Exception):
+    def __init__(self, status_code):
+        self.status_code = status_code
+        super().__init__(f"HTTP {status_code}")
+
+
+def saying(answer, **fields):
+    return ScriptedChatModel(script=[answer], **fields)
+
+
+def ticking():
+    """A clock that is one second later at each look."""
+    return itertools.count().__next__
+
+
+async def both(members, **kwargs):
+    """Ask through the sync and through the async door; both must say the same."""
+    waited = await aask_members(members, QUESTION, round_number=1, **kwargs)
+    assert await asyncio.to_thread(ask_members, members, QUESTION, round_number=1, **kwargs) == waited
+    return waited
+
+
+async def outcomes_of(model, **kwargs):
+    """Ask one model through all four doors, which must agree but for a text that streams in part."""
+    member = PoolMember("m", model)
+    clock = lambda: 0.0  # noqa: E731  # no time passes
+    results = [
+        ask_members([member], QUESTION, round_number=1, clock=clock, **kwargs)[0],
+        (await aask_members([member], QUESTION, round_number=1, clock=clock, **kwargs))[0],
+        list(stream_member(member, QUESTION, round_number=1, clock=clock, **kwargs))[-1],
+        [item async for item in astream_member(member, QUESTION, round_number=1, clock=clock, **kwargs)][-1],
+    ]
+    assert all(result == results[0] for result in results)
+    return results[0]
+
+
+def test_members_asked_together_meet_in_threads():
+    """Three members wait for each other: were they asked one by one, nobody would come."""
+    barrier = threading.Barrier(3)
+    members = [PoolMember(name, saying(name, on_call=lambda: barrier.wait(30))) for name in "abc"]
+    assert [result.text for result in ask_members(members, QUESTION, round_number=1)] == ["a", "b", "c"]
+
+
+async def test_members_asked_together_meet_in_tasks_of_the_callers_thread():
+    barrier = asyncio.Barrier(3)
+    threads = set()
+
+    async def meet():
+        threads.add(threading.get_ident())
+        await barrier.wait()
+
+    members = [PoolMember(name, saying(name, on_acall=meet)) for name in "abc"]
+    results = await aask_members(members, QUESTION, round_number=1)
+    assert [result.text for result in results] == ["a", "b", "c"]
+    assert threads == {threading.get_ident()}
+
+
+async def test_threads_work_while_the_callers_thread_runs_an_event_loop():
+    barrier = threading.Barrier(2)
+    members = [PoolMember(name, saying(name, on_call=lambda: barrier.wait(30))) for name in "ab"]
+    assert [result.text for result in ask_members(members, QUESTION, round_number=1)] == ["a", "b"]
+
+
+async def test_a_model_that_knows_no_async_calls_answers_too():
+    member = PoolMember("a", FakeListChatModel(responses=["sync only"]))
+    [result] = await aask_members([member], QUESTION, round_number=1)
+    assert result.text == "sync only"
+
+
+async def test_nobody_asked_is_nobody_heard():
+    assert await both([]) == []
+
+
+async def test_a_candidate_records_time_tokens_cost_and_logprob():
+    """The prompt has 3 words and the answer 2: 3 * 1 + 2 * 10 = 23 dollars a million. The clock ticks once a look."""
+    model = saying("forty two", logprob=-0.25)
+    member = PoolMember("a", model, input_usd_per_mtok=1.0, output_usd_per_mtok=10.0)
+    [candidate] = await aask_members([member], QUESTION, round_number=2, clock=ticking())
+    assert candidate == Candidate(
+        member="a",
+        round=2,
+        text="forty two",
+        answer=None,
+        latency_s=1,
+        prompt_tokens=3,
+        completion_tokens=2,
+        cost_usd=pytest.approx(23e-6),
+        logprob=-0.25,
+    )
+    assert candidate.message.text == "forty two"
+
+
+async def test_what_a_member_does_not_report_is_unknown():
+    candidate = await outcomes_of(saying("hi", reports_usage=False))
+    assert (candidate.prompt_tokens, candidate.completion_tokens) == (None, None)
+    assert (candidate.cost_usd, candidate.logprob) == (None, None)
+
+
+@given(
+    st.one_of(
+        st.none(),
+        st.text(),
+        st.lists(st.integers()),
+        st.fixed_dictionaries({"content": st.none() | st.lists(st.none() | st.dictionaries(st.text(), st.text()))}),
+        st.just({"content": [{"logprob": float("-inf")}]}),
+        st.just({"content": [{"logprob": -1.0}, {"logprob": None}]}),
+    )
+)
+def test_odd_logprobs_are_unknown_and_never_an_error(reported):
+    message = AIMessage("yes", response_metadata={"logprobs": reported})
+    [result] = ask_members([PoolMember("a", saying(message))], QUESTION, round_number=1)
+    assert isinstance(result, Candidate)
+    assert result.logprob is None
+
+
+async def test_a_failing_member_is_a_value_beside_the_others():
+    members = [PoolMember("bad", FailingChatModel(error=RuntimeError("no\nroom"))), PoolMember("good", saying("yes"))]
+    bad, good = await both(members, clock=lambda: 0.0)
+    assert bad == Failure(member="bad", round=1, kind="RuntimeError", reason="no", latency_s=0.0)
+    assert isinstance(bad.error, RuntimeError)
+    assert good.text == "yes"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TimeoutError(),
+        asyncio.CancelledError(),
+        StopIteration("stop"),
+        StopAsyncIteration("stop"),
+        KeyError("k"),
+        ExceptionGroup("several", [ValueError("one")]),
+        AttributeError("'NoneType' object has no attribute 'x'"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_whatever_a_member_raises_is_its_failure_through_every_door(error):
+    """StopIteration is special: raised inside a coroutine or a generator, Python turns it into a RuntimeError."""
+    results = []
+    for door in (ask_members, aask_members):
+        answer = door([PoolMember("m", FailingChatModel(error=error))], QUESTION, round_number=1)
+        results += await answer if asyncio.iscoroutine(answer) else answer
+    results += list(stream_member(PoolMember("m", FailingChatModel(error=error)), QUESTION, round_number=1))
+    stream = astream_member(PoolMember("m", FailingChatModel(error=error)), QUESTION, round_number=1)
+    results += [item async for item in stream]
+    assert len(results) == 4
+    assert all(isinstance(result, Failure) for result in results)
+    assert {result.kind for result in results} <= {type(error).__name__, "RuntimeError"}
+    assert all(result.reason for result in results)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_retryable"),
+    [
+        (ModelRateLimitError("slow down"), True),
+        (StatusError(503), True),
+        (StatusError(429), True),
+        (StatusError(400), False),
+        (TimeoutError("late"), True),
+        (ConnectionResetError("gone"), True),
+        (ValueError("never"), False),
+    ],
+)
+async def test_a_failure_says_whether_asking_again_may_help(error, is_retryable):
+    assert (await outcomes_of(FailingChatModel(error=error))).is_retryable is is_retryable
+
+
+@pytest.mark.parametrize("text", ["", " \n\t"])
+async def test_an_empty_answer_is_a_failure_whose_tokens_are_kept(text):
+    usage = UsageMetadata(input_tokens=5, output_tokens=7, total_tokens=12)
+    failure = await outcomes_of(saying(AIMessage(text, usage_metadata=usage)))
+    assert failure.kind == "empty"
+    assert isinstance(failure.error, UnusableAnswerError)
+    assert failure.error.message.usage_metadata == usage
+
+
+async def test_tool_calls_without_a_text_are_an_answer():
+    call = {"name": "add", "args": {"a": 1}, "id": "x", "type": "tool_call"}
+    candidate = await outcomes_of(saying(AIMessage("", tool_calls=[call])))
+    assert candidate.text == ""
+    assert candidate.message.tool_calls == [call]
+
+
+async def test_a_text_beyond_the_cap_is_a_failure_and_one_at_the_cap_is_not(monkeypatch):
+    monkeypatch.setattr(execution, "MAX_TEXT_CHARS", 10)
+    assert (await outcomes_of(saying("a" * 10))).text == "a" * 10
+    failure = await outcomes_of(saying("a b c d e f"))
+    assert failure.kind == "too_long"
+
+
+def test_a_stream_beyond_the_cap_is_not_read_to_its_end(monkeypatch):
+    """The cap of 4 is passed at the third word; a model that never stops must not keep us."""
+    monkeypatch.setattr(execution, "MAX_TEXT_CHARS", 4)
+    items = list(stream_member(PoolMember("m", saying("a b c d")), QUESTION, round_number=1))
+    assert items[:-1] == ["a ", "b "]
+    assert items[-1].kind == "too_long"
+
+
+async def test_a_long_reason_is_cut():
+    assert len((await outcomes_of(FailingChatModel(error=ValueError("x" * 9999)))).reason) == MAX_REASON_CHARS
+
+
+async def test_every_member_gets_a_list_of_its_own():
+    """A member that changes its list must not change what the others are asked."""
+
+    def greedy(messages):
+        messages.clear()
+        return "mine"
+
+    members = [PoolMember("a", ScriptedChatModel(script=greedy)), PoolMember("b", ScriptedChatModel(script=greedy))]
+    messages = list(QUESTION)
+    assert [r.text for r in await aask_members(members, messages, round_number=1)] == ["mine", "mine"]
+    assert messages == QUESTION
+
+
+async def test_stop_and_call_arguments_reach_the_members():
+    model = saying("yes")
+    await outcomes_of(model, stop=["\n"], temperature=0.5)
+    assert len(model.asked) == 4
+    assert all(asked.stop == ["\n"] and asked.kwargs == {"temperature": 0.5} for asked in model.asked)
+
+
+async def test_the_callers_context_variables_reach_members_in_threads_and_tasks():
+    variable = ContextVar("variable", default="unset")
+    variable.set("set")
+    model = ScriptedChatModel(script=lambda _messages: variable.get())
+    assert (await outcomes_of(model)).text == "set"
+
+
+async def test_what_a_member_sets_in_its_context_stays_there():
+    variable = ContextVar("variable", default="clean")
+
+    def soil(_messages):
+        variable.set("soiled")
+        return "yes"
+
+    await outcomes_of(ScriptedChatModel(script=soil))
+    assert variable.get() == "clean"
+
+
+@pytest.mark.parametrize("error", [GraphBubbleUp(), GraphInterrupt()], ids=lambda error: type(error).__name__)
+async def test_langgraphs_control_flow_passes_through_every_door(error):
+    member = PoolMember("m", FailingChatModel(error=error))
+    with pytest.raises(GraphBubbleUp):
+        ask_members([member, PoolMember("other", saying("yes"))], QUESTION, round_number=1)
+    with pytest.raises(GraphBubbleUp):
+        await aask_members([member, PoolMember("other", saying("yes"))], QUESTION, round_number=1)
+    with pytest.raises(GraphBubbleUp):
+        list(stream_member(member, QUESTION, round_number=1))
+    with pytest.raises(GraphBubbleUp):
+        [item async for item in astream_member(member, QUESTION, round_number=1)]
+
+
+async def test_control_flow_does_not_wait_for_the_members_that_still_think():
+    """The other member waits for an event that nobody sets."""
+    never = asyncio.Event()
+    members = [
+        PoolMember("m", FailingChatModel(error=GraphBubbleUp())),
+        PoolMember("n", saying("", on_acall=never.wait)),
+    ]
+    with pytest.raises(GraphBubbleUp):
+        await aask_members(members, QUESTION, round_number=1)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+def test_the_wish_to_stop_the_program_passes_through():
+    with pytest.raises(KeyboardInterrupt):
+        ask_members([PoolMember("m", FailingChatModel(error=KeyboardInterrupt()))], QUESTION, round_number=1)
+
+
+async def test_cancelling_cancels_every_member_and_leaves_no_task():
+    """Both members have begun (they met), and wait for an event that nobody sets."""
+    begun, never = asyncio.Barrier(3), asyncio.Event()
+    cancelled = []
+
+    def member(name):
+        async def hold():
+            await begun.wait()
+            try:
+                await never.wait()
+            except asyncio.CancelledError:
+                cancelled.append(name)
+                raise
+
+        return PoolMember(name, saying(name, on_acall=hold))
+
+    asking = asyncio.create_task(aask_members([member("a"), member("b")], QUESTION, round_number=1))
+    await begun.wait()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert sorted(cancelled) == ["a", "b"]
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_member_that_cancels_its_own_task_is_a_failure_and_not_our_cancellation():
+    async def cancel_myself():
+        asyncio.current_task().cancel()
+        await asyncio.Event().wait()
+
+    members = [PoolMember("a", saying("", on_acall=cancel_myself)), PoolMember("b", saying("yes"))]
+    a, b = await aask_members(members, QUESTION, round_number=1)
+    assert a.kind == "CancelledError"
+    assert b.text == "yes"
+
+
+async def test_leaving_a_stream_early_cancels_its_member():
+    never = asyncio.Event()
+    ended = []
+
+    class Slow(FakeListChatModel):
+        async def _astream(self, messages, stop=None, run_manager=None, **kwargs):
+            try:
+                async for chunk in super()._astream(messages, stop, run_manager, **kwargs):
+                    yield chunk
+                    await never.wait()
+            finally:
+                ended.append(True)
+
+    stream = astream_member(PoolMember("m", Slow(responses=["long"])), QUESTION, round_number=1)
+    assert await anext(stream) == "l"
+    await stream.aclose()
+    assert ended == [True]
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+def test_leaving_a_sync_stream_early_closes_its_member():
+    ended = []
+
+    class Slow(FakeListChatModel):
+        def _stream(self, messages, stop=None, run_manager=None, **kwargs):
+            try:
+                yield from super()._stream(messages, stop, run_manager, **kwargs)
+            finally:
+                ended.append(True)
+
+    stream = stream_member(PoolMember("m", Slow(responses=["long"])), QUESTION, round_number=1)
+    assert next(stream) == "l"
+    stream.close()
+    assert ended == [True]
+
+
+async def test_a_stream_gives_pieces_that_make_up_the_text_and_then_the_candidate():
+    text = "  two words,\n\nand a third "
+    member = PoolMember("m", saying(text, logprob=-1.0))
+    *pieces, candidate = [item async for item in astream_member(member, QUESTION, round_number=1)]
+    assert len(pieces) > 1
+    assert "".join(pieces) == candidate.text == text
+    assert candidate.logprob == -1.0
+    assert candidate.completion_tokens == 5
+
+
+async def test_a_stream_that_breaks_gives_what_came_and_then_the_failure():
+    member = PoolMember("m", FailingChatModel(error=ConnectionError("lost"), after="Half an"))
+    *pieces, failure = [item async for item in astream_member(member, QUESTION, round_number=1)]
+    assert "".join(pieces) == "Half an"
+    assert failure.kind == "ConnectionError"
+
+
+async def test_a_model_that_cannot_stream_comes_in_one_piece():
+    class Whole(ScriptedChatModel):
+        disable_streaming: bool = True
+
+    member = PoolMember("m", Whole(script=["in one"]))
+    for items in (
+        list(stream_member(member, QUESTION, round_number=1)),
+        [item async for item in astream_member(member, QUESTION, round_number=1)],
+    ):
+        text, candidate = items
+        assert text == candidate.text == "in one"
+
+
+async def test_a_member_finds_the_configuration_of_the_run_around_it():
+    """Inside a LangGraph node the run's `configurable` must reach members, or they cannot find their thread."""
+    from langchain_core.runnables.config import ensure_config  # noqa: PLC0415  # what the member itself would call
+
+    model = ScriptedChatModel(script=lambda _messages: ensure_config()["configurable"]["thread_id"])
+    around = RunnableLambda(lambda _: ask_members([PoolMember("m", model)], QUESTION, round_number=1))
+    [candidate] = around.invoke("", config={"configurable": {"thread_id": "t1"}})
+    assert candidate.text == "t1"
+
+
+def test_a_member_that_returns_something_odd_is_a_failure():
+    class Odd(BaseChatModel):
+        @property
+        def _llm_type(self):
+            return "odd"
+
+        def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+            return None
+
+    [failure] = ask_members([PoolMember("m", Odd())], QUESTION, round_number=1)
+    assert isinstance(failure, Failure)
