@@ -51,7 +51,7 @@ contracts: $(VENV)/.lint  ## Check who may import whom
 policy: install  ## Make the policy that ships again: questions, outcomes, training, figures
 	mkdir -p $(dir $(OUTCOMES))
 	$(BIN)/rlfocal questions --out $(LOCAL)/questions.jsonl
-	$(BIN)/rlfocal collect $(LOCAL)/questions.jsonl --pool local --out $(OUTCOMES)
+	$(BIN)/rlfocal collect $(LOCAL)/questions.jsonl --pool local --concurrency 1 --out $(OUTCOMES)
 	$(BIN)/rlfocal train $(OUTCOMES) --out $(LOCAL)/policy
 	$(BIN)/rlfocal evaluate $(LOCAL)/policy $(OUTCOMES)
 

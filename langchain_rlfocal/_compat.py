@@ -7,8 +7,9 @@ is cancelled. It does not ask anyone; that is `execution`.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from typing import Any, Literal
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing
+from typing import Any, Literal, cast
 from uuid import UUID
 
 from langchain_core.callbacks import (
@@ -157,8 +158,10 @@ class NestingChatModel(BaseChatModel):
     ) -> AsyncIterator[AIMessageChunk]:
         """Stream the answer; see `BaseChatModel.astream`."""
         config, child = self._under_new_run(AsyncCallbackManager, config)
-        async for chunk in super().astream(input, config, stop=stop, **{**kwargs, PARENT_KEY: child}):
-            yield chunk
+        chunks = super().astream(input, config, stop=stop, **{**kwargs, PARENT_KEY: child})
+        async with aclosing(cast("AsyncGenerator[AIMessageChunk]", chunks)):
+            async for chunk in chunks:
+                yield chunk
 
     def _generate_with_cache(
         self,

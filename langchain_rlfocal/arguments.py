@@ -86,7 +86,7 @@ def warn_of_unknown(given: Iterable[str], *, known: Sequence[str], owner: str) -
             warnings.warn(
                 f"`{name}` is no argument of {owner} and has no effect. Did you mean `{nearest}`?",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=6,  # past pydantic and LangChain, to the line that constructs the model
             )
 
 

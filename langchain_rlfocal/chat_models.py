@@ -49,10 +49,9 @@ class RLFocalChatModel(NestingChatModel):
     """A learned team of chat models behind one.
 
     For each query a Decider selects a small team of the pool's members, round by round; they are asked at once, and
-    Fusion decides which answer is returned. Everything that a LangChain chat model does, this one does: `invoke`,
-    `batch`, `stream`, their async twins, and chains.
-
-    Where it says how it came about: `message.response_metadata["rlfocal"]`, and `model.explain(message)` for people.
+    Fusion decides which answer is returned. It is called like any chat model: `invoke`, `batch`, `stream`, their async
+    twins, and in chains. How an answer came about stands in `message.response_metadata["rlfocal"]`; for people there is
+    `model.explain(message)`.
 
     Example:
         ```python

@@ -236,8 +236,9 @@ def evaluate(
         return
     stdout = output()
     stdout.print(report_table(report, title=f"{policy.policy_id} on {report.policy.n} {split} queries"))
+    stdout.print()
     stdout.print(task_table(report))
-    stdout.print(f"calls: members asked per query; {', '.join(f'{name} {value}' for name, value in limits.items())}")
+    stdout.print(f"\ncalls: members asked per query; {', '.join(f'{name} {value}' for name, value in limits.items())}")
     if split in (Split.validation, Split.all):
         stdout.print("Single best and votes were fitted on validation rows, which are among these.", style="yellow")
     if grid.dropped:

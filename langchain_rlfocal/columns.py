@@ -128,7 +128,7 @@ def array_of(values: list[Any], column: Column, *, file: str | None, first: int 
 
 def _bounded(value: float) -> float:
     """Turn what Arrow cannot take, a whole number past 64 bits, into the infinity that the range checks refuse."""
-    return value if abs(value) < 2**63 else math.inf
+    return math.inf if isinstance(value, int) and abs(value) >= 2**63 else value
 
 
 def retype(array: pa.Array, column: Column, *, file: str) -> pa.Array:

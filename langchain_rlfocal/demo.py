@@ -26,37 +26,28 @@ from langchain_rlfocal.policies import RLFocalPolicy
 from langchain_rlfocal.pool import ModelPool, PoolMember
 from langchain_rlfocal.records import Candidate, Failure
 
-QUESTIONS = (
-    Question(task="yes or no", query_id="1", query="Can a penguin fly? Answer yes or no.", gold="no"),
-    Question(
-        task="capital",
-        query_id="2",
-        query="What is the capital of Norway? Answer with the name of the city.",
-        gold="Oslo",
+_ASKED = (
+    ("yes or no", "Is a whale a mammal? Answer yes or no.", "yes"),
+    ("capital", "What is the capital of Portugal? Answer with the name of the city.", "Lisbon"),
+    ("sum", "What is 6 + 3? Answer with a number.", "9"),
+    ("comparison", "Which is heavier, an apple or a bus? Answer with one word.", "a bus"),
+    (
+        "sentiment",
+        'Is this review positive or negative? "The doctor was patient and helped me a lot." Answer with one word.',
+        "positive",
     ),
-    Question(task="sum", query_id="3", query="What is 4 + 5? Answer with a number.", gold="9"),
-    Question(
-        task="comparison", query_id="4", query="Which is bigger, a bus or a shoe? Answer with one word.", gold="bus"
+    ("sequence", "What comes next: July, August, September, ...? Answer with one word.", "October"),
+    (
+        "multiple choice",
+        "Which of these is a day of the week?\nA) Winter\nB) April\nC) Tuesday\nAnswer with the letter A, B or C.",
+        "C",
     ),
-    Question(
-        task="sentiment",
-        query_id="5",
-        query='Is this review positive or negative? "The room was dirty and the staff were rude." Answer with one word.',
-        gold="negative",
-    ),
-    Question(
-        task="sequence",
-        query_id="6",
-        query="What comes next: Monday, Tuesday, Wednesday? Answer with one word.",
-        gold="Thursday",
-    ),
-    Question(
-        task="multiple choice",
-        query_id="7",
-        query="Which of these can you eat?\nA) hammer\nB) bread\nC) window\nAnswer with the letter A, B or C.",
-        gold="B",
-    ),
-    Question(task="open", query_id="8", query="Describe the sea in one short sentence."),
+    ("open", "Describe the sea in one short sentence.", None),
+)
+
+QUESTIONS = tuple(
+    Question(task=task, query_id=str(number), query=query, gold=gold)
+    for number, (task, query, gold) in enumerate(_ASKED, start=1)
 )
 """The built-in questions. None is among those that the shipped policy was trained on."""
 
@@ -124,7 +115,8 @@ def run_demo(console: Console, queries: Sequence[str] | None = None) -> None:
         model = RLFocalChatModel(members=pool, policy=policy, **limits)
         console.print(
             f"{len(pool)} members ready in {time.perf_counter() - started:.1f} s. For each question, policy "
-            f"{policy.policy_id} asks up to {model.max_team} of them in up to {model.max_rounds} rounds."
+            f"{policy.policy_id} picks at most {model.max_team} of them in at most {model.max_rounds} rounds; "
+            "`sure` is the probability that it gives to picking a member."
         )
         play(console, model, single_best=pool[policy.card["validation"]["single_best"]], questions=questions)
 
@@ -159,7 +151,7 @@ def answer_view(shown: Shown, *, title: str) -> RenderableType:
     fusion = shown.facts["fusion"]
     fused = Text.assemble(("Ensemble     ", "bold"), (_short(shown.text), "bold"), "  ", _verdict(shown.is_right))
     alone = Text.assemble("Single best  ", _said_alone(shown.alone), "  ", _verdict(shown.alone_is_right))
-    written = "written by the synthesizer" if fusion["synthesized"] else f"said by {fusion['member']}"
+    author = "the synthesizer" if fusion["synthesized"] else fusion["member"]
     weights = sorted(fusion["weights"].items(), key=lambda item: -(item[1] or 0.0))
     votes = ", ".join(
         f"{_short(label, _MAX_LABEL_CHARS) or 'nothing'} {weight or 0.0:.2f}" for label, weight in weights
@@ -174,7 +166,7 @@ def answer_view(shown: Shown, *, title: str) -> RenderableType:
         *_left_out(shown.facts),
         Text(),
         fused,
-        _note(f"{written}; weights: {votes}; {_calls(shown.calls)}, {shown.seconds:.2f} s"),
+        _note(f"{author}; weights {votes}; {_calls(shown.calls)}, {shown.seconds:.2f} s"),
         alone,
         _note(aside),
     )
@@ -200,17 +192,18 @@ def summary_view(results: Sequence[Shown]) -> RenderableType:
         str(len(results)),
         f"{sum(shown.alone.latency_s for shown in results):.1f}",
     )
-    return Group(Text(), Rule(style="cyan"), table)
+    note = "The single best member is asked last, when its server still holds the question: its seconds are flattered."
+    return Group(Text(), Rule(style="cyan"), table, Text(), Text(note, style="dim"))
 
 
 def _candidates_table(facts: Mapping[str, Any]) -> Table:
     """Show each picked member with the Decider's probability and what it said, round by round."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", expand=True)
     table.add_column("round", justify="right", no_wrap=True)
     table.add_column("picked", no_wrap=True)
     table.add_column("sure", justify="right", no_wrap=True)
-    table.add_column("said", overflow="fold")
-    table.add_column("counts as", no_wrap=True)
+    table.add_column("said", overflow="fold", ratio=1)
+    table.add_column("counts as", no_wrap=True, min_width=_MAX_LABEL_CHARS)
     table.add_column("tokens", justify="right", no_wrap=True)
     table.add_column("seconds", justify="right", no_wrap=True)
     results = {row["member"]: row for row in (*facts["candidates"], *facts["failures"])}

@@ -44,7 +44,7 @@ class EnsembleEnv:
         diversity_weight: float = 0.0,
     ) -> None:
         self._grid, self._descriptors = grid, descriptors
-        self._max_team, self._max_rounds = max_team, max_rounds
+        self._max_team, self._max_rounds = min(max_team, len(grid.members)), max_rounds
         self._diversity_weight = diversity_weight
         self._correct = grid.scores >= 0.5
         self._team_diversity: dict[bytes, float] = {}

@@ -11,8 +11,9 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from contextlib import ExitStack, aclosing
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from contextlib import AbstractContextManager, ExitStack, aclosing
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -82,7 +83,7 @@ def ask_members(
 
     def ask(ask: _Ask) -> Candidate | Failure:
         try:
-            with set_config_context(ask.config) as context:
+            with ask.context() as context:
                 return ask.candidate(
                     context.run(ask.member.model.invoke, list(messages), ask.config, stop=stop, **kwargs)
                 )
@@ -94,10 +95,12 @@ def ask_members(
     futures: list[Future[Candidate | Failure]] = []
     try:
         futures.extend(executor.submit(ask, each) for each in asks)
+        done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+        for future in done:
+            future.result()  # raises what passes through, without waiting for the others
         return [future.result() for future in futures]
     finally:
-        # Where something passes through, do not wait for the members that are still thinking.
-        executor.shutdown(wait=all(future.done() for future in futures), cancel_futures=True)
+        executor.shutdown(wait=all(future.done() for future in futures))
 
 
 async def aask_members(
@@ -133,7 +136,7 @@ async def aask_members(
 
     with ExitStack() as stack:
         # Each context stays open until its task has ended: closing resets the run that the member's own calls nest under.
-        contexts = [stack.enter_context(set_config_context(each.config)) for each in asks]
+        contexts = [stack.enter_context(each.context()) for each in asks]
         tasks = [
             asyncio.create_task(ask(each), name=f"rlfocal:{each.member.name}", context=context)
             for each, context in zip(asks, contexts, strict=True)
@@ -166,7 +169,7 @@ def stream_member(
     ask = _Ask(member, round_number, _config_of(member, config, "member"), clock)
     response = _Response()
     # The context is entered for each step and left before the consumer runs, which would otherwise inherit it.
-    with set_config_context(ask.config) as context:
+    with ask.context() as context:
         chunks: Iterator[AIMessage] | None = None
         try:
             chunks = context.run(member.model.stream, list(messages), ask.config, stop=stop, **kwargs)
@@ -225,7 +228,7 @@ async def astream_member(
         except Exception as error:  # noqa: BLE001  # raised again where the consumer waits
             await pieces.put(error)
 
-    with set_config_context(ask.config) as context:
+    with ask.context() as context:
         task = asyncio.create_task(pump(), name=f"rlfocal:{member.name}", context=context)
         try:
             while isinstance(piece := await pieces.get(), str):
@@ -272,6 +275,12 @@ class _Ask:
 
     def __post_init__(self) -> None:
         self.started_s = self.clock()
+
+    def context(self) -> AbstractContextManager[Context]:
+        """Open the context in which the member runs: what it asks on its own belongs under the same run, not its name."""
+        around = self.config.copy()
+        around.pop("run_name", None)
+        return set_config_context(around)
 
     def candidate(self, message: AIMessage) -> Candidate:
         """Record a response.

@@ -20,8 +20,8 @@ from langchain_rlfocal.records import Answer, Candidate, Failure, Selection
 KEY = "rlfocal"
 """Where the explanation stands in a message's `response_metadata`."""
 
-_WIDTH = 100
-_MAX_ANSWER_CHARS = 40
+_WIDTH = 110
+_MAX_ANSWER_CHARS = 36
 
 
 def usage_of(result: Candidate | Failure) -> UsageMetadata | None:
@@ -125,7 +125,7 @@ def explain(message: AIMessage | Mapping[str, Any]) -> str:
     for heading, justify in (
         ("round", "right"),
         ("member", "left"),
-        ("asked with", "right"),
+        ("chance", "right"),
         ("answer", "left"),
         ("weight", "right"),
         ("tokens", "right"),

@@ -140,8 +140,7 @@ def _read_csv(file: Path, columns: Sequence[Column]) -> dict[str, pa.Array]:
 def _read_jsonl(file: Path, columns: Sequence[Column]) -> dict[str, pa.Array]:
     # A file without a line is a table without a row, of all columns.
     parts = [columns_of([], columns, file=str(file), first=0)]
-    # Lines end in \n alone: other line ends of Unicode may stand inside a text.
-    with file.open(encoding="utf-8-sig", newline="\n") as source:
+    with file.open(encoding="utf-8-sig") as source:
         lines = (line for line in source if line.strip())
         first = 0
         while batch := list(islice(lines, _BATCH_ROWS)):

@@ -6,7 +6,6 @@ of 80 columns is enough for them.
 
 from typing import TYPE_CHECKING
 
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -29,14 +28,17 @@ def messages() -> Console:
 
 
 def progress_bar() -> Progress:
-    """Return a progress bar on stderr."""
+    """Return a progress bar on stderr where that is a terminal; it leaves nothing behind."""
+    console = messages()
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=messages(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
     )
 
 
@@ -44,7 +46,7 @@ def report_table(report: "Report", *, title: str) -> Table:
     """Show the policy beside the baselines: score and difference with their intervals, and calls."""
     from langchain_rlfocal.evaluation import HEADER  # noqa: PLC0415  # who only asks for help does not wait for NumPy
 
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    table = _plain_table(title)
     shown = [index for index, name in enumerate(HEADER) if name in _SHOWN]
     for index in shown:
         table.add_column(HEADER[index], justify="right" if index else "left", no_wrap=True)
@@ -57,10 +59,14 @@ def report_table(report: "Report", *, title: str) -> Table:
 def task_table(report: "Report") -> Table:
     """Show the scores on each task, of the policy and the baselines."""
     ways = ["policy", *(name for name in report.baselines if name != "random_team")]
-    table = Table(title="score per task", box=box.SIMPLE_HEAD, title_justify="left")
+    table = _plain_table("Score per task")
     table.add_column("task", overflow="fold")
     for heading in ("n", *ways):
         table.add_column(heading.replace("_", " "), justify="right")
     for task, scores in report.per_task.items():
         table.add_row(task, f"{scores['n']:.0f}", *(f"{scores[way]:.3f}" for way in ways))
     return table
+
+
+def _plain_table(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from langchain_rlfocal.policies.competence import choose_penalty, cross_fitted, fit_competence
+from langchain_rlfocal.policies.competence import cross_fitted, fit_competence
 
 
 def test_ridge_matches_a_hand_worked_fit():
@@ -12,13 +12,14 @@ def test_ridge_matches_a_hand_worked_fit():
     np.testing.assert_allclose(model(np.array([[1.0], [-1.0]])), [[0.75], [0.25]])
 
 
-def test_few_queries_and_many_features_give_the_same_solution():
-    """Both sides of the identity (XᵀX + λI)⁻¹Xᵀ = Xᵀ(XXᵀ + λI)⁻¹."""
+def test_ridge_solves_its_normal_equations_even_with_fewer_queries_than_features():
+    """(XᵀX + λI) W = Xᵀ(S − mean of S)."""
     rng = np.random.default_rng(0)
     features, scores = rng.normal(size=(6, 9)), rng.random((6, 2))
     centred = features - features.mean(axis=0)
-    expected = np.linalg.solve(centred.T @ centred + np.eye(9), centred.T @ (scores - scores.mean(axis=0)))
-    np.testing.assert_allclose(fit_competence(features, scores, penalty=1.0).weights, expected, atol=1e-12)
+    weights = fit_competence(features, scores, penalty=0.5).weights
+    left = (centred.T @ centred + 0.5 * np.eye(9)) @ weights
+    np.testing.assert_allclose(left, centred.T @ (scores - scores.mean(axis=0)), atol=1e-12)
 
 
 def test_estimates_stay_inside_the_unit_interval():
@@ -29,9 +30,9 @@ def test_estimates_stay_inside_the_unit_interval():
 def test_a_query_s_own_score_never_reaches_its_cross_fitted_estimate():
     rng = np.random.default_rng(1)
     features, scores, folds = rng.normal(size=(20, 3)), rng.random((20, 2)), np.arange(20) % 4
-    before = cross_fitted(features, scores, folds, penalty=1.0)
+    before = cross_fitted(features, scores, folds, penalties=[1.0])[0]
     scores[7] = 1 - scores[7]
-    after = cross_fitted(features, scores, folds, penalty=1.0)
+    after = cross_fitted(features, scores, folds, penalties=[1.0])[0]
     np.testing.assert_array_equal(before[folds == folds[7]], after[folds == folds[7]])
     assert (before != after).any()
 
@@ -41,10 +42,10 @@ def test_noise_chooses_the_strongest_penalty_and_signal_a_weak_one():
     features, folds = rng.normal(size=(200, 5)), np.arange(200) % 5
     noise = (rng.random((200, 1)) < 0.5).astype(float)
     signal = (features[:, :1] > 0).astype(float)
-    assert choose_penalty(features, noise, folds) > choose_penalty(features, signal, folds)
+    assert cross_fitted(features, noise, folds)[1] > cross_fitted(features, signal, folds)[1]
 
 
 def test_one_fold_falls_back_to_the_mean():
     scores = np.array([[1.0, 0.0], [0.0, 0.0]])
-    estimates = cross_fitted(np.zeros((2, 3)), scores, np.zeros(2, dtype=int), penalty=1.0)
+    estimates = cross_fitted(np.zeros((2, 3)), scores, np.zeros(2, dtype=int))[0]
     np.testing.assert_allclose(estimates, [[0.5, 0.02], [0.5, 0.02]])

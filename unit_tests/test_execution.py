@@ -1,9 +1,11 @@
 """Execution: members are asked at once, and whatever they do comes back as a value."""
 
 import asyncio
+import gc
 import itertools
 import threading
 from contextvars import ContextVar
+from uuid import uuid4
 
 import pytest
 from hypothesis import given
@@ -13,6 +15,8 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.messages import AIMessage, HumanMessage, UsageMetadata
 from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables.config import set_config_context
+from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
 
 from langchain_rlfocal import execution
 from langchain_rlfocal.execution import (
@@ -303,9 +307,26 @@ async def test_control_flow_does_not_wait_for_the_members_that_still_think():
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-def test_the_wish_to_stop_the_program_passes_through():
+def test_the_wish_to_stop_the_program_passes_through_without_waiting_for_the_others():
+    """The first member is held until after the error has passed through."""
+    release = threading.Event()
+    members = [
+        PoolMember("held", saying("late", on_call=lambda: release.wait(30))),
+        PoolMember("m", FailingChatModel(error=KeyboardInterrupt())),
+    ]
     with pytest.raises(KeyboardInterrupt):
-        ask_members([PoolMember("m", FailingChatModel(error=KeyboardInterrupt()))], QUESTION, round_number=1)
+        ask_members(members, QUESTION, round_number=1)
+    assert not release.is_set()
+    release.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("rlfocal"):
+            thread.join(30)
+
+
+def test_no_thread_is_left_when_all_have_answered():
+    before = threading.active_count()
+    ask_members([PoolMember(name, saying(name)) for name in "abc"], QUESTION, round_number=1)
+    assert threading.active_count() == before
 
 
 async def test_cancelling_cancels_every_member_and_leaves_no_task():
@@ -344,6 +365,59 @@ async def test_a_member_that_cancels_its_own_task_is_a_failure_and_not_our_cance
     assert b.text == "yes"
 
 
+async def test_a_cancellation_of_the_members_own_is_its_failure_also_where_langchain_does_not_catch_it():
+    class Cancelling(ScriptedChatModel):
+        async def ainvoke(self, *args, **kwargs):
+            raise asyncio.CancelledError
+
+        async def astream(self, *args, **kwargs):
+            raise asyncio.CancelledError
+            yield
+
+    member = PoolMember("m", Cancelling(script=[]))
+    [failure] = await aask_members([member], QUESTION, round_number=1)
+    assert failure.kind == "CancelledError"
+    [failure] = [item async for item in astream_member(member, QUESTION, round_number=1)]
+    assert failure.kind == "CancelledError"
+
+
+class Counting(ScriptedChatModel):
+    """Streams one word after the other without waiting, and notes what it did."""
+
+    notes: list[str] = []  # noqa: RUF012  # pydantic copies it
+
+    async def _astream(self, *args, **kwargs):
+        try:
+            async for chunk in super()._astream(*args, **kwargs):
+                self.notes.append(chunk.text)
+                yield chunk
+        finally:
+            self.notes.append("closed")
+
+
+async def test_a_member_is_at_most_one_piece_ahead_of_its_reader():
+    """One word is read, one waits, and the member stands at the third until there is room."""
+    model = Counting(script=["a b c d e f"])
+    stream = astream_member(PoolMember("m", model), QUESTION, round_number=1)
+    await anext(stream)
+    for _ in range(20):  # turns of the loop, in which it could run ahead
+        await asyncio.sleep(0)
+    assert model.notes == ["a ", "b ", "c "]
+    await stream.aclose()
+
+
+async def test_leaving_a_stream_closes_a_member_that_waits_for_its_reader():
+    model = Counting(script=["a b c d e f"])
+    stream = astream_member(PoolMember("m", model), QUESTION, round_number=1)
+    await anext(stream)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    await stream.aclose()
+    await asyncio.sleep(0)
+    await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
+    assert model.notes[-1] == "closed"
+
+
 async def test_leaving_a_stream_early_cancels_its_member():
     never = asyncio.Event()
     ended = []
@@ -378,6 +452,33 @@ def test_leaving_a_sync_stream_early_closes_its_member():
     assert next(stream) == "l"
     stream.close()
     assert ended == [True]
+
+
+def test_a_sync_stream_is_closed_in_the_context_in_which_it_ran():
+    """A member may reset a context variable at its end, which Python allows in the same context only."""
+    variable = ContextVar("variable")
+
+    class Scoped(FakeListChatModel):
+        def _stream(self, messages, stop=None, run_manager=None, **kwargs):
+            token = variable.set("mine")
+            try:
+                yield from super()._stream(messages, stop, run_manager, **kwargs)
+            finally:
+                variable.reset(token)
+
+    stream = stream_member(PoolMember("m", Scoped(responses=["long"])), QUESTION, round_number=1)
+    assert next(stream) == "l"
+    stream.close()
+    gc.collect()  # an error while closing would surface here
+
+
+def test_members_do_not_take_over_the_id_of_the_run_around_them():
+    """Two runs with one id would be one run to a tracer."""
+    collector, run_id = RunCollectorCallbackHandler(), uuid4()
+    members = [PoolMember(name, saying(name)) for name in "ab"]
+    with set_config_context({"run_id": run_id, "callbacks": [collector]}) as context:
+        context.run(ask_members, members, QUESTION, round_number=1)
+    assert len({run.id for run in collector.traced_runs} | {run_id}) == 3
 
 
 async def test_a_stream_gives_pieces_that_make_up_the_text_and_then_the_candidate():

@@ -2,13 +2,12 @@
 
 import json
 import math
-import os
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langchain_rlfocal import tables
@@ -66,6 +65,7 @@ def read_error(path: Path) -> OutcomeError:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
+@settings(max_examples=50)
 @given(rows=st.lists(outcomes, max_size=5, unique_by=key))
 def test_every_format_gives_back_what_was_written(rows, suffix, tmp_path_factory):
     """Null stays null and the empty text stays empty, numbers keep every bit, odd line ends stay in their text."""
@@ -196,6 +196,14 @@ def test_a_csv_row_longer_than_a_block_is_read(tmp_path):
     assert list(OutcomeTable.read(tmp_path / "t.csv")) == [long]
 
 
+def test_a_csv_file_longer_than_a_block_is_read_with_its_line_ends(tmp_path, monkeypatch):
+    """Blocks of 256 bytes, rows of about 150 with line ends inside: blocks must part at rows, not at lines."""
+    rows = [Outcome(**{**ROW, "query_id": str(q), "response": 'one\n"two",\r\nthree\n' * 4}) for q in range(20)]
+    OutcomeTable.from_outcomes(rows).write(tmp_path / "t.csv")
+    monkeypatch.setattr(tables, "_CSV_BLOCK_BYTES", 256)
+    assert list(OutcomeTable.read(tmp_path / "t.csv")) == rows
+
+
 def test_parquet_types_of_other_writers_are_taken(tmp_path):
     """Dictionaries, single precision, integers as doubles with gaps, and columns without a value."""
     arrays = {
@@ -282,7 +290,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(suffix, tmp_pat
     with pytest.raises(OSError, match="No space"):
         OutcomeTable.from_outcomes([Outcome(**ROW)]).write(path)
     assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == [path.name]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_folder_that_does_not_exist_is_named(tmp_path):
@@ -290,6 +298,7 @@ def test_a_folder_that_does_not_exist_is_named(tmp_path):
         OutcomeTable.from_outcomes([]).write(tmp_path / "no" / "t.csv")
 
 
+@settings(max_examples=50)
 @given(batches=st.lists(st.lists(outcomes, max_size=3), max_size=4))
 def test_appended_batches_read_as_one_table(batches, tmp_path_factory):
     rows, path = [], tmp_path_factory.getbasetemp() / "appended.jsonl"

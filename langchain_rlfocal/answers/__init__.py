@@ -12,14 +12,15 @@ which the caller names per task or leaves to `detect_kind` ("auto"):
 | `short_text` | words, yes or no, one of the choices | after the last mark, else the first sentence | equal words |
 | `long_text` | the whole text, folded | everything | similarity of at least `SIMILAR` |
 
-- Marks are "answer is", "answer:", "correct option is", `\boxed{...}` and "####"; the last one that holds something wins.
+- Marks are "answer is", "answer:", "correct option is", `\boxed{...}`, "####" and a JSON key `"answer"`; the last one
+  that holds something wins.
 - What comes before `</think>` and after an invented next question ("Question: ...") is cut first, in every kind but JSON.
 - Everywhere but in JSON: case, accents, width, kinds of quotes and dashes, and white space do not matter.
 - Numbers: thousands separators, currencies, percent signs and units are dropped (50% = 50 = 50 km); 1/2, 3 1/2,
-  `\frac{1}{2}`, ½, 1e3, 3 × 10^2, 3 million, zero to twelve, 3,14 and 1.234,56 are read. Where the query offers
+  `\frac{1}{2}`, ½, 1e3, 3 × 10^2, 3 million, two hundred and five, 3,14 and 1.234,56 are read. Where the query offers
   numbers to choose among ("12 or 7?"), the first of them that is said wins.
-- Short text: punctuation, articles, explanations ("..., because ...") and what repeats the query are dropped; zero to
-  twelve equal their digits. To a yes/no question a text answers yes or no; true and false stay themselves. Where the
+- Short text: punctuation, articles, explanations ("..., because ...") and what repeats the query are dropped; number
+  words equal their digits. To a yes/no question a text answers yes or no; true and false stay themselves. Where the
   query offers choices ("positive or negative?"), the first of them that is said wins.
 - Automatic: options in the query → `option`; a yes/no question → `short_text`; every text is a JSON object or array →
   `json`; the query asks for a number and two texts in three hold one → `number`; half the texts are short, as
@@ -179,7 +180,7 @@ def _detect(ask: Ask, texts: Sequence[str | None]) -> AnswerKind:
     if ask.yes_no:
         return "short_text"
     said = [text for text in texts if text and text.strip()]
-    if said and all(isinstance(values.parse_json(text), (dict, list)) for text in said):
+    if said and all(_is_json_answer(text) for text in said):
         return "json"
     folded = [values.fold(text) for text in said]
     if ask.number or ask.digits:
@@ -188,6 +189,12 @@ def _detect(ask: Ask, texts: Sequence[str | None]) -> AnswerKind:
             return "number"
     limit = 12 if ask.prose else 60 if ask.fact else 30
     return "short_text" if median(map(_length, folded or [""])) <= limit else "long_text"
+
+
+def _is_json_answer(text: str) -> bool:
+    """Whether a text is a JSON object or array; an object with the key "answer" is only the wrapping of one."""
+    value = values.parse_json(text)
+    return isinstance(value, list) or (isinstance(value, dict) and "answer" not in value)
 
 
 def _holds_number(folded: str, ask: Ask) -> bool:

@@ -15,6 +15,8 @@ from langchain_rlfocal.answers import values
 _MAX_SENTENCE = 400
 """Characters of a sentence that are read as a short answer."""
 
+_MAX_CHOICES = 30
+_MAX_MARKED = 30
 _THOUGHT = "</think>"
 _RUN_ON = re.compile(
     r"\n[ \t]{0,8}[*#]{0,4} ?(?:question|q|user|human) ?[0-9]{0,3} ?:|<\|[a-z_]{1,20}\|>|<end_of_turn>|</s>",
@@ -22,10 +24,10 @@ _RUN_ON = re.compile(
 )
 _MARK = re.compile(
     r"\b(?:answer(?: to [^.:]{1,100}?)?|correct (?:option|choice))[\"'*_`)\]]{0,4}\s?(?:is\b|are\b|:|=)(?! not\b)"
-    r"|(?P<boxed>\\boxed\s?\{)|\#{4}",
+    r"|(?P<key>\"answer\"\s?:)|(?P<boxed>\\boxed\s?\{)|\#{4}",
     re.IGNORECASE,
 )
-_DECORATION = " \t\n\"'*_`:=$#>"
+_QUOTES = " \t\n\"'*_`"
 
 _OPTION_STYLES = (
     re.compile(r"\(([A-Za-z])\)\s?"),
@@ -36,7 +38,7 @@ _LETTER_FIRST = re.compile(
     r"[\s\"'*_({<$\[]{0,8}(?:(?:option|choice|letter)\s[(\"'*]{0,3})?(?P<letter>[A-Za-z])(?![\w'’])(?P<after>.{0,12})",
     re.IGNORECASE | re.DOTALL,
 )
-_LETTER_ENDS = re.compile(r"[)\]}>*:\"'_$]|[.,;!](?!\w)|\s*$|\s?\n|\s(?:is\b|because\b|since\b|as\b|[-–—(])")
+_LETTER_ENDS = re.compile(r"[)\]}>*:\"'_$]|[.,;!](?!\w)|\s{0,12}$|\s?\n|\s(?:is\b|because\b|since\b|as\b|[-–—(])")
 _LETTER_WITHIN = re.compile(r"[(\[]([A-Z])[)\]]|\b(?:option|choice)\s[(\"'*]{0,3}([A-Za-z])\b", re.IGNORECASE)
 _LETTER_ALONE = re.compile(r"(?<![\w'’])([B-HJ-Z])(?![\w'’])")
 
@@ -62,7 +64,7 @@ _SENTENCE_END = re.compile(r"(?P<word>\w{0,20})[.!?][\"')\]*_`]{0,4}(?=\s|$)")
 _ABBREVIATIONS = frozenset(["mr", "mrs", "ms", "dr", "st", "jr", "sr", "vs", "mt", "prof"])
 _COURTESY = re.compile(r"(?:sure|certainly|of course|okay|ok|great question)\b(?: thing)?[!.,:] ?")
 _THINKING = re.compile(r"(?:let's|let us|let me|first,|step 1|to (?:find|determine|answer|solve)\b)")
-_EXPLANATION = re.compile(r"\bbecause\b|,? since\b|, (?:which|who|as|so|but|not|where)\b|(?<=[a-z]) [-–—]+ |; | \(")
+_EXPLANATION = re.compile(r"\bbecause\b|,? since\b|, (?:which|who|as|so|but|not|where)\b|(?<=[a-z]) [-–—]{1,3} |; | \(")
 _COPULA = re.compile(r" (?:is|are|was|were|equals) |: ")
 _PASSIVE = re.compile(r"^\w{1,30} by ")
 _IT_IS = re.compile(r"(?:it|that|this|he|she|they|these|those|there)(?:'s|'re| is| are| was| were) ")
@@ -126,13 +128,10 @@ def final_part(text: str) -> str:
 
 def marked(text: str) -> list[str]:
     r"""List what follows each explicit mark ("answer is", "Answer:", `\boxed{`, "####"), the last mark first."""
-    marks = list(_MARK.finditer(text))
+    marks = list(_MARK.finditer(text))[-_MAX_MARKED:]
     ends = [*(mark.start() for mark in marks), len(text)][1:]
-    parts = [
-        _braced(text[mark.end() : mark.end() + _MAX_SENTENCE]) if mark["boxed"] else text[mark.end() : end]
-        for mark, end in zip(marks, ends, strict=True)
-    ]
-    return [part for part in (part.strip(_DECORATION) for part in reversed(parts)) if part]
+    parts = [_marked_by(mark, end) for mark, end in zip(marks, ends, strict=True)]
+    return [part for part in (part.lstrip(f"{_QUOTES}:=>").rstrip(_QUOTES) for part in reversed(parts)) if part]
 
 
 def read_option(text: str, ask: Ask) -> str | None:
@@ -161,10 +160,12 @@ def read_number(folded: str, ask: Ask) -> Decimal | None:
     line = text.partition("\n")[0][:_MAX_SENTENCE]
     if _ONLY_NUMBERS.fullmatch(line) and (found := values.numbers(line)):
         return found[0][1]
-    found = values.numbers(text)
     offered = [whole_number(choice) for choice in ask.choices]
-    chosen = [value for _, value in found if value in offered]
-    return chosen[0] if chosen else found[-1][1] if found else None
+    chosen = [value for _, value in values.numbers(first_sentence(text)) if value in offered]
+    if chosen:
+        return chosen[0]
+    found = values.numbers(text)
+    return found[-1][1] if found else None
 
 
 def whole_number(text: str) -> Decimal | None:
@@ -185,21 +186,31 @@ def read_short(folded: str, ask: Ask) -> str | None:
 
 
 def first_sentence(text: str) -> str:
-    """Take the first sentence of the first line; a line that ends in a colon announces the next."""
-    lines = text[: 4 * _MAX_SENTENCE].split("\n")
-    line = next((line for line in lines if line.strip(_DECORATION) and not line.endswith(":")), lines[0])
-    line = line[:_MAX_SENTENCE].strip()
-    line = _COURTESY.sub("", line, count=1) or line if _COURTESY.match(line) else line
-    ends = [end.end() for end in _SENTENCE_END.finditer(line) if not _abbreviates(end["word"])]
-    if len(ends) > 1 and _THINKING.match(line):
-        return line[ends[-2] :].strip()
-    return line[: ends[0]].strip() if ends else line
+    """Take the sentence that answers: the first of the first line, or the last of a text that thinks aloud first.
+
+    A line that ends in a colon announces the next; a code fence is no line.
+    """
+    lines = [line for line in text[: 4 * _MAX_SENTENCE].split("\n") if line.strip(f"{_QUOTES}:#") and line[:3] != "```"]
+    line = next((line for line in lines if not line.endswith(":")), text)[:_MAX_SENTENCE].strip()
+    thinks = bool(_THINKING.match(line))
+    if thinks:
+        line = text.rpartition("\n")[2][-_MAX_SENTENCE:].strip()
+    elif courtesy := _COURTESY.match(line):
+        line = line[courtesy.end() :] or line
+    cuts = [0, *(end.end() for end in _SENTENCE_END.finditer(line) if not _abbreviates(end["word"]))]
+    if len(cuts) == 1 or line[cuts[-1] :].strip():
+        cuts.append(len(line))
+    first, last = cuts[-2:] if thinks else cuts[:2]
+    return line[first:last].strip()
 
 
 def plain(text: str) -> str:
-    """Drop what tells no two short folded answers apart: punctuation at the edges of words, articles; number words."""
-    words = [_bare(word) for word in _JOINT.sub(" ", text).split()]
-    words = [values.NUMBER_WORDS.get(word, word) for word in words if word and word != "the"]
+    """Drop what tells no two short answers apart: punctuation at the edges of words, articles, words for digits.
+
+    What consists of nothing else stays, without white space.
+    """
+    words = [_bare(word) for word in _JOINT.sub(" ", values.in_digits(text)).split()]
+    words = [word for word in words if word and word != "the"]
     words = [word for word, after in zip(words, [*words, ""][1:], strict=True) if word not in {"a", "an"} or not after]
     return " ".join(words) or "".join(text.split())
 
@@ -215,9 +226,15 @@ def _abbreviates(word: str) -> bool:
     return word in _ABBREVIATIONS or (len(word) == 1 and word.isalpha())
 
 
-def _braced(text: str) -> str:
-    """Cut at the brace that closes the one before the text."""
-    depth = 1
+def _marked_by(mark: re.Match[str], end: int) -> str:
+    """Take what a mark marks: within its braces, in its quotes if it is a JSON key, else up to the end."""
+    text = mark.string[mark.end() : end]
+    if mark["key"]:
+        value = values.parse_json_start(text)
+        return text if value is None else value if isinstance(value, str) else values.dump_json(value)
+    if not mark["boxed"]:
+        return text
+    depth, text = 1, mark.string[mark.end() : mark.end() + _MAX_SENTENCE]
     for at, char in enumerate(text):
         depth += (char == "{") - (char == "}")
         if not depth:
@@ -257,7 +274,7 @@ def _choices(folded: str, questions: list[str]) -> tuple[str, ...]:
     _, listed, after = folded.rpartition("options:\n")
     if listed:
         bullets = [line for line in after.split("\n") if line.startswith(("- ", "* ", "• "))]
-        return tuple(dict.fromkeys(plain(line[2:]) for line in bullets))
+        return tuple(dict.fromkeys(plain(line[2:]) for line in bullets[:_MAX_CHOICES]))
     sentence = next((question for question in questions if " or " in question), "")
     before, _, after = sentence.rpartition(" or ")
     last = plain(re.split(r"[,;:?!)]|\. |\.$", after)[0])
@@ -292,7 +309,7 @@ def _named_option(folded: str, ask: Ask) -> str | None:
     exact = [letter for letter, text in ask.options.items() if said == f" {text} "]
     if exact:
         return exact[0]
-    named = {letter: text for letter, text in ask.options.items() if f" {text} " in said}
+    named = {letter: text for letter, text in ask.options.items() if text and f" {text} " in said}
     longest = [k for k, v in named.items() if not any(v in other and v != other for other in named.values())]
     return longest[0] if len(longest) == 1 else None
 
@@ -309,7 +326,7 @@ def _shorten(text: str, ask: Ask) -> str:
     if mentions:
         return min(mentions, key=lambda choice: (mentions[choice], -len(choice)))
     sentence = _explained(_IT_IS.sub("", sentence, count=1) if _IT_IS.match(sentence) else sentence)
-    short = plain(_answering_side(sentence, ask))
+    short = plain(sentence if ask.yes_no else _answering_side(sentence, ask))
     number = whole_number(short)
     return short if number is None else values.number_text(number)
 
@@ -338,6 +355,10 @@ def _answering_side(sentence: str, ask: Ask) -> str:
     if all(known):
         return sentence
     first, last = known.index(False), len(known) - known[::-1].index(False)
+    if first == 1 and words[0] not in _LINKS:  # one word may belong to the answer: "Mexico City"
+        first = 0
+    if last == len(words) - 1 and words[-1] not in _LINKS:
+        last = len(words)
     return " ".join(words[first:last])
 
 

@@ -23,12 +23,10 @@ _MAX_FENCES = 8
 _MAX_MARKS = 30  # marks on one letter: the limit of Unicode's stream-safe format; sorting longer runs is quadratic
 _CONTEXT = Context(prec=50, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])  # no traps: an impossible number is NaN, no error
 
-NUMBER_WORDS = {
-    word: str(number)
-    for number, word in enumerate(
-        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
-    )
-}
+_UNITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+_TEENS = ["thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_WORDS = {word: number for number, word in enumerate(_UNITS + _TEENS)} | {w: 20 + 10 * i for i, w in enumerate(_TENS)}
 _SCALES = {"hundred": "2", "thousand": "3", "million": "6", "billion": "9", "trillion": "12"}
 
 _RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+")
@@ -49,20 +47,25 @@ _ACCENTS = dict.fromkeys(range(0x300, 0x370))  # those of Latin, Greek and Cyril
 _NUMBER = re.compile(
     r"""(?<![^\W_])(?<!\^)(?<!\^-)                           # not inside a word, not an exponent
     (?P<sign>(?<![)\]}])(?:-[$€£¥]?|[$€£¥]-))?
-    (?P<run>\.?[0-9](?:[0-9.,'_]*[0-9])?)
+    (?P<run>\.?[0-9](?:[0-9.,'_]{0,1000}[0-9])?)
     (?:
         (?:\ (?P<part>[0-9]{1,40}))?\s?/\s?(?P<under>[0-9]{1,40})(?![0-9/])   # 1/2 and 3 1/2
-      | e(?P<exponent>[+-]?[0-9]+)(?!\w)
-      | \s?(?:x|×|\*|\\times|\\cdot)\s?10\s?\^\s?\{?(?P<power>[+-]?[0-9]+)\}?
+      | e(?P<exponent>[+-]?[0-9]{1,400})(?!\w)
+      | \s?(?:x|×|\*|\\times|\\cdot)\s?10\s?\^\s?\{?(?P<power>[+-]?[0-9]{1,400})\}?
       | \s?(?P<scale>hundred|thousand|million|billion|trillion)\b
     )?""",
     re.VERBOSE,
 )
-_PLAIN = re.compile(r"[0-9]*\.?[0-9]+")
+_PLAIN = re.compile(r"[0-9]+(?:\.[0-9]+)?|\.[0-9]+")
 _GROUPED = re.compile(r"[0-9]{1,3}(?:([,'_])[0-9]{3})(?:\1[0-9]{3})*(?:\.[0-9]+)?")
 _EUROPEAN = re.compile(r"[0-9]{1,3}(?:\.[0-9]{3})+,[0-9]+|[0-9]+,[0-9]+")
-_WORD_NUMBER = re.compile(rf"\b(?:{'|'.join(NUMBER_WORDS)})\b(?!-)")
-_BIG_WORDS = re.compile(r"\b(?:\w{3,5}teen|\w{3,5}ty|hundred|thousand|million|billion|trillion)\b")
+_BELOW_100 = (
+    rf"(?:(?:{'|'.join(_TENS)})(?:[ -](?:{'|'.join(_UNITS[1:10])})(?![^\W_]))?|{'|'.join(_TEENS + _UNITS)})(?![^\W_])"
+)
+_BELOW_1000 = rf"{_BELOW_100}(?: hundred\b(?: (?:and )?{_BELOW_100})?)?"
+_WORD_NUMBER = re.compile(
+    rf"(?<![^\W_]){_BELOW_1000}(?: (?:thousand|million|billion|trillion)\b(?:,? (?:and )?{_BELOW_1000})?){{0,4}}"
+)
 
 _LATEX = (
     (re.compile(r"(?<=[0-9])(?=\\[dt]?frac)"), " "),
@@ -112,9 +115,12 @@ def numbers(text: str) -> list[tuple[str, Decimal]]:
     Number words count only where no digits stand. Units, currencies and percent signs are no part of the value.
     """
     found = [pair for match in _NUMBER.finditer(text) for pair in _values(match)]
-    if found or _BIG_WORDS.search(text):
-        return found
-    return [(match[0], Decimal(NUMBER_WORDS[match[0]])) for match in _WORD_NUMBER.finditer(text)]
+    return found or [pair for match in _NUMBER.finditer(in_digits(text)) for pair in _values(match)]
+
+
+def in_digits(text: str) -> str:
+    """Write number words in folded text, such as "seven" and "two hundred and five", as digits."""
+    return _WORD_NUMBER.sub(_spelled, text)
 
 
 def number_text(value: Decimal) -> str:
@@ -149,7 +155,12 @@ def find_json(text: str) -> Any:
     """Parse as `parse_json`, or else what begins at the first bracket of the text."""
     value = parse_json(text)
     start = min((at for bracket in "{[" if (at := text.find(bracket)) >= 0), default=None)
-    return value if value is not None or start is None else _loads(_scrub(text[start : start + MAX_CHARS]), whole=False)
+    return value if value is not None or start is None else parse_json_start(text[start:])
+
+
+def parse_json_start(text: str) -> Any:
+    """Parse the JSON value that a text begins with; None where it begins with none."""
+    return _loads(_scrub(text[:MAX_CHARS]), whole=False)
 
 
 def dump_json(value: Any, *, string: Callable[[str], str] = str, depth: int = 0) -> str:
@@ -190,7 +201,7 @@ def canonical_tool_calls(calls: Sequence[Mapping[str, Any]]) -> str:
 
 
 def read_tool_calls(text: str) -> str | None:
-    """Read tool calls written as JSON: objects with a name and arguments, or [name, arguments] pairs."""
+    """Read tool calls written as JSON: objects with a name and arguments, {name: arguments}, or [name, arguments]."""
     value = find_json(text)
     calls = value if isinstance(value, list) and not (value and isinstance(value[0], str)) else [value]
     read = [_as_call(call) for call in calls]
@@ -258,6 +269,18 @@ def _values(match: re.Match[str]) -> list[tuple[str, Decimal]]:
     return [(match[0], -value if match["sign"] else value)] if value.is_finite() else []
 
 
+def _spelled(match: re.Match[str]) -> str:
+    total = current = 0
+    for word in re.findall("[a-z]+", match[0]):
+        if word == "hundred":
+            current *= 100
+        elif word in _SCALES:
+            total, current = total + current * 10 ** int(_SCALES[word]), 0
+        else:
+            current += _WORDS.get(word, 0)  # "and" adds nothing
+    return str(total + current)
+
+
 def _written(number: str | float | Decimal) -> _Written:
     value = _CONTEXT.create_decimal(number if isinstance(number, (str, int, Decimal)) else repr(number))
     return _Written(number_text(value) if value.is_finite() else number)
@@ -294,6 +317,10 @@ def _as_call(value: Any) -> dict[str, Any] | None:
         value = {"name": value[0], "args": value[1]}
     if isinstance(value, dict) and isinstance(value.get("function"), dict):
         value = value["function"]
+    if isinstance(value, dict) and len(value) == 1 and "name" not in value:
+        name, args = next(iter(value.items()))
+        value = {"name": name, "args": parse_json(args) if isinstance(args, str) else args}
+        return value if isinstance(value["args"], dict) else None
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
         return None
     return {"name": value["name"], "args": value.get("args", value.get("arguments", value.get("parameters")))}

@@ -176,7 +176,14 @@ KINDS = (
     },
 )
 
-# No word begins or ends with "a": as an answer it would be read as an article.
+DAYS = _words("Monday, Tuesday, Wednesday, Thursday, Friday, Saturday, Sunday")
+MONTHS = _words("""
+    January, February, March, April, May, June, July, August, September, October, November, December
+""")
+NUMERALS = _words("one, two, three, four, five, six, seven, eight, nine, ten")
+
+# Nothing begins or ends with "a": as an answer it would be read as an article.
+LETTERS = tuple("BCDEFGHIJKLMNOPQRSTUVWXYZ")
 SPELLED = _words("""
     garden, window, bread, kitchen, flower, mountain, school, river, pencil, tiger, yellow, number, queen, lemon,
     jungle, hotel, uncle, forest, village, island, orange, doctor, zoo, piano, x-ray, train, energy, needle, rabbit,

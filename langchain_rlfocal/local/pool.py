@@ -1,9 +1,9 @@
 """Pool: serve the embedded models and hand out the members.
 
 `embedded_pool` starts one llama.cpp server per model inside this process and names its members. A member is a `ChatOpenAI`
-whose request says how to prompt: the field `chat_template_kwargs` picks a style in the server's chat template, beside the
-ordinary `temperature`, `max_tokens`, `seed` and `stop`. No member wraps, parses or rewrites anything on the client's
-side, and none retries: the ensemble sees what the server says.
+whose request says how to prompt: `chat_template_kwargs` picks a style in the server's chat template, beside the ordinary
+`temperature`, `max_tokens`, `seed` and `stop`. No member wraps, parses or rewrites anything on the client's side, and
+none retries: the ensemble sees what the server says.
 """
 
 import atexit
@@ -16,43 +16,49 @@ from typing import Any, Self
 
 from langchain_openai import ChatOpenAI
 from openai import DefaultAsyncHttpxClient, DefaultHttpxClient
+from pydantic import SecretStr
 
-from langchain_rlfocal.local import parts
-from langchain_rlfocal.local.templates import gemma3_template, smollm2_template
+from langchain_rlfocal.local import parts, styles
+
+_HOST = "127.0.0.1"
 
 _SLOT_TOKENS = 1024
-"""Context of one request, in tokens: the longest few-shot prompt takes a third of it."""
-
-_SLOTS = 4
-"""Requests that one server decodes at the same time: its members, and one to spare."""
+"""Context of one request, in tokens: the longest solved questions take a third of it."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Style:
-    """How a member prompts its model; the fields are those of an OpenAI-compatible request."""
+class Prompting:
+    """How a member prompts its model, in the terms of an OpenAI-compatible request.
+
+    Attributes:
+        model: The model, as its server names it.
+        style: One of `styles.STYLES`.
+        max_tokens: Tokens after which the answer is cut.
+        temperature: 0 always takes the most probable token.
+    """
 
     model: str
     style: str
     max_tokens: int
     temperature: float = 0.0
-    stop: tuple[str, ...] = ()
 
 
-_MEMBERS: Mapping[str, _Style] = {
-    "smollm2-plain": _Style("smollm2-135m", "plain", max_tokens=24),
-    "smollm2-few-shot": _Style("smollm2-135m", "few_shot", max_tokens=16, stop=("\n",)),
-    "smollm2-steps": _Style("smollm2-135m", "steps", max_tokens=48, stop=("\n",)),
-    "gemma3-plain": _Style("gemma3-270m", "plain", max_tokens=16, stop=("\n", "Question:")),
-    "gemma3-few-shot": _Style("gemma3-270m", "few_shot", max_tokens=16, stop=("\n", "Question:")),
-    "gemma3-steps": _Style("gemma3-270m", "steps", max_tokens=48, stop=("\n", "Question:")),
-    "gemma3-sampled": _Style("gemma3-270m", "few_shot", max_tokens=16, temperature=0.7, stop=("\n", "Question:")),
+MEMBERS: Mapping[str, Prompting] = {
+    "smollm2-plain": Prompting("smollm2-135m", "plain", max_tokens=24),
+    "smollm2-few-shot": Prompting("smollm2-135m", "choices", max_tokens=16),
+    "smollm2-steps": Prompting("smollm2-135m", "steps", max_tokens=40),
+    "gemma3-few-shot": Prompting("gemma3-270m", "few_shot", max_tokens=16),
+    "gemma3-steps": Prompting("gemma3-270m", "steps", max_tokens=40),
+    "gemma3-sampled": Prompting("gemma3-270m", "words", max_tokens=16, temperature=0.5),
 }
+"""The members of the embedded pool, by name."""
 
 
 class EmbeddedPool:
     """Local models on loopback ports, and the members that prompt them; a context manager.
 
-    The servers live until `close`, the end of a `with` block, or the end of the process, whichever comes first.
+    The servers live until `close`, the end of a `with` block, or the end of the process, whichever comes first; members
+    need nobody to hold the pool.
 
     Attributes:
         members: Chat models by name; `ModelPool.from_models` takes this mapping as it is.
@@ -62,43 +68,47 @@ class EmbeddedPool:
     members: dict[str, ChatOpenAI]
     base_urls: dict[str, str]
 
-    def __init__(self, files: Mapping[str, Path], templates: Mapping[str, str], *, n_threads: int, timeout_s: float) -> None:
-        self._lock = threading.Lock()
-        self._servers: dict[str, Any] = {}
-        # A proxy that the environment configures must not see requests to this very process.
+    def __init__(
+        self, files: Mapping[str, Path], templates: Mapping[str, str], *, n_threads: int, timeout_s: float
+    ) -> None:
+        self.members, self.base_urls = {}, {}
+        self._servers: list[Any] = []
+        self._closing = threading.Lock()
+        # A proxy named by the environment has no business between this process and itself.
         self._client = DefaultHttpxClient(trust_env=False)
         self._async_client = DefaultAsyncHttpxClient(trust_env=False)
-        # Not a weak finalizer: members do not hold the pool, and must work when nobody keeps it.
         atexit.register(self.close)
         try:
             for model, file in files.items():
-                self._servers[model] = _serve(file, name=model, template=templates[model], n_threads=n_threads)
-            self.base_urls = {model: f"{server.listening_address}/v1" for model, server in self._servers.items()}
-            self.members = {}
-            for name, style in _MEMBERS.items():
-                slot = sum(member.model_name == style.model for member in self.members.values())
-                self.members[name] = self._member(style, slot=slot, timeout_s=timeout_s)
+                names = [name for name, prompting in MEMBERS.items() if prompting.model == model]
+                server = _serve(file, model, template=templates[model], slots=len(names), n_threads=n_threads)
+                self._servers.append(server)
+                self.base_urls[model] = f"{server.listening_address}/v1"
+                for slot, name in enumerate(names):
+                    self.members[name] = self._member(MEMBERS[name], slot=slot, timeout_s=timeout_s)
         except BaseException:
             self.close()
             raise
 
-    def _member(self, style: _Style, *, slot: int, timeout_s: float) -> ChatOpenAI:
+    def _member(self, prompting: Prompting, *, slot: int, timeout_s: float) -> ChatOpenAI:
         return ChatOpenAI(
-            model=style.model,
-            base_url=self.base_urls[style.model],
-            api_key="none",  # type: ignore[arg-type]  # pydantic wraps it; the server asks for no key
-            temperature=style.temperature,
-            max_tokens=style.max_tokens,  # type: ignore[call-arg]  # alias of max_completion_tokens
-            stop=list(style.stop) or None,
+            model=prompting.model,
+            base_url=self.base_urls[prompting.model],
+            api_key=SecretStr("none"),
+            temperature=prompting.temperature,
+            max_completion_tokens=prompting.max_tokens,
+            # Every style answers in one line; a base model would go on to invent the next question.
+            stop_sequences=["\n"],
             seed=0,
             logprobs=True,
             top_logprobs=1,
             max_retries=0,
             timeout=timeout_s,
             stream_usage=True,
-            # A slot of its own keeps the member's solved questions computed, whatever the others ask meanwhile.
-            extra_body={"chat_template_kwargs": {"style": style.style}, "id_slot": slot},
-            # No connection outlives its request: clients may hop between event loops, and `close` finds none open.
+            # A slot of its own keeps a member's solved questions computed, whatever the others ask meanwhile: without it
+            # an answer takes about three times as long.
+            extra_body={"chat_template_kwargs": {"style": prompting.style}, "id_slot": slot},
+            # No connection outlives its request, so clients may hop between event loops and `close` finds none open.
             default_headers={"Connection": "close"},
             http_client=self._client,
             http_async_client=self._async_client,
@@ -107,9 +117,8 @@ class EmbeddedPool:
     def close(self) -> None:
         """Stop the servers and free their ports, threads and memory; a second call does nothing."""
         atexit.unregister(self.close)
-        with self._lock:
-            # A server stops when its last reference goes.
-            self._servers.clear()
+        with self._closing:
+            self._servers.clear()  # a server stops when its last reference goes
             self._client.close()
 
     def __enter__(self) -> Self:
@@ -121,18 +130,17 @@ class EmbeddedPool:
         self.close()
 
     def __repr__(self) -> str:
-        state = "open" if self._servers else "closed"
-        return f"EmbeddedPool({state}, members={list(self.members)})"
+        return f"EmbeddedPool({'open' if self._servers else 'closed'}, members={list(self.members)})"
 
 
 def embedded_pool(*, cache_dir: Path | None = None, n_threads: int = 1, timeout_s: float = 120.0) -> EmbeddedPool:
     """Start the embedded models.
 
-    The first call puts one model together in the cache folder (seconds); later ones start at once.
+    The first call puts one model together in the cache folder, which takes some seconds; later calls find it there.
 
     Args:
         cache_dir: Where that model is kept; None for `$XDG_CACHE_HOME/rlfocal`, else `~/.cache/rlfocal`.
-        n_threads: Threads that each of the two servers computes with. More than one is slower where cores are few.
+        n_threads: Threads that each of the two servers computes with. Two were 40 times slower than one on two cores.
         timeout_s: Seconds after which a member's request fails.
 
     Raises:
@@ -143,23 +151,22 @@ def embedded_pool(*, cache_dir: Path | None = None, n_threads: int = 1, timeout_
         "smollm2-135m": parts.smollm2_file(),
         "gemma3-270m": parts.gemma3_file(cache_dir or parts.default_cache_dir()),
     }
-    templates = {"smollm2-135m": smollm2_template(), "gemma3-270m": gemma3_template()}
+    templates = {"smollm2-135m": styles.smollm2_template(), "gemma3-270m": styles.gemma3_template()}
     return EmbeddedPool(files, templates, n_threads=n_threads, timeout_s=timeout_s)
 
 
-def _serve(file: Path, *, name: str, template: str, n_threads: int) -> Any:
-    """Start an OpenAI-compatible server for one GGUF file on a free loopback port; it stops when dropped."""
-    import xllamacpp  # noqa: PLC0415  # 34 MB of native code, loaded only by who starts a server
+def _serve(file: Path, model: str, *, template: str, slots: int, n_threads: int) -> Any:
+    """Serve one GGUF file on a free loopback port, `slots` requests at a time, until the returned server is dropped."""
+    import xllamacpp  # noqa: PLC0415  # native code, loaded only by those who start a server
 
     params = xllamacpp.CommonParams()
-    params.model.path = str(file)
-    params.model_alias = {name}
-    params.hostnames, params.port = ["127.0.0.1"], 0
+    params.model.path, params.model_alias = str(file), {model}
+    params.hostnames, params.port = [_HOST], 0
     params.use_jinja, params.chat_template = True, template
-    params.n_parallel, params.n_ctx = _SLOTS, _SLOTS * _SLOT_TOKENS
+    params.n_parallel, params.n_ctx = slots, slots * _SLOT_TOKENS
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = n_threads
     params.warmup, params.verbosity = False, -1
-    # Each style keeps its prefix in a slot of its own. Sliding-window layers must keep all of it to be of use, and
-    # copies of idle slots in memory would be of none.
+    # What a slot has computed stays usable only where sliding windows keep all of it; copies of slots in memory would
+    # then serve nobody.
     params.swa_full, params.cache_ram_mib = True, 0
     return xllamacpp.Server(params)

@@ -8,15 +8,15 @@ tells its answer.
 import json
 import os
 import random
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from langchain_rlfocal.answers import AnswerKind
 from langchain_rlfocal.local import facts, reviews
 from langchain_rlfocal.local.parts import QUESTIONS_PATH
 from langchain_rlfocal.outcomes import Question
 
-_Asked = tuple[str, str, str]
+_Asked = tuple[str, str, AnswerKind]
 """Query, right answer, kind of answer."""
 
 _ONE_WORD = "Answer with one word."
@@ -59,10 +59,12 @@ def write_questions(path: Path = QUESTIONS_PATH, *, seed: int = 0) -> int:
         {"task": q.task, "query_id": q.query_id, "query": q.query, "gold": q.gold, "kind": q.kind} for q in questions
     )
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    with tempfile.NamedTemporaryFile("wb", dir=path.parent, prefix=path.name, delete=False) as unfinished:
-        unfinished.write(text.encode())
-    Path(unfinished.name).chmod(0o644)
-    os.replace(unfinished.name, path)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_bytes(text.encode())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
     return len(questions)
 
 
@@ -113,10 +115,10 @@ def _comparison(random_: random.Random) -> Iterable[_Asked]:
             first, second = random_.sample((low, high), 2)
             yield f"Which is {words[asked]}, {first} or {second}? {_ONE_WORD}", (high, low)[asked], "short_text"
     for number in random_.sample(range(10, 50), 16):
-        low, high = number, number + random_.randrange(5, 50)
-        first, second = random_.sample((low, high), 2)
-        word, gold = random_.choice((("larger", high), ("smaller", low)))
-        yield f"Which number is {word}, {first} or {second}? {_NUMBER}", str(gold), "number"
+        smaller, larger = str(number), str(number + random_.randrange(5, 50))
+        first, second = random_.sample((smaller, larger), 2)
+        word, gold = random_.choice((("larger", larger), ("smaller", smaller)))
+        yield f"Which number is {word}, {first} or {second}? {_NUMBER}", gold, "number"
 
 
 def _sentiment(random_: random.Random) -> Iterable[_Asked]:
@@ -132,16 +134,12 @@ def _sequence(random_: random.Random) -> Iterable[_Asked]:
         for start in random_.sample(range(1, 20), 4) if step > 0 else random_.sample(range(12, 30), 4):
             numbers = [str(start + step * at) for at in range(5)]
             yield f"What comes next: {', '.join(numbers[:4])}, ...? {_NUMBER}", numbers[4], "number"
-    days = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-    months = "January February March April May June July August September October November December".split()
-    numerals = "one two three four five six seven eight nine ten".split()
-    for names, starts in ((days, range(4)), (months, range(0, 9, 2)), (numerals, range(0, 7, 2))):
+    for names, starts in ((facts.DAYS, range(4)), (facts.MONTHS, range(0, 9, 2)), (facts.NUMERALS, range(0, 7, 2))):
         for start in starts:
             *shown, gold = names[start : start + 4]
             yield f"What comes next: {', '.join(shown)}, ...? {_ONE_WORD}", gold, "short_text"
-    letters = "BCDEFGHIJKLMNOPQRSTUVWXYZ"
     for start in range(0, 20, 3):
-        *shown, gold = letters[start : start + 4]
+        *shown, gold = facts.LETTERS[start : start + 4]
         yield f"What comes next: {', '.join(shown)}, ...? Answer with one letter.", gold, "short_text"
 
 

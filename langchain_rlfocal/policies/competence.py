@@ -38,41 +38,55 @@ class CompetenceModel:
         return estimates
 
 
+def _fit(features: Floats, scores: Floats, penalties: Sequence[float]) -> list[CompetenceModel]:
+    """Fit for several penalties λ at the price of one.
+
+    With the centred features X and XᵀX = V diag(s) Vᵀ:
+
+        W = (XᵀX + λI)⁻¹ Xᵀ(S − mean of S) = V diag(1 / (s + λ)) Vᵀ Xᵀ(S − mean of S)
+    """
+    mean, bias = features.mean(axis=0), scores.mean(axis=0)
+    centred = features - mean
+    spectrum, vectors = np.linalg.eigh(centred.T @ centred)
+    projected = vectors.T @ (centred.T @ (scores - bias))
+    return [
+        CompetenceModel(weights=vectors @ (projected / (spectrum[:, None] + penalty)), bias=bias, mean=mean)
+        for penalty in penalties
+    ]
+
+
 def fit_competence(features: Floats, scores: Floats, *, penalty: float) -> CompetenceModel:
-    """Fit by ridge regression: W = (XᵀX + λI)⁻¹ Xᵀ(S - mean of S), with X the centred features.
+    """Fit by ridge regression.
 
     Args:
         features: Query features, shape [Q, F].
         scores: Members' scores in [0, 1], shape [Q, M].
         penalty: λ > 0.
     """
-    mean, bias = features.mean(axis=0), scores.mean(axis=0)
-    centred = features - mean
-    if len(features) < features.shape[1]:  # fewer queries than features: the same solution in the smaller space
-        gram = centred @ centred.T + penalty * np.eye(len(features))
-        weights = centred.T @ np.linalg.solve(gram, scores - bias)
-    else:
-        gram = centred.T @ centred + penalty * np.eye(features.shape[1])
-        weights = np.linalg.solve(gram, centred.T @ (scores - bias))
-    return CompetenceModel(weights=weights, bias=bias, mean=mean)
+    return _fit(features, scores, [penalty])[0]
 
 
-def cross_fitted(features: Floats, scores: Floats, folds: Ints, *, penalty: float) -> Floats:
-    """Estimate each query's scores with a model that was fitted without its fold, shape [Q, M]."""
-    estimates = np.empty_like(scores)
+def cross_fitted(
+    features: Floats, scores: Floats, folds: Ints, *, penalties: Sequence[float] = PENALTIES
+) -> tuple[Floats, float]:
+    """Estimate each query's scores with a model that was fitted without its fold.
+
+    Args:
+        features: Query features, shape [Q, F].
+        scores: Members' scores in [0, 1], shape [Q, M].
+        folds: Each query's fold, shape [Q].
+        penalties: Penalties to choose from.
+
+    Returns:
+        Estimates, shape [Q, M], and the penalty that made them: that of least squared error, the stronger in a tie.
+    """
+    estimates = np.empty((len(penalties), *scores.shape))
     for fold in np.unique(folds):
         out = folds == fold
         if out.all():  # one fold only: its own mean is the best there is
-            means: Floats = np.clip(np.broadcast_to(scores.mean(axis=0), scores.shape), _LOW, _HIGH)
-            return means
-        estimates[out] = fit_competence(features[~out], scores[~out], penalty=penalty)(features[out])
-    return estimates
-
-
-def choose_penalty(features: Floats, scores: Floats, folds: Ints, *, penalties: Sequence[float] = PENALTIES) -> float:
-    """Choose the penalty of least cross-validated squared error; ties go to the stronger penalty."""
-    errors = [
-        (float(np.mean((cross_fitted(features, scores, folds, penalty=penalty) - scores) ** 2)), -penalty)
-        for penalty in penalties
-    ]
-    return -min(errors)[1]
+            return np.clip(np.tile(scores.mean(axis=0), (len(scores), 1)), _LOW, _HIGH), max(penalties)
+        for estimate, model in zip(estimates, _fit(features[~out], scores[~out], penalties), strict=True):
+            estimate[out] = model(features[out])
+    errors = ((estimates - scores) ** 2).mean(axis=(1, 2))
+    best = min(range(len(penalties)), key=lambda i: (errors[i], -penalties[i]))
+    return estimates[best], penalties[best]

@@ -28,7 +28,7 @@ from langchain_rlfocal.observations import Floats, Ints
 from langchain_rlfocal.outcomes import OutcomeGrid
 from langchain_rlfocal.policies import RLFocalPolicy
 from langchain_rlfocal.policies.base import Descriptors
-from langchain_rlfocal.policies.competence import choose_penalty, cross_fitted, fit_competence
+from langchain_rlfocal.policies.competence import cross_fitted, fit_competence
 from langchain_rlfocal.training.advantages import gae
 from langchain_rlfocal.training.config import TrainingConfig
 from langchain_rlfocal.training.losses import approximate_kl, clipped_surrogate, clipped_value_loss
@@ -221,10 +221,15 @@ def _train(
     on_progress: Callable[[Progress], None],
 ) -> RLFocalPolicy:
     rng = np.random.default_rng(config.seed)
-    features = features_of(train_grid.queries, train_grid.tasks)
-    folds = _fold_of(train_grid.queries, config.num_folds)
-    penalty = choose_penalty(features, train_grid.scores, folds)
-    model = fit_competence(features, train_grid.scores, penalty=penalty)
+    num_queries = len(train_grid)
+    # Every query counts twice, with its task label and without: callers often give none.
+    features = np.concatenate(
+        [features_of(train_grid.queries, tasks) for tasks in (train_grid.tasks, [None] * num_queries)]
+    )
+    scores = np.tile(train_grid.scores, (2, 1))
+    folds = np.tile(_fold_of(train_grid.queries, config.num_folds), 2)
+    competence, penalty = cross_fitted(features, scores, folds)
+    model = fit_competence(features, scores, penalty=penalty)
     price, diversity = prices_of(train_grid), pairwise_focal_diversity(train_grid.scores >= 0.5)
     fixed = {
         "competence.weights": model.weights,
@@ -233,16 +238,15 @@ def _train(
         "pool.price": price,
         "pool.diversity": diversity,
     }
-    max_team = min(config.max_team, len(train_grid.members))
     env = EnsembleEnv(
         train_grid,
         Descriptors(
-            competence=cross_fitted(features, train_grid.scores, folds, penalty=penalty),
+            competence=competence[:num_queries],
             price=price,
             diversity=diversity,
-            surface=features[:, : len(SURFACE_NAMES)],
+            surface=features[:num_queries, : len(SURFACE_NAMES)],
         ),
-        max_team=max_team,
+        max_team=config.max_team,
         max_rounds=config.max_rounds,
         diversity_weight=config.diversity_weight,
     )
@@ -264,7 +268,7 @@ def _train(
         figures = []
         for cost_weight in cost_weights:
             played = replay(
-                policy, validation_grid, cost_weight=cost_weight, max_team=max_team, max_rounds=config.max_rounds
+                policy, validation_grid, cost_weight=cost_weight, max_team=config.max_team, max_rounds=config.max_rounds
             )
             figures.append(float(np.mean(played.scores - cost_weight * played.spent)))
         return float(np.mean(figures))
@@ -320,9 +324,8 @@ def _card(
     penalty: float,
 ) -> dict[str, Any]:
     """Collect the facts that a checkpoint carries; nothing in it depends on the clock or the machine's paths."""
-    max_team = min(config.max_team, len(train_grid.members))
     played = replay(
-        policy, validation_grid, cost_weight=config.cost_weight, max_team=max_team, max_rounds=config.max_rounds
+        policy, validation_grid, cost_weight=config.cost_weight, max_team=config.max_team, max_rounds=config.max_rounds
     )
     member_scores = dict(zip(validation_grid.members, validation_grid.scores.mean(axis=0).tolist(), strict=True))
     return {

@@ -1,0 +1,25 @@
+"""Integration tests: real servers and real local models on loopback; skipped with a reason where they are absent."""
+
+from collections.abc import Iterator
+
+import pytest
+from pytest_socket import socket_allow_hosts
+
+from langchain_rlfocal.errors import MissingDependencyError
+from langchain_rlfocal.local import EmbeddedPool, embedded_pool
+
+
+def pytest_runtest_setup() -> None:
+    """Nothing beyond this machine can be reached."""
+    socket_allow_hosts(["127.0.0.1"], allow_unix_socket=True)
+
+
+@pytest.fixture(scope="session")
+def embedded() -> Iterator[EmbeddedPool]:
+    """The embedded pool, one for all tests."""
+    try:
+        pool = embedded_pool()
+    except MissingDependencyError as error:
+        pytest.skip(str(error))
+    with pool:
+        yield pool

@@ -1,0 +1,200 @@
+"""The embedded pool on its real models: what each member must give, and that nothing of it is left behind."""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import openai
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+
+from langchain_rlfocal.local import embedded_pool
+from langchain_rlfocal.local.pool import MEMBERS
+from langchain_rlfocal.local.styles import STYLES
+
+QUESTION = "What is the opposite of up? Answer with one word."
+EVERY_MEMBER = pytest.mark.parametrize("name", MEMBERS)
+
+
+def post(base_url, path, **body):
+    """Send JSON to a server beside its OpenAI-compatible part."""
+    request = urllib.request.Request(
+        base_url.removesuffix("/v1") + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request) as response:
+        return json.load(response)
+
+
+def slots(base_url):
+    """Tell which slots of a server are at work."""
+    with urllib.request.urlopen(base_url.removesuffix("/v1") + "/slots") as response:
+        return [slot["is_processing"] for slot in json.load(response)]
+
+
+def endless(member):
+    """Bind what makes a member write until it is stopped."""
+    return member.bind(max_tokens=900, stop=["\0"], extra_body={**member.extra_body, "ignore_eos": True})
+
+
+def refuses(base_url):
+    """Tell whether nobody listens at the address any more."""
+    host, port = base_url.removeprefix("http://").removesuffix("/v1").split(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) != 0
+
+
+def tasks():
+    """Count the threads of this process, those of native code included."""
+    return len(os.listdir("/proc/self/task"))
+
+
+def test_there_are_six_members_of_two_models_each_prompted_in_its_own_way(embedded):
+    assert list(embedded.members) == list(MEMBERS)
+    assert len(MEMBERS) == len(set(MEMBERS.values())) == 6
+    assert {prompting.model for prompting in MEMBERS.values()} == set(embedded.base_urls)
+    assert {prompting.style for prompting in MEMBERS.values()} == set(STYLES)
+
+
+@EVERY_MEMBER
+def test_a_member_answers_with_text_usage_and_logprobs(embedded, name):
+    reply = embedded.members[name].invoke(QUESTION)
+    assert reply.text.strip()
+    assert reply.usage_metadata["input_tokens"] > 0
+    tokens = reply.response_metadata["logprobs"]["content"]
+    assert 0 < len(tokens) <= reply.usage_metadata["output_tokens"] <= MEMBERS[name].max_tokens
+    assert all(token["logprob"] <= 0 for token in tokens)
+
+
+@EVERY_MEMBER
+def test_a_stream_gives_text_in_pieces_and_usage_once(embedded, name):
+    chunks = list(embedded.members[name].stream("Count: one, two, three, four"))
+    assert len([chunk for chunk in chunks if chunk.text]) > 1
+    assert len([chunk for chunk in chunks if chunk.usage_metadata]) == 1
+
+
+@pytest.mark.parametrize("name", [name for name, prompting in MEMBERS.items() if prompting.temperature == 0])
+def test_a_member_at_temperature_0_repeats_itself(embedded, name):
+    first, second = (embedded.members[name].invoke(QUESTION) for _ in range(2))
+    assert first.text == second.text
+
+
+def test_the_styles_of_one_model_answer_differently(embedded):
+    """The same words to the same model, and three different texts: the server's template does the prompting."""
+    texts = {name: embedded.members[name].invoke(QUESTION).text for name in MEMBERS if name.startswith("smollm2")}
+    assert len(set(texts.values())) > 1
+    assert "Answer:" in texts["smollm2-steps"]
+
+
+@pytest.mark.parametrize("other", ["smollm2-few-shot", "gemma3-few-shot"], ids=["same model", "another model"])
+def test_a_member_answers_while_another_is_still_writing(embedded, other):
+    """Meeting, not timing: when the second has answered, the first one's slot is still at work."""
+    member = embedded.members["smollm2-plain"]
+    writing = endless(member).stream("Write a long story about a king.")
+    next(writing)
+    assert embedded.members[other].invoke(QUESTION).text
+    assert slots(embedded.base_urls["smollm2-135m"])[member.extra_body["id_slot"]]
+    writing.close()
+
+
+def test_all_members_answer_at_once_from_threads_and_from_an_event_loop(embedded):
+    members = list(embedded.members.values())
+
+    async def ask():
+        return await asyncio.gather(*(member.ainvoke(QUESTION) for member in members))
+
+    with ThreadPoolExecutor(len(members)) as threads:
+        replies = list(threads.map(lambda member: member.invoke(QUESTION), members))
+    # Two loops: a client that kept connections of the first would fail in the second.
+    replies += [*asyncio.run(ask()), *asyncio.run(ask())]
+    assert all(reply.usage_metadata for reply in replies)
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("model", sorted({prompting.model for prompting in MEMBERS.values()}))
+def test_the_template_keeps_the_system_message_and_every_turn_in_order(embedded, model, style):
+    """First what the system says, then the solved questions, then the conversation, then the place for the answer."""
+    prompt = post(
+        embedded.base_urls[model],
+        "/apply-template",
+        messages=[
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "How do you do?"},
+            {"role": "assistant", "content": "I do well."},
+            {"role": "user", "content": "What comes after one?"},
+        ],
+        chat_template_kwargs={"style": style},
+    )["prompt"]
+    solved = [text for example in STYLES[style] for text in example]
+    at = 0
+    for text in ("Be brief.", *solved, "How do you do?", "I do well.", "What comes after one?"):
+        at = prompt.index(text, at) + len(text)
+    assert prompt.endswith({"smollm2-135m": "<|im_start|>assistant\n", "gemma3-270m": "\nAnswer:"}[model])
+
+
+def test_without_a_style_nothing_is_added(embedded):
+    for base_url in embedded.base_urls.values():
+        messages = [{"role": "user", "content": "Hello?"}]
+        plain = post(base_url, "/apply-template", messages=messages, chat_template_kwargs={"style": "plain"})
+        assert post(base_url, "/apply-template", messages=messages) == plain
+
+
+def test_an_unknown_style_is_refused_with_the_known_ones(embedded):
+    member = embedded.members["gemma3-steps"]
+    with pytest.raises(openai.BadRequestError, match=r"`style` must be one of plain, .* got odd"):
+        member.invoke(QUESTION, extra_body={"chat_template_kwargs": {"style": "odd"}})
+
+
+def test_members_take_a_system_message_and_several_turns(embedded):
+    turns = [SystemMessage("Be brief."), HumanMessage("Hi."), AIMessage("Hello."), HumanMessage("Name a color.")]
+    assert all(member.invoke(turns).usage_metadata["output_tokens"] for member in embedded.members.values())
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="native threads are counted in /proc")
+def test_closing_leaves_no_port_no_thread_and_no_harm_to_another_pool(embedded):
+    """The first server of a process starts llama.cpp's own log writer, which stays: `embedded` has seen to that."""
+    before, python_before = tasks(), threading.active_count()
+    with embedded_pool() as pool:
+        member = pool.members["gemma3-few-shot"]
+        assert member.invoke(QUESTION).text
+        assert tasks() > before
+        assert not any(map(refuses, pool.base_urls.values()))
+    assert all(map(refuses, pool.base_urls.values()))
+    assert (tasks(), threading.active_count()) == (before, python_before)
+    pool.close()
+    with pytest.raises(openai.APIConnectionError):
+        member.invoke(QUESTION)
+    assert embedded.members["gemma3-few-shot"].invoke(QUESTION).text
+
+
+def test_a_member_in_mid_sentence_does_not_keep_a_pool_from_closing(embedded):
+    del embedded
+    pool = embedded_pool()
+    writing = endless(pool.members["smollm2-plain"]).stream("Write a long story about a king.")
+    next(writing)
+    pool.close()
+    assert all(map(refuses, pool.base_urls.values()))
+    writing.close()
+
+
+@pytest.mark.parametrize("end", ["", "pool.close()", "raise SystemExit(3)"])
+def test_a_process_that_forgets_to_close_still_ends_cleanly(embedded, end):
+    """Members outlive the pool's name; the servers stop with the process, whatever ends it, without a word."""
+    del embedded
+    code = f"""
+from langchain_rlfocal.local import embedded_pool
+pool = embedded_pool()
+members = pool.members
+{end or "del pool"}
+print(bool(members["gemma3-few-shot"].invoke({QUESTION!r}).text) if {not end} else "closed")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    said = {"": "True\n", "pool.close()": "closed\n", "raise SystemExit(3)": ""}[end]
+    assert (done.returncode, done.stdout, done.stderr) == (3 if "3" in end else 0, said, "")

@@ -1,0 +1,318 @@
+"""The command line: what it prints where, what it leaves on disk, and how it ends."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from langchain_rlfocal import __version__, training
+from langchain_rlfocal.cli import app
+from langchain_rlfocal.collection import unfinished_path
+from langchain_rlfocal.outcomes import OutcomeTable, read_questions
+from langchain_rlfocal.policies import RLFocalPolicy
+from langchain_rlfocal.testing import make_outcomes
+from langchain_rlfocal.training import TrainingConfig
+
+POOL = """
+from langchain_rlfocal.pool import ModelPool
+from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel
+
+def mapping():
+    return {"ann": ScriptedChatModel(script=["yes"]), "bob": ScriptedChatModel(script=["no"])}
+
+def pool():
+    return ModelPool.from_models(mapping())
+
+def failing():
+    return {"ann": ScriptedChatModel(script=["yes"]), "bob": FailingChatModel(error=ValueError("[red]no key"))}
+
+def interrupted():
+    def answer(messages):
+        if "third" in messages[-1].text:
+            raise KeyboardInterrupt
+        return "yes"
+    return {"ann": ScriptedChatModel(script=answer)}
+
+def number():
+    return 7
+"""
+QUESTIONS = [
+    {"task": "quiz", "query_id": name, "query": f"Is the {name} one right? Answer yes or no.", "gold": gold}
+    for name, gold in [("first", "yes"), ("second", "no"), ("third", "yes")]
+]
+
+
+def run(*args):
+    return CliRunner().invoke(app, [str(arg) for arg in args])
+
+
+def assert_one_line_refusal(result, *words):
+    """Exit code 2, one line on stderr that says why, nothing on stdout, no traceback."""
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1
+    assert "Traceback" not in result.stderr
+    assert all(word in result.stderr for word in words), result.stderr
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working folder with three questions and a module of pools, as a user has it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    Path("questions.jsonl").write_text("\n".join(map(json.dumps, QUESTIONS)), encoding="utf-8")
+    Path("my_pools.py").write_text(POOL, encoding="utf-8")
+    yield tmp_path
+    sys.modules.pop("my_pools", None)
+
+
+@pytest.fixture
+def quick_training(monkeypatch):
+    """The command's own path with two small iterations: what training learns is not under test here."""
+
+    def config(**given):
+        return replace(TrainingConfig(**given), num_iterations=2, batch_size=32)
+
+    monkeypatch.setattr(training, "TrainingConfig", config)
+
+
+@pytest.fixture(scope="module")
+def table():
+    """300 queries of two tasks: Ann knows one, Bob the other."""
+    return make_outcomes({"quiz/a": {"ann": 0.9, "bob": 0.3}, "quiz/b": {"ann": 0.3, "bob": 0.9}}, num_queries=150)
+
+
+@pytest.fixture(scope="module")
+def policy(table):
+    learned, chosen, _ = table.grid(table.members).split()
+    return training.train(learned, chosen, TrainingConfig(num_iterations=2, batch_size=32))
+
+
+@pytest.fixture
+def outcomes(folder, table):
+    table.write("outcomes.parquet")
+    return "outcomes.parquet"
+
+
+@pytest.fixture
+def checkpoint(folder, policy):
+    policy.save("policy")
+    return "policy"
+
+
+def test_version_is_printed():
+    assert run("--version").stdout == f"rlfocal {__version__}\n"
+
+
+def test_help_names_every_command():
+    text = run("--help").stdout
+
+    assert all(command in text for command in ("collect", "train", "evaluate", "questions", "demo"))
+
+
+def test_questions_are_written_and_the_seed_decides_them(folder):
+    for out, seed in (("a.jsonl", 1), ("b.jsonl", 1), ("c.jsonl", 2)):
+        assert run("questions", "--out", out, "--seed", seed).exit_code == 0
+
+    assert Path("a.jsonl").read_bytes() == Path("b.jsonl").read_bytes() != Path("c.jsonl").read_bytes()
+    assert len(read_questions("a.jsonl")) >= 600
+
+
+@pytest.mark.parametrize("pool", ["my_pools:pool", "my_pools:mapping"])
+def test_collect_asks_the_pool_of_the_user_and_writes_outcomes(folder, pool):
+    """Ann says yes and is right twice, Bob says no and is right once."""
+    result = run("collect", "questions.jsonl", "--out", "out.parquet", "--pool", pool)
+
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == "6 outcomes of 2 members in out.parquet\n"
+    scores = {(o.model, o.query_id): o.reward for o in OutcomeTable.read("out.parquet")}
+    assert scores == {
+        ("ann", "first"): 1.0,
+        ("bob", "first"): 0.0,
+        ("ann", "second"): 0.0,
+        ("bob", "second"): 1.0,
+        ("ann", "third"): 1.0,
+        ("bob", "third"): 0.0,
+    }
+
+
+def test_collect_takes_the_first_questions_only_where_a_limit_says_so(folder):
+    run("collect", "questions.jsonl", "--out", "out.csv", "--pool", "my_pools:pool", "--limit", 2, "--concurrency", 1)
+
+    assert [o.query_id for o in OutcomeTable.read("out.csv")] == ["first", "first", "second", "second"]
+
+
+def test_collect_says_which_member_failed_how_often_and_why(folder):
+    result = run("collect", "questions.jsonl", "--out", "out.jsonl", "--pool", "my_pools:failing")
+
+    assert result.exit_code == 0
+    assert "bob failed 3 times, recorded as worth 0. First: ValueError: [red]no key" in result.stderr
+    assert "ann" not in result.stderr
+
+
+def test_collect_interrupted_says_how_to_go_on_and_keeps_what_it_has(folder):
+    args = ("collect", "questions.jsonl", "--out", "out.parquet", "--concurrency", 1, "--pool")
+    result = run(*args, "my_pools:interrupted")
+
+    assert result.exit_code == 130
+    assert result.stdout == ""
+    assert "Run the same command again to go on" in result.stderr
+    assert unfinished_path("out.parquet").name in result.stderr
+    assert not Path("out.parquet").exists()
+
+    assert run(*args, "my_pools:mapping").exit_code == 0
+    rows = {(o.model, o.query_id) for o in OutcomeTable.read("out.parquet")}
+    assert rows == {(model, question["query_id"]) for model in ("ann", "bob") for question in QUESTIONS}
+    assert not unfinished_path("out.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--member", "small"], ["NAME=provider:model", "'small'"]),
+        (["--member", "=openai:x"], ["NAME=provider:model"]),
+        (["--member", "a=openai:x", "--member", "a=openai:y"], ["unique", "`a`"]),
+        (["--member", "a=openai:x", "--pool", "local"], ["exclude each other"]),
+        (["--pool", "my_pools"], ["package.module:function"]),
+        (["--pool", "my_pools:absent"], ["my_pools:absent", "imported"]),
+        (["--pool", "no_such_module:pool"], ["no_such_module"]),
+        (["--pool", "my_pools:number"], ["ModelPool", "got int"]),
+        (["--pool", "my_pools:pool", "--out", "out.txt"], ["out.txt", "suffix"]),
+    ],
+)
+def test_collect_refuses_bad_input_in_one_line_and_leaves_nothing(folder, options, words):
+    before = sorted(folder.iterdir())
+
+    result = run("collect", "questions.jsonl", "--out", "out.parquet", *options)
+
+    assert_one_line_refusal(result, *words)
+    assert [path for path in sorted(folder.iterdir()) if path.name != "__pycache__"] == before
+
+
+def test_collect_refuses_questions_that_are_not_there(folder):
+    assert_one_line_refusal(run("collect", "absent.jsonl", "--out", "o.csv", "--pool", "my_pools:pool"), "absent.jsonl")
+
+
+def test_train_writes_a_policy_and_says_what_it_learned_from(outcomes, quick_training):
+    """What `--json` prints is one object, and nothing else is on stdout."""
+    result = run("train", outcomes, "--out", "made", "--seed", 3, "--max-team", 2, "--cost-weight", 0.2, "--json")
+
+    assert result.exit_code == 0, result.stderr
+    said = json.loads(result.stdout)
+    policy = RLFocalPolicy.load("made")
+    assert said["policy_id"] == policy.policy_id
+    assert said["members"] == ["ann", "bob"]
+    assert sum(said["queries"].values()) == 300
+    config = said["card"]["config"]
+    assert (config["seed"], config["max_team"], config["cost_weight"]) == (3, 2, 0.2)
+    assert config["max_rounds"] == TrainingConfig().max_rounds
+
+
+def test_train_for_people_names_members_queries_and_validation(outcomes, quick_training):
+    text = run("train", outcomes, "--out", "made").stdout
+
+    assert all(word in text for word in ("ann, bob", "train", "test", "validation", "single best"))
+
+
+def test_train_takes_the_members_and_tasks_that_are_named(outcomes, quick_training):
+    run("train", outcomes, "--out", "made", "--member", "bob", "--task", "quiz/a")
+
+    policy = RLFocalPolicy.load("made")
+    assert policy.members == ("bob",)
+    assert policy.card["training"]["queries"] + policy.card["validation"]["queries"] < 150
+
+
+def test_train_that_is_refused_leaves_nothing(outcomes, quick_training, folder):
+    assert_one_line_refusal(run("train", outcomes, "--out", "made", "--member", "eve"), "eve", "ann, bob")
+    assert_one_line_refusal(run("train", outcomes, "--out", "made", "--task", "other/*"), "other/*")
+    assert not Path("made").exists()
+
+
+def test_train_interrupted_leaves_nothing(outcomes, monkeypatch):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "train", interrupt)
+    result = run("train", outcomes, "--out", "made")
+
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert result.stderr == "Interrupted: nothing was written.\n"
+    assert not Path("made").exists()
+
+
+def test_evaluate_prints_the_policy_beside_the_baselines_within_80_columns(checkpoint, outcomes):
+    result = run("evaluate", checkpoint, outcomes)
+
+    assert result.exit_code == 0, result.stderr
+    first = [line.split("  ")[0].strip() for line in result.stdout.splitlines()]
+    for name in ("policy", "single best", "plurality", "weighted vote", "oracle", "quiz/a", "quiz/b"):
+        assert name in first
+    assert "95 %" in result.stdout
+    assert "…" not in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_evaluate_scores_the_test_rows_with_the_limits_of_the_training_unless_told_otherwise(checkpoint, outcomes):
+    default = json.loads(run("evaluate", checkpoint, outcomes, "--json").stdout)
+    told = json.loads(
+        run("evaluate", checkpoint, outcomes, "--json", "--split", "all", "--max-team", 1, "--cost-weight", 0.5).stdout
+    )
+
+    config = RLFocalPolicy.load(checkpoint).card["config"]
+    assert [default[name] for name in ("max_team", "max_rounds", "cost_weight")] == [
+        config[name] for name in ("max_team", "max_rounds", "cost_weight")
+    ]
+    assert (default["split"], told["split"]) == ("test", "all")
+    assert default["policy"]["n"] < told["policy"]["n"] == 300
+    assert (told["max_team"], told["cost_weight"]) == (1, 0.5)
+    assert told["policy"]["mean_calls"] == 1.0
+
+
+def test_evaluate_gives_the_single_best_member_what_its_rows_say(checkpoint, outcomes):
+    """On one task Ann is right 0.9 of the time and Bob 0.3: 135 and 45 of 150 rows, in all three splits together."""
+    said = json.loads(run("evaluate", checkpoint, outcomes, "--task", "quiz/a", "--split", "all", "--json").stdout)
+
+    assert said["baselines"]["single_best"]["score"] == pytest.approx(0.9)
+    assert list(said["per_task"]) == ["quiz/a"]
+
+
+def test_evaluate_warns_where_the_baselines_were_fitted_on_the_rows_that_they_are_scored_on(checkpoint, outcomes):
+    warning = "fitted on validation rows, which are among these"
+
+    assert warning in run("evaluate", checkpoint, outcomes, "--split", "all").stdout
+    assert warning not in run("evaluate", checkpoint, outcomes).stdout
+
+
+def test_evaluate_refuses_what_is_no_checkpoint_and_what_no_table_holds(checkpoint, outcomes):
+    assert_one_line_refusal(run("evaluate", "absent", outcomes), "absent", "rlfocal train --out")
+    assert_one_line_refusal(run("evaluate", checkpoint, "absent.parquet"), "absent.parquet")
+    Path("damaged").mkdir()
+    Path("damaged/checkpoint.json").write_text("{", encoding="utf-8")
+    assert_one_line_refusal(run("evaluate", "damaged", outcomes), "damaged")
+
+
+def test_evaluate_refuses_an_empty_split(checkpoint, folder):
+    """One query stands in one split; the two others are empty."""
+    make_outcomes({"quiz": {"ann": 1.0, "bob": 0.0}}, num_queries=1).write("one.jsonl")
+    refused = [
+        result
+        for split in ("train", "validation", "test")
+        if (result := run("evaluate", checkpoint, "one.jsonl", "--split", split)).exit_code
+    ]
+
+    assert len(refused) == 2
+    for result in refused:
+        assert_one_line_refusal(result, "at least one query")
+
+
+def test_demo_hands_its_questions_on(monkeypatch):
+    asked = []
+    monkeypatch.setattr("langchain_rlfocal.demo.run_demo", lambda console, queries: asked.append(queries))
+
+    run("demo", "Is it raining?", "Why?")
+    run("demo")
+
+    assert asked == [["Is it raining?", "Why?"], None]

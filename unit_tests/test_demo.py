@@ -1,0 +1,239 @@
+"""The demo: what it shows of an answer, and that it shows nothing that the answer's metadata does not say."""
+
+import copy
+import io
+
+import pytest
+from rich.console import Console
+
+from langchain_rlfocal import demo
+from langchain_rlfocal.chat_models import RLFocalChatModel
+from langchain_rlfocal.demo import QUESTIONS, Shown, answer_view, play, run_demo, summary_view
+from langchain_rlfocal.local import QUESTIONS_PATH
+from langchain_rlfocal.outcomes import Question, read_questions, split_of
+from langchain_rlfocal.pool import ModelPool
+from langchain_rlfocal.records import Candidate, Failure
+from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel, ScriptedPolicy
+
+PENGUIN = Question(task="yes or no", query_id="1", query="Can a penguin fly? Answer yes or no.", gold="no")
+OPEN = Question(task="open", query_id="2", query="Describe the sea.")
+
+
+def candidate(member, round_number, text, answer):
+    return {
+        "member": member,
+        "round": round_number,
+        "answer": answer,
+        "text": text,
+        "latency_s": 0.25,
+        "prompt_tokens": 312,
+        "completion_tokens": 7,
+        "cost_usd": None,
+        "logprob": None,
+    }
+
+
+# Two rounds: two members disagree, a third is asked and fails, the first one's answer wins.
+FACTS = {
+    "policy": "rlfocal-0123456789ab",
+    "trained": True,
+    "rounds": [
+        {
+            "round": 1,
+            "asked": ["gemma3-few-shot", "smollm2-few-shot"],
+            "probabilities": {"gemma3-few-shot": 0.93, "smollm2-few-shot": 0.71, "gemma3-plain": 0.31, "other": 0.05},
+        },
+        {"round": 2, "asked": ["gemma3-plain"], "probabilities": {"gemma3-plain": 0.62, "other": 0.04}},
+    ],
+    "candidates": [
+        candidate("gemma3-few-shot", 1, "No", "no"),
+        candidate("smollm2-few-shot", 1, "Yes, penguins fly.", "yes"),
+    ],
+    "failures": [{"member": "gemma3-plain", "round": 2, "kind": "Timeout", "reason": "too late", "latency_s": 3.0}],
+    "fusion": {
+        "member": "gemma3-few-shot",
+        "answer": "no",
+        "weights": {"no": 0.83, "yes": 0.17},
+        "confidence": 0.83,
+        "synthesized": False,
+    },
+}
+ALONE = Candidate(member="smollm2-plain", round=1, text="Yes", answer=None, latency_s=0.5)
+
+
+def shown(**changes) -> Shown:
+    facts = {"question": PENGUIN, "text": "No", "facts": FACTS, "seconds": 1.25, "alone": ALONE}
+    return Shown(**{**facts, **changes})
+
+
+def lines_of(view, *, width: int) -> list[str]:
+    console = Console(file=io.StringIO(), width=width, record=True)
+    console.print(view)
+    return console.export_text().splitlines()
+
+
+def test_no_built_in_question_is_among_the_training_rows():
+    """The split is a function of the text, and each of these texts is in no file, or on another side."""
+    asked = {question.query for question in read_questions(QUESTIONS_PATH)}
+
+    seen = [q.query for q in QUESTIONS if q.query in asked and split_of(q.query) == "train"]
+
+    assert seen == []
+
+
+def test_the_built_in_questions_are_of_eight_kinds_and_one_is_open():
+    assert len(QUESTIONS) == len({question.task for question in QUESTIONS}) == 8
+    assert [question.task for question in QUESTIONS if question.gold is None] == ["open"]
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_an_answer_shows_picks_candidates_fusion_and_the_single_best(width):
+    lines = lines_of(answer_view(shown(), title="1 of 8: yes or no"), width=width)
+    words = {line.split()[0]: line.split() for line in lines if line.split()}
+    text = " ".join(" ".join(lines).split())
+
+    assert max(map(len, lines)) <= width
+    assert PENGUIN.query in text
+    assert words["1"] == ["1", "gemma3-few-shot", "0.93", "No", "no", "312+7", "0.25"]
+    assert words["smollm2-few-shot"][:2] == ["smollm2-few-shot", "0.71"]
+    assert words["smollm2-few-shot"][-3:] == ["yes", "312+7", "0.25"]
+    assert "Yes, penguins" in text
+    assert words["2"][:4] == ["2", "gemma3-plain", "0.62", "failed:"]
+    assert "Timeout" in text
+    assert "not picked in round 1: gemma3-plain 0.31, other 0.05" in text
+    assert "not picked in round 2: other 0.04" in text
+    assert words["Ensemble"] == ["Ensemble", "No", "right"]
+    assert "gemma3-few-shot; weights no 0.83, yes 0.17; 3 calls, 1.25 s" in text
+    assert words["Single"] == ["Single", "best", "Yes", "wrong"]
+    assert "smollm2-plain, 0.50 s; asked apart, not in the ensemble's cost" in text
+
+
+def test_where_nobody_knows_the_answer_nothing_is_called_right_or_wrong():
+    text = " ".join(lines_of(answer_view(shown(question=OPEN), title="open"), width=100))
+
+    assert "right" not in text
+    assert "wrong" not in text
+
+
+def test_a_single_best_member_that_fails_is_wrong_and_says_why():
+    failure = Failure(member="smollm2-plain", round=1, kind="Timeout", reason="too late", latency_s=9.0)
+
+    lines = lines_of(answer_view(shown(alone=failure), title="1"), width=100)
+
+    assert any(line.split() == ["Single", "best", "failed:", "Timeout", "wrong"] for line in lines)
+
+
+def test_a_candidate_without_an_answer_counts_as_nothing():
+    facts = copy.deepcopy(FACTS)
+    facts["candidates"][1].update(answer=None, prompt_tokens=None)
+    facts["fusion"]["weights"] = {"no": 0.9, "": 0.1}
+
+    text = " ".join(" ".join(lines_of(answer_view(shown(facts=facts), title="1"), width=100)).split())
+
+    assert "Yes, penguins fly. nothing ?+7" in text
+    assert "weights no 0.90, nothing 0.10" in text
+
+
+def test_an_answer_that_was_written_from_the_candidates_names_its_author():
+    facts = copy.deepcopy(FACTS)
+    facts["fusion"]["synthesized"] = True
+
+    text = " ".join(lines_of(answer_view(shown(facts=facts), title="1"), width=100))
+
+    assert "the synthesizer; weights" in text
+
+
+def test_a_member_can_neither_style_nor_steer_the_terminal():
+    """Markup is shown as it is written; escape sequences and line breaks become spaces."""
+    facts = copy.deepcopy(FACTS)
+    facts["candidates"][1].update(text="[red]Yes[/red]\x1b[2J\nreally\x07", answer="[bold]")
+    console = Console(file=io.StringIO(), width=100, force_terminal=False, color_system=None)
+
+    console.print(answer_view(shown(facts=facts, text="\x1b[31m[blink]no"), title="1"))
+
+    text = console.file.getvalue()
+    assert "[red]Yes[/red] [2J really" in text
+    assert "[bold]" in text
+    assert "[blink]no" in text
+    assert not {"\x1b", "\x07"} & set(text)
+
+
+def test_a_long_answer_is_shortened_to_its_line():
+    lines = lines_of(answer_view(shown(text="very " * 50), title="1"), width=80)
+
+    assert any(line.startswith("Ensemble") and "…" in line and len(line) <= 80 for line in lines)
+
+
+def test_the_sum_counts_right_answers_calls_and_seconds():
+    """Of two judged questions the ensemble has both right and the member none; 3 calls and 1.25 s each, and 1 and 0.5 s."""
+    lines = lines_of(summary_view([shown(), shown(), shown(question=OPEN)]), width=80)
+    rows = [line.split() for line in lines]
+
+    assert ["ensemble", "2", "of", "2", "9", "3.8"] in rows
+    assert ["single", "best", "(smollm2-plain)", "0", "of", "2", "3", "1.5"] in rows
+
+
+def test_the_single_best_member_is_asked_apart_and_its_call_is_not_the_ensembles():
+    """The team is Ann and Bob; Cleo is asked once per question beside them and counts nowhere in the ensemble's calls."""
+    models = {
+        "ann": ScriptedChatModel(script=["No."]),
+        "bob": FailingChatModel(error=ValueError("no such model")),
+        "cleo": ScriptedChatModel(script=["Yes."]),
+    }
+    pool = ModelPool.from_models(models)
+    policy = ScriptedPolicy(teams=[["ann", "bob"]], members=pool.names)
+    model = RLFocalChatModel(members=pool, policy=policy)
+    console = Console(file=io.StringIO(), width=100, record=True)
+
+    results = play(console, model, single_best=pool["cleo"], questions=[PENGUIN, OPEN])
+
+    assert [(each.calls, each.is_right, each.alone_is_right) for each in results] == [(2, True, False), (2, None, None)]
+    assert [len(models[name].asked) for name in ("ann", "cleo")] == [2, 2]
+    assert [each.alone.member for each in results] == ["cleo", "cleo"]
+    text = console.export_text()
+    assert "1 of 2: yes or no" in text
+    assert "2 of 2: open" in text
+    assert "In sum" in text
+
+
+@pytest.fixture
+def fake_pool(monkeypatch):
+    """Members of the shipped policy, without their servers; tells whether the pool was closed."""
+
+    class Pool:
+        def __init__(self, policy):
+            self.members = {name: ScriptedChatModel(script=["no"]) for name in policy.members}
+            self.is_open = True
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *exception):
+            self.is_open = False
+
+    pool = Pool(demo.RLFocalPolicy.load(demo.POLICY_PATH))
+    monkeypatch.setattr(demo, "embedded_pool", lambda: pool)
+    return pool
+
+
+def test_the_demo_asks_the_built_in_questions_with_the_shipped_policy_and_closes_the_pool(fake_pool):
+    console = Console(file=io.StringIO(), width=100, record=True)
+
+    run_demo(console)
+
+    text = console.export_text()
+    assert text.startswith("Starting two small language models")
+    assert f"{len(fake_pool.members)} members ready" in text
+    assert all(question.query.splitlines()[0] in text for question in QUESTIONS)
+    assert not fake_pool.is_open
+
+
+def test_the_demo_asks_the_users_own_questions_instead(fake_pool):
+    console = Console(file=io.StringIO(), width=100, record=True)
+
+    run_demo(console, ["Is it raining?"])
+
+    text = console.export_text()
+    assert "1 of 1: question" in text
+    assert "Is it raining?" in text
+    assert QUESTIONS[0].query not in text

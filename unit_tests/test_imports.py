@@ -1,0 +1,76 @@
+"""Imports: the public names, and what they must not drag in."""
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+import langchain_rlfocal
+
+ANSWER = """
+import asyncio, sys
+from langchain_rlfocal import RLFocalChatModel, RLFocalPolicy
+from langchain_rlfocal.local import POLICY_PATH
+from langchain_rlfocal.testing import ScriptedChatModel
+
+policy = RLFocalPolicy.load(POLICY_PATH) if sys.argv[1] == "trained" else None
+names = policy.members if policy else ("ann", "bob", "cleo")
+model = RLFocalChatModel(members={name: ScriptedChatModel(script=["Yes."]) for name in names}, policy=policy)
+messages = [model.invoke("Can fish swim?"), asyncio.run(model.ainvoke("Can fish swim?"))]
+assert [message.text for message in messages] == ["Yes.", "Yes."]
+assert all(message.response_metadata["rlfocal"]["trained"] == (policy is not None) for message in messages)
+print([name for name in ("torch", "langchain_rlfocal.training") if name in sys.modules])
+"""
+
+
+def run(code: str, *args: str) -> str:
+    """Run code in an interpreter of its own and return what it prints."""
+    done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def loaded_by(statement: str, *modules: str) -> list[str]:
+    code = f"import sys\n{statement}\nprint(*[name for name in {modules!r} if name in sys.modules])"
+    return run(code).splitlines()[-1].split() if run(code) else []
+
+
+@pytest.mark.parametrize("policy", ["trained", "untrained"])
+def test_a_full_answer_sync_and_async_never_loads_torch(policy):
+    assert run(ANSWER, policy) == "[]"
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    """Names come from their modules when they are first used."""
+    heavy = ("torch", "numpy", "pyarrow", "langchain_core", "langchain_openai", "openai")
+
+    assert loaded_by("import langchain_rlfocal", *heavy) == []
+
+
+def test_help_of_the_command_line_loads_nothing_heavy():
+    statement = "from typer.testing import CliRunner\nfrom langchain_rlfocal.cli import app\n"
+    statement += "assert CliRunner().invoke(app, ['--help']).exit_code == 0"
+    heavy = ("torch", "numpy", "pyarrow", "langchain_core", "langchain_openai", "openai")
+
+    assert loaded_by(statement, *heavy) == []
+
+
+def test_public_names_are_sorted_and_all_of_them_load():
+    names = langchain_rlfocal.__all__
+
+    assert names == sorted(names)
+    assert all(getattr(langchain_rlfocal, name) is not None for name in names)
+    assert dir(langchain_rlfocal) == names
+
+
+@pytest.mark.parametrize("module", ["answers", "evaluation", "local", "outcomes", "policies", "testing", "training"])
+def test_names_that_a_module_declares_public_are_there(module):
+    loaded = importlib.import_module(f"langchain_rlfocal.{module}")
+
+    assert all(hasattr(loaded, name) for name in getattr(loaded, "__all__", ()))
+
+
+def test_an_unknown_name_is_an_attribute_error_that_names_it():
+    with pytest.raises(AttributeError, match="RLFocalChatModl"):
+        _ = langchain_rlfocal.RLFocalChatModl

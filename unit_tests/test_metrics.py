@@ -1,0 +1,92 @@
+"""Metrics: an interval that covers, differences that are paired, and the scale from single best to Oracle."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from langchain_rlfocal.errors import InputError
+from langchain_rlfocal.evaluation.metrics import bootstrap_mean, oracle_gap_share, paired_difference
+
+scores = hnp.arrays(np.float64, st.integers(1, 30), elements=st.floats(0, 1))
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+@given(scores)
+def test_the_interval_holds_the_mean_within_the_values(values):
+    estimate = bootstrap_mean(values, rng=rng())
+    assert estimate.mean == pytest.approx(values.mean())
+    assert values.min() - 1e-12 <= estimate.low <= estimate.high <= values.max() + 1e-12
+
+
+def test_the_interval_has_the_width_that_the_normal_law_gives():
+    """1,000 scores, 300 of them 1: ± 1.96 √(0.3 · 0.7 / 1000) = ± 0.0284."""
+    estimate = bootstrap_mean(np.repeat([1.0, 0.0], [300, 700]), rng=rng())
+    half = 1.96 * (0.3 * 0.7 / 1000) ** 0.5
+    assert estimate.mean == 0.3
+    assert estimate.low == pytest.approx(0.3 - half, abs=0.003)
+    assert estimate.high == pytest.approx(0.3 + half, abs=0.003)
+
+
+def test_the_interval_covers_the_truth_about_95_times_in_100():
+    """300 samples of 80 scores from a law of mean 0.4: four standard errors of a share of 0.95 are 0.05."""
+    draw = rng(1)
+    covered = 0
+    for _ in range(300):
+        estimate = bootstrap_mean((draw.random(80) < 0.4).astype(float), rng=draw)
+        covered += estimate.low <= 0.4 <= estimate.high
+    assert covered / 300 == pytest.approx(0.95, abs=0.05)
+
+
+def test_drawing_counts_is_drawing_queries():
+    """Graded scores: quantiles agree with a bootstrap that draws every query's index."""
+    values = rng(2).integers(0, 5, size=200) / 4
+    resamples = values[rng(3).integers(0, 200, size=(20_000, 200))].mean(axis=1)
+    estimate = bootstrap_mean(values, rng=rng(4))
+    low, high = np.quantile(resamples, [0.025, 0.975])
+    assert estimate.low == pytest.approx(low, abs=0.006)
+    assert estimate.high == pytest.approx(high, abs=0.006)
+
+
+def test_the_same_seed_gives_the_same_interval_and_one_query_none_at_all():
+    values = rng().random(50)
+    assert bootstrap_mean(values, rng=rng(7)) == bootstrap_mean(values, rng=rng(7))
+    alone = bootstrap_mean(np.array([0.25]), rng=rng())
+    assert (alone.mean, alone.low, alone.high) == (0.25, 0.25, 0.25)
+
+
+def test_a_difference_is_paired_by_query():
+    """Always better by ¼: the pairs leave no doubt, though each score alone varies from 0 to ¾."""
+    baseline = np.tile([0.0, 0.75], 20)
+    difference = paired_difference(baseline + 0.25, baseline, rng=rng())
+    assert (difference.mean, difference.low, difference.high) == (0.25, 0.25, 0.25)
+
+
+@given(scores)
+def test_a_score_differs_from_itself_by_nothing(values):
+    difference = paired_difference(values, values, rng=rng())
+    assert (difference.mean, difference.low, difference.high) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("values", [[], [0.5, float("nan")], [float("inf")]])
+def test_nothing_and_the_unscored_are_not_averaged(values):
+    with pytest.raises(InputError, match="at least one finite number per query"):
+        bootstrap_mean(np.array(values, dtype=float), rng=rng())
+
+
+def test_scores_of_other_queries_are_not_compared():
+    with pytest.raises(InputError, match="the same queries"):
+        paired_difference(np.ones(3), np.ones(2), rng=rng())
+
+
+def test_the_oracle_gap_runs_from_single_best_to_oracle():
+    """From 0.5 to 0.9: 0.6 is a quarter of the way, 0.4 a quarter of it backwards; no gap has no share."""
+    assert oracle_gap_share(0.6, single_best=0.5, oracle=0.9) == pytest.approx(1 / 4)
+    assert oracle_gap_share(0.4, single_best=0.5, oracle=0.9) == pytest.approx(-1 / 4)
+    assert oracle_gap_share(0.9, single_best=0.5, oracle=0.9) == 1
+    assert oracle_gap_share(0.5, single_best=0.5, oracle=0.9) == 0
+    assert oracle_gap_share(0.5, single_best=0.5, oracle=0.5) is None

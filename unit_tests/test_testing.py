@@ -1,0 +1,149 @@
+"""The doubles do what they are told, and the made outcomes are as true as told."""
+
+import asyncio
+from collections import defaultdict
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+
+from langchain_rlfocal.errors import InputError
+from langchain_rlfocal.records import Candidate, Query
+from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel, ScriptedPolicy, make_outcomes
+
+
+async def every_way(model, question="?"):
+    streamed = list(model.stream(question))
+    astreamed = [chunk async for chunk in model.astream(question)]
+    return [
+        model.invoke(question),
+        await model.ainvoke(question),
+        sum(streamed[1:], streamed[0]),
+        sum(astreamed[1:], astreamed[0]),
+    ]
+
+
+async def test_a_mapping_answers_by_the_last_human_text():
+    model = ScriptedChatModel(script={"one": "1", "two": "2"})
+    assert {message.text for message in await every_way(model, "two")} == {"2"}
+    assert model.invoke([HumanMessage("two"), AIMessage("2"), HumanMessage("one")]).text == "1"
+
+
+def test_a_sequence_answers_in_turn_and_begins_again():
+    model = ScriptedChatModel(script=["a", "b"])
+    assert [model.invoke("?").text for _ in range(3)] == ["a", "b", "a"]
+
+
+async def test_a_function_answers_from_the_messages():
+    model = ScriptedChatModel(script=lambda messages: f"{len(messages)} messages")
+    assert {message.text for message in await every_way(model, [SystemMessage("s"), HumanMessage("h")])} == {
+        "2 messages"
+    }
+
+
+async def test_usage_counts_words_and_can_be_left_out():
+    """The question has 2 words, the answer 3."""
+    for message in await every_way(ScriptedChatModel(script=["a b c"]), "d e"):
+        assert message.usage_metadata == {"input_tokens": 2, "output_tokens": 3, "total_tokens": 5}
+    for message in await every_way(ScriptedChatModel(script=["a b c"], reports_usage=False)):
+        assert message.usage_metadata is None
+
+
+async def test_logprobs_come_in_openais_form_where_asked_for():
+    for message in await every_way(ScriptedChatModel(script=["a b"], logprob=-0.5)):
+        assert [token["logprob"] for token in message.response_metadata["logprobs"]["content"]] == [-0.5, -0.5]
+    assert "logprobs" not in ScriptedChatModel(script=["a b"]).invoke("?").response_metadata
+
+
+async def test_the_hooks_hold_an_answer():
+    calls = []
+
+    async def acall():
+        calls.append("async")
+
+    model = ScriptedChatModel(script=["x"], on_call=lambda: calls.append("sync"), on_acall=acall)
+    await every_way(model)
+    assert sorted(calls) == ["async", "async", "sync", "sync"]
+
+
+def test_it_remembers_what_it_was_asked():
+    model = ScriptedChatModel(script=["x"])
+    model.invoke("q", stop=["."], temperature=1)
+    [asked] = model.asked
+    assert (asked.messages[0].text, asked.stop, asked.kwargs) == ("q", ["."], {"temperature": 1})
+
+
+def test_a_scripted_message_is_not_changed_by_answering():
+    reply = AIMessage("x")
+    ScriptedChatModel(script=[reply], logprob=-1.0).invoke("?")
+    assert reply == AIMessage("x")
+
+
+async def test_a_failing_model_fails_every_way():
+    model = FailingChatModel(error=KeyError("gone"))
+    for call in (lambda: model.invoke("?"), lambda: asyncio.run(model.ainvoke("?")), lambda: list(model.stream("?"))):
+        with pytest.raises(KeyError, match="gone"):
+            await asyncio.to_thread(call)
+    with pytest.raises(KeyError, match="gone"):
+        await anext(model.astream("?"))
+
+
+def test_a_failing_model_can_fail_after_some_words():
+    stream = FailingChatModel(error=KeyError("gone"), after="one two").stream("?")
+    assert [next(stream).text, next(stream).text] == ["one ", "two"]
+    with pytest.raises(KeyError):
+        next(stream)
+
+
+def test_a_scripted_policy_asks_its_teams_and_follows_the_majority():
+    policy = ScriptedPolicy([["a"], []], ("a", "b"))
+    knobs = {"available": ("a", "b"), "max_rounds": 3, "max_team": 2, "cost_weight": 0.0}
+    teams = [policy.select(Query("?"), [], [], round_number=r, **knobs).members for r in (1, 2, 3)]
+    assert teams == [("a",), (), ()]
+    candidates = [Candidate(n, 1, "", answer, 0.0) for n, answer in (("a", "x"), ("b", "y"), ("c", "y"))]
+    answer = policy.fuse(Query("?"), candidates, [], max_team=3)
+    assert (answer.member, answer.answer, answer.confidence) == ("b", "y", pytest.approx(2 / 3))
+    assert policy.competence(Query("?")) == {"a": 0.5, "b": 0.5}
+
+
+def test_members_of_made_outcomes_are_right_exactly_as_often_as_told():
+    told = {"maths": {"a": 0.9, "b": 0.35}, "law": {"a": 0.2, "b": 1.0}}
+    rewards = defaultdict(list)
+    for outcome in make_outcomes(told, num_queries=20, seed=7):
+        rewards[outcome.task, outcome.model].append(outcome.reward)
+        assert outcome.reward == float(outcome.answer == outcome.gold)
+    assert {key: sum(values) / 20 for key, values in rewards.items()} == {
+        (task, member): share for task, shares in told.items() for member, share in shares.items()
+    }
+
+
+@given(st.integers(0, 2**32), st.integers(1, 20), st.integers(2, 26))
+def test_the_same_arguments_make_the_same_outcomes(seed, num_queries, num_options):
+    def made():
+        return list(make_outcomes({"t": {"a": 0.5}}, num_queries=num_queries, num_options=num_options, seed=seed))
+
+    assert made() == made()
+    assert len(made()) == num_queries
+
+
+def test_another_seed_makes_other_outcomes():
+    assert list(make_outcomes({"t": {"a": 0.5}}, seed=1)) != list(make_outcomes({"t": {"a": 0.5}}, seed=2))
+
+
+def test_costs_are_as_told_and_unknown_where_not_told():
+    outcomes = make_outcomes({"t": {"a": 1.0, "b": 1.0}}, num_queries=1, costs_usd={"a": 0.25})
+    assert [outcome.cost_usd for outcome in outcomes] == [0.25, None]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"num_queries": 0}, "`num_queries` must be at least 1"),
+        ({"num_options": 1}, "`num_options` in"),
+        ({"accuracies": {"t": {"a": 1.5}}}, "accuracy of `a` in `t` must be in"),
+    ],
+)
+def test_impossible_outcomes_are_refused(arguments, text):
+    with pytest.raises(InputError, match=text):
+        make_outcomes(**{"accuracies": {"t": {"a": 0.5}}, **arguments})
