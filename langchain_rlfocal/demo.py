@@ -177,18 +177,17 @@ def summary_view(results: Sequence[Shown]) -> RenderableType:
     table = Table(title="In sum", title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
     for heading in ("", "right", "calls", "seconds"):
         table.add_column(heading, justify="right" if heading else "left")
-    judged = [shown for shown in results if shown.is_right is not None]
     names = ", ".join(sorted({shown.alone.member for shown in results}))
     table.add_row(
         "ensemble",
-        f"{sum(shown.is_right is True for shown in judged)} of {len(judged)}",
+        _share([shown.is_right for shown in results]),
         str(sum(shown.calls for shown in results)),
         f"{sum(shown.seconds for shown in results):.1f}",
         style="bold",
     )
     table.add_row(
         Text(f"single best ({names})"),
-        f"{sum(shown.alone_is_right is True for shown in judged)} of {len(judged)}",
+        _share([shown.alone_is_right for shown in results]),
         str(len(results)),
         f"{sum(shown.alone.latency_s for shown in results):.1f}",
     )
@@ -250,6 +249,11 @@ def _judge(question: Question, text: str | None) -> bool | None:
     if question.gold is None:
         return None
     return score_answer(text, question.gold, question.kind, query=question.query) >= 0.5
+
+
+def _share(verdicts: Sequence[bool | None]) -> str:
+    judged = [verdict for verdict in verdicts if verdict is not None]
+    return f"{sum(judged)} of {len(judged)}" if judged else "unknown"
 
 
 def _verdict(is_right: bool | None) -> tuple[str, str]:

@@ -53,6 +53,7 @@ OPTION = [
     (INLINE, "A dog", None),  # an article, no letter
     (INLINE, "I do not know", None),
     (INLINE, "E", None),  # no such option
+    (INLINE, "red and green", None),  # two options
     (LINES, "new york", "C"),
     (LINES, "A", "A"),
     (LINES, "B\nQuestion: Which river?\nAnswer: C", "B"),
@@ -73,6 +74,7 @@ NUMBER = [
     ("", "1.234,56 €", "1234.56"),
     ("", "3,14", "3.14"),
     ("", "50%", "50"),
+    ("", "-0.0", "0"),
     ("", "12 km", "12"),
     ("", "25 m²", "25"),
     ("", "H2O has 3 atoms", "3"),
@@ -123,6 +125,7 @@ JSON = [
     ("", "[NaN, 1e99999999999999999999]", "[NaN,1e99999999999999999999]"),
     ("", '["\\ud800"]', '["?"]'),
     ("", "no json", None),
+    ("", '{"a": 1' + " " * MAX_CHARS + "}", None),
 ]
 
 TOOL_CALLS = [
@@ -162,6 +165,7 @@ SHORT = [
     (CAPITAL, "Let's think step by step. France is in Europe. So the capital of France is Paris.", "paris"),
     (CAPITAL, r"\boxed{\text{Paris}}", "paris"),
     ("What is the capital of Mexico?", "Mexico City", "mexico city"),
+    ("What is the capital city of Mexico?", "The capital of Mexico is Mexico City.", "mexico city"),
     ("Who wrote Hamlet?", "Hamlet was written by William Shakespeare.", "william shakespeare"),
     (SUN, "**Yes**, the sun is a star.", "yes"),
     (SUN, "Yes the sun is a star", "yes"),
@@ -170,6 +174,7 @@ SHORT = [
     (SUN, "True", "true"),
     ("True or false: the sun is a star.", "It is true.", "true"),
     ("Is this positive or negative? I liked it.", "The sentiment is positive.", "positive"),
+    ("Is this positive or negative? I liked it.", "It is not negative, it is positive.", "positive"),
     ("Which is bigger, an elephant or a mouse?", "The elephant is bigger than a mouse.", "elephant"),
     ("Does it follow?\nOptions:\n- valid\n- invalid", "The argument is invalid.", "invalid"),
 ]
@@ -296,6 +301,11 @@ def test_similarity_is_symmetric_bounded_and_one_for_equal_texts(a, b):
     assert similarity(f"  {a.upper()} ", a.upper()) == 1.0
 
 
+def test_similarity_stays_one_where_rounding_would_exceed_it():
+    """Both texts point the same way; the bare quotient of these sums is 1 + 2⁻⁵²."""
+    assert similarity("ab", "ab ab ab") == 1.0
+
+
 def test_similarity_of_nothing_in_common_is_zero():
     assert similarity("abc", "xyz") == 0.0
     assert similarity("", "xyz") == 0.0
@@ -377,6 +387,11 @@ def test_ten_megabytes_are_read_at_their_ends_only(text):
     for kind in KINDS:
         answer = canonical(text, kind, query=text)
         assert answer is None or len(answer) <= MAX_CHARS
+
+
+def test_a_letter_carries_at_most_thirty_marks():
+    """Unicode normalization sorts a run of marks, in time quadratic in the run: "a" and 30 marks are 31 characters."""
+    assert len(values.clean("a" + "\u0316\u0300" * 10_000)) <= 31
 
 
 def test_the_last_mark_counts_behind_megabytes_of_thought():

@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import dataclasses
 import json
 import pickle
 import subprocess
@@ -17,7 +18,7 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from pydantic import SecretStr, ValidationError
 
-from langchain_rlfocal import ModelPool, PoolMember, RLFocalChatModel, RLFocalPolicy
+from langchain_rlfocal import ModelPool, PoolMember, RLFocalChatModel, RLFocalPolicy, turns
 from langchain_rlfocal.errors import CheckpointError, EnsembleError, InputError, MissingDependencyError, PoolError
 from langchain_rlfocal.policies import PriorPolicy
 from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel, ScriptedPolicy
@@ -182,6 +183,8 @@ def test_the_policy_sees_the_last_human_text_the_task_and_the_knobs():
     assert (seen["round_number"], seen["max_rounds"], seen["max_team"], seen["cost_weight"]) == (1, 2, 3, 0.3)
     model.invoke([AIMessage("An answer to continue")])
     assert seen["query"].text == "An answer to continue"
+    model.invoke([HumanMessage("Add"), AIMessage("I will"), ToolMessage("3", tool_call_id="1")])
+    assert seen["query"].text == "Add"
 
 
 # ---- caps
@@ -263,6 +266,13 @@ def test_when_all_fail_on_the_length_langchain_can_tell():
     members = {name: FailingChatModel(error=ContextOverflowError("too long")) for name in "ab"}
     with pytest.raises(ContextOverflowError, match="Every member of the pool was asked"):
         model_of(members).invoke(QUESTION)
+
+
+def test_where_only_some_fail_on_the_length_it_is_not_the_length():
+    members = {"a": FailingChatModel(error=ContextOverflowError("long")), "b": FailingChatModel(error=ValueError("no"))}
+    with pytest.raises(EnsembleError) as caught:
+        model_of(members).invoke(QUESTION)
+    assert not isinstance(caught.value, ContextOverflowError)
 
 
 def test_tokens_of_an_unusable_answer_are_counted():
@@ -423,7 +433,7 @@ def test_knobs_bind_one_call_and_reach_no_member():
 def test_other_call_arguments_and_stop_reach_the_members_but_never_the_models_name(call):
     member = saying("5")
     model = model_of({"a": member})
-    list(getattr(model, call)(QUESTION, stop=["\n"], temperature=0.5, tools=[], model="other"))
+    list(getattr(model, call)(QUESTION, stop=["\n"], temperature=0.5, tools=[], model="other", stream=True))
     assert member.asked[-1].stop == ["\n"]
     assert member.asked[-1].kwargs == {"temperature": 0.5, "tools": []}
 
@@ -472,6 +482,18 @@ def test_one_members_tool_calls_win_whole_with_ids_of_our_own():
     assert how(message)["fusion"]["confidence"] == pytest.approx(2 / 3)
 
 
+def test_the_text_beside_tool_calls_is_no_answer(monkeypatch):
+    """It must not decide what counts as the same answer among the texts."""
+    seen = []
+    label_answers = turns.label_answers
+    monkeypatch.setattr(
+        turns, "label_answers", lambda texts, *a, **k: seen.append(texts) or label_answers(texts, *a, **k)
+    )
+    call = {"name": "f", "args": {}, "id": "1", "type": "tool_call"}
+    model_of({"a": saying(AIMessage("I will call f.", tool_calls=[call])), "b": saying("5")}).invoke(QUESTION)
+    assert seen == [[None, "5"]]
+
+
 def test_a_conversation_with_tools_can_go_on():
     history = [HumanMessage("add"), AIMessage("", tool_calls=[{"name": "f", "args": {}, "id": "1"}])]
     message = model_of({"a": saying("done")}).invoke([*history, ToolMessage("3", tool_call_id="1")])
@@ -517,8 +539,20 @@ def test_if_the_synthesizer_fails_the_selected_candidate_answers_and_the_failure
 def test_tool_calls_are_never_synthesized():
     call = {"name": "f", "args": {}, "id": "1", "type": "tool_call"}
     synthesizer = saying("never")
-    model = model_of({"a": saying(AIMessage("", tool_calls=[call])), "b": saying("red")}, synthesizer=synthesizer)
-    model.bind(max_team=2).invoke("?", cost_weight=0.0)
+    members = {"a": saying(AIMessage("", tool_calls=[call])), "b": saying("red")}
+    assert model_of(members, synthesizer=synthesizer, synthesize_below=1.0).invoke("?").tool_calls
+    assert synthesizer.asked == []
+
+
+def test_a_single_candidate_is_never_synthesized_however_doubtful():
+    class Doubting(ScriptedPolicy):
+        def fuse(self, query, candidates, failures, **kwargs):
+            answer = super().fuse(query, candidates, failures, **kwargs)
+            return dataclasses.replace(answer, weights=dict.fromkeys(answer.weights, 0.1))
+
+    synthesizer = saying("never")
+    policy = Doubting([["a"]], ("a",))
+    assert RLFocalChatModel(members={"a": saying("5")}, policy=policy, synthesizer=synthesizer).invoke("?").text == "5"
     assert synthesizer.asked == []
 
 
@@ -559,6 +593,15 @@ def test_the_marker_changes_with_the_texts_so_that_none_can_contain_it():
     assert marker not in synthesizer.asked[1].messages[-1].text.splitlines()[2]
 
 
+def test_the_marker_is_another_for_every_conversation_so_that_no_member_can_learn_it():
+    synthesizer = saying("x")
+    model = model_of({"a": saying("red"), "b": saying("blue")}, synthesizer=synthesizer, synthesize_below=1.0)
+    for question in ("One?", "Two?"):
+        model.invoke(question)
+    first, second = (asked.messages[-1].text.splitlines()[2] for asked in synthesizer.asked)
+    assert first != second
+
+
 def test_the_synthesizer_gets_stop_and_no_other_call_argument():
     synthesizer = saying("x")
     divided(synthesizer, temperature=0.5).invoke("?", stop=["\n"], tools=[])
@@ -584,6 +627,13 @@ policy scripted (untrained: a vote, not learned)
 answered by small (*), confidence 0.50
 third failed: ValueError: no room"""
     assert RLFocalChatModel.explain(message) == expected
+
+
+def test_a_number_that_json_cannot_hold_is_unknown():
+    message = model_of({"a": saying("5")}, clock=lambda: float("nan")).invoke(QUESTION)
+    assert how(message)["candidates"][0]["latency_s"] is None
+    assert json.dumps(message.response_metadata, allow_nan=False)
+    assert "?" in RLFocalChatModel.explain(message)
 
 
 def test_explain_shows_what_members_wrote_as_it_is_and_keeps_the_terminal_safe():

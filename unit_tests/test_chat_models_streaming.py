@@ -167,6 +167,7 @@ async def test_tool_calls_come_whole_and_once(names):
         assert [(c["name"], c["args"]) for c in merged.tool_calls] == [("add", call["args"]), ("add", {"a": 2})]
         assert len({c["id"] for c in merged.tool_calls} - {"theirs"}) == 2
         assert merged.content == "Adding."
+        assert "ü" in merged.tool_call_chunks[0]["args"]
 
 
 async def test_the_synthesizers_text_is_streamed_in_the_members_place():

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -97,7 +98,7 @@ def test_no_more_questions_are_in_flight_than_allowed():
     out = []
     most = 0
 
-    async def count():
+    async def measure():
         nonlocal most
         out.append(1)
         most = max(most, len(out))
@@ -106,9 +107,28 @@ def test_no_more_questions_are_in_flight_than_allowed():
         out.pop()
 
     many = [replace(QUESTIONS[0], query_id=str(n)) for n in range(6)]
-    collect(make_pool(ann=ScriptedChatModel(script=RIGHT, on_acall=count)), many, max_in_flight=2)
+    collect(make_pool(ann=ScriptedChatModel(script=RIGHT, on_acall=measure)), many, max_in_flight=2)
 
     assert most == 2
+
+
+def test_outcomes_stand_in_the_order_of_the_questions_whichever_is_answered_first():
+    """The first question waits until the second has been answered."""
+    calls, answered, told = count(), asyncio.Event(), []
+
+    async def first_waits():
+        if next(calls) == 0:
+            await answered.wait()
+
+    def tell(collected):
+        told.append(collected.question)
+        answered.set()
+
+    pool = make_pool(ann=ScriptedChatModel(script=RIGHT, on_acall=first_waits))
+    outcomes = collect(pool, QUESTIONS[:2], on_collected=tell, max_in_flight=2)
+
+    assert told == [QUESTIONS[1], QUESTIONS[0]]
+    assert [o.query for o in outcomes] == [q.query for q in QUESTIONS[:2]]
 
 
 def test_what_is_recorded_is_not_asked_again():
@@ -197,12 +217,20 @@ async def test_a_cancelled_collection_leaves_no_call_behind():
 
 
 async def test_an_error_of_the_callback_ends_the_collection_and_leaves_no_call_behind():
+    """The first question is answered and cannot be stored; the others, out at the same time, would never be."""
+    calls = count()
+
+    async def answer_only_the_first():
+        if next(calls):
+            await asyncio.Event().wait()
+
     def refuse(collected):
         raise OSError("disk full")
 
+    pool = make_pool(ann=ScriptedChatModel(script=RIGHT, on_acall=answer_only_the_first))
     before = asyncio.all_tasks()
     with pytest.raises(OSError, match="disk full"):
-        await acollect(make_pool(ann=ScriptedChatModel(script=RIGHT)), QUESTIONS, on_collected=refuse)
+        await acollect(pool, QUESTIONS, on_collected=refuse)
 
     assert asyncio.all_tasks() == before
 

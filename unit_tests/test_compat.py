@@ -114,6 +114,14 @@ async def test_what_a_member_asks_on_its_own_belongs_to_the_ensemble_and_not_to_
     assert children.keys() == {"RunnableLambda", "ensemble"}
 
 
+@pytest.mark.parametrize("call", ["stream", "astream"])
+async def test_what_a_relayed_member_asks_on_its_own_belongs_to_the_ensemble_too(call):
+    member = Delegating(script=[], inner=ScriptedChatModel(script=["yes"]), disable_streaming=True)
+    chain = RunnableLambda(lambda question: question) | ensemble(a=member, max_team=1).with_config(run_name="ensemble")
+    run = await trace(chain, call, run_name="chain")
+    assert dict(tree_of(run)[1])["ensemble"] == [("ScriptedChatModel", []), ("member:a", [])]
+
+
 async def test_a_members_run_does_not_borrow_the_ensembles_model_name():
     """This member has none of its own, and would be counted under "rlfocal"."""
     run = await trace(ensemble(a=FakeListChatModel(responses=["yes"])), "invoke")
@@ -207,6 +215,24 @@ def test_an_answer_is_cached_under_a_key_that_does_not_change_from_run_to_run():
     model.invoke("?", {"callbacks": [RunCollectorCallbackHandler()]})
     model.invoke("?", {"callbacks": [RunCollectorCallbackHandler()]})
     assert [len(member.asked) for member in members.values()] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "difference",
+    [
+        {"stop": ["."]},
+        {"temperature": 0.5},
+        {"max_tokens": 9},
+        {"task": "t"},
+        {"answer_kind": "number"},
+        {"max_team": 1},
+    ],
+)
+def test_models_that_differ_do_not_take_each_others_answers_from_the_cache(difference):
+    cache, member = InMemoryCache(), ScriptedChatModel(script=["yes"])
+    ensemble(cache=cache, a=member).invoke("?")
+    ensemble(cache=cache, a=member, **difference).invoke("?")
+    assert len(member.asked) == 2
 
 
 def test_knobs_are_part_of_the_cache_key():

@@ -173,6 +173,12 @@ def test_the_sum_counts_right_answers_calls_and_seconds():
     assert ["single", "best", "(smollm2-plain)", "0", "of", "2", "3", "1.5"] in rows
 
 
+def test_where_no_answer_is_known_the_sum_counts_none_as_right():
+    lines = lines_of(summary_view([shown(question=OPEN)]), width=80)
+
+    assert ["ensemble", "unknown", "3", "1.2"] in [line.split() for line in lines]
+
+
 def test_the_single_best_member_is_asked_apart_and_its_call_is_not_the_ensembles():
     """The team is Ann and Bob; Cleo is asked once per question beside them and counts nowhere in the ensemble's calls."""
     models = {
@@ -217,7 +223,7 @@ def fake_pool(monkeypatch):
 
 
 def test_the_demo_asks_the_built_in_questions_with_the_shipped_policy_and_closes_the_pool(fake_pool):
-    console = Console(file=io.StringIO(), width=100, record=True)
+    console = Console(file=io.StringIO(), width=200, record=True)
 
     run_demo(console)
 

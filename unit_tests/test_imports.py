@@ -26,14 +26,15 @@ print([name for name in ("torch", "langchain_rlfocal.training") if name in sys.m
 
 def run(code: str, *args: str) -> str:
     """Run code in an interpreter of its own and return what it prints."""
-    done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, check=False)
+    # -P: what is installed is meant, not what happens to stand in the current folder.
+    done = subprocess.run([sys.executable, "-P", "-c", code, *args], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 
 def loaded_by(statement: str, *modules: str) -> list[str]:
     code = f"import sys\n{statement}\nprint(*[name for name in {modules!r} if name in sys.modules])"
-    return run(code).splitlines()[-1].split() if run(code) else []
+    return run(code).split()
 
 
 @pytest.mark.parametrize("policy", ["trained", "untrained"])

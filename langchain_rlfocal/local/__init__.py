@@ -8,7 +8,25 @@ Importing this package starts nothing and loads neither llama.cpp nor torch. It 
 never serves beyond 127.0.0.1.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from langchain_rlfocal.local.parts import POLICY_PATH, QUESTIONS_PATH
-from langchain_rlfocal.local.pool import EmbeddedPool, embedded_pool
+
+if TYPE_CHECKING:
+    from langchain_rlfocal.local.pool import EmbeddedPool, embedded_pool
 
 __all__ = ["POLICY_PATH", "QUESTIONS_PATH", "EmbeddedPool", "embedded_pool"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what starts servers on first use: it loads LangChain's OpenAI client, which takes seconds."""
+    if name not in __all__:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(import_module(f"{__name__}.pool"), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return __all__

@@ -46,9 +46,9 @@ class Prompting:
 MEMBERS: Mapping[str, Prompting] = {
     "smollm2-plain": Prompting("smollm2-135m", "plain", max_tokens=24),
     "smollm2-few-shot": Prompting("smollm2-135m", "choices", max_tokens=16),
-    "smollm2-steps": Prompting("smollm2-135m", "steps", max_tokens=40),
+    "smollm2-steps": Prompting("smollm2-135m", "steps", max_tokens=32),
     "gemma3-few-shot": Prompting("gemma3-270m", "few_shot", max_tokens=16),
-    "gemma3-steps": Prompting("gemma3-270m", "steps", max_tokens=40),
+    "gemma3-steps": Prompting("gemma3-270m", "steps", max_tokens=32),
     "gemma3-sampled": Prompting("gemma3-270m", "words", max_tokens=16, temperature=0.5),
 }
 """The members of the embedded pool, by name."""
