@@ -37,7 +37,9 @@ class OutcomeError(RLFocalError, ValueError):
         rule: The rule, as a sentence.
     """
 
-    def __init__(self, rule: str, *, file: str | None = None, row: int | None = None, column: str | None = None) -> None:
+    def __init__(
+        self, rule: str, *, file: str | None = None, row: int | None = None, column: str | None = None
+    ) -> None:
         self.rule, self.file, self.row, self.column = rule, file, row, column
         place = [f"file {file}" if file else "", f"row {row}" if row else "", f"column `{column}`" if column else ""]
         where = ", ".join(part for part in place if part)

@@ -16,10 +16,10 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from pydantic import Field
 from typing_extensions import override
 
+from langchain_rlfocal.chat_models.replies import text_pieces, to_chunk
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.outcomes import Outcome, OutcomeTable
 from langchain_rlfocal.records import Answer, Candidate, Failure, Query, Selection
-from langchain_rlfocal.replies import text_pieces, to_chunk
 
 Reply = str | AIMessage
 Script = Mapping[str, Reply] | Sequence[Reply] | Callable[[Sequence[BaseMessage]], Reply]

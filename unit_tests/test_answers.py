@@ -124,6 +124,7 @@ JSON = [
     ("", "[" * 500 + "]" * 500, None),
     ("", "[NaN, 1e99999999999999999999]", "[NaN,1e99999999999999999999]"),
     ("", '["\\ud800"]', '["?"]'),
+    ("", "[-0.0, 0]", "[0,0]"),
     ("", "no json", None),
     ("", '{"a": 1' + " " * MAX_CHARS + "}", None),
 ]
@@ -163,6 +164,7 @@ SHORT = [
     (CAPITAL, "Sure! It's Paris, which is old.", "paris"),
     (CAPITAL, "Sure, here you are:\n\n**Paris**", "paris"),
     (CAPITAL, "Let's think step by step. France is in Europe. So the capital of France is Paris.", "paris"),
+    (CAPITAL, "Let's think step by step.\nFrance is in Europe.\nSo the capital of France is Paris.", "paris"),
     (CAPITAL, r"\boxed{\text{Paris}}", "paris"),
     ("What is the capital of Mexico?", "Mexico City", "mexico city"),
     ("What is the capital city of Mexico?", "The capital of Mexico is Mexico City.", "mexico city"),
@@ -285,6 +287,14 @@ def test_long_texts_that_say_the_same_share_a_label_in_any_order():
         assert label_answers(order, "long_text") == [label[text] for text in order]
 
 
+def test_the_most_typical_long_text_leads_its_group_and_the_alphabet_breaks_ties():
+    """Of four words, neighbours share three and the ends two: about ¾ and ½ alike. The middle leads both ends."""
+    first, middle, last = "apple bread chess drums", "bread chess drums fjord", "chess drums fjord gloom"
+    assert similarity(first, last) < SIMILAR < similarity(first, middle)
+    assert label_answers([first, middle, last], "long_text") == [middle] * 3
+    assert label_answers([middle, first], "long_text") == [first] * 2
+
+
 def test_similarity_matches_a_hand_worked_pair():
     """ "ab ab" and "ab cd": counts ab 2; pieces <ab, ab> twice each. Weights: word 1 + ln 2, each piece half of that.
 
@@ -318,7 +328,7 @@ def test_similarity_of_nothing_in_common_is_zero():
         ("0.3333", "1/3", "number", "", 0.0),
         ("1000001", "1000000", "number", "", 0.0),
         ("240", "240.0", "auto", "How much?", 1.0),
-        ("It was in 1912.", "1912", "auto", "When did it sink?", 1.0),
+        ("The ship sank in 1912.", "1912", "auto", "When did it sink?", 1.0),
         ("(B)", "B", "auto", INLINE, 1.0),
         ("green", "(B)", "auto", INLINE, 1.0),
         ("Yes, it is.", "yes", "auto", SUN, 1.0),
@@ -359,6 +369,7 @@ ODD_TEXTS = st.one_of(
 @given(text=ODD_TEXTS, query=st.sampled_from(QUERIES) | ODD_TEXTS)
 @example(text="Answer: [ ]", query="")
 @example(text='{"\\ud800": 1, "\\ud801": 2}', query="")
+@example(text="[" + ",".join(["1e15"] * 19_000) + "]", query="")  # its canonical form is too long to be read again
 @example(text="ﷺ" * (MAX_CHARS // 2), query="")
 def test_reducing_an_answer_again_changes_nothing(kind, text, query):
     """Also: no text and no query raises, and every answer can be written as UTF-8."""

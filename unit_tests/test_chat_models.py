@@ -18,7 +18,8 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from pydantic import SecretStr, ValidationError
 
-from langchain_rlfocal import ModelPool, PoolMember, RLFocalChatModel, RLFocalPolicy, turns
+from langchain_rlfocal import ModelPool, PoolMember, RLFocalChatModel, RLFocalPolicy
+from langchain_rlfocal.chat_models import turns
 from langchain_rlfocal.errors import CheckpointError, EnsembleError, InputError, MissingDependencyError, PoolError
 from langchain_rlfocal.policies import PriorPolicy
 from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel, ScriptedPolicy

@@ -310,7 +310,7 @@ def test_evaluate_refuses_an_empty_split(checkpoint, folder):
 
 def test_demo_hands_its_questions_on(monkeypatch):
     asked = []
-    monkeypatch.setattr("langchain_rlfocal.demo.run_demo", lambda console, queries: asked.append(queries))
+    monkeypatch.setattr("langchain_rlfocal.cli.demo.run_demo", lambda console, queries: asked.append(queries))
 
     run("demo", "Is it raining?", "Why?")
     run("demo")

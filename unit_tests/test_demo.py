@@ -6,9 +6,9 @@ import io
 import pytest
 from rich.console import Console
 
-from langchain_rlfocal import demo
 from langchain_rlfocal.chat_models import RLFocalChatModel
-from langchain_rlfocal.demo import QUESTIONS, Shown, answer_view, play, run_demo, summary_view
+from langchain_rlfocal.cli import demo
+from langchain_rlfocal.cli.demo import QUESTIONS, Shown, answer_view, play, run_demo, summary_view
 from langchain_rlfocal.local import QUESTIONS_PATH
 from langchain_rlfocal.outcomes import Question, read_questions, split_of
 from langchain_rlfocal.pool import ModelPool

@@ -1,5 +1,8 @@
 """Policies decide as documented, trained or not, and never about members that they do not know."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -191,3 +194,10 @@ def test_the_cost_weight_reaches_the_decider():
     knob = RLFocalPolicy("abcd", weights)
     assert len(select(knob, cost=0.0).members) == 3
     assert len(select(knob, cost=1.0).members) == 1
+
+
+def test_a_policy_can_be_copied_and_pickled():
+    policy = random_policy("abcd")
+    for twin in (copy.deepcopy(policy), pickle.loads(pickle.dumps(policy))):
+        assert twin.policy_id == policy.policy_id
+        assert twin.card == policy.card

@@ -52,6 +52,10 @@ class RLFocalPolicy(EnsemblePolicy):
             mean=self._weights["competence.mean"],
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle by what made it: read-only views can be neither."""
+        return type(self), (self._members, dict(self.weights), dict(self.card))
+
     def __repr__(self) -> str:
         """Name the policy and its members."""
         return f"RLFocalPolicy({self.policy_id}, members={list(self._members)})"

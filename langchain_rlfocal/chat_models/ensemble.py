@@ -23,7 +23,7 @@ from pydantic import ConfigDict, Field, PlainValidator, PrivateAttr, ValidationE
 from langchain_rlfocal._compat import NestingChatModel
 from langchain_rlfocal._version import __version__
 from langchain_rlfocal.answers import AnswerKind
-from langchain_rlfocal.arguments import (
+from langchain_rlfocal.chat_models.arguments import (
     Members,
     check_known,
     identifying_params_of,
@@ -31,15 +31,15 @@ from langchain_rlfocal.arguments import (
     to_pool,
     warn_of_unknown,
 )
+from langchain_rlfocal.chat_models.explanations import explain
+from langchain_rlfocal.chat_models.replies import reply_of, text_pieces, to_chunk
+from langchain_rlfocal.chat_models.synthesis import synthesis_messages
+from langchain_rlfocal.chat_models.turns import Knobs, Turn, query_of
 from langchain_rlfocal.errors import InputError, RLFocalError
 from langchain_rlfocal.execution import aask_members, ask_members, astream_member, stream_member
-from langchain_rlfocal.explanations import explain
 from langchain_rlfocal.policies import Policy, PriorPolicy
 from langchain_rlfocal.pool import ModelPool, PoolMember
 from langchain_rlfocal.records import Answer, Candidate, Failure
-from langchain_rlfocal.replies import reply_of, text_pieces, to_chunk
-from langchain_rlfocal.synthesis import synthesis_messages
-from langchain_rlfocal.turns import Knobs, Turn, query_of
 
 _NEVER_FORWARDED = ("model", "stream")
 """Call arguments that LangChain means for this model alone."""

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from langchain_rlfocal.columns import NUMBERS, TEXT, Column, assemble, columns_of, parse, retype, shorten
 from langchain_rlfocal.errors import OutcomeError
+from langchain_rlfocal.outcomes.columns import NUMBERS, TEXT, Column, assemble, columns_of, parse, retype, shorten
 
 _Handler = TypeVar("_Handler")
 

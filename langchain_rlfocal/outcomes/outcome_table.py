@@ -1,8 +1,7 @@
-"""Outcomes: what was recorded about each query and each member, at rest.
+"""Tables of outcomes and lists of questions: rows, read from files, checked, and laid out as grids.
 
-An `OutcomeTable` is the long form (one row per task, query and member) as files hold it; an `OutcomeGrid` is the square
-form (queries x members) as learning and evaluation use it. It never asks a model anything, and never fills a gap: a query
-that one of a pool's members did not answer is left out and counted, and an unknown cost stays unknown.
+It never fills a gap: a query that one of a pool's members did not answer is left out and counted, and an unknown cost
+stays unknown.
 """
 
 import os
@@ -18,10 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from langchain_rlfocal.answers import AnswerKind
-from langchain_rlfocal.columns import COUNT, NUMBER, NUMBERS, TEXT, Column, table_from_rows
 from langchain_rlfocal.errors import InputError, OutcomeError, PoolError
-from langchain_rlfocal.grids import FRACTIONS, OutcomeGrid, split_of
-from langchain_rlfocal.tables import append_lines, read_table, write_table
+from langchain_rlfocal.outcomes.columns import COUNT, NUMBER, NUMBERS, TEXT, Column, table_from_rows
+from langchain_rlfocal.outcomes.files import append_lines, read_table, write_table
+from langchain_rlfocal.outcomes.grids import OutcomeGrid
 
 COLUMNS = (
     Column("task", TEXT, is_required=True, is_nullable=False),
@@ -49,19 +48,6 @@ QUESTION_COLUMNS = (
     Column("kind", TEXT),
 )
 """The columns of a file of questions, in their order."""
-
-__all__ = [
-    "COLUMNS",
-    "FRACTIONS",
-    "QUESTION_COLUMNS",
-    "Outcome",
-    "OutcomeGrid",
-    "OutcomeTable",
-    "Question",
-    "append_jsonl",
-    "read_questions",
-    "split_of",
-]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

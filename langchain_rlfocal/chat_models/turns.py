@@ -63,7 +63,9 @@ class Turn:
     """
 
     def __init__(self, query: Query, *, pool: ModelPool, policy: Policy, knobs: Knobs, answer_kind: AnswerKind) -> None:
-        self._query, self._pool, self._policy, self._knobs = query, pool, policy, knobs
+        self._query, self._pool, self._policy = query, pool, policy
+        # A policy sees its team as a share of the largest there can be, which training caps the same way.
+        self._knobs = replace(knobs, max_team=min(knobs.max_team, len(pool)))
         self._answer_kind: AnswerKind = answer_kind
         self.candidates: list[Candidate] = []
         self.failures: list[Failure] = []
@@ -81,7 +83,7 @@ class Turn:
     def next_members(self) -> list[PoolMember]:
         """Open the next round and return whom to ask in it; nobody means that it is time to fuse."""
         room = self._knobs.max_team - len(self._asked)
-        if self.round_number == self._knobs.max_rounds or room < 1 or len(self._asked) == len(self._pool):
+        if self.round_number == self._knobs.max_rounds or room < 1:
             return []
         selection = self._policy.select(
             self._query,
@@ -102,7 +104,7 @@ class Turn:
     def is_decided(self) -> bool:
         """True if the member being asked now answers alone: it is the only one, and nobody can be asked after it."""
         asked = len(self._asked)
-        is_last = self.round_number == self._knobs.max_rounds or asked in (self._knobs.max_team, len(self._pool))
+        is_last = self.round_number == self._knobs.max_rounds or asked == self._knobs.max_team
         return is_last and not self.candidates and len(self.selections[-1].members) == 1
 
     def record(self, results: Sequence[Candidate | Failure]) -> None:

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langchain_rlfocal import tables
 from langchain_rlfocal.errors import OutcomeError
-from langchain_rlfocal.outcomes import Outcome, OutcomeTable, append_jsonl
+from langchain_rlfocal.outcomes import Outcome, OutcomeTable, append_jsonl, files
 
 SUFFIXES = ("parquet", "jsonl", "ndjson", "csv")
 ROW = {"task": "sums", "query_id": "q1", "query": "1 + 1?", "model": "a", "answer": "2", "reward": 1.0}
@@ -200,7 +199,7 @@ def test_a_csv_file_longer_than_a_block_is_read_with_its_line_ends(tmp_path, mon
     """Blocks of 256 bytes, rows of about 150 with line ends inside: blocks must part at rows, not at lines."""
     rows = [Outcome(**{**ROW, "query_id": str(q), "response": 'one\n"two",\r\nthree\n' * 4}) for q in range(20)]
     OutcomeTable.from_outcomes(rows).write(tmp_path / "t.csv")
-    monkeypatch.setattr(tables, "_CSV_BLOCK_BYTES", 256)
+    monkeypatch.setattr(files, "_CSV_BLOCK_BYTES", 256)
     assert list(OutcomeTable.read(tmp_path / "t.csv")) == rows
 
 
@@ -286,7 +285,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(suffix, tmp_pat
         sink.write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setitem(tables._WRITERS, path.suffix, fill)
+    monkeypatch.setitem(files._WRITERS, path.suffix, fill)
     with pytest.raises(OSError, match="No space"):
         OutcomeTable.from_outcomes([Outcome(**ROW)]).write(path)
     assert path.read_bytes() == b"old"

@@ -19,8 +19,8 @@ import typer
 from typer.core import TyperGroup
 
 from langchain_rlfocal._version import __version__
+from langchain_rlfocal.cli.terminal import messages, output, progress_bar, report_table, task_table
 from langchain_rlfocal.errors import InputError, OutcomeError, PoolError, RLFocalError
-from langchain_rlfocal.terminal import messages, output, progress_bar, report_table, task_table
 
 if TYPE_CHECKING:
     from langchain_rlfocal.outcomes import OutcomeGrid
@@ -262,7 +262,7 @@ def demo(
     question: Annotated[list[str] | None, typer.Argument(help="Questions to ask instead of the built-in ones.")] = None,
 ) -> None:
     """Answer questions with the embedded models and the policy that ships."""
-    from langchain_rlfocal.demo import run_demo
+    from langchain_rlfocal.cli.demo import run_demo
 
     run_demo(output(), question or None)
 

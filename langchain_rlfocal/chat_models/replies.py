@@ -14,10 +14,10 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.messages.tool import tool_call, tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk
 
-from langchain_rlfocal.explanations import KEY, describe, total_usage
+from langchain_rlfocal.chat_models.explanations import KEY, describe, total_usage
+from langchain_rlfocal.chat_models.turns import Turn
 from langchain_rlfocal.policies import Policy
 from langchain_rlfocal.records import Answer, Candidate, Failure
-from langchain_rlfocal.turns import Turn
 
 
 def reply_of(

@@ -44,7 +44,7 @@ def progress_bar() -> Progress:
 
 def report_table(report: "Report", *, title: str) -> Table:
     """Show the policy beside the baselines: score and difference with their intervals, and calls."""
-    from langchain_rlfocal.evaluation import HEADER  # noqa: PLC0415  # who only asks for help does not wait for NumPy
+    from langchain_rlfocal.evaluation import HEADER  # who only asks for help does not wait for NumPy
 
     table = _plain_table(title)
     shown = [index for index, name in enumerate(HEADER) if name in _SHOWN]
