@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # The current folder stays off `sys.path`, also in the processes that tests start: what is tested is what is installed.
 PYTEST := PYTHONSAFEPATH=1 $(BIN)/python -m pytest
 LOCAL := langchain_rlfocal/local
-OUTCOMES := build/outcomes.parquet
+OUTCOMES := $(LOCAL)/outcomes.parquet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -49,7 +49,6 @@ contracts: $(VENV)/.lint  ## Check who may import whom
 	$(BIN)/lint-imports
 
 policy: install  ## Make the policy that ships again: questions, outcomes, training, figures
-	mkdir -p $(dir $(OUTCOMES))
 	$(BIN)/rlfocal questions --out $(LOCAL)/questions.jsonl
 	$(BIN)/rlfocal collect $(LOCAL)/questions.jsonl --pool local --concurrency 1 --out $(OUTCOMES)
 	$(BIN)/rlfocal train $(OUTCOMES) --out $(LOCAL)/policy

@@ -177,10 +177,11 @@ def test_the_policy_sees_the_last_human_text_the_task_and_the_knobs():
             return super().select(query, candidates, failures, **kwargs)
 
     blocks = [{"type": "text", "text": "What is "}, {"type": "text", "text": "it?"}]
-    model = RLFocalChatModel(members={"a": saying("x")}, policy=Watching([["a"]], ("a",)), task="t", cost_weight=0.3)
+    pool = {name: saying("x") for name in "abcd"}
+    model = RLFocalChatModel(members=pool, policy=Watching([["a", "b", "c"]], tuple(pool)), task="t", cost_weight=0.3)
     model.invoke([SystemMessage("Be brief."), HumanMessage("Hi"), AIMessage("Hello"), HumanMessage(blocks)])
     assert (seen["query"].text, seen["query"].task) == ("What is it?", "t")
-    assert seen["available"] == ("a",)
+    assert seen["available"] == ("a", "b", "c", "d")
     assert (seen["round_number"], seen["max_rounds"], seen["max_team"], seen["cost_weight"]) == (1, 2, 3, 0.3)
     model.invoke([AIMessage("An answer to continue")])
     assert seen["query"].text == "An answer to continue"
@@ -740,3 +741,19 @@ model.explain(message)
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_the_policy_sees_no_larger_a_team_than_the_pool_can_fill():
+    seen = []
+
+    class Watching(ScriptedPolicy):
+        def select(self, query, candidates, failures, **kwargs):
+            seen.append(kwargs["max_team"])
+            return super().select(query, candidates, failures, **kwargs)
+
+        def fuse(self, query, candidates, failures, *, max_team):
+            seen.append(max_team)
+            return super().fuse(query, candidates, failures, max_team=max_team)
+
+    RLFocalChatModel(members={"a": saying("x")}, policy=Watching([["a"]], ("a",)), max_team=3).invoke(QUESTION)
+    assert set(seen) == {1}

@@ -69,7 +69,25 @@ def test_a_failed_save_leaves_the_old_one_whole(policy, saved, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full_disk)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(CheckpointError, match="No space"):
+        policy.save(saved)
+    monkeypatch.undo()
+    assert [p.name for p in saved.parent.iterdir()] == ["policy"]
+    assert RLFocalPolicy.load(saved).policy_id == policy.policy_id
+
+
+def test_a_replacement_that_fails_at_the_last_step_brings_the_old_one_back(policy, saved, monkeypatch):
+    moved = []
+
+    def fails_second(self, target):
+        moved.append(self)
+        if len(moved) == 2:
+            raise OSError(5, "Input/output error")
+        return replace(self, target)
+
+    replace = Path.replace
+    monkeypatch.setattr(Path, "replace", fails_second)
+    with pytest.raises(CheckpointError, match="still there"):
         policy.save(saved)
     monkeypatch.undo()
     assert [p.name for p in saved.parent.iterdir()] == ["policy"]

@@ -100,5 +100,16 @@ def test_torch_s_distribution_of_teams_equals_numpy_s(seed, m):
     np.testing.assert_allclose(entropy.numpy(), log_total - (marginals * logits).sum(axis=1), atol=1e-5)
 
 
+def test_large_teams_of_certain_members_stay_finite():
+    """28 odds of e⁷ multiply to e¹⁹⁶, far beyond single precision."""
+    logits = torch.full((1, 28), 7.0, requires_grad=True)
+    everyone = torch.ones(1, 28, dtype=torch.bool)
+    log_prob, entropy = subset_log_prob_and_entropy(logits, everyone, everyone, torch.ones(1, 29, dtype=torch.bool))
+    (log_prob + entropy).sum().backward()
+    assert torch.isfinite(log_prob).all()
+    assert torch.isfinite(entropy).all()
+    assert torch.isfinite(logits.grad).all()
+
+
 def test_softmax_of_nothing_is_nothing():
     np.testing.assert_array_equal(softmax(np.full((1, 3), -np.inf)), np.zeros((1, 3)))

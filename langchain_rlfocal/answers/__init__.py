@@ -28,7 +28,7 @@ which the caller names per task or leaves to `detect_kind` ("auto"):
 
 Refuses to judge: whether an answer is right is `score_answer`'s comparison with a given gold answer, nothing more. And
 refuses to raise: whatever the text, the answer is a string or None. Of a text longer than `MAX_CHARS` the first and the
-last half of so many characters are read; every step is linear in the text.
+last half of so many characters are read (JSON of that length is not read at all); every step is linear in the text.
 """
 
 import math

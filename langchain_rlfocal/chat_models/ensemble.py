@@ -18,7 +18,7 @@ from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackMana
 from langchain_core.language_models import BaseChatModel, LangSmithParams
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from pydantic import ConfigDict, Field, PlainValidator, PrivateAttr, ValidationError, model_validator
+from pydantic import ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
 from langchain_rlfocal._compat import NestingChatModel
 from langchain_rlfocal._version import __version__
@@ -134,8 +134,6 @@ class RLFocalChatModel(NestingChatModel):
     clock: Callable[[], float] = Field(default=time.perf_counter, exclude=True, repr=False)
     """Gives seconds; latencies are its differences."""
 
-    _decider_and_fusion: Policy = PrivateAttr()
-
     if not TYPE_CHECKING:  # type checkers read the constructor's arguments off the fields
 
         def __init__(self, **kwargs: Any) -> None:
@@ -162,13 +160,7 @@ class RLFocalChatModel(NestingChatModel):
         self._knobs({})
         if not 0 <= self.synthesize_below <= 1:
             raise InputError(f"`synthesize_below` must be in [0, 1], got {self.synthesize_below}.")
-        if self.policy is None:
-            declared = {member.name: member.competence for member in self.pool}
-            self._decider_and_fusion = PriorPolicy(self.pool.names, declared)
-        else:
-            assert not isinstance(self.policy, str | PathLike), "paths are loaded on validation"
-            check_known(self.pool, self.policy)
-            self._decider_and_fusion = self.policy
+        check_known(self.pool, self._decider_and_fusion)
         self._add_version("langchain-rlfocal", __version__)
         return self
 
@@ -177,6 +169,14 @@ class RLFocalChatModel(NestingChatModel):
         """The members as a pool."""
         assert isinstance(self.members, ModelPool), "members become a pool on validation"
         return self.members
+
+    @property
+    def _decider_and_fusion(self) -> Policy:
+        """The policy that decides: the given one, or the prior. Made anew, so that a copy with another pool has its own."""
+        if self.policy is None:
+            return PriorPolicy(self.pool.names, {member.name: member.competence for member in self.pool})
+        assert not isinstance(self.policy, str | PathLike), "paths are loaded on validation"
+        return self.policy
 
     @property
     def _llm_type(self) -> str:

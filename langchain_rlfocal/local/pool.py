@@ -15,10 +15,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from langchain_openai import ChatOpenAI
-from openai import DefaultAsyncHttpxClient, DefaultHttpxClient
 from pydantic import SecretStr
 
 from langchain_rlfocal.local import parts, styles
+from langchain_rlfocal.local.clients import AsyncClient, Client, Traffic
 
 _HOST = "127.0.0.1"
 
@@ -74,15 +74,17 @@ class EmbeddedPool:
         self.members, self.base_urls = {}, {}
         self._servers: list[Any] = []
         self._closing = threading.Lock()
-        # A proxy named by the environment has no business between this process and itself.
-        self._client = DefaultHttpxClient(trust_env=False)
-        self._async_client = DefaultAsyncHttpxClient(trust_env=False)
+        self._traffic = Traffic()
+        self._client, self._async_client = Client(self._traffic), AsyncClient(self._traffic)
         atexit.register(self.close)
         try:
             for model, file in files.items():
                 names = [name for name, prompting in MEMBERS.items() if prompting.model == model]
                 server = _serve(file, model, template=templates[model], slots=len(names), n_threads=n_threads)
                 self._servers.append(server)
+                # A server that is dropped before its loop turns never hears of it, and its thread never ends: the loop
+                # has to answer once.
+                self._client.get(f"{server.listening_address}/slots", timeout=timeout_s).raise_for_status()
                 self.base_urls[model] = f"{server.listening_address}/v1"
                 for slot, name in enumerate(names):
                     self.members[name] = self._member(MEMBERS[name], slot=slot, timeout_s=timeout_s)
@@ -115,8 +117,13 @@ class EmbeddedPool:
         )
 
     def close(self) -> None:
-        """Stop the servers and free their ports, threads and memory; a second call does nothing."""
+        """Stop the servers and free their ports, threads and memory; a second call does nothing.
+
+        Answers that members are writing are waited for, streams are cut. Whoever talks to `base_urls` with a client of
+        their own must be done before.
+        """
         atexit.unregister(self.close)
+        self._traffic.close()
         with self._closing:
             self._servers.clear()  # a server stops when its last reference goes
             self._client.close()
@@ -166,6 +173,8 @@ def _serve(file: Path, model: str, *, template: str, slots: int, n_threads: int)
     params.n_parallel, params.n_ctx = slots, slots * _SLOT_TOKENS
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = n_threads
     params.warmup, params.verbosity = False, -1
+    # A stream notices that its server stops at its next ping, by default after half a minute.
+    params.sse_ping_interval = 1
     # What a slot has computed stays usable only where sliding windows keep all of it; copies of slots in memory would
     # then serve nobody.
     params.swa_full, params.cache_ram_mib = True, 0

@@ -127,10 +127,18 @@ def write_checkpoint(
         if target.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
             target.replace(old / "old")
-            fresh.replace(target)
-            shutil.rmtree(old)
+            try:
+                fresh.replace(target)
+            except OSError:
+                (old / "old").replace(target)
+                raise
+            finally:
+                shutil.rmtree(old)
         else:
             fresh.replace(target)
+    except OSError as error:
+        msg = f"`{target}` cannot be written: {error}. What was there is still there; make room and save again."
+        raise CheckpointError(msg) from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 

@@ -12,7 +12,8 @@ falsify its log-probability). Normaliser, draws and marginals are exact, by elem
 Source of the recursion: Chen and Liu, 1997, "Statistical applications of the Poisson-binomial and conditional Bernoulli
 distributions", section 2.
 
-Logits are bounded (`LOGIT_BOUND`), so sums of products stay far from overflow and no team is ever impossible.
+Logits are bounded (`LOGIT_BOUND`), so no team is ever impossible, and in double precision the sums of products stay finite
+for teams of up to 80 members.
 """
 
 import numpy as np

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from langchain_rlfocal._version import __version__
@@ -64,11 +65,14 @@ def draw_cost_weights(num: int, rng: np.random.Generator) -> Floats:
 
 
 def prices_of(grid: OutcomeGrid) -> Floats:
-    """Estimate each member's share of what asking the whole pool costs: by dollars where all are known, else even."""
-    num_members = len(grid.members)
-    dollars = np.where(np.isnan(grid.cost_usd), 0.0, grid.cost_usd).mean(axis=0)
-    if np.isnan(grid.cost_usd).any() or dollars.sum() <= 0:
-        return np.full(num_members, 1.0 / num_members)
+    """Estimate each member's share of what asking the whole pool costs.
+
+    By its mean dollars a call, over the calls whose cost is known; even where some member's never is, or all are free.
+    """
+    known = ~np.isnan(grid.cost_usd)
+    dollars = np.where(known, grid.cost_usd, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    if not known.any(axis=0).all() or dollars.sum() <= 0:
+        return np.full(len(dollars), 1.0 / len(dollars))
     shares: Floats = dollars / dollars.sum()
     return shares
 
@@ -207,9 +211,11 @@ def train(
         )
         raise OutcomeError(msg)
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # small layers run faster on one thread, and sums come out the same on every machine
+    # Small matrices are faster on one thread, and the number of threads decides how sums are rounded.
+    torch.set_num_threads(1)
     try:
-        return _train(train_grid, validation_grid, config, on_progress or (lambda _: None))
+        with threadpool_limits(limits=1, user_api="blas"):
+            return _train(train_grid, validation_grid, config, on_progress or (lambda _: None))
     finally:
         torch.set_num_threads(threads)
 
@@ -239,12 +245,12 @@ def _train(
         "pool.diversity": diversity,
     }
     env = EnsembleEnv(
-        train_grid,
+        train_grid.take(np.tile(np.arange(num_queries), 2)),
         Descriptors(
-            competence=competence[:num_queries],
+            competence=competence,
             price=price,
             diversity=diversity,
-            surface=features[:num_queries, : len(SURFACE_NAMES)],
+            surface=features[:, : len(SURFACE_NAMES)],
         ),
         max_team=config.max_team,
         max_rounds=config.max_rounds,
@@ -273,7 +279,8 @@ def _train(
             figures.append(float(np.mean(played.scores - cost_weight * played.spent)))
         return float(np.mean(figures))
 
-    best, best_figure, best_step, stale = policy_now(), -np.inf, 0, 0
+    best, best_step, stale = policy_now(), 0, 0
+    best_figure = validation_return(best)
     for step in range(1, config.num_iterations + 1):
         left = 1.0 - 0.9 * (step - 1) / config.num_iterations
         for group in optimizer.param_groups:
@@ -282,7 +289,7 @@ def _train(
         rollout = roll_out(
             env,
             weights,
-            rng.integers(len(train_grid), size=config.batch_size),
+            rng.integers(2 * num_queries, size=config.batch_size),
             draw_cost_weights(config.batch_size, rng),
             rng=rng,
         )
