@@ -14,6 +14,7 @@ import openai
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 
+from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.local import embedded_pool
 from langchain_rlfocal.local.pool import MEMBERS
 from langchain_rlfocal.local.styles import STYLES
@@ -154,7 +155,9 @@ def test_an_unknown_style_is_refused_with_the_known_ones(embedded):
 
 def test_members_take_a_system_message_and_several_turns(embedded):
     turns = [SystemMessage("Be brief."), HumanMessage("Hi."), AIMessage("Hello."), HumanMessage("Name a color.")]
-    assert all(member.invoke(turns).usage_metadata["output_tokens"] for member in embedded.members.values())
+    with ThreadPoolExecutor(len(MEMBERS)) as threads:
+        replies = list(threads.map(lambda member: member.invoke(turns), embedded.members.values()))
+    assert all(reply.usage_metadata["output_tokens"] for reply in replies)
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="native threads are counted in /proc")
@@ -169,32 +172,47 @@ def test_closing_leaves_no_port_no_thread_and_no_harm_to_another_pool(embedded):
     assert all(map(refuses, pool.base_urls.values()))
     assert not tasks() - before
     pool.close()
-    with pytest.raises(openai.APIConnectionError):
+    with pytest.raises(InputError, match="pool is closed"):
         member.invoke(QUESTION)
     assert embedded.members["gemma3-few-shot"].invoke(QUESTION).text
 
 
-def test_a_member_in_mid_sentence_does_not_keep_a_pool_from_closing(embedded):
+def test_closing_cuts_a_stream_in_mid_sentence(embedded):
+    """The context holds 1,024 tokens: had it been written to its end, the stream would hold hundreds of pieces."""
     del embedded
     pool = embedded_pool()
     writing = endless(pool.members["smollm2-plain"]).stream("Write a long story about a king.")
     next(writing)
     pool.close()
     assert all(map(refuses, pool.base_urls.values()))
-    writing.close()
+    pieces = []
+    with pytest.raises(openai.APIConnectionError):
+        pieces.extend(writing)
+    assert len(pieces) < 300
 
 
-@pytest.mark.parametrize("end", ["", "pool.close()", "raise SystemExit(3)"])
-def test_a_process_that_forgets_to_close_still_ends_cleanly(embedded, end):
+def test_closing_waits_for_an_answer_that_is_being_written(embedded):
+    """A server that stops while it owes an answer would never end; see `clients`."""
+    del embedded
+    pool = embedded_pool()
+    member = endless(pool.members["smollm2-plain"]).bind(max_tokens=60)
+    with ThreadPoolExecutor(1) as thread:
+        answer = thread.submit(member.invoke, "Write a long story about a king.")
+        while not any(slots(pool.base_urls["smollm2-135m"])):
+            pass
+        pool.close()
+        assert answer.done()
+    assert answer.result().usage_metadata["output_tokens"] == 60
+
+
+@pytest.mark.parametrize(
+    ("last", "code", "said"),
+    [(f"print(members['gemma3-few-shot'].invoke({QUESTION!r}).type)", 0, "ai\n"), ("raise SystemExit(3)", 3, "")],
+    ids=["at its end", "by SystemExit before any answer"],
+)
+def test_a_process_that_forgets_to_close_ends_cleanly(embedded, last, code, said):
     """Members outlive the pool's name; the servers stop with the process, whatever ends it, without a word."""
     del embedded
-    code = f"""
-from langchain_rlfocal.local import embedded_pool
-pool = embedded_pool()
-members = pool.members
-{end or "del pool"}
-print(bool(members["gemma3-few-shot"].invoke({QUESTION!r}).text) if {not end} else "closed")
-"""
-    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
-    said = {"": "True\n", "pool.close()": "closed\n", "raise SystemExit(3)": ""}[end]
-    assert (done.returncode, done.stdout, done.stderr) == (3 if "3" in end else 0, said, "")
+    program = f"from langchain_rlfocal.local import embedded_pool; members = embedded_pool().members; {last}"
+    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (code, said, "")

@@ -1,14 +1,15 @@
 """Collection: ask a pool a set of questions and record what every answer was worth.
 
 The bridge from the answering river to the learning one: candidates become outcomes here, labelled and scored by
-`answers`. A collection may take hours and cost money, so each question is on disk as soon as it is answered, and what is
-on disk is never asked again. It makes nothing up: a question without a gold answer is refused before anybody is asked,
-and a member that fails is recorded as a non-answer that was worth 0.
+`answers`. A collection may take hours and cost money, so each question is on disk as soon as it is answered, and an
+answer on disk is never asked for again. It makes nothing up: a question without a gold answer is refused before anybody
+is asked, and a member that fails is recorded as a non-answer that was worth 0, until it is asked again and answers.
 """
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from os import PathLike
 from pathlib import Path
 
@@ -51,7 +52,7 @@ async def acollect(
     on_collected: OnCollected | None = None,
     max_in_flight: int = DEFAULT_IN_FLIGHT,
 ) -> list[Outcome]:
-    """Ask every member every question that it has not answered yet.
+    """Ask every member every question that it has not answered yet, also where it failed before.
 
     All members of a question are asked at once. If the collection is cancelled, or `on_collected` raises, every call
     that is still out is cancelled first.
@@ -59,7 +60,7 @@ async def acollect(
     Args:
         pool: Whom to ask.
         questions: What to ask; each needs a gold answer.
-        recorded: Outcomes of earlier collections: their (task, query_id, model) is not asked again.
+        recorded: Outcomes of earlier collections: their (task, query_id, model) is not asked again unless it failed.
         on_collected: Called with each question as it is completed, in the order of completion.
         max_in_flight: Questions that are out at the same time.
 
@@ -80,7 +81,7 @@ async def acollect(
     async def work() -> None:
         for index, question in waiting:
             earlier = known.get((question.task, question.query_id), [])
-            done = {outcome.model for outcome in earlier}
+            done = {outcome.model for outcome in earlier if not is_failure(outcome)}
             members = [member for member in pool if member.name not in done]
             if not members:
                 continue
@@ -123,7 +124,7 @@ def collect_into(
     """Collect into a file, going on where an earlier collection stopped.
 
     Until it is complete, what was collected stands in the file that `unfinished_path` names. The table itself appears
-    whole or not at all; outcomes that it held before stay in it.
+    whole or not at all; outcomes that it held before stay in it, but for failures that were asked again.
 
     Args:
         path: The table to make or complete, a .parquet, .jsonl or .csv file.
@@ -142,6 +143,7 @@ def collect_into(
     _check_target(Path(path))
     unfinished = unfinished_path(path)
     held = recorded_in(path)
+    _forget_failures(unfinished, {(*question_key(question), name) for question in questions for name in pool.names})
 
     def keep(collected: Collected) -> None:
         append_jsonl(unfinished, collected.outcomes)
@@ -153,7 +155,7 @@ def collect_into(
     columns = {name: column for column, name in enumerate(pool.names)}
     table = OutcomeTable.from_outcomes(
         sorted(
-            [*held, *fresh],
+            _merged(held, fresh),
             key=lambda outcome: (
                 rows.get((outcome.task, outcome.query_id), len(rows)),
                 columns.get(outcome.model, len(columns)),
@@ -176,19 +178,38 @@ def recorded_in(path: str | PathLike[str]) -> list[Outcome]:
     Raises:
         OutcomeError: A file breaks a rule.
     """
-    # By key, since a collection that ended between its last two steps left the same outcomes in both files.
-    outcomes = {
-        (outcome.task, outcome.query_id, outcome.model): outcome
-        for file in (Path(path), unfinished_path(path))
-        if file.exists()
-        for outcome in OutcomeTable.read(file)
-    }
-    return list(outcomes.values())
+    # Merged, since a collection that ended between its last two steps left the same outcomes in both files.
+    return _merged(*(OutcomeTable.read(file) for file in (Path(path), unfinished_path(path)) if file.exists()))
+
+
+def is_failure(outcome: Outcome) -> bool:
+    """Tell whether a member failed; a table that never recorded responses still says what was answered or rewarded."""
+    return outcome.response is None and outcome.answer is None and outcome.reward == 0
 
 
 def question_key(question: Question) -> tuple[str, str]:
     """Name a question as outcomes do: by task and id."""
     return question.task, question.query_id
+
+
+def _merged(*parts: Iterable[Outcome]) -> list[Outcome]:
+    """Keep one outcome of each task, query and member: the latest, but an answer rather than a failure."""
+    kept: dict[tuple[str, str, str], Outcome] = {}
+    for outcome in chain(*parts):
+        key = (outcome.task, outcome.query_id, outcome.model)
+        if key not in kept or is_failure(kept[key]) or not is_failure(outcome):
+            kept[key] = outcome
+    return list(kept.values())
+
+
+def _forget_failures(unfinished: Path, asked: set[tuple[str, str, str]]) -> None:
+    """Take failures that are about to be asked again out of the unfinished part, where each key may stand once."""
+    if not unfinished.exists():
+        return
+    table = OutcomeTable.read(unfinished)
+    kept = [o for o in table if not (is_failure(o) and (o.task, o.query_id, o.model) in asked)]
+    if len(kept) < len(table):
+        OutcomeTable.from_outcomes(kept).write(unfinished)
 
 
 def _by_question(outcomes: Iterable[Outcome]) -> dict[tuple[str, str], list[Outcome]]:

@@ -146,13 +146,30 @@ class Replay:
     spent: Floats
 
 
-def replay(policy: EnsemblePolicy, grid: OutcomeGrid, *, cost_weight: float, max_team: int, max_rounds: int) -> Replay:
+def replay(
+    policy: EnsemblePolicy,
+    grid: OutcomeGrid,
+    *,
+    cost_weight: float,
+    max_team: int,
+    max_rounds: int,
+    hide_tasks: bool = False,
+) -> Replay:
     """Let a policy answer recorded queries: frozen, deterministic, blind to every score.
+
+    Args:
+        policy: The policy.
+        grid: The recorded outcomes.
+        cost_weight: What asking the whole pool once is worth, in units of score.
+        max_team: How many members may be asked over all rounds.
+        max_rounds: How many rounds there may be.
+        hide_tasks: Whether the policy sees no task label, as where a caller gives none.
 
     Raises:
         PoolError: The grid has a member that the policy does not know.
     """
-    described = policy.describe(grid.queries, grid.tasks, grid.members)
+    tasks = [None] * len(grid) if hide_tasks else grid.tasks
+    described = policy.describe(grid.queries, tasks, grid.members)
     env = EnsembleEnv(grid, described, max_team=max_team, max_rounds=max_rounds)
     env.reset(np.arange(len(grid)), np.full(len(grid), cost_weight))
     rounds = np.zeros(len(grid), dtype=np.int64)

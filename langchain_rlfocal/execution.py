@@ -24,6 +24,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ContextThreadPoolExecutor, ensure_config, set_config_context
 
 from langchain_rlfocal._compat import is_control_flow, untangled
+from langchain_rlfocal.errors import masked
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.records import Candidate, Failure
 
@@ -175,7 +176,9 @@ def stream_member(
             chunks = context.run(member.model.stream, list(messages), ask.config, stop=stop, **kwargs)
             while (chunk := context.run(next, chunks, None)) is not None:
                 if text := response.add(chunk):
+                    paused_s = clock()
                     yield text
+                    ask.started_s += clock() - paused_s  # what the consumer takes is not the member's latency
             result: Candidate | Failure = ask.candidate(response.message)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # whatever a member raises is its failure
             result = ask.failure(error)
@@ -213,7 +216,9 @@ async def astream_member(
             async with aclosing(stream):
                 async for chunk in stream:
                     if text := response.add(chunk):
+                        paused_s = clock()
                         await pieces.put(text)
+                        ask.started_s += clock() - paused_s  # as in `stream_member`
             return ask.candidate(response.message)
         except asyncio.CancelledError as error:
             if leaving.is_set():
@@ -265,7 +270,11 @@ def _config_of(member: PoolMember, config: RunnableConfig | None, role: Role) ->
 
 @dataclass(slots=True)
 class _Ask:
-    """One member being asked: turns whatever comes of it into a record."""
+    """One member being asked: turns whatever comes of it into a record.
+
+    Attributes:
+        started_s: When it was asked, moved on by what it had to wait for the consumer of its stream.
+    """
 
     member: PoolMember
     round_number: int
@@ -320,7 +329,7 @@ class _Ask:
             raise error
         error = untangled(error)
         name = type(error).__name__
-        lines = str(error).strip().splitlines()
+        lines = masked(str(error).strip()).splitlines()
         return Failure(
             member=self.member.name,
             round=self.round_number,

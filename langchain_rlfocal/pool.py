@@ -4,9 +4,7 @@ A pool is a value: it is checked once, when it is made, and never changes. It do
 whether a policy knows its members.
 """
 
-import hashlib
 import importlib
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +12,7 @@ from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 
-from langchain_rlfocal.errors import MissingDependencyError, PoolError
+from langchain_rlfocal.errors import MissingDependencyError, PoolError, masked
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +105,8 @@ class ModelPool:
                 installed; a `PoolMember` keeps its prices and competence.
 
         Raises:
-            PoolError: The pool is empty, or a value is no chat model, or a `PoolMember` has another name than its key.
+            PoolError: The pool is empty, a value is no chat model, a string names none that can be made, or a
+                `PoolMember` has another name than its key.
             MissingDependencyError: A string needs langchain, or a provider's package, and it is not installed.
         """
         return cls([_to_member(name, model) for name, model in models.items()])
@@ -121,11 +120,6 @@ class ModelPool:
     def names(self) -> tuple[str, ...]:
         """The members' names, in the pool's order."""
         return tuple(self._by_name)
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the sorted names: equal for pools of the same members in any order."""
-        return hashlib.sha256(json.dumps(sorted(self._by_name)).encode()).hexdigest()
 
     def __getitem__(self, name: str) -> PoolMember:
         """Return the member of that name.
@@ -174,6 +168,10 @@ def _named_model(name: str, model: str) -> BaseChatModel:
         made: BaseChatModel = init_chat_model(model)
     except ImportError as error:
         raise MissingDependencyError(f"Member `{name}` ({model!r}) needs a package: {error}") from error
-    except ValueError as error:
-        raise PoolError(f"Member `{name}`: {model!r} names no usable model: {error}") from error
+    except Exception as error:  # each provider has errors of its own, as for a key that is not set
+        reason = masked(str(error).strip()) or type(error).__name__
+        raise PoolError(
+            f"Member `{name}`: {model!r} names no usable model: {reason.rstrip('.')}. Correct the name, set what the "
+            "provider needs (such as its key), or give the chat model itself."
+        ) from error
     return made

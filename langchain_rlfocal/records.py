@@ -73,7 +73,7 @@ class Failure:
     Attributes:
         member: The member's name.
         round: Round in which it was asked, counted from 1.
-        kind: Short class of the cause: the exception's type name, or `"empty"`, `"late"`.
+        kind: Short class of the cause: the exception's type name, or `"empty"`, `"too_long"`.
         reason: One line for a person.
         latency_s: Seconds from asking to the failure.
         is_retryable: True if asking again may help.

@@ -331,3 +331,17 @@ def test_an_answer_scores_one_where_it_says_what_gold_says(answer, gold, kind, q
 
 def test_the_threshold_lies_between_paraphrases_and_other_claims():
     assert similarity(RAYLEIGH, SCATTER) > SIMILAR > similarity(RAYLEIGH, OCEAN)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("minus 3", "-3"), ("The answer is negative 3.", "-3"), ("5 minus 3 is 2", "2")]
+)
+def test_a_sign_in_words_is_a_sign_and_a_subtraction_is_none(text, expected):
+    assert canonical(text, "number") == expected
+
+
+def test_a_denied_choice_is_not_that_choice():
+    question = "Is this review positive or negative? Answer with one word."
+    denied = [canonical(text, "short_text", query=question) for text in ("It isn't positive.", "It is not positive.")]
+    assert "positive" not in denied
+    assert canonical("It's positive.", "short_text", query=question) == "positive"

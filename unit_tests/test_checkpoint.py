@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 from langchain_rlfocal.errors import CheckpointError
 from langchain_rlfocal.policies import RLFocalPolicy, checkpoint
-from langchain_rlfocal.policies.checkpoint import _shapes
+from langchain_rlfocal.policies.checkpoint import _shapes, pool_fingerprint
 
 
 @pytest.fixture
@@ -148,3 +148,8 @@ def test_a_wrong_array_is_named(saved, name, value, message):
     save_file({**load_file(file), name: value}, file)
     with pytest.raises(CheckpointError, match=message):
         RLFocalPolicy.load(saved)
+
+
+@pytest.mark.parametrize("glued", ["ab", "a,b", "a, b", "a\nb", '"a", "b"'])
+def test_the_fingerprint_of_a_pool_ignores_the_order_and_cannot_be_met_by_gluing_names(glued):
+    assert pool_fingerprint(["a", "b"]) == pool_fingerprint(["b", "a"]) != pool_fingerprint([glued])

@@ -29,6 +29,18 @@ def pool():
 def failing():
     return {"ann": ScriptedChatModel(script=["yes"]), "bob": FailingChatModel(error=ValueError("[red]no key"))}
 
+def once():
+    told = []
+    def answer(messages):
+        told.append(1)
+        if len(told) == 1:
+            raise ValueError("[red]busy\\x1b[2J key=planted77")
+        return "yes"
+    return {"ann": ScriptedChatModel(script=["yes"]), "bob": ScriptedChatModel(script=answer)}
+
+def unreachable():
+    raise OSError("\\x1b[2Jno\\nway")
+
 def interrupted():
     def answer(messages):
         if "third" in messages[-1].text:
@@ -148,9 +160,47 @@ def test_collect_takes_the_first_questions_only_where_a_limit_says_so(folder):
 def test_collect_says_which_member_failed_how_often_and_why(folder):
     result = run("collect", "questions.jsonl", "--out", "out.jsonl", "--pool", "my_pools:failing")
 
-    assert result.exit_code == 0
     assert "bob failed 3 times, recorded as worth 0. First: ValueError: [red]no key" in result.stderr
     assert "ann" not in result.stderr
+
+
+def test_collect_ends_with_code_1_where_a_member_never_answered_and_asks_it_again_next_time(folder):
+    """The table is there after both runs; in the second nobody but Bob is asked, and he answers."""
+    failed = run("collect", "questions.jsonl", "--out", "out.jsonl", "--pool", "my_pools:failing")
+    held = len(OutcomeTable.read("out.jsonl"))
+    again = run("collect", "questions.jsonl", "--out", "out.jsonl", "--pool", "my_pools:mapping")
+
+    assert (failed.exit_code, held) == (1, 6)
+    assert failed.stdout == "6 outcomes of 2 members in out.jsonl\n"
+    assert failed.stderr.splitlines()[-1] == (
+        "Failed every question asked in this run: bob. The table is written; run the same command again to ask again "
+        "what failed."
+    )
+    assert (again.exit_code, again.stderr) == (0, "")
+    assert [o.response for o in OutcomeTable.read("out.jsonl") if o.model == "bob"] == ["no"] * 3
+
+
+def test_collect_where_a_member_failed_once_ends_well_and_says_how_to_ask_again(folder):
+    """What the provider says neither styles nor steers the terminal, and shows no key."""
+    args = ("--pool", "my_pools:once", "--concurrency", 1)
+    result = run("collect", "questions.jsonl", "--out", "out.jsonl", *args)
+
+    assert result.exit_code == 0
+    assert "bob failed 1 times, recorded as worth 0. First: ValueError: [red]busy [2J key=***" in result.stderr
+    assert result.stderr.splitlines()[-1] == "Run the same command again to ask again what failed."
+
+
+def test_what_an_error_quotes_cannot_steer_the_terminal(folder):
+    result = run("collect", "questions.jsonl", "--out", "out.jsonl", "--pool", "my_pools:unreachable")
+
+    assert_one_line_refusal(result, " [2Jno way")
+    assert "\x1b" not in result.stderr
+
+
+def test_collect_help_says_which_pool_is_asked_where_none_is_named():
+    text = run("collect", "--help").stdout
+
+    assert "`local` (the default)" in " ".join(text.replace("│", " ").split())
 
 
 def test_collect_interrupted_says_how_to_go_on_and_keeps_what_it_has(folder):
@@ -292,6 +342,77 @@ def test_evaluate_refuses_what_is_no_checkpoint_and_what_no_table_holds(checkpoi
     Path("damaged").mkdir()
     Path("damaged/checkpoint.json").write_text("{", encoding="utf-8")
     assert_one_line_refusal(run("evaluate", "damaged", outcomes), "damaged")
+
+
+def test_evaluate_can_hide_the_task_labels_from_the_policy(checkpoint, outcomes, monkeypatch):
+    """The figures of each task are still there; with the option the policy is shown no label, without it all."""
+    seen = []
+    describe = RLFocalPolicy.describe
+
+    def spy(self, queries, tasks, members=None):
+        seen.append(set(tasks))
+        return describe(self, queries, tasks, members)
+
+    monkeypatch.setattr(RLFocalPolicy, "describe", spy)
+    hidden, shown = (
+        json.loads(run("evaluate", checkpoint, outcomes, "--json", *o).stdout) for o in (["--no-task"], [])
+    )
+
+    assert seen == [{None}, {"quiz/a", "quiz/b"}]
+    assert (hidden["task_labels"], shown["task_labels"]) == (False, True)
+    assert list(hidden["per_task"]) == list(shown["per_task"]) == ["quiz/a", "quiz/b"]
+    assert "did not see the task labels" in run("evaluate", checkpoint, outcomes, "--no-task").stdout
+
+
+def test_names_of_tasks_and_members_neither_style_nor_steer_the_terminal(folder, quick_training):
+    """Markup in a name is shown as it is written; an escape sequence loses its escape."""
+    tasks, members = ("a[/b]", "[red]c\x1b[2J"), {"[bold]ann[/x]": 0.9, "bob\x1b[2J": 0.3}
+    make_outcomes(dict.fromkeys(tasks, members), num_queries=100).write("odd.jsonl")
+
+    results = [run("train", "odd.jsonl", "--out", "odd"), run("evaluate", "odd", "odd.jsonl")]
+
+    assert [result.exit_code for result in results] == [0, 0], results
+    assert "[bold]ann[/x], bob [2J" in results[0].stdout
+    assert "a[/b]" in results[1].stdout
+    assert "[red]c [2J" in results[1].stdout
+    assert not any("\x1b" in result.stdout for result in results)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ([1, 2], ["`config`", "JSON object", "[1, 2]"]),
+        (None, ["`config`", "JSON object", "None"]),
+        ({"max_team": "x"}, ["`max_team`", "whole number, at least 1", "'x'", "--max-team"]),
+        ({"max_team": -1}, ["`max_team`", "-1"]),
+        ({"max_team": True}, ["`max_team`", "True"]),
+        ({"max_rounds": 0}, ["`max_rounds`", "got 0", "--max-rounds"]),
+        ({"max_rounds": 1.5}, ["`max_rounds`", "1.5"]),
+        ({"cost_weight": float("nan")}, ["`cost_weight`", "finite number, at least 0", "nan", "--cost-weight"]),
+        ({"cost_weight": -0.1}, ["`cost_weight`", "-0.1"]),
+        ({"cost_weight": [0.1]}, ["`cost_weight`", "[0.1]"]),
+    ],
+)
+def test_evaluate_refuses_limits_that_a_checkpoint_made_up(checkpoint, outcomes, config, words):
+    path = Path(checkpoint) / "checkpoint.json"
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    card = facts["card"]
+    card["config"] = {**card["config"], **config} if isinstance(config, dict) else config
+    path.write_text(json.dumps(facts), encoding="utf-8")
+
+    assert_one_line_refusal(run("evaluate", checkpoint, outcomes), *words)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "demo"])
+def test_interrupting_a_command_that_writes_nothing_says_nothing_of_writing(checkpoint, outcomes, monkeypatch, command):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RLFocalPolicy, "load", interrupt)
+    monkeypatch.setattr("langchain_rlfocal.cli.demo.run_demo", interrupt)
+    result = run(command, *([checkpoint, outcomes] if command == "evaluate" else []))
+
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "Interrupted.\n")
 
 
 def test_evaluate_refuses_an_empty_split(checkpoint, folder):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_rlfocal.collection import acollect, collect, collect_into, unfinished_path
+from langchain_rlfocal.collection import acollect, collect, collect_into, is_failure, recorded_in, unfinished_path
 from langchain_rlfocal.errors import InputError, OutcomeError
 from langchain_rlfocal.outcomes import OutcomeTable, Question
 from langchain_rlfocal.pool import ModelPool, PoolMember
@@ -141,6 +141,75 @@ def test_what_is_recorded_is_not_asked_again():
     assert ann.asked == []
     assert [o.model for o in outcomes] == ["bob"] * 3
     assert len(bob.asked) == 3
+
+
+def test_a_failure_is_asked_again_and_its_answer_replaces_it(tmp_path: Path):
+    """Bob fails at first; at the second run he alone is asked, and the third asks nobody."""
+    out, ann, bob = tmp_path / "outcomes.parquet", ScriptedChatModel(script=RIGHT), ScriptedChatModel(script=WRONG)
+    collect_into(out, make_pool(ann=ann, bob=FailingChatModel(error=ValueError("no key"))), QUESTIONS)
+    ann.asked.clear()
+
+    for _ in range(2):
+        table = collect_into(out, make_pool(ann=ann, bob=bob), QUESTIONS)
+
+    assert (ann.asked, len(bob.asked)) == ([], 3)
+    assert [o.reward for o in table if o.model == "bob"] == [0.0, 1.0, 0.0]
+    assert len(table) == len(OutcomeTable.read(out)) == 6
+
+
+def test_a_failure_of_an_interrupted_run_is_asked_again(tmp_path: Path):
+    """The unfinished part holds it already; what the next run, interrupted too, records takes its place."""
+    out = tmp_path / "outcomes.parquet"
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    failing, ann = FailingChatModel(error=ValueError("no key")), ScriptedChatModel(script=RIGHT)
+    for model, response in ((failing, None), (failing, None), (ann, "Yes, it can.")):
+        with pytest.raises(KeyboardInterrupt):
+            collect_into(out, make_pool(ann=model), QUESTIONS, on_collected=interrupt, max_in_flight=1)
+        assert [o.response for o in OutcomeTable.read(unfinished_path(out))] == [response]
+
+    assert len(collect_into(out, make_pool(ann=ann), QUESTIONS)) == len(ann.asked) == 3
+
+
+def test_an_end_before_anything_new_was_answered_leaves_a_collection_that_goes_on(tmp_path: Path):
+    """The one failure was taken out of the unfinished part, and nothing had come in its place."""
+    out, ann = tmp_path / "outcomes.parquet", ScriptedChatModel(script=RIGHT)
+    (failed,) = collect(make_pool(ann=FailingChatModel(error=ValueError("no key"))), QUESTIONS[:1])
+    OutcomeTable.from_outcomes([failed]).write(unfinished_path(out))
+    with pytest.raises(KeyboardInterrupt):
+        collect_into(out, make_pool(ann=FailingChatModel(error=KeyboardInterrupt())), QUESTIONS[:1])
+
+    assert len(collect_into(out, make_pool(ann=ann), QUESTIONS)) == 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "kept"),
+    [
+        ({"response": "Yes"}, {"response": None}, "old"),
+        ({"response": None}, {"response": "Yes"}, "new"),
+        ({"response": None}, {"response": None}, "new"),
+    ],
+)
+def test_of_two_records_an_answer_wins_over_a_failure_and_the_newer_over_the_older(tmp_path: Path, old, new, kept):
+    """The table is older than the unfinished part. Latency tells them apart."""
+    out = tmp_path / "outcomes.jsonl"
+    (answered,) = collect(make_pool(ann=ScriptedChatModel(script=RIGHT)), QUESTIONS[:1])
+    for path, seconds, change in ((out, 1.0, old), (unfinished_path(out), 2.0, new)):
+        gone = {"answer": None, "reward": 0.0} if change["response"] is None else {}
+        OutcomeTable.from_outcomes([replace(answered, latency_s=seconds, **change, **gone)]).write(path)
+
+    assert [o.latency_s for o in recorded_in(out)] == [{"old": 1.0, "new": 2.0}[kept]]
+
+
+@pytest.mark.parametrize("told", [{"answer": "no"}, {"reward": 1.0}, {"response": ""}])
+def test_an_outcome_that_says_anything_of_an_answer_is_no_failure(told):
+    """Tables of others may have no column for responses; their members are not asked again for that."""
+    (failed,) = collect(make_pool(ann=FailingChatModel(error=ValueError("no key"))), QUESTIONS[:1])
+
+    assert is_failure(failed)
+    assert not is_failure(replace(failed, **told))
 
 
 def test_who_joins_later_gets_the_label_of_who_said_the_same_before():

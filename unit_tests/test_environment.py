@@ -168,3 +168,18 @@ def test_answering_one_by_one_equals_replaying_the_batch(seed, max_rounds, max_t
                     break
             assert {c.member for c in candidates} == {"abcd"[m] for m in np.flatnonzero(played.asked[q])}
             assert policy.fuse(query, candidates, [], max_team=max_team).member == "abcd"[played.chosen[q]]
+
+
+def test_hidden_tasks_change_no_decision_and_shown_ones_may():
+    """The policy's competence depends on the task's features, so labels that it sees can move its choice."""
+    rng = np.random.default_rng(0)
+    grid = make_grid(rng.choice(["yes", "no", "maybe"], size=(60, 4)).tolist())
+    corrupted = replace(grid, tasks=[f"other/{q}" for q in range(len(grid))])
+    policy, limits = learned("abcd", 1), {"cost_weight": 0.1, "max_team": 3, "max_rounds": 2}
+
+    hidden = [replay(policy, g, **limits, hide_tasks=True) for g in (grid, corrupted)]
+    shown = [replay(policy, g, **limits) for g in (grid, corrupted)]
+
+    np.testing.assert_array_equal(hidden[0].asked, hidden[1].asked)
+    np.testing.assert_array_equal(hidden[0].chosen, hidden[1].chosen)
+    assert (shown[0].asked != shown[1].asked).any() or (shown[0].chosen != shown[1].chosen).any()

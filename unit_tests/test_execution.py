@@ -111,6 +111,13 @@ async def test_a_model_that_knows_no_async_calls_answers_too():
     assert result.text == "sync only"
 
 
+async def test_a_failure_hides_the_secrets_in_what_the_provider_says():
+    """Also one that the limit of the reason's length would cut in two."""
+    for padding in (0, MAX_REASON_CHARS - 12):
+        failure = await outcomes_of(FailingChatModel(error=ValueError(f"{'x' * padding} ?key=planted77secret: no")))
+        assert "planted" not in failure.reason
+
+
 async def test_nobody_asked_is_nobody_heard():
     assert await both([]) == []
 
@@ -489,6 +496,32 @@ async def test_a_stream_gives_pieces_that_make_up_the_text_and_then_the_candidat
     assert "".join(pieces) == candidate.text == text
     assert candidate.logprob == -1.0
     assert candidate.completion_tokens == 5
+
+
+def test_what_the_consumer_of_a_stream_takes_is_not_the_members_latency():
+    """The member takes no time; the reader takes 10 s after each of three words."""
+    now_s = 0.0
+    items = stream_member(PoolMember("m", saying("one two three")), QUESTION, round_number=1, clock=lambda: now_s)
+    words = []
+    for item in items:
+        words.append(item)
+        now_s += 10
+    assert len(words) == 4
+    assert words[-1].latency_s == 0
+
+
+async def test_what_the_consumer_of_an_async_stream_takes_is_not_the_members_latency():
+    """The clock moves only while the member waits for room: it has two pieces out, and its reader takes one of them."""
+    now_s = 0.0
+    member = PoolMember("m", saying("one two three four"))
+    stream = astream_member(member, QUESTION, round_number=1, clock=lambda: now_s)
+    async for item in stream:
+        for _ in range(20):  # lets the member run until it waits
+            await asyncio.sleep(0)
+        if isinstance(item, str) and item.strip() in {"one", "two"}:
+            now_s += 10
+    assert isinstance(item, Candidate)
+    assert item.latency_s == 0
 
 
 async def test_a_stream_that_breaks_gives_what_came_and_then_the_failure():

@@ -45,19 +45,6 @@ def test_a_pool_member_keeps_its_prices_and_competence_under_its_own_name():
     assert ModelPool.from_models({"a": member})["a"] is member
 
 
-def test_the_fingerprint_depends_on_the_names_alone_and_not_on_their_order():
-    first = ModelPool.from_models({"a": scripted(), "b": scripted()})
-    second = ModelPool.from_models({"b": scripted("no"), "a": scripted("no")})
-    assert first.fingerprint == second.fingerprint
-    assert len(first.fingerprint) == 64
-
-
-@pytest.mark.parametrize("glued", ["ab", "a,b", "a, b", "a\nb", '"a", "b"'])
-def test_the_fingerprint_cannot_be_met_by_gluing_names_together(glued):
-    apart = ModelPool.from_models({"a": scripted(), "b": scripted()})
-    assert apart.fingerprint != ModelPool.from_models({glued: scripted()}).fingerprint
-
-
 @pytest.mark.parametrize("empty", [[], ()])
 def test_an_empty_pool_is_refused(empty):
     with pytest.raises(PoolError, match="at least one member, got none"):
@@ -170,6 +157,27 @@ def test_a_string_that_names_no_model_is_a_pool_error():
     """Through the real `init_chat_model`, which cannot infer a provider from this name."""
     with pytest.raises(PoolError, match="Member `a`: 'no-such-model' names no usable model"):
         ModelPool.from_models({"a": "no-such-model"})
+
+
+class ProviderError(Exception):
+    """Stands for `openai.OpenAIError`, which is no ValueError."""
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ProviderError("The api_key option must be set. Bad header: Bearer abc123secret."), "option must be set"),
+        (ProviderError(), "ProviderError"),
+    ],
+)
+def test_whatever_a_provider_raises_is_a_pool_error_that_names_the_member_and_no_secret(langchain, error, said):
+    def init_chat_model(_name):
+        raise error
+
+    langchain(init_chat_model)
+    with pytest.raises(PoolError, match=f"Member `a`: 'openai:gpt' .*{said}.* give the chat model itself") as caught:
+        ModelPool.from_models({"a": "openai:gpt"})
+    assert "abc123secret" not in str(caught.value)
 
 
 def test_a_pool_shows_names_and_no_models():

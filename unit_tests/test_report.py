@@ -42,7 +42,7 @@ def play(monkeypatch):
     """Have `replay` follow a script: for each query the members asked, the one chosen, and the rounds."""
 
     def script(asked, chosen, rounds):
-        def replayed(policy, grid, *, cost_weight, max_team, max_rounds):
+        def replayed(policy, grid, *, cost_weight, max_team, max_rounds, hide_tasks):
             assert (policy, cost_weight, max_team, max_rounds) == ("policy", *LIMITS.values())
             rows = np.array(asked, dtype=bool)
             return SimpleNamespace(

@@ -67,6 +67,7 @@ _THINKING = re.compile(r"(?:let's|let us|let me|first,|step 1|to (?:find|determi
 _EXPLANATION = re.compile(r"\bbecause\b|,? since\b|, (?:which|who|as|so|but|not|where)\b|(?<=[a-z]) [-–—]{1,3} |; | \(")
 _COPULA = re.compile(r" (?:is|are|was|were|equals) |: ")
 _PASSIVE = re.compile(r"^\w{1,30} by ")
+_MINUS = re.compile(r"(?<![0-9] )(?<![^\W_])(?:minus|negative) (?=[0-9])")
 _IT_IS = re.compile(r"(?:it|that|this|he|she|they|these|those|there)(?:'s|'re| is| are| was| were) ")
 _JOINT = re.compile(r"(?<=[^\W\d_])-(?=[^\W\d_])|,(?![0-9]{3}(?![0-9]))")
 _EDGES = ".,;:!?\"'()[]{}*_`~…"
@@ -152,7 +153,7 @@ def read_option(text: str, ask: Ask) -> str | None:
 
 def read_number(folded: str, ask: Ask) -> Decimal | None:
     """Find the number that a folded text answers."""
-    text = values.unlatex(final_part(folded))
+    text = _MINUS.sub("-", values.unlatex(final_part(folded)))
     for part in marked(text):
         found = values.numbers(_explained(first_sentence(part)).rpartition("=")[2])
         if found:
@@ -322,7 +323,7 @@ def _shorten(text: str, ask: Ask) -> str:
         return verdict
     said = f" {plain(sentence)} "
     mentions = {choice: at for choice in ask.choices if (at := said.find(f" {choice} ")) >= 0}
-    mentions = {choice: at for choice, at in mentions.items() if not said[: at + 1].endswith(" not ")}
+    mentions = {choice: at for choice, at in mentions.items() if not said[: at + 1].endswith((" not ", "n't "))}
     if mentions:
         return min(mentions, key=lambda choice: (mentions[choice], -len(choice)))
     sentence = _explained(_IT_IS.sub("", sentence, count=1) if _IT_IS.match(sentence) else sentence)

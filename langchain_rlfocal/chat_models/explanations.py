@@ -12,7 +12,7 @@ from typing import Any
 from langchain_core.messages import AIMessage, UsageMetadata
 from langchain_core.messages.ai import add_usage
 
-from langchain_rlfocal.errors import InputError
+from langchain_rlfocal.errors import InputError, printable
 from langchain_rlfocal.execution import UnusableAnswerError
 from langchain_rlfocal.policies import Policy
 from langchain_rlfocal.records import Answer, Candidate, Failure, Selection
@@ -145,7 +145,7 @@ def explain(message: AIMessage | Mapping[str, Any]) -> str:
             "" if failed else _tokens(row),
             _decimal(row["latency_s"], 2),
         ]
-        table.add_row(*(Text(_printable(cell)) for cell in cells))  # Text: a member's "[red]" is no markup
+        table.add_row(*(Text(printable(cell)) for cell in cells))  # Text: a member's "[red]" is no markup
     console = Console(file=io.StringIO(), width=_WIDTH, color_system=None, force_terminal=False, legacy_windows=False)
     console.print(table)
     text: str = console.file.getvalue()  # type: ignore[attr-defined]  # the StringIO above
@@ -159,7 +159,7 @@ def explain(message: AIMessage | Mapping[str, Any]) -> str:
     if (facts.get("synthesizer") or {}).get("failure"):
         failure = facts["synthesizer"]["failure"]
         lines.append(f"the synthesizer failed: {failure['kind']}: {failure['reason']}")
-    return "\n".join(_printable(line) for line in lines)
+    return "\n".join(printable(line) for line in lines)
 
 
 def _describe_failure(failure: Failure) -> dict[str, Any]:
@@ -187,8 +187,3 @@ def _tokens(row: Mapping[str, Any]) -> str:
 def _shorten(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= _MAX_ANSWER_CHARS else f"{line[: _MAX_ANSWER_CHARS - 3]}..."
-
-
-def _printable(text: str) -> str:
-    """Keep a member from steering the reader's terminal."""
-    return "".join(char if char.isprintable() else " " for char in text)

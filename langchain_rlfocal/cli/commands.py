@@ -7,6 +7,7 @@ traceback; a file appears whole or not at all.
 
 import importlib
 import json
+import math
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -20,14 +21,14 @@ from typer.core import TyperGroup
 
 from langchain_rlfocal._version import __version__
 from langchain_rlfocal.cli.terminal import messages, output, progress_bar, report_table, task_table
-from langchain_rlfocal.errors import InputError, OutcomeError, PoolError, RLFocalError
+from langchain_rlfocal.errors import CheckpointError, InputError, OutcomeError, PoolError, RLFocalError, printable
 
 if TYPE_CHECKING:
     from langchain_rlfocal.outcomes import OutcomeGrid
     from langchain_rlfocal.pool import ModelPool
 
-_BAD_INPUT, _INTERRUPTED = 2, 130
-"""Exit codes: what was given breaks a rule; Ctrl-C, as shells say it."""
+_FAILED, _BAD_INPUT, _INTERRUPTED = 1, 2, 130
+"""Exit codes: a member never answered; what was given breaks a rule; Ctrl-C, as shells say it."""
 
 
 class _Commands(TyperGroup):
@@ -40,7 +41,8 @@ class _Commands(TyperGroup):
         except (RLFocalError, OSError) as error:
             _end(str(error), code=_BAD_INPUT)
         except KeyboardInterrupt:
-            _end("Interrupted: nothing was written.", code=_INTERRUPTED)
+            writes = ctx.invoked_subcommand in {"train", "questions"}
+            _end("Interrupted: nothing was written." if writes else "Interrupted.", code=_INTERRUPTED)
 
 
 app = typer.Typer(
@@ -92,7 +94,8 @@ def collect(
     *,
     out: Annotated[Path, typer.Option(help="Table of outcomes to make or complete: .parquet, .jsonl or .csv.")],
     pool: Annotated[
-        str | None, typer.Option(help="`local`, the embedded pool; or package.module:function that returns a pool.")
+        str | None,
+        typer.Option(help="`local` (the default), the embedded pool; or package.module:function that returns one."),
     ] = None,
     member: Annotated[
         list[str] | None, typer.Option(help="A member as NAME=provider:model, once for each, instead of a pool.")
@@ -102,21 +105,23 @@ def collect(
 ) -> None:
     """Ask every member every question, and record what the answers are worth.
 
-    Run again to go on where it stopped: what is recorded is not asked again.
+    Run again to go on where it stopped, and to ask again what failed: an answer on record is not asked for again.
     """
-    from langchain_rlfocal.collection import Collected, collect_into, recorded_in, unfinished_path
+    from langchain_rlfocal.collection import Collected, collect_into, is_failure, recorded_in, unfinished_path
     from langchain_rlfocal.outcomes import read_questions
 
     asked = read_questions(questions)[:limit]
     failed: Counter[str] = Counter()
+    tried: Counter[str] = Counter()
     reasons: dict[str, str] = {}
     in_flight = {} if concurrency is None else {"max_in_flight": concurrency}
     with _open_pool(pool, member or []) as opened, progress_bar() as progress:
-        held = {(outcome.task, outcome.query_id, outcome.model) for outcome in recorded_in(out)}
+        held = {(o.task, o.query_id, o.model) for o in recorded_in(out) if not is_failure(o)}
         done = sum(all((q.task, q.query_id, name) in held for name in opened.names) for q in asked)
         bar = progress.add_task(f"Asking {len(opened)} members", total=len(asked), completed=done)
 
         def show(collected: Collected) -> None:
+            tried.update(outcome.model for outcome in collected.outcomes)
             for failure in collected.failures:
                 failed[failure.member] += 1
                 reasons.setdefault(failure.member, f"{failure.kind}: {failure.reason}")
@@ -130,8 +135,18 @@ def collect(
             where = f"What was answered is in {kept}. " if kept.exists() else ""
             _end(f"Interrupted. {where}Run the same command again to go on.", code=_INTERRUPTED)
     for name, count in failed.items():
-        messages().print(f"{name} failed {count} times, recorded as worth 0. First: {reasons[name]}", markup=False)
+        line = f"{name} failed {count} times, recorded as worth 0. First: {reasons[name]}"
+        messages().print(printable(line), markup=False, soft_wrap=True)
     typer.echo(f"{len(table):,} outcomes of {len(table.members)} members in {out}")
+    silent = [name for name, count in failed.items() if count == tried[name]]
+    if silent:
+        _end(
+            f"Failed every question asked in this run: {', '.join(silent)}. The table is written; run the same command "
+            "again to ask again what failed.",
+            code=_FAILED,
+        )
+    if failed:
+        messages().print("Run the same command again to ask again what failed.")
 
 
 @app.command()
@@ -187,11 +202,11 @@ def train(
     best = validation["single_best"]
     stdout = output()
     stdout.print(f"[bold]{policy.policy_id}[/bold] in {escape(str(out))}")
-    stdout.print(f"members     {escape(', '.join(policy.members))}")
+    stdout.print(f"members     {escape(printable(', '.join(policy.members)))}")
     stdout.print("queries     " + ", ".join(f"{count} {name}" for name, count in queries.items()))
     stdout.print(
         f"validation  score {validation['score']:.3f} with {validation['mean_calls']:.2f} calls; "
-        f"single best ({escape(best)}) {validation['member_scores'][best]:.3f}"
+        f"single best ({escape(printable(best))}) {validation['member_scores'][best]:.3f}"
     )
 
 
@@ -207,6 +222,9 @@ def evaluate(
     cost_weight: _CostWeight = None,
     max_team: _MaxTeam = None,
     max_rounds: _MaxRounds = None,
+    no_task: Annotated[
+        bool, typer.Option("--no-task", help="Hide the task labels from the policy, as most callers do.")
+    ] = False,
     as_json: _Json = False,
 ) -> None:
     """Score a checkpoint on held-out outcomes, beside single best, votes and Oracle.
@@ -228,17 +246,19 @@ def evaluate(
             rule = f"`--split {split}` must hold at least one query, got none of {len(grid)}. Choose another split."
             raise OutcomeError(rule)
         progress.update(bar, advance=1, description="Evaluating")
-        report = evaluate_policy(policy, rows, validation=parts["validation"] or None, **limits)
+        report = evaluate_policy(policy, rows, validation=parts["validation"] or None, hide_tasks=no_task, **limits)
         progress.update(bar, advance=1)
     facts = {"checkpoint": str(checkpoint), "policy_id": policy.policy_id, "split": str(split), **limits}
     if as_json:
-        _print_json({**facts, **report.as_dict(), "dropped": grid.dropped})
+        _print_json({**facts, "task_labels": not no_task, **report.as_dict(), "dropped": grid.dropped})
         return
     stdout = output()
     stdout.print(report_table(report, title=f"{policy.policy_id} on {report.policy.n} {split} queries"))
     stdout.print()
     stdout.print(task_table(report))
     stdout.print(f"\ncalls: members asked per query; {', '.join(f'{name} {value}' for name, value in limits.items())}")
+    if no_task:
+        stdout.print("The policy did not see the task labels.")
     if split in (Split.validation, Split.all):
         stdout.print("Single best and votes were fitted on validation rows, which are among these.", style="yellow")
     if grid.dropped:
@@ -317,12 +337,28 @@ def _load_pool(spec: str) -> "ModelPool":
 
 
 def _limits(card: Mapping[str, Any], **given: float | None) -> dict[str, Any]:
-    """Complete limits by those that a policy was trained for."""
-    trained: Mapping[str, Any] = card.get("config", {})
-    limits = {name: trained.get(name) if value is None else value for name, value in given.items()}
+    """Complete limits by those that a policy was trained for.
+
+    Raises:
+        CheckpointError: What the checkpoint says of them breaks a rule.
+        InputError: It says nothing of one that is not given.
+    """
+    trained = card.get("config", {})
+    if not isinstance(trained, Mapping):
+        shown = f"{trained!r:.80}"
+        raise CheckpointError(f"The checkpoint's `config` must be a JSON object, got {shown}. Train the policy again.")
+    limits: dict[str, Any] = {name: trained.get(name) if value is None else value for name, value in given.items()}
     unknown = [f"--{name.replace('_', '-')}" for name, value in limits.items() if value is None]
     if unknown:
         raise InputError(f"The checkpoint does not say what it was trained for. Give {', '.join(unknown)}.")
+    for name, value in limits.items():
+        is_weight = name == "cost_weight"
+        kinds = (int, float) if is_weight else (int,)
+        # Said of the card alone: what was given passed the options' own checks.
+        if given[name] is None and not (type(value) in kinds and (0 if is_weight else 1) <= value < math.inf):
+            rule = "a finite number, at least 0" if is_weight else "a whole number, at least 1"
+            way_out = f"Give --{name.replace('_', '-')}, or train the policy again."
+            raise CheckpointError(f"The checkpoint's `{name}` must be {rule}, got {value!r:.80}. {way_out}")
     return limits
 
 
@@ -331,7 +367,7 @@ def _print_json(value: Mapping[str, Any]) -> None:
 
 
 def _end(message: str, *, code: int) -> NoReturn:
-    messages().print(message, style="red", markup=False, soft_wrap=True)
+    messages().print(printable(message), style="red", markup=False, soft_wrap=True)
     raise typer.Exit(code)
 
 

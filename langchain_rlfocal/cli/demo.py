@@ -19,6 +19,7 @@ from rich.text import Text
 
 from langchain_rlfocal.answers import score_answer
 from langchain_rlfocal.chat_models import RLFocalChatModel
+from langchain_rlfocal.errors import printable
 from langchain_rlfocal.execution import ask_members
 from langchain_rlfocal.local import POLICY_PATH, embedded_pool
 from langchain_rlfocal.outcomes import Question
@@ -276,5 +277,5 @@ def _decimal(value: float | None, places: int) -> str:
 
 def _short(text: str, limit: int = _MAX_SAID_CHARS) -> str:
     """Put a member's text on one line, without anything that could steer the reader's terminal."""
-    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    line = " ".join(printable(text).split())
     return line if len(line) <= limit else f"{line[: limit - 1]}…"

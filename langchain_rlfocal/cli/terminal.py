@@ -1,7 +1,7 @@
 """Terminal: the consoles and progress bars of the command line, and what a report looks like on them.
 
 What a program may read goes to stdout, everything else to stderr. Tables are made here and printed elsewhere; a terminal
-of 80 columns is enough for them.
+of 80 columns is enough for them. Names are data: they neither style nor steer the terminal.
 """
 
 from typing import TYPE_CHECKING
@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
+
+from langchain_rlfocal.errors import printable
 
 if TYPE_CHECKING:
     from langchain_rlfocal.evaluation import Report
@@ -64,9 +67,9 @@ def task_table(report: "Report") -> Table:
     for heading in ("n", *ways):
         table.add_column(heading.replace("_", " "), justify="right")
     for task, scores in report.per_task.items():
-        table.add_row(task, f"{scores['n']:.0f}", *(f"{scores[way]:.3f}" for way in ways))
+        table.add_row(Text(printable(task)), f"{scores['n']:.0f}", *(f"{scores[way]:.3f}" for way in ways))
     return table
 
 
 def _plain_table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+    return Table(title=Text(title), title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))

@@ -122,6 +122,7 @@ def evaluate(
     cost_weight: float,
     max_team: int,
     max_rounds: int,
+    hide_tasks: bool = False,
     seed: int = 0,
 ) -> Report:
     """Score a policy on held-out outcomes beside the baselines.
@@ -134,6 +135,7 @@ def evaluate(
         cost_weight: What asking the whole pool once is worth to the policy, in units of score.
         max_team: How many members the policy, and a random team, may ask.
         max_rounds: How many rounds the policy may take.
+        hide_tasks: Whether the policy sees no task label, as where a caller gives none; `per_task` is by the labels.
         seed: Seed of the bootstrap and of the random teams.
 
     Raises:
@@ -142,7 +144,9 @@ def evaluate(
     """
     if not len(grid):
         raise InputError("`grid` must hold at least one query, got none. Evaluate on more outcomes.")
-    played = replay(policy, grid, cost_weight=cost_weight, max_team=max_team, max_rounds=max_rounds)
+    played = replay(
+        policy, grid, cost_weight=cost_weight, max_team=max_team, max_rounds=max_rounds, hide_tasks=hide_tasks
+    )
     rng = np.random.default_rng(seed)
     scores = {"policy": np.asarray(played.scores, dtype=np.float64)}
     figures = _figures(grid, scores["policy"], asked=played.asked, calls=played.calls, rng=rng)

@@ -13,6 +13,8 @@ from typing import Any
 
 from openai import DefaultAsyncHttpxClient, DefaultHttpxClient
 
+from langchain_rlfocal.errors import InputError
+
 _PATIENCE_S = 10.0
 """How long to wait for requests of event loops, in seconds; many times longer than the embedded members write."""
 
@@ -30,12 +32,13 @@ class Traffic:
         """Count one request of a `"thread"` or of an event `"loop"` while it is out.
 
         Raises:
-            RuntimeError: The pool is closed.
+            InputError: The pool is closed.
         """
         with self._changed:
             if not self._open:
-                msg = "The embedded pool is closed: ask its members before `close` or inside the `with` block."
-                raise RuntimeError(msg)
+                raise InputError(
+                    "The embedded pool is closed: ask its members before `close`, or inside the `with` block."
+                )
             self._out[sender] += 1
         try:
             yield

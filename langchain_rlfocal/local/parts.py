@@ -44,7 +44,7 @@ def require_parts() -> None:
     if missing:
         raise MissingDependencyError(
             f"The embedded pool needs llama.cpp and two models; not installed: {', '.join(missing)}. "
-            f"Run: {INSTALL_COMMAND}"
+            f"Run: {INSTALL_COMMAND} (in a checkout: make install)"
         )
 
 
