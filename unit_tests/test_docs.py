@@ -74,6 +74,7 @@ def test_the_figures_of_the_readme_are_those_of_the_files_that_ship():
         label: report["baselines"][name]
         for label, name in (
             ("single best", "single_best"),
+            ("random team", "random_team"),
             ("plurality of all", "plurality"),
             ("weighted vote of all", "weighted_vote"),
             ("Oracle", "oracle"),
