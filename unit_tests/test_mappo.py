@@ -135,8 +135,10 @@ def test_an_impossible_hyperparameter_is_refused(wrong):
 def test_prices_are_shares_of_known_dollars_and_even_where_any_is_unknown():
     np.testing.assert_allclose(prices_of(make_grid(4, cost_usd=(3.0, 1.0, 0.0))), [0.75, 0.25, 0.0])
     np.testing.assert_allclose(prices_of(make_grid(4, cost_usd=(3.0, 1.0, None))), [1 / 3] * 3)
-    one_failed = make_grid(4, cost_usd=(3.0, 1.0, 0.0))
-    one_failed.cost_usd[2, 0] = np.nan  # a failed call's cost is unknown; the member's price is not
+    known = make_grid(4, cost_usd=(3.0, 1.0, 0.0))
+    cost_usd = known.cost_usd.copy()
+    cost_usd[2, 0] = np.nan  # a failed call's cost is unknown; the member's price is not
+    one_failed = replace(known, cost_usd=cost_usd)
     np.testing.assert_allclose(prices_of(one_failed), [0.75, 0.25, 0.0])
     np.testing.assert_allclose(prices_of(make_grid(4, cost_usd=(0.0, 0.0, 0.0))), [1 / 3] * 3)
 
