@@ -1,0 +1,208 @@
+"""The command line up to outcomes: version, help, questions and collect, and how each ends."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from langchain_rlfocal import __version__
+from langchain_rlfocal.cli import app
+from langchain_rlfocal.collection import unfinished_path
+from langchain_rlfocal.outcomes import OutcomeTable, read_questions
+
+POOL = """
+from langchain_rlfocal.pool import ModelPool
+from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel
+
+def mapping():
+    return {"ann": ScriptedChatModel(script=["yes"]), "bob": ScriptedChatModel(script=["no"])}
+
+def pool():
+    return ModelPool.from_models(mapping())
+
+def failing():
+    return {"ann": ScriptedChatModel(script=["yes"]), "bob": FailingChatModel(error=ValueError("[red]no key"))}
+
+def once():
+    told = []
+    def answer(messages):
+        told.append(1)
+        if len(told) == 1:
+            raise ValueError("[red]busy\\x1b[2J key=planted77")
+        return "yes"
+    return {"ann": ScriptedChatModel(script=["yes"]), "bob": ScriptedChatModel(script=answer)}
+
+def unreachable():
+    raise OSError("\\x1b[2Jno\\nway")
+
+def interrupted():
+    def answer(messages):
+        if "third" in messages[-1].text:
+            raise KeyboardInterrupt
+        return "yes"
+    return {"ann": ScriptedChatModel(script=answer)}
+
+def number():
+    return 7
+"""
+QUESTIONS = [
+    {"task": "quiz", "query_id": name, "query": f"Is the {name} one right? Answer yes or no.", "gold": gold}
+    for name, gold in [("first", "yes"), ("second", "no"), ("third", "yes")]
+]
+
+
+def run(*args):
+    return CliRunner().invoke(app, [str(arg) for arg in args])
+
+
+def assert_one_line_refusal(result, *words):
+    """Exit code 2, one line on stderr that says why, nothing on stdout, no traceback."""
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1
+    assert "Traceback" not in result.stderr
+    assert all(word in result.stderr for word in words), result.stderr
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working folder with three questions and a module of pools, as a user has it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    Path("questions.jsonl").write_text("\n".join(map(json.dumps, QUESTIONS)), encoding="utf-8")
+    Path("my_pools.py").write_text(POOL, encoding="utf-8")
+    yield tmp_path
+    sys.modules.pop("my_pools", None)
+
+
+def test_version_is_printed():
+    assert run("--version").stdout == f"rlfocal {__version__}\n"
+
+
+def test_help_names_every_command():
+    text = run("--help").stdout
+
+    assert all(command in text for command in ("collect", "train", "evaluate", "questions", "demo"))
+
+
+def test_questions_are_written_and_the_seed_decides_them(folder):
+    for out, seed in (("a.jsonl", 1), ("b.jsonl", 1), ("c.jsonl", 2)):
+        assert run("questions", "--out", out, "--seed", seed).exit_code == 0
+
+    assert Path("a.jsonl").read_bytes() == Path("b.jsonl").read_bytes() != Path("c.jsonl").read_bytes()
+    assert len(read_questions("a.jsonl")) >= 600
+
+
+@pytest.mark.parametrize("pool", ["my_pools:pool", "my_pools:mapping"])
+def test_collect_asks_the_pool_of_the_user_and_writes_outcomes(folder, pool):
+    """Ann says yes and is right twice, Bob says no and is right once."""
+    result = run("collect", "questions.jsonl", "--out", "out.parquet", "--pool", pool)
+
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == "6 outcomes of 2 members in out.parquet\n"
+    scores = {(o.model, o.query_id): o.reward for o in OutcomeTable.read("out.parquet")}
+    assert scores == {
+        ("ann", "first"): 1.0,
+        ("bob", "first"): 0.0,
+        ("ann", "second"): 0.0,
+        ("bob", "second"): 1.0,
+        ("ann", "third"): 1.0,
+        ("bob", "third"): 0.0,
+    }
+
+
+def test_collect_takes_the_first_questions_only_where_a_limit_says_so(folder):
+    run("collect", "questions.jsonl", "--out", "out.csv", "--pool", "my_pools:pool", "--limit", 2, "--concurrency", 1)
+
+    assert [o.query_id for o in OutcomeTable.read("out.csv")] == ["first", "first", "second", "second"]
+
+
+def test_collect_says_which_member_failed_how_often_and_why(folder):
+    result = run("collect", "questions.jsonl", "--out", "out.jsonl", "--pool", "my_pools:failing")
+
+    assert "bob failed 3 times, recorded as worth 0. First: ValueError: [red]no key" in result.stderr
+    assert "ann" not in result.stderr
+
+
+def test_collect_ends_with_code_1_where_a_member_never_answered_and_asks_it_again_next_time(folder):
+    """The table is there after both runs; in the second nobody but Bob is asked, and he answers."""
+    failed = run("collect", "questions.jsonl", "--out", "out.jsonl", "--pool", "my_pools:failing")
+    held = len(OutcomeTable.read("out.jsonl"))
+    again = run("collect", "questions.jsonl", "--out", "out.jsonl", "--pool", "my_pools:mapping")
+
+    assert (failed.exit_code, held) == (1, 6)
+    assert failed.stdout == "6 outcomes of 2 members in out.jsonl\n"
+    assert failed.stderr.splitlines()[-1] == (
+        "Failed every question asked in this run: bob. The table is written; run the same command again to ask again "
+        "what failed."
+    )
+    assert (again.exit_code, again.stderr) == (0, "")
+    assert [o.response for o in OutcomeTable.read("out.jsonl") if o.model == "bob"] == ["no"] * 3
+
+
+def test_collect_where_a_member_failed_once_ends_well_and_says_how_to_ask_again(folder):
+    """What the provider says neither styles nor steers the terminal, and shows no key."""
+    args = ("--pool", "my_pools:once", "--concurrency", 1)
+    result = run("collect", "questions.jsonl", "--out", "out.jsonl", *args)
+
+    assert result.exit_code == 0
+    assert "bob failed 1 times, recorded as worth 0. First: ValueError: [red]busy [2J key=***" in result.stderr
+    assert result.stderr.splitlines()[-1] == "Run the same command again to ask again what failed."
+
+
+def test_what_an_error_quotes_cannot_steer_the_terminal(folder):
+    result = run("collect", "questions.jsonl", "--out", "out.jsonl", "--pool", "my_pools:unreachable")
+
+    assert_one_line_refusal(result, " [2Jno way")
+    assert "\x1b" not in result.stderr
+
+
+def test_collect_help_says_which_pool_is_asked_where_none_is_named():
+    text = run("collect", "--help").stdout
+
+    assert "`local` (the default)" in " ".join(text.replace("│", " ").split())
+
+
+def test_collect_interrupted_says_how_to_go_on_and_keeps_what_it_has(folder):
+    args = ("collect", "questions.jsonl", "--out", "out.parquet", "--concurrency", 1, "--pool")
+    result = run(*args, "my_pools:interrupted")
+
+    assert result.exit_code == 130
+    assert result.stdout == ""
+    assert "Run the same command again to go on" in result.stderr
+    assert unfinished_path("out.parquet").name in result.stderr
+    assert not Path("out.parquet").exists()
+
+    assert run(*args, "my_pools:mapping").exit_code == 0
+    rows = {(o.model, o.query_id) for o in OutcomeTable.read("out.parquet")}
+    assert rows == {(model, question["query_id"]) for model in ("ann", "bob") for question in QUESTIONS}
+    assert not unfinished_path("out.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--member", "small"], ["NAME=provider:model", "'small'"]),
+        (["--member", "=openai:x"], ["NAME=provider:model"]),
+        (["--member", "a=openai:x", "--member", "a=openai:y"], ["unique", "`a`"]),
+        (["--member", "a=openai:x", "--pool", "local"], ["exclude each other"]),
+        (["--pool", "my_pools"], ["package.module:function"]),
+        (["--pool", "my_pools:absent"], ["my_pools:absent", "imported"]),
+        (["--pool", "no_such_module:pool"], ["no_such_module"]),
+        (["--pool", "my_pools:number"], ["ModelPool", "got int"]),
+        (["--pool", "my_pools:pool", "--out", "out.txt"], ["out.txt", "suffix"]),
+    ],
+)
+def test_collect_refuses_bad_input_in_one_line_and_leaves_nothing(folder, options, words):
+    before = sorted(folder.iterdir())
+
+    result = run("collect", "questions.jsonl", "--out", "out.parquet", *options)
+
+    assert_one_line_refusal(result, *words)
+    assert [path for path in sorted(folder.iterdir()) if path.name != "__pycache__"] == before
+
+
+def test_collect_refuses_questions_that_are_not_there(folder):
+    assert_one_line_refusal(run("collect", "absent.jsonl", "--out", "o.csv", "--pool", "my_pools:pool"), "absent.jsonl")
