@@ -105,10 +105,10 @@ def subset_log_prob_and_entropy(
     odds = torch.where(selectable, torch.exp(logits), torch.zeros_like(logits))
     num_members, num_sizes = odds.shape[-1], legal_sizes.shape[-1]
     others = odds[:, None, :] * (
-        1.0 - torch.eye(num_members, dtype=torch.float64)
+        1.0 - torch.eye(num_members, dtype=odds.dtype)
     )  # [B, M + 1, M]: without each member, and with all
     odds_of_all = torch.cat([others, odds[:, None, :]], dim=1)
-    polynomials = torch.zeros(*odds_of_all.shape[:-1], num_sizes, dtype=torch.float64)
+    polynomials = odds.new_zeros(*odds_of_all.shape[:-1], num_sizes)
     polynomials[..., 0] = 1.0
     for m in range(num_members):
         grown = polynomials[..., 1:] + odds_of_all[..., m, None] * polynomials[..., :-1]
