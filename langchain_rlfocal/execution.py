@@ -24,7 +24,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ContextThreadPoolExecutor, ensure_config, set_config_context
 
 from langchain_rlfocal._compat import is_control_flow, untangled
-from langchain_rlfocal.errors import masked
+from langchain_rlfocal.foreign_text import masked
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.records import Candidate, Failure
 

@@ -12,8 +12,9 @@ from typing import Any
 from langchain_core.messages import AIMessage, UsageMetadata
 from langchain_core.messages.ai import add_usage
 
-from langchain_rlfocal.errors import InputError, printable
+from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.execution import UnusableAnswerError
+from langchain_rlfocal.foreign_text import printable
 from langchain_rlfocal.policies import Policy
 from langchain_rlfocal.records import Answer, Candidate, Failure, Selection
 

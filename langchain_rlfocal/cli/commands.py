@@ -21,7 +21,8 @@ from typer.core import TyperGroup
 
 from langchain_rlfocal._version import __version__
 from langchain_rlfocal.cli.terminal import messages, output, progress_bar, report_table, task_table
-from langchain_rlfocal.errors import CheckpointError, InputError, OutcomeError, PoolError, RLFocalError, printable
+from langchain_rlfocal.errors import CheckpointError, InputError, OutcomeError, PoolError, RLFocalError
+from langchain_rlfocal.foreign_text import printable
 
 if TYPE_CHECKING:
     from langchain_rlfocal.outcomes import OutcomeGrid
