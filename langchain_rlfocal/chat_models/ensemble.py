@@ -357,7 +357,7 @@ class RLFocalChatModel(NestingChatModel):
         return PoolMember("synthesizer", self.synthesizer)
 
     def _reply(self, turn: Turn, answer: Answer, synthesis: Candidate | Failure | None) -> AIMessage:
-        return reply_of(turn, answer, synthesis=synthesis, policy=self._decider_and_fusion, model_name=self.model_name)
+        return reply_of(turn, answer, synthesis=synthesis, model_name=self.model_name)
 
 
 def _for_author(asking: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,13 +16,10 @@ from langchain_core.outputs import ChatGenerationChunk
 
 from langchain_rlfocal.chat_models.explanations import KEY, describe, total_usage
 from langchain_rlfocal.chat_models.turns import Turn
-from langchain_rlfocal.policies import Policy
 from langchain_rlfocal.records import Answer, Candidate, Failure
 
 
-def reply_of(
-    turn: Turn, answer: Answer, *, synthesis: Candidate | Failure | None, policy: Policy, model_name: str
-) -> AIMessage:
+def reply_of(turn: Turn, answer: Answer, *, synthesis: Candidate | Failure | None, model_name: str) -> AIMessage:
     """Make the message of a turn.
 
     Args:
@@ -30,7 +27,6 @@ def reply_of(
         answer: What Fusion decided.
         synthesis: What came of asking the synthesizer, None if it was not asked. If it failed, the selected candidate
             stands in.
-        policy: The policy that decided.
         model_name: The ensemble's name, under which LangChain counts the tokens.
     """
     if isinstance(synthesis, Candidate):
@@ -46,7 +42,7 @@ def reply_of(
         response_metadata={
             "model_name": model_name,
             KEY: describe(
-                policy=policy,
+                policy=turn.policy,
                 selections=turn.selections,
                 candidates=turn.candidates,
                 failures=turn.failures,

@@ -57,13 +57,15 @@ class Turn:
     """The state of one query between its first round and its answer.
 
     Attributes:
+        policy: Who decides.
         candidates: Answers so far, labelled anew after every round.
         failures: Non-answers so far.
         selections: The Decider's choices that led to asking someone.
     """
 
     def __init__(self, query: Query, *, pool: ModelPool, policy: Policy, knobs: Knobs, answer_kind: AnswerKind) -> None:
-        self._query, self._pool, self._policy = query, pool, policy
+        self._query, self._pool = query, pool
+        self.policy = policy
         # A policy sees its team as a share of the largest there can be, which training caps the same way.
         self._knobs = replace(knobs, max_team=min(knobs.max_team, len(pool)))
         self._answer_kind: AnswerKind = answer_kind
@@ -85,7 +87,7 @@ class Turn:
         room = self._knobs.max_team - len(self._asked)
         if self.round_number == self._knobs.max_rounds or room < 1:
             return []
-        selection = self._policy.select(
+        selection = self.policy.select(
             self._query,
             self.candidates,
             self.failures,
@@ -126,7 +128,7 @@ class Turn:
         """
         if not self.candidates:
             raise self._nobody_answered()
-        return self._policy.fuse(self._query, self.candidates, self.failures, max_team=self._knobs.max_team)
+        return self.policy.fuse(self._query, self.candidates, self.failures, max_team=self._knobs.max_team)
 
     def candidate_of(self, member: str) -> Candidate:
         """Return a member's candidate."""
