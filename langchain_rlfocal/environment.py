@@ -20,7 +20,7 @@ from langchain_rlfocal.policies.base import Descriptors, EnsemblePolicy, winners
 
 
 class EnsembleEnv:
-    """Many queries, one episode each.
+    """Many queries, one episode each; `reset` begins.
 
     Args:
         grid: Recorded outcomes of Q queries and M members.
@@ -48,7 +48,6 @@ class EnsembleEnv:
         self._diversity_weight = diversity_weight
         self._correct = grid.scores >= 0.5
         self._team_diversity: dict[bytes, float] = {}
-        self.reset(np.arange(len(grid)), np.zeros(len(grid)))
 
     def reset(self, index: Ints, cost_weight: Floats) -> State:
         """Start an episode for each named query.

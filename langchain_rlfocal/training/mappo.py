@@ -257,11 +257,10 @@ def _train(
         diversity_weight=config.diversity_weight,
     )
 
-    generator_state = torch.get_rng_state()
-    torch.manual_seed(config.seed)
-    actors = Actors(decider_hidden=config.decider_hidden, fusion_hidden=config.fusion_hidden)
-    critic = Critic(STATE_DIM, config.critic_hidden)
-    torch.set_rng_state(generator_state)
+    with torch.random.fork_rng(devices=[]):  # the caller's random state stays its own
+        torch.manual_seed(config.seed)
+        actors = Actors(decider_hidden=config.decider_hidden, fusion_hidden=config.fusion_hidden)
+        critic = Critic(STATE_DIM, config.critic_hidden)
     optimizer = torch.optim.Adam([*actors.parameters(), *critic.parameters()], lr=config.learning_rate, eps=1e-5)
 
     cost_weights = sorted({0.0, config.cost_weight / 3, config.cost_weight, config.cost_weight * 3})

@@ -66,7 +66,14 @@ class Rollout:
     active: Bools
 
 
-def joint_state(state: State, scores: Floats, *, fusing: bool) -> Floats:
+def joint_state(
+    state: State,
+    scores: Floats,
+    *,
+    decider: tuple[Floats, Floats],
+    fusion: tuple[Floats, Bools],
+    fusing: bool,
+) -> Floats:
     """Show the critic everything: both actors' observations, pooled, and the recorded scores that no actor sees.
 
     A baseline may know what the actors do not: it shifts no gradient, since it does not depend on the action.
@@ -74,13 +81,14 @@ def joint_state(state: State, scores: Floats, *, fusing: bool) -> Floats:
     Args:
         state: Where the queries stand.
         scores: Recorded scores of all members, shape [B, M].
+        decider: What `decider_observation` shows of them.
+        fusion: What `fusion_observation` shows of them.
         fusing: True before the fusion step.
 
     Returns:
         Joint states, shape [B, S].
     """
-    members, context = decider_observation(state)
-    answers, mask = fusion_observation(state)
+    (members, context), (answers, mask) = decider, fusion
     count = np.maximum(mask.sum(axis=1, keepdims=True), 1)
     asked = state.asked
     heard = np.where(asked, scores, 0.0)
@@ -131,21 +139,24 @@ def roll_out(
     inputs, selectables, sizes, teams, log_probs, states, rewards, active = ([] for _ in range(8))
     for _ in range(num_rounds):
         state = env.state
-        members, context = decider_observation(state)
-        logits = decider_logits(weights, members, context)
+        seen = decider_observation(state)
+        logits = decider_logits(weights, *seen)
         selectable, smallest, largest = legal_sizes(state)
         team = sample_subset(logits, selectable, smallest=smallest, largest=largest, rng=rng) & env.running[:, None]
-        inputs.append(decider_inputs(members, context))
+        inputs.append(decider_inputs(*seen))
         selectables.append(selectable)
         sizes.append(size_mask(smallest, largest, num_sizes))
         teams.append(team)
         log_probs.append(subset_log_prob(logits, selectable, team, smallest=smallest, largest=largest))
-        states.append(joint_state(state, env.scores, fusing=False))
+        states.append(joint_state(state, env.scores, decider=seen, fusion=fusion_observation(state), fusing=False))
         active.append(env.running & (largest > 0))
         rewards.append(env.ask(team))
-    answers, mask = fusion_observation(env.state)
+    state = env.state
+    answers, mask = fusion_observation(state)
     chosen, choice_log_probs = draw_choice(fusion_logits(weights, answers, mask), rng)
-    states.append(joint_state(env.state, env.scores, fusing=True))
+    states.append(
+        joint_state(state, env.scores, decider=decider_observation(state), fusion=(answers, mask), fusing=True)
+    )
     rewards.append(env.fuse(chosen))
     return Rollout(
         decider_inputs=np.stack(inputs),
