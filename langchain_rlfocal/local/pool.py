@@ -108,7 +108,7 @@ class EmbeddedPool:
             timeout=timeout_s,
             stream_usage=True,
             # A slot of its own keeps a member's solved questions computed, whatever the others ask meanwhile: without it
-            # an answer takes about twice as long.
+            # they would be computed anew for most answers.
             extra_body={"chat_template_kwargs": {"style": prompting.style}, "id_slot": slot},
             # No connection outlives its request, so clients may hop between event loops and `close` finds none open.
             default_headers={"Connection": "close"},
@@ -148,7 +148,7 @@ def embedded_pool(*, cache_dir: Path | None = None, n_threads: int = 1, timeout_
     Args:
         cache_dir: Where that model is kept; None for `$XDG_CACHE_HOME/rlfocal`, else `~/.cache/rlfocal`.
         n_threads: Threads that each of the two servers computes with; they compute at the same time, so more than half
-            the cores slows both. On two cores, six members answered in 1.2 s with one thread, in 1.5 s with two.
+            the cores slows both.
         timeout_s: Seconds after which a member's request fails.
 
     Raises:
