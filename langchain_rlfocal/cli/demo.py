@@ -116,7 +116,7 @@ def run_demo(console: Console, queries: Sequence[str] | None = None) -> None:
         model = RLFocalChatModel(members=pool, policy=policy, **limits)
         console.print(
             f"{len(pool)} members ready in {time.perf_counter() - started:.1f} s. For each question, policy "
-            f"{policy.policy_id} picks at most {model.max_team} of them in at most {model.max_rounds} rounds; "
+            f"{policy.policy_id} picks 1 to {model.max_team} of them in at most {model.max_rounds} rounds; "
             "`sure` is the probability that it gives to picking a member."
         )
         play(console, model, single_best=pool[policy.card["validation"]["single_best"]], questions=questions)
@@ -192,7 +192,10 @@ def summary_view(results: Sequence[Shown]) -> RenderableType:
         str(len(results)),
         f"{sum(shown.alone.latency_s for shown in results):.1f}",
     )
-    note = "The single best member is asked last, when its server still holds the question: its seconds are flattered."
+    note = (
+        "Seconds are no race: a member's first answer includes reading its prompt, later ones do not, and the single best "
+        "member is asked last and alone."
+    )
     return Group(Text(), Rule(style="cyan"), table, Text(), Text(note, style="dim"))
 
 
