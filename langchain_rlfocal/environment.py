@@ -1,22 +1,92 @@
 """Environment: recorded outcomes, replayed as if the pool were asked now.
 
-One episode is one query; a step is one round. The Decider adds members to the team or stops; then Fusion chooses an
-answer. The team shares one reward:
+One episode is one query; a step is one round. The Decider adds members to the team or stops; then Fusion chooses a
+candidate. The team shares one reward:
 
-    score of the chosen answer + diversity_weight x focal diversity of the team - cost_weight x price of every call
+    score of the chosen candidate + diversity_weight x focal diversity of the team - cost_weight x charge of every call
 
-Every call is charged, right or wrong. Whole batches of queries step at once in NumPy. Scores leave this module as reward
-only: a `State`, which is all that a policy sees, holds none.
+Every call is charged, right or wrong: its recorded cost as a share of what asking the whole pool costs on average, or the
+member's price where the cost of the call is unknown. Whole batches of queries step at once in NumPy. Scores leave this module
+as reward only: a `State`, which is all that a policy sees, holds none.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from langchain_rlfocal.diversity import focal_diversity
-from langchain_rlfocal.observations import Bools, Floats, Ints, State
 from langchain_rlfocal.outcomes import OutcomeGrid
-from langchain_rlfocal.policies.base import Descriptors, EnsemblePolicy, winners
+from langchain_rlfocal.policies.base import EnsemblePolicy, winners
+from langchain_rlfocal.states import Answers, Bools, Descriptors, Evidence, Floats, Ints, State, state_of
+
+CostUnit = Literal["auto", "usd", "tokens", "calls"]
+"""What spending is counted in: `auto` is dollars where some cost of every member is known, else calls."""
+
+
+def answers_of(grid: OutcomeGrid) -> Answers:
+    """Lay out what a grid's members answered: one place for each member, and one for each option."""
+    if grid.option_probs is None:
+        return Answers(places=grid.answer_ids, labels=grid.answers, chars=grid.response_chars, logprobs=grid.logprobs)
+    assert grid.option_ids is not None
+    assert grid.option_answers is not None
+    q, m, o = grid.option_probs.shape
+    labels = np.full((q, m + o), None, dtype=object)
+    labels[:, :m] = grid.answers
+    option_scores = np.full((q, m, m + o), np.nan)
+    rows = np.arange(q)
+    for j in range(o):
+        place = grid.option_ids[:, j]
+        here = rows[place >= 0]
+        labels[here, place[here]] = grid.option_answers[here, j]
+        option_scores[here, :, place[here]] = grid.option_probs[here, :, j]
+    return Answers(
+        places=grid.answer_ids,
+        labels=labels,
+        chars=grid.response_chars,
+        logprobs=grid.logprobs,
+        option_scores=option_scores,
+    )
+
+
+def scores_of_places(grid: OutcomeGrid) -> Floats:
+    """Recorded score of each candidate of `answers_of`, 0 at a place that nobody can choose, shape [Q, K]."""
+    if grid.option_ids is None or grid.option_scores is None:
+        return grid.scores
+    q, o = grid.option_ids.shape
+    scores = np.concatenate([grid.scores, np.zeros((q, o))], axis=1)
+    rows, options = np.nonzero(grid.option_ids >= len(grid.members))
+    scores[rows, grid.option_ids[rows, options]] = grid.option_scores[rows, options]
+    return scores
+
+
+def costs_of(grid: OutcomeGrid, unit: CostUnit = "auto") -> Floats:
+    """Cost of each call in one unit, NaN where unknown, shape [Q, M]."""
+    if unit == "auto":
+        known = ~np.isnan(grid.cost_usd)
+        unit = "usd" if known.any(axis=0).all() and np.nansum(grid.cost_usd) > 0 else "calls"
+    if unit == "usd":
+        return grid.cost_usd
+    if unit == "tokens":
+        return grid.prompt_tokens + grid.completion_tokens
+    return np.ones_like(grid.scores)
+
+
+def prices_of(grid: OutcomeGrid, unit: CostUnit = "auto") -> tuple[Floats, float]:
+    """Estimate what calling each member costs.
+
+    By its mean cost, over the calls whose cost is known; even where some member's never is, or all are free.
+
+    Returns:
+        Each member's share of what asking the whole pool costs, shape [M], and what that is in the unit (0 where even).
+    """
+    costs = costs_of(grid, unit)
+    known = ~np.isnan(costs)
+    mean = np.where(known, costs, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    total = float(mean.sum())
+    if not known.any(axis=0).all() or total <= 0:
+        return np.full(len(mean), 1.0 / len(mean)), 0.0
+    return mean / total, total
 
 
 class EnsembleEnv:
@@ -24,60 +94,76 @@ class EnsembleEnv:
 
     Args:
         grid: Recorded outcomes of Q queries and M members.
-        descriptors: What the policy knows of these members near these queries.
+        known: What the policy knows of these members near these queries.
+        evidence: What the policy reads in their answers, shown of asked members only.
         max_team: How many members may be asked over all rounds.
         max_rounds: How many rounds there may be.
         diversity_weight: What focal diversity of the team is worth, in units of score.
+        charges: What each call costs as a share of asking the whole pool, shape [Q, M]; None charges prices.
 
     Attributes:
-        state: What the policy may see, of the queries of the last `reset`.
-        running: Queries whose Decider may still act, shape [Q].
+        asked: Members asked so far in each of B episodes, shape [B, M].
+        running: Episodes whose Decider may still act, shape [B].
+        round_number: The coming round, counted from 1.
     """
 
     def __init__(
         self,
         grid: OutcomeGrid,
-        descriptors: Descriptors,
+        known: Descriptors,
+        evidence: Evidence,
         *,
         max_team: int,
         max_rounds: int,
         diversity_weight: float = 0.0,
+        charges: Floats | None = None,
     ) -> None:
-        self._grid, self._descriptors = grid, descriptors
-        self._max_team, self._max_rounds = min(max_team, len(grid.members)), max_rounds
+        self.max_team, self.max_rounds = min(max_team, len(grid.members)), max_rounds
+        self._known, self._evidence = known, evidence
+        self._scores = scores_of_places(grid)
+        self._member_scores = grid.scores
+        self._charges = np.broadcast_to(known.price, grid.scores.shape) if charges is None else charges
         self._diversity_weight = diversity_weight
         self._correct = grid.scores >= 0.5
         self._team_diversity: dict[bytes, float] = {}
 
-    def reset(self, index: Ints, cost_weight: Floats) -> State:
+    def reset(self, index: Ints, cost_weight: Floats) -> None:
         """Start an episode for each named query.
 
         Args:
             index: Rows of the grid, shape [B]; a row may occur more than once.
             cost_weight: What asking the whole pool once is worth in units of score, shape [B].
         """
-        self._index = index
+        self._index, self._cost_weight = index, cost_weight.astype(self._known.competence.dtype)
         self.running: Bools = np.ones(len(index), dtype=bool)
-        shape = (len(index), len(self._grid.members))
-        self.state = State(
-            competence=self._descriptors.competence[index],
-            price=self._descriptors.price,
-            diversity=self._descriptors.diversity,
-            surface=self._descriptors.surface[index],
-            asked=np.zeros(shape, dtype=bool),
-            answer_ids=np.full(shape, -1, dtype=np.int64),
-            logprobs=np.full(shape, np.nan),
-            cost_weight=cost_weight,
-            round_number=1,
-            max_rounds=self._max_rounds,
-            max_team=self._max_team,
+        self.asked: Bools = np.zeros((len(index), self._known.competence.shape[1]), dtype=bool)
+        self.round_number = 1
+
+    def state(self, episodes: Bools | None = None) -> State:
+        """Return what the policy may see of these episodes, of all by default; `episodes` is a mask of shape [B]."""
+        rows = np.arange(len(self._index)) if episodes is None else np.flatnonzero(episodes)
+        return state_of(
+            self._known.take(self._index[rows]),
+            self._evidence.take(self._index[rows]),
+            self.asked[rows],
+            cost_weight=self._cost_weight[rows],
+            round_number=self.round_number,
+            max_rounds=self.max_rounds,
+            max_team=self.max_team,
         )
-        return self.state
+
+    def scores(self, episodes: Bools | None = None) -> tuple[Floats, Floats]:
+        """Return recorded scores of the members, shape [B, M], and of the candidates, shape [B, K].
+
+        For the critic and the report, never an actor.
+        """
+        index = self._index if episodes is None else self._index[episodes]
+        return self._member_scores[index], self._scores[index]
 
     @property
-    def scores(self) -> Floats:
-        """Recorded scores of the running episodes' queries, shape [B, M]: for the critic and the report, never an actor."""
-        return self._grid.scores[self._index]
+    def charges(self) -> Floats:
+        """What each call of these episodes costs, shape [B, M]."""
+        return self._charges[self._index]
 
     def ask(self, teams: Bools) -> Floats:
         """Ask these members, shape [B, M]; an empty row stops its episode, a row of a stopped one is ignored.
@@ -85,43 +171,44 @@ class EnsembleEnv:
         Returns:
             Reward of the step, shape [B]: minus what the calls cost.
         """
-        teams = teams & self.running[:, None] & ~self.state.asked
-        asked = self.state.asked | teams
-        self.running = self.running & teams.any(axis=1) & (self.state.round_number < self._max_rounds)
-        self.state = replace(
-            self.state,
-            asked=asked,
-            answer_ids=np.where(asked, self._grid.answer_ids[self._index], -1),
-            logprobs=np.where(asked, self._grid.logprobs[self._index], np.nan),
-            round_number=min(self.state.round_number + 1, self._max_rounds),
-        )
-        spent: Floats = (teams * self.state.price).sum(axis=1)
-        return -self.state.cost_weight * spent
+        teams = teams & self.running[:, None] & ~self.asked
+        self.asked = self.asked | teams
+        self.running = self.running & teams.any(axis=1) & (self.round_number < self.max_rounds)
+        self.running &= self.asked.sum(axis=1) < self.max_team
+        self.round_number = min(self.round_number + 1, self.max_rounds)
+        return np.asarray(-self._cost_weight * (teams * self.charges).sum(axis=1))
 
-    def fuse(self, chosen: Ints) -> Floats:
-        """End all episodes by returning the answer of one asked member each, shape [B].
+    def fuse(self, state: State, chosen: Ints) -> Floats:
+        """End all episodes by returning one candidate each.
+
+        Args:
+            state: What `state()` showed of them.
+            chosen: Places of candidates, shape [B].
 
         Returns:
-            Reward of the step, shape [B]: the answer's score and the team's diversity bonus.
+            Reward of the step, shape [B]: the candidate's score and the team's diversity bonus. Where members that gave
+            one answer were scored differently, the most competent one's score counts, whose answer would be returned.
         """
         rows = np.arange(len(self._index))
-        reward: Floats = self.scores[rows, chosen]
+        member = state.representative[rows, chosen]
+        supported = self._member_scores[self._index, np.maximum(member, 0)]
+        reward: Floats = np.where(member >= 0, supported, self._scores[self._index, chosen])
         if self._diversity_weight:
             reward = reward + self._diversity_weight * self._diversity_of_teams()
         return reward
 
     def _diversity_of_teams(self) -> Floats:
         """Focal diversity of each episode's team over all recorded queries, 0 for a team of one, shape [B]."""
-        packed = np.packbits(self.state.asked, axis=1)
+        packed, which = np.unique(np.packbits(self.asked, axis=1), axis=0, return_inverse=True)
         diversity = np.empty(len(packed))
         for row, key in enumerate(map(bytes, packed)):
             known = self._team_diversity.get(key)
             if known is None:
-                team = self.state.asked[row]
+                team = np.unpackbits(packed[row], count=self.asked.shape[1]).astype(bool)
                 known = float(focal_diversity(self._correct[:, team])) if team.sum() > 1 else 0.0
                 self._team_diversity[key] = known
             diversity[row] = known
-        return diversity
+        return diversity[which.ravel()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,20 +216,31 @@ class Replay:
     """What a policy did on recorded outcomes.
 
     Attributes:
-        asked: Members asked, shape [Q, M].
-        chosen: The member whose answer was returned, shape [Q].
-        scores: Its recorded score, shape [Q].
-        calls: How many members were asked, shape [Q].
-        rounds: In how many rounds, shape [Q].
-        spent: Their share of what asking the whole pool costs, shape [Q].
+        asked_in: Round in which each member was asked, 0 if it was not, shape [Q, M].
+        chosen: The member whose answer was returned, -1 for an option that no member ranked first, shape [Q].
+        scores: The answer's recorded score, shape [Q].
+        spent: Share of what asking the whole pool costs, shape [Q].
     """
 
-    asked: Bools
+    asked_in: Ints
     chosen: Ints
     scores: Floats
-    calls: Ints
-    rounds: Ints
     spent: Floats
+
+    @property
+    def asked(self) -> Bools:
+        """Members asked, shape [Q, M]."""
+        return self.asked_in > 0
+
+    @property
+    def calls(self) -> Ints:
+        """How many members were asked, shape [Q]."""
+        return np.asarray(self.asked.sum(axis=1))
+
+    @property
+    def rounds(self) -> Ints:
+        """In how many rounds, shape [Q]."""
+        return np.asarray(self.asked_in.max(axis=1))
 
 
 def replay(
@@ -167,23 +265,35 @@ def replay(
     Raises:
         PoolError: The grid has a member that the policy does not know.
     """
-    tasks = [None] * len(grid) if hide_tasks else grid.tasks
-    described = policy.describe(grid.queries, tasks, grid.members)
-    env = EnsembleEnv(grid, described, max_team=max_team, max_rounds=max_rounds)
-    env.reset(np.arange(len(grid)), np.full(len(grid), cost_weight))
-    rounds = np.zeros(len(grid), dtype=np.int64)
+    env = environment_of(policy, grid, max_team=max_team, max_rounds=max_rounds, hide_tasks=hide_tasks)
+    return play(policy, env, np.arange(len(grid)), np.full(len(grid), cost_weight))
+
+
+def environment_of(
+    policy: EnsemblePolicy, grid: OutcomeGrid, *, max_team: int, max_rounds: int, hide_tasks: bool = False
+) -> EnsembleEnv:
+    """Show recorded outcomes as this policy sees them; see `replay`."""
+    tasks: list[str | None] = [None] * len(grid) if hide_tasks else [*grid.tasks]
+    known = policy.describe(grid.queries, tasks, grid.members)
+    evidence = policy.read(known, tasks, answers_of(grid), grid.members)
+    return EnsembleEnv(grid, known, evidence, max_team=max_team, max_rounds=max_rounds)
+
+
+def play(policy: EnsemblePolicy, env: EnsembleEnv, index: Ints, cost_weight: Floats) -> Replay:
+    """Let a policy answer queries of its environment, without randomness; see `EnsembleEnv.reset` for the arguments."""
+    env.reset(index, cost_weight)
+    asked_in = np.zeros(env.asked.shape, dtype=np.int64)
     while env.running.any():
-        running = env.running
-        teams, _ = policy.team(env.state)
-        rounds += running & teams.any(axis=1)
+        running, round_number = env.running, env.round_number
+        teams = np.zeros_like(env.asked)
+        teams[running] = policy.team(env.state(running))[0]
         env.ask(teams)
-    spent = (env.state.asked * described.price).sum(axis=1)
-    chosen = winners(env.state, policy.weigh(env.state))
+        asked_in[env.asked & (asked_in == 0)] = round_number
+    state = env.state()
+    chosen = winners(state, policy.weigh(state))
     return Replay(
-        asked=env.state.asked,
-        chosen=chosen,
-        scores=env.fuse(chosen),
-        calls=env.state.asked.sum(axis=1),
-        rounds=rounds,
-        spent=spent,
+        asked_in=asked_in,
+        chosen=state.representative[np.arange(len(chosen)), chosen],
+        scores=env.fuse(state, chosen),
+        spent=(env.asked * env.charges).sum(axis=1),
     )

@@ -2,16 +2,19 @@
 
 A query becomes one vector of three blocks: surface (lengths, digits, options, shape of the question), hashed words and
 word pairs, and the hashed task label. It is deterministic on every machine, needs no vocabulary, no download and no
-model, and reads text only: it never looks at an answer or a label.
+model, and reads text only: it never looks at an answer or a label. An `Embedder` of the caller's can add a fourth block.
 """
 
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from langchain_rlfocal.errors import InputError
 
 SURFACE_NAMES = (
     "length",
@@ -30,12 +33,23 @@ SURFACE_NAMES = (
 """Names of the surface features, each in [0, 1]."""
 
 HASHED_WORDS = 256
-HASHED_TASKS = 64
+HASHED_TASKS = 256
 FEATURES_DIM = len(SURFACE_NAMES) + HASHED_WORDS + HASHED_TASKS
 """F, the length of a query's feature vector."""
 
+WORDS_SCALE = 0.2
+"""Length of the words' block: there are many more of them than of surface features, and each says less."""
+
 MAX_CHARS = 20_000
 """Text beyond this many characters is not read: a long document's head says what kind of question it is."""
+
+
+class Embedder(Protocol):
+    """Turns texts into vectors; any LangChain `Embeddings` is one."""
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Embed N texts, shape [N, E]; the same text gives the same vector."""
+
 
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 _OPTION = re.compile(r"(?:^|[\s(])\(?[A-J][).]\s")
@@ -43,32 +57,48 @@ _YES_NO = re.compile(
     r"\b(?:yes or no|true or false)\b|(?:^|[.?!\n]\s*)(?:is|are|was|were|do|does|did|can|has|have|will)\b",
     re.IGNORECASE,
 )
-_CODE = frozenset("{}[]<>=;_\\/*+^|&#")
+_DIGITS, _UPPER, _CODE = b"0123456789", bytes(range(ord("A"), ord("Z") + 1)), b"{}[]<>=;_\\/*+^|&#"
 
 
 def _surface(text: str, words: Sequence[str]) -> list[float]:
-    chars = max(len(text), 1)
-    digits = sum(c.isdigit() for c in text)
+    ascii_text = text.encode("ascii", "replace")
+
+    def share(chars: bytes) -> float:
+        return (len(ascii_text) - len(ascii_text.translate(None, chars))) / max(len(ascii_text), 1)
+
     return [
         min(np.log1p(len(text)) / 10.0, 1.0),
         min(np.log1p(len(words)) / 8.0, 1.0),
-        digits / chars,
+        share(_DIGITS),
         min(sum(w.isdigit() for w in words) / 10.0, 1.0),
         min(len(_OPTION.findall(text)) / 10.0, 1.0),
         float(_YES_NO.search(text) is not None),
         float("?" in text),
-        sum(c in _CODE for c in text) / chars,
-        sum(c.isupper() for c in text) / chars,
+        share(_CODE),
+        share(_UPPER),
         min(np.log1p(text.count("\n")) / 5.0, 1.0),
         min(sum(map(len, words)) / max(len(words), 1) / 12.0, 1.0),
         float('"' in text or "“" in text),
     ]
 
 
-def _add_hashed(block: npt.NDArray[np.float64], token: str) -> None:
-    """Add a token to a block: the low bits of its CRC-32 choose the place, the top bit the sign."""
-    code = zlib.crc32(token.encode("utf-8", "surrogatepass"))
-    block[code % len(block)] += 1.0 if code >> 31 else -1.0
+def _hashed(tokens: Iterable[str], length: int) -> npt.NDArray[np.float64]:
+    """Hash tokens into a block of length 1: the low bits of a token's CRC-32 choose the place, the top bit the sign."""
+    codes = np.fromiter((zlib.crc32(token.encode("utf-8", "surrogatepass")) for token in tokens), dtype=np.int64)
+    block = np.bincount(codes % length, weights=np.where(codes >> 31, 1.0, -1.0), minlength=length)
+    norm = float(np.linalg.norm(block))
+    return np.asarray(block / norm if norm > 0 else block, dtype=np.float64)
+
+
+def task_features(task: str | None) -> npt.NDArray[np.float64]:
+    """Describe a task label, shape [HASHED_TASKS]; zeros for None.
+
+    Each of its prefixes counts, so that a new subtask resembles its siblings, and each stands in two places, so that two
+    labels rarely share both.
+    """
+    parts = task.split("/") if task else []
+    prefixes = ["/".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
+    return _hashed([salt + prefix for prefix in prefixes for salt in ("", "\0")], HASHED_TASKS)
 
 
 def query_features(text: str, task: str | None = None) -> npt.NDArray[np.float64]:
@@ -76,30 +106,42 @@ def query_features(text: str, task: str | None = None) -> npt.NDArray[np.float64
 
     Args:
         text: The query's text; any string, the empty one included.
-        task: Task label such as `"mmlu_pro/law"`; each of its prefixes counts too, so that a new subtask resembles its
-            siblings.
+        task: Task label such as `"mmlu_pro/law"`, or None; see `task_features`.
 
     Returns:
-        Vector of shape [F]: surface features, word hashes scaled to length 1, task hashes scaled to length 1.
+        Vector of shape [F]: surface features, word hashes scaled to length `WORDS_SCALE`, task hashes scaled to length 1.
     """
     text = text[:MAX_CHARS]
     words = _WORD.findall(text.lower())
-    hashed, task_hashed = np.zeros(HASHED_WORDS), np.zeros(HASHED_TASKS)
-    for token in {*words, *map(" ".join, pairwise(words))}:
-        _add_hashed(hashed, token)
-    if task:
-        parts = task.split("/")
-        for depth in range(1, len(parts) + 1):
-            _add_hashed(task_hashed, "/".join(parts[:depth]))
-    for block in (hashed, task_hashed):
-        norm = np.linalg.norm(block)
-        if norm > 0:
-            np.divide(block, norm, out=block)
-    return np.concatenate([_surface(text, words), hashed, task_hashed])
+    hashed = _hashed({*words, *map(" ".join, pairwise(words))}, HASHED_WORDS)
+    return np.concatenate([_surface(text, words), WORDS_SCALE * hashed, task_features(task)])
 
 
-def features_of(texts: Sequence[str], tasks: Sequence[str | None]) -> npt.NDArray[np.float64]:
-    """Describe Q queries: `query_features` of each, stacked to shape [Q, F]."""
+def features_of(
+    texts: Sequence[str], tasks: Sequence[str | None], *, embedder: Embedder | None = None
+) -> npt.NDArray[np.float64]:
+    """Describe Q queries: `query_features` of each, and their embeddings where there is an embedder.
+
+    Args:
+        texts: The queries' texts, Q of them.
+        tasks: Their task labels.
+        embedder: Gives each text E more features, scaled to length `WORDS_SCALE`.
+
+    Returns:
+        Features, shape [Q, F] or [Q, F + E].
+
+    Raises:
+        InputError: The embedder does not give one finite vector per text.
+    """
     if not texts:
         return np.zeros((0, FEATURES_DIM))
-    return np.stack([query_features(text, task) for text, task in zip(texts, tasks, strict=True)])
+    features = np.stack([query_features(text, task) for text, task in zip(texts, tasks, strict=True)])
+    if embedder is None:
+        return features
+    vectors = np.asarray(embedder.embed_documents([text[:MAX_CHARS] for text in texts]), dtype=np.float64)
+    if vectors.ndim != 2 or len(vectors) != len(texts) or not np.isfinite(vectors).all():
+        raise InputError(
+            f"The embedder must give one finite vector per text, got shape {vectors.shape} for {len(texts)} texts."
+        )
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.concatenate([features, WORDS_SCALE * vectors / np.where(norms > 0, norms, 1.0)], axis=1)

@@ -5,27 +5,24 @@ and serving call the very same functions, so the Decider is never asked about a 
 here reads a score or a gold answer, and Fusion sees asked members only.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
-import numpy.typing as npt
 
 from langchain_rlfocal.features import SURFACE_NAMES
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
+from langchain_rlfocal.states import Bools, Floats, State, share
 
 MEMBER_AXES = (
     ("competence", "the member's estimated score near this query, [0, 1]"),
     ("competence_gap", "its competence minus the best of the pool, [-1, 0]"),
+    ("rank", "share of the pool's members not asked yet that are more competent, [0, 1)"),
+    ("trust", "log-odds that its answer adds to a candidate, over 4, clipped to [-2, 2]"),
     ("price", "its price over the pool's dearest, [0, 1]"),
     ("charge", "what calling it costs in units of score: cost_weight x its share of the pool's price, at most 1"),
     ("asked", "1 if it was asked before"),
     ("silent", "1 if it was asked and gave no answer"),
-    ("leads", "1 if it supports the leading answer"),
+    ("leads", "1 if it supports the leading candidate"),
     ("agreement", "share of the answered members that say the same, [0, 1]"),
     ("diversity", "mean pairwise focal diversity with the asked members (with the pool if none), [0, 1]"),
+    ("overturns", "1 if its trust exceeds the lead in log-odds, so that it alone could change the answer"),
 )
 """What the Decider sees of one member: name, meaning and range."""
 
@@ -33,12 +30,14 @@ CONTEXT_AXES = (
     ("round", "rounds done over rounds allowed, [0, 1)"),
     ("team", "members asked over members allowed, [0, 1]"),
     ("last_round", "1 if this is the last round"),
-    ("lead", "weight of the leading answer among all answers, [0, 1]"),
-    ("margin", "its weight minus the runner-up's, [0, 1]"),
+    ("asked", "members asked over members of the pool, [0, 1]"),
+    ("belief", "probability that the evidence gives to the leading candidate, 0 if there is none, [0, 1]"),
+    ("margin", "its probability minus the runner-up's, [0, 1]"),
+    ("lead", "its log-odds minus the runner-up's (minus 0 if there is none), over 4, clipped to [0, 2]"),
     ("dissent", "distinct answers over answered members, [0, 1]"),
     ("silence", "asked members without an answer over asked members, [0, 1]"),
-    ("lead_probability", "highest mean token probability behind the leading answer, 0 if unknown, [0, 1]"),
     ("cost_weight", "w / (w + 0.1), [0, 1)"),
+    ("mean_charge", "mean charge of the pool's members, at most 1"),
     ("best_competence", "highest competence in the pool, [0, 1]"),
     ("mean_competence", "mean competence in the pool, [0, 1]"),
     *((f"surface_{name}", "surface feature of the query, [0, 1]") for name in SURFACE_NAMES),
@@ -46,100 +45,39 @@ CONTEXT_AXES = (
 """What the Decider sees of the query and the round: name, meaning and range."""
 
 FUSION_AXES = (
-    ("log_odds", "sum of the supporters' log-odds of competence, over 4"),
+    ("evidence", "log-odds that supporters, option scores and label add up to, over 4, clipped to [-4, 4]"),
+    ("belief", "probability that the evidence gives to it among the candidates, [0, 1]"),
+    ("lead", "its evidence minus the best of the others' (minus 0 if there is none), over 4, clipped to [-2, 2]"),
     ("support", "number of supporters, over 4"),
     ("support_share", "supporters over answered members, [0, 1]"),
     ("competence_share", "supporters' competence over all answered members' competence, [0, 1]"),
     ("max_competence", "highest competence of a supporter, [0, 1]"),
     ("mean_competence", "mean competence of the supporters, [0, 1]"),
     ("has_best", "1 if the most competent answered member supports it"),
-    ("lead", "its competence share minus the best of the other answers, [-1, 1]"),
-    ("probability", "highest mean token probability of a supporter, 0 if unknown, [0, 1]"),
-    ("probability_known", "1 if a supporter's token probability is known"),
+    ("strongest", "highest evidence that one supporter adds, over 4, clipped to [-2, 2]"),
+    (
+        "unbacked",
+        "the part of the evidence that is not a supporter's: option scores and label, over 4, clipped to [-2, 2]",
+    ),
+    ("similarity", "mean likeness of its text to the other members' answers, [0, 1]"),
     ("team", "members asked over members allowed, [0, 1]"),
     ("dissent", "distinct answers over answered members, [0, 1]"),
     ("silence", "asked members without an answer over asked members, [0, 1]"),
 )
-"""What Fusion sees of one distinct answer: name, meaning and range."""
-
-_MIN_COMPETENCE = 0.02
+"""What Fusion sees of one candidate: name, meaning and range."""
 
 
-@dataclass(frozen=True, slots=True)
-class State:
-    """Q queries before one decision.
-
-    Attributes:
-        competence: Estimated score of each member near each query, shape [Q, M].
-        price: Each member's share of what asking the whole pool costs, shape [M].
-        diversity: Pairwise focal diversity of the members, shape [M, M].
-        surface: Surface features of the queries, shape [Q, S].
-        asked: Members asked so far, shape [Q, M].
-        answer_ids: Answers so far, shape [Q, M]: equal ids in a row are the same answer; -1 where not asked or silent.
-        logprobs: Mean token log-probability of each answer so far, NaN where unknown, shape [Q, M].
-        cost_weight: What asking the whole pool once is worth in units of score, shape [Q].
-        round_number: The coming round, counted from 1.
-        max_rounds: How many rounds there may be.
-        max_team: How many members may be asked over all rounds.
-    """
-
-    competence: Floats
-    price: Floats
-    diversity: Floats
-    surface: Floats
-    asked: Bools
-    answer_ids: Ints
-    logprobs: Floats
-    cost_weight: Floats
-    round_number: int
-    max_rounds: int
-    max_team: int
-
-    @property
-    def answered(self) -> Bools:
-        """Members with an answer, shape [Q, M]."""
-        return self.answer_ids >= 0
-
-
-@dataclass(frozen=True, slots=True)
-class Support:
-    """Who stands behind which answer; an answer is named by its representative, its most competent supporter.
-
-    Attributes:
-        same: `same[q, k, m]`: members k and m both answered and say the same, shape [Q, M, M].
-        representative: Member k represents its answer, shape [Q, M]. Where nobody answered, the most competent asked
-            member stands in, so that there is always something to return.
-        competence: Summed competence behind member k's answer, shape [Q, M].
-    """
-
-    same: Bools
-    representative: Bools
-    competence: Floats
-
-
-def support_of(state: State) -> Support:
-    """Group the answers so far; ties of competence go to the earlier member."""
-    answered = state.answered
-    same = (state.answer_ids[:, :, None] == state.answer_ids[:, None, :]) & answered[:, :, None] & answered[:, None, :]
-    index = np.arange(state.competence.shape[1])
-    better = state.competence[:, None, :] > state.competence[:, :, None]
-    earlier = (state.competence[:, None, :] == state.competence[:, :, None]) & (index[None, :] < index[:, None])
-    outranked = better | earlier
-    representative = answered & ~(same & outranked).any(axis=2)
-    nobody = state.asked & ~(outranked & state.asked[:, None, :]).any(axis=2)
-    representative |= nobody & ~answered.any(axis=1, keepdims=True)
-    competence = np.where(same, state.competence[:, None, :], 0.0).sum(axis=2)
-    return Support(same=same, representative=representative, competence=competence)
-
-
-def _share(part: Floats, whole: Floats) -> Floats:
-    """Divide, with 0 for 0 / 0."""
-    return part / np.where(whole > 0, whole, 1.0)
-
-
-def _probability(state: State) -> tuple[Floats, Bools]:
-    known = state.answered & ~np.isnan(state.logprobs)
-    return np.where(known, np.exp(np.minimum(np.where(known, state.logprobs, 0.0), 0.0)), 0.0), known
+def _lead(values: Floats, exists: Bools) -> Floats:
+    """Subtract from each candidate's value the best of the others', or 0 where there is no other; shape [Q, K]."""
+    padded = np.where(exists, values, -np.inf)
+    best = padded.argmax(axis=1)
+    rows = np.arange(len(values))
+    top = padded[rows, best]
+    padded[rows, best] = -np.inf
+    second = padded.max(axis=1)
+    rival = np.repeat(top[:, None], values.shape[1], axis=1)
+    rival[rows, best] = second
+    return np.where(exists, values - np.where(np.isfinite(rival), rival, 0), 0)
 
 
 def decider_observation(state: State) -> tuple[Floats, Floats]:
@@ -149,100 +87,96 @@ def decider_observation(state: State) -> tuple[Floats, Floats]:
         What it sees of each member, shape [Q, M, len(MEMBER_AXES)], and of the query and round, shape
         [Q, len(CONTEXT_AXES)].
     """
-    support = support_of(state)
-    asked, answered = state.asked, state.answered
-    num_asked = asked.sum(axis=1).astype(np.float64)
-    num_answered = answered.sum(axis=1).astype(np.float64)
-    total = np.where(answered, state.competence, 0.0).sum(axis=1)
-    weights = np.where(support.representative & answered, _share(support.competence, total[:, None]), 0.0)
-    lead = weights.max(axis=1)
-    leader = weights.argmax(axis=1)
-    rows = np.arange(len(lead))
-    runner_up = weights.copy()
-    runner_up[rows, leader] = 0.0
-    leads = support.same[rows, leader]
-    probability, _ = _probability(state)
+    asked, kind = state.asked, state.competence.dtype
+    q, m = asked.shape
+    rows = np.arange(q)
+    leader = state.belief.argmax(axis=1)
+    lead = _lead(state.evidence, state.candidates)[rows, leader]
+    belief = state.belief[rows, leader]
+    margin = np.maximum(_lead(state.belief, state.candidates)[rows, leader], 0)
 
-    team = np.where(num_asked[:, None] > 0, asked, True).astype(np.float64)
-    others = team.sum(axis=1, keepdims=True) - team  # a member is no company to itself
-    own = np.diagonal(state.diversity)
-    diversity = _share(team @ state.diversity - team * own, others)
-    charge = np.minimum(state.cost_weight[:, None] * state.price, 1.0)
+    company = np.where(state.num_asked[:, None] > 0, asked, True).astype(kind)
+    others = company.sum(axis=1, keepdims=True) - company  # a member is no company to itself
+    diversity = share(company @ state.diversity - company * np.diagonal(state.diversity), others)
+    charge = np.minimum(state.cost_weight[:, None] * state.price, 1)
     best = state.competence.max(axis=1)
-    ones = np.ones_like(state.competence)
-    members = np.stack(
-        [
+    order = np.argsort(np.where(asked, np.inf, -state.competence), axis=1, kind="stable")
+    rank = np.empty((q, m), dtype=kind)
+    np.put_along_axis(rank, order, np.arange(m, dtype=kind)[None, :] / m, axis=1)
+
+    members = np.empty((q, m, len(MEMBER_AXES)), dtype=kind)
+    for axis, values in enumerate(
+        (
             state.competence,
             state.competence - best[:, None],
-            ones * (state.price / max(float(state.price.max()), 1e-12)),
+            np.where(asked, 0, rank),
+            np.clip(state.trust / 4, -2, 2),
+            state.price / max(float(state.price.max()), 1e-12),
             charge,
-            asked.astype(np.float64),
-            (asked & ~answered).astype(np.float64),
-            leads.astype(np.float64),
-            _share(support.same.sum(axis=2).astype(np.float64), num_answered[:, None]),
+            asked,
+            asked & ~state.answered,
+            state.answered & (state.places == leader[:, None]),
+            share(state.of_candidate(state.count), state.num_answered[:, None]),
             diversity,
-        ],
-        axis=2,
-    )
-    last = float(state.round_number >= state.max_rounds)
-    flat = np.ones(len(lead))
-    context = np.column_stack(
-        [
-            flat * ((state.round_number - 1) / state.max_rounds),
-            num_asked / state.max_team,
-            flat * last,
-            lead,
-            lead - runner_up.max(axis=1),
-            _share((support.representative & answered).sum(axis=1).astype(np.float64), num_answered),
-            _share(num_asked - num_answered, num_asked),
-            np.where(leads, probability, 0.0).max(axis=1),
+            ~asked & (state.trust > lead[:, None]),
+        )
+    ):
+        members[:, :, axis] = values
+
+    context = np.empty((q, len(CONTEXT_AXES)), dtype=kind)
+    num_plain = len(CONTEXT_AXES) - len(SURFACE_NAMES)
+    for axis, value in enumerate(
+        (
+            (state.round_number - 1) / state.max_rounds,
+            state.num_asked / state.max_team,
+            float(state.round_number >= state.max_rounds),
+            state.num_asked / m,
+            belief,
+            margin,
+            np.clip(lead / 4, 0, 2),
+            share((state.count > 0).sum(axis=1), state.num_answered),
+            share(state.num_asked - state.num_answered, state.num_asked),
             state.cost_weight / (state.cost_weight + 0.1),
+            charge.mean(axis=1),
             best,
             state.competence.mean(axis=1),
-            state.surface,
-        ]
-    )
+        )
+    ):
+        context[:, axis] = value
+    context[:, num_plain:] = state.surface
     return members, context
 
 
 def fusion_observation(state: State) -> tuple[Floats, Bools]:
-    """Show Fusion the answers of the members asked.
+    """Show Fusion the candidates.
 
     Returns:
-        What it sees of each answer, at the place of its representative, shape [Q, M, len(FUSION_AXES)] (0 elsewhere),
-        and where the representatives are, shape [Q, M]: at least one wherever anyone was asked.
+        What it sees of each candidate, shape [Q, K, len(FUSION_AXES)] (0 elsewhere), and where the candidates are,
+        shape [Q, K]: at least one wherever anyone was asked.
     """
-    support = support_of(state)
-    answered, same = state.answered, support.same
-    num_asked = state.asked.sum(axis=1, keepdims=True).astype(np.float64)
-    num_answered = answered.sum(axis=1, keepdims=True).astype(np.float64)
-    competence = np.clip(state.competence, _MIN_COMPETENCE, 1 - _MIN_COMPETENCE)
-    log_odds = np.log(competence) - np.log1p(-competence)
-    count = same.sum(axis=2).astype(np.float64)
-    heard = np.where(answered, state.competence, 0.0)
-    share = _share(support.competence, heard.sum(axis=1, keepdims=True))
-    standing = np.where(support.representative, share, -1.0)
-    top_two = np.sort(np.concatenate([standing, np.zeros((len(standing), 2))], axis=1), axis=1)[:, -2:]
-    rival = np.where(standing >= top_two[:, 1:], top_two[:, :1], top_two[:, 1:])
-    best = heard.max(axis=1, keepdims=True)
-    probability, known = _probability(state)
-    ones = np.ones_like(competence)
-    observation = np.stack(
-        [
-            np.where(same, log_odds[:, None, :], 0.0).sum(axis=2) / 4.0,
-            count / 4.0,
-            _share(count, num_answered),
-            share,
-            np.where(same, state.competence[:, None, :], 0.0).max(axis=2),
-            _share(support.competence, count),
-            (same & (heard == best)[:, None, :]).any(axis=2).astype(np.float64),
-            share - np.maximum(rival, 0.0),
-            np.where(same, probability[:, None, :], 0.0).max(axis=2),
-            (same & known[:, None, :]).any(axis=2).astype(np.float64),
-            ones * num_asked / state.max_team,
-            ones * _share((support.representative & answered).sum(axis=1, keepdims=True).astype(float), num_answered),
-            ones * _share(num_asked - num_answered, num_asked),
-        ],
-        axis=2,
-    )
-    return np.where(support.representative[:, :, None], observation, 0.0), support.representative
+    kind, exists = state.competence.dtype, state.candidates
+    heard = np.where(state.answered, state.competence, 0)
+    backed = state.sum_of_supporters(heard)
+    best = (heard >= heard.max(axis=1, keepdims=True)) & state.answered
+    observation = np.empty((*exists.shape, len(FUSION_AXES)), dtype=kind)
+    for axis, values in enumerate(
+        (
+            np.clip(state.evidence / 4, -4, 4),
+            state.belief,
+            np.clip(_lead(state.evidence, exists) / 4, -2, 2),
+            state.count / 4,
+            share(state.count, state.num_answered[:, None]),
+            share(backed, heard.sum(axis=1, keepdims=True)),
+            state.max_of_supporters(heard),
+            share(backed, state.count),
+            state.sum_of_supporters(best.astype(kind)) > 0,
+            np.clip(state.max_of_supporters(state.trust) / 4, -2, 2),
+            np.clip(state.scored / 4, -2, 2),
+            state.similarity,
+            (state.num_asked / state.max_team)[:, None],
+            share((state.count > 0).sum(axis=1), state.num_answered)[:, None],
+            share(state.num_asked - state.num_answered, state.num_asked)[:, None],
+        )
+    ):
+        observation[:, :, axis] = values
+    return np.where(exists[:, :, None], observation, 0), exists

@@ -51,6 +51,8 @@ class Candidate:
         completion_tokens: Tokens of the response, None where unknown.
         cost_usd: Dollars, None where unknown (unknown is not zero).
         logprob: Mean log-probability of the response's tokens, None where the member gives none.
+        option_probs: A score for each option by its canonical answer, where the member scores a closed set of options; the
+            scale is the member's own, the highest is its choice.
         message: The member's own message, kept opaque here.
     """
 
@@ -63,6 +65,7 @@ class Candidate:
     completion_tokens: int | None = None
     cost_usd: float | None = None
     logprob: float | None = None
+    option_probs: Mapping[str, float] | None = None
     message: Any = field(default=None, repr=False, compare=False)
 
 
@@ -94,14 +97,15 @@ class Answer:
     """What Fusion decided.
 
     Attributes:
-        member: The member whose candidate is returned (the most competent supporter of the winning answer).
+        member: The member whose candidate is returned, the most competent supporter of the winning answer; None where the
+            winner is an option that all members score and none ranks first.
         answer: Its canonical answer.
         weights: Fusion's weight of each distinct canonical answer; they sum to 1. Candidates without a canonical
             answer stand under `""`.
         supporters: Members behind each distinct canonical answer, most competent first.
     """
 
-    member: str
+    member: str | None
     answer: str | None
     weights: Mapping[str, float]
     supporters: Mapping[str, tuple[str, ...]]

@@ -1,6 +1,7 @@
 """Baselines: what each decides, worked by hand, and what none of them may look at."""
 
 from dataclasses import replace
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -8,21 +9,48 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langchain_rlfocal.errors import InputError, PoolError
-from langchain_rlfocal.evaluation.baselines import Oracle, Plurality, RandomTeam, SingleBest, WeightedVote
+from langchain_rlfocal.evaluation.baselines import (
+    BestFixedTeam,
+    NearestClusters,
+    Oracle,
+    PerTaskRouter,
+    Plurality,
+    RandomTeam,
+    SingleBest,
+    SupervisedFusion,
+    TopK,
+    WeightedVote,
+)
 from langchain_rlfocal.outcomes import Outcome, OutcomeTable
 
-HONEST = (SingleBest(), Plurality(), WeightedVote(), RandomTeam(size=2, seed=3))
+HONEST = (
+    SingleBest(),
+    Plurality(),
+    WeightedVote(),
+    RandomTeam(size=2, seed=3),
+    TopK(2),
+    PerTaskRouter(),
+    NearestClusters(2),
+    BestFixedTeam(2),
+    *([SupervisedFusion()] if find_spec("sklearn") else []),
+)
+"""Every baseline that is blind to the scores it is judged by; scikit-learn is optional."""
 
 
 def grid_of(answers, scores=None, *, members="abc"):
-    """One row of answers per query, a letter each or `-` for none; "x" is right unless scores are given."""
+    """One row of answers per query, a letter each or `-` for none; "x" is right unless scores are given.
+
+    Queries take turns in two tasks.
+    """
     rows = []
     for q, row in enumerate(answers):
         for m, text in enumerate(row):
             reward = float(text == "x") if scores is None else scores[q][m]
             answer = None if text == "-" else text
             rows.append(
-                Outcome(task="t", query_id=str(q), query=f"{q}?", model=members[m], answer=answer, reward=reward)
+                Outcome(
+                    task=f"t{q % 2}", query_id=str(q), query=f"{q}?", model=members[m], answer=answer, reward=reward
+                )
             )
     return OutcomeTable.from_outcomes(rows).grid(list(members[: len(answers[0])]))
 
@@ -151,15 +179,24 @@ def test_a_team_that_cannot_be_drawn_is_refused(size):
 @settings(max_examples=40)
 @given(answer_rows, st.randoms(use_true_random=False))
 def test_labels_of_evaluated_queries_reach_no_decision(answers, random):
-    """Every score and right answer is replaced by noise: the decisions are the same, of all but the Oracle."""
+    """Every score is turned round or replaced by noise, and every right answer: all decide alike, but for the Oracle."""
     grid = grid_of(answers)
     noise = np.array([[random.random() for _ in "abc"] for _ in answers])
-    corrupted = replace(grid, scores=noise, golds=["noise"] * len(answers))
     for baseline in HONEST:
         fitted = baseline.fit(VALIDATION)
-        honest, blind = fitted.decide(grid), fitted.decide(corrupted)
-        np.testing.assert_array_equal(honest.chosen, blind.chosen)
-        np.testing.assert_array_equal(honest.asked, blind.asked)
+        honest = fitted.decide(grid)
+        for scores in (noise, 1 - grid.scores):
+            blind = fitted.decide(replace(grid, scores=scores, golds=["noise"] * len(answers)))
+            np.testing.assert_array_equal(honest.chosen, blind.chosen)
+            np.testing.assert_array_equal(honest.asked, blind.asked)
+
+
+def test_the_oracle_alone_looks_at_the_scores():
+    """`b` and `c` are wrong, then right: only the Oracle turns to them."""
+    grid = grid_of(["xyy"])
+    corrupted = replace(grid, scores=1 - grid.scores)
+    fitted = Oracle().fit(VALIDATION)
+    assert (fitted.decide(grid).chosen.tolist(), fitted.decide(corrupted).chosen.tolist()) == ([0], [1])
 
 
 @given(answer_rows)
@@ -184,13 +221,45 @@ def test_renaming_places_of_members_changes_no_answer_of_a_vote(order, answers):
         assert [grid.members[m] for m in plain.chosen] == [moved.members[m] for m in permuted.chosen]
 
 
+@settings(max_examples=40)
+@given(answer_rows, st.permutations("abcd"))
+def test_members_that_move_or_join_change_no_decision(answers, order):
+    """The grid has the fitted members in any order and a stranger, who always says z: nobody asks or hears it."""
+    grid = grid_of(answers)
+    wider = grid_of(
+        [[{**dict(zip("abc", row, strict=True)), "d": "z"}[name] for name in order] for row in answers], members=order
+    )
+    for baseline in (*HONEST, Oracle()):
+        fitted = baseline.fit(VALIDATION)
+        plain, moved = fitted.decide(grid), fitted.decide(wider)
+        assert [grid.members[m] for m in plain.chosen] == [wider.members[m] for m in moved.chosen]
+        places = [order.index(name) for name in "abc"]
+        np.testing.assert_array_equal(plain.asked, moved.asked[:, places])
+        assert not moved.asked[:, order.index("d")].any()
+
+
 @pytest.mark.parametrize("baseline", [*HONEST, Oracle()])
-def test_a_grid_of_another_pool_is_refused(baseline):
-    with pytest.raises(PoolError, match="must have the members that the baseline was fitted on"):
-        baseline.fit(VALIDATION).decide(grid_of(["xyz"], members="bac"))
+def test_a_grid_without_a_fitted_member_is_refused(baseline):
+    fitted = baseline.fit(VALIDATION)
+    with pytest.raises(PoolError, match=r"every member that the baseline was fitted on, but lacks \['c'\]"):
+        fitted.decide(grid_of(["xyz"], members="bad"))
+
+
+@pytest.mark.parametrize("baseline", [*HONEST, Oracle()])
+def test_a_baseline_decides_nothing_about_no_query(baseline):
+    decision = baseline.fit(VALIDATION).decide(VALIDATION.take([]))
+    assert (decision.chosen.shape, decision.asked.shape) == ((0,), (0, 3))
+
+
+@settings(max_examples=40)
+@given(answer_rows)
+def test_whoever_speaks_was_asked(answers):
+    for baseline in (*HONEST, Oracle()):
+        decision = baseline.fit(VALIDATION).decide(grid_of(answers))
+        assert decision.asked[np.arange(len(answers)), decision.chosen].all()
 
 
 @pytest.mark.parametrize("baseline", HONEST)
 def test_nothing_can_be_learned_from_no_query(baseline):
-    with pytest.raises(InputError, match="at least one validation query"):
+    with pytest.raises(InputError, match="at least one training or validation query"):
         baseline.fit(VALIDATION.take([]))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from langchain_rlfocal.errors import InputError
-from langchain_rlfocal.evaluation.metrics import bootstrap_mean, oracle_gap_share, paired_difference
+from langchain_rlfocal.evaluation.metrics import bootstrap_mean, critical_path, oracle_gap_share, paired_difference
 
 scores = hnp.arrays(np.float64, st.integers(1, 30), elements=st.floats(0, 1))
 
@@ -90,3 +90,37 @@ def test_the_oracle_gap_runs_from_single_best_to_oracle():
     assert oracle_gap_share(0.9, single_best=0.5, oracle=0.9) == 1
     assert oracle_gap_share(0.5, single_best=0.5, oracle=0.9) == 0
     assert oracle_gap_share(0.5, single_best=0.5, oracle=0.5) is None
+
+
+def test_rounds_follow_each_other_and_members_of_a_round_do_not_worked_by_hand():
+    """1 and 2 s at once, then 4 s: 2 + 4 = 6. All at once: 4. The last alone in its round, though second: 4. Nobody: 0."""
+    latency = np.tile([1.0, 2.0, 4.0], (4, 1))
+    rounds = np.array([[1, 1, 2], [1, 1, 1], [0, 0, 2], [0, 0, 0]])
+    assert critical_path(latency, rounds).tolist() == [6, 4, 4, 0]
+
+
+def test_an_unknown_latency_makes_the_wait_unknown_only_if_that_member_was_asked():
+    """The unknown is neither zero nor the slower one's: nobody knows who was slower."""
+    latency = np.array([[np.nan, 2.0]] * 3)
+    waits = critical_path(latency, np.array([[0, 1], [1, 1], [2, 1]]))
+    np.testing.assert_array_equal(waits, [2, np.nan, np.nan])
+
+
+@given(
+    hnp.arrays(np.float64, (5, 3), elements=st.floats(0, 100)), hnp.arrays(np.int64, (5, 3), elements=st.integers(0, 3))
+)
+def test_a_wait_is_between_the_slowest_member_and_all_in_a_row(latency, rounds):
+    waits = critical_path(latency, rounds)
+    asked = np.where(rounds > 0, latency, 0)
+    assert (waits >= asked.max(axis=1)).all()
+    assert (waits <= asked.sum(axis=1) + 1e-9).all()
+
+
+def test_waits_of_no_query_are_none():
+    assert critical_path(np.zeros((0, 3)), np.zeros((0, 3), dtype=int)).shape == (0,)
+
+
+@pytest.mark.parametrize("rounds", [np.ones((2, 2), dtype=int), np.ones((2, 3)), np.full((2, 3), -1)])
+def test_rounds_that_are_none_are_refused(rounds):
+    with pytest.raises(InputError, match="a whole number from 0"):
+        critical_path(np.ones((2, 3)), rounds)

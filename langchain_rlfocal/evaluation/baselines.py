@@ -1,191 +1,77 @@
 """Baselines: what a learned policy has to beat.
 
-Each is a small frozen value whose `fit` looks at validation outcomes, scores included, and whose `decide` looks at the
+Each is a small frozen value whose `fit` looks at recorded outcomes, scores included, and whose `decide` looks at the
 answers of the evaluated queries and never at their scores. The one exception is the `Oracle`, which says so: it is an end of
-the scale, not a rival.
+the scale, not a rival. `fit_baselines` fits all of them; `fitted.dump_baselines` stores them.
 """
 
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from langchain_rlfocal.errors import InputError, PoolError
+from langchain_rlfocal.errors import InputError, MissingDependencyError, PoolError
+from langchain_rlfocal.evaluation.decisions import Baseline, Decision, Fitted, columns_of, decision_of
+from langchain_rlfocal.evaluation.routers import (
+    FittedClusters,
+    FittedSingleBest,
+    FittedTaskRouter,
+    NearestClusters,
+    PerTaskRouter,
+    SingleBest,
+)
+from langchain_rlfocal.evaluation.supervised import FittedSupervisedFusion, SupervisedFusion
+from langchain_rlfocal.evaluation.teams import BestFixedTeam, FittedTeam, TopK
+from langchain_rlfocal.evaluation.votes import FittedRandomTeam, FittedVote, Plurality, RandomTeam, WeightedVote
+from langchain_rlfocal.features import features_of
 from langchain_rlfocal.outcomes import OutcomeGrid
 
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
-Ints = npt.NDArray[np.intp]
+__all__ = [
+    "BASELINES",
+    "Baseline",
+    "BestFixedTeam",
+    "Decision",
+    "Fitted",
+    "FittedClusters",
+    "FittedOracle",
+    "FittedRandomTeam",
+    "FittedSingleBest",
+    "FittedSupervisedFusion",
+    "FittedTaskRouter",
+    "FittedTeam",
+    "FittedVote",
+    "NearestClusters",
+    "Oracle",
+    "PerTaskRouter",
+    "Plurality",
+    "RandomTeam",
+    "SingleBest",
+    "SupervisedFusion",
+    "TopK",
+    "WeightedVote",
+    "fit_baselines",
+    "missing_baselines",
+]
 
+BASELINES = (
+    "single_best",
+    "random_team",
+    "top_k",
+    "plurality",
+    "weighted_vote",
+    "per_task_router",
+    "nearest_neighbours",
+    "best_fixed_team",
+    "supervised_fusion",
+    "oracle",
+)
+"""Names of the baselines, in the order of a report."""
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Decision:
-    """Whom a baseline asks and whose answer it returns.
-
-    Attributes:
-        chosen: Index of the member whose answer is returned, shape [Q].
-        asked: Whether each member was called, shape [Q, M].
-    """
-
-    chosen: Ints
-    asked: Bools
-
-    @property
-    def calls(self) -> Ints:
-        """Calls per query, shape [Q]."""
-        return np.asarray(self.asked.sum(axis=1))
-
-
-class Fitted(Protocol):
-    """A baseline that is ready to decide."""
-
-    def decide(self, grid: OutcomeGrid) -> Decision:
-        """Decide every query of `grid`.
-
-        Raises:
-            PoolError: `grid` has other members than those fitted.
-        """
-
-
-class Baseline(Protocol):
-    """A rule that may learn from validation outcomes."""
-
-    def fit(self, grid: OutcomeGrid) -> Fitted:
-        """Learn from validation outcomes.
-
-        Raises:
-            InputError: `grid` holds no query.
-        """
-
-
-@dataclass(frozen=True, slots=True)
-class SingleBest:
-    """Always ask the member that has the best mean score on validation, and nobody else."""
-
-    def fit(self, grid: OutcomeGrid) -> "FittedSingleBest":
-        """Choose the member; of equals, the first of the pool."""
-        return FittedSingleBest(members=grid.members, best=int(np.argmax(_competence(grid))))
-
-
-@dataclass(frozen=True, slots=True)
-class FittedSingleBest:
-    """One member, always.
-
-    Attributes:
-        members: Names of the members.
-        best: Index of the member that is asked.
-    """
-
-    members: tuple[str, ...]
-    best: int
-
-    def decide(self, grid: OutcomeGrid) -> Decision:
-        """Ask the one member."""
-        _check_members(self.members, grid)
-        asked = np.zeros(grid.scores.shape, dtype=bool)
-        asked[:, self.best] = True
-        return Decision(chosen=np.full(len(grid), self.best), asked=asked)
-
-
-@dataclass(frozen=True, slots=True)
-class Plurality:
-    """Ask everyone; the answer that most members give wins, ties go to the member that is best on validation."""
-
-    def fit(self, grid: OutcomeGrid) -> "FittedVote":
-        """Learn who breaks ties."""
-        return FittedVote(members=grid.members, weights=np.ones(len(grid.members)), competence=_competence(grid))
-
-
-@dataclass(frozen=True, slots=True)
-class WeightedVote:
-    """Ask everyone; a vote counts by its log-odds of being right rather than one given wrong answer.
-
-    A member that is right with probability p, and else gives any one wrong answer with probability (1 − p) c, weighs
-
-        w = ln(p / ((1 − p) c))
-
-    where c is the chance that two members that are both wrong say the same. With K options and errors spread evenly,
-    c = 1/(K − 1); with two options c = 1 and w is the plain log-odds. p and c are shares on validation, counted with one
-    success and one failure more than were seen, so that no weight is infinite.
-
-    Source: Nitzan and Paroush, 1982, "Optimal decision rules in uncertain dichotomous choice situations".
-    """
-
-    def fit(self, grid: OutcomeGrid) -> "FittedVote":
-        """Learn each member's weight from the queries on which it gave an answer."""
-        answered = grid.answer_ids >= 0
-        right = ((grid.scores * answered).sum(axis=0) + 1) / (answered.sum(axis=0) + 2)
-        weights = np.log(right / (1 - right)) - np.log(_shared_error(grid))
-        return FittedVote(members=grid.members, weights=weights, competence=_competence(grid))
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class FittedVote:
-    """A vote of all members.
-
-    A member whose answer could not be extracted abstains. If all abstain, the most competent member's answer stands.
-
-    Attributes:
-        members: Names of the members.
-        weights: Weight of each member's vote, shape [M].
-        competence: Mean score on validation, shape [M]: of equally supported answers, the one of the most competent
-            member wins, and of its supporters, the most competent is chosen.
-    """
-
-    members: tuple[str, ...]
-    weights: Floats
-    competence: Floats
-
-    def decide(self, grid: OutcomeGrid) -> Decision:
-        """Ask everyone and count the votes."""
-        _check_members(self.members, grid)
-        asked = np.ones(grid.scores.shape, dtype=bool)
-        return Decision(chosen=_vote(grid, asked, weights=self.weights, competence=self.competence), asked=asked)
-
-
-@dataclass(frozen=True, slots=True)
-class RandomTeam:
-    """Ask a random team of one size for each query, and let it vote as `Plurality` does.
-
-    Attributes:
-        size: Members per team, from 1 to M.
-        seed: Seed of the teams: the same seed and number of queries give the same teams.
-    """
-
-    size: int
-    seed: int = 0
-
-    def fit(self, grid: OutcomeGrid) -> "FittedRandomTeam":
-        """Learn who breaks ties."""
-        if not 1 <= self.size <= len(grid.members):
-            raise InputError(f"`size` must be from 1 to {len(grid.members)} members, got {self.size}.")
-        return FittedRandomTeam(members=grid.members, competence=_competence(grid), size=self.size, seed=self.seed)
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class FittedRandomTeam:
-    """A vote of random teams.
-
-    Attributes:
-        members: Names of the members.
-        competence: Mean score on validation, shape [M]; breaks ties as in `FittedVote`.
-        size: Members per team.
-        seed: Seed of the teams.
-    """
-
-    members: tuple[str, ...]
-    competence: Floats
-    size: int
-    seed: int
-
-    def decide(self, grid: OutcomeGrid) -> Decision:
-        """Draw a team for each query and count its votes."""
-        _check_members(self.members, grid)
-        draw = np.random.default_rng(self.seed).random(grid.scores.shape)
-        asked = draw.argsort(axis=1).argsort(axis=1) < self.size
-        weights = np.ones(len(self.members))
-        return Decision(chosen=_vote(grid, asked, weights=weights, competence=self.competence), asked=asked)
+SHRINKAGES = (5.0, 20.0, 80.0)
+CLUSTERS = (8, 16, 32)
+TASK_SCALES = (0.0, 0.2)
+"""What `fit_baselines` chooses from by validation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,48 +95,77 @@ class FittedOracle:
 
     def decide(self, grid: OutcomeGrid) -> Decision:
         """Look up who was best."""
-        _check_members(self.members, grid)
-        return Decision(chosen=grid.scores.argmax(axis=1), asked=np.ones(grid.scores.shape, dtype=bool))
+        columns = columns_of(self.members, grid)
+        scores = grid.scores[:, columns]
+        return decision_of(grid, columns, chosen=scores.argmax(axis=1), asked=np.ones(scores.shape, dtype=bool))
 
 
-def _vote(grid: OutcomeGrid, asked: Bools, *, weights: Floats, competence: Floats) -> Ints:
-    """Return the most competent supporter of the answer with most weight; the most competent asked if all abstain."""
-    rows = np.arange(len(grid))
-    voting = asked & (grid.answer_ids >= 0)
-    tally = np.zeros(grid.scores.shape)
-    for member, weight in enumerate(weights):
-        tally[rows, grid.answer_ids[:, member]] += weight * voting[:, member]
-    support = np.where(voting, np.take_along_axis(tally, np.maximum(grid.answer_ids, 0), axis=1), -np.inf)
-    # Where nobody votes, whoever was asked stands equal, above those who were not.
-    support[asked & ~voting.any(axis=1, keepdims=True)] = 0.0
-    ranked = np.argsort(-competence, kind="stable")
-    return np.asarray(ranked[support[:, ranked].argmax(axis=1)])
+def fit_baselines(
+    train_grid: OutcomeGrid, validation_grid: OutcomeGrid, *, max_team: int, seed: int = 0
+) -> dict[str, Fitted]:
+    """Fit every baseline, each on the rows that suit it.
 
+    `single_best` is chosen on validation. All others learn from the training rows, which are more: the votes their weights
+    and who breaks ties, `top_k` its order, the router and the clusters whom to ask, `best_fixed_team` its team,
+    `supervised_fusion` its coefficients. What is left to choose (k, how far a task's scores are drawn to the overall ones,
+    XX best on validation, of equals the first.
 
-def _competence(grid: OutcomeGrid) -> Floats:
-    if not len(grid):
-        raise InputError(
-            "`grid` must hold at least one validation query to fit a baseline, got none. Pass more outcomes."
-        )
-    return np.asarray(grid.scores.mean(axis=0))
+    Args:
+        train_grid: Outcomes to learn from.
+        validation_grid: Outcomes, of other queries, to choose by.
+        max_team: Members of the largest team, from 1; also the size of a random team, or the whole pool if it is smaller.
+        seed: Seed of the random teams and of the clusters' first centres.
 
+    Returns:
+        Fitted baselines by their names in `BASELINES`; without `supervised_fusion` where scikit-learn is not installed
+        (`missing_baselines` tells).
 
-def _shared_error(grid: OutcomeGrid) -> float:
-    """Chance that two members that are both wrong give the same answer, over all pairs and queries."""
-    wrong = (1.0 - grid.scores) * (grid.answer_ids >= 0)
-    groups = np.zeros_like(wrong)
-    rows = np.arange(len(grid))
-    for member in range(wrong.shape[1]):
-        groups[rows, grid.answer_ids[:, member]] += wrong[:, member]
-    alone = (wrong**2).sum()
-    # (Σ w)² counts each pair twice and each member with itself once.
-    same, pairs = ((groups**2).sum() - alone) / 2, ((wrong.sum(axis=1) ** 2).sum() - alone) / 2
-    return float((same + 1) / (pairs + 2))
-
-
-def _check_members(members: tuple[str, ...], grid: OutcomeGrid) -> None:
-    if members != grid.members:
+    Raises:
+        InputError: A grid holds no query, or `max_team` is below 1.
+        PoolError: The grids have different members.
+    """
+    if train_grid.members != validation_grid.members:
         raise PoolError(
-            f"`grid` must have the members that the baseline was fitted on, {members}, got {grid.members}. "
-            "Make both grids with the same list."
+            f"`validation_grid` must have the members of `train_grid`, {train_grid.members}, got "
+            f"{validation_grid.members}. Make both from one table."
         )
+    if max_team < 1:
+        raise InputError(f"`max_team` must be at least 1, got {max_team}.")
+    size = min(max_team, len(train_grid.members))
+    fitted: dict[str, Fitted] = {
+        "single_best": SingleBest().fit(validation_grid),
+        "random_team": RandomTeam(size=size, seed=seed).fit(train_grid),
+        "top_k": _best_on(validation_grid, [TopK(k).fit(train_grid) for k in range(1, size + 1)]),
+        "plurality": Plurality().fit(train_grid),
+        "weighted_vote": WeightedVote().fit(train_grid),
+        "per_task_router": _best_on(validation_grid, [PerTaskRouter(s).fit(train_grid) for s in SHRINKAGES]),
+        "nearest_neighbours": _nearest_clusters(train_grid, validation_grid, seed=seed),
+        "best_fixed_team": BestFixedTeam(max_team).fit(train_grid),
+        "oracle": Oracle().fit(train_grid),
+    }
+    with suppress(MissingDependencyError):  # an optional part: `missing_baselines` names it
+        fusions = [SupervisedFusion(scale).fit(train_grid) for scale in TASK_SCALES]
+        fitted["supervised_fusion"] = _best_on(validation_grid, fusions)
+    return {name: fitted[name] for name in BASELINES if name in fitted}
+
+
+def missing_baselines(fitted: Collection[str]) -> tuple[str, ...]:
+    """Name the baselines that are not among the fitted ones, as where scikit-learn is not installed."""
+    return tuple(name for name in BASELINES if name not in fitted)
+
+
+def _nearest_clusters(train_grid: OutcomeGrid, validation_grid: OutcomeGrid, *, seed: int) -> Fitted:
+    features, unseen = (features_of(grid.queries, grid.tasks) for grid in (train_grid, validation_grid))
+    fitted = [NearestClusters(count, seed=seed).fit(train_grid, features=features) for count in CLUSTERS]
+    decisions = [clusters.decide(validation_grid, features=unseen) for clusters in fitted]
+    return fitted[_best_index(validation_grid, decisions)]
+
+
+def _best_on(grid: OutcomeGrid, fitted: Sequence[Fitted]) -> Fitted:
+    return fitted[_best_index(grid, [candidate.decide(grid) for candidate in fitted])]
+
+
+def _best_index(grid: OutcomeGrid, decisions: Sequence[Decision]) -> int:
+    """Find the decisions with the best mean score; of equals, the first."""
+    scores = [grid.scores[np.arange(len(grid)), decision.chosen].mean() for decision in decisions]
+    return int(np.argmax(np.round(scores, 12)))

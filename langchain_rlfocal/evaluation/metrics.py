@@ -5,6 +5,7 @@ an argument. It refuses to average nothing.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -82,3 +83,30 @@ def oracle_gap_share(score: float, *, single_best: float, oracle: float) -> floa
         The share, or None where the Oracle is no better than the single best, so that there is no way to go.
     """
     return (score - single_best) / (oracle - single_best) if oracle > single_best else None
+
+
+def critical_path(latency_s: Floats, asked_in_round: npt.NDArray[np.integer[Any]]) -> Floats:
+    """Add up the seconds that a query waits: members of one round answer at once, rounds follow each other.
+
+        wait = Σ over rounds r of the largest latency of the members asked in r
+
+    Args:
+        latency_s: Each member's seconds, NaN where unknown, shape [Q, M].
+        asked_in_round: The round in which each member was asked, from 1, and 0 for one that was not, shape [Q, M].
+
+    Returns:
+        Seconds, shape [Q]: 0 where nobody was asked, NaN where the latency of a member that was asked is unknown.
+
+    Raises:
+        InputError: The two are not of one shape [Q, M], or a round is no whole number from 0.
+    """
+    fits = latency_s.shape == asked_in_round.shape and latency_s.ndim == 2
+    if not fits or asked_in_round.dtype.kind not in "iu" or (asked_in_round < 0).any():
+        raise InputError(
+            "`asked_in_round` must give each member of `latency_s` a round, a whole number from 0, got shapes "
+            f"{asked_in_round.shape} and {latency_s.shape}, numbers of type {asked_in_round.dtype}. 0 is not asked."
+        )
+    wait = np.zeros(len(latency_s))
+    for number in range(1, int(asked_in_round.max(initial=0)) + 1):
+        wait += np.where(asked_in_round == number, latency_s, 0.0).max(axis=1, initial=0.0)
+    return wait

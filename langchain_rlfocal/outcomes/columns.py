@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,6 +22,9 @@ TEXT = pa.large_string()
 NUMBER = pa.float64()
 COUNT = pa.int64()
 NUMBERS = pa.list_(pa.float64())
+
+Codes = tuple[npt.NDArray[np.int64], list[str]]
+"""A column of texts, numbered: each row's number (-1 is null), and the text that each number stands for."""
 
 _NOUNS = {TEXT: "text", NUMBER: "a number", COUNT: "a whole number", NUMBERS: "a list of numbers"}
 _LARGEST_EXACT_COUNT = 2.0**53
@@ -199,6 +204,12 @@ def assemble(raw: Mapping[str, pa.Array], columns: Sequence[Column], *, file: st
         for column in columns
     ]
     return pa.table(dict(zip((column.name for column in columns), arrays, strict=True)))
+
+
+def codes_of(column: pa.ChunkedArray) -> Codes:
+    """Number a column's distinct texts by first appearance."""
+    encoded = pa.chunked_array([column.combine_chunks()], TEXT).dictionary_encode().combine_chunks()
+    return pc.fill_null(encoded.indices, -1).to_numpy().astype(np.int64), encoded.dictionary.to_pylist()
 
 
 def _checked(array: pa.Array, column: Column, *, file: str | None) -> pa.Array:

@@ -1,7 +1,7 @@
 """Grids: outcomes laid out square, queries x members, as learning and evaluation use them.
 
-Every member of a grid answered every query of it, so there is no gap to fill; an unknown number is NaN and an answer that
-could not be extracted is -1, and neither ever counts as zero. The split of the queries is a function of their text.
+An unknown number is NaN and an answer that could not be extracted is -1, and neither ever counts as zero. The split of the
+queries is a function of their text, unless the file itself sets test rows apart.
 """
 
 import hashlib
@@ -22,7 +22,16 @@ _SPLIT_SALT = b"rlfocal-split-1"
 
 @dataclass(frozen=True, eq=False)
 class OutcomeGrid:
-    """The outcomes of Q queries and M members, square: every member answered every query.
+    """The outcomes of Q queries and M members, square.
+
+    Every member answered every query, unless the caller chose to count a missing answer as the member's failure: such a
+    cell has no answer, a score of 0, and NaN in every other array.
+
+    The option arrays hold the recorded score of each of O options, and what choosing an option is worth; all four are None
+    where no cell has option scores. What option j is called is learned from all rows of the task
+    (`options.learn_names`), never from this pool or this query, so a policy may know `option_answers`, and whether an
+    option can be chosen. Beyond that it may see the `option_probs` of the members it asked: `option_ids` and
+    `option_scores` tell what the others answered and what is right.
 
     Attributes:
         members: Names of the members, M of them.
@@ -34,12 +43,24 @@ class OutcomeGrid:
             them; -1 where no answer was extracted.
         answers: Shape [Q, M], the answers themselves (`str` or None).
         scores: Shape [Q, M], in [0, 1].
-        cost_usd: Shape [Q, M]; NaN is unknown, here and in the four arrays below.
+        cost_usd: Shape [Q, M]; NaN is unknown, here and in the five arrays below.
         latency_s: Shape [Q, M].
         prompt_tokens: Shape [Q, M].
         completion_tokens: Shape [Q, M].
         logprobs: Shape [Q, M].
+        response_chars: Shape [Q, M], characters of the recorded response, which a file may hold cut short.
+        option_probs: Shape [Q, M, O], each option's score on the scale it was recorded on (any scale whose largest is the
+            member's choice). Option j of a cell exists where it is not NaN, of a query where it exists in any cell; O is
+            the most there are in the grid that `OutcomeTable.grid` made, in each of its parts too.
+        option_answers: Shape [Q, O], the answer that option j stands for (`str`), None where the option does not exist or
+            its name is unknown.
+        option_ids: Shape [Q, O], int32. The id of option j's answer: as in `answer_ids` where a member gave it, M + j where
+            none did; -1 where it cannot be chosen, because it has no answer or because the query's right answer is unknown.
+        option_scores: Shape [Q, O], the reward of choosing option j: the score of the first member who gave its answer, and
+            where none did 1 if the answer is equal to the right one, else 0. NaN exactly where `option_ids` is -1.
+        is_test: Shape [Q], bool: whether the file sets the query apart as a test row; None where it says nothing.
         dropped: How many queries were left out because a member did not answer; 0 in a part of a grid.
+        missing: How many queries have a member who did not answer, counted as its failure; 0 in a part of a grid.
     """
 
     members: tuple[str, ...]
@@ -55,7 +76,14 @@ class OutcomeGrid:
     prompt_tokens: npt.NDArray[np.float64]
     completion_tokens: npt.NDArray[np.float64]
     logprobs: npt.NDArray[np.float64]
+    response_chars: npt.NDArray[np.float64]
+    option_probs: npt.NDArray[np.float64] | None = None
+    option_answers: npt.NDArray[np.object_] | None = None
+    option_ids: npt.NDArray[np.int32] | None = None
+    option_scores: npt.NDArray[np.float64] | None = None
+    is_test: npt.NDArray[np.bool_] | None = None
     dropped: int = 0
+    missing: int = 0
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -72,13 +100,53 @@ class OutcomeGrid:
                 parts[field.name] = [value[row] for row in rows]
         return OutcomeGrid(members=self.members, **parts)
 
+    def join(self, other: "OutcomeGrid") -> "OutcomeGrid":
+        """Return the queries of both, parts of one grid, these first."""
+        parts: dict[str, Any] = {}
+        for field in fields(self):
+            one, two = getattr(self, field.name), getattr(other, field.name)
+            if isinstance(one, np.ndarray):
+                parts[field.name] = np.concatenate([one, two])
+            elif isinstance(one, list):
+                parts[field.name] = one + two
+        return OutcomeGrid(members=self.members, **parts)
+
+    @property
+    def repeated(self) -> int:
+        """How many queries `split` leaves out: those that are no test rows but have the text of one."""
+        return int(self._is_repeated().sum())
+
     def split(
         self, *, fractions: tuple[float, float, float] = FRACTIONS
     ) -> tuple["OutcomeGrid", "OutcomeGrid", "OutcomeGrid"]:
-        """Part the queries into train, validation and test by `split_of` each query's text."""
+        """Part the queries into train, validation and test.
+
+        By `split_of` each query's text; or, where the grid knows test rows (`is_test`), those are the test part, and the
+        text alone parts the others into train and validation, in the proportion of their shares. A query that is no test
+        row but has the text of one is left out, so that no text stands on two sides; `repeated` counts them.
+
+        Args:
+            fractions: Shares of train, validation and test; they sum to 1.
+
+        Raises:
+            InputError: `fractions` are not three shares that sum to 1, or leave nothing to train and validation though the
+                grid knows test rows.
+        """
+        if self.is_test is not None:
+            fractions = _without_test(fractions)
         sides = np.array([split_of(query, fractions=fractions) for query in self.queries], dtype=object)
+        if self.is_test is not None:
+            sides[self._is_repeated()] = None
+            sides[self.is_test] = "test"
         train, validation, test = (self.take(np.flatnonzero(sides == side)) for side in get_args(Split))
         return train, validation, test
+
+    def _is_repeated(self) -> npt.NDArray[np.bool_]:
+        if self.is_test is None:
+            return np.zeros(len(self), dtype=bool)
+        of_test = {query for query, test in zip(self.queries, self.is_test, strict=True) if test}
+        has_twin: npt.NDArray[np.bool_] = np.array([query in of_test for query in self.queries], dtype=bool)
+        return has_twin & ~self.is_test
 
 
 def split_of(query: str, *, fractions: tuple[float, float, float] = FRACTIONS) -> Split:
@@ -95,10 +163,25 @@ def split_of(query: str, *, fractions: tuple[float, float, float] = FRACTIONS) -
     Raises:
         InputError: `fractions` are not three shares that sum to 1.
     """
-    if len(fractions) != 3 or min(fractions) < 0 or not np.isclose(sum(fractions), 1.0):
-        raise InputError(f"`fractions` must be three shares that sum to 1, got {fractions!r}. For example {FRACTIONS}.")
+    _check_fractions(fractions)
     digest = hashlib.blake2b(query.encode("utf-8", "surrogatepass"), digest_size=8, person=_SPLIT_SALT).digest()
     place = int.from_bytes(digest, "big") / 2**64
     if place < fractions[0]:
         return "train"
     return "validation" if place < fractions[0] + fractions[1] else "test"
+
+
+def _check_fractions(fractions: tuple[float, float, float]) -> None:
+    if len(fractions) != 3 or min(fractions) < 0 or not np.isclose(sum(fractions), 1.0):
+        raise InputError(f"`fractions` must be three shares that sum to 1, got {fractions!r}. For example {FRACTIONS}.")
+
+
+def _without_test(fractions: tuple[float, float, float]) -> tuple[float, float, float]:
+    """Give the test share to train and validation, in proportion to theirs."""
+    _check_fractions(fractions)
+    train, validation, _ = fractions
+    if not train + validation:
+        rule = "`fractions` must leave a share to train or validation where the test rows are given, got {}. For example {}."
+        raise InputError(rule.format(fractions, FRACTIONS))
+    share = train / (train + validation)
+    return share, 1.0 - share, 0.0

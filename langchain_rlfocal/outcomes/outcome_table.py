@@ -1,7 +1,7 @@
 """Tables of outcomes and lists of questions: rows, read from files, checked, and laid out as grids.
 
-It never fills a gap: a query that one of a pool's members did not answer is left out and counted, and an unknown cost
-stays unknown.
+It fills no gap unasked: a query that one of a pool's members did not answer is left out and counted, or, where the caller
+says so, counted as that member's failure. An unknown cost stays unknown.
 """
 
 import os
@@ -9,18 +9,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import NoReturn, Self, get_args
+from typing import Literal, NoReturn, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from langchain_rlfocal.answers import AnswerKind
 from langchain_rlfocal.errors import InputError, OutcomeError, PoolError
-from langchain_rlfocal.outcomes.columns import COUNT, NUMBER, NUMBERS, TEXT, Column, table_from_rows
+from langchain_rlfocal.outcomes.columns import COUNT, NUMBER, NUMBERS, TEXT, Codes, Column, codes_of, table_from_rows
 from langchain_rlfocal.outcomes.files import append_lines, read_table, write_table
 from langchain_rlfocal.outcomes.grids import OutcomeGrid
+from langchain_rlfocal.outcomes.layout import lay_out
+
+Missing = Literal["drop", "fail"]
+"""What to do with a query that one of a pool's members did not answer."""
 
 COLUMNS = (
     Column("task", TEXT, is_required=True, is_nullable=False),
@@ -120,7 +123,7 @@ class OutcomeTable:
             places: Name of the file and number of rows of each part of the table, for errors.
         """
         self._table = table
-        self._codes = {name: _codes(table[name]) for name in ("task", "query_id", "query", "model")}
+        self._codes = {name: codes_of(table[name]) for name in ("task", "query_id", "query", "model")}
         _check_keys(self._codes, places)
 
     @classmethod
@@ -177,25 +180,35 @@ class OutcomeTable:
         """Names of all tasks, in the order of their first row."""
         return tuple(self._codes["task"][1])
 
-    def grid(self, members: Sequence[str], *, task: str | None = None) -> OutcomeGrid:
-        """Lay out the queries that all of `members` answered, in the order of their first row.
+    def grid(
+        self,
+        members: Sequence[str],
+        *,
+        task: str | Sequence[str] | None = None,
+        missing: Missing = "drop",
+        test_ids: str | None = None,
+    ) -> OutcomeGrid:
+        """Lay out the queries of a pool, in the order of their first row.
 
         Args:
             members: The pool, in its order.
-            task: Which tasks to take, with `*` and `?` as wildcards (`"mmlu_pro/*"`); None takes all.
+            task: Which tasks to take, with `*` and `?` as wildcards (`"mmlu_pro/*"`); several are taken together; None
+                takes all.
+            missing: What to do with a query that one of `members` did not answer: `"drop"` leaves it out; `"fail"` keeps
+                it, as that member's failure, if another of them answered.
+            test_ids: Which queries the file itself sets apart as test rows, by their `query_id`, with wildcards
+                (`"test*"`); None leaves the split to the text. See `OutcomeGrid.split`.
 
         Raises:
+            InputError: `missing` is neither.
             PoolError: `members` is empty, names a member twice, or one that the table does not hold.
-            OutcomeError: No task matches, or no query was answered by all members.
+            OutcomeError: A name matches no task, no query was answered by all members (`"drop"`), a member answered none
+                (`"fail"`), or `test_ids` matches no query.
         """
+        if missing not in get_args(Missing):
+            raise InputError(f"`missing` must be one of {', '.join(get_args(Missing))}, got {missing!r}. Choose one.")
         wanted = self._member_codes(members)
-        task_codes, task_names = self._codes["task"]
-        matches = np.array([task is None or fnmatchcase(name, task) for name in task_names], dtype=bool)
-        if not matches.any():
-            known = ", ".join(task_names[:10]) or "none"
-            rule = f"`task` must match a task of the table, got {task!r}. Its tasks begin: {known}."
-            raise OutcomeError(rule, column="task")
-        rows = np.flatnonzero(matches[task_codes])
+        rows = np.flatnonzero(self._is_of(task)[self._codes["task"][0]])
         query = _dense(_query_keys(self._codes)[rows])
         total = int(query.max()) + 1
         place = np.full(len(self.members), -1)
@@ -204,15 +217,42 @@ class OutcomeTable:
         cells = np.full((total, len(wanted)), -1)
         asked = member >= 0
         cells[query[asked], member[asked]] = rows[asked]
-        complete = (cells >= 0).all(axis=1)
-        if not complete.any():
-            counts = ", ".join(f"{name} {n}" for name, n in zip(members, (cells >= 0).sum(axis=0), strict=True))
+        has_row = cells >= 0
+        if missing == "fail":
+            silent = [name for name, num in zip(members, has_row.sum(axis=0), strict=True) if not num]
+            if silent:
+                rule = (
+                    f"every member must have answered a query of these tasks to fail the others, got none by {silent}. "
+                    "Leave them out of the pool."
+                )
+                raise OutcomeError(rule, column="model")
+            kept, dropped = has_row.any(axis=1), 0
+        else:
+            kept = has_row.all(axis=1)
+            dropped = int(total - kept.sum())
+        if not kept.any():
+            counts = ", ".join(f"{name} {n}" for name, n in zip(members, has_row.sum(axis=0), strict=True))
             rule = (
                 f"at least one query must be answered by all {len(wanted)} members, got none of {total}. "
                 f"Leave out a member; they answered: {counts}."
             )
             raise OutcomeError(rule)
-        return self._lay_out(tuple(members), cells[complete], dropped=int(total - complete.sum()))
+        return lay_out(self._table, self._codes, tuple(members), cells[kept], dropped=dropped, test_ids=test_ids)
+
+    def _is_of(self, task: str | Sequence[str] | None) -> npt.NDArray[np.bool_]:
+        """Say which of the table's tasks are meant."""
+        matches = np.zeros(len(self.tasks), dtype=bool)
+        patterns = ["*"] if task is None else [task] if isinstance(task, str) else task
+        for pattern in patterns:
+            found = np.array([fnmatchcase(name, pattern) for name in self.tasks], dtype=bool)
+            if not found.any():
+                known = ", ".join(self.tasks[:10]) or "none"
+                rule = f"`task` must match a task of the table, got {pattern!r}. Its tasks begin: {known}."
+                raise OutcomeError(rule, column="task")
+            matches |= found
+        if not matches.any():
+            raise OutcomeError(f"`task` must name at least one task, got {task!r}. Pass None for all.", column="task")
+        return matches
 
     def _member_codes(self, members: Sequence[str]) -> list[int]:
         if isinstance(members, str) or not members:
@@ -225,42 +265,6 @@ class OutcomeTable:
         if unknown:
             raise PoolError(f"`members` must be in the table, got {unknown}. It holds: {', '.join(self.members)}.")
         return [codes[name] for name in members]
-
-    def _lay_out(self, members: tuple[str, ...], cells: npt.NDArray[np.intp], *, dropped: int) -> OutcomeGrid:
-        flat = pa.array(cells.ravel())
-
-        def numbers(name: str) -> npt.NDArray[np.float64]:
-            column = self._table[name].take(flat).cast(NUMBER)
-            return np.asarray(pc.fill_null(column, np.nan).to_numpy(), dtype=np.float64).reshape(cells.shape)
-
-        def texts(name: str) -> list[str]:
-            codes, values = self._codes[name]
-            return [values[code] for code in codes[cells[:, 0]]]
-
-        codes, values = _codes(self._table["answer"].take(flat))
-        codes = codes.reshape(cells.shape)
-        first = (codes[:, :, None] == codes[:, None, :]).argmax(axis=2)
-        golds = _codes(self._table["gold"].take(flat))
-        # Members may stand in files of which only one records the right answer: take the first there is.
-        gold_codes = golds[0].reshape(cells.shape)
-        gold_codes = gold_codes[np.arange(len(cells)), (gold_codes >= 0).argmax(axis=1)]
-        return OutcomeGrid(
-            members=members,
-            tasks=texts("task"),
-            query_ids=texts("query_id"),
-            queries=texts("query"),
-            golds=[None if code < 0 else golds[1][code] for code in gold_codes],
-            answer_ids=np.where(codes < 0, -1, first).astype(np.int32),
-            # A code of -1 reads the None at the end.
-            answers=np.array([*values, None], dtype=object)[codes],
-            scores=numbers("reward"),
-            cost_usd=numbers("cost_usd"),
-            latency_s=numbers("latency_s"),
-            prompt_tokens=numbers("prompt_tokens"),
-            completion_tokens=numbers("completion_tokens"),
-            logprobs=numbers("logprob"),
-            dropped=dropped,
-        )
 
 
 def append_jsonl(path: str | os.PathLike[str], outcomes: Iterable[Outcome]) -> None:
@@ -297,17 +301,8 @@ def read_questions(path: str | os.PathLike[str]) -> list[Question]:
     return [Question(**row) for row in rows]
 
 
-_Codes = tuple[npt.NDArray[np.int64], list[str]]
-
-
 def _table_of(outcomes: Iterable[Outcome]) -> pa.Table:
     return table_from_rows([{c.name: getattr(outcome, c.name) for c in COLUMNS} for outcome in outcomes], COLUMNS)
-
-
-def _codes(column: pa.ChunkedArray) -> _Codes:
-    """Number a column's distinct texts by first appearance; null is -1."""
-    encoded = pa.chunked_array([column.combine_chunks()], TEXT).dictionary_encode().combine_chunks()
-    return pc.fill_null(encoded.indices, -1).to_numpy().astype(np.int64), encoded.dictionary.to_pylist()
 
 
 def _dense(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
@@ -316,11 +311,11 @@ def _dense(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
     return np.argsort(np.argsort(first))[inverse]
 
 
-def _query_keys(codes: dict[str, _Codes]) -> npt.NDArray[np.int64]:
+def _query_keys(codes: dict[str, Codes]) -> npt.NDArray[np.int64]:
     return codes["task"][0] * max(len(codes["query_id"][1]), 1) + codes["query_id"][0]
 
 
-def _check_keys(codes: dict[str, _Codes], places: Sequence[tuple[str | None, int]]) -> None:
+def _check_keys(codes: dict[str, Codes], places: Sequence[tuple[str | None, int]]) -> None:
     """Refuse a (task, query_id, model) that stands twice, and a (task, query_id) with two texts."""
     query = _dense(_query_keys(codes))
     text = codes["query"][0]

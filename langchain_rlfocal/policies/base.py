@@ -1,20 +1,23 @@
 """The two decisions of an ensemble, which trained and untrained policies share.
 
-`Policy` is what the answering river calls, one query at a time. `EnsemblePolicy` builds both decisions on three batched
+`Policy` is what the answering river calls, one query at a time. `EnsemblePolicy` builds both decisions on four batched
 methods, which training and evaluation call for thousands of queries at once: one implementation, so that an answer in
 production and a row in an evaluation are decided by the same lines.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, lru_cache
+from typing import Any, Protocol
 
 import numpy as np
 
 from langchain_rlfocal.errors import InputError, PoolError
-from langchain_rlfocal.observations import Bools, Floats, Ints, State, support_of
 from langchain_rlfocal.records import Answer, Candidate, Failure, Query, Selection
+from langchain_rlfocal.states import Answers, Bools, Descriptors, Evidence, Floats, Ints, State, state_of
+
+RECENT_QUERIES = 64
+"""How many queries a policy remembers the description of."""
 
 
 class Policy(Protocol):
@@ -90,23 +93,6 @@ class Policy(Protocol):
         """Estimate each member's score near this query, in [0, 1]."""
 
 
-@dataclass(frozen=True, slots=True)
-class Descriptors:
-    """What a policy knows of M members near Q queries before anyone is asked.
-
-    Attributes:
-        competence: Estimated scores, shape [Q, M].
-        price: Each member's share of what asking all of the policy's members costs, shape [M].
-        diversity: Pairwise focal diversity, shape [M, M].
-        surface: Surface features of the queries, shape [Q, S].
-    """
-
-    competence: Floats
-    price: Floats
-    diversity: Floats
-    surface: Floats
-
-
 def legal_sizes(state: State) -> tuple[Bools, Ints, Ints]:
     """Say what the Decider may choose.
 
@@ -122,24 +108,32 @@ def legal_sizes(state: State) -> tuple[Bools, Ints, Ints]:
 
 
 def winners(state: State, weights: Floats) -> Ints:
-    """Pick each query's winning answer by weight; ties go to the most competent member, then to the earlier one.
+    """Pick each query's winning candidate by weight.
+
+    Ties go to the candidate whose representative is most competent, then to the earlier one; options without a supporter
+    come last.
 
     Args:
         state: The queries.
-        weights: Fusion's weights at the places of the representatives, shape [Q, M].
+        weights: Fusion's weights, shape [Q, K].
 
     Returns:
-        The representative of the winning answer, shape [Q].
+        The place of the winner, shape [Q].
     """
-    representative = support_of(state).representative
-    standing = np.where(representative, weights, -1.0)
-    top = standing >= standing.max(axis=1, keepdims=True)
-    winner: Ints = np.where(top & representative, state.competence, -1.0).argmax(axis=1)
+    standing = np.where(state.candidates, weights, -1.0)
+    top = state.candidates & (standing >= standing.max(axis=1, keepdims=True))
+    represented = state.representative >= 0
+    competence = np.where(
+        represented, np.take_along_axis(state.competence, np.maximum(state.representative, 0), axis=1), 0
+    )
+    top &= competence >= np.where(top, competence, -1).max(axis=1, keepdims=True)
+    last = state.competence.shape[1]
+    winner: Ints = np.where(top, np.where(represented, state.representative, last), last + 1).argmin(axis=1)
     return winner
 
 
 class EnsemblePolicy(ABC):
-    """Both decisions, built on three batched methods."""
+    """Both decisions, built on four batched methods."""
 
     @property
     @abstractmethod
@@ -153,12 +147,18 @@ class EnsemblePolicy(ABC):
         """Describe these members (all of the policy's if None) near these queries."""
 
     @abstractmethod
-    def team(self, state: State) -> tuple[Bools, Floats]:
-        """Choose whom to add, shape [Q, M] (an empty row means stop), and the probability of each, shape [Q, M]."""
+    def read(
+        self, known: Descriptors, tasks: Sequence[str | None], answers: Answers, members: Sequence[str] | None = None
+    ) -> Evidence:
+        """Say what the answers of these members (all of the policy's if None) are evidence of."""
+
+    @abstractmethod
+    def team(self, state: State) -> tuple[Bools, Callable[[], Floats]]:
+        """Choose whom to add, shape [Q, M] (an empty row means stop); and, to be called, the probability of each."""
 
     @abstractmethod
     def weigh(self, state: State) -> Floats:
-        """Weigh the answers: shape [Q, M], at the place of each answer's representative; rows sum to 1."""
+        """Weigh the candidates, shape [Q, K]; rows sum to 1."""
 
     def columns(self, members: Sequence[str] | None) -> list[int]:
         """Find members among the policy's own (all of them for None).
@@ -177,14 +177,23 @@ class EnsemblePolicy(ABC):
             raise PoolError(msg)
         return [self.members.index(name) for name in members]
 
-    def _in_order(self, members: Sequence[str]) -> list[str]:
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the memory of recent queries behind."""
+        return {name: value for name, value in self.__dict__.items() if name != "_recent"}
+
+    @cached_property
+    def _recent(self) -> Callable[[str, str | None, tuple[str, ...]], Descriptors]:
+        """`describe` of one query, remembered: every round of an answer, and its fusion, ask for the same."""
+        return lru_cache(maxsize=RECENT_QUERIES)(lambda text, task, members: self.describe([text], [task], members))
+
+    def _in_order(self, members: Sequence[str]) -> tuple[str, ...]:
         """Put members, named once or more, in the policy's own order, which breaks all ties."""
-        return [self.members[column] for column in sorted(set(self.columns(members)))]
+        return tuple(self.members[column] for column in sorted(set(self.columns(members))))
 
     def _state(
         self,
         query: Query,
-        members: Sequence[str],
+        members: tuple[str, ...],
         candidates: Sequence[Candidate],
         failures: Sequence[Failure],
         *,
@@ -192,35 +201,24 @@ class EnsemblePolicy(ABC):
         max_rounds: int,
         max_team: int,
         cost_weight: float,
-    ) -> State:
+    ) -> tuple[State, list[str | None]]:
+        """Return where the query stands, and the answer at each place."""
         place = {name: index for index, name in enumerate(members)}
-        described = self.describe([query.text], [query.task], members)
+        known = self._recent(query.text, query.task, members)
         asked = np.zeros((1, len(members)), dtype=bool)
-        answer_ids = np.full((1, len(members)), -1, dtype=np.int64)
-        logprobs = np.full((1, len(members)), np.nan)
-        labels: dict[str, int] = {}
-        for failure in failures:
-            asked[0, place[failure.member]] = True
-        for candidate in candidates:
-            index = place[candidate.member]
-            asked[0, index] = True
-            if candidate.answer is not None:
-                answer_ids[0, index] = labels.setdefault(candidate.answer, len(labels))
-            if candidate.logprob is not None:
-                logprobs[0, index] = candidate.logprob
-        return State(
-            competence=described.competence,
-            price=described.price,
-            diversity=described.diversity,
-            surface=described.surface,
-            asked=asked,
-            answer_ids=answer_ids,
-            logprobs=logprobs,
-            cost_weight=np.array([cost_weight]),
+        heard = [*(c.member for c in candidates), *(f.member for f in failures)]
+        asked[0, [place[name] for name in heard]] = True
+        answers = _answers(candidates, place)
+        state = state_of(
+            known,
+            self.read(known, [query.task], answers, members),
+            asked,
+            cost_weight=np.array([cost_weight], dtype=known.competence.dtype),
             round_number=round_number,
             max_rounds=max_rounds,
             max_team=max_team,
         )
+        return state, answers.labels[0].tolist()
 
     def select(
         self,
@@ -236,7 +234,7 @@ class EnsemblePolicy(ABC):
     ) -> Selection:
         """Choose the members to ask in this round; see `Policy.select`."""
         members = self._in_order([*available, *(c.member for c in candidates), *(f.member for f in failures)])
-        state = self._state(
+        state, _ = self._state(
             query,
             members,
             candidates,
@@ -246,7 +244,8 @@ class EnsemblePolicy(ABC):
             max_team=max_team,
             cost_weight=cost_weight,
         )
-        teams, probabilities = self.team(state)
+        teams, probabilities_of = self.team(state)
+        probabilities = probabilities_of()
         chosen = [m for m in np.lexsort((-state.competence[0], -probabilities[0])) if teams[0, m]]
         return Selection(
             round=round_number,
@@ -269,7 +268,7 @@ class EnsemblePolicy(ABC):
         # A member that failed has nothing to return, so where nobody has a canonical answer it must not stand in.
         mute = all(candidate.answer is None for candidate in candidates)
         heard = self._in_order([*(c.member for c in candidates), *(() if mute else (f.member for f in failures))])
-        state = self._state(
+        state, labels = self._state(
             query,
             heard,
             candidates,
@@ -280,17 +279,17 @@ class EnsemblePolicy(ABC):
             cost_weight=0.0,
         )
         weights = self.weigh(state)
-        support = support_of(state)
-        rank = np.argsort(-state.competence[0], kind="stable")
-        answers = {c.member: c.answer for c in candidates}
-        named = {k: answers[heard[k]] or "" for k in np.flatnonzero(support.representative[0])}
         winner = int(winners(state, weights)[0])
+        rank = np.argsort(-state.competence[0], kind="stable")
+        named = {int(k): labels[k] or "" for k in np.flatnonzero(state.candidates[0])}
+        represented = int(state.representative[0, winner])
         return Answer(
-            member=heard[winner],
-            answer=answers[heard[winner]],
+            member=heard[represented] if represented >= 0 else None,
+            answer=labels[winner],
             weights={label: float(weights[0, k]) for k, label in named.items()},
             supporters={
-                label: tuple(heard[m] for m in rank if support.same[0, k, m]) or (heard[k],)
+                label: tuple(heard[m] for m in rank if state.places[0, m] == k)
+                or ((heard[int(state.representative[0, k])],) if state.representative[0, k] >= 0 else ())
                 for k, label in named.items()
             },
         )
@@ -299,3 +298,30 @@ class EnsemblePolicy(ABC):
         """Estimate each member's score near this query, in [0, 1]."""
         estimates = self.describe([query.text], [query.task]).competence[0]
         return dict(zip(self.members, map(float, estimates), strict=True))
+
+
+def _answers(candidates: Sequence[Candidate], place: Mapping[str, int]) -> Answers:
+    """Lay out one query's candidates for members at these places; every member has room for a candidate of its own."""
+    num_members = len(place)
+    columns: dict[str, int] = {}
+    places = np.full((1, num_members), -1)
+    chars, logprobs = np.full((1, num_members), np.nan), np.full((1, num_members), np.nan)
+    for candidate in sorted(candidates, key=lambda one: place[one.member]):
+        member = place[candidate.member]
+        if candidate.answer is not None:
+            places[0, member] = columns.setdefault(candidate.answer, member)
+        chars[0, member] = len(candidate.text)
+        if candidate.logprob is not None:
+            logprobs[0, member] = candidate.logprob
+    optional = sorted({label for candidate in candidates for label in candidate.option_probs or ()} - set(columns))
+    columns |= {label: num_members + k for k, label in enumerate(optional)}
+    labels = np.full((1, num_members + len(optional)), None, dtype=object)
+    for label, column in columns.items():
+        labels[0, column] = label
+    option_scores = None
+    if any(candidate.option_probs for candidate in candidates):
+        option_scores = np.full((1, num_members, labels.shape[1]), np.nan)
+        for candidate in candidates:
+            for label, score in (candidate.option_probs or {}).items():
+                option_scores[0, place[candidate.member], columns[label]] = score
+    return Answers(places=places, labels=labels, chars=chars, logprobs=logprobs, option_scores=option_scores)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from langchain_rlfocal.observations import Floats, Ints
+from langchain_rlfocal.states import Floats, Ints
 
 PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)
 """Ridge penalties to choose from by cross-validation; the last leaves little but each member's mean score."""

@@ -1,65 +1,79 @@
 """Networks: the NumPy forward passes of the Decider and of Fusion.
 
 Weights are plain arrays by name; `training.networks` holds the same networks in torch, and a property test shows that
-both compute the same. Every layer is shared by all members (and all answers), which see each other only through pooled
-values, so the order of members and answers cannot matter.
+both compute the same. Every layer is shared by all members (and all candidates), which see each other only through pooled
+values, so the order of members and candidates cannot matter.
+
+A first layer works on the joined vector of what one member (or candidate) has of its own and what all share. Since the
+second part is the same for all of them, it goes through the layer once per query.
 """
 
 from collections.abc import Mapping
 
 import numpy as np
 
-from langchain_rlfocal.observations import CONTEXT_AXES, FUSION_AXES, MEMBER_AXES, Bools, Floats
+from langchain_rlfocal.observations import CONTEXT_AXES, FUSION_AXES, MEMBER_AXES
 from langchain_rlfocal.policies.subsets import LOGIT_BOUND
+from langchain_rlfocal.states import Bools, Floats
 
 Weights = Mapping[str, Floats]
 
-DECIDER_INPUTS = 3 * len(MEMBER_AXES) + len(CONTEXT_AXES)
-"""A member's own axes, their mean and maximum over the pool, and the context."""
+DECIDER_SHARED = 2 * len(MEMBER_AXES) + len(CONTEXT_AXES)
+"""What all members of a query share: mean and maximum of their axes, and the context."""
 
-FUSION_INPUTS = 3 * len(FUSION_AXES)
-"""An answer's own axes, and their mean and maximum over all answers."""
+FUSION_SHARED = 2 * len(FUSION_AXES)
+"""What all candidates of a query share: mean and maximum of their axes."""
+
+FUSION_SHARPNESS = 4.0
+"""In training Fusion draws from its logits times this: close to the best candidate, which serving takes, yet still drawn.
+Without it the reward would be spent on sharpening the odds of answers that win anyway."""
+
+
+def _joined_layer(own: Floats, shared: Floats, weights: Weights, name: str) -> Floats:
+    """Compute relu(W [own; shared] + b), shape [Q, N, H], from own [Q, N, A] and shared [Q, S]."""
+    weight = weights[f"{name}.weight"].T
+    q, n, a = own.shape
+    hidden = (own.reshape(q * n, a) @ weight[:a]).reshape(q, n, -1)
+    hidden += (shared @ weight[a:] + weights[f"{name}.bias"])[:, None, :]
+    return np.maximum(hidden, 0, out=hidden)
 
 
 def _dense(inputs: Floats, weights: Weights, name: str) -> Floats:
-    outputs: Floats = inputs @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
-    return outputs
+    q, n, a = inputs.shape
+    outputs: Floats = inputs.reshape(q * n, a) @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+    return outputs.reshape(q, n, -1)
 
 
-def decider_inputs(members: Floats, context: Floats) -> Floats:
-    """Join what the Decider sees: shapes [Q, M, A] and [Q, C] to [Q, M, DECIDER_INPUTS]."""
-    q, m, a = members.shape
-    pooled = np.concatenate([members.mean(axis=1), members.max(axis=1), context], axis=1)
-    return np.concatenate([members, np.broadcast_to(pooled[:, None, :], (q, m, 2 * a + context.shape[1]))], axis=2)
+def decider_shared(members: Floats, context: Floats) -> Floats:
+    """Pool what all members share: shapes [Q, M, A] and [Q, C] to [Q, DECIDER_SHARED]."""
+    return np.concatenate([members.mean(axis=1), members.max(axis=1), context], axis=1)
 
 
-def decider_logits(weights: Weights, members: Floats, context: Floats) -> Floats:
+def decider_logits(weights: Weights, members: Floats, shared: Floats) -> Floats:
     """Compute the on/off logit of each member, bounded, shape [Q, M]."""
-    hidden = np.tanh(_dense(decider_inputs(members, context), weights, "decider.hidden1"))
-    hidden = np.tanh(_dense(hidden, weights, "decider.hidden2"))
+    hidden = _joined_layer(members, shared, weights, "decider.hidden1")
+    hidden = _dense(hidden, weights, "decider.hidden2")
+    np.maximum(hidden, 0, out=hidden)
     raw = _dense(hidden, weights, "decider.out")[..., 0]
     bounded: Floats = LOGIT_BOUND * np.tanh(raw / LOGIT_BOUND)
     return bounded
 
 
-def fusion_inputs(answers: Floats, mask: Bools) -> Floats:
-    """Join what Fusion sees: shape [Q, K, A] to [Q, K, FUSION_INPUTS], pooled over the answers that exist."""
-    count = np.maximum(mask.sum(axis=1, keepdims=True), 1)
-    mean = np.where(mask[:, :, None], answers, 0.0).sum(axis=1) / count
-    top = np.where(mask[:, :, None], answers, -1.0).max(axis=1)
-    q, k, a = answers.shape
-    pooled = np.concatenate([mean, top], axis=1)
-    return np.concatenate([answers, np.broadcast_to(pooled[:, None, :], (q, k, 2 * a))], axis=2)
+def fusion_shared(candidates: Floats, mask: Bools) -> Floats:
+    """Pool what all candidates share: shape [Q, K, A] to [Q, FUSION_SHARED], over the candidates that exist."""
+    count = np.maximum(mask.sum(axis=1, keepdims=True), 1).astype(candidates.dtype)
+    top = np.where(mask[:, :, None], candidates, -np.inf).max(axis=1)
+    return np.concatenate([candidates.sum(axis=1) / count, np.where(np.isfinite(top), top, 0)], axis=1)
 
 
-def fusion_logits(weights: Weights, answers: Floats, mask: Bools) -> Floats:
-    """Compute the logit of each answer, -inf where there is none, shape [Q, K].
+def fusion_logits(weights: Weights, candidates: Floats, mask: Bools) -> Floats:
+    """Compute the logit of each candidate, -inf where there is none, shape [Q, K].
 
-    A linear path beside the hidden layer starts as the log-odds weighted vote, so that learning begins at the best
-    vote known and not at chance.
+    A linear path beside the hidden layer starts as the evidence itself, so that learning begins at the best vote known and
+    not at chance.
     """
-    hidden = np.tanh(_dense(fusion_inputs(answers, mask), weights, "fusion.hidden"))
-    logits = _dense(hidden, weights, "fusion.out")[..., 0] + _dense(answers, weights, "fusion.vote")[..., 0]
+    hidden = _joined_layer(candidates, fusion_shared(candidates, mask), weights, "fusion.hidden")
+    logits = _dense(hidden, weights, "fusion.out")[..., 0] + _dense(candidates, weights, "fusion.vote")[..., 0]
     return np.where(mask, logits, -np.inf)
 
 

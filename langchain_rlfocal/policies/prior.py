@@ -7,14 +7,14 @@ vote. It learns nothing, reads nothing of the query, and does not weigh cost aga
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.features import SURFACE_NAMES
-from langchain_rlfocal.observations import Bools, Floats, State, support_of
-from langchain_rlfocal.policies.base import Descriptors, EnsemblePolicy, legal_sizes
+from langchain_rlfocal.policies.base import EnsemblePolicy, legal_sizes
+from langchain_rlfocal.states import Answers, Bools, Descriptors, Evidence, Floats, State
 
 FIRST_ROUND = 2
 """How many members the first of several rounds asks."""
@@ -57,18 +57,34 @@ class PriorPolicy(EnsemblePolicy):
         """Describe members by their declared competence, everywhere the same; see `EnsemblePolicy.describe`."""
         del tasks
         columns = self.columns(members)
+        competence = np.tile(self._competence[columns], (len(queries), 1))
         return Descriptors(
-            competence=np.tile(self._competence[columns], (len(queries), 1)),
+            competence=competence,
+            trust=competence,
+            slopes=np.zeros_like(competence),
             price=np.full(len(columns), 1.0 / len(self._members)),
             diversity=np.zeros((len(columns), len(columns))),
             surface=np.zeros((len(queries), len(SURFACE_NAMES))),
         )
 
-    def team(self, state: State) -> tuple[Bools, Floats]:
+    def read(
+        self, known: Descriptors, tasks: Sequence[str | None], answers: Answers, members: Sequence[str] | None = None
+    ) -> Evidence:
+        """Trust every answer as its member; see `EnsemblePolicy.read`."""
+        del tasks, members
+        return Evidence(
+            places=answers.places,
+            trust=known.trust,
+            label=np.zeros(answers.labels.shape),
+            scored=None,
+            similarity=None,
+        )
+
+    def team(self, state: State) -> tuple[Bools, Callable[[], Floats]]:
         """Ask the two best, then the rest where they differ; see `EnsemblePolicy.team`."""
         selectable, smallest, largest = legal_sizes(state)
-        num_answers = support_of(state).representative.sum(axis=1)
-        agreed = (state.answered.sum(axis=1) >= min(FIRST_ROUND, state.max_team)) & (num_answers == 1)
+        num_answers = (state.count > 0).sum(axis=1)
+        agreed = (state.num_answered >= min(FIRST_ROUND, state.max_team)) & (num_answers == 1)
         if state.round_number == 1 and state.max_rounds > 1:
             size = np.minimum(largest, FIRST_ROUND)
         else:
@@ -76,12 +92,11 @@ class PriorPolicy(EnsemblePolicy):
         ranked = np.argsort(np.where(selectable, -state.competence, np.inf), axis=1, kind="stable")
         rank = np.argsort(ranked, axis=1, kind="stable")
         teams = (rank < size[:, None]) & selectable
-        return teams, teams.astype(np.float64)
+        return teams, lambda: teams.astype(np.float64)
 
     def weigh(self, state: State) -> Floats:
         """Share the weight by summed competence; see `EnsemblePolicy.weigh`."""
-        support = support_of(state)
-        weights = np.where(support.representative, support.competence, 0.0)
+        weights = state.sum_of_supporters(np.where(state.answered, state.competence, 0.0))
         total = weights.sum(axis=1, keepdims=True)
-        even = support.representative / np.maximum(support.representative.sum(axis=1, keepdims=True), 1)
+        even = state.candidates / np.maximum(state.candidates.sum(axis=1, keepdims=True), 1)
         return np.where(total > 0, weights / np.where(total > 0, total, 1.0), even)

@@ -18,7 +18,7 @@ for teams of up to 80 members.
 
 import numpy as np
 
-from langchain_rlfocal.observations import Bools, Floats, Ints
+from langchain_rlfocal.states import Bools, Floats, Ints
 
 LOGIT_BOUND = 8.0
 """Logits lie in (-LOGIT_BOUND, LOGIT_BOUND)."""

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from langchain_rlfocal.observations import Bools, Floats
+from langchain_rlfocal.states import Bools, Floats
 
 
 def gae(rewards: Floats, values: Floats, active: Bools, *, gamma: float, gae_lambda: float) -> tuple[Floats, Floats]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from langchain_rlfocal.environment import CostUnit
 from langchain_rlfocal.errors import InputError
 
 
@@ -15,12 +16,14 @@ class TrainingConfig:
         max_rounds: Rounds in which they may be asked; 1 is the paper's setting.
         cost_weight: What asking the whole pool once is worth in units of score, at which the checkpoint is chosen.
             Training draws it anew for each episode, so that one policy serves every weight.
+        cost_unit: What spending is counted in; `auto` is dollars where some cost of every member is known, else calls.
         diversity_weight: What focal diversity of the team is worth in the training reward.
         num_iterations: Rollouts and updates at most.
         batch_size: Episodes of a rollout.
         num_epochs: Passes over each rollout.
         num_minibatches: Updates in each pass.
-        learning_rate: Step size of Adam; falls linearly to a tenth.
+        learning_rate: Step size of Adam for the Decider and the critic; falls linearly to a tenth.
+        fusion_learning_rate: Step size for Fusion, which starts from a supervised fit and has less to learn; falls alike.
         clip_epsilon: How far a probability ratio may leave 1, and a value its old self.
         gamma: Discount of a later round's reward.
         gae_lambda: Weight of longer returns in the advantages.
@@ -40,12 +43,14 @@ class TrainingConfig:
     max_team: int = 3
     max_rounds: int = 2
     cost_weight: float = 0.1
+    cost_unit: CostUnit = "auto"
     diversity_weight: float = 0.02
-    num_iterations: int = 150
+    num_iterations: int = 100
     batch_size: int = 2048
     num_epochs: int = 4
     num_minibatches: int = 4
     learning_rate: float = 2e-3
+    fusion_learning_rate: float = 2e-4
     clip_epsilon: float = 0.2
     gamma: float = 1.0
     gae_lambda: float = 0.95
@@ -58,7 +63,7 @@ class TrainingConfig:
     critic_hidden: int = 64
     num_folds: int = 5
     validate_every: int = 5
-    patience: int = 12
+    patience: int = 10
 
     def __post_init__(self) -> None:
         """Check the ranges."""

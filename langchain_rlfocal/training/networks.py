@@ -1,58 +1,62 @@
 """Networks in torch: the two actors, whose NumPy twins serve, and the central critic, which never leaves training."""
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from langchain_rlfocal.observations import FUSION_AXES
-from langchain_rlfocal.policies.networks import DECIDER_INPUTS, FUSION_INPUTS
+from langchain_rlfocal.observations import FUSION_AXES, MEMBER_AXES
+from langchain_rlfocal.policies.networks import DECIDER_SHARED, FUSION_SHARED
 from langchain_rlfocal.policies.subsets import LOGIT_BOUND
 
 
-class DeciderNet(nn.Module):
-    """On/off logit of each member from joined inputs [..., M, DECIDER_INPUTS]; see `policies.networks.decider_logits`."""
+class _JoinedLayer(nn.Linear):
+    """relu(W [own; shared] + b) of what each member or candidate has and what all share; see `policies.networks`."""
 
-    def __init__(self, hidden: int) -> None:
+    def forward(self, own: Tensor, shared: Tensor) -> Tensor:  # type: ignore[override]
+        """Compute [B, N, H] from own [B, N, A] and shared [B, S]."""
+        axes = own.shape[-1]
+        common = nn.functional.linear(shared, self.weight[:, axes:], self.bias)
+        return torch.relu(nn.functional.linear(own, self.weight[:, :axes]) + common[:, None, :])
+
+
+class DeciderNet(nn.Module):
+    """On/off logit of each member; see `policies.networks.decider_logits`."""
+
+    def __init__(self, hidden: int, *, num_members: int) -> None:
         super().__init__()
-        self.hidden1 = nn.Linear(DECIDER_INPUTS, hidden)
+        self.hidden1 = _JoinedLayer(len(MEMBER_AXES) + DECIDER_SHARED, hidden)
         self.hidden2 = nn.Linear(hidden, hidden)
         self.out = nn.Linear(hidden, 1)
-        nn.init.orthogonal_(self.out.weight, gain=0.01)  # near-even teams at first: everything is tried
-        nn.init.zeros_(self.out.bias)
+        nn.init.orthogonal_(self.out.weight, gain=0.01)
+        # Even chances at first, of a team of about two.
+        nn.init.constant_(self.out.bias, -math.log(max(num_members / 2 - 1, 1.0)))
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Compute bounded logits, shape [..., M]."""
-        raw = self.out(torch.tanh(self.hidden2(torch.tanh(self.hidden1(inputs))))).squeeze(-1)
+    def forward(self, members: Tensor, shared: Tensor) -> Tensor:
+        """Compute bounded logits, shape [B, M]."""
+        raw = self.out(torch.relu(self.hidden2(self.hidden1(members, shared)))).squeeze(-1)
         bounded: Tensor = LOGIT_BOUND * torch.tanh(raw / LOGIT_BOUND)
         return bounded
 
 
 class FusionNet(nn.Module):
-    """Logit of each answer from joined inputs [..., K, FUSION_INPUTS]; see `policies.networks.fusion_logits`.
-
-    The linear path starts as the log-odds weighted vote: 1 per unit of summed log-odds and `VOTE` per supporter, which
-    is what a supporter is worth among several possible wrong answers.
-    """
-
-    VOTE = 1.0
+    """Logit of each candidate; see `policies.networks.fusion_logits`. It starts as the vote by evidence."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
-        self.hidden = nn.Linear(FUSION_INPUTS, hidden)
+        self.hidden = _JoinedLayer(len(FUSION_AXES) + FUSION_SHARED, hidden)
         self.out = nn.Linear(hidden, 1)
         self.vote = nn.Linear(len(FUSION_AXES), 1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
-        nn.init.zeros_(self.vote.bias)
-        weight = torch.zeros(1, len(FUSION_AXES))
-        names = [name for name, _ in FUSION_AXES]
-        weight[0, names.index("log_odds")] = 4.0  # the axis is the sum over 4
-        weight[0, names.index("support")] = 4.0 * self.VOTE
-        self.vote.weight.data.copy_(weight)
+        for layer in (self.out, self.vote):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        with torch.no_grad():
+            self.vote.weight[0, [name for name, _ in FUSION_AXES].index("evidence")] = 4.0  # the axis is over 4
 
-    def forward(self, inputs: Tensor, mask: Tensor) -> Tensor:
-        """Compute logits, shape [..., K]; a very low one where there is no answer."""
-        logits = self.out(torch.tanh(self.hidden(inputs))) + self.vote(inputs[..., : len(FUSION_AXES)])
+    def forward(self, candidates: Tensor, shared: Tensor, mask: Tensor) -> Tensor:
+        """Compute logits, shape [B, K]; a very low one where there is no candidate."""
+        logits = self.out(self.hidden(candidates, shared)) + self.vote(candidates)
         masked: Tensor = logits.squeeze(-1).masked_fill(~mask, -1e9)
         return masked
 
@@ -60,9 +64,9 @@ class FusionNet(nn.Module):
 class Actors(nn.Module):
     """Both actors; its state dict names the arrays as the checkpoint does."""
 
-    def __init__(self, *, decider_hidden: int, fusion_hidden: int) -> None:
+    def __init__(self, *, decider_hidden: int, fusion_hidden: int, num_members: int) -> None:
         super().__init__()
-        self.decider = DeciderNet(decider_hidden)
+        self.decider = DeciderNet(decider_hidden, num_members=num_members)
         self.fusion = FusionNet(fusion_hidden)
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -76,7 +80,7 @@ class Critic(nn.Module):
     def __init__(self, inputs: int, hidden: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(inputs, hidden), nn.Tanh(), nn.Linear(hidden, hidden), nn.Tanh(), nn.Linear(hidden, 1)
+            nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1)
         )
 
     def forward(self, states: Tensor) -> Tensor:
@@ -102,19 +106,13 @@ def subset_log_prob_and_entropy(
         Log-probability and entropy, both of shape [B].
     """
     logits = logits.double()  # products of many odds overflow single precision
-    odds = torch.where(selectable, torch.exp(logits), torch.zeros_like(logits))
-    num_members, num_sizes = odds.shape[-1], legal_sizes.shape[-1]
-    others = odds[:, None, :] * (
-        1.0 - torch.eye(num_members, dtype=odds.dtype)
-    )  # [B, M + 1, M]: without each member, and with all
-    odds_of_all = torch.cat([others, odds[:, None, :]], dim=1)
-    polynomials = odds.new_zeros(*odds_of_all.shape[:-1], num_sizes)
-    polynomials[..., 0] = 1.0
-    for m in range(num_members):
-        grown = polynomials[..., 1:] + odds_of_all[..., m, None] * polynomials[..., :-1]
-        polynomials = torch.cat([polynomials[..., :1], grown], dim=-1)
-    total = (polynomials[:, -1] * legal_sizes).sum(-1)
-    with_member = (polynomials[:, :-1, :-1] * legal_sizes[:, None, 1:]).sum(-1) * odds
-    log_total = torch.log(total)
-    entropy = log_total - (with_member / total[:, None] * logits).sum(-1)
-    return torch.where(team, logits, torch.zeros_like(logits)).sum(-1) - log_total, entropy
+    odds = torch.where(selectable, torch.exp(logits), 0.0)
+    polynomials = torch.zeros(*legal_sizes.shape, dtype=odds.dtype)
+    polynomials[:, 0] = 1.0
+    for m in range(odds.shape[1]):
+        polynomials = polynomials + nn.functional.pad(odds[:, m : m + 1] * polynomials[:, :-1], (1, 0))
+    log_total = torch.log((polynomials * legal_sizes).sum(-1))
+    # P(m ∈ S) = ∂ log Z / ∂ℓₘ
+    (marginals,) = torch.autograd.grad(log_total.sum(), logits, create_graph=True)
+    entropy = log_total - (marginals * logits).sum(-1)
+    return torch.where(team, logits, 0.0).sum(-1) - log_total, entropy

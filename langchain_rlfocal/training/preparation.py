@@ -1,0 +1,187 @@
+"""Preparation: what training knows of the queries before the first episode.
+
+Fits the competence and evidence models, the supervised part of a policy. What an episode shows of a training query comes
+from fits that did not see that query (cross-fitting), so the actors learn to trust it as far as they may when serving.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from langchain_rlfocal.diversity import pairwise_focal_diversity
+from langchain_rlfocal.environment import answers_of, costs_of, prices_of, scores_of_places
+from langchain_rlfocal.features import SURFACE_NAMES, Embedder, features_of
+from langchain_rlfocal.outcomes import OutcomeGrid
+from langchain_rlfocal.policies.competence import PENALTIES as COMPETENCE_PENALTIES
+from langchain_rlfocal.policies.competence import cross_fitted, fit_competence
+from langchain_rlfocal.states import Descriptors, Evidence, Floats, Ints
+from langchain_rlfocal.training.config import TrainingConfig
+from langchain_rlfocal.training.evidence import PENALTIES as EVIDENCE_PENALTIES
+from langchain_rlfocal.training.evidence import (
+    Examples,
+    cross_fitted_evidence,
+    draw_teams,
+    fit_evidence,
+    frequent_labels,
+    take,
+)
+
+_PENALTIES = {"competence_penalty": COMPETENCE_PENALTIES, "evidence_penalty": EVIDENCE_PENALTIES}
+_TOKENS, _OPTIONS = ("prompt_tokens", "completion_tokens"), ("option_probs", "option_ids", "option_scores")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What the first, supervised part of training found.
+
+    Attributes:
+        grid: The training outcomes, twice: with task labels, then without, since callers often give none.
+        known: What an episode knows of the members near each row.
+        evidence: What an episode reads in the answers of each row.
+        charges: What each call costs as a share of asking the whole pool, shape [2Q, M].
+        weights: Arrays of the policy that reinforcement does not change, by name.
+        labels: Task and label of each entry of the array `evidence.labels`.
+        facts: Hyperparameters that were found, for the card.
+    """
+
+    grid: OutcomeGrid
+    known: Descriptors
+    evidence: Evidence
+    charges: Floats
+    weights: dict[str, Floats]
+    labels: list[tuple[str, str]]
+    facts: dict[str, float]
+
+
+def data_hash(*grids: OutcomeGrid) -> str:
+    """Hash what training reads of these grids."""
+    digest = hashlib.sha256()
+    for grid in grids:
+        labels = None if grid.option_answers is None else grid.option_answers.tolist()
+        texts = (grid.members, grid.tasks, grid.queries, grid.answers.tolist(), labels)
+        digest.update(repr(texts).encode("utf-8", "surrogatepass"))
+        for name in ("answer_ids", "scores", "cost_usd", "logprobs", "response_chars", *_TOKENS, *_OPTIONS):
+            array = getattr(grid, name)
+            digest.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def folds_of(queries: Sequence[str], num_folds: int) -> Ints:
+    """Assign folds by the hash of the query's text, so that a repeated question stays in one fold."""
+    digests = [
+        hashlib.blake2b(q.encode("utf-8", "surrogatepass"), digest_size=4, person=b"fold").digest() for q in queries
+    ]
+    _, folds = np.unique([int.from_bytes(digest, "big") % num_folds for digest in digests], return_inverse=True)
+    return folds
+
+
+def prepare(
+    grid: OutcomeGrid,
+    config: TrainingConfig,
+    *,
+    embedder: Embedder | None,
+    rng: np.random.Generator,
+    penalties: Mapping[str, Sequence[float]] = _PENALTIES,
+) -> Prepared:
+    """Fit competence and evidence to outcomes; see `Prepared`.
+
+    Args:
+        grid: The outcomes.
+        config: Hyperparameters.
+        embedder: Gives the queries more features.
+        rng: Draws the teams that evidence is fitted on.
+        penalties: What to choose from by cross-validation, by the names in `Prepared.facts`.
+    """
+    num_queries, num_members = grid.scores.shape
+    tasks: list[str | None] = [*grid.tasks, *[None] * num_queries]
+    features = features_of(grid.queries, grid.tasks, embedder=embedder)
+    bare = features_of(grid.queries, [None] * num_queries, embedder=embedder)
+    features = np.concatenate([features, bare])
+    doubled = grid.take(np.tile(np.arange(num_queries), 2))
+    folds = np.tile(folds_of(grid.queries, config.num_folds), 2)
+    competence, competence_penalty = cross_fitted(
+        features, doubled.scores, folds, penalties=penalties["competence_penalty"]
+    )
+    competence_model = fit_competence(features, doubled.scores, penalty=competence_penalty)
+
+    examples = Examples(
+        features=features,
+        competence=competence,
+        tasks=tasks,
+        answers=answers_of(doubled),
+        scores=scores_of_places(doubled),
+        teams=draw_teams(2 * num_queries, num_members, config.max_team, rng),
+    )
+    labels = frequent_labels(tasks, examples.answers)
+    models, evidence_penalty = cross_fitted_evidence(
+        examples, folds, labels=labels, penalties=penalties["evidence_penalty"]
+    )
+    evidence_model = fit_evidence(examples, labels, penalty=evidence_penalty)
+
+    price, total = prices_of(grid, config.cost_unit)
+    diversity = pairwise_focal_diversity(grid.scores >= 0.5)
+    trust, slopes = np.empty_like(competence), np.empty_like(competence)
+    for fold, model in enumerate(models):
+        rows = folds == fold
+        trust[rows] = model.trust(features[rows], competence[rows])
+        slopes[rows] = model.option_slopes(features[rows])
+    kind = np.float32
+    known = Descriptors(
+        competence=competence.astype(kind),
+        trust=trust.astype(kind),
+        slopes=slopes.astype(kind),
+        price=price.astype(kind),
+        diversity=diversity.astype(kind),
+        surface=features[:, : len(SURFACE_NAMES)].astype(kind),
+    )
+    parts = []
+    for fold, model in enumerate(models):
+        rows = folds == fold
+        inside = take(examples, rows)
+        parts.append((rows, model.read(known.take(rows), inside.tasks, inside.answers)))
+    costs = np.where(np.isnan(spent := costs_of(doubled, config.cost_unit)), price * total, spent)
+    return Prepared(
+        grid=doubled,
+        known=known,
+        evidence=_merge(parts),
+        charges=costs / total if total > 0 else np.broadcast_to(price, costs.shape),
+        weights={
+            "competence.weights": competence_model.weights,
+            "competence.bias": competence_model.bias,
+            "competence.mean": competence_model.mean,
+            "evidence.shared": evidence_model.shared,
+            "evidence.weights": evidence_model.weights,
+            "evidence.slopes": evidence_model.slopes,
+            "evidence.response": evidence_model.response,
+            "evidence.moments": evidence_model.moments,
+            "evidence.labels": np.array([evidence_model.labels[pair] for pair in labels]),
+            "pool.price": price,
+            "pool.diversity": diversity,
+        },
+        labels=labels,
+        facts={"competence_penalty": competence_penalty, "evidence_penalty": evidence_penalty},
+    )
+
+
+def _merge(parts: Sequence[tuple[np.ndarray, Evidence]]) -> Evidence:
+    """Put together what was read fold by fold."""
+
+    def merged(name: str) -> np.ndarray | None:
+        arrays = [(rows, getattr(evidence, name)) for rows, evidence in parts]
+        shape = next((array.shape[1:] for _, array in arrays if array is not None), None)
+        if shape is None:
+            return None
+        kind = next(array.dtype for _, array in arrays if array is not None)
+        whole = np.zeros((sum(int(rows.sum()) for rows, _ in arrays), *shape), dtype=kind)
+        for rows, array in arrays:
+            if array is not None:
+                whole[rows] = array
+        return whole
+
+    places, trust, label = merged("places"), merged("trust"), merged("label")
+    assert places is not None
+    assert trust is not None
+    assert label is not None
+    return Evidence(places=places, trust=trust, label=label, scored=merged("scored"), similarity=merged("similarity"))

@@ -1,0 +1,263 @@
+"""What `rlfocal diversity` prints: figures worked by hand, for people and as JSON."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from langchain_rlfocal.cli import diversity
+from langchain_rlfocal.cli.diversity import run_diversity
+from langchain_rlfocal.errors import OutcomeError, PoolError
+from langchain_rlfocal.outcomes import Outcome, OutcomeTable
+from langchain_rlfocal.testing import make_outcomes
+
+ANSWERS = {
+    "cleo": ("a", "a", "d", "d"),
+    "ann": ("b", "b", "a", "a"),
+    "bob": ("b", "a", "d", "a"),
+}
+"""Four queries whose right answer is a. Cleo and Ann fail two each, never together; Bob fails one with each."""
+
+
+def outcome(query, model, answer, **changes):
+    facts = {
+        "task": "quiz",
+        "query_id": query,
+        "query": f"Query {query}?",
+        "model": model,
+        "answer": answer,
+        "gold": "a",
+    }
+    return Outcome(**{**facts, "reward": float(answer == "a"), **changes})
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Write a table and return its path; the terminal has 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def write_table(table):
+        path = tmp_path / "outcomes.jsonl"
+        table.write(path)
+        return path
+
+    return write_table
+
+
+@pytest.fixture
+def hand():
+    return [outcome(str(q), model, answers[q]) for model, answers in ANSWERS.items() for q in range(4)]
+
+
+@pytest.fixture
+def said(capsys):
+    """Run the command and return its JSON."""
+
+    def run(path, members=None, **options):
+        run_diversity([path], members, as_json=True, **options)
+        return json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+
+    return run
+
+
+@pytest.fixture
+def shown(capsys):
+    """Run the command and return what it prints for people."""
+
+    def run(path, members=None, **options):
+        run_diversity([path], members, **options)
+        text = capsys.readouterr().out
+        assert max(map(len, text.splitlines())) <= 80
+        return text
+
+    return run
+
+
+def test_json_holds_members_best_first_and_what_the_pool_measures_by_hand(write, hand, said):
+    """Of equal members the first of the pool is first. Failures per query 2, 1, 2, 1: Σi = 6, Σi(i−1) = 4.
+
+    GD = 1 − 4/(2·6) = ⅔. Cleo fails queries 3 and 4 (2 and 1 failures): 1 − 2/(2·3) = ⅔, so do Ann and, with 2 and 2,
+    Bob: 1 − 4/(2·4) = ½; focal (⅔ + ⅔ + ½)/3 = 11/18. Rates ½ each: independent 1 − (1 + ¼)/(1 + 1) = ⅜.
+    Votes: b, a, d, a win, two of them right. Disagreement: 4, 2 and 2 of 4, mean ⅔. Double fault: 0, 1 and 1 of 4, mean ⅙.
+    Entropy: right and wrong split 1 to 2 on every query, as evenly as three can.
+    Answers: one of three pairs agrees, P̄ = ⅓; a 6, b 3, d 3 of 12: P_e = ¼ + 1/16 + 1/16 = ⅜; (⅓ − ⅜)/(5/8) = −1/15
+    """
+    facts = said(write(OutcomeTable.from_outcomes(hand)))
+
+    assert (facts["queries"], facts["dropped"], facts["max_team_size"]) == (4, 0, 3)
+    assert facts["members"] == [{"name": name, "accuracy": 0.5} for name in ("cleo", "ann", "bob")]
+    expected = {
+        "accuracy": 1 / 2,
+        "plurality_accuracy": 1 / 2,
+        "focal": 11 / 18,
+        "adjusted": 11 / 18 - 3 / 8,
+        "generalized": 2 / 3,
+        "disagreement": 2 / 3,
+        "double_fault": 1 / 6,
+        "entropy": 1,
+        "fleiss_kappa_of_answers": -1 / 15,
+    }
+    for name, value in expected.items():
+        assert facts["pool"][name]["value"] == pytest.approx(value), name
+    assert facts["pairs"] == [
+        [0, 1, pytest.approx(1 / 3)],
+        [1, 0, pytest.approx(1 / 3)],
+        [pytest.approx(1 / 3)] * 2 + [0],
+    ]
+
+
+def test_json_says_of_each_measure_what_it_grows_with(write, hand, said):
+    pool = said(write(OutcomeTable.from_outcomes(hand)))["pool"]
+
+    grows = {
+        kind: {name for name in pool if pool[name]["grows_with"] == kind} for kind in ("diversity", "agreement", None)
+    }
+    assert grows["diversity"] == {"focal", "adjusted", "generalized", "disagreement", "entropy"}
+    assert grows["agreement"] >= {"kappa", "yule_q", "phi", "double_fault", "fleiss_kappa"}
+    assert grows[None] == {"accuracy", "plurality_accuracy"}
+
+
+def test_json_holds_every_team_and_the_best_of_each_size(write, hand, said):
+    """Of one all are as good, so the first; of two, Cleo and Ann never fail together, and their first decides the votes."""
+    facts = said(write(OutcomeTable.from_outcomes(hand)))
+
+    assert [team["members"] for team in facts["teams"]] == [
+        ["cleo"], ["ann"], ["bob"], ["cleo", "ann"], ["cleo", "bob"], ["ann", "bob"], ["cleo", "ann", "bob"],
+    ]  # fmt: skip
+    best = [(team["members"], team["best_by"]) for team in facts["best_teams"]]
+    every = ["focal", "adjusted", "plurality_accuracy"]
+    assert best == [
+        (["cleo"], ["plurality_accuracy"]),
+        (["cleo", "ann"], every),
+        (["cleo", "ann", "bob"], every),
+    ]
+    pair = next(team for team in facts["teams"] if team["members"] == ["cleo", "ann"])
+    assert (pair["focal"], pair["yule_q"], pair["kappa"], pair["disagreement"]) == (1, -1, -1, 1)
+    assert pair.items() <= facts["best_teams"][1].items()
+
+
+def test_members_are_ranked_so_that_the_best_decides_a_tie(write, said):
+    """Bob, last of the pool, is right on both queries; whoever disagrees with him alone loses the vote."""
+    rows = [outcome(str(q), model, answer) for model, answer in (("ann", "b"), ("bob", "a")) for q in range(2)]
+    facts = said(write(OutcomeTable.from_outcomes(rows)))
+
+    assert facts["members"] == [{"name": "bob", "accuracy": 1}, {"name": "ann", "accuracy": 0}]
+    assert facts["pool"]["plurality_accuracy"]["value"] == 1
+
+
+def test_of_equally_diverse_teams_the_first_by_rank_is_best(write, said):
+    """Nobody ever fails with another, so all pairs have full focal diversity; Cleo and Dan fail least."""
+    wrong = {"ann": (0, 1), "bob": (2, 3), "cleo": (4,), "dan": (5,)}
+    rows = [
+        outcome(str(q), name, f"not {name}" if q in mine else "a") for name, mine in wrong.items() for q in range(9)
+    ]
+    facts = said(write(OutcomeTable.from_outcomes(rows)))
+
+    by_focal = [team["members"] for team in facts["best_teams"] if "focal" in team["best_by"]]
+    assert by_focal[0] == ["cleo", "dan"]
+
+
+def test_people_read_members_measures_pairs_and_best_teams(write, hand, shown):
+    lines = [" ".join(line.split()) for line in shown(write(OutcomeTable.from_outcomes(hand))).splitlines()]
+
+    for line in (
+        "Members on 4 queries",
+        "2 ann 0.500",
+        "focal diversity 0.611 diversity",
+        "focal diversity, accuracy-adjusted 0.236 diversity",
+        "double fault, mean of pairs 0.167 agreement",
+        "plurality accuracy 0.500",
+        "3 0.33 0.33 -",
+        "1 0.500 0.500 0.000 0.000 plurality",
+        "1 2 3 0.500 0.500 0.611 0.236 focal, adjusted, plurality",
+    ):
+        assert line in lines, line
+    assert not any("left out" in line or "not measured" in line for line in lines)
+
+
+def test_names_cannot_steer_the_terminal(write, shown):
+    rows = [outcome("1", name, "a") for name in ("[red]ann", "bob\x1b[2J")]
+    text = shown(write(OutcomeTable.from_outcomes(rows)))
+
+    assert "[red]ann" in text
+    assert "bob [2J" in text
+    assert "\x1b" not in text
+
+
+def test_queries_that_a_member_left_open_are_counted(write, hand, said, shown):
+    path = write(OutcomeTable.from_outcomes([*hand, outcome("9", "ann", "a")]))
+
+    assert said(path)["dropped"] == 1
+    assert "1 queries are left out, because a member did not answer them." in shown(path)
+
+
+def test_members_and_tasks_are_those_that_are_named(write, hand, said):
+    rows = [*hand, *(replace(row, task="exam", answer="a", reward=1.0) for row in hand)]
+    path = write(OutcomeTable.from_outcomes(rows))
+
+    assert said(path)["queries"] == 8
+    facts = said(path, ["bob", "ann"], task="ex*")
+    assert facts["queries"] == 4
+    assert [member["name"] for member in facts["members"]] == ["bob", "ann"]
+    assert said(path, task=["quiz", "exam"])["queries"] == 8
+
+
+def test_where_teams_are_too_many_their_size_is_limited_and_said(write, hand, said, shown, monkeypatch):
+    """Three members have 3 teams of one and 3 of two; the whole pool is measured all the same."""
+    monkeypatch.setattr(diversity, "_MAX_TEAMS", 6)
+    path = write(OutcomeTable.from_outcomes(hand))
+
+    facts = said(path)
+    assert (facts["max_team_size"], len(facts["teams"])) == (2, 6)
+    assert facts["pool"]["focal"]["value"] == pytest.approx(11 / 18)
+    assert "Teams of more than 2 of the 3 members are not measured: too many." in shown(path)
+
+
+def test_a_table_of_pairs_is_cut_where_it_would_not_fit(write, shown, monkeypatch):
+    monkeypatch.setattr(diversity, "_MAX_TEAMS", 200)
+    accuracies = {f"member-with-a-long-name-{number}": 0.5 for number in range(14)}
+    text = shown(write(make_outcomes({"quiz": accuracies}, num_queries=20)))
+
+    assert text.count("Focal diversity of pairs") == 2
+    assert all(name in text for name in accuracies)
+
+
+def test_a_pool_of_one_has_no_pairs_to_show(write, hand, said, shown):
+    path = write(OutcomeTable.from_outcomes(hand))
+
+    assert "pairs" not in shown(path, ["ann"]).replace("mean of pairs", "")
+    facts = said(path, ["ann"])
+    assert facts["pairs"] == [[0]]
+    assert [team["best_by"] for team in facts["best_teams"]] == [["plurality_accuracy"]]
+
+
+@pytest.mark.parametrize(("answer", "focal"), [("a", 1), ("b", 0), (None, 0)])
+def test_members_that_always_say_the_same_are_measured_without_nan(write, said, answer, focal):
+    """`said` refuses NaN. Where nobody fails nothing fails together; where nobody answers, nobody is right."""
+    rows = [outcome(str(q), name, answer) for name in ("ann", "bob") for q in range(3)]
+    pool = said(write(OutcomeTable.from_outcomes(rows)))["pool"]
+
+    values = {
+        name: pool[name]["value"] for name in ("focal", "adjusted", "kappa", "fleiss_kappa", "plurality_accuracy")
+    }
+    assert values == {"focal": focal, "adjusted": 0, "kappa": 1, "fleiss_kappa": 1, "plurality_accuracy": answer == "a"}
+    assert pool["fleiss_kappa_of_answers"]["value"] == 1
+
+
+def test_an_answer_is_right_from_half_of_the_score(write, said):
+    rows = [outcome(str(q), "ann", "a", reward=reward) for q, reward in enumerate((0.49, 0.5, 0.9, 0.1))]
+    facts = said(write(OutcomeTable.from_outcomes(rows)))
+
+    assert (facts["right_from"], facts["members"][0]["accuracy"]) == (0.5, 0.5)
+
+
+def test_what_cannot_be_measured_is_refused(write, hand, capsys):
+    path = write(OutcomeTable.from_outcomes(hand))
+
+    with pytest.raises(PoolError, match="eve"):
+        run_diversity([path], ["eve"])
+    with pytest.raises(OutcomeError, match=r"other/\*"):
+        run_diversity([path], None, task="other/*")
+    with pytest.raises(OutcomeError, match="must exist"):
+        run_diversity([path.with_name("absent.csv")], None)
+    assert capsys.readouterr().out == ""
