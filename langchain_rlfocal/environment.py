@@ -25,24 +25,24 @@ CostUnit = Literal["auto", "usd", "tokens", "calls"]
 
 
 def answers_of(grid: OutcomeGrid) -> Answers:
-    """Lay out what a grid's members answered: one place for each member, and one for each option."""
+    """Lay out what a grid's members answered: one place for each member, and one for each option.
+
+    An option has the same place whoever gives it, so that no place tells what members answered that were not asked.
+    """
     if grid.option_probs is None:
         return Answers(places=grid.answer_ids, labels=grid.answers, chars=grid.response_chars, logprobs=grid.logprobs)
     assert grid.option_ids is not None
     assert grid.option_answers is not None
     q, m, o = grid.option_probs.shape
-    labels = np.full((q, m + o), None, dtype=object)
-    labels[:, :m] = grid.answers
-    option_scores = np.full((q, m, m + o), np.nan)
-    rows = np.arange(q)
+    offered, nothing = grid.option_ids >= 0, np.array(None, dtype=object)
+    places = grid.answer_ids.copy()
     for j in range(o):
-        place = grid.option_ids[:, j]
-        here = rows[place >= 0]
-        labels[here, place[here]] = grid.option_answers[here, j]
-        option_scores[here, :, place[here]] = grid.option_probs[here, :, j]
+        places[offered[:, j, None] & (grid.answer_ids == grid.option_ids[:, j, None])] = m + j
+    option_scores = np.full((q, m, m + o), np.nan)
+    option_scores[:, :, m:] = np.where(offered[:, None], grid.option_probs, np.nan)
     return Answers(
-        places=grid.answer_ids,
-        labels=labels,
+        places=places,
+        labels=np.concatenate([grid.answers, np.where(offered, grid.option_answers, nothing)], axis=1),
         chars=grid.response_chars,
         logprobs=grid.logprobs,
         option_scores=option_scores,
@@ -53,11 +53,8 @@ def scores_of_places(grid: OutcomeGrid) -> Floats:
     """Recorded score of each candidate of `answers_of`, 0 at a place that nobody can choose, shape [Q, K]."""
     if grid.option_ids is None or grid.option_scores is None:
         return grid.scores
-    q, o = grid.option_ids.shape
-    scores = np.concatenate([grid.scores, np.zeros((q, o))], axis=1)
-    rows, options = np.nonzero(grid.option_ids >= len(grid.members))
-    scores[rows, grid.option_ids[rows, options]] = grid.option_scores[rows, options]
-    return scores
+    option_scores = np.where(grid.option_ids >= 0, grid.option_scores, 0.0)
+    return np.concatenate([grid.scores, option_scores], axis=1)
 
 
 def costs_of(grid: OutcomeGrid, unit: CostUnit = "auto") -> Floats:
@@ -189,13 +186,16 @@ class EnsembleEnv:
             Reward of the step, shape [B]: the candidate's score and the team's diversity bonus. Where members that gave
             one answer were scored differently, the most competent one's score counts, whose answer would be returned.
         """
-        rows = np.arange(len(self._index))
-        member = state.representative[rows, chosen]
-        supported = self._member_scores[self._index, np.maximum(member, 0)]
-        reward: Floats = np.where(member >= 0, supported, self._scores[self._index, chosen])
+        reward = self.scores_of(state, chosen)
         if self._diversity_weight:
             reward = reward + self._diversity_weight * self._diversity_of_teams()
         return reward
+
+    def scores_of(self, state: State, chosen: Ints) -> Floats:
+        """Return the recorded score of what `fuse` would return, shape [B]."""
+        member = state.representative[np.arange(len(self._index)), chosen]
+        supported = self._member_scores[self._index, np.maximum(member, 0)]
+        return np.where(member >= 0, supported, self._scores[self._index, chosen])
 
     def _diversity_of_teams(self) -> Floats:
         """Focal diversity of each episode's team over all recorded queries, 0 for a team of one, shape [B]."""
@@ -270,13 +270,21 @@ def replay(
 
 
 def environment_of(
-    policy: EnsemblePolicy, grid: OutcomeGrid, *, max_team: int, max_rounds: int, hide_tasks: bool = False
+    policy: EnsemblePolicy,
+    grid: OutcomeGrid,
+    *,
+    max_team: int,
+    max_rounds: int,
+    hide_tasks: bool = False,
+    diversity_weight: float = 0.0,
 ) -> EnsembleEnv:
-    """Show recorded outcomes as this policy sees them; see `replay`."""
+    """Show recorded outcomes as this policy sees them; see `replay` and `EnsembleEnv`."""
     tasks: list[str | None] = [None] * len(grid) if hide_tasks else [*grid.tasks]
     known = policy.describe(grid.queries, tasks, grid.members)
     evidence = policy.read(known, tasks, answers_of(grid), grid.members)
-    return EnsembleEnv(grid, known, evidence, max_team=max_team, max_rounds=max_rounds)
+    return EnsembleEnv(
+        grid, known, evidence, max_team=max_team, max_rounds=max_rounds, diversity_weight=diversity_weight
+    )
 
 
 def play(policy: EnsemblePolicy, env: EnsembleEnv, index: Ints, cost_weight: Floats) -> Replay:

@@ -267,6 +267,8 @@ def state_of(
         given = ~np.isnan(evidence.scored)
         scored = np.einsum("qm,qmk->qk", asked.astype(kind), np.where(given, evidence.scored, 0))
         options = np.asarray((given | ~asked[:, :, None]).all(axis=1) & heard)
+    exists = options.copy()
+    exists[np.nonzero(answered)[0], places[answered]] = True
     similarity = np.zeros_like(evidence.label)
     if evidence.similarity is not None:
         similarity = np.einsum("qm,qmk->qk", answered.astype(kind), evidence.similarity)
@@ -279,9 +281,9 @@ def state_of(
         asked=asked,
         places=places,
         trust=np.where(answered, evidence.trust, known.trust),
-        scored=scored + evidence.label,
+        scored=np.where(exists, scored + evidence.label, 0),
         options=options,
-        similarity=similarity,
+        similarity=np.where(exists, similarity, 0),
         cost_weight=cost_weight,
         round_number=round_number,
         max_rounds=max_rounds,

@@ -30,6 +30,30 @@ def test_idle_steps_are_passed_over():
     assert returns[1] == 0
 
 
+def test_an_episode_that_stopped_early_bootstraps_from_its_next_active_step():
+    """γ = ½, λ = 1. The Decider acts once (-.1, value .4), rests a round, and Fusion earns 1 (value .6).
+
+    A₂ = 1 - .6 = .4;  A₀ = -.1 + ½·.6 - .4 + ½·.4 = 0. The other episode, which acts in all three, stands beside it
+    untouched: A₂ = .4, A₁ = 0 + ½·.6 - .2 + ½·.4 = .3, A₀ = -.1 + ½·.2 - .4 + ½·.3 = -.25.
+    """
+    rewards = np.array([[-0.1, -0.1], [0.0, 0.0], [1.0, 1.0]])
+    values = np.array([[0.4, 0.4], [0.0, 0.2], [0.6, 0.6]])
+    active = np.array([[True, True], [False, True], [True, True]])
+    advantages, returns = gae(rewards, values, active, gamma=0.5, gae_lambda=1.0)
+    np.testing.assert_allclose(advantages, [[0, -0.25], [0, 0.3], [0.4, 0.4]], atol=1e-12)
+    np.testing.assert_allclose(returns, [[0.4, 0.15], [0, 0.5], [1, 1]], atol=1e-12)
+
+
+@given(st.integers(1, 5), st.integers(0, 2**32 - 1))
+def test_with_lambda_zero_an_advantage_is_one_step_s_surprise(steps, seed):
+    """Aₜ = rₜ + γ vₜ₊₁ − vₜ, whatever comes later."""
+    rng = np.random.default_rng(seed)
+    rewards, values = rng.normal(size=(steps, 3)), rng.normal(size=(steps, 3))
+    advantages, _ = gae(rewards, values, np.ones((steps, 3), dtype=bool), gamma=0.7, gae_lambda=0.0)
+    following = np.concatenate([values[1:], np.zeros((1, 3))])
+    np.testing.assert_allclose(advantages, rewards + 0.7 * following - values)
+
+
 @given(st.integers(1, 5), st.integers(0, 2**32 - 1))
 def test_with_lambda_one_and_no_discount_an_advantage_is_what_came_minus_the_value(steps, seed):
     rng = np.random.default_rng(seed)

@@ -122,7 +122,7 @@ def test_members_of_the_policy_that_the_pool_lacks_are_left_out():
 
 def test_a_path_is_loaded_as_a_checkpoint(monkeypatch):
     policy = ScriptedPolicy([["a"]], ("a",), trained=True, policy_id="rlfocal-x")
-    monkeypatch.setattr(RLFocalPolicy, "load", lambda path: policy if path == Path("here") else None)
+    monkeypatch.setattr(RLFocalPolicy, "load", lambda path, embedder: policy if path == Path("here") else None)
     message = RLFocalChatModel(members={"a": saying("5")}, policy=Path("here")).invoke(QUESTION)
     assert how(message)["trained"] is True
     assert how(message)["policy"] == "rlfocal-x"

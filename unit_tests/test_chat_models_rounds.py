@@ -61,6 +61,8 @@ def test_the_majority_is_answered_and_says_how_it_came_about():
     assert how(message) == {
         "policy": "scripted",
         "trained": False,
+        "cost_weight": 0.1,
+        "target_calls": None,
         "rounds": [{"round": 1, "asked": ["a", "b", "c"], "probabilities": {"a": 1.0, "b": 1.0, "c": 1.0}}],
         "candidates": [
             {
@@ -73,6 +75,7 @@ def test_the_majority_is_answered_and_says_how_it_came_about():
                 "completion_tokens": len(text.split()),
                 "cost_usd": cost,
                 "logprob": logprob,
+                "option_probs": None,
             }
             for member, answer, text, cost, logprob in (
                 ("a", "4", "4", None, None),

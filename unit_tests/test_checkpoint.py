@@ -1,22 +1,38 @@
 """Checkpoints: whole or absent, checked before they are believed, and never code."""
 
 import json
+import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from langchain_rlfocal.errors import CheckpointError
+from langchain_rlfocal.errors import CheckpointError, InputError
+from langchain_rlfocal.features import FEATURES_DIM
 from langchain_rlfocal.policies import RLFocalPolicy, checkpoint
-from langchain_rlfocal.policies.checkpoint import _shapes, pool_fingerprint
+from langchain_rlfocal.policies.checkpoint import Parts, _shapes, pool_fingerprint
+
+
+def parts_of(members, *, seed=3, labels=(("facts", "yes"), ("", "é")), **fields):
+    rng = np.random.default_rng(seed)
+    shapes = _shapes(len(members), len(labels), {"features": FEATURES_DIM, "decider": 4, "fusion": 3})
+    weights = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+    weights["evidence.moments"] = rng.uniform(0.5, 2.0, (5, len(members)))
+    return Parts(members=tuple(members), weights=weights, labels=labels, **fields)
 
 
 @pytest.fixture
 def policy():
-    rng = np.random.default_rng(3)
-    shapes = _shapes(2, {"decider": 4, "fusion": 3})
-    return RLFocalPolicy(["a", "b"], {n: rng.normal(size=s) for n, s in shapes.items()}, {"seed": 3, "note": "é"})
+    return RLFocalPolicy(
+        parts_of(
+            ["a", "b"],
+            card={"seed": 3, "note": "é"},
+            baselines={"single_best/scores": np.array([0.25, 0.5]), "router.codes": np.array([[3, 1]], dtype=np.int64)},
+            baseline_facts={"single_best": {"member": "b"}},
+        )
+    )
 
 
 @pytest.fixture
@@ -32,11 +48,43 @@ def edit(path, **changes):
 
 def test_a_round_trip_keeps_everything(policy, saved):
     loaded = RLFocalPolicy.load(saved)
-    assert loaded.members == policy.members
+    assert (loaded.members, loaded.policy_id, loaded.card) == (policy.members, policy.policy_id, policy.card)
+    assert loaded.parts.labels == [("facts", "yes"), ("", "é")]
+    assert loaded.parts.baseline_facts == {"single_best": {"member": "b"}}
+    for name in ("weights", "baselines"):
+        arrays, kept = getattr(policy.parts, name), getattr(loaded.parts, name)
+        assert set(arrays) == set(kept)
+        for key, array in arrays.items():
+            assert kept[key].dtype == array.dtype
+            np.testing.assert_array_equal(kept[key], array)
+
+
+def test_a_policy_with_an_embedder_is_loaded_with_it(tmp_path):
+    parts = parts_of("ab")
+    grown = {"competence.weights": np.zeros((FEATURES_DIM + 2, 2)), "competence.mean": np.zeros(FEATURES_DIM + 2)}
+
+    class Letters:
+        def embed_documents(self, texts):
+            return [[float(len(text)), 1.0] for text in texts]
+
+    policy = RLFocalPolicy(replace(parts, weights=parts.weights | grown), embedder=Letters())
+    policy.save(tmp_path / "policy")
+    loaded = RLFocalPolicy.load(tmp_path / "policy", embedder=Letters())
     assert loaded.policy_id == policy.policy_id
-    assert loaded.card == policy.card
-    for name, array in policy.weights.items():
-        np.testing.assert_array_equal(loaded.weights[name], array)
+    with pytest.raises(InputError, match="needs the embedder"):
+        RLFocalPolicy.load(tmp_path / "policy")
+
+
+def test_the_name_of_a_policy_changes_with_any_weight_label_or_member(policy):
+    names = {policy.policy_id}
+    for name, array in policy.parts.weights.items():
+        changed = np.array(array)
+        changed.flat[-1] += 0.5
+        names.add(RLFocalPolicy(replace(policy.parts, weights=dict(policy.parts.weights) | {name: changed})).policy_id)
+    names.add(RLFocalPolicy(replace(policy.parts, labels=[("facts", "no"), ("", "é")])).policy_id)
+    names.add(RLFocalPolicy(replace(policy.parts, members=("a", "c"))).policy_id)
+    assert len(names) == 1 + len(policy.parts.weights) + 2
+    assert RLFocalPolicy(replace(policy.parts, card={}, baselines={})).policy_id == policy.policy_id
 
 
 def test_the_same_policy_gives_the_same_bytes(policy, saved, tmp_path):
@@ -83,9 +131,9 @@ def test_a_replacement_that_fails_at_the_last_step_brings_the_old_one_back(polic
         moved.append(self)
         if len(moved) == 2:
             raise OSError(5, "Input/output error")
-        return replace(self, target)
+        return replace_path(self, target)
 
-    replace = Path.replace
+    replace_path = Path.replace
     monkeypatch.setattr(Path, "replace", fails_second)
     with pytest.raises(CheckpointError, match="still there"):
         policy.save(saved)
@@ -102,11 +150,20 @@ def test_an_absent_checkpoint_is_told_how_to_be_made(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": 99}, "format version 1, has 99"),
+        ({"format_version": 1}, "format version 2, has 1. Train it again"),
+        ({"format_version": "2"}, "format version 2, has '2'"),
         ({"observation_spec": {"features": 3}}, "other observations"),
         ({"members": ["a", "c"]}, "fingerprint"),
         ({"members": "ab"}, "as strings"),
         ({"card": None}, "hold a card"),
+        ({"baselines": []}, "hold a card"),
+        ({"labels": None}, "as pairs of strings"),
+        ({"labels": [["facts"]]}, "as pairs of strings"),
+        ({"labels": [["facts", 3], ["", "x"]]}, "as pairs of strings"),
+        ({"labels": []}, "`evidence.labels` must have shape"),
+        ({"members": [], "pool_fingerprint": pool_fingerprint([])}, "distinct and at least one"),
+        ({"members": ["a", "a"], "pool_fingerprint": pool_fingerprint(["a", "a"])}, "distinct and at least one"),
+        ({"members": ["a", "b", "c"], "pool_fingerprint": pool_fingerprint("abc")}, "must have shape"),
     ],
 )
 def test_what_does_not_fit_is_refused(saved, changes, message):
@@ -140,6 +197,13 @@ def test_a_huge_file_is_refused_unread(saved, monkeypatch):
     [
         ("decider.out.bias", np.array([np.nan], dtype=np.float32), "must be finite"),
         ("pool.price", np.zeros(3, dtype=np.float32), r"shape \(2,\), got \(3,\)"),
+        ("evidence.weights", np.zeros((3, 2), dtype=np.float32), "`evidence.weights` must have shape"),
+        ("evidence.moments", np.zeros((5, 2), dtype=np.float32), "positive standard deviations"),
+        ("evidence.moments", -np.ones((5, 2), dtype=np.float32), "positive standard deviations"),
+        ("competence.mean", np.full(FEATURES_DIM, np.inf, dtype=np.float32), "must be finite"),
+        ("competence.mean", np.zeros(3, dtype=np.float32), "must have shape"),
+        ("decider.out.weight", np.zeros((1, 0), dtype=np.float32), "must have shape"),
+        ("decider.out.weight", np.zeros((2, 9), dtype=np.float32), "must have shape"),
         ("decider.extra", np.zeros(3, dtype=np.float32), "unknown: decider.extra"),
     ],
 )
@@ -148,6 +212,47 @@ def test_a_wrong_array_is_named(saved, name, value, message):
     save_file({**load_file(file), name: value}, file)
     with pytest.raises(CheckpointError, match=message):
         RLFocalPolicy.load(saved)
+
+
+def test_a_missing_array_is_named(saved):
+    file = saved / "weights.safetensors"
+    save_file({name: array for name, array in load_file(file).items() if name != "pool.price"}, file)
+    with pytest.raises(CheckpointError, match=r"missing or unknown: pool\.price\. Train it again"):
+        RLFocalPolicy.load(saved)
+
+
+def test_reading_runs_no_code(saved, tmp_path, monkeypatch):
+    """Neither a pickle in the place of the weights nor anything that the facts say is executed."""
+    ran = []
+
+    class Bomb:
+        def __reduce__(self):
+            return ran.append, (True,)
+
+    for name, data in (("weights.safetensors", pickle.dumps(Bomb())), ("checkpoint.json", pickle.dumps(Bomb()))):
+        whole = (saved / name).read_bytes()
+        (saved / name).write_bytes(data)
+        with pytest.raises(CheckpointError):
+            RLFocalPolicy.load(saved)
+        (saved / name).write_bytes(whole)
+    monkeypatch.setattr(pickle, "loads", ran.append)
+    assert RLFocalPolicy.load(saved).members == ("a", "b")
+    assert ran == []
+
+
+def test_weights_of_other_kinds_are_stored_in_single_precision(tmp_path):
+    parts = parts_of("ab")
+    weights = {name: np.asfortranarray(array) for name, array in parts.weights.items()}
+    policy = RLFocalPolicy(replace(parts, weights=weights))
+    assert {array.dtype for array in policy.parts.weights.values()} == {np.dtype(np.float32)}
+    policy.save(tmp_path / "policy")
+    assert RLFocalPolicy.load(tmp_path / "policy").policy_id == policy.policy_id == RLFocalPolicy(parts).policy_id
+
+
+def test_a_card_that_json_cannot_hold_leaves_nothing_behind(policy, tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        RLFocalPolicy(replace(policy.parts, card={"score": float("nan")})).save(tmp_path / "policy")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("glued", ["ab", "a,b", "a, b", "a\nb", '"a", "b"'])

@@ -1,6 +1,7 @@
 """The command line up to outcomes: version, help, questions and collect, and how each ends."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from typer.testing import CliRunner
 
 from langchain_rlfocal import __version__
 from langchain_rlfocal.cli import app
+from langchain_rlfocal.cli.reference import reference_page
 from langchain_rlfocal.collection import unfinished_path
 from langchain_rlfocal.outcomes import OutcomeTable, read_questions
 
@@ -84,7 +86,23 @@ def test_version_is_printed():
 def test_help_names_every_command():
     text = run("--help").stdout
 
-    assert all(command in text for command in ("collect", "train", "evaluate", "questions", "demo"))
+    assert all(command in text for command in ("collect", "train", "evaluate", "diversity", "questions", "demo"))
+
+
+def test_the_reference_page_is_what_the_program_makes():
+    """`python -m langchain_rlfocal.cli.reference > docs/reference/command-line.md` renews it."""
+    page = Path(__file__).parents[1] / "docs/reference/command-line.md"
+
+    assert page.read_text(encoding="utf-8") == reference_page()
+
+
+@pytest.mark.parametrize("command", ["collect", "train", "evaluate", "diversity", "questions", "demo"])
+def test_the_reference_page_names_just_the_options_that_the_help_names(command):
+    (section,) = re.findall(rf"^## {command}\n(.*?)(?=^## |\Z)", reference_page(), re.MULTILINE | re.DOTALL)
+    text = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).stdout
+
+    named = set(re.findall(r"^\| `(--[a-z-]+)", section, re.MULTILINE))
+    assert named == set(re.findall(r"^│ \*? *(--[a-z-]+)", text, re.MULTILINE)) - {"--help"}
 
 
 def test_questions_are_written_and_the_seed_decides_them(folder):

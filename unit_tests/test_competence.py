@@ -27,6 +27,31 @@ def test_estimates_stay_inside_the_unit_interval():
     np.testing.assert_allclose(model(np.array([[50.0], [-50.0]])), [[0.98], [0.02]])
 
 
+def test_a_member_s_estimate_depends_on_its_own_scores_only():
+    """So a member can be left out, or join later, without a new fit of the others."""
+    rng = np.random.default_rng(3)
+    features, scores = rng.normal(size=(20, 3)), rng.random((20, 3))
+    together = fit_competence(features, scores, penalty=1.0)(features)
+    np.testing.assert_allclose(fit_competence(features, scores[:, [1]], penalty=1.0)(features), together[:, [1]])
+
+
+def test_the_penalty_chosen_has_the_least_error_and_its_estimates_are_returned():
+    """By cross-validation done again by hand, fold by fold."""
+    rng = np.random.default_rng(4)
+    features, folds, penalties = rng.normal(size=(30, 2)), np.arange(30) % 3, (0.1, 10.0, 1000.0)
+    scores = (features[:, :1] + rng.normal(size=(30, 1)) > 0).astype(float)
+    by_hand = {}
+    for penalty in penalties:
+        estimates = np.empty((30, 1))
+        for fold in range(3):
+            model = fit_competence(features[folds != fold], scores[folds != fold], penalty=penalty)
+            estimates[folds == fold] = model(features[folds == fold])
+        by_hand[penalty] = estimates
+    estimates, chosen = cross_fitted(features, scores, folds, penalties=penalties)
+    assert chosen == min(penalties, key=lambda penalty: ((by_hand[penalty] - scores) ** 2).mean())
+    np.testing.assert_allclose(estimates, by_hand[chosen])
+
+
 def test_a_query_s_own_score_never_reaches_its_cross_fitted_estimate():
     rng = np.random.default_rng(1)
     features, scores, folds = rng.normal(size=(20, 3)), rng.random((20, 2)), np.arange(20) % 4

@@ -11,7 +11,9 @@ from typer.testing import CliRunner
 from langchain_rlfocal.cli import app
 from langchain_rlfocal.local import POLICY_PATH
 from langchain_rlfocal.policies import RLFocalPolicy
-from langchain_rlfocal.policies.checkpoint import _shapes
+from langchain_rlfocal.embedders import load_embedder
+from langchain_rlfocal.features import FEATURES_DIM
+from langchain_rlfocal.policies.checkpoint import Parts, _shapes
 from langchain_rlfocal.testing import ScriptedChatModel
 
 ROOT = Path(__file__).parents[1]
@@ -26,12 +28,22 @@ def page_id(page):
     return str(page.relative_to(ROOT))
 
 
+def make_policy(*, embedder=None, dimensions=0):
+    """A policy of random weights, with a curve."""
+    rng = np.random.default_rng(0)
+    shapes = _shapes(2, 0, {"features": FEATURES_DIM + dimensions, "decider": 4, "fusion": 4})
+    weights = {name: rng.uniform(0.1, 1, size=shape) for name, shape in shapes.items()}
+    curve = [{"cost_weight": 0.0, "mean_calls": 2.0}, {"cost_weight": 1.0, "mean_calls": 1.0}]
+    return RLFocalPolicy(Parts(members=("small", "other"), weights=weights, card={"curve": curve}), embedder=embedder)
+
+
 @pytest.mark.parametrize("page", sorted((ROOT / "docs/how-to").glob("*.md")), ids=page_id)
 def test_the_snippets_of_a_how_to_run_one_after_the_other(page, tmp_path, monkeypatch, capsys):
     members = {name: ScriptedChatModel(script=lambda _: "Oslo") for name in ("small", "large", "other")}
-    rng = np.random.default_rng(0)
-    shapes = _shapes(2, {"decider": 4, "fusion": 4})
-    RLFocalPolicy(["small", "other"], {n: rng.normal(size=s) for n, s in shapes.items()}).save(tmp_path / "policy")
+    make_policy().save(tmp_path / "policy")
+    if "wordllama" in page.read_text():
+        pytest.importorskip("wordllama", reason="the extra `wordllama` is not installed")
+        make_policy(embedder=load_embedder("wordllama"), dimensions=256).save(tmp_path / "policy-with-embeddings")
     monkeypatch.chdir(tmp_path)
     names = dict(members)
     for block in blocks(page, "python"):

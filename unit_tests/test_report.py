@@ -7,9 +7,23 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from langchain_rlfocal.errors import InputError, PoolError
+from langchain_rlfocal.errors import CheckpointError, InputError, PoolError
 from langchain_rlfocal.evaluation import HEADER, evaluate, report
+from langchain_rlfocal.evaluation.baselines import (
+    BASELINES,
+    FittedOracle,
+    PerTaskRouter,
+    Plurality,
+    RandomTeam,
+    SingleBest,
+    WeightedVote,
+    fit_baselines,
+)
+from langchain_rlfocal.evaluation.report import baselines_of, with_baselines
+from langchain_rlfocal.features import FEATURES_DIM
 from langchain_rlfocal.outcomes import Outcome, OutcomeTable
+from langchain_rlfocal.policies import RLFocalPolicy
+from langchain_rlfocal.policies.checkpoint import Parts, _shapes
 
 LIMITS = {"cost_weight": 0.1, "max_team": 2, "max_rounds": 2}
 
@@ -33,24 +47,31 @@ def grid_of(answers, *, tasks=None, costs=(0.5, 0.25, 0.125), latencies=(1.0, 2.
     return OutcomeTable.from_outcomes(rows).grid(list(members))
 
 
-VALIDATION = grid_of(["xyy", "xxy", "yxy", "xyx"])
+SEEN = grid_of(["xyy", "xxy", "yxy", "xyx"])
 """Scores ¾, ½, ¼: `a` is best, then `b`, then `c`."""
+
+FITTED = {
+    "oracle": FittedOracle(members=SEEN.members),
+    "weighted_vote": WeightedVote().fit(SEEN),
+    "random_team": RandomTeam(size=2).fit(SEEN),
+    "single_best": SingleBest().fit(SEEN),
+    "plurality": Plurality().fit(SEEN),
+}
 
 
 @pytest.fixture
 def play(monkeypatch):
-    """Have `replay` follow a script: for each query the members asked, the one chosen, and the rounds."""
+    """Have `replay` follow a script: in which round each member is asked, whose answer is returned, and its score."""
 
-    def script(asked, chosen, rounds):
+    def script(asked_in, chosen, scores=None):
         def replayed(policy, grid, *, cost_weight, max_team, max_rounds, hide_tasks):
             assert (policy, cost_weight, max_team, max_rounds) == ("policy", *LIMITS.values())
-            rows = np.array(asked, dtype=bool)
+            rounds = np.array(asked_in)
             return SimpleNamespace(
-                asked=rows,
+                asked_in=rounds,
                 chosen=np.array(chosen),
-                scores=grid.scores[np.arange(len(grid)), chosen],
-                calls=rows.sum(axis=1),
-                rounds=np.array(rounds),
+                scores=grid.scores[np.arange(len(grid)), chosen] if scores is None else np.array(scores),
+                rounds=rounds.max(axis=1),
             )
 
         monkeypatch.setattr(report, "replay", replayed)
@@ -59,99 +80,176 @@ def play(monkeypatch):
 
 
 def test_every_figure_of_a_report_is_worked_by_hand(play):
-    """Four queries in two tasks; the policy asks a, a and b, b, b and c, and is right on the first three.
+    """Four queries in two tasks; the policy asks a, a and then b, b, b and c, and is right on the first three.
 
-    Policy: score ¾; calls (1 + 2 + 1 + 2)/4 = 3/2; dollars (½ + ¾ + ¼ + ⅜)/4 = 15/32; the slowest takes 1, 2, 2, 4 s.
-    Single best `a` is right on the first: ¼. Plurality: x, x, x (two of three) and y: ¾. The Oracle: 1, as c is right on
-    the last. The policy is ⅔ of the way from ¼ to 1.
+    Policy: score ¾; 1 on the one query of `s` and ⅔ on those of `t`, mean ⅚; calls (1 + 2 + 1 + 2)/4 = 3/2; rounds
+    (1 + 2 + 1 + 1)/4; dollars (½ + ¾ + ¼ + ⅜)/4 = 15/32; waits 1, 1 + 2, 2 and 4 s, mean 10/4.
+    Single best `a` is right on the first: ¼, ½ by tasks. Plurality: x, x, x (two of three) and y: ¾. The Oracle: 1, as c
+    is right on the last. The policy is ⅔ of the way from ¼ to 1.
     """
-    play([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 1, 1]], [0, 1, 1, 1], [1, 2, 1, 1])
-    grid = grid_of(["xxy", "yxx", "yxx", "yyx"], tasks=["s", "s", "t", "t"])
-    result = evaluate("policy", grid, validation=VALIDATION, **LIMITS)
-    found = result.as_dict()
+    play([[1, 0, 0], [1, 2, 0], [0, 1, 0], [0, 1, 1]], [0, 1, 1, 1])
+    grid = grid_of(["xxy", "yxx", "yxx", "yyx"], tasks=["s", "t", "t", "t"])
+    found = evaluate("policy", grid, baselines=FITTED, **LIMITS).as_dict()
     policy = found["policy"]
     low, high = policy.pop("ci95")
     assert low < 3 / 4 < high
     assert policy == {
         "score": 3 / 4,
+        "macro": pytest.approx(5 / 6),
         "mean_calls": 3 / 2,
         "mean_team": 3 / 2,
         "mean_rounds": 5 / 4,
         "cost_usd": 15 / 32,
-        "latency_s": 9 / 4,
+        "latency_s": 5 / 2,
         "n": 4,
     }
     assert list(found["baselines"]) == ["single_best", "random_team", "plurality", "weighted_vote", "oracle"]
-    expected = {"single_best": (1 / 4, 1, 1 / 2, 1), "plurality": (3 / 4, 3, 7 / 8, 4), "oracle": (1, 3, 7 / 8, 4)}
-    for name, (score, calls, cost, latency) in expected.items():
+    expected = {
+        "single_best": (1 / 4, 1 / 2, 1, 1 / 2, 1),
+        "plurality": (3 / 4, 5 / 6, 3, 7 / 8, 4),
+        "oracle": (1, 1, 3, 7 / 8, 4),
+    }
+    for name, (score, macro, calls, cost, latency) in expected.items():
         figures = found["baselines"][name]
         assert (figures["score"], figures["mean_calls"]) == (score, calls), name
+        assert figures["macro"] == found["macro"][name] == pytest.approx(macro), name
         assert (figures["cost_usd"], figures["latency_s"], figures["n"]) == (cost, latency, 4), name
-    assert found["baselines"]["random_team"]["mean_calls"] == LIMITS["max_team"]
+    assert found["baselines"]["random_team"]["mean_calls"] == 2
+    assert found["macro"]["policy"] == pytest.approx(5 / 6)
     assert found["differences"]["single_best"]["mean"] == 1 / 2
     assert found["differences"]["plurality"] == {"mean": 0, "ci95": [0, 0]}, "right on the very same queries"
     assert found["differences"]["oracle"]["mean"] == -1 / 4
     assert found["oracle_gap_share"] == pytest.approx(2 / 3)
     assert list(found["per_task"]) == ["s", "t"]
-    for task, scores in {"s": (1.0, 0.5, 1.0, 1.0), "t": (0.5, 0.0, 0.5, 1.0)}.items():
+    for task, (n, *scores) in {"s": (1, 1, 1, 1, 1), "t": (3, 2 / 3, 0, 2 / 3, 1)}.items():
         part = found["per_task"][task]
-        assert part["n"] == 2
-        assert tuple(part[name] for name in ("policy", "single_best", "plurality", "oracle")) == scores
-    assert found["dropped"] == 0
+        assert part["n"] == n
+        assert [part[name] for name in ("policy", "single_best", "plurality", "oracle")] == pytest.approx(scores)
+    assert (found["dropped"], found["missing"]) == (0, 0)
+    assert set(found["missing_baselines"]) == set(BASELINES) - set(FITTED)
     assert json.loads(json.dumps(found)) == found
 
 
 def test_what_is_unknown_of_a_called_member_is_unknown_and_of_others_does_not_matter(play):
     """The price of `c` is unknown: the policy, which asks a and b, has a cost; whoever asks everyone has none."""
-    play([[1, 1, 0], [1, 0, 0]], [0, 0], [1, 1])
+    play([[1, 1, 0], [1, 0, 0]], [0, 0])
     grid = grid_of(["xxy", "yxx"], costs=(0.5, 0.25, None), latencies=(1.0, None, 4.0))
-    result = evaluate("policy", grid, validation=VALIDATION, **LIMITS)
+    result = evaluate("policy", grid, baselines=FITTED, **LIMITS)
     assert result.policy.cost_usd == 5 / 8
     assert result.policy.latency_s is None
     assert result.baselines["single_best"].latency_s == 1
     assert result.baselines["plurality"].cost_usd is None
 
 
-def test_without_validation_no_baseline_looks_at_a_score(play):
-    """What chooses by validation scores is left out, and ties go to the first of the pool."""
-    play([[1, 0, 0]], [0], [1])
-    result = evaluate("policy", grid_of(["yxz"]), validation=None, **LIMITS)
+def test_an_option_that_no_member_gave_scores_for_the_policy_and_not_for_the_oracle(play):
+    """The policy returns an option that nobody ranked first, and is right; the best answer of any member is wrong."""
+    play([[1, 1, 0]], [-1], scores=[1.0])
+    result = evaluate("policy", grid_of(["yyz"]), baselines=FITTED, **LIMITS)
+    assert result.policy.score.mean == 1
+    assert result.baselines["oracle"].score.mean == 0
+    assert result.per_task["t"]["policy"] == 1
+    assert result.oracle_gap_share is None, "there is no way to go"
+
+
+def test_without_fitted_baselines_those_that_need_no_fit_are_there_and_look_at_no_score(play):
+    """Ties go to the first of the pool."""
+    play([[1, 0, 0]], [0])
+    result = evaluate("policy", grid_of(["yxz"]), baselines={}, **LIMITS)
     assert list(result.baselines) == ["random_team", "plurality", "oracle"]
     assert result.baselines["plurality"].score.mean == 0
     assert result.oracle_gap_share is None
+    assert "single_best" in result.missing_baselines
+    assert "oracle" not in result.missing_baselines
+
+
+def test_baselines_are_those_that_were_given(play):
+    """Fitted, a tie goes to the best member, `a`; had it been `b`, the vote would be right."""
+    play([[1, 0, 0]], [0])
+    best_is_b = {"plurality": Plurality().fit(grid_of(["yxy"]))}
+    grid = grid_of(["yxz"])
+    assert evaluate("policy", grid, baselines=FITTED, **LIMITS).baselines["plurality"].score.mean == 0
+    assert evaluate("policy", grid, baselines=best_is_b, **LIMITS).baselines["plurality"].score.mean == 1
+
+
+def test_hidden_task_labels_are_hidden_from_the_baselines_too(play):
+    """The router knows that `c` is best on `s`; without the label it asks `a`, who is wrong there."""
+    play([[1, 0, 0]], [0])
+    router = PerTaskRouter(0.5).fit(grid_of(["xyy", "xyy", "xyy", "yyx", "yyx"], tasks=["r"] * 3 + ["s"] * 2))
+    grid = grid_of(["yyx"], tasks=["s"])
+    for hidden, score in ((False, 1), (True, 0)):
+        found = evaluate("policy", grid, baselines={"per_task_router": router}, hide_tasks=hidden, **LIMITS)
+        assert found.baselines["per_task_router"].score.mean == score
+        assert list(found.per_task) == ["s"]
 
 
 def test_the_same_seed_gives_the_same_report(play):
-    play([[1, 0, 0]] * 6, [0] * 6, [1] * 6)
+    play([[1, 0, 0]] * 6, [0] * 6)
     grid = grid_of(["xyz", "yxx", "zyx", "xxy", "yyx", "xyy"])
-    first, again, other = (evaluate("policy", grid, validation=VALIDATION, seed=seed, **LIMITS) for seed in (1, 1, 2))
+    first, again, other = (evaluate("policy", grid, baselines={}, seed=seed, **LIMITS) for seed in (1, 1, 2))
     assert first == again
     assert first != other
 
 
 def test_a_pool_smaller_than_a_team_is_asked_whole(play):
     """`max_team` is 2, the pool one member: so is the random team."""
-    play([[1]], [0], [1])
+    play([[1]], [0])
     grid = grid_of(["x"], costs=(1.0,), latencies=(1.0,), members="a")
-    assert evaluate("policy", grid, validation=grid, **LIMITS).baselines["random_team"].mean_calls == 1
+    assert evaluate("policy", grid, baselines={}, **LIMITS).baselines["random_team"].mean_calls == 1
+
+
+def test_counts_of_left_out_and_missing_queries_are_those_of_the_grid(play):
+    play([[1, 0, 0]], [0])
+    result = evaluate("policy", replace(grid_of(["xyz"]), dropped=3, missing=1), baselines={}, **LIMITS)
+    assert (result.dropped, result.missing) == (3, 1)
+    assert (result.as_dict()["dropped"], result.as_dict()["missing"]) == (3, 1)
 
 
 def test_a_table_has_a_row_for_the_policy_and_each_baseline(play):
-    play([[1, 0, 0]] * 2, [0, 0], [1, 1])
-    grid = grid_of(["xxy", "yxx"], costs=(None, 0.25, 0.125))
-    rows = evaluate("policy", grid, validation=VALIDATION, **LIMITS).table()
+    """Of two tasks the policy is right on one: macro ½."""
+    play([[1, 0, 0]] * 2, [0, 0])
+    grid = grid_of(["xxy", "yxx"], costs=(None, 0.25, 0.125), tasks="st")
+    rows = evaluate("policy", grid, baselines=FITTED, **LIMITS).table()
     assert all(len(row) == len(HEADER) for row in rows)
-    assert rows[0] == ("policy", "0.500", "0.000 to 1.000", "1.00", "unknown", "1.00", "", "")
+    assert rows[0] == ("policy", "0.500", "0.000 to 1.000", "0.500", "1.00", "unknown", "1.00", "", "")
     assert [row[0] for row in rows] == ["policy", "single_best", "random_team", "plurality", "weighted_vote", "oracle"]
-    assert rows[3] == ("plurality", "1.000", "1.000 to 1.000", "3.00", "unknown", "4.00", "-0.500", "-1.000 to +0.000")
+    plurality = ("1.000", "1.000 to 1.000", "1.000", "3.00", "unknown", "4.00", "-0.500", "-1.000 to +0.000")
+    assert rows[3] == ("plurality", *plurality)
 
 
-def test_nothing_is_evaluated_on_no_query_or_with_another_pool(play):
-    play([[1, 0, 0]], [0], [1])
+def test_nothing_is_evaluated_on_no_query_or_without_a_member_of_the_baselines(play):
+    play([[1, 0, 0]], [0])
     grid = grid_of(["xyz"])
     with pytest.raises(InputError, match="at least one query"):
-        evaluate("policy", grid.take([]), validation=VALIDATION, **LIMITS)
-    with pytest.raises(InputError, match="validation query"):
-        evaluate("policy", grid, validation=VALIDATION.take([]), **LIMITS)
+        evaluate("policy", grid.take([]), baselines=FITTED, **LIMITS)
     with pytest.raises(PoolError, match="fitted on"):
-        evaluate("policy", grid, validation=replace(VALIDATION, members=("c", "b", "a")), **LIMITS)
+        evaluate("policy", replace(grid, members=("a", "b", "d")), baselines=FITTED, **LIMITS)
+
+
+@pytest.fixture
+def policy():
+    """A policy of three members whose every number is 1."""
+    shapes = _shapes(3, 0, {"features": FEATURES_DIM, "decider": 4, "fusion": 4})
+    return RLFocalPolicy(Parts(members=SEEN.members, weights={name: np.ones(shape) for name, shape in shapes.items()}))
+
+
+def test_a_checkpoint_carries_the_baselines_and_stays_the_same_policy(policy, tmp_path):
+    """Saved and loaded, each decides as it did, on queries in another order of the members too."""
+    fitted = fit_baselines(SEEN, SEEN, max_team=2)
+    carrying = with_baselines(policy, fitted)
+    carrying.save(tmp_path / "policy")
+    loaded = baselines_of(RLFocalPolicy.load(tmp_path / "policy"))
+    assert (policy.policy_id, carrying.embedder) == (carrying.policy_id, policy.embedder)
+    assert list(loaded) == list(fitted)
+    grid = grid_of(["zyx", "xyz", "xxz"], members="cba")
+    for name, baseline in fitted.items():
+        assert np.array_equal(baseline.decide(grid).chosen, loaded[name].decide(grid).chosen), name
+        assert np.array_equal(baseline.decide(grid).asked, loaded[name].decide(grid).asked), name
+
+
+def test_a_policy_without_baselines_has_none_and_damaged_ones_are_refused(policy):
+    assert baselines_of(policy) == {}
+    carrying = with_baselines(policy, FITTED)
+    for change in ({"baselines": {}}, {"baseline_facts": {}}):
+        damaged = RLFocalPolicy(replace(carrying.parts, **change))
+        with pytest.raises(CheckpointError, match="Stored baselines"):
+            baselines_of(damaged)

@@ -8,8 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langchain_rlfocal.policies.subsets import (
+    LOGIT_BOUND,
     most_probable_subset,
+    odds_of,
     sample_subset,
+    size_mask,
     subset_log_prob,
     subset_marginals,
     symmetric_polynomials,
@@ -51,6 +54,62 @@ def test_two_even_members_and_no_empty_team():
     np.testing.assert_allclose(subset_marginals(logits, selectable, **sizes), [[2 / 3, 2 / 3]])
     np.testing.assert_allclose(subset_log_prob(logits, selectable, as_mask([0], 2), **sizes), np.log(1 / 3))
     assert subset_log_prob(logits, selectable, as_mask([], 2), **sizes)[0] == -np.inf
+
+
+def test_odds_and_sizes_match_hand_worked_ones():
+    """Logits 0 and ln 2, one more that cannot be selected; sizes 1 to 2 of 0 to 3, and none but 0."""
+    selectable = np.array([[True, True, False]])
+    np.testing.assert_allclose(odds_of(np.array([[0.0, np.log(2), 5.0]]), selectable), [[1, 2, 0]])
+    legal = size_mask(np.array([1, 0]), np.array([2, 0]), 4)
+    np.testing.assert_array_equal(legal, [[False, True, True, False], [True, False, False, False]])
+
+
+@pytest.mark.parametrize(
+    ("logits", "smallest", "largest", "team"),
+    [
+        pytest.param([2.0, 1.0, -1.0], 0, 3, [0, 1], id="those with more than even odds"),
+        pytest.param([2.0, 1.0, -1.0], 0, 1, [0], id="cut down to the best"),
+        pytest.param([-2.0, -1.0, -3.0], 1, 3, [1], id="filled up with the best"),
+        pytest.param([-2.0, -1.0, -3.0], 0, 3, [], id="nobody"),
+        pytest.param([1.0, 1.0, 1.0], 0, 2, [0, 1], id="equals in the pool's order"),
+    ],
+)
+def test_the_most_probable_team_matches_a_hand_worked_one(logits, smallest, largest, team):
+    logits = np.array([logits])
+    best = most_probable_subset(
+        logits, np.ones((1, 3), dtype=bool), smallest=np.array([smallest]), largest=np.array([largest])
+    )
+    np.testing.assert_array_equal(best, as_mask(team, 3))
+
+
+def test_illegal_teams_have_no_probability():
+    """Too large, too small, or with a member that cannot be selected."""
+    logits, selectable = np.zeros((3, 2)), np.array([[True, True], [True, True], [True, False]])
+    teams = np.array([[True, True], [False, False], [False, True]])
+    log_probs = subset_log_prob(
+        logits, selectable, teams, smallest=np.ones(3, dtype=int), largest=np.ones(3, dtype=int)
+    )
+    np.testing.assert_array_equal(log_probs, [-np.inf] * 3)
+
+
+def test_teams_of_eighty_certain_members_stay_finite():
+    """Odds of e⁸ each: the documented bound. All 80 are by far the most probable team."""
+    logits, everyone = np.full((1, 80), LOGIT_BOUND), np.ones((1, 80), dtype=bool)
+    sizes = {"smallest": np.array([1]), "largest": np.array([80])}
+    np.testing.assert_allclose(
+        subset_log_prob(logits, everyone, everyone, **sizes), -80 * np.log1p(np.exp(-LOGIT_BOUND)), atol=1e-9
+    )
+    np.testing.assert_allclose(subset_marginals(logits, everyone, **sizes), 1 / (1 + np.exp(-LOGIT_BOUND)))
+    assert sample_subset(logits, everyone, **sizes, rng=np.random.default_rng(0)).sum() > 70
+
+
+def test_teams_of_three_are_drawn_from_three_thousand_members():
+    rng = np.random.default_rng(0)
+    logits, everyone = rng.normal(size=(2, 3000)), np.ones((2, 3000), dtype=bool)
+    sizes = {"smallest": np.ones(2, dtype=int), "largest": np.full(2, 3)}
+    team = sample_subset(logits, everyone, **sizes, rng=rng)
+    assert set(team.sum(axis=1)) <= {1, 2, 3}
+    assert np.isfinite(subset_log_prob(logits, everyone, team, **sizes)).all()
 
 
 @given(problems())

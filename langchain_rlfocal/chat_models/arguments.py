@@ -1,18 +1,21 @@
-"""Arguments: what a chat model's constructor makes of `members` and `policy`, and what it refuses.
+"""Arguments: what a chat model's constructor makes of `members`, `embeddings` and `policy`, and what it refuses.
 
-Each check names the rule, the value and the way out. Nothing here is called while answering.
+Each check names the rule, the value and the way out. While answering only what a call says of its costs is read.
 """
 
 import difflib
+import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationInfo
 
+from langchain_rlfocal.embedders import load_embedder
 from langchain_rlfocal.errors import CheckpointError, InputError, PoolError
+from langchain_rlfocal.features import Embedder
 from langchain_rlfocal.policies import Policy, RLFocalPolicy
 from langchain_rlfocal.pool import MemberLike, ModelPool, PoolMember
 
@@ -38,15 +41,42 @@ def to_pool(value: Any) -> ModelPool:
     )
 
 
-def to_policy(value: Any) -> Policy | None:
-    """Load a policy from a path; leave a policy, or None, as it is.
+def to_embedder(value: Any) -> Embedder | None:
+    """Load an embedder by its name; leave an embedder, or None, as it is.
+
+    Raises:
+        InputError: It is neither, or the name names none.
+        MissingDependencyError: The named embedder needs a package that is not installed.
+    """
+    if isinstance(value, str):
+        return load_embedder(value)
+    if value is None or callable(getattr(value, "embed_documents", None)):
+        embedder: Embedder | None = value
+        return embedder
+    raise InputError(
+        f"`embeddings` must be a LangChain `Embeddings`, the name of an embedder, or None, got {type(value).__name__}. "
+        'Give for example OpenAIEmbeddings(...), or "wordllama".'
+    )
+
+
+def to_policy(value: Any, info: ValidationInfo) -> Policy | None:
+    """Load a policy from a path, with the model's `embeddings`; leave a policy, or None, as it is.
 
     Raises:
         CheckpointError: The checkpoint cannot be read.
-        InputError: It is neither.
+        InputError: It is neither, or was trained with an embedder and there is none, or the other way round.
     """
     if isinstance(value, str | PathLike):
-        return RLFocalPolicy.load(value)
+        embeddings = info.data.get("embeddings")
+        try:
+            return RLFocalPolicy.load(value, embedder=embeddings)
+        except InputError as error:
+            if embeddings is None:
+                raise InputError(
+                    f"The policy `{value}` must have the embedder that it was trained with, got none. Give the same one as "
+                    '`embeddings=...`: a LangChain `Embeddings`, or a name such as "wordllama".'
+                ) from error
+            raise _superfluous(f"The policy `{value}` was trained without an embedder") from error
     if value is None or (hasattr(value, "select") and hasattr(value, "fuse")):
         policy: Policy | None = value
         return policy
@@ -54,6 +84,21 @@ def to_policy(value: Any) -> Policy | None:
         f"`policy` must be the path of a checkpoint, a policy, or None, got {type(value).__name__}. "
         "None answers without training, by a vote."
     )
+
+
+def check_embeddings(policy: Policy, embeddings: Embedder | None) -> None:
+    """Check that a given embedder is the one that the policy uses.
+
+    Raises:
+        InputError: It is not: the policy has another, or uses none.
+    """
+    if embeddings is None or embeddings is getattr(policy, "embedder", None):
+        return
+    raise _superfluous(f"The policy `{policy.policy_id}` has an embedder of its own, or needs none")
+
+
+def _superfluous(reason: str) -> InputError:
+    return InputError(f"{reason}, so `embeddings` must be None. Leave `embeddings` out.")
 
 
 def check_known(pool: ModelPool, policy: Policy) -> None:
@@ -76,6 +121,40 @@ def check_known(pool: ModelPool, policy: Policy) -> None:
         f"The policy `{policy.policy_id}` must know every member of the pool; unknown: {', '.join(unknown)}; known: "
         f"{known}. Leave the unknown out, name them as in training, or train a policy on outcomes that include them."
     )
+
+
+def target_of(given: dict[str, Any], *, default: float | None) -> float | None:
+    """Take the target of mean calls out of a call's arguments; one that gives a cost weight itself has none.
+
+    Raises:
+        InputError: The call gives both.
+    """
+    if "target_calls" not in given:
+        return None if "cost_weight" in given else default
+    target: float | None = given.pop("target_calls")
+    if target is not None and "cost_weight" in given:
+        raise InputError(
+            f"A call must give `target_calls` or `cost_weight`, got both ({target!r} and {given['cost_weight']!r}): the "
+            "first chooses the second. Leave one out."
+        )
+    return target
+
+
+def cost_weight_for(target: float, policy: Policy) -> float:
+    """Choose the cost weight at which a policy asks so many members on average; see `RLFocalPolicy.cost_weight_for`.
+
+    Raises:
+        InputError: The target is no finite number of at least 1, or the policy has no curve to choose from.
+    """
+    if isinstance(target, bool) or not isinstance(target, int | float) or not 1 <= target < math.inf:
+        raise InputError(f"`target_calls` must be a finite number of at least 1, got {target!r}. One member is a team.")
+    choose: Callable[[float], float] | None = getattr(policy, "cost_weight_for", None)
+    if choose is None:
+        raise InputError(
+            f"`target_calls` needs a trained policy, which knows what each cost weight leads to; `{policy.policy_id}` is "
+            "none. Train a policy, or bound the calls by `max_team`."
+        )
+    return choose(target)
 
 
 def warn_of_unknown(given: Iterable[str], *, known: Sequence[str], owner: str) -> None:

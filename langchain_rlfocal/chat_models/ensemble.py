@@ -25,8 +25,12 @@ from langchain_rlfocal._version import __version__
 from langchain_rlfocal.answers import AnswerKind
 from langchain_rlfocal.chat_models.arguments import (
     Members,
+    check_embeddings,
     check_known,
+    cost_weight_for,
     identifying_params_of,
+    target_of,
+    to_embedder,
     to_policy,
     to_pool,
     warn_of_unknown,
@@ -37,6 +41,7 @@ from langchain_rlfocal.chat_models.synthesis import synthesis_messages
 from langchain_rlfocal.chat_models.turns import Knobs, Turn, query_of
 from langchain_rlfocal.errors import InputError, RLFocalError
 from langchain_rlfocal.execution import aask_members, ask_members, astream_member, stream_member
+from langchain_rlfocal.features import Embedder
 from langchain_rlfocal.policies import Policy, PriorPolicy
 from langchain_rlfocal.pool import ModelPool, PoolMember
 from langchain_rlfocal.records import Answer, Candidate, Failure
@@ -70,14 +75,14 @@ class RLFocalChatModel(NestingChatModel):
         print(model.explain(message))
         ```
 
-    `max_team`, `max_rounds`, `cost_weight` and `task` can also be given to one call, or bound with `.bind()`. Other call
-    arguments go to the members.
+    `max_team`, `max_rounds`, `cost_weight`, `target_calls` and `task` can also be given to one call, or bound with
+    `.bind()`. Other call arguments go to the members.
 
     Raises:
         PoolError: The pool is empty, names a member twice, or has a member that the policy does not know.
         CheckpointError: The policy's checkpoint cannot be read, or belongs to another pool.
-        MissingDependencyError: A member given as a string needs a package that is not installed.
-        InputError: An argument is outside its range.
+        MissingDependencyError: A member or an embedder given as a string needs a package that is not installed.
+        InputError: An argument is outside its range, or the policy needs something that is not there.
     """
 
     model_config = ConfigDict(populate_by_name=True)
@@ -86,6 +91,14 @@ class RLFocalChatModel(NestingChatModel):
     """The pool: chat models by name, or `PoolMember`s with prices and competences.
 
     A string is the name of a model for LangChain's `init_chat_model`, where langchain is installed.
+    """
+
+    embeddings: Annotated[Embedder | str | None, PlainValidator(to_embedder)] = None
+    """The embedder that a policy given as a path was trained with: any LangChain `Embeddings`, or a name for
+    `embedders.load_embedder`. None where the policy was trained without one, or is given as an object, which holds its own.
+
+    A query is embedded once, by `embed_documents`, before its first round; recent queries are remembered. It is a
+    synchronous call also within `ainvoke`: an embedder that waits on a network holds up the event loop for that long.
     """
 
     policy: Annotated[Policy | str | PathLike[str] | None, PlainValidator(to_policy)] = None
@@ -103,6 +116,12 @@ class RLFocalChatModel(NestingChatModel):
 
     cost_weight: float = 0.1
     """What asking the whole pool once is worth, in units of score: 0.1 pays it for ten points of accuracy."""
+
+    target_calls: float | None = None
+    """How many members may be asked on average, instead of `cost_weight`: the least cost weight at which the policy asked no
+    more on its validation rows, under the limits of its training. None leaves it to `cost_weight`, which a call can also do
+    by giving that.
+    """
 
     task: str | None = None
     """Task label of the queries, such as `"mmlu_pro/law"`, where it is known."""
@@ -161,6 +180,8 @@ class RLFocalChatModel(NestingChatModel):
         if not 0 <= self.synthesize_below <= 1:
             raise InputError(f"`synthesize_below` must be in [0, 1], got {self.synthesize_below}.")
         check_known(self.pool, self._decider_and_fusion)
+        assert not isinstance(self.embeddings, str), "names are loaded on validation"
+        check_embeddings(self._decider_and_fusion, self.embeddings)
         self._add_version("langchain-rlfocal", __version__)
         return self
 
@@ -191,6 +212,7 @@ class RLFocalChatModel(NestingChatModel):
             "max_team": self.max_team,
             "max_rounds": self.max_rounds,
             "cost_weight": self.cost_weight,
+            "target_calls": self.target_calls,
             "task": self.task,
             "answer_kind": self.answer_kind,
             "synthesizer": None if self.synthesizer is None else identifying_params_of(self.synthesizer),
@@ -323,8 +345,11 @@ class RLFocalChatModel(NestingChatModel):
 
     def _knobs(self, kwargs: dict[str, Any]) -> Knobs:
         """Take the knobs out of a call's arguments; what a call does not set is the model's."""
+        target = target_of(kwargs, default=self.target_calls)
+        if target is not None:
+            kwargs["cost_weight"] = cost_weight_for(target, self._decider_and_fusion)
         names = ("max_team", "max_rounds", "cost_weight", "task")
-        return Knobs(**{name: kwargs.pop(name, getattr(self, name)) for name in names})
+        return Knobs(**{name: kwargs.pop(name, getattr(self, name)) for name in names}, target_calls=target)
 
     def _open(
         self,

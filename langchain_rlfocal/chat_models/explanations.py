@@ -12,6 +12,7 @@ from typing import Any
 from langchain_core.messages import AIMessage, UsageMetadata
 from langchain_core.messages.ai import add_usage
 
+from langchain_rlfocal.chat_models.turns import Knobs
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.execution import UnusableAnswerError
 from langchain_rlfocal.foreign_text import printable
@@ -46,6 +47,7 @@ def total_usage(results: Sequence[Candidate | Failure]) -> UsageMetadata | None:
 def describe(
     *,
     policy: Policy,
+    knobs: Knobs,
     selections: Sequence[Selection],
     candidates: Sequence[Candidate],
     failures: Sequence[Failure],
@@ -56,6 +58,7 @@ def describe(
 
     Args:
         policy: The policy that decided.
+        knobs: What the caller set for it.
         selections: Its choices, round by round.
         candidates: All candidates, with canonical answers.
         failures: All non-answers.
@@ -66,6 +69,8 @@ def describe(
     return {
         "policy": policy.policy_id,
         "trained": policy.trained,
+        "cost_weight": _number(knobs.cost_weight),
+        "target_calls": _number(knobs.target_calls),
         "rounds": [
             {
                 "round": selection.round,
@@ -85,6 +90,7 @@ def describe(
                 "completion_tokens": c.completion_tokens,
                 "cost_usd": _number(c.cost_usd),
                 "logprob": _number(c.logprob),
+                "option_probs": None if c.option_probs is None else dict(c.option_probs),
             }
             for c in candidates
         ],
@@ -150,17 +156,32 @@ def explain(message: AIMessage | Mapping[str, Any]) -> str:
     console = Console(file=io.StringIO(), width=_WIDTH, color_system=None, force_terminal=False, legacy_windows=False)
     console.print(table)
     text: str = console.file.getvalue()  # type: ignore[attr-defined]  # the StringIO above
-    author = "the synthesizer, from these candidates" if fusion["synthesized"] else f"{fusion['member']} (*)"
     lines = [
-        f"policy {facts['policy']} ({'trained' if facts['trained'] else 'untrained: a vote, not learned'})",
+        f"policy {facts['policy']} ({_terms(facts)})",
         *(line.rstrip() for line in text.splitlines()),
-        f"answered by {author}, confidence {_decimal(fusion['confidence'], 2)}",
+        f"answered by {_author(fusion)}, confidence {_decimal(fusion['confidence'], 2)}",
     ]
     lines += [f"{f['member']} failed: {f['kind']}: {f['reason']}" for f in facts["failures"]]
     if (facts.get("synthesizer") or {}).get("failure"):
         failure = facts["synthesizer"]["failure"]
         lines.append(f"the synthesizer failed: {failure['kind']}: {failure['reason']}")
     return "\n".join(printable(line) for line in lines)
+
+
+def _terms(facts: Mapping[str, Any]) -> str:
+    if not facts["trained"]:
+        return "untrained: a vote, not learned"
+    weight, target = facts.get("cost_weight"), facts.get("target_calls")
+    terms = "trained" if weight is None else f"trained; cost weight {weight:.3g}"
+    return terms if target is None else f"{terms}, for {target:g} calls a query on average"
+
+
+def _author(fusion: Mapping[str, Any]) -> str:
+    if fusion["synthesized"]:
+        return "the synthesizer, from these candidates"
+    if fusion["member"] is None:
+        return f"the scores of the options: {_shorten(fusion['answer'] or '')}, which no member ranked first"
+    return f"{fusion['member']} (*)"
 
 
 def _describe_failure(failure: Failure) -> dict[str, Any]:

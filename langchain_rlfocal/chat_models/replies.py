@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from uuid import uuid4
 
-from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages import AIMessage, AIMessageChunk, ToolCall
 from langchain_core.messages.tool import tool_call, tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk
 
@@ -29,8 +29,11 @@ def reply_of(turn: Turn, answer: Answer, *, synthesis: Candidate | Failure | Non
             stands in.
         model_name: The ensemble's name, under which LangChain counts the tokens.
     """
+    calls: list[ToolCall] = []
     if isinstance(synthesis, Candidate):
-        text, calls = synthesis.text, []
+        text = synthesis.text
+    elif answer.member is None:  # an option that no member ranked first: nobody has said it in words
+        text = answer.answer or ""
     else:
         selected = turn.candidate_of(answer.member)
         text, calls = selected.text, selected.message.tool_calls
@@ -43,6 +46,7 @@ def reply_of(turn: Turn, answer: Answer, *, synthesis: Candidate | Failure | Non
             "model_name": model_name,
             KEY: describe(
                 policy=turn.policy,
+                knobs=turn.knobs,
                 selections=turn.selections,
                 candidates=turn.candidates,
                 failures=turn.failures,

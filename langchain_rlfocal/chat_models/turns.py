@@ -14,6 +14,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
 from langchain_rlfocal._compat import EnsembleModelError, EnsembleOverflowError
 from langchain_rlfocal.answers import AnswerKind, canonical_tool_calls, label_answers
+from langchain_rlfocal.chat_models.options import option_probs_of, options_of
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.policies import Policy
 from langchain_rlfocal.pool import ModelPool, PoolMember
@@ -28,6 +29,7 @@ class Knobs:
         max_team: How many members may be asked over all rounds, at least 1.
         max_rounds: How many rounds there may be, at least 1.
         cost_weight: What asking the whole pool once is worth, in units of score; finite, not negative.
+        target_calls: Mean calls a query that the cost weight was chosen for, None where it was given itself.
         task: Task label that tells the policy what kind of query this is, or None.
 
     Raises:
@@ -37,6 +39,7 @@ class Knobs:
     max_team: int
     max_rounds: int
     cost_weight: float
+    target_calls: float | None
     task: str | None
 
     def __post_init__(self) -> None:
@@ -58,6 +61,7 @@ class Turn:
 
     Attributes:
         policy: Who decides.
+        knobs: What the caller set, the team no larger than the pool.
         candidates: Answers so far, labelled anew after every round.
         failures: Non-answers so far.
         selections: The Decider's choices that led to asking someone.
@@ -65,9 +69,10 @@ class Turn:
 
     def __init__(self, query: Query, *, pool: ModelPool, policy: Policy, knobs: Knobs, answer_kind: AnswerKind) -> None:
         self._query, self._pool = query, pool
+        self._options = options_of(query.text)
         self.policy = policy
         # A policy sees its team as a share of the largest there can be, which training caps the same way.
-        self._knobs = replace(knobs, max_team=min(knobs.max_team, len(pool)))
+        self.knobs = replace(knobs, max_team=min(knobs.max_team, len(pool)))
         self._answer_kind: AnswerKind = answer_kind
         self.candidates: list[Candidate] = []
         self.failures: list[Failure] = []
@@ -84,8 +89,8 @@ class Turn:
 
     def next_members(self) -> list[PoolMember]:
         """Open the next round and return whom to ask in it; nobody means that it is time to fuse."""
-        room = self._knobs.max_team - len(self._asked)
-        if self.round_number == self._knobs.max_rounds or room < 1:
+        room = self.knobs.max_team - len(self._asked)
+        if self.round_number == self.knobs.max_rounds or room < 1:
             return []
         selection = self.policy.select(
             self._query,
@@ -93,9 +98,9 @@ class Turn:
             self.failures,
             available=self._pool.names,
             round_number=self.round_number + 1,
-            max_rounds=self._knobs.max_rounds,
-            max_team=self._knobs.max_team,
-            cost_weight=self._knobs.cost_weight,
+            max_rounds=self.knobs.max_rounds,
+            max_team=self.knobs.max_team,
+            cost_weight=self.knobs.cost_weight,
         )
         chosen = tuple(name for name in selection.members if name not in self._asked)[:room]
         if chosen:
@@ -104,10 +109,14 @@ class Turn:
 
     @property
     def is_decided(self) -> bool:
-        """True if the member being asked now answers alone: it is the only one, and nobody can be asked after it."""
+        """True if what the member being asked now says will be the answer.
+
+        It is the only one, and nobody can be asked after it. Where the query lists options, the scores that come with its
+        choice may still speak for another.
+        """
         asked = len(self._asked)
-        is_last = self.round_number == self._knobs.max_rounds or asked == self._knobs.max_team
-        return is_last and not self.candidates and len(self.selections[-1].members) == 1
+        is_last = self.round_number == self.knobs.max_rounds or asked == self.knobs.max_team
+        return is_last and not self._options and not self.candidates and len(self.selections[-1].members) == 1
 
     def record(self, results: Sequence[Candidate | Failure]) -> None:
         """Take in what came of a round, and label all answers so far, since groups can change with every answer."""
@@ -116,7 +125,9 @@ class Turn:
         texts = [None if candidate.message.tool_calls else candidate.text for candidate in candidates]
         labels = label_answers(texts, self._answer_kind, query=self._query.text)
         self.candidates = [
-            replace(c, answer=canonical_tool_calls(c.message.tool_calls) if c.message.tool_calls else label)
+            replace(c, answer=canonical_tool_calls(c.message.tool_calls))
+            if c.message.tool_calls
+            else replace(c, answer=label, option_probs=option_probs_of(c.message, label, options=self._options))
             for c, label in zip(candidates, labels, strict=True)
         ]
 
@@ -128,7 +139,7 @@ class Turn:
         """
         if not self.candidates:
             raise self._nobody_answered()
-        return self.policy.fuse(self._query, self.candidates, self.failures, max_team=self._knobs.max_team)
+        return self.policy.fuse(self._query, self.candidates, self.failures, max_team=self.knobs.max_team)
 
     def candidate_of(self, member: str) -> Candidate:
         """Return a member's candidate."""

@@ -6,8 +6,6 @@ traceback; a file appears whole or not at all.
 """
 
 import importlib
-import json
-import math
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -20,12 +18,11 @@ import typer
 from typer.core import TyperGroup
 
 from langchain_rlfocal._version import __version__
-from langchain_rlfocal.cli.terminal import messages, output, progress_bar, report_table, task_table
-from langchain_rlfocal.errors import CheckpointError, InputError, OutcomeError, PoolError, RLFocalError
+from langchain_rlfocal.cli.terminal import messages, output, progress_bar
+from langchain_rlfocal.errors import InputError, PoolError, RLFocalError
 from langchain_rlfocal.foreign_text import printable
 
 if TYPE_CHECKING:
-    from langchain_rlfocal.outcomes import OutcomeGrid
     from langchain_rlfocal.pool import ModelPool
 
 _FAILED, _BAD_INPUT, _INTERRUPTED = 1, 2, 130
@@ -64,9 +61,34 @@ class Split(StrEnum):
     all = "all"
 
 
+class Missing(StrEnum):
+    """What to do with a query that a member of the pool did not answer."""
+
+    drop = "drop"
+    fail = "fail"
+
+
+class CostUnit(StrEnum):
+    """What spending is counted in."""
+
+    auto = "auto"
+    usd = "usd"
+    tokens = "tokens"
+    calls = "calls"
+
+
 # Options that several commands share.
 _Outcomes = Annotated[list[Path], typer.Argument(help="Tables of outcomes: .parquet, .jsonl or .csv.")]
-_Task = Annotated[str | None, typer.Option(help='Take these tasks only; wildcards as in "mmlu_pro/*".')]
+_Member = Annotated[list[str] | None, typer.Option(help="A member of the pool, once for each; default: all.")]
+_Task = Annotated[
+    list[str] | None, typer.Option(help='A task to take, once for each; default: all. Wildcards as in "mmlu_pro/*".')
+]
+_Missing = Annotated[
+    Missing, typer.Option(help="A query that a member did not answer: left out, or counted as that member's failure.")
+]
+_Embedder = Annotated[
+    str | None, typer.Option(help="Describe queries by embeddings too: wordllama, or package.module:function.")
+]
 _MaxTeam = Annotated[int | None, typer.Option(min=1, help="Members that may be asked for one query.")]
 _MaxRounds = Annotated[int | None, typer.Option(min=1, help="Rounds in which they may be asked.")]
 _CostWeight = Annotated[float | None, typer.Option(min=0, help="What asking the whole pool is worth, in score.")]
@@ -155,60 +177,39 @@ def train(
     outcomes: _Outcomes,
     *,
     out: Annotated[Path, typer.Option(help="Directory of the checkpoint to write.")],
-    member: Annotated[list[str] | None, typer.Option(help="A member of the pool, once for each; default: all.")] = None,
+    member: _Member = None,
     task: _Task = None,
+    missing: _Missing = Missing.drop,
+    test_ids: Annotated[
+        str | None, typer.Option(help='Keep the rows whose query_id matches ("test*") as test rows; default: by text.')
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same outcomes: the same checkpoint.")] = None,
     max_team: _MaxTeam = None,
     max_rounds: _MaxRounds = None,
     cost_weight: _CostWeight = None,
+    cost_unit: Annotated[
+        CostUnit | None, typer.Option(help="What spending is counted in; auto: dollars where known, else calls.")
+    ] = None,
+    diversity_weight: Annotated[
+        float | None, typer.Option(min=0, help="What focal diversity of the team is worth in the reward.")
+    ] = None,
+    embedder: _Embedder = None,
     as_json: _Json = False,
 ) -> None:
-    """Train Decider and Fusion on recorded outcomes; the test rows stay unseen."""
-    from rich.markup import escape
+    """Train Decider and Fusion on recorded outcomes, and fit the baselines; the test rows stay unseen."""
+    from langchain_rlfocal.cli.rows import Rows
+    from langchain_rlfocal.cli.training import run_train
 
-    from langchain_rlfocal.outcomes import OutcomeTable
-    from langchain_rlfocal.training import Progress as Step
-    from langchain_rlfocal.training import TrainingConfig
-    from langchain_rlfocal.training import train as train_policy
-
-    given = {"seed": seed, "max_team": max_team, "max_rounds": max_rounds, "cost_weight": cost_weight}
-    config = TrainingConfig(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]  # one dict of int and float
-    with progress_bar() as progress:
-        bar = progress.add_task("Reading outcomes", total=None)
-        table = OutcomeTable.read(*outcomes)
-        grid = table.grid(member or table.members, task=task)
-        parts = dict(zip(("train", "validation", "test"), grid.split(), strict=True))
-        progress.update(bar, description="Training")
-
-        def show(step: Step) -> None:
-            progress.update(bar, completed=step.step, total=step.total_steps)
-
-        policy = train_policy(parts["train"], parts["validation"], config, on_progress=show)
-        # Training may end before its last step, when nothing gets better any more.
-        progress.update(bar, total=progress.tasks[bar].completed)
-        policy.save(out)
-    queries = {**{name: len(part) for name, part in parts.items()}, "dropped": grid.dropped}
-    if as_json:
-        _print_json(
-            {
-                "policy_id": policy.policy_id,
-                "path": str(out),
-                "members": list(policy.members),
-                "queries": queries,
-                "card": dict(policy.card),
-            }
-        )
-        return
-    validation = policy.card["validation"]
-    best = validation["single_best"]
-    stdout = output()
-    stdout.print(f"[bold]{policy.policy_id}[/bold] in {escape(str(out))}")
-    stdout.print(f"members     {escape(printable(', '.join(policy.members)))}")
-    stdout.print("queries     " + ", ".join(f"{count} {name}" for name, count in queries.items()))
-    stdout.print(
-        f"validation  score {validation['score']:.3f} with {validation['mean_calls']:.2f} calls; "
-        f"single best ({escape(printable(best))}) {validation['member_scores'][best]:.3f}"
-    )
+    config = {
+        "seed": seed,
+        "max_team": max_team,
+        "max_rounds": max_rounds,
+        "cost_weight": cost_weight,
+        "cost_unit": None if cost_unit is None else cost_unit.value,
+        "diversity_weight": diversity_weight,
+    }
+    rows = Rows(task=task, missing=missing.value, test_ids=test_ids)
+    run_train(outcomes, member, out=out, rows=rows, config=config, embedder=embedder, as_json=as_json)
 
 
 @app.command()
@@ -220,50 +221,47 @@ def evaluate(
     split: Annotated[Split, typer.Option(help="Score these rows. Of training rows the policy knows the answers.")] = (
         Split.test
     ),
+    missing: _Missing = Missing.drop,
+    test_ids: Annotated[
+        str | None, typer.Option(help="The rows whose query_id matches are test rows; default: as in training.")
+    ] = None,
     cost_weight: _CostWeight = None,
+    target_calls: Annotated[
+        float | None, typer.Option(help="Take the cost weight that asks so many members a query on validation rows.")
+    ] = None,
     max_team: _MaxTeam = None,
     max_rounds: _MaxRounds = None,
+    embedder: _Embedder = None,
     no_task: Annotated[
-        bool, typer.Option("--no-task", help="Hide the task labels from the policy, as most callers do.")
+        bool, typer.Option("--no-task", help="Hide the task labels from who decides, as most callers do.")
     ] = False,
     as_json: _Json = False,
 ) -> None:
-    """Score a checkpoint on held-out outcomes, beside single best, votes and Oracle.
+    """Score a checkpoint on held-out outcomes, beside single best, votes, routers, fixed teams and Oracle.
 
     Limits and cost weight are those that it was trained for, unless given.
     """
-    from langchain_rlfocal.evaluation import evaluate as evaluate_policy
-    from langchain_rlfocal.outcomes import OutcomeTable
-    from langchain_rlfocal.policies import RLFocalPolicy
+    from langchain_rlfocal.cli.evaluation import Limits, run_evaluate
+    from langchain_rlfocal.cli.rows import Rows
 
-    with progress_bar() as progress:
-        bar = progress.add_task("Reading outcomes", total=2)
-        policy = RLFocalPolicy.load(checkpoint)
-        limits = _limits(policy.card, max_team=max_team, max_rounds=max_rounds, cost_weight=cost_weight)
-        grid = OutcomeTable.read(*outcomes).grid(policy.members, task=task)
-        parts: dict[str, OutcomeGrid] = dict(zip(("train", "validation", "test"), grid.split(), strict=True))
-        rows = {**parts, "all": grid}[split]
-        if not len(rows):
-            rule = f"`--split {split}` must hold at least one query, got none of {len(grid)}. Choose another split."
-            raise OutcomeError(rule)
-        progress.update(bar, advance=1, description="Evaluating")
-        report = evaluate_policy(policy, rows, validation=parts["validation"] or None, hide_tasks=no_task, **limits)
-        progress.update(bar, advance=1)
-    facts = {"checkpoint": str(checkpoint), "policy_id": policy.policy_id, "split": str(split), **limits}
-    if as_json:
-        _print_json({**facts, "task_labels": not no_task, **report.as_dict(), "dropped": grid.dropped})
-        return
-    stdout = output()
-    stdout.print(report_table(report, title=f"{policy.policy_id} on {report.policy.n} {split} queries"))
-    stdout.print()
-    stdout.print(task_table(report))
-    stdout.print(f"\ncalls: members asked per query; {', '.join(f'{name} {value}' for name, value in limits.items())}")
-    if no_task:
-        stdout.print("The policy did not see the task labels.")
-    if split in (Split.validation, Split.all):
-        stdout.print("Single best and votes were fitted on validation rows, which are among these.", style="yellow")
-    if grid.dropped:
-        stdout.print(f"{grid.dropped} queries are left out, because a member did not answer them.", style="yellow")
+    run_evaluate(
+        checkpoint,
+        outcomes,
+        split=split.value,
+        rows=Rows(task=task, missing=missing.value, test_ids=test_ids),
+        limits=Limits(cost_weight=cost_weight, target_calls=target_calls, max_team=max_team, max_rounds=max_rounds),
+        embedder=embedder,
+        hide_tasks=no_task,
+        as_json=as_json,
+    )
+
+
+@app.command()
+def diversity(outcomes: _Outcomes, *, member: _Member = None, task: _Task = None, as_json: _Json = False) -> None:
+    """Measure how differently members fail, and which teams that speaks for."""
+    from langchain_rlfocal.cli.diversity import run_diversity
+
+    run_diversity(outcomes, member, task=task, as_json=as_json)
 
 
 @app.command()
@@ -335,36 +333,6 @@ def _load_pool(spec: str) -> "ModelPool":
     raise InputError(
         f"`--pool {spec}` must return a ModelPool or a mapping of names to chat models, got {type(made).__name__}."
     )
-
-
-def _limits(card: Mapping[str, Any], **given: float | None) -> dict[str, Any]:
-    """Complete limits by those that a policy was trained for.
-
-    Raises:
-        CheckpointError: What the checkpoint says of them breaks a rule.
-        InputError: It says nothing of one that is not given.
-    """
-    trained = card.get("config", {})
-    if not isinstance(trained, Mapping):
-        shown = f"{trained!r:.80}"
-        raise CheckpointError(f"The checkpoint's `config` must be a JSON object, got {shown}. Train the policy again.")
-    limits: dict[str, Any] = {name: trained.get(name) if value is None else value for name, value in given.items()}
-    unknown = [f"--{name.replace('_', '-')}" for name, value in limits.items() if value is None]
-    if unknown:
-        raise InputError(f"The checkpoint does not say what it was trained for. Give {', '.join(unknown)}.")
-    for name, value in limits.items():
-        is_weight = name == "cost_weight"
-        kinds = (int, float) if is_weight else (int,)
-        # Said of the card alone: what was given passed the options' own checks.
-        if given[name] is None and not (type(value) in kinds and (0 if is_weight else 1) <= value < math.inf):
-            rule = "a finite number, at least 0" if is_weight else "a whole number, at least 1"
-            way_out = f"Give --{name.replace('_', '-')}, or train the policy again."
-            raise CheckpointError(f"The checkpoint's `{name}` must be {rule}, got {value!r:.80}. {way_out}")
-    return limits
-
-
-def _print_json(value: Mapping[str, Any]) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def _end(message: str, *, code: int) -> NoReturn:

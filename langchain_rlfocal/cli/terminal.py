@@ -4,7 +4,9 @@ What a program may read goes to stdout, everything else to stderr. Tables are ma
 of 80 columns is enough for them. Names are data: they neither style nor steer the terminal.
 """
 
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -16,8 +18,17 @@ from langchain_rlfocal.foreign_text import printable
 if TYPE_CHECKING:
     from langchain_rlfocal.evaluation import Report
 
-_SHOWN = ("", "score", "95 %", "calls", "policy − this")
+_SHOWN = ("", "score", "95 %", "macro", "calls", "policy − this")
 """The columns of a report that fit; `Report.as_dict` has all."""
+
+_SHOWN_PER_TASK = ("policy", "single_best", "plurality", "best_fixed_team", "supervised_fusion", "oracle")
+"""Ways of answering whose scores per task fit."""
+
+WITHOUT_FUSION = (
+    "Without the baseline supervised fusion: training fits it where scikit-learn is installed "
+    "(`pip install 'langchain-rlfocal[evaluation]'`)."
+)
+"""Why one baseline may be missing; no markup."""
 
 
 def output() -> Console:
@@ -45,6 +56,11 @@ def progress_bar() -> Progress:
     )
 
 
+def json_text(value: Mapping[str, Any]) -> str:
+    """Write one JSON object for stdout."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+
+
 def report_table(report: "Report", *, title: str) -> Table:
     """Show the policy beside the baselines: score and difference with their intervals, and calls."""
     from langchain_rlfocal.evaluation import HEADER  # who only asks for help does not wait for NumPy
@@ -52,7 +68,9 @@ def report_table(report: "Report", *, title: str) -> Table:
     table = _plain_table(title)
     shown = [index for index, name in enumerate(HEADER) if name in _SHOWN]
     for index in shown:
-        table.add_column(HEADER[index], justify="right" if index else "left", no_wrap=True)
+        # The sign is told from the figure below; the heading would be wider than both.
+        heading = HEADER[index].replace(" − ", "\n− ")
+        table.add_column(heading, justify="right" if index else "left", no_wrap=bool(index))
     for row in report.table():
         name, *figures = (row[index] for index in shown)
         table.add_row(name.replace("_", " "), *figures, style="bold" if name == "policy" else None)
@@ -60,14 +78,17 @@ def report_table(report: "Report", *, title: str) -> Table:
 
 
 def task_table(report: "Report") -> Table:
-    """Show the scores on each task, of the policy and the baselines."""
-    ways = ["policy", *(name for name in report.baselines if name != "random_team")]
+    """Show the scores on each task, of the policy and the baselines that say most, and their mean over tasks."""
+    ways = [way for way in _SHOWN_PER_TASK if way == "policy" or way in report.baselines]
     table = _plain_table("Score per task")
     table.add_column("task", overflow="fold")
     for heading in ("n", *ways):
-        table.add_column(heading.replace("_", " "), justify="right")
+        table.add_column(heading.replace("_", "\n"), justify="right", no_wrap=True)
     for task, scores in report.per_task.items():
         table.add_row(Text(printable(task)), f"{scores['n']:.0f}", *(f"{scores[way]:.3f}" for way in ways))
+    if len(report.per_task) > 1:
+        means = [report.policy if way == "policy" else report.baselines[way] for way in ways]
+        table.add_row("mean of tasks", "", *(f"{figures.macro:.3f}" for figures in means), style="bold")
     return table
 
 

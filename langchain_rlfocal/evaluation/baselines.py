@@ -24,7 +24,6 @@ from langchain_rlfocal.evaluation.routers import (
 from langchain_rlfocal.evaluation.supervised import FittedSupervisedFusion, SupervisedFusion
 from langchain_rlfocal.evaluation.teams import BestFixedTeam, FittedTeam, TopK
 from langchain_rlfocal.evaluation.votes import FittedRandomTeam, FittedVote, Plurality, RandomTeam, WeightedVote
-from langchain_rlfocal.features import features_of
 from langchain_rlfocal.outcomes import OutcomeGrid
 
 __all__ = [
@@ -103,12 +102,11 @@ class FittedOracle:
 def fit_baselines(
     train_grid: OutcomeGrid, validation_grid: OutcomeGrid, *, max_team: int, seed: int = 0
 ) -> dict[str, Fitted]:
-    """Fit every baseline, each on the rows that suit it.
+    """Fit every baseline as well as the rows that are not tested allow.
 
-    `single_best` is chosen on validation. All others learn from the training rows, which are more: the votes their weights
-    and who breaks ties, `top_k` its order, the router and the clusters whom to ask, `best_fixed_team` its team,
-    `supervised_fusion` its coefficients. What is left to choose (k, how far a task's scores are drawn to the overall ones,
-    XX best on validation, of equals the first.
+    What there is to choose (k, how far a task's scores are drawn to the overall ones, the number of clusters, whether fusion
+    looks at the task) is fitted on training rows, and what scores best on validation rows is taken, of equals the first.
+    Everything is then fitted on both together, as a policy's supervised part is.
 
     Args:
         train_grid: Outcomes to learn from.
@@ -131,38 +129,37 @@ def fit_baselines(
         )
     if max_team < 1:
         raise InputError(f"`max_team` must be at least 1, got {max_team}.")
+    if not len(train_grid) or not len(validation_grid):
+        raise InputError(
+            f"Baselines need at least one training and one validation query, got {len(train_grid)} and "
+            f"{len(validation_grid)}. Pass more outcomes."
+        )
     size = min(max_team, len(train_grid.members))
+    both = train_grid.join(validation_grid)
+
+    def chosen(rules: Sequence[Baseline]) -> Fitted:
+        decisions = [rule.fit(train_grid).decide(validation_grid) for rule in rules]
+        return rules[_best_index(validation_grid, decisions)].fit(both)
+
     fitted: dict[str, Fitted] = {
-        "single_best": SingleBest().fit(validation_grid),
-        "random_team": RandomTeam(size=size, seed=seed).fit(train_grid),
-        "top_k": _best_on(validation_grid, [TopK(k).fit(train_grid) for k in range(1, size + 1)]),
-        "plurality": Plurality().fit(train_grid),
-        "weighted_vote": WeightedVote().fit(train_grid),
-        "per_task_router": _best_on(validation_grid, [PerTaskRouter(s).fit(train_grid) for s in SHRINKAGES]),
-        "nearest_neighbours": _nearest_clusters(train_grid, validation_grid, seed=seed),
-        "best_fixed_team": BestFixedTeam(max_team).fit(train_grid),
-        "oracle": Oracle().fit(train_grid),
+        "single_best": SingleBest().fit(both),
+        "random_team": RandomTeam(size=size, seed=seed).fit(both),
+        "top_k": chosen([TopK(k) for k in range(1, size + 1)]),
+        "plurality": Plurality().fit(both),
+        "weighted_vote": WeightedVote().fit(both),
+        "per_task_router": chosen([PerTaskRouter(s) for s in SHRINKAGES]),
+        "nearest_neighbours": chosen([NearestClusters(count, seed=seed) for count in CLUSTERS]),
+        "best_fixed_team": BestFixedTeam(max_team).fit(both),
+        "oracle": Oracle().fit(both),
     }
     with suppress(MissingDependencyError):  # an optional part: `missing_baselines` names it
-        fusions = [SupervisedFusion(scale).fit(train_grid) for scale in TASK_SCALES]
-        fitted["supervised_fusion"] = _best_on(validation_grid, fusions)
+        fitted["supervised_fusion"] = chosen([SupervisedFusion(scale) for scale in TASK_SCALES])
     return {name: fitted[name] for name in BASELINES if name in fitted}
 
 
 def missing_baselines(fitted: Collection[str]) -> tuple[str, ...]:
     """Name the baselines that are not among the fitted ones, as where scikit-learn is not installed."""
     return tuple(name for name in BASELINES if name not in fitted)
-
-
-def _nearest_clusters(train_grid: OutcomeGrid, validation_grid: OutcomeGrid, *, seed: int) -> Fitted:
-    features, unseen = (features_of(grid.queries, grid.tasks) for grid in (train_grid, validation_grid))
-    fitted = [NearestClusters(count, seed=seed).fit(train_grid, features=features) for count in CLUSTERS]
-    decisions = [clusters.decide(validation_grid, features=unseen) for clusters in fitted]
-    return fitted[_best_index(validation_grid, decisions)]
-
-
-def _best_on(grid: OutcomeGrid, fitted: Sequence[Fitted]) -> Fitted:
-    return fitted[_best_index(grid, [candidate.decide(grid) for candidate in fitted])]
 
 
 def _best_index(grid: OutcomeGrid, decisions: Sequence[Decision]) -> int:

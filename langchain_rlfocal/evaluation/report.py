@@ -1,12 +1,12 @@
 """Report: what a policy scores on outcomes it has not seen, beside the baselines it has to beat.
 
-`evaluate` freezes everything: the policy decides without randomness and learns nothing, baselines are fitted on validation
-outcomes only, and the scores of the evaluated queries reach nothing but the averages. It returns numbers, and leaves it to
-others to print them.
+`evaluate` freezes everything: the policy decides without randomness and learns nothing, the baselines come fitted, and the
+scores of the evaluated queries reach nothing but the averages and the Oracle, who says so. It returns numbers, and leaves
+it to others to print them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,25 +15,28 @@ import numpy.typing as npt
 from langchain_rlfocal.environment import replay
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.evaluation.baselines import (
-    Baseline,
-    Decision,
+    BASELINES,
     Fitted,
     FittedOracle,
     FittedRandomTeam,
     FittedVote,
-    Oracle,
-    Plurality,
-    RandomTeam,
-    SingleBest,
-    WeightedVote,
+    missing_baselines,
 )
-from langchain_rlfocal.evaluation.metrics import Estimate, bootstrap_mean, oracle_gap_share, paired_difference
+from langchain_rlfocal.evaluation.fitted import dump_baselines, load_baselines
+from langchain_rlfocal.evaluation.metrics import (
+    Estimate,
+    bootstrap_mean,
+    critical_path,
+    oracle_gap_share,
+    paired_difference,
+)
 from langchain_rlfocal.outcomes import OutcomeGrid
+from langchain_rlfocal.policies import RLFocalPolicy
 from langchain_rlfocal.policies.base import EnsemblePolicy
 
 Floats = npt.NDArray[np.float64]
 
-HEADER = ("", "score", "95 %", "calls", "usd", "latency_s", "policy − this", "95 %")
+HEADER = ("", "score", "95 %", "macro", "calls", "usd", "latency_s", "policy − this", "95 %")
 """Headings of `Report.table`."""
 
 
@@ -43,15 +46,17 @@ class Figures:
 
     Attributes:
         score: Mean score with its interval.
+        macro: Mean over tasks of the mean score on each, so that every task counts alike.
         mean_calls: Mean calls per query.
         mean_team: Mean number of distinct members asked per query.
         cost_usd: Mean dollars per query, None where the price of any call is unknown.
-        latency_s: Mean over queries of the slowest asked member's seconds, None where any is unknown. Members of a round
-            answer at once, so this is the wait of a single round; later rounds come on top.
+        latency_s: Mean over queries of the seconds that a query waits, None where any is unknown: in each round for its
+            slowest member, and rounds follow each other. Baselines ask once.
         n: Number of queries.
     """
 
     score: Estimate
+    macro: float
     mean_calls: float
     mean_team: float
     cost_usd: float | None
@@ -63,6 +68,7 @@ class Figures:
         return {
             "score": self.score.mean,
             "ci95": [self.score.low, self.score.high],
+            "macro": self.macro,
             "mean_calls": self.mean_calls,
             "mean_team": self.mean_team,
             "cost_usd": self.cost_usd,
@@ -78,33 +84,41 @@ class Report:
     Attributes:
         policy: Its figures.
         mean_rounds: Mean rounds per query that it took.
-        baselines: Figures of each baseline. Those that choose by validation scores are missing where there are none.
+        baselines: Figures of each baseline, in the order of `baselines.BASELINES`. The Oracle returns the best answer of
+            any member, also where a policy could choose an option that no member gave.
+        missing_baselines: Names of `baselines.BASELINES` that were not given and need a fit.
         differences: Mean of the policy's score minus the baseline's, paired by query.
         oracle_gap_share: Share of the way from the single best member to the Oracle, None where it is unknown.
         per_task: Mean score on each task, of `"policy"` and each baseline, and the number of queries `"n"`.
         dropped: Queries left out of the grid because a member did not answer.
+        missing: Queries of the grid that a member did not answer, which counts as its failure.
     """
 
     policy: Figures
     mean_rounds: float
     baselines: Mapping[str, Figures]
+    missing_baselines: tuple[str, ...]
     differences: Mapping[str, Estimate]
     oracle_gap_share: float | None
     per_task: Mapping[str, Mapping[str, float]]
     dropped: int
+    missing: int
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as plain values that JSON can hold."""
         return {
             "policy": {**self.policy.as_dict(), "mean_rounds": self.mean_rounds},
             "baselines": {name: figures.as_dict() for name, figures in self.baselines.items()},
+            "missing_baselines": list(self.missing_baselines),
             "differences": {
                 name: {"mean": difference.mean, "ci95": [difference.low, difference.high]}
                 for name, difference in self.differences.items()
             },
             "oracle_gap_share": self.oracle_gap_share,
+            "macro": {"policy": self.policy.macro} | {name: each.macro for name, each in self.baselines.items()},
             "per_task": {task: dict(scores) for task, scores in self.per_task.items()},
             "dropped": self.dropped,
+            "missing": self.missing,
         }
 
     def table(self) -> list[tuple[str, ...]]:
@@ -118,7 +132,7 @@ def evaluate(
     policy: EnsemblePolicy,
     grid: OutcomeGrid,
     *,
-    validation: OutcomeGrid | None,
+    baselines: Mapping[str, Fitted],
     cost_weight: float,
     max_team: int,
     max_rounds: int,
@@ -129,83 +143,95 @@ def evaluate(
 
     Args:
         policy: The policy; it is not changed.
-        grid: Outcomes that neither the policy nor `validation` has seen.
-        validation: Outcomes that the baselines are fitted on; None leaves out the baselines that need them, and breaks
-            the ties of the others by the order of the pool.
+        grid: Outcomes that neither the policy nor the baselines have seen.
+        baselines: Fitted baselines by name, as `fit_baselines` makes and `baselines_of` reads them; may be empty. Those
+            that need no fit are there in any case: a random team, a plurality vote whose ties go to the first of the
+            pool, and the Oracle.
         cost_weight: What asking the whole pool once is worth to the policy, in units of score.
-        max_team: How many members the policy, and a random team, may ask.
+        max_team: How many members the policy may ask, and a random team that comes unfitted.
         max_rounds: How many rounds the policy may take.
-        hide_tasks: Whether the policy sees no task label, as where a caller gives none; `per_task` is by the labels.
-        seed: Seed of the bootstrap and of the random teams.
+        hide_tasks: Whether nobody who decides sees a task label, as where a caller gives none; `per_task` is by the labels.
+        seed: Seed of the bootstrap and of an unfitted random team.
 
     Raises:
-        InputError: `grid` or `validation` holds no query.
-        PoolError: The two grids, or the policy, have different members.
+        InputError: `grid` holds no query.
+        PoolError: `grid` has a member that the policy does not know, or lacks one that a baseline was fitted on.
     """
     if not len(grid):
         raise InputError("`grid` must hold at least one query, got none. Evaluate on more outcomes.")
+    fitted = {**_unfitted(grid, team=min(max_team, len(grid.members)), seed=seed), **baselines}
+    shown = replace(grid, tasks=[""] * len(grid)) if hide_tasks else grid
+    decisions = {name: fitted[name].decide(shown) for name in (*BASELINES, *fitted) if name in fitted}
     played = replay(
         policy, grid, cost_weight=cost_weight, max_team=max_team, max_rounds=max_rounds, hide_tasks=hide_tasks
     )
-    rng = np.random.default_rng(seed)
+    rows = np.arange(len(grid))
     scores = {"policy": np.asarray(played.scores, dtype=np.float64)}
-    figures = _figures(grid, scores["policy"], asked=played.asked, calls=played.calls, rng=rng)
-    baselines: dict[str, Figures] = {}
-    for name, decision in _decisions(grid, validation, team=min(max_team, len(grid.members)), seed=seed).items():
-        scores[name] = grid.scores[np.arange(len(grid)), decision.chosen]
-        baselines[name] = _figures(grid, scores[name], asked=decision.asked, calls=decision.calls, rng=rng)
+    scores |= {name: grid.scores[rows, decision.chosen] for name, decision in decisions.items()}
+    per_task = _per_task(grid, scores)
+    rng = np.random.default_rng(seed)
+
+    def figures(name: str, asked_in: npt.NDArray[np.integer[Any]]) -> Figures:
+        asked = asked_in > 0
+        calls = float(asked.sum(axis=1).mean())
+        return Figures(
+            score=bootstrap_mean(scores[name], rng=rng),
+            macro=float(np.mean([means[name] for means in per_task.values()])),
+            mean_calls=calls,
+            mean_team=calls,  # nobody is asked twice
+            cost_usd=_known(np.where(asked, grid.cost_usd, 0.0).sum(axis=1)),
+            latency_s=_known(critical_path(grid.latency_s, asked_in)),
+            n=len(grid),
+        )
+
+    of_policy = figures("policy", played.asked_in)
+    of_baselines = {name: figures(name, decision.asked.astype(np.intp)) for name, decision in decisions.items()}
     share = None
-    if "single_best" in baselines:
-        best, oracle = baselines["single_best"].score.mean, baselines["oracle"].score.mean
-        share = oracle_gap_share(figures.score.mean, single_best=best, oracle=oracle)
+    if "single_best" in of_baselines:
+        best, oracle = of_baselines["single_best"].score.mean, of_baselines["oracle"].score.mean
+        share = oracle_gap_share(of_policy.score.mean, single_best=best, oracle=oracle)
     return Report(
-        policy=figures,
+        policy=of_policy,
         mean_rounds=float(played.rounds.mean()),
-        baselines=baselines,
-        differences={name: paired_difference(scores["policy"], scores[name], rng=rng) for name in baselines},
+        baselines=of_baselines,
+        missing_baselines=missing_baselines(decisions),
+        differences={name: paired_difference(scores["policy"], scores[name], rng=rng) for name in decisions},
         oracle_gap_share=share,
-        per_task=_per_task(grid, scores),
+        per_task=per_task,
         dropped=grid.dropped,
+        missing=grid.missing,
     )
 
 
-def _decisions(grid: OutcomeGrid, validation: OutcomeGrid | None, *, team: int, seed: int) -> dict[str, Decision]:
-    fitted: dict[str, Fitted]
-    if validation is None:
-        members, equal = grid.members, np.zeros(len(grid.members))
-        fitted = {
-            "random_team": FittedRandomTeam(members=members, competence=equal, size=team, seed=seed),
-            "plurality": FittedVote(members=members, weights=np.ones(len(members)), competence=equal),
-            "oracle": FittedOracle(members=members),
-        }
-    else:
-        rules: dict[str, Baseline] = {
-            "single_best": SingleBest(),
-            "random_team": RandomTeam(size=team, seed=seed),
-            "plurality": Plurality(),
-            "weighted_vote": WeightedVote(),
-            "oracle": Oracle(),
-        }
-        fitted = {name: rule.fit(validation) for name, rule in rules.items()}
-    return {name: rule.decide(grid) for name, rule in fitted.items()}
+def with_baselines(policy: RLFocalPolicy, fitted: Mapping[str, Fitted]) -> RLFocalPolicy:
+    """Return the same policy with fitted baselines, which its checkpoint will hold; its `policy_id` stays.
+
+    Raises:
+        InputError: There is none, or one is not of the kind that its name says.
+        PoolError: Two were fitted on different members.
+    """
+    arrays, facts = dump_baselines(fitted)
+    return RLFocalPolicy(replace(policy.parts, baselines=arrays, baseline_facts=facts), embedder=policy.embedder)
 
 
-def _figures(
-    grid: OutcomeGrid,
-    scores: Floats,
-    *,
-    asked: npt.NDArray[np.bool_],
-    calls: npt.NDArray[np.integer[Any]],
-    rng: np.random.Generator,
-) -> Figures:
-    return Figures(
-        score=bootstrap_mean(scores, rng=rng),
-        mean_calls=float(calls.mean()),
-        mean_team=float(asked.sum(axis=1).mean()),
-        cost_usd=_known(np.where(asked, grid.cost_usd, 0.0).sum(axis=1)),
-        latency_s=_known(np.where(asked, grid.latency_s, 0.0).max(axis=1)),
-        n=len(grid),
-    )
+def baselines_of(policy: RLFocalPolicy) -> dict[str, Fitted]:
+    """Read the fitted baselines that a policy holds; none where it was trained without any.
+
+    Raises:
+        CheckpointError: What it holds breaks a rule.
+    """
+    parts = policy.parts
+    return load_baselines(parts.baselines, parts.baseline_facts) if parts.baselines or parts.baseline_facts else {}
+
+
+def _unfitted(grid: OutcomeGrid, *, team: int, seed: int) -> dict[str, Fitted]:
+    """Make the baselines that learn nothing: all members are equal to them."""
+    members, equal = grid.members, np.zeros(len(grid.members))
+    return {
+        "random_team": FittedRandomTeam(members=members, competence=equal, size=team, seed=seed),
+        "plurality": FittedVote(members=members, weights=np.ones(len(members)), competence=equal),
+        "oracle": FittedOracle(members=members),
+    }
 
 
 def _known(values: Floats) -> float | None:
@@ -230,6 +256,7 @@ def _row(name: str, figures: Figures, *, difference: Estimate | None) -> tuple[s
         name,
         f"{figures.score.mean:.3f}",
         _interval(figures.score),
+        f"{figures.macro:.3f}",
         f"{figures.mean_calls:.2f}",
         "unknown" if figures.cost_usd is None else f"{figures.cost_usd:.6f}",
         "unknown" if figures.latency_s is None else f"{figures.latency_s:.2f}",

@@ -117,7 +117,7 @@ class OutcomeGrid:
         return int(self._is_repeated().sum())
 
     def split(
-        self, *, fractions: tuple[float, float, float] = FRACTIONS
+        self, *, fractions: tuple[float, float, float] = FRACTIONS, rotation: float = 0.0
     ) -> tuple["OutcomeGrid", "OutcomeGrid", "OutcomeGrid"]:
         """Part the queries into train, validation and test.
 
@@ -127,6 +127,8 @@ class OutcomeGrid:
 
         Args:
             fractions: Shares of train, validation and test; they sum to 1.
+            rotation: Moves every query's place by this much, in [0, 1), so that other rows are test rows: with a fifth of
+                them for testing, the rotations 0, 0.2, …, 0.8 test every row once.
 
         Raises:
             InputError: `fractions` are not three shares that sum to 1, or leave nothing to train and validation though the
@@ -134,7 +136,9 @@ class OutcomeGrid:
         """
         if self.is_test is not None:
             fractions = _without_test(fractions)
-        sides = np.array([split_of(query, fractions=fractions) for query in self.queries], dtype=object)
+        sides = np.array(
+            [split_of(query, fractions=fractions, rotation=rotation) for query in self.queries], dtype=object
+        )
         if self.is_test is not None:
             sides[self._is_repeated()] = None
             sides[self.is_test] = "test"
@@ -149,7 +153,7 @@ class OutcomeGrid:
         return has_twin & ~self.is_test
 
 
-def split_of(query: str, *, fractions: tuple[float, float, float] = FRACTIONS) -> Split:
+def split_of(query: str, *, fractions: tuple[float, float, float] = FRACTIONS, rotation: float = 0.0) -> Split:
     """Say which part a query belongs to, by its text alone.
 
     The first 8 bytes of BLAKE2b of the text in UTF-8, personalised with the salt `rlfocal-split-1`, read as a big-endian
@@ -159,13 +163,14 @@ def split_of(query: str, *, fractions: tuple[float, float, float] = FRACTIONS) -
     Args:
         query: The query's text, unchanged.
         fractions: Shares of train, validation and test; they sum to 1.
+        rotation: Added to the place, modulo 1; see `OutcomeGrid.split`.
 
     Raises:
         InputError: `fractions` are not three shares that sum to 1.
     """
     _check_fractions(fractions)
     digest = hashlib.blake2b(query.encode("utf-8", "surrogatepass"), digest_size=8, person=_SPLIT_SALT).digest()
-    place = int.from_bytes(digest, "big") / 2**64
+    place = (int.from_bytes(digest, "big") / 2**64 + rotation) % 1.0
     if place < fractions[0]:
         return "train"
     return "validation" if place < fractions[0] + fractions[1] else "test"

@@ -7,6 +7,7 @@ production and a row in an evaluation are decided by the same lines.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import Any, Protocol
 
@@ -182,9 +183,24 @@ class EnsemblePolicy(ABC):
         return {name: value for name, value in self.__dict__.items() if name != "_recent"}
 
     @cached_property
-    def _recent(self) -> Callable[[str, str | None, tuple[str, ...]], Descriptors]:
-        """`describe` of one query, remembered: every round of an answer, and its fusion, ask for the same."""
-        return lru_cache(maxsize=RECENT_QUERIES)(lambda text, task, members: self.describe([text], [task], members))
+    def _recent(self) -> Callable[[str, str | None], Descriptors]:
+        """`describe` of one query, remembered: every round of an answer, and its fusion, ask for the same.
+
+        Of all members, so that it is found again whoever was asked; an embedder may be slow, or cost.
+        """
+        return lru_cache(maxsize=RECENT_QUERIES)(lambda text, task: self.describe([text], [task]))
+
+    def _known(self, query: Query, members: Sequence[str]) -> Descriptors:
+        """Describe these members near a query."""
+        known, columns = self._recent(query.text, query.task), self.columns(members)
+        return replace(
+            known,
+            competence=known.competence[:, columns],
+            trust=known.trust[:, columns],
+            slopes=known.slopes[:, columns],
+            price=known.price[columns],
+            diversity=known.diversity[np.ix_(columns, columns)],
+        )
 
     def _in_order(self, members: Sequence[str]) -> tuple[str, ...]:
         """Put members, named once or more, in the policy's own order, which breaks all ties."""
@@ -204,7 +220,7 @@ class EnsemblePolicy(ABC):
     ) -> tuple[State, list[str | None]]:
         """Return where the query stands, and the answer at each place."""
         place = {name: index for index, name in enumerate(members)}
-        known = self._recent(query.text, query.task, members)
+        known = self._known(query, members)
         asked = np.zeros((1, len(members)), dtype=bool)
         heard = [*(c.member for c in candidates), *(f.member for f in failures)]
         asked[0, [place[name] for name in heard]] = True
@@ -296,7 +312,7 @@ class EnsemblePolicy(ABC):
 
     def competence(self, query: Query) -> Mapping[str, float]:
         """Estimate each member's score near this query, in [0, 1]."""
-        estimates = self.describe([query.text], [query.task]).competence[0]
+        estimates = self._recent(query.text, query.task).competence[0]
         return dict(zip(self.members, map(float, estimates), strict=True))
 
 

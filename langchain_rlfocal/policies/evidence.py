@@ -171,6 +171,7 @@ def similarity_of(answers: Answers, kind: np.dtype) -> Floats | None:
         for place in here:
             supporters = answers.places[row] == place
             for other in here:
-                if other != place and (total := len(words[place]) + len(words[other])):
+                total = len(words[place]) + len(words[other])
+                if other != place and max(len(words[place]), len(words[other])) > 1:
                     similarity[row, supporters, other] = 2 * len(words[place] & words[other]) / total
     return similarity

@@ -43,7 +43,7 @@ class RLFocalPolicy(EnsemblePolicy):
 
     def __init__(self, parts: Parts, *, embedder: Embedder | None = None) -> None:
         # Stored and hashed in single precision, so that a policy just trained and the same one loaded decide alike.
-        stored = {name: np.ascontiguousarray(parts.weights[name], dtype=np.float32) for name in sorted(parts.weights)}
+        stored = {name: np.array(parts.weights[name], dtype=np.float32, order="C") for name in sorted(parts.weights)}
         for array in stored.values():
             array.flags.writeable = False
         self.parts = replace(parts, weights=MappingProxyType(stored))
@@ -60,6 +60,7 @@ class RLFocalPolicy(EnsemblePolicy):
         self._competence = CompetenceModel(
             weights=w["competence.weights"], bias=w["competence.bias"], mean=w["competence.mean"]
         )
+        self._reads_options = bool(w["evidence.shared"][2] or w["evidence.slopes"].any())
         self._evidence = EvidenceModel(
             shared=w["evidence.shared"],
             weights=w["evidence.weights"],
@@ -134,14 +135,16 @@ class RLFocalPolicy(EnsemblePolicy):
         Raises:
             InputError: The target is below 1, or the policy holds no curve.
         """
-        curve = self.card.get("curve")
-        if not curve:
+        if not target_calls >= 1:
+            raise InputError(f"`target_calls` must be at least 1, got {target_calls}. One member is a team.")
+        try:
+            points = sorted((float(point["cost_weight"]), float(point["mean_calls"])) for point in self.card["curve"])
+        except (KeyError, TypeError, ValueError):
+            points = []
+        if not points:
             raise InputError(
                 "The policy must hold a curve of calls over cost weights. Train it again, or give `cost_weight`."
             )
-        if not target_calls >= 1:
-            raise InputError(f"`target_calls` must be at least 1, got {target_calls}. One member is a team.")
-        points = sorted((float(point["cost_weight"]), float(point["mean_calls"])) for point in curve)
         if points[0][1] <= target_calls:
             return points[0][0]
         for (low, many), (high, few) in pairwise(points):
@@ -155,6 +158,12 @@ class RLFocalPolicy(EnsemblePolicy):
     ) -> Descriptors:
         """Describe members near these queries; see `EnsemblePolicy.describe`."""
         features = features_of(queries, tasks, embedder=self.embedder)
+        expected = len(self._competence.mean)
+        if len(queries) and features.shape[1] != expected:
+            raise InputError(
+                f"The embedder must give vectors of length {expected - FEATURES_DIM}, as in training, got "
+                f"{features.shape[1] - FEATURES_DIM}. Load the policy with the embedder that it was trained with."
+            )
         columns = self.columns(members)
         competence = self._competence(features)
         kind, weights = np.float32, self.parts.weights
@@ -170,7 +179,12 @@ class RLFocalPolicy(EnsemblePolicy):
     def read(
         self, known: Descriptors, tasks: Sequence[str | None], answers: Answers, members: Sequence[str] | None = None
     ) -> Evidence:
-        """Say what answers are evidence of; see `EnsemblePolicy.read`."""
+        """Say what answers are evidence of; see `EnsemblePolicy.read`.
+
+        Option scores say nothing to a policy that was trained without them, so they make no candidates.
+        """
+        if not self._reads_options:
+            answers = replace(answers, option_scores=None)
         return self._evidence.take(self.columns(members)).read(known, tasks, answers)
 
     def team_logits(self, state: State) -> Floats:

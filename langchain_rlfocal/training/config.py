@@ -54,7 +54,7 @@ class TrainingConfig:
     clip_epsilon: float = 0.2
     gamma: float = 1.0
     gae_lambda: float = 0.95
-    entropy_coef: float = 0.01
+    entropy_coef: float = 0.003
     value_coef: float = 0.5
     max_grad_norm: float = 0.5
     target_kl: float = 0.05

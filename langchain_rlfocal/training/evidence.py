@@ -128,16 +128,16 @@ class _Problem:
         return -torch.logsumexp(shares + torch.log(self._right.clamp(min=1e-9)), dim=1).mean()
 
     @property
-    def is_told(self) -> bool:
-        """Whether any query tells something."""
-        return bool(self._told.any())
+    def num_told(self) -> int:
+        """How many queries tell something."""
+        return len(self._right)
 
 
 def fit_evidence(examples: Examples, labels: Sequence[tuple[str, str]], *, penalty: float) -> EvidenceModel:
     """Fit the model.
 
     Minimises the mean negative log-likelihood plus `penalty` times the sum of squares of every coefficient that belongs to
-    a member or a label, over the number of members.
+    a member or a label.
 
     Args:
         examples: What to learn from.
@@ -154,7 +154,7 @@ def fit_evidence(examples: Examples, labels: Sequence[tuple[str, str]], *, penal
         "response": torch.zeros(RESPONSE_DIM, m),
         "labels": torch.zeros(problem.num_labels),
     }
-    if problem.is_told:
+    if problem.num_told:
         _minimise(problem, parts, penalty)
     arrays = {name: part.detach().numpy().astype(np.float64) for name, part in parts.items()}
     return EvidenceModel(
@@ -221,7 +221,7 @@ def _loss_of(model: EvidenceModel, examples: Examples, labels: Sequence[tuple[st
     if not len(examples.features):
         return 0.0
     problem = _Problem(examples, model.moments, labels)
-    if not problem.is_told:
+    if not problem.num_told:
         return 0.0
     parts = {
         name: torch.from_numpy(array.astype(np.float32))
@@ -234,7 +234,7 @@ def _loss_of(model: EvidenceModel, examples: Examples, labels: Sequence[tuple[st
         )
     }
     with torch.no_grad():
-        return float(problem.loss(parts)) * len(examples.features)
+        return float(problem.loss(parts)) * problem.num_told
 
 
 def take(examples: Examples, rows: Bools) -> Examples:

@@ -38,6 +38,9 @@ MIN_QUERIES = 10
 CURVE_WEIGHTS = (0.0, *(float(w) for w in np.geomspace(0.005, 2.0, 25).round(4)))
 """Cost weights at which the curve of score and calls is measured."""
 
+_CHECKED_WEIGHTS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
+"""Cost weights over which, with the configured one, the best weights are chosen: one policy serves them all."""
+
 _FREE, _LOWEST, _HIGHEST = 0.2, 0.01, 1.0
 
 
@@ -184,7 +187,7 @@ def _train(
 
     best, best_step, stale = policy_now(), 0, 0
     validation = _Validation(best, validation_grid, config)
-    cost_weights = tuple(sorted({0.0, config.cost_weight / 3, config.cost_weight, config.cost_weight * 3}))
+    cost_weights = tuple(sorted({*_CHECKED_WEIGHTS, config.cost_weight}))
     best_figure = validation.figure(best, cost_weights)
     for step in range(1, config.num_iterations + 1):
         left = 1.0 - 0.9 * (step - 1) / config.num_iterations

@@ -1,0 +1,129 @@
+"""What trained policies score on recorded outcomes of real models, beside every baseline on the same rows.
+
+    python docs/benchmarks/figures.py FOLDER [--pool NAME] [--seeds 3] [--rotations 0] [--json FILE]
+
+Trains with each seed on the training rows and evaluates on the test rows at the cost weight that the validation rows' curve
+gives for the pool's target. With `--rotations 5` the seeds are the rotations of a five-fold cross-test instead, in which
+every query is a test row once; that is what small test parts cannot tell. `pools.py` names files, members and limits.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pools import POOLS, Pool
+
+from langchain_rlfocal.evaluation import evaluate
+from langchain_rlfocal.evaluation.baselines import fit_baselines
+from langchain_rlfocal.outcomes import OutcomeGrid
+from langchain_rlfocal.policies import RLFocalPolicy
+from langchain_rlfocal.training import TrainingConfig, train
+
+CROSS_TEST = (0.7, 0.1, 0.2)
+
+
+def weights_of(pool: Pool, policy: RLFocalPolicy) -> Iterator[tuple[str, float]]:
+    """Name the pool's operating points, and the cost weight of each that the validation rows choose."""
+    for target in pool.targets:
+        yield (f"<= {target:g} calls", policy.cost_weight_for(target)) if target else ("all calls free", 0.0)
+    if pool.share is not None:
+        best = policy.members.index(policy.card["validation"]["single_best"])
+        allowed = pool.share * float(policy.parts.weights["pool.price"][best])
+        curve = policy.card["curve"]
+        points = [point for point in curve if point["mean_spent"] <= allowed] or [curve[-1]]
+        # A little score for a lot of money is what the share is to prevent: of equal scores the cheapest.
+        chosen = max(points, key=lambda point: (point["score"], -point["mean_spent"]))
+        yield f"<= {pool.share:.0%} of the best's dollars", chosen["cost_weight"]
+
+
+def run(pool: Pool, grid: OutcomeGrid, *, seed: int, rotation: float | None) -> dict[str, Any]:
+    """Train once and evaluate at every operating point."""
+    parts = grid.split() if rotation is None else grid.split(fractions=CROSS_TEST, rotation=rotation)
+    start = time.perf_counter()
+    config = TrainingConfig(seed=seed, max_team=pool.max_team, max_rounds=pool.max_rounds)
+    policy = train(parts[0], parts[1], config)
+    seconds = time.perf_counter() - start
+    baselines = fit_baselines(parts[0], parts[1], max_team=pool.max_team, seed=seed)
+    limits = {"max_team": pool.max_team, "max_rounds": pool.max_rounds}
+    reports = {
+        name: evaluate(policy, parts[2], baselines=baselines, cost_weight=weight, **limits).as_dict()
+        for name, weight in weights_of(pool, policy)
+    }
+    return {"seed": seed, "train_s": seconds, "queries": [len(part) for part in parts], "reports": reports}
+
+
+def summary(runs: list[dict[str, Any]], point: str) -> list[tuple[str, ...]]:
+    """One row for each way of answering: score, range over the runs, macro, calls, dollars, difference to the policy."""
+    reports = [run["reports"][point] for run in runs]
+    rows = []
+    for name in ("policy", *reports[0]["baselines"]):
+        figures = [report["policy"] if name == "policy" else report["baselines"][name] for report in reports]
+        counts = np.array([one["n"] for one in figures], dtype=float)
+
+        def mean(values: list[float], counts: np.ndarray = counts) -> float:
+            return float(np.average(values, weights=counts))
+
+        scores = [100 * one["score"] for one in figures]
+        dollars = [one["cost_usd"] for one in figures]
+        differences = [100 * report["differences"][name]["mean"] for report in reports] if name != "policy" else []
+        rows.append(
+            (
+                name,
+                f"{mean(scores):.1f}",
+                f"{min(scores):.1f} to {max(scores):.1f}",
+                f"{mean([100 * one['macro'] for one in figures]):.1f}",
+                f"{mean([one['mean_calls'] for one in figures]):.2f}",
+                "" if None in dollars else f"{100 * mean(dollars):.3f}",
+                f"{mean(differences):+.1f}" if differences else "",
+            )
+        )
+    return rows
+
+
+def main() -> None:
+    """Train, evaluate, print Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--pool", action="append", choices=POOLS)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rotations", type=int, default=0)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    kept: dict[str, Any] = {}
+    for name in given.pool or POOLS:
+        pool = POOLS[name]
+        grid = pool.read(given.folder)
+        turns = [None] * given.seeds if not given.rotations else [r / given.rotations for r in range(given.rotations)]
+        runs = [run(pool, grid, seed=seed, rotation=rotation) for seed, rotation in enumerate(turns)]
+        kept[name] = runs
+        seconds = ", ".join(f"{one['train_s']:.0f}" for one in runs)
+        print(f"\n## {name}\n\nRows (train, validation, test): {runs[0]['queries']}; training took {seconds} s\n")
+        for point in runs[0]["reports"]:
+            print(
+                f"{point}\n\n| | score % | runs | macro % | calls | cents | policy - this |\n|---|---|---|---|---|---|---|"
+            )
+            for row in summary(runs, point):
+                print(f"| {' | '.join(row)} |")
+            tasks = runs[0]["reports"][point]["per_task"]
+            if len(tasks) <= 4:
+                for task in tasks:
+                    every = [one["reports"][point]["per_task"].get(task) for one in runs]
+                    every = [one for one in every if one]
+                    counts = [one["n"] for one in every]
+                    means = {
+                        key: 100 * float(np.average([one[key] for one in every], weights=counts))
+                        for key in ("policy", "single_best", "plurality", "supervised_fusion", "oracle")
+                        if key in every[0]
+                    }
+                    print(f"\n{task}: " + ", ".join(f"{key} {value:.1f}" for key, value in means.items()))
+            print(flush=True)
+    if given.json:
+        given.json.write_text(json.dumps(kept, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,223 @@
+"""The evidence model: its arithmetic by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from langchain_rlfocal.features import FEATURES_DIM, HASHED_WORDS, SURFACE_NAMES, query_features
+from langchain_rlfocal.policies.evidence import (
+    CONTEXT_DIM,
+    MAX_CHARS,
+    MAX_COMPARED,
+    RESPONSE_DIM,
+    EvidenceModel,
+    context_of,
+    moments_of,
+    response_features,
+    scaled_options,
+    similarity_of,
+)
+from langchain_rlfocal.states import Answers, Descriptors
+
+nan = np.nan
+
+
+def answers_of(labels, **known):
+    """One text per member and query; equal ones share the first one's place."""
+    labels = np.array(labels, dtype=object)
+    same = labels[:, :, None] == labels[:, None, :]
+    places = np.where(labels == None, -1, same.argmax(axis=1))  # noqa: E711  # element by element
+    unknown = np.full(labels.shape, nan)
+    return Answers(places, labels, **({"chars": unknown, "logprobs": unknown} | known))
+
+
+def model_of(m, **parts):
+    """A model of M members in which every coefficient is 0 and every standard deviation 1."""
+    values = {
+        "shared": np.zeros(3),
+        "weights": np.zeros((CONTEXT_DIM, m)),
+        "slopes": np.zeros((CONTEXT_DIM, m)),
+        "response": np.zeros((RESPONSE_DIM, m)),
+        "moments": np.tile(np.array([[0.0], [1], [0], [1], [1]]), m),
+        "labels": {},
+    }
+    return EvidenceModel(**(values | parts))
+
+
+def known_of(trust, slopes=None):
+    trust = np.array(trust)
+    q, m = trust.shape
+    return Descriptors(
+        competence=np.full((q, m), 0.5),
+        trust=trust,
+        slopes=np.zeros((q, m)) if slopes is None else np.array(slopes),
+        price=np.full(m, 1 / m),
+        diversity=np.zeros((m, m)),
+        surface=np.zeros((q, len(SURFACE_NAMES))),
+    )
+
+
+def test_the_context_is_one_and_the_surface_and_task_features_without_the_words():
+    features = query_features("How many apples?", "maths/sums")[None]
+    context = context_of(features)
+    assert context.shape == (1, CONTEXT_DIM)
+    assert context[0, 0] == 1
+    surface = len(SURFACE_NAMES)
+    np.testing.assert_array_equal(context[0, 1 : 1 + surface], features[0, :surface])
+    np.testing.assert_array_equal(context[0, 1 + surface :], features[0, surface + HASHED_WORDS :])
+
+
+def test_embeddings_behind_the_features_are_no_context():
+    features = query_features("How many apples?", "maths/sums")[None]
+    longer = np.concatenate([features, np.ones((1, 5))], axis=1)
+    np.testing.assert_array_equal(context_of(longer), context_of(features))
+
+
+def test_trust_adds_up_log_odds_of_competence_and_what_the_query_is_like():
+    """α = 2, β = ½. Member 0: log-odds 1, A = .3: 2 + ½ + .3. Member 1: log-odds 0, A = -1 x a first feature of .25."""
+    weights = np.zeros((CONTEXT_DIM, 2))
+    weights[0, 0], weights[1, 1] = 0.3, -1.0
+    features = np.zeros((1, FEATURES_DIM))
+    features[0, 0] = 0.25
+    model = model_of(2, shared=np.array([2.0, 0.5, 9.0]), weights=weights)
+    np.testing.assert_allclose(model.trust(features, np.array([[np.e / (1 + np.e), 0.5]])), [[2.8, 0.25]])
+
+
+def test_option_slopes_add_a_common_one_and_a_member_s_own():
+    """γ = .1, C of member 1 is .4 x a first feature of .5."""
+    slopes = np.zeros((CONTEXT_DIM, 2))
+    slopes[1, 1] = 0.4
+    features = np.zeros((1, FEATURES_DIM))
+    features[0, 0] = 0.5
+    model = model_of(2, shared=np.array([9.0, 9.0, 0.1]), slopes=slopes)
+    np.testing.assert_allclose(model.option_slopes(features), [[0.1, 0.3]])
+
+
+def test_labels_are_looked_up_by_task_and_text_and_unknown_ones_add_nothing():
+    model = model_of(2, labels={("t", "yes"): 0.7, ("", "yes"): -0.3})
+    labels = np.array([["yes", "no"], ["yes", None], ["", "yes"]], dtype=object)
+    np.testing.assert_array_equal(model.label_bias(["t", None, "other"], labels), [[0.7, 0], [-0.3, 0], [0, 0]])
+
+
+def test_a_response_is_seen_by_its_deviations_and_their_squares():
+    """Log-length: mean ln 10, deviation ln 10; 99 characters are ln 100, one deviation off: 1 and 1² - 1 = 0.
+
+    Log-probability: mean -1, deviation ½; -2 is two deviations below: -2 and 3. Ten deviations count as three: 3 and 8.
+    """
+    moments = np.array([[np.log(10)] * 3, [np.log(10)] * 3, [-1.0] * 3, [0.5] * 3, [1.0] * 3])
+    answers = answers_of([["a", "b", "c"]], chars=np.array([[99, nan, 9]]), logprobs=np.array([[-2.0, nan, 4.0]]))
+    np.testing.assert_allclose(
+        response_features(answers, moments), [[[1, -2, 0, 3], [0, 0, 0, 0], [0, 3, -1, 8]]], atol=1e-12
+    )
+
+
+def test_a_length_beyond_what_tables_keep_counts_as_that_length():
+    moments = np.array([[0.0], [10.0], [0.0], [1.0], [1.0]])
+    one, other = (response_features(answers_of([["a"]], chars=np.array([[n]])), moments) for n in (MAX_CHARS, 10**6))
+    np.testing.assert_array_equal(one, other)
+
+
+def test_moments_are_those_of_what_is_known():
+    """Lengths e - 1 and e³ - 1, one unknown: logs 1 and 3, mean 2, deviation 1. One log-probability: mean, deviation 1.
+
+    Option scores (1, 3) and (0, 4), centred ±1 and ±2: deviation √2.5.
+    """
+    scores = np.full((3, 1, 2), nan)
+    scores[:2, 0] = [[1, 3], [0, 4]]
+    answers = answers_of(
+        [["a"], ["b"], ["c"]],
+        chars=np.array([[np.e - 1], [np.e**3 - 1], [nan]]),
+        logprobs=np.array([[-0.5], [nan], [nan]]),
+        option_scores=scores,
+    )
+    np.testing.assert_allclose(moments_of(answers)[:, 0], [2, 1, -0.5, 1, np.sqrt(2.5)])
+
+
+def test_moments_of_nothing_known_divide_by_one():
+    np.testing.assert_array_equal(moments_of(answers_of([["a", None]])), np.tile([[0.0], [1], [0], [1], [1]], 2))
+
+
+def test_option_scores_are_centred_over_the_options_a_member_scores():
+    """(1, 3) about 2, over a deviation of 2: ∓½; the place without a score stays without one."""
+    scaled = scaled_options(
+        np.array([[[nan, 1.0, 3.0], [nan] * 3]]), np.array([[0.0, 0], [1, 1], [0, 0], [1, 1], [2, 1]])
+    )
+    np.testing.assert_array_equal(scaled, [[[nan, -0.5, 0.5], [nan] * 3]])
+
+
+def test_likeness_is_dice_s_coefficient_of_words():
+    """ "the red house" and "the blue house" share two words of three: 2·2 / 6. Member 2 says what member 0 says."""
+    answers = answers_of([["the red house", "the blue house", "the red house", None]])
+    expected = np.zeros((1, 4, 4))
+    expected[0, [0, 2], 1] = expected[0, 1, 0] = 2 / 3
+    np.testing.assert_allclose(similarity_of(answers, np.dtype(float)), expected)
+
+
+def test_single_words_are_never_alike_whoever_else_says_more():
+    """`a.` and `a` have one word, the same; a third, longer answer changes nothing between them."""
+    assert similarity_of(answers_of([["a.", "a"]]), np.dtype(float)) is None
+    longer = similarity_of(answers_of([["a.", "a", "a house"]]), np.dtype(float))
+    assert longer[0, 0, 1] == longer[0, 1, 0] == 0
+    np.testing.assert_allclose(longer[0, :, 2], [2 / 3, 2 / 3, 0])
+
+
+def test_likeness_is_not_measured_where_it_says_nothing_or_costs_too_much():
+    assert similarity_of(answers_of([["one house", "one house"], [None, None]]), np.dtype(float)) is None
+    many = [[f"house {i}" for i in range(MAX_COMPARED)]]
+    assert similarity_of(answers_of(many), np.dtype(np.float32)).dtype == np.float32
+    assert similarity_of(answers_of([[*many[0], "another house"]]), np.dtype(float)) is None
+
+
+def test_three_thousand_different_answers_are_read_without_a_table_of_their_likeness():
+    m = 3000
+    evidence = model_of(m).read(known_of(np.ones((1, m))), [None], answers_of([[f"house {i}" for i in range(m)]]))
+    assert evidence.similarity is None
+    assert evidence.scored is None
+    assert evidence.trust.size == evidence.label.size == m
+
+
+def test_reading_answers_adds_how_they_look_to_the_trust_and_scales_option_scores():
+    """D of the log-probability is ½, one deviation below the mean: trust 2 - ½. Unknown: 2. Scores ±1 x slope 3."""
+    response = np.zeros((RESPONSE_DIM, 2))
+    response[1] = 0.5
+    scores = np.full((1, 2, 2), nan)
+    scores[0, 0] = [1.0, 3.0]
+    model = model_of(2, response=response, labels={("t", "yes"): 0.25})
+    evidence = model.read(
+        known_of([[2.0, 2.0]], [[3.0, 3.0]]),
+        ["t"],
+        answers_of([["yes", "no"]], logprobs=np.array([[-1.0, nan]]), option_scores=scores),
+    )
+    np.testing.assert_allclose(evidence.trust, [[1.5, 2.0]])
+    np.testing.assert_allclose(evidence.label, [[0.25, 0]])
+    np.testing.assert_allclose(evidence.scored, [[[-3, 3], [nan, nan]]])
+    np.testing.assert_array_equal(evidence.places, [[0, 1]])
+
+
+def test_evidence_has_the_precision_of_what_is_known():
+    known = known_of(np.ones((1, 2), dtype=np.float32), np.ones((1, 2), dtype=np.float32))
+    known = replace(known, competence=known.competence.astype(np.float32))
+    answers = answers_of([["one house", "two houses"]], option_scores=np.ones((1, 2, 2)))
+    evidence = model_of(2).read(known, [None], answers)
+    for name in ("trust", "label", "scored", "similarity"):
+        assert getattr(evidence, name).dtype == np.float32, name
+
+
+def test_taking_members_takes_their_coefficients_and_keeps_what_they_share():
+    rng = np.random.default_rng(0)
+    model = model_of(
+        3,
+        shared=rng.normal(size=3),
+        **{name: rng.normal(size=getattr(model_of(3), name).shape) for name in ("weights", "slopes", "response")},
+        moments=rng.uniform(1, 2, (5, 3)),
+        labels={("t", "yes"): 1.0},
+    )
+    part = model.take([2, 0])
+    assert part.labels == model.labels
+    np.testing.assert_array_equal(part.shared, model.shared)
+    for name in ("weights", "slopes", "response", "moments"):
+        np.testing.assert_array_equal(getattr(part, name), getattr(model, name)[:, [2, 0]])
+    features, competence = rng.random((4, FEATURES_DIM)), rng.uniform(0.1, 0.9, (4, 3))
+    np.testing.assert_allclose(
+        part.trust(features, competence[:, [2, 0]]), model.trust(features, competence)[:, [2, 0]]
+    )

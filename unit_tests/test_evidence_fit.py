@@ -1,0 +1,334 @@
+"""The fit of the evidence model, against what theory says of members whose errors are known."""
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from langchain_rlfocal.features import FEATURES_DIM, query_features
+from langchain_rlfocal.policies.evidence import CONTEXT_DIM, response_features, scaled_options
+from langchain_rlfocal.states import Answers
+from langchain_rlfocal.training.evidence import (
+    Examples,
+    cross_fitted_evidence,
+    draw_teams,
+    fit_evidence,
+    frequent_labels,
+    take,
+)
+
+nan = np.nan
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """As training does: small matrices are faster on one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def answers_of(labels, **known):
+    """One text per member and query; equal ones share the first one's place."""
+    labels = np.array(labels, dtype=object)
+    same = labels[:, :, None] == labels[:, None, :]
+    places = np.where(labels == None, -1, same.argmax(axis=1))  # noqa: E711  # element by element
+    unknown = np.full(labels.shape, nan)
+    return Answers(places, labels, **({"chars": unknown, "logprobs": unknown} | known))
+
+
+def examples_of(labels, scores, *, competence=0.5, tasks=None, teams=None, features=None, **known):
+    """What each member said and what that was worth; nothing is known of the queries unless told."""
+    answers = answers_of(labels, **known)
+    q, m = answers.places.shape
+    return Examples(
+        features=np.zeros((q, FEATURES_DIM)) if features is None else features,
+        competence=np.full((q, m), competence),
+        tasks=[None] * q if tasks is None else tasks,
+        answers=answers,
+        scores=np.array(scores, dtype=float),
+        teams=np.ones((q, m), dtype=bool) if teams is None else teams,
+    )
+
+
+def independent(accuracies, *, num_queries, num_options=4, seed=0):
+    """Members that are right as often as told, each by itself, and else give a wrong option at random; "0" is right."""
+    rng = np.random.default_rng(seed)
+    right = rng.random((num_queries, len(accuracies))) < accuracies
+    said = np.where(right, 0, rng.integers(1, num_options, right.shape))
+    return said.astype(str).astype(object), right.astype(float)
+
+
+def test_the_fit_finds_the_log_odds_that_theory_gives():
+    """A member right with p, else wrong in one of three ways at random, adds ln(3p / (1 - p)): ln 27 and ln 2.
+
+    The competence given is ½ for all, so it is the members' own coefficients that must find it; 6,000 queries.
+    """
+    labels, scores = independent([0.9, 0.4, 0.4, 0.4, 0.4], num_queries=6000)
+    examples = examples_of(labels, scores)
+    model = fit_evidence(examples, [], penalty=3e-4)
+    trust = model.trust(examples.features[:1], examples.competence[:1])[0]
+    assert trust.argmax() == 0
+    np.testing.assert_allclose(trust[0], np.log(27), atol=0.35)
+    np.testing.assert_allclose(trust[1:], np.log(2), atol=0.15)
+
+
+def test_competence_that_is_known_carries_over_to_a_member_that_was_never_fitted():
+    """α is about 1: a member of competence .9, without coefficients of its own, is trusted by about ln 9 + β."""
+    accuracies = np.array([0.85, 0.7, 0.55, 0.4])
+    labels, scores = independent(accuracies, num_queries=4000)
+    examples = replace(examples_of(labels, scores), competence=np.tile(accuracies, (4000, 1)))
+    model = fit_evidence(examples, [], penalty=0.3)
+    scale, base, _ = model.shared
+    np.testing.assert_allclose([scale, base], [1, np.log(3)], atol=0.3)
+    newcomer = replace(model, weights=np.zeros((CONTEXT_DIM, 1)))
+    np.testing.assert_allclose(
+        newcomer.trust(np.zeros((1, FEATURES_DIM)), np.array([[0.9]])), [[scale * np.log(9) + base]]
+    )
+
+
+def test_a_label_that_is_always_right_gets_a_coefficient_of_its_own():
+    """In task t "A" is right whoever says it; in task u nothing is. Labels of fewer than ten queries have none."""
+    labels = [["A", "B"], ["B", "A"]] * 20 + [["A", "B"], ["B", "A"]] * 20 + [["A", "C"]]
+    scores = [[1, 0], [0, 1]] * 20 + [[1, 0], [1, 0]] * 20 + [[1, 0]]
+    tasks = ["t"] * 40 + ["u"] * 40 + [None]
+    examples = examples_of(labels, scores, tasks=tasks)
+    pairs = frequent_labels(tasks, examples.answers)
+    assert set(pairs) == {("t", "A"), ("t", "B"), ("u", "A"), ("u", "B")}
+    model = fit_evidence(examples, pairs, penalty=3e-4)
+    assert model.labels["t", "A"] - model.labels["t", "B"] > 3
+    assert abs(model.labels["u", "A"] - model.labels["u", "B"]) < 0.5
+
+
+def test_slopes_of_informative_option_scores_are_those_of_theory():
+    """The right option scores δ more, with unit noise: its log-odds rise by δ a point, δσ a standard deviation σ.
+
+    Nobody answers, so that the scores alone decide. δ is 1 for member 0 and 0 for member 1.
+    """
+    rng = np.random.default_rng(0)
+    q, delta = 4000, np.array([1.0, 0.0])
+    scores = np.zeros((q, 4))
+    scores[np.arange(q), rng.integers(0, 4, q)] = 1
+    option_scores = rng.normal(size=(q, 2, 4)) + delta[:, None] * scores[:, None]
+    answers = Answers(
+        places=np.full((q, 2), -1),
+        labels=np.full((q, 4), None, dtype=object),
+        chars=np.full((q, 2), nan),
+        logprobs=np.full((q, 2), nan),
+        option_scores=option_scores,
+    )
+    examples = replace(examples_of([[None, None]] * q, scores[:, :2]), answers=answers, scores=scores)
+    model = fit_evidence(examples, [], penalty=3e-4)
+    slopes = model.option_slopes(examples.features[:1])[0]
+    np.testing.assert_allclose(slopes, delta * model.moments[4], atol=0.1)
+
+
+def test_how_a_response_looks_is_learned_where_it_tells_right_from_wrong():
+    """Member 0 is right exactly where it is sure of itself; member 1 contradicts it always. No weight falls on lengths."""
+    rng = np.random.default_rng(0)
+    logprobs = np.column_stack([rng.normal(size=400), np.full(400, nan)])
+    right = logprobs[:, 0] > 0
+    examples = examples_of([["x", "y"]] * 400, np.column_stack([right, ~right]), logprobs=logprobs)
+    response = fit_evidence(examples, [], penalty=3e-3).response
+    assert response[1, 0] > 1
+    np.testing.assert_array_equal(response[[0, 2]], 0)
+    np.testing.assert_array_equal(response[:, 1], 0)
+
+
+def test_partial_scores_count_in_part():
+    """Two members always differ; one earns .8 and the other .2, or the other way round, 3 to 1: the first is trusted."""
+    scores = [[0.8, 0.2]] * 30 + [[0.2, 0.8]] * 10
+    model = fit_evidence(examples_of([["x", "y"]] * 40, scores), [], penalty=3e-3)
+    first, second = model.trust(np.zeros((1, FEATURES_DIM)), np.full((1, 2), 0.5))[0]
+    assert first > second + 0.5
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores"),
+    [
+        pytest.param([["x", "y"]] * 12, [[0, 0]] * 12, id="nobody is ever right"),
+        pytest.param([["x", "x"]] * 12, [[1, 1]] * 12, id="all are always right"),
+        pytest.param([["x", "y"]] * 12, [[1, 1]] * 12, id="all differ and are right"),
+        pytest.param([["x", "y"]] * 12, [[1, 0]] * 12, id="one is always right"),
+        pytest.param([["x"]] * 12, [[1]] * 6 + [[0]] * 6, id="one member"),
+        pytest.param([["x", "y"]], [[1, 0]], id="one query"),
+        pytest.param([[None, None]] * 12, [[0, 0]] * 12, id="nobody answers"),
+        pytest.param(np.zeros((0, 2)), np.zeros((0, 2)), id="no query"),
+    ],
+)
+def test_data_that_tell_little_give_finite_coefficients(labels, scores):
+    examples = examples_of(labels, scores)
+    labels = frequent_labels(examples.tasks, examples.answers)
+    model = fit_evidence(examples, labels, penalty=3e-4)
+    for field in fields(model):
+        value = getattr(model, field.name)
+        assert np.isfinite(list(value.values()) if field.name == "labels" else value).all(), field.name
+    assert np.abs(model.weights).max() < 100
+
+
+def test_where_nothing_can_be_learned_the_vote_is_by_log_odds():
+    """α = β = 1 and no option scores: the start is the end."""
+    model = fit_evidence(examples_of([["x", "x"]], [[1, 1]]), [], penalty=0.1)
+    np.testing.assert_array_equal(model.shared, [1, 1, 0])
+    assert not model.weights.any()
+
+
+def test_a_member_that_was_not_asked_teaches_nothing():
+    """Neither its answers nor its scores: the fit is the same whatever they are."""
+    labels, scores = independent([0.8, 0.6, 0.5], num_queries=200)
+    teams = np.tile([True, True, False], (200, 1))
+    examples = examples_of(labels, scores, teams=teams)
+    other_labels, other_scores = labels.copy(), scores.copy()
+    other_labels[:, 2], other_scores[:, 2] = "never said by anyone else", 1 - scores[:, 2]
+    other = examples_of(other_labels, other_scores, teams=teams)
+    one, two = (fit_evidence(e, [], penalty=3e-3) for e in (examples, other))
+    np.testing.assert_array_equal(one.weights, two.weights)
+    assert not one.weights[:, 2].any()
+
+
+def objective(model, examples, labels, penalty):
+    """What the fit minimises, computed query by query in plain NumPy."""
+    losses = []
+    trust, slopes = model.trust(examples.features, examples.competence), model.option_slopes(examples.features)
+    trust = trust + np.einsum("qmr,rm->qm", response_features(examples.answers, model.moments), model.response)
+    scaled = None
+    if examples.answers.option_scores is not None:
+        scaled = scaled_options(examples.answers.option_scores, model.moments)
+    for q, team in enumerate(examples.teams):
+        odds = {}
+        for m in np.flatnonzero(team):
+            if (place := examples.answers.places[q, m]) >= 0:
+                odds[place] = odds.get(place, 0.0) + trust[q, m]
+        for k in range(examples.scores.shape[1]) if scaled is not None else ():
+            if not np.isnan(scaled[q, team, k]).any():
+                odds[k] = odds.get(k, 0.0) + (slopes[q, team] * scaled[q, team, k]).sum()
+        odds = {
+            k: z + model.labels.get((examples.tasks[q] or "", examples.answers.labels[q, k]), 0.0)
+            for k, z in odds.items()
+        }
+        worth = [examples.scores[q, k] for k in odds]
+        if worth and max(worth) > min(worth):
+            shares = np.exp(list(odds.values()))
+            losses.append(-np.log(shares @ worth / shares.sum()))
+    own = sum((part**2).sum() for part in (model.weights, model.slopes, model.response))
+    own += sum(b**2 for b in model.labels.values())
+    return np.mean(losses) + penalty * own + 1e-3 * ((model.shared[:2] - 1) ** 2).sum()
+
+
+@settings(max_examples=10)
+@given(st.integers(0, 10_000), st.booleans())
+def test_no_small_step_from_the_fit_lowers_the_loss(seed, has_options):
+    """Finite differences of the loss by every kind of coefficient are about 0, the loss being reckoned anew in NumPy."""
+    rng = np.random.default_rng(seed)
+    q, m, penalty = 30, 3, 0.03
+    labels = rng.choice(np.array(["x", "y", "z", None], dtype=object), size=(q, m))
+    answers = answers_of(labels)
+    scores = np.take_along_axis(rng.random((q, m)), np.maximum(answers.places, 0), axis=1) * (answers.places >= 0)
+    features = np.zeros((q, FEATURES_DIM))
+    features[:, :2] = rng.random((q, 2))
+    examples = examples_of(
+        labels,
+        scores,
+        features=features,
+        competence=0.7,
+        tasks=rng.choice(["t", None], size=q).tolist(),
+        teams=draw_teams(q, m, 2, rng),
+        logprobs=rng.normal(size=(q, m)),
+        option_scores=rng.normal(size=(q, m, m)) if has_options else None,
+    )
+    pairs = [("t", "x"), ("", "y")]
+    model = fit_evidence(examples, pairs, penalty=penalty)
+
+    def moved(name, place, step):
+        if name == "labels":
+            return replace(model, labels={**model.labels, place: model.labels[place] + step})
+        array = getattr(model, name).copy()
+        array[place] += step
+        return replace(model, **{name: array})
+
+    places = [("shared", 0), ("shared", 1), ("weights", (0, 0)), ("weights", (1, 2)), ("response", (1, 1))]
+    places += [("labels", pair) for pair in pairs]
+    places += [("shared", 2), ("slopes", (2, 0))] if has_options else []
+    for name, place in places:
+        up, down = (objective(moved(name, place, step), examples, pairs, penalty) for step in (1e-3, -1e-3))
+        assert abs(up - down) / 2e-3 < 5e-3, (name, place)
+
+
+def test_half_of_the_drawn_teams_are_all_members_and_none_is_larger_than_allowed():
+    teams = draw_teams(4000, 6, 3, np.random.default_rng(0))
+    sizes = teams.sum(axis=1)
+    assert set(sizes) == {1, 2, 3, 6}
+    assert abs((sizes == 6).mean() - 0.5) < 0.04
+    np.testing.assert_allclose(teams[sizes < 6].mean(axis=0), 2 / 6, atol=0.04)  # sizes 1 to 3 alike: 2 on average
+    assert draw_teams(5, 2, 9, np.random.default_rng(0)).any(axis=1).all()
+
+
+def test_a_fold_s_scores_never_reach_its_own_model():
+    """Turning the scores of fold 1 over changes every model but that of fold 1."""
+    labels, scores = independent([0.8, 0.6, 0.4], num_queries=90)
+    folds = np.arange(90) % 3
+    examples = examples_of(labels, scores)
+    scrambled = replace(examples, scores=np.where((folds == 1)[:, None], 1 - scores, scores))
+    one, two = (cross_fitted_evidence(e, folds, labels=[], penalties=[0.01])[0] for e in (examples, scrambled))
+    for fold, (before, after) in enumerate(zip(one, two, strict=True)):
+        same = all(np.array_equal(getattr(before, n), getattr(after, n)) for n in ("shared", "weights", "moments"))
+        assert same == (fold == 1)
+
+
+def test_a_fold_s_answers_never_reach_its_own_model():
+    labels, scores = independent([0.8, 0.6, 0.4], num_queries=90)
+    folds, chars = np.arange(90) % 3, np.random.default_rng(0).integers(1, 99, (90, 3)).astype(float)
+    other_chars = np.where((folds == 1)[:, None], 1000.0, chars)
+    one, two = (
+        cross_fitted_evidence(examples_of(labels, scores, chars=c), folds, labels=[], penalties=[0.01])[0][1]
+        for c in (chars, other_chars)
+    )
+    np.testing.assert_array_equal(one.moments, two.moments)
+    np.testing.assert_array_equal(one.response, two.response)
+
+
+def test_noise_chooses_a_strong_penalty_and_signal_a_weak_one():
+    """Members that are all alike need no coefficients; one that is right in task t only does."""
+    rng = np.random.default_rng(0)
+    folds, tasks = np.arange(200) % 4, ["t", "u"] * 100
+    features = np.stack([query_features("", task) for task in tasks])
+    noise = rng.random(200) < 0.5
+    signal = np.arange(200) % 2 == 0
+    chosen = [
+        cross_fitted_evidence(
+            examples_of([["x", "y"]] * 200, np.column_stack([right, ~right]), tasks=tasks, features=features),
+            folds,
+            labels=[],
+        )[1]
+        for right in (noise, signal)
+    ]
+    assert chosen[0] > chosen[1]
+
+
+def test_one_fold_is_fitted_on_itself():
+    labels, scores = independent([0.8, 0.6], num_queries=20)
+    models, penalty = cross_fitted_evidence(
+        examples_of(labels, scores), np.zeros(20, dtype=int), labels=[], penalties=[0.1]
+    )
+    assert (len(models), penalty) == (1, 0.1)
+
+
+def test_the_same_examples_give_the_same_coefficients():
+    labels, scores = independent([0.8, 0.6, 0.4], num_queries=100)
+    one, two = (fit_evidence(examples_of(labels, scores), [], penalty=0.01) for _ in range(2))
+    assert one.weights.tobytes() == two.weights.tobytes()
+    assert one.shared.tobytes() == two.shared.tobytes()
+
+
+def test_taking_examples_takes_every_part():
+    labels, scores = independent([0.8, 0.6], num_queries=4)
+    examples = examples_of(labels, scores, tasks=["a", "b", "c", "d"])
+    part = take(examples, np.array([True, False, True, False]))
+    assert part.tasks == ["a", "c"]
+    np.testing.assert_array_equal(part.answers.labels, labels[[0, 2]])
+    for name in ("features", "competence", "scores", "teams"):
+        np.testing.assert_array_equal(getattr(part, name), getattr(examples, name)[[0, 2]])
