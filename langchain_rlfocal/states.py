@@ -185,7 +185,8 @@ class State:
 
     def of_candidate(self, values: Floats) -> Floats:
         """Give each member what its candidate has, 0 where it has none: shape [Q, K] to [Q, M]."""
-        return np.where(self.answered, np.take_along_axis(values, np.maximum(self.places, 0), axis=1), 0)
+        rows = np.arange(len(values))[:, None]
+        return np.where(self.answered, values[rows, np.maximum(self.places, 0)], 0)
 
     @cached_property
     def count(self) -> Floats:
@@ -198,13 +199,15 @@ class State:
 
         Where nobody answered, the most competent asked member represents the candidate at its own place.
         """
-        q, width = len(self.places), self.scored.shape[1] + 1
-        found = np.full(q * width, -1)
+        q, m = self.places.shape
+        rows = np.arange(q)[:, None]
         order = np.argsort(-self.competence, axis=1, kind="stable")
-        cells = np.take_along_axis(self._cells, order, axis=1)
-        for rank in range(order.shape[1] - 1, -1, -1):  # the best writes last
-            found[cells[:, rank]] = order[:, rank]
-        found = found.reshape(q, width)[:, :-1].copy()
+        rank = np.empty((q, m), dtype=np.int64)
+        rank[rows, order] = np.arange(m)
+        best_rank = np.full((q, self.scored.shape[1] + 1), m)
+        np.minimum.at(best_rank.ravel(), self._cells.ravel(), rank.ravel())
+        best_rank = best_rank[:, :-1]
+        found = np.where(best_rank < m, order[rows, np.minimum(best_rank, m - 1)], -1)
         mute = np.flatnonzero((self.num_answered == 0) & (self.num_asked > 0))
         if len(mute):
             best = np.where(self.asked[mute], self.competence[mute], -1).argmax(axis=1)

@@ -124,9 +124,8 @@ def winners(state: State, weights: Floats) -> Ints:
     standing = np.where(state.candidates, weights, -1.0)
     top = state.candidates & (standing >= standing.max(axis=1, keepdims=True))
     represented = state.representative >= 0
-    competence = np.where(
-        represented, np.take_along_axis(state.competence, np.maximum(state.representative, 0), axis=1), 0
-    )
+    rows = np.arange(len(top))[:, None]
+    competence = np.where(represented, state.competence[rows, np.maximum(state.representative, 0)], 0)
     top &= competence >= np.where(top, competence, -1).max(axis=1, keepdims=True)
     last = state.competence.shape[1]
     winner: Ints = np.where(top, np.where(represented, state.representative, last), last + 1).argmin(axis=1)
@@ -169,14 +168,19 @@ class EnsemblePolicy(ABC):
         """
         if members is None:
             return list(range(len(self.members)))
-        unknown = [name for name in members if name not in self.members]
+        places = self._places
+        unknown = [name for name in members if name not in places]
         if unknown:
             msg = (
                 f"The policy must know every member that it decides about; unknown: {', '.join(unknown)}; known: "
                 f"{', '.join(self.members)}. Train a policy on outcomes of these members, or leave them out of the pool."
             )
             raise PoolError(msg)
-        return [self.members.index(name) for name in members]
+        return [places[name] for name in members]
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {name: place for place, name in enumerate(self.members)}
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the memory of recent queries behind."""
@@ -193,6 +197,8 @@ class EnsemblePolicy(ABC):
     def _known(self, query: Query, members: Sequence[str]) -> Descriptors:
         """Describe these members near a query."""
         known, columns = self._recent(query.text, query.task), self.columns(members)
+        if len(columns) == len(self.members):
+            return known  # members come in the policy's own order
         return replace(
             known,
             competence=known.competence[:, columns],
@@ -204,7 +210,8 @@ class EnsemblePolicy(ABC):
 
     def _in_order(self, members: Sequence[str]) -> tuple[str, ...]:
         """Put members, named once or more, in the policy's own order, which breaks all ties."""
-        return tuple(self.members[column] for column in sorted(set(self.columns(members))))
+        own = self.members
+        return tuple(own[column] for column in sorted(set(self.columns(members))))
 
     def _state(
         self,

@@ -183,9 +183,11 @@ class RLFocalPolicy(EnsemblePolicy):
 
         Option scores say nothing to a policy that was trained without them, so they make no candidates.
         """
-        if not self._reads_options:
+        if answers.option_scores is not None and not self._reads_options:
             answers = replace(answers, option_scores=None)
-        return self._evidence.take(self.columns(members)).read(known, tasks, answers)
+        columns = self.columns(members)
+        whole = len(columns) == len(self.members) and columns == sorted(columns)
+        return (self._evidence if whole else self._evidence.take(columns)).read(known, tasks, answers)
 
     def team_logits(self, state: State) -> Floats:
         """Compute the Decider's on/off logits, shape [Q, M]."""

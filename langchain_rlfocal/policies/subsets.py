@@ -70,11 +70,12 @@ def subset_marginals(logits: Floats, selectable: Bools, *, smallest: Ints, large
     num_sizes = int(largest.max(initial=0)) + 1
     odds = odds_of(logits, selectable)
     legal = size_mask(smallest, largest, num_sizes)
-    total = np.where(legal, symmetric_polynomials(odds, num_sizes), 0.0).sum(axis=1)
     num_members = odds.shape[1]
     others = np.where(np.eye(num_members, dtype=bool), 0.0, odds[:, None, :])  # [Q, M, M]: all but the member itself
     rest = symmetric_polynomials(others, num_sizes)
     with_member = np.where(legal[:, None, 1:], rest[:, :, :-1], 0.0).sum(axis=2) * odds
+    # A subset holds the first member or not: e_k = w₁ e_{k-1}(others) + e_k(others).
+    total = with_member[:, 0] + np.where(legal, rest[:, 0], 0.0).sum(axis=1)
     marginals: Floats = with_member / np.where(total > 0, total, 1.0)[:, None]
     return marginals
 
