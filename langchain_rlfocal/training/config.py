@@ -49,7 +49,7 @@ class TrainingConfig:
     batch_size: int = 2048
     num_epochs: int = 4
     num_minibatches: int = 4
-    learning_rate: float = 2e-3
+    learning_rate: float = 5e-3
     fusion_learning_rate: float = 2e-4
     clip_epsilon: float = 0.2
     gamma: float = 1.0
