@@ -134,7 +134,8 @@ def features_of(
         InputError: The embedder does not give one finite vector per text.
     """
     if not texts:
-        return np.zeros((0, FEATURES_DIM))
+        more = 0 if embedder is None else len(embedder.embed_documents([""])[0])
+        return np.zeros((0, FEATURES_DIM + more))
     features = np.stack([query_features(text, task) for text, task in zip(texts, tasks, strict=True)])
     if embedder is None:
         return features

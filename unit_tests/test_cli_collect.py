@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from langchain_rlfocal import __version__
 from langchain_rlfocal.cli import app
-from langchain_rlfocal.cli.reference import reference_page
+from langchain_rlfocal.cli.reference import observations_page, reference_page
 from langchain_rlfocal.collection import unfinished_path
 from langchain_rlfocal.outcomes import OutcomeTable, read_questions
 
@@ -89,11 +89,12 @@ def test_help_names_every_command():
     assert all(command in text for command in ("collect", "train", "evaluate", "diversity", "questions", "demo"))
 
 
-def test_the_reference_page_is_what_the_program_makes():
-    """`python -m langchain_rlfocal.cli.reference > docs/reference/command-line.md` renews it."""
-    page = Path(__file__).parents[1] / "docs/reference/command-line.md"
+@pytest.mark.parametrize(("name", "page"), [("command-line", reference_page), ("observations", observations_page)])
+def test_a_reference_page_is_what_the_program_makes(name, page):
+    """`python -m langchain_rlfocal.cli.reference NAME > docs/reference/NAME.md` renews it."""
+    shown = Path(__file__).parents[1] / f"docs/reference/{name}.md"
 
-    assert page.read_text(encoding="utf-8") == reference_page()
+    assert shown.read_text(encoding="utf-8") == page()
 
 
 @pytest.mark.parametrize("command", ["collect", "train", "evaluate", "diversity", "questions", "demo"])

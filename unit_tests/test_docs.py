@@ -9,12 +9,12 @@ import pytest
 from typer.testing import CliRunner
 
 from langchain_rlfocal.cli import app
-from langchain_rlfocal.local import POLICY_PATH
-from langchain_rlfocal.policies import RLFocalPolicy
 from langchain_rlfocal.embedders import load_embedder
 from langchain_rlfocal.features import FEATURES_DIM
+from langchain_rlfocal.local import POLICY_PATH
+from langchain_rlfocal.policies import RLFocalPolicy
 from langchain_rlfocal.policies.checkpoint import Parts, _shapes
-from langchain_rlfocal.testing import ScriptedChatModel
+from langchain_rlfocal.testing import ScriptedChatModel, make_outcomes
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -41,6 +41,8 @@ def make_policy(*, embedder=None, dimensions=0):
 def test_the_snippets_of_a_how_to_run_one_after_the_other(page, tmp_path, monkeypatch, capsys):
     members = {name: ScriptedChatModel(script=lambda _: "Oslo") for name in ("small", "large", "other")}
     make_policy().save(tmp_path / "policy")
+    accuracies = {"support/refunds": {"small": 0.5, "other": 0.6, "newcomer": 0.9}}
+    make_outcomes(accuracies, num_queries=50).write(tmp_path / "probe.parquet")
     if "wordllama" in page.read_text():
         pytest.importorskip("wordllama", reason="the extra `wordllama` is not installed")
         make_policy(embedder=load_embedder("wordllama"), dimensions=256).save(tmp_path / "policy-with-embeddings")

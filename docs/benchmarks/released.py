@@ -1,21 +1,17 @@
 """The protocol of the method's released research code on its own pool, on its own labels and on corrected ones.
 
-    python docs/benchmarks/released.py FOLDER [--seeds 3]
+    python docs/benchmarks/released.py FOLDER [--seeds 3] [--passes 25 100] [--policies 3]
 
-FOLDER holds `bbh.parquet`, as for the other benchmarks, and `bbh.npz`, the same rows as arrays by subtask: option scores, the
-labels as released (`labels_orig`), wrong in 7 of 24 subtasks, and corrected (`labels`). Figures are means over the subtasks of
-the accuracy on the rows that the paper tests.
+FOLDER holds `bbh.parquet` and `bbh.npz`, the same rows as arrays: option scores, labels as released (`labels_orig`), wrong in
+7 of 24 subtasks, and corrected (`labels`). Figures are means over the subtasks, on the test rows.
 
-The released protocol is written anew here, from its description. For each subtask a Decider (one hidden layer of 128, an
-on/off head for each member) sees its last team, that team's plurality accuracy over the last 500 labelled rows, and its
-size, all over their largest; its reward is +1 where the plurality of its team is right, else -1 - alpha |E| / N. Fusion (two
-sigmoid layers of 100) sees the team's option scores, zeros for the others; its reward is +1 or -1. Both are REINFORCE with
-returns over blocks of 10 rows, standardised, and Adam. Every action is sampled, in testing too, and both go on learning
-there: each block of test rows is answered, then its labels teach the next.
-
-Assumed, where the description leaves it open: 25 passes over the training rows for the Decider, then 25 for Fusion with the
-Decider fixed, and no choice of a best pass; option scores enter as they were released, the window runs on from training to
-test rows, an empty team is wrong, and of options with equal votes the first wins.
+The released protocol is written anew from its description. For each subtask a Decider (a hidden layer of 128, an on/off head
+for each member) sees its last team, that team's plurality accuracy over the last 500 labelled rows, and its size; its reward
+is +1 where its team's plurality is right, else -1 - alpha |E| / N. Fusion (two sigmoid layers of 100) sees the team's option
+scores, zeros for the others; its reward is +1 or -1. Both are REINFORCE with Adam and returns over blocks of 10 rows. Every
+action is sampled, in testing too, where both learn from each block once answered. Assumed: how many passes over the training
+rows (the Decider's, then Fusion's with the Decider fixed; none is chosen as best), option scores as released, standardised
+returns, a window that runs on into the test rows, an empty team is wrong, the first of options with equal votes wins.
 """
 
 import argparse
@@ -28,7 +24,6 @@ from typing import Any
 import numpy as np
 import torch
 from pools import POOLS
-from torch import Tensor
 
 from langchain_rlfocal.environment import replay
 from langchain_rlfocal.outcomes import OutcomeGrid, OutcomeTable
@@ -36,9 +31,8 @@ from langchain_rlfocal.states import Floats, Ints
 from langchain_rlfocal.training import TrainingConfig, train
 
 LABELS = {"as released": "labels_orig", "corrected": "labels"}
-ALPHA, WINDOW, BLOCK, PASSES, RATE = 0.6, 500, 10, 25, 1e-3
-DECIDER, FUSION = (128,), (100, 100)
-GAMMAS = {"decider": 0.99, "fusion": 0.5}
+KINDS = ("Fusion, sampled", "Fusion, its most probable answer", "plurality of the Decider's team", "calls")
+ALPHA, WINDOW, BLOCK, RATE = 0.6, 500, 10, 1e-3
 
 
 class Learners:
@@ -53,92 +47,78 @@ class Learners:
         self._activation, self._gamma = activation, gamma
         self._optimizer = torch.optim.Adam([one for layer in self.layers for one in layer], lr=RATE)
 
-    def __call__(self, inputs: Tensor) -> Tensor:
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
         """Compute logits, from [L, B, inputs] to [L, B, outputs]."""
         for weight, bias in self.layers[:-1]:
             inputs = self._activation(torch.baddbmm(bias, inputs, weight))
         return torch.baddbmm(self.layers[-1][1], inputs, self.layers[-1][0])
 
-    def learn(self, log_probs: Tensor, rewards: Floats) -> None:
+    def learn(self, log_probs: torch.Tensor, rewards: Floats) -> None:
         """Step along the policy gradient of one block, both of shape [L, B]."""
-        returns, after = np.empty_like(rewards), np.zeros(len(rewards))
-        for step in range(rewards.shape[1] - 1, -1, -1):
-            returns[:, step] = after = rewards[:, step] + self._gamma * after
-        spread = returns.std(axis=1, keepdims=True) + 1e-9
-        advantages = torch.from_numpy((returns - returns.mean(axis=1, keepdims=True)) / spread).float()
+        step = np.arange(rewards.shape[1])
+        returns = rewards @ np.tril(self._gamma ** np.abs(step[:, None] - step))
+        centred = returns - returns.mean(axis=1, keepdims=True)
+        advantages = torch.from_numpy(centred / (centred.std(axis=1, keepdims=True) + 1e-9)).float()
         self._optimizer.zero_grad()
         (-(advantages * log_probs).mean(axis=1).sum()).backward()
         self._optimizer.step()
 
 
-def released(probs: Floats, labels: Ints, *, num_train: int, rng: np.random.Generator) -> dict[str, Floats]:
+def released(probs: Floats, labels: Ints, *, num_train: int, passes: int) -> list[Floats]:
     """Play the released protocol on one subtask.
 
     Args:
-        probs: Option scores, shape [Q, N, O]; the first `num_train` rows are for training.
+        probs: Option scores, shape [Q, N, O].
         labels: Right options as each of L learners is told, shape [L, Q].
-        num_train: How many rows are for training.
-        rng: Draws all actions.
+        num_train: How many rows, the first ones, are for training.
+        passes: Passes over them for each agent.
 
     Returns:
-        Means over the test rows by name, each of shape [L].
+        Means over the test rows of what `KINDS` names, each of shape [L].
     """
     num_queries, num_members, num_options = probs.shape
-    learner = np.arange(len(labels))
+    learner, rng = np.arange(len(labels)), np.random.default_rng(0)
     every_team = (np.arange(2**num_members)[:, None] >> np.arange(num_members)) & 1  # [teams, N]
     votes = np.einsum("tm,qmo->tqo", every_team, np.eye(num_options)[probs.argmax(axis=2)])
     is_right = (votes.argmax(axis=2) == labels[:, None]) & every_team.any(axis=1)[:, None]  # [L, teams, Q]
     so_far = np.pad(is_right.cumsum(axis=2), ((0, 0), (0, 0), (1, 0)))
     size, bits = every_team.sum(axis=1) / num_members, 2 ** np.arange(num_members)
-    decider = Learners((num_members + 2, *DECIDER, num_members), torch.relu, num=len(labels), gamma=GAMMAS["decider"])
-    fusion_sizes = (num_members * num_options, *FUSION, num_options)
-    fusion = Learners(fusion_sizes, torch.sigmoid, num=len(labels), gamma=GAMMAS["fusion"])
+    decider = Learners((num_members + 2, 128, num_members), torch.relu, num=len(labels), gamma=0.99)
+    fusion = Learners((num_members * num_options, 100, 100, num_options), torch.sigmoid, num=len(labels), gamma=0.5)
 
-    def walk(rows: Ints, *, teach: Sequence[Learners]) -> dict[str, list[Floats]]:
-        team = np.full(len(labels), len(every_team) - 1)
-        seen: dict[str, list[Floats]] = {"sampled": [], "argmax": [], "plurality": [], "calls": []}
+    def walk(rows: Ints, *, teach: Sequence[Learners]) -> Floats:
+        team, seen = np.full(len(labels), len(every_team) - 1), []
         for block in np.split(rows, range(BLOCK, len(rows), BLOCK)):
-            (hidden, hidden_bias), (out, out_bias) = [
-                [one.detach().numpy() for one in layer] for layer in decider.layers
-            ]
-            shown, teams = [], []
+            hidden, hidden_bias, out, out_bias = [one.detach().numpy() for layer in decider.layers for one in layer]
+            steps = []
             for row in block:
                 since = max(row - WINDOW, 0)
                 accuracy = (so_far[learner, team, row] - so_far[learner, team, since]) / max(row - since, 1)
                 saw = np.column_stack([every_team[team], accuracy, size[team]])[:, None].astype(np.float32)
                 logits = np.maximum(saw @ hidden + hidden_bias, 0) @ out + out_bias
                 team = (rng.random(logits[:, 0].shape) < 1 / (1 + np.exp(-logits[:, 0]))) @ bits
-                shown.append(saw[:, 0])
-                teams.append(team)
-            chosen = np.stack(teams, axis=1)  # [L, B]
+                steps.append((saw[:, 0], team))
+            shown, chosen = (np.stack(values, axis=1) for values in zip(*steps, strict=True))  # [L, B, N + 2], [L, B]
             voted = is_right[learner[:, None], chosen, block]
-            inputs = every_team[chosen][..., None] * probs[block]
-            log_shares = fusion(torch.from_numpy(inputs.reshape(*chosen.shape, -1)).float()).log_softmax(-1)
+            inputs = (every_team[chosen][..., None] * probs[block]).reshape(*chosen.shape, -1).astype(np.float32)
+            log_shares = fusion(torch.from_numpy(inputs)).log_softmax(-1)
             shares = log_shares.detach().exp().numpy().astype(float).cumsum(axis=-1)
             answers = (rng.random(chosen.shape)[..., None] * shares[..., -1:] >= shares).sum(axis=-1)
-            is_hit = answers == labels[:, block]
-            for name, values in zip(
-                seen,
-                (is_hit, log_shares.argmax(-1).numpy() == labels[:, block], voted, size[chosen] * num_members),
-                strict=True,
-            ):
-                seen[name].append(values)
+            is_hit, best = (said == labels[:, block] for said in (answers, log_shares.argmax(-1).numpy()))
+            seen.append(np.stack([is_hit, best, voted, size[chosen] * num_members]))
             if decider in teach:
                 on = torch.from_numpy(every_team[chosen]).float()
-                logits = decider(torch.from_numpy(np.stack(shown, axis=1)))
-                log_probs = -torch.nn.functional.binary_cross_entropy_with_logits(logits, on, reduction="none").sum(-1)
-                decider.learn(log_probs, np.where(voted, 1.0, -1.0 - ALPHA * size[chosen]))
+                logits = decider(torch.from_numpy(shown))
+                log_probs = on * logits - torch.nn.functional.softplus(logits)
+                decider.learn(log_probs.sum(-1), np.where(voted, 1.0, -1.0 - ALPHA * size[chosen]))
             if fusion in teach:
-                taken = log_shares.gather(-1, torch.from_numpy(answers)[..., None])[..., 0]
-                fusion.learn(taken, np.where(is_hit, 1.0, -1.0))
-        return seen
+                log_probs = log_shares.gather(-1, torch.from_numpy(answers)[..., None])
+                fusion.learn(log_probs[..., 0], np.where(is_hit, 1.0, -1.0))
+        return np.concatenate(seen, axis=2).mean(axis=2)
 
-    training = np.arange(num_train)
-    for teach in ([decider], [fusion]):
-        for _ in range(PASSES):
-            walk(training, teach=teach)
-    tested = walk(np.arange(num_train, num_queries), teach=[decider, fusion])
-    return {name: np.concatenate(values, axis=1).mean(axis=1) for name, values in tested.items()}
+    for teach in [[decider]] * passes + [[fusion]] * passes:
+        walk(np.arange(num_train), teach=teach)
+    return [*walk(np.arange(num_train, num_queries), teach=[decider, fusion])]
 
 
 def relabelled(grid: OutcomeGrid, arrays: Any, key: str) -> OutcomeGrid:
@@ -147,11 +127,12 @@ def relabelled(grid: OutcomeGrid, arrays: Any, key: str) -> OutcomeGrid:
     for q, (task, query_id) in enumerate(zip(grid.tasks, grid.query_ids, strict=True)):
         name, row = task.removeprefix("bbh/"), int(query_id.rpartition("-")[2])
         probs, label = arrays[f"{name}/probs"][row], int(arrays[f"{name}/{key}"][row])
-        num_options = probs.shape[1]
-        if not np.allclose(grid.option_probs[q, :, :num_options], probs, atol=1e-5):
+        if not (
+            arrays[f"{name}/valid"][row] and np.allclose(grid.option_probs[q, :, : probs.shape[1]], probs, atol=1e-5)
+        ):
             raise ValueError(f"bbh.npz must hold the rows of bbh.parquet in its order, but {task} {query_id} differs.")
         scores[q] = probs.argmax(axis=1) == label
-        option_scores[q, :num_options] = np.arange(num_options) == label
+        option_scores[q] = np.arange(option_scores.shape[1]) == label
         golds.append(str(arrays[f"{name}/choices"][label]))
     option_scores[grid.option_ids < 0] = np.nan
     return replace(grid, scores=scores, option_scores=option_scores, golds=golds)
@@ -164,68 +145,56 @@ def macro(scores: Floats, tasks: Sequence[str]) -> Floats:
 
 
 def simple_figures(grid: OutcomeGrid) -> dict[str, float]:
-    """Macro accuracy on the test rows of members and votes; members are chosen by the training rows unless said."""
+    """Macro accuracy on the test rows of members, chosen by the training rows, and of the vote."""
     known, test = grid.take(~grid.is_test), grid.take(grid.is_test)
-    best = macro(known.scores, known.tasks)
-    names = np.array(known.tasks)
+    best, names, row = macro(known.scores, known.tasks), np.array(known.tasks), np.arange(len(test))
     best_of = {name: known.scores[names == name].mean(axis=0).argmax() for name in set(known.tasks)}
-    routed = test.scores[np.arange(len(test)), [best_of[name] for name in test.tasks]]
     votes = (test.answer_ids[:, :, None] == test.answer_ids[:, None, :]).sum(axis=1) + best * 1e-3
     return {
         "single best member": macro(test.scores, test.tasks)[best.argmax()],
-        "single best member, chosen on the test rows": macro(test.scores, test.tasks).max(),
-        "best member of each subtask": macro(routed, test.tasks),
-        "plurality of all five": macro(test.scores[np.arange(len(test)), votes.argmax(axis=1)], test.tasks),
+        "best member of each subtask": macro(test.scores[row, [best_of[name] for name in test.tasks]], test.tasks),
+        "plurality of all five": macro(test.scores[row, votes.argmax(axis=1)], test.tasks),
     }
 
 
 def cell(values: Sequence[float], calls: Sequence[float]) -> str:
     """Write mean, range and calls."""
-    percent = [100 * value for value in values]
-    return f"{np.mean(percent):.1f} ({min(percent):.1f} to {max(percent):.1f}) at {np.mean(calls):.2f} calls"
+    return f"{100 * np.mean(values):.1f} ({100 * min(values):.1f} to {100 * max(values):.1f}) at {np.mean(calls):.2f} calls"
 
 
 def main() -> None:
     """Play, train, print Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="of the released protocol")
+    parser.add_argument("--passes", type=int, nargs="+", default=[25, 100])
+    parser.add_argument("--policies", type=int, default=3, help="seeds of our policy, a minute or two for each")
     given = parser.parse_args()
     pool, arrays = POOLS["bbh/all5"], np.load(given.folder / "bbh.npz")
-    members = [str(name) for name in arrays["models"]]
-    grid = OutcomeTable.read(given.folder / "bbh.parquet").grid(members, test_ids=pool.test_ids)
+    grid = OutcomeTable.read(given.folder / "bbh.parquet").grid(arrays["models"].tolist(), test_ids=pool.test_ids)
+    limits = {"max_team": pool.max_team, "max_rounds": pool.max_rounds}
     torch.manual_seed(0)
-    torch.set_num_threads(1)
     tables: dict[str, dict[str, str]] = {}
-    played: dict[str, list[Floats]] = {}
-    for name in arrays["tasks"]:
-        valid = arrays[f"{name}/valid"].astype(bool)
-        labels = np.repeat([arrays[f"{name}/{key}"][valid] for key in LABELS.values()], given.seeds, axis=0)
-        num_train = int(valid[: int(arrays[f"{name}/n_train"])].sum())
-        result = released(arrays[f"{name}/probs"][valid], labels, num_train=num_train, rng=np.random.default_rng(0))
-        for kind, values in result.items():
-            played.setdefault(kind, []).append(values)
-    shaped = {kind: np.mean(values, axis=0).reshape(len(LABELS), -1) for kind, values in played.items()}
-    for turn, (title, key) in enumerate(LABELS.items()):
+    for title, key in LABELS.items():
         scored = relabelled(grid, arrays, key)
-        table = {name: f"{100 * value:.1f}" for name, value in simple_figures(scored).items()}
-        calls = shaped["calls"][turn]
-        table["released protocol: Fusion, sampled"] = cell(shaped["sampled"][turn], calls)
-        table["released protocol: Fusion, its most probable answer"] = cell(shaped["argmax"][turn], calls)
-        table["released protocol: plurality of the Decider's team"] = cell(shaped["plurality"][turn], calls)
-        parts, plays = scored.split(), []
-        for seed in range(given.seeds):
-            config = TrainingConfig(seed=seed, max_team=pool.max_team, max_rounds=pool.max_rounds)
-            policy = train(parts[0], parts[1], config)
-            limits = {"max_team": pool.max_team, "max_rounds": pool.max_rounds}
-            plays.append(replay(policy, parts[2], cost_weight=0.0, **limits))
-        table["our policy, frozen"] = cell(
-            [macro(p.scores, parts[2].tasks) for p in plays], [p.calls.mean() for p in plays]
-        )
-        tables[title] = table
-    print(
-        f"\n## bbh: the released protocol\n\nMacro accuracy % over {len(arrays['tasks'])} subtasks; seeds: {given.seeds}\n"
-    )
+        tables[title] = {name: f"{100 * value:.1f}" for name, value in simple_figures(scored).items()}
+        parts = scored.split()
+        policies = [train(*parts[:2], TrainingConfig(seed=seed, **limits)) for seed in range(given.policies)]
+        plays = [replay(policy, parts[2], cost_weight=0.0, **limits) for policy in policies]
+        scores = [macro(played.scores, parts[2].tasks) for played in plays]
+        tables[title]["our policy, frozen"] = cell(scores, [played.calls.mean() for played in plays])
+    for passes in given.passes:
+        results = []
+        for name in arrays["tasks"]:
+            labels = np.repeat([arrays[f"{name}/{key}"] for key in LABELS.values()], given.seeds, axis=0)
+            probs, num_train = arrays[f"{name}/probs"], int(arrays[f"{name}/n_train"])
+            results.append(released(probs, labels, num_train=num_train, passes=passes))
+        *figures, calls = np.mean(results, axis=0).reshape(len(KINDS), len(LABELS), given.seeds)
+        for kind, figure in zip(KINDS, figures, strict=False):
+            for turn, title in enumerate(LABELS):
+                tables[title][f"released protocol, {passes} passes: {kind}"] = cell(figure[turn], calls[turn])
+    print(f"\n## bbh: the released protocol\n\nMacro accuracy % over {len(arrays['tasks'])} subtasks; ", end="")
+    print(f"seeds: {given.seeds} of the released protocol, {given.policies} of our policy\n")
     print(f"| | labels {' | labels '.join(tables)} |\n|---|{'---|' * len(tables)}")
     for name in next(iter(tables.values())):
         print(f"| {name} | {' | '.join(table[name] for table in tables.values())} |")

@@ -152,7 +152,7 @@ def answer_view(shown: Shown, *, title: str) -> RenderableType:
     fusion = shown.facts["fusion"]
     fused = Text.assemble(("Ensemble     ", "bold"), (_short(shown.text), "bold"), "  ", _verdict(shown.is_right))
     alone = Text.assemble("Single best  ", _said_alone(shown.alone), "  ", _verdict(shown.alone_is_right))
-    author = "the synthesizer" if fusion["synthesized"] else fusion["member"]
+    author = "the synthesizer" if fusion["synthesized"] else fusion["member"] or "an option nobody put first"
     weights = sorted(fusion["weights"].items(), key=lambda item: -(item[1] or 0.0))
     votes = ", ".join(
         f"{_short(label, _MAX_LABEL_CHARS) or 'nothing'} {weight or 0.0:.2f}" for label, weight in weights

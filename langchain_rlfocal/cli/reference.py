@@ -1,9 +1,11 @@
-"""Reference: the page that lists every command with its options, made from the signatures of the commands themselves.
+"""Reference: the pages that are made from the code itself; a test compares them with it.
 
-`python -m langchain_rlfocal.cli.reference > docs/reference/command-line.md` writes it; a test compares the two.
+`python -m langchain_rlfocal.cli.reference command-line > docs/reference/command-line.md` writes the page that lists every
+command with its options, and `observations` that of what each agent sees.
 """
 
 import inspect
+import sys
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import Any, get_args, get_type_hints
@@ -12,6 +14,7 @@ import typer
 from typer.models import ArgumentInfo
 
 from langchain_rlfocal.cli.commands import app
+from langchain_rlfocal.observations import CONTEXT_AXES, FUSION_AXES, MEMBER_AXES
 
 _HEAD = """# Command line
 
@@ -23,6 +26,28 @@ def reference_page() -> str:
     """Describe every command in Markdown."""
     commands = [info.callback for info in app.registered_commands if info.callback is not None]
     return "\n\n".join([_HEAD, *map(_section, commands)]) + "\n"
+
+
+_SEEN = """# Observations
+
+What each agent sees, by index. `langchain_rlfocal.observations` makes both from a `State`, for training and for serving alike;
+nothing in them depends on what members say that were not asked."""
+
+
+def observations_page() -> str:
+    """Describe every axis of both observations in Markdown."""
+    tables = (
+        ("Decider: each member", "`decider_observation(state)[0]`, shape [Q, M, axes].", MEMBER_AXES),
+        ("Decider: query and round", "`decider_observation(state)[1]`, shape [Q, axes].", CONTEXT_AXES),
+        ("Fusion: each candidate", "`fusion_observation(state)[0]`, shape [Q, K, axes]; 0 where none is.", FUSION_AXES),
+    )
+    parts = [_SEEN]
+    for title, what, axes in tables:
+        rows = [f"| {index} | `{name}` | {meaning} |" for index, (name, meaning) in enumerate(axes)]
+        parts.append(
+            "\n".join([f"## {title}", "", what, "", "| index | name | meaning and range |", "|---|---|---|", *rows])
+        )
+    return "\n\n".join(parts) + "\n"
 
 
 def _section(command: Callable[..., Any]) -> str:
@@ -56,4 +81,5 @@ def _said(meaning: str, of_type: Any, default: Any) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    typer.echo(reference_page(), nl=False)
+    pages = {"command-line": reference_page, "observations": observations_page}
+    typer.echo(pages[sys.argv[1]](), nl=False)

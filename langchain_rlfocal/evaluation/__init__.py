@@ -3,6 +3,7 @@
 Nothing here learns from what it scores.
 """
 
-from langchain_rlfocal.evaluation.report import HEADER, Figures, Report, evaluate
+from langchain_rlfocal.evaluation.baselines import fit_baselines
+from langchain_rlfocal.evaluation.report import HEADER, Figures, Report, baselines_of, evaluate, with_baselines
 
-__all__ = ["HEADER", "Figures", "Report", "evaluate"]
+__all__ = ["HEADER", "Figures", "Report", "baselines_of", "evaluate", "fit_baselines", "with_baselines"]

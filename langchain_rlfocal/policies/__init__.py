@@ -3,5 +3,6 @@
 from langchain_rlfocal.policies.base import EnsemblePolicy, Policy
 from langchain_rlfocal.policies.learned import RLFocalPolicy
 from langchain_rlfocal.policies.prior import PriorPolicy
+from langchain_rlfocal.policies.probing import add_member
 
-__all__ = ["EnsemblePolicy", "Policy", "PriorPolicy", "RLFocalPolicy"]
+__all__ = ["EnsemblePolicy", "Policy", "PriorPolicy", "RLFocalPolicy", "add_member"]

@@ -1,7 +1,8 @@
 """Preparation: what training knows of the queries before the first episode.
 
 Fits the competence and evidence models, the supervised part of a policy. What an episode shows of a training query comes
-from fits that did not see that query (cross-fitting), so the actors learn to trust it as far as they may when serving.
+from fits that did not see that query (cross-fitting), so the actors learn to trust it as far as they may when serving. One
+trace is left: an evidence fit reads other queries' cross-fitted competences, whose fits did see this query's scores.
 """
 
 import hashlib

@@ -130,7 +130,7 @@ def draw_choice(logits: Floats, rng: np.random.Generator) -> tuple[Ints, Floats]
     # Rounding may leave the last sum below 1: then the last place that can be chosen is meant.
     last = logits.shape[1] - 1 - np.isfinite(logits)[:, ::-1].argmax(axis=1)
     chosen = np.minimum(chosen, last)
-    return chosen, np.log(probabilities[np.arange(len(logits)), chosen])
+    return chosen, np.log(np.maximum(probabilities[np.arange(len(logits)), chosen], 1e-300))
 
 
 def roll_out(

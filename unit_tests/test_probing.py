@@ -1,0 +1,294 @@
+"""A member joins a trained policy from a few recorded outcomes, and nothing that was there changes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from langchain_rlfocal.errors import OutcomeError, PoolError
+from langchain_rlfocal.features import FEATURES_DIM, features_of
+from langchain_rlfocal.outcomes import Outcome, OutcomeTable
+from langchain_rlfocal.policies import RLFocalPolicy
+from langchain_rlfocal.policies.checkpoint import Parts, _shapes
+from langchain_rlfocal.policies.probing import add_member
+from langchain_rlfocal.records import Candidate, Query
+
+TEXT = "Is the sun a star?"
+QUERY = Query(TEXT, "one")
+
+
+def policy_of(competence, *, seed=0):
+    """A policy with random networks and evidence, whose members have these competences near every query."""
+    members, rng = tuple(competence), np.random.default_rng(seed)
+    shapes = _shapes(len(members), 0, {"features": FEATURES_DIM, "decider": 6, "fusion": 5})
+    weights = {name: rng.normal(scale=0.5, size=shape) for name, shape in shapes.items()}
+    weights["competence.weights"][:] = weights["competence.mean"][:] = 0.0
+    weights["competence.bias"] = np.array(list(competence.values()))
+    weights["evidence.moments"] = rng.uniform(0.5, 2, (5, len(members)))
+    weights["pool.price"] = rng.dirichlet(np.ones(len(members)))
+    weights["pool.diversity"] = rng.uniform(0, 1, (len(members), len(members)))
+    return RLFocalPolicy(Parts(members=members, weights=weights, card={"seed": seed}))
+
+
+def specialists():
+    """Two members near two tasks: a's competence is .9 and .1, b's .1 and .9."""
+    policy = policy_of({"a": 0.5, "b": 0.5})
+    one, two = features_of([TEXT, TEXT], ["one", "two"])
+    step = (one - two) / 2
+    weights = dict(policy.parts.weights)
+    weights["competence.mean"] = (one + two) / 2
+    weights["competence.weights"] = np.outer(0.4 * step / (step @ step), [1.0, -1.0])
+    return RLFocalPolicy(replace(policy.parts, weights=weights))
+
+
+def with_arrays(policy, **arrays):
+    named = {name.replace("_", "."): np.array(array) for name, array in arrays.items()}
+    return RLFocalPolicy(replace(policy.parts, weights={**policy.parts.weights, **named}))
+
+
+def probe_of(scores, *, tasks=("one",), costs=None, order=None):
+    """Outcomes by member, one score for each query; the tasks take turns."""
+    members = order or tuple(scores)
+    rows = [
+        Outcome(
+            task=tasks[q % len(tasks)],
+            query_id=str(q),
+            query=TEXT,
+            model=member,
+            response="word " * (q + 1),
+            answer="yes" if scores[member][q] >= 0.5 else "no",
+            gold="yes",
+            reward=float(scores[member][q]),
+            cost_usd=None if costs is None else costs[member][q],
+        )
+        for member in members
+        for q in range(len(scores[member]))
+    ]
+    return OutcomeTable.from_outcomes(rows).grid(members)
+
+
+def random_probe(rng, members, num=12):
+    return probe_of({member: rng.integers(0, 2, num) for member in members})
+
+
+# ---- competence
+
+
+@pytest.mark.parametrize("num", [1, 50])
+def test_a_newcomer_that_does_as_the_average_member_is_taken_for_one(num):
+    """Members at .4 and .8 expect .6; it scores .6, so nothing is left to explain: θ = 0."""
+    policy = policy_of({"a": 0.4, "b": 0.8})
+    probe = probe_of({"a": [0.0] * num, "b": [1.0] * num, "new": [0.6] * num})
+    assert add_member(policy, "new", probe).competence(QUERY)["new"] == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(("num", "expected"), [(10, 0.75), (30, 0.875), (90, 0.95)])
+def test_a_newcomer_that_is_always_right_rises_with_what_it_showed(num, expected):
+    """All expect ½, so only θ₀ explains its residual of ½: θ₀ = n / (n + 10) / 2; ¼ of 10, ⅜ of 30, .45 of 90 queries."""
+    policy = policy_of({"a": 0.5, "b": 0.5})
+    probe = probe_of({"a": [1.0] * num, "b": [0.0] * num, "new": [1.0] * num})
+    assert add_member(policy, "new", probe).competence(QUERY)["new"] == pytest.approx(expected)
+
+
+def test_constant_and_resemblance_share_a_residual_by_hand():
+    """Members at .4 and .8, ten queries, all right: x = (1, −.2, .2), x·x = 1.08, residual .4.
+
+    θ = 10 · .4 x / (10 · 1.08 + 10), so c = .6 + .4 · 1.08 / 2.08.
+    """
+    policy = policy_of({"a": 0.4, "b": 0.8})
+    probe = probe_of({"a": [0.0] * 10, "b": [1.0] * 10, "new": [1.0] * 10})
+    assert add_member(policy, "new", probe).competence(QUERY)["new"] == pytest.approx(0.6 + 0.4 * 1.08 / 2.08)
+
+
+@pytest.mark.parametrize(("num", "share"), [(50, 16 / 26), (500, 160 / 170)])
+def test_a_newcomer_that_equals_a_member_is_taken_for_it_the_more_it_shows(num, share):
+    """It scores .9 near task one and .1 near two, as a is expected to; the mean is ½, so the residual ± .4.
+
+    x = ± (.4, −.4) and x·x = .32, so the share of the residual explained is .32 n / (.32 n + 10).
+    """
+    scores = [0.9, 0.1] * (num // 2)
+    probe = probe_of({"a": scores, "b": [1 - score for score in scores], "new": scores}, tasks=("one", "two"))
+    added = add_member(specialists(), "new", probe)
+    assert added.competence(Query(TEXT, "one"))["new"] == pytest.approx(0.5 + 0.4 * share, abs=1e-5)
+    assert added.competence(Query(TEXT, "two"))["new"] == pytest.approx(0.5 - 0.4 * share, abs=1e-5)
+
+
+@given(st.lists(st.floats(0.2, 0.7), min_size=1, max_size=5))
+def test_fifty_queries_of_a_far_better_newcomer_make_it_the_most_competent(competence):
+    policy = policy_of({f"m{index}": value for index, value in enumerate(competence)})
+    probe = probe_of({**{name: [0.0] * 50 for name in policy.members}, "new": [1.0] * 50})
+    known = add_member(policy, "new", probe).describe(["Anything else?", TEXT], [None, "one"])
+    assert (known.competence.argmax(axis=1) == len(competence)).all()
+
+
+def test_its_answers_are_trusted_as_those_of_any_member_of_its_competence():
+    """t = α logit(c) + β: with c = ¾, α = 2 and β = .3 that is 2 ln 3 + .3; no deviation of its own."""
+    policy = with_arrays(policy_of({"a": 0.5, "b": 0.5}), evidence_shared=[2.0, 0.3, 0.0])
+    probe = probe_of({"a": [1.0] * 10, "b": [0.0] * 10, "new": [1.0] * 10})
+    trust = add_member(policy, "new", probe).describe([TEXT], ["one"]).trust
+    assert trust[0, 2] == pytest.approx(2 * np.log(3) + 0.3, abs=1e-5)
+
+
+def test_its_usual_response_is_that_of_its_outcomes():
+    """Responses of 5 and 10 characters: the mean of ln 6 and ln 11, and half their difference as deviation."""
+    probe = probe_of({"a": [1.0, 0.0], "b": [1.0, 1.0], "new": [0.0, 1.0]})
+    moments = add_member(policy_of({"a": 0.5, "b": 0.5}), "new", probe).parts.weights["evidence.moments"]
+    assert moments[:2, 2] == pytest.approx([np.log(66) / 2, np.log(11 / 6) / 2], abs=1e-5)
+
+
+# ---- price and diversity
+
+
+def priced(costs, price=(0.25, 0.75)):
+    policy = with_arrays(policy_of({"a": 0.5, "b": 0.5}), pool_price=price)
+    probe = probe_of({name: [1.0, 0.0] for name in ("a", "b", "new")}, costs=costs)
+    return add_member(policy, "new", probe).parts.weights["pool.price"]
+
+
+@pytest.mark.parametrize(
+    ("newcomer", "expected"),
+    [([1.0, 1.0], [0.2, 0.6, 0.2]), ([0.5, None], [2 / 9, 2 / 3, 1 / 9]), ([0.0, 0.0], [0.25, 0.75, 0.0])],
+)
+def test_a_known_price_is_the_newcomer_s_share_of_what_the_pool_costs(newcomer, expected):
+    """a costs 2 and 0, b 3: the pool 4. A newcomer of 1 adds ¼ to (¼, ¾), then all sum to 1; unknown calls do not count."""
+    assert priced({"a": [2.0, 0.0], "b": [3.0, None], "new": newcomer}) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "costs",
+    [
+        None,
+        {"a": [1.0, 1.0], "b": [3.0, 3.0], "new": [None, None]},
+        {"a": [None, None], "b": [3.0, 3.0], "new": [1.0, 1.0]},
+        {"a": [0.0, 0.0], "b": [0.0, 0.0], "new": [1.0, 1.0]},
+    ],
+)
+def test_an_unknown_price_is_the_mean_of_the_others(costs):
+    """(¼, ¾) and their mean ½, divided by 1½; so too where the pool is free, of which nothing is a share."""
+    assert priced(costs) == pytest.approx([1 / 6, 1 / 2, 1 / 3])
+
+
+def test_diversity_with_the_newcomer_by_hand():
+    """It fails on queries 1 and 2, a on 0 and 1, b as it does: q = ½ with a, so (1 − ½) / (1 + ½) = ⅓; 0 with b."""
+    policy = policy_of({"a": 0.5, "b": 0.5})
+    probe = probe_of({"a": [0.0, 0.0, 1.0, 1.0], "b": [1.0, 0.0, 0.0, 1.0], "new": [1.0, 0.0, 0.0, 1.0]})
+    diversity = add_member(policy, "new", probe).parts.weights["pool.diversity"]
+    assert diversity[2] == pytest.approx([1 / 3, 0.0, 0.0])
+
+
+@given(st.integers(0, 10_000))
+def test_price_and_diversity_keep_their_laws(seed):
+    """Prices sum to 1 and keep their proportions; diversity is symmetric with the newcomer, and of the others as it was."""
+    rng = np.random.default_rng(seed)
+    policy = policy_of({"a": 0.3, "b": 0.6, "c": 0.5}, seed=seed)
+    weights = add_member(policy, "new", random_probe(rng, ("a", "b", "c", "new"))).parts.weights
+    assert weights["pool.price"].sum() == pytest.approx(1.0)
+    old = policy.parts.weights["pool.price"]
+    assert weights["pool.price"][:3] / weights["pool.price"][:3].sum() == pytest.approx(old, abs=1e-6)
+    diversity = weights["pool.diversity"]
+    np.testing.assert_array_equal(diversity[3], diversity[:, 3])
+    np.testing.assert_array_equal(diversity[:3, :3], policy.parts.weights["pool.diversity"])
+    assert ((diversity[3] >= 0) & (diversity[3] <= 1)).all()
+
+
+# ---- what stays
+
+
+@given(st.integers(0, 10_000))
+def test_what_was_known_of_the_old_members_stays(seed):
+    rng = np.random.default_rng(seed)
+    policy = specialists()
+    before = policy.policy_id
+    added = add_member(policy, "new", random_probe(rng, ("a", "b", "new")))
+    assert added.members == ("a", "b", "new")
+    queries, tasks = [TEXT, "Why?", "1 + 1"], ["one", "two", None]
+    old, new = policy.describe(queries, tasks), added.describe(queries, tasks)
+    for name in ("competence", "trust", "slopes"):
+        np.testing.assert_allclose(getattr(new, name)[:, :2], getattr(old, name), atol=1e-6)
+    assert policy.policy_id == before != added.policy_id
+    assert policy.members == ("a", "b")
+
+
+@given(st.integers(0, 10_000), st.permutations(["a", "b", "new", "other"]))
+def test_the_order_of_the_probe_s_members_is_nothing_and_others_are_left_out(seed, order):
+    rng = np.random.default_rng(seed)
+    scores = {name: rng.integers(0, 2, 12) for name in ("a", "b", "new", "other")}
+    costs = {name: list(rng.random(12)) for name in scores}
+    policy = policy_of({"a": 0.4, "b": 0.7}, seed=seed)
+    plain = {name: scores[name] for name in ("a", "b", "new")}
+    one = add_member(policy, "new", probe_of(plain, costs=costs)).parts.weights
+    two = add_member(policy, "new", probe_of(scores, costs=costs, order=tuple(order))).parts.weights
+    for name, array in one.items():
+        np.testing.assert_allclose(two[name], array, atol=1e-6, err_msg=name)
+
+
+def test_baselines_fitted_without_the_newcomer_are_dropped_and_the_card_is_kept():
+    parts = replace(policy_of({"a": 0.5}).parts, baselines={"x": np.ones(1)}, baseline_facts={"x": 1})
+    added = add_member(RLFocalPolicy(parts), "new", probe_of({"a": [1.0], "new": [0.0]}))
+    assert (dict(added.parts.baselines), dict(added.parts.baseline_facts)) == ({}, {})
+    assert added.card == {"seed": 0}
+
+
+def test_the_result_saves_and_loads(tmp_path):
+    added = add_member(specialists(), "new", probe_of({"a": [1.0, 0.0], "b": [0.0, 1.0], "new": [1.0, 1.0]}))
+    added.save(tmp_path / "policy")
+    loaded = RLFocalPolicy.load(tmp_path / "policy")
+    assert (loaded.policy_id, loaded.members) == (added.policy_id, ("a", "b", "new"))
+    assert loaded.competence(QUERY) == added.competence(QUERY)
+
+
+def test_a_policy_grown_twice_knows_both():
+    first = add_member(policy_of({"a": 0.5}), "b", probe_of({"a": [0.0] * 10, "b": [1.0] * 10}))
+    assert first.competence(QUERY)["b"] == pytest.approx(0.75)
+    probe = probe_of({"a": [0.0] * 10, "b": [1.0] * 10, "c": [0.625] * 10})
+    assert add_member(first, "c", probe).competence(QUERY) == pytest.approx({"a": 0.5, "b": 0.75, "c": 0.625}, abs=1e-5)
+
+
+# ---- it takes part
+
+
+LIMITS = {"round_number": 1, "max_rounds": 2, "max_team": 2, "cost_weight": 0.1}
+
+
+def test_the_newcomer_can_be_selected_and_its_answer_returned():
+    added = add_member(policy_of({"a": 0.5, "b": 0.5}), "new", probe_of({n: [1.0, 0.0] for n in ("a", "b", "new")}))
+    assert added.select(QUERY, (), (), available=["new"], **LIMITS).members == ("new",)
+    candidate = Candidate(member="new", round=1, text="Yes.", answer="yes", latency_s=0.1)
+    assert added.fuse(QUERY, [candidate], (), max_team=2).member == "new"
+
+
+def test_a_decider_that_asks_the_most_competent_asks_a_better_newcomer():
+    """Its logit rises with competence alone, through one unit of each layer: the newcomer is chosen of three."""
+    policy = policy_of({"a": 0.3, "b": 0.6})
+    zeros = {name: np.zeros_like(array) for name, array in policy.parts.weights.items() if name.startswith("decider.")}
+    zeros["decider.hidden1.weight"][0, 0] = zeros["decider.hidden2.weight"][0, 0] = 1.0  # the first axis is competence
+    zeros["decider.out.weight"][0, 0], zeros["decider.out.bias"][0] = 4.0, -6.0
+    policy = RLFocalPolicy(replace(policy.parts, weights={**policy.parts.weights, **zeros}))
+    assert policy.select(QUERY, (), (), available=policy.members, **LIMITS).members == ("b",)
+    added = add_member(policy, "new", probe_of({"a": [0.0] * 50, "b": [0.0] * 50, "new": [1.0] * 50}))
+    assert added.select(QUERY, (), (), available=added.members, **LIMITS).members == ("new",)
+
+
+# ---- what is refused
+
+
+def test_a_name_that_is_taken_is_refused():
+    with pytest.raises(PoolError, match=r"must be new to the policy, got `b` again\. Choose another name"):
+        add_member(policy_of({"a": 0.5, "b": 0.5}), "b", probe_of({"a": [1.0], "b": [0.0]}))
+
+
+@pytest.mark.parametrize(
+    ("held", "missing"),
+    [(("a", "b"), "new"), (("b", "new"), "a"), (("other",), "a, b, new"), (("a", "b", "New"), "new")],
+)
+def test_a_probe_that_lacks_a_member_is_refused(held, missing):
+    with pytest.raises(PoolError, match=f"outcomes of the whole pool and of `new`; missing: {missing}\\.$"):
+        add_member(policy_of({"a": 0.5, "b": 0.5}), "new", probe_of({name: [1.0] for name in held}))
+
+
+def test_a_probe_without_queries_is_refused():
+    empty = probe_of({"a": [1.0], "new": [1.0]}).take([])
+    with pytest.raises(OutcomeError, match=r"at least one query, got none\. Fifty are a start"):
+        add_member(policy_of({"a": 0.5}), "new", empty)
