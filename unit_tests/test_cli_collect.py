@@ -2,14 +2,11 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from langchain_rlfocal import __version__
-from langchain_rlfocal.cli import app
 from langchain_rlfocal.cli.reference import observations_page, reference_page
 from langchain_rlfocal.collection import unfinished_path
 from langchain_rlfocal.outcomes import OutcomeTable, read_questions
@@ -55,36 +52,20 @@ QUESTIONS = [
 ]
 
 
-def run(*args):
-    return CliRunner().invoke(app, [str(arg) for arg in args])
-
-
-def assert_one_line_refusal(result, *words):
-    """Exit code 2, one line on stderr that says why, nothing on stdout, no traceback."""
-    assert result.exit_code == 2, result.output
-    assert result.stdout == ""
-    assert len(result.stderr.splitlines()) == 1
-    assert "Traceback" not in result.stderr
-    assert all(word in result.stderr for word in words), result.stderr
-
-
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(folder):
     """A working folder with three questions and a module of pools, as a user has it."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.path", list(sys.path))
     Path("questions.jsonl").write_text("\n".join(map(json.dumps, QUESTIONS)), encoding="utf-8")
     Path("my_pools.py").write_text(POOL, encoding="utf-8")
-    yield tmp_path
-    sys.modules.pop("my_pools", None)
+    return folder
 
 
-def test_version_is_printed():
-    assert run("--version").stdout == f"rlfocal {__version__}\n"
+def test_version_is_printed(cli):
+    assert cli.run("--version").stdout == f"rlfocal {__version__}\n"
 
 
-def test_help_names_every_command():
-    text = run("--help").stdout
+def test_help_names_every_command(cli):
+    text = cli.run("--help").stdout
 
     assert all(command in text for command in ("collect", "train", "evaluate", "diversity", "questions", "demo"))
 
@@ -98,26 +79,26 @@ def test_a_reference_page_is_what_the_program_makes(name, page):
 
 
 @pytest.mark.parametrize("command", ["collect", "train", "evaluate", "diversity", "questions", "demo"])
-def test_the_reference_page_names_just_the_options_that_the_help_names(command):
+def test_the_reference_page_names_just_the_options_that_the_help_names(cli, command):
     (section,) = re.findall(rf"^## {command}\n(.*?)(?=^## |\Z)", reference_page(), re.MULTILINE | re.DOTALL)
-    text = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).stdout
+    text = cli.run(command, "--help", env={"COLUMNS": "200", "NO_COLOR": "1"}).stdout
 
     named = set(re.findall(r"^\| `(--[a-z-]+)", section, re.MULTILINE))
     assert named == set(re.findall(r"^│ \*? *(--[a-z-]+)", text, re.MULTILINE)) - {"--help"}
 
 
-def test_questions_are_written_and_the_seed_decides_them(folder):
+def test_questions_are_written_and_the_seed_decides_them(cli, folder):
     for out, seed in (("a.jsonl", 1), ("b.jsonl", 1), ("c.jsonl", 2)):
-        assert run("questions", "--out", out, "--seed", seed).exit_code == 0
+        assert cli.run("questions", "--out", out, "--seed", seed).exit_code == 0
 
     assert Path("a.jsonl").read_bytes() == Path("b.jsonl").read_bytes() != Path("c.jsonl").read_bytes()
     assert len(read_questions("a.jsonl")) >= 600
 
 
 @pytest.mark.parametrize("pool", ["my_pools:pool", "my_pools:mapping"])
-def test_collect_asks_the_pool_of_the_user_and_writes_outcomes(folder, pool):
+def test_collect_asks_the_pool_of_the_user_and_writes_outcomes(cli, folder, pool):
     """Ann says yes and is right twice, Bob says no and is right once."""
-    result = run("collect", "questions.jsonl", "--out", "out.parquet", "--pool", pool)
+    result = cli.run("collect", "questions.jsonl", "--out", "out.parquet", "--pool", pool)
 
     assert result.exit_code == 0, result.stderr
     assert result.stdout == "6 outcomes of 2 members in out.parquet\n"
@@ -132,24 +113,26 @@ def test_collect_asks_the_pool_of_the_user_and_writes_outcomes(folder, pool):
     }
 
 
-def test_collect_takes_the_first_questions_only_where_a_limit_says_so(folder):
-    run("collect", "questions.jsonl", "--out", "out.csv", "--pool", "my_pools:pool", "--limit", 2, "--concurrency", 1)
+def test_collect_takes_the_first_questions_only_where_a_limit_says_so(cli, folder):
+    cli.run(
+        "collect", "questions.jsonl", "--out", "out.csv", "--pool", "my_pools:pool", "--limit", 2, "--concurrency", 1
+    )
 
     assert [o.query_id for o in OutcomeTable.read("out.csv")] == ["first", "first", "second", "second"]
 
 
-def test_collect_says_which_member_failed_how_often_and_why(folder):
-    result = run("collect", "questions.jsonl", "--out", "out.jsonl", "--pool", "my_pools:failing")
+def test_collect_says_which_member_failed_how_often_and_why(cli, folder):
+    result = cli.run("collect", "questions.jsonl", "--out", "out.jsonl", "--pool", "my_pools:failing")
 
     assert "bob failed 3 times, recorded as worth 0. First: ValueError: [red]no key" in result.stderr
     assert "ann" not in result.stderr
 
 
-def test_collect_ends_with_code_1_where_a_member_never_answered_and_asks_it_again_next_time(folder):
+def test_collect_ends_with_code_1_where_a_member_never_answered_and_asks_it_again_next_time(cli, folder):
     """The table is there after both runs; in the second nobody but Bob is asked, and he answers."""
-    failed = run("collect", "questions.jsonl", "--out", "out.jsonl", "--pool", "my_pools:failing")
+    failed = cli.run("collect", "questions.jsonl", "--out", "out.jsonl", "--pool", "my_pools:failing")
     held = len(OutcomeTable.read("out.jsonl"))
-    again = run("collect", "questions.jsonl", "--out", "out.jsonl", "--pool", "my_pools:mapping")
+    again = cli.run("collect", "questions.jsonl", "--out", "out.jsonl", "--pool", "my_pools:mapping")
 
     assert (failed.exit_code, held) == (1, 6)
     assert failed.stdout == "6 outcomes of 2 members in out.jsonl\n"
@@ -161,32 +144,32 @@ def test_collect_ends_with_code_1_where_a_member_never_answered_and_asks_it_agai
     assert [o.response for o in OutcomeTable.read("out.jsonl") if o.model == "bob"] == ["no"] * 3
 
 
-def test_collect_where_a_member_failed_once_ends_well_and_says_how_to_ask_again(folder):
+def test_collect_where_a_member_failed_once_ends_well_and_says_how_to_ask_again(cli, folder):
     """What the provider says neither styles nor steers the terminal, and shows no key."""
     args = ("--pool", "my_pools:once", "--concurrency", 1)
-    result = run("collect", "questions.jsonl", "--out", "out.jsonl", *args)
+    result = cli.run("collect", "questions.jsonl", "--out", "out.jsonl", *args)
 
     assert result.exit_code == 0
     assert "bob failed 1 times, recorded as worth 0. First: ValueError: [red]busy [2J key=***" in result.stderr
     assert result.stderr.splitlines()[-1] == "Run the same command again to ask again what failed."
 
 
-def test_what_an_error_quotes_cannot_steer_the_terminal(folder):
-    result = run("collect", "questions.jsonl", "--out", "out.jsonl", "--pool", "my_pools:unreachable")
+def test_what_an_error_quotes_cannot_steer_the_terminal(cli, folder):
+    result = cli.run("collect", "questions.jsonl", "--out", "out.jsonl", "--pool", "my_pools:unreachable")
 
-    assert_one_line_refusal(result, " [2Jno way")
+    cli.assert_refused(result, " [2Jno way")
     assert "\x1b" not in result.stderr
 
 
-def test_collect_help_says_which_pool_is_asked_where_none_is_named():
-    text = run("collect", "--help").stdout
+def test_collect_help_says_which_pool_is_asked_where_none_is_named(cli):
+    text = cli.run("collect", "--help").stdout
 
     assert "`local` (the default)" in " ".join(text.replace("│", " ").split())
 
 
-def test_collect_interrupted_says_how_to_go_on_and_keeps_what_it_has(folder):
+def test_collect_interrupted_says_how_to_go_on_and_keeps_what_it_has(cli, folder):
     args = ("collect", "questions.jsonl", "--out", "out.parquet", "--concurrency", 1, "--pool")
-    result = run(*args, "my_pools:interrupted")
+    result = cli.run(*args, "my_pools:interrupted")
 
     assert result.exit_code == 130
     assert result.stdout == ""
@@ -194,7 +177,7 @@ def test_collect_interrupted_says_how_to_go_on_and_keeps_what_it_has(folder):
     assert unfinished_path("out.parquet").name in result.stderr
     assert not Path("out.parquet").exists()
 
-    assert run(*args, "my_pools:mapping").exit_code == 0
+    assert cli.run(*args, "my_pools:mapping").exit_code == 0
     rows = {(o.model, o.query_id) for o in OutcomeTable.read("out.parquet")}
     assert rows == {(model, question["query_id"]) for model in ("ann", "bob") for question in QUESTIONS}
     assert not unfinished_path("out.parquet").exists()
@@ -214,14 +197,14 @@ def test_collect_interrupted_says_how_to_go_on_and_keeps_what_it_has(folder):
         (["--pool", "my_pools:pool", "--out", "out.txt"], ["out.txt", "suffix"]),
     ],
 )
-def test_collect_refuses_bad_input_in_one_line_and_leaves_nothing(folder, options, words):
+def test_collect_refuses_bad_input_in_one_line_and_leaves_nothing(cli, folder, options, words):
     before = sorted(folder.iterdir())
 
-    result = run("collect", "questions.jsonl", "--out", "out.parquet", *options)
+    result = cli.run("collect", "questions.jsonl", "--out", "out.parquet", *options)
 
-    assert_one_line_refusal(result, *words)
+    cli.assert_refused(result, *words)
     assert [path for path in sorted(folder.iterdir()) if path.name != "__pycache__"] == before
 
 
-def test_collect_refuses_questions_that_are_not_there(folder):
-    assert_one_line_refusal(run("collect", "absent.jsonl", "--out", "o.csv", "--pool", "my_pools:pool"), "absent.jsonl")
+def test_collect_refuses_questions_that_are_not_there(cli, folder):
+    cli.assert_refused(cli.run("collect", "absent.jsonl", "--out", "o.csv", "--pool", "my_pools:pool"), "absent.jsonl")

@@ -1,96 +1,24 @@
 """The command line from outcomes to a policy: train, what it prints and leaves, and how it ends; diversity and demo."""
 
-import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from langchain_rlfocal import training
-from langchain_rlfocal.cli import app
 from langchain_rlfocal.embedders import load_embedder
 from langchain_rlfocal.evaluation import supervised
 from langchain_rlfocal.evaluation.baselines import BASELINES
 from langchain_rlfocal.evaluation.report import baselines_of
 from langchain_rlfocal.outcomes import OutcomeTable
 from langchain_rlfocal.policies import RLFocalPolicy
-from langchain_rlfocal.testing import make_outcomes
 from langchain_rlfocal.training import TrainingConfig
 
-EMBEDDERS = """
-class Lengths:
-    def embed_documents(self, texts):
-        return [[float(len(text)), 1.0] for text in texts]
 
-def lengths():
-    return Lengths()
-"""
-
-
-def run(*args):
-    return CliRunner().invoke(app, [str(arg) for arg in args])
-
-
-def assert_one_line_refusal(result, *words):
-    """Exit code 2, one line on stderr that says why, nothing on stdout, no traceback."""
-    assert result.exit_code == 2, result.output
-    assert result.stdout == ""
-    assert len(result.stderr.splitlines()) == 1
-    assert "Traceback" not in result.stderr
-    assert all(word in result.stderr for word in words), result.stderr
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A working folder of its own, and modules that are found in it."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.path", list(sys.path))
-    yield tmp_path
-    sys.modules.pop("my_embedders", None)
-
-
-@pytest.fixture
-def quick_training(monkeypatch):
-    """The command's own path with two small iterations: what training learns is not under test here."""
-
-    def config(**given):
-        return replace(TrainingConfig(**given), num_iterations=2, batch_size=32)
-
-    monkeypatch.setattr(training, "TrainingConfig", config)
-
-
-@pytest.fixture(scope="module")
-def table():
-    """300 queries of two tasks: Ann knows one, Bob the other."""
-    return make_outcomes({"quiz/a": {"ann": 0.9, "bob": 0.3}, "quiz/b": {"ann": 0.3, "bob": 0.9}}, num_queries=150)
-
-
-@pytest.fixture
-def outcomes(folder, table):
-    table.write("outcomes.parquet")
-    return "outcomes.parquet"
-
-
-@pytest.fixture
-def gaps(folder, table):
-    """The same outcomes, but Bob did not answer queries 0 to 9 of the first task."""
-    rows = [o for o in table if (o.model, o.task) != ("bob", "quiz/a") or int(o.query_id) >= 10]
-    OutcomeTable.from_outcomes(rows).write("gaps.parquet")
-    return "gaps.parquet"
-
-
-def said_by(*args):
-    result = run(*args, "--json")
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
-
-
-def test_train_writes_a_policy_and_says_what_it_learned_from(outcomes, quick_training):
+def test_train_writes_a_policy_and_says_what_it_learned_from(cli, outcomes, quick_training):
     """What `--json` prints is one object, and nothing else is on stdout."""
     options = {"--seed": 3, "--max-team": 2, "--cost-weight": 0.2, "--cost-unit": "tokens", "--diversity-weight": 0.5}
-    said = said_by("train", outcomes, "--out", "made", *(word for pair in options.items() for word in pair))
+    said = cli.said("train", outcomes, "--out", "made", *(word for pair in options.items() for word in pair))
 
     policy = RLFocalPolicy.load("made")
     assert said["policy_id"] == policy.policy_id
@@ -102,9 +30,9 @@ def test_train_writes_a_policy_and_says_what_it_learned_from(outcomes, quick_tra
     assert config["max_rounds"] == TrainingConfig().max_rounds
 
 
-def test_train_stores_the_curve_and_the_baselines(outcomes, quick_training):
+def test_train_stores_the_curve_and_the_baselines(cli, outcomes, quick_training):
     """The baselines are those of its seed and its teams, fitted without the test rows."""
-    said = said_by("train", outcomes, "--out", "made", "--max-team", 1, "--seed", 5)
+    said = cli.said("train", outcomes, "--out", "made", "--max-team", 1, "--seed", 5)
 
     policy = RLFocalPolicy.load("made")
     fitted = baselines_of(policy)
@@ -116,21 +44,23 @@ def test_train_stores_the_curve_and_the_baselines(outcomes, quick_training):
     assert all({"score", "mean_calls"} <= set(point) for point in policy.card["curve"])
 
 
-def test_the_same_seed_and_outcomes_give_the_same_checkpoint_byte_for_byte(outcomes, quick_training):
+def test_the_same_seed_and_outcomes_give_the_same_checkpoint_byte_for_byte(cli, outcomes, quick_training):
     for out, seed in (("one", 1), ("same", 1), ("other", 2)):
-        assert run("train", outcomes, "--out", out, "--seed", seed).exit_code == 0
+        assert cli.run("train", outcomes, "--out", out, "--seed", seed).exit_code == 0
 
     for name in ("weights.safetensors", "checkpoint.json"):
         one, same, other = ((Path(out) / name).read_bytes() for out in ("one", "same", "other"))
         assert one == same != other
 
 
-def test_train_without_scikit_learn_says_in_one_line_which_baseline_is_missing(outcomes, quick_training, monkeypatch):
+def test_train_without_scikit_learn_says_in_one_line_which_baseline_is_missing(
+    cli, outcomes, quick_training, monkeypatch
+):
     def absent(name):
         raise ImportError(name)
 
     monkeypatch.setattr(supervised.importlib, "import_module", absent)
-    result = run("train", outcomes, "--out", "made")
+    result = cli.run("train", outcomes, "--out", "made")
 
     text = " ".join(result.stdout.split())
     assert result.exit_code == 0, result.output
@@ -139,8 +69,8 @@ def test_train_without_scikit_learn_says_in_one_line_which_baseline_is_missing(o
     assert "supervised_fusion" not in baselines_of(RLFocalPolicy.load("made"))
 
 
-def test_train_for_people_names_members_queries_and_validation_within_80_columns(outcomes, quick_training):
-    text = run("train", outcomes, "--out", "made").stdout
+def test_train_for_people_names_members_queries_and_validation_within_80_columns(cli, outcomes, quick_training):
+    text = cli.run("train", outcomes, "--out", "made").stdout
 
     assert all(
         word in text for word in ("ann, bob", "train", "test", "0 dropped", "validation", "single best", "calls")
@@ -149,9 +79,9 @@ def test_train_for_people_names_members_queries_and_validation_within_80_columns
     assert max(map(len, text.splitlines())) <= 80
 
 
-def test_train_takes_the_members_and_tasks_that_are_named(outcomes, quick_training):
-    one = said_by("train", outcomes, "--out", "made", "--member", "bob", "--task", "quiz/a")
-    both = said_by("train", outcomes, "--out", "made", "--task", "quiz/a", "--task", "*/b")
+def test_train_takes_the_members_and_tasks_that_are_named(cli, outcomes, quick_training):
+    one = cli.said("train", outcomes, "--out", "made", "--member", "bob", "--task", "quiz/a")
+    both = cli.said("train", outcomes, "--out", "made", "--task", "quiz/a", "--task", "*/b")
 
     assert one["members"] == ["bob"]
     assert sum(one["queries"].values()) == 150
@@ -159,45 +89,44 @@ def test_train_takes_the_members_and_tasks_that_are_named(outcomes, quick_traini
     assert both["card"]["rows"] == {"task": ["quiz/a", "*/b"], "missing": "drop", "test_ids": None}
 
 
-def test_train_leaves_out_what_a_member_did_not_answer_or_counts_it_as_its_failure(gaps, quick_training):
+def test_train_leaves_out_what_a_member_did_not_answer_or_counts_it_as_its_failure(cli, gaps, quick_training):
     """Ten queries lack Bob's answer."""
-    dropped = said_by("train", gaps, "--out", "made")
-    failed = said_by("train", gaps, "--out", "made", "--missing", "fail")
+    dropped = cli.said("train", gaps, "--out", "made")
+    failed = cli.said("train", gaps, "--out", "made", "--missing", "fail")
 
     assert (dropped["queries"]["dropped"], dropped["missing"]) == (10, 0)
     assert (failed["queries"]["dropped"], failed["missing"]) == (0, 10)
     assert sum(dropped["queries"].values()) == sum(failed["queries"].values()) == 300
-    assert "10 dropped" in run("train", gaps, "--out", "made").stdout
+    assert "10 dropped" in cli.run("train", gaps, "--out", "made").stdout
     assert (
         "lack a member's answer, which counts as its failure: 10."
-        in run("train", gaps, "--out", "made", "--missing", "fail").stdout
+        in cli.run("train", gaps, "--out", "made", "--missing", "fail").stdout
     )
 
 
-def test_train_keeps_the_test_rows_that_the_file_sets_apart(outcomes, quick_training):
+def test_train_keeps_the_test_rows_that_the_file_sets_apart(cli, outcomes, quick_training):
     """Of the queries 0 to 149 of each task, 10 to 19 and 100 to 149 begin with 1 and go on: 60."""
-    said = said_by("train", outcomes, "--out", "made", "--test-ids", "1?*")
+    said = cli.said("train", outcomes, "--out", "made", "--test-ids", "1?*")
 
     assert said["queries"]["test"] == 120
     assert said["queries"]["train"] + said["queries"]["validation"] == 180
 
 
-def test_train_leaves_out_and_counts_queries_with_the_text_of_a_test_row(folder, table, quick_training):
+def test_train_leaves_out_and_counts_queries_with_the_text_of_a_test_row(cli, folder, quiz, quick_training):
     """Query 200 repeats query 0, which is a test row."""
-    again = [replace(o, query_id="200") for o in table if (o.task, o.query_id) == ("quiz/a", "0")]
-    OutcomeTable.from_outcomes([*table, *again]).write("again.parquet")
-    result = run("train", "again.parquet", "--out", "made", "--test-ids", "0")
+    again = [replace(o, query_id="200") for o in quiz if (o.task, o.query_id) == ("quiz/a", "0")]
+    OutcomeTable.from_outcomes([*quiz, *again]).write("again.parquet")
+    result = cli.run("train", "again.parquet", "--out", "made", "--test-ids", "0")
 
     assert "2 test, 1 repeated" in result.stdout
     assert "with the text of a test query" in result.stdout
 
 
 @pytest.mark.parametrize("name", ["my_embedders:lengths", "wordllama"])
-def test_train_with_an_embedder_remembers_its_name(outcomes, quick_training, name):
+def test_train_with_an_embedder_remembers_its_name(cli, outcomes, my_embedder, quick_training, name):
     if name == "wordllama":
         pytest.importorskip("wordllama", reason="the embedder's weights: pip install 'langchain-rlfocal[wordllama]'")
-    Path("my_embedders.py").write_text(EMBEDDERS, encoding="utf-8")
-    result = run("train", outcomes, "--out", "made", "--embedder", name)
+    result = cli.run("train", outcomes, "--out", "made", "--embedder", name)
 
     assert result.exit_code == 0, result.output
     policy = RLFocalPolicy.load("made", embedder=load_embedder(name))
@@ -218,48 +147,47 @@ def test_train_with_an_embedder_remembers_its_name(outcomes, quick_training, nam
         (["--embedder", "no_such_module:function"], ["no_such_module"]),
     ],
 )
-def test_train_that_is_refused_leaves_nothing(outcomes, quick_training, options, words):
-    assert_one_line_refusal(run("train", outcomes, "--out", "made", *options), *words)
+def test_train_that_is_refused_leaves_nothing(cli, outcomes, quick_training, options, words):
+    cli.assert_refused(cli.run("train", outcomes, "--out", "made", *options), *words)
     assert not Path("made").exists()
 
 
-def test_train_refuses_to_count_as_failures_the_queries_of_a_member_without_rows(folder, table, quick_training):
+def test_train_refuses_to_count_as_failures_the_queries_of_a_member_without_rows(cli, half, quick_training):
     """Bob has rows, but none on the first task."""
-    OutcomeTable.from_outcomes([o for o in table if (o.model, o.task) != ("bob", "quiz/a")]).write("half.parquet")
-    result = run("train", "half.parquet", "--out", "made", "--missing", "fail", "--task", "quiz/a")
+    result = cli.run("train", half, "--out", "made", "--missing", "fail", "--task", "quiz/a")
 
-    assert_one_line_refusal(result, "['bob']", "Leave them out")
+    cli.assert_refused(result, "['bob']", "Leave them out")
 
 
-def test_train_interrupted_leaves_nothing(outcomes, monkeypatch):
+def test_train_interrupted_leaves_nothing(cli, outcomes, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(training, "train", interrupt)
-    result = run("train", outcomes, "--out", "made")
+    result = cli.run("train", outcomes, "--out", "made")
 
     assert (result.exit_code, result.stdout) == (130, "")
     assert result.stderr == "Interrupted: nothing was written.\n"
     assert not Path("made").exists()
 
 
-def test_diversity_measures_the_members_and_tasks_that_are_named(outcomes):
+def test_diversity_measures_the_members_and_tasks_that_are_named(cli, outcomes):
     """Ann is right on 135 of 150 queries of one task and on 45 of the other: on both together 0.6."""
-    both = said_by("diversity", outcomes)
-    one = said_by("diversity", outcomes, "--member", "ann", "--task", "quiz/a")
+    both = cli.said("diversity", outcomes)
+    one = cli.said("diversity", outcomes, "--member", "ann", "--task", "quiz/a")
 
     assert both["queries"] == 300
     assert {member["name"]: member["accuracy"] for member in both["members"]} == pytest.approx({"ann": 0.6, "bob": 0.6})
     assert (one["queries"], one["members"]) == (150, [{"name": "ann", "accuracy": 0.9}])
-    assert "Best teams" in run("diversity", outcomes).stdout
-    assert_one_line_refusal(run("diversity", outcomes, "--member", "eve"), "eve")
+    assert "Best teams" in cli.run("diversity", outcomes).stdout
+    cli.assert_refused(cli.run("diversity", outcomes, "--member", "eve"), "eve")
 
 
-def test_demo_hands_its_questions_on(monkeypatch):
+def test_demo_hands_its_questions_on(cli, monkeypatch):
     asked = []
     monkeypatch.setattr("langchain_rlfocal.cli.demo.run_demo", lambda console, queries: asked.append(queries))
 
-    run("demo", "Is it raining?", "Why?")
-    run("demo")
+    cli.run("demo", "Is it raining?", "Why?")
+    cli.run("demo")
 
     assert asked == [["Is it raining?", "Why?"], None]

@@ -11,30 +11,11 @@ from langchain_rlfocal.environment import environment_of, play, replay
 from langchain_rlfocal.errors import PoolError
 from langchain_rlfocal.features import FEATURES_DIM
 from langchain_rlfocal.observations import decider_observation, fusion_observation
-from langchain_rlfocal.outcomes import Outcome, OutcomeTable
 from langchain_rlfocal.policies import PriorPolicy, RLFocalPolicy
 from langchain_rlfocal.policies.checkpoint import Parts, _shapes
 from langchain_rlfocal.records import Candidate, Query
 
 LABELS = [("facts", "yes"), ("", "no"), ("facts", "a red house")]
-
-
-def make_grid(answers, gold="yes", **columns):
-    """One row of `answers` per query, one letter per member; None is silence. Other columns likewise, row by row."""
-    return OutcomeTable.from_outcomes(
-        Outcome(
-            task="facts",
-            query_id=str(q),
-            query=f"Question {q}?",
-            model=member,
-            answer=answer,
-            gold=gold,
-            reward=float(answer == gold),
-            **{name: values[q][m] for name, values in columns.items()},
-        )
-        for q, row in enumerate(answers)
-        for m, (member, answer) in enumerate(zip("abcd", row, strict=False))
-    ).grid(tuple("abcd"[: len(answers[0])]))
 
 
 def learned(members, seed):
@@ -50,27 +31,7 @@ def learned(members, seed):
     return RLFocalPolicy(Parts(members=tuple(members), weights=weights, labels=LABELS))
 
 
-def option_grid():
-    """Two members score A, B and C. In the first query the right C is nobody's answer, in the second B is b's."""
-    probs = [[(0.5, 0.3, 0.2), (0.1, 0.8, 0.1)], [(0.6, 0.2, 0.2), (0.2, 0.3, 0.5)], [(0.6, 0.2, 0.2), (0.1, 0.8, 0.1)]]
-    return OutcomeTable.from_outcomes(
-        Outcome(
-            task="t",
-            query_id=str(q),
-            query=f"{q}?",
-            model=member,
-            answer=answer,
-            gold=gold,
-            reward=float(answer == gold),
-            response="x",
-            option_probs=probs[q][m],
-        )
-        for q, (row, gold) in enumerate((("AB", "C"), ("AC", "A"), ("AB", "B")))
-        for m, (member, answer) in enumerate(zip("ab", row, strict=True))
-    ).grid(("a", "b"))
-
-
-def test_replay_of_the_prior_matches_a_hand_worked_run():
+def test_replay_of_the_prior_matches_a_hand_worked_run(make_grid):
     """Two who agree end the matter after one round; two who differ call in the third, who decides."""
     grid = make_grid([["yes", "yes", "no"], ["no", "yes", "yes"], ["yes", "no", "no"]])
     played = replay(PriorPolicy("abc"), grid, cost_weight=0.0, max_team=3, max_rounds=2)
@@ -83,7 +44,7 @@ def test_replay_of_the_prior_matches_a_hand_worked_run():
     np.testing.assert_allclose(played.spent, [2 / 3, 1, 1])
 
 
-def test_members_that_are_always_right_or_always_wrong_score_so():
+def test_members_that_are_always_right_or_always_wrong_score_so(make_grid):
     for answer, expected in (("yes", 1), ("no", 0), (None, 0)):
         grid = make_grid([[answer] * 3] * 4)
         for policy in (PriorPolicy("abc"), learned("abc", 0)):
@@ -92,10 +53,10 @@ def test_members_that_are_always_right_or_always_wrong_score_so():
             assert (played.calls >= 1).all()
 
 
-def test_corrupted_labels_change_no_decision():
+def test_corrupted_labels_change_no_decision(make_grid, option_grid):
     rng = np.random.default_rng(0)
     plain = make_grid(rng.choice(["yes", "no", "maybe"], size=(40, 4)).tolist())
-    options = option_grid().take(np.tile(np.arange(3), 10))
+    options = option_grid.take(np.tile(np.arange(3), 10))
     for grid, members in ((plain, "abcd"), (options, "ab")):
         worth = grid.option_scores
         corrupted = replace(
@@ -132,11 +93,13 @@ def scrambled(grid, asked, rng):
 
 @settings(max_examples=40)
 @given(st.integers(0, 10_000), st.booleans(), st.integers(1, 3))
-def test_members_that_were_not_asked_change_no_observation_and_no_decision(seed, has_options, max_rounds):
+def test_members_that_were_not_asked_change_no_observation_and_no_decision(
+    make_grid, option_grid, seed, has_options, max_rounds
+):
     """Play; redraw everything that members did who were never asked; play again."""
     rng = np.random.default_rng(seed)
     if has_options:
-        grid, members = option_grid().take(rng.integers(0, 3, 12)), "ab"
+        grid, members = option_grid.take(rng.integers(0, 3, 12)), "ab"
     else:
         texts = np.array(["yes", "no", "maybe", "a red house", None], dtype=object)
         columns = {"logprob": (-rng.random((12, 4))).tolist()}
@@ -163,7 +126,7 @@ def test_members_that_were_not_asked_change_no_observation_and_no_decision(seed,
                 np.testing.assert_allclose(after, before, atol=1e-5)
 
 
-def test_members_in_another_order_or_left_out_are_told_by_name():
+def test_members_in_another_order_or_left_out_are_told_by_name(make_grid):
     grid = make_grid([["yes", "yes", "no"], ["no", "yes", "yes"]])
     policy = learned("abcd", 2)
     replay(policy, grid, cost_weight=0.1, max_team=2, max_rounds=2)
@@ -173,7 +136,7 @@ def test_members_in_another_order_or_left_out_are_told_by_name():
 
 @settings(max_examples=40)
 @given(st.integers(0, 10_000), st.integers(1, 3), st.integers(1, 4))
-def test_answering_one_by_one_equals_replaying_the_batch(seed, max_rounds, max_team):
+def test_answering_one_by_one_equals_replaying_the_batch(make_grid, seed, max_rounds, max_team):
     """The answering river, driven query by query through `select` and `fuse`, decides exactly as `replay` does."""
     rng = np.random.default_rng(seed)
     choices = np.array(["yes", "no", "maybe", "a red house", "the red house", None], dtype=object)
@@ -215,9 +178,9 @@ def test_answering_one_by_one_equals_replaying_the_batch(seed, max_rounds, max_t
 
 @settings(max_examples=40)
 @given(st.integers(0, 10_000), st.integers(1, 2))
-def test_answering_one_by_one_equals_replaying_the_batch_with_options_too(seed, max_team):
+def test_answering_one_by_one_equals_replaying_the_batch_with_options_too(option_grid, seed, max_team):
     """Also where the winner is an option that no asked member ranks first: then no member is named."""
-    grid, policy = option_grid(), learned("ab", seed)
+    grid, policy = option_grid, learned("ab", seed)
     played = replay(policy, grid, cost_weight=0.1, max_team=max_team, max_rounds=1)
     for q in range(len(grid)):
         query = Query(grid.queries[q], grid.tasks[q])
@@ -241,7 +204,7 @@ def test_answering_one_by_one_equals_replaying_the_batch_with_options_too(seed, 
         assert float(answer.answer == grid.golds[q]) == played.scores[q]
 
 
-def test_hidden_tasks_change_no_decision_and_shown_ones_may():
+def test_hidden_tasks_change_no_decision_and_shown_ones_may(make_grid):
     """The policy's competence depends on the task's features, so labels that it sees can move its choice."""
     rng = np.random.default_rng(0)
     grid = make_grid(rng.choice(["yes", "no", "maybe"], size=(60, 4)).tolist())

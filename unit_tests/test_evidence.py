@@ -17,18 +17,9 @@ from langchain_rlfocal.policies.evidence import (
     scaled_options,
     similarity_of,
 )
-from langchain_rlfocal.states import Answers, Descriptors
+from langchain_rlfocal.states import Descriptors
 
 nan = np.nan
-
-
-def answers_of(labels, **known):
-    """One text per member and query; equal ones share the first one's place."""
-    labels = np.array(labels, dtype=object)
-    same = labels[:, :, None] == labels[:, None, :]
-    places = np.where(labels == None, -1, same.argmax(axis=1))  # noqa: E711  # element by element
-    unknown = np.full(labels.shape, nan)
-    return Answers(places, labels, **({"chars": unknown, "logprobs": unknown} | known))
 
 
 def model_of(m, **parts):
@@ -99,32 +90,32 @@ def test_labels_are_looked_up_by_task_and_text_and_unknown_ones_add_nothing():
     np.testing.assert_array_equal(model.label_bias(["t", None, "other"], labels), [[0.7, 0], [-0.3, 0], [0, 0]])
 
 
-def test_a_response_is_seen_by_its_deviations_and_their_squares():
+def test_a_response_is_seen_by_its_deviations_and_their_squares(make_answers):
     """Log-length: mean ln 10, deviation ln 10; 99 characters are ln 100, one deviation off: 1 and 1² - 1 = 0.
 
     Log-probability: mean -1, deviation ½; -2 is two deviations below: -2 and 3. Ten deviations count as three: 3 and 8.
     """
     moments = np.array([[np.log(10)] * 3, [np.log(10)] * 3, [-1.0] * 3, [0.5] * 3, [1.0] * 3])
-    answers = answers_of([["a", "b", "c"]], chars=np.array([[99, nan, 9]]), logprobs=np.array([[-2.0, nan, 4.0]]))
+    answers = make_answers([["a", "b", "c"]], chars=np.array([[99, nan, 9]]), logprobs=np.array([[-2.0, nan, 4.0]]))
     np.testing.assert_allclose(
         response_features(answers, moments), [[[1, -2, 0, 3], [0, 0, 0, 0], [0, 3, -1, 8]]], atol=1e-12
     )
 
 
-def test_a_length_beyond_what_tables_keep_counts_as_that_length():
+def test_a_length_beyond_what_tables_keep_counts_as_that_length(make_answers):
     moments = np.array([[0.0], [10.0], [0.0], [1.0], [1.0]])
-    one, other = (response_features(answers_of([["a"]], chars=np.array([[n]])), moments) for n in (MAX_CHARS, 10**6))
+    one, other = (response_features(make_answers([["a"]], chars=np.array([[n]])), moments) for n in (MAX_CHARS, 10**6))
     np.testing.assert_array_equal(one, other)
 
 
-def test_moments_are_those_of_what_is_known():
+def test_moments_are_those_of_what_is_known(make_answers):
     """Lengths e - 1 and e³ - 1, one unknown: logs 1 and 3, mean 2, deviation 1. One log-probability: mean, deviation 1.
 
     Option scores (1, 3) and (0, 4), centred ±1 and ±2: deviation √2.5.
     """
     scores = np.full((3, 1, 2), nan)
     scores[:2, 0] = [[1, 3], [0, 4]]
-    answers = answers_of(
+    answers = make_answers(
         [["a"], ["b"], ["c"]],
         chars=np.array([[np.e - 1], [np.e**3 - 1], [nan]]),
         logprobs=np.array([[-0.5], [nan], [nan]]),
@@ -133,8 +124,8 @@ def test_moments_are_those_of_what_is_known():
     np.testing.assert_allclose(moments_of(answers)[:, 0], [2, 1, -0.5, 1, np.sqrt(2.5)])
 
 
-def test_moments_of_nothing_known_divide_by_one():
-    np.testing.assert_array_equal(moments_of(answers_of([["a", None]])), np.tile([[0.0], [1], [0], [1], [1]], 2))
+def test_moments_of_nothing_known_divide_by_one(make_answers):
+    np.testing.assert_array_equal(moments_of(make_answers([["a", None]])), np.tile([[0.0], [1], [0], [1], [1]], 2))
 
 
 def test_option_scores_are_centred_over_the_options_a_member_scores():
@@ -145,38 +136,38 @@ def test_option_scores_are_centred_over_the_options_a_member_scores():
     np.testing.assert_array_equal(scaled, [[[nan, -0.5, 0.5], [nan] * 3]])
 
 
-def test_likeness_is_dice_s_coefficient_of_words():
+def test_likeness_is_dice_s_coefficient_of_words(make_answers):
     """ "the red house" and "the blue house" share two words of three: 2·2 / 6. Member 2 says what member 0 says."""
-    answers = answers_of([["the red house", "the blue house", "the red house", None]])
+    answers = make_answers([["the red house", "the blue house", "the red house", None]])
     expected = np.zeros((1, 4, 4))
     expected[0, [0, 2], 1] = expected[0, 1, 0] = 2 / 3
     np.testing.assert_allclose(similarity_of(answers, np.dtype(float)), expected)
 
 
-def test_single_words_are_never_alike_whoever_else_says_more():
+def test_single_words_are_never_alike_whoever_else_says_more(make_answers):
     """`a.` and `a` have one word, the same; a third, longer answer changes nothing between them."""
-    assert similarity_of(answers_of([["a.", "a"]]), np.dtype(float)) is None
-    longer = similarity_of(answers_of([["a.", "a", "a house"]]), np.dtype(float))
+    assert similarity_of(make_answers([["a.", "a"]]), np.dtype(float)) is None
+    longer = similarity_of(make_answers([["a.", "a", "a house"]]), np.dtype(float))
     assert longer[0, 0, 1] == longer[0, 1, 0] == 0
     np.testing.assert_allclose(longer[0, :, 2], [2 / 3, 2 / 3, 0])
 
 
-def test_likeness_is_not_measured_where_it_says_nothing_or_costs_too_much():
-    assert similarity_of(answers_of([["one house", "one house"], [None, None]]), np.dtype(float)) is None
+def test_likeness_is_not_measured_where_it_says_nothing_or_costs_too_much(make_answers):
+    assert similarity_of(make_answers([["one house", "one house"], [None, None]]), np.dtype(float)) is None
     many = [[f"house {i}" for i in range(MAX_COMPARED)]]
-    assert similarity_of(answers_of(many), np.dtype(np.float32)).dtype == np.float32
-    assert similarity_of(answers_of([[*many[0], "another house"]]), np.dtype(float)) is None
+    assert similarity_of(make_answers(many), np.dtype(np.float32)).dtype == np.float32
+    assert similarity_of(make_answers([[*many[0], "another house"]]), np.dtype(float)) is None
 
 
-def test_three_thousand_different_answers_are_read_without_a_table_of_their_likeness():
+def test_three_thousand_different_answers_are_read_without_a_table_of_their_likeness(make_answers):
     m = 3000
-    evidence = model_of(m).read(known_of(np.ones((1, m))), [None], answers_of([[f"house {i}" for i in range(m)]]))
+    evidence = model_of(m).read(known_of(np.ones((1, m))), [None], make_answers([[f"house {i}" for i in range(m)]]))
     assert evidence.similarity is None
     assert evidence.scored is None
     assert evidence.trust.size == evidence.label.size == m
 
 
-def test_reading_answers_adds_how_they_look_to_the_trust_and_scales_option_scores():
+def test_reading_answers_adds_how_they_look_to_the_trust_and_scales_option_scores(make_answers):
     """D of the log-probability is ½, one deviation below the mean: trust 2 - ½. Unknown: 2. Scores ±1 x slope 3."""
     response = np.zeros((RESPONSE_DIM, 2))
     response[1] = 0.5
@@ -186,7 +177,7 @@ def test_reading_answers_adds_how_they_look_to_the_trust_and_scales_option_score
     evidence = model.read(
         known_of([[2.0, 2.0]], [[3.0, 3.0]]),
         ["t"],
-        answers_of([["yes", "no"]], logprobs=np.array([[-1.0, nan]]), option_scores=scores),
+        make_answers([["yes", "no"]], logprobs=np.array([[-1.0, nan]]), option_scores=scores),
     )
     np.testing.assert_allclose(evidence.trust, [[1.5, 2.0]])
     np.testing.assert_allclose(evidence.label, [[0.25, 0]])
@@ -194,10 +185,10 @@ def test_reading_answers_adds_how_they_look_to_the_trust_and_scales_option_score
     np.testing.assert_array_equal(evidence.places, [[0, 1]])
 
 
-def test_evidence_has_the_precision_of_what_is_known():
+def test_evidence_has_the_precision_of_what_is_known(make_answers):
     known = known_of(np.ones((1, 2), dtype=np.float32), np.ones((1, 2), dtype=np.float32))
     known = replace(known, competence=known.competence.astype(np.float32))
-    answers = answers_of([["one house", "two houses"]], option_scores=np.ones((1, 2, 2)))
+    answers = make_answers([["one house", "two houses"]], option_scores=np.ones((1, 2, 2)))
     evidence = model_of(2).read(known, [None], answers)
     for name in ("trust", "label", "scored", "similarity"):
         assert getattr(evidence, name).dtype == np.float32, name

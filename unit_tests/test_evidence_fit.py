@@ -4,7 +4,6 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,38 +20,25 @@ from langchain_rlfocal.training.evidence import (
 )
 
 nan = np.nan
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """As training does: small matrices are faster on one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+@pytest.fixture(scope="module")
+def examples_of(make_answers):
+    def make(labels, scores, *, competence=0.5, tasks=None, teams=None, features=None, **known):
+        """What each member said and what that was worth; nothing is known of the queries unless told."""
+        answers = make_answers(labels, **known)
+        q, m = answers.places.shape
+        return Examples(
+            features=np.zeros((q, FEATURES_DIM)) if features is None else features,
+            competence=np.full((q, m), competence),
+            tasks=[None] * q if tasks is None else tasks,
+            answers=answers,
+            scores=np.array(scores, dtype=float),
+            teams=np.ones((q, m), dtype=bool) if teams is None else teams,
+        )
 
-
-def answers_of(labels, **known):
-    """One text per member and query; equal ones share the first one's place."""
-    labels = np.array(labels, dtype=object)
-    same = labels[:, :, None] == labels[:, None, :]
-    places = np.where(labels == None, -1, same.argmax(axis=1))  # noqa: E711  # element by element
-    unknown = np.full(labels.shape, nan)
-    return Answers(places, labels, **({"chars": unknown, "logprobs": unknown} | known))
-
-
-def examples_of(labels, scores, *, competence=0.5, tasks=None, teams=None, features=None, **known):
-    """What each member said and what that was worth; nothing is known of the queries unless told."""
-    answers = answers_of(labels, **known)
-    q, m = answers.places.shape
-    return Examples(
-        features=np.zeros((q, FEATURES_DIM)) if features is None else features,
-        competence=np.full((q, m), competence),
-        tasks=[None] * q if tasks is None else tasks,
-        answers=answers,
-        scores=np.array(scores, dtype=float),
-        teams=np.ones((q, m), dtype=bool) if teams is None else teams,
-    )
+    return make
 
 
 def independent(accuracies, *, num_queries, num_options=4, seed=0):
@@ -63,7 +49,7 @@ def independent(accuracies, *, num_queries, num_options=4, seed=0):
     return said.astype(str).astype(object), right.astype(float)
 
 
-def test_the_fit_finds_the_log_odds_that_theory_gives():
+def test_the_fit_finds_the_log_odds_that_theory_gives(examples_of):
     """A member right with p, else wrong in one of three ways at random, adds ln(3p / (1 - p)): ln 27 and ln 2.
 
     The competence given is ½ for all, so it is the members' own coefficients that must find it; 6,000 queries.
@@ -77,7 +63,7 @@ def test_the_fit_finds_the_log_odds_that_theory_gives():
     np.testing.assert_allclose(trust[1:], np.log(2), atol=0.15)
 
 
-def test_competence_that_is_known_carries_over_to_a_member_that_was_never_fitted():
+def test_competence_that_is_known_carries_over_to_a_member_that_was_never_fitted(examples_of):
     """α is about 1: a member of competence .9, without coefficients of its own, is trusted by about ln 9 + β."""
     accuracies = np.array([0.85, 0.7, 0.55, 0.4])
     labels, scores = independent(accuracies, num_queries=4000)
@@ -91,7 +77,7 @@ def test_competence_that_is_known_carries_over_to_a_member_that_was_never_fitted
     )
 
 
-def test_a_label_that_is_always_right_gets_a_coefficient_of_its_own():
+def test_a_label_that_is_always_right_gets_a_coefficient_of_its_own(examples_of):
     """In task t "A" is right whoever says it; in task u nothing is. Labels of fewer than ten queries have none."""
     labels = [["A", "B"], ["B", "A"]] * 20 + [["A", "B"], ["B", "A"]] * 20 + [["A", "C"]]
     scores = [[1, 0], [0, 1]] * 20 + [[1, 0], [1, 0]] * 20 + [[1, 0]]
@@ -104,7 +90,7 @@ def test_a_label_that_is_always_right_gets_a_coefficient_of_its_own():
     assert abs(model.labels["u", "A"] - model.labels["u", "B"]) < 0.5
 
 
-def test_slopes_of_informative_option_scores_are_those_of_theory():
+def test_slopes_of_informative_option_scores_are_those_of_theory(examples_of):
     """The right option scores δ more, with unit noise: its log-odds rise by δ a point, δσ a standard deviation σ.
 
     Nobody answers, so that the scores alone decide. δ is 1 for member 0 and 0 for member 1.
@@ -127,7 +113,7 @@ def test_slopes_of_informative_option_scores_are_those_of_theory():
     np.testing.assert_allclose(slopes, delta * model.moments[4], atol=0.1)
 
 
-def test_how_a_response_looks_is_learned_where_it_tells_right_from_wrong():
+def test_how_a_response_looks_is_learned_where_it_tells_right_from_wrong(examples_of):
     """Member 0 is right exactly where it is sure of itself; member 1 contradicts it always. No weight falls on lengths."""
     rng = np.random.default_rng(0)
     logprobs = np.column_stack([rng.normal(size=400), np.full(400, nan)])
@@ -139,7 +125,7 @@ def test_how_a_response_looks_is_learned_where_it_tells_right_from_wrong():
     np.testing.assert_array_equal(response[:, 1], 0)
 
 
-def test_partial_scores_count_in_part():
+def test_partial_scores_count_in_part(examples_of):
     """Two members always differ; one earns .8 and the other .2, or the other way round, 3 to 1: the first is trusted."""
     scores = [[0.8, 0.2]] * 30 + [[0.2, 0.8]] * 10
     model = fit_evidence(examples_of([["x", "y"]] * 40, scores), [], penalty=3e-3)
@@ -160,7 +146,7 @@ def test_partial_scores_count_in_part():
         pytest.param(np.zeros((0, 2)), np.zeros((0, 2)), id="no query"),
     ],
 )
-def test_data_that_tell_little_give_finite_coefficients(labels, scores):
+def test_data_that_tell_little_give_finite_coefficients(examples_of, labels, scores):
     examples = examples_of(labels, scores)
     labels = frequent_labels(examples.tasks, examples.answers)
     model = fit_evidence(examples, labels, penalty=3e-4)
@@ -170,14 +156,14 @@ def test_data_that_tell_little_give_finite_coefficients(labels, scores):
     assert np.abs(model.weights).max() < 100
 
 
-def test_where_nothing_can_be_learned_the_vote_is_by_log_odds():
+def test_where_nothing_can_be_learned_the_vote_is_by_log_odds(examples_of):
     """α = β = 1 and no option scores: the start is the end."""
     model = fit_evidence(examples_of([["x", "x"]], [[1, 1]]), [], penalty=0.1)
     np.testing.assert_array_equal(model.shared, [1, 1, 0])
     assert not model.weights.any()
 
 
-def test_a_member_that_was_not_asked_teaches_nothing():
+def test_a_member_that_was_not_asked_teaches_nothing(examples_of):
     """Neither its answers nor its scores: the fit is the same whatever they are."""
     labels, scores = independent([0.8, 0.6, 0.5], num_queries=200)
     teams = np.tile([True, True, False], (200, 1))
@@ -221,12 +207,12 @@ def objective(model, examples, labels, penalty):
 
 @settings(max_examples=10)
 @given(st.integers(0, 10_000), st.booleans())
-def test_no_small_step_from_the_fit_lowers_the_loss(seed, has_options):
+def test_no_small_step_from_the_fit_lowers_the_loss(make_answers, examples_of, seed, has_options):
     """Finite differences of the loss by every kind of coefficient are about 0, the loss being reckoned anew in NumPy."""
     rng = np.random.default_rng(seed)
     q, m, penalty = 30, 3, 0.03
     labels = rng.choice(np.array(["x", "y", "z", None], dtype=object), size=(q, m))
-    answers = answers_of(labels)
+    answers = make_answers(labels)
     scores = np.take_along_axis(rng.random((q, m)), np.maximum(answers.places, 0), axis=1) * (answers.places >= 0)
     features = np.zeros((q, FEATURES_DIM))
     features[:, :2] = rng.random((q, 2))
@@ -267,7 +253,7 @@ def test_half_of_the_drawn_teams_are_all_members_and_none_is_larger_than_allowed
     assert draw_teams(5, 2, 9, np.random.default_rng(0)).any(axis=1).all()
 
 
-def test_a_fold_s_scores_never_reach_its_own_model():
+def test_a_fold_s_scores_never_reach_its_own_model(examples_of):
     """Turning the scores of fold 1 over changes every model but that of fold 1."""
     labels, scores = independent([0.8, 0.6, 0.4], num_queries=90)
     folds = np.arange(90) % 3
@@ -279,7 +265,7 @@ def test_a_fold_s_scores_never_reach_its_own_model():
         assert same == (fold == 1)
 
 
-def test_a_fold_s_answers_never_reach_its_own_model():
+def test_a_fold_s_answers_never_reach_its_own_model(examples_of):
     labels, scores = independent([0.8, 0.6, 0.4], num_queries=90)
     folds, chars = np.arange(90) % 3, np.random.default_rng(0).integers(1, 99, (90, 3)).astype(float)
     other_chars = np.where((folds == 1)[:, None], 1000.0, chars)
@@ -291,7 +277,7 @@ def test_a_fold_s_answers_never_reach_its_own_model():
     np.testing.assert_array_equal(one.response, two.response)
 
 
-def test_noise_chooses_a_strong_penalty_and_signal_a_weak_one():
+def test_noise_chooses_a_strong_penalty_and_signal_a_weak_one(examples_of):
     """Members that are all alike need no coefficients; one that is right in task t only does."""
     rng = np.random.default_rng(0)
     folds, tasks = np.arange(200) % 4, ["t", "u"] * 100
@@ -309,7 +295,7 @@ def test_noise_chooses_a_strong_penalty_and_signal_a_weak_one():
     assert chosen[0] > chosen[1]
 
 
-def test_one_fold_is_fitted_on_itself():
+def test_one_fold_is_fitted_on_itself(examples_of):
     labels, scores = independent([0.8, 0.6], num_queries=20)
     models, penalty = cross_fitted_evidence(
         examples_of(labels, scores), np.zeros(20, dtype=int), labels=[], penalties=[0.1]
@@ -317,14 +303,14 @@ def test_one_fold_is_fitted_on_itself():
     assert (len(models), penalty) == (1, 0.1)
 
 
-def test_the_same_examples_give_the_same_coefficients():
+def test_the_same_examples_give_the_same_coefficients(examples_of):
     labels, scores = independent([0.8, 0.6, 0.4], num_queries=100)
     one, two = (fit_evidence(examples_of(labels, scores), [], penalty=0.01) for _ in range(2))
     assert one.weights.tobytes() == two.weights.tobytes()
     assert one.shared.tobytes() == two.shared.tobytes()
 
 
-def test_taking_examples_takes_every_part():
+def test_taking_examples_takes_every_part(examples_of):
     labels, scores = independent([0.8, 0.6], num_queries=4)
     examples = examples_of(labels, scores, tasks=["a", "b", "c", "d"])
     part = take(examples, np.array([True, False, True, False]))

@@ -23,29 +23,8 @@ CONTEXT = [name for name, _ in CONTEXT_AXES]
 FUSION = [name for name, _ in FUSION_AXES]
 
 
-def make_state(competence, places, **changes):
-    """One query with a place per member; None where a member was not asked, -1 where it was silent."""
-    m = len(competence)
-    values = {
-        "competence": np.array([competence], dtype=float),
-        "price": np.full(m, 1 / m),
-        "diversity": np.full((m, m), 0.5),
-        "surface": np.zeros((1, len(SURFACE_NAMES))),
-        "asked": np.array([[p is not None for p in places]]),
-        "places": np.array([[-1 if p is None else p for p in places]]),
-        "trust": np.ones((1, m)),
-        "scored": np.zeros((1, m)),
-        "options": np.zeros((1, m), dtype=bool),
-        "similarity": np.zeros((1, m)),
-        "cost_weight": np.array([0.1]),
-        "round_number": 2,
-        "max_rounds": 2,
-        "max_team": 4,
-    }
-    return State(**(values | changes))
-
-
-def worked():
+@pytest.fixture
+def worked(make_state):
     """Five members: 0 says a; 1 and 2 say b; 3 is silent; 4 was not asked.
 
     Log-odds of a are 1.2 + .2 = 1.4, of b .4 + .6 - .1 = .9, so a leads by ½, with probability 1 / (1 + e^-½).
@@ -116,26 +95,26 @@ WORKED_FUSION = {
 
 
 @pytest.mark.parametrize("axis", MEMBER)
-def test_each_axis_of_a_member_matches_the_hand_worked_query(axis):
-    members, _ = decider_observation(worked())
+def test_each_axis_of_a_member_matches_the_hand_worked_query(worked, axis):
+    members, _ = decider_observation(worked)
     np.testing.assert_allclose(members[0, :, MEMBER.index(axis)], WORKED_MEMBERS[axis], atol=1e-12)
 
 
 @pytest.mark.parametrize("axis", CONTEXT)
-def test_each_axis_of_the_context_matches_the_hand_worked_query(axis):
-    _, context = decider_observation(worked())
+def test_each_axis_of_the_context_matches_the_hand_worked_query(worked, axis):
+    _, context = decider_observation(worked)
     np.testing.assert_allclose(context[0, CONTEXT.index(axis)], WORKED_CONTEXT[axis], atol=1e-12)
 
 
 @pytest.mark.parametrize("axis", FUSION)
-def test_each_axis_of_a_candidate_matches_the_hand_worked_query(axis):
-    candidates, exists = fusion_observation(worked())
+def test_each_axis_of_a_candidate_matches_the_hand_worked_query(worked, axis):
+    candidates, exists = fusion_observation(worked)
     np.testing.assert_array_equal(exists, [[True, True, False, False, False]])
     np.testing.assert_allclose(candidates[0, :2, FUSION.index(axis)], WORKED_FUSION[axis], atol=1e-12)
     assert not candidates[0, 2:].any()
 
 
-def test_before_anyone_is_asked_members_rank_by_competence_and_nothing_leads():
+def test_before_anyone_is_asked_members_rank_by_competence_and_nothing_leads(make_state):
     """Competences .5, .9, .7: two, none and one of three are better. A trust above 0 could make an answer lead."""
     members, context = decider_observation(
         make_state([0.5, 0.9, 0.7], [None] * 3, trust=np.array([[-0.1, 0.1, 0.0]]), round_number=1)
@@ -146,13 +125,13 @@ def test_before_anyone_is_asked_members_rank_by_competence_and_nothing_leads():
         assert context[0, CONTEXT.index(axis)] == 0, axis
 
 
-def test_asked_members_leave_the_ranking():
+def test_asked_members_leave_the_ranking(make_state):
     """The best was asked: of the others, .7 has none above it and .5 one of three."""
     members, _ = decider_observation(make_state([0.5, 0.9, 0.7], [None, 1, None]))
     np.testing.assert_allclose(members[0, :, MEMBER.index("rank")], [1 / 3, 0, 0])
 
 
-def test_diversity_is_measured_against_the_team_and_never_against_oneself():
+def test_diversity_is_measured_against_the_team_and_never_against_oneself(make_state):
     """Asked: members 0 and 1. Member 2 differs from them by .2 and .6; member 0 only from 1, by .4."""
     diversity = np.array([[0.9, 0.4, 0.2], [0.4, 0.9, 0.6], [0.2, 0.6, 0.9]])
     axis = MEMBER.index("diversity")
@@ -162,7 +141,7 @@ def test_diversity_is_measured_against_the_team_and_never_against_oneself():
     np.testing.assert_allclose(decider_observation(nobody)[0][0, :, axis], [0.3, 0.5, 0.4])
 
 
-def test_one_answer_alone_leads_by_its_log_odds():
+def test_one_answer_alone_leads_by_its_log_odds(make_state):
     """Odds 3 against nothing: probability 1, lead ln 3 over 4, for the Decider and for Fusion."""
     state = make_state([0.6, 0.8], [0, 0], trust=np.log([[1.5, 2.0]]))
     _, context = decider_observation(state)
@@ -172,18 +151,18 @@ def test_one_answer_alone_leads_by_its_log_odds():
     np.testing.assert_allclose(candidates[0, 0, FUSION.index("lead")], np.log(3) / 4)
 
 
-def test_answers_that_lead_alike_all_lead():
+def test_answers_that_lead_alike_all_lead(make_state):
     members, context = decider_observation(make_state([0.6, 0.8, 0.5], [2, 0, None]))
     np.testing.assert_array_equal(members[0, :, MEMBER.index("leads")], [1, 1, 0])
     np.testing.assert_allclose(context[0, [CONTEXT.index(n) for n in ("belief", "margin", "lead")]], [0.5, 0, 0])
 
 
-def test_supporters_of_one_competence_are_all_the_best():
+def test_supporters_of_one_competence_are_all_the_best(make_state):
     candidates, _ = fusion_observation(make_state([0.8, 0.8, 0.7], [0, 1, 2]))
     np.testing.assert_array_equal(candidates[0, :, FUSION.index("has_best")], [1, 1, 0])
 
 
-def test_an_option_without_supporters_is_seen_by_its_scores_alone():
+def test_an_option_without_supporters_is_seen_by_its_scores_alone(make_state):
     """Place 2, log-odds -2 from option scores, against a supported answer of 1: lead -3."""
     state = make_state(
         [0.6, 0.8],
@@ -201,14 +180,14 @@ def test_an_option_without_supporters_is_seen_by_its_scores_alone():
         assert seen[axis] == 0, axis
 
 
-def test_a_silence_that_stands_in_is_a_candidate_with_nothing_to_say_for_it():
+def test_a_silence_that_stands_in_is_a_candidate_with_nothing_to_say_for_it(make_state):
     candidates, exists = fusion_observation(make_state([0.6, 0.8], [-1, -1]))
     np.testing.assert_array_equal(exists, [[False, True]])
     seen = dict(zip(FUSION, candidates[0, 1], strict=True))
     assert (seen["belief"], seen["evidence"], seen["silence"], seen["support"]) == (1, 0, 1, 0)
 
 
-def test_extreme_log_odds_are_clipped():
+def test_extreme_log_odds_are_clipped(make_state):
     """Trust of 100 and -100: over 4 and clipped to 2 (4 for a candidate's sum); the lead of 200 likewise."""
     state = make_state([0.6, 0.8], [0, 1], trust=np.array([[100.0, -100.0]]), scored=np.array([[-30.0, 30.0]]))
     members, context = decider_observation(state)
@@ -219,18 +198,18 @@ def test_extreme_log_odds_are_clipped():
         np.testing.assert_array_equal(candidates[0, :, FUSION.index(axis)], expected, err_msg=axis)
 
 
-def test_a_charge_is_never_above_one():
+def test_a_charge_is_never_above_one(make_state):
     members, context = decider_observation(make_state([0.6, 0.8], [None, None], cost_weight=np.array([50.0])))
     np.testing.assert_array_equal(members[0, :, MEMBER.index("charge")], [1, 1])
     assert context[0, CONTEXT.index("mean_charge")] == 1
 
 
-def test_free_members_have_no_price_and_no_charge():
+def test_free_members_have_no_price_and_no_charge(make_state):
     members, _ = decider_observation(make_state([0.6, 0.8], [None, None], price=np.zeros(2)))
     assert not members[0, :, [MEMBER.index("price"), MEMBER.index("charge")]].any()
 
 
-def test_the_best_is_the_best_of_those_heard():
+def test_the_best_is_the_best_of_those_heard(make_state):
     """What Fusion sees does not depend on a member that was not asked, however competent."""
     one = make_state([0.6, 0.8, 0.99], [0, 1, None])
     other = replace(one, competence=np.array([[0.6, 0.8, 0.01]]))

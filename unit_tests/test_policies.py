@@ -11,10 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langchain_rlfocal.errors import InputError, PoolError
-from langchain_rlfocal.features import FEATURES_DIM
 from langchain_rlfocal.observations import MEMBER_AXES
 from langchain_rlfocal.policies import PriorPolicy, RLFocalPolicy
-from langchain_rlfocal.policies.checkpoint import Parts, _shapes
+from langchain_rlfocal.policies.checkpoint import Parts
 from langchain_rlfocal.records import Candidate, Failure, Query
 
 QUERY = Query("Is the sun a star?", "facts")
@@ -28,22 +27,6 @@ def fails(member):
     return Failure(member=member, round=1, kind="TimeoutError", reason="too late", latency_s=1.0)
 
 
-def random_policy(members, seed=0, *, labels=(), card=None):
-    """A policy with random weights: whatever it has learned, the laws must hold."""
-    rng = np.random.default_rng(seed)
-    shapes = _shapes(len(members), len(labels), {"features": FEATURES_DIM, "decider": 6, "fusion": 5})
-    weights = {name: rng.normal(scale=0.5, size=shape) for name, shape in shapes.items()}
-    weights["competence.bias"] = rng.uniform(0.2, 0.8, len(members))
-    weights["competence.weights"] *= 0.1
-    weights["competence.mean"][:] = 0.0  # estimates at their bounds would be equal
-    for layer in ("decider.hidden1", "decider.hidden2", "fusion.hidden"):
-        weights[f"{layer}.bias"] += 1.0  # a layer that is silent throughout would leave rounding to decide
-    weights["evidence.moments"] = rng.uniform(0.5, 2, (5, len(members)))
-    weights["pool.price"] = rng.dirichlet(np.ones(len(members)))
-    weights["pool.diversity"] = rng.uniform(0, 1, (len(members), len(members)))
-    return RLFocalPolicy(Parts(members=tuple(members), weights=weights, labels=labels, card=card or {"seed": seed}))
-
-
 def select(policy, candidates=(), failures=(), *, available="abcd", round_number=1, max_rounds=2, max_team=3, cost=0.1):
     return policy.select(
         QUERY,
@@ -55,6 +38,12 @@ def select(policy, candidates=(), failures=(), *, available="abcd", round_number
         max_team=max_team,
         cost_weight=cost,
     )
+
+
+@pytest.fixture(params=["prior", "learned"])
+def policy_of(request, random_policy):
+    """What makes a policy of the members it is given: one that was never trained, one of random weights."""
+    return PriorPolicy if request.param == "prior" else random_policy
 
 
 class TestPriorPolicy:
@@ -116,8 +105,11 @@ class TestPriorPolicy:
             PriorPolicy("ab", declared)
 
 
-@pytest.mark.parametrize("policy", [PriorPolicy("abcd"), random_policy("abcd")], ids=["prior", "learned"])
 class TestEveryPolicy:
+    @pytest.fixture
+    def policy(self, policy_of):
+        return policy_of("abcd")
+
     def test_an_unknown_member_is_named(self, policy):
         with pytest.raises(PoolError, match=r"unknown: z; known: a, b, c, d"):
             select(policy, available="az")
@@ -158,13 +150,12 @@ class TestEveryPolicy:
     st.integers(0, 50),
     st.lists(st.sampled_from(["yes", "no", None]), min_size=0, max_size=4),
     st.integers(1, 4),
-    st.integers(1, 3),
-    st.floats(0, 2),
+    st.fixed_dictionaries({"round_number": st.integers(1, 3), "cost": st.floats(0, 2)}),
 )
-def test_selections_are_legal_whatever_was_learned(seed, answers, max_team, round_number, cost_weight):
+def test_selections_are_legal_whatever_was_learned(random_policy, seed, answers, max_team, options):
     policy = random_policy("abcd", seed)
     candidates = [says(member, answer) for member, answer in zip("abcd", answers, strict=False)][:max_team]
-    selection = select(policy, candidates, round_number=round_number, max_rounds=3, max_team=max_team, cost=cost_weight)
+    selection = select(policy, candidates, max_rounds=3, max_team=max_team, **options)
     asked = {c.member for c in candidates}
     assert not asked & set(selection.members)
     assert len(selection.members) + len(asked) <= max_team
@@ -194,7 +185,7 @@ def conflicts(draw):
 
 
 @given(st.integers(0, 50), st.permutations("abcd"), conflicts(), st.randoms())
-def test_decisions_do_not_depend_on_the_order_of_members_or_candidates(seed, order, conflict, random):
+def test_decisions_do_not_depend_on_the_order_of_members_or_candidates(random_policy, seed, order, conflict, random):
     policy = random_policy("abcd", seed, labels=[("facts", "A"), ("", "B")])
     candidates, failures = conflict
     shuffled, failed = random.sample(candidates, len(candidates)), random.sample(failures, len(failures))
@@ -211,7 +202,7 @@ def test_decisions_do_not_depend_on_the_order_of_members_or_candidates(seed, ord
 
 
 @given(st.integers(0, 50), conflicts())
-def test_an_answer_is_a_candidates_or_an_option_of_all_and_its_weights_are_shares(seed, conflict):
+def test_an_answer_is_a_candidates_or_an_option_of_all_and_its_weights_are_shares(random_policy, seed, conflict):
     candidates, failures = conflict
     for policy in (random_policy("abcd", seed), PriorPolicy("abcd", {"c": 0.6})):
         answer = policy.fuse(QUERY, candidates, failures, max_team=4)
@@ -228,7 +219,7 @@ def test_an_answer_is_a_candidates_or_an_option_of_all_and_its_weights_are_share
 
 
 @pytest.mark.parametrize("order", ["abcd", "dcba", "bdac"])
-def test_a_policy_of_permuted_members_decides_the_same_by_name(order):
+def test_a_policy_of_permuted_members_decides_the_same_by_name(random_policy, order):
     """Weights are shared by all members; what belongs to one member moves with it."""
     policy = random_policy("abcd", 3)
     columns = ["abcd".index(name) for name in order]
@@ -248,7 +239,7 @@ def test_a_policy_of_permuted_members_decides_the_same_by_name(order):
     assert one.weights == pytest.approx(other.weights, rel=1e-4)
 
 
-def test_an_option_that_nobody_ranks_first_wins_by_hand():
+def test_an_option_that_nobody_ranks_first_wins_by_hand(random_policy):
     """γ = 10 and all else 0. Centred scores of a and b: A ⅙ − 17/60, B as much, C 7/60 twice.
 
     So A and B stand at −7/6 each, C at 7/3: its weight is 1 / (1 + 2 e^(−7/2)).
@@ -270,7 +261,7 @@ def test_an_option_that_nobody_ranks_first_wins_by_hand():
     assert without.answer in {"A", "B"}  # an option that one of them does not score is no candidate
 
 
-def test_a_policy_that_was_trained_without_option_scores_makes_nothing_of_them():
+def test_a_policy_that_was_trained_without_option_scores_makes_nothing_of_them(random_policy):
     """Both members are usually wrong, so that any option without a supporter would look better than their answer."""
     policy = random_policy("ab")
     weights = {name: np.array(array) for name, array in policy.parts.weights.items()}
@@ -286,15 +277,14 @@ def test_a_policy_that_was_trained_without_option_scores_makes_nothing_of_them()
     assert answer.weights == {"A": 1.0}
 
 
-@pytest.mark.parametrize("policy", [PriorPolicy("a"), random_policy("a")], ids=["prior", "learned"])
-def test_one_member_is_a_team_and_nobody_is_none(policy):
+def test_one_member_is_a_team_and_nobody_is_none(policy_of):
+    policy = policy_of("a")
     for cost in (0.0, 100.0):
         assert select(policy, available="a", max_team=1, cost=cost).members == ("a",)
         assert select(policy, available="a", max_team=3, cost=cost).probabilities == {"a": pytest.approx(1.0)}
     assert policy.fuse(QUERY, [says("a", "yes")], [], max_team=1).weights == {"yes": 1.0}
 
 
-@pytest.mark.parametrize("policy_of", [PriorPolicy, random_policy], ids=["prior", "learned"])
 def test_a_thousand_candidates_are_fused_in_a_moment(policy_of):
     """Two in three say yes, in words of one to a thousand different answers."""
     names = [f"member {m}" for m in range(1000)]
@@ -322,7 +312,7 @@ def test_a_query_is_described_once_whatever_the_rounds_and_whoever_answered():
     assert len(described) == 2
 
 
-def test_the_cost_weight_reaches_the_decider():
+def test_the_cost_weight_reaches_the_decider(random_policy):
     """With the path from `charge` made strong and negative, a dear question is asked of fewer members."""
     policy = random_policy("abcd")
     weights = {name: np.zeros_like(array) for name, array in policy.parts.weights.items()}
@@ -339,7 +329,7 @@ def test_the_cost_weight_reaches_the_decider():
     assert len(select(knob, cost=1.0).members) == 1
 
 
-def test_a_policy_can_be_copied_and_pickled():
+def test_a_policy_can_be_copied_and_pickled(random_policy):
     policy = random_policy("abcd", labels=[("facts", "A")])
     select(policy)  # what it remembers stays behind
     for twin in (copy.deepcopy(policy), copy.copy(policy), pickle.loads(pickle.dumps(policy))):
@@ -352,7 +342,7 @@ def test_a_policy_can_be_copied_and_pickled():
         assert select(twin) == select(prior)
 
 
-def test_the_weights_of_a_policy_cannot_be_changed():
+def test_the_weights_of_a_policy_cannot_be_changed(random_policy):
     """Not those that it holds, and not through the arrays that it was made of."""
     parts = random_policy("ab").parts
     given = {name: np.array(array) for name, array in parts.weights.items()}

@@ -11,29 +11,11 @@ from hypothesis import strategies as st
 
 from langchain_rlfocal.environment import replay
 from langchain_rlfocal.errors import InputError
-from langchain_rlfocal.features import FEATURES_DIM
 from langchain_rlfocal.outcomes import Outcome, OutcomeTable
 from langchain_rlfocal.policies import PriorPolicy, RLFocalPolicy
-from langchain_rlfocal.policies.checkpoint import Parts, _shapes
 from langchain_rlfocal.records import Candidate, Failure, Query
 
 QUERY = Query("Is the sun a star?", "facts")
-
-
-def random_policy(members, seed=0, *, labels=(), card=None):
-    """A policy with random weights: whatever it has learned, the laws must hold."""
-    rng = np.random.default_rng(seed)
-    shapes = _shapes(len(members), len(labels), {"features": FEATURES_DIM, "decider": 6, "fusion": 5})
-    weights = {name: rng.normal(scale=0.5, size=shape) for name, shape in shapes.items()}
-    weights["competence.bias"] = rng.uniform(0.2, 0.8, len(members))
-    weights["competence.weights"] *= 0.1
-    weights["competence.mean"][:] = 0.0  # estimates at their bounds would be equal
-    for layer in ("decider.hidden1", "decider.hidden2", "fusion.hidden"):
-        weights[f"{layer}.bias"] += 1.0  # a layer that is silent throughout would leave rounding to decide
-    weights["evidence.moments"] = rng.uniform(0.5, 2, (5, len(members)))
-    weights["pool.price"] = rng.dirichlet(np.ones(len(members)))
-    weights["pool.diversity"] = rng.uniform(0, 1, (len(members), len(members)))
-    return RLFocalPolicy(Parts(members=tuple(members), weights=weights, labels=labels, card=card or {"seed": seed}))
 
 
 # ---- one by one, and all at once
@@ -89,7 +71,7 @@ def told(grid, q, member):
 
 
 @given(st.integers(0, 10_000), st.integers(1, 3), st.integers(1, 4), st.sampled_from([0.0, 0.1, 1.0]))
-def test_answering_query_by_query_equals_replaying_the_batch(seed, max_rounds, max_team, cost_weight):
+def test_answering_query_by_query_equals_replaying_the_batch(random_policy, seed, max_rounds, max_team, cost_weight):
     """With option scores, silent members, failures, lengths, log-probabilities, and a member left out."""
     rng = np.random.default_rng(seed)
     table = record(rng, has_options=seed % 3 > 0)
@@ -129,47 +111,51 @@ def test_answering_query_by_query_equals_replaying_the_batch(seed, max_rounds, m
 # ---- a target of calls
 
 
-def with_curve(*points):
-    curve = [{"cost_weight": weight, "mean_calls": calls} for weight, calls in points]
-    return random_policy("ab", card={"curve": curve})
+@pytest.fixture(scope="session")
+def with_curve(random_policy):
+    def make(*points):
+        curve = [{"cost_weight": weight, "mean_calls": calls} for weight, calls in points]
+        return random_policy("ab", card={"curve": curve})
+
+    return make
 
 
 @pytest.mark.parametrize(
     ("target", "expected"),
     [(3.0, 0.0), (5.0, 0.0), (2.5, 0.1), (2.0, 0.2), (1.75, 0.4), (1.5, 0.6), (1.2, 0.9), (1.0, 0.9)],
 )
-def test_the_cost_weight_for_a_target_by_hand(target, expected):
+def test_the_cost_weight_for_a_target_by_hand(with_curve, target, expected):
     """Through (0, 3), (.2, 2), (.6, 1.5), (.8, 1.5), (.9, 1.2): 1.75 is halfway from .2 to .6; 1 is out of reach."""
     policy = with_curve((0.0, 3.0), (0.2, 2.0), (0.6, 1.5), (0.8, 1.5), (0.9, 1.2))
     assert policy.cost_weight_for(target) == pytest.approx(expected)
 
 
-def test_a_curve_that_rises_again_is_left_at_its_first_crossing():
+def test_a_curve_that_rises_again_is_left_at_its_first_crossing(with_curve):
     """3, 1, 2, 1: for 1.5 the first crossing, three quarters of the way from 0 to .1. Points come in any order."""
     policy = with_curve((0.3, 1.0), (0.0, 3.0), (0.2, 2.0), (0.1, 1.0))
     assert policy.cost_weight_for(1.5) == pytest.approx(0.075)
 
 
-def test_a_curve_of_one_point_or_one_height_gives_its_ends():
+def test_a_curve_of_one_point_or_one_height_gives_its_ends(with_curve):
     assert with_curve((0.1, 2.0)).cost_weight_for(1.5) == 0.1
     assert with_curve((0.1, 2.0), (0.5, 2.0)).cost_weight_for(1.5) == 0.5
     assert with_curve((0.1, 2.0), (0.5, 2.0)).cost_weight_for(2.0) == 0.1
 
 
 @given(st.lists(st.tuples(st.floats(0, 2), st.floats(1, 5)), min_size=1, max_size=6), st.floats(1, 6))
-def test_the_cost_weight_for_a_target_lies_on_the_curve(points, target):
+def test_the_cost_weight_for_a_target_lies_on_the_curve(with_curve, points, target):
     weight = with_curve(*points).cost_weight_for(target)
     assert min(w for w, _ in points) <= weight <= max(w for w, _ in points)
 
 
 @pytest.mark.parametrize("target", [0.99, 0, -1, float("nan")])
-def test_a_target_below_one_call_is_refused(target):
+def test_a_target_below_one_call_is_refused(with_curve, target):
     with pytest.raises(InputError, match="`target_calls` must be at least 1"):
         with_curve((0.0, 2.0)).cost_weight_for(target)
 
 
 @pytest.mark.parametrize("card", [{"seed": 0}, {"curve": []}, {"curve": None}, {"curve": 3}, {"curve": [{"score": 1}]}])
-def test_without_a_curve_there_is_no_target(card):
+def test_without_a_curve_there_is_no_target(random_policy, card):
     with pytest.raises(InputError, match="must hold a curve"):
         random_policy("ab", card=card).cost_weight_for(2)
 
@@ -184,16 +170,17 @@ class Letters:
         return [[sum(c in "aeiou" for c in text), sum(c not in "aeiou" for c in text)] for text in texts]
 
 
-def embedding_parts(seed=0):
-    parts, rng = random_policy("abcd", seed).parts, np.random.default_rng(seed)
+@pytest.fixture
+def embedding_parts(random_policy):
+    parts, rng = random_policy("abcd").parts, np.random.default_rng(0)
     weights = dict(parts.weights)
     weights["competence.weights"] = np.concatenate([weights["competence.weights"], rng.normal(size=(2, 4))])
     weights["competence.mean"] = np.concatenate([weights["competence.mean"], np.zeros(2)])
     return replace(parts, weights=weights)
 
 
-def test_an_embedder_changes_what_is_known_of_a_query():
-    policy = RLFocalPolicy(embedding_parts(), embedder=Letters())
+def test_an_embedder_changes_what_is_known_of_a_query(random_policy, embedding_parts):
+    policy = RLFocalPolicy(embedding_parts, embedder=Letters())
     assert policy.needs_embedder
     plain = random_policy("abcd")
     assert not plain.needs_embedder
@@ -202,18 +189,18 @@ def test_an_embedder_changes_what_is_known_of_a_query():
         assert twin.competence(QUERY) == policy.competence(QUERY)
 
 
-def test_a_missing_or_superfluous_embedder_is_refused():
+def test_a_missing_or_superfluous_embedder_is_refused(random_policy, embedding_parts):
     with pytest.raises(InputError, match="needs the embedder that it was trained with: pass `embedder"):
-        RLFocalPolicy(embedding_parts())
+        RLFocalPolicy(embedding_parts)
     with pytest.raises(InputError, match="was trained without an embedder: pass none"):
         RLFocalPolicy(random_policy("ab").parts, embedder=Letters())
 
 
 @pytest.mark.parametrize("vectors", [[[1.0]], [[1.0, 2.0, 3.0]], [[1.0, float("nan")]], [], [1.0]])
-def test_an_embedder_that_gives_other_vectors_is_refused(vectors):
+def test_an_embedder_that_gives_other_vectors_is_refused(embedding_parts, vectors):
     class Odd(Letters):
         def embed_documents(self, texts):
             return vectors
 
     with pytest.raises(InputError, match="The embedder must give"):
-        RLFocalPolicy(embedding_parts(), embedder=Odd()).competence(QUERY)
+        RLFocalPolicy(embedding_parts, embedder=Odd()).competence(QUERY)

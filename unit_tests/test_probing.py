@@ -57,7 +57,7 @@ def probe_of(scores, *, tasks=("one",), costs=None, order=None):
             query_id=str(q),
             query=TEXT,
             model=member,
-            response="word " * (q + 1),
+            response="word " * (q + 1) if member == "new" else "Some other words.",
             answer="yes" if scores[member][q] >= 0.5 else "no",
             gold="yes",
             reward=float(scores[member][q]),

@@ -16,28 +16,6 @@ seeds = st.integers(0, 2**32 - 1)
 TEXTS = np.array(["yes", "no", "a.", "a", "the red one", "the blue one", "one", None], dtype=object)
 
 
-def make_state(competence, places, **changes):
-    """One query with a place per member; None where a member was not asked, -1 where it was silent."""
-    m = len(competence)
-    values = {
-        "competence": np.array([competence], dtype=float),
-        "price": np.full(m, 1 / m),
-        "diversity": np.zeros((m, m)),
-        "surface": np.zeros((1, len(SURFACE_NAMES))),
-        "asked": np.array([[p is not None for p in places]]),
-        "places": np.array([[-1 if p is None else p for p in places]]),
-        "trust": np.ones((1, m)),
-        "scored": np.zeros((1, m)),
-        "options": np.zeros((1, m), dtype=bool),
-        "similarity": np.zeros((1, m)),
-        "cost_weight": np.array([0.1]),
-        "round_number": 1,
-        "max_rounds": 2,
-        "max_team": m,
-    }
-    return State(**(values | changes))
-
-
 @st.composite
 def states(draw):
     """A few queries; half of them have options, in places of their own; competences often tie."""
@@ -82,7 +60,7 @@ def by_dictionary(state, q):
     return supporters, representative, odds, {k: np.exp(z) / total for k, z in odds.items()}
 
 
-def test_values_of_supporters_are_added_compared_and_given_back():
+def test_values_of_supporters_are_added_compared_and_given_back(make_state):
     """Members 0 and 2 say the same, 1 something else, 3 nothing, 4 was not asked.
 
     Sums of (1, 2, 4, 8, 16): 5 and 2. Greatest of (-1, -2, -4, 8, 16): -1 and -2; 0 where there is no candidate.
@@ -95,12 +73,12 @@ def test_values_of_supporters_are_added_compared_and_given_back():
     np.testing.assert_array_equal([state.num_asked, state.num_answered], [[4], [3]])
 
 
-def test_the_most_competent_supporter_represents_a_candidate_the_earlier_of_equals():
+def test_the_most_competent_supporter_represents_a_candidate_the_earlier_of_equals(make_state):
     state = make_state([0.5, 0.6, 0.7, 0.6], [0, 1, 0, 1])
     np.testing.assert_array_equal(state.representative, [[2, 1, -1, -1]])
 
 
-def test_where_all_are_silent_the_most_competent_asked_member_stands_in_at_its_own_place():
+def test_where_all_are_silent_the_most_competent_asked_member_stands_in_at_its_own_place(make_state):
     """The .9 was not asked; of the equal .6 the earlier one stands in. Where nobody was asked nobody does."""
     silent = make_state([0.9, 0.4, 0.6, 0.6], [None, -1, -1, -1])
     np.testing.assert_array_equal(silent.representative, [[-1, -1, 2, -1]])
@@ -111,7 +89,7 @@ def test_where_all_are_silent_the_most_competent_asked_member_stands_in_at_its_o
     np.testing.assert_array_equal(nobody.belief, [[0, 0]])
 
 
-def test_belief_is_the_softmax_of_trust_and_scores_over_the_candidates():
+def test_belief_is_the_softmax_of_trust_and_scores_over_the_candidates(make_state):
     """Place 0: ln 2 + ln 3 from two supporters and ln ½ scored: odds 3. Place 1, an option without supporters: odds 1."""
     state = make_state(
         [0.5, 0.5],

@@ -3,7 +3,7 @@
     python docs/benchmarks/released.py FOLDER [--seeds 3] [--passes 25 100] [--policies 3]
 
 FOLDER holds `bbh.parquet` and `bbh.npz`, the same rows as arrays: option scores, labels as released (`labels_orig`), wrong in
-7 of 24 subtasks, and corrected (`labels`). Figures are means over the subtasks, on the test rows.
+7 of 24 subtasks, and corrected (`labels`).
 
 The released protocol is written anew from its description. For each subtask a Decider (a hidden layer of 128, an on/off head
 for each member) sees its last team, that team's plurality accuracy over the last 500 labelled rows, and its size; its reward
@@ -76,13 +76,12 @@ def released(probs: Floats, labels: Ints, *, num_train: int, passes: int) -> lis
     Returns:
         Means over the test rows of what `KINDS` names, each of shape [L].
     """
-    num_queries, num_members, num_options = probs.shape
-    learner, rng = np.arange(len(labels)), np.random.default_rng(0)
+    (num_queries, num_members, num_options), learner = probs.shape, np.arange(len(labels))
     every_team = (np.arange(2**num_members)[:, None] >> np.arange(num_members)) & 1  # [teams, N]
     votes = np.einsum("tm,qmo->tqo", every_team, np.eye(num_options)[probs.argmax(axis=2)])
     is_right = (votes.argmax(axis=2) == labels[:, None]) & every_team.any(axis=1)[:, None]  # [L, teams, Q]
     so_far = np.pad(is_right.cumsum(axis=2), ((0, 0), (0, 0), (1, 0)))
-    size, bits = every_team.sum(axis=1) / num_members, 2 ** np.arange(num_members)
+    size, bits, rng = every_team.sum(axis=1) / num_members, 2 ** np.arange(num_members), np.random.default_rng(0)
     decider = Learners((num_members + 2, 128, num_members), torch.relu, num=len(labels), gamma=0.99)
     fusion = Learners((num_members * num_options, 100, 100, num_options), torch.sigmoid, num=len(labels), gamma=0.5)
 
@@ -107,9 +106,8 @@ def released(probs: Floats, labels: Ints, *, num_train: int, passes: int) -> lis
             is_hit, best = (said == labels[:, block] for said in (answers, log_shares.argmax(-1).numpy()))
             seen.append(np.stack([is_hit, best, voted, size[chosen] * num_members]))
             if decider in teach:
-                on = torch.from_numpy(every_team[chosen]).float()
                 logits = decider(torch.from_numpy(shown))
-                log_probs = on * logits - torch.nn.functional.softplus(logits)
+                log_probs = torch.from_numpy(every_team[chosen]) * logits - torch.nn.functional.softplus(logits)
                 decider.learn(log_probs.sum(-1), np.where(voted, 1.0, -1.0 - ALPHA * size[chosen]))
             if fusion in teach:
                 log_probs = log_shares.gather(-1, torch.from_numpy(answers)[..., None])
@@ -127,21 +125,18 @@ def relabelled(grid: OutcomeGrid, arrays: Any, key: str) -> OutcomeGrid:
     for q, (task, query_id) in enumerate(zip(grid.tasks, grid.query_ids, strict=True)):
         name, row = task.removeprefix("bbh/"), int(query_id.rpartition("-")[2])
         probs, label = arrays[f"{name}/probs"][row], int(arrays[f"{name}/{key}"][row])
-        if not (
-            arrays[f"{name}/valid"][row] and np.allclose(grid.option_probs[q, :, : probs.shape[1]], probs, atol=1e-5)
-        ):
+        same = np.allclose(grid.option_probs[q, :, : probs.shape[1]], probs, atol=1e-5)
+        if not same or not arrays[f"{name}/valid"][row]:
             raise ValueError(f"bbh.npz must hold the rows of bbh.parquet in its order, but {task} {query_id} differs.")
         scores[q] = probs.argmax(axis=1) == label
         option_scores[q] = np.arange(option_scores.shape[1]) == label
         golds.append(str(arrays[f"{name}/choices"][label]))
-    option_scores[grid.option_ids < 0] = np.nan
-    return replace(grid, scores=scores, option_scores=option_scores, golds=golds)
+    return replace(grid, scores=scores, option_scores=np.where(grid.option_ids < 0, np.nan, option_scores), golds=golds)
 
 
 def macro(scores: Floats, tasks: Sequence[str]) -> Floats:
     """Mean over the tasks of the mean of scores of shape [Q, ...]."""
-    names = np.array(tasks)
-    return np.mean([scores[names == name].mean(axis=0) for name in sorted(set(tasks))], axis=0)
+    return np.mean([scores[np.array(tasks) == name].mean(axis=0) for name in sorted(set(tasks))], axis=0)
 
 
 def simple_figures(grid: OutcomeGrid) -> dict[str, float]:
@@ -174,6 +169,7 @@ def main() -> None:
     grid = OutcomeTable.read(given.folder / "bbh.parquet").grid(arrays["models"].tolist(), test_ids=pool.test_ids)
     limits = {"max_team": pool.max_team, "max_rounds": pool.max_rounds}
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # small matrices are faster on one thread
     tables: dict[str, dict[str, str]] = {}
     for title, key in LABELS.items():
         scored = relabelled(grid, arrays, key)
@@ -187,14 +183,13 @@ def main() -> None:
         results = []
         for name in arrays["tasks"]:
             labels = np.repeat([arrays[f"{name}/{key}"] for key in LABELS.values()], given.seeds, axis=0)
-            probs, num_train = arrays[f"{name}/probs"], int(arrays[f"{name}/n_train"])
-            results.append(released(probs, labels, num_train=num_train, passes=passes))
+            num_train = int(arrays[f"{name}/n_train"])
+            results.append(released(arrays[f"{name}/probs"], labels, num_train=num_train, passes=passes))
         *figures, calls = np.mean(results, axis=0).reshape(len(KINDS), len(LABELS), given.seeds)
         for kind, figure in zip(KINDS, figures, strict=False):
             for turn, title in enumerate(LABELS):
                 tables[title][f"released protocol, {passes} passes: {kind}"] = cell(figure[turn], calls[turn])
-    print(f"\n## bbh: the released protocol\n\nMacro accuracy % over {len(arrays['tasks'])} subtasks; ", end="")
-    print(f"seeds: {given.seeds} of the released protocol, {given.policies} of our policy\n")
+    print(f"\n## bbh\n\nMacro accuracy % over the subtasks; runs of our policy: {given.policies}, else {given.seeds}\n")
     print(f"| | labels {' | labels '.join(tables)} |\n|---|{'---|' * len(tables)}")
     for name in next(iter(tables.values())):
         print(f"| {name} | {' | '.join(table[name] for table in tables.values())} |")
