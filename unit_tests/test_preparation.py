@@ -4,8 +4,6 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
-import torch
-from threadpoolctl import threadpool_limits
 
 from langchain_rlfocal.environment import answers_of
 from langchain_rlfocal.outcomes import Outcome, OutcomeGrid, OutcomeTable
@@ -14,15 +12,7 @@ from langchain_rlfocal.training import TrainingConfig, preparation
 from langchain_rlfocal.training.preparation import data_hash, folds_of, prepare
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As `train` does it: small matrices are much faster so."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with threadpool_limits(limits=1, user_api="blas"):
-        yield
-    torch.set_num_threads(threads)
-
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 FIXED = {"competence_penalty": [3.0], "evidence_penalty": [0.03]}
 CONFIG = TrainingConfig(num_folds=3, max_team=2)
