@@ -11,7 +11,6 @@ from langchain_rlfocal.policies.checkpoint import _shapes
 from langchain_rlfocal.training import TrainingConfig, preparation
 from langchain_rlfocal.training.preparation import data_hash, folds_of, prepare
 
-
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 FIXED = {"competence_penalty": [3.0], "evidence_penalty": [0.03]}
