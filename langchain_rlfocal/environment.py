@@ -5,13 +5,12 @@ candidate. The team shares one reward:
 
     score of the chosen candidate + diversity_weight x focal diversity of the team - cost_weight x charge of every call
 
-Every call is charged, right or wrong: its recorded cost as a share of what asking the whole pool costs on average, or the
-member's price where the cost of the call is unknown. Whole batches of queries step at once in NumPy. Scores leave this module
+Every call is charged, right or wrong: in training its recorded cost as a share of what asking the whole pool costs on average,
+else, and where the cost of the call is unknown, the member's price. Whole batches of queries step at once in NumPy. Scores leave this module
 as reward only: a `State`, which is all that a policy sees, holds none.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -19,9 +18,6 @@ from langchain_rlfocal.diversity import focal_diversity
 from langchain_rlfocal.outcomes import OutcomeGrid
 from langchain_rlfocal.policies.base import EnsemblePolicy, winners
 from langchain_rlfocal.states import Answers, Bools, Descriptors, Evidence, Floats, Ints, State, state_of
-
-CostUnit = Literal["auto", "usd", "tokens", "calls"]
-"""What spending is counted in: `auto` is dollars where some cost of every member is known, else calls."""
 
 
 def answers_of(grid: OutcomeGrid) -> Answers:
@@ -55,35 +51,6 @@ def scores_of_places(grid: OutcomeGrid) -> Floats:
         return grid.scores
     option_scores = np.where(grid.option_ids >= 0, grid.option_scores, 0.0)
     return np.concatenate([grid.scores, option_scores], axis=1)
-
-
-def costs_of(grid: OutcomeGrid, unit: CostUnit = "auto") -> Floats:
-    """Cost of each call in one unit, NaN where unknown, shape [Q, M]."""
-    if unit == "auto":
-        known = ~np.isnan(grid.cost_usd)
-        unit = "usd" if known.any(axis=0).all() and np.nansum(grid.cost_usd) > 0 else "calls"
-    if unit == "usd":
-        return grid.cost_usd
-    if unit == "tokens":
-        return grid.prompt_tokens + grid.completion_tokens
-    return np.ones_like(grid.scores)
-
-
-def prices_of(grid: OutcomeGrid, unit: CostUnit = "auto") -> tuple[Floats, float]:
-    """Estimate what calling each member costs.
-
-    By its mean cost, over the calls whose cost is known; even where some member's never is, or all are free.
-
-    Returns:
-        Each member's share of what asking the whole pool costs, shape [M], and what that is in the unit (0 where even).
-    """
-    costs = costs_of(grid, unit)
-    known = ~np.isnan(costs)
-    mean = np.where(known, costs, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-    total = float(mean.sum())
-    if not known.any(axis=0).all() or total <= 0:
-        return np.full(len(mean), 1.0 / len(mean)), 0.0
-    return mean / total, total
 
 
 class EnsembleEnv:
@@ -302,6 +269,6 @@ def play(policy: EnsemblePolicy, env: EnsembleEnv, index: Ints, cost_weight: Flo
     return Replay(
         asked_in=asked_in,
         chosen=state.representative[np.arange(len(chosen)), chosen],
-        scores=env.fuse(state, chosen),
+        scores=env.scores_of(state, chosen),
         spent=(env.asked * env.charges).sum(axis=1),
     )

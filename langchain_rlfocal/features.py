@@ -139,10 +139,15 @@ def features_of(
     features = np.stack([query_features(text, task) for text, task in zip(texts, tasks, strict=True)])
     if embedder is None:
         return features
-    vectors = np.asarray(embedder.embed_documents([text[:MAX_CHARS] for text in texts]), dtype=np.float64)
+    embedded = embedder.embed_documents([text[:MAX_CHARS] for text in texts])
+    try:
+        vectors = np.asarray(embedded, dtype=np.float64)
+    except (TypeError, ValueError):  # of several lengths, or no numbers
+        vectors = np.zeros(0)
     if vectors.ndim != 2 or len(vectors) != len(texts) or not np.isfinite(vectors).all():
         raise InputError(
-            f"The embedder must give one finite vector per text, got shape {vectors.shape} for {len(texts)} texts."
+            f"The embedder must give one finite vector of one length per text, got shape {vectors.shape} for {len(texts)} "
+            "texts. Pass another one."
         )
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.concatenate([features, WORDS_SCALE * vectors / np.where(norms > 0, norms, 1.0)], axis=1)

@@ -59,7 +59,10 @@ FUSION_AXES = (
         "unbacked",
         "the part of the evidence that is not a supporter's: option scores and label, over 4, clipped to [-2, 2]",
     ),
-    ("similarity", "mean likeness of its text to the other members' answers, [0, 1]"),
+    (
+        "similarity",
+        "likeness of its text to the answers of those who say otherwise, summed, over all answered members, [0, 1]",
+    ),
     ("team", "members asked over members allowed, [0, 1]"),
     ("dissent", "distinct answers over answered members, [0, 1]"),
     ("silence", "asked members without an answer over asked members, [0, 1]"),

@@ -127,7 +127,8 @@ class State:
             answers look, of the others as expected.
         scored: Log-odds of each candidate beyond its supporters': option scores of asked members and label, shape [Q, K].
         options: Candidates that exist without a supporter, shape [Q, K].
-        similarity: Mean likeness of each candidate to the other asked members' answers, shape [Q, K].
+        similarity: Likeness of each candidate to the answers of asked members who say otherwise, summed, over all answered
+            members, shape [Q, K].
         cost_weight: What asking the whole pool once is worth in units of score, shape [Q].
         round_number: The coming round, counted from 1.
         max_rounds: How many rounds there may be.

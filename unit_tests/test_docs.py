@@ -54,6 +54,11 @@ def test_the_snippets_of_a_how_to_run_one_after_the_other(page, tmp_path, monkey
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_no_page_has_a_blank_to_fill(page):
+    assert "@@" not in page.read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_every_command_shown_exists_with_its_options(page):
     for block in blocks(page, "console"):
         for command in re.findall(r"^\$ (.+?)(?<!\\)$", block, re.MULTILINE | re.DOTALL):

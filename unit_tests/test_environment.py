@@ -8,11 +8,10 @@ import pytest
 from langchain_rlfocal.environment import (
     EnsembleEnv,
     answers_of,
-    costs_of,
-    prices_of,
     scores_of_places,
 )
 from langchain_rlfocal.features import SURFACE_NAMES
+from langchain_rlfocal.outcomes.costs import costs_of, prices_of
 from langchain_rlfocal.policies.base import winners
 from langchain_rlfocal.states import Descriptors, Evidence
 from langchain_rlfocal.training.config import TrainingConfig

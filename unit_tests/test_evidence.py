@@ -31,6 +31,7 @@ def model_of(m, **parts):
         "response": np.zeros((RESPONSE_DIM, m)),
         "moments": np.tile(np.array([[0.0], [1], [0], [1], [1]]), m),
         "labels": {},
+        "pool_size": m,
     }
     return EvidenceModel(**(values | parts))
 
@@ -152,11 +153,14 @@ def test_single_words_are_never_alike_whoever_else_says_more(make_answers):
     np.testing.assert_allclose(longer[0, :, 2], [2 / 3, 2 / 3, 0])
 
 
-def test_likeness_is_not_measured_where_it_says_nothing_or_costs_too_much(make_answers):
+def test_likeness_is_not_measured_where_it_says_nothing_or_the_whole_pool_is_too_large(make_answers):
+    """What counts is the pool, not who of it is looked at: so training, replay and serving do the same."""
     assert similarity_of(make_answers([["one house", "one house"], [None, None]]), np.dtype(float)) is None
-    many = [[f"house {i}" for i in range(MAX_COMPARED)]]
-    assert similarity_of(make_answers(many), np.dtype(np.float32)).dtype == np.float32
-    assert similarity_of(make_answers([[*many[0], "another house"]]), np.dtype(float)) is None
+    answers, known = make_answers([["one house", "two houses"]]), known_of(np.ones((1, 2)))
+    assert similarity_of(answers, np.dtype(np.float32)).dtype == np.float32
+    assert model_of(2, pool_size=MAX_COMPARED).read(known, [None], answers).similarity is not None
+    assert model_of(2, pool_size=MAX_COMPARED + 1).read(known, [None], answers).similarity is None
+    assert model_of(MAX_COMPARED + 1).take([0, 1]).read(known, [None], answers).similarity is None
 
 
 def test_three_thousand_different_answers_are_read_without_a_table_of_their_likeness(make_answers):

@@ -153,7 +153,7 @@ def test_a_vector_of_zeros_stays_one():
     assert not features_of(["a"], [None], embedder=Fixed([[0.0, 0.0]]))[:, FEATURES_DIM:].any()
 
 
-@pytest.mark.parametrize("vectors", [[[1.0]], [1.0, 2.0], [[np.nan], [1.0]], [[np.inf], [1.0]]])
+@pytest.mark.parametrize("vectors", [[[1.0]], [1.0, 2.0], [[1.0], [1.0, 2.0]], [[np.nan], [1.0]], [[np.inf], [1.0]]])
 def test_an_embedder_that_does_not_give_one_finite_vector_each_is_refused(vectors):
-    with pytest.raises(InputError, match=r"one finite vector per text, got shape .* for 2 texts"):
+    with pytest.raises(InputError, match=r"one finite vector of one length per text, got shape .* for 2 texts"):
         features_of(["a", "b"], [None, None], embedder=Fixed(vectors))

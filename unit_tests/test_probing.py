@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_rlfocal.errors import OutcomeError, PoolError
+from langchain_rlfocal.errors import InputError, OutcomeError, PoolError
 from langchain_rlfocal.features import FEATURES_DIM, features_of
 from langchain_rlfocal.outcomes import Outcome, OutcomeTable
 from langchain_rlfocal.policies import RLFocalPolicy
@@ -224,11 +224,25 @@ def test_the_order_of_the_probe_s_members_is_nothing_and_others_are_left_out(see
         np.testing.assert_allclose(two[name], array, atol=1e-6, err_msg=name)
 
 
-def test_baselines_fitted_without_the_newcomer_are_dropped_and_the_card_is_kept():
-    parts = replace(policy_of({"a": 0.5}).parts, baselines={"x": np.ones(1)}, baseline_facts={"x": 1})
+def test_what_was_measured_without_the_newcomer_is_dropped():
+    old = policy_of({"a": 0.5}).parts
+    card = {**old.card, "curve": [{"cost_weight": 0.0, "mean_calls": 1.0}], "validation": {"score": 0.5}}
+    parts = replace(old, baselines={"x": np.ones(1)}, baseline_facts={"x": 1}, card=card)
     added = add_member(RLFocalPolicy(parts), "new", probe_of({"a": [1.0], "new": [0.0]}))
     assert (dict(added.parts.baselines), dict(added.parts.baseline_facts)) == ({}, {})
-    assert added.card == {"seed": 0}
+    assert added.card == {"seed": 0, "added": ["new"]}
+    with pytest.raises(InputError, match="must hold a curve"):
+        added.cost_weight_for(2.0)
+
+
+def test_the_price_is_in_the_unit_that_the_policy_was_trained_in():
+    """Trained on calls, a newcomer ten times dearer in dollars costs what the others do: a third of the pool."""
+    trained = policy_of({"a": 0.5, "b": 0.5})
+    policy = RLFocalPolicy(replace(trained.parts, card={"config": {"cost_unit": "calls"}}))
+    costs = {"a": [1.0], "b": [1.0], "new": [10.0]}
+    price = add_member(policy, "new", probe_of({"a": [1.0], "b": [1.0], "new": [1.0]}, costs=costs)).parts.weights
+    before = trained.parts.weights["pool.price"]
+    assert price["pool.price"][2] == pytest.approx(0.5 / (before.sum() + 0.5))
 
 
 def test_the_result_saves_and_loads(tmp_path):

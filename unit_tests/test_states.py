@@ -154,6 +154,7 @@ def make_model(rng, m):
         response=rng.normal(size=(RESPONSE_DIM, m)),
         moments=rng.uniform(0.5, 2.0, (5, m)),
         labels={("", text): rng.normal() for text in TEXTS if text},
+        pool_size=m,
     )
 
 

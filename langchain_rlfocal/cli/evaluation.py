@@ -85,7 +85,7 @@ def run_evaluate(
             rule = f"`--split {split}` must hold at least one query, got none of {len(grid)}. Choose another split."
             raise OutcomeError(rule)
         progress.update(bar, advance=1, description="Evaluating")
-        fitted, source = _baselines(policy, parts["train"], parts["validation"], max_team=chosen["max_team"])
+        fitted, source = _baselines(policy, parts, split=split, max_team=chosen["max_team"])
         scored = replace(scored, dropped=grid.dropped, missing=grid.missing)
         report = evaluate_policy(policy, scored, baselines=fitted, hide_tasks=hide_tasks, **chosen)
         progress.update(bar, advance=1)
@@ -154,13 +154,14 @@ def _grid(policy: RLFocalPolicy, outcomes: Sequence[Path], rows: Rows, *, split:
 
 
 def _baselines(
-    policy: RLFocalPolicy, train: OutcomeGrid, validation: OutcomeGrid, *, max_team: int
+    policy: RLFocalPolicy, parts: Mapping[str, OutcomeGrid], *, split: str, max_team: int
 ) -> tuple[dict[str, Fitted], Source]:
+    """Take the checkpoint's baselines, or fit them on rows that are not scored."""
     stored = baselines_of(policy)
     if stored:
         return stored, "checkpoint"
-    if len(train) and len(validation):
-        return fit_baselines(train, validation, max_team=max_team), "outcomes"
+    if split == "test" and len(parts["train"]) and len(parts["validation"]):
+        return fit_baselines(parts["train"], parts["validation"], max_team=max_team), "outcomes"
     return {}, "nowhere"
 
 
@@ -232,7 +233,7 @@ def _warnings(report: Report, facts: Mapping[str, Any]) -> Iterator[str]:
     if facts["baselines_from"] == "outcomes":
         yield "The checkpoint holds no baselines: they were fitted now, on other rows of these outcomes."
     if facts["baselines_from"] == "nowhere":
-        yield "The checkpoint holds no baselines, and these outcomes no rows to fit them on: some are left out."
+        yield "The checkpoint holds no baselines, and no rows are left to fit them on: some are left out."
     elif "supervised_fusion" in report.missing_baselines:
         yield WITHOUT_FUSION
     if report.dropped:

@@ -29,7 +29,7 @@ class OutcomeGrid:
 
     The option arrays hold the recorded score of each of O options, and what choosing an option is worth; all four are None
     where no cell has option scores. What option j is called is learned from all rows of the task
-    (`options.learn_names`), never from this pool or this query, so a policy may know `option_answers`, and whether an
+    (`options.learn_names`), not from this pool or this query alone, so a policy may know `option_answers`, and whether an
     option can be chosen. Beyond that it may see the `option_probs` of the members it asked: `option_ids` and
     `option_scores` tell what the others answered and what is right.
 

@@ -33,7 +33,7 @@ MAX_CHARS = 4000
 """A longer response counts as one of this length: recorded texts may be cut short."""
 
 MAX_COMPARED = 64
-"""Beyond this many different answers likeness is not measured: it grows with their square."""
+"""In a larger pool likeness is not measured: its cost grows with the square of the answers."""
 
 _CLIP = 3.0
 _TOKEN = re.compile(r"\w+")
@@ -58,6 +58,7 @@ class EvidenceModel:
         moments: Mean and standard deviation of log(1 + characters), then of log-probabilities, then the standard deviation
             of centred option scores, shape [5, M].
         labels: b by task (`""` without one) and label.
+        pool_size: Members of the whole pool, also where only some of them are kept.
     """
 
     shared: Floats
@@ -66,6 +67,7 @@ class EvidenceModel:
     response: Floats
     moments: Floats
     labels: Mapping[tuple[str, str], float]
+    pool_size: int
 
     def take(self, columns: Sequence[int]) -> "EvidenceModel":
         """Keep these members only."""
@@ -99,7 +101,7 @@ class EvidenceModel:
             trust=(known.trust + np.einsum("qmr,rm->qm", looks, self.response)).astype(kind),
             label=self.label_bias(tasks, answers.labels).astype(kind),
             scored=scored,
-            similarity=similarity_of(answers, kind),
+            similarity=similarity_of(answers, kind) if self.pool_size <= MAX_COMPARED else None,
         )
 
     def label_bias(self, tasks: Sequence[str | None], labels: Texts) -> Floats:
@@ -161,7 +163,7 @@ def similarity_of(answers: Answers, kind: np.dtype) -> Floats | None:
     for row in range(q):
         here = np.unique(answers.places[row])
         here = here[here >= 0]
-        if not 1 < len(here) <= MAX_COMPARED:
+        if len(here) < 2:
             continue
         words = {place: set(_TOKEN.findall(answers.labels[row, place] or "")) for place in here}
         if max(map(len, words.values())) < 2:

@@ -70,6 +70,7 @@ class RLFocalPolicy(EnsemblePolicy):
             labels={
                 (task, label): float(b) for (task, label), b in zip(parts.labels, w["evidence.labels"], strict=True)
             },
+            pool_size=len(self.members),
         )
 
     def __reduce__(self) -> tuple[Any, ...]:

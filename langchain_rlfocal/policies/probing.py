@@ -12,6 +12,7 @@ from langchain_rlfocal.diversity import pairwise_focal_diversity
 from langchain_rlfocal.errors import OutcomeError, PoolError
 from langchain_rlfocal.features import features_of
 from langchain_rlfocal.outcomes import OutcomeGrid
+from langchain_rlfocal.outcomes.costs import prices_of
 from langchain_rlfocal.policies.evidence import moments_of
 from langchain_rlfocal.policies.learned import RLFocalPolicy
 from langchain_rlfocal.states import Answers, Floats
@@ -29,7 +30,8 @@ def add_member(policy: RLFocalPolicy, name: str, probe: OutcomeGrid) -> RLFocalP
         c(q) = c̄(q) + θ₀ + Σ_m θ_m (c_m(q) − c̄(q))
 
     Its answers are trusted as those of any member of its competence. Its price is its mean cost relative to that of the
-    others on the probe, or the mean price where a cost is unknown. Baselines fitted without it are dropped.
+    others on the probe, or the mean price where costs are unknown. What was measured without it is dropped: baselines, validation figures, and the
+    curve that `target_calls` needs.
 
     Args:
         policy: The policy; it is not changed.
@@ -64,6 +66,7 @@ def add_member(policy: RLFocalPolicy, name: str, probe: OutcomeGrid) -> RLFocalP
             labels=probe.answers[:, [newcomer]],
             chars=probe.response_chars[:, [newcomer]],
             logprobs=probe.logprobs[:, [newcomer]],
+            option_scores=None if probe.option_probs is None else probe.option_probs[:, [newcomer]],
         )
     )
     weights = dict(old)
@@ -73,12 +76,16 @@ def add_member(policy: RLFocalPolicy, name: str, probe: OutcomeGrid) -> RLFocalP
         array = old[f"evidence.{part}"]
         weights[f"evidence.{part}"] = np.concatenate([array, np.zeros((len(array), 1))], axis=1)
     weights["evidence.moments"] = np.concatenate([old["evidence.moments"], looks], axis=1)
-    price = np.append(old["pool.price"], _price(old["pool.price"], probe, columns, newcomer))
+    price = np.append(old["pool.price"], _price(policy, probe, columns, newcomer))
     weights["pool.price"] = price / price.sum()
     weights["pool.diversity"] = np.pad(old["pool.diversity"], (0, 1))
     with_newcomer = pairwise_focal_diversity(probe.scores[:, [*columns, newcomer]] >= 0.5)
     weights["pool.diversity"][-1, :-1] = weights["pool.diversity"][:-1, -1] = with_newcomer[-1, :-1]
-    parts = replace(policy.parts, members=(*policy.members, name), weights=weights, baselines={}, baseline_facts={})
+    card = {fact: value for fact, value in policy.card.items() if fact not in ("curve", "validation")}
+    card["added"] = [*card.get("added", []), name]
+    parts = replace(
+        policy.parts, members=(*policy.members, name), weights=weights, card=card, baselines={}, baseline_facts={}
+    )
     return RLFocalPolicy(parts, embedder=policy.embedder)
 
 
@@ -94,11 +101,10 @@ def _resemblance(policy: RLFocalPolicy, probe: OutcomeGrid, newcomer: int) -> Fl
     return np.asarray(np.linalg.solve(gram, inputs.T @ residual))
 
 
-def _price(prices: Floats, probe: OutcomeGrid, columns: list[int], newcomer: int) -> float:
-    """What the newcomer costs, as a share of asking the pool without it."""
-    known = ~np.isnan(probe.cost_usd)
-    if not known[:, [*columns, newcomer]].any(axis=0).all():
-        return float(prices.mean())
-    means = np.where(known, probe.cost_usd, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-    pool = float(means[columns].sum())
-    return float(means[newcomer]) / pool if pool > 0 else float(prices.mean())
+def _price(policy: RLFocalPolicy, probe: OutcomeGrid, columns: list[int], newcomer: int) -> float:
+    """What the newcomer costs, as a share of asking the pool without it, in the unit that the policy was trained in."""
+    shares, total = prices_of(probe, policy.card.get("config", {}).get("cost_unit", "auto"))
+    pool = float(shares[columns].sum())
+    return (
+        float(shares[newcomer]) / pool if total > 0 and pool > 0 else float(policy.parts.weights["pool.price"].mean())
+    )

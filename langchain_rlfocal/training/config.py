@@ -1,9 +1,10 @@
 """Configuration of training: every hyperparameter, once, with its meaning."""
 
 from dataclasses import dataclass
+from typing import get_args
 
-from langchain_rlfocal.environment import CostUnit
 from langchain_rlfocal.errors import InputError
+from langchain_rlfocal.outcomes.costs import CostUnit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +89,24 @@ class TrainingConfig:
             if not 0.0 <= getattr(self, name) < float("inf"):
                 msg = f"`{name}` must be finite and not negative, got {getattr(self, name)}."
                 raise InputError(msg)
+        for name in (
+            "learning_rate",
+            "fusion_learning_rate",
+            "clip_epsilon",
+            "value_coef",
+            "max_grad_norm",
+            "target_kl",
+        ):
+            if not 0.0 < getattr(self, name) < float("inf"):
+                msg = f"`{name}` must be finite and positive, got {getattr(self, name)}. Leave it out for the default."
+                raise InputError(msg)
+        for name in ("gamma", "gae_lambda"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                msg = f"`{name}` must be in [0, 1], got {getattr(self, name)}. 1 discounts nothing."
+                raise InputError(msg)
+        if self.cost_unit not in get_args(CostUnit):
+            msg = f"`cost_unit` must be one of {', '.join(get_args(CostUnit))}, got {self.cost_unit!r}. Choose one."
+            raise InputError(msg)
         if self.num_folds < 2:
             msg = f"`num_folds` must be at least 2, got {self.num_folds}."
             raise InputError(msg)

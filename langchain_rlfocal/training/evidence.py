@@ -65,7 +65,9 @@ def frequent_labels(tasks: Sequence[str | None], answers: Answers) -> list[tuple
     counts: Counter[tuple[str, str]] = Counter()
     for task, labels in zip(tasks, answers.labels, strict=True):
         counts.update((task or "", label) for label in {label for label in labels if label})
-    return [pair for pair, count in counts.most_common() if count >= MIN_LABEL_COUNT]
+    frequent = [pair for pair, count in counts.items() if count >= MIN_LABEL_COUNT]
+    # By name where equally frequent: sets of texts come in another order in every process.
+    return sorted(frequent, key=lambda pair: (-counts[pair], pair))
 
 
 class _Problem:
@@ -137,7 +139,7 @@ def fit_evidence(examples: Examples, labels: Sequence[tuple[str, str]], *, penal
     """Fit the model.
 
     Minimises the mean negative log-likelihood plus `penalty` times the sum of squares of every coefficient that belongs to
-    a member or a label.
+    a member or a label, plus a thousandth of the squared distance of α and β from 1, the log-odds vote.
 
     Args:
         examples: What to learn from.
@@ -164,6 +166,7 @@ def fit_evidence(examples: Examples, labels: Sequence[tuple[str, str]], *, penal
         response=arrays["response"],
         moments=moments,
         labels=dict(zip(labels, arrays["labels"].tolist(), strict=True)),
+        pool_size=m,
     )
 
 
@@ -177,7 +180,7 @@ def _minimise(problem: _Problem, parts: dict[str, Tensor], penalty: float) -> No
     def closure() -> Tensor:
         optimizer.zero_grad()
         own = sum((parts[name] ** 2).sum() for name in ("weights", "slopes", "response", "labels"))
-        # The shared coefficients are held near the log-odds vote, so that a small pool cannot send them to infinity.
+        # α and β are held near the log-odds vote, so that a small pool cannot send them to infinity.
         near = (parts["shared"] - 1.0)[:2].square().sum()
         loss = problem.loss(parts) + penalty * own + 1e-3 * near
         loss.backward()  # type: ignore[no-untyped-call]  # torch declares it without types
