@@ -30,8 +30,8 @@ def add_member(policy: RLFocalPolicy, name: str, probe: OutcomeGrid) -> RLFocalP
         c(q) = c̄(q) + θ₀ + Σ_m θ_m (c_m(q) − c̄(q))
 
     Its answers are trusted as those of any member of its competence. Its price is its mean cost relative to that of the
-    others on the probe, or the mean price where costs are unknown. What was measured without it is dropped: baselines, validation figures, and the
-    curve that `target_calls` needs.
+    others on the probe, or the mean price where costs are unknown. What was measured without it is dropped: baselines,
+    validation figures, and the curve that `target_calls` needs.
 
     Args:
         policy: The policy; it is not changed.

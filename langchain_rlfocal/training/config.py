@@ -15,7 +15,7 @@ class TrainingConfig:
         seed: Seed of every random number; the same seed and data give the same checkpoint.
         max_team: Members that may be asked for one query.
         max_rounds: Rounds in which they may be asked; 1 is the paper's setting.
-        cost_weight: What asking the whole pool once is worth in units of score, at which the checkpoint is chosen.
+        cost_weight: What asking the whole pool once is worth in units of score, where a caller says nothing.
             Training draws it anew for each episode, so that one policy serves every weight.
         cost_unit: What spending is counted in; `auto` is dollars where some cost of every member is known, else calls.
         diversity_weight: What focal diversity of the team is worth in the training reward.

@@ -28,7 +28,7 @@ from langchain_rlfocal.policies.checkpoint import Parts
 from langchain_rlfocal.states import Floats
 from langchain_rlfocal.training.config import TrainingConfig
 from langchain_rlfocal.training.networks import Actors, Critic
-from langchain_rlfocal.training.preparation import Prepared, data_hash, prepare
+from langchain_rlfocal.training.preparation import Prepared, data_hash, prepare, refit
 from langchain_rlfocal.training.rollout import STATE_DIM, roll_out
 from langchain_rlfocal.training.updates import update
 
@@ -84,7 +84,7 @@ def train(
         on_progress: Called after each iteration.
 
     Returns:
-        The policy that did best on the validation rows at `config.cost_weight` and around it.
+        The policy that did best on the validation rows over all cost weights, `config.cost_weight` among them.
 
     Raises:
         OutcomeError: There are too few rows, or the grids have different members.
@@ -176,13 +176,9 @@ def _train(
         eps=1e-5,
     )
 
-    def policy_now(card: Mapping[str, Any] | None = None) -> RLFocalPolicy:
-        parts = Parts(
-            members=train_grid.members,
-            weights={**prepared.weights, **actors.arrays()},
-            labels=prepared.labels,
-            card=card or {},
-        )
+    def policy_now() -> RLFocalPolicy:
+        weights = {**prepared.weights, **actors.arrays()}
+        parts = Parts(members=train_grid.members, weights=weights, labels=prepared.labels)
         return RLFocalPolicy(parts, embedder=embedder)
 
     best, best_step, stale = policy_now(), 0, 0
@@ -231,15 +227,10 @@ def _train(
         best_step=best_step,
     )
     # The networks are chosen; the validation rows can now teach the supervised models, at the penalties found.
-    final = prepare(
-        train_grid.join(validation_grid),
-        config,
-        embedder=embedder,
-        rng=rng,
-        penalties={name: [value] for name, value in prepared.facts.items()},
-    )
-    weights = {**best.parts.weights, **final.weights}
-    return RLFocalPolicy(replace(best.parts, weights=weights, labels=final.labels, card=card), embedder=embedder)
+    both = train_grid.join(validation_grid)
+    refitted, labels = refit(both, config, embedder=embedder, rng=rng, facts=prepared.facts)
+    weights = {**best.parts.weights, **refitted}
+    return RLFocalPolicy(replace(best.parts, weights=weights, labels=labels, card=card), embedder=embedder)
 
 
 def _card(

@@ -17,7 +17,8 @@ from langchain_rlfocal.features import SURFACE_NAMES, Embedder, features_of
 from langchain_rlfocal.outcomes import OutcomeGrid
 from langchain_rlfocal.outcomes.costs import costs_of, prices_of
 from langchain_rlfocal.policies.competence import PENALTIES as COMPETENCE_PENALTIES
-from langchain_rlfocal.policies.competence import cross_fitted, fit_competence
+from langchain_rlfocal.policies.competence import CompetenceModel, cross_fitted, fit_competence
+from langchain_rlfocal.policies.evidence import EvidenceModel
 from langchain_rlfocal.states import Descriptors, Evidence, Floats, Ints
 from langchain_rlfocal.training.config import TrainingConfig
 from langchain_rlfocal.training.evidence import PENALTIES as EVIDENCE_PENALTIES
@@ -96,34 +97,18 @@ def prepare(
         rng: Draws the teams that evidence is fitted on.
         penalties: What to choose from by cross-validation, by the names in `Prepared.facts`.
     """
-    num_queries, num_members = grid.scores.shape
-    tasks: list[str | None] = [*grid.tasks, *[None] * num_queries]
-    features = features_of(grid.queries, grid.tasks, embedder=embedder)
-    bare = features_of(grid.queries, [None] * num_queries, embedder=embedder)
-    features = np.concatenate([features, bare])
-    doubled = grid.take(np.tile(np.arange(num_queries), 2))
-    folds = np.tile(folds_of(grid.queries, config.num_folds), 2)
-    competence, competence_penalty = cross_fitted(
-        features, doubled.scores, folds, penalties=penalties["competence_penalty"]
+    basis = _basis(grid, config, embedder=embedder, rng=rng, penalties=penalties["competence_penalty"])
+    examples, folds, features, competence = (
+        basis.examples,
+        basis.folds,
+        basis.examples.features,
+        basis.examples.competence,
     )
-    competence_model = fit_competence(features, doubled.scores, penalty=competence_penalty)
-
-    examples = Examples(
-        features=features,
-        competence=competence,
-        tasks=tasks,
-        answers=answers_of(doubled),
-        scores=scores_of_places(doubled),
-        teams=draw_teams(2 * num_queries, num_members, config.max_team, rng),
-    )
-    labels = frequent_labels(tasks, examples.answers)
     models, evidence_penalty = cross_fitted_evidence(
-        examples, folds, labels=labels, penalties=penalties["evidence_penalty"]
+        examples, folds, labels=basis.labels, penalties=penalties["evidence_penalty"]
     )
-    evidence_model = fit_evidence(examples, labels, penalty=evidence_penalty)
-
-    price, total = prices_of(grid, config.cost_unit)
-    diversity = pairwise_focal_diversity(grid.scores >= 0.5)
+    weights = _weights(basis, fit_evidence(examples, basis.labels, penalty=evidence_penalty))
+    price, diversity = weights["pool.price"], weights["pool.diversity"]
     trust, slopes = np.empty_like(competence), np.empty_like(competence)
     for fold, model in enumerate(models):
         rows = folds == fold
@@ -143,28 +128,102 @@ def prepare(
         rows = folds == fold
         inside = take(examples, rows)
         parts.append((rows, model.read(known.take(rows), inside.tasks, inside.answers)))
-    costs = np.where(np.isnan(spent := costs_of(doubled, config.cost_unit)), price * total, spent)
+    costs = np.where(np.isnan(spent := costs_of(basis.grid, config.cost_unit)), price * basis.total, spent)
     return Prepared(
-        grid=doubled,
+        grid=basis.grid,
         known=known,
         evidence=_merge(parts),
-        charges=costs / total if total > 0 else np.broadcast_to(price, costs.shape),
-        weights={
-            "competence.weights": competence_model.weights,
-            "competence.bias": competence_model.bias,
-            "competence.mean": competence_model.mean,
-            "evidence.shared": evidence_model.shared,
-            "evidence.weights": evidence_model.weights,
-            "evidence.slopes": evidence_model.slopes,
-            "evidence.response": evidence_model.response,
-            "evidence.moments": evidence_model.moments,
-            "evidence.labels": np.array([evidence_model.labels[pair] for pair in labels]),
-            "pool.price": price,
-            "pool.diversity": diversity,
-        },
-        labels=labels,
-        facts={"competence_penalty": competence_penalty, "evidence_penalty": evidence_penalty},
+        charges=costs / basis.total if basis.total > 0 else np.broadcast_to(price, costs.shape),
+        weights=weights,
+        labels=basis.labels,
+        facts={"competence_penalty": basis.competence_penalty, "evidence_penalty": evidence_penalty},
     )
+
+
+def refit(
+    grid: OutcomeGrid,
+    config: TrainingConfig,
+    *,
+    embedder: Embedder | None,
+    rng: np.random.Generator,
+    facts: Mapping[str, float],
+) -> tuple[dict[str, Floats], list[tuple[str, str]]]:
+    """Fit competence and evidence again, at the penalties of `Prepared.facts`, to more outcomes.
+
+    Returns:
+        `Prepared.weights` and `Prepared.labels`.
+    """
+    basis = _basis(grid, config, embedder=embedder, rng=rng, penalties=[facts["competence_penalty"]])
+    model = fit_evidence(basis.examples, basis.labels, penalty=facts["evidence_penalty"])
+    return _weights(basis, model), basis.labels
+
+
+@dataclass(frozen=True, slots=True)
+class _Basis:
+    """What every fit of evidence stands on; the rows are those of `Prepared`."""
+
+    grid: OutcomeGrid
+    folds: Ints
+    examples: Examples
+    labels: list[tuple[str, str]]
+    competence: CompetenceModel
+    competence_penalty: float
+    price: Floats
+    total: float
+
+
+def _basis(
+    grid: OutcomeGrid,
+    config: TrainingConfig,
+    *,
+    embedder: Embedder | None,
+    rng: np.random.Generator,
+    penalties: Sequence[float],
+) -> _Basis:
+    """Double the rows, fit competence, and draw the teams."""
+    num_queries, num_members = grid.scores.shape
+    tasks: list[str | None] = [*grid.tasks, *[None] * num_queries]
+    doubled = grid.take(np.tile(np.arange(num_queries), 2))
+    features = features_of(doubled.queries, tasks, embedder=embedder)
+    folds = np.tile(folds_of(grid.queries, config.num_folds), 2)
+    competence, penalty = cross_fitted(features, doubled.scores, folds, penalties=penalties)
+    examples = Examples(
+        features=features,
+        competence=competence,
+        tasks=tasks,
+        answers=answers_of(doubled),
+        scores=scores_of_places(doubled),
+        teams=draw_teams(2 * num_queries, num_members, config.max_team, rng),
+    )
+    price, total = prices_of(grid, config.cost_unit)
+    return _Basis(
+        grid=doubled,
+        folds=folds,
+        examples=examples,
+        labels=frequent_labels(tasks, examples.answers),
+        competence=fit_competence(features, doubled.scores, penalty=penalty),
+        competence_penalty=penalty,
+        price=price,
+        total=total,
+    )
+
+
+def _weights(basis: _Basis, evidence: EvidenceModel) -> dict[str, Floats]:
+    """Name the arrays of the policy that reinforcement does not change."""
+    once = basis.grid.scores[: len(basis.grid) // 2]
+    return {
+        "competence.weights": basis.competence.weights,
+        "competence.bias": basis.competence.bias,
+        "competence.mean": basis.competence.mean,
+        "evidence.shared": evidence.shared,
+        "evidence.weights": evidence.weights,
+        "evidence.slopes": evidence.slopes,
+        "evidence.response": evidence.response,
+        "evidence.moments": evidence.moments,
+        "evidence.labels": np.array([evidence.labels[pair] for pair in basis.labels]),
+        "pool.price": basis.price,
+        "pool.diversity": pairwise_focal_diversity(once >= 0.5),
+    }
 
 
 def _merge(parts: Sequence[tuple[np.ndarray, Evidence]]) -> Evidence:
