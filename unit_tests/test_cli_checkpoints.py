@@ -47,6 +47,13 @@ def test_evaluate_without_stored_baselines_fits_them_on_the_other_rows_or_leaves
     assert "some are left out" in cli.shown("evaluate", "bare", "one.parquet", "--split", "all")
 
 
+@pytest.mark.parametrize("split", ["train", "validation", "all"])
+def test_evaluate_never_fits_baselines_on_rows_that_it_scores(cli, bare_policy, outcomes, split):
+    bare_policy.save("bare")
+    said = cli.said("evaluate", "bare", outcomes, "--split", split)
+    assert (said["baselines_from"], list(said["baselines"])) == ("nowhere", ["random_team", "plurality", "oracle"])
+
+
 def test_evaluate_says_which_baseline_the_training_could_not_fit(cli, quiz_policy, bare_policy, outcomes, quiz):
     learned, chosen, _ = quiz.grid(quiz.members).split()
     fitted = fit_baselines(learned, chosen, max_team=2)

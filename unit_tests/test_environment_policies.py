@@ -134,6 +134,16 @@ def test_members_in_another_order_or_left_out_are_told_by_name(make_grid):
         replay(learned("ab", 2), grid, cost_weight=0.1, max_team=2, max_rounds=2)
 
 
+def test_a_replay_reports_recorded_scores_without_the_bonus_of_training(make_grid):
+    """Both members are asked and fail on other queries: focal diversity 1, worth ½, but a right answer is worth 1."""
+    grid = make_grid([["yes", "no"], ["no", "yes"]])
+    policy = PriorPolicy(grid.members)
+    env = environment_of(policy, grid, max_team=2, max_rounds=1, diversity_weight=0.5)
+    played = play(policy, env, np.arange(2), np.zeros(2))
+    assert played.calls.tolist() == [2, 2]
+    assert played.scores.tolist() == [grid.scores[q, played.chosen[q]] for q in range(2)]
+
+
 @settings(max_examples=40)
 @given(st.integers(0, 10_000), st.integers(1, 3), st.integers(1, 4))
 def test_answering_one_by_one_equals_replaying_the_batch(make_grid, seed, max_rounds, max_team):

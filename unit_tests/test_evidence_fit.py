@@ -77,6 +77,13 @@ def test_competence_that_is_known_carries_over_to_a_member_that_was_never_fitted
     )
 
 
+def test_labels_come_in_the_same_order_in_every_process(examples_of):
+    """Twenty letters, equally frequent, in no order of their own: by name. A set of them has another order each time."""
+    letters = "QWERTYUIOPASDFGHJKLZ"
+    examples = examples_of([[*letters]] * 10, [[1] + [0] * 19] * 10, tasks=["t"] * 10)
+    assert frequent_labels(["t"] * 10, examples.answers) == [("t", letter) for letter in sorted(letters)]
+
+
 def test_a_label_that_is_always_right_gets_a_coefficient_of_its_own(examples_of):
     """In task t "A" is right whoever says it; in task u nothing is. Labels of fewer than ten queries have none."""
     labels = [["A", "B"], ["B", "A"]] * 20 + [["A", "B"], ["B", "A"]] * 20 + [["A", "C"]]

@@ -155,16 +155,21 @@ def test_the_best_weights_are_a_copy_of_what_was_then(grids, monkeypatch):
 def test_the_last_fit_on_validation_rows_leaves_the_networks_as_they_were_chosen(grids, monkeypatch):
     """Without the last fit the networks are the same, and what is fitted is not."""
     small = grids[0].take(np.arange(40)), grids[1].take(np.arange(40))
-    fits, prepare = [], mappo.prepare
+    fits, refits, prepare = [], [], mappo.prepare
 
-    def first_only(grid, *args, **kwargs):
+    def first(grid, *args, **kwargs):
         fits.append(prepare(grid, *args, **kwargs))
         return fits[0]
 
+    def first_again(grid, *_, **__):
+        refits.append(len(grid))
+        return fits[0].weights, fits[0].labels
+
     refitted = train(*small, BRIEF)
-    monkeypatch.setattr(mappo, "prepare", first_only)
+    monkeypatch.setattr(mappo, "prepare", first)
+    monkeypatch.setattr(mappo, "refit", first_again)
     kept = train(*small, BRIEF)
-    assert [len(fit.grid) for fit in fits] == [2 * 40, 2 * 80]
+    assert ([len(fit.grid) for fit in fits], refits) == ([2 * 40], [80])
     for name, array in networks_of(refitted).items():
         np.testing.assert_array_equal(array, networks_of(kept)[name])
     for name in ("competence.bias", "evidence.shared"):
@@ -327,7 +332,19 @@ def test_grids_of_different_pools_are_refused(grids):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"max_team": 0}, {"cost_weight": -1.0}, {"cost_weight": float("nan")}, {"num_folds": 1}]
+    "wrong",
+    [
+        {"max_team": 0},
+        {"cost_weight": -1.0},
+        {"cost_weight": float("nan")},
+        {"num_folds": 1},
+        {"learning_rate": -1.0},
+        {"clip_epsilon": float("nan")},
+        {"target_kl": float("inf")},
+        {"gamma": 1.5},
+        {"gae_lambda": -0.5},
+        {"cost_unit": "euro"},
+    ],
 )
 def test_an_impossible_hyperparameter_is_refused(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):

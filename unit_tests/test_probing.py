@@ -138,6 +138,21 @@ def test_its_usual_response_is_that_of_its_outcomes():
     assert moments[:2, 2] == pytest.approx([np.log(66) / 2, np.log(11 / 6) / 2], abs=1e-5)
 
 
+def test_a_newcomer_s_option_scores_are_scaled_by_their_own_spread():
+    """It scores .9 and .1: ±.4 from their mean, so its standard deviation is .4. The others score nothing."""
+    rows = [
+        Outcome(
+            task="one", query_id=str(q), query=f"{TEXT} {q}", model=member, answer=answer, gold="A",
+            reward=float(answer == "A"), option_probs=probs if member == "new" else None,
+        )
+        for q, (answer, probs) in enumerate([("A", (0.9, 0.1)), ("B", (0.1, 0.9))] * 4)
+        for member in ("a", "new")
+    ]  # fmt: skip
+    probe = OutcomeTable.from_outcomes(rows).grid(("a", "new"))
+    moments = add_member(policy_of({"a": 0.5}), "new", probe).parts.weights["evidence.moments"]
+    assert moments[4, 1] == pytest.approx(0.4)
+
+
 # ---- price and diversity
 
 
