@@ -6,7 +6,6 @@ traceback; a file appears whole or not at all.
 """
 
 import importlib
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -314,13 +313,13 @@ def _open_pool(pool: str | None, members: list[str]) -> Iterator["ModelPool"]:
 
 
 def _load_pool(spec: str) -> "ModelPool":
+    from langchain_rlfocal.cli.rows import see_working_folder
     from langchain_rlfocal.pool import ModelPool
 
     module, colon, function = spec.partition(":")
     if not (module and colon and function):
         raise InputError(f"`--pool` must be `local` or package.module:function, got {spec!r}.")
-    # A console script does not see the folder that it is started in, where a user's own module is.
-    sys.path.insert(0, str(Path.cwd()))
+    see_working_folder()
     try:
         make = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:

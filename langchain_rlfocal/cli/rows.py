@@ -37,6 +37,11 @@ def read_rows(outcomes: Sequence[Path], members: Sequence[str] | None, rows: Row
     return table.grid(members or table.members, **{**asdict(rows), "task": rows.task or None})
 
 
+def see_working_folder() -> None:
+    """Let a user's own module be imported: a console script does not see the folder that it is started in."""
+    sys.path.insert(0, str(Path.cwd()))
+
+
 def open_embedder(name: str | None) -> Embedder | None:
     """Load a named embedder; None for no name.
 
@@ -45,6 +50,5 @@ def open_embedder(name: str | None) -> Embedder | None:
         MissingDependencyError: Its package is not installed.
     """
     if name is not None and ":" in name:
-        # A console script does not see the folder that it is started in, where a user's own module is.
-        sys.path.insert(0, str(Path.cwd()))
+        see_working_folder()
     return None if name is None else load_embedder(name)

@@ -82,7 +82,7 @@ def columns_of(members: Sequence[str], grid: OutcomeGrid) -> Ints:
     return np.array([grid.members.index(name) for name in members], dtype=np.intp)
 
 
-def answers_of(members: Sequence[str], grid: OutcomeGrid) -> tuple[Ints, Ints]:
+def answer_ids_of(members: Sequence[str], grid: OutcomeGrid) -> tuple[Ints, Ints]:
     """Read the answers of the fitted members alone.
 
     Returns:
@@ -116,7 +116,7 @@ def vote(ids: Ints, asked: Bools, *, weights: Floats, competence: Floats) -> Int
     """Choose who speaks for the answer with most weight.
 
     Args:
-        ids: Answers as `answers_of` gives them, shape [Q, M].
+        ids: Answers as `answer_ids_of` gives them, shape [Q, M].
         asked: Who may vote, at least one of each query, shape [Q, M].
         weights: Weight of each member's vote, shape [M] or [Q, M].
         competence: Shape [M]. Of answers with equal weight, that of the most competent supporter wins.

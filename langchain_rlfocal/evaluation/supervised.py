@@ -13,7 +13,7 @@ from langchain_rlfocal.errors import InputError, MissingDependencyError
 from langchain_rlfocal.evaluation.decisions import (
     Decision,
     Floats,
-    answers_of,
+    answer_ids_of,
     competence_of,
     decision_of,
     vote,
@@ -67,7 +67,7 @@ class SupervisedFusion:
                 "Or leave it out."
             ) from error
         members, tasks = len(grid.members), tuple(sorted(set(grid.tasks)))
-        _, ids = answers_of(grid.members, grid)
+        _, ids = answer_ids_of(grid.members, grid)
         supporters = ids[:, None, :] == np.arange(members)[:, None]
         query, answer = np.nonzero(supporters.any(axis=2))
         supporters = supporters[query, answer]
@@ -126,7 +126,7 @@ class FittedSupervisedFusion:
 
     def decide(self, grid: OutcomeGrid) -> Decision:
         """Ask everyone and return the most probable answer."""
-        columns, ids = answers_of(self.members, grid)
+        columns, ids = answer_ids_of(self.members, grid)
         asked = np.ones(ids.shape, dtype=bool)
         count = (ids >= 0).sum(axis=1, keepdims=True)
         place = {task: index for index, task in enumerate(self.tasks)}

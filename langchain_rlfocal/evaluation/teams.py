@@ -15,7 +15,7 @@ from langchain_rlfocal.evaluation.decisions import (
     Decision,
     Floats,
     Ints,
-    answers_of,
+    answer_ids_of,
     competence_of,
     decision_of,
     vote,
@@ -68,7 +68,7 @@ class BestFixedTeam:
             raise InputError(f"`max_team` must be at least 1, got {self.max_team}.")
         competence = competence_of(grid)
         teams = _teams(len(grid.members), self.max_team)
-        _, ids = answers_of(grid.members, grid)
+        _, ids = answer_ids_of(grid.members, grid)
         # Rounded, so that teams with equal scores are equal however their sums were made.
         scores = np.round(team_scores(ids, grid.scores, competence, teams), 12)
         cost = grid.cost_usd.mean(axis=0)
@@ -97,7 +97,7 @@ class FittedTeam:
 
     def decide(self, grid: OutcomeGrid) -> Decision:
         """Ask the team and count its votes."""
-        columns, ids = answers_of(self.members, grid)
+        columns, ids = answer_ids_of(self.members, grid)
         asked = np.tile(self.team, (len(ids), 1))
         chosen = vote(ids, asked, weights=np.ones(len(columns)), competence=self.competence)
         return decision_of(grid, columns, chosen=chosen, asked=asked)
@@ -112,7 +112,7 @@ def team_scores(ids: Ints, scores: Floats, competence: Floats, teams: Bools) -> 
     of `vote`, with no ties left. A row is worth the mean of its supporters' scores, who gave one answer and so have one.
 
     Args:
-        ids: Answers as `answers_of` gives them, shape [Q, M].
+        ids: Answers as `answer_ids_of` gives them, shape [Q, M].
         scores: Members' scores, shape [Q, M].
         competence: Members' mean scores, which rank them, shape [M].
         teams: Whether each member is in each team, none empty, shape [T, M].

@@ -11,7 +11,7 @@ from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.evaluation.decisions import (
     Decision,
     Floats,
-    answers_of,
+    answer_ids_of,
     competence_of,
     decision_of,
     vote,
@@ -67,7 +67,7 @@ class FittedVote:
 
     def decide(self, grid: OutcomeGrid) -> Decision:
         """Ask everyone and count the votes."""
-        columns, ids = answers_of(self.members, grid)
+        columns, ids = answer_ids_of(self.members, grid)
         asked = np.ones(ids.shape, dtype=bool)
         chosen = vote(ids, asked, weights=self.weights, competence=self.competence)
         return decision_of(grid, columns, chosen=chosen, asked=asked)
@@ -109,7 +109,7 @@ class FittedRandomTeam:
 
     def decide(self, grid: OutcomeGrid) -> Decision:
         """Draw a team for each query and count its votes."""
-        columns, ids = answers_of(self.members, grid)
+        columns, ids = answer_ids_of(self.members, grid)
         draw = np.random.default_rng(self.seed).random(ids.shape)
         asked = draw.argsort(axis=1).argsort(axis=1) < self.size
         chosen = vote(ids, asked, weights=np.ones(len(columns)), competence=self.competence)
