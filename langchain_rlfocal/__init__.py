@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from langchain_rlfocal._version import __version__
 
 if TYPE_CHECKING:
-    from langchain_rlfocal.chat_models import RLFocalChatModel
+    from langchain_rlfocal.chat_models import RLFocalChatModel, RLFocalDecider
     from langchain_rlfocal.errors import (
         CheckpointError,
+        DisagreementError,
         EnsembleError,
         InputError,
         MissingDependencyError,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CheckpointError",
+    "DisagreementError",
     "EnsembleError",
     "InputError",
     "MissingDependencyError",
@@ -32,6 +34,7 @@ __all__ = [
     "PoolError",
     "PoolMember",
     "RLFocalChatModel",
+    "RLFocalDecider",
     "RLFocalError",
     "RLFocalPolicy",
     "__version__",
@@ -41,6 +44,7 @@ _HOMES = {
     "ModelPool": "pool",
     "PoolMember": "pool",
     "RLFocalChatModel": "chat_models",
+    "RLFocalDecider": "chat_models",
     "RLFocalPolicy": "policies",
 }
 

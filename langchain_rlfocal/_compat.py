@@ -7,17 +7,22 @@ is cancelled. It does not ask anyone; that is `execution`.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, Literal, cast
+from dataclasses import dataclass
+from typing import Any, Literal, Self, cast
 from uuid import UUID
 
 from langchain_core.callbacks import (
+    AsyncCallbackHandler,
     AsyncCallbackManager,
     AsyncCallbackManagerForLLMRun,
+    BaseCallbackHandler,
     BaseCallbackManager,
     CallbackManager,
     CallbackManagerForLLMRun,
+    adispatch_custom_event,
+    dispatch_custom_event,
 )
 from langchain_core.exceptions import ContextOverflowError, ModelError
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
@@ -30,12 +35,16 @@ from langchain_core.tracers.base import BaseTracer
 from langchain_core.utils.uuid import uuid7
 from pydantic import Field
 
-from langchain_rlfocal.errors import EnsembleError
+from langchain_rlfocal.errors import DisagreementError, EnsembleError
 
 MemberCallbacks = Literal["tracers", "all", "none"]
 
 PARENT_KEY = "_rlfocal_parent"
-"""Call argument under which the callback manager of members' runs travels to `_generate` and `_stream`."""
+"""Call argument under which the callback managers of an ensemble's run travel to `_generate` and `_stream`."""
+
+ORIGINALS_KEY = "_rlfocal_originals"
+"""Call argument under which tools, or a schema, travel as the caller gave them: as dictionaries they lose what only some
+providers read, and a pydantic class's own validators."""
 
 _OWN_METADATA = frozenset(
     {"ls_provider", "ls_model_name", "ls_model_type", "ls_temperature", "ls_max_tokens", "ls_stop", "ls_integration"}
@@ -49,6 +58,10 @@ class EnsembleModelError(EnsembleError, ModelError):
 
 class EnsembleOverflowError(EnsembleModelError, ContextOverflowError):
     """Every asked member failed because the conversation is too long; LangChain's summarization catches it."""
+
+
+class EnsembleDisagreementError(DisagreementError, ModelError):
+    """`DisagreementError` that LangChain also knows for a chat model's error."""
 
 
 def is_control_flow(error: BaseException) -> bool:
@@ -95,6 +108,101 @@ def child_manager(
     return child
 
 
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """The ensemble's run, as what happens under it needs to know it.
+
+    Attributes:
+        members: Callback manager for members' runs; None outside any run.
+        own: Callback manager for events of the ensemble's own run, which all of its handlers are told; None as above.
+    """
+
+    members: CallbackManager | AsyncCallbackManager | None = None
+    own: CallbackManager | AsyncCallbackManager | None = None
+
+    @classmethod
+    def of(
+        cls,
+        manager: BaseCallbackManager | CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun,
+        *,
+        run_id: UUID,
+        mode: MemberCallbacks,
+    ) -> Self:
+        """Make the managers under a run; see `child_manager`."""
+        members = child_manager(manager, parent_run_id=run_id, mode=mode)
+        own = child_manager(manager, parent_run_id=run_id, mode="all")
+        own.set_handlers(list(manager.handlers))
+        return cls(members, own)
+
+    def tell(self, name: str, data: Mapping[str, Any]) -> None:
+        """Tell the handlers of the ensemble's run of a custom event."""
+        if self.own is not None and self.own.handlers:
+            dispatch_custom_event(name, data, config={"callbacks": self.own})
+
+    async def atell(self, name: str, data: Mapping[str, Any]) -> None:
+        """Tell the handlers of the ensemble's run of a custom event."""
+        if self.own is not None and self.own.handlers:
+            await adispatch_custom_event(name, data, config={"callbacks": self.own})
+
+
+class OpenRuns(AsyncCallbackHandler):
+    """Sees which runs of chat models begin and end under a call, and closes those that a cancellation leaves open.
+
+    LangChain reports errors of an `ainvoke` but not its cancellation, and a trace would show it running forever.
+    """
+
+    def __init__(self, handlers: Sequence[BaseCallbackHandler]) -> None:
+        self._handlers = list(handlers)
+        self._open: dict[UUID, UUID | None] = {}
+
+    @classmethod
+    def under(cls, config: RunnableConfig, model: BaseChatModel) -> Self:
+        """Watch the runs of a call.
+
+        Args:
+            config: The call's config, whose callback manager, if there is one, is given one handler more.
+            model: The model that is called, which may have callbacks of its own.
+        """
+        manager, own = config.get("callbacks"), model.callbacks
+        if not isinstance(manager, BaseCallbackManager):
+            return cls([])
+        watch = cls([*manager.handlers, *(own.handlers if isinstance(own, BaseCallbackManager) else own or [])])
+        manager.add_handler(watch)
+        return watch
+
+    async def on_chat_model_start(
+        self,
+        serialized: dict[str, Any],
+        messages: list[list[BaseMessage]],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Note that a run has begun."""
+        del serialized, messages, kwargs
+        self._open[run_id] = parent_run_id
+
+    async def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
+        """Note that a run has ended."""
+        del response, kwargs
+        self._open.pop(run_id, None)
+
+    async def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """Note that a run has failed."""
+        del error, kwargs
+        self._open.pop(run_id, None)
+
+    async def close(self, error: BaseException) -> None:
+        """Tell the call's handlers that the runs still open have ended by this error."""
+        for run_id, parent_run_id in [*self._open.items()]:
+            manager = AsyncCallbackManagerForLLMRun(
+                run_id=run_id, handlers=self._handlers, inheritable_handlers=[], parent_run_id=parent_run_id
+            )
+            await manager.on_llm_error(error, response=LLMResult(generations=[]))
+        self._open.clear()
+
+
 class NestingChatModel(BaseChatModel):
     """A chat model that calls other chat models, whose runs belong under its own."""
 
@@ -105,23 +213,23 @@ class NestingChatModel(BaseChatModel):
     the ensemble's wherever a consumer does not tell runs apart), or `"none"`.
     """
 
-    def _members_config(
+    def _take_parent(
         self,
         run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None,
         kwargs: dict[str, Any],
-    ) -> RunnableConfig | None:
-        """Take the private argument out of `kwargs` and make of it the config under which members are asked."""
-        manager = kwargs.pop(PARENT_KEY, None)
-        if manager is None and run_manager is not None:
-            manager = child_manager(run_manager, parent_run_id=run_manager.run_id, mode=self.member_callbacks)
-        return None if manager is None else {"callbacks": manager}
+    ) -> Parent:
+        """Take the private argument out of `kwargs`: under which run members are asked."""
+        parent: Parent | None = kwargs.pop(PARENT_KEY, None)
+        if parent is None and run_manager is not None:
+            parent = Parent.of(run_manager, run_id=run_manager.run_id, mode=self.member_callbacks)
+        return parent or Parent()
 
     def _under_new_run(
         self,
         manager_class: type[CallbackManager] | type[AsyncCallbackManager],
         config: RunnableConfig | None,
-    ) -> tuple[RunnableConfig, CallbackManager | AsyncCallbackManager]:
-        """Fix the id of the run that a stream is about to start, and make the manager of its children.
+    ) -> tuple[RunnableConfig, Parent]:
+        """Fix the id of the run that a stream is about to start, and make the managers under it.
 
         Callbacks are configured here, once: if the stream configured them anew it would make a second tracer, to which
         the children's parent is unknown.
@@ -134,7 +242,7 @@ class NestingChatModel(BaseChatModel):
             inheritable_metadata=config.get("metadata"),
         )
         config["callbacks"] = manager
-        return config, child_manager(manager, parent_run_id=run_id, mode=self.member_callbacks)
+        return config, Parent.of(manager, run_id=run_id, mode=self.member_callbacks)
 
     def stream(
         self,
@@ -145,8 +253,8 @@ class NestingChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[AIMessageChunk]:
         """Stream the answer; see `BaseChatModel.stream`."""
-        config, child = self._under_new_run(CallbackManager, config)
-        yield from super().stream(input, config, stop=stop, **{**kwargs, PARENT_KEY: child})
+        config, parent = self._under_new_run(CallbackManager, config)
+        yield from super().stream(input, config, stop=stop, **{**kwargs, PARENT_KEY: parent})
 
     async def astream(
         self,
@@ -157,8 +265,8 @@ class NestingChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[AIMessageChunk]:
         """Stream the answer; see `BaseChatModel.astream`."""
-        config, child = self._under_new_run(AsyncCallbackManager, config)
-        chunks = super().astream(input, config, stop=stop, **{**kwargs, PARENT_KEY: child})
+        config, parent = self._under_new_run(AsyncCallbackManager, config)
+        chunks = super().astream(input, config, stop=stop, **{**kwargs, PARENT_KEY: parent})
         async with aclosing(cast("AsyncGenerator[AIMessageChunk]", chunks)):
             async for chunk in chunks:
                 yield chunk
@@ -171,9 +279,7 @@ class NestingChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         if run_manager is not None and PARENT_KEY not in kwargs:
-            kwargs[PARENT_KEY] = child_manager(
-                run_manager, parent_run_id=run_manager.run_id, mode=self.member_callbacks
-            )
+            kwargs[PARENT_KEY] = Parent.of(run_manager, run_id=run_manager.run_id, mode=self.member_callbacks)
         return super()._generate_with_cache(messages, stop=stop, run_manager=run_manager, **kwargs)
 
     async def _agenerate_with_cache(
@@ -184,9 +290,7 @@ class NestingChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         if run_manager is not None and PARENT_KEY not in kwargs:
-            kwargs[PARENT_KEY] = child_manager(
-                run_manager, parent_run_id=run_manager.run_id, mode=self.member_callbacks
-            )
+            kwargs[PARENT_KEY] = Parent.of(run_manager, run_id=run_manager.run_id, mode=self.member_callbacks)
         try:
             return await super()._agenerate_with_cache(messages, stop=stop, run_manager=run_manager, **kwargs)
         except asyncio.CancelledError as error:
@@ -196,9 +300,11 @@ class NestingChatModel(BaseChatModel):
             raise
 
     def _get_invocation_params(self, stop: list[str] | None = None, **kwargs: Any) -> dict[str, Any]:
-        kwargs.pop(PARENT_KEY, None)
-        return super()._get_invocation_params(stop=stop, **kwargs)
+        return super()._get_invocation_params(stop=stop, **_public(kwargs))
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
-        kwargs.pop(PARENT_KEY, None)
-        return super()._get_llm_string(stop=stop, **kwargs)
+        return super()._get_llm_string(stop=stop, **_public(kwargs))
+
+
+def _public(kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in kwargs.items() if name not in {PARENT_KEY, ORIGINALS_KEY}}

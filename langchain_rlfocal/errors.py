@@ -7,6 +7,7 @@ RLFocalError
 ├── CheckpointError (ValueError)        a checkpoint cannot be read, or belongs to another pool
 ├── MissingDependencyError (ImportError) an optional part is absent: names the command that installs it
 └── EnsembleError                       no member answered: names every member and its cause
+    └── DisagreementError               members answered, but no action has a majority, and the caller wants none else
 
 Every message says the rule, the value that broke it, and the way out. Each also derives from the built-in that fits, so
 that code which knows nothing of this package can still catch it.
@@ -65,4 +66,16 @@ class EnsembleError(RLFocalError):
     def __init__(self, message: str, *, failures: Mapping[str, str] | None = None, is_retryable: bool = False) -> None:
         self.failures = dict(failures or {})
         self.is_retryable = is_retryable
+        super().__init__(message)
+
+
+class DisagreementError(EnsembleError):
+    """Members answered, but on what to do they disagree; raised only where the caller asked for it.
+
+    Attributes:
+        proposals: What each member would have done, by its name.
+    """
+
+    def __init__(self, message: str, *, proposals: Mapping[str, str] | None = None) -> None:
+        self.proposals = dict(proposals or {})
         super().__init__(message)

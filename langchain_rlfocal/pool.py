@@ -26,6 +26,7 @@ class PoolMember:
         competence: Score that an untrained policy expects of the member, in [0, 1].
         input_usd_per_mtok: Dollars per million tokens of prompt, None where unknown (unknown is not zero).
         output_usd_per_mtok: Dollars per million tokens of response, None where unknown.
+        max_concurrent_calls: How many calls of it may run at once, None for any number.
 
     Raises:
         PoolError: The name is empty, the model is no chat model, or a number is outside its range.
@@ -36,6 +37,7 @@ class PoolMember:
     competence: float = 0.5
     input_usd_per_mtok: float | None = None
     output_usd_per_mtok: float | None = None
+    max_concurrent_calls: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
@@ -54,6 +56,12 @@ class PoolMember:
                     f"`{price}` of member `{self.name}` must be finite and not negative, got {value}. "
                     "Leave it out where the price is unknown."
                 )
+
+        cap = self.max_concurrent_calls
+        if cap is not None and (isinstance(cap, bool) or not isinstance(cap, int) or cap < 1):
+            raise PoolError(
+                f"`max_concurrent_calls` of member `{self.name}` must be a whole number of at least 1, or None, got {cap!r}."
+            )
 
     def cost_usd(self, *, prompt_tokens: int | None, completion_tokens: int | None) -> float | None:
         """Price one call in dollars; None unless both prices and both token counts are known."""

@@ -1,7 +1,9 @@
 """The chat model's arguments: what it takes and refuses, what it hands on, and what LangChain expects of it."""
 
 import copy
+import functools
 import json
+import operator
 import pickle
 import subprocess
 import sys
@@ -144,9 +146,27 @@ def test_knobs_bind_one_call_and_reach_no_member():
 def test_other_call_arguments_and_stop_reach_the_members_but_never_the_models_name(call):
     member = saying("5")
     model = model_of({"a": member})
-    list(getattr(model, call)(QUESTION, stop=["\n"], temperature=0.5, tools=[], model="other", stream=True))
+    list(getattr(model, call)(QUESTION, stop=["\n"], temperature=0.5, tools=[], model="rlfocal", stream=True))
     assert member.asked[-1].stop == ["\n"]
-    assert member.asked[-1].kwargs == {"temperature": 0.5, "tools": []}
+    assert member.asked[-1].kwargs == {"temperature": 0.5}
+
+
+@pytest.mark.parametrize("call", ["invoke", "stream"])
+def test_a_call_can_name_the_member_that_answers_alone(call):
+    members = {"a": saying("5"), "b": saying("4"), "c": saying("5")}
+    model = RLFocalChatModel(members=members)
+    answered = getattr(model, call)(QUESTION, model="b")
+    message = answered if call == "invoke" else functools.reduce(operator.add, answered)
+    assert message.text == "4"
+    assert message.response_metadata["model_name"] == "b"
+    assert [row["asked"] for row in how(message)["rounds"]] == [["b"]]
+    assert how(message)["excluded"] == dict.fromkeys("ac", "is not `b`, which the call names")
+    assert not members["a"].asked
+
+
+def test_a_call_that_names_nobody_is_refused():
+    with pytest.raises(InputError, match=r"got 'gpt-9'; members: a, b"):
+        model_of({"a": saying("5"), "b": saying("4")}).invoke(QUESTION, model="gpt-9")
 
 
 def test_the_models_own_settings_reach_the_members_unless_the_call_says_otherwise():

@@ -181,7 +181,7 @@ async def test_a_single_member_s_reply_is_not_relayed_where_its_scores_may_speak
 def test_an_answer_without_member_and_label_is_empty_and_never_an_error():
     class Undecided(ScriptedPolicy):
         def fuse(self, query, candidates, failures, *, max_team):
-            return Answer(member=None, answer=None, weights={}, supporters={})
+            return Answer(member=None, answer=None, weights={"": 1.0}, supporters={"": ()})
 
     message = RLFocalChatModel(members=divided(), policy=Undecided([["a"]], ("a", "b"))).invoke(QUESTION)
     assert message.content == ""

@@ -84,12 +84,18 @@ def test_the_majority_is_answered_and_says_how_it_came_about():
             )
         ],
         "failures": [],
+        "excluded": {},
+        "repairs": [],
         "fusion": {
             "member": "b",
             "answer": "5",
             "weights": {"4": pytest.approx(1 / 3), "5": pytest.approx(2 / 3)},
             "confidence": pytest.approx(2 / 3),
             "synthesized": False,
+            "action": "text",
+            "agreement": pytest.approx(1.0),
+            "fields": None,
+            "merged": False,
         },
         "synthesizer": None,
         "usage": {
@@ -275,7 +281,7 @@ async def test_when_all_fail_one_error_names_every_member_and_its_cause(call):
 
 def test_when_all_fail_on_the_length_langchain_can_tell():
     members = {name: FailingChatModel(error=ContextOverflowError("too long")) for name in "ab"}
-    with pytest.raises(ContextOverflowError, match="Every member of the pool was asked"):
+    with pytest.raises(ContextOverflowError, match="Every member that can be asked was"):
         model_of(members).invoke(QUESTION)
 
 

@@ -144,10 +144,10 @@ async def test_after_a_failed_round_the_last_one_is_relayed():
 async def test_a_stream_that_breaks_raises_after_what_came():
     model = model_of({"a": FailingChatModel(error=ConnectionError("lost"), after="Half an")})
     words = []
-    with pytest.raises(EnsembleError, match="a: ConnectionError: lost"):
+    with pytest.raises(EnsembleError, match="`a` broke off while its text was being passed on: ConnectionError: lost"):
         words.extend(chunk.text for chunk in model.stream(QUESTION))
     words = []
-    with pytest.raises(EnsembleError, match="a: ConnectionError: lost"):
+    with pytest.raises(EnsembleError, match="`a` broke off while its text was being passed on: ConnectionError: lost"):
         await collect(model.astream(QUESTION), words)
     assert words == ["Half ", "an"]
 

@@ -16,12 +16,12 @@ from langchain_core.runnables import RunnableLambda
 from langchain_core.runnables.config import set_config_context
 from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
 
-from langchain_rlfocal import execution
 from langchain_rlfocal.execution import (
     MAX_REASON_CHARS,
     UnusableAnswerError,
     aask_members,
     ask_members,
+    asking,
     astream_member,
     stream_member,
 )
@@ -196,7 +196,7 @@ async def test_tool_calls_without_a_text_are_an_answer():
 
 
 async def test_a_text_beyond_the_cap_is_a_failure_and_one_at_the_cap_is_not(monkeypatch):
-    monkeypatch.setattr(execution, "MAX_TEXT_CHARS", 10)
+    monkeypatch.setattr(asking, "MAX_TEXT_CHARS", 10)
     assert (await outcomes_of(saying("a" * 10))).text == "a" * 10
     failure = await outcomes_of(saying("a b c d e f"))
     assert failure.kind == "too_long"
@@ -204,7 +204,7 @@ async def test_a_text_beyond_the_cap_is_a_failure_and_one_at_the_cap_is_not(monk
 
 def test_a_stream_beyond_the_cap_is_not_read_to_its_end(monkeypatch):
     """The cap of 4 is passed at the third word; a model that never stops must not keep us."""
-    monkeypatch.setattr(execution, "MAX_TEXT_CHARS", 4)
+    monkeypatch.setattr(asking, "MAX_TEXT_CHARS", 4)
     items = list(stream_member(PoolMember("m", saying("a b c d")), QUESTION, round_number=1))
     assert items[:-1] == ["a ", "b "]
     assert items[-1].kind == "too_long"

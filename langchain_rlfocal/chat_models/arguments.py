@@ -11,10 +11,10 @@ from os import PathLike
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
-from pydantic import SecretStr, ValidationInfo
+from pydantic import SecretStr, ValidationError, ValidationInfo
 
 from langchain_rlfocal.embedders import load_embedder
-from langchain_rlfocal.errors import CheckpointError, InputError, PoolError
+from langchain_rlfocal.errors import CheckpointError, InputError, PoolError, RLFocalError
 from langchain_rlfocal.features import Embedder
 from langchain_rlfocal.policies import Policy, RLFocalPolicy
 from langchain_rlfocal.pool import MemberLike, ModelPool, PoolMember
@@ -155,6 +155,28 @@ def cost_weight_for(target: float, policy: Policy) -> float:
             "none. Train a policy, or bound the calls by `max_team`."
         )
     return choose(target)
+
+
+def own_error_in(error: ValidationError) -> RLFocalError | None:
+    """Find the package's own error in what pydantic makes of it: callers should get that one, as documented."""
+    causes = [detail.get("ctx", {}).get("error") for detail in error.errors()]
+    return next((cause for cause in causes if isinstance(cause, RLFocalError)), None)
+
+
+def only_member(name: Any, pool: ModelPool, *, own_name: str) -> str | None:
+    """Read a call's `model`: the one member that shall answer; None for the ensemble's own name, or where none is given.
+
+    Raises:
+        InputError: It is no member's name.
+    """
+    if name is None or name == own_name:
+        return None
+    if isinstance(name, str) and name in pool:
+        return name
+    raise InputError(
+        f"A call's `model` must be the name of a member, who then answers alone, or `{own_name}`, got {name!r}; members: "
+        f"{', '.join(pool.names)}."
+    )
 
 
 def warn_of_unknown(given: Iterable[str], *, known: Sequence[str], owner: str) -> None:

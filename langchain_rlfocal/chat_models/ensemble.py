@@ -9,18 +9,17 @@ answers.
 """
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from os import PathLike
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel, LangSmithParams
+from langchain_core.language_models import BaseChatModel, LangSmithParams, ModelProfile
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from pydantic import ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
-from langchain_rlfocal._compat import NestingChatModel
 from langchain_rlfocal._version import __version__
 from langchain_rlfocal.answers import AnswerKind
 from langchain_rlfocal.chat_models.arguments import (
@@ -29,28 +28,32 @@ from langchain_rlfocal.chat_models.arguments import (
     check_known,
     cost_weight_for,
     identifying_params_of,
+    only_member,
+    own_error_in,
     target_of,
     to_embedder,
     to_policy,
     to_pool,
     warn_of_unknown,
 )
+from langchain_rlfocal.chat_models.binding import ToolCallingChatModel
+from langchain_rlfocal.chat_models.consensus import OnDisagreement
 from langchain_rlfocal.chat_models.explanations import explain
-from langchain_rlfocal.chat_models.replies import reply_of, text_pieces, to_chunk
-from langchain_rlfocal.chat_models.synthesis import synthesis_messages
-from langchain_rlfocal.chat_models.turns import Knobs, Turn, query_of
-from langchain_rlfocal.errors import InputError, RLFocalError
-from langchain_rlfocal.execution import aask_members, ask_members, astream_member, stream_member
+from langchain_rlfocal.chat_models.history import repairs_of
+from langchain_rlfocal.chat_models.profiles import merged_profile
+from langchain_rlfocal.chat_models.replies import to_chunk
+from langchain_rlfocal.chat_models.requests import Request
+from langchain_rlfocal.chat_models.river import Results, Settings, Step, Surroundings, answer, arun, run
+from langchain_rlfocal.chat_models.tokens import num_tokens, num_tokens_of_messages
+from langchain_rlfocal.chat_models.turns import Knobs, Turn, eligible_of, query_of
+from langchain_rlfocal.errors import InputError
+from langchain_rlfocal.execution import CallLimits
 from langchain_rlfocal.features import Embedder
 from langchain_rlfocal.policies import Policy, PriorPolicy
 from langchain_rlfocal.pool import ModelPool, PoolMember
-from langchain_rlfocal.records import Answer, Candidate, Failure
-
-_NEVER_FORWARDED = ("model", "stream")
-"""Call arguments that LangChain means for this model alone."""
 
 
-class RLFocalChatModel(NestingChatModel):
+class RLFocalChatModel(ToolCallingChatModel):
     """A learned team of chat models behind one.
 
     For each query a Decider selects a small team of the pool's members, round by round; they are asked at once, and
@@ -135,6 +138,16 @@ class RLFocalChatModel(NestingChatModel):
     synthesize_below: float = 0.5
     """Confidence of Fusion, in [0, 1], below which the synthesizer writes the answer."""
 
+    on_disagreement: OnDisagreement = "leader"
+    """What to do where members propose tool calls and no action has more than half of Fusion's weight: `"leader"` follows the
+    heaviest proposal, `"text"` answers in text and calls nothing, `"raise"` raises `DisagreementError`.
+    """
+
+    max_concurrent_calls: int | None = None
+    """How many calls of members may run at once, over all queries that this model answers; None for any number. Each event
+    loop counts by itself, and all threads together. `PoolMember.max_concurrent_calls` caps one member.
+    """
+
     model_name: str = Field(default="rlfocal", alias="model")
     """The ensemble's name in traces and in `response_metadata`."""
 
@@ -150,6 +163,9 @@ class RLFocalChatModel(NestingChatModel):
     streaming: bool | None = None
     """True answers `invoke` by way of the stream; False answers even `stream` whole; None leaves it to LangChain."""
 
+    limits: CallLimits | None = Field(default=None, exclude=True, repr=False)
+    """Counts the calls that run; made from `max_concurrent_calls` and the members', and shared by copies."""
+
     clock: Callable[[], float] = Field(default=time.perf_counter, exclude=True, repr=False)
     """Gives seconds; latencies are its differences."""
 
@@ -159,12 +175,10 @@ class RLFocalChatModel(NestingChatModel):
             try:
                 super().__init__(**kwargs)
             except ValidationError as error:
-                # Pydantic wraps what validators raise; callers should get the package's own error, as documented.
-                causes = [detail.get("ctx", {}).get("error") for detail in error.errors()]
-                own = [cause for cause in causes if isinstance(cause, RLFocalError)]
-                if not own:
+                own = own_error_in(error)
+                if own is None:
                     raise
-                raise own[0] from own[0].__cause__
+                raise own from own.__cause__
 
     @model_validator(mode="before")
     @classmethod
@@ -182,6 +196,12 @@ class RLFocalChatModel(NestingChatModel):
         check_known(self.pool, self._decider_and_fusion)
         assert not isinstance(self.embeddings, str), "names are loaded on validation"
         check_embeddings(self._decider_and_fusion, self.embeddings)
+        per_member = {m.name: m.max_concurrent_calls for m in self.pool if m.max_concurrent_calls is not None}
+        if self.limits is None or (self.limits.total, self.limits.per_member) != (
+            self.max_concurrent_calls,
+            per_member,
+        ):
+            self.limits = CallLimits(self.max_concurrent_calls, per_member)
         self._add_version("langchain-rlfocal", __version__)
         return self
 
@@ -217,6 +237,7 @@ class RLFocalChatModel(NestingChatModel):
             "answer_kind": self.answer_kind,
             "synthesizer": None if self.synthesizer is None else identifying_params_of(self.synthesizer),
             "synthesize_below": self.synthesize_below,
+            "on_disagreement": self.on_disagreement,
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,
             "default_stop": self.stop,  # LangChain puts a call's own under "stop"
@@ -226,6 +247,17 @@ class RLFocalChatModel(NestingChatModel):
         params = super()._get_ls_params(stop=stop or self.stop, **kwargs)
         params["ls_provider"] = "rlfocal"
         return params
+
+    def _resolve_model_profile(self) -> ModelProfile | None:
+        return merged_profile([member.model for member in self.pool])
+
+    def get_num_tokens(self, text: str) -> int:
+        """Count a text's tokens: by `custom_get_token_ids` where that is given, else estimated, without a network."""
+        return num_tokens(text, self.custom_get_token_ids)
+
+    def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
+        """Count the tokens of a conversation and of tools; see `get_num_tokens`."""
+        return num_tokens_of_messages(messages, tools, self.custom_get_token_ids)
 
     @staticmethod
     def explain(message: AIMessage | Mapping[str, Any]) -> str:
@@ -246,8 +278,7 @@ class RLFocalChatModel(NestingChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        turn, asking = self._open(messages, stop, run_manager, kwargs)
-        *_, message = self._river(messages, turn, asking, relay=False)
+        *_, message = run(*self._open(messages, stop, run_manager, kwargs, relay=False))
         assert isinstance(message, AIMessage)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
@@ -258,8 +289,7 @@ class RLFocalChatModel(NestingChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        turn, asking = self._open(messages, stop, run_manager, kwargs)
-        async with aclosing(self._ariver(messages, turn, asking, relay=False)) as items:
+        async with aclosing(arun(*self._open(messages, stop, run_manager, kwargs, relay=False))) as items:
             *_, message = [item async for item in items]
         assert isinstance(message, AIMessage)
         return ChatResult(generations=[ChatGeneration(message=message)])
@@ -271,8 +301,7 @@ class RLFocalChatModel(NestingChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        turn, asking = self._open(messages, stop, run_manager, kwargs)
-        with closing(self._river(messages, turn, asking, relay=True)) as items:
+        with closing(run(*self._open(messages, stop, run_manager, kwargs, relay=True))) as items:
             for item in items:
                 yield to_chunk(item)
 
@@ -283,65 +312,46 @@ class RLFocalChatModel(NestingChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        turn, asking = self._open(messages, stop, run_manager, kwargs)
-        async with aclosing(self._ariver(messages, turn, asking, relay=True)) as items:
+        async with aclosing(arun(*self._open(messages, stop, run_manager, kwargs, relay=True))) as items:
             async for item in items:
                 yield to_chunk(item)
 
-    def _river(
-        self, messages: list[BaseMessage], turn: Turn, asking: dict[str, Any], *, relay: bool
-    ) -> Generator[str | AIMessage]:
-        """Answer: with `relay` the text first, piece by piece, as early as it is certain; last, always, the message."""
-        relayed = False
-        while members := turn.next_members():
-            if relay and turn.is_decided:
-                relayed = True
-                with closing(stream_member(members[0], messages, round_number=turn.round_number, **asking)) as pieces:
-                    for piece in pieces:
-                        if isinstance(piece, str):
-                            yield piece
-                        else:
-                            turn.record([piece])
-            else:
-                turn.record(ask_members(members, messages, round_number=turn.round_number, **asking))
-        answer = turn.fuse()
-        synthesis = None
-        if author := self._author(turn, answer):
-            prompt = synthesis_messages(messages, turn.candidates, answer)
-            [synthesis] = ask_members([author], prompt, round_number=turn.round_number, **_for_author(asking))
-        message = self._reply(turn, answer, synthesis)
-        if relay and not relayed:
-            yield from text_pieces(str(message.text))
-        yield message
-
-    async def _ariver(
-        self, messages: list[BaseMessage], turn: Turn, asking: dict[str, Any], *, relay: bool
-    ) -> AsyncGenerator[str | AIMessage]:
-        """Answer; see `_river`."""
-        relayed = False
-        while members := turn.next_members():
-            if relay and turn.is_decided:
-                relayed = True
-                async with aclosing(
-                    astream_member(members[0], messages, round_number=turn.round_number, **asking)
-                ) as pieces:
-                    async for piece in pieces:
-                        if isinstance(piece, str):
-                            yield piece
-                        else:
-                            turn.record([piece])
-            else:
-                turn.record(await aask_members(members, messages, round_number=turn.round_number, **asking))
-        answer = turn.fuse()
-        synthesis = None
-        if author := self._author(turn, answer):
-            prompt = synthesis_messages(messages, turn.candidates, answer)
-            [synthesis] = await aask_members([author], prompt, round_number=turn.round_number, **_for_author(asking))
-        message = self._reply(turn, answer, synthesis)
-        if relay and not relayed:
-            for piece in text_pieces(str(message.text)):
-                yield piece
-        yield message
+    def _open(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None,
+        kwargs: dict[str, Any],
+        *,
+        relay: bool,
+    ) -> tuple[Generator[Step, Results, None], Surroundings]:
+        """Make the river of one call, and say where it runs."""
+        parent = self._take_parent(run_manager, kwargs)
+        kwargs.pop("stream", None)  # LangChain means it for this model alone
+        only = only_member(kwargs.pop("model", None), self.pool, own_name=self.model_name)
+        knobs = self._knobs(kwargs)
+        own = {name: getattr(self, name) for name in ("temperature", "max_tokens") if getattr(self, name) is not None}
+        request = Request.of({**own, **kwargs})
+        query = query_of(messages, task=knobs.task)
+        turn = Turn(
+            query,
+            pool=self.pool,
+            policy=self._decider_and_fusion,
+            knobs=knobs,
+            answer_kind=self.answer_kind,
+            request=request,
+            eligible=eligible_of(self.pool, messages, tools=bool(request.tools), only=only),
+            repairs=repairs_of(messages),
+        )
+        settings = Settings(
+            model_name=only or self.model_name,
+            synthesizer=None if self.synthesizer is None else PoolMember("synthesizer", self.synthesizer),
+            synthesize_below=self.synthesize_below,
+            on_disagreement=self.on_disagreement,
+            relay=relay,
+        )
+        assert self.limits is not None, "made on validation"
+        return answer(messages, turn, settings), Surroundings(parent, self.limits, stop or self.stop, self.clock)
 
     def _knobs(self, kwargs: dict[str, Any]) -> Knobs:
         """Take the knobs out of a call's arguments; what a call does not set is the model's."""
@@ -350,41 +360,3 @@ class RLFocalChatModel(NestingChatModel):
             kwargs["cost_weight"] = cost_weight_for(target, self._decider_and_fusion)
         names = ("max_team", "max_rounds", "cost_weight", "task")
         return Knobs(**{name: kwargs.pop(name, getattr(self, name)) for name in names}, target_calls=target)
-
-    def _open(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None,
-        run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None,
-        kwargs: dict[str, Any],
-    ) -> tuple[Turn, dict[str, Any]]:
-        """Begin a turn; return it with the arguments under which members are asked."""
-        config = self._members_config(run_manager, kwargs)
-        knobs = self._knobs(kwargs)
-        for name in _NEVER_FORWARDED:
-            kwargs.pop(name, None)
-        own = {name: getattr(self, name) for name in ("temperature", "max_tokens") if getattr(self, name) is not None}
-        turn = Turn(
-            query_of(messages, task=knobs.task),
-            pool=self.pool,
-            policy=self._decider_and_fusion,
-            knobs=knobs,
-            answer_kind=self.answer_kind,
-        )
-        return turn, {**own, **kwargs, "config": config, "stop": stop or self.stop, "clock": self.clock}
-
-    def _author(self, turn: Turn, answer: Answer) -> PoolMember | None:
-        """Return the synthesizer where it should write the answer: unsure, between texts. Tool calls are never mixed."""
-        if self.synthesizer is None or answer.confidence >= self.synthesize_below or len(turn.candidates) == 1:
-            return None
-        if any(candidate.message.tool_calls for candidate in turn.candidates):
-            return None
-        return PoolMember("synthesizer", self.synthesizer)
-
-    def _reply(self, turn: Turn, answer: Answer, synthesis: Candidate | Failure | None) -> AIMessage:
-        return reply_of(turn, answer, synthesis=synthesis, model_name=self.model_name)
-
-
-def _for_author(asking: Mapping[str, Any]) -> dict[str, Any]:
-    """Reduce the arguments for members to those for the synthesizer: what a call asks of members (tools, say) is theirs."""
-    return {"role": "synthesizer", **{name: asking[name] for name in ("config", "stop", "clock")}}

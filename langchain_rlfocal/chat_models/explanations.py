@@ -12,15 +12,13 @@ from typing import Any
 from langchain_core.messages import AIMessage, UsageMetadata
 from langchain_core.messages.ai import add_usage
 
-from langchain_rlfocal.chat_models.turns import Knobs
+from langchain_rlfocal.chat_models.consensus import Verdict
+from langchain_rlfocal.chat_models.history import KEY
+from langchain_rlfocal.chat_models.turns import Turn
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.execution import UnusableAnswerError
 from langchain_rlfocal.foreign_text import printable
-from langchain_rlfocal.policies import Policy
-from langchain_rlfocal.records import Answer, Candidate, Failure, Selection
-
-KEY = "rlfocal"
-"""Where the explanation stands in a message's `response_metadata`."""
+from langchain_rlfocal.records import Candidate, Failure, Selection
 
 _WIDTH = 110
 _MAX_ANSWER_CHARS = 36
@@ -44,64 +42,26 @@ def total_usage(results: Sequence[Candidate | Failure]) -> UsageMetadata | None:
     return total
 
 
-def describe(
-    *,
-    policy: Policy,
-    knobs: Knobs,
-    selections: Sequence[Selection],
-    candidates: Sequence[Candidate],
-    failures: Sequence[Failure],
-    answer: Answer,
-    synthesis: Candidate | Failure | None,
-) -> dict[str, Any]:
+def describe(turn: Turn, verdict: Verdict, synthesis: Candidate | Failure | None) -> dict[str, Any]:
     """Say in JSON values how an answer came about.
 
     Args:
-        policy: The policy that decided.
-        knobs: What the caller set for it.
-        selections: Its choices, round by round.
-        candidates: All candidates, with canonical answers.
-        failures: All non-answers.
-        answer: What Fusion decided.
+        turn: The turn, whose candidates have canonical answers.
+        verdict: What they together do.
         synthesis: What came of asking the synthesizer, None if it was not asked.
     """
-    results: list[Candidate | Failure] = [*candidates, *failures]
+    results: list[Candidate | Failure] = [*turn.candidates, *turn.failures]
     return {
-        "policy": policy.policy_id,
-        "trained": policy.trained,
-        "cost_weight": _number(knobs.cost_weight),
-        "target_calls": _number(knobs.target_calls),
-        "rounds": [
-            {
-                "round": selection.round,
-                "asked": list(selection.members),
-                "probabilities": {name: _number(p) for name, p in selection.probabilities.items()},
-            }
-            for selection in selections
-        ],
-        "candidates": [
-            {
-                "member": c.member,
-                "round": c.round,
-                "answer": c.answer,
-                "text": c.text,
-                "latency_s": _number(c.latency_s),
-                "prompt_tokens": c.prompt_tokens,
-                "completion_tokens": c.completion_tokens,
-                "cost_usd": _number(c.cost_usd),
-                "logprob": _number(c.logprob),
-                "option_probs": None if c.option_probs is None else dict(c.option_probs),
-            }
-            for c in candidates
-        ],
-        "failures": [{"member": f.member, "round": f.round, **_describe_failure(f)} for f in failures],
-        "fusion": {
-            "member": answer.member,
-            "answer": answer.answer,
-            "weights": {label: _number(weight) for label, weight in answer.weights.items()},
-            "confidence": _number(answer.confidence),
-            "synthesized": isinstance(synthesis, Candidate),
-        },
+        "policy": turn.policy.policy_id,
+        "trained": turn.policy.trained,
+        "cost_weight": _number(turn.knobs.cost_weight),
+        "target_calls": _number(turn.knobs.target_calls),
+        "excluded": dict(turn.eligible.excluded),
+        "repairs": turn.repairs,
+        "rounds": [describe_selection(selection) for selection in turn.selections],
+        "candidates": [describe_result(candidate) for candidate in turn.candidates],
+        "failures": [describe_result(failure) for failure in turn.failures],
+        "fusion": describe_fusion(verdict, synthesis),
         "synthesizer": None
         if synthesis is None
         else {
@@ -110,6 +70,49 @@ def describe(
             "failure": _describe_failure(synthesis) if isinstance(synthesis, Failure) else None,
         },
         "usage": {result.member: _plain(usage_of(result)) for result in results},
+    }
+
+
+def describe_selection(selection: Selection) -> dict[str, Any]:
+    """Say in JSON values whom the Decider chose in one round."""
+    return {
+        "round": selection.round,
+        "asked": list(selection.members),
+        "probabilities": {name: _number(p) for name, p in selection.probabilities.items()},
+    }
+
+
+def describe_result(result: Candidate | Failure) -> dict[str, Any]:
+    """Say in JSON values what came of asking one member; only a failure has a `kind`."""
+    if isinstance(result, Failure):
+        return {"member": result.member, "round": result.round, **_describe_failure(result)}
+    return {
+        "member": result.member,
+        "round": result.round,
+        "answer": result.answer,
+        "text": result.text,
+        "latency_s": _number(result.latency_s),
+        "prompt_tokens": result.prompt_tokens,
+        "completion_tokens": result.completion_tokens,
+        "cost_usd": _number(result.cost_usd),
+        "logprob": _number(result.logprob),
+        "option_probs": None if result.option_probs is None else dict(result.option_probs),
+    }
+
+
+def describe_fusion(verdict: Verdict, synthesis: Candidate | Failure | None) -> dict[str, Any]:
+    """Say in JSON values what the candidates together do, and how sure Fusion is of it."""
+    answer = verdict.answer
+    return {
+        "member": answer.member,
+        "answer": answer.answer,
+        "weights": {label: _number(weight) for label, weight in answer.weights.items()},
+        "confidence": _number(answer.confidence),
+        "synthesized": isinstance(synthesis, Candidate),
+        "action": verdict.action,
+        "agreement": _number(verdict.agreement),
+        "fields": None if verdict.fields is None else {path: _number(share) for path, share in verdict.fields.items()},
+        "merged": verdict.merged,
     }
 
 

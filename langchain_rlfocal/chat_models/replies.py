@@ -10,50 +10,37 @@ import re
 from collections.abc import Iterator
 from uuid import uuid4
 
-from langchain_core.messages import AIMessage, AIMessageChunk, ToolCall
+from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.messages.tool import tool_call, tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk
 
-from langchain_rlfocal.chat_models.explanations import KEY, describe, total_usage
+from langchain_rlfocal.chat_models.consensus import Verdict
+from langchain_rlfocal.chat_models.explanations import describe, total_usage
+from langchain_rlfocal.chat_models.history import KEY, NATIVE_KEY, native_of
 from langchain_rlfocal.chat_models.turns import Turn
-from langchain_rlfocal.records import Answer, Candidate, Failure
+from langchain_rlfocal.records import Candidate, Failure
 
 
-def reply_of(turn: Turn, answer: Answer, *, synthesis: Candidate | Failure | None, model_name: str) -> AIMessage:
+def reply_of(turn: Turn, verdict: Verdict, *, synthesis: Candidate | Failure | None, model_name: str) -> AIMessage:
     """Make the message of a turn.
 
     Args:
         turn: The turn.
-        answer: What Fusion decided.
-        synthesis: What came of asking the synthesizer, None if it was not asked. If it failed, the selected candidate
-            stands in.
+        verdict: What the candidates together do.
+        synthesis: What came of asking the synthesizer, None if it was not asked. If it failed, the verdict stands.
         model_name: The ensemble's name, under which LangChain counts the tokens.
     """
-    calls: list[ToolCall] = []
-    if isinstance(synthesis, Candidate):
-        text = synthesis.text
-    elif answer.member is None:  # an option that no member ranked first: nobody has said it in words
-        text = answer.answer or ""
-    else:
-        selected = turn.candidate_of(answer.member)
-        text, calls = selected.text, selected.message.tool_calls
+    text = synthesis.text if isinstance(synthesis, Candidate) else verdict.text
     results: list[Candidate | Failure] = [*turn.candidates, *turn.failures]
+    facts = describe(turn, verdict, synthesis)
+    winner = next((c for c in turn.candidates if c.member == verdict.answer.member), None)
+    if winner is not None and verdict.action == "tool_calls" and (native := native_of(winner.message)) is not None:
+        facts[NATIVE_KEY] = {"member": winner.member, "message": native}
     return AIMessage(
         content=text,
-        tool_calls=[tool_call(name=c["name"], args=c["args"], id=f"call_{uuid4().hex[:24]}") for c in calls],
+        tool_calls=[tool_call(name=c["name"], args=c["args"], id=f"call_{uuid4().hex[:24]}") for c in verdict.calls],
         usage_metadata=total_usage(results if synthesis is None else [*results, synthesis]),
-        response_metadata={
-            "model_name": model_name,
-            KEY: describe(
-                policy=turn.policy,
-                knobs=turn.knobs,
-                selections=turn.selections,
-                candidates=turn.candidates,
-                failures=turn.failures,
-                answer=answer,
-                synthesis=synthesis,
-            ),
-        },
+        response_metadata={"model_name": model_name, KEY: facts},
     )
 
 

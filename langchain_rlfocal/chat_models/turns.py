@@ -6,15 +6,17 @@ same decisions with another way of waiting.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from langchain_core.exceptions import ContextOverflowError
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
 from langchain_rlfocal._compat import EnsembleModelError, EnsembleOverflowError
-from langchain_rlfocal.answers import AnswerKind, canonical_tool_calls, label_answers
+from langchain_rlfocal.answers import AnswerKind, label_answers
 from langchain_rlfocal.chat_models.options import option_probs_of, options_of
+from langchain_rlfocal.chat_models.profiles import fit_members, needs_of, unfit
+from langchain_rlfocal.chat_models.requests import Request
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.policies import Policy
 from langchain_rlfocal.pool import ModelPool, PoolMember
@@ -56,23 +58,73 @@ class Knobs:
             raise InputError(f"`task` must be a text or None, got {type(self.task).__name__}.")
 
 
+@dataclass(frozen=True, slots=True)
+class Eligible:
+    """Who can be asked something, by what members say of themselves.
+
+    Attributes:
+        members: Names of those who can, in the pool's order.
+        excluded: Why each of the others cannot.
+        overflowing: Those for whom only the conversation is too long.
+        only: The member that the call names, None if it names none.
+    """
+
+    members: tuple[str, ...]
+    excluded: Mapping[str, str]
+    overflowing: frozenset[str]
+    only: str | None = None
+
+
+def eligible_of(pool: ModelPool, messages: Sequence[BaseMessage], *, tools: bool, only: str | None) -> Eligible:
+    """Find who can be asked something.
+
+    Args:
+        pool: The members.
+        messages: The conversation, whose images and length not every member may take.
+        tools: True if members are given tools.
+        only: The member that the call names, None if it names none.
+    """
+    models = {member.name: member.model for member in pool if only in {None, member.name}}
+    needs = needs_of(messages, tools=tools)
+    members, excluded = fit_members(models, needs)
+    short = replace(needs, tokens=0)
+    overflowing = frozenset(name for name in excluded if unfit(models[name], short) is None)
+    named = {name: f"is not `{only}`, which the call names" for name in pool.names if name not in models}
+    return Eligible(members, {**excluded, **named}, overflowing, only)
+
+
 class Turn:
     """The state of one query between its first round and its answer.
 
     Attributes:
         policy: Who decides.
-        knobs: What the caller set, the team no larger than the pool.
+        knobs: What the caller set, the team no larger than those who can be asked.
         candidates: Answers so far, labelled anew after every round.
         failures: Non-answers so far.
         selections: The Decider's choices that led to asking someone.
+        request: What is asked of members beside the conversation.
+        eligible: Who can be asked this, and why the others cannot.
+        repairs: What is left out of the conversation since no member could read it.
     """
 
-    def __init__(self, query: Query, *, pool: ModelPool, policy: Policy, knobs: Knobs, answer_kind: AnswerKind) -> None:
+    def __init__(
+        self,
+        query: Query,
+        *,
+        pool: ModelPool,
+        policy: Policy,
+        knobs: Knobs,
+        answer_kind: AnswerKind,
+        request: Request,
+        eligible: Eligible,
+        repairs: Sequence[str],
+    ) -> None:
         self._query, self._pool = query, pool
-        self._options = options_of(query.text)
+        self._options = frozenset() if request.wants_object else options_of(query.text)
+        self.request, self.eligible, self.repairs = request, eligible, list(repairs)
         self.policy = policy
         # A policy sees its team as a share of the largest there can be, which training caps the same way.
-        self.knobs = replace(knobs, max_team=min(knobs.max_team, len(pool)))
+        self.knobs = replace(knobs, max_team=min(knobs.max_team, max(len(eligible.members), 1)))
         self._answer_kind: AnswerKind = answer_kind
         self.candidates: list[Candidate] = []
         self.failures: list[Failure] = []
@@ -88,24 +140,33 @@ class Turn:
         return {name for selection in self.selections for name in selection.members}
 
     def next_members(self) -> list[PoolMember]:
-        """Open the next round and return whom to ask in it; nobody means that it is time to fuse."""
+        """Open the next round and return whom to ask in it; nobody means that it is time to fuse.
+
+        The cap on rounds binds once someone has answered: until then others may stand in, as the team's cap allows.
+        """
         room = self.knobs.max_team - len(self._asked)
-        if self.round_number == self.knobs.max_rounds or room < 1:
+        if room < 1 or not self.eligible.members or (self.candidates and self.round_number >= self.knobs.max_rounds):
             return []
-        selection = self.policy.select(
+        selection = self._named() or self.policy.select(
             self._query,
             self.candidates,
             self.failures,
-            available=self._pool.names,
-            round_number=self.round_number + 1,
+            available=self.eligible.members,
+            round_number=min(self.round_number + 1, self.knobs.max_rounds),
             max_rounds=self.knobs.max_rounds,
             max_team=self.knobs.max_team,
             cost_weight=self.knobs.cost_weight,
         )
-        chosen = tuple(name for name in selection.members if name not in self._asked)[:room]
+        free = set(self.eligible.members) - self._asked
+        chosen = tuple(name for name in selection.members if name in free)[:room]
         if chosen:
-            self.selections.append(replace(selection, members=chosen))
+            self.selections.append(replace(selection, round=self.round_number + 1, members=chosen))
         return [self._pool[name] for name in chosen]
+
+    def _named(self) -> Selection | None:
+        """Choose the member that the call names; None if it names none."""
+        only = self.eligible.only
+        return None if only is None else Selection(self.round_number + 1, (only,), {only: 1.0})
 
     @property
     def is_decided(self) -> bool:
@@ -115,21 +176,33 @@ class Turn:
         choice may still speak for another.
         """
         asked = len(self._asked)
-        is_last = self.round_number == self.knobs.max_rounds or asked == self.knobs.max_team
+        is_last = self.round_number >= self.knobs.max_rounds or asked == self.knobs.max_team
         return is_last and not self._options and not self.candidates and len(self.selections[-1].members) == 1
 
     def record(self, results: Sequence[Candidate | Failure]) -> None:
         """Take in what came of a round, and label all answers so far, since groups can change with every answer."""
         self.failures += [result for result in results if isinstance(result, Failure)]
         candidates = self.candidates + [result for result in results if isinstance(result, Candidate)]
-        texts = [None if candidate.message.tool_calls else candidate.text for candidate in candidates]
+        acts = [self.request.label_of(candidate.message) for candidate in candidates]
+        texts = [c.text if act is None else None for c, act in zip(candidates, acts, strict=True)]
         labels = label_answers(texts, self._answer_kind, query=self._query.text)
         self.candidates = [
-            replace(c, answer=canonical_tool_calls(c.message.tool_calls))
-            if c.message.tool_calls
-            else replace(c, answer=label, option_probs=option_probs_of(c.message, label, options=self._options))
-            for c, label in zip(candidates, labels, strict=True)
+            replace(c, answer=act) if act is not None else self._labelled(c, label, acts)
+            for c, act, label in zip(candidates, acts, labels, strict=True)
         ]
+
+    def _labelled(self, candidate: Candidate, label: str | None, acts: Sequence[str | None]) -> Candidate:
+        """Label a candidate whose text is its answer."""
+        if label is not None and label in acts:  # a text that reads like tool calls does not make them
+            label = f"text: {label}"
+        option_probs = option_probs_of(candidate.message, label, options=self._options)
+        return replace(candidate, answer=label, option_probs=option_probs)
+
+    @property
+    def results_of_round(self) -> list[Candidate | Failure]:
+        """What came of the round in progress."""
+        results: list[Candidate | Failure] = [*self.candidates, *self.failures]
+        return [result for result in results if result.round == self.round_number]
 
     def fuse(self) -> Answer:
         """Resolve the candidates' conflict.
@@ -147,14 +220,16 @@ class Turn:
 
     def _nobody_answered(self) -> EnsembleModelError:
         reasons = {f.member: f"{f.kind}: {f.reason}" for f in self.failures}
-        left = [name for name in self._pool.names if name not in reasons]
+        reasons |= {name: f"not asked: it {reason}" for name, reason in self.eligible.excluded.items()}
+        left = [name for name in self.eligible.members if name not in reasons]
         way_out = (
-            f"Not asked: {', '.join(left)}; raise `max_team` or `max_rounds` to let them stand in."
+            f"Not asked: {', '.join(left)}; raise `max_team` to let them stand in."
             if left
-            else "Every member of the pool was asked; add one that does not share their cause."
+            else "Every member that can be asked was; add one that does not share their cause."
         )
         causes = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-        overflow = bool(self.failures) and all(isinstance(f.error, ContextOverflowError) for f in self.failures)
+        too_long = {f.member for f in self.failures if isinstance(f.error, ContextOverflowError)}
+        overflow = too_long | self.eligible.overflowing == set(reasons)
         error = (EnsembleOverflowError if overflow else EnsembleModelError)(
             f"At least one member must answer, and none of {len(reasons)} did. {causes}. {way_out}",
             failures=reasons,

@@ -1,0 +1,212 @@
+"""Merging: one object out of those that several members returned, field by field.
+
+Members rarely agree on a whole object, and often on each of its fields. Every field is decided by itself: the value most
+weight stands behind, the median of numbers, the leader's own words where nobody says the same. It refuses to invent:
+whatever comes out, some candidate said verbatim; and to validate: fields that depend on each other may no longer fit, so
+the caller checks the result against the schema.
+"""
+
+import math
+import sys
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+from langchain_rlfocal.answers.schemas import Schema
+from langchain_rlfocal.errors import InputError
+
+_LONG_WORDS = 8
+_CLOSE = 1e-6
+_EPSILON = 1e-9  # shares this close are equal: sums of rounded weights
+_MAX_DEPTH = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What candidates say together.
+
+    Attributes:
+        value: The merged value; it shares its parts with the candidates' values.
+        agreement: By the dotted path of each field (`"address.city"`; `""` names the value itself), the share of the weight
+            that says the same as the value chosen, in [0, 1]. A property that was left out has the share of those that
+            have the object without it.
+    """
+
+    value: Any
+    agreement: Mapping[str, float]
+
+
+def merge(values: Sequence[Any], weights: Sequence[float], *, leader: int, schema: Schema) -> Merged:
+    """Merge candidates' values field by field.
+
+    - Objects are merged by property, in the leader's order and then the others'. A property stays if it is required, or
+      those that have it outweigh those that have the object without it. Objects of different alternatives of an `anyOf`
+      or `oneOf` are not mixed: the heaviest alternative wins.
+    - Numbers (not integers): the lower weighted median, and what is within 1e-6 of it says the same.
+    - Free text (of more than eight words, with no rule about its form): the majority's if there is one, else the leader's.
+    - Everything else, and each list as a whole: the value most weight stands behind. Strings of no fixed form are the
+      same in any case and with any white space.
+
+    Ties go to the leader's value, else to that of the heavier candidate, else to that of the earlier. So does the choice
+    of whose spelling of one value comes out.
+
+    Args:
+        values: N candidates' values, each normalised by `schema`.
+        weights: Weight of each, N finite floats of at least 0, one of them positive; only their ratios matter.
+        leader: Index of the most trusted candidate.
+        schema: Schema of the values.
+
+    Raises:
+        InputError: There are no values, not as many weights, no such leader, or no positive weight.
+    """
+    if not values or len(values) != len(weights):
+        raise InputError(
+            f"`weights` must be as many as `values` ({len(values)}), at least one, got {len(weights)}. Give each value one."
+        )
+    if not 0 <= leader < len(values):
+        raise InputError(f"`leader` must be an index of `values` ({len(values)}), got {leader}. Name a candidate.")
+    if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not max(weights) > 0:
+        raise InputError(
+            f"`weights` must be finite, at least 0, and one of them positive, got {list(weights)}. Weigh all alike by 1."
+        )
+    largest = max(weights)
+    total = math.fsum(weight / largest for weight in weights)
+    merger = _Merger([weight / largest / total for weight in weights], leader)
+    value = merger.merge(dict(enumerate(values)), schema, "", 0)
+    return Merged(value, merger.agreement)
+
+
+@dataclass(frozen=True, slots=True)
+class _Merger:
+    shares: Sequence[float]
+    leader: int
+    agreement: dict[str, float] = field(default_factory=dict)
+
+    def merge(self, said: Mapping[int, Any], schema: Schema, path: str, depth: int) -> Any:
+        """Merge what candidates say, by their indices, of one field."""
+        ballots = _ballots(said, schema, whole=depth >= _MAX_DEPTH)
+        groups = _grouped(said, lambda candidate: ballots[candidate].group)
+        winners = self._heaviest(groups)
+        kind = ballots[winners[0]].kind
+        if kind == "object":
+            return self._object({i: said[i] for i in winners}, ballots[winners[0]].shape, path, depth)
+        if kind == "number":
+            chosen = self._median(winners, said)
+            winners = [i for i in winners if math.isclose(said[i], said[chosen], rel_tol=_CLOSE)]
+        elif kind == "text":
+            texts = _grouped(winners, lambda candidate: ballots[candidate].label)
+            first = min(winners, key=self._rank)
+            winners = self._heaviest(texts)
+            if self._share(winners) <= self._share(said) / 2 + _EPSILON:
+                winners = texts[ballots[first].label]
+            chosen = min(winners, key=self._rank)
+        else:
+            chosen = min(winners, key=self._rank)
+        self._agree(path, winners)
+        return said[chosen]
+
+    def _object(self, said: Mapping[int, dict[str, Any]], shape: Schema, path: str, depth: int) -> dict[str, Any]:
+        order = sorted(said, key=lambda candidate: candidate != self.leader)
+        merged = {}
+        for name in dict.fromkeys(chain.from_iterable(said[candidate] for candidate in order)):
+            inner = f"{path}.{name}" if path else name
+            having = {candidate: value[name] for candidate, value in said.items() if name in value}
+            lacking = [candidate for candidate in said if candidate not in having]
+            if lacking and name not in shape.required and self._share(having) <= self._share(lacking) + _EPSILON:
+                self._agree(inner, lacking)
+            else:
+                merged[name] = self.merge(having, shape.field(name), inner, depth + 1)
+        if not merged and not any(said.values()):
+            self._agree(path, said)
+        return merged
+
+    def _median(self, candidates: Sequence[int], said: Mapping[int, Any]) -> int:
+        """Find the most trusted candidate that says the lower weighted median."""
+        half, below = self._share(candidates) / 2 - _EPSILON, 0.0
+        for candidate in sorted(candidates, key=lambda candidate: said[candidate]):
+            below += self.shares[candidate]
+            if below >= half:
+                break
+        return min((i for i in candidates if said[i] == said[candidate]), key=self._rank)
+
+    def _heaviest(self, groups: Mapping[Hashable, list[int]]) -> list[int]:
+        weights = {group: self._share(candidates) for group, candidates in groups.items()}
+        most = max(weights.values()) - _EPSILON
+        tied = [candidates for group, candidates in groups.items() if weights[group] >= most]
+        return min(tied, key=lambda candidates: min(map(self._rank, candidates)))
+
+    def _rank(self, candidate: int) -> tuple[bool, float, int]:
+        return candidate != self.leader, -self.shares[candidate], candidate
+
+    def _share(self, candidates: Iterable[int]) -> float:
+        return math.fsum(self.shares[candidate] for candidate in candidates)
+
+    def _agree(self, path: str, candidates: Iterable[int]) -> None:
+        share = self._share(candidates)
+        # The least, where a dot in a property's name makes two fields one path.
+        self.agreement[path] = min(self.agreement.get(path, 1.0), share if share < 1 - _EPSILON else 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ballot:
+    """What one candidate says of a field.
+
+    Attributes:
+        kind: `"object"`, `"number"` (whose median counts), `"text"` (free text) or `"value"` (anything else).
+        label: What it says; equal labels say the same.
+        group: What it votes for at first; kinds other than `"value"` stand together, however they differ.
+        shape: The field's schema, narrowed to what it says.
+    """
+
+    kind: str
+    label: Hashable
+    group: Hashable
+    shape: Schema
+
+
+def _ballots(said: Mapping[int, Any], schema: Schema, *, whole: bool) -> dict[int, _Ballot]:
+    """Read what candidates say of a field; `whole` takes objects for single values."""
+    shapes: dict[Hashable, Schema] = {}
+    keys = {i: (type(value), value) if _is_scalar(value) else i for i, value in said.items()}
+    for i, value in said.items():
+        if keys[i] not in shapes:
+            shapes[keys[i]] = schema.narrowed(value)
+    medians = any("number" in shape.types and not shape.mentions("enum", "const") for shape in shapes.values()) or any(
+        isinstance(value, float) and not shapes[keys[i]].types for i, value in said.items()
+    )
+    prose = any(
+        isinstance(value, str) and len(value.split(maxsplit=_LONG_WORDS)) > _LONG_WORDS for value in said.values()
+    )
+    ballots: dict[Hashable, _Ballot] = {}
+    for i, value in said.items():
+        if keys[i] not in ballots:
+            shape = shapes[keys[i]]
+            kind, label = "value", ""
+            if isinstance(value, dict) and not whole:
+                kind = "object"
+            elif isinstance(value, str) and not shape.limits_text:
+                kind, label = "text" if prose else "value", f"text {' '.join(value.casefold().split())}"
+            elif medians and _is_number(value):
+                kind = "number"
+            else:
+                label = schema.label(value)
+            group = (kind, shape.choices if kind == "object" else label if kind == "value" else "")
+            ballots[keys[i]] = _Ballot(kind, label, group, shape)
+    return {i: ballots[key] for i, key in keys.items()}
+
+
+def _grouped(candidates: Iterable[int], key: Callable[[int], Hashable]) -> dict[Hashable, list[int]]:
+    groups: dict[Hashable, list[int]] = {}
+    for candidate in candidates:
+        groups.setdefault(key(candidate), []).append(candidate)
+    return groups
+
+
+def _is_scalar(value: Any) -> bool:
+    return value is None or isinstance(value, (str, int, float))
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a finite number that a float can hold."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

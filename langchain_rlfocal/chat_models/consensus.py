@@ -1,0 +1,154 @@
+"""Consensus: what the candidates together do: call tools, say a text, or return an object.
+
+Fusion weighs labels; a label stands for a whole multiset of tool calls, for a text, or for an object. Members vote for
+their calls as a whole or for answering in text: one member's calls win, and calls are never mixed. Objects of structured
+output that no majority agrees on are agreed on field by field. It decides on labels that `Request` made, and asks nobody.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from langchain_core.messages import ToolCall
+
+from langchain_rlfocal._compat import EnsembleDisagreementError
+from langchain_rlfocal.answers.merging import merge
+from langchain_rlfocal.chat_models.requests import Request
+from langchain_rlfocal.foreign_text import printable
+from langchain_rlfocal.records import Answer, Candidate
+
+OnDisagreement = Literal["leader", "text", "raise"]
+"""What to do where no action has more than half of Fusion's weight: the most trusted member's calls, text, or an error."""
+
+_MAJORITY = 0.5 + 1e-9
+_MAX_SHOWN_CHARS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the candidates together do.
+
+    Attributes:
+        answer: What Fusion decided, with the label and the member that this verdict follows.
+        text: The text to answer with.
+        calls: The tool calls to answer with, as one member made them.
+        action: `"text"`, `"tool_calls"` or `"object"`.
+        agreement: Share of Fusion's weight behind the action, in [0, 1]: behind these calls, behind answering in text at
+            all, behind this whole object.
+        fields: For an object, the share of Fusion's weight behind each field's most supported value; None else.
+        merged: True if the object's fields come from several members.
+    """
+
+    answer: Answer
+    text: str
+    calls: Sequence[ToolCall]
+    action: Literal["text", "tool_calls", "object"]
+    agreement: float
+    fields: Mapping[str, float] | None = None
+    merged: bool = False
+
+
+def decide(
+    candidates: Sequence[Candidate], answer: Answer, request: Request, *, on_disagreement: OnDisagreement
+) -> Verdict:
+    """Decide what the candidates together do.
+
+    Args:
+        candidates: The candidates with their labels, at least one.
+        answer: What Fusion made of the labels.
+        request: What was asked of them.
+        on_disagreement: What to do where no action has a majority and tools are among the proposals.
+
+    Raises:
+        DisagreementError: There is no majority, and the caller wants none else or text is no way out.
+    """
+    by_member = {candidate.member: candidate for candidate in candidates}
+    acting = {candidate.answer or "" for candidate in candidates if request.acts(candidate.message)}
+    if request.wants_object and (not acting or request.response_format is None):
+        return _agree_on_object(candidates, answer, request)
+    shares = {label: answer.weights.get(label, 0.0) for label in sorted(acting)}
+    texts = {label: weight for label, weight in answer.weights.items() if label not in acting}
+    text_share = sum(texts.values())
+    own = answer.answer or ""
+    # On a tie Fusion's own winner stays.
+    best_calls = max(shares, key=lambda label: (shares[label], label == own), default=None)
+    if best_calls is None or (text_share, own in texts) > (shares[best_calls], own == best_calls):
+        action, agreement = "text", text_share
+    else:
+        action, agreement = "tool_calls", shares[best_calls]
+    if acting and agreement <= _MAJORITY and on_disagreement != "leader":
+        if on_disagreement == "raise" or request.is_forced:
+            raise _disagreement(candidates, answer)
+        if not texts:
+            return Verdict(answer, _in_words(candidates, answer), (), "text", 0.0)
+        action, agreement = "text", text_share
+    label = best_calls if action == "tool_calls" else max(texts, key=lambda label: (texts[label], label == own))
+    assert label is not None, "calls win only where there are some"
+    if label != own:
+        answer = replace(answer, answer=label or None, member=answer.supporters[label][0])
+    if answer.member is None:  # an option that no member ranked first: nobody has said it in words
+        return Verdict(answer, answer.answer or "", (), "text", agreement)
+    winner = by_member[answer.member]
+    return Verdict(answer, winner.text, winner.message.tool_calls, action, agreement)  # type: ignore[arg-type]  # as above
+
+
+def _agree_on_object(candidates: Sequence[Candidate], answer: Answer, request: Request) -> Verdict:
+    """Take the object of a majority, else agree field by field, else take Fusion's winner."""
+    leader = next(index for index, candidate in enumerate(candidates) if candidate.member == answer.member)
+    winner = candidates[leader]
+    values = [request.value_of(candidate.message) for candidate in candidates]
+    labels = [candidate.answer or "" for candidate in candidates]
+    weights = [answer.weights.get(label, 0.0) / labels.count(label) for label in labels]
+    schema = request.object_schema
+    if not sum(weights) > 0:
+        weights = [1.0] * len(weights)
+    found = merge(values, weights, leader=leader, schema=schema)
+    value, merged = values[leader], False
+    if answer.confidence <= _MAJORITY and found.value != value and request.is_valid(found.value):
+        value, merged = found.value, True
+        answer = replace(answer, answer=schema.canonical(value))
+    text, calls = "", [*winner.message.tool_calls]
+    if request.response_format is not None:
+        # A lone member's text may have been passed on already, so it stays as it is.
+        is_said = len(candidates) == 1 and winner.text
+        text, calls = winner.text if is_said else json.dumps(value, ensure_ascii=False), []
+    elif len(candidates) > 1:
+        calls = [ToolCall(name=calls[0]["name"], args=value, id=None)]
+    agreement = answer.weights.get(answer.answer or "", 0.0)
+    return Verdict(answer, text, calls, "object", agreement, dict(found.agreement), merged)
+
+
+def _proposals(candidates: Sequence[Candidate]) -> dict[str, str]:
+    """Say in words what each member would have done."""
+    return {
+        candidate.member: _shown(_calls_in_words(candidate) or f"text: {candidate.text}") for candidate in candidates
+    }
+
+
+def _in_words(candidates: Sequence[Candidate], answer: Answer) -> str:
+    """Answer in text where nobody did."""
+    proposals = _proposals(candidates)
+    shown = [f"- {c.member} ({answer.weights.get(c.answer or '', 0.0):.0%}): {proposals[c.member]}" for c in candidates]
+    return "\n".join(["The models disagree on what to do, so no tool was called. They proposed:", *shown])
+
+
+def _calls_in_words(candidate: Candidate) -> str:
+    calls: list[Mapping[str, Any]] = candidate.message.tool_calls
+    return "; ".join(f"{call['name']}({json.dumps(call['args'], ensure_ascii=False)})" for call in calls)
+
+
+def _shown(text: str) -> str:
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= _MAX_SHOWN_CHARS else f"{line[: _MAX_SHOWN_CHARS - 3]}..."
+
+
+def _disagreement(candidates: Sequence[Candidate], answer: Answer) -> EnsembleDisagreementError:
+    proposals = _proposals(candidates)
+    heaviest = max(answer.weights.values(), default=0.0)
+    listed = "; ".join(f"{member}: {proposal}" for member, proposal in proposals.items())
+    return EnsembleDisagreementError(
+        "More than half of Fusion's weight must be behind one action, and the heaviest has "
+        f'{heaviest:.0%}. {listed}. Ask more members (`max_team`), or give on_disagreement="leader".',
+        proposals=proposals,
+    )

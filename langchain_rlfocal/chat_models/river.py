@@ -1,0 +1,231 @@
+"""The answering river: the way of one query from its messages to an answer, in order.
+
+`answer` decides what happens next and waits for nothing: it yields steps and is sent what came of them. `run` and `arun`
+take the steps, the one in threads, the other on an event loop; so both rivers are the same decisions. What comes out at
+the end is the text, piece by piece as early as it is certain, and last, always, the message.
+"""
+
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from contextlib import aclosing, closing
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage
+
+from langchain_rlfocal._compat import EnsembleModelError, Parent
+from langchain_rlfocal.chat_models.consensus import OnDisagreement, Verdict, decide
+from langchain_rlfocal.chat_models.explanations import describe_fusion, describe_result, describe_selection
+from langchain_rlfocal.chat_models.replies import reply_of, text_pieces
+from langchain_rlfocal.chat_models.requests import Request
+from langchain_rlfocal.chat_models.synthesis import synthesis_messages
+from langchain_rlfocal.chat_models.turns import Turn
+from langchain_rlfocal.execution import (
+    CallLimits,
+    Clock,
+    Role,
+    aask_members,
+    ask_members,
+    astream_member,
+    stream_member,
+)
+from langchain_rlfocal.pool import PoolMember
+from langchain_rlfocal.records import Candidate, Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A step: ask members and wait for all. It is sent what came of each.
+
+    Attributes:
+        members: Whom to ask.
+        messages: What to ask.
+        request: What else is asked of them.
+        round_number: The round.
+        role: What traces say that they are.
+        relay: True to pass the text of the only one on while it comes.
+    """
+
+    members: Sequence[PoolMember]
+    messages: Sequence[BaseMessage]
+    request: Request
+    round_number: int
+    role: Role = "member"
+    relay: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """A step: tell the handlers of the ensemble's run what has happened."""
+
+    name: str
+    data: Mapping[str, Any]
+
+
+Step = Ask | Tell | str | AIMessage
+Results = Sequence[Candidate | Failure]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What holds for a whole answer, beside the knobs.
+
+    Attributes:
+        model_name: The ensemble's name, under which LangChain counts the tokens.
+        synthesizer: Who writes the answer where Fusion is unsure; None for nobody.
+        synthesize_below: Confidence of Fusion below which it does.
+        on_disagreement: What to do where no action has a majority.
+        relay: True to pass text on as early as it is certain, False to make one message.
+    """
+
+    model_name: str
+    synthesizer: PoolMember | None
+    synthesize_below: float
+    on_disagreement: OnDisagreement
+    relay: bool
+
+
+def answer(messages: list[BaseMessage], turn: Turn, settings: Settings) -> Generator[Step, Results, None]:
+    """Answer.
+
+    Yields:
+        Steps; after an `Ask` it is to be sent what came of it. The last is the message.
+
+    Raises:
+        EnsembleError: Nobody answered, or one whose text was already being passed on broke off.
+        DisagreementError: There is no majority, and the caller wants none else.
+    """
+    relayed = False
+    while members := turn.next_members():
+        yield Tell("rlfocal_selection", describe_selection(turn.selections[-1]))
+        relay = settings.relay and turn.is_decided and turn.request.may_relay
+        results = yield Ask(members, messages, turn.request, turn.round_number, relay=relay)
+        relayed = relay and _has_said(results[0])
+        turn.record(results)
+        for result in turn.results_of_round:
+            yield Tell("rlfocal_candidate", describe_result(result))
+    fused = turn.fuse()
+    verdict = decide(turn.candidates, fused, turn.request, on_disagreement=settings.on_disagreement)
+    synthesis = None
+    if settings.synthesizer is not None and _is_unsure(turn, verdict, settings):
+        prompt = synthesis_messages(messages, turn.candidates, fused)
+        [synthesis] = yield Ask(
+            [settings.synthesizer], prompt, Request(), turn.round_number, "synthesizer", relay=settings.relay
+        )
+        relayed = settings.relay and _has_said(synthesis)
+    message = reply_of(turn, verdict, synthesis=synthesis, model_name=settings.model_name)
+    yield Tell("rlfocal_fusion", describe_fusion(verdict, synthesis))
+    if settings.relay and not relayed:
+        yield from text_pieces(str(message.text))
+    yield message
+
+
+def _has_said(result: Candidate | Failure) -> bool:
+    """Tell whether something of a relayed call has been passed on: text, where it did not fail."""
+    return isinstance(result, Candidate) and bool(result.text)
+
+
+def _is_unsure(turn: Turn, verdict: Verdict, settings: Settings) -> bool:
+    """Tell whether the synthesizer should write: unsure, between texts. Tool calls and objects are never mixed by it."""
+    if verdict.answer.confidence >= settings.synthesize_below or len(turn.candidates) == 1:
+        return False
+    return verdict.action == "text" and not any(turn.request.acts(candidate.message) for candidate in turn.candidates)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Where the steps are taken.
+
+    Attributes:
+        parent: The ensemble's run.
+        limits: How many calls may run at once.
+        stop: Stop sequences of the call.
+        clock: Gives seconds.
+    """
+
+    parent: Parent
+    limits: CallLimits
+    stop: list[str] | None
+    clock: Clock
+
+    def terms_of(self, step: Ask) -> dict[str, Any]:
+        """Return the arguments under which `execution` asks."""
+        return {
+            "round_number": step.round_number,
+            "config": None if self.parent.members is None else {"callbacks": self.parent.members},
+            "role": step.role,
+            "adapt": step.request.brief,
+            "limits": self.limits,
+            "stop": self.stop,
+            "clock": self.clock,
+        }
+
+
+def run(steps: Generator[Step, Results, None], around: Surroundings) -> Generator[str | AIMessage]:
+    """Take the steps in this thread and others; yields the text and the message."""
+    results: Results = ()
+    with closing(steps):
+        while (step := _next(steps, results)) is not None:
+            results = ()
+            if isinstance(step, Tell):
+                around.parent.tell(step.name, step.data)
+            elif not isinstance(step, Ask):
+                yield step
+            elif not step.relay:
+                results = ask_members(step.members, step.messages, **around.terms_of(step))
+            else:
+                said = False
+                with closing(stream_member(step.members[0], step.messages, **around.terms_of(step))) as pieces:
+                    for piece in pieces:
+                        if isinstance(piece, str):
+                            said = True
+                            yield piece
+                        else:
+                            results = [_unless_broken_off(piece, said=said)]
+
+
+async def arun(steps: Generator[Step, Results, None], around: Surroundings) -> AsyncGenerator[str | AIMessage]:
+    """Take the steps on this event loop; see `run`."""
+    results: Results = ()
+    with closing(steps):
+        while (step := _next(steps, results)) is not None:
+            results = ()
+            if isinstance(step, Tell):
+                await around.parent.atell(step.name, step.data)
+            elif not isinstance(step, Ask):
+                yield step
+            elif not step.relay:
+                results = await aask_members(step.members, step.messages, **around.terms_of(step))
+            else:
+                said = False
+                async with aclosing(astream_member(step.members[0], step.messages, **around.terms_of(step))) as pieces:
+                    async for piece in pieces:
+                        if isinstance(piece, str):
+                            said = True
+                            yield piece
+                        else:
+                            results = [_unless_broken_off(piece, said=said)]
+
+
+def _next(steps: Generator[Step, Results, None], results: Results) -> Step | None:
+    """Send what came of the last step, and return the next; None at the end."""
+    try:
+        return steps.send(results) if results else next(steps)
+    except StopIteration:
+        return None
+
+
+def _unless_broken_off(result: Candidate | Failure, *, said: bool) -> Candidate | Failure:
+    """Return what came of a relayed call.
+
+    Raises:
+        EnsembleError: It failed after its first words, which nobody can take back: another member cannot stand in.
+    """
+    if said and isinstance(result, Failure):
+        error = EnsembleModelError(
+            f"`{result.member}` broke off while its text was being passed on: {result.kind}: {result.reason}. Ask again; "
+            "`invoke`, or `streaming=False`, lets another member stand in.",
+            failures={result.member: f"{result.kind}: {result.reason}"},
+            is_retryable=True,
+        )
+        raise error from result.error
+    return result

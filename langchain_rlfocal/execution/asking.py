@@ -1,0 +1,206 @@
+"""Asking: what is put to one member, and the record of whatever comes of it."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from contextvars import Context
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from langchain_core.callbacks import BaseCallbackManager
+from langchain_core.exceptions import ModelError
+from langchain_core.language_models import LanguageModelInput
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import ensure_config, set_config_context
+
+from langchain_rlfocal._compat import is_control_flow, untangled
+from langchain_rlfocal.foreign_text import masked
+from langchain_rlfocal.pool import PoolMember
+from langchain_rlfocal.records import Candidate, Failure
+
+MAX_TEXT_CHARS = 1_000_000
+"""A longer answer is a failure: comparing, storing and showing it costs more than it can be worth."""
+
+MAX_REASON_CHARS = 500
+
+Role = Literal["member", "synthesizer"]
+Clock = Callable[[], float]
+
+_RETRYABLE_STATUS = frozenset({408, 409, 425, 429})
+
+
+class UnusableAnswerError(Exception):
+    """A member responded, but with nothing that can be an answer.
+
+    Attributes:
+        kind: Short class of the cause: `"empty"`, `"too_long"`, or what a `Brief`'s check says.
+        message: What it responded, so that its tokens are still counted; None for a stream cut off.
+    """
+
+    def __init__(self, kind: str, reason: str, message: AIMessage | None = None) -> None:
+        self.kind, self.message = kind, message
+        super().__init__(reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Brief:
+    """What one member is asked, in its own terms.
+
+    Attributes:
+        model: The member's model, with tools bound where there are any.
+        messages: The conversation as this member can read it.
+        kwargs: Other call arguments.
+        check: Raises `UnusableAnswerError` on a response that breaks what was asked for.
+    """
+
+    model: Runnable[LanguageModelInput, AIMessage]
+    messages: list[BaseMessage]
+    kwargs: Mapping[str, Any]
+    check: Callable[[AIMessage], None] | None = None
+
+
+Adapt = Callable[[PoolMember, list[BaseMessage], Mapping[str, Any]], Brief]
+"""Makes a member's brief of the messages (a list of its own) and the call arguments."""
+
+
+def as_given(member: PoolMember, messages: list[BaseMessage], kwargs: Mapping[str, Any]) -> Brief:
+    """Ask a member just what was given."""
+    return Brief(member.model, messages, kwargs)
+
+
+def _config_of(member: PoolMember, given: RunnableConfig, role: Role, round_number: int) -> RunnableConfig:
+    """Make the config of one member's run."""
+    merged = ensure_config(None)  # what LangGraph keeps for the node around must reach members
+    merged.pop("run_id", None)
+    callbacks = given.get("callbacks", merged.get("callbacks"))
+    name = f"member:{member.name}" if role == "member" else role
+    merged["callbacks"] = callbacks.copy() if isinstance(callbacks, BaseCallbackManager) else callbacks
+    merged["run_name"] = name
+    # LangGraph shows no tokens of runs tagged "nostream": members speak to the ensemble, not to the user.
+    merged["tags"] = [*(given.get("tags") or ()), f"rlfocal:{name}", f"rlfocal:round:{round_number}", "nostream"]
+    merged["metadata"] = {
+        **(given.get("metadata") or {}),
+        "rlfocal_role": role,
+        "rlfocal_member": member.name,
+        "rlfocal_round": round_number,
+    }
+    return merged
+
+
+@dataclass(slots=True)
+class Ask:
+    """One member being asked: turns whatever comes of it into a record.
+
+    Attributes:
+        started_s: When it was asked, moved on by what it had to wait for the consumer of its stream.
+        brief: What it is asked, once that is made.
+    """
+
+    member: PoolMember
+    messages: Sequence[BaseMessage]
+    kwargs: Mapping[str, Any]
+    adapt: Adapt
+    round_number: int
+    config: RunnableConfig
+    role: Role
+    clock: Clock
+    started_s: float = field(init=False)
+    brief: Brief = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.config = _config_of(self.member, self.config, self.role, self.round_number)
+        self.started_s = self.clock()
+
+    def begin(self) -> Brief:
+        """Make the brief and start the clock anew: waiting for a place is not the member's latency."""
+        self.started_s = self.clock()
+        self.brief = self.adapt(self.member, list(self.messages), self.kwargs)
+        return self.brief
+
+    def context(self) -> AbstractContextManager[Context]:
+        """Open the context in which the member runs: what it asks on its own belongs under the same run, not its name."""
+        around = self.config.copy()
+        around.pop("run_name", None)
+        return set_config_context(around)
+
+    def candidate(self, message: AIMessage) -> Candidate:
+        """Record a response.
+
+        Raises:
+            UnusableAnswerError: It is empty, too long, or not what was asked for.
+        """
+        latency_s = self.clock() - self.started_s
+        text = str(message.text)
+        num_chars = len(text) + sum(
+            len(str(call["args"])) for call in [*message.tool_calls, *message.invalid_tool_calls]
+        )
+        if num_chars > MAX_TEXT_CHARS:
+            raise too_long(num_chars, message)
+        if self.brief.check is not None:
+            self.brief.check(message)
+        if not text.strip() and not message.tool_calls:
+            raise UnusableAnswerError("empty", "The response has neither text nor tool calls.", message)
+        usage = message.usage_metadata
+        prompt_tokens = usage.get("input_tokens") if usage else None
+        completion_tokens = usage.get("output_tokens") if usage else None
+        return Candidate(
+            member=self.member.name,
+            round=self.round_number,
+            text=text,
+            answer=None,
+            latency_s=latency_s,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+            cost_usd=self.member.cost_usd(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens),
+            logprob=_mean_logprob(message),
+            message=message,
+        )
+
+    def failure(self, error: BaseException) -> Failure:
+        """Record a non-answer.
+
+        Raises:
+            Exception: The error itself, if it is LangGraph's control flow.
+        """
+        if is_control_flow(error):
+            raise error
+        error = untangled(error)
+        name = type(error).__name__
+        lines = masked(str(error).strip()).splitlines()
+        return Failure(
+            member=self.member.name,
+            round=self.round_number,
+            kind=error.kind if isinstance(error, UnusableAnswerError) else name,
+            reason=(lines[0] if lines else f"{name} without a message")[:MAX_REASON_CHARS],
+            latency_s=self.clock() - self.started_s,
+            is_retryable=_is_retryable(error),
+            error=error,
+        )
+
+
+def too_long(num_chars: int, message: AIMessage | None) -> UnusableAnswerError:
+    """Make the error of a response beyond `MAX_TEXT_CHARS`."""
+    reason = f"An answer must have at most {MAX_TEXT_CHARS:,} characters, got {num_chars:,}. Ask with `max_tokens`."
+    return UnusableAnswerError("too_long", reason, message)
+
+
+def _mean_logprob(message: AIMessage) -> float | None:
+    """Average the tokens' log-probabilities where the member reports them in OpenAI's form; never raises."""
+    reported = message.response_metadata.get("logprobs")
+    tokens = reported.get("content") if isinstance(reported, Mapping) else None
+    if not isinstance(tokens, list) or not tokens:
+        return None
+    reports = [token.get("logprob") if isinstance(token, Mapping) else None for token in tokens]
+    values = [value for value in reports if isinstance(value, int | float) and math.isfinite(value)]
+    return math.fsum(values) / len(values) if len(values) == len(tokens) else None
+
+
+def _is_retryable(error: BaseException) -> bool:
+    """Tell whether asking again may help: LangChain's word for it, else the HTTP status, else a lost connection."""
+    if isinstance(error, ModelError):
+        return bool(error.is_retryable)
+    status = getattr(error, "status_code", None)
+    if isinstance(status, int):
+        return status in _RETRYABLE_STATUS or status >= 500
+    return isinstance(error, TimeoutError | ConnectionError)

@@ -1,0 +1,267 @@
+"""Doubles: chat models that say what they are told to say, or fail as they are told to fail.
+
+They are native in sync, async and streaming, and remember what they were asked. They use neither a network nor a clock
+nor chance.
+"""
+
+import json
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, UsageMetadata
+from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from pydantic import Field
+from typing_extensions import override
+
+from langchain_rlfocal.chat_models.replies import text_pieces
+
+Reply = str | AIMessage
+Script = Mapping[str, Reply] | Sequence[Reply] | Callable[[Sequence[BaseMessage]], Reply]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One call that a double received.
+
+    Attributes:
+        messages: The messages.
+        stop: The stop sequences.
+        kwargs: All other call arguments.
+    """
+
+    messages: tuple[BaseMessage, ...]
+    stop: list[str] | None
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+class DoubleChatModel(BaseChatModel):
+    """What the doubles share: every way to be called ends in one function, whose message can be streamed."""
+
+    model_name: str = "double"
+    """Name in traces and in `response_metadata`."""
+
+    reports_usage: bool = True
+    """Whether answers carry `usage_metadata`: one token a word."""
+
+    logprob: float | None = None
+    """Log-probability that every token is reported to have, None to report none."""
+
+    on_call: Callable[[], Any] | None = Field(default=None, exclude=True, repr=False)
+    """Called before each sync answer; a `threading.Barrier(n).wait` holds it until n have met."""
+
+    on_acall: Callable[[], Awaitable[Any]] | None = Field(default=None, exclude=True, repr=False)
+    """Awaited before each async answer; an `asyncio.Barrier(n).wait` holds it until n have met."""
+
+    asked: list[Asked] = Field(default_factory=list, exclude=True, repr=False)
+    """The calls received, in their order."""
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return {"model_name": self.model_name}
+
+    @abstractmethod
+    def _answer(self, messages: Sequence[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]) -> Reply:
+        """Return the answer to the last of the calls in `asked`."""
+
+    @override
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        if self.on_call is not None:
+            self.on_call()
+        return ChatResult(generations=[ChatGeneration(message=self._reply(messages, stop, kwargs))])
+
+    @override
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        if self.on_acall is not None:
+            await self.on_acall()
+        return ChatResult(generations=[ChatGeneration(message=self._reply(messages, stop, kwargs))])
+
+    @override
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        if self.on_call is not None:
+            self.on_call()
+        yield from _to_chunks(self._reply(messages, stop, kwargs))
+
+    @override
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        if self.on_acall is not None:
+            await self.on_acall()
+        for chunk in _to_chunks(self._reply(messages, stop, kwargs)):
+            yield chunk
+
+    def _reply(self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]) -> AIMessage:
+        self.asked.append(Asked(tuple(messages), stop, kwargs))
+        reply = self._answer(messages, stop, kwargs)
+        message = AIMessage(content=reply) if isinstance(reply, str) else reply.model_copy()
+        words = message.text.split()
+        message.response_metadata = {"model_name": self.model_name, **message.response_metadata}
+        if self.logprob is not None:
+            message.response_metadata["logprobs"] = {
+                "content": [{"token": word, "logprob": self.logprob} for word in words]
+            }
+        if self.reports_usage and message.usage_metadata is None:
+            prompt = sum(len(str(asked.text).split()) for asked in messages)
+            written = len(words) + sum(len(f"{name} {args}".split()) for name, args, _ in _calls(message))
+            message.usage_metadata = UsageMetadata(
+                input_tokens=prompt, output_tokens=written, total_tokens=prompt + written
+            )
+        return message
+
+
+class ScriptedChatModel(DoubleChatModel):
+    """A chat model that says what it is told to say, natively sync, async, and streaming word by word.
+
+    Example:
+        ```python
+        model = ScriptedChatModel(script={"What is 2 + 2?": "4"})
+        assert model.invoke("What is 2 + 2?").text == "4"
+        ```
+    """
+
+    script: Script
+    """What to answer: by the last human message's text; one after the other, from the start again at the end; or as a
+    function of the messages, which may also raise."""
+
+    model_name: str = "scripted"
+    """Name in traces and in `response_metadata`."""
+
+    @property
+    def _llm_type(self) -> str:
+        return "rlfocal-scripted"
+
+    @override
+    def _answer(self, messages: Sequence[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]) -> Reply:
+        if callable(self.script):
+            return self.script(messages)
+        if isinstance(self.script, Mapping):
+            return self.script[question_in(messages)]
+        return self.script[(len(self.asked) - 1) % len(self.script)]
+
+
+class FailingChatModel(BaseChatModel):
+    """A chat model that always raises.
+
+    Example:
+        ```python
+        model = FailingChatModel(error=TimeoutError("too slow"), after="Half an")
+        ```
+    """
+
+    error: BaseException
+    """What it raises."""
+
+    after: str = ""
+    """Text that it streams before it raises."""
+
+    @property
+    def _llm_type(self) -> str:
+        return "rlfocal-failing"
+
+    @override
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        raise self.error
+
+    @override
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        raise self.error
+
+    @override
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        for piece in text_pieces(self.after):
+            yield ChatGenerationChunk(message=AIMessageChunk(content=piece))
+        raise self.error
+
+    @override
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        for chunk in self._stream(messages, stop, **kwargs):
+            yield chunk
+
+
+def question_in(messages: Sequence[BaseMessage]) -> str:
+    """Return the text of the last human message, or of the last message where there is none from a human."""
+    human = [message for message in messages if isinstance(message, HumanMessage)]
+    return str((human or messages)[-1].text)
+
+
+def _calls(message: AIMessage) -> list[tuple[str | None, str, str | None]]:
+    """List a message's tool calls by name, arguments as they would be written, and id; those that are no JSON last."""
+    calls = [
+        (call["name"], json.dumps(call["args"], ensure_ascii=False, default=str), call["id"])
+        for call in message.tool_calls
+    ]
+    return calls + [(call["name"], call["args"] or "", call["id"]) for call in message.invalid_tool_calls]
+
+
+def _to_chunks(message: AIMessage) -> Iterator[ChatGenerationChunk]:
+    """Cut a message into chunks: one a word, then each tool call in pieces, and a last one with all that is neither."""
+    for piece in text_pieces(str(message.text)):
+        yield ChatGenerationChunk(message=AIMessageChunk(content=piece))
+    for index, (name, args, call_id) in enumerate(_calls(message)):
+        yield _call_chunk(name, "", call_id, index)
+        for piece in text_pieces(args):
+            yield _call_chunk(None, piece, None, index)
+    yield ChatGenerationChunk(
+        message=AIMessageChunk(
+            content="",
+            usage_metadata=message.usage_metadata,
+            response_metadata=message.response_metadata,
+            chunk_position="last",
+        )
+    )
+
+
+def _call_chunk(name: str | None, args: str, call_id: str | None, index: int) -> ChatGenerationChunk:
+    chunk = tool_call_chunk(name=name, args=args, id=call_id, index=index)
+    return ChatGenerationChunk(message=AIMessageChunk(content="", tool_call_chunks=[chunk]))

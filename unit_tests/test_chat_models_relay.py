@@ -1,0 +1,251 @@
+"""Relaying: a lone member's, or the synthesizer's, text as it comes; who stands in; and what nobody can take back."""
+
+import asyncio
+
+import pytest
+from langchain_core.messages import AIMessage
+from langchain_core.tools import tool
+from pydantic import BaseModel, Field
+
+from langchain_rlfocal import EnsembleError, RLFocalChatModel
+from langchain_rlfocal.policies import PriorPolicy
+from langchain_rlfocal.testing import FailingChatModel, SchemaChatModel, ScriptedChatModel, ScriptedPolicy
+
+QUESTION = "Which colour?"
+
+
+@tool
+def look(where: str) -> str:
+    """Look somewhere."""
+    return where
+
+
+class Colour(BaseModel):
+    """A colour."""
+
+    name: str
+
+
+class Halting(ScriptedChatModel):
+    """Stops after its first word until the reader has seen it."""
+
+    seen: asyncio.Event
+
+    async def _astream(self, *args, **kwargs):
+        async for chunk in super()._astream(*args, **kwargs):
+            yield chunk
+            await self.seen.wait()
+
+
+class Doors(SchemaChatModel):
+    """Notes through which door it was asked to stream."""
+
+    doors: list[str] = Field(default_factory=list)
+
+    def _stream(self, *args, **kwargs):
+        self.doors.append("stream")
+        yield from super()._stream(*args, **kwargs)
+
+    async def _astream(self, *args, **kwargs):
+        self.doors.append("astream")
+        async for chunk in super()._astream(*args, **kwargs):
+            yield chunk
+
+
+def saying(answer):
+    return ScriptedChatModel(script=[answer])
+
+
+def answering(answer):
+    return SchemaChatModel(answers=lambda _messages, _tools: answer)
+
+
+def failing(after=""):
+    return FailingChatModel(error=ConnectionError("lost"), after=after)
+
+
+def model_of(members, *rounds, **fields):
+    return RLFocalChatModel(members=members, policy=ScriptedPolicy(rounds, tuple(members)), **fields)
+
+
+async def streams_of(model):
+    """The chunks of both streams of one question."""
+    yield list(model.stream(QUESTION))
+    yield [chunk async for chunk in model.astream(QUESTION)]
+
+
+async def collect(stream, words):
+    async for chunk in stream:
+        words.append(chunk.text)
+
+
+def words_of(chunks):
+    return [chunk.text for chunk in chunks if chunk.text]
+
+
+def how(chunks):
+    return chunks[-1].response_metadata["rlfocal"]
+
+
+# ---- who stands in
+
+
+@pytest.mark.parametrize("knobs", [{"max_rounds": 1}, {"max_rounds": 2}, {"max_rounds": 1, "max_team": 2}])
+async def test_before_the_first_token_the_next_member_stands_in_as_the_team_allows(knobs):
+    model = model_of({"a": failing(), "b": saying("deep blue"), "c": saying("red")}, ["a"], ["b"], ["c"], **knobs)
+    async for chunks in streams_of(model):
+        assert words_of(chunks) == ["deep ", "blue"]
+        assert [row["asked"] for row in how(chunks)["rounds"]] == [["a"], ["b"]]
+        assert [(f["member"], f["kind"]) for f in how(chunks)["failures"]] == [("a", "ConnectionError")]
+        assert len([chunk for chunk in chunks if chunk.usage_metadata]) == 1
+    assert model.invoke(QUESTION).text == "deep blue"
+
+
+async def test_standing_in_is_bound_by_the_teams_cap():
+    model = model_of({"a": failing(), "b": saying("blue")}, ["a"], ["b"], max_team=1)
+    with pytest.raises(EnsembleError, match="Not asked: b; raise `max_team` to let them stand in"):
+        _ = [chunks async for chunks in streams_of(model)]
+
+
+async def test_the_untrained_policy_finds_a_stand_in_too():
+    members = {"a": failing(), "b": failing(), "c": saying("blue")}
+    model = RLFocalChatModel(members=members, policy=PriorPolicy(tuple(members)), max_rounds=1, max_team=3)
+    async for chunks in streams_of(model):
+        assert words_of(chunks) == ["blue"]
+
+
+def test_the_policy_is_told_no_round_beyond_the_last():
+    told = []
+
+    class Told(ScriptedPolicy):
+        def select(self, *args, round_number, max_rounds, **kwargs):
+            told.append((round_number, max_rounds))
+            return super().select(*args, round_number=round_number, max_rounds=max_rounds, **kwargs)
+
+    members = {"a": failing(), "b": failing(), "c": saying("blue")}
+    policy = Told([["a"], ["b"], ["c"]], tuple(members))
+    assert RLFocalChatModel(members=members, policy=policy, max_rounds=1).invoke(QUESTION).text == "blue"
+    assert told == [(1, 1)] * 3
+
+
+async def test_an_unusable_answer_before_the_first_token_is_stood_in_for():
+    unknown = AIMessage("", tool_calls=[{"name": "sing", "args": {}, "id": "1"}])
+    members = {"a": answering(unknown), "b": answering("blue")}
+    model = model_of(members, ["a"], ["b"], max_rounds=1).bind_tools([look])
+    async for chunks in streams_of(model):
+        assert words_of(chunks) == ["blue"]
+        assert [f["kind"] for f in how(chunks)["failures"]] == ["unknown_tool"]
+
+
+async def test_after_the_first_token_nobody_stands_in():
+    members = {"a": failing(after="Half an"), "b": saying("blue")}
+    model = model_of(members, ["a"], ["b"], max_rounds=1)
+    words, awords = [], []
+    with pytest.raises(EnsembleError, match="`a` broke off while its text was being passed on") as caught:
+        words.extend(chunk.text for chunk in model.stream(QUESTION))
+    assert caught.value.is_retryable
+    assert caught.value.failures == {"a": "ConnectionError: lost"}
+    with pytest.raises(EnsembleError, match="broke off"):
+        await collect(model.astream(QUESTION), awords)
+    assert words == awords == ["Half ", "an"]
+    assert not members["b"].asked
+
+
+async def test_a_call_that_does_not_fit_after_the_first_token_is_an_error_too():
+    spoken = AIMessage("Let me look.", tool_calls=[{"name": "look", "args": {"where": ["x"]}, "id": "1"}])
+    model = model_of({"a": answering(spoken), "b": answering("blue")}, ["a"], ["b"], max_rounds=1).bind_tools([look])
+    with pytest.raises(EnsembleError, match="`a` broke off while its text was being passed on: invalid_arguments"):
+        list(model.stream(QUESTION))
+    assert model.invoke(QUESTION).text == "blue"
+
+
+async def test_a_member_that_the_call_names_is_relayed_whatever_the_policy_wants():
+    members = {"a": saying("red"), "b": saying("deep blue"), "c": saying("red")}
+    async for chunks in streams_of(model_of(members, ["a", "c"], ["b"]).bind(model="b")):
+        assert words_of(chunks) == ["deep ", "blue"]
+        assert chunks[-1].response_metadata["model_name"] == "b"
+        assert how(chunks)["rounds"] == [{"round": 1, "asked": ["b"], "probabilities": {"b": 1.0}}]
+
+
+async def test_the_only_member_that_can_be_asked_is_relayed():
+    members = {"a": saying("red"), "b": Doors(says="deep blue")}
+    async for chunks in streams_of(model_of(members, ["b", "a"]).bind_tools([look])):
+        assert words_of(chunks) == ["deep ", "blue"]
+        assert how(chunks)["excluded"] == {"a": "knows no tools"}
+    assert members["b"].doors == ["stream", "astream"]
+
+
+# ---- tools and objects
+
+
+async def test_a_lone_members_text_is_relayed_and_its_calls_come_last():
+    spoken = AIMessage("Let me look.", tool_calls=[{"name": "look", "args": {"where": "up"}, "id": "1"}])
+    model = model_of({"a": answering(spoken)}, ["a"], max_team=1).bind_tools([look])
+    async for chunks in streams_of(model):
+        assert words_of(chunks) == ["Let ", "me ", "look."]
+        assert [len(chunk.tool_call_chunks) for chunk in chunks] == [0, 0, 0, 1]
+        whole = sum(chunks[1:], chunks[0])
+        assert [(call["name"], call["args"]) for call in whole.tool_calls] == [("look", {"where": "up"})]
+
+
+async def test_where_a_call_is_forced_text_that_leads_to_none_is_not_passed_on():
+    model = model_of({"a": answering("I would rather talk."), "b": SchemaChatModel()}, ["a"], ["b"], max_rounds=1)
+    async for chunks in streams_of(model.bind_tools([look], tool_choice="any")):
+        assert words_of(chunks) == []
+        assert [call["name"] for call in chunks[-1].tool_call_chunks] == ["look"]
+        assert [f["kind"] for f in how(chunks)["failures"]] == ["no_tool_call"]
+
+
+async def test_a_lone_members_object_is_relayed_as_it_is_written():
+    written = '```json\n{"name":  "blue"}\n```'
+    model = model_of({"a": answering(written)}, ["a"], max_team=1)
+    bound = model.bind(response_format={"type": "json_object"})
+    async for chunks in streams_of(bound):
+        assert "".join(words_of(chunks)) == written
+    assert bound.invoke(QUESTION).text == written
+    partial = list(model.with_structured_output(Colour.model_json_schema(), method="json_schema").stream(QUESTION))
+    assert partial[-1] == {"name": "blue"}
+
+
+# ---- the synthesizer
+
+
+def divided(synthesizer):
+    members = {"a": saying("red"), "b": saying("deep blue")}
+    return model_of(members, ["a", "b"], synthesizer=synthesizer, synthesize_below=1.0)
+
+
+async def test_the_synthesizers_tokens_are_there_before_it_has_ended():
+    seen = asyncio.Event()
+    words = []
+    async for chunk in divided(Halting(script=["deep violet"], seen=seen)).astream(QUESTION):
+        words.append(chunk.text)
+        seen.set()
+    assert words == ["deep ", "violet", ""]
+
+
+async def test_a_synthesizer_that_fails_before_its_first_token_leaves_the_answer_to_the_candidate():
+    async for chunks in streams_of(divided(failing())):
+        assert "".join(words_of(chunks)) == "red"
+        assert how(chunks)["fusion"]["synthesized"] is False
+        assert how(chunks)["synthesizer"]["failure"]["kind"] == "ConnectionError"
+
+
+async def test_a_synthesizer_that_breaks_off_is_an_error():
+    model = divided(failing(after="Half an"))
+    with pytest.raises(EnsembleError, match="`synthesizer` broke off"):
+        list(model.stream(QUESTION))
+    with pytest.raises(EnsembleError, match="`synthesizer` broke off"):
+        _ = [chunk async for chunk in model.astream(QUESTION)]
+    assert model.invoke(QUESTION).text == "red"
+
+
+async def test_usage_of_a_synthesized_stream_is_the_sum_on_one_chunk():
+    """Each of three calls reports its words: 2 + 1, 2 + 2 and, for its prompt of w words, w + 1."""
+    writer = saying("violet")
+    async for chunks in streams_of(divided(writer)):
+        [usage] = [chunk.usage_metadata for chunk in chunks if chunk.usage_metadata]
+        prompt = sum(len(str(message.text).split()) for message in writer.asked[-1].messages)
+        assert usage["output_tokens"] == 1 + 2 + 1
+        assert usage["input_tokens"] == 2 + 2 + prompt
+        assert [chunk.chunk_position for chunk in chunks].count("last") == 1

@@ -1,0 +1,399 @@
+"""The Decider as LangChain's decision model: what it chooses, how sure it says it is, and what it refuses."""
+
+import copy
+import math
+import pickle
+import re
+import sys
+import threading
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from langchain.agents import create_agent
+from langchain.agents.middleware import ModelFallbackMiddleware
+from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.runnables import ConfigurableField
+from pydantic import ValidationError
+
+from langchain_rlfocal import PoolMember, RLFocalChatModel
+from langchain_rlfocal.chat_models import decider as decider_module
+from langchain_rlfocal.chat_models.decider import RLFocalDecider, _query_of, _shares
+from langchain_rlfocal.errors import CheckpointError, InputError, MissingDependencyError, PoolError
+from langchain_rlfocal.policies import PriorPolicy
+from langchain_rlfocal.records import Query, Selection
+from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel, ScriptedPolicy
+
+PAGE = Path(__file__).parents[1] / "docs/how-to/route-with-the-decider.md"
+QUESTION = "What is the capital of Peru?"
+MEMBER = ScriptedChatModel(script=["Lima"])
+
+
+needs_decisions = pytest.mark.skipif(
+    find_spec("langchain_core.decisions") is None, reason="langchain-core before 1.8 has no decision models"
+)
+needs_router = pytest.mark.skipif(
+    find_spec("langchain.agents.middleware.model_router") is None,
+    reason="langchain before 1.5 has no ModelRouterMiddleware",
+)
+pytestmark = pytest.mark.filterwarnings("ignore:The middleware `ModelRouterMiddleware` is in beta")
+
+
+class Noting(ScriptedPolicy):
+    """A scripted policy that keeps what it was asked, and in which thread."""
+
+    def select(self, query, candidates, failures, **told):
+        object.__setattr__(self, "told", told | {"query": query, "heard": [*candidates, *failures]})
+        object.__setattr__(self, "thread", threading.get_ident())
+        return super().select(query, candidates, failures, **told)
+
+
+def scripted(*choices):
+    return Noting([choices], ("a", "b", "c"))
+
+
+def request(state=QUESTION, **options):
+    """One question by name, each with these options."""
+    from langchain_core.decisions import Choice  # noqa: PLC0415  # older cores have none
+
+    questions = {name: Choice(instructions="Who?", criteria=dict.fromkeys(given)) for name, given in options.items()}
+    return {"state": state, "questions": questions}
+
+
+def ask(decider, *options, state=QUESTION):
+    """The decider's answer to one question with these options."""
+    return decider.invoke(request(state, route=options)).choices["route"]
+
+
+@pytest.fixture
+def chat_models():
+    return {name: ScriptedChatModel(script=[f"{name} says Lima"]) for name in "abc"}
+
+
+# ---- where langchain-core has no decision models
+
+
+def test_an_older_langchain_core_imports_the_module_and_is_told_to_upgrade(monkeypatch, chat_models):
+    monkeypatch.setitem(sys.modules, "langchain_core.decisions", None)
+    spec = spec_from_file_location("decider_of_an_older_core", decider_module.__file__)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    with pytest.raises(MissingDependencyError, match=re.escape('`pip install -U "langchain-core>=1.8"`')):
+        module.RLFocalDecider(members=chat_models)
+
+
+# ---- the query of a state
+
+CONVERSATION = [
+    SystemMessage("Be brief."),
+    HumanMessage("Hello"),
+    AIMessage("Hello."),
+    HumanMessage([{"type": "text", "text": QUESTION}, {"type": "image", "url": "https://example.com/map.png"}]),
+    AIMessage("", tool_calls=[{"name": "look_up", "args": {}, "id": "1"}]),
+    ToolMessage("Lima", tool_call_id="1"),
+]
+
+
+@pytest.mark.parametrize(
+    ("state", "text"),
+    [
+        (QUESTION, QUESTION),
+        (CONVERSATION, QUESTION),
+        ({"messages": CONVERSATION, "language": "en"}, QUESTION),
+        ({"turns": [{"said": CONVERSATION[1]}, {"said": CONVERSATION[3]}]}, QUESTION),
+        ({"country": "Perú", "ask": ["capital"]}, '{"country": "Perú", "ask": ["capital"]}'),
+        (["capital", "Peru"], '["capital", "Peru"]'),
+    ],
+)
+def test_the_query_is_the_last_human_message_of_a_state_else_what_it_says(state, text):
+    assert _query_of(state, task="facts") == Query(text, task="facts")
+
+
+@pytest.mark.parametrize("state", ["", "  ", HumanMessage(""), [HumanMessage(" ")]])
+def test_a_state_that_says_nothing_is_refused(state):
+    with pytest.raises(InputError, match="At least one message must have content"):
+        _query_of(state, task=None)
+
+
+# ---- probabilities
+
+
+def test_shares_of_a_selection_by_hand():
+    """a and b are options of probability 0.2 and 0.6, c is none: 0.2 / 0.8 = ¼ and 0.6 / 0.8 = ¾."""
+    selection = Selection(1, ("b",), {"a": 0.2, "b": 0.6, "c": 0.2})
+
+    assert _shares(selection, ["b", "a"]) == pytest.approx({"b": 0.75, "a": 0.25})
+
+
+def test_shares_are_zero_where_a_policy_gives_no_probability():
+    assert _shares(Selection(1, ("a",), {}), ["a", "b"]) == {"a": 0.0, "b": 0.0}
+
+
+@given(st.dictionaries(st.sampled_from("abcdef"), st.floats(1e-6, 1), min_size=1))
+def test_shares_are_a_distribution_in_proportion(probabilities):
+    shares = _shares(Selection(1, (), probabilities), [*probabilities])
+
+    assert math.isclose(sum(shares.values()), 1)
+    assert max(shares.values()) <= 1
+    assert all(math.isclose(shares[name] * sum(probabilities.values()), probabilities[name]) for name in shares)
+
+
+# ---- what it chooses
+
+CERTAINLY_B = {"type": "choice", "choice": "b", "probabilities": {"a": 0.0, "b": 1.0, "c": 0.0}, "confidence": 1.0}
+
+
+@needs_decisions
+def test_an_untrained_decider_chooses_the_most_competent_of_the_options(chat_models):
+    competence = {"a": 0.6, "b": 0.9, "c": 0.7}
+    decider = RLFocalDecider(members=[PoolMember(n, m, competence=competence[n]) for n, m in chat_models.items()])
+
+    assert ask(decider, "a", "b", "c").model_dump() == CERTAINLY_B
+    assert ask(decider, "a", "c").choice == "c"
+
+
+@needs_decisions
+@pytest.mark.parametrize("seed", range(5))
+def test_a_trained_deciders_answer_is_its_selection_of_one_member_in_one_round(seed, random_policy):
+    policy = random_policy("abc", seed)
+    decider = RLFocalDecider(members=("c", "b", "a"), policy=policy, cost_weight=0.3)
+    once = {"round_number": 1, "max_rounds": 1, "max_team": 1}
+    selection = policy.select(Query(QUESTION), [], [], available="abc", cost_weight=0.3, **once)
+
+    answer = ask(decider, "b", "c", "a")
+
+    assert (answer.choice,) == selection.members
+    assert [*answer.probabilities] == ["b", "c", "a"]
+    assert answer.probabilities == pytest.approx(dict(selection.probabilities))
+    assert math.isclose(sum(answer.probabilities.values()), 1)
+    assert answer.confidence == answer.probabilities[answer.choice] == max(answer.probabilities.values())
+
+
+@needs_decisions
+def test_the_choice_is_the_member_that_a_team_of_one_asks(random_policy, chat_models):
+    policy = random_policy("abc", 3)
+    model = RLFocalChatModel(members=chat_models, policy=policy, max_team=1, max_rounds=1)
+    asked = model.invoke(QUESTION).response_metadata["rlfocal"]["fusion"]["member"]
+
+    assert ask(RLFocalDecider(members=chat_models, policy=policy), *"abc").choice == asked
+
+
+@needs_decisions
+def test_the_policy_is_told_the_query_the_options_and_the_knobs():
+    policy = scripted("c")
+    decider = RLFocalDecider(members=["a", "b", "c"], policy=policy, task="facts", cost_weight=0.7)
+
+    assert ask(decider, "c", "a", state={"messages": CONVERSATION}).choice == "c"
+    assert policy.told == {
+        "query": Query(QUESTION, task="facts"),
+        "heard": [],
+        "available": ["a", "c"],  # in the pool's order, which breaks ties
+        "cost_weight": 0.7,
+        **dict.fromkeys(("round_number", "max_rounds", "max_team"), 1),
+    }
+
+
+@needs_decisions
+def test_several_questions_are_answered_each_among_its_own_options(random_policy):
+    decider = RLFocalDecider(members=["a", "b", "c"], policy=random_policy("abc"))
+
+    response = decider.invoke(request(narrow="b", wide="ab"))
+
+    assert response.choices["narrow"].probabilities == {"b": 1.0}
+    assert response.choices["wide"] == ask(decider, *"ab")
+    assert (response.model, response.usage) == (random_policy("abc").policy_id, None)
+
+
+@needs_decisions
+@pytest.mark.parametrize("selected", [(), ("c",)])
+def test_a_policy_that_selects_none_of_the_options_is_refused(selected):
+    decider = RLFocalDecider(members=["a", "b", "c"], policy=scripted(*selected))
+
+    with pytest.raises(InputError, match=r"must select one of the options of `route` \(a, b\), `scripted` selected"):
+        ask(decider, "a", "b")
+
+
+# ---- what it is made with
+
+
+@needs_decisions
+def test_a_policy_is_loaded_from_its_path_with_the_embedder(tmp_path, random_policy):
+    policy = random_policy("abc", 2)
+    policy.save(tmp_path / "policy")
+    loaded = RLFocalDecider(members=["a", "b", "c"], policy=tmp_path / "policy")
+
+    assert ask(loaded, *"abc") == ask(RLFocalDecider(members=["a", "b", "c"], policy=policy), *"abc")
+    with pytest.raises(InputError, match="was trained without an embedder"):
+        RLFocalDecider(members=["a"], policy=tmp_path / "policy", embeddings=DeterministicFakeEmbedding(size=2))
+
+
+@needs_decisions
+async def test_async_decides_alike_and_away_from_the_event_loop():
+    """An embedder may wait on a network, and is synchronous."""
+    policy = scripted("b")
+    decider = RLFocalDecider(members=["a", "b", "c"], policy=policy)
+
+    answer = await decider.ainvoke(request(route="abc"))
+    assert policy.thread != threading.get_ident()
+    assert answer == decider.invoke(request(route="abc"))
+
+
+@needs_decisions
+def test_it_composes_as_runnables_do(random_policy):
+    decider = RLFocalDecider(members=["a", "b", "c"], policy=random_policy("abc"))
+    requests = [request(text, route="abc") for text in ("Hello", QUESTION)]
+
+    assert decider.batch(requests) == [decider.invoke(one) for one in requests]
+    for twin in (copy.deepcopy(decider), pickle.loads(pickle.dumps(decider)), decider.model_copy()):
+        assert twin.batch(requests) == decider.batch(requests)
+
+
+@needs_decisions
+def test_a_calls_config_can_set_the_knobs():
+    policy = scripted("a")
+    knobs = {name: ConfigurableField(id=name) for name in ("task", "cost_weight")}
+    decider = RLFocalDecider(members=["a", "b", "c"], policy=policy).configurable_fields(**knobs)
+
+    decider.invoke(request(route="a"), {"configurable": {"task": "facts", "cost_weight": 0.0}})
+
+    assert (policy.told["query"].task, policy.told["cost_weight"]) == ("facts", 0.0)
+
+
+# ---- what it refuses
+
+
+@needs_decisions
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ({"members": []}, PoolError, "at least one member"),
+        ({"members": "a"}, PoolError, "must be a mapping of names"),
+        ({"members": ["a", 3]}, PoolError, "must hold `PoolMember`s, got str"),
+        ({"members": ["a", "b", "a"]}, PoolError, "must name each member once, got `a` twice"),
+        ({"members": ["a", "d"]}, PoolError, "`members` must be members .* unknown: d; known: a, b, c"),
+        ({"members": {"a": MEMBER, "d": MEMBER}}, PoolError, "must know every member of the pool; unknown: d"),
+        ({"members": {"d": MEMBER}}, CheckpointError, "another pool"),
+        ({"policy": 3}, InputError, "`policy` must be the path of a checkpoint"),
+        ({"policy": "no/such/checkpoint"}, CheckpointError, "no/such/checkpoint"),
+        ({"embeddings": DeterministicFakeEmbedding(size=2)}, InputError, "Leave `embeddings` out"),
+        ({"cost_weight": -0.1}, InputError, "`cost_weight` must be finite and not negative"),
+    ],
+)
+def test_bad_arguments_are_refused_with_the_packages_own_error(arguments, error, text):
+    given = {"members": ["a", "b", "c"], "policy": PriorPolicy("abc"), **arguments}
+    with pytest.raises(error, match=text) as caught:
+        RLFocalDecider(**given)
+    assert not isinstance(caught.value, ValidationError)
+
+
+@needs_decisions
+def test_an_unknown_argument_is_named_at_the_line_that_gives_it():
+    with pytest.warns(UserWarning, match="`cost_wieght` is no argument of RLFocalDecider.*`cost_weight`") as caught:
+        RLFocalDecider(members=["a"], cost_wieght=0.2)
+    assert caught[0].filename == __file__
+
+
+@needs_decisions
+def test_other_options_other_questions_and_no_question_are_refused():
+    from langchain_core.decisions import Noul  # noqa: PLC0415  # as above
+
+    decider = RLFocalDecider(members=["a", "b"])
+
+    with pytest.raises(PoolError, match=r"options of `route` must be members .*unknown: fast, slow; known: a, b\."):
+        ask(decider, "fast", "a", "slow")
+    with pytest.raises(InputError, match="must be a Choice among members, got Noul as `urgent`"):
+        decider.invoke({"state": QUESTION, "questions": {"urgent": Noul(instructions="Is it urgent?")}})
+    with pytest.raises(InputError, match="At least one question must be asked"):
+        decider.invoke(request())
+
+
+@needs_decisions
+def test_middleware_needs_models_and_a_langchain_that_has_it(monkeypatch, chat_models):
+    with pytest.raises(InputError, match="needs members with their models, got names: a, b"):
+        RLFocalDecider(members=["a", "b"]).as_middleware()
+    monkeypatch.setitem(sys.modules, "langchain.agents.middleware.model_router", None)
+    with pytest.raises(MissingDependencyError, match=re.escape('`pip install -U "langchain>=1.5"`')):
+        RLFocalDecider(members=chat_models).as_middleware()
+
+
+# ---- in agents
+
+
+class WithTools(ScriptedChatModel):
+    """A double that takes tools."""
+
+    def bind_tools(self, tools, **kwargs):
+        return self.bind(**kwargs)
+
+
+def look_up(country: str) -> str:
+    """Look up a country's capital."""
+    return {"Peru": "Lima"}[country]
+
+
+@needs_router
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_the_chosen_member_alone_runs_the_whole_agent(is_async):
+    call = AIMessage("", tool_calls=[{"name": "look_up", "args": {"country": "Peru"}, "id": "1"}])
+    members = {name: WithTools(script=[call, f"{name} says Lima"]) for name in "abc"}
+    policy = scripted("b")
+    router = RLFocalDecider(members=members, policy=policy).as_middleware()
+    agent = create_agent(members["a"], tools=[look_up], middleware=[router])
+    question = {"messages": [HumanMessage("Hello"), AIMessage("Hello."), HumanMessage(QUESTION)]}
+
+    state = await agent.ainvoke(question) if is_async else agent.invoke(question)
+
+    assert state["messages"][-1].text == "b says Lima"
+    assert {name: len(model.asked) for name, model in members.items()} == {"a": 0, "b": 2, "c": 0}
+    assert state["model_route"].model_dump() == CERTAINLY_B
+    assert policy.told["query"] == Query(QUESTION)
+
+
+@needs_router
+def test_a_router_made_by_hand_routes_each_run_by_its_own_question(chat_models):
+    from langchain.agents.middleware import ModelChoice, ModelRouterMiddleware  # noqa: PLC0415  # as above
+
+    class ByFirstLetter(ScriptedPolicy):
+        def select(self, query, *args, **told):
+            return Selection(1, (query.text[0],), {query.text[0]: 1.0})
+
+    router = ModelRouterMiddleware(
+        choices={name: ModelChoice(model=chat_models[name], criteria="Facts.") for name in "cba"},
+        instructions="Who should answer?",
+        classifier=RLFocalDecider(members=["a", "b", "c"], policy=ByFirstLetter([], tuple("abc"))),
+    )
+    agent = create_agent(chat_models["a"], middleware=[router])
+
+    for name in "cab":
+        state = agent.invoke({"messages": [HumanMessage(f"{name}: {QUESTION}")]})
+        assert state["messages"][-1].text == f"{name} says Lima"
+
+
+@needs_router
+def test_a_fallback_listed_after_the_router_stands_in_for_the_chosen_member(chat_models):
+    members = {"a": chat_models["a"], "b": FailingChatModel(error=TimeoutError("too slow"))}
+    router = RLFocalDecider(members=members, policy=scripted("b")).as_middleware()
+    agent = create_agent(chat_models["a"], middleware=[router, ModelFallbackMiddleware(chat_models["c"])])
+
+    assert agent.invoke({"messages": [HumanMessage(QUESTION)]})["messages"][-1].text == "c says Lima"
+
+
+# ---- the page of the docs
+
+
+@needs_router
+def test_every_block_of_the_page_runs_one_after_the_other(tmp_path, monkeypatch, capsys, random_policy):
+    random_policy(("small", "other")).save(tmp_path / "policy")
+    monkeypatch.chdir(tmp_path)
+    names = {name: ScriptedChatModel(script=["Lima"]) for name in ("small", "other")}
+    blocks = re.findall(r"^```py(?:thon)?\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+
+    for block in blocks:
+        exec(block, names)
+
+    assert len(blocks) == 3
+    assert re.fullmatch(r"(small|other) 0\.\d+\n\{'small': 0\.\d+, 'other': 0\.\d+\}\n", capsys.readouterr().out)

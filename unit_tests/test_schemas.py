@@ -1,0 +1,369 @@
+"""Schemas: how a value is read, whether it is valid, and when two values say the same."""
+
+import copy
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+from langchain_rlfocal.answers import values
+from langchain_rlfocal.answers.schemas import Schema, canonical_calls
+
+
+def of(**properties):
+    return {"type": "object", "properties": properties}
+
+
+def optional(rules):
+    return {"anyOf": [rules, {"type": "null"}]}
+
+
+INTEGER, NUMBER, STRING, BOOLEAN = ({"type": name} for name in ("integer", "number", "string", "boolean"))
+ADDRESS = {**of(city=STRING, zip={**INTEGER, "default": 0}), "required": ["city"]}
+
+
+# ---- reading
+
+
+@pytest.mark.parametrize(
+    ("rules", "value", "read"),
+    [
+        (INTEGER, "3", 3),
+        (INTEGER, " -3.0 ", -3),
+        (INTEGER, 3.0, 3),
+        (INTEGER, True, 1),
+        (INTEGER, "3.5", "3.5"),
+        (INTEGER, 3.5, 3.5),
+        (INTEGER, "three", "three"),
+        (INTEGER, "9" * 5_000, "9" * 5_000),
+        (NUMBER, 3, 3),
+        (NUMBER, 3.0, 3.0),
+        (NUMBER, "2.5", 2.5),
+        (NUMBER, "1e3", 1000.0),
+        (NUMBER, "nan", "nan"),
+        (NUMBER, "1e999", "1e999"),
+        (BOOLEAN, "true", True),
+        (BOOLEAN, "No", False),
+        (BOOLEAN, 0, False),
+        (BOOLEAN, 2, 2),
+        (STRING, 3, 3),
+        ({"type": ["integer", "string"]}, "3", "3"),
+        ({"type": ["integer", "null"]}, "3", 3),
+        (optional(INTEGER), "3", 3),
+        (optional(INTEGER), None, None),
+        ({"anyOf": [INTEGER, STRING]}, "3", "3"),
+        ({"anyOf": [{**INTEGER, "minimum": 5}, BOOLEAN]}, "1", True),
+        ({"allOf": [INTEGER, {"minimum": 2}]}, "3", 3),
+        ({"$defs": {"n": INTEGER}, "$ref": "#/$defs/n"}, "3", 3),
+        ({"$defs": {"a/b~": INTEGER}, "$ref": "#/$defs/a~1b~0"}, "3", 3),
+        ({"type": "array", "items": INTEGER}, ["1", 2, "x"], [1, 2, "x"]),
+        ({"prefixItems": [INTEGER, STRING], "items": BOOLEAN}, ["1", "1", "1"], [1, "1", True]),
+        ({"patternProperties": {"^n": INTEGER}, "additionalProperties": BOOLEAN}, {"n1": "1", "x": "1"}, {"n1": 1, "x": True}),
+        ({}, {"a": "3"}, {"a": "3"}),
+        (True, "3", "3"),
+    ],
+)  # fmt: skip
+def test_a_value_is_read_as_the_type_that_is_wanted(rules, value, read):
+    found = Schema(rules).normalized(value)
+
+    assert (found, type(found)) == (read, type(read))
+
+
+def test_what_is_absent_is_filled_by_its_default_at_every_level():
+    schema = Schema(of(home={**ADDRESS, "default": {"city": "Rome"}}, work=optional(ADDRESS), tags={"default": []}))
+
+    assert schema.normalized({"work": {"city": "Oslo"}}) == {
+        "work": {"city": "Oslo", "zip": 0},
+        "home": {"city": "Rome", "zip": 0},
+        "tags": [],
+    }
+
+
+def test_a_filled_default_is_the_values_own_and_not_the_schemas():
+    schema = Schema(of(tags={"default": []}))
+    schema.normalized({})["tags"].append("mine")
+
+    assert schema.normalized({}) == {"tags": []}
+
+
+def test_a_default_that_breaks_its_own_rules_is_not_filled():
+    """As pydantic writes `n: int = None`."""
+    schema = Schema(of(n={**INTEGER, "default": None}))
+
+    assert schema.normalized({}) == {}
+    assert schema.fault({}) is None
+
+
+def test_a_default_that_never_ends_is_not_filled_and_others_are():
+    node = {"properties": {"next": {"$ref": "#/$defs/node", "default": {}}, "n": {**INTEGER, "default": 3}}}
+    schema = Schema({"$defs": {"node": node}, "$ref": "#/$defs/node"})
+
+    assert schema.normalized({"next": {}}) == {"n": 3, "next": {"n": 3}}
+
+
+def test_defaults_yield_where_they_make_a_valid_value_invalid_and_readings_stay():
+    schema = Schema({"properties": {"a": INTEGER, "b": {"default": 1}}, "maxProperties": 1})
+
+    assert schema.normalized({"a": "3"}) == {"a": 3}
+    assert schema.fault({"a": "3"}) is None
+
+
+def test_what_a_default_makes_of_a_value_is_read_again():
+    """The first alternative wants `y`, which only the second part fills; it then fills `z`."""
+    first = {"properties": {"z": {"default": 5}}, "required": ["y"]}
+    schema = Schema({"allOf": [{"anyOf": [first, True]}, {"properties": {"y": {"default": 1}}}]})
+
+    assert schema.normalized({}) == {"y": 1, "z": 5}
+
+
+def test_of_alternatives_one_that_accepts_the_value_as_it_is_goes_before_a_lenient_reading():
+    number, text = ({"properties": {"n": rules}, "required": ["n"]} for rules in (INTEGER, STRING))
+
+    assert Schema({"anyOf": [number, text]}).normalized({"n": "3"}) == {"n": "3"}
+    assert Schema({"oneOf": [number, {"required": ["m"]}]}).normalized({"n": "3"}) == {"n": 3}
+
+
+def test_an_alternative_may_need_its_defaults_to_fit():
+    """As strict tools are written: what has a default is required all the same."""
+    strict = {**ADDRESS, "required": ["city", "zip"]}
+
+    assert Schema(of(home=optional(strict))).normalized({"home": {"city": "Oslo"}}) == {
+        "home": {"city": "Oslo", "zip": 0}
+    }
+
+
+# ---- faults
+
+
+@pytest.mark.parametrize(
+    ("rules", "value", "fault"),
+    [
+        ({"properties": {"n": INTEGER}}, {"n": "x"}, 'n must satisfy type "integer", got "x"'),
+        ({"properties": {"a": {"items": ADDRESS}}}, {"a": [{}]}, "a[0]: 'city' is a required property"),
+        ({"properties": {"n": optional(INTEGER)}}, {"n": []}, 'n must satisfy anyOf [{"type":"integer"},{"type":"null"}], got []'),
+        ({"additionalProperties": False}, {"x": 1}, "the value: Additional properties are not allowed ('x' was unexpected)"),
+        ({"enum": ["red", "green"]}, "blue", 'the value must satisfy enum ["red","green"], got "blue"'),
+        ({"type": "array", "uniqueItems": True}, [1, {"a": 1}, {"a": 1.0}], 'the value must satisfy uniqueItems true, got [1,{"a":1},{"a":1}]'),
+        (False, 1, "the value is not allowed, got 1"),
+        ({}, {1: 2}, "the value has a key that is no string"),
+        ({}, [{3}], "the value holds a set, which JSON has not"),
+        ({}, 10**4_000, "the value holds a whole number that is too long"),
+    ],
+)  # fmt: skip
+def test_a_fault_names_the_path_the_rule_and_the_value(rules, value, fault):
+    assert Schema(rules).fault(value) == fault
+
+
+def test_a_fault_is_short_on_one_line_and_hides_keys():
+    text = "sk-abcdefghijklmnop \x1b[31m\n" + "x" * 10_000
+    rules = {"properties": {text: INTEGER}, "additionalProperties": False}
+
+    for fault in (Schema(rules).fault({text: text}), Schema(rules).fault({text + "y": 1}), Schema(INTEGER).fault(text)):
+        assert len(fault) <= 200
+        assert fault.isprintable()
+        assert "sk-a" not in fault
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [None, 5, [], {"type": "nope"}, {"properties": 5}, {"pattern": "("}, {"items": [{}]}, {"exclusiveMinimum": True},
+     {"$ref": "#/nowhere"}, {"$ref": "#/$defs/0/x", "$defs": {"0": "ab"}}, {"$ref": "http://example.com/schema.json"},
+     {"type": "integer", "properties": {"a": {"anyOf": [{"$ref": "#a"}]}}}],
+)  # fmt: skip
+def test_a_malformed_schema_accepts_everything_as_it_is(rules):
+    schema, value = Schema(rules), {"a": " 3 ", "b": [1.0]}
+
+    assert schema.normalized(value) is value
+    assert schema.fault(value) is None
+    assert schema.canonical(value) == '{"a":"3","b":[1]}'
+    assert schema.narrowed(value).field("a").required == frozenset()
+
+
+def test_a_schema_with_a_flaw_in_an_unseen_corner_accepts_what_leads_there():
+    """`x` is no keyword, so that nobody looks at what stands there before a reference leads to it."""
+    schema = Schema({"x": {"properties": 5}, "properties": {"a": {"$ref": "#/x"}}})
+
+    assert schema.fault({"a": {"b": 1}}) is None
+    assert schema.canonical({"a": {"b": 1}}) == '{"a":{"b":1}}'
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [{"$ref": "#"}, {"allOf": [{"$ref": "#"}]}, {"anyOf": [{"$ref": "#"}]}, {"not": {"$ref": "#"}},
+     {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}],
+)  # fmt: skip
+def test_a_reference_that_leads_back_to_itself_is_a_fault(rules):
+    schema = Schema(rules)
+
+    assert "leads back to itself" in schema.fault({"a": 1})
+    assert schema.normalized({"a": 1}) == {"a": 1}
+    assert schema.canonical(3) == "!3"
+    assert schema.narrowed(3).types == frozenset()
+
+
+@pytest.mark.parametrize(
+    "rules", [{}, {"items": {"$ref": "#"}}, {"type": "array"}, {"anyOf": [{"items": {"$ref": "#"}}]}]
+)
+def test_a_value_nested_ten_thousand_deep_is_a_fault(rules):
+    value = []
+    for _ in range(10_000):
+        value = [value]
+
+    assert Schema(rules).fault(value) == "the value is nested deeper than 100 levels"
+    assert Schema(rules).normalized(value) is value
+    assert Schema(rules).canonical(value).startswith("![[[[")
+
+
+def test_a_recursive_union_costs_no_more_than_its_size():
+    """Trying both operators at each of 30 levels, by turns, would take 2**30 steps."""
+    operator = [
+        {**of(op={"const": name}, left={"$ref": "#/$defs/term"}), "required": ["op", "left"]}
+        for name in ("add", "multiply")
+    ]
+    schema = Schema({"$defs": {"term": {"anyOf": [*operator, INTEGER]}}, "$ref": "#/$defs/term"})
+    term = "3"
+    for _ in range(30):
+        term = {"left": term, "op": "multiply"}
+
+    assert schema.fault(term) is None
+    assert '"left":3}' in schema.canonical(term).replace(',"op":"multiply"', "")
+
+
+def test_many_unequal_items_are_compared_in_linear_time():
+    items = [{"a": at} for at in range(20_000)]
+
+    assert Schema({"uniqueItems": True}).fault(items) is None
+
+
+# ---- canonical forms
+
+
+@pytest.mark.parametrize(
+    ("rules", "one", "other"),
+    [
+        (ADDRESS, {"city": "Rome", "zip": 0}, {"city": " Rome "}),
+        (ADDRESS, {"zip": 7, "city": "New  York"}, {"city": "New York", "zip": "7"}),
+        (NUMBER, 1, 1.0),
+        ({"uniqueItems": True}, ["a", "b"], ["b", " a"]),
+        (optional({"uniqueItems": True, "type": "array"}), [2, 1], [1, 2]),
+        ({}, {"a": [1.0, "x\n y"]}, {"a": [1, "x y"]}),
+    ],
+)
+def test_values_that_say_the_same_have_one_form(rules, one, other):
+    assert Schema(rules).canonical(one) == Schema(rules).canonical(other)
+
+
+@pytest.mark.parametrize(
+    ("rules", "one", "other"),
+    [
+        ({}, "1", 1),
+        ({}, True, 1),
+        ({}, "a", "A"),
+        ({}, ["a", "b"], ["b", "a"]),
+        ({"uniqueItems": False}, ["a", "b"], ["b", "a"]),
+        ({"uniqueItems": True, "prefixItems": [{}, {}]}, ["a", "b"], ["b", "a"]),
+        ({"enum": ["a b", "a  b"]}, "a b", "a  b"),
+        ({"allOf": [{"pattern": "a +b"}]}, "a b", "a  b"),
+        ({"maxLength": 3}, "a b", "a  b"),
+        (ADDRESS, {"city": "Rome"}, {"city": "Rome", "zip": 1}),
+    ],
+)
+def test_values_that_do_not_say_the_same_have_two_forms(rules, one, other):
+    assert Schema(rules).canonical(one) != Schema(rules).canonical(other)
+
+
+def test_a_valid_value_without_a_schema_to_speak_of_is_written_as_plain_json():
+    assert Schema({}).canonical({"b": [1.0], "a": None}) == values.dump_json({"a": None, "b": [1]})
+
+
+SEARCH = Schema({**of(query=STRING, limit={**INTEGER, "default": 10}), "required": ["query"]})
+
+
+@pytest.mark.parametrize("args", [{"query": " cats ", "limit": "10"}, '{"limit": 10.0, "query": "cats"}'])
+def test_calls_are_the_same_in_any_order_with_defaults_or_without(args):
+    plain = {"name": "search", "args": {"query": "cats"}, "id": "1"}
+    other = {"name": "unknown", "args": {"b": 1.0, "a": " x "}, "id": "2"}
+    schemas = {"search": SEARCH}
+
+    assert canonical_calls([plain, other], schemas) == canonical_calls(
+        [other, {"name": "search", "args": args}], schemas
+    )
+    assert canonical_calls([plain, plain], schemas) != canonical_calls([plain], schemas)
+
+
+def test_calls_of_unknown_tools_are_written_plainly():
+    calls = [{"name": "b", "args": {"x": 1.0}}, {"name": "a", "args": None}, {"name": None, "args": "{"}]
+
+    assert canonical_calls(calls, {}) == values.canonical_tool_calls(calls)
+    assert canonical_calls([], {}) == "[]"
+
+
+@pytest.mark.parametrize("args", ["{", '{"query": 1}', "[" * 100_000, None, 3])
+def test_calls_with_unusable_arguments_are_marked_and_raise_nothing(args):
+    assert canonical_calls([{"name": "search", "args": args}], {"search": SEARCH}).startswith('[["search",!')
+
+
+# ---- walking down
+
+
+def test_a_schema_narrows_to_the_alternative_that_accepts_the_value():
+    cat, dog = (
+        {"properties": {"kind": {"const": kind}, kind: INTEGER}, "required": ["kind"]} for kind in ("cat", "dog")
+    )
+    schema = Schema({"$defs": {"dog": dog}, "oneOf": [cat, {"$ref": "#/$defs/dog"}]})
+    shape = schema.narrowed({"kind": "dog", "dog": 3})
+
+    assert shape.choices == (1,)
+    assert schema.narrowed({"kind": "cow"}).choices == (-1,)
+    assert shape.required == {"kind"}
+    assert shape.field("dog").types == {"integer"}
+    assert shape.field("kind").mentions("enum", "const")
+    assert shape.field("kind").limits_text
+    assert shape.field("cat").types == frozenset()
+
+
+def test_a_field_follows_patterns_and_additional_properties():
+    schema = Schema({"patternProperties": {"^n": INTEGER}, "additionalProperties": BOOLEAN}).narrowed({})
+
+    assert schema.field("n1").types == {"integer"}
+    assert schema.field("x").types == {"boolean"}
+
+
+# ---- being a value
+
+
+def test_equal_schemas_are_equal_and_hash_alike():
+    one, other = Schema({"type": "object", "required": ["a"]}), Schema({"required": ["a"], "type": "object"})
+
+    assert one == other
+    assert hash(one) == hash(other)
+    assert one != Schema(INTEGER)
+    assert one != 3
+    assert one.narrowed({}).field("a") != one
+    assert repr(Schema(INTEGER)) == 'Schema({"type":"integer"})'
+
+
+def test_schemas_that_json_cannot_write_equal_themselves_alone():
+    rules = {1: 2, "a": 3}
+    schema = Schema(rules)
+
+    assert schema == schema  # noqa: PLR0124
+    assert schema != Schema(rules)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda schema: pickle.loads(pickle.dumps(schema))])
+def test_a_schema_that_was_used_can_be_copied_and_pickled(copied):
+    schema = Schema(of(n={**INTEGER, "default": 3}))
+    schema.normalized({})
+    other = copied(schema)
+
+    assert other == schema
+    assert other.normalized({}) == {"n": 3}
+    assert copied(schema.narrowed({}).field("n")).fault("x") == Schema(INTEGER).fault("x")
+
+
+def test_importing_schemas_does_not_load_jsonschema():
+    code = "import sys, langchain_rlfocal.answers.schemas\nassert not {'jsonschema', 'referencing'} & set(sys.modules)"
+
+    subprocess.run([sys.executable, "-P", "-c", code], check=True)

@@ -1,0 +1,29 @@
+"""LangChain's standard unit tests, for an ensemble of three members."""
+
+import pytest
+from langchain_tests.unit_tests import ChatModelUnitTests
+
+from langchain_rlfocal import RLFocalChatModel
+from langchain_rlfocal.testing import SchemaChatModel
+
+
+@pytest.mark.filterwarnings(
+    "ignore:`timeout` is no argument of RLFocalChatModel:UserWarning",
+    "ignore:`max_retries` is no argument of RLFocalChatModel:UserWarning",
+    "ignore:`api_key` is no argument of RLFocalChatModel:UserWarning",
+)
+class TestRLFocalUnit(ChatModelUnitTests):
+    """The constructor warns of three standard arguments: each member holds its own timeout, retries and key.
+
+    Skipped, and why:
+    - `test_init_from_env`: the ensemble reads nothing from the environment.
+    - `test_serdes`: members are arbitrary objects, so it is not serializable in LangChain's sense.
+    """
+
+    @property
+    def chat_model_class(self):
+        return RLFocalChatModel
+
+    @property
+    def chat_model_params(self):
+        return {"members": {name: SchemaChatModel(model_name=f"model-{name}") for name in "abc"}}
