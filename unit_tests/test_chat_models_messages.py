@@ -9,7 +9,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, Tool
 from langchain_rlfocal import RLFocalChatModel
 from langchain_rlfocal.chat_models import turns
 from langchain_rlfocal.errors import InputError
-from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel, ScriptedPolicy
+from langchain_rlfocal.testing import FailingChatModel, SchemaChatModel, ScriptedChatModel, ScriptedPolicy
 
 QUESTION = "What is 2 + 3?"
 
@@ -230,6 +230,37 @@ def test_explain_tells_of_the_synthesizer():
     assert "answered by the synthesizer" in RLFocalChatModel.explain(divided(saying("x")).invoke("?"))
     failed = divided(FailingChatModel(error=TimeoutError("late"))).invoke("?")
     assert "the synthesizer failed: TimeoutError: late" in RLFocalChatModel.explain(failed)
+
+
+def test_explain_tells_of_agreement_of_members_left_out_and_of_repairs():
+    call = {"name": "look", "args": {"where": "up"}, "id": "1"}
+    members = {"a": SchemaChatModel(answers=lambda *_: AIMessage("", tool_calls=[call])), "b": saying("no")}
+    model = RLFocalChatModel(members=members).bind_tools([{"name": "look", "description": "", "parameters": {}}])
+    orphan = ToolMessage("42", tool_call_id="call_1")
+    shown = RLFocalChatModel.explain(model.invoke([HumanMessage("Where?"), orphan])).splitlines()
+    assert "agreement on these tool calls 1.00" in shown
+    assert "b was left out: it knows no tools" in shown
+    assert "of the conversation: left out 1 tool result(s) that answer no tool call" in shown
+
+
+def test_explain_tells_of_each_field():
+    texts = ['{"n": 1, "m": "x"}', '{"n": 2, "m": "x"}', '{"n": 2, "m": "y"}']
+    members = {
+        name: SchemaChatModel(answers=lambda *_, text=text: text) for name, text in zip("abc", texts, strict=True)
+    }
+    model = RLFocalChatModel(members=members, max_rounds=1)
+    message = model.invoke(QUESTION, response_format={"type": "json_object"})
+    assert json.loads(message.text) == {"n": 2, "m": "x"}
+    shown = RLFocalChatModel.explain(message).splitlines()
+    assert "agreement by field: n 0.67, m 0.67" in shown
+    assert "answered by b (*), confidence 0.33" in shown
+    mixed = ['{"n": 1, "m": "x"}', '{"n": 2, "m": "y"}', '{"n": 2, "m": "x", "l": 1}']
+    members = {
+        name: SchemaChatModel(answers=lambda *_, text=text: text) for name, text in zip("abc", mixed, strict=True)
+    }
+    message = RLFocalChatModel(members=members, max_rounds=1).invoke(QUESTION, response_format={"type": "json_object"})
+    assert json.loads(message.text) == {"n": 2, "m": "x"}
+    assert "put together from several members" in RLFocalChatModel.explain(message).splitlines()
 
 
 @pytest.mark.parametrize("stranger", [AIMessage("hi"), {}, {"rlfocal": {}}, {"rlfocal": 3}, None, "text"])

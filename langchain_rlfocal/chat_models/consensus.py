@@ -95,7 +95,7 @@ def decide(
 
 def _agree_on_object(candidates: Sequence[Candidate], answer: Answer, request: Request) -> Verdict:
     """Take the object of a majority, else agree field by field, else take Fusion's winner."""
-    leader = next(index for index, candidate in enumerate(candidates) if candidate.member == answer.member)
+    leader = next((index for index, candidate in enumerate(candidates) if candidate.member == answer.member), 0)
     winner = candidates[leader]
     values = [request.value_of(candidate.message) for candidate in candidates]
     labels = [candidate.answer or "" for candidate in candidates]
@@ -106,8 +106,9 @@ def _agree_on_object(candidates: Sequence[Candidate], answer: Answer, request: R
     found = merge(values, weights, leader=leader, schema=schema)
     value, merged = values[leader], False
     if answer.confidence <= _MAJORITY and found.value != value and request.is_valid(found.value):
-        value, merged = found.value, True
-        answer = replace(answer, answer=schema.canonical(value))
+        value, label = found.value, schema.canonical(found.value)
+        merged = label not in labels
+        answer = replace(answer, answer=label, member=answer.member if merged else answer.supporters[label][0])
     text, calls = "", [*winner.message.tool_calls]
     if request.response_format is not None:
         # A lone member's text may have been passed on already, so it stays as it is.

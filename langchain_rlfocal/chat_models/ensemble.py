@@ -79,7 +79,7 @@ class RLFocalChatModel(ToolCallingChatModel):
         ```
 
     `max_team`, `max_rounds`, `cost_weight`, `target_calls` and `task` can also be given to one call, or bound with
-    `.bind()`. Other call arguments go to the members.
+    `.bind()`. A call's `model` is the name of one member, who then answers alone. Other call arguments go to the members.
 
     Raises:
         PoolError: The pool is empty, names a member twice, or has a member that the policy does not know.
@@ -115,7 +115,8 @@ class RLFocalChatModel(ToolCallingChatModel):
     """How many members may be asked for one query, over all rounds. Failures count."""
 
     max_rounds: int = 2
-    """How many rounds there may be: after each, the Decider may ask more members, seeing the answers so far."""
+    """How many rounds there may be: after each, the Decider may ask more members, seeing the answers so far. Rounds that nobody
+    has answered do not count: until someone has, others stand in, as far as `max_team` allows."""
 
     cost_weight: float = 0.1
     """What asking the whole pool once is worth, in units of score: 0.1 pays it for ten points of accuracy."""

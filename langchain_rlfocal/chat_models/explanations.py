@@ -164,7 +164,10 @@ def explain(message: AIMessage | Mapping[str, Any]) -> str:
         *(line.rstrip() for line in text.splitlines()),
         f"answered by {_author(fusion)}, confidence {_decimal(fusion['confidence'], 2)}",
     ]
+    lines += _agreement(fusion)
     lines += [f"{f['member']} failed: {f['kind']}: {f['reason']}" for f in facts["failures"]]
+    lines += [f"{name} was left out: it {reason}" for name, reason in (facts.get("excluded") or {}).items()]
+    lines += [f"of the conversation: {repair}" for repair in facts.get("repairs") or ()]
     if (facts.get("synthesizer") or {}).get("failure"):
         failure = facts["synthesizer"]["failure"]
         lines.append(f"the synthesizer failed: {failure['kind']}: {failure['reason']}")
@@ -185,6 +188,16 @@ def _author(fusion: Mapping[str, Any]) -> str:
     if fusion["member"] is None:
         return f"the scores of the options: {_shorten(fusion['answer'] or '')}, which no member ranked first"
     return f"{fusion['member']} (*)"
+
+
+def _agreement(fusion: Mapping[str, Any]) -> list[str]:
+    """Say how far members agree on calls or on an object; nothing of plain texts, whose weights the table shows."""
+    if fusion.get("action") == "tool_calls":
+        return [f"agreement on these tool calls {_decimal(fusion['agreement'], 2)}"]
+    if fusion.get("action") != "object":
+        return []
+    fields = ", ".join(f"{path or 'the value'} {_decimal(share, 2)}" for path, share in fusion["fields"].items())
+    return [f"agreement by field: {fields}", *(["put together from several members"] if fusion["merged"] else [])]
 
 
 def _describe_failure(failure: Failure) -> dict[str, Any]:
