@@ -1,23 +1,35 @@
 """What the docs show is true: snippets run, commands exist, figures are those of the files that ship, links lead somewhere."""
 
+import ast
+import asyncio
+import inspect
 import json
+import pkgutil
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from langchain_core.messages import AIMessage, ToolMessage
 from typer.testing import CliRunner
 
+import langchain_rlfocal
 from langchain_rlfocal.cli import app
 from langchain_rlfocal.embedders import load_embedder
 from langchain_rlfocal.features import FEATURES_DIM
 from langchain_rlfocal.local import POLICY_PATH
 from langchain_rlfocal.policies import RLFocalPolicy
 from langchain_rlfocal.policies.checkpoint import Parts, _shapes
-from langchain_rlfocal.testing import ScriptedChatModel, make_outcomes
+from langchain_rlfocal.testing import SchemaChatModel, make_outcomes
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+HOW_TOS = sorted((ROOT / "docs/how-to").glob("*.md"))
+INTEGRATION_PAGE = ROOT / "docs/how-to/use-in-langchain.md"
+TASK_PAGES = [
+    ROOT / f"docs/how-to/{name}.md"
+    for name in ("agent", "batch", "chain", "streaming", "structured-output", "tools", "tracing")
+]
 
 
 def blocks(page, language):
@@ -29,28 +41,119 @@ def page_id(page):
 
 
 def make_policy(*, embedder=None, dimensions=0):
-    """A policy of random weights, with a curve."""
+    """A policy of random weights but for the Decider's bias, which asks one member at a time; with a curve."""
     rng = np.random.default_rng(0)
     shapes = _shapes(2, 0, {"features": FEATURES_DIM + dimensions, "decider": 4, "fusion": 4})
     weights = {name: rng.uniform(0.1, 1, size=shape) for name, shape in shapes.items()}
+    weights["decider.out.bias"][:] = -100
     curve = [{"cost_weight": 0.0, "mean_calls": 2.0}, {"cost_weight": 1.0, "mean_calls": 1.0}]
     return RLFocalPolicy(Parts(members=("small", "other"), weights=weights, card={"curve": curve}), embedder=embedder)
 
 
-@pytest.mark.parametrize("page", sorted((ROOT / "docs/how-to").glob("*.md")), ids=page_id)
-def test_the_snippets_of_a_how_to_run_one_after_the_other(page, tmp_path, monkeypatch, capsys):
-    members = {name: ScriptedChatModel(script=lambda _: "Oslo") for name in ("small", "large", "other")}
+def refund(order, amount_usd):
+    return [{"name": "refund", "args": {"order": order, "amount_usd": amount_usd}}]
+
+
+CAPITALS = {"Australia": "Canberra", "Chile": "Santiago", "Norway": "Oslo", "Peru": "Lima"}
+ACME = {"vendor": "Acme", "total": 120.0, "currency": "EUR"}
+SAID = {  # by small, large and other: a text, an object, or tool calls; what is not here a SchemaChatModel makes up
+    "What is the capital of Australia?": ("Sydney", "Canberra", "Canberra"),
+    "Order 17 arrived broken. Refund its $20.": (refund("17", 20), refund("17", 20.0), refund("17", 20)),
+    "Order 18 came late. Do what is fair.": (refund("18", 20), "Would a voucher help?", refund("18", 5)),
+    "Order 19 was never sent. Refund its $30.": (refund("19", "all"), refund("19", 30), refund("19", 30)),
+    "Acme wants 120 euros.": (ACME, ACME, ACME),
+    "ACME: 120.00 / 102.50 net, intl.": (
+        {**ACME, "total": 102.5},
+        {**ACME, "currency": "USD"},
+        {**ACME, "vendor": "Acme Ltd"},
+    ),
+    "Describe fog in five words.": ("Grey water forgetting the ground.", "Clouds that came down early.", "It is fog."),
+}
+
+
+def answers_of(place):
+    """What a member answers: from the table, as a good model would, or (None) as SchemaChatModel makes it up."""
+
+    def answers(messages, tools):
+        if isinstance(messages[-1], ToolMessage):
+            return None
+        question = str(messages[-1].text).partition("\n\n")[0]  # a synthesizer is shown drafts below it
+        said = SAID[question][place] if question in SAID else None
+        if isinstance(said, list):
+            return AIMessage("", tool_calls=[{**call, "id": f"call_{place}_{at}"} for at, call in enumerate(said)])
+        if isinstance(said, dict) and tools:
+            return AIMessage("", tool_calls=[{"name": tools[0]["name"], "args": said, "id": f"call_{place}"}])
+        if isinstance(said, dict):
+            return json.dumps(said)
+        country = re.fullmatch(r"What is the capital of (\w+)\?", question)
+        return CAPITALS.get(country[1]) if said is None and country else said
+
+    return answers
+
+
+def steps(page):
+    """The Python of a page, block by block, each with the text that stands directly below it: what it prints."""
+    pattern = r"^```python\n(.*?)^```$(?:\n+^```text\n(.*?)^```$)?"
+    for match in re.finditer(pattern, page.read_text(), re.MULTILINE | re.DOTALL):
+        yield match.start(), match[1], match[2]
+
+
+@pytest.mark.parametrize("page", HOW_TOS, ids=page_id)
+def test_the_snippets_of_a_how_to_run_one_after_the_other_and_print_what_it_shows(page, tmp_path, monkeypatch, capsys):
+    names = {
+        name: SchemaChatModel(model_name=name, answers=answers_of(place))
+        for place, name in enumerate(("small", "large", "other"))
+    }
     make_policy().save(tmp_path / "policy")
     accuracies = {"support/refunds": {"small": 0.5, "other": 0.6, "newcomer": 0.9}}
     make_outcomes(accuracies, num_queries=50).write(tmp_path / "probe.parquet")
-    if "wordllama" in page.read_text():
+    text = page.read_text()
+    if "wordllama" in text:
         pytest.importorskip("wordllama", reason="the extra `wordllama` is not installed")
         make_policy(embedder=load_embedder("wordllama"), dimensions=256).save(tmp_path / "policy-with-embeddings")
+    if "from langchain." in text:
+        pytest.importorskip("langchain.agents", reason="langchain is optional")
     monkeypatch.chdir(tmp_path)
-    names = dict(members)
-    for block in blocks(page, "python"):
-        exec(block, names)
+    assert len(blocks(page, "text")) == sum(shown is not None for *_, shown in steps(page))
+    with asyncio.Runner() as runner:
+        for start, code, shown in steps(page):
+            place = f"{page_id(page)}:{text.count(chr(10), 0, start) + 1}"
+            done = eval(compile(code, place, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
+            if inspect.iscoroutine(done):
+                runner.run(done)
+            printed = capsys.readouterr().out
+            assert shown is None or printed == shown, place
     assert isinstance(names["model"].invoke("What is the capital of Norway?").text, str)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_snippets_that_are_only_shown_can_be_read_by_python(page):
+    for code in blocks(page, "py"):
+        compile(code, page_id(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST)
+
+
+@pytest.mark.parametrize("page", TASK_PAGES, ids=page_id)
+def test_a_task_page_has_the_parts_that_every_one_has(page):
+    title, goal, *_ = page.read_text().split("\n\n")
+    assert title.startswith("# ")
+    assert not goal.startswith("#")
+    headings = re.findall(r"^## (.*)$", page.read_text(), re.MULTILINE)
+    assert headings[0] == "Setup"
+    assert headings[-2:] == ["What can go wrong", "See also"]
+
+
+def test_the_integration_page_has_the_parts_of_langchains_template():
+    headings = re.findall(r"^## (.*)$", INTEGRATION_PAGE.read_text(), re.MULTILINE)
+    assert headings[:4] == ["Overview", "Setup", "Instantiation", "Invocation"]
+    assert headings[-1] == "API reference"
+
+
+def test_the_names_of_the_api_reference_exist():
+    reference = INTEGRATION_PAGE.read_text().partition("## API reference")[2]
+    listed = re.findall(r"^\| `(langchain_rlfocal[\w.]*)`", reference, re.MULTILINE)
+    assert {f"langchain_rlfocal.{name}" for name in langchain_rlfocal.__all__ if name != "__version__"} <= set(listed)
+    for name in listed:
+        pkgutil.resolve_name(name)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)

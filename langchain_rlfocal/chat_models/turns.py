@@ -227,7 +227,7 @@ class Turn:
             if left
             else "Every member that can be asked was; add one that does not share their cause."
         )
-        causes = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        causes = "; ".join(f"{name}: {reason.rstrip('.')}" for name, reason in reasons.items())
         too_long = {f.member for f in self.failures if isinstance(f.error, ContextOverflowError)}
         overflow = too_long | self.eligible.overflowing == set(reasons)
         error = (EnsembleOverflowError if overflow else EnsembleModelError)(
