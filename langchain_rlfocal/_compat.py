@@ -32,6 +32,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config
 from langchain_core.tracers._streaming import _StreamingCallbackHandler, _V2StreamingCallbackHandler
 from langchain_core.tracers.base import BaseTracer
+from langchain_core.tracers.langchain import LangChainTracer
 from langchain_core.utils.uuid import uuid7
 from pydantic import Field
 
@@ -86,6 +87,7 @@ def child_manager(
     *,
     parent_run_id: UUID,
     mode: MemberCallbacks,
+    own_params: Mapping[str, Any],
 ) -> CallbackManager | AsyncCallbackManager:
     """Make the callback manager for runs under an ensemble's run.
 
@@ -93,6 +95,7 @@ def child_manager(
         manager: Manager of the ensemble's run, or the one it is about to be started with.
         parent_run_id: The ensemble's run.
         mode: Which handlers members' runs report to: `"tracers"` for tracers that do not stream, `"all"`, `"none"`.
+        own_params: What LangChain tells LangSmith's tracer of the ensemble, and what must not be said of its members.
     """
     is_async = isinstance(manager, AsyncCallbackManager | AsyncCallbackManagerForLLMRun)
     child = (AsyncCallbackManager if is_async else CallbackManager)(handlers=[], parent_run_id=parent_run_id)
@@ -102,10 +105,19 @@ def child_manager(
         handlers = [h for h in handlers if isinstance(h, BaseTracer) and not isinstance(h, streaming)]
     elif mode == "none":
         handlers = []
-    child.set_handlers(handlers)
+    child.set_handlers([_without(h, own_params) if isinstance(h, LangChainTracer) else h for h in handlers])
     child.add_tags(manager.inheritable_tags)
     child.add_metadata({k: v for k, v in manager.inheritable_metadata.items() if k not in _OWN_METADATA})
     return child
+
+
+def _without(tracer: LangChainTracer, own_params: Mapping[str, Any]) -> LangChainTracer:
+    """Copy a tracer that would tag every run under the ensemble's with the ensemble's parameters; the runs stay shared."""
+    copied = tracer.copy_with_metadata_defaults()
+    if copied.tracing_metadata is not None:
+        told = copied.tracing_metadata.items()
+        copied.tracing_metadata = {k: v for k, v in told if k not in own_params or v != own_params[k]}
+    return copied
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +139,14 @@ class Parent:
         *,
         run_id: UUID,
         mode: MemberCallbacks,
+        own_handlers: Sequence[BaseCallbackHandler] = (),
+        own_params: Mapping[str, Any] | None = None,
     ) -> Self:
-        """Make the managers under a run; see `child_manager`."""
-        members = child_manager(manager, parent_run_id=run_id, mode=mode)
-        own = child_manager(manager, parent_run_id=run_id, mode="all")
-        own.set_handlers(list(manager.handlers))
+        """Make the managers under a run; see `child_manager`. `own_handlers` are those of the ensemble alone."""
+        params = own_params or {}
+        members = child_manager(manager, parent_run_id=run_id, mode=mode, own_params=params)
+        own = child_manager(manager, parent_run_id=run_id, mode="all", own_params=params)
+        own.set_handlers([*manager.handlers, *(h for h in own_handlers if h not in manager.handlers)])
         return cls(members, own)
 
     def tell(self, name: str, data: Mapping[str, Any]) -> None:
@@ -163,10 +178,10 @@ class OpenRuns(AsyncCallbackHandler):
             config: The call's config, whose callback manager, if there is one, is given one handler more.
             model: The model that is called, which may have callbacks of its own.
         """
-        manager, own = config.get("callbacks"), model.callbacks
+        manager = config.get("callbacks")
         if not isinstance(manager, BaseCallbackManager):
             return cls([])
-        watch = cls([*manager.handlers, *(own.handlers if isinstance(own, BaseCallbackManager) else own or [])])
+        watch = cls([*manager.handlers, *_handlers_of(model)])
         manager.add_handler(watch)
         return watch
 
@@ -242,7 +257,8 @@ class NestingChatModel(BaseChatModel):
             inheritable_metadata=config.get("metadata"),
         )
         config["callbacks"] = manager
-        return config, Parent.of(manager, run_id=run_id, mode=self.member_callbacks)
+        own = _handlers_of(self)
+        return config, Parent.of(manager, run_id=run_id, mode=self.member_callbacks, own_handlers=own)
 
     def stream(
         self,
@@ -279,7 +295,10 @@ class NestingChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         if run_manager is not None and PARENT_KEY not in kwargs:
-            kwargs[PARENT_KEY] = Parent.of(run_manager, run_id=run_manager.run_id, mode=self.member_callbacks)
+            params = self._get_invocation_params(stop=stop, **kwargs)
+            kwargs[PARENT_KEY] = Parent.of(
+                run_manager, run_id=run_manager.run_id, mode=self.member_callbacks, own_params=params
+            )
         return super()._generate_with_cache(messages, stop=stop, run_manager=run_manager, **kwargs)
 
     async def _agenerate_with_cache(
@@ -290,7 +309,10 @@ class NestingChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         if run_manager is not None and PARENT_KEY not in kwargs:
-            kwargs[PARENT_KEY] = Parent.of(run_manager, run_id=run_manager.run_id, mode=self.member_callbacks)
+            params = self._get_invocation_params(stop=stop, **kwargs)
+            kwargs[PARENT_KEY] = Parent.of(
+                run_manager, run_id=run_manager.run_id, mode=self.member_callbacks, own_params=params
+            )
         try:
             return await super()._agenerate_with_cache(messages, stop=stop, run_manager=run_manager, **kwargs)
         except asyncio.CancelledError as error:
@@ -304,6 +326,12 @@ class NestingChatModel(BaseChatModel):
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
         return super()._get_llm_string(stop=stop, **_public(kwargs))
+
+
+def _handlers_of(model: BaseChatModel) -> list[BaseCallbackHandler]:
+    """Return the callback handlers that a model was made with."""
+    own = model.callbacks
+    return list(own.handlers if isinstance(own, BaseCallbackManager) else own or [])
 
 
 def _public(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,396 @@
+"""Agents: the ensemble where LangChain and LangGraph expect one chat model.
+
+Members are doubles that obey tools and schemas; what they are asked is what `asked` holds.
+"""
+
+import asyncio
+import copy
+from contextlib import nullcontext
+
+import pytest
+from langchain_core.exceptions import ContextOverflowError
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from pydantic import BaseModel
+
+from langchain_rlfocal import RLFocalChatModel
+from langchain_rlfocal.errors import EnsembleError
+from langchain_rlfocal.records import Selection
+from langchain_rlfocal.testing import SchemaChatModel, ScriptedPolicy
+
+pytest.importorskip("langchain.agents", reason="langchain is optional")
+from langchain.agents import create_agent
+from langchain.agents.middleware import (
+    ModelFallbackMiddleware,
+    ModelRetryMiddleware,
+    SummarizationMiddleware,
+)
+from langchain.agents.structured_output import ProviderStrategy, ToolStrategy
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Command, interrupt
+
+QUESTION = "What is the weather in Oslo?"
+ANSWER = "weather says: sunny in Oslo"
+ABOUT = "Write of the person Ada, 36."
+THREAD = {"configurable": {"thread_id": "1"}}
+
+
+def weather(city: str) -> str:
+    """Tell the weather."""
+    return f"sunny in {city}"
+
+
+def population(city: str) -> str:
+    """Count the people."""
+    return f"many in {city}"
+
+
+def obeying(*names, **fields):
+    return {name: SchemaChatModel(model_name=name, **fields) for name in names or ("ann", "bob", "cid")}
+
+
+def model_of(members=None, *rounds, **fields):
+    """An ensemble whose policy asks these teams, round by round; without rounds, everyone at once."""
+    members = members or obeying()
+    policy = ScriptedPolicy(rounds or (tuple(members),), tuple(members))
+    return RLFocalChatModel(members=members, policy=policy, **{"max_team": len(members), **fields})
+
+
+def asking(text=QUESTION, *before):
+    return {"messages": [*before, HumanMessage(text)]}
+
+
+@pytest.fixture(params=["invoke", "ainvoke"])
+def call(request):
+    """Run an agent, in threads or on the event loop; both must come to the same."""
+
+    async def run(agent, given, config=None):
+        if request.param == "invoke":
+            return await asyncio.to_thread(agent.invoke, given, config)
+        return await agent.ainvoke(given, config)
+
+    return run
+
+
+def kinds_of(messages):
+    return [message.type for message in messages]
+
+
+def assert_paired(messages):
+    """Each call has its result right behind it, in the order of the calls, and no id comes twice."""
+    ids = [c["id"] for message in messages if isinstance(message, AIMessage) for c in message.tool_calls]
+    assert ids == [message.tool_call_id for message in messages if isinstance(message, ToolMessage)]
+    assert len(set(ids)) == len(ids)
+
+
+# ---- tools
+
+
+async def test_an_agent_calls_a_tool_and_answers_from_its_result(call):
+    members = obeying()
+    result = await call(create_agent(model_of(members), [weather]), asking())
+    assert kinds_of(result["messages"]) == ["human", "ai", "tool", "ai"]
+    assert_paired(result["messages"])
+    assert result["messages"][-1].text == ANSWER
+    assert [len(member.asked) for member in members.values()] == [2, 2, 2]
+
+
+async def test_several_calls_at_once_are_answered_each(call):
+    result = await call(create_agent(model_of(), [weather, population]), asking("Use weather and population for Oslo."))
+    assert kinds_of(result["messages"]) == ["human", "ai", "tool", "tool", "ai"]
+    assert_paired(result["messages"])
+    assert result["messages"][-1].text == f"{ANSWER}\npopulation says: many in Oslo"
+
+
+async def test_a_conversation_of_several_turns_goes_on_from_its_checkpoint(call):
+    members = obeying()
+    agent = create_agent(
+        model_of(members), [weather, population], checkpointer=InMemorySaver(), system_prompt="Be short."
+    )
+    await call(agent, asking(), THREAD)
+    result = await call(agent, asking("What is the population of Rome?"), THREAD)
+    assert kinds_of(result["messages"]) == ["human", "ai", "tool", "ai"] * 2
+    assert_paired(result["messages"])
+    assert result["messages"][-1].text == "population says: many in Rome"
+    for member in members.values():
+        last = member.asked[-1].messages
+        assert last[0] == SystemMessage("Be short.")
+        assert_paired(last)
+        assert all(m.response_metadata == {} for m in last if isinstance(m, AIMessage))
+
+
+async def test_a_tool_that_only_one_member_would_call_is_not_called(call):
+    """The two others answer in words."""
+    members = obeying("ann") | obeying("bob", "cid", answers=lambda *_: "I cannot know.")
+    result = await call(create_agent(model_of(members), [weather]), asking())
+    assert kinds_of(result["messages"]) == ["human", "ai"]
+    assert result["messages"][-1].text == "I cannot know."
+
+
+# ---- structured output
+
+
+class Person(BaseModel):
+    """A person."""
+
+    name: str
+    age: int
+
+
+NATIVE = {"structured_output": True, "tool_calling": True}
+
+
+@pytest.mark.parametrize("profile", [None, NATIVE], ids=["by tool", "by provider"])
+@pytest.mark.parametrize("strategy", [ToolStrategy, ProviderStrategy, lambda schema: schema])
+async def test_an_agent_returns_an_object(call, strategy, profile):
+    agent = create_agent(model_of(obeying(profile=profile)), [weather], response_format=strategy(Person))
+    result = await call(agent, asking(ABOUT))
+    assert result["structured_response"] == Person(name="Ada", age=36)
+
+
+@pytest.mark.parametrize(("profile", "kinds"), [(None, ["human", "ai", "tool"]), (NATIVE, ["human", "ai"])])
+async def test_a_bare_class_goes_the_providers_way_only_where_every_member_knows_it(call, profile, kinds):
+    members = obeying(profile=NATIVE) | {"cid": SchemaChatModel(model_name="cid", profile=profile)}
+    result = await call(create_agent(model_of(members), response_format=Person), asking(ABOUT))
+    assert kinds_of(result["messages"]) == kinds
+    assert result["structured_response"] == Person(name="Ada", age=36)
+
+
+async def test_a_member_whose_object_breaks_the_schema_does_not_reach_the_agent(call):
+    bad = SchemaChatModel(model_name="bad", answers=lambda *_: '{"name": "Ada", "age": "old"}')
+    members = {"bad": bad, **obeying("ann")}
+    result = await call(create_agent(model_of(members), response_format=ProviderStrategy(Person)), asking(ABOUT))
+    assert result["structured_response"] == Person(name="Ada", age=36)
+    failures = result["messages"][-1].response_metadata["rlfocal"]["failures"]
+    assert [(f["member"], f["kind"]) for f in failures] == [("bad", "invalid_object")]
+
+
+# ---- middleware
+
+
+def lost(*_):
+    raise ConnectionError("lost")
+
+
+FAILING = SchemaChatModel(answers=lost)
+
+
+@pytest.mark.parametrize(
+    ("first", "fallback"),
+    [
+        (model_of({"ann": FAILING}), model_of()),
+        (FAILING, model_of()),
+        (model_of({"ann": FAILING, "bob": FAILING}), SchemaChatModel()),
+    ],
+)
+async def test_an_ensemble_falls_back_and_is_fallen_back_on(call, first, fallback):
+    agent = create_agent(first, [weather], middleware=[ModelFallbackMiddleware(fallback)])
+    result = await call(agent, asking())
+    assert result["messages"][-1].text == ANSWER
+    assert_paired(result["messages"])
+
+
+@pytest.mark.parametrize(("error", "num_asked"), [(ConnectionError("lost"), 2), (ValueError("lost"), 1)])
+async def test_a_failure_is_retried_where_that_may_help_and_only_there(call, error, num_asked):
+    asked = []
+
+    def answers(*_):
+        asked.append(1)
+        if len(asked) == 1:
+            raise error
+        return "Here I am."
+
+    retry = ModelRetryMiddleware(max_retries=2, initial_delay=0, jitter=False)
+    agent = create_agent(model_of({"ann": SchemaChatModel(answers=answers)}), [weather], middleware=[retry])
+    with nullcontext() if num_asked == 2 else pytest.raises(EnsembleError, match="lost"):
+        assert (await call(agent, asking()))["messages"][-1].text == "Here I am."
+    assert len(asked) == num_asked
+
+
+def talk(num_turns):
+    return [m for _ in range(num_turns) for m in (HumanMessage("word " * 9), AIMessage("Yes. " * 9))]
+
+
+def summarizing(model, *trigger):
+    return SummarizationMiddleware(model, trigger=trigger, keep=("messages", 1), summary_prompt="Sum up: {messages}")
+
+
+async def test_the_conversation_is_summarized_at_a_share_of_what_members_can_read(call):
+    """Members are asked for the summary, and then read it instead of what it is of."""
+    members = obeying(says="They greeted.", profile={"max_input_tokens": 400})
+    model = model_of(members)
+    agent = create_agent(model, middleware=[summarizing(model, "fraction", 0.5)])
+    assert len((await call(agent, asking("And now?", *talk(4))))["messages"]) == 10
+    result = await call(agent, asking("And now?", *talk(8)))
+    assert kinds_of(result["messages"]) == ["human", "human", "ai"]
+    assert result["messages"][0].text.endswith("They greeted.")
+    assert [len(member.asked) for member in members.values()] == [3, 3, 3]
+
+
+async def test_a_summary_that_is_too_long_for_every_member_is_asked_for_again_with_less(call):
+    lengths = []
+
+    def answers(messages, _tools):
+        lengths.append(len(messages[-1].text))
+        if lengths[-1] > 900:
+            raise ContextOverflowError("too long")
+        return "They greeted."
+
+    model = model_of({"ann": SchemaChatModel(answers=answers)})
+    agent = create_agent(model, middleware=[summarizing(model, "messages", 3)])
+    result = await call(agent, asking("And now?", *talk(8)))
+    assert result["messages"][0].text.endswith("They greeted.")
+    assert [length > 900 for length in lengths] == [True, False, False]
+
+
+async def test_tokens_that_members_took_together_are_no_reason_to_summarize(call):
+    """Each of three members read some 130 tokens of 200: the sum on the message is of calls, not of one context."""
+    model = model_of(obeying(profile={"max_input_tokens": 200}))
+    agent = create_agent(model, middleware=[summarizing(model, "fraction", 0.9)], checkpointer=InMemorySaver())
+    result = await call(agent, asking("word " * 100), THREAD)
+    assert result["messages"][-1].usage_metadata["total_tokens"] > 200
+    assert len((await call(agent, asking("And now?"), THREAD))["messages"]) == 4
+
+
+# ---- streams
+
+
+async def stream_of(agent, stream, **kwargs):
+    if stream == "stream":
+        return list(agent.stream(asking(), **kwargs))
+    return [item async for item in agent.astream(asking(), **kwargs)]
+
+
+def doubts(messages, _tools):
+    return "Rain." if isinstance(messages[-1], ToolMessage) else None
+
+
+WRITTEN = {"synthesizer": SchemaChatModel(says="It is dry."), "synthesize_below": 1.0}
+
+
+@pytest.mark.parametrize("mode", ["tracers", "all"])
+@pytest.mark.parametrize("stream", ["stream", "astream"])
+@pytest.mark.parametrize("version", ["v1", "v2"])
+@pytest.mark.parametrize(("fields", "text"), [({}, ANSWER), ({"max_team": 1}, ANSWER), (WRITTEN, "It is dry.")])
+async def test_a_stream_of_messages_holds_the_ensembles_own_tokens_once(stream, version, mode, fields, text):
+    """Fused, relayed from one member, and written by a synthesizer, since one of three doubts."""
+    model = model_of(obeying("ann", "bob") | obeying("cid", answers=doubts), member_callbacks=mode, **fields)
+    items = await stream_of(create_agent(model, [weather]), stream, stream_mode="messages", version=version)
+    chunks = [(item["data"] if version == "v2" else item)[0] for item in items]
+    spoken = [chunk for chunk in chunks if chunk.type == "AIMessageChunk"]
+    assert "".join(chunk.text for chunk in spoken) == text
+    calls = [c for chunk in spoken for c in chunk.tool_call_chunks]
+    assert [c["name"] for c in calls if c["name"]] == ["weather"]
+    assert len({chunk.id for chunk in spoken}) == 2
+    assert sum(chunk.usage_metadata is not None for chunk in spoken) == 2
+
+
+@pytest.mark.parametrize("stream", ["stream", "astream"])
+async def test_a_stream_of_updates_holds_each_message_once(stream):
+    items = await stream_of(create_agent(model_of(), [weather]), stream, stream_mode="updates")
+    messages = [message for item in items for update in item.values() for message in update["messages"]]
+    assert [next(iter(item)) for item in items] == ["model", "tools", "model"]
+    assert kinds_of(messages) == ["ai", "tool", "ai"]
+    assert messages[-1].text == ANSWER
+    assert_paired(messages)
+
+
+# ---- interrupts
+
+
+async def test_a_tools_interrupt_stops_the_agent_and_its_resumption_goes_on(call):
+    def ask(question: str) -> str:
+        """Ask a person."""
+        return interrupt(question)
+
+    agent = create_agent(model_of(), [ask], checkpointer=InMemorySaver())
+    stopped = await call(agent, asking("ask Bob"), THREAD)
+    assert len(stopped["__interrupt__"]) == 1
+    result = await call(agent, Command(resume="blue"), THREAD)
+    assert result["messages"][-1].text == "ask says: blue"
+    assert_paired(result["messages"])
+
+
+async def test_a_members_interrupt_is_the_agents_and_no_failure(call):
+    def answers(*_):
+        return f"A person says {interrupt('Which colour?')}."
+
+    members = {"ann": SchemaChatModel(answers=answers, model_name="ann")}
+    agent = create_agent(model_of(members), [weather], checkpointer=InMemorySaver())
+    stopped = await call(agent, asking(), THREAD)
+    assert [i.value for i in stopped["__interrupt__"]] == ["Which colour?"]
+    assert kinds_of(stopped["messages"]) == ["human"]
+    result = await call(agent, Command(resume="blue"), THREAD)
+    assert result["messages"][-1].text == "A person says blue."
+
+
+# ---- a state whose turns different members answered
+
+
+class TakingTurns(ScriptedPolicy):
+    """Asks one member a call, in the order given."""
+
+    def select(self, query, candidates, failures, *, available, round_number, **_rest):
+        return Selection(round_number, tuple(self.teams.pop(0)), dict.fromkeys(available, 0.5))
+
+
+THINKING = {"type": "thinking", "thinking": "hm", "signature": "sig"}
+
+
+def thinks(messages, _tools):
+    """Answer as ChatAnthropic does: thoughts, words and the call in blocks, under an id of its own."""
+    if isinstance(messages[-1], ToolMessage):
+        return None
+    use = {"type": "tool_use", "id": "toolu|1", "name": "weather", "input": {"city": "Oslo"}}
+    call = {"name": "weather", "args": {"city": "Oslo"}, "id": "toolu|1", "type": "tool_call"}
+    return AIMessage([THINKING, {"type": "text", "text": "I look."}, use], tool_calls=[call], id="msg_1")
+
+
+def taking_turns(*names):
+    members = {"ann": SchemaChatModel(model_name="ann", answers=thinks), **obeying("bob")}
+    policy = TakingTurns([[name] for name in names], tuple(members))
+    return members, RLFocalChatModel(members=members, policy=policy, max_team=1)
+
+
+@pytest.mark.parametrize("is_saved", [False, True])
+async def test_the_same_member_gets_its_own_blocks_back_and_another_a_neutral_turn(call, is_saved):
+    for second in ("ann", "bob"):
+        members, model = taking_turns("ann", second)
+        where = {"checkpointer": InMemorySaver(), "interrupt_before": ["tools"]} if is_saved else {}
+        agent = create_agent(model, [weather], **where)
+        result = await call(agent, asking(), THREAD)
+        if is_saved:
+            result = await call(agent, None, THREAD)
+        _, ours, reply, last = result["messages"]
+        _, seen, answered = members[second].asked[-1].messages
+        assert ours.content == "I look."
+        [made] = ours.tool_calls
+        assert made["id"] == reply.tool_call_id == seen.tool_calls[0]["id"] == answered.tool_call_id != "toolu|1"
+        if second == "ann":
+            assert seen.content[0] == THINKING
+            assert seen.content[2]["id"] == made["id"]
+        else:
+            assert (seen.content, seen.additional_kwargs, seen.response_metadata) == ("I look.", {}, {})
+        assert last.text == ANSWER
+
+
+async def test_a_state_from_elsewhere_is_made_readable_and_stays_as_it_was(call):
+    """Turns of a provider's own model, ids that another refuses, and a result whose call was cut off."""
+    members, model = taking_turns("bob", "bob")
+    foreign = thinks([HumanMessage("?")], None)
+    state = [
+        ToolMessage("42", tool_call_id="gone"),
+        HumanMessage(QUESTION),
+        foreign,
+        ToolMessage("sunny", tool_call_id="toolu|1"),
+        AIMessage([{"type": "reasoning", "id": "rs_1", "summary": []}, {"type": "text", "text": "It is sunny."}]),
+    ]
+    before = copy.deepcopy(state)
+    result = await call(create_agent(model, [weather]), asking("And now? Say it.", *state))
+    assert [m.model_dump(exclude={"id"}) for m in state] == [m.model_dump(exclude={"id"}) for m in before]
+    seen = members["bob"].asked[0].messages
+    assert kinds_of(seen) == ["human", "ai", "tool", "ai", "human"]
+    assert [m.content for m in seen] == [QUESTION, "I look.", "sunny", "It is sunny.", "And now? Say it."]
+    assert_paired(seen)
+    assert "|" not in seen[2].tool_call_id
+    repairs = result["messages"][-1].response_metadata["rlfocal"]["repairs"]
+    assert repairs == ["left out 1 tool result(s) that answer no tool call"]

@@ -1,0 +1,400 @@
+"""Tracing: what handlers are told of an ensemble's run and of those under it, and what the tokens on them add up to.
+
+That members' runs stand under the ensemble's is in `test_compat`; here are the other runs, what is said of each, and that
+each ends once, however the call ends.
+"""
+
+import asyncio
+from collections import Counter
+from contextlib import nullcontext
+
+import pytest
+from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackHandler, get_usage_metadata_callback
+from langchain_core.runnables import RunnableLambda
+from langchain_core.tracers.base import BaseTracer
+from langchain_core.tracers.langchain import LangChainTracer
+from langsmith import Client
+
+from langchain_rlfocal import RLFocalChatModel
+from langchain_rlfocal.errors import EnsembleError
+from langchain_rlfocal.testing import FailingChatModel, SchemaChatModel, ScriptedChatModel, ScriptedPolicy
+
+
+def model_of(members, *rounds, **fields):
+    """An ensemble whose policy asks these teams, round by round; without rounds, everyone at once."""
+    policy = ScriptedPolicy(rounds or (tuple(members),), tuple(members))
+    return RLFocalChatModel(members=members, policy=policy, **{"max_team": len(members), **fields})
+
+
+def saying(*words, **fields):
+    named = zip("abc", words, strict=False)
+    return {name: ScriptedChatModel(script=[word], model_name=name, **fields) for name, word in named}
+
+
+def synthesizing(**fields):
+    synthesizer = ScriptedChatModel(script=["violet"], model_name="s", **fields)
+    return model_of(saying("red", "blue"), synthesizer=synthesizer, synthesize_below=1.0)
+
+
+class Tracer(BaseTracer):
+    """Keeps every run, in the order of their beginnings, and counts their ends."""
+
+    def __init__(self):
+        super().__init__()
+        self.runs, self.ends = [], Counter()
+
+    def _persist_run(self, run):
+        pass
+
+    def _on_run_create(self, run):
+        self.runs.append(run)
+
+    def _on_run_update(self, run):
+        self.ends[run.id] += 1
+
+    def named(self, name):
+        return [run for run in self.runs if run.name == name]
+
+    def tree(self, parent_id=None):
+        """The runs under a run, by name, each with those under it."""
+        under = [(run.name, self.tree(run.id)) for run in self.runs if run.parent_run_id == parent_id]
+        return sorted(under, key=lambda pair: pair[0])
+
+    def assert_each_ended_once(self):
+        assert self.ends == Counter(run.id for run in self.runs)
+        assert not self.run_map
+        assert all(run.end_time is not None for run in self.runs)
+
+
+async def consume(stream):
+    return [item async for item in stream]
+
+
+CALLS = {
+    "invoke": lambda model, config: model.invoke("?", config),
+    "batch": lambda model, config: model.batch(["?"], [config]),
+    "stream": lambda model, config: list(model.stream("?", config)),
+    "ainvoke": lambda model, config: model.ainvoke("?", config),
+    "abatch": lambda model, config: model.abatch(["?"], [config]),
+    "astream": lambda model, config: consume(model.astream("?", config)),
+    "astream_events": lambda model, config: consume(model.astream_events("?", config, version="v2")),
+}
+
+
+@pytest.fixture(params=CALLS)
+def call(request):
+    async def run(model, **config):
+        done = CALLS[request.param](model, {"run_name": "ensemble", **config})
+        return await done if asyncio.iscoroutine(done) else done
+
+    return run
+
+
+@pytest.fixture
+async def traced(call, caplog):
+    """Call a model and return what was traced; LangChain only logs what a tracer trips over, as a second end."""
+
+    async def run(model, error=None, **config):
+        tracer = Tracer()
+        with nullcontext() if error is None else pytest.raises(error):
+            await call(model, callbacks=[tracer], **config)
+        tracer.assert_each_ended_once()
+        assert not caplog.records
+        return tracer
+
+    return run
+
+
+def members_of(*names):
+    return [(f"member:{name}", []) for name in names]
+
+
+# ---- the runs, and what is said of them
+
+
+async def test_the_synthesizers_run_stands_beside_the_members(traced):
+    tracer = await traced(synthesizing(), metadata={"session": "s1"})
+    assert tracer.tree() == [("ensemble", [*members_of("a", "b"), ("synthesizer", [])])]
+    assert tracer.runs[-1].name == "synthesizer"
+    metadata = tracer.runs[-1].extra["metadata"]
+    assert (metadata["rlfocal_role"], metadata["rlfocal_member"]) == ("synthesizer", "synthesizer")
+    assert (metadata["ls_model_name"], metadata["session"]) == ("s", "s1")
+    assert {"rlfocal:synthesizer", "rlfocal:round:1", "nostream"} <= set(tracer.runs[-1].tags)
+
+
+async def test_each_round_is_named_on_the_runs_of_its_members(traced):
+    tracer = await traced(model_of(saying("red", "blue", "red"), ["a"], ["b", "c"]))
+    for name, number in (("member:a", 1), ("member:b", 2), ("member:c", 2)):
+        [run] = tracer.named(name)
+        assert run.extra["metadata"]["rlfocal_round"] == number
+        assert set(run.tags) == {f"rlfocal:{name}", f"rlfocal:round:{number}", "nostream"}
+
+
+def weather(city: str) -> str:
+    """Tell the weather."""
+    return f"sunny in {city}"
+
+
+class Bound(SchemaChatModel):
+    """Hands back a binding with a config of its own."""
+
+    def bind_tools(self, tools, **kwargs):
+        return super().bind_tools(tools, **kwargs).with_config(tags=["own"])
+
+
+async def test_members_with_tools_stay_under_the_ensemble_in_a_chain(traced):
+    """A bound model takes on the run around it, unless that is the ensemble's."""
+    model = model_of({"a": SchemaChatModel(), "b": Bound()}).bind_tools([weather], tool_choice="any")
+    tracer = await traced(RunnableLambda(lambda question: question) | model.with_config(run_name="bound"))
+    assert tracer.tree() == [("ensemble", [("RunnableLambda", []), ("bound", members_of("a", "b"))])]
+    assert {"own", "rlfocal:member:b", "nostream"} <= set(tracer.named("member:b")[0].tags)
+    params = tracer.named("bound")[0].extra["invocation_params"]
+    assert [tool["function"]["name"] for tool in params["tools"]] == ["weather"]
+
+
+async def test_an_ensemble_within_an_ensemble_nests_with_its_synthesizer(traced):
+    tracer = await traced(model_of({"x": synthesizing(), **saying("violet")}))
+    under = [*members_of("a", "b"), ("synthesizer", [])]
+    assert tracer.tree() == [("ensemble", [*members_of("a"), ("member:x", under)])]
+
+
+@pytest.mark.parametrize("way", ["batch", "abatch"])
+async def test_in_a_batch_each_input_has_a_tree_of_its_own(way):
+    tracer, model = Tracer(), model_of(saying("red", "blue"))
+    done = getattr(model, way)(["1?", "2?", "3?"], {"callbacks": [tracer], "run_name": "ensemble"})
+    if asyncio.iscoroutine(done):
+        await done
+    assert tracer.tree() == [("ensemble", members_of("a", "b"))] * 3
+    tracer.assert_each_ended_once()
+    for root in tracer.named("ensemble"):
+        assert len({str(run.inputs) for run in tracer.runs if root.id in {run.id, run.parent_run_id}}) == 1
+
+
+async def test_in_an_agent_members_stand_under_each_call_of_the_model(traced):
+    agents = pytest.importorskip("langchain.agents", reason="langchain is optional")
+    model = model_of({name: SchemaChatModel(model_name=name) for name in "ab"})
+    ask = RunnableLambda(lambda _: {"messages": [("human", "weather in Oslo?")]})
+    tracer = await traced(ask | agents.create_agent(model, [weather]))
+    calls = tracer.named("RLFocalChatModel")
+    assert [tracer.tree(run.id) for run in calls] == [members_of("a", "b")] * 2
+    parents = {run.id: run.name for run in tracer.runs}
+    assert {parents[run.parent_run_id] for run in calls} == {"model"}
+
+
+# ---- ends
+
+
+async def test_a_members_failure_ends_its_run_alone(traced):
+    tracer = await traced(model_of({"x": FailingChatModel(error=ValueError("no")), **saying("red")}))
+    assert [run.name for run in tracer.runs if run.error] == ["member:x"]
+
+
+class GraphBubbleUp(Exception):  # noqa: N818  # LangGraph's name, by which it is known
+    """A way out of a graph."""
+
+
+@pytest.mark.parametrize(("cause", "max_team"), [(ValueError, 1), (ValueError, 2), (GraphBubbleUp, 1)])
+async def test_where_nobody_answers_every_run_ends_with_an_error(traced, cause, max_team):
+    members = {name: FailingChatModel(error=cause("no"), after="Half") for name in "ab"}
+    tracer = await traced(model_of(members, max_team=max_team), error=EnsembleError if cause is ValueError else cause)
+    assert tracer.named("ensemble")[0].error
+    assert all(run.error for run in tracer.runs)
+
+
+async def test_a_member_that_still_thinks_at_a_way_out_of_the_graph_is_ended_too(caplog):
+    gate, tracer = Gate(1), Tracer()
+
+    class Leaving(ScriptedChatModel):
+        async def _agenerate(self, *_args, **_kwargs):
+            await gate.begun.wait()
+            raise GraphBubbleUp
+
+    model = model_of({"x": Leaving(script=[]), **saying("red", on_acall=gate.hold)})
+    with pytest.raises(GraphBubbleUp):
+        await model.ainvoke("?", {"callbacks": [tracer]})
+    tracer.assert_each_ended_once()
+    assert [run.error is not None for run in tracer.runs] == [True, True, True]
+    assert not caplog.records
+
+
+class Gate:
+    """Holds members until the test lets them go, which it never does."""
+
+    def __init__(self, num_members):
+        self.begun, self.never, self.missing = asyncio.Event(), asyncio.Event(), num_members
+
+    async def hold(self):
+        self.missing -= 1
+        if not self.missing:
+            self.begun.set()
+        await self.never.wait()
+
+
+HELD = {
+    "two": (2, "", lambda held: model_of(saying("red", "red", **held))),
+    "relayed": (1, "", lambda held: model_of(saying("red", **held))),
+    "second round": (1, "b", lambda held: model_of({**saying("1", "2"), **saying("3", **held)}, "b", "a")),
+    "synthesizer": (1, "ab", lambda held: synthesizing(**held)),
+    "nested": (3, "", lambda held: model_of({"x": model_of(saying("1", "2", **held)), **saying("3", **held)})),
+}
+
+
+@pytest.mark.parametrize("by", ["cancel", "wait_for"])
+@pytest.mark.parametrize("way", ["ainvoke", "astream", "abatch", "astream_events"])
+@pytest.mark.parametrize("case", HELD)
+async def test_a_call_that_is_left_ends_every_run_once(case, way, by, caplog):
+    """Whoever has answered by then has ended well, and everybody else by the cancellation."""
+    num_held, answered, make = HELD[case]
+    gate, tracer = Gate(num_held), Tracer()
+    asking = asyncio.create_task(CALLS[way](make({"on_acall": gate.hold}), {"callbacks": [tracer]}))
+    await gate.begun.wait()
+    if by == "cancel":
+        asking.cancel()
+    with pytest.raises(asyncio.CancelledError if by == "cancel" else TimeoutError):
+        await (asking if by == "cancel" else asyncio.wait_for(asking, timeout=0))
+    tracer.assert_each_ended_once()
+    assert {run.name for run in tracer.runs if run.error is None} == {f"member:{name}" for name in answered}
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("words", [["one two"], ["one two", "one two"]], ids=["relayed", "fused"])
+async def test_a_reader_that_leaves_a_stream_ends_every_run_once(words, caplog):
+    tracer = Tracer()
+    stream = model_of(saying(*words)).stream("?", {"callbacks": [tracer]})
+    next(stream)
+    stream.close()
+    tracer.assert_each_ended_once()
+    astream = model_of(saying(*words)).astream("?", {"callbacks": [tracer]})
+    await anext(astream)
+    await astream.aclose()
+    while others := asyncio.all_tasks() - {asyncio.current_task()}:  # closing one generator closes those within
+        await asyncio.gather(*others, return_exceptions=True)
+    tracer.assert_each_ended_once()
+    assert not caplog.records
+
+
+# ---- handlers
+
+
+class Handler(BaseCallbackHandler):
+    """No tracer: notes which chat models begin, and what it is told of an ensemble's."""
+
+    def __init__(self):
+        self.starts, self.events = [], []
+
+    def on_chat_model_start(self, *_args, run_id, name=None, **_kwargs):
+        self.starts.append((name, run_id))
+
+    def on_custom_event(self, name, data, *, run_id, **_kwargs):
+        self.events.append((name, data, run_id))
+
+
+SEEN = {"tracers": (0, 2), "all": (2, 2), "none": (0, 0)}
+"""How many members' runs a handler and a tracer see."""
+
+
+@pytest.mark.parametrize("mode", SEEN)
+async def test_member_callbacks_says_who_sees_members(call, mode):
+    handler, tracer = Handler(), Tracer()
+    await call(model_of(saying("red", "red"), member_callbacks=mode), callbacks=[handler, tracer])
+    by_handler, by_tracer = SEEN[mode]
+    assert sorted(name for name, _ in handler.starts) == ["ensemble", "member:a", "member:b"][: 1 + by_handler]
+    assert tracer.tree() == [("ensemble", members_of(*"ab"[:by_tracer]))]
+
+
+def told(message):
+    """What handlers must have been told of an answer, in order."""
+    facts = message.response_metadata["rlfocal"]
+    results = [*facts["candidates"], *facts["failures"]]
+    for selection in facts["rounds"]:
+        yield "rlfocal_selection", selection
+        yield from (("rlfocal_candidate", result) for result in results if result["round"] == selection["round"])
+    yield "rlfocal_fusion", facts["fusion"]
+
+
+def eventful(**fields):
+    members = {"x": FailingChatModel(error=ValueError("no")), **saying("red", "red")}
+    return model_of(members, ["x", "a"], ["b"], clock=lambda: 0.0, **fields)
+
+
+@pytest.mark.parametrize("mode", SEEN)
+async def test_handlers_are_told_once_of_each_choice_answer_and_decision(call, mode):
+    """In order, as the answer's metadata says it afterwards, and as events of the ensemble's own run."""
+    model, handler = eventful(member_callbacks=mode), Handler()
+    expected = list(told(model.invoke("?")))
+    assert len(expected) == 6
+    await call(model, callbacks=[handler])
+    assert [(name, data) for name, data, _ in handler.events] == expected
+    assert {run_id for *_, run_id in handler.events} == {handler.starts[0][1]}
+
+
+async def test_handlers_of_the_model_itself_are_told_too(call):
+    handler = Handler()
+    await call(eventful(callbacks=[handler]))
+    assert len(handler.starts) == 1
+    assert len(handler.events) == 6
+
+
+async def test_a_stream_of_events_holds_each_once():
+    model = eventful()
+    chain = RunnableLambda(lambda question: question) | model
+    events = await consume(chain.astream_events("?", version="v2"))
+    [start] = [event for event in events if event["event"] == "on_chat_model_start"]
+    own = [event for event in events if event["event"] == "on_custom_event"]
+    assert [(event["name"], event["data"]) for event in own] == list(told(model.invoke("?")))
+    assert {event["run_id"] for event in own} == {start["run_id"]}
+
+
+# ---- tokens
+
+
+def usage(prompt, written):
+    return {"input_tokens": prompt, "output_tokens": written, "total_tokens": prompt + written}
+
+
+@pytest.mark.parametrize("mode", SEEN)
+async def test_langchains_counter_counts_members_and_their_sum(call, mode):
+    """Whatever members report to, since LangChain gives it to every call that it surrounds: read the ensemble's key."""
+    with get_usage_metadata_callback() as counter:
+        await call(model_of(saying("quite red", "blue"), member_callbacks=mode))
+    assert counter.usage_metadata == {"a": usage(1, 2), "b": usage(1, 1), "rlfocal": usage(2, 3)}
+
+
+async def test_a_counter_that_is_given_to_the_call_counts_the_sum_alone(call):
+    counter = UsageMetadataCallbackHandler()
+    await call(model_of(saying("quite red", "blue")), callbacks=[counter])
+    assert counter.usage_metadata == {"rlfocal": usage(2, 3)}
+
+
+class Offline(Client):
+    """Keeps what would be sent to LangSmith, by the run's name."""
+
+    def __init__(self):
+        super().__init__(api_url="http://localhost", api_key="none", auto_batch_tracing=False, info={})
+        self.names, self.metadata, self.messages = {}, {}, {}
+
+    def create_run(self, name, *_args, **kwargs):
+        self.names[kwargs["id"]] = name
+
+    def update_run(self, run_id, **kwargs):
+        self.metadata[self.names[run_id]] = kwargs["extra"]["metadata"]
+        self.messages[self.names[run_id]] = kwargs["outputs"]["generations"][0][0]["message"]["kwargs"]
+
+
+async def test_langsmith_is_told_the_sum_on_the_ensembles_run_and_each_members_on_its_own(call):
+    """Both in a run's metadata and in its output; a sum over the tree of runs counts each token twice."""
+    client = Offline()
+    await call(model_of(saying("quite red", "blue")), callbacks=[LangChainTracer(client=client)])
+    expected = {"ensemble": usage(2, 3), "member:a": usage(1, 2), "member:b": usage(1, 1)}
+    assert {name: metadata["usage_metadata"] for name, metadata in client.metadata.items()} == expected
+    assert {name: message["usage_metadata"] for name, message in client.messages.items()} == expected
+
+
+async def test_langsmith_is_told_the_members_own_settings_on_its_run_and_not_the_ensembles(call):
+    client = Offline()
+    await call(model_of(saying("red")), callbacks=[LangChainTracer(client=client)])
+    told_of, member = client.metadata["ensemble"], client.metadata["member:a"]
+    assert (told_of["ls_model_name"], told_of["model_name"], told_of["policy"]) == ("rlfocal", "rlfocal", "scripted")
+    assert (member["ls_model_name"], member["model_name"], member["_type"]) == ("a", "a", "rlfocal-scripted")
+    assert not {"policy", "members", "max_team"} & set(member)
