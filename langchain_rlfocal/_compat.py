@@ -76,10 +76,11 @@ def is_control_flow(error: BaseException) -> bool:
 def untangled(error: BaseException) -> BaseException:
     """Return what a model raised, where LangChain tripped over it.
 
-    A model's own `CancelledError` is taken for a result, on which LangChain then misses an attribute.
+    What is no `Exception`, such as a model's own `CancelledError`, is taken for a result, on which LangChain then misses an
+    attribute.
     """
     cause = error.obj if isinstance(error, AttributeError) else None
-    return cause if isinstance(cause, asyncio.CancelledError) else error
+    return cause if isinstance(cause, BaseException) and not isinstance(cause, Exception) else error
 
 
 def child_manager(

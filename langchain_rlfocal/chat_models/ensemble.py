@@ -194,6 +194,9 @@ class RLFocalChatModel(ToolCallingChatModel):
         self._knobs({})
         if not 0 <= self.synthesize_below <= 1:
             raise InputError(f"`synthesize_below` must be in [0, 1], got {self.synthesize_below}.")
+        cap = self.max_concurrent_calls
+        if cap is not None and cap < 1:
+            raise InputError(f"`max_concurrent_calls` must be at least 1, or None for any number, got {cap}.")
         check_known(self.pool, self._decider_and_fusion)
         assert not isinstance(self.embeddings, str), "names are loaded on validation"
         check_embeddings(self._decider_and_fusion, self.embeddings)

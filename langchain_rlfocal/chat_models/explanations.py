@@ -16,7 +16,7 @@ from langchain_rlfocal.chat_models.consensus import Verdict
 from langchain_rlfocal.chat_models.history import KEY
 from langchain_rlfocal.chat_models.turns import Turn
 from langchain_rlfocal.errors import InputError
-from langchain_rlfocal.execution import UnusableAnswerError
+from langchain_rlfocal.execution import UnusableAnswerError, usage_of
 from langchain_rlfocal.foreign_text import printable
 from langchain_rlfocal.records import Candidate, Failure, Selection
 
@@ -24,20 +24,19 @@ _WIDTH = 110
 _MAX_ANSWER_CHARS = 36
 
 
-def usage_of(result: Candidate | Failure) -> UsageMetadata | None:
+def tokens_of(result: Candidate | Failure) -> UsageMetadata | None:
     """Return the tokens that one call took, also where its answer could not be used; None where unknown."""
     if isinstance(result, Candidate):
-        message = result.message
-    else:
-        message = result.error.message if isinstance(result.error, UnusableAnswerError) else None
-    return message.usage_metadata if message is not None else None
+        return usage_of(result.message)
+    message = result.error.message if isinstance(result.error, UnusableAnswerError) else None
+    return usage_of(message) if message is not None else None
 
 
 def total_usage(results: Sequence[Candidate | Failure]) -> UsageMetadata | None:
     """Sum the tokens of all calls; None if none of them reports any."""
     total: UsageMetadata | None = None
     for result in results:
-        if (usage := usage_of(result)) is not None:
+        if (usage := tokens_of(result)) is not None:
             total = add_usage(total, usage)
     return total
 
@@ -66,10 +65,10 @@ def describe(turn: Turn, verdict: Verdict, synthesis: Candidate | Failure | None
         if synthesis is None
         else {
             "latency_s": _number(synthesis.latency_s),
-            "usage": _plain(usage_of(synthesis)),
+            "usage": _plain(tokens_of(synthesis)),
             "failure": _describe_failure(synthesis) if isinstance(synthesis, Failure) else None,
         },
-        "usage": {result.member: _plain(usage_of(result)) for result in results},
+        "usage": {result.member: _plain(tokens_of(result)) for result in results},
     }
 
 

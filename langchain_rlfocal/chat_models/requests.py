@@ -257,7 +257,8 @@ def standard_choice(choice: Any, names: Sequence[str]) -> str:
     """
     if isinstance(choice, Mapping):
         function = choice.get("function")
-        choice = function.get("name") if isinstance(function, Mapping) else choice.get("name") or choice.get("type")
+        of_another = choice.get("name") or choice.get("type") or "{}"
+        choice = function.get("name") if isinstance(function, Mapping) else of_another
     if choice in (None, False, "auto"):
         return "auto"
     if choice in names:

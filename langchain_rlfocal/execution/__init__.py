@@ -9,7 +9,15 @@ of one member; `limits` counts calls. It does not compare answers (`Candidate.an
 once: no retries, no deadlines.
 """
 
-from langchain_rlfocal.execution.asking import MAX_REASON_CHARS, MAX_TEXT_CHARS, Brief, Clock, Role, UnusableAnswerError
+from langchain_rlfocal.execution.asking import (
+    MAX_REASON_CHARS,
+    MAX_TEXT_CHARS,
+    Brief,
+    Clock,
+    Role,
+    UnusableAnswerError,
+    usage_of,
+)
 from langchain_rlfocal.execution.limits import CallLimits
 from langchain_rlfocal.execution.streams import astream_member, stream_member
 from langchain_rlfocal.execution.teams import aask_members, ask_members
@@ -26,4 +34,5 @@ __all__ = [
     "ask_members",
     "astream_member",
     "stream_member",
+    "usage_of",
 ]

@@ -1,16 +1,17 @@
 """Asking: what is put to one member, and the record of whatever comes of it."""
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from contextvars import Context
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.exceptions import ModelError
 from langchain_core.language_models import LanguageModelInput
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage, UsageMetadata
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config, set_config_context
 
@@ -24,8 +25,13 @@ MAX_TEXT_CHARS = 1_000_000
 
 MAX_REASON_CHARS = 500
 
+_COUNTS = ("input_tokens", "output_tokens", "total_tokens")
+
 Role = Literal["member", "synthesizer"]
 Clock = Callable[[], float]
+
+PASSING = (KeyboardInterrupt, SystemExit, GeneratorExit)
+"""What is no member's failure: the wish to stop the program, and the reader's leaving."""
 
 _RETRYABLE_STATUS = frozenset({408, 409, 425, 429})
 
@@ -131,6 +137,7 @@ class Ask:
             UnusableAnswerError: It is empty, too long, or not what was asked for.
         """
         latency_s = self.clock() - self.started_s
+        check_kind(message)
         text = str(message.text)
         num_chars = len(text) + sum(
             len(str(call["args"])) for call in [*message.tool_calls, *message.invalid_tool_calls]
@@ -141,9 +148,11 @@ class Ask:
             self.brief.check(message)
         if not text.strip() and not message.tool_calls:
             raise UnusableAnswerError("empty", "The response has neither text nor tool calls.", message)
-        usage = message.usage_metadata
-        prompt_tokens = usage.get("input_tokens") if usage else None
-        completion_tokens = usage.get("output_tokens") if usage else None
+        if not all(map(_is_call, message.tool_calls)):
+            raise UnusableAnswerError("malformed", "A call must have a name, and arguments that are JSON.", message)
+        usage = usage_of(message)
+        prompt_tokens = usage["input_tokens"] if usage else None
+        completion_tokens = usage["output_tokens"] if usage else None
         return Candidate(
             member=self.member.name,
             round=self.round_number,
@@ -167,7 +176,7 @@ class Ask:
             raise error
         error = untangled(error)
         name = type(error).__name__
-        lines = masked(str(error).strip()).splitlines()
+        lines = masked(_words_of(error).strip()).splitlines()
         return Failure(
             member=self.member.name,
             round=self.round_number,
@@ -177,6 +186,47 @@ class Ask:
             is_retryable=_is_retryable(error),
             error=error,
         )
+
+
+def check_kind(message: Any) -> None:
+    """Check that a response is a model's message.
+
+    Raises:
+        UnusableAnswerError: It is not.
+    """
+    if not isinstance(message, AIMessage):
+        raise UnusableAnswerError("malformed", f"The response is a {type(message).__name__}, not an AIMessage.")
+
+
+def _is_call(call: Mapping[str, Any]) -> bool:
+    """Tell whether a tool call can be handed on."""
+    name, args = call["name"], call["args"]
+    try:
+        json.dumps(args)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return isinstance(name, str) and isinstance(args, dict) and all(isinstance(key, str) for key in args)
+
+
+def _words_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  # a member's exception is the member's code
+        return ""
+
+
+def usage_of(message: AIMessage) -> UsageMetadata | None:
+    """Return the tokens that a message reports, as far as they can be added up; None where it reports none that can."""
+    reported = message.usage_metadata
+    if not isinstance(reported, Mapping) or any(type(reported.get(name)) is not int for name in _COUNTS):
+        return None
+    usable: dict[str, Any] = {}
+    for name, value in reported.items():
+        if isinstance(value, Mapping):
+            usable[name] = {detail: count for detail, count in value.items() if type(count) is int}
+        elif type(value) is int:
+            usable[name] = value
+    return cast("UsageMetadata", usable)
 
 
 def too_long(num_chars: int, message: AIMessage | None) -> UnusableAnswerError:

@@ -65,6 +65,8 @@ class CallLimits:
 
     def _of_loop(self, loop: asyncio.AbstractEventLoop) -> dict[str | None, asyncio.Semaphore]:
         with self._guard:  # several threads may each run a loop
+            for other in [other for other in self._loops if other.is_closed()]:
+                del self._loops[other]  # a semaphore that somebody waited for holds on to its loop
             if loop not in self._loops:
                 self._loops[loop] = {
                     name: asyncio.Semaphore(count) for name, count in self._counts() if count is not None

@@ -1,16 +1,28 @@
 """Streams: ask one member, and pass its text on while it comes."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any, cast
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, message_chunk_to_message
+from langchain_core.messages.tool import invalid_tool_call
 from langchain_core.runnables import RunnableConfig
 
 from langchain_rlfocal.execution import asking
-from langchain_rlfocal.execution.asking import Adapt, Ask, Clock, Role, as_given, too_long
+from langchain_rlfocal.execution.asking import (
+    PASSING,
+    Adapt,
+    Ask,
+    Clock,
+    Role,
+    as_given,
+    check_kind,
+    too_long,
+    usage_of,
+)
 from langchain_rlfocal.execution.limits import CallLimits
 from langchain_rlfocal.execution.teams import NO_LIMITS, end
 from langchain_rlfocal.pool import PoolMember
@@ -43,13 +55,15 @@ def stream_member(
         try:
             brief = ask.begin()
             chunks = context.run(brief.model.stream, brief.messages, ask.config, stop=stop, **brief.kwargs)
-            while (chunk := context.run(next, chunks, None)) is not None:
+            while (chunk := context.run(next, chunks, _END)) is not _END:
                 if text := response.add(chunk):
                     paused_s = clock()
                     yield text
                     ask.started_s += clock() - paused_s  # what the consumer takes is not the member's latency
             result: Candidate | Failure = ask.candidate(response.message)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # whatever a member raises is its failure
+        except PASSING:
+            raise
+        except BaseException as error:  # noqa: BLE001  # whatever a member raises is its failure
             result = ask.failure(error)
         finally:
             if isinstance(chunks, Generator):
@@ -77,7 +91,7 @@ async def astream_member(
     """
     ask = Ask(member, messages, kwargs, adapt, round_number, config or {}, role, clock)
     leaving = asyncio.Event()
-    pieces: asyncio.Queue[str | Candidate | Failure | Exception] = asyncio.Queue(maxsize=1)
+    pieces: asyncio.Queue[str | Candidate | Failure | BaseException] = asyncio.Queue(maxsize=1)
 
     async def read() -> Candidate | Failure:
         response = _Response()
@@ -95,14 +109,18 @@ async def astream_member(
             if leaving.is_set():
                 raise
             return ask.failure(error)
-        except Exception as error:  # noqa: BLE001  # whatever a member raises is its failure
+        except PASSING:
+            raise
+        except BaseException as error:  # noqa: BLE001  # whatever a member raises is its failure
             return ask.failure(error)
 
     async def pump() -> None:
         try:
             async with limits.aheld(member.name):
                 await pieces.put(await read())
-        except Exception as error:  # noqa: BLE001  # raised again where the consumer waits
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001  # raised again where the consumer waits
             await pieces.put(error)
 
     with ask.context() as context:
@@ -110,12 +128,16 @@ async def astream_member(
         try:
             while isinstance(piece := await pieces.get(), str):
                 yield piece
-            if isinstance(piece, Exception):
+            if isinstance(piece, BaseException):
                 raise piece
             yield piece
         finally:
             leaving.set()
             await end([task])
+
+
+_END: Any = object()
+"""Says that a stream is at its end, which None does not: a member may yield that too."""
 
 
 class _Response:
@@ -124,18 +146,29 @@ class _Response:
     def __init__(self) -> None:
         self._chunks: list[AIMessage] = []
         self._num_chars = 0
+        self._held = ""
+        self._begun = False
 
     def add(self, chunk: AIMessage) -> str:
-        """Add a chunk and return its text.
+        """Add a chunk and return the text that can be passed on: none before the first that is not blank.
 
         Raises:
-            UnusableAnswerError: The response has become too long.
+            UnusableAnswerError: The chunk is no message of a model, or the response has become too long.
         """
-        self._chunks.append(chunk)
+        check_kind(chunk)
+        usage = usage_of(chunk)
+        self._chunks.append(
+            chunk if usage == chunk.usage_metadata else chunk.model_copy(update={"usage_metadata": usage})
+        )
         text = str(chunk.text)
         self._num_chars += len(text)
         if self._num_chars > asking.MAX_TEXT_CHARS:
             raise too_long(self._num_chars, None)
+        self._begun = self._begun or bool(text.strip())
+        if not self._begun:  # nothing but white space is no answer, and for that another member can stand in
+            self._held += text
+            return ""
+        text, self._held = self._held + text, ""
         return text
 
     @property
@@ -144,4 +177,20 @@ class _Response:
         chunks = [chunk for chunk in self._chunks if isinstance(chunk, AIMessageChunk)]
         if not chunks:  # a model that cannot stream yields its message as it is
             return self._chunks[-1] if self._chunks else AIMessage(content="")
-        return cast("AIMessage", message_chunk_to_message(chunks[0] + chunks[1:]))
+        whole = chunks[0] + chunks[1:]
+        message = cast("AIMessage", message_chunk_to_message(whole))
+        # LangChain completes arguments that break off; nobody may call with those.
+        broken = [chunk for chunk in whole.tool_call_chunks if not _is_object(chunk["args"])]
+        if broken:
+            faulty = [invalid_tool_call(name=c["name"], args=c["args"], id=c["id"], error=None) for c in broken]
+            message.invalid_tool_calls = [*message.invalid_tool_calls, *faulty]
+            message.tool_calls = [call for call in message.tool_calls if call["id"] not in {c["id"] for c in broken}]
+        return message
+
+
+def _is_object(args: str | None) -> bool:
+    """Tell whether a call's arguments are written to their end."""
+    try:
+        return isinstance(json.loads(args or "{}", strict=False), dict)
+    except (ValueError, RecursionError):
+        return False

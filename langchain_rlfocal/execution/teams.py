@@ -12,7 +12,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ContextThreadPoolExecutor
 
 from langchain_rlfocal._compat import OpenRuns
-from langchain_rlfocal.execution.asking import Adapt, Ask, Clock, Role, as_given
+from langchain_rlfocal.execution.asking import PASSING, Adapt, Ask, Clock, Role, as_given
 from langchain_rlfocal.execution.limits import CallLimits
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.records import Candidate, Failure
@@ -61,7 +61,9 @@ def ask_members(
                 return ask.candidate(
                     context.run(brief.model.invoke, brief.messages, ask.config, stop=stop, **brief.kwargs)
                 )
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # whatever a member raises is its failure
+        except PASSING:
+            raise
+        except BaseException as error:  # noqa: BLE001  # whatever a member raises is its failure
             return ask.failure(error)
 
     # Contexts are copied to the threads, so that members see what the caller's context variables hold.
@@ -111,7 +113,9 @@ async def aask_members(
             if leaving.is_set():
                 raise
             return ask.failure(error)
-        except Exception as error:  # noqa: BLE001  # whatever a member raises is its failure
+        except PASSING:
+            raise
+        except BaseException as error:  # noqa: BLE001  # whatever a member raises is its failure
             return ask.failure(error)
 
     with ExitStack() as stack:

@@ -1,0 +1,241 @@
+"""Caps on calls hold where members are asked."""
+
+import asyncio
+import copy
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from langchain_core.messages import HumanMessage
+
+from langchain_rlfocal import PoolMember, RLFocalChatModel
+from langchain_rlfocal.errors import EnsembleError, InputError, PoolError
+from langchain_rlfocal.execution import CallLimits, aask_members, ask_members, astream_member, stream_member
+from langchain_rlfocal.records import Candidate, Failure
+from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel, ScriptedPolicy
+
+QUESTION = [HumanMessage("What is it?")]
+TURNS = 20
+"""Turns of the event loop in which whoever can go on does."""
+
+GUARD_S = 30
+"""Nobody waits so long unless the test fails."""
+
+
+async def let_others_run():
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
+
+
+class Gauge:
+    """Counts who is inside at once, all together and by name."""
+
+    def __init__(self):
+        self.inside, self.most, self.guard = {}, {}, threading.Lock()
+
+    def enter(self, name):
+        with self.guard:
+            for key in (name, None):
+                self.inside[key] = self.inside.get(key, 0) + 1
+                self.most[key] = max(self.most.get(key, 0), self.inside[key])
+
+    def leave(self, name):
+        with self.guard:
+            for key in (name, None):
+                self.inside[key] -= 1
+
+
+async def occupy(limits, names, *, leave=None):
+    """Hold a place for each name, until it is time to leave or for some turns of the loop."""
+    gauge = Gauge()
+
+    async def one(name):
+        async with limits.aheld(name):
+            gauge.enter(name)
+            await (leave.wait() if leave is not None else let_others_run())
+            gauge.leave(name)
+
+    await asyncio.gather(*(one(name) for name in names))
+    assert set(gauge.inside.values()) <= {0}
+    return gauge.most
+
+
+async def is_free(limits, *names):
+    """True if as many calls as these can run at once, right now."""
+    leave = asyncio.Event()
+    task = asyncio.create_task(occupy(limits, names, leave=leave))
+    await let_others_run()
+    leave.set()
+    return (await task)[None] == len(names)
+
+
+def threads_free(limits, member, count):
+    """True if so many calls of a member can run at once in threads: they all meet."""
+    meeting = threading.Barrier(count)
+
+    def one():
+        with limits.held(member):
+            meeting.wait(GUARD_S)
+
+    with ThreadPoolExecutor(count) as pool:
+        return [future.result() for future in [pool.submit(one) for _ in range(count)]] == [None] * count
+
+
+# ---- where members are asked
+
+
+def saying(answer, **fields):
+    return ScriptedChatModel(script=[answer], **fields)
+
+
+async def test_asking_a_team_holds_to_the_limits_and_asks_everybody():
+    gauge = Gauge()
+
+    def member(name):
+        async def hold():
+            gauge.enter(name)
+            await let_others_run()
+            gauge.leave(name)
+
+        return PoolMember(name, saying(name, on_acall=hold))
+
+    results = await aask_members([member(name) for name in "abcd"], QUESTION, round_number=1, limits=CallLimits(2))
+    assert [result.text for result in results] == ["a", "b", "c", "d"]
+    assert gauge.most[None] == 2
+
+
+def test_asking_a_team_in_threads_holds_to_the_limits_and_asks_everybody():
+    gauge = Gauge()
+
+    def member(name):
+        def hold():
+            gauge.enter(name)
+            gauge.leave(name)
+
+        return PoolMember(name, saying(name, on_call=hold))
+
+    results = ask_members([member(name) for name in "abcd"], QUESTION, round_number=1, limits=CallLimits(1))
+    assert [result.text for result in results] == ["a", "b", "c", "d"]
+    assert gauge.most[None] == 1
+
+
+def test_streams_in_threads_hold_to_the_limits():
+    """Two streams meet each time, of forty; a third would come in if it could."""
+    gauge, meeting, limits = Gauge(), threading.Barrier(2), CallLimits(2)
+
+    def hold():
+        gauge.enter("m")
+        meeting.wait(GUARD_S)
+        gauge.leave("m")
+
+    member = PoolMember("m", saying("yes", on_call=hold))
+
+    def read(_number):
+        return list(stream_member(member, QUESTION, round_number=1, limits=limits))[-1].text
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(read, range(40))) == {"yes"}
+    assert gauge.most[None] == 2
+
+
+async def test_waiting_for_a_place_is_not_the_members_latency():
+    """The clock moves only while `slow` thinks; `quick` waits for its place meanwhile and then answers in no time."""
+    now = [0.0]
+
+    def think():
+        now[0] += 5
+
+    async def athink():
+        think()
+
+    members = [PoolMember("slow", saying("s", on_call=think, on_acall=athink)), PoolMember("quick", saying("q"))]
+    slow, quick = await aask_members(members, QUESTION, round_number=1, limits=CallLimits(1), clock=lambda: now[0])
+    assert (slow.latency_s, quick.latency_s) == (5, 0)
+
+
+@pytest.mark.parametrize("model", [saying("yes"), saying(""), FailingChatModel(error=KeyError("k"), after="half an")])
+async def test_whatever_comes_of_a_member_its_place_is_free_again(model):
+    limits, member = CallLimits(1, {"m": 1}), PoolMember("m", model)
+    ask_members([member], QUESTION, round_number=1, limits=limits)
+    assert isinstance(list(stream_member(member, QUESTION, round_number=1, limits=limits))[-1], Candidate | Failure)
+    assert threads_free(limits, "m", 1)
+    await aask_members([member], QUESTION, round_number=1, limits=limits)
+    [item async for item in astream_member(member, QUESTION, round_number=1, limits=limits)]
+    assert await is_free(limits, "m")
+
+
+async def test_leaving_a_stream_early_gives_its_place_back():
+    limits, member = CallLimits(1, {"m": 1}), PoolMember("m", saying("a b c d"))
+    stream = stream_member(member, QUESTION, round_number=1, limits=limits)
+    next(stream)
+    stream.close()
+    assert threads_free(limits, "m", 1)
+    astream = astream_member(member, QUESTION, round_number=1, limits=limits)
+    await anext(astream)
+    await astream.aclose()
+    assert await is_free(limits, "m")
+
+
+async def test_cancelling_a_team_of_which_some_wait_gives_all_places_back():
+    """`a` runs and never ends, `b` and `c` wait for its place; after the cancellation all three can be asked."""
+    limits, begun, never = CallLimits(1), asyncio.Event(), asyncio.Event()
+
+    async def hold():
+        begun.set()
+        await never.wait()
+
+    members = [PoolMember(name, saying(name, on_acall=hold)) for name in "abc"]
+    asking = asyncio.create_task(aask_members(members, QUESTION, round_number=1, limits=limits))
+    await begun.wait()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert await is_free(limits, "a")
+
+
+# ---- the model's own
+
+
+def model_of(members, **fields):
+    names = tuple(member.name for member in members)
+    return RLFocalChatModel(members=members, policy=ScriptedPolicy([names], names), max_team=len(names), **fields)
+
+
+def test_the_models_limits_are_made_of_its_own_and_its_members():
+    model = model_of([PoolMember("a", saying("x"), max_concurrent_calls=2), PoolMember("b", saying("x"))])
+    assert (model.limits.total, model.limits.per_member) == (None, {"a": 2})
+    model = model_of([PoolMember("a", saying("x"))], max_concurrent_calls=5)
+    assert (model.limits.total, model.limits.per_member) == (5, {})
+
+
+def test_a_copy_with_other_limits_counts_by_itself_and_one_with_the_same_shares_the_count():
+    model = model_of([PoolMember("a", saying("x"))], max_concurrent_calls=5)
+    fields = {name: getattr(model, name) for name in RLFocalChatModel.model_fields}
+    assert RLFocalChatModel(**fields).limits is model.limits
+    assert copy.copy(model).limits is model.limits
+    other = RLFocalChatModel(**{**fields, "max_concurrent_calls": 6}).limits
+    assert (other.total, other is model.limits) == (6, False)
+    assert copy.deepcopy(model).limits is not model.limits
+
+
+async def test_two_queries_of_a_model_share_its_limits_and_an_error_frees_them():
+    """Everybody fails: were places lost, the second pair of queries would wait forever."""
+    model = model_of(
+        [PoolMember("a", FailingChatModel(error=KeyError("k")), max_concurrent_calls=1)], max_concurrent_calls=1
+    )
+    for _ in range(2):
+        results = await asyncio.wait_for(model.abatch(["?", "!"], return_exceptions=True), GUARD_S)
+        assert [type(result).__mro__[1] for result in results] == [EnsembleError] * 2
+
+
+@pytest.mark.parametrize("cap", [0, -1, 1.5, True, "two"])
+def test_a_members_cap_must_be_a_whole_number_of_at_least_one(cap):
+    with pytest.raises(PoolError, match="`max_concurrent_calls` of member `a`"):
+        PoolMember("a", saying("x"), max_concurrent_calls=cap)
+
+
+@pytest.mark.parametrize("cap", [0, -1])
+def test_a_models_cap_must_be_at_least_one_since_with_none_every_call_would_wait_forever(cap):
+    with pytest.raises(InputError, match="`max_concurrent_calls` must be"):
+        model_of([PoolMember("a", saying("x"))], max_concurrent_calls=cap)
