@@ -317,21 +317,3 @@ async def test_a_call_can_have_one_member_answer_under_its_name(door):
     assert message.response_metadata["model_name"] == "rlfocal"
     with pytest.raises(InputError, match="must be the name of a member"):
         await answer_of(model, door, model="c")
-
-
-@pytest.mark.parametrize("door", DOORS)
-async def test_the_run_tells_langsmith_who_answers(door):
-    runs = Runs()
-    model = three(temperature=0.5, max_tokens=7, stop=["."])
-    await answer_of(model, door, QUESTION, {"callbacks": [runs]})
-    [(_, _, metadata)] = runs.starts
-    facts = {key: metadata[key] for key in metadata if key.startswith("ls_")}
-    assert facts | {"ls_integration": None} == {
-        "ls_provider": "rlfocal",
-        "ls_model_name": "rlfocal",
-        "ls_model_type": "chat",
-        "ls_temperature": 0.5,
-        "ls_max_tokens": 7,
-        "ls_stop": ["."],
-        "ls_integration": None,
-    }

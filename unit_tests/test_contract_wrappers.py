@@ -147,3 +147,21 @@ def test_type_hints_that_langchain_reads_resolve():
         assert typing.get_type_hints(getattr(RLFocalChatModel, name))
     hints = typing.get_type_hints(RLFocalChatModel.bind_tools)
     assert issubclass(typing.get_origin(hints["return"]), Runnable)
+
+
+@pytest.mark.parametrize("door", DOORS)
+async def test_the_run_tells_langsmith_who_answers(door):
+    runs = Runs()
+    model = three(temperature=0.5, max_tokens=7, stop=["."])
+    await answer_of(model, door, QUESTION, {"callbacks": [runs]})
+    [(_, _, metadata)] = runs.starts
+    facts = {key: metadata[key] for key in metadata if key.startswith("ls_")}
+    assert facts | {"ls_integration": None} == {
+        "ls_provider": "rlfocal",
+        "ls_model_name": "rlfocal",
+        "ls_model_type": "chat",
+        "ls_temperature": 0.5,
+        "ls_max_tokens": 7,
+        "ls_stop": ["."],
+        "ls_integration": None,
+    }
