@@ -9,7 +9,7 @@ is cancelled. It does not ask anyone; that is `execution`.
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Self, cast
 from uuid import UUID
 
@@ -62,7 +62,9 @@ class EnsembleOverflowError(EnsembleModelError, ContextOverflowError):
 
 
 class EnsembleDisagreementError(DisagreementError, ModelError):
-    """`DisagreementError` that LangChain also knows for a chat model's error."""
+    """`DisagreementError` that LangChain also knows for a chat model's error, which trying again does not mend."""
+
+    is_retryable = False
 
 
 def is_control_flow(error: BaseException) -> bool:
@@ -128,10 +130,12 @@ class Parent:
     Attributes:
         members: Callback manager for members' runs; None outside any run.
         own: Callback manager for events of the ensemble's own run, which all of its handlers are told; None as above.
+        rivers: What answers under this run and must end with it.
     """
 
     members: CallbackManager | AsyncCallbackManager | None = None
     own: CallbackManager | AsyncCallbackManager | None = None
+    rivers: list[AsyncGenerator[Any]] = field(default_factory=list)
 
     @classmethod
     def of(
@@ -285,8 +289,13 @@ class NestingChatModel(BaseChatModel):
         config, parent = self._under_new_run(AsyncCallbackManager, config)
         chunks = super().astream(input, config, stop=stop, **{**kwargs, PARENT_KEY: parent})
         async with aclosing(cast("AsyncGenerator[AIMessageChunk]", chunks)):
-            async for chunk in chunks:
-                yield chunk
+            try:
+                async for chunk in chunks:
+                    yield chunk
+            finally:
+                # LangChain leaves what streams to the garbage collector: members would end after their ensemble's run.
+                for river in parent.rivers:
+                    await river.aclose()
 
     def _generate_with_cache(
         self,
@@ -326,7 +335,14 @@ class NestingChatModel(BaseChatModel):
         return super()._get_invocation_params(stop=stop, **_public(kwargs))
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
-        return super()._get_llm_string(stop=stop, **_public(kwargs))
+        originals = kwargs.get(ORIGINALS_KEY)
+        told = {} if originals is None else {"originals": originals.cache_key}
+        return super()._get_llm_string(stop=stop, **_public(kwargs), **self._cache_facts, **told)
+
+    @property
+    def _cache_facts(self) -> dict[str, Any]:
+        """What decides an answer beside what traces are told."""
+        return {}
 
 
 def _handlers_of(model: BaseChatModel) -> list[BaseCallbackHandler]:

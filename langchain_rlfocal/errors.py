@@ -6,8 +6,8 @@ RLFocalError
 ├── OutcomeError (ValueError)           a table breaks a rule: names the file, row, column and rule
 ├── CheckpointError (ValueError)        a checkpoint cannot be read, or belongs to another pool
 ├── MissingDependencyError (ImportError) an optional part is absent: names the command that installs it
-└── EnsembleError                       no member answered: names every member and its cause
-    └── DisagreementError               members answered, but no action has a majority, and the caller wants none else
+├── EnsembleError                       no member answered: names every member and its cause
+└── DisagreementError                   members answered, but no action has a majority, and the caller wants none else
 
 Every message says the rule, the value that broke it, and the way out. Each also derives from the built-in that fits, so
 that code which knows nothing of this package can still catch it.
@@ -69,8 +69,10 @@ class EnsembleError(RLFocalError):
         super().__init__(message)
 
 
-class DisagreementError(EnsembleError):
+class DisagreementError(RLFocalError):
     """Members answered, but on what to do they disagree; raised only where the caller asked for it.
+
+    It is no `EnsembleError`, so that what stands in where nobody answers does not act where nobody agrees.
 
     Attributes:
         proposals: What each member would have done, by its name.

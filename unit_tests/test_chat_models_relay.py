@@ -1,8 +1,10 @@
 """Relaying: a lone member's, or the synthesizer's, text as it comes; who stands in; and what nobody can take back."""
 
 import asyncio
+from typing import ClassVar
 
 import pytest
+from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
 from langchain_core.messages import AIMessage
 from langchain_core.tools import tool
 from pydantic import BaseModel, Field
@@ -151,6 +153,46 @@ async def test_after_the_first_token_nobody_stands_in():
     assert not members["b"].asked
 
 
+@pytest.mark.parametrize(
+    ("error", "is_retryable"), [(ConnectionError("lost"), True), (ValueError("bad request"), False)]
+)
+def test_a_stream_that_breaks_off_says_whether_asking_again_may_help_and_what_came(error, is_retryable):
+    class Events(BaseCallbackHandler):
+        told: ClassVar[list] = []
+
+        def on_custom_event(self, name, data, **_):
+            self.told.append((name, data.get("kind")))
+
+    model = model_of({"a": FailingChatModel(error=error, after="Half an")}, ["a"])
+    with pytest.raises(EnsembleError, match="broke off") as caught:
+        list(model.stream(QUESTION, {"callbacks": [Events()]}))
+    assert caught.value.is_retryable is is_retryable
+    assert Events.told[-1] == ("rlfocal_candidate", type(error).__name__)
+
+
+async def test_closing_a_stream_early_waits_for_its_member_and_closes_its_run_before_the_ensembles():
+    ended = []
+
+    class Slow(ScriptedChatModel):
+        async def _astream(self, *args, **kwargs):
+            try:
+                async for chunk in super()._astream(*args, **kwargs):
+                    yield chunk
+                    await asyncio.Event().wait()
+            finally:
+                ended.append("member")
+
+    class Runs(AsyncCallbackHandler):
+        async def on_llm_error(self, error, *, run_id, parent_run_id=None, **_):
+            ended.append("member's run" if parent_run_id else "ensemble's run")
+
+    model = model_of({"a": Slow(script=["one two"])}, ["a"], member_callbacks="all")
+    stream = model.astream(QUESTION, {"callbacks": [Runs()]})
+    assert (await anext(stream)).text == "one "
+    await stream.aclose()
+    assert ended == ["member", "member's run", "ensemble's run"]
+
+
 async def test_a_call_that_does_not_fit_after_the_first_token_is_an_error_too():
     spoken = AIMessage("Let me look.", tool_calls=[{"name": "look", "args": {"where": ["x"]}, "id": "1"}])
     model = model_of({"a": answering(spoken), "b": answering("blue")}, ["a"], ["b"], max_rounds=1).bind_tools([look])
@@ -202,7 +244,7 @@ async def test_a_lone_members_object_is_relayed_as_it_is_written():
     bound = model.bind(response_format={"type": "json_object"})
     async for chunks in streams_of(bound):
         assert "".join(words_of(chunks)) == written
-    assert bound.invoke(QUESTION).text == written
+    assert bound.invoke(QUESTION).text == '{"name": "blue"}'  # nobody has read it yet, so it can be tidied
     partial = list(model.with_structured_output(Colour.model_json_schema(), method="json_schema").stream(QUESTION))
     assert partial[-1] == {"name": "blue"}
 

@@ -93,7 +93,7 @@ def test_the_majority_is_answered_and_says_how_it_came_about():
             "confidence": pytest.approx(2 / 3),
             "synthesized": False,
             "action": "text",
-            "agreement": pytest.approx(1.0),
+            "agreement": pytest.approx(2 / 3),
             "fields": None,
             "merged": False,
         },

@@ -154,3 +154,9 @@ def test_images_in_a_tools_result_are_looked_at_too():
     blind = able(image_inputs=True, image_tool_message=False)
     model = model_of({"blind": blind, "seeing": able(image_inputs=True, image_tool_message=True)}, policy=None)
     assert asked(model.invoke(conversation)) == [["seeing"]]
+
+
+def test_a_conversation_too_long_for_the_member_that_a_call_names_is_an_overflow():
+    members = {"a": able(max_input_tokens=10), "b": able(max_input_tokens=100_000)}
+    with pytest.raises(ContextOverflowError, match="none of 1 did"):
+        model_of(members).invoke("word " * 500, model="a")

@@ -239,3 +239,15 @@ def test_a_members_cap_must_be_a_whole_number_of_at_least_one(cap):
 def test_a_models_cap_must_be_at_least_one_since_with_none_every_call_would_wait_forever(cap):
     with pytest.raises(InputError, match="`max_concurrent_calls` must be"):
         model_of([PoolMember("a", saying("x"))], max_concurrent_calls=cap)
+
+
+def test_a_cap_that_is_changed_holds_from_then_on():
+    model = RLFocalChatModel(members={"a": ScriptedChatModel(script=["yes"])})
+    shared = model.model_copy()
+    model.invoke("?")
+    assert shared.limits is model.limits
+    for changed in (model.model_copy(update={"max_concurrent_calls": 2}), model):
+        changed.max_concurrent_calls = 2
+        changed.invoke("?")
+        assert changed.limits.total == 2
+    assert shared.limits.total is None

@@ -1,20 +1,25 @@
 """Requests: tools and formats in each member's own terms, and what an answer must hold to be one."""
 
+import contextlib
 import functools
 import operator
+import pickle
 from typing import TypedDict
 
 import pytest
+from langchain_core.caches import InMemoryCache
 from langchain_core.messages import AIMessage, HumanMessage
-from langchain_core.messages.tool import invalid_tool_call
 from langchain_core.runnables import RunnableBinding
 from langchain_core.tools import tool
-from pydantic import BaseModel
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from langchain_openai import ChatOpenAI
+from pydantic import BaseModel, field_validator
 from pydantic.v1 import BaseModel as BaseModelV1
 from typing_extensions import override
 
 from langchain_rlfocal import EnsembleError, InputError, PoolMember, RLFocalChatModel
-from langchain_rlfocal.chat_models.requests import Request, response_format_of, standard_choice
+from langchain_rlfocal.chat_models.forms import response_format_of, standard_choice
+from langchain_rlfocal.chat_models.requests import Request
 from langchain_rlfocal.execution import UnusableAnswerError
 from langchain_rlfocal.testing import SchemaChatModel, ScriptedChatModel, ScriptedPolicy
 
@@ -172,6 +177,160 @@ def test_a_member_that_knows_no_response_format_is_given_the_schema_as_a_tool():
         assert plain.asked[-1].kwargs["choice"] == "any"
 
 
+@pytest.mark.parametrize(
+    ("made", "kind"),
+    [
+        ([call("Person", name="Ann"), call("Person", name="Bob")], "unknown_tool"),
+        ([call("People", name="Ann")], "unknown_tool"),
+        ([call("Person")], "invalid_object"),
+    ],
+)
+def test_the_object_must_come_as_one_call_of_its_schema(made, kind):
+    request = Request.of({"response_format": Person})
+    with pytest.raises(UnusableAnswerError) as caught:
+        request.check(AIMessage("", tool_calls=made))
+    assert caught.value.kind == kind
+
+
+def test_with_tools_a_member_that_knows_no_response_format_gets_the_schema_as_one_tool_more():
+    object_ = AIMessage("", tool_calls=[call("Person", name="Ann")])
+    tool_ = AIMessage("", tool_calls=[call("add", a=1)])
+    for script, expected in ((object_, ('{"name": "Ann"}', [])), (tool_, ("", ["add"]))):
+        plain = PlainModel(script=[script])
+        message = ensemble({"a": plain}).bind_tools([add], response_format=Person).invoke("?")
+        assert (message.text, [made["name"] for made in message.tool_calls]) == expected
+        assert len(plain.asked[-1].kwargs["functions"]) == 2
+        assert plain.asked[-1].kwargs["choice"] is None
+
+
+class Even(BaseModel):
+    """An even number."""
+
+    n: int
+
+    @field_validator("n")
+    @classmethod
+    def _is_even(cls, n):
+        if n % 2:
+            raise ValueError("n must be even")
+        return n
+
+
+def test_each_class_validates_its_own_the_tools_its_calls_and_the_formats_its_object():
+    says = SchemaChatModel(answers=lambda *_: '{"n": 2}')
+    bound = ensemble({"a": says}).bind_tools([Person], response_format=Even)
+    assert bound.invoke("?").text == '{"n": 2}'
+    odd = SchemaChatModel(answers=lambda *_: '{"n": 3}')
+    with pytest.raises(EnsembleError, match="n must be even"):
+        ensemble({"a": odd}).bind_tools([Person], response_format=Even).invoke("?")
+
+
+def test_any_json_is_held_against_the_schema_that_the_caller_knows():
+    schema = {"title": "N", "type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    wrong, right = (SchemaChatModel(answers=lambda *_, said=said: said) for said in ('{"wrong": 1}', '{"n": 4}'))
+    model = ensemble({"a": wrong, "b": right}).with_structured_output(schema, method="json_mode", include_raw=True)
+    answered = model.invoke("?")
+    assert answered["parsed"] == {"n": 4}
+    assert [f["kind"] for f in answered["raw"].response_metadata["rlfocal"]["failures"]] == ["invalid_object"]
+
+
+def test_tools_bound_later_go_before_those_bound_first():
+    own = SchemaChatModel(says="no")
+    later = convert_to_openai_tool(search)
+    ensemble({"a": own}).bind_tools([add]).bind(tools=[later]).invoke("?")
+    assert [one["function"]["name"] for one in own.asked[-1].kwargs["tools"]] == ["search"]
+    with_tools = ensemble({"a": SchemaChatModel(says="no"), "b": own})
+    own.asked.clear()
+    with contextlib.suppress(EnsembleError):
+        with_tools.with_structured_output(Person, method="json_schema", tools=[later]).invoke("?")
+    assert [one["function"]["name"] for one in own.asked[-1].kwargs["tools"]] == ["search"]
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"google_search": {}},
+        {"type": "web_search_20250305", "name": "web_search", "max_uses": 3},
+        {"toolSpec": {"name": "x", "inputSchema": {}}},
+    ],
+)
+def test_a_providers_own_tool_is_passed_on_as_it_is(own):
+    seen = []
+
+    class Provider(PlainModel):
+        @override
+        def bind_tools(self, tools, *, tool_choice=None, **kwargs):
+            seen.append(tools)
+            return self.bind(**kwargs)
+
+    bound = ensemble({"a": Provider(script=["no"])}).bind_tools([own, add])
+    assert bound.kwargs["tools"][0] == own
+    bound.invoke("?")
+    assert seen == [[own, add]]
+
+
+def test_tools_are_bound_to_a_member_once():
+    bindings = []
+
+    class Provider(PlainModel):
+        @override
+        def bind_tools(self, tools, *, tool_choice=None, **kwargs):
+            bindings.append(tools)
+            return self.bind(choice=tool_choice, **kwargs)
+
+    bound = ensemble({"a": Provider(script=["no"]), "b": Provider(script=["no"])}).bind_tools([add])
+    for _ in range(3):
+        bound.invoke("?")
+    assert len(bindings) == 2
+    dictionaries = ensemble({"a": SchemaChatModel()}).bind_tools([convert_to_openai_tool(add)], tool_choice="any")
+    dictionaries.invoke("?")
+    again = pickle.loads(pickle.dumps(dictionaries))
+    assert again.invoke("Add 1 and 2").tool_calls[0]["name"] == "add"
+
+
+def test_where_no_tool_may_be_called_a_member_that_knows_none_can_be_asked():
+    models = {"a": ScriptedChatModel(script=["no"])}
+    assert ensemble(models).bind_tools([add], tool_choice="none").invoke("?").text == "no"
+
+
+def test_a_schema_takes_a_member_that_knows_formats_or_tools():
+    models = {"a": ScriptedChatModel(script=['{"name": "Ann"}']), "b": SchemaChatModel(says='{"name": "Bob"}')}
+    answered = ensemble(models, max_team=1).with_structured_output(Person, method="json_schema", include_raw=True)
+    assert answered.invoke("?")["raw"].response_metadata["rlfocal"]["excluded"] == {"a": "knows no tools"}
+
+
+def test_real_bindings_are_taken_apart():
+    """A binding does not close the stream of what it binds, so the model itself must be what is called."""
+    member = PoolMember("a", ChatOpenAI(model="gpt-x", api_key="none"))
+    brief = Request.of({"tools": [add], "tool_choice": "any", "temperature": 0.5}).brief(member, SAID)
+    assert brief.model is member.model
+    assert brief.kwargs["tool_choice"] == "required"
+    assert brief.kwargs["temperature"] == 0.5
+    assert brief.kwargs["tools"][0]["function"]["name"] == "add"
+
+
+def test_cache_marks_stay_for_an_ensemble_whose_members_may_read_them():
+    marked = [HumanMessage([{"type": "text", "text": "?", "cache_control": {"type": "ephemeral"}}])]
+    plain, inner = PoolMember("a", SchemaChatModel()), PoolMember("b", ensemble({"x": SchemaChatModel()}))
+    assert "cache_control" not in Request().brief(plain, marked).messages[0].content[0]
+    assert "cache_control" in Request().brief(inner, marked).messages[0].content[0]
+
+
+def test_classes_of_one_schema_and_other_validators_share_no_answer():
+    class Odd(BaseModel):
+        """An even number."""
+
+        n: int
+
+    Odd.__name__ = "Even"
+    asked = []
+    told = SchemaChatModel(answers=lambda *_: asked.append(1) or '{"n": 2}')
+    model = ensemble({"a": told}, cache=InMemoryCache())
+    for schema in (Even, Even, Odd):
+        model.with_structured_output(schema, method="json_schema").invoke("?")
+    assert len(asked) == 2
+
+
 def test_a_member_that_cannot_bind_tools_is_left_out_and_one_whose_binding_fails_has_failed():
     class Broken(PlainModel):
         @override
@@ -208,89 +367,3 @@ def test_an_ensemble_within_an_ensemble_takes_tools():
     )
     assert [made["name"] for made in message.tool_calls] == ["add"]
     assert not message.response_metadata["rlfocal"]["failures"]
-
-
-# ---- what an answer must hold
-
-BOTH = Request.of({"tools": [add, search]})
-
-
-@pytest.mark.parametrize(
-    ("request_", "message", "kind"),
-    [
-        (BOTH, AIMessage("", tool_calls=[call("sub", a=1)]), "unknown_tool"),
-        (BOTH, AIMessage("", tool_calls=[call("add")]), "invalid_arguments"),
-        (BOTH, AIMessage("", tool_calls=[call("add", a="three")]), "invalid_arguments"),
-        (BOTH, AIMessage("", tool_calls=[call("add", a=1), call("add", a=[1])]), "invalid_arguments"),
-        (
-            BOTH,
-            AIMessage("text", invalid_tool_calls=[invalid_tool_call(name="add", args='{"a": ', id="1", error="?")]),
-            "invalid_json",
-        ),
-        (Request.of({"tools": [add, search], "tool_choice": "any"}), AIMessage("text"), "no_tool_call"),
-        (
-            Request.of({"tools": [add, search], "tool_choice": "add"}),
-            AIMessage("", tool_calls=[call("search", query="x")]),
-            "wrong_tool",
-        ),
-        (
-            Request.of({"tools": [add], "tool_choice": "none"}),
-            AIMessage("", tool_calls=[call("add", a=1)]),
-            "unwanted_call",
-        ),
-        (
-            Request.of({"tools": [add], "parallel_tool_calls": False}),
-            AIMessage("", tool_calls=[call("add", a=1), call("add", a=2)]),
-            "parallel_calls",
-        ),
-        (Request.of({"response_format": Person}), AIMessage("Ann"), "invalid_json"),
-        (Request.of({"response_format": Person}), AIMessage('{"name": '), "invalid_json"),
-        (Request.of({"response_format": Person}), AIMessage('{"age": 3}'), "invalid_object"),
-        (
-            Request.of({"response_format": Person}),
-            AIMessage("", additional_kwargs={"refusal": "I will not"}),
-            "refusal",
-        ),
-        (Request.of({"response_format": {"type": "json_object"}}), AIMessage("{"), "invalid_json"),
-    ],
-)
-def test_an_answer_that_breaks_the_request_is_unusable(request_, message, kind):
-    with pytest.raises(UnusableAnswerError) as caught:
-        request_.check(message)
-    assert caught.value.kind == kind
-    assert caught.value.message is message
-
-
-@pytest.mark.parametrize(
-    ("request_", "message"),
-    [
-        (BOTH, AIMessage("text")),
-        (BOTH, AIMessage("", tool_calls=[call("add", a="3"), call("search", query="x")])),
-        (Request.of({}), AIMessage("", tool_calls=[call("anything")])),
-        (Request.of({"response_format": Person}), AIMessage('Sure:\n```json\n{"name": "Ann"}\n```\nDone.')),
-        (Request.of({"response_format": Person}), AIMessage('Sure: {"name": "Ann"}, as you asked.')),
-        (Request.of({"response_format": Person, "tools": [add]}), AIMessage("", tool_calls=[call("add", a=3)])),
-        (Request.of({"response_format": {"type": "json_object"}}), AIMessage("[1]")),
-    ],
-)
-def test_an_answer_that_holds_what_was_asked_for_is_usable(request_, message):
-    request_.check(message)
-
-
-def test_a_format_or_a_tool_that_nobody_can_read_is_refused_before_anyone_is_asked():
-    member = SchemaChatModel()
-    model = ensemble({"a": member})
-    with pytest.raises(InputError):
-        model.with_structured_output(None)
-    with pytest.raises(InputError):
-        model.with_structured_output(Person, method="magic")
-    with pytest.raises(InputError):
-        model.bind_tools([add], tool_choice="sub")
-    with pytest.raises(InputError):
-        model.invoke("?", consensus="some")
-    assert not member.asked
-
-
-def test_a_member_with_a_price_is_bound_like_any():
-    model = RLFocalChatModel(members=[PoolMember("a", SchemaChatModel(), input_usd_per_mtok=1.0)])
-    assert model.bind_tools([add], tool_choice="any").invoke("Add 1 and 2").tool_calls

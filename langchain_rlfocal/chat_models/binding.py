@@ -18,11 +18,11 @@ from langchain_core.output_parsers import (
 )
 from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 from langchain_core.tools import BaseTool
-from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
 
 from langchain_rlfocal._compat import ORIGINALS_KEY, NestingChatModel
-from langchain_rlfocal.chat_models.requests import name_of, response_format_of, standard_choice
+from langchain_rlfocal.chat_models.forms import Originals, name_of, response_format_of, standard_choice, to_tool
+from langchain_rlfocal.chat_models.requests import Request
 from langchain_rlfocal.errors import InputError
 
 Tool = dict[str, Any] | type | Callable[..., Any] | BaseTool
@@ -59,8 +59,11 @@ class ToolCallingChatModel(NestingChatModel):
         Raises:
             InputError: The tool choice names no tool, or the response format is none.
         """
-        formatted = [convert_to_openai_tool(tool, strict=strict) for tool in tools]
-        choice = standard_choice(tool_choice, [name_of(tool) for tool in formatted])
+        formatted = [to_tool(tool, strict=strict) for tool in tools]
+        names = tuple(name_of(tool) for tool in formatted)
+        choice = standard_choice(tool_choice, names)
+        for schema in Request(tools=tuple(formatted)).schemas.values():
+            schema.fault({})  # what a schema's first use costs is paid here, not while members are waited for
         given = {
             "tool_choice": None if choice == "auto" else choice,
             "strict": strict,
@@ -70,7 +73,7 @@ class ToolCallingChatModel(NestingChatModel):
         return self.bind(
             tools=formatted,
             **{name: value for name, value in given.items() if value is not None},
-            **{ORIGINALS_KEY: list(tools)},
+            **{ORIGINALS_KEY: Originals(tuple(tools), names, response_format)},
             **kwargs,
         )
 
@@ -111,7 +114,7 @@ class ToolCallingChatModel(NestingChatModel):
         parser: Runnable[Any, Any]
         if method == "function_calling":
             assert schema is not None, "checked above"
-            name = name_of(convert_to_openai_tool(schema))
+            name = name_of(to_tool(schema))
             llm = self.bind_tools(
                 [schema],
                 tool_choice=name,
@@ -131,7 +134,7 @@ class ToolCallingChatModel(NestingChatModel):
             llm = self.bind(
                 response_format=form,
                 ls_structured_output_format=traced,
-                **({} if schema is None else {ORIGINALS_KEY: [schema]}),
+                **({} if schema is None else {ORIGINALS_KEY: Originals(schema=schema)}),
                 **kwargs,
             )
             parser = PydanticOutputParser(pydantic_object=schema) if is_class else JsonOutputParser()  # type: ignore[arg-type]  # a pydantic class, as checked

@@ -34,8 +34,8 @@ class Verdict:
         text: The text to answer with.
         calls: The tool calls to answer with, as one member made them.
         action: `"text"`, `"tool_calls"` or `"object"`.
-        agreement: Share of Fusion's weight behind the action, in [0, 1]: behind these calls, behind answering in text at
-            all, behind this whole object.
+        agreement: Share of Fusion's weight behind the action, in [0, 1]: behind these calls, this whole object, this text; or,
+            where others would have called tools, behind answering in text at all.
         fields: For an object, the share of Fusion's weight behind each field's most supported value; None else.
         merged: True if the object's fields come from several members.
     """
@@ -50,7 +50,12 @@ class Verdict:
 
 
 def decide(
-    candidates: Sequence[Candidate], answer: Answer, request: Request, *, on_disagreement: OnDisagreement
+    candidates: Sequence[Candidate],
+    answer: Answer,
+    request: Request,
+    *,
+    on_disagreement: OnDisagreement,
+    is_said: bool = False,
 ) -> Verdict:
     """Decide what the candidates together do.
 
@@ -59,6 +64,7 @@ def decide(
         answer: What Fusion made of the labels.
         request: What was asked of them.
         on_disagreement: What to do where no action has a majority and tools are among the proposals.
+        is_said: True if the text of a lone candidate has been passed on already, so that it stays as it is.
 
     Raises:
         DisagreementError: There is no majority, and the caller wants none else or text is no way out.
@@ -66,7 +72,7 @@ def decide(
     by_member = {candidate.member: candidate for candidate in candidates}
     acting = {candidate.answer or "" for candidate in candidates if request.acts(candidate.message)}
     if request.wants_object and (not acting or request.response_format is None):
-        return _agree_on_object(candidates, answer, request)
+        return _agree_on_object(candidates, answer, request, is_said=is_said)
     shares = {label: answer.weights.get(label, 0.0) for label in sorted(acting)}
     texts = {label: weight for label, weight in answer.weights.items() if label not in acting}
     text_share = sum(texts.values())
@@ -87,13 +93,15 @@ def decide(
     assert label is not None, "calls win only where there are some"
     if label != own:
         answer = replace(answer, answer=label or None, member=answer.supporters[label][0])
+    if not acting:
+        agreement = answer.weights.get(label, 0.0)
     if answer.member is None:  # an option that no member ranked first: nobody has said it in words
         return Verdict(answer, answer.answer or "", (), "text", agreement)
     winner = by_member[answer.member]
     return Verdict(answer, winner.text, winner.message.tool_calls, action, agreement)  # type: ignore[arg-type]  # as above
 
 
-def _agree_on_object(candidates: Sequence[Candidate], answer: Answer, request: Request) -> Verdict:
+def _agree_on_object(candidates: Sequence[Candidate], answer: Answer, request: Request, *, is_said: bool) -> Verdict:
     """Take the object of a majority, else agree field by field, else take Fusion's winner."""
     leader = next((index for index, candidate in enumerate(candidates) if candidate.member == answer.member), 0)
     winner = candidates[leader]
@@ -109,13 +117,11 @@ def _agree_on_object(candidates: Sequence[Candidate], answer: Answer, request: R
         value, label = found.value, schema.canonical(found.value)
         merged = label not in labels
         answer = replace(answer, answer=label, member=answer.member if merged else answer.supporters[label][0])
-    text, calls = "", [*winner.message.tool_calls]
-    if request.response_format is not None:
-        # A lone member's text may have been passed on already, so it stays as it is.
-        is_said = len(candidates) == 1 and winner.text
-        text, calls = winner.text if is_said else json.dumps(value, ensure_ascii=False), []
-    elif len(candidates) > 1:
-        calls = [ToolCall(name=calls[0]["name"], args=value, id=None)]
+    text, calls = json.dumps(value, ensure_ascii=False), []
+    if is_said:
+        text = winner.text
+    elif request.response_format is None:
+        text, calls = "", [ToolCall(name=winner.message.tool_calls[0]["name"], args=value, id=None)]
     agreement = answer.weights.get(answer.answer or "", 0.0)
     return Verdict(answer, text, calls, "object", agreement, dict(found.agreement), merged)
 

@@ -8,6 +8,7 @@ It never merges members' tool calls, never passes on what is meant for one provi
 answers.
 """
 
+import json
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
@@ -165,7 +166,8 @@ class RLFocalChatModel(ToolCallingChatModel):
     """True answers `invoke` by way of the stream; False answers even `stream` whole; None leaves it to LangChain."""
 
     limits: CallLimits | None = Field(default=None, exclude=True, repr=False)
-    """Counts the calls that run; made from `max_concurrent_calls` and the members', and shared by copies."""
+    """Counts the calls that run, for this model and its copies. It follows `max_concurrent_calls` and the members': do not
+    give it yourself."""
 
     clock: Callable[[], float] = Field(default=time.perf_counter, exclude=True, repr=False)
     """Gives seconds; latencies are its differences."""
@@ -200,12 +202,7 @@ class RLFocalChatModel(ToolCallingChatModel):
         check_known(self.pool, self._decider_and_fusion)
         assert not isinstance(self.embeddings, str), "names are loaded on validation"
         check_embeddings(self._decider_and_fusion, self.embeddings)
-        per_member = {m.name: m.max_concurrent_calls for m in self.pool if m.max_concurrent_calls is not None}
-        if self.limits is None or (self.limits.total, self.limits.per_member) != (
-            self.max_concurrent_calls,
-            per_member,
-        ):
-            self.limits = CallLimits(self.max_concurrent_calls, per_member)
+        _ = self._current_limits
         self._add_version("langchain-rlfocal", __version__)
         return self
 
@@ -222,6 +219,21 @@ class RLFocalChatModel(ToolCallingChatModel):
             return PriorPolicy(self.pool.names, {member.name: member.competence for member in self.pool})
         assert not isinstance(self.policy, str | PathLike), "paths are loaded on validation"
         return self.policy
+
+    @property
+    def _current_limits(self) -> CallLimits:
+        """The count of running calls; another one where the caps have been changed."""
+        per_member = {m.name: m.max_concurrent_calls for m in self.pool if m.max_concurrent_calls is not None}
+        limits = self.limits
+        if limits is None or (limits.total, limits.per_member) != (self.max_concurrent_calls, per_member):
+            limits = self.limits = CallLimits(self.max_concurrent_calls, per_member)
+        return limits
+
+    @property
+    def _cache_facts(self) -> dict[str, Any]:
+        """What members say that they can take decides who is asked; see `NestingChatModel`."""
+        profiles = {member.name: member.model.profile for member in self.pool if member.model.profile}
+        return {"profiles": json.dumps(profiles, sort_keys=True, default=str)} if profiles else {}
 
     @property
     def _llm_type(self) -> str:
@@ -316,7 +328,9 @@ class RLFocalChatModel(ToolCallingChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        async with aclosing(arun(*self._open(messages, stop, run_manager, kwargs, relay=True))) as items:
+        steps, around = self._open(messages, stop, run_manager, kwargs, relay=True)
+        async with aclosing(arun(steps, around)) as items:
+            around.parent.rivers.append(items)
             async for item in items:
                 yield to_chunk(item)
 
@@ -344,7 +358,7 @@ class RLFocalChatModel(ToolCallingChatModel):
             knobs=knobs,
             answer_kind=self.answer_kind,
             request=request,
-            eligible=eligible_of(self.pool, messages, tools=bool(request.tools), only=only),
+            eligible=eligible_of(self.pool, messages, request=request, only=only),
             repairs=repairs_of(messages),
         )
         settings = Settings(
@@ -354,8 +368,8 @@ class RLFocalChatModel(ToolCallingChatModel):
             on_disagreement=self.on_disagreement,
             relay=relay,
         )
-        assert self.limits is not None, "made on validation"
-        return answer(messages, turn, settings), Surroundings(parent, self.limits, stop or self.stop, self.clock)
+        around = Surroundings(parent, self._current_limits, stop or self.stop, self.clock)
+        return answer(messages, turn, settings), around
 
     def _knobs(self, kwargs: dict[str, Any]) -> Knobs:
         """Take the knobs out of a call's arguments; what a call does not set is the model's."""

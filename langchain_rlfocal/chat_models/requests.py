@@ -5,22 +5,28 @@ Tools, a tool choice and a response format are given once, in LangChain's terms,
 arguments must be valid, a forced call must be made, an object must fit its schema. It does not compare candidates.
 """
 
-import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any, Literal, Self, get_args
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.runnables import Runnable, RunnableBinding
-from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
+from langchain_core.messages import AIMessage, BaseMessage, ToolCall
+from langchain_core.utils.function_calling import convert_to_json_schema
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import ValidationError
 
 from langchain_rlfocal._compat import ORIGINALS_KEY
 from langchain_rlfocal.answers.schemas import Schema, canonical_calls
+from langchain_rlfocal.chat_models.forms import (
+    Originals,
+    name_of,
+    response_format_of,
+    standard_choice,
+    to_tool,
+    tool_arguments,
+)
 from langchain_rlfocal.chat_models.history import history_for
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.execution import Brief, UnusableAnswerError
@@ -39,7 +45,7 @@ class Request:
 
     Attributes:
         tools: Tools in OpenAI's form.
-        originals: The tools, or the schema of the response format, as the caller gave them.
+        originals: The tools, and the schema of the response format, as the caller gave them.
         choice: `"auto"`, `"none"`, `"any"`, or the name of the tool that must be called.
         strict: Whether members shall hold to the schemas strictly; None leaves it to them.
         parallel: Whether several calls at once are allowed; None leaves it to the members.
@@ -49,7 +55,7 @@ class Request:
     """
 
     tools: tuple[dict[str, Any], ...] = ()
-    originals: tuple[Any, ...] = ()
+    originals: Originals = field(default_factory=Originals)
     choice: str = "auto"
     strict: bool | None = None
     parallel: bool | None = None
@@ -65,14 +71,13 @@ class Request:
             InputError: The tool choice names no tool, or an argument is none of its kind.
         """
         rest = dict(kwargs)
-        originals = tuple(rest.pop(ORIGINALS_KEY, None) or ())
-        tools = tuple(convert_to_openai_tool(tool) for tool in rest.pop("tools", None) or ())
+        tools = tuple(to_tool(tool) for tool in rest.pop("tools", None) or ())
         consensus = rest.pop("consensus", "whole")
         if consensus not in get_args(Consensus):
             raise InputError(f'`consensus` must be "whole" or "fields", got {consensus!r}.')
         return cls(
             tools=tools,
-            originals=originals,
+            originals=rest.pop(ORIGINALS_KEY, None) or Originals(),
             choice=standard_choice(rest.pop("tool_choice", None), [name_of(tool) for tool in tools]),
             strict=rest.pop("strict", None),
             parallel=rest.pop("parallel_tool_calls", None),
@@ -99,9 +104,12 @@ class Request:
     @cached_property
     def object_schema(self) -> Schema:
         """Schema of that object; one that accepts everything where none is given."""
-        if self.response_format is not None:
-            return Schema(self.response_format.get("json_schema", {}).get("schema", {}))
-        return next(iter(self.schemas.values()), Schema({}))
+        if self.response_format is None:
+            return next(iter(self.schemas.values()), Schema({}))
+        given = self.response_format.get("json_schema", {}).get("schema")
+        if given is None and self.originals.schema is not None:  # any JSON is asked for, and the caller knows which
+            given = convert_to_json_schema(self.originals.schema)
+        return Schema(given or {})
 
     @cached_property
     def schemas(self) -> dict[str, Schema]:
@@ -112,51 +120,59 @@ class Request:
             if isinstance(tool.get("function"), Mapping)
         }
 
-    def brief(self, member: PoolMember, messages: list[BaseMessage], kwargs: Mapping[str, Any]) -> Brief:
+    def needs_tools(self, model: BaseChatModel) -> bool:
+        """Tell whether a model must know tools to be asked this: for tools, or for a schema that it takes only as one."""
+        return (bool(self.tools) and self.choice != "none") or self._gives_schema_as_tool(model)
+
+    def brief(self, member: PoolMember, messages: list[BaseMessage]) -> Brief:
         """Put the request to one member in its own terms; see `execution.Adapt`.
 
         Raises:
             Exception: Whatever the member's `bind_tools` raises.
         """
-        del kwargs  # they are in `arguments`
         model = member.model
-        is_anthropic = model._llm_type.startswith("anthropic")  # noqa: SLF001  # LangChain's way to tell providers apart
-        conversation = history_for(messages, member.name, is_anthropic=is_anthropic)
-        arguments = dict(self.arguments)
-        if self.tools and self.choice != "none":
-            return self._with_tools(model, conversation, arguments)
-        if self.response_format is not None:
-            if "response_format" in _tool_arguments(type(model)):
-                arguments["response_format"] = self.response_format
-            elif "json_schema" in self.response_format:
-                return self._bound(model, conversation, arguments, [self._schema_as_tool], {"tool_choice": "any"})
-        return Brief(model, conversation, arguments, self.check)
-
-    def _with_tools(self, model: BaseChatModel, messages: list[BaseMessage], arguments: dict[str, Any]) -> Brief:
-        offered = {"strict": self.strict, "parallel_tool_calls": self.parallel, "response_format": self.response_format}
-        known = _tool_arguments(type(model))
-        given: dict[str, Any] = {name: value for name, value in offered.items() if value is not None and name in known}
+        kind = model._llm_type  # noqa: SLF001  # LangChain's way to tell providers apart
+        keeps_marks = (
+            kind.startswith("anthropic") or kind == "rlfocal"
+        )  # an ensemble has members of its own to tell apart
+        conversation = history_for(messages, member.name, is_anthropic=keeps_marks)
+        known = tool_arguments(type(model))
+        given: dict[str, Any] = {}
+        if "response_format" in known and self.response_format is not None:
+            given["response_format"] = self.response_format
+        if not self.needs_tools(model):
+            return Brief(model, conversation, {**given, **self.arguments}, self.check)
+        if self.strict is not None and "strict" in known:
+            given["strict"] = self.strict
+        if self.parallel is not None and "parallel_tool_calls" in known:
+            given["parallel_tool_calls"] = self.parallel
+        tools = self.tools if self.choice != "none" else ()
+        names = tuple(name_of(tool) for tool in tools)
+        offered = [*(self.originals.tools if names == self.originals.names else tools)]
         if self.is_forced:
             given["tool_choice"] = self.choice
-        return self._bound(model, messages, arguments, [*(self.originals or self.tools)], given)
+        if self._gives_schema_as_tool(model):
+            offered.append(self._schema_as_tool)
+            if not tools:
+                given["tool_choice"] = "any"
+        bound, arguments = self.originals.bound_to(model, offered, given)
+        return Brief(bound, conversation, {**arguments, **self.arguments}, self.check)
+
+    def _gives_schema_as_tool(self, model: BaseChatModel) -> bool:
+        """Tell whether a model, which may know tools and no response formats, is given the schema as a tool."""
+        return bool(self._object_name) and not self.is_forced and "response_format" not in tool_arguments(type(model))
 
     @property
-    def _schema_as_tool(self) -> Any:
-        """The response format as a tool, for members that know tools and no response formats."""
-        assert self.response_format is not None, "asked for only where there is one"
-        form = self.response_format["json_schema"]
-        described = {"name": form.get("name", "answer"), "description": form.get("description", "Give the answer.")}
-        return {"type": "function", "function": {**described, "parameters": form.get("schema", {})}}
+    def _object_name(self) -> str:
+        """Name of the response format's schema; empty where there is none."""
+        described = (self.response_format or {}).get("json_schema", {})
+        return str(described.get("name", "answer")) if described else ""
 
-    def _bound(
-        self, model: BaseChatModel, messages: list[BaseMessage], arguments: dict[str, Any], tools: list[Any], given: Any
-    ) -> Brief:
-        bound: Runnable[Any, Any] = model.bind_tools(tools, **given)
-        if type(bound) is RunnableBinding and not bound.config and not bound.config_factories:
-            # The binding itself is left out: it does not close the stream of what it binds when it is closed.
-            arguments = {**bound.kwargs, **arguments}
-            bound = bound.bound
-        return Brief(bound, messages, arguments, self.check)
+    @cached_property
+    def _schema_as_tool(self) -> dict[str, Any]:
+        described = (self.response_format or {})["json_schema"]
+        told = {"name": self._object_name, "description": described.get("description", "Give the answer.")}
+        return {"type": "function", "function": {**told, "parameters": described.get("schema", {})}}
 
     def check(self, message: AIMessage) -> None:
         """Hold a response against the request.
@@ -165,19 +181,19 @@ class Request:
             UnusableAnswerError: A call is no JSON, of an unknown tool, with arguments that do not fit or one too many; a
                 forced call was not made; the text is not the object that was asked for.
         """
-        if self.tools:
-            self._check_calls(message)
-        if self.response_format is not None and not self.acts(message):
+        calls = self._calls_in(message)
+        if self.tools or self.response_format is not None:
+            self._check_calls(message, calls)
+        if self.response_format is not None and not calls:
             value = self._object_in(message)
             if (fault := self.object_schema.fault(value)) or (fault := self._own_fault(value)):
                 raise UnusableAnswerError("invalid_object", f"The object breaks its schema: {fault}", message)
 
-    def _check_calls(self, message: AIMessage) -> None:
+    def _check_calls(self, message: AIMessage, calls: list[ToolCall]) -> None:
         if message.invalid_tool_calls:
             name = _named(message.invalid_tool_calls[0]["name"])
             raise UnusableAnswerError("invalid_json", f"The arguments of a call of {name} are no JSON object.", message)
         schemas, names = self.schemas, {name_of(tool) for tool in self.tools}
-        calls = message.tool_calls
         if self.choice == "none" and calls:
             raise UnusableAnswerError("unwanted_call", "No tool was to be called.", message)
         for call in calls:
@@ -185,7 +201,7 @@ class Request:
                 raise UnusableAnswerError("unknown_tool", f"There is no tool {_named(call['name'])}.", message)
             if call["name"] in schemas:
                 fault = schemas[call["name"]].fault(call["args"])
-                if fault is None and self.wants_object:
+                if fault is None and self.response_format is None and self.wants_object:
                     fault = self._own_fault(call["args"])
                 if fault:
                     reason = f"The arguments of {_named(call['name'])} break its schema: {fault}"
@@ -198,8 +214,9 @@ class Request:
             raise UnusableAnswerError("parallel_calls", f"One call was allowed, and {len(calls)} were made.", message)
 
     def _own_fault(self, value: Any) -> str | None:
-        """Have a pydantic class validate an object: its validators may know more than its schema."""
-        model = self.originals[0] if len(self.originals) == 1 else None
+        """Have the object's pydantic class, if it has one, validate it: its validators may know more than its schema."""
+        given = self.originals
+        model = given.schema if self.response_format is not None else next(iter(given.tools), None)
         if not (isinstance(model, type) and is_basemodel_subclass(model)):
             return None
         try:
@@ -224,13 +241,21 @@ class Request:
 
     def label_of(self, message: AIMessage) -> str | None:
         """Say in one canonical text what a checked response does; None where its text is the answer."""
-        if self.wants_object and not (self.response_format is not None and self.acts(message)):
+        calls = self._calls_in(message)
+        if self.wants_object and not (self.response_format is not None and calls):
             return self.object_schema.canonical(self.value_of(message))
-        return canonical_calls(message.tool_calls, self.schemas) if message.tool_calls else None
+        return canonical_calls(calls, self.schemas) if calls else None
 
     def acts(self, message: AIMessage) -> bool:
-        """Tell whether a response calls tools; an object that came as the call of its schema is none."""
-        return bool(message.tool_calls) and (bool(self.tools) or self.response_format is None)
+        """Tell whether a response calls tools; an object that came as the one call of its schema is none."""
+        return bool(self._calls_in(message))
+
+    def _calls_in(self, message: AIMessage) -> list[ToolCall]:
+        """Return a response's tool calls, but for the object that came as one."""
+        calls = message.tool_calls
+        names = {name_of(tool) for tool in self.tools}
+        is_object = len(calls) == 1 and calls[0]["name"] == self._object_name and self._object_name not in names
+        return [] if is_object else calls
 
     def _object_in(self, message: AIMessage) -> Any:
         if message.tool_calls:
@@ -241,64 +266,6 @@ class Request:
         if found is None:
             raise UnusableAnswerError("invalid_json", "The text is no JSON.", message)
         return found[0]
-
-
-def name_of(tool: Mapping[str, Any]) -> str:
-    """Return the name of a tool in OpenAI's form; a provider's own tool goes by its type."""
-    function = tool.get("function")
-    return str(function.get("name") if isinstance(function, Mapping) else tool.get("name") or tool.get("type") or "")
-
-
-def standard_choice(choice: Any, names: Sequence[str]) -> str:
-    """Reduce a tool choice of any provider's form to `"auto"`, `"none"`, `"any"` or a tool's name.
-
-    Raises:
-        InputError: It is of no known form, or names no tool.
-    """
-    if isinstance(choice, Mapping):
-        function = choice.get("function")
-        of_another = choice.get("name") or choice.get("type") or "{}"
-        choice = function.get("name") if isinstance(function, Mapping) else of_another
-    if choice in (None, False, "auto"):
-        return "auto"
-    if choice in names:
-        return str(choice)
-    if choice == "none":
-        return "none"
-    if choice is True and len(names) == 1:
-        return names[0]
-    if choice in (True, "any", "required") and names:
-        return "any"
-    raise InputError(
-        f'`tool_choice` must be "auto", "none", "any" or the name of a bound tool, got {choice!r}; bound: '
-        f"{', '.join(names) or 'none'}."
-    )
-
-
-def response_format_of(given: Any, *, strict: bool | None = None) -> dict[str, Any] | None:
-    """Bring a response format into OpenAI's form: of a class or schema, or such a form already.
-
-    Raises:
-        InputError: It is none of these.
-    """
-    if given is None:
-        return None
-    if isinstance(given, Mapping) and given.get("type") in {"json_object", "json_schema", "text"}:
-        return None if given["type"] == "text" else dict(given)
-    try:
-        schema = convert_to_json_schema(given, strict=strict)
-    except Exception as error:
-        raise InputError(
-            f"A response format must be a class, a JSON schema or of OpenAI's form, got {type(given).__name__}: {error}"
-        ) from error
-    described = {"name": schema.get("title", "answer"), "schema": schema}
-    return {"type": "json_schema", "json_schema": described if strict is None else {**described, "strict": strict}}
-
-
-@cache
-def _tool_arguments(model_class: type[BaseChatModel]) -> frozenset[str]:
-    """Name the arguments of a class's `bind_tools`: what it does not name it would pass on to a provider unread."""
-    return frozenset(inspect.signature(model_class.bind_tools).parameters)
 
 
 def _read_json(text: str) -> tuple[Any] | None:

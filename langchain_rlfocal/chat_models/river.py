@@ -32,7 +32,7 @@ from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.records import Candidate, Failure
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ask:
     """A step: ask members and wait for all. It is sent what came of each.
 
@@ -43,6 +43,7 @@ class Ask:
         round_number: The round.
         role: What traces say that they are.
         relay: True to pass the text of the only one on while it comes.
+        said: Set while the step is taken: whether any text has been passed on.
     """
 
     members: Sequence[PoolMember]
@@ -51,6 +52,7 @@ class Ask:
     round_number: int
     role: Role = "member"
     relay: bool = False
+    said: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,34 +96,47 @@ def answer(messages: list[BaseMessage], turn: Turn, settings: Settings) -> Gener
         EnsembleError: Nobody answered, or one whose text was already being passed on broke off.
         DisagreementError: There is no majority, and the caller wants none else.
     """
-    relayed = False
-    while members := turn.next_members():
+    said = False
+    while not said and (members := turn.next_members()):
         yield Tell("rlfocal_selection", describe_selection(turn.selections[-1]))
         relay = settings.relay and turn.is_decided and turn.request.may_relay
-        results = yield Ask(members, messages, turn.request, turn.round_number, relay=relay)
-        relayed = relay and _has_said(results[0])
+        step = Ask(members, messages, turn.request, turn.round_number, relay=relay)
+        results = yield step
+        said = step.said
         turn.record(results)
         for result in turn.results_of_round:
             yield Tell("rlfocal_candidate", describe_result(result))
+            _check_whole(result, said=said)
     fused = turn.fuse()
-    verdict = decide(turn.candidates, fused, turn.request, on_disagreement=settings.on_disagreement)
+    verdict = decide(turn.candidates, fused, turn.request, on_disagreement=settings.on_disagreement, is_said=said)
     synthesis = None
     if settings.synthesizer is not None and _is_unsure(turn, verdict, settings):
         prompt = synthesis_messages(messages, turn.candidates, fused)
-        [synthesis] = yield Ask(
-            [settings.synthesizer], prompt, Request(), turn.round_number, "synthesizer", relay=settings.relay
-        )
-        relayed = settings.relay and _has_said(synthesis)
+        step = Ask([settings.synthesizer], prompt, Request(), turn.round_number, "synthesizer", relay=settings.relay)
+        [synthesis] = yield step
+        said = step.said
+        _check_whole(synthesis, said=said)
     message = reply_of(turn, verdict, synthesis=synthesis, model_name=settings.model_name)
     yield Tell("rlfocal_fusion", describe_fusion(verdict, synthesis))
-    if settings.relay and not relayed:
+    if settings.relay and not said:
         yield from text_pieces(str(message.text))
     yield message
 
 
-def _has_said(result: Candidate | Failure) -> bool:
-    """Tell whether something of a relayed call has been passed on: text, where it did not fail."""
-    return isinstance(result, Candidate) and bool(result.text)
+def _check_whole(result: Candidate | Failure, *, said: bool) -> None:
+    """Check that what was passed on has come to its end.
+
+    Raises:
+        EnsembleError: It broke off after its first words, which nobody can take back: another member cannot stand in.
+    """
+    if said and isinstance(result, Failure):
+        error = EnsembleModelError(
+            f"`{result.member}` broke off while its text was being passed on: {result.kind}: {result.reason.rstrip('.')}. Ask "
+            "again; `invoke`, or `streaming=False`, lets another member stand in.",
+            failures={result.member: f"{result.kind}: {result.reason}"},
+            is_retryable=result.is_retryable,
+        )
+        raise error from result.error
 
 
 def _is_unsure(turn: Turn, verdict: Verdict, settings: Settings) -> bool:
@@ -173,14 +188,13 @@ def run(steps: Generator[Step, Results, None], around: Surroundings) -> Generato
             elif not step.relay:
                 results = ask_members(step.members, step.messages, **around.terms_of(step))
             else:
-                said = False
                 with closing(stream_member(step.members[0], step.messages, **around.terms_of(step))) as pieces:
                     for piece in pieces:
                         if isinstance(piece, str):
-                            said = True
+                            step.said = True
                             yield piece
                         else:
-                            results = [_unless_broken_off(piece, said=said)]
+                            results = [piece]
 
 
 async def arun(steps: Generator[Step, Results, None], around: Surroundings) -> AsyncGenerator[str | AIMessage]:
@@ -196,14 +210,13 @@ async def arun(steps: Generator[Step, Results, None], around: Surroundings) -> A
             elif not step.relay:
                 results = await aask_members(step.members, step.messages, **around.terms_of(step))
             else:
-                said = False
                 async with aclosing(astream_member(step.members[0], step.messages, **around.terms_of(step))) as pieces:
                     async for piece in pieces:
                         if isinstance(piece, str):
-                            said = True
+                            step.said = True
                             yield piece
                         else:
-                            results = [_unless_broken_off(piece, said=said)]
+                            results = [piece]
 
 
 def _next(steps: Generator[Step, Results, None], results: Results) -> Step | None:
@@ -212,20 +225,3 @@ def _next(steps: Generator[Step, Results, None], results: Results) -> Step | Non
         return steps.send(results) if results else next(steps)
     except StopIteration:
         return None
-
-
-def _unless_broken_off(result: Candidate | Failure, *, said: bool) -> Candidate | Failure:
-    """Return what came of a relayed call.
-
-    Raises:
-        EnsembleError: It failed after its first words, which nobody can take back: another member cannot stand in.
-    """
-    if said and isinstance(result, Failure):
-        error = EnsembleModelError(
-            f"`{result.member}` broke off while its text was being passed on: {result.kind}: {result.reason}. Ask again; "
-            "`invoke`, or `streaming=False`, lets another member stand in.",
-            failures={result.member: f"{result.kind}: {result.reason}"},
-            is_retryable=True,
-        )
-        raise error from result.error
-    return result

@@ -75,20 +75,26 @@ class Eligible:
     only: str | None = None
 
 
-def eligible_of(pool: ModelPool, messages: Sequence[BaseMessage], *, tools: bool, only: str | None) -> Eligible:
+def eligible_of(pool: ModelPool, messages: Sequence[BaseMessage], *, request: Request, only: str | None) -> Eligible:
     """Find who can be asked something.
 
     Args:
         pool: The members.
         messages: The conversation, whose images and length not every member may take.
-        tools: True if members are given tools.
+        request: What else is asked, which may take a member that knows tools.
         only: The member that the call names, None if it names none.
     """
     models = {member.name: member.model for member in pool if only in {None, member.name}}
-    needs = needs_of(messages, tools=tools)
+    needs = needs_of(messages, tools=False)
     members, excluded = fit_members(models, needs)
-    short = replace(needs, tokens=0)
-    overflowing = frozenset(name for name in excluded if unfit(models[name], short) is None)
+    tools = {name for name, model in models.items() if request.needs_tools(model)}
+    for name in members:
+        if name in tools and (reason := unfit(models[name], replace(needs, tools=True))) is not None:
+            excluded[name] = reason
+    members = tuple(name for name in members if name not in excluded)
+    overflowing = frozenset(
+        name for name in excluded if unfit(models[name], replace(needs, tokens=0, tools=name in tools)) is None
+    )
     named = {name: f"is not `{only}`, which the call names" for name in pool.names if name not in models}
     return Eligible(members, {**excluded, **named}, overflowing, only)
 
@@ -212,7 +218,17 @@ class Turn:
         """
         if not self.candidates:
             raise self._nobody_answered()
-        return self.policy.fuse(self._query, self.candidates, self.failures, max_team=self.knobs.max_team)
+        answer = self.policy.fuse(self._query, self.candidates, self.failures, max_team=self.knobs.max_team)
+        # A policy of the user's own may leave out what it gives no weight.
+        supporters = {c.answer or "": () for c in self.candidates} | dict(answer.supporters)
+        for candidate in self.candidates:
+            label = candidate.answer or ""
+            supporters[label] = supporters[label] or (candidate.member,)
+        return replace(
+            answer,
+            weights={label: answer.weights.get(label, 0.0) for label in [*answer.weights, *supporters]},
+            supporters=supporters,
+        )
 
     def candidate_of(self, member: str) -> Candidate:
         """Return a member's candidate."""
@@ -220,7 +236,8 @@ class Turn:
 
     def _nobody_answered(self) -> EnsembleModelError:
         reasons = {f.member: f"{f.kind}: {f.reason}" for f in self.failures}
-        reasons |= {name: f"not asked: it {reason}" for name, reason in self.eligible.excluded.items()}
+        unfit_ones = {n: r for n, r in self.eligible.excluded.items() if self.eligible.only in {None, n}}
+        reasons |= {name: f"not asked: it {reason}" for name, reason in unfit_ones.items()}
         left = [name for name in self.eligible.members if name not in reasons]
         way_out = (
             f"Not asked: {', '.join(left)}; raise `max_team` to let them stand in."

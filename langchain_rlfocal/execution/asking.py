@@ -66,13 +66,8 @@ class Brief:
     check: Callable[[AIMessage], None] | None = None
 
 
-Adapt = Callable[[PoolMember, list[BaseMessage], Mapping[str, Any]], Brief]
-"""Makes a member's brief of the messages (a list of its own) and the call arguments."""
-
-
-def as_given(member: PoolMember, messages: list[BaseMessage], kwargs: Mapping[str, Any]) -> Brief:
-    """Ask a member just what was given."""
-    return Brief(member.model, messages, kwargs)
+Adapt = Callable[[PoolMember, list[BaseMessage]], Brief]
+"""Makes a member's brief of the messages, a list of its own."""
 
 
 def _config_of(member: PoolMember, given: RunnableConfig, role: Role, round_number: int) -> RunnableConfig:
@@ -95,7 +90,7 @@ def _config_of(member: PoolMember, given: RunnableConfig, role: Role, round_numb
 
 
 @dataclass(slots=True)
-class Ask:
+class Call:
     """One member being asked: turns whatever comes of it into a record.
 
     Attributes:
@@ -106,7 +101,7 @@ class Ask:
     member: PoolMember
     messages: Sequence[BaseMessage]
     kwargs: Mapping[str, Any]
-    adapt: Adapt
+    adapt: Adapt | None
     round_number: int
     config: RunnableConfig
     role: Role
@@ -121,7 +116,9 @@ class Ask:
     def begin(self) -> Brief:
         """Make the brief and start the clock anew: waiting for a place is not the member's latency."""
         self.started_s = self.clock()
-        self.brief = self.adapt(self.member, list(self.messages), self.kwargs)
+        messages = list(self.messages)
+        adapt = self.adapt
+        self.brief = Brief(self.member.model, messages, self.kwargs) if adapt is None else adapt(self.member, messages)
         return self.brief
 
     def context(self) -> AbstractContextManager[Context]:

@@ -15,10 +15,9 @@ from langchain_rlfocal.execution import asking
 from langchain_rlfocal.execution.asking import (
     PASSING,
     Adapt,
-    Ask,
+    Call,
     Clock,
     Role,
-    as_given,
     check_kind,
     too_long,
     usage_of,
@@ -36,7 +35,7 @@ def stream_member(
     round_number: int,
     config: RunnableConfig | None = None,
     role: Role = "member",
-    adapt: Adapt = as_given,
+    adapt: Adapt | None = None,
     limits: CallLimits = NO_LIMITS,
     stop: list[str] | None = None,
     clock: Clock = time.perf_counter,
@@ -47,24 +46,24 @@ def stream_member(
     Yields:
         The text, piece by piece; at the end, always, what became of the member.
     """
-    ask = Ask(member, messages, kwargs, adapt, round_number, config or {}, role, clock)
+    call = Call(member, messages, kwargs, adapt, round_number, config or {}, role, clock)
     response = _Response()
     # The context is entered for each step and left before the consumer runs, which would otherwise inherit it.
-    with limits.held(member.name), ask.context() as context:
+    with limits.held(member.name), call.context() as context:
         chunks: Iterator[AIMessage] | None = None
         try:
-            brief = ask.begin()
-            chunks = context.run(brief.model.stream, brief.messages, ask.config, stop=stop, **brief.kwargs)
+            brief = call.begin()
+            chunks = context.run(brief.model.stream, brief.messages, call.config, stop=stop, **brief.kwargs)
             while (chunk := context.run(next, chunks, _END)) is not _END:
                 if text := response.add(chunk):
                     paused_s = clock()
                     yield text
-                    ask.started_s += clock() - paused_s  # what the consumer takes is not the member's latency
-            result: Candidate | Failure = ask.candidate(response.message)
+                    call.started_s += clock() - paused_s  # what the consumer takes is not the member's latency
+            result: Candidate | Failure = call.candidate(response.message)
         except PASSING:
             raise
         except BaseException as error:  # noqa: BLE001  # whatever a member raises is its failure
-            result = ask.failure(error)
+            result = call.failure(error)
         finally:
             if isinstance(chunks, Generator):
                 context.run(chunks.close)
@@ -78,7 +77,7 @@ async def astream_member(
     round_number: int,
     config: RunnableConfig | None = None,
     role: Role = "member",
-    adapt: Adapt = as_given,
+    adapt: Adapt | None = None,
     limits: CallLimits = NO_LIMITS,
     stop: list[str] | None = None,
     clock: Clock = time.perf_counter,
@@ -89,30 +88,30 @@ async def astream_member(
     The member runs in one task from its first token to its last, as clients with scopes of their own demand. It is at
     most one piece ahead of the consumer, and is cancelled when the consumer leaves.
     """
-    ask = Ask(member, messages, kwargs, adapt, round_number, config or {}, role, clock)
+    call = Call(member, messages, kwargs, adapt, round_number, config or {}, role, clock)
     leaving = asyncio.Event()
     pieces: asyncio.Queue[str | Candidate | Failure | BaseException] = asyncio.Queue(maxsize=1)
 
     async def read() -> Candidate | Failure:
         response = _Response()
         try:
-            brief = ask.begin()
-            chunks = brief.model.astream(brief.messages, ask.config, stop=stop, **brief.kwargs)
+            brief = call.begin()
+            chunks = brief.model.astream(brief.messages, call.config, stop=stop, **brief.kwargs)
             async with aclosing(cast("AsyncGenerator[AIMessage]", chunks)) as stream:
                 async for chunk in stream:
                     if text := response.add(chunk):
                         paused_s = clock()
                         await pieces.put(text)
-                        ask.started_s += clock() - paused_s  # as in `stream_member`
-            return ask.candidate(response.message)
+                        call.started_s += clock() - paused_s  # as in `stream_member`
+            return call.candidate(response.message)
         except asyncio.CancelledError as error:
             if leaving.is_set():
                 raise
-            return ask.failure(error)
+            return call.failure(error)
         except PASSING:
             raise
         except BaseException as error:  # noqa: BLE001  # whatever a member raises is its failure
-            return ask.failure(error)
+            return call.failure(error)
 
     async def pump() -> None:
         try:
@@ -123,7 +122,7 @@ async def astream_member(
         except BaseException as error:  # noqa: BLE001  # raised again where the consumer waits
             await pieces.put(error)
 
-    with ask.context() as context:
+    with call.context() as context:
         task = asyncio.create_task(pump(), name=f"rlfocal:{member.name}", context=context)
         try:
             while isinstance(piece := await pieces.get(), str):

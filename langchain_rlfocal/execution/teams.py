@@ -12,7 +12,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ContextThreadPoolExecutor
 
 from langchain_rlfocal._compat import OpenRuns
-from langchain_rlfocal.execution.asking import PASSING, Adapt, Ask, Clock, Role, as_given
+from langchain_rlfocal.execution.asking import PASSING, Adapt, Call, Clock, Role
 from langchain_rlfocal.execution.limits import CallLimits
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.records import Candidate, Failure
@@ -27,7 +27,7 @@ def ask_members(
     round_number: int,
     config: RunnableConfig | None = None,
     role: Role = "member",
-    adapt: Adapt = as_given,
+    adapt: Adapt | None = None,
     limits: CallLimits = NO_LIMITS,
     stop: list[str] | None = None,
     clock: Clock = time.perf_counter,
@@ -41,7 +41,8 @@ def ask_members(
         round_number: Round to note in the records, counted from 1.
         config: Callbacks, tags and metadata for the members' runs; what is missing comes from the run around.
         role: What traces say that the asked are.
-        adapt: Puts messages and arguments in each member's own terms; what it raises is that member's failure.
+        adapt: Puts the call in each member's own terms, arguments included; what it raises is that member's failure. None
+            asks everybody just what is given.
         limits: How many calls may run at once.
         stop: Stop sequences for the members.
         clock: Gives seconds; latencies are its differences.
@@ -52,25 +53,25 @@ def ask_members(
     """
     if not members:
         return []
-    asks = [Ask(member, messages, kwargs, adapt, round_number, config or {}, role, clock) for member in members]
+    calls = [Call(member, messages, kwargs, adapt, round_number, config or {}, role, clock) for member in members]
 
-    def ask(ask: Ask) -> Candidate | Failure:
+    def ask(call: Call) -> Candidate | Failure:
         try:
-            with limits.held(ask.member.name), ask.context() as context:
-                brief = ask.begin()
-                return ask.candidate(
-                    context.run(brief.model.invoke, brief.messages, ask.config, stop=stop, **brief.kwargs)
+            with limits.held(call.member.name), call.context() as context:
+                brief = call.begin()
+                return call.candidate(
+                    context.run(brief.model.invoke, brief.messages, call.config, stop=stop, **brief.kwargs)
                 )
         except PASSING:
             raise
         except BaseException as error:  # noqa: BLE001  # whatever a member raises is its failure
-            return ask.failure(error)
+            return call.failure(error)
 
     # Contexts are copied to the threads, so that members see what the caller's context variables hold.
-    executor = ContextThreadPoolExecutor(max_workers=len(asks), thread_name_prefix="rlfocal")
+    executor = ContextThreadPoolExecutor(max_workers=len(calls), thread_name_prefix="rlfocal")
     futures: list[Future[Candidate | Failure]] = []
     try:
-        futures.extend(executor.submit(ask, each) for each in asks)
+        futures.extend(executor.submit(ask, each) for each in calls)
         done, _ = wait(futures, return_when=FIRST_EXCEPTION)
         for future in done:
             future.result()  # raises what passes through, without waiting for the others
@@ -86,7 +87,7 @@ async def aask_members(
     round_number: int,
     config: RunnableConfig | None = None,
     role: Role = "member",
-    adapt: Adapt = as_given,
+    adapt: Adapt | None = None,
     limits: CallLimits = NO_LIMITS,
     stop: list[str] | None = None,
     clock: Clock = time.perf_counter,
@@ -100,30 +101,30 @@ async def aask_members(
     if not members:
         return []
     leaving = asyncio.Event()
-    asks = [Ask(member, messages, kwargs, adapt, round_number, config or {}, role, clock) for member in members]
+    calls = [Call(member, messages, kwargs, adapt, round_number, config or {}, role, clock) for member in members]
 
-    async def ask(ask: Ask) -> Candidate | Failure:
-        runs = OpenRuns.under(ask.config, ask.member.model)
+    async def ask(call: Call) -> Candidate | Failure:
+        runs = OpenRuns.under(call.config, call.member.model)
         try:
-            async with limits.aheld(ask.member.name):
-                brief = ask.begin()
-                return ask.candidate(await brief.model.ainvoke(brief.messages, ask.config, stop=stop, **brief.kwargs))
+            async with limits.aheld(call.member.name):
+                brief = call.begin()
+                return call.candidate(await brief.model.ainvoke(brief.messages, call.config, stop=stop, **brief.kwargs))
         except asyncio.CancelledError as error:
             await runs.close(error)
             if leaving.is_set():
                 raise
-            return ask.failure(error)
+            return call.failure(error)
         except PASSING:
             raise
         except BaseException as error:  # noqa: BLE001  # whatever a member raises is its failure
-            return ask.failure(error)
+            return call.failure(error)
 
     with ExitStack() as stack:
         # Each context stays open until its task has ended: closing resets the run that the member's own calls nest under.
-        contexts = [stack.enter_context(each.context()) for each in asks]
+        contexts = [stack.enter_context(each.context()) for each in calls]
         tasks = [
             asyncio.create_task(ask(each), name=f"rlfocal:{each.member.name}", context=context)
-            for each, context in zip(asks, contexts, strict=True)
+            for each, context in zip(calls, contexts, strict=True)
         ]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
