@@ -48,12 +48,12 @@ class Originals:
         ]
 
     def bound_to(
-        self, model: BaseChatModel, tools: Sequence[Any], given: Mapping[str, Any]
+        self, model: BaseChatModel, more: Sequence[Mapping[str, Any]], given: Mapping[str, Any]
     ) -> tuple[Runnable[Any, Any], dict[str, Any]]:
-        """Bind tools to a model by its own `bind_tools`, once; see `bind`."""
-        key = (id(model), repr(sorted(given.items())), tuple(map(id, tools)))
-        if key not in self._bindings:
-            self._bindings[key] = (model, *bind(model, tools, given))
+        """Bind these tools, and more, to a model by its own `bind_tools`; once for equal arguments. See `bind`."""
+        key = (id(model), repr(sorted(given.items())), repr(more))
+        if key not in self._bindings:  # with the model, so that its id stays its own
+            self._bindings[key] = (model, *bind(model, [*self.tools, *more], given))
         return self._bindings[key][1:]
 
 

@@ -21,6 +21,7 @@ from langchain_rlfocal._compat import ORIGINALS_KEY
 from langchain_rlfocal.answers.schemas import Schema, canonical_calls
 from langchain_rlfocal.chat_models.forms import (
     Originals,
+    bind,
     name_of,
     response_format_of,
     standard_choice,
@@ -147,15 +148,15 @@ class Request:
         if self.parallel is not None and "parallel_tool_calls" in known:
             given["parallel_tool_calls"] = self.parallel
         tools = self.tools if self.choice != "none" else ()
-        names = tuple(name_of(tool) for tool in tools)
-        offered = [*(self.originals.tools if names == self.originals.names else tools)]
+        more = [self._schema_as_tool] if self._gives_schema_as_tool(model) else []
         if self.is_forced:
             given["tool_choice"] = self.choice
-        if self._gives_schema_as_tool(model):
-            offered.append(self._schema_as_tool)
-            if not tools:
-                given["tool_choice"] = "any"
-        bound, arguments = self.originals.bound_to(model, offered, given)
+        elif not tools:
+            given["tool_choice"] = "any"
+        if tuple(name_of(tool) for tool in tools) == self.originals.names:
+            bound, arguments = self.originals.bound_to(model, more, given)
+        else:  # the call brings tools of its own
+            bound, arguments = bind(model, [*tools, *more], given)
         return Brief(bound, conversation, {**arguments, **self.arguments}, self.check)
 
     def _gives_schema_as_tool(self, model: BaseChatModel) -> bool:
