@@ -98,6 +98,12 @@ def history_for(messages: Sequence[BaseMessage], member_name: str, *, is_anthrop
     return history
 
 
+def authors_of(messages: Sequence[BaseMessage]) -> frozenset[str]:
+    """Name the members that `history_for` gives a message of their own back; all others read the same conversation."""
+    kept = (_nested(message) for message in messages if isinstance(message, AIMessage))
+    return frozenset(str(one.get("member")) for one in kept if one is not None)
+
+
 def repairs_of(messages: Sequence[BaseMessage]) -> list[str]:
     """Say what `history_for` leaves out of a conversation because no provider takes it, for whichever member.
 

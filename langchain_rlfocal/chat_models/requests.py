@@ -28,7 +28,7 @@ from langchain_rlfocal.chat_models.forms import (
     to_tool,
     tool_arguments,
 )
-from langchain_rlfocal.chat_models.history import history_for
+from langchain_rlfocal.chat_models.history import authors_of, history_for
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.execution import Brief, UnusableAnswerError
 from langchain_rlfocal.foreign_text import printable
@@ -136,7 +136,7 @@ class Request:
         keeps_marks = (
             kind.startswith("anthropic") or kind == "rlfocal"
         )  # an ensemble has members of its own to tell apart
-        conversation = history_for(messages, member.name, is_anthropic=keeps_marks)
+        conversation = self._conversation(messages, member.name, keeps_marks=keeps_marks)
         known = tool_arguments(type(model))
         given: dict[str, Any] = {}
         if "response_format" in known and self.response_format is not None:
@@ -158,6 +158,17 @@ class Request:
         else:  # the call brings tools of its own
             bound, arguments = bind(model, [*tools, *more], given)
         return Brief(bound, conversation, {**arguments, **self.arguments}, self.check)
+
+    def _conversation(self, messages: list[BaseMessage], name: str, *, keeps_marks: bool) -> list[BaseMessage]:
+        """Return the conversation as a member can read it; what several read alike is made once."""
+        key = (tuple(map(id, messages)), name if name in authors_of(messages) else None, keeps_marks)
+        if key not in self._conversations:  # with the messages, so that their ids stay their own
+            self._conversations[key] = messages, history_for(messages, name, is_anthropic=keeps_marks)
+        return list(self._conversations[key][1])
+
+    @cached_property
+    def _conversations(self) -> dict[Any, tuple[list[BaseMessage], list[BaseMessage]]]:
+        return {}
 
     def _gives_schema_as_tool(self, model: BaseChatModel) -> bool:
         """Tell whether a model, which may know tools and no response formats, is given the schema as a tool."""
