@@ -16,6 +16,8 @@ from langchain_rlfocal import RLFocalChatModel
 from langchain_rlfocal.errors import EnsembleError
 from langchain_rlfocal.records import Selection
 from langchain_rlfocal.testing import SchemaChatModel, ScriptedPolicy
+from support_history import THINKING
+from support_tools import weather
 
 pytest.importorskip("langchain.agents", reason="langchain is optional")
 from langchain.agents import create_agent
@@ -32,11 +34,6 @@ QUESTION = "What is the weather in Oslo?"
 ANSWER = "weather says: sunny in Oslo"
 ABOUT = "Write of the person Ada, 36."
 THREAD = {"configurable": {"thread_id": "1"}}
-
-
-def weather(city: str) -> str:
-    """Tell the weather."""
-    return f"sunny in {city}"
 
 
 def population(city: str) -> str:
@@ -331,9 +328,6 @@ class TakingTurns(ScriptedPolicy):
 
     def select(self, query, candidates, failures, *, available, round_number, **_rest):
         return Selection(round_number, tuple(self.teams.pop(0)), dict.fromkeys(available, 0.5))
-
-
-THINKING = {"type": "thinking", "thinking": "hm", "signature": "sig"}
 
 
 def thinks(messages, _tools):

@@ -1,118 +1,26 @@
 """Odd messages, odd text and odd chunks, from a member beside good ones and from one that is asked first."""
 
-import asyncio
-import json
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage
-from langchain_core.messages.tool import tool_call
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.outputs import ChatGenerationChunk
 
 from langchain_rlfocal import RLFocalChatModel
-from langchain_rlfocal.testing import SchemaChatModel, ScriptedChatModel, ScriptedPolicy
-
-QUESTION = "Use lookup for Oslo."
-DOORS = ["invoke", "ainvoke", "stream", "astream"]
-GUARD_S = 10
-"""Nobody waits so long unless the test fails."""
-
-
-def lookup(city: str) -> str:
-    """Look a city up."""
-    return city
-
-
-class Tooled(BaseChatModel):
-    """A double that knows of tools, and does not care."""
-
-    def bind_tools(self, tools, **kwargs):
-        return self.bind()
-
-
-class Saying(ScriptedChatModel, Tooled):
-    pass
-
-
-class Odd(Tooled):
-    """Hands on a response that LangChain's types would not allow; `made` makes it anew for each call."""
-
-    made: object
-
-    @property
-    def _llm_type(self):
-        return "odd"
-
-    @property
-    def _identifying_params(self):
-        return {}
-
-    def _generate(self, messages, stop=None, run_manager=None, **kwargs):
-        return self.made()
-
-    async def _agenerate(self, messages, stop=None, run_manager=None, **kwargs):
-        return self.made()
-
-
-def saying(answer):
-    return Saying(script=[answer])
-
-
-def responding(message):
-    """A model whose response is this object, unchecked."""
-    generation = ChatGeneration.model_construct(message=message, text="", generation_info=None)
-    return Odd(made=lambda: ChatResult.model_construct(generations=[generation], llm_output=None))
-
-
-def loose(**fields):
-    """A message that nothing has checked."""
-    return AIMessage.model_construct(**{"content": "", "tool_calls": [], "invalid_tool_calls": [], **fields})
-
-
-def calling(args, name="lookup"):
-    return saying(AIMessage("", tool_calls=[tool_call(name=name, args=args, id="x")]))
-
-
-def team(bad, good=None):
-    """The bad member is asked beside two good ones."""
-    members = {"bad": bad, "good": good or saying("yes"), "also": good or saying("yes")}
-    return RLFocalChatModel(members=members, policy=ScriptedPolicy([tuple(members)], tuple(members)))
-
-
-def first(bad, good=None):
-    """The bad member is asked alone, its text passed on while it comes, and a good one may stand in."""
-    members = {"bad": bad, "good": good or saying("yes")}
-    return RLFocalChatModel(
-        members=members, policy=ScriptedPolicy([["bad"], ["good"]], tuple(members)), max_rounds=1, max_team=2
-    )
-
-
-async def answer_of(model, door, question=QUESTION, /, **kwargs):
-    """Ask through one of the four doors; chunks are put together."""
-    async with asyncio.timeout(GUARD_S):
-        if door == "invoke":
-            return model.invoke(question, **kwargs)
-        if door == "ainvoke":
-            return await model.ainvoke(question, **kwargs)
-        if door == "stream":
-            chunks = list(model.stream(question, **kwargs))
-        else:
-            chunks = [chunk async for chunk in model.astream(question, **kwargs)]
-        return sum(chunks[1:], chunks[0])
-
-
-def failures_of(message):
-    return {f["member"]: f["kind"] for f in message.response_metadata["rlfocal"]["failures"]}
-
-
-def is_explained(message):
-    """True if what the answer says of itself is JSON and can be shown."""
-    json.dumps(message.response_metadata["rlfocal"], allow_nan=False)
-    shown = RLFocalChatModel.explain(message)
-    return shown.encode().decode() == shown and "\x00" not in shown
-
+from langchain_rlfocal.testing import SchemaChatModel
+from support_odd_members import (
+    DOORS,
+    Tooled,
+    answer_of,
+    calling,
+    failures_of,
+    first,
+    is_explained,
+    loose,
+    responding,
+    saying,
+    team,
+)
+from support_tools import QUESTION, lookup
 
 # ---- text that is hard to hold
 

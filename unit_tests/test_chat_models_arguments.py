@@ -18,23 +18,9 @@ from langchain_rlfocal import ModelPool, PoolMember, RLFocalChatModel, RLFocalPo
 from langchain_rlfocal.errors import CheckpointError, InputError, MissingDependencyError, PoolError
 from langchain_rlfocal.policies import PriorPolicy
 from langchain_rlfocal.testing import ScriptedChatModel, ScriptedPolicy
+from support_ensembles import how, model_of, saying
 
 QUESTION = "What is 2 + 3?"
-
-
-def saying(answer, **fields):
-    return ScriptedChatModel(script=[answer], **fields)
-
-
-def model_of(members, *rounds, **fields):
-    """A model whose policy asks these teams, round by round; without rounds, everyone at once."""
-    teams = rounds or (tuple(members),)
-    fields = {"max_team": len(members), "max_rounds": max(len(teams), 2), **fields}
-    return RLFocalChatModel(members=members, policy=ScriptedPolicy(teams, tuple(members)), **fields)
-
-
-def how(message):
-    return message.response_metadata["rlfocal"]
 
 
 # ---- bad input

@@ -9,24 +9,10 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, Tool
 from langchain_rlfocal import RLFocalChatModel
 from langchain_rlfocal.chat_models import turns
 from langchain_rlfocal.errors import InputError
-from langchain_rlfocal.testing import FailingChatModel, SchemaChatModel, ScriptedChatModel, ScriptedPolicy
+from langchain_rlfocal.testing import FailingChatModel, SchemaChatModel, ScriptedPolicy
+from support_ensembles import how, model_of, saying
 
 QUESTION = "What is 2 + 3?"
-
-
-def saying(answer, **fields):
-    return ScriptedChatModel(script=[answer], **fields)
-
-
-def model_of(members, *rounds, **fields):
-    """A model whose policy asks these teams, round by round; without rounds, everyone at once."""
-    teams = rounds or (tuple(members),)
-    fields = {"max_team": len(members), "max_rounds": max(len(teams), 2), **fields}
-    return RLFocalChatModel(members=members, policy=ScriptedPolicy(teams, tuple(members)), **fields)
-
-
-def how(message):
-    return message.response_metadata["rlfocal"]
 
 
 # ---- the message

@@ -13,6 +13,7 @@ from langchain_rlfocal.features import FEATURES_DIM
 from langchain_rlfocal.policies import PriorPolicy
 from langchain_rlfocal.policies.checkpoint import Parts, _shapes
 from langchain_rlfocal.testing import ScriptedChatModel
+from support_ensembles import how
 
 QUESTION = "What is 2 + 3?"
 CURVE = [
@@ -60,10 +61,6 @@ def plain(tmp_path):
     """Path of a policy that was trained without one, and has a curve."""
     make_policy(card={"curve": CURVE}).save(tmp_path / "plain")
     return tmp_path / "plain"
-
-
-def how(message):
-    return message.response_metadata["rlfocal"]
 
 
 # ---- embeddings

@@ -12,6 +12,8 @@ from pydantic import BaseModel, Field
 from langchain_rlfocal import EnsembleError, RLFocalChatModel
 from langchain_rlfocal.policies import PriorPolicy
 from langchain_rlfocal.testing import FailingChatModel, SchemaChatModel, ScriptedChatModel, ScriptedPolicy
+from support_calls import collect
+from support_ensembles import saying
 
 QUESTION = "Which colour?"
 
@@ -54,10 +56,6 @@ class Doors(SchemaChatModel):
             yield chunk
 
 
-def saying(answer):
-    return ScriptedChatModel(script=[answer])
-
-
 def answering(answer):
     return SchemaChatModel(answers=lambda _messages, _tools: answer)
 
@@ -74,11 +72,6 @@ async def streams_of(model):
     """The chunks of both streams of one question."""
     yield list(model.stream(QUESTION))
     yield [chunk async for chunk in model.astream(QUESTION)]
-
-
-async def collect(stream, words):
-    async for chunk in stream:
-        words.append(chunk.text)
 
 
 def words_of(chunks):

@@ -13,27 +13,10 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_rlfocal import PoolMember, RLFocalChatModel
 from langchain_rlfocal.errors import EnsembleError
 from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel, ScriptedPolicy
+from support_calls import consume
+from support_ensembles import how, model_of, saying
 
 QUESTION = "What is 2 + 3?"
-
-
-def saying(answer, **fields):
-    return ScriptedChatModel(script=[answer], **fields)
-
-
-def model_of(members, *rounds, **fields):
-    """A model whose policy asks these teams, round by round; without rounds, everyone at once."""
-    teams = rounds or (tuple(members),)
-    fields = {"max_team": len(members), "max_rounds": max(len(teams), 2), **fields}
-    return RLFocalChatModel(members=members, policy=ScriptedPolicy(teams, tuple(members)), **fields)
-
-
-def how(message):
-    return message.response_metadata["rlfocal"]
-
-
-async def consume(stream):
-    return [chunk async for chunk in stream]
 
 
 CALLS = {

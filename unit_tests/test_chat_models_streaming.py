@@ -14,13 +14,11 @@ from langchain_rlfocal import RLFocalChatModel
 from langchain_rlfocal.chat_models.replies import text_pieces
 from langchain_rlfocal.errors import EnsembleError
 from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel, ScriptedPolicy
+from support_calls import collect
+from support_ensembles import saying
 
 QUESTION = "Which colour?"
 TEXT = "  It is\n\n\tblue,  they say. "
-
-
-def saying(answer, **fields):
-    return ScriptedChatModel(script=[answer], **fields)
 
 
 def model_of(members, *rounds, **fields):
@@ -150,11 +148,6 @@ async def test_a_stream_that_breaks_raises_after_what_came():
     with pytest.raises(EnsembleError, match="`a` broke off while its text was being passed on: ConnectionError: lost"):
         await collect(model.astream(QUESTION), words)
     assert words == ["Half ", "an"]
-
-
-async def collect(stream, words):
-    async for chunk in stream:
-        words.append(chunk.text)
 
 
 @pytest.mark.parametrize("names", [("a",), ("a", "b")])

@@ -28,6 +28,7 @@ from langchain_rlfocal._compat import (
 )
 from langchain_rlfocal.errors import EnsembleError
 from langchain_rlfocal.testing import ScriptedChatModel, ScriptedPolicy
+from support_calls import CALLS, consume
 
 TREE = ("ensemble", [("member:a", []), ("member:b", [])])
 
@@ -40,21 +41,6 @@ def ensemble(**fields):
 
 def tree_of(run):
     return (run.name, sorted((tree_of(child) for child in run.child_runs), key=lambda tree: tree[0]))
-
-
-async def consume(stream):
-    return [item async for item in stream]
-
-
-CALLS = {
-    "invoke": lambda model, config: model.invoke("?", config),
-    "batch": lambda model, config: model.batch(["?"], [config]),
-    "stream": lambda model, config: list(model.stream("?", config)),
-    "ainvoke": lambda model, config: model.ainvoke("?", config),
-    "abatch": lambda model, config: model.abatch(["?"], [config]),
-    "astream": lambda model, config: consume(model.astream("?", config)),
-    "astream_events": lambda model, config: consume(model.astream_events("?", config, version="v2")),
-}
 
 
 async def trace(model, call, **config):

@@ -16,55 +16,10 @@ from langchain_rlfocal import PoolMember, RLFocalChatModel
 from langchain_rlfocal.chat_models import tokens
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.policies import RLFocalPolicy
-from langchain_rlfocal.testing import SchemaChatModel, ScriptedChatModel, ScriptedPolicy
-
-QUESTION = "Use lookup for Oslo."
-DOORS = ["invoke", "ainvoke", "stream", "astream", "batch", "abatch"]
-
-
-def lookup(city: str) -> str:
-    """Look a city up."""
-    return city
-
-
-def saying(answer, **fields):
-    return ScriptedChatModel(script=[answer], **fields)
-
-
-def model_of(members, **fields):
-    """A model that asks its first member, and then all others."""
-    names = tuple(members)
-    fields = {"policy": ScriptedPolicy([names[:1], names[1:]], names), "max_team": len(names), **fields}
-    return RLFocalChatModel(members=members, **fields)
-
-
-def three(**fields):
-    return model_of({"a": saying("yes"), "b": saying("yes"), "c": saying("yes")}, **fields)
-
-
-async def answer_of(model, door, question=QUESTION, config=None, /, **kwargs):
-    """Ask through one of the doors; chunks are put together."""
-    if door in ("invoke", "ainvoke"):
-        answer = getattr(model, door)(question, config, **kwargs)
-        return await answer if door == "ainvoke" else answer
-    if door in ("batch", "abatch"):
-        answers = getattr(model, door)([question], config, **kwargs)
-        [answer] = await answers if door == "abatch" else answers
-        return answer
-    if door == "stream":
-        chunks = list(model.stream(question, config, **kwargs))
-    else:
-        chunks = [chunk async for chunk in model.astream(question, config, **kwargs)]
-    return sum(chunks[1:], chunks[0])
-
-
-def how(message):
-    return message.response_metadata["rlfocal"]
-
-
-def asked(message):
-    """Who was asked, round by round."""
-    return [round_["asked"] for round_ in how(message)["rounds"]]
+from langchain_rlfocal.testing import SchemaChatModel, ScriptedPolicy
+from support_contract import DOORS, answer_of, model_of, three
+from support_ensembles import asked, how, saying
+from support_tools import QUESTION, lookup
 
 
 def without_chance(message):
@@ -261,7 +216,7 @@ async def test_a_copy_with_limits_and_a_trained_policy_answers_as_the_model_does
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickled])
 def test_a_binding_can_be_copied_and_pickled(copied):
-    """Functions are pickled by their name, so the tool stands at the top of this module."""
+    """Functions are pickled by their name, so the tool stands at the top of a module."""
     model = model_of({"a": SchemaChatModel(), "b": SchemaChatModel()}, max_concurrent_calls=2)
     for binding in (model.bind_tools([lookup]), model.bind(max_team=1), model.with_config(tags=["x"])):
         answer, other = binding.invoke(QUESTION), copied(binding).invoke(QUESTION)

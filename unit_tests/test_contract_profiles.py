@@ -5,54 +5,11 @@ from langchain_core.exceptions import ContextOverflowError
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.messages.tool import tool_call
 
-from langchain_rlfocal import RLFocalChatModel
 from langchain_rlfocal.errors import EnsembleError
-from langchain_rlfocal.testing import SchemaChatModel, ScriptedChatModel, ScriptedPolicy
-
-QUESTION = "Use lookup for Oslo."
-DOORS = ["invoke", "ainvoke", "stream", "astream", "batch", "abatch"]
-
-
-def lookup(city: str) -> str:
-    """Look a city up."""
-    return city
-
-
-def saying(answer, **fields):
-    return ScriptedChatModel(script=[answer], **fields)
-
-
-def model_of(members, **fields):
-    """A model that asks its first member, and then all others."""
-    names = tuple(members)
-    fields = {"policy": ScriptedPolicy([names[:1], names[1:]], names), "max_team": len(names), **fields}
-    return RLFocalChatModel(members=members, **fields)
-
-
-async def answer_of(model, door, question=QUESTION, config=None, /, **kwargs):
-    """Ask through one of the doors; chunks are put together."""
-    if door in ("invoke", "ainvoke"):
-        answer = getattr(model, door)(question, config, **kwargs)
-        return await answer if door == "ainvoke" else answer
-    if door in ("batch", "abatch"):
-        answers = getattr(model, door)([question], config, **kwargs)
-        [answer] = await answers if door == "abatch" else answers
-        return answer
-    if door == "stream":
-        chunks = list(model.stream(question, config, **kwargs))
-    else:
-        chunks = [chunk async for chunk in model.astream(question, config, **kwargs)]
-    return sum(chunks[1:], chunks[0])
-
-
-def how(message):
-    return message.response_metadata["rlfocal"]
-
-
-def asked(message):
-    """Who was asked, round by round."""
-    return [round_["asked"] for round_ in how(message)["rounds"]]
-
+from langchain_rlfocal.testing import SchemaChatModel
+from support_contract import DOORS, answer_of, model_of
+from support_ensembles import asked, how, saying
+from support_tools import lookup
 
 # ---- what members can take
 

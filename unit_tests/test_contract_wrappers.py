@@ -5,66 +5,13 @@ import typing
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables import Runnable
-from pydantic import BaseModel
 
 from langchain_rlfocal import RLFocalChatModel
 from langchain_rlfocal.errors import EnsembleError
-from langchain_rlfocal.testing import FailingChatModel, SchemaChatModel, ScriptedChatModel, ScriptedPolicy
-
-QUESTION = "Use lookup for Oslo."
-DOORS = ["invoke", "ainvoke", "stream", "astream", "batch", "abatch"]
-
-
-def lookup(city: str) -> str:
-    """Look a city up."""
-    return city
-
-
-class City(BaseModel):
-    """A city."""
-
-    name: str
-
-
-def saying(answer, **fields):
-    return ScriptedChatModel(script=[answer], **fields)
-
-
-def model_of(members, **fields):
-    """A model that asks its first member, and then all others."""
-    names = tuple(members)
-    fields = {"policy": ScriptedPolicy([names[:1], names[1:]], names), "max_team": len(names), **fields}
-    return RLFocalChatModel(members=members, **fields)
-
-
-def three(**fields):
-    return model_of({"a": saying("yes"), "b": saying("yes"), "c": saying("yes")}, **fields)
-
-
-async def answer_of(model, door, question=QUESTION, config=None, /, **kwargs):
-    """Ask through one of the doors; chunks are put together."""
-    if door in ("invoke", "ainvoke"):
-        answer = getattr(model, door)(question, config, **kwargs)
-        return await answer if door == "ainvoke" else answer
-    if door in ("batch", "abatch"):
-        answers = getattr(model, door)([question], config, **kwargs)
-        [answer] = await answers if door == "abatch" else answers
-        return answer
-    if door == "stream":
-        chunks = list(model.stream(question, config, **kwargs))
-    else:
-        chunks = [chunk async for chunk in model.astream(question, config, **kwargs)]
-    return sum(chunks[1:], chunks[0])
-
-
-def how(message):
-    return message.response_metadata["rlfocal"]
-
-
-def asked(message):
-    """Who was asked, round by round."""
-    return [round_["asked"] for round_ in how(message)["rounds"]]
-
+from langchain_rlfocal.testing import FailingChatModel, SchemaChatModel, ScriptedChatModel
+from support_contract import DOORS, City, answer_of, model_of, three
+from support_ensembles import saying
+from support_tools import QUESTION, lookup
 
 # ---- config, retries, fallbacks
 

@@ -4,13 +4,7 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
 from langchain_rlfocal.chat_models.history import history_for, native_of
-
-USAGE = {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2}
-THINKING = {"type": "thinking", "thinking": "hm", "signature": "sig"}
-
-
-def call(call_id="c1", name="add", **args):
-    return {"name": name, "args": args, "id": call_id, "type": "tool_call"}
+from support_history import THINKING, USAGE, call, ours
 
 
 def claude(**changes):
@@ -24,21 +18,6 @@ def claude(**changes):
     metadata = {"model_provider": "anthropic", "stop_reason": "tool_use"}
     fields = {"content": content, "tool_calls": calls, "response_metadata": metadata, "id": "msg_1"}
     return AIMessage(**{**fields, "usage_metadata": USAGE, **changes})
-
-
-def ours(winner, member="ann", ids=("call_1",)):
-    """The ensemble's neutral reply, with the winner's own message in its metadata."""
-    calls = [{**c, "id": new} for c, new in zip(winner.tool_calls, ids, strict=True)]
-    return AIMessage(
-        str(winner.text),
-        tool_calls=calls,
-        usage_metadata=USAGE,
-        response_metadata={
-            "model_name": "rlfocal",
-            "rlfocal": {"policy": "p", "native": {"member": member, "message": native_of(winner)}},
-        },
-        id="lc_run--1",
-    )
 
 
 # ---- what is kept

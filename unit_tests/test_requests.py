@@ -10,41 +10,20 @@ import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.runnables import RunnableBinding
-from langchain_core.tools import tool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel, field_validator
 from pydantic.v1 import BaseModel as BaseModelV1
 from typing_extensions import override
 
-from langchain_rlfocal import EnsembleError, InputError, PoolMember, RLFocalChatModel
+from langchain_rlfocal import EnsembleError, InputError, PoolMember
 from langchain_rlfocal.chat_models.forms import response_format_of, standard_choice
 from langchain_rlfocal.chat_models.requests import Request
 from langchain_rlfocal.execution import UnusableAnswerError
-from langchain_rlfocal.testing import SchemaChatModel, ScriptedChatModel, ScriptedPolicy
+from langchain_rlfocal.testing import SchemaChatModel, ScriptedChatModel
+from support_requests import Person, add, call, ensemble, search
 
 SAID = [HumanMessage("?")]
-
-
-@tool
-def add(a: int, b: int = 2) -> int:
-    """Add two numbers."""
-    return a + b
-
-
-def search(query: str) -> str:
-    """Search the web.
-
-    Args:
-        query: What to look for.
-    """
-    return query
-
-
-class Person(BaseModel):
-    """A person."""
-
-    name: str
 
 
 class PlainModel(ScriptedChatModel):
@@ -53,14 +32,6 @@ class PlainModel(ScriptedChatModel):
     @override
     def bind_tools(self, tools, *, tool_choice=None, **kwargs):
         return self.bind(functions=[getattr(one, "name", str(one)) for one in tools], choice=tool_choice, **kwargs)
-
-
-def ensemble(models, **fields):
-    return RLFocalChatModel(members=models, policy=ScriptedPolicy([list(models)], tuple(models)), **fields)
-
-
-def call(tool_name, **args):
-    return {"name": tool_name, "args": args, "id": "1"}
 
 
 # ---- binding

@@ -3,43 +3,12 @@
 import pytest
 from langchain_core.messages import AIMessage
 from langchain_core.messages.tool import invalid_tool_call
-from langchain_core.tools import tool
-from pydantic import BaseModel
 
 from langchain_rlfocal import InputError, PoolMember, RLFocalChatModel
 from langchain_rlfocal.chat_models.requests import Request
 from langchain_rlfocal.execution import UnusableAnswerError
-from langchain_rlfocal.testing import SchemaChatModel, ScriptedPolicy
-
-
-@tool
-def add(a: int, b: int = 2) -> int:
-    """Add two numbers."""
-    return a + b
-
-
-def search(query: str) -> str:
-    """Search the web.
-
-    Args:
-        query: What to look for.
-    """
-    return query
-
-
-class Person(BaseModel):
-    """A person."""
-
-    name: str
-
-
-def ensemble(models, **fields):
-    return RLFocalChatModel(members=models, policy=ScriptedPolicy([list(models)], tuple(models)), **fields)
-
-
-def call(tool_name, **args):
-    return {"name": tool_name, "args": args, "id": "1"}
-
+from langchain_rlfocal.testing import SchemaChatModel
+from support_requests import Person, add, call, ensemble, search
 
 # ---- what an answer must hold
 

@@ -18,6 +18,8 @@ from langsmith import Client
 from langchain_rlfocal import RLFocalChatModel
 from langchain_rlfocal.errors import EnsembleError
 from langchain_rlfocal.testing import FailingChatModel, SchemaChatModel, ScriptedChatModel, ScriptedPolicy
+from support_calls import CALLS, consume
+from support_tools import weather
 
 
 def model_of(members, *rounds, **fields):
@@ -64,21 +66,6 @@ class Tracer(BaseTracer):
         assert self.ends == Counter(run.id for run in self.runs)
         assert not self.run_map
         assert all(run.end_time is not None for run in self.runs)
-
-
-async def consume(stream):
-    return [item async for item in stream]
-
-
-CALLS = {
-    "invoke": lambda model, config: model.invoke("?", config),
-    "batch": lambda model, config: model.batch(["?"], [config]),
-    "stream": lambda model, config: list(model.stream("?", config)),
-    "ainvoke": lambda model, config: model.ainvoke("?", config),
-    "abatch": lambda model, config: model.abatch(["?"], [config]),
-    "astream": lambda model, config: consume(model.astream("?", config)),
-    "astream_events": lambda model, config: consume(model.astream_events("?", config, version="v2")),
-}
 
 
 @pytest.fixture(params=CALLS)
@@ -128,11 +115,6 @@ async def test_each_round_is_named_on_the_runs_of_its_members(traced):
         [run] = tracer.named(name)
         assert run.extra["metadata"]["rlfocal_round"] == number
         assert set(run.tags) == {f"rlfocal:{name}", f"rlfocal:round:{number}", "nostream"}
-
-
-def weather(city: str) -> str:
-    """Tell the weather."""
-    return f"sunny in {city}"
 
 
 class Bound(SchemaChatModel):

@@ -1,0 +1,22 @@
+"""Every way to call a model with a config, and what its streams give."""
+
+
+async def consume(stream):
+    return [item async for item in stream]
+
+
+async def collect(stream, words):
+    """Put each text into `words`, where it stays when the stream breaks."""
+    async for chunk in stream:
+        words.append(chunk.text)
+
+
+CALLS = {
+    "invoke": lambda model, config: model.invoke("?", config),
+    "batch": lambda model, config: model.batch(["?"], [config]),
+    "stream": lambda model, config: list(model.stream("?", config)),
+    "ainvoke": lambda model, config: model.ainvoke("?", config),
+    "abatch": lambda model, config: model.abatch(["?"], [config]),
+    "astream": lambda model, config: consume(model.astream("?", config)),
+    "astream_events": lambda model, config: consume(model.astream_events("?", config, version="v2")),
+}
