@@ -381,6 +381,6 @@ async def test_streams_left_early_keep_nothing():
     await leave_early()
     tracemalloc.start()
     try:
-        assert await growth_of(leave_early) < 100 * size
+        assert await growth_of(leave_early) < 500 * size  # a stream that is kept takes kilobytes
     finally:
         tracemalloc.stop()
