@@ -336,8 +336,8 @@ class NestingChatModel(BaseChatModel):
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
         originals = kwargs.get(ORIGINALS_KEY)
-        told = {} if originals is None else {"originals": originals.cache_key}
-        return super()._get_llm_string(stop=stop, **_public(kwargs), **self._cache_facts, **told)
+        facts = [self._cache_facts, None if originals is None else originals.cache_key]
+        return super()._get_llm_string(stop=stop, **_public(kwargs), ensemble_facts=facts)
 
     @property
     def _cache_facts(self) -> dict[str, Any]:

@@ -72,7 +72,7 @@ class EnsembleError(RLFocalError):
 class DisagreementError(RLFocalError):
     """Members answered, but on what to do they disagree; raised only where the caller asked for it.
 
-    It is no `EnsembleError`, so that what stands in where nobody answers does not act where nobody agrees.
+    It is no `EnsembleError`, so that a handler of those does not act where nobody agrees.
 
     Attributes:
         proposals: What each member would have done, by its name.

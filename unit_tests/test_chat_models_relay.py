@@ -186,6 +186,16 @@ async def test_closing_a_stream_early_waits_for_its_member_and_closes_its_run_be
     assert ended == ["member", "member's run", "ensemble's run"]
 
 
+@pytest.mark.timeout(20)
+def test_a_stream_that_is_left_open_does_not_keep_the_program_from_ending():
+    async def main():
+        stream = model_of({"a": saying("one two three four")}, ["a"]).astream(QUESTION)
+        return await anext(stream), stream
+
+    chunk, _stream = asyncio.run(main())
+    assert chunk.text == "one "
+
+
 async def test_a_call_that_does_not_fit_after_the_first_token_is_an_error_too():
     spoken = AIMessage("Let me look.", tool_calls=[{"name": "look", "args": {"where": ["x"]}, "id": "1"}])
     model = model_of({"a": answering(spoken), "b": answering("blue")}, ["a"], ["b"], max_rounds=1).bind_tools([look])

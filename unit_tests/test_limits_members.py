@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from langchain_core.messages import HumanMessage
+from langchain_core.runnables import ConfigurableField
 
 from langchain_rlfocal import PoolMember, RLFocalChatModel
 from langchain_rlfocal.errors import EnsembleError, InputError, PoolError
@@ -185,3 +186,19 @@ def test_a_cap_that_is_changed_holds_from_then_on():
         changed.invoke("?")
         assert changed.limits.total == 2
     assert shared.limits.total is None
+
+
+async def test_a_cap_given_by_config_holds_over_all_calls():
+    seen = []
+
+    async def counted():
+        seen.append(1)
+        peak.append(len(seen))
+        await let_others_run()
+        seen.pop()
+
+    peak = []
+    base = RLFocalChatModel(members={"a": ScriptedChatModel(script=["yes"], on_acall=counted)})
+    model = base.configurable_fields(max_concurrent_calls=ConfigurableField(id="cap"))
+    await model.abatch(["?"] * 8, {"configurable": {"cap": 2}})
+    assert max(peak) == 2

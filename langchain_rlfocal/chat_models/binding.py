@@ -64,16 +64,17 @@ class ToolCallingChatModel(NestingChatModel):
         choice = standard_choice(tool_choice, names)
         for schema in Request(tools=tuple(formatted)).schemas.values():
             schema.fault({})  # what a schema's first use costs is paid here, not while members are waited for
+        form = response_format_of(response_format, strict=strict)
         given = {
             "tool_choice": None if choice == "auto" else choice,
             "strict": strict,
             "parallel_tool_calls": parallel_tool_calls,
-            "response_format": response_format_of(response_format, strict=strict),
+            "response_format": form,
         }
         return self.bind(
             tools=formatted,
             **{name: value for name, value in given.items() if value is not None},
-            **{ORIGINALS_KEY: Originals(tuple(tools), names, response_format)},
+            **{ORIGINALS_KEY: Originals(tuple(tools), tuple(formatted), response_format, form)},
             **kwargs,
         )
 
@@ -119,10 +120,8 @@ class ToolCallingChatModel(NestingChatModel):
                 [schema],
                 tool_choice=name,
                 strict=strict,
-                parallel_tool_calls=False,
-                consensus="fields",
                 ls_structured_output_format=traced,
-                **kwargs,
+                **{"consensus": "fields", **kwargs, "parallel_tool_calls": False},  # it is one object
             )
             parser = (
                 PydanticToolsParser(tools=[schema], first_tool_only=True)
@@ -134,7 +133,7 @@ class ToolCallingChatModel(NestingChatModel):
             llm = self.bind(
                 response_format=form,
                 ls_structured_output_format=traced,
-                **({} if schema is None else {ORIGINALS_KEY: Originals(schema=schema)}),
+                **({} if schema is None else {ORIGINALS_KEY: Originals(schema=schema, form=form)}),
                 **kwargs,
             )
             parser = PydanticOutputParser(pydantic_object=schema) if is_class else JsonOutputParser()  # type: ignore[arg-type]  # a pydantic class, as checked

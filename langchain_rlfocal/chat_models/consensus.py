@@ -89,6 +89,11 @@ def decide(
         if not texts:
             return Verdict(answer, _in_words(candidates, answer), (), "text", 0.0)
         action, agreement = "text", text_share
+    if action == "text" and request.response_format is not None:
+        objects = [candidate for candidate in candidates if not request.acts(candidate.message)]
+        heaviest = max(texts, key=lambda label: (texts[label], label == own))
+        answer = replace(answer, answer=heaviest or None, member=answer.supporters[heaviest][0])
+        return _agree_on_object(objects, answer, request, is_said=is_said)
     label = best_calls if action == "tool_calls" else max(texts, key=lambda label: (texts[label], label == own))
     assert label is not None, "calls win only where there are some"
     if label != own:
@@ -98,7 +103,8 @@ def decide(
     if answer.member is None:  # an option that no member ranked first: nobody has said it in words
         return Verdict(answer, answer.answer or "", (), "text", agreement)
     winner = by_member[answer.member]
-    return Verdict(answer, winner.text, winner.message.tool_calls, action, agreement)  # type: ignore[arg-type]  # as above
+    calls = winner.message.tool_calls if action == "tool_calls" else ()
+    return Verdict(answer, winner.text, calls, action, agreement)  # type: ignore[arg-type]  # as above
 
 
 def _agree_on_object(candidates: Sequence[Candidate], answer: Answer, request: Request, *, is_said: bool) -> Verdict:

@@ -222,11 +222,11 @@ class RLFocalChatModel(ToolCallingChatModel):
 
     @property
     def _current_limits(self) -> CallLimits:
-        """The count of running calls; another one where the caps have been changed."""
+        """The count of running calls under the present caps, which copies and configured models share."""
         per_member = {m.name: m.max_concurrent_calls for m in self.pool if m.max_concurrent_calls is not None}
-        limits = self.limits
-        if limits is None or (limits.total, limits.per_member) != (self.max_concurrent_calls, per_member):
-            limits = self.limits = CallLimits(self.max_concurrent_calls, per_member)
+        limits = (self.limits or CallLimits()).with_caps(self.max_concurrent_calls, per_member)
+        if limits is not self.limits:
+            self.limits = limits
         return limits
 
     @property

@@ -5,6 +5,7 @@ schemas; beside them travels what dictionaries lose. Nothing here asks a model.
 """
 
 import inspect
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,6 +17,8 @@ from langchain_core.utils.function_calling import convert_to_json_schema, conver
 
 from langchain_rlfocal.errors import InputError
 
+_MAX_BINDINGS = 64
+
 
 @dataclass(frozen=True, eq=False)
 class Originals:
@@ -25,36 +28,47 @@ class Originals:
 
     Attributes:
         tools: The tools.
-        names: Their names.
+        formatted: The same in OpenAI's form; where a call brings others, the originals do not count.
         schema: The schema of structured output; None where none was given.
+        form: The response format in OpenAI's form; None where none was given.
     """
 
     tools: tuple[Any, ...] = ()
-    names: tuple[str, ...] = ()
+    formatted: tuple[dict[str, Any], ...] = ()
     schema: Any = None
+    form: Mapping[str, Any] | None = None
     _bindings: dict[Any, tuple[BaseChatModel, Runnable[Any, Any], dict[str, Any]]] = field(
         default_factory=dict, repr=False
     )
 
     def __reduce__(self) -> tuple[type["Originals"], tuple[Any, ...]]:
-        return type(self), (self.tools, self.names, self.schema)
+        return type(self), (self.tools, self.formatted, self.schema, self.form)
 
     @property
     def cache_key(self) -> list[str]:
         """What tells classes apart whose schemas are equal, but not their validators."""
-        return [
-            f"{one.__module__}.{one.__qualname__}" if isinstance(one, type) else type(one).__qualname__
-            for one in (*self.tools, self.schema)
-        ]
+        return [_name_of_kind(one) for one in (*self.tools, self.schema)]
 
     def bound_to(
         self, model: BaseChatModel, more: Sequence[Mapping[str, Any]], given: Mapping[str, Any]
     ) -> tuple[Runnable[Any, Any], dict[str, Any]]:
         """Bind these tools, and more, to a model by its own `bind_tools`; once for equal arguments. See `bind`."""
         key = (id(model), repr(sorted(given.items())), repr(more))
-        if key not in self._bindings:  # with the model, so that its id stays its own
-            self._bindings[key] = (model, *bind(model, [*self.tools, *more], given))
-        return self._bindings[key][1:]
+        found = self._bindings.get(key)
+        if found is None:
+            if len(self._bindings) >= _MAX_BINDINGS:
+                self._bindings.clear()
+            # With the model, so that its id stays its own.
+            found = self._bindings[key] = (model, *bind(model, [*self.tools, *more], given))
+        return found[1:]
+
+
+def _name_of_kind(one: Any) -> str:
+    kind = one if isinstance(one, type) else type(one)
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    # Classes made on the fly can share a name and differ; no other process knows them anyway.
+    is_found = getattr(sys.modules.get(kind.__module__), kind.__qualname__, None) is kind
+    return name if is_found or kind is not one else f"{name} {id(kind)}"
 
 
 def bind(
@@ -144,6 +158,17 @@ def response_format_of(given: Any, *, strict: bool | None = None) -> dict[str, A
         ) from error
     described = {"name": schema.get("title", "answer"), "schema": schema}
     return {"type": "json_schema", "json_schema": described if strict is None else {**described, "strict": strict}}
+
+
+def schema_of(given: Any) -> Mapping[str, Any] | None:
+    """Return the JSON schema of what a caller gave for structured output; None where that says nothing of one."""
+    if isinstance(given, Mapping):
+        if given.get("type") in {"json_object", "json_schema", "text"}:
+            found = given.get("json_schema", {}).get("schema")
+            return found if isinstance(found, Mapping) else None
+        if "parameters" not in given and "function" not in given and "input_schema" not in given:
+            return given
+    return convert_to_json_schema(given)
 
 
 @cache

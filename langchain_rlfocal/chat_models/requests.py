@@ -13,7 +13,6 @@ from typing import Any, Literal, Self, get_args
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, ToolCall
-from langchain_core.utils.function_calling import convert_to_json_schema
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import ValidationError
 
@@ -24,6 +23,7 @@ from langchain_rlfocal.chat_models.forms import (
     bind,
     name_of,
     response_format_of,
+    schema_of,
     standard_choice,
     to_tool,
     tool_arguments,
@@ -92,10 +92,9 @@ class Request:
         """True if a tool must be called, so that text is no answer."""
         return self.choice not in {"auto", "none"}
 
-    @property
-    def may_relay(self) -> bool:
-        """True if the text of a lone member is the answer as it comes, rather than a call or nothing."""
-        return not self.is_forced
+    def may_relay(self, model: BaseChatModel) -> bool:
+        """Tell whether the text of a lone member is the answer as it comes, rather than beside a call or nothing."""
+        return not self.is_forced and not self._gives_schema_as_tool(model)
 
     @property
     def wants_object(self) -> bool:
@@ -108,9 +107,14 @@ class Request:
         if self.response_format is None:
             return next(iter(self.schemas.values()), Schema({}))
         given = self.response_format.get("json_schema", {}).get("schema")
-        if given is None and self.originals.schema is not None:  # any JSON is asked for, and the caller knows which
-            given = convert_to_json_schema(self.originals.schema)
+        if given is None and self._has_original_schema:  # any JSON is asked for, and the caller knows which
+            given = schema_of(self.originals.schema)
         return Schema(given or {})
+
+    @property
+    def _has_original_schema(self) -> bool:
+        """True if the response format is the one of the originals, and not one that the call brings itself."""
+        return self.originals.schema is not None and self.response_format == self.originals.form
 
     @cached_property
     def schemas(self) -> dict[str, Schema]:
@@ -151,9 +155,11 @@ class Request:
         more = [self._schema_as_tool] if self._gives_schema_as_tool(model) else []
         if self.is_forced:
             given["tool_choice"] = self.choice
-        elif not tools:
-            given["tool_choice"] = "any"
-        if tuple(name_of(tool) for tool in tools) == self.originals.names:
+        elif more:
+            given["tool_choice"] = "any"  # its answer is a call too
+        if kind == "rlfocal" and self.consensus != "whole":
+            given["consensus"] = self.consensus
+        if tuple(tools) == self.originals.formatted:
             bound, arguments = self.originals.bound_to(model, more, given)
         else:  # the call brings tools of its own
             bound, arguments = bind(model, [*tools, *more], given)
@@ -227,8 +233,10 @@ class Request:
 
     def _own_fault(self, value: Any) -> str | None:
         """Have the object's pydantic class, if it has one, validate it: its validators may know more than its schema."""
-        given = self.originals
-        model = given.schema if self.response_format is not None else next(iter(given.tools), None)
+        if self.response_format is not None:
+            model = self.originals.schema if self._has_original_schema else None
+        else:
+            model = self.originals.tools[0] if self.tools == self.originals.formatted and self.tools else None
         if not (isinstance(model, type) and is_basemodel_subclass(model)):
             return None
         try:
@@ -266,13 +274,16 @@ class Request:
         """Return a response's tool calls, but for the object that came as one."""
         calls = message.tool_calls
         names = {name_of(tool) for tool in self.tools}
-        is_object = len(calls) == 1 and calls[0]["name"] == self._object_name and self._object_name not in names
+        is_named = bool(self._object_name) and self._object_name not in names
+        is_object = is_named and len(calls) == 1 and calls[0]["name"] == self._object_name
         return [] if is_object else calls
 
     def _object_in(self, message: AIMessage) -> Any:
         if message.tool_calls:
             return message.tool_calls[0]["args"]
-        if message.additional_kwargs.get("refusal"):
+        blocks = message.content if isinstance(message.content, list) else []
+        refused = any(isinstance(block, dict) and block.get("type") == "refusal" for block in blocks)
+        if refused or message.additional_kwargs.get("refusal"):
             raise UnusableAnswerError("refusal", "The member refused to answer.", message)
         found = _read_json(str(message.text))
         if found is None:

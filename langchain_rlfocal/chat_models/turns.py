@@ -15,7 +15,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_rlfocal._compat import EnsembleModelError, EnsembleOverflowError
 from langchain_rlfocal.answers import AnswerKind, label_answers
 from langchain_rlfocal.chat_models.options import option_probs_of, options_of
-from langchain_rlfocal.chat_models.profiles import fit_members, needs_of, unfit
+from langchain_rlfocal.chat_models.profiles import Needs, fit_members, needs_of, unfit
 from langchain_rlfocal.chat_models.requests import Request
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.policies import Policy
@@ -86,12 +86,12 @@ def eligible_of(pool: ModelPool, messages: Sequence[BaseMessage], *, request: Re
     """
     models = {member.name: member.model for member in pool if only in {None, member.name}}
     needs = needs_of(messages, tools=False)
-    members, excluded = fit_members(models, needs)
     tools = {name for name, model in models.items() if request.needs_tools(model)}
-    for name in members:
-        if name in tools and (reason := unfit(models[name], replace(needs, tools=True))) is not None:
-            excluded[name] = reason
-    members = tuple(name for name in members if name not in excluded)
+    # Tools first, since who takes an image counts only among those that can be asked at all.
+    toolless = {name: unfit(models[name], Needs(tools=True, inputs=frozenset(), tokens=0)) for name in tools}
+    without = {name: reason for name, reason in toolless.items() if reason is not None}
+    members, others = fit_members({name: model for name, model in models.items() if name not in without}, needs)
+    excluded = {**without, **others}
     overflowing = frozenset(
         name for name in excluded if unfit(models[name], replace(needs, tokens=0, tools=name in tools)) is None
     )
@@ -220,10 +220,10 @@ class Turn:
             raise self._nobody_answered()
         answer = self.policy.fuse(self._query, self.candidates, self.failures, max_team=self.knobs.max_team)
         # A policy of the user's own may leave out what it gives no weight.
-        supporters = {c.answer or "": () for c in self.candidates} | dict(answer.supporters)
+        said: dict[str, tuple[str, ...]] = {}
         for candidate in self.candidates:
-            label = candidate.answer or ""
-            supporters[label] = supporters[label] or (candidate.member,)
+            said[candidate.answer or ""] = (*said.get(candidate.answer or "", ()), candidate.member)
+        supporters = said | {label: names for label, names in answer.supporters.items() if names or label not in said}
         return replace(
             answer,
             weights={label: answer.weights.get(label, 0.0) for label in [*answer.weights, *supporters]},

@@ -202,7 +202,12 @@ def _is_call(call: Mapping[str, Any]) -> bool:
         json.dumps(args)
     except (TypeError, ValueError, RecursionError):
         return False
-    return isinstance(name, str) and isinstance(args, dict) and all(isinstance(key, str) for key in args)
+    return (
+        isinstance(name, str)
+        and bool(name.strip())
+        and isinstance(args, dict)
+        and all(isinstance(key, str) for key in args)
+    )
 
 
 def _words_of(error: BaseException) -> str:

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 class CallLimits:
     """Counts the calls that run, and makes one more wait where that would be too many.
 
-    Copies share the count; pickles and deep copies begin at zero.
+    Whoever has one can have one with other caps, the same for the same caps. Pickles and deep copies begin at zero.
 
     Args:
         total: How many calls may run at once, of all members together; None for any number.
@@ -30,6 +30,21 @@ class CallLimits:
             WeakKeyDictionary()
         )
         self._guard = threading.Lock()
+        self._family: dict[Any, CallLimits] = {self._key: self}
+        self._family_guard = threading.Lock()
+
+    @property
+    def _key(self) -> Any:
+        return self.total, tuple(sorted(self.per_member.items()))
+
+    def with_caps(self, total: int | None, per_member: Mapping[str, int]) -> "CallLimits":
+        """Return the count for other caps, which all that stem from the same one share."""
+        if (total, per_member) == (self.total, self.per_member):
+            return self
+        other = CallLimits(total, per_member)
+        with self._family_guard:
+            other._family, other._family_guard = self._family, self._family_guard
+            return self._family.setdefault(other._key, other)
 
     def _counts(self) -> list[tuple[str | None, int | None]]:
         return [*self.per_member.items(), (None, self.total)]

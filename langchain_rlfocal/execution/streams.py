@@ -90,7 +90,9 @@ async def astream_member(
     """
     call = Call(member, messages, kwargs, adapt, round_number, config or {}, role, clock)
     leaving = asyncio.Event()
-    pieces: asyncio.Queue[str | Candidate | Failure | BaseException] = asyncio.Queue(maxsize=1)
+    # The last item must never wait for a reader that has left, so it is the pieces of text that wait for room.
+    pieces: asyncio.Queue[str | Candidate | Failure | BaseException] = asyncio.Queue()
+    room = asyncio.Semaphore(1)
 
     async def read() -> Candidate | Failure:
         response = _Response()
@@ -101,7 +103,8 @@ async def astream_member(
                 async for chunk in stream:
                     if text := response.add(chunk):
                         paused_s = clock()
-                        await pieces.put(text)
+                        await room.acquire()
+                        pieces.put_nowait(text)
                         call.started_s += clock() - paused_s  # as in `stream_member`
             return call.candidate(response.message)
         except asyncio.CancelledError as error:
@@ -116,16 +119,17 @@ async def astream_member(
     async def pump() -> None:
         try:
             async with limits.aheld(member.name):
-                await pieces.put(await read())
+                pieces.put_nowait(await read())
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001  # raised again where the consumer waits
-            await pieces.put(error)
+            pieces.put_nowait(error)
 
     with call.context() as context:
         task = asyncio.create_task(pump(), name=f"rlfocal:{member.name}", context=context)
         try:
             while isinstance(piece := await pieces.get(), str):
+                room.release()
                 yield piece
             if isinstance(piece, BaseException):
                 raise piece
