@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.runnables import RunnableBinding
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_openai import ChatOpenAI
-from pydantic import BaseModel, field_validator
+from pydantic import BaseModel
 from pydantic.v1 import BaseModel as BaseModelV1
 from typing_extensions import override
 
@@ -21,7 +21,7 @@ from langchain_rlfocal.chat_models.forms import response_format_of, standard_cho
 from langchain_rlfocal.chat_models.requests import Request
 from langchain_rlfocal.execution import UnusableAnswerError
 from langchain_rlfocal.testing import SchemaChatModel, ScriptedChatModel
-from support_requests import Person, add, call, ensemble, search
+from support_requests import Even, Person, add, call, ensemble, search
 
 SAID = [HumanMessage("?")]
 
@@ -172,19 +172,6 @@ def test_with_tools_a_member_that_knows_no_response_format_gets_the_schema_as_on
         assert (message.text, [made["name"] for made in message.tool_calls]) == expected
         assert len(plain.asked[-1].kwargs["functions"]) == 2
         assert plain.asked[-1].kwargs["choice"] == "any"  # its answer would be a call too
-
-
-class Even(BaseModel):
-    """An even number."""
-
-    n: int
-
-    @field_validator("n")
-    @classmethod
-    def _is_even(cls, n):
-        if n % 2:
-            raise ValueError("n must be even")
-        return n
 
 
 def test_each_class_validates_its_own_the_tools_its_calls_and_the_formats_its_object():

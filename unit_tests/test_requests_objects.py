@@ -2,11 +2,12 @@
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
+from pydantic import BaseModel
 from typing_extensions import override
 
 from langchain_rlfocal import EnsembleError
 from langchain_rlfocal.testing import SchemaChatModel, ScriptedChatModel
-from support_requests import Person, add, call, ensemble
+from support_requests import Even, Person, add, call, ensemble
 
 
 class PlainModel(ScriptedChatModel):
@@ -17,7 +18,18 @@ class PlainModel(ScriptedChatModel):
         return self.bind(functions=[getattr(one, "name", str(one)) for one in tools], choice=tool_choice, **kwargs)
 
 
-# ---- objects
+class Number(BaseModel):
+    """A number."""
+
+    n: int
+
+
+class Trio(BaseModel):
+    """Three numbers."""
+
+    a: int
+    b: int
+    c: int
 
 
 def test_a_format_that_a_call_brings_goes_before_the_one_that_was_bound():

@@ -1,7 +1,7 @@
 """Tools and schemas to ask for, calls of them, and an ensemble to ask."""
 
 from langchain_core.tools import tool
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 
 from langchain_rlfocal import RLFocalChatModel
 from langchain_rlfocal.testing import ScriptedPolicy
@@ -34,3 +34,16 @@ def ensemble(models, **fields):
 
 def call(tool_name, **args):
     return {"name": tool_name, "args": args, "id": "1"}
+
+
+class Even(BaseModel):
+    """An even number."""
+
+    n: int
+
+    @field_validator("n")
+    @classmethod
+    def _is_even(cls, n):
+        if n % 2:
+            raise ValueError("n must be even")
+        return n
