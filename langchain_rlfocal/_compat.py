@@ -26,7 +26,8 @@ from langchain_core.callbacks import (
 )
 from langchain_core.exceptions import ContextOverflowError, ModelError
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
-from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_core.language_models.chat_models import _ChatModelBinding
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatResult, LLMResult
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config
@@ -35,6 +36,7 @@ from langchain_core.tracers.base import BaseTracer
 from langchain_core.tracers.langchain import LangChainTracer
 from langchain_core.utils.uuid import uuid7
 from pydantic import Field
+from typing_extensions import override
 
 from langchain_rlfocal.errors import DisagreementError, EnsembleError
 
@@ -223,6 +225,22 @@ class OpenRuns(AsyncCallbackHandler):
         self._open.clear()
 
 
+class ClosingBinding(_ChatModelBinding):
+    """What `bind` returns: closed, it closes the stream of what it binds, which LangChain leaves to the garbage collector."""
+
+    @override
+    async def astream(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[AIMessage]:
+        chunks = self.bound.astream(input, self._merge_configs(config), **{**self.kwargs, **kwargs})
+        async with aclosing(cast("AsyncGenerator[AIMessage]", chunks)) as stream:
+            async for chunk in stream:
+                yield chunk
+
+
 class NestingChatModel(BaseChatModel):
     """A chat model that calls other chat models, whose runs belong under its own."""
 
@@ -264,6 +282,10 @@ class NestingChatModel(BaseChatModel):
         config["callbacks"] = manager
         own = _handlers_of(self)
         return config, Parent.of(manager, run_id=run_id, mode=self.member_callbacks, own_handlers=own)
+
+    @override
+    def bind(self, **kwargs: Any) -> ClosingBinding:
+        return ClosingBinding(bound=self, kwargs=kwargs, config={})
 
     def stream(
         self,

@@ -163,7 +163,8 @@ def test_a_stream_that_breaks_off_says_whether_asking_again_may_help_and_what_ca
     assert Events.told[-1] == ("rlfocal_candidate", type(error).__name__)
 
 
-async def test_closing_a_stream_early_waits_for_its_member_and_closes_its_run_before_the_ensembles():
+@pytest.mark.parametrize("bound", [False, True])
+async def test_closing_a_stream_early_waits_for_its_member_and_closes_its_run_before_the_ensembles(bound):
     ended = []
 
     class Slow(ScriptedChatModel):
@@ -180,6 +181,7 @@ async def test_closing_a_stream_early_waits_for_its_member_and_closes_its_run_be
             ended.append("member's run" if parent_run_id else "ensemble's run")
 
     model = model_of({"a": Slow(script=["one two"])}, ["a"], member_callbacks="all")
+    model = model.bind(task="colours") if bound else model
     stream = model.astream(QUESTION, {"callbacks": [Runs()]})
     assert (await anext(stream)).text == "one "
     await stream.aclose()
