@@ -8,7 +8,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models import BaseChatModel
 from pydantic import SecretStr, ValidationError, ValidationInfo
@@ -157,10 +157,20 @@ def cost_weight_for(target: float, policy: Policy) -> float:
     return choose(target)
 
 
-def own_error_in(error: ValidationError) -> RLFocalError | None:
-    """Find the package's own error in what pydantic makes of it: callers should get that one, as documented."""
-    causes = [detail.get("ctx", {}).get("error") for detail in error.errors()]
-    return next((cause for cause in causes if isinstance(cause, RLFocalError)), None)
+class RaisesOwnErrors:
+    """A pydantic class whose constructor raises the package's own errors, as documented, and not what pydantic makes of them."""
+
+    if not TYPE_CHECKING:  # type checkers read the constructor's arguments off the fields
+
+        def __init__(self, **kwargs: Any) -> None:
+            try:
+                super().__init__(**kwargs)
+            except ValidationError as error:
+                causes = [detail.get("ctx", {}).get("error") for detail in error.errors()]
+                own = next((cause for cause in causes if isinstance(cause, RLFocalError)), None)
+                if own is None:
+                    raise
+                raise own from own.__cause__
 
 
 def only_member(name: Any, pool: ModelPool, *, own_name: str) -> str | None:

@@ -79,6 +79,7 @@ def decide(
     own = answer.answer or ""
     # On a tie Fusion's own winner stays.
     best_calls = max(shares, key=lambda label: (shares[label], label == own), default=None)
+    heaviest_text = max(texts, key=lambda label: (texts[label], label == own), default=None)
     if best_calls is None or (text_share, own in texts) > (shares[best_calls], own == best_calls):
         action, agreement = "text", text_share
     else:
@@ -91,11 +92,11 @@ def decide(
         action, agreement = "text", text_share
     if action == "text" and request.response_format is not None:
         objects = [candidate for candidate in candidates if not request.acts(candidate.message)]
-        heaviest = max(texts, key=lambda label: (texts[label], label == own))
-        answer = replace(answer, answer=heaviest or None, member=answer.supporters[heaviest][0])
+        assert heaviest_text is not None, "text wins only where there is some"
+        answer = replace(answer, answer=heaviest_text or None, member=answer.supporters[heaviest_text][0])
         return _agree_on_object(objects, answer, request, is_said=is_said)
-    label = best_calls if action == "tool_calls" else max(texts, key=lambda label: (texts[label], label == own))
-    assert label is not None, "calls win only where there are some"
+    label = best_calls if action == "tool_calls" else heaviest_text
+    assert label is not None, "what wins is there"
     if label != own:
         answer = replace(answer, answer=label or None, member=answer.supporters[label][0])
     if not acting:

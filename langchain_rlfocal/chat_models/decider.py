@@ -15,13 +15,13 @@ from os import PathLike
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from langchain_core.messages import BaseMessage, HumanMessage
-from pydantic import ConfigDict, PlainValidator, ValidationError, model_validator
+from pydantic import ConfigDict, PlainValidator, model_validator
 
 from langchain_rlfocal.chat_models.arguments import (
     Members,
+    RaisesOwnErrors,
     check_embeddings,
     check_known,
-    own_error_in,
     to_embedder,
     to_policy,
     to_pool,
@@ -72,7 +72,7 @@ def _to_members(value: Any) -> ModelPool | tuple[str, ...]:
     return tuple(value)
 
 
-class RLFocalDecider(BaseDecisionModel):  # type: ignore[misc, unused-ignore]  # as above
+class RLFocalDecider(RaisesOwnErrors, BaseDecisionModel):  # type: ignore[misc, unused-ignore]  # as above
     """Chooses the one member that should answer a query.
 
     A `ChoiceAnswer`'s `choice` is the member that the policy's Decider selects when it may ask one member, once.
@@ -117,17 +117,6 @@ class RLFocalDecider(BaseDecisionModel):  # type: ignore[misc, unused-ignore]  #
 
     model: str = "rlfocal"
     """The Decider's name in traces. A response bears the policy's id."""
-
-    if not TYPE_CHECKING:  # type checkers read the constructor's arguments off the fields
-
-        def __init__(self, **kwargs: Any) -> None:
-            try:
-                super().__init__(**kwargs)
-            except ValidationError as error:
-                own = own_error_in(error)
-                if own is None:
-                    raise
-                raise own from own.__cause__
 
     @model_validator(mode="before")
     @classmethod

@@ -13,24 +13,24 @@ import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from os import PathLike
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import Annotated, Any, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LangSmithParams, ModelProfile
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from pydantic import ConfigDict, Field, PlainValidator, ValidationError, model_validator
+from pydantic import ConfigDict, Field, PlainValidator, model_validator
 
 from langchain_rlfocal._version import __version__
 from langchain_rlfocal.answers import AnswerKind
 from langchain_rlfocal.chat_models.arguments import (
     Members,
+    RaisesOwnErrors,
     check_embeddings,
     check_known,
     cost_weight_for,
     identifying_params_of,
     only_member,
-    own_error_in,
     target_of,
     to_embedder,
     to_policy,
@@ -54,7 +54,7 @@ from langchain_rlfocal.policies import Policy, PriorPolicy
 from langchain_rlfocal.pool import ModelPool, PoolMember
 
 
-class RLFocalChatModel(ToolCallingChatModel):
+class RLFocalChatModel(RaisesOwnErrors, ToolCallingChatModel):
     """A learned team of chat models behind one.
 
     For each query a Decider selects a small team of the pool's members, round by round; they are asked at once, and
@@ -171,17 +171,6 @@ class RLFocalChatModel(ToolCallingChatModel):
 
     clock: Callable[[], float] = Field(default=time.perf_counter, exclude=True, repr=False)
     """Gives seconds; latencies are its differences."""
-
-    if not TYPE_CHECKING:  # type checkers read the constructor's arguments off the fields
-
-        def __init__(self, **kwargs: Any) -> None:
-            try:
-                super().__init__(**kwargs)
-            except ValidationError as error:
-                own = own_error_in(error)
-                if own is None:
-                    raise
-                raise own from own.__cause__
 
     @model_validator(mode="before")
     @classmethod

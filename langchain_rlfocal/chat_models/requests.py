@@ -137,9 +137,8 @@ class Request:
         """
         model = member.model
         kind = model._llm_type  # noqa: SLF001  # LangChain's way to tell providers apart
-        keeps_marks = (
-            kind.startswith("anthropic") or kind == "rlfocal"
-        )  # an ensemble has members of its own to tell apart
+        # Of an ensemble's members too some may read cache marks, and it tells them apart itself.
+        keeps_marks = kind.startswith("anthropic") or kind == "rlfocal"
         conversation = self._conversation(messages, member.name, keeps_marks=keeps_marks)
         known = tool_arguments(type(model))
         given: dict[str, Any] = {}

@@ -97,7 +97,7 @@ def answer(messages: list[BaseMessage], turn: Turn, settings: Settings) -> Gener
         DisagreementError: There is no majority, and the caller wants none else.
     """
     said = False
-    while not said and (members := turn.next_members()):
+    while members := turn.next_members():
         yield Tell("rlfocal_selection", describe_selection(turn.selections[-1]))
         relay = settings.relay and turn.is_decided and turn.request.may_relay(members[0].model)
         step = Ask(members, messages, turn.request, turn.round_number, relay=relay)
