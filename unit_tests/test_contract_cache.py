@@ -65,6 +65,9 @@ DIFFERENCES = {
     "another member": {"members": {"a": SchemaChatModel(), "b": SchemaChatModel(model_name="third")}},
     "one member less": {"members": {"a": SchemaChatModel()}},
     "another name of a member": {"members": {"a": SchemaChatModel(), "c": SchemaChatModel(model_name="other")}},
+    "what a member says that it takes": {
+        "members": {"a": SchemaChatModel(profile={"tool_calling": True}), "b": SchemaChatModel(model_name="other")}
+    },
     "another policy": {"policy": ScriptedPolicy([["a"], ["b"]], ("a", "b"), policy_id="else")},
     "no policy": {"policy": None},
     "a competence, where there is no policy": {"policy": None, "members": declared(competence=0.9)},

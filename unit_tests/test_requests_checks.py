@@ -48,6 +48,11 @@ BOTH = Request.of({"tools": [add, search]})
         (Request.of({"response_format": Person}), AIMessage('{"age": 3}'), "invalid_object"),
         (
             Request.of({"response_format": Person}),
+            AIMessage([{"type": "refusal", "refusal": "I will not"}]),
+            "refusal",
+        ),
+        (
+            Request.of({"response_format": Person}),
             AIMessage("", additional_kwargs={"refusal": "I will not"}),
             "refusal",
         ),

@@ -8,8 +8,6 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.tools import tool
-from langchain_tests.integration_tests import ChatModelIntegrationTests
-from langchain_tests.unit_tests import ChatModelUnitTests
 from pydantic import BaseModel
 
 from langchain_rlfocal.errors import InputError
@@ -54,37 +52,6 @@ async def every_way(model, question):
 
 def called(message):
     return [(call["name"], call["args"]) for call in message.tool_calls]
-
-
-# ---- LangChain's own tests
-
-
-class Standard:
-    """What the double is and can do; the tests that are skipped need a network, a provider's recording or another model."""
-
-    @property
-    def chat_model_class(self):
-        return SchemaChatModel
-
-    @property
-    def supports_json_mode(self):
-        return True
-
-    @property
-    def supports_anthropic_inputs(self):
-        return True
-
-    @property
-    def supports_model_override(self):
-        return False
-
-
-class TestSchemaChatModelUnit(Standard, ChatModelUnitTests):
-    pass
-
-
-class TestSchemaChatModelIntegration(Standard, ChatModelIntegrationTests):
-    pass
 
 
 # ---- which tools it calls
