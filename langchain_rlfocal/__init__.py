@@ -11,7 +11,9 @@ from langchain_rlfocal._version import __version__
 if TYPE_CHECKING:
     from langchain_rlfocal.chat_models import RLFocalChatModel, RLFocalDecider
     from langchain_rlfocal.errors import (
+        BudgetError,
         CheckpointError,
+        DeadlineError,
         DisagreementError,
         EnsembleError,
         InputError,
@@ -20,11 +22,15 @@ if TYPE_CHECKING:
         PoolError,
         RLFocalError,
     )
+    from langchain_rlfocal.execution import Budget
     from langchain_rlfocal.policies import RLFocalPolicy
     from langchain_rlfocal.pool import ModelPool, PoolMember
 
 __all__ = [
+    "Budget",
+    "BudgetError",
     "CheckpointError",
+    "DeadlineError",
     "DisagreementError",
     "EnsembleError",
     "InputError",
@@ -41,6 +47,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Budget": "execution",
     "ModelPool": "pool",
     "PoolMember": "pool",
     "RLFocalChatModel": "chat_models",

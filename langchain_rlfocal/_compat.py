@@ -24,7 +24,7 @@ from langchain_core.callbacks import (
     adispatch_custom_event,
     dispatch_custom_event,
 )
-from langchain_core.exceptions import ContextOverflowError, ModelError
+from langchain_core.exceptions import ContextOverflowError, ModelError, ModelTimeoutError
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.language_models.chat_models import _ChatModelBinding
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
@@ -38,7 +38,7 @@ from langchain_core.utils.uuid import uuid7
 from pydantic import Field
 from typing_extensions import override
 
-from langchain_rlfocal.errors import DisagreementError, EnsembleError
+from langchain_rlfocal.errors import BudgetError, DeadlineError, DisagreementError, EnsembleError
 
 MemberCallbacks = Literal["tracers", "all", "none"]
 
@@ -61,6 +61,14 @@ class EnsembleModelError(EnsembleError, ModelError):
 
 class EnsembleOverflowError(EnsembleModelError, ContextOverflowError):
     """Every asked member failed because the conversation is too long; LangChain's summarization catches it."""
+
+
+class EnsembleDeadlineError(DeadlineError, EnsembleModelError, ModelTimeoutError):
+    """`DeadlineError` that LangChain also knows for a model's time-out."""
+
+
+class EnsembleBudgetError(BudgetError, EnsembleModelError):
+    """`BudgetError` that LangChain also knows for a chat model's error."""
 
 
 class EnsembleDisagreementError(DisagreementError, ModelError):

@@ -7,6 +7,8 @@ RLFocalError
 ├── CheckpointError (ValueError)        a checkpoint cannot be read, or belongs to another pool
 ├── MissingDependencyError (ImportError) an optional part is absent: names the command that installs it
 ├── EnsembleError                       no member answered: names every member and its cause
+│   ├── DeadlineError (TimeoutError)    too few had answered when the time was up
+│   └── BudgetError                     too few could be asked for what was left to spend
 └── DisagreementError                   members answered, but no action has a majority, and the caller wants none else
 
 Every message says the rule, the value that broke it, and the way out. Each also derives from the built-in that fits, so
@@ -56,7 +58,7 @@ class MissingDependencyError(RLFocalError, ImportError):
 
 
 class EnsembleError(RLFocalError):
-    """No member answered.
+    """No member answered, or too few.
 
     Attributes:
         failures: Why each asked member failed, by its name.
@@ -67,6 +69,14 @@ class EnsembleError(RLFocalError):
         self.failures = dict(failures or {})
         self.is_retryable = is_retryable
         super().__init__(message)
+
+
+class DeadlineError(EnsembleError, TimeoutError):
+    """Too few members had answered when the time was up."""
+
+
+class BudgetError(EnsembleError):
+    """Too few members could be asked for what was left to spend."""
 
 
 class DisagreementError(RLFocalError):

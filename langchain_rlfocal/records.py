@@ -53,6 +53,7 @@ class Candidate:
         logprob: Mean log-probability of the response's tokens, None where the member gives none.
         option_probs: A score for each option by its canonical answer, where the member scores a closed set of options; the
             scale is the member's own, the highest is its choice.
+        retries: The member's failed attempts before this one; latency and cost are those of the last attempt alone.
         message: The member's own message, kept opaque here.
     """
 
@@ -66,6 +67,7 @@ class Candidate:
     cost_usd: float | None = None
     logprob: float | None = None
     option_probs: Mapping[str, float] | None = None
+    retries: "tuple[Failure, ...]" = ()
     message: Any = field(default=None, repr=False, compare=False)
 
 
@@ -76,10 +78,12 @@ class Failure:
     Attributes:
         member: The member's name.
         round: Round in which it was asked, counted from 1.
-        kind: Short class of the cause: the exception's type name, or `"empty"`, `"too_long"`.
+        kind: Short class of the cause: the exception's type name; what is wrong with a response, such as `"empty"`; or why the
+            ensemble did not wait: `"timeout"`, `"deadline"`, `"budget"`, `"resting"` (its breaker is open), `"cancelled"`.
         reason: One line for a person.
         latency_s: Seconds from asking to the failure.
         is_retryable: True if asking again may help.
+        retries: The member's failed attempts before this one; the latency is that of the last attempt alone.
         error: The exception, kept opaque here.
     """
 
@@ -89,6 +93,7 @@ class Failure:
     reason: str
     latency_s: float
     is_retryable: bool = False
+    retries: "tuple[Failure, ...]" = ()
     error: BaseException | None = field(default=None, repr=False, compare=False)
 
 

@@ -262,6 +262,8 @@ def test_equal_labels_mean_equal_answers_and_none_means_none_was_found():
 def test_close_numbers_share_a_label_but_whole_numbers_must_be_equal():
     assert label_answers(["1/3", "0.33333333", "0.3334"], "number") == ["0.33333333", "0.33333333", "0.3334"]
     assert label_answers(["12345678", "12345679"], "number") == ["12345678", "12345679"]
+    assert label_answers(["2000000", "1999999.5", "2000001"], "number") == ["2000000", "2000000", "2000001"]
+    assert label_answers(["3.4999999", "3.5"], "number") == ["3.5", "3.5"]
 
 
 RAYLEIGH = "The sky is blue because air molecules scatter short wavelengths of sunlight more than long ones."

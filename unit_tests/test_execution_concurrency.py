@@ -9,9 +9,9 @@ import pytest
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.messages import HumanMessage
 
-from langchain_rlfocal.execution import aask_members, ask_members, astream_member, stream_member
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel
+from support_asking import aask, arelay, ask, relay
 
 QUESTION = [HumanMessage("What is it?")]
 
@@ -32,7 +32,7 @@ def test_members_asked_together_meet_in_threads():
     """Three members wait for each other: were they asked one by one, nobody would come."""
     barrier = threading.Barrier(3)
     members = [PoolMember(name, saying(name, on_call=lambda: barrier.wait(30))) for name in "abc"]
-    assert [result.text for result in ask_members(members, QUESTION, round_number=1)] == ["a", "b", "c"]
+    assert [result.text for result in ask(members, QUESTION)] == ["a", "b", "c"]
 
 
 async def test_members_asked_together_meet_in_tasks_of_the_callers_thread():
@@ -44,7 +44,7 @@ async def test_members_asked_together_meet_in_tasks_of_the_callers_thread():
         await barrier.wait()
 
     members = [PoolMember(name, saying(name, on_acall=meet)) for name in "abc"]
-    results = await aask_members(members, QUESTION, round_number=1)
+    results = await aask(members, QUESTION)
     assert [result.text for result in results] == ["a", "b", "c"]
     assert threads == {threading.get_ident()}
 
@@ -52,20 +52,20 @@ async def test_members_asked_together_meet_in_tasks_of_the_callers_thread():
 async def test_threads_work_while_the_callers_thread_runs_an_event_loop():
     barrier = threading.Barrier(2)
     members = [PoolMember(name, saying(name, on_call=lambda: barrier.wait(30))) for name in "ab"]
-    assert [result.text for result in ask_members(members, QUESTION, round_number=1)] == ["a", "b"]
+    assert [result.text for result in ask(members, QUESTION)] == ["a", "b"]
 
 
 @pytest.mark.parametrize("error", [GraphBubbleUp(), GraphInterrupt()], ids=lambda error: type(error).__name__)
 async def test_langgraphs_control_flow_passes_through_every_door(error):
     member = PoolMember("m", FailingChatModel(error=error))
     with pytest.raises(GraphBubbleUp):
-        ask_members([member, PoolMember("other", saying("yes"))], QUESTION, round_number=1)
+        ask([member, PoolMember("other", saying("yes"))], QUESTION)
     with pytest.raises(GraphBubbleUp):
-        await aask_members([member, PoolMember("other", saying("yes"))], QUESTION, round_number=1)
+        await aask([member, PoolMember("other", saying("yes"))], QUESTION)
     with pytest.raises(GraphBubbleUp):
-        list(stream_member(member, QUESTION, round_number=1))
+        list(relay(member, QUESTION))
     with pytest.raises(GraphBubbleUp):
-        [item async for item in astream_member(member, QUESTION, round_number=1)]
+        [item async for item in arelay(member, QUESTION)]
 
 
 async def test_control_flow_does_not_wait_for_the_members_that_still_think():
@@ -76,7 +76,7 @@ async def test_control_flow_does_not_wait_for_the_members_that_still_think():
         PoolMember("n", saying("", on_acall=never.wait)),
     ]
     with pytest.raises(GraphBubbleUp):
-        await aask_members(members, QUESTION, round_number=1)
+        await aask(members, QUESTION)
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
@@ -88,7 +88,7 @@ def test_the_wish_to_stop_the_program_passes_through_without_waiting_for_the_oth
         PoolMember("m", FailingChatModel(error=KeyboardInterrupt())),
     ]
     with pytest.raises(KeyboardInterrupt):
-        ask_members(members, QUESTION, round_number=1)
+        ask(members, QUESTION)
     assert not release.is_set()
     release.set()
     for thread in threading.enumerate():
@@ -98,7 +98,7 @@ def test_the_wish_to_stop_the_program_passes_through_without_waiting_for_the_oth
 
 def test_no_thread_is_left_when_all_have_answered():
     before = threading.active_count()
-    ask_members([PoolMember(name, saying(name)) for name in "abc"], QUESTION, round_number=1)
+    ask([PoolMember(name, saying(name)) for name in "abc"], QUESTION)
     assert threading.active_count() == before
 
 
@@ -118,7 +118,7 @@ async def test_cancelling_cancels_every_member_and_leaves_no_task():
 
         return PoolMember(name, saying(name, on_acall=hold))
 
-    asking = asyncio.create_task(aask_members([member("a"), member("b")], QUESTION, round_number=1))
+    asking = asyncio.create_task(aask([member("a"), member("b")], QUESTION))
     await begun.wait()
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -133,7 +133,7 @@ async def test_a_member_that_cancels_its_own_task_is_a_failure_and_not_our_cance
         await asyncio.Event().wait()
 
     members = [PoolMember("a", saying("", on_acall=cancel_myself)), PoolMember("b", saying("yes"))]
-    a, b = await aask_members(members, QUESTION, round_number=1)
+    a, b = await aask(members, QUESTION)
     assert a.kind == "CancelledError"
     assert b.text == "yes"
 
@@ -148,9 +148,9 @@ async def test_a_cancellation_of_the_members_own_is_its_failure_also_where_langc
             yield
 
     member = PoolMember("m", Cancelling(script=[]))
-    [failure] = await aask_members([member], QUESTION, round_number=1)
+    [failure] = await aask([member], QUESTION)
     assert failure.kind == "CancelledError"
-    [failure] = [item async for item in astream_member(member, QUESTION, round_number=1)]
+    [failure] = [item async for item in arelay(member, QUESTION)]
     assert failure.kind == "CancelledError"
 
 
@@ -171,7 +171,7 @@ class Counting(ScriptedChatModel):
 async def test_a_member_is_at_most_one_piece_ahead_of_its_reader():
     """One word is read, one waits, and the member stands at the third until there is room."""
     model = Counting(script=["a b c d e f"])
-    stream = astream_member(PoolMember("m", model), QUESTION, round_number=1)
+    stream = arelay(PoolMember("m", model), QUESTION)
     await anext(stream)
     for _ in range(20):  # turns of the loop, in which it could run ahead
         await asyncio.sleep(0)
@@ -181,7 +181,7 @@ async def test_a_member_is_at_most_one_piece_ahead_of_its_reader():
 
 async def test_leaving_a_stream_closes_a_member_that_waits_for_its_reader():
     model = Counting(script=["a b c d e f"])
-    stream = astream_member(PoolMember("m", model), QUESTION, round_number=1)
+    stream = arelay(PoolMember("m", model), QUESTION)
     await anext(stream)
     for _ in range(20):
         await asyncio.sleep(0)
@@ -204,7 +204,7 @@ async def test_leaving_a_stream_early_cancels_its_member():
             finally:
                 ended.append(True)
 
-    stream = astream_member(PoolMember("m", Slow(responses=["long"])), QUESTION, round_number=1)
+    stream = arelay(PoolMember("m", Slow(responses=["long"])), QUESTION)
     assert await anext(stream) == "l"
     await stream.aclose()
     assert ended == [True]
@@ -221,7 +221,7 @@ def test_leaving_a_sync_stream_early_closes_its_member():
             finally:
                 ended.append(True)
 
-    stream = stream_member(PoolMember("m", Slow(responses=["long"])), QUESTION, round_number=1)
+    stream = relay(PoolMember("m", Slow(responses=["long"])), QUESTION)
     assert next(stream) == "l"
     stream.close()
     assert ended == [True]
@@ -239,7 +239,7 @@ def test_a_sync_stream_is_closed_in_the_context_in_which_it_ran():
             finally:
                 variable.reset(token)
 
-    stream = stream_member(PoolMember("m", Scoped(responses=["long"])), QUESTION, round_number=1)
+    stream = relay(PoolMember("m", Scoped(responses=["long"])), QUESTION)
     assert next(stream) == "l"
     stream.close()
     gc.collect()  # an error while closing would surface here

@@ -16,18 +16,11 @@ from langchain_core.runnables import RunnableLambda
 from langchain_core.runnables.config import set_config_context
 from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
 
-from langchain_rlfocal.execution import (
-    MAX_REASON_CHARS,
-    UnusableAnswerError,
-    aask_members,
-    ask_members,
-    asking,
-    astream_member,
-    stream_member,
-)
+from langchain_rlfocal.execution import MAX_REASON_CHARS, UnusableAnswerError, asking
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.records import Candidate, Failure
 from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel
+from support_asking import aask, arelay, ask, relay
 
 QUESTION = [HumanMessage("What is it?")]
 
@@ -49,8 +42,8 @@ def ticking():
 
 async def both(members, **kwargs):
     """Ask through the sync and through the async door; both must say the same."""
-    waited = await aask_members(members, QUESTION, round_number=1, **kwargs)
-    assert await asyncio.to_thread(ask_members, members, QUESTION, round_number=1, **kwargs) == waited
+    waited = await aask(members, QUESTION, **kwargs)
+    assert await asyncio.to_thread(ask, members, QUESTION, **kwargs) == waited
     return waited
 
 
@@ -59,10 +52,10 @@ async def outcomes_of(model, **kwargs):
     member = PoolMember("m", model)
     clock = lambda: 0.0  # noqa: E731  # no time passes
     results = [
-        ask_members([member], QUESTION, round_number=1, clock=clock, **kwargs)[0],
-        (await aask_members([member], QUESTION, round_number=1, clock=clock, **kwargs))[0],
-        list(stream_member(member, QUESTION, round_number=1, clock=clock, **kwargs))[-1],
-        [item async for item in astream_member(member, QUESTION, round_number=1, clock=clock, **kwargs)][-1],
+        ask([member], QUESTION, clock=clock, **kwargs)[0],
+        (await aask([member], QUESTION, clock=clock, **kwargs))[0],
+        list(relay(member, QUESTION, clock=clock, **kwargs))[-1],
+        [item async for item in arelay(member, QUESTION, clock=clock, **kwargs)][-1],
     ]
     assert all(result == results[0] for result in results)
     return results[0]
@@ -70,7 +63,7 @@ async def outcomes_of(model, **kwargs):
 
 async def test_a_model_that_knows_no_async_calls_answers_too():
     member = PoolMember("a", FakeListChatModel(responses=["sync only"]))
-    [result] = await aask_members([member], QUESTION, round_number=1)
+    [result] = await aask([member], QUESTION)
     assert result.text == "sync only"
 
 
@@ -89,7 +82,7 @@ async def test_a_candidate_records_time_tokens_cost_and_logprob():
     """The prompt has 3 words and the answer 2: 3 * 1 + 2 * 10 = 23 dollars a million. The clock ticks once a look."""
     model = saying("forty two", logprob=-0.25)
     member = PoolMember("a", model, input_usd_per_mtok=1.0, output_usd_per_mtok=10.0)
-    [candidate] = await aask_members([member], QUESTION, round_number=2, clock=ticking())
+    [candidate] = await aask([member], QUESTION, round_number=2, clock=ticking())
     assert candidate == Candidate(
         member="a",
         round=2,
@@ -122,7 +115,7 @@ async def test_what_a_member_does_not_report_is_unknown():
 )
 def test_odd_logprobs_are_unknown_and_never_an_error(reported):
     message = AIMessage("yes", response_metadata={"logprobs": reported})
-    [result] = ask_members([PoolMember("a", saying(message))], QUESTION, round_number=1)
+    [result] = ask([PoolMember("a", saying(message))], QUESTION)
     assert isinstance(result, Candidate)
     assert result.logprob is None
 
@@ -151,11 +144,11 @@ async def test_a_failing_member_is_a_value_beside_the_others():
 async def test_whatever_a_member_raises_is_its_failure_through_every_door(error):
     """StopIteration is special: raised inside a coroutine or a generator, Python turns it into a RuntimeError."""
     results = []
-    for door in (ask_members, aask_members):
-        answer = door([PoolMember("m", FailingChatModel(error=error))], QUESTION, round_number=1)
+    for door in (ask, aask):
+        answer = door([PoolMember("m", FailingChatModel(error=error))], QUESTION)
         results += await answer if asyncio.iscoroutine(answer) else answer
-    results += list(stream_member(PoolMember("m", FailingChatModel(error=error)), QUESTION, round_number=1))
-    stream = astream_member(PoolMember("m", FailingChatModel(error=error)), QUESTION, round_number=1)
+    results += list(relay(PoolMember("m", FailingChatModel(error=error)), QUESTION))
+    stream = arelay(PoolMember("m", FailingChatModel(error=error)), QUESTION)
     results += [item async for item in stream]
     assert len(results) == 4
     assert all(isinstance(result, Failure) for result in results)
@@ -205,7 +198,7 @@ async def test_a_text_beyond_the_cap_is_a_failure_and_one_at_the_cap_is_not(monk
 def test_a_stream_beyond_the_cap_is_not_read_to_its_end(monkeypatch):
     """The cap of 4 is passed at the third word; a model that never stops must not keep us."""
     monkeypatch.setattr(asking, "MAX_TEXT_CHARS", 4)
-    items = list(stream_member(PoolMember("m", saying("a b c d")), QUESTION, round_number=1))
+    items = list(relay(PoolMember("m", saying("a b c d")), QUESTION))
     assert items[:-1] == ["a ", "b "]
     assert items[-1].kind == "too_long"
 
@@ -223,7 +216,7 @@ async def test_every_member_gets_a_list_of_its_own():
 
     members = [PoolMember("a", ScriptedChatModel(script=greedy)), PoolMember("b", ScriptedChatModel(script=greedy))]
     messages = list(QUESTION)
-    assert [r.text for r in await aask_members(members, messages, round_number=1)] == ["mine", "mine"]
+    assert [r.text for r in await aask(members, messages)] == ["mine", "mine"]
     assert messages == QUESTION
 
 
@@ -257,14 +250,14 @@ def test_members_do_not_take_over_the_id_of_the_run_around_them():
     collector, run_id = RunCollectorCallbackHandler(), uuid4()
     members = [PoolMember(name, saying(name)) for name in "ab"]
     with set_config_context({"run_id": run_id, "callbacks": [collector]}) as context:
-        context.run(ask_members, members, QUESTION, round_number=1)
+        context.run(ask, members, QUESTION)
     assert len({run.id for run in collector.traced_runs} | {run_id}) == 3
 
 
 async def test_a_stream_gives_pieces_that_make_up_the_text_and_then_the_candidate():
     text = "  two words,\n\nand a third "
     member = PoolMember("m", saying(text, logprob=-1.0))
-    *pieces, candidate = [item async for item in astream_member(member, QUESTION, round_number=1)]
+    *pieces, candidate = [item async for item in arelay(member, QUESTION)]
     assert len(pieces) > 1
     assert "".join(pieces) == candidate.text == text
     assert candidate.logprob == -1.0
@@ -274,7 +267,7 @@ async def test_a_stream_gives_pieces_that_make_up_the_text_and_then_the_candidat
 def test_what_the_consumer_of_a_stream_takes_is_not_the_members_latency():
     """The member takes no time; the reader takes 10 s after each of three words."""
     now_s = 0.0
-    items = stream_member(PoolMember("m", saying("one two three")), QUESTION, round_number=1, clock=lambda: now_s)
+    items = relay(PoolMember("m", saying("one two three")), QUESTION, clock=lambda: now_s)
     words = []
     for item in items:
         words.append(item)
@@ -287,7 +280,7 @@ async def test_what_the_consumer_of_an_async_stream_takes_is_not_the_members_lat
     """The clock moves only while the member waits for room: it has two pieces out, and its reader takes one of them."""
     now_s = 0.0
     member = PoolMember("m", saying("one two three four"))
-    stream = astream_member(member, QUESTION, round_number=1, clock=lambda: now_s)
+    stream = arelay(member, QUESTION, clock=lambda: now_s)
     async for item in stream:
         for _ in range(20):  # lets the member run until it waits
             await asyncio.sleep(0)
@@ -299,7 +292,7 @@ async def test_what_the_consumer_of_an_async_stream_takes_is_not_the_members_lat
 
 async def test_a_stream_that_breaks_gives_what_came_and_then_the_failure():
     member = PoolMember("m", FailingChatModel(error=ConnectionError("lost"), after="Half an"))
-    *pieces, failure = [item async for item in astream_member(member, QUESTION, round_number=1)]
+    *pieces, failure = [item async for item in arelay(member, QUESTION)]
     assert "".join(pieces) == "Half an"
     assert failure.kind == "ConnectionError"
 
@@ -310,8 +303,8 @@ async def test_a_model_that_cannot_stream_comes_in_one_piece():
 
     member = PoolMember("m", Whole(script=["in one"]))
     for items in (
-        list(stream_member(member, QUESTION, round_number=1)),
-        [item async for item in astream_member(member, QUESTION, round_number=1)],
+        list(relay(member, QUESTION)),
+        [item async for item in arelay(member, QUESTION)],
     ):
         text, candidate = items
         assert text == candidate.text == "in one"
@@ -322,7 +315,7 @@ async def test_a_member_finds_the_configuration_of_the_run_around_it():
     from langchain_core.runnables.config import ensure_config  # noqa: PLC0415  # what the member itself would call
 
     model = ScriptedChatModel(script=lambda _messages: ensure_config()["configurable"]["thread_id"])
-    around = RunnableLambda(lambda _: ask_members([PoolMember("m", model)], QUESTION, round_number=1))
+    around = RunnableLambda(lambda _: ask([PoolMember("m", model)], QUESTION))
     [candidate] = around.invoke("", config={"configurable": {"thread_id": "t1"}})
     assert candidate.text == "t1"
 
@@ -336,5 +329,5 @@ def test_a_member_that_returns_something_odd_is_a_failure():
         def _generate(self, messages, stop=None, run_manager=None, **kwargs):
             return None
 
-    [failure] = ask_members([PoolMember("m", Odd())], QUESTION, round_number=1)
+    [failure] = ask([PoolMember("m", Odd())], QUESTION)
     assert isinstance(failure, Failure)

@@ -11,9 +11,10 @@ from langchain_core.runnables import ConfigurableField
 
 from langchain_rlfocal import PoolMember, RLFocalChatModel
 from langchain_rlfocal.errors import EnsembleError, InputError, PoolError
-from langchain_rlfocal.execution import CallLimits, aask_members, ask_members, astream_member, stream_member
+from langchain_rlfocal.execution import Runtime
 from langchain_rlfocal.records import Candidate, Failure
 from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel, ScriptedPolicy
+from support_asking import aask, arelay, ask, errand_of, relay
 from support_ensembles import saying
 from support_gauges import GUARD_S, Gauge, is_free, let_others_run, threads_free
 
@@ -34,7 +35,7 @@ async def test_asking_a_team_holds_to_the_limits_and_asks_everybody():
 
         return PoolMember(name, saying(name, on_acall=hold))
 
-    results = await aask_members([member(name) for name in "abcd"], QUESTION, round_number=1, limits=CallLimits(2))
+    results = await aask([member(name) for name in "abcd"], QUESTION, limits=CallLimits(2))
     assert [result.text for result in results] == ["a", "b", "c", "d"]
     assert gauge.most[None] == 2
 
@@ -49,7 +50,7 @@ def test_asking_a_team_in_threads_holds_to_the_limits_and_asks_everybody():
 
         return PoolMember(name, saying(name, on_call=hold))
 
-    results = ask_members([member(name) for name in "abcd"], QUESTION, round_number=1, limits=CallLimits(1))
+    results = ask([member(name) for name in "abcd"], QUESTION, limits=CallLimits(1))
     assert [result.text for result in results] == ["a", "b", "c", "d"]
     assert gauge.most[None] == 1
 
@@ -66,7 +67,7 @@ def test_streams_in_threads_hold_to_the_limits():
     member = PoolMember("m", saying("yes", on_call=hold))
 
     def read(_number):
-        return list(stream_member(member, QUESTION, round_number=1, limits=limits))[-1].text
+        return list(relay(member, QUESTION, limits=limits))[-1].text
 
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(read, range(40))) == {"yes"}
@@ -84,28 +85,28 @@ async def test_waiting_for_a_place_is_not_the_members_latency():
         think()
 
     members = [PoolMember("slow", saying("s", on_call=think, on_acall=athink)), PoolMember("quick", saying("q"))]
-    slow, quick = await aask_members(members, QUESTION, round_number=1, limits=CallLimits(1), clock=lambda: now[0])
+    slow, quick = await aask(members, QUESTION, limits=CallLimits(1), clock=lambda: now[0])
     assert (slow.latency_s, quick.latency_s) == (5, 0)
 
 
 @pytest.mark.parametrize("model", [saying("yes"), saying(""), FailingChatModel(error=KeyError("k"), after="half an")])
 async def test_whatever_comes_of_a_member_its_place_is_free_again(model):
     limits, member = CallLimits(1, {"m": 1}), PoolMember("m", model)
-    ask_members([member], QUESTION, round_number=1, limits=limits)
-    assert isinstance(list(stream_member(member, QUESTION, round_number=1, limits=limits))[-1], Candidate | Failure)
+    ask([member], QUESTION, limits=limits)
+    assert isinstance(list(relay(member, QUESTION, limits=limits))[-1], Candidate | Failure)
     assert threads_free(limits, "m", 1)
-    await aask_members([member], QUESTION, round_number=1, limits=limits)
-    [item async for item in astream_member(member, QUESTION, round_number=1, limits=limits)]
+    await aask([member], QUESTION, limits=limits)
+    [item async for item in arelay(member, QUESTION, limits=limits)]
     assert await is_free(limits, "m")
 
 
 async def test_leaving_a_stream_early_gives_its_place_back():
     limits, member = CallLimits(1, {"m": 1}), PoolMember("m", saying("a b c d"))
-    stream = stream_member(member, QUESTION, round_number=1, limits=limits)
+    stream = relay(member, QUESTION, limits=limits)
     next(stream)
     stream.close()
     assert threads_free(limits, "m", 1)
-    astream = astream_member(member, QUESTION, round_number=1, limits=limits)
+    astream = arelay(member, QUESTION, limits=limits)
     await anext(astream)
     await astream.aclose()
     assert await is_free(limits, "m")
@@ -120,7 +121,7 @@ async def test_cancelling_a_team_of_which_some_wait_gives_all_places_back():
         await never.wait()
 
     members = [PoolMember(name, saying(name, on_acall=hold)) for name in "abc"]
-    asking = asyncio.create_task(aask_members(members, QUESTION, round_number=1, limits=limits))
+    asking = asyncio.create_task(aask(members, QUESTION, limits=limits))
     await begun.wait()
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):

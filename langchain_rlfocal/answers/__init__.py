@@ -33,7 +33,6 @@ last half of so many characters are read (JSON of that length is not read at all
 
 import math
 from collections.abc import Sequence
-from decimal import Decimal
 from statistics import median
 from typing import Literal, get_args
 
@@ -234,10 +233,10 @@ def _canonical(text: str | None, kind: AnswerKind, ask: Ask) -> str | None:
 
 
 def _leaders(answers: set[str], kind: AnswerKind) -> dict[str, str]:
-    """Name each answer's leader: the first it equals, numbers from the smallest, texts from the most typical."""
+    """Name each answer's leader: the first it equals, numbers from the roundest, texts from the most typical."""
     order = sorted(answers)
     if kind == "number":
-        order.sort(key=Decimal)
+        order.sort(key=values.roundness)
     elif kind == "long_text":
         vectors = {answer: values.likeness_vector(answer) for answer in answers}
         typical = {a: math.fsum(values.cosine(vectors[a], vectors[b]) for b in answers) for a in answers}

@@ -134,9 +134,23 @@ def number_text(value: Decimal) -> str:
 def same_number(a: str, b: str) -> bool:
     """Compare two canonical numbers: whole numbers exactly, others within 1e-6 of the larger."""
     x, y = _CONTEXT.create_decimal(a), _CONTEXT.create_decimal(b)
-    whole = all("." not in number and "e" not in number for number in (a, b))
+    whole = _is_whole(a) and _is_whole(b)
     gap = _CONTEXT.abs(_CONTEXT.subtract(x, y))
     return x == y or (not whole and gap <= _CONTEXT.multiply(Decimal("1e-6"), max(_CONTEXT.abs(x), _CONTEXT.abs(y))))
+
+
+def roundness(number: str) -> tuple[bool, int, Decimal]:
+    """Order canonical numbers: whole ones first, then by digits, the fewest first, then from the smallest."""
+    value = Decimal(number)
+    return not _is_whole(number), len(value.as_tuple().digits), value
+
+
+def is_round(number: str) -> bool:
+    """Whether no canonical number that comes earlier by `roundness` is the same as this one.
+
+    Whole numbers are the same only if equal, and two of at most five digits differ by at least 1e-5 of the larger.
+    """
+    return _is_whole(number) or ("e" not in number and len(Decimal(number).as_tuple().digits) <= 5)
 
 
 def parse_json(text: str) -> Any:
@@ -231,6 +245,10 @@ def cosine(a: Mapping[str, float], b: Mapping[str, float]) -> float:
     dot = math.fsum(weight * b[key] for key, weight in a.items() if key in b)
     lengths = [math.sqrt(math.fsum(weight * weight for weight in vector.values())) for vector in (a, b)]
     return min(1.0, dot / (lengths[0] * lengths[1])) if dot else 0.0
+
+
+def _is_whole(number: str) -> bool:
+    return "." not in number and "e" not in number
 
 
 class _Written(str):

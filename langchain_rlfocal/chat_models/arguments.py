@@ -207,3 +207,27 @@ def identifying_params_of(model: BaseChatModel) -> dict[str, Any]:
     params = model._identifying_params  # noqa: SLF001  # LangChain's protected interface between chat models
     shown = {k: v for k, v in params.items() if k not in secret and not isinstance(v, SecretStr)}
     return {**shown, "_type": model._llm_type}  # noqa: SLF001  # as above
+
+
+def cycle_in(model: BaseChatModel) -> list[str] | None:
+    """Find an ensemble that is among what it asks itself.
+
+    Returns:
+        Names on the way from the ensemble back to it; None where there is no such way.
+    """
+
+    def walk(at: BaseChatModel, names: list[str], above: set[int]) -> list[str] | None:
+        pool, synthesizer = getattr(at, "members", None), getattr(at, "synthesizer", None)
+        if not isinstance(pool, ModelPool):
+            return None
+        if id(at) in above:
+            return names
+        if isinstance(synthesizer, PoolMember):
+            synthesizer = synthesizer.model
+        below = {member.name: member.model for member in pool}
+        if isinstance(synthesizer, BaseChatModel):
+            below["synthesizer"] = synthesizer
+        found = (walk(each, [*names, name], above | {id(at)}) for name, each in below.items())
+        return next((path for path in found if path is not None), None)
+
+    return walk(model, [str(getattr(model, "model_name", "ensemble"))], set())

@@ -21,7 +21,9 @@ from langchain_rlfocal.records import Answer, Candidate
 OnDisagreement = Literal["leader", "text", "raise"]
 """What to do where no action has more than half of Fusion's weight: the most trusted member's calls, text, or an error."""
 
-_MAJORITY = 0.5 + 1e-9
+MAJORITY = 0.5 + 1e-9
+"""Share of Fusion's weight that all others together cannot reach."""
+
 _MAX_SHOWN_CHARS = 300
 
 
@@ -84,7 +86,7 @@ def decide(
         action, agreement = "text", text_share
     else:
         action, agreement = "tool_calls", shares[best_calls]
-    if acting and agreement <= _MAJORITY and on_disagreement != "leader":
+    if acting and agreement <= MAJORITY and on_disagreement != "leader":
         if on_disagreement == "raise" or request.is_forced:
             raise _disagreement(candidates, answer)
         if not texts:
@@ -120,7 +122,7 @@ def _agree_on_object(candidates: Sequence[Candidate], answer: Answer, request: R
         weights = [1.0] * len(weights)
     found = merge(values, weights, leader=leader, schema=schema)
     value, merged = values[leader], False
-    if answer.confidence <= _MAJORITY and found.value != value and request.is_valid(found.value):
+    if answer.confidence <= MAJORITY and found.value != value and request.is_valid(found.value):
         value, label = found.value, schema.canonical(found.value)
         merged = label not in labels
         answer = replace(answer, answer=label, member=answer.member if merged else answer.supporters[label][0])

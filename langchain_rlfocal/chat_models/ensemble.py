@@ -9,8 +9,7 @@ answers.
 """
 
 import json
-import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from os import PathLike
 from typing import Annotated, Any, Self
@@ -29,6 +28,7 @@ from langchain_rlfocal.chat_models.arguments import (
     check_embeddings,
     check_known,
     cost_weight_for,
+    cycle_in,
     identifying_params_of,
     only_member,
     target_of,
@@ -37,24 +37,23 @@ from langchain_rlfocal.chat_models.arguments import (
     to_pool,
     warn_of_unknown,
 )
-from langchain_rlfocal.chat_models.binding import ToolCallingChatModel
 from langchain_rlfocal.chat_models.consensus import OnDisagreement
 from langchain_rlfocal.chat_models.explanations import explain
 from langchain_rlfocal.chat_models.history import repairs_of
 from langchain_rlfocal.chat_models.profiles import merged_profile
+from langchain_rlfocal.chat_models.reliability import ReliableChatModel, check_bounded
 from langchain_rlfocal.chat_models.replies import to_chunk
 from langchain_rlfocal.chat_models.requests import Request
 from langchain_rlfocal.chat_models.river import Results, Settings, Step, Surroundings, answer, arun, run
-from langchain_rlfocal.chat_models.tokens import num_tokens, num_tokens_of_messages
 from langchain_rlfocal.chat_models.turns import Knobs, Turn, eligible_of, query_of
-from langchain_rlfocal.errors import InputError
-from langchain_rlfocal.execution import CallLimits
+from langchain_rlfocal.errors import InputError, PoolError
+from langchain_rlfocal.execution import ensembles_around, num_tokens, num_tokens_of_messages
 from langchain_rlfocal.features import Embedder
 from langchain_rlfocal.policies import Policy, PriorPolicy
 from langchain_rlfocal.pool import ModelPool, PoolMember
 
 
-class RLFocalChatModel(RaisesOwnErrors, ToolCallingChatModel):
+class RLFocalChatModel(RaisesOwnErrors, ReliableChatModel):
     """A learned team of chat models behind one.
 
     For each query a Decider selects a small team of the pool's members, round by round; they are asked at once, and
@@ -79,8 +78,9 @@ class RLFocalChatModel(RaisesOwnErrors, ToolCallingChatModel):
         print(model.explain(message))
         ```
 
-    `max_team`, `max_rounds`, `cost_weight`, `target_calls` and `task` can also be given to one call, or bound with
-    `.bind()`. A call's `model` is the name of one member, who then answers alone. Other call arguments go to the members.
+    `max_team`, `max_rounds`, `cost_weight`, `target_calls`, `task`, and of the reliability `deadline_s`, `min_candidates`,
+    `timeout`, `member_timeout_s`, `max_retries`, `early_commit`, `hedge` and `budget_per_answer` can also be given to one
+    call, or bound with `.bind()`. A call's `model` is the name of one member, who then answers alone. Other call arguments go to the members.
 
     Raises:
         PoolError: The pool is empty, names a member twice, or has a member that the policy does not know.
@@ -134,8 +134,9 @@ class RLFocalChatModel(RaisesOwnErrors, ToolCallingChatModel):
     answer_kind: AnswerKind = "auto"
     """What counts as the same answer; `"auto"` tells it from the query and the answers."""
 
-    synthesizer: BaseChatModel | None = None
-    """A chat model that writes the answer from the candidates where Fusion is unsure; None always returns a candidate."""
+    synthesizer: BaseChatModel | PoolMember | None = None
+    """A chat model that writes the answer from the candidates where Fusion is unsure; None always returns a candidate. As a
+    `PoolMember` it has prices."""
 
     synthesize_below: float = 0.5
     """Confidence of Fusion, in [0, 1], below which the synthesizer writes the answer."""
@@ -143,11 +144,6 @@ class RLFocalChatModel(RaisesOwnErrors, ToolCallingChatModel):
     on_disagreement: OnDisagreement = "leader"
     """What to do where members propose tool calls and no action has more than half of Fusion's weight: `"leader"` follows the
     heaviest proposal, `"text"` answers in text and calls nothing, `"raise"` raises `DisagreementError`.
-    """
-
-    max_concurrent_calls: int | None = None
-    """How many calls of members may run at once, over all queries that this model answers; None for any number. Each event
-    loop counts by itself, and all threads together. `PoolMember.max_concurrent_calls` caps one member.
     """
 
     model_name: str = Field(default="rlfocal", alias="model")
@@ -165,13 +161,6 @@ class RLFocalChatModel(RaisesOwnErrors, ToolCallingChatModel):
     streaming: bool | None = None
     """True answers `invoke` by way of the stream; False answers even `stream` whole; None leaves it to LangChain."""
 
-    limits: CallLimits | None = Field(default=None, exclude=True, repr=False)
-    """Counts the calls that run, for this model and its copies. It follows `max_concurrent_calls` and the members': do not
-    give it yourself."""
-
-    clock: Callable[[], float] = Field(default=time.perf_counter, exclude=True, repr=False)
-    """Gives seconds; latencies are its differences."""
-
     @model_validator(mode="before")
     @classmethod
     def _warn_of_unknown_arguments(cls, values: Any) -> Any:
@@ -185,13 +174,10 @@ class RLFocalChatModel(RaisesOwnErrors, ToolCallingChatModel):
         self._knobs({})
         if not 0 <= self.synthesize_below <= 1:
             raise InputError(f"`synthesize_below` must be in [0, 1], got {self.synthesize_below}.")
-        cap = self.max_concurrent_calls
-        if cap is not None and cap < 1:
-            raise InputError(f"`max_concurrent_calls` must be at least 1, or None for any number, got {cap}.")
+        check_bounded(self._everybody, self._terms({}))
         check_known(self.pool, self._decider_and_fusion)
         assert not isinstance(self.embeddings, str), "names are loaded on validation"
         check_embeddings(self._decider_and_fusion, self.embeddings)
-        _ = self._current_limits
         self._add_version("langchain-rlfocal", __version__)
         return self
 
@@ -210,13 +196,15 @@ class RLFocalChatModel(RaisesOwnErrors, ToolCallingChatModel):
         return self.policy
 
     @property
-    def _current_limits(self) -> CallLimits:
-        """The count of running calls under the present caps, which copies and configured models share."""
-        per_member = {m.name: m.max_concurrent_calls for m in self.pool if m.max_concurrent_calls is not None}
-        limits = (self.limits or CallLimits()).with_caps(self.max_concurrent_calls, per_member)
-        if limits is not self.limits:
-            self.limits = limits
-        return limits
+    def _everybody(self) -> list[PoolMember]:
+        """The members, and the synthesizer where there is one."""
+        return [*self.pool, *([self._synthesizing_member] if self._synthesizing_member is not None else [])]
+
+    @property
+    def _synthesizing_member(self) -> PoolMember | None:
+        """The synthesizer as a member, with the prices that it is given with."""
+        given = self.synthesizer
+        return PoolMember("synthesizer", given) if isinstance(given, BaseChatModel) else given
 
     @property
     def _cache_facts(self) -> dict[str, Any]:
@@ -230,6 +218,7 @@ class RLFocalChatModel(RaisesOwnErrors, ToolCallingChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
+        synthesizer = self._synthesizing_member
         return {
             "model_name": self.model_name,
             "members": {member.name: identifying_params_of(member.model) for member in self.pool},
@@ -240,7 +229,7 @@ class RLFocalChatModel(RaisesOwnErrors, ToolCallingChatModel):
             "target_calls": self.target_calls,
             "task": self.task,
             "answer_kind": self.answer_kind,
-            "synthesizer": None if self.synthesizer is None else identifying_params_of(self.synthesizer),
+            "synthesizer": None if synthesizer is None else identifying_params_of(synthesizer.model),
             "synthesize_below": self.synthesize_below,
             "on_disagreement": self.on_disagreement,
             "temperature": self.temperature,
@@ -333,10 +322,12 @@ class RLFocalChatModel(RaisesOwnErrors, ToolCallingChatModel):
         relay: bool,
     ) -> tuple[Generator[Step, Results, None], Surroundings]:
         """Make the river of one call, and say where it runs."""
+        self._check_no_cycle()
         parent = self._take_parent(run_manager, kwargs)
         kwargs.pop("stream", None)  # LangChain means it for this model alone
         only = only_member(kwargs.pop("model", None), self.pool, own_name=self.model_name)
-        knobs = self._knobs(kwargs)
+        knobs, errand = self._knobs(kwargs), self._errand(kwargs)
+        check_bounded(self._everybody, errand.terms)
         own = {name: getattr(self, name) for name in ("temperature", "max_tokens") if getattr(self, name) is not None}
         request = Request.of({**own, **kwargs})
         query = query_of(messages, task=knobs.task)
@@ -349,21 +340,35 @@ class RLFocalChatModel(RaisesOwnErrors, ToolCallingChatModel):
             request=request,
             eligible=eligible_of(self.pool, messages, request=request, only=only),
             repairs=repairs_of(messages),
+            errand=errand,
         )
         settings = Settings(
             model_name=only or self.model_name,
-            synthesizer=None if self.synthesizer is None else PoolMember("synthesizer", self.synthesizer),
+            synthesizer=self._synthesizing_member,
             synthesize_below=self.synthesize_below,
             on_disagreement=self.on_disagreement,
             relay=relay,
         )
-        around = Surroundings(parent, self._current_limits, stop or self.stop, self.clock)
-        return answer(messages, turn, settings), around
+        return answer(messages, turn, settings), Surroundings(parent, errand, stop or self.stop, id(self))
+
+    def _check_no_cycle(self) -> None:
+        """Check that no member leads back to this model, also within what a member asks.
+
+        Raises:
+            PoolError: One does.
+        """
+        path = cycle_in(self)
+        if path is None and id(self) in ensembles_around():
+            path = [self.model_name, "...", self.model_name]
+        if path is not None:
+            raise PoolError(
+                f"An ensemble must not be its own member, got {' > '.join(path)}. Take it out of one of them."
+            )
 
     def _knobs(self, kwargs: dict[str, Any]) -> Knobs:
         """Take the knobs out of a call's arguments; what a call does not set is the model's."""
         target = target_of(kwargs, default=self.target_calls)
         if target is not None:
             kwargs["cost_weight"] = cost_weight_for(target, self._decider_and_fusion)
-        names = ("max_team", "max_rounds", "cost_weight", "task")
+        names = ("max_team", "max_rounds", "cost_weight", "task", "min_candidates")
         return Knobs(**{name: kwargs.pop(name, getattr(self, name)) for name in names}, target_calls=target)

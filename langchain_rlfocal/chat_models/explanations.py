@@ -14,9 +14,9 @@ from langchain_core.messages.ai import add_usage
 
 from langchain_rlfocal.chat_models.consensus import Verdict
 from langchain_rlfocal.chat_models.history import KEY
-from langchain_rlfocal.chat_models.turns import Turn
+from langchain_rlfocal.chat_models.turns import RESTING, Turn
 from langchain_rlfocal.errors import InputError
-from langchain_rlfocal.execution import UnusableAnswerError, usage_of
+from langchain_rlfocal.execution import Cost, UnusableAnswerError, usage_of
 from langchain_rlfocal.foreign_text import printable
 from langchain_rlfocal.records import Candidate, Failure, Selection
 
@@ -69,7 +69,13 @@ def describe(turn: Turn, verdict: Verdict, synthesis: Candidate | Failure | None
             "failure": _describe_failure(synthesis) if isinstance(synthesis, Failure) else None,
         },
         "usage": {result.member: _plain(tokens_of(result)) for result in results},
+        "resting": list(turn.resting),
+        "spent": _describe_cost(turn.errand.ledger.spent),
     }
+
+
+def _describe_cost(cost: Cost) -> dict[str, Any]:
+    return {"calls": cost.calls, "tokens": cost.tokens, "usd": _number(cost.usd), "seconds": _number(cost.seconds)}
 
 
 def describe_selection(selection: Selection) -> dict[str, Any]:
@@ -84,7 +90,7 @@ def describe_selection(selection: Selection) -> dict[str, Any]:
 def describe_result(result: Candidate | Failure) -> dict[str, Any]:
     """Say in JSON values what came of asking one member; only a failure has a `kind`."""
     if isinstance(result, Failure):
-        return {"member": result.member, "round": result.round, **_describe_failure(result)}
+        return {"member": result.member, "round": result.round, **_describe_failure(result), **_describe_retries(result)}
     return {
         "member": result.member,
         "round": result.round,
@@ -96,7 +102,12 @@ def describe_result(result: Candidate | Failure) -> dict[str, Any]:
         "cost_usd": _number(result.cost_usd),
         "logprob": _number(result.logprob),
         "option_probs": None if result.option_probs is None else dict(result.option_probs),
+        **_describe_retries(result),
     }
+
+
+def _describe_retries(result: Candidate | Failure) -> dict[str, Any]:
+    return {"retries": [_describe_failure(failure) for failure in result.retries]}
 
 
 def describe_fusion(verdict: Verdict, synthesis: Candidate | Failure | None) -> dict[str, Any]:
@@ -144,7 +155,7 @@ def explain(message: AIMessage | Mapping[str, Any]) -> str:
     probabilities = {row["round"]: row["probabilities"] for row in facts["rounds"]}
     for row in sorted([*facts["candidates"], *facts["failures"]], key=lambda row: row["round"]):
         failed = "kind" in row
-        said = f"failed: {row['kind']}" if failed else row["answer"] if row["answer"] is not None else row["text"]
+        said = _fate(row) if failed else row["answer"] if row["answer"] is not None else row["text"]
         cells = [
             str(row["round"]),
             ("* " if row["member"] == fusion["member"] else "") + row["member"],
@@ -164,13 +175,22 @@ def explain(message: AIMessage | Mapping[str, Any]) -> str:
         f"answered by {_author(fusion)}, confidence {_decimal(fusion['confidence'], 2)}",
     ]
     lines += _agreement(fusion)
-    lines += [f"{f['member']} failed: {f['kind']}: {f['reason']}" for f in facts["failures"]]
+    for row in [*facts["candidates"], *facts["failures"]]:
+        tried = "; ".join(f"{r['kind']}: {r['reason'].rstrip('.')}" for r in row.get("retries") or ())
+        lines += [f"{row['member']} was asked {len(row['retries']) + 1} times: {tried}"] if tried else []
+    lines += [f"{f['member']} {_fate(f)}: {f['reason']}" for f in facts["failures"]]
+    lines += [f"{name} was left out: {RESTING}" for name in facts.get("resting") or ()]
     lines += [f"{name} was left out: it {reason}" for name, reason in (facts.get("excluded") or {}).items()]
     lines += [f"of the conversation: {repair}" for repair in facts.get("repairs") or ()]
     if (facts.get("synthesizer") or {}).get("failure"):
         failure = facts["synthesizer"]["failure"]
         lines.append(f"the synthesizer failed: {failure['kind']}: {failure['reason']}")
     return "\n".join(printable(line) for line in lines)
+
+
+def _fate(row: Mapping[str, Any]) -> str:
+    """Say in words why a member has no answer; one that was not needed has not failed."""
+    return "was cancelled" if row["kind"] == "cancelled" else f"failed: {row['kind']}"
 
 
 def _terms(facts: Mapping[str, Any]) -> str:

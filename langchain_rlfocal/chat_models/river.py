@@ -8,26 +8,19 @@ the end is the text, piece by piece as early as it is certain, and last, always,
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
 
-from langchain_rlfocal._compat import EnsembleModelError, Parent
+from langchain_rlfocal._compat import EnsembleDeadlineError, EnsembleModelError, Parent
 from langchain_rlfocal.chat_models.consensus import OnDisagreement, Verdict, decide
 from langchain_rlfocal.chat_models.explanations import describe_fusion, describe_result, describe_selection
 from langchain_rlfocal.chat_models.replies import reply_of, text_pieces
 from langchain_rlfocal.chat_models.requests import Request
 from langchain_rlfocal.chat_models.synthesis import synthesis_messages
 from langchain_rlfocal.chat_models.turns import Turn
-from langchain_rlfocal.execution import (
-    CallLimits,
-    Clock,
-    Role,
-    aask_members,
-    ask_members,
-    astream_member,
-    stream_member,
-)
+from langchain_rlfocal.execution import Errand, Inquiry, IsSettled, Role, astream_round, stream_round
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.records import Candidate, Failure
 
@@ -43,6 +36,8 @@ class Ask:
         round_number: The round.
         role: What traces say that they are.
         relay: True to pass the text of the only one on while it comes.
+        spares: Whom to ask beside slow members.
+        is_settled: Tells when the answer is certain; None to wait for all.
         said: Set while the step is taken: whether any text has been passed on.
     """
 
@@ -52,7 +47,14 @@ class Ask:
     round_number: int
     role: Role = "member"
     relay: bool = False
+    spares: Sequence[PoolMember] = ()
+    is_settled: IsSettled | None = None
     said: bool = False
+
+    @property
+    def manner(self) -> dict[str, Any]:
+        """How to ask, as `execution` takes it."""
+        return {"relay": self.relay, "spares": self.spares, "is_settled": self.is_settled}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +99,15 @@ def answer(messages: list[BaseMessage], turn: Turn, settings: Settings) -> Gener
         DisagreementError: There is no majority, and the caller wants none else.
     """
     said = False
+    # An answer that the synthesizer would write over is not certain yet.
+    at_least = 0.0 if settings.synthesizer is None else settings.synthesize_below
+    is_settled = partial(turn.is_settled, at_least=at_least)
     while members := turn.next_members():
         yield Tell("rlfocal_selection", describe_selection(turn.selections[-1]))
         relay = settings.relay and turn.is_decided and turn.request.may_relay(members[0].model)
         step = Ask(members, messages, turn.request, turn.round_number, relay=relay)
+        if not relay:
+            step.spares, step.is_settled = turn.spares(), is_settled
         results = yield step
         said = step.said
         turn.record(results)
@@ -130,7 +137,8 @@ def _check_whole(result: Candidate | Failure, *, said: bool) -> None:
         EnsembleError: It broke off after its first words, which nobody can take back: another member cannot stand in.
     """
     if said and isinstance(result, Failure):
-        error = EnsembleModelError(
+        kind = EnsembleDeadlineError if result.kind == "deadline" else EnsembleModelError
+        error = kind(
             f"`{result.member}` broke off while its text was being passed on: {result.kind}: {result.reason.rstrip('.')}. Ask "
             "again; `invoke`, or `streaming=False`, lets another member stand in.",
             failures={result.member: f"{result.kind}: {result.reason}"},
@@ -152,27 +160,27 @@ class Surroundings:
 
     Attributes:
         parent: The ensemble's run.
-        limits: How many calls may run at once.
+        errand: What the answer may take.
         stop: Stop sequences of the call.
-        clock: Gives seconds.
+        asker: Id of the ensemble; see `execution.ensembles_around`.
     """
 
     parent: Parent
-    limits: CallLimits
+    errand: Errand
     stop: list[str] | None
-    clock: Clock
+    asker: int
 
-    def terms_of(self, step: Ask) -> dict[str, Any]:
-        """Return the arguments under which `execution` asks."""
-        return {
-            "round_number": step.round_number,
-            "config": None if self.parent.members is None else {"callbacks": self.parent.members},
-            "role": step.role,
-            "adapt": step.request.brief,
-            "limits": self.limits,
-            "stop": self.stop,
-            "clock": self.clock,
-        }
+    def inquiry_of(self, step: Ask) -> Inquiry:
+        """Say what a step puts to every member."""
+        return Inquiry(
+            messages=step.messages,
+            round_number=step.round_number,
+            config={} if self.parent.members is None else {"callbacks": self.parent.members},
+            role=step.role,
+            adapt=step.request.brief,
+            stop=self.stop,
+            asker=self.asker,
+        )
 
 
 def run(steps: Generator[Step, Results, None], around: Surroundings) -> Generator[str | AIMessage]:
@@ -185,16 +193,15 @@ def run(steps: Generator[Step, Results, None], around: Surroundings) -> Generato
                 around.parent.tell(step.name, step.data)
             elif not isinstance(step, Ask):
                 yield step
-            elif not step.relay:
-                results = ask_members(step.members, step.messages, **around.terms_of(step))
             else:
-                with closing(stream_member(step.members[0], step.messages, **around.terms_of(step))) as pieces:
-                    for piece in pieces:
-                        if isinstance(piece, str):
+                asking = stream_round(step.members, around.inquiry_of(step), around.errand, **step.manner)
+                with closing(asking) as items:
+                    for item in items:
+                        if isinstance(item, str):
                             step.said = True
-                            yield piece
+                            yield item
                         else:
-                            results = [piece]
+                            results = item
 
 
 async def arun(steps: Generator[Step, Results, None], around: Surroundings) -> AsyncGenerator[str | AIMessage]:
@@ -207,16 +214,15 @@ async def arun(steps: Generator[Step, Results, None], around: Surroundings) -> A
                 await around.parent.atell(step.name, step.data)
             elif not isinstance(step, Ask):
                 yield step
-            elif not step.relay:
-                results = await aask_members(step.members, step.messages, **around.terms_of(step))
             else:
-                async with aclosing(astream_member(step.members[0], step.messages, **around.terms_of(step))) as pieces:
-                    async for piece in pieces:
-                        if isinstance(piece, str):
+                asking = astream_round(step.members, around.inquiry_of(step), around.errand, **step.manner)
+                async with aclosing(asking) as items:
+                    async for item in items:
+                        if isinstance(item, str):
                             step.said = True
-                            yield piece
+                            yield item
                         else:
-                            results = [piece]
+                            results = item
 
 
 def _next(steps: Generator[Step, Results, None], results: Results) -> Step | None:

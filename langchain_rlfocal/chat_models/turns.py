@@ -12,15 +12,25 @@ from dataclasses import dataclass, replace
 from langchain_core.exceptions import ContextOverflowError
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
-from langchain_rlfocal._compat import EnsembleModelError, EnsembleOverflowError
+from langchain_rlfocal._compat import (
+    EnsembleBudgetError,
+    EnsembleDeadlineError,
+    EnsembleModelError,
+    EnsembleOverflowError,
+)
 from langchain_rlfocal.answers import AnswerKind, label_answers
+from langchain_rlfocal.answers.settling import labels_are_final
+from langchain_rlfocal.chat_models.consensus import MAJORITY
 from langchain_rlfocal.chat_models.options import option_probs_of, options_of
 from langchain_rlfocal.chat_models.profiles import Needs, fit_members, needs_of, unfit
 from langchain_rlfocal.chat_models.requests import Request
 from langchain_rlfocal.errors import InputError
-from langchain_rlfocal.policies import Policy
+from langchain_rlfocal.execution import Errand
+from langchain_rlfocal.policies import Commitment, Policy
 from langchain_rlfocal.pool import ModelPool, PoolMember
 from langchain_rlfocal.records import Answer, Candidate, Failure, Query, Selection
+
+RESTING = "it failed too often of late, and is left alone for a while"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +43,7 @@ class Knobs:
         cost_weight: What asking the whole pool once is worth, in units of score; finite, not negative.
         target_calls: Mean calls a query that the cost weight was chosen for, None where it was given itself.
         task: Task label that tells the policy what kind of query this is, or None.
+        min_candidates: How many members must have answered where the deadline or a budget cuts the answer short, at least 1.
 
     Raises:
         InputError: A number is outside its range, or the task is no text.
@@ -43,12 +54,17 @@ class Knobs:
     cost_weight: float
     target_calls: float | None
     task: str | None
+    min_candidates: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("max_team", "max_rounds"):
+        for name in ("max_team", "max_rounds", "min_candidates"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"`{name}` must be a whole number of at least 1, got {value!r}. One member is a team.")
+        if self.min_candidates > self.max_team:
+            raise InputError(
+                f"`min_candidates` must be at most `max_team` ({self.max_team}), got {self.min_candidates}: no more are asked."
+            )
         weight = self.cost_weight
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
             raise InputError(
@@ -111,6 +127,8 @@ class Turn:
         request: What is asked of members beside the conversation.
         eligible: Who can be asked this, and why the others cannot.
         repairs: What is left out of the conversation since no member could read it.
+        errand: What the answer may take, and what it has taken.
+        resting: Members that were left alone, since they had failed too often of late.
     """
 
     def __init__(
@@ -124,17 +142,19 @@ class Turn:
         request: Request,
         eligible: Eligible,
         repairs: Sequence[str],
+        errand: Errand,
     ) -> None:
         self._query, self._pool = query, pool
         self._options = frozenset() if request.wants_object else options_of(query.text)
         self.request, self.eligible, self.repairs = request, eligible, list(repairs)
-        self.policy = policy
-        # A policy sees its team as a share of the largest there can be, which training caps the same way.
-        self.knobs = replace(knobs, max_team=min(knobs.max_team, max(len(eligible.members), 1)))
-        self._answer_kind: AnswerKind = answer_kind
+        self.policy, self.errand = policy, errand
         self.candidates: list[Candidate] = []
         self.failures: list[Failure] = []
         self.selections: list[Selection] = []
+        self.resting: list[str] = []
+        # A policy sees its team as a share of the largest there can be, which training caps the same way.
+        self.knobs = replace(knobs, max_team=min(knobs.max_team, max(len(self._present()), 1)))
+        self._answer_kind: AnswerKind = answer_kind
 
     @property
     def round_number(self) -> int:
@@ -143,31 +163,77 @@ class Turn:
 
     @property
     def _asked(self) -> set[str]:
-        return {name for selection in self.selections for name in selection.members}
+        chosen = {name for selection in self.selections for name in selection.members}
+        return chosen.union((c.member for c in self.candidates), (f.member for f in self.failures))
+
+    def _present(self) -> list[str]:
+        """Return who can be asked now, in the pool's order: to the Decider a resting member is absent."""
+        resting = [name for name in self.eligible.members if self.errand.is_resting(name)]
+        self.resting = [name for name in resting if name not in self._asked]
+        return [name for name in self.eligible.members if name not in self.resting]
 
     def next_members(self) -> list[PoolMember]:
         """Open the next round and return whom to ask in it; nobody means that it is time to fuse.
 
         The cap on rounds binds once someone has answered: until then others may stand in, as the team's cap allows.
         """
-        room = self.knobs.max_team - len(self._asked)
-        if room < 1 or not self.eligible.members or (self.candidates and self.round_number >= self.knobs.max_rounds):
+        room, present = self.knobs.max_team - len(self._asked), self._present()
+        is_last = bool(self.candidates) and self.round_number >= self.knobs.max_rounds
+        if room < 1 or is_last or self.errand.is_late or set(present) <= self._asked:
             return []
         selection = self._named() or self.policy.select(
             self._query,
             self.candidates,
             self.failures,
-            available=self.eligible.members,
+            available=tuple(present),
             round_number=min(self.round_number + 1, self.knobs.max_rounds),
             max_rounds=self.knobs.max_rounds,
             max_team=self.knobs.max_team,
             cost_weight=self.knobs.cost_weight,
         )
-        free = set(self.eligible.members) - self._asked
+        free = set(present) - self._asked
         chosen = tuple(name for name in selection.members if name in free)[:room]
         if chosen:
             self.selections.append(replace(selection, round=self.round_number + 1, members=chosen))
         return [self._pool[name] for name in chosen]
+
+    def spares(self) -> list[PoolMember]:
+        """Return who may be asked beside slow members of this round, the Decider's next choice first, as the team has room."""
+        room = self.knobs.max_team - len(self._asked)
+        if room < 1 or not self.errand.terms.hedge or self.eligible.only is not None:
+            return []
+        sure, competence = self.selections[-1].probabilities, self.policy.competence(self._query)
+        free = [name for name in self._present() if name not in self._asked]
+        free.sort(key=lambda name: (-sure.get(name, 0.0), -competence.get(name, 0.0)))
+        return [self._pool[name] for name in free[:room]]
+
+    def is_settled(self, results: Sequence[Candidate | Failure], running: Sequence[str], *, at_least: float) -> bool:
+        """Tell whether the answer is certain, whatever the members still running say.
+
+        It is where no other round can follow, nothing that they say can change what the answers so far are taken for, and
+        the policy promises that the present winner stays the winner, in the words of the same member.
+
+        Args:
+            results: What came of this round so far.
+            running: Names of the members that still run.
+            at_least: What confidence the answer must keep.
+        """
+        promise = getattr(self.policy, "commitment", None)
+        ends_here = self.round_number >= self.knobs.max_rounds or set(self._present()) <= self._asked
+        ends_here = ends_here or len(self._asked) >= self.knobs.max_team
+        arrived = [result for result in results if isinstance(result, Candidate)]
+        if promise is None or not ends_here or not arrived:
+            return False
+        candidates = self._label([*self.candidates, *arrived])
+        acts = [self.request.label_of(candidate.message) is not None for candidate in candidates]
+        if any(acts) and not all(acts):  # a text is labelled by what the calls look like
+            return False
+        texts = [candidate.text for candidate, acting in zip(candidates, acts, strict=True) if not acting]
+        if not labels_are_final(texts, self._answer_kind, query=self._query.text, running=len(running)):
+            return False
+        failures = self.failures + [result for result in results if isinstance(result, Failure)]
+        kept: Commitment = promise(self._query, candidates, failures, running=running)
+        return kept.author_is_final and kept.confidence > MAJORITY and kept.confidence >= at_least
 
     def _named(self) -> Selection | None:
         """Choose the member that the call names; None if it names none."""
@@ -188,11 +254,14 @@ class Turn:
     def record(self, results: Sequence[Candidate | Failure]) -> None:
         """Take in what came of a round, and label all answers so far, since groups can change with every answer."""
         self.failures += [result for result in results if isinstance(result, Failure)]
-        candidates = self.candidates + [result for result in results if isinstance(result, Candidate)]
+        self.candidates = self._label(self.candidates + [result for result in results if isinstance(result, Candidate)])
+
+    def _label(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Give candidates that say the same the same label."""
         acts = [self.request.label_of(candidate.message) for candidate in candidates]
         texts = [c.text if act is None else None for c, act in zip(candidates, acts, strict=True)]
         labels = label_answers(texts, self._answer_kind, query=self._query.text)
-        self.candidates = [
+        return [
             replace(c, answer=act) if act is not None else self._labelled(c, label, acts)
             for c, act, label in zip(candidates, acts, labels, strict=True)
         ]
@@ -214,10 +283,11 @@ class Turn:
         """Resolve the candidates' conflict.
 
         Raises:
-            EnsembleError: Nobody answered; it is also LangChain's `ModelError`.
+            EnsembleError: Nobody answered, or too few before the answer was cut short; it is also LangChain's `ModelError`.
         """
-        if not self.candidates:
-            raise self._nobody_answered()
+        cut_short = self.errand.is_late or any(failure.kind in {"deadline", "budget"} for failure in self.failures)
+        if not self.candidates or (cut_short and len(self.candidates) < self.knobs.min_candidates):
+            raise self._too_few_answered()
         answer = self.policy.fuse(self._query, self.candidates, self.failures, max_team=self.knobs.max_team)
         # A policy of the user's own may leave out what it gives no weight.
         said: dict[str, tuple[str, ...]] = {}
@@ -234,26 +304,48 @@ class Turn:
         """Return a member's candidate."""
         return next(candidate for candidate in self.candidates if candidate.member == member)
 
-    def _nobody_answered(self) -> EnsembleModelError:
+    def _too_few_answered(self) -> EnsembleModelError:
         reasons = {f.member: f"{f.kind}: {f.reason}" for f in self.failures}
         unfit_ones = {n: r for n, r in self.eligible.excluded.items() if self.eligible.only in {None, n}}
         reasons |= {name: f"not asked: it {reason}" for name, reason in unfit_ones.items()}
-        left = [name for name in self.eligible.members if name not in reasons]
-        way_out = (
-            f"Not asked: {', '.join(left)}; raise `max_team` to let them stand in."
-            if left
-            else "Every member that can be asked was; add one that does not share their cause."
-        )
-        causes = "; ".join(f"{name}: {reason.rstrip('.')}" for name, reason in reasons.items())
+        reasons |= dict.fromkeys(self.resting, f"not asked: {RESTING}")
+        kinds = {failure.kind for failure in self.failures}
+        is_late = self.errand.is_late or "deadline" in kinds
         too_long = {f.member for f in self.failures if isinstance(f.error, ContextOverflowError)}
-        overflow = too_long | self.eligible.overflowing == set(reasons)
-        error = (EnsembleOverflowError if overflow else EnsembleModelError)(
-            f"At least one member must answer, and none of {len(reasons)} did. {causes}. {way_out}",
+        kind: type[EnsembleModelError] = EnsembleModelError
+        if is_late:
+            kind = EnsembleDeadlineError
+        elif "budget" in kinds:
+            kind = EnsembleBudgetError
+        elif reasons and too_long | self.eligible.overflowing == set(reasons):
+            kind = EnsembleOverflowError
+        causes = "; ".join(f"{name}: {reason.rstrip('.')}" for name, reason in reasons.items())
+        num_answered = len(self.candidates)
+        if num_answered:
+            rule = f"At least {self.knobs.min_candidates} members must answer (`min_candidates`), and {num_answered} did."
+        else:
+            rule = f"At least one member must answer, and none of {len(reasons)} did."
+        error = kind(
+            f"{rule} {causes}. {self._way_out(reasons, is_late=is_late)}",
             failures=reasons,
-            is_retryable=any(failure.is_retryable for failure in self.failures),
+            is_retryable=bool(self.resting) or any(failure.is_retryable for failure in self.failures),
         )
-        error.__cause__ = next((failure.error for failure in self.failures), None)
+        error.__cause__ = next((failure.error for failure in self.failures if failure.error is not None), None)
         return error
+
+    def _way_out(self, reasons: Mapping[str, str], *, is_late: bool) -> str:
+        """Say what a caller can do about a missing answer."""
+        if is_late:
+            return f"Raise `deadline_s` ({self.errand.terms.deadline_s:g} s), or ask quicker members."
+        if any(failure.kind == "budget" for failure in self.failures):
+            return "Raise the budget; what a model has spent begins anew with `reset_spending()`."
+        if self.resting:
+            return "Ask again later, or let them be asked at once by `reset_breakers()`."
+        answered = {candidate.member for candidate in self.candidates}
+        left = [name for name in self.eligible.members if name not in reasons and name not in answered]
+        if left:
+            return f"Not asked: {', '.join(left)}; raise `max_team` to let them stand in."
+        return "Every member that can be asked was; add one that does not share their cause."
 
 
 def query_of(messages: Sequence[BaseMessage], *, task: str | None) -> Query:

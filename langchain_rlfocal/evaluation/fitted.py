@@ -27,6 +27,7 @@ from langchain_rlfocal.evaluation.baselines import (
     FittedVote,
 )
 from langchain_rlfocal.features import FEATURES_DIM
+from langchain_rlfocal.policies.untrusted import shortened
 
 Arrays = dict[str, npt.NDArray[Any]]
 Dims = dict[str, int]
@@ -253,7 +254,7 @@ def load_baselines(arrays: Mapping[str, npt.NDArray[Any]], facts: Mapping[str, A
 
 
 def _names(wanted: set[str], found: Mapping[str, Any]) -> str:
-    return ", ".join(sorted(map(str, chain(wanted - set(found), set(found) - wanted))))
+    return shortened(", ".join(sorted(map(str, chain(wanted - set(found), set(found) - wanted)))))
 
 
 def _refusal(what: str, rule: str) -> CheckpointError:

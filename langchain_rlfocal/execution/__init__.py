@@ -1,12 +1,14 @@
-"""Execution: put one query to the selected members at once.
+"""Execution: put one query to the selected members at once, and get the best out of members that are slow, flaky or dear.
 
 The only package that waits on the network. A member that answers becomes a `Candidate`; one that does not becomes a
 `Failure`. Both are values: nothing a member does can raise out of `ask_members`, so Fusion always sees the whole team.
 Two things pass through, since they are no non-answers: the wish to stop the program, and LangGraph's control flow.
 
-`teams` asks several and waits for all; `streams` passes one member's text on while it comes; `asking` is what both make
-of one member; `limits` counts calls. It does not compare answers (`Candidate.answer` is None here), and asks each member
-once: no retries, no deadlines.
+`rounds` decides when to ask, to ask again, to ask somebody else and to stop, and waits for nothing; `threads` and `tasks` do
+what it says; `asking` is one call, `attempts` are a round's parts, `responses` puts a stream together. What `rounds` stands on: `errands` (what an answer
+may take), `causes` and `retries` (which errors are worth another attempt, and when), `clients` (members that do not retry by
+themselves), `limits`, `breakers`, `latencies`, `budgets`, `charges` and `tokens`. It does not compare answers
+(`Candidate.answer` is None here).
 """
 
 from langchain_rlfocal.execution.asking import (
@@ -14,25 +16,46 @@ from langchain_rlfocal.execution.asking import (
     MAX_TEXT_CHARS,
     Brief,
     Clock,
+    Inquiry,
     Role,
     UnusableAnswerError,
+    ensembles_around,
     usage_of,
 )
-from langchain_rlfocal.execution.limits import CallLimits
-from langchain_rlfocal.execution.streams import astream_member, stream_member
-from langchain_rlfocal.execution.teams import aask_members, ask_members
+from langchain_rlfocal.execution.attempts import Result
+from langchain_rlfocal.execution.breakers import BreakerRule, BreakerState
+from langchain_rlfocal.execution.budgets import Budget, Cost
+from langchain_rlfocal.execution.errands import Errand, Runtime, Terms
+from langchain_rlfocal.execution.retries import RetryRule
+from langchain_rlfocal.execution.rounds import IsSettled
+from langchain_rlfocal.execution.tasks import aask_members, astream_round
+from langchain_rlfocal.execution.threads import ask_members, stream_round
+from langchain_rlfocal.execution.tokens import num_tokens, num_tokens_of_messages
 
 __all__ = [
     "MAX_REASON_CHARS",
     "MAX_TEXT_CHARS",
+    "BreakerRule",
+    "BreakerState",
     "Brief",
-    "CallLimits",
+    "Budget",
     "Clock",
+    "Cost",
+    "Errand",
+    "Inquiry",
+    "IsSettled",
+    "Result",
+    "RetryRule",
     "Role",
+    "Runtime",
+    "Terms",
     "UnusableAnswerError",
     "aask_members",
     "ask_members",
-    "astream_member",
-    "stream_member",
+    "astream_round",
+    "ensembles_around",
+    "num_tokens",
+    "num_tokens_of_messages",
+    "stream_round",
     "usage_of",
 ]

@@ -1,21 +1,22 @@
-"""Asking: what is put to one member, and the record of whatever comes of it."""
+"""Asking: what is put to one member in one attempt, and the record of whatever comes of it."""
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from contextvars import Context
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import Context, ContextVar
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 from langchain_core.callbacks import BaseCallbackManager
-from langchain_core.exceptions import ModelError
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage, UsageMetadata
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config, set_config_context
 
 from langchain_rlfocal._compat import is_control_flow, untangled
+from langchain_rlfocal.execution.causes import is_retryable
+from langchain_rlfocal.execution.clients import quiet
 from langchain_rlfocal.foreign_text import masked
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.records import Candidate, Failure
@@ -33,7 +34,12 @@ Clock = Callable[[], float]
 PASSING = (KeyboardInterrupt, SystemExit, GeneratorExit)
 """What is no member's failure: the wish to stop the program, and the reader's leaving."""
 
-_RETRYABLE_STATUS = frozenset({408, 409, 425, 429})
+_asking: ContextVar[tuple[int, ...]] = ContextVar("rlfocal_asking", default=())
+
+
+def ensembles_around() -> tuple[int, ...]:
+    """Return the ids of the ensembles that are asking around the present code, outermost first."""
+    return _asking.get()
 
 
 class UnusableAnswerError(Exception):
@@ -70,8 +76,35 @@ Adapt = Callable[[PoolMember, list[BaseMessage]], Brief]
 """Makes a member's brief of the messages, a list of its own."""
 
 
-def _config_of(member: PoolMember, given: RunnableConfig, role: Role, round_number: int) -> RunnableConfig:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inquiry:
+    """What is put to every member of a round.
+
+    Attributes:
+        messages: What to ask; each member gets its own list of the same messages.
+        round_number: Round to note in the records, counted from 1.
+        config: Callbacks, tags and metadata for the members' runs; what is missing comes from the run around.
+        role: What traces say that the asked are.
+        adapt: Puts the call in each member's own terms, arguments included; what it raises is that member's failure. None
+            asks everybody just what is given.
+        stop: Stop sequences for the members.
+        kwargs: Other call arguments, passed on where there is no `adapt`.
+        asker: Id of the ensemble that asks, None if none does; see `ensembles_around`.
+    """
+
+    messages: Sequence[BaseMessage]
+    round_number: int
+    config: RunnableConfig = field(default_factory=RunnableConfig)
+    role: Role = "member"
+    adapt: Adapt | None = None
+    stop: list[str] | None = None
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    asker: int | None = None
+
+
+def _config_of(member: PoolMember, inquiry: Inquiry, number: int) -> RunnableConfig:
     """Make the config of one member's run."""
+    given, role = inquiry.config, inquiry.role
     merged = ensure_config(None)  # what LangGraph keeps for the node around must reach members
     merged.pop("run_id", None)
     callbacks = given.get("callbacks", merged.get("callbacks"))
@@ -79,53 +112,65 @@ def _config_of(member: PoolMember, given: RunnableConfig, role: Role, round_numb
     merged["callbacks"] = callbacks.copy() if isinstance(callbacks, BaseCallbackManager) else callbacks
     merged["run_name"] = name
     # LangGraph shows no tokens of runs tagged "nostream": members speak to the ensemble, not to the user.
-    merged["tags"] = [*(given.get("tags") or ()), f"rlfocal:{name}", f"rlfocal:round:{round_number}", "nostream"]
+    own_tags = [f"rlfocal:{name}", f"rlfocal:round:{inquiry.round_number}", "nostream"]
+    merged["tags"] = [*(given.get("tags") or ()), *own_tags]
     merged["metadata"] = {
         **(given.get("metadata") or {}),
         "rlfocal_role": role,
         "rlfocal_member": member.name,
-        "rlfocal_round": round_number,
+        "rlfocal_round": inquiry.round_number,
+        "rlfocal_attempt": number,
     }
     return merged
 
 
 @dataclass(slots=True)
 class Call:
-    """One member being asked: turns whatever comes of it into a record.
+    """One attempt to ask one member: turns whatever comes of it into a record.
 
     Attributes:
+        member: Whom to ask.
+        inquiry: What to ask.
+        clock: Gives seconds.
+        number: Which attempt it is, counted from 1.
+        config: Config of the member's run.
         started_s: When it was asked, moved on by what it had to wait for the consumer of its stream.
         brief: What it is asked, once that is made.
     """
 
     member: PoolMember
-    messages: Sequence[BaseMessage]
-    kwargs: Mapping[str, Any]
-    adapt: Adapt | None
-    round_number: int
-    config: RunnableConfig
-    role: Role
+    inquiry: Inquiry
     clock: Clock
+    number: int = 1
+    config: RunnableConfig = field(init=False)
     started_s: float = field(init=False)
     brief: Brief = field(init=False)
 
     def __post_init__(self) -> None:
-        self.config = _config_of(self.member, self.config, self.role, self.round_number)
+        self.config = _config_of(self.member, self.inquiry, self.number)
         self.started_s = self.clock()
 
-    def begin(self) -> Brief:
-        """Make the brief and start the clock anew: waiting for a place is not the member's latency."""
-        self.started_s = self.clock()
-        messages = list(self.messages)
-        adapt = self.adapt
-        self.brief = Brief(self.member.model, messages, self.kwargs) if adapt is None else adapt(self.member, messages)
-        return self.brief
+    def begin(self, *, timeout_s: float | None = None) -> None:
+        """Make the brief and start the clock anew: waiting for a place is not the member's latency.
 
-    def context(self) -> AbstractContextManager[Context]:
+        Args:
+            timeout_s: Seconds after which the member's own client shall give up, None to leave it alone.
+        """
+        self.started_s = self.clock()
+        # A client that retried by itself would multiply with the ensemble's retries.
+        member = replace(self.member, model=quiet(self.member.model, timeout_s=timeout_s))
+        messages, adapt = list(self.inquiry.messages), self.inquiry.adapt
+        self.brief = Brief(member.model, messages, self.inquiry.kwargs) if adapt is None else adapt(member, messages)
+
+    @contextmanager
+    def context(self) -> Generator[Context]:
         """Open the context in which the member runs: what it asks on its own belongs under the same run, not its name."""
         around = self.config.copy()
         around.pop("run_name", None)
-        return set_config_context(around)
+        with set_config_context(around) as context:
+            if self.inquiry.asker is not None:
+                context.run(_asking.set, (*ensembles_around(), self.inquiry.asker))
+            yield context
 
     def candidate(self, message: AIMessage) -> Candidate:
         """Record a response.
@@ -152,7 +197,7 @@ class Call:
         completion_tokens = usage["output_tokens"] if usage else None
         return Candidate(
             member=self.member.name,
-            round=self.round_number,
+            round=self.inquiry.round_number,
             text=text,
             answer=None,
             latency_s=latency_s,
@@ -176,13 +221,20 @@ class Call:
         lines = masked(_words_of(error).strip()).splitlines()
         return Failure(
             member=self.member.name,
-            round=self.round_number,
+            round=self.inquiry.round_number,
             kind=error.kind if isinstance(error, UnusableAnswerError) else name,
             reason=(lines[0] if lines else f"{name} without a message")[:MAX_REASON_CHARS],
             latency_s=self.clock() - self.started_s,
-            is_retryable=_is_retryable(error),
+            is_retryable=is_retryable(error),
             error=error,
         )
+
+    def outcome_of(self, error: BaseException) -> Failure | BaseException:
+        """Record a non-answer; return the error itself, if it is LangGraph's control flow."""
+        try:
+            return self.failure(error)
+        except BaseException as passing:  # noqa: BLE001  # whoever asks raises it again
+            return passing
 
 
 def check_kind(message: Any) -> None:
@@ -246,13 +298,3 @@ def _mean_logprob(message: AIMessage) -> float | None:
     reports = [token.get("logprob") if isinstance(token, Mapping) else None for token in tokens]
     values = [value for value in reports if isinstance(value, int | float) and math.isfinite(value)]
     return math.fsum(values) / len(values) if len(values) == len(tokens) else None
-
-
-def _is_retryable(error: BaseException) -> bool:
-    """Tell whether asking again may help: LangChain's word for it, else the HTTP status, else a lost connection."""
-    if isinstance(error, ModelError):
-        return bool(error.is_retryable)
-    status = getattr(error, "status_code", None)
-    if isinstance(status, int):
-        return status in _RETRYABLE_STATUS or status >= 500
-    return isinstance(error, TimeoutError | ConnectionError)

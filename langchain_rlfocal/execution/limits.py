@@ -1,92 +1,186 @@
 """Limits: how many calls may run at once, of each member and of all together.
 
-A call waits for its member's turn first and for a place among all second, so that one busy member does not keep the
-others from theirs. Threads share one count; each event loop has its own, since asyncio's semaphores belong to one. It
-counts what runs and nothing else: no rates, no money.
+One count for the process: threads and event loops alike ask it for a place, and it says when there is one by calling
+them back, so that it waits nowhere itself. Caps come with each request, since copies of a model share the count and may
+be configured apart. A cap bounds what its own request is added to, not what others with a higher one add afterwards.
+
+Places are given in the order in which they were asked for, with one exception:
+
+- A member's requests go first come, first served: one with a higher cap does not overtake one with a lower.
+- A request whose member has no place by its own cap stands aside: it holds up later ones of that member only.
+- A request that waits for nothing but the total holds up everyone behind it, also those whose own total is higher. Else
+  these would keep the total up, and it would wait for ever.
+
+So nobody starves: while the first of a member's line stands aside, what runs of that member only falls; while a request
+waits for the total, what runs in all only falls once those before it have gone. The price is that a low total on one
+copy holds back the others while it waits.
+
+It counts what runs and nothing else: no rates, no money, no time.
 """
 
-import asyncio
+import math
 import threading
-from collections.abc import AsyncGenerator, Generator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-from typing import Any
-from weakref import WeakKeyDictionary
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, Literal, Self
+
+from langchain_rlfocal.errors import InputError
 
 
-class CallLimits:
-    """Counts the calls that run, and makes one more wait where that would be too many.
+class Shared:
+    """Base of state that copies of a model share: a copy is the same object, a pickle one that begins anew."""
 
-    Whoever has one can have one with other caps, the same for the same caps. Pickles and deep copies begin at zero.
+    def __copy__(self) -> Self:
+        return self
 
-    Args:
-        total: How many calls may run at once, of all members together; None for any number.
-        per_member: How many calls of one member may run at once; members not named may have any number.
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[type[Self], tuple[()]]:
+        return type(self), ()
+
+
+@dataclass(slots=True, eq=False)
+class _Request:
+    """One call's request for a place; an absent cap is infinite here."""
+
+    number: int
+    member: str
+    total: float
+    of_member: float
+    on_granted: Callable[[], None]
+    stage: Literal["waiting", "running", "over"] = "waiting"
+
+
+class Place:
+    """A call's place, or its request for one while that still waits; made by `CallLimits.request`."""
+
+    __slots__ = ("_request", "_withdraw")
+
+    def __init__(self, request: _Request, withdraw: Callable[[_Request], None]) -> None:
+        self._request, self._withdraw = request, withdraw
+
+    def leave(self) -> None:
+        """Give the place back, or withdraw the request that still waits; later calls have no effect.
+
+        Calls back whoever gets a place by it. A request that is withdrawn is not called back any more, unless another
+        thread is granting it in this very moment.
+        """
+        self._withdraw(self._request)
+
+
+class CallLimits(Shared):
+    """Counts the calls that run, of each member and of all, and makes one more wait where that would be too many.
+
+    Copies are the same count; a pickle begins at zero.
     """
 
-    def __init__(self, total: int | None = None, per_member: Mapping[str, int] | None = None) -> None:
-        self.total, self.per_member = total, dict(per_member or {})
-        self._threads = {name: threading.BoundedSemaphore(count) for name, count in self._counts() if count is not None}
-        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str | None, asyncio.Semaphore]] = (
-            WeakKeyDictionary()
-        )
-        self._guard = threading.Lock()
-        self._family: dict[Any, CallLimits] = {self._key: self}
-        self._family_guard = threading.Lock()
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._numbers = count()
+        self._running: dict[str, int] = {}
+        self._lines: dict[str, OrderedDict[int, _Request]] = {}
 
     @property
-    def _key(self) -> Any:
-        return self.total, tuple(sorted(self.per_member.items()))
+    def running(self) -> Mapping[str, int]:
+        """How many calls of each member run now, members without one left out; a copy."""
+        with self._lock:
+            return dict(self._running)
 
-    def with_caps(self, total: int | None, per_member: Mapping[str, int]) -> "CallLimits":
-        """Return the count for other caps, which all that stem from the same one share."""
-        if (total, per_member) == (self.total, self.per_member):
-            return self
-        other = CallLimits(total, per_member)
-        with self._family_guard:
-            other._family, other._family_guard = self._family, self._family_guard
-            return self._family.setdefault(other._key, other)
+    @property
+    def waiting(self) -> int:
+        """How many requests wait now."""
+        with self._lock:
+            return sum(map(len, self._lines.values()))
 
-    def _counts(self) -> list[tuple[str | None, int | None]]:
-        return [*self.per_member.items(), (None, self.total)]
+    def request(
+        self,
+        member: str,
+        *,
+        on_granted: Callable[[], None],
+        total: int | None = None,
+        of_member: int | None = None,
+    ) -> Place:
+        """Ask for a place for one call.
 
-    @contextmanager
-    def held(self, member: str) -> Generator[None]:
-        """Hold a place for one call of a member, in this thread."""
-        places = [self._threads[name] for name in (member, None) if name in self._threads]
-        held: list[threading.BoundedSemaphore] = []
+        Args:
+            member: Whose call it is.
+            on_granted: Called once when the call may run, before this returns if there is room now, else from whichever
+                thread frees a place: it should do no more than wake who waits. If it raises, the place goes to the next
+                in line.
+            total: How many calls of all members may run, this one included; None for any number.
+            of_member: The same of this member.
+
+        Raises:
+            InputError: A cap is below 1, so that the call could never run.
+            Exception: What an `on_granted` raised, unless that is a RuntimeError: so says an event loop that is closed,
+                where nobody waits any more.
+        """
+        for name, cap in (("total", total), ("of_member", of_member)):
+            if cap is not None and cap < 1:
+                raise InputError(f"`{name}` must be at least 1, got {cap}. Give None for any number.")
+        with self._lock:
+            request = _Request(
+                next(self._numbers),
+                member,
+                total=math.inf if total is None else total,
+                of_member=math.inf if of_member is None else of_member,
+                on_granted=on_granted,
+            )
+            self._lines.setdefault(member, OrderedDict())[request.number] = request
         try:
-            for place in places:
-                place.acquire()
-                held.append(place)
-            yield
-        finally:
-            for place in held:
-                place.release()
+            self._hand_out()
+        except BaseException:
+            self._withdraw(request)  # nobody else could
+            raise
+        return Place(request, self._withdraw)
 
-    @asynccontextmanager
-    async def aheld(self, member: str) -> AsyncGenerator[None]:
-        """Hold a place for one call of a member, in this event loop."""
-        semaphores = self._of_loop(asyncio.get_running_loop())
-        places = [semaphores[name] for name in (member, None) if name in semaphores]
-        held: list[asyncio.Semaphore] = []
-        try:
-            for place in places:
-                await place.acquire()
-                held.append(place)
-            yield
-        finally:
-            for place in held:
-                place.release()
+    def _withdraw(self, request: _Request) -> None:
+        self._end(request)
+        self._hand_out()
 
-    def _of_loop(self, loop: asyncio.AbstractEventLoop) -> dict[str | None, asyncio.Semaphore]:
-        with self._guard:  # several threads may each run a loop
-            for other in [other for other in self._loops if other.is_closed()]:
-                del self._loops[other]  # a semaphore that somebody waited for holds on to its loop
-            if loop not in self._loops:
-                self._loops[loop] = {
-                    name: asyncio.Semaphore(count) for name, count in self._counts() if count is not None
-                }
-            return self._loops[loop]
+    def _end(self, request: _Request) -> None:
+        with self._lock:
+            member = request.member
+            if request.stage == "waiting":
+                self._leave_line(request)
+            elif request.stage == "running":
+                self._running[member] -= 1
+                if not self._running[member]:
+                    del self._running[member]
+            request.stage = "over"
 
-    def __reduce__(self) -> tuple[type["CallLimits"], tuple[Any, ...]]:
-        return type(self), (self.total, self.per_member)
+    def _leave_line(self, request: _Request) -> None:
+        line = self._lines[request.member]
+        del line[request.number]
+        if not line:
+            del self._lines[request.member]
+
+    def _hand_out(self) -> None:
+        """Grant, one by one, whatever can be granted now."""
+        error: BaseException | None = None
+        while (request := self._granted()) is not None:
+            try:
+                request.on_granted()
+            except BaseException as raised:  # noqa: BLE001  # whatever it is, those in line must have the place first
+                self._end(request)
+                if error is None and not isinstance(raised, RuntimeError):
+                    error = raised
+        if error is not None:
+            raise error
+
+    def _granted(self) -> _Request | None:
+        """Give the next in line a place; None if nobody can have one."""
+        with self._lock:
+            # Looks at the first of each line only, so that a long line costs no more than a short one.
+            firsts = [next(iter(line.values())) for line in self._lines.values()]
+            able = [first for first in firsts if self._running.get(first.member, 0) < first.of_member]
+            request = min(able, key=lambda first: first.number, default=None)
+            if request is None or sum(self._running.values()) >= request.total:
+                return None
+            self._leave_line(request)
+            self._running[request.member] = self._running.get(request.member, 0) + 1
+            request.stage = "running"
+            return request

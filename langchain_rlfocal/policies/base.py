@@ -7,7 +7,7 @@ production and a row in an evaluation are decided by the same lines.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, Protocol
 
@@ -19,6 +19,20 @@ from langchain_rlfocal.states import Answers, Bools, Descriptors, Evidence, Floa
 
 RECENT_QUERIES = 64
 """How many queries a policy remembers the description of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commitment:
+    """What stays as it is, whatever the members still running answer.
+
+    Attributes:
+        confidence: The least confidence that the present winner can end with; 0 where nothing shows that it stays the
+            winner.
+        author_is_final: True if it also stays the same member's.
+    """
+
+    confidence: float
+    author_is_final: bool
 
 
 class Policy(Protocol):
@@ -316,6 +330,30 @@ class EnsemblePolicy(ABC):
                 for k, label in named.items()
             },
         )
+
+    def commitment(
+        self,
+        query: Query,
+        candidates: Sequence[Candidate],
+        failures: Sequence[Failure],
+        *,
+        running: Sequence[str],
+    ) -> Commitment:
+        """Promise what `fuse` makes of these candidates and whatever else comes; nothing, unless a policy knows better.
+
+        Args:
+            query: The query.
+            candidates: Candidates so far, with labels that are final; see `labels_are_final`.
+            failures: Non-answers so far.
+            running: Members that are still asked. Each may fail, say what another says or what nobody has said, or answer
+                without a canonical answer.
+
+        Raises:
+            PoolError: The policy does not know one of the members.
+        """
+        self.columns([*(c.member for c in candidates), *(f.member for f in failures), *running])
+        del query
+        return Commitment(0.0, author_is_final=False)
 
     def competence(self, query: Query) -> Mapping[str, float]:
         """Estimate each member's score near this query, in [0, 1]."""

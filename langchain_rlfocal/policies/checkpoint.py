@@ -1,8 +1,8 @@
 """Checkpoints: one directory of `weights.safetensors` and `checkpoint.json`.
 
-Reading one never executes anything and never trusts a size: files are measured before they are read, and every array is
-checked against the shape that its name demands. What does not fit is refused with a message that says what to do.
-There is no pickle anywhere.
+A stranger may have written what is read. Reading it never executes anything and never trusts a size (`untrusted`), and every
+array is checked against the type and shape that its name demands. What does not fit is refused with a message that says what
+to do. There is no pickle anywhere.
 """
 
 import json
@@ -16,21 +16,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
 from langchain_rlfocal.errors import CheckpointError
 from langchain_rlfocal.features import FEATURES_DIM
 from langchain_rlfocal.observations import CONTEXT_AXES, FUSION_AXES, MEMBER_AXES
 from langchain_rlfocal.policies.evidence import CONTEXT_DIM, RESPONSE_DIM
 from langchain_rlfocal.policies.networks import DECIDER_SHARED, FUSION_SHARED
+from langchain_rlfocal.policies.untrusted import check_length, parse_arrays, parse_json, read_file, shortened
 
 FORMAT_VERSION = 2
 MAX_BYTES = 64 * 2**20
 """A larger file is refused unread: a policy of a thousand members is still smaller."""
 
+MAX_FACTS_BYTES = 8 * 2**20
+"""The same for `checkpoint.json`."""
+
+MAX_SIZE = 1e6
+"""No weight is larger, and no standard deviation smaller than its inverse, so that no decision overflows."""
+
 _WEIGHTS, _FACTS = "weights.safetensors", "checkpoint.json"
 _BASELINE = "baseline."
+_NEEDED = frozenset(
+    ("format_version", "members", "pool_fingerprint", "observation_spec", "labels", "card", "baselines")
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,26 +115,30 @@ def check_parts(parts: Parts) -> None:
     """
     members, weights = parts.members, parts.weights
     if not members or len(set(members)) != len(members):
-        msg = f"A policy's members must be distinct and at least one, got {list(members)}. Train the policy again."
+        shown = shortened(str(list(members)))
+        msg = f"A policy's members must be distinct and at least one, got {shown}. Train the policy again."
         raise CheckpointError(msg)
     empty = np.zeros(0)
     sizes = {actor: int(np.size(weights.get(f"{actor}.out.weight", empty))) for actor in ("decider", "fusion")}
     sizes["features"] = max(int(np.size(weights.get("competence.mean", empty))), FEATURES_DIM)
     shapes = _shapes(len(members), len(parts.labels), sizes)
     if set(weights) != set(shapes):
-        wrong = sorted(set(weights) ^ set(shapes))
-        msg = f"A policy needs exactly the arrays of this version; missing or unknown: {', '.join(wrong)}. Train it again."
+        wrong = shortened(", ".join(sorted(set(weights) ^ set(shapes))))
+        msg = f"A policy needs exactly the arrays of this version; missing or unknown: {wrong}. Train it again."
         raise CheckpointError(msg)
     for name, shape in shapes.items():
         if weights[name].shape != shape:
             msg = f"Array `{name}` must have shape {shape}, got {weights[name].shape}. Train the policy again."
             raise CheckpointError(msg)
-        if not np.isfinite(weights[name]).all():
-            msg = f"Array `{name}` must be finite, but holds NaN or infinity. Train the policy again."
+        if not (np.abs(weights[name]) <= MAX_SIZE).all():
+            msg = f"Array `{name}` must be finite and within ±{MAX_SIZE:g}, but is not. Train the policy again."
             raise CheckpointError(msg)
     for row in (1, 3, 4):
-        if not (weights["evidence.moments"][row] > 0).all():
-            msg = "Array `evidence.moments` must hold positive standard deviations. Train the policy again."
+        if not (weights["evidence.moments"][row] >= 1 / MAX_SIZE).all():
+            msg = (
+                f"Array `evidence.moments` must hold positive standard deviations, of at least {1 / MAX_SIZE:g}. Train the "
+                "policy again."
+            )
             raise CheckpointError(msg)
 
 
@@ -135,7 +148,8 @@ def write_checkpoint(path: str | PathLike[str], parts: Parts) -> None:
     Everything is written beside `path` first and moved there at the end. A checkpoint that was there is replaced.
 
     Raises:
-        CheckpointError: `path` holds something that is not a checkpoint, or cannot be written.
+        CheckpointError: `path` holds something that is not a checkpoint, or cannot be written; or what is to be written is
+            too large to be read again.
     """
     target = Path(path)
     if target.exists() and not (target / _FACTS).is_file() and (not target.is_dir() or any(target.iterdir())):
@@ -151,6 +165,16 @@ def write_checkpoint(path: str | PathLike[str], parts: Parts) -> None:
         "baselines": dict(parts.baseline_facts),
     }
     arrays = {**parts.weights, **{_BASELINE + name: array for name, array in parts.baselines.items()}}
+    text = json.dumps(facts, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    data, encoded = (
+        save({name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}),
+        text.encode("utf-8", "surrogatepass"),
+    )
+    # What could not be read again is not written.
+    check_length(target / _WEIGHTS, len(data), most=MAX_BYTES)
+    check_length(target / _FACTS, len(encoded), most=MAX_FACTS_BYTES)
+    parse_arrays(data, target / _WEIGHTS)
+    parse_json(encoded, target / _FACTS)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
@@ -158,9 +182,8 @@ def write_checkpoint(path: str | PathLike[str], parts: Parts) -> None:
         msg = f"`{target}` cannot be written: {error}. Choose a directory that you may write to."
         raise CheckpointError(msg) from error
     try:
-        (fresh / _WEIGHTS).write_bytes(save({name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}))
-        text = json.dumps(facts, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-        (fresh / _FACTS).write_text(text + "\n", encoding="utf-8")
+        (fresh / _WEIGHTS).write_bytes(data)
+        (fresh / _FACTS).write_text(text, encoding="utf-8")
         fresh.chmod(0o755)
         if target.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
@@ -181,14 +204,12 @@ def write_checkpoint(path: str | PathLike[str], parts: Parts) -> None:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read(path: Path, *, most: int) -> bytes:
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            msg = f"`{path}` must be at most {MAX_BYTES} bytes, has {size}. This is not a checkpoint of this package."
-            raise CheckpointError(msg)
-        return path.read_bytes()
-    except OSError as error:
+        return read_file(path, most=most)
+    except (OSError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
         msg = (
             f"`{path}` cannot be read: {error}. Give the directory that `rlfocal train --out` wrote, which holds "
             f"{_FACTS} and {_WEIGHTS}."
@@ -203,23 +224,22 @@ def read_checkpoint(path: str | PathLike[str]) -> Parts:
         CheckpointError: It is absent, damaged, too large, or of a format or observation spec that does not fit.
     """
     target = Path(path)
-    try:
-        facts = json.loads(_read_bytes(target / _FACTS))
-        version = facts["format_version"]
-        if version != FORMAT_VERSION:
-            msg = (
-                f"`{target}` must have format version {FORMAT_VERSION}, has {version!r}. Train it again with this version "
-                "of langchain-rlfocal, or install the version that wrote it."
-            )
-            raise CheckpointError(msg)
-        members, spec, card = (facts[key] for key in ("members", "observation_spec", "card"))
-        fingerprint, labels, baseline_facts = (facts[key] for key in ("pool_fingerprint", "labels", "baselines"))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        msg = f"`{target / _FACTS}` must be the JSON object of a checkpoint: {error!r}. Train the policy again."
-        raise CheckpointError(msg) from error
-    if spec != observation_spec():
+    facts = parse_json(_read(target / _FACTS, most=MAX_FACTS_BYTES), target / _FACTS)
+    absent = _NEEDED - set(facts)
+    if absent:
+        msg = (
+            f"`{target / _FACTS}` must be the JSON object of a checkpoint, but lacks {', '.join(sorted(absent))}. Train the "
+            "policy again."
+        )
+        raise CheckpointError(msg)
+    if facts["format_version"] != FORMAT_VERSION:
+        msg = (
+            f"`{target}` must have format version {FORMAT_VERSION}, has {facts['format_version']!r:.80}. Train it again with "
+            "this version of langchain-rlfocal, or install the version that wrote it."
+        )
+        raise CheckpointError(msg)
+    members, labels, card, baseline_facts = (facts[key] for key in ("members", "labels", "card", "baselines"))
+    if facts["observation_spec"] != observation_spec():
         msg = f"`{target}` was trained on other observations than this version makes. Train the policy again."
         raise CheckpointError(msg)
     if not _is_texts(members) or not isinstance(card, dict) or not isinstance(baseline_facts, dict):
@@ -228,21 +248,18 @@ def read_checkpoint(path: str | PathLike[str]) -> Parts:
     if not isinstance(labels, list) or not all(_is_texts(pair) and len(pair) == 2 for pair in labels):
         msg = f"`{target / _FACTS}` must name its labels as pairs of strings. Train the policy again."
         raise CheckpointError(msg)
-    if fingerprint != pool_fingerprint(members):
+    if facts["pool_fingerprint"] != pool_fingerprint(members):
         msg = f"`{target}`: the pool's fingerprint must match its members, but does not: the file was edited by hand."
         raise CheckpointError(msg)
-    try:
-        arrays = load(_read_bytes(target / _WEIGHTS))
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        msg = (
-            f"`{target / _WEIGHTS}` must be a whole safetensors file: {error}. Copy it again or train the policy again."
-        )
-        raise CheckpointError(msg) from error
+    arrays = parse_arrays(_read(target / _WEIGHTS, most=MAX_BYTES), target / _WEIGHTS)
+    weights = {name: array for name, array in arrays.items() if not name.startswith(_BASELINE)}
+    for name, array in weights.items():
+        if array.dtype != np.float32:
+            msg = f"Array `{shortened(name)}` must hold floats of 32 bits, got {array.dtype}. Train the policy again."
+            raise CheckpointError(msg)
     return Parts(
         members=tuple(members),
-        weights={name: array for name, array in arrays.items() if not name.startswith(_BASELINE)},
+        weights=weights,
         labels=[(task, label) for task, label in labels],
         card=card,
         baselines={name[len(_BASELINE) :]: array for name, array in arrays.items() if name.startswith(_BASELINE)},

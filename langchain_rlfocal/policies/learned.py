@@ -140,9 +140,9 @@ class RLFocalPolicy(EnsemblePolicy):
             raise InputError(f"`target_calls` must be at least 1, got {target_calls}. One member is a team.")
         try:
             points = sorted((float(point["cost_weight"]), float(point["mean_calls"])) for point in self.card["curve"])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             points = []
-        if not points:
+        if not points or not np.isfinite(points).all():
             raise InputError(
                 "The policy must hold a curve of calls over cost weights. Train it again, or give `cost_weight`."
             )

@@ -7,19 +7,23 @@ vote. It learns nothing, reads nothing of the query, and does not weigh cost aga
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.features import SURFACE_NAMES
-from langchain_rlfocal.policies.base import EnsemblePolicy, legal_sizes
+from langchain_rlfocal.policies.base import Commitment, EnsemblePolicy, legal_sizes
+from langchain_rlfocal.records import Candidate, Failure, Query
 from langchain_rlfocal.states import Answers, Bools, Descriptors, Evidence, Floats, State
 
 FIRST_ROUND = 2
 """How many members the first of several rounds asks."""
 
 DEFAULT_COMPETENCE = 0.5
+
+_MARGIN = 1e-9  # of summed competence: sums in another order may round to the other side of a tie
 
 
 class PriorPolicy(EnsemblePolicy):
@@ -100,3 +104,37 @@ class PriorPolicy(EnsemblePolicy):
         total = weights.sum(axis=1, keepdims=True)
         even = state.candidates / np.maximum(state.candidates.sum(axis=1, keepdims=True), 1)
         return np.where(total > 0, weights / np.where(total > 0, total, 1.0), even)
+
+    def commitment(
+        self,
+        query: Query,
+        candidates: Sequence[Candidate],
+        failures: Sequence[Failure],
+        *,
+        running: Sequence[str],
+    ) -> Commitment:
+        """Promise the winner that outweighs any other with all who still run behind it; see `EnsemblePolicy.commitment`.
+
+        The least that it can end with is its weight among all of theirs: a member that joins it, or fails, leaves it more.
+        A tie promises nothing, whoever breaks it. An option without a supporter weighs nothing, so it cannot win.
+        """
+        nothing = super().commitment(query, candidates, failures, running=running)
+        if all(candidate.answer is None for candidate in candidates):
+            return nothing
+        fused = self.fuse(query, candidates, failures, max_team=len(self.members))
+        if not running:
+            return Commitment(fused.confidence, author_is_final=True)
+        behind = {label: self._weight(names) for label, names in fused.supporters.items()}
+        own = behind.pop(fused.answer or "")
+        to_come = self._weight(running)
+        if own - max(behind.values(), default=0.0) - to_come <= _MARGIN:
+            return nothing
+        ranks = {name: (-self._competence[column], column) for column, name in enumerate(self._members)}
+        author = fused.supporters[fused.answer or ""][0]
+        return Commitment(
+            own / (own + math.fsum(behind.values()) + to_come),
+            author_is_final=all(ranks[author] < ranks[name] for name in running),
+        )
+
+    def _weight(self, members: Sequence[str]) -> float:
+        return math.fsum(self._competence[self.columns(members)])

@@ -5,6 +5,8 @@ They are for tests: nothing in the answering or the learning river uses them.
 """
 
 from langchain_rlfocal.testing.doubles import Asked, FailingChatModel, ScriptedChatModel
+from langchain_rlfocal.testing.fault_server import FaultServer
+from langchain_rlfocal.testing.faults import Fault, Received
 from langchain_rlfocal.testing.outcomes import make_outcomes
 from langchain_rlfocal.testing.policies import ScriptedPolicy
 from langchain_rlfocal.testing.schema_model import SchemaChatModel
@@ -13,6 +15,9 @@ from langchain_rlfocal.testing.schema_values import make_value
 __all__ = [
     "Asked",
     "FailingChatModel",
+    "Fault",
+    "FaultServer",
+    "Received",
     "SchemaChatModel",
     "ScriptedChatModel",
     "ScriptedPolicy",

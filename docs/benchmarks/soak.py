@@ -1,0 +1,415 @@
+"""Thousands of answers at once over real connections, of which a fifth of the requests meets a fault.
+
+    python docs/benchmarks/soak.py [--answers 2000] [--seed 0]
+
+Four members of a fault server answer each question, three of them rightly, the fourth with what is right of the next
+question, so that the vote must put it right and an answer that went to another question would be seen. Which request meets
+which fault is a hash of member, question, attempt and seed. Answers share one ensemble with retries, time-outs, a breaker,
+budgets, early commit and a limit on calls; every tenth has little time. Waves: all answers as tasks of one event loop, a
+quarter as many once more, a tenth by `batch` in threads, and a twentieth on a budget that is too small for them.
+
+What must hold is checked, and what does not is listed below the table, with exit status 1: every answer is right or an error
+of the package; every call is accounted for by the server's log; budgets hold to the call; sockets, tasks, threads and memory
+return to where they were. Memory is counted in blocks of Python's allocator, after each wave, with its ensemble still there.
+"""
+
+import argparse
+import asyncio
+import gc
+import hashlib
+import statistics
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableConfig
+
+from langchain_rlfocal import RLFocalChatModel
+from langchain_rlfocal.errors import RLFocalError
+from langchain_rlfocal.execution import Budget
+from langchain_rlfocal.pool import PoolMember
+from langchain_rlfocal.testing.fault_server import FaultServer
+from langchain_rlfocal.testing.faults import Fault, Received
+
+COMPETENCES = {"one": 0.9, "two": 0.9, "three": 0.9, "wrong": 0.5}
+FAULTS = (
+    Fault("drop_before"),
+    Fault("drop_at"),
+    Fault("drop_after"),
+    Fault("truncated"),
+    Fault("status", status=429, retry_after_s=0.05),
+    Fault("status", status=500),
+    Fault("status", status=503),
+    Fault("status", status=400),
+    Fault("status", status=401),
+    Fault("random_bytes"),
+    Fault("wrong_shape"),
+    Fault("web_page"),
+    Fault("never_ends", token_pause_s=0.5),
+    Fault(delay_s=60.0),
+)
+FAULTY = 0.2
+
+TIMEOUT_S, DEADLINE_S = 3.0, 120.0
+MAX_CONCURRENT_CALLS, MAX_THREADS = 100, 40
+MAX_CALLS_OF_ANSWER = 6
+MIN_CANDIDATES = 2
+
+STOPPED = {"cancelled", "deadline", "timeout"}
+"""Attempts that the ensemble ended itself: the server may not have heard of them."""
+
+NUM_SPARE_BLOCKS = 5_000
+"""What memory may differ by between two waves, a quarter as many answers in the second: caches fill at their own pace."""
+
+SHARES = {"tasks": 1, "tasks again": 4, "threads": 10, "budget": 20}
+"""Each wave, and which part of the answers it gives."""
+
+
+def share(*of: object) -> float:
+    """Return a number in [0, 1) that depends on the values alone."""
+    return int.from_bytes(hashlib.sha256(repr(of).encode()).digest()[:8]) / 2**64
+
+
+def question_of(number: int) -> str:
+    """Return a question that no other number has."""
+    return f"Which word stands on page {number}?"
+
+
+def right(number: int) -> str:
+    """Return the answer to a question, a word in letters that no other question has."""
+    return "page " + "".join(chr(ord("a") + int(digit)) for digit in str(number))
+
+
+def answer(member: str, question: str) -> str:
+    """Say what a member answers where nothing goes wrong."""
+    number = int(question.rstrip("?").split()[-1])
+    return right(number + (member == "wrong"))
+
+
+def script(seed: int) -> Callable[[str, str, int], Fault]:
+    """Say which request meets which fault."""
+
+    def fault(member: str, question: str, attempt: int) -> Fault:
+        drawn = share(seed, member, question, attempt)
+        return FAULTS[int(drawn / FAULTY * len(FAULTS))] if drawn < FAULTY else Fault(delay_s=0.01 * (drawn > 0.9))
+
+    return fault
+
+
+class Watch(BaseCallbackHandler):
+    """Sees what came of each member of one answer, also where the answer is an error."""
+
+    run_inline = True  # on the event loop itself: no thread of LangChain's shall be counted
+
+    def __init__(self) -> None:
+        self.results: list[dict[str, Any]] = []
+        self.seconds = 0.0
+
+    def on_custom_event(self, name: str, data: Any, **kwargs: Any) -> None:
+        """Take a member's result."""
+        del kwargs
+        if name == "rlfocal_candidate":
+            self.results.append(data)
+
+
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """What a process holds."""
+
+    sockets: int
+    tasks: int
+    threads: int
+    blocks: int
+    rss_mb: float
+
+    @classmethod
+    def now(cls) -> "Traces":
+        """Look, once garbage is collected."""
+        gc.collect()
+        try:
+            tasks = len(asyncio.all_tasks())
+        except RuntimeError:  # no loop runs
+            tasks = 0
+        status = Path("/proc/self/status").read_text()
+        [rss_kb] = (int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+        links = [path.readlink() for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+        sockets = sum(str(link).startswith("socket:") for link in links)
+        return cls(sockets, tasks, threading.active_count(), sys.getallocatedblocks(), rss_kb / 1024)
+
+
+@dataclass(slots=True)
+class Wave:
+    """What came of one wave."""
+
+    name: str
+    num_right: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    kinds: Counter[str] = field(default_factory=Counter)
+    early_commits: int = 0
+    cut_answers: int = 0
+    retries: int = 0
+    calls: int = 0
+    requests: int = 0
+    faulty: int = 0
+    seconds: list[float] = field(default_factory=list)
+    took_s: float = 0.0
+    before: Traces | None = None
+    after: Traces | None = None
+    broken: list[str] = field(default_factory=list)
+
+    def check(self, rule: str, *, holds: bool, seen: object = "") -> None:
+        """Note a rule that does not hold."""
+        if not holds:
+            self.broken.append(f"{self.name}: {rule} {seen}".rstrip())
+
+
+def ensemble(server: FaultServer, **settings: Any) -> RLFocalChatModel:
+    """Make the ensemble under test."""
+    members = [PoolMember(name, server.model(name), competence=value) for name, value in COMPETENCES.items()]
+    return RLFocalChatModel(
+        members=members,
+        max_team=len(members),
+        max_rounds=1,
+        answer_kind="short_text",
+        timeout=TIMEOUT_S,
+        max_concurrent_calls=MAX_CONCURRENT_CALLS,
+        min_candidates=MIN_CANDIDATES,
+        **{"deadline_s": DEADLINE_S, "breaker_rest_s": 0.5, **settings},
+    )
+
+
+def num_booked(result: Mapping[str, Any]) -> int:
+    """Count the attempts of a member that had begun, and are booked therefore."""
+    kind = result.get("kind")
+    has_begun = kind not in {"budget", "resting"} and (kind not in {"cancelled", "deadline"} or result["latency_s"] > 0)
+    return len(result["retries"]) + has_begun
+
+
+def num_stopped(result: Mapping[str, Any]) -> int:
+    """Count those of a member's attempts that the ensemble ended itself."""
+    return sum(row.get("kind") in STOPPED for row in [result, *result["retries"]])
+
+
+def take_in(
+    wave: Wave, outcomes: Sequence[AIMessage | BaseException], watches: Sequence[Watch], received: Sequence[Received]
+) -> None:
+    """Check every answer by itself, and every call by the server's log."""
+    requests = Counter((request.model, request.question) for request in received)
+    for number, (outcome, watch) in enumerate(zip(outcomes, watches, strict=True)):
+        question = question_of(number)
+        wave.seconds.append(watch.seconds)
+        if isinstance(outcome, AIMessage):
+            wave.num_right += outcome.text == right(number)
+            wave.check("an answer is wrong:", holds=outcome.text == right(number), seen=(question, outcome.text))
+        else:
+            wave.errors[_public_name(outcome)] += 1
+            wave.check("an error is not the package's:", holds=isinstance(outcome, RLFocalError), seen=repr(outcome))
+        for result in watch.results:
+            pair = (result["member"], question)
+            booked, seen = num_booked(result), requests.pop(pair, 0)
+            holds = booked - num_stopped(result) <= seen <= booked
+            wave.check("requests and attempts differ:", holds=holds, seen=(pair, seen, result))
+            wave.calls += booked
+            wave.retries += len(result["retries"])
+            wave.kinds.update(row["kind"] for row in [result, *result["retries"]] if "kind" in row)
+        members = [result["member"] for result in watch.results]
+        wave.check("a member has two results:", holds=len(set(members)) == len(members), seen=members)
+        kinds = {result.get("kind") for result in watch.results}
+        wave.early_commits += "cancelled" in kinds
+        wave.cut_answers += "deadline" in kinds and isinstance(outcome, AIMessage)
+    wave.check("requests belong to no answer:", holds=not requests, seen=requests)
+    wave.requests = len(received)
+    wave.faulty = sum(request.fault.kind != "ok" or request.fault.delay_s > TIMEOUT_S for request in received)
+
+
+def _public_name(error: BaseException) -> str:
+    """Return the name of an error's class as the package publishes it."""
+    module = RLFocalError.__module__
+    return next((kind.__name__ for kind in type(error).__mro__ if kind.__module__ == module), type(error).__name__)
+
+
+def patience_of(number: int, num_answers: int) -> dict[str, float]:
+    """Return the arguments of a call: every tenth has little time, from a second to as long as most take."""
+    return {"deadline_s": 1.0 + 20.0 * number / num_answers} if number % 10 == 5 else {}
+
+
+async def ask_in_tasks(model: RLFocalChatModel, watches: Sequence[Watch]) -> list[AIMessage | BaseException]:
+    """Ask all questions at once in tasks of one event loop."""
+
+    async def ask(number: int, watch: Watch) -> AIMessage:
+        began_s = time.perf_counter()
+        try:
+            patience = patience_of(number, len(watches))
+            return await model.ainvoke(question_of(number), {"callbacks": [watch]}, **patience)
+        finally:
+            watch.seconds = time.perf_counter() - began_s
+
+    return await asyncio.gather(*map(ask, range(len(watches)), watches), return_exceptions=True)
+
+
+def ask_in_threads(model: RLFocalChatModel, watches: Sequence[Watch]) -> list[AIMessage | BaseException]:
+    """Ask all questions by `batch`."""
+    configs: list[RunnableConfig] = [{"callbacks": [watch], "max_concurrency": MAX_THREADS} for watch in watches]
+    questions = [question_of(number) for number in range(len(watches))]
+    outcomes: list[Any] = model.batch(questions, configs, return_exceptions=True)
+    return outcomes
+
+
+async def settled(server: FaultServer) -> None:
+    """Wait until the server has seen all its connections close."""
+    while server.open_connections:
+        await asyncio.sleep(0.01)
+
+
+def wave_of_tasks(name: str, num_answers: int, seed: int) -> Wave:
+    """Run one wave on an event loop of its own."""
+    wave = Wave(name)
+    wave.before = Traces.now()
+    model = asyncio.run(_tasks(wave, num_answers, seed))
+    wave.after = Traces.now()
+    _check_traces(wave)
+    del model  # its own memory counts
+    return wave
+
+
+async def _tasks(wave: Wave, num_answers: int, seed: int, **settings: Any) -> RLFocalChatModel:
+    limits = {"max_calls": 4 * num_answers * len(COMPETENCES)}
+    settings = {"budget": limits, "budget_per_answer": {"max_calls": MAX_CALLS_OF_ANSWER}, **settings}
+    watches = [Watch() for _ in range(num_answers)]
+    with FaultServer(answer, script=script(seed)) as server:
+        model = ensemble(server, **settings)
+        began_s = time.perf_counter()
+        outcomes = await ask_in_tasks(model, watches)
+        wave.took_s = time.perf_counter() - began_s
+        num_tasks = len(asyncio.all_tasks())
+        wave.check("tasks are left:", holds=num_tasks == 1, seen=num_tasks)
+        async with asyncio.timeout(5):
+            await settled(server)
+        take_in(wave, outcomes, watches, server.received)
+    _check_account(wave, model)
+    return model
+
+
+def wave_of_threads(name: str, num_answers: int, seed: int) -> Wave:
+    """Run one wave by `batch`; threads that nobody waits for end when the server closes."""
+    wave, watches = Wave(name), [Watch() for _ in range(num_answers)]
+    wave.before = Traces.now()
+    with FaultServer(answer, script=script(seed)) as server:
+        model = ensemble(server, budget_per_answer={"max_calls": MAX_CALLS_OF_ANSWER})
+        began_s = time.perf_counter()
+        outcomes = ask_in_threads(model, watches)
+        wave.took_s = time.perf_counter() - began_s
+        take_in(wave, outcomes, watches, server.received)
+    for thread in threading.enumerate():
+        if thread.name.startswith("rlfocal:"):
+            thread.join(5)
+    _check_account(wave, model)
+    wave.after = Traces.now()
+    _check_traces(wave)
+    return wave
+
+
+def wave_on_a_budget(name: str, num_answers: int, seed: int) -> Wave:
+    """Run one wave whose model may make half of the calls that it needs; each that it makes is sent."""
+    wave, max_calls = Wave(name), 2 * num_answers + 1
+    wave.before = Traces.now()
+    settings = {"budget": Budget(max_calls=max_calls), "budget_per_answer": None, "early_commit": False}
+    model = asyncio.run(_tasks(wave, num_answers, seed, **settings))
+    wave.check("the budget is not what was spent:", holds=model.spent.calls == max_calls, seen=model.spent)
+    wave.check("the server saw more:", holds=wave.requests <= max_calls, seen=wave.requests)
+    wave.after = Traces.now()
+    _check_traces(wave)
+    return wave
+
+
+def _check_account(wave: Wave, model: RLFocalChatModel) -> None:
+    spent, reserved = model.spent.calls, model.runtime.ledger.reserved
+    wave.check("calls and bookings differ:", holds=spent == wave.calls, seen=(spent, wave.calls))
+    wave.check("something stays reserved:", holds=reserved.calls == 0, seen=reserved)
+    running, waiting = model.runtime.limits.running, model.runtime.limits.waiting
+    wave.check("places are not given back:", holds=not running and not waiting, seen=(running, waiting))
+
+
+def _check_traces(wave: Wave) -> None:
+    before, after = wave.before, wave.after
+    assert before is not None
+    assert after is not None
+    for name in ("sockets", "tasks", "threads"):
+        was, is_now = getattr(before, name), getattr(after, name)
+        wave.check(f"{name} are left:", holds=is_now == was, seen=(was, is_now))
+
+
+def soak(num_answers: int, seed: int) -> list[Wave]:
+    """Run all waves, after one that does not count: it imports what is imported late."""
+    wave_of_tasks("first", 40, seed + 1)
+    wave_of_threads("first", 40, seed + 1)
+    runs = {"threads": wave_of_threads, "budget": wave_on_a_budget}
+    waves = [runs.get(name, wave_of_tasks)(name, num_answers // part, seed) for name, part in SHARES.items()]
+    first, second, *_ = waves
+    assert first.after is not None
+    assert second.after is not None
+    grown = second.after.blocks - first.after.blocks
+    second.check("memory grows, in blocks:", holds=abs(grown) <= NUM_SPARE_BLOCKS, seen=grown)
+    return waves
+
+
+def rows_of(waves: Sequence[Wave]) -> list[list[object]]:
+    """Make the rows of the table, one a measure."""
+
+    def before_after(name: str, form: str = "{}") -> list[object]:
+        return [f"{form.format(getattr(w.before, name))} → {form.format(getattr(w.after, name))}" for w in waves]
+
+    def at(percent: int) -> list[object]:
+        return [f"{statistics.quantiles(w.seconds, n=100)[percent - 1]:.1f}" if any(w.seconds) else "" for w in waves]
+
+    errors = sorted({name for wave in waves for name in wave.errors})
+    return [
+        ["answers", *(len(w.seconds) for w in waves)],
+        ["right", *(w.num_right for w in waves)],
+        *([name, *(w.errors[name] for w in waves)] for name in errors),
+        ["right, though cut at the deadline", *(w.cut_answers for w in waves)],
+        ["settled early", *(w.early_commits for w in waves)],
+        ["calls", *(w.calls for w in waves)],
+        ["requests that the server received", *(w.requests for w in waves)],
+        ["of them faulty", *(w.faulty for w in waves)],
+        ["retries", *(w.retries for w in waves)],
+        ["attempts that ran out of time", *(w.kinds["timeout"] for w in waves)],
+        ["members left alone by a breaker", *(w.kinds["resting"] for w in waves)],
+        ["members not asked for the budget's sake", *(w.kinds["budget"] for w in waves)],
+        ["seconds of an answer: median", *at(50)],
+        ["95th percentile", *at(95)],
+        ["longest", *(f"{max(w.seconds):.1f}" if any(w.seconds) else "" for w in waves)],
+        ["seconds in all", *(f"{w.took_s:.1f}" for w in waves)],
+        ["sockets", *before_after("sockets")],
+        ["tasks", *before_after("tasks")],
+        ["threads", *before_after("threads")],
+        ["thousands of blocks of memory", *(f"{w.after.blocks / 1000:.1f}" for w in waves if w.after)],
+        ["resident memory, MB", *(f"{w.after.rss_mb:.0f}" for w in waves if w.after)],
+    ]
+
+
+def main() -> int:
+    """Print the table and what is broken; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--answers", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    waves = soak(given.answers, given.seed)
+    print("| | " + " | ".join(wave.name for wave in waves) + " |")
+    print("|---|" + "---|" * len(waves))
+    for row in rows_of(waves):
+        print("| " + " | ".join(map(str, row)) + " |")
+    broken = [line for wave in waves for line in wave.broken]
+    print("\n".join(["", *broken[:20], f"{len(broken)} rules broken." if broken else "All rules hold."]))
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,364 @@
+"""The fault server: what a client sees of each fault over a real connection, and what the server remembers of it."""
+
+import asyncio
+import collections
+import json
+import socket
+import sys
+import threading
+import time
+from contextlib import nullcontext
+
+import httpx2
+import openai
+import pytest
+from langchain_core.exceptions import (
+    ContextOverflowError,
+    ModelAPIError,
+    ModelAuthenticationError,
+    ModelConnectionError,
+    ModelError,
+    ModelInvalidRequestError,
+    ModelRateLimitError,
+    ModelTimeoutError,
+)
+
+from langchain_rlfocal.errors import InputError, MissingDependencyError
+from langchain_rlfocal.testing.fault_server import FaultServer
+from langchain_rlfocal.testing.faults import Fault
+
+pytestmark = pytest.mark.timeout(60)
+
+# Fault, what a whole answer raises, what a stream raises, the text streamed before; None for no error.
+SEEN = {
+    "ok": (Fault(), None, None, "one two three four"),
+    "late": (Fault(delay_s=0.05), None, None, "one two three four"),
+    "slow": (Fault(token_pause_s=0.01), None, None, "one two three four"),
+    "drop_before": (Fault("drop_before"), ModelConnectionError, ModelConnectionError, ""),
+    "drop_late": (Fault("drop_before", delay_s=0.05), ModelConnectionError, ModelConnectionError, ""),
+    "drop_at": (Fault("drop_at"), ModelConnectionError, ModelConnectionError, ""),
+    "drop_after": (Fault("drop_after"), ModelConnectionError, ModelConnectionError, "one "),
+    "drop_after_2": (Fault("drop_after", after_tokens=2), ModelConnectionError, ModelConnectionError, "one two "),
+    "drop_after_9": (
+        Fault("drop_after", after_tokens=9),
+        ModelConnectionError,
+        ModelConnectionError,
+        "one two three four",
+    ),
+    "truncated": (Fault("truncated"), json.JSONDecodeError, json.JSONDecodeError, "one "),
+    "400": (Fault("status", status=400), ModelInvalidRequestError, ModelInvalidRequestError, ""),
+    "overflow": (
+        Fault("status", status=400, code="context_length_exceeded"),
+        ContextOverflowError,
+        ContextOverflowError,
+        "",
+    ),
+    "401": (Fault("status", status=401), ModelAuthenticationError, ModelAuthenticationError, ""),
+    "429": (Fault("status", status=429), ModelRateLimitError, ModelRateLimitError, ""),
+    "500": (Fault("status"), ModelAPIError, ModelAPIError, ""),
+    "503": (Fault("status", status=503), ModelAPIError, ModelAPIError, ""),
+    "random_bytes": (Fault("random_bytes"), UnicodeDecodeError, UnicodeDecodeError, ""),
+    "wrong_shape": (Fault("wrong_shape"), TypeError, None, ""),
+    "web_page": (Fault("web_page"), ValueError, ValueError, ""),
+}
+ENDS = {name: "dropped" if fault.kind.startswith("drop") else "answered" for name, (fault, *_) in SEEN.items()}
+
+
+def ask(server, *, model="m", question="Why?", stream=False, client=httpx2, **fields):
+    """One raw request."""
+    body = {"model": model, "stream": stream, "messages": [{"role": "user", "content": question}], **fields}
+    return client.post(f"{server.base_url}/chat/completions", json=body, headers={"Authorization": "Bearer sk-planted"})
+
+
+def events_of(response):
+    return [json.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: {")]
+
+
+def read(model, seen):
+    for chunk in model.stream("Why?"):
+        seen.append(chunk.text)  # what came before an error counts
+
+
+async def aread(model, seen):
+    async for chunk in model.astream("Why?"):
+        seen.append(chunk.text)
+
+
+def uvicorn_records(caplog):
+    return [record for record in caplog.records if record.name.startswith("uvicorn")]
+
+
+async def soon(server, predicate):
+    await asyncio.to_thread(server.wait_until, predicate)
+
+
+def all_ended(server, *ends):
+    return lambda: [request.ended for request in server.received] == list(ends)
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_a_whole_answer_meets_a_fault(serve, name):
+    fault, error, _, _ = SEEN[name]
+    server = serve({"m": [fault, fault]})
+    model = server.model("m")
+    for call in (lambda: model.invoke("Why?"), lambda: asyncio.run(model.ainvoke("Why?"))):
+        if error is None:
+            message = call()
+            assert message.text == "one two three four"
+            assert message.usage_metadata["total_tokens"] == 1 + 4
+        else:
+            with pytest.raises(error):
+                call()
+    assert [(r.number, r.model, r.question, r.attempt, r.stream, r.fault, r.ended) for r in server.received] == [
+        (attempt, "m", "Why?", attempt, False, fault, ENDS[name]) for attempt in (1, 2)
+    ]
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_a_stream_meets_a_fault(serve, name):
+    fault, _, error, text = SEEN[name]
+    server = serve({"m": [fault, fault]})
+    model = server.model("m")
+
+    for call in (read, lambda *args: asyncio.run(aread(*args))):
+        seen = []
+        with pytest.raises(error) if error else nullcontext():
+            call(model, seen)
+        assert "".join(seen) == text
+    assert [(r.stream, r.ended) for r in server.received] == [(True, ENDS[name])] * 2
+
+
+def test_a_raw_client_sees_a_connection_that_breaks(serve, caplog):
+    """Nothing, a head alone, half a body: each is an error of transport, and the head has come where it should."""
+    server = serve({"m": [Fault("drop_before"), Fault("drop_at"), Fault("drop_after")]})
+    url, body = f"{server.base_url}/chat/completions", {"model": "m", "messages": [{"role": "user", "content": "Why?"}]}
+    with pytest.raises(httpx2.RemoteProtocolError, match="without sending a response"):
+        ask(server)
+    for share in (0, 2):
+        with httpx2.stream("POST", url, json=body) as response:
+            assert response.status_code == 200
+            size, got = int(response.headers["content-length"]), bytearray()
+            with pytest.raises(httpx2.RemoteProtocolError, match="without sending complete message body"):
+                collections.deque(map(got.extend, response.iter_bytes()))
+            assert len(got) == (size // share if share else 0)
+    assert all_ended(server, "dropped", "dropped", "dropped")()
+    server.close()
+    assert uvicorn_records(caplog) == []
+
+
+def test_the_same_request_met_by_the_same_fault_is_the_same_bytes(serve):
+    for kind in ("ok", "truncated", "random_bytes", "wrong_shape", "web_page"):
+        for stream in (False, True):
+            first, second = (ask(serve({"m": [Fault(kind)]}), stream=stream) for _ in range(2))
+            assert first.content == second.content
+            promised = "text/html" if kind == "web_page" else "text/event-stream" if stream else "application/json"
+            assert first.headers["content-type"].startswith(promised)
+            assert first.status_code == 200
+
+
+def test_a_stream_reports_usage_if_asked(serve):
+    server = serve()
+    plain = events_of(ask(server, stream=True))
+    counted = events_of(ask(server, stream=True, stream_options={"include_usage": True}))
+    assert all("usage" not in event for event in plain)
+    assert counted[-1]["choices"] == []
+    assert counted[-1]["usage"] == {"prompt_tokens": 1, "completion_tokens": 4, "total_tokens": 5}
+    assert [event["choices"][0]["finish_reason"] for event in plain] == [None] * 5 + ["stop"]
+
+
+@pytest.mark.parametrize(
+    ("retry_after_s", "headers"),
+    [(None, (None, None)), (0, ("0", None)), (3, ("3", None)), (0.05, ("1", "50")), (1.25, ("2", "1250"))],
+)
+def test_a_limit_says_when_to_come_back(serve, retry_after_s, headers):
+    response = ask(serve({"m": [Fault("status", status=429, retry_after_s=retry_after_s)]}))
+    assert response.status_code == 429
+    assert (response.headers.get("retry-after"), response.headers.get("retry-after-ms")) == headers
+    assert response.headers["x-request-id"] == "req-1"
+
+
+def test_a_client_that_retries_meets_the_next_fault(serve):
+    server = serve({"m": [Fault("status", status=429, retry_after_s=0.01), Fault("drop_before")]})
+    assert server.model("m", max_retries=2).invoke("Why?").text == "one two three four"
+    assert [request.attempt for request in server.received] == [1, 2, 3]
+
+
+def test_a_wrong_key_is_repeated_but_not_kept(serve):
+    server = serve({"m": [Fault("status", status=401)]})
+    assert "sk-planted" in ask(server).json()["error"]["message"]
+    assert "sk-planted" not in repr((server, server.received))
+
+
+def test_attempts_are_counted_for_each_model_and_question(serve):
+    calls = []
+
+    def script(model, question, attempt):
+        calls.append((model, question, attempt))
+        return Fault()
+
+    server = serve(script)
+    for model, question in [("a", "x"), ("a", "y"), ("b", "x"), ("a", "x")]:
+        ask(server, model=model, question=question)
+    assert calls == [("a", "x", 1), ("a", "y", 1), ("b", "x", 1), ("a", "x", 2)]
+    assert [request.number for request in server.received] == [1, 2, 3, 4]
+
+
+def test_the_question_is_the_last_of_the_user(serve):
+    server = serve(answer=lambda model, question: f"{model}: {question}")
+    parts = [{"type": "text", "text": "What "}, {"type": "text", "text": "now?"}]
+    messages = [("user", "Before."), ("assistant", None), ("user", parts), ("system", "Be brief.")]
+    response = ask(server, messages=[{"role": role, "content": content} for role, content in messages]).json()
+    assert response["choices"][0]["message"]["content"] == "m: What now?"
+    assert response["usage"]["prompt_tokens"] == 1 + 2 + 2
+
+
+def test_what_is_no_request_for_a_completion_is_refused_and_not_counted(serve):
+    server = serve()
+    with httpx2.Client() as client:
+        for content in (b"{", b"[]", b'{"model": "m"}', b'{"model": "m", "messages": ["x"]}', b"\xff"):
+            response = client.post(f"{server.base_url}/chat/completions", content=content)
+            assert (response.status_code, response.json()["error"]["type"]) == (400, "invalid_request_error")
+        assert client.get(f"{server.base_url}/nothing").status_code == 404
+        ask(server, client=client)
+        assert [model["id"] for model in client.get(f"{server.base_url}/models").json()["data"]] == ["m"]
+    assert len(server.received) == 1
+
+
+def test_a_client_that_keeps_its_connection_uses_one(serve):
+    server = serve()
+    with httpx2.Client() as client:
+        for stream in (False, True, False):
+            assert ask(server, client=client, stream=stream).status_code == 200
+            assert server.open_connections == 1
+    server.wait_until(lambda: server.open_connections == 0, timeout_s=3600)  # the server tells; nobody looks again
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_response_that_never_ends_ends_when_the_client_leaves(serve, stream):
+    server = serve({"m": [Fault("never_ends")]})
+    model, seen, enough = server.model("m"), [], asyncio.Event()
+
+    async def follow():
+        async for chunk in model.astream("Why?"):
+            seen.append(chunk.text)
+            if len(seen) == 10:
+                enough.set()
+
+    task = asyncio.create_task(follow() if stream else model.ainvoke("Why?"))
+    await soon(server, lambda: len(server.received) == 1)
+    if stream:
+        await enough.wait()
+    assert server.received[0].ended == "open"
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await soon(server, lambda: all_ended(server, "left")() and server.open_connections == 0)
+    assert not stream or "".join(seen).startswith("one two three four one two three four ")
+
+
+def test_a_client_that_loses_patience_has_left(serve):
+    server = serve({"m": [Fault(delay_s=30), Fault(token_pause_s=30)]})
+    model = server.model("m", timeout=0.1)
+    with pytest.raises(ModelTimeoutError):
+        model.invoke("Why?")
+    with pytest.raises(ModelError):
+        read(model, [])
+    server.wait_until(all_ended(server, "left", "left"))
+
+
+async def test_hundreds_are_served_at_once(serve):
+    """All 200 wait for their first byte at the same time, then each gets the fault and the answer that are its own."""
+
+    def script(_model, question, _attempt):
+        return Fault("drop_before" if int(question) % 2 else "ok", delay_s=0.05)
+
+    server = serve(script, answer=lambda _model, question: question)
+    model = server.model("m")
+    tasks = [asyncio.create_task(model.ainvoke(str(i))) for i in range(200)]
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    for i, result in enumerate(results):
+        assert isinstance(result, ModelConnectionError) if i % 2 else result.text == str(i)
+    assert sorted(int(request.question) for request in server.received) == list(range(200))
+    assert sum(request.ended == "dropped" for request in server.received) == 100
+    await soon(server, lambda: server.open_connections == 0)
+
+
+def rlfocal_threads():
+    return [thread for thread in threading.enumerate() if thread.name == "rlfocal-fault-server"]
+
+
+@pytest.mark.filterwarnings("error")
+async def test_closing_leaves_nothing_behind(serve, caplog):
+    """Requests that wait, stall or never end are broken at once; no thread, port or line of a log remains."""
+    caplog.set_level("DEBUG", logger="uvicorn")
+    server = serve({"late": [Fault(delay_s=60)], "slow": [Fault(token_pause_s=60)], "ever": [Fault("never_ends")] * 2})
+    late, slow, ever = (server.model(name) for name in ("late", "slow", "ever"))
+    calls = [late.ainvoke("Why?"), aread(slow, []), ever.ainvoke("Why?"), aread(ever, [])]
+    with socket.create_connection(("127.0.0.1", int(server.base_url.split(":")[2].split("/")[0]))) as idle:
+        tasks = [asyncio.create_task(call) for call in calls]
+        await soon(server, lambda: len(server.received) == 4 and server.open_connections == 5)
+        began_s = time.monotonic()
+        await asyncio.to_thread(server.close)
+        assert time.monotonic() - began_s < 5
+        assert idle.recv(1) == b""
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(isinstance(result, ModelConnectionError) for result in results), results
+    assert [request.ended for request in server.received] == ["closed"] * 4
+    assert server.open_connections == 0
+    assert rlfocal_threads() == []
+    assert uvicorn_records(caplog) == []
+    with pytest.raises(ModelConnectionError):
+        await late.ainvoke("Why?")
+    server.close()
+
+
+def test_what_a_script_raises_is_raised_at_the_end():
+    def script(_model, question, _attempt):
+        raise KeyError(question)
+
+    server = FaultServer(lambda *_: "", script=script)
+    response = ask(server)
+    assert response.status_code == 500
+    assert "KeyError" in response.json()["error"]["message"]
+    with pytest.raises(KeyError, match="Why"), server:
+        pass
+    assert rlfocal_threads() == []
+    server = FaultServer(lambda *_: "", script=lambda *_: "ok")
+    assert ask(server).status_code == 500
+    with pytest.raises(InputError, match="must return a Fault"):
+        server.close()
+
+
+def test_waiting_for_what_does_not_come_ends(serve):
+    with pytest.raises(TimeoutError, match=r"within 0\.01 s"):
+        serve().wait_until(lambda: False, timeout_s=0.01)
+
+
+def test_without_uvicorn_the_command_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn.config", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'langchain-rlfocal\[testing\]'"):
+        FaultServer(lambda *_: "")
+    assert rlfocal_threads() == []
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"kind": "gone"},
+        {"status": 200},
+        {"status": 600},
+        {"after_tokens": 0},
+        {"delay_s": -1.0},
+        {"token_pause_s": float("inf")},
+        {"retry_after_s": float("nan")},
+    ],
+)
+def test_a_fault_that_cannot_be_is_refused(values):
+    with pytest.raises(InputError, match=f"`{next(iter(values))}` must"):
+        Fault(**values)
+
+
+def test_the_error_is_also_that_of_the_client_library(serve):
+    with pytest.raises(openai.RateLimitError) as caught:
+        serve({"m": [Fault("status", status=429, retry_after_s=2)]}).model("m").invoke("Why?")
+    assert caught.value.response.headers["retry-after"] == "2"

@@ -1,0 +1,72 @@
+"""Attempts: the parts of a round. A member has a seat, and makes its attempts there one after the other."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from langchain_rlfocal.execution.asking import Call
+from langchain_rlfocal.execution.breakers import Permit
+from langchain_rlfocal.execution.budgets import Reservation
+from langchain_rlfocal.execution.limits import Place
+from langchain_rlfocal.execution.retries import Retries
+from langchain_rlfocal.pool import PoolMember
+from langchain_rlfocal.records import Candidate, Failure
+
+Result = Candidate | Failure
+Status = Literal["waiting", "running", "over"]
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One call of one member: it waits for its place, runs, and is over, which is when nothing that comes of it counts.
+
+    Attributes:
+        call: The call.
+        seat: Whose attempt it is.
+        status: Where it stands.
+        cut_at_s: When it is cut off, once it runs.
+        place: Its place among the calls that run; whoever runs the call gives it back when the call has really ended.
+        has_spoken: True once text of it was passed on, after which nobody can be asked instead.
+    """
+
+    call: Call
+    seat: "Seat"
+    status: Status = "waiting"
+    cut_at_s: float = math.inf
+    place: Place | None = None
+    permit: Permit | None = None
+    reservation: Reservation | None = None
+    has_spoken: bool = False
+
+    def leave(self) -> None:
+        """Give the place back, or leave the line."""
+        if self.place is not None:
+            self.place.leave()
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What has happened to an attempt.
+
+    Attributes:
+        attempt: The attempt.
+        what: None if it may run now; a piece of its text; what came of it; or an error that is no member's failure.
+    """
+
+    attempt: Attempt
+    what: Result | str | BaseException | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Seat:
+    """A member in this round, from being asked to its result."""
+
+    member: PoolMember
+    retries: Retries | None = None
+    hedge_of: "Seat | None" = None
+    hedge: "Seat | None" = None
+    attempt: Attempt | None = None
+    failed: list[Failure] = field(default_factory=list)
+    retry_at_s: float = math.inf
+    first_s: float | None = None
+    result: Result | None = None

@@ -1,0 +1,164 @@
+"""Tasks: what a round says is done here with one task of the running event loop for each attempt; see `rounds`.
+
+An attempt that is stopped is cancelled, and its run is closed. A model that knows no async calls runs in a thread of the
+loop's executor, which nothing can end early.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import ExitStack, aclosing
+from typing import Any, cast
+
+from langchain_core.messages import AIMessage
+
+from langchain_rlfocal._compat import OpenRuns
+from langchain_rlfocal.execution.asking import PASSING, Call, Inquiry
+from langchain_rlfocal.execution.attempts import Attempt, Event, Result
+from langchain_rlfocal.execution.errands import Errand
+from langchain_rlfocal.execution.responses import Response
+from langchain_rlfocal.execution.rounds import IsSettled, Round
+from langchain_rlfocal.pool import PoolMember
+
+GRACE_S = 1.0
+"""How long a cancelled member may take to end before nobody waits for it any more."""
+
+_stragglers: set[asyncio.Task[Any]] = set()
+"""Tasks that do not heed their cancellation: kept, since the loop itself holds tasks only weakly."""
+
+_logger = logging.getLogger(__name__)
+
+
+async def aask_members(members: Sequence[PoolMember], inquiry: Inquiry, errand: Errand | None = None) -> list[Result]:
+    """Ask members at once and wait for all; see `astream_round`."""
+    async with aclosing(astream_round(members, inquiry, errand or Errand())) as items:
+        *_, results = [item async for item in items]
+    assert isinstance(results, list), "results come last"
+    return results
+
+
+async def astream_round(
+    members: Sequence[PoolMember],
+    inquiry: Inquiry,
+    errand: Errand,
+    *,
+    spares: Sequence[PoolMember] = (),
+    is_settled: IsSettled | None = None,
+    relay: bool = False,
+) -> AsyncGenerator[str | list[Result]]:
+    """Ask members at once, each attempt in a task of its own; see `threads.stream_round`.
+
+    A relayed member is at most one piece ahead of the consumer. When the consumer leaves, or is cancelled, every attempt is
+    cancelled too, and has ended when this has.
+    """
+    loop, home = asyncio.get_running_loop(), threading.get_ident()
+    events: asyncio.Queue[Event] = asyncio.Queue()
+    running: dict[Attempt, _Work] = {}
+    clock = errand.clock
+
+    def on_granted(attempt: Attempt) -> None:
+        if threading.get_ident() == home:
+            events.put_nowait(Event(attempt))
+        else:
+            loop.call_soon_threadsafe(events.put_nowait, Event(attempt))
+
+    asking = Round(members, inquiry, errand, on_granted=on_granted, spares=spares, is_settled=is_settled)
+    with ExitStack() as stack:
+        try:
+            asking.begin()
+            while True:
+                for attempt in asking.take_stops():
+                    running[attempt].task.cancel()
+                for attempt in asking.take_starts():
+                    # Open until the task has ended: closing resets the run that the member's own calls nest under.
+                    context = stack.enter_context(attempt.call.context())
+                    running[attempt] = work = _Work(attempt, events.put_nowait, relay=relay)
+                    name = f"rlfocal:{attempt.call.member.name}"
+                    work.task = asyncio.create_task(work.run(), name=name, context=context)
+                if asking.is_over:
+                    break
+                event = await _next_of(events, asking.wake_at_s, clock)
+                text = asking.take(event) if event is not None else None
+                if text is not None:
+                    running[event.attempt].room.release()  # type: ignore[union-attr]  # texts come by events
+                    paused_s = clock()
+                    yield text
+                    asking.pause(clock() - paused_s)
+                if events.empty():
+                    asking.catch_up()
+        finally:
+            asking.abandon()
+            await _end([work.task for work in running.values()])
+    yield asking.results
+
+
+async def _next_of(events: asyncio.Queue[Event], wake_at_s: float | None, clock: Callable[[], float]) -> Event | None:
+    if wake_at_s is None or not events.empty():
+        return await events.get()
+    try:
+        async with asyncio.timeout(max(wake_at_s - clock(), 0.0)):
+            return await events.get()
+    except TimeoutError:
+        return None
+
+
+async def _end(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Cancel what still runs and wait until it has ended, but not for ever."""
+    open_tasks = [task for task in tasks if not task.done()]
+    for task in open_tasks:
+        task.cancel()
+    if open_tasks:
+        _, left = await asyncio.wait(open_tasks, timeout=GRACE_S)
+        for task in left:
+            _stragglers.add(task)
+            task.add_done_callback(_stragglers.discard)
+            _logger.warning("%s does not end though it is cancelled; nobody waits for it any more.", task.get_name())
+
+
+class _Work:
+    """One attempt in a task of its own."""
+
+    task: asyncio.Task[None]
+
+    def __init__(self, attempt: Attempt, post: Callable[[Event], None], *, relay: bool) -> None:
+        self._attempt, self._post, self._relay = attempt, post, relay
+        self.room = asyncio.Semaphore(1)
+
+    async def run(self) -> None:
+        """Make the call, and tell what came of it."""
+        call = self._attempt.call
+        runs = OpenRuns.under(call.config, call.member.model)
+        what: Result | BaseException
+        try:
+            what = call.candidate(await (self._read() if self._relay else _invoke(call)))
+        except asyncio.CancelledError as error:
+            await runs.close(error)
+            if self._attempt.status == "over":
+                raise
+            what = call.outcome_of(error)
+        except PASSING as error:
+            what = error
+        except BaseException as error:  # noqa: BLE001  # whatever a member raises is its failure
+            what = call.outcome_of(error)
+        finally:
+            self._attempt.leave()
+        self._post(Event(self._attempt, what))
+
+    async def _read(self) -> AIMessage:
+        call, response = self._attempt.call, Response()
+        brief, clock = call.brief, call.clock
+        chunks = brief.model.astream(brief.messages, call.config, stop=call.inquiry.stop, **brief.kwargs)
+        async with aclosing(cast("AsyncGenerator[AIMessage]", chunks)) as stream:
+            async for chunk in stream:
+                if text := response.add(chunk):
+                    paused_s = clock()
+                    await self.room.acquire()
+                    self._post(Event(self._attempt, text))
+                    call.started_s += clock() - paused_s  # what the consumer takes is not the member's latency
+        return response.message
+
+
+async def _invoke(call: Call) -> AIMessage:
+    brief = call.brief
+    return await brief.model.ainvoke(brief.messages, call.config, stop=call.inquiry.stop, **brief.kwargs)

@@ -1,0 +1,147 @@
+"""Regular expressions: none that reads what users, members or providers write takes more than linear time.
+
+By structure, of every expression that the package's source holds, and by the time of whole functions on texts made to hurt.
+The steps of `canonical` are counted in `test_answers_laws`.
+"""
+
+import ast
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+import langchain_rlfocal
+from langchain_rlfocal.answers import detect_kind, label_answers, similarity
+from langchain_rlfocal.answers.schemas import Schema
+from langchain_rlfocal.chat_models.replies import text_pieces
+from langchain_rlfocal.features import features_of
+from langchain_rlfocal.foreign_text import masked, printable, secrets_of, without_secrets
+
+FOLDER = Path(langchain_rlfocal.__path__[0])
+READERS = {"compile", "search", "match", "fullmatch", "split", "findall", "finditer", "sub", "subn"}
+
+WIDE = {
+    # Ends with its one repetition without a bound, which nothing can follow and fail.
+    "foreign_text.py _NAMED_SECRET": "ends with it",
+    "foreign_text.py _CREDENTIALS": "ends with it",
+    "foreign_text.py _BARE_KEY": "ends with it",
+    "chat_models/replies.py text_pieces": "where the first alternative fails, the second takes all that it tried",
+    "features.py _WORD": "two classes that exclude each other, and nothing else",
+    "features.py _YES_NO": "no two of its starts read the same blanks",
+    "chat_models/profiles.py _DATA_TYPE": "tried at the beginning only",
+    "chat_models/profiles.py _ENDING": "reads the last 200 characters only",
+    # Used by `fullmatch` alone, and of parts that exclude each other.
+    "answers/values.py _PLAIN": "tried once",
+    "answers/values.py _GROUPED": "tried once",
+    "answers/values.py _EUROPEAN": "tried once",
+    "answers/reading.py _ONLY_NUMBERS": "tried once",
+    "execution/causes.py _NUMBER": "tried once",
+}
+"""Expressions whose width has no bound, and why they are linear."""
+
+MADE = {
+    "answers/values.py _WORD_NUMBER": "made of bounded parts; its module's own test looks at it",
+    "answers/schema_rules.py _matches": "the caller's own, from a schema",
+}
+"""Expressions that are no literal."""
+
+
+def _expressions():
+    """Yield place, expression and flags of each use of `re` with an expression, but in `testing`, which ships doubles."""
+    for path in sorted(FOLDER.rglob("*.py")):
+        name = path.relative_to(FOLDER).as_posix()
+        if name.startswith("testing/"):
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for holder in tree.body:
+            target = holder.targets[0] if isinstance(holder, ast.Assign) else getattr(holder, "target", None)
+            label = getattr(target, "id", getattr(holder, "name", "?"))
+            for node in ast.walk(holder):
+                called = node.func if isinstance(node, ast.Call) else None
+                if isinstance(called, ast.Attribute) and ast.unparse(called.value) == "re" and called.attr in READERS:
+                    flags = [ast.unparse(one) for one in [*node.args, *(word.value for word in node.keywords)]]
+                    value = node.args[0].value if isinstance(node.args[0], ast.Constant) else None
+                    yield f"{name} {label}", value, [one for one in flags if one.startswith("re.")]
+
+
+def _repeats(parsed, above=0):
+    """Yield how many repetitions that can vary stand around each; depends on the private parse tree of `re`."""
+    for operator, argument in parsed:
+        name, depth = str(operator), above
+        if name.endswith("_REPEAT"):
+            low, high, inner = argument
+            if high > max(low, 1):
+                yield above
+                depth += 1
+            yield from _repeats(inner, depth)
+        elif name == "BRANCH":
+            for branch in argument[1]:
+                yield from _repeats(branch, above)
+        elif name in {"SUBPATTERN", "ASSERT", "ASSERT_NOT"}:
+            yield from _repeats(argument[-1], above)
+
+
+EXPRESSIONS = list(_expressions())
+
+
+def test_expressions_without_a_bound_are_those_that_were_looked_at():
+    """Each of the others has a bounded width: it does a bounded amount at each place, so that a search is linear."""
+    wide, made = set(), set()
+    for place, value, flags in EXPRESSIONS:
+        if value is None:
+            made.add(place)
+            continue
+        bits = 0
+        for flag in " | ".join(flags).split(" | ") if flags else ():
+            bits |= getattr(re, flag.removeprefix("re."))
+        parsed = re._parser.parse(value, bits)
+        assert not any(_repeats(parsed)), place
+        one_class = len(parsed) == 1 and str(parsed[0][0]) == "MAX_REPEAT"
+        if parsed.getwidth()[1] >= 3_000 and not one_class:
+            wide.add(place)
+    assert (wide, made) == (set(WIDE), set(MADE))
+
+
+def _seconds(function):
+    """The shortest of several runs, which the rest of the machine disturbed least."""
+    found = []
+    for _ in range(3):
+        begun = time.process_time()
+        function()
+        found.append(time.process_time() - begun)
+    return min(found)
+
+
+SECRETS = frozenset({"a" * 40, "key=" * 10})
+TEXT_SCHEMA = Schema({"type": "object", "properties": {"a": {"type": "number"}, "b": {"type": "string"}}})
+FUNCTIONS = {
+    "masked": lambda text: masked(text, SECRETS),
+    "printable": printable,
+    "secrets_of": lambda text: secrets_of({"api_key": text, "url": "https://" + text}),
+    "without_secrets": lambda text: without_secrets(ValueError(text), SECRETS),
+    "text_pieces": lambda text: list(text_pieces(text)),
+    "features_of": lambda text: features_of([text], [None]),
+    "similarity": lambda text: similarity(text, text[::-1]),
+    "detect_kind": lambda text: detect_kind(text, [text, text]),
+    "label_answers": lambda text: label_answers([text, text + "b"], "auto", query=text),
+    "number": lambda text: label_answers([text], "number", query="How many?"),
+    "option": lambda text: label_answers([text], "option", query="Which? (A) red (B) blue"),
+    "schema": lambda text: TEXT_SCHEMA.canonical({"a": text, "b": text, text: 1}),
+}
+UNITS = [
+    "a", " ", "\n", "\t \n", ".", ". ", "?\n", "1", "1 ", "1,", "1.", "-", "key", "key:", "key = ", 'key"', "api_", "sk-", "sk-a",
+    "Bearer ", "Bearer a", "authorization: ", "@", ":@", "://", "é", "\u0301", "\\", "'", '"', "(A) ", "A) ", "{", "[", "$", "*", "e1",
+    "is ", "yes or ", "answer is ", r"\boxed{", r"\frac{1", "minus ", "twenty ", "data:", "/",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_four_times_the_text_takes_less_than_eight_times_as_long(name):
+    """Quadratic would be sixteen. Texts that are quick in any case are not compared: they show the machine's noise."""
+    function = FUNCTIONS[name]
+    for unit in UNITS:
+        short, long = ((unit * length)[:length] for length in (4_000, 16_000))
+        took_s = _seconds(lambda: function(long))  # noqa: B023  # called at once
+        if took_s > 0.01:
+            assert took_s < 8 * _seconds(lambda: function(short)), unit  # noqa: B023  # as above
