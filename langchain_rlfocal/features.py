@@ -54,7 +54,7 @@ class Embedder(Protocol):
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 _OPTION = re.compile(r"(?:^|[\s(])\(?[A-J][).]\s")
 _YES_NO = re.compile(
-    r"\b(?:yes or no|true or false)\b|(?:^|[.?!\n]\s*)(?:is|are|was|were|do|does|did|can|has|have|will)\b",
+    r"\b(?:yes or no|true or false)\b|(?:^|[.?!\n][^\S\n]*)(?:is|are|was|were|do|does|did|can|has|have|will)\b",
     re.IGNORECASE,
 )
 _DIGITS, _UPPER, _CODE = b"0123456789", bytes(range(ord("A"), ord("Z") + 1)), b"{}[]<>=;_\\/*+^|&#"

@@ -127,7 +127,8 @@ async def test_where_everybody_is_bad_one_error_names_each_with_its_cause(door):
         "late": Raising(error=TimeoutError("too slow")),
         "none": responding(loose(content=None)),
     }
-    model = RLFocalChatModel(members=members, policy=ScriptedPolicy([tuple(members)], tuple(members)), max_team=6)
+    policy = ScriptedPolicy([tuple(members)], tuple(members))
+    model = RLFocalChatModel(members=members, policy=policy, max_team=6, max_retries=0)
     with pytest.raises(EnsembleError) as caught:
         await answer_of(model.bind_tools([lookup]), door)
     kinds = {name: cause.split(":")[0] for name, cause in caught.value.failures.items()}

@@ -65,7 +65,9 @@ def failing(after=""):
 
 
 def model_of(members, *rounds, **fields):
-    return RLFocalChatModel(members=members, policy=ScriptedPolicy(rounds, tuple(members)), **fields)
+    """A model that asks these teams, round by round, and each member once."""
+    policy = ScriptedPolicy(rounds, tuple(members))
+    return RLFocalChatModel(members=members, policy=policy, max_retries=0, **fields)
 
 
 async def streams_of(model):
@@ -104,7 +106,8 @@ async def test_standing_in_is_bound_by_the_teams_cap():
 
 async def test_the_untrained_policy_finds_a_stand_in_too():
     members = {"a": failing(), "b": failing(), "c": saying("blue")}
-    model = RLFocalChatModel(members=members, policy=PriorPolicy(tuple(members)), max_rounds=1, max_team=3)
+    policy = PriorPolicy(tuple(members))
+    model = RLFocalChatModel(members=members, policy=policy, max_rounds=1, max_team=3, max_retries=0)
     async for chunks in streams_of(model):
         assert words_of(chunks) == ["blue"]
 
@@ -119,7 +122,8 @@ def test_the_policy_is_told_no_round_beyond_the_last():
 
     members = {"a": failing(), "b": failing(), "c": saying("blue")}
     policy = Told([["a"], ["b"], ["c"]], tuple(members))
-    assert RLFocalChatModel(members=members, policy=policy, max_rounds=1).invoke(QUESTION).text == "blue"
+    model = RLFocalChatModel(members=members, policy=policy, max_rounds=1, max_retries=0)
+    assert model.invoke(QUESTION).text == "blue"
     assert told == [(1, 1)] * 3
 
 

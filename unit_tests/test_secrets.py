@@ -238,12 +238,15 @@ def test_collecting_writes_no_secret(tmp_path, ending):
 def test_secrets_are_found_wherever_a_model_holds_them(monkeypatch):
     monkeypatch.setenv("OF_THE_HOST", "environment-value")
 
-    class Held:
+    class Slotted:
+        __slots__ = "_secret"  # noqa: PLC0205  # as Python allows
+
+    class Held(Slotted):
         __slots__ = ("_token",)
         lc_secrets = {"token": "OF_THE_HOST"}  # noqa: RUF012  # as LangChain has it
 
     held = Held()
-    held._token = SecretStr("slotted-value")
+    held._token, held._secret = SecretStr("slotted-value"), "slotted-text"
     model = SimpleNamespace(
         api_key="plain-value",
         nested={"headers": [{"Authorization": "Bearer header-value"}, {"X-Api-Key": b"bytes-value"}]},
@@ -262,6 +265,7 @@ def test_secrets_are_found_wherever_a_model_holds_them(monkeypatch):
         "header-value",
         "bytes-value",
         "slotted-value",
+        "slotted-text",
         "environment-value",
         "pass/word",
         "pass%2Fword",
@@ -316,8 +320,14 @@ class NotedError(Exception):
 
 
 class HiddenError(Exception):
+    """Says something else once its object is gone."""
+
+    def __init__(self):
+        self.by = object()
+        super().__init__()
+
     def __str__(self):
-        return "it was hidden-value"
+        return "it was hidden-value" if self.by else "it was nothing"
 
 
 def test_an_error_that_tells_no_secret_stays_itself():
@@ -326,7 +336,7 @@ def test_an_error_that_tells_no_secret_stays_itself():
     assert without_secrets(error, {"secret-value"}) is error
 
 
-@pytest.mark.parametrize("where", ["text", "note", "body", "response", "cause", "context", "group"])
+@pytest.mark.parametrize("where", ["text", "note", "body", "response", "cause", "context", "group", "within a group"])
 def test_an_error_that_tells_a_secret_anywhere_is_stood_in_for(where):
     error = NotedError(code=7, words="it was secret-value" if where == "text" else "plain")
     telling = ValueError("it was secret-value")
@@ -341,7 +351,11 @@ def test_an_error_that_tells_a_secret_anywhere_is_stood_in_for(where):
     elif where == "context":
         error.__context__ = telling
     elif where == "group":
-        error.__cause__ = ExceptionGroup("several", [telling, KeyError("secret-value")])
+        error.__cause__ = ExceptionGroup("several of secret-value", [telling, KeyError("secret-value")])
+    elif where == "within a group":
+        noted = ValueError("plain")
+        noted.add_note("it was secret-value")
+        error.__cause__ = ExceptionGroup("several", [noted])
     shown = without_secrets(error, {"secret-value"})
     assert type(shown) is NotedError
     assert (shown.code, shown.status_code, shown.words[1:]) == (7, 418, [3, None])

@@ -7,13 +7,9 @@ from langchain_rlfocal import RLFocalChatModel
 from langchain_rlfocal.testing import SchemaChatModel
 
 
-@pytest.mark.filterwarnings(
-    "ignore:`timeout` is no argument of RLFocalChatModel:UserWarning",
-    "ignore:`max_retries` is no argument of RLFocalChatModel:UserWarning",
-    "ignore:`api_key` is no argument of RLFocalChatModel:UserWarning",
-)
+@pytest.mark.filterwarnings("ignore:`api_key` is no argument of RLFocalChatModel:UserWarning")
 class TestRLFocalUnit(ChatModelUnitTests):
-    """The constructor warns of three standard arguments: each member holds its own timeout, retries and key.
+    """The constructor warns of one standard argument: each member holds its own key.
 
     Skipped, and why:
     - `test_init_from_env`: the ensemble reads nothing from the environment.

@@ -1,11 +1,10 @@
 """Rules: what a JSON schema says of a value, part by part, and whether the value keeps to it.
 
-The standard's validator decides, with two keywords made cheap: a reference costs each value once, and comparing items for
-equality is linear. It reads no value differently than it is; that is `schema_reading`.
+The standard's validator decides, with some keywords made cheap: a reference costs each value once, and comparing items for
+equality is linear, as is matching patterns. It reads no value differently than it is; that is `schema_reading`.
 """
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from functools import cache, cached_property, lru_cache, partial
@@ -13,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from langchain_rlfocal.answers import values
+from langchain_rlfocal.answers.patterns import matches
 
 _MAX_DEPTH = 100  # as deep as `values.dump_json` writes
 _MAX_BITS = 10_000  # Python refuses to write whole numbers much longer than this
@@ -174,17 +174,10 @@ def property_rules(rules: Any, name: str) -> list[Any]:
     """Find the rules for a property of that name."""
     properties = mapping_of(rules, "properties")
     found = [properties[name]] if name in properties else []
-    found += [sub for pattern, sub in mapping_of(rules, "patternProperties").items() if _matches(pattern, name)]
+    found += [sub for pattern, sub in mapping_of(rules, "patternProperties").items() if matches(pattern, name)]
     return found or (
         [rules["additionalProperties"]] if isinstance(rules, dict) and "additionalProperties" in rules else []
     )
-
-
-def _matches(pattern: str, name: str) -> bool:
-    try:
-        return re.search(pattern, name) is not None
-    except re.error:
-        return False
 
 
 def item_rules(rules: dict[str, Any], at: int) -> list[Any]:
@@ -274,5 +267,32 @@ def _validator_maker() -> Callable[[Any], Any]:
         if wanted and isinstance(value, list) and len(set(map(values.dump_json, value))) < len(value):
             yield ValidationError("has equal items")
 
-    kind = validators.extend(Draft202012Validator, {"$ref": reference, "uniqueItems": unique})
+    def pattern(_: Any, wanted: str, value: Any, __: Any) -> Iterator[Any]:
+        if isinstance(value, str) and not matches(wanted, value):
+            yield ValidationError(f"{value!r} does not match {wanted!r}")
+
+    def pattern_properties(validator: Any, rules: Mapping[str, Any], value: Any, _: Any) -> Iterator[Any]:
+        for wanted, sub in rules.items() if isinstance(value, dict) else ():
+            for name, part in value.items():
+                if matches(wanted, name):
+                    yield from validator.descend(part, sub, path=name, schema_path=wanted)
+
+    def additional(validator: Any, sub: Any, value: Any, rules: Mapping[str, Any]) -> Iterator[Any]:
+        known, patterns = rules.get("properties", {}), rules.get("patternProperties", {})
+        for name, part in value.items() if isinstance(value, dict) else ():
+            if name in known or any(matches(wanted, name) for wanted in patterns):
+                continue
+            if sub is False:
+                yield ValidationError(f"Additional properties are not allowed ({name!r} was unexpected)")
+            else:
+                yield from validator.descend(part, sub, path=name)
+
+    own = {
+        "$ref": reference,
+        "uniqueItems": unique,
+        "pattern": pattern,
+        "patternProperties": pattern_properties,
+        "additionalProperties": additional,
+    }
+    kind = validators.extend(Draft202012Validator, own)
     return partial(kind, registry=Registry())  # which fetches nothing

@@ -15,7 +15,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from langchain_core.messages import BaseMessage, HumanMessage
-from pydantic import ConfigDict, PlainValidator, model_validator
+from pydantic import ConfigDict, Field, PlainValidator, model_validator
 
 from langchain_rlfocal.chat_models.arguments import (
     Members,
@@ -103,7 +103,7 @@ class RLFocalDecider(RaisesOwnErrors, BaseDecisionModel):  # type: ignore[misc, 
     """The members that can be chosen, as `RLFocalChatModel` takes them; or their names alone, where the models stand
     elsewhere. A question may offer some of them."""
 
-    embeddings: Annotated[Embedder | str | None, PlainValidator(to_embedder)] = None
+    embeddings: Annotated[Embedder | str | None, PlainValidator(to_embedder)] = Field(default=None, repr=False)
     """The embedder that a policy given as a path was trained with; see `RLFocalChatModel.embeddings`."""
 
     policy: Annotated[Policy | str | PathLike[str] | None, PlainValidator(to_policy)] = None

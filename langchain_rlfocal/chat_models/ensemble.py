@@ -97,7 +97,7 @@ class RLFocalChatModel(RaisesOwnErrors, ReliableChatModel):
     A string is the name of a model for LangChain's `init_chat_model`, where langchain is installed.
     """
 
-    embeddings: Annotated[Embedder | str | None, PlainValidator(to_embedder)] = None
+    embeddings: Annotated[Embedder | str | None, PlainValidator(to_embedder)] = Field(default=None, repr=False)
     """The embedder that a policy given as a path was trained with: any LangChain `Embeddings`, or a name for
     `embedders.load_embedder`. None where the policy was trained without one, or is given as an object, which holds its own.
 
@@ -134,7 +134,7 @@ class RLFocalChatModel(RaisesOwnErrors, ReliableChatModel):
     answer_kind: AnswerKind = "auto"
     """What counts as the same answer; `"auto"` tells it from the query and the answers."""
 
-    synthesizer: BaseChatModel | PoolMember | None = None
+    synthesizer: BaseChatModel | PoolMember | None = Field(default=None, repr=False)
     """A chat model that writes the answer from the candidates where Fusion is unsure; None always returns a candidate. As a
     `PoolMember` it has prices."""
 

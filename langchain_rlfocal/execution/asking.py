@@ -15,9 +15,10 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config, set_config_context
 
 from langchain_rlfocal._compat import is_control_flow, untangled
+from langchain_rlfocal.errors import EnsembleError
 from langchain_rlfocal.execution.causes import is_retryable
 from langchain_rlfocal.execution.clients import quiet
-from langchain_rlfocal.foreign_text import masked
+from langchain_rlfocal.foreign_text import masked, secrets_of, without_secrets
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.records import Candidate, Failure
 
@@ -218,14 +219,19 @@ class Call:
             raise error
         error = untangled(error)
         name = type(error).__name__
-        lines = masked(_words_of(error).strip()).splitlines()
+        # An ensemble that failed has asked again already, but its caller still may.
+        retryable = error.is_retryable if isinstance(error, EnsembleError) else is_retryable(error)
+        # What a provider repeats of its caller's keys must reach neither logs nor tracebacks.
+        secrets = secrets_of((self.member.model, getattr(self, "brief", None)))
+        lines = masked(_words_of(error).strip(), secrets).splitlines()
+        error = without_secrets(error, secrets)
         return Failure(
             member=self.member.name,
             round=self.inquiry.round_number,
             kind=error.kind if isinstance(error, UnusableAnswerError) else name,
             reason=(lines[0] if lines else f"{name} without a message")[:MAX_REASON_CHARS],
             latency_s=self.clock() - self.started_s,
-            is_retryable=is_retryable(error),
+            is_retryable=retryable,
             error=error,
         )
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from langchain_rlfocal.execution.asking import Call, Inquiry
 from langchain_rlfocal.execution.attempts import Attempt, Event, Result, Seat
-from langchain_rlfocal.execution.budgets import BudgetRefusal, reserve
+from langchain_rlfocal.execution.budgets import BudgetRefusal, Cost, reserve
 from langchain_rlfocal.execution.causes import is_of_member
 from langchain_rlfocal.execution.charges import bound_of, cost_of
 from langchain_rlfocal.execution.errands import Errand
@@ -256,7 +256,7 @@ class Round:
         is_open = self._terms.breaker is not None and self._runtime.breakers.is_open(self._key(seat.member), now_s)
         if at_s < min(self._errand.deadline_at_s, self._member_end_s(seat)) and not is_open:
             seat.failed.append(failure)
-            seat.retry_at_s = at_s
+            seat.attempt, seat.retry_at_s = None, at_s
         else:
             self._finish(seat, replace(failure, retries=tuple(seat.failed)))
 
@@ -264,10 +264,10 @@ class Round:
         """End a member whose time is up."""
         attempt, failure = seat.attempt, self._failure(seat, kind, reason, now_s)
         if attempt is not None:
-            is_running = attempt.status == "running"
-            self._stop(attempt)
-            if is_running:
+            if self._stop(attempt):
                 self._close(attempt, failure, now_s)
+            else:
+                self._drop(attempt)
         self._finish(seat, replace(failure, retries=tuple(seat.failed)))
 
     def _cancel(self, seat: Seat, reason: str, now_s: float, *, kind: str = "cancelled") -> None:
@@ -275,11 +275,9 @@ class Round:
         attempt = seat.attempt
         failure = replace(self._failure(seat, kind, reason, now_s), is_retryable=kind == "resting")
         if attempt is not None:
-            is_running = attempt.status == "running"
-            self._stop(attempt)
-            self._drop(attempt)
-            if is_running:
+            if self._stop(attempt):
                 self._settle(attempt, failure, now_s)
+            self._drop(attempt)
         self._finish(seat, replace(failure, retries=tuple(seat.failed)))
 
     def _failure(self, seat: Seat, kind: str, reason: str, now_s: float) -> Failure:
@@ -294,13 +292,17 @@ class Round:
             error=TimeoutError(reason) if kind in {"timeout", "deadline"} else None,
         )
 
-    def _stop(self, attempt: Attempt) -> None:
-        """Have an attempt stopped if it runs, or take it out of the line if it waits."""
-        if attempt.status == "running":
+    def _stop(self, attempt: Attempt) -> bool:
+        """Have an attempt stopped if it has begun, or take it back, and tell whether it had begun."""
+        has_begun = attempt.status == "running" and attempt not in self._to_start
+        if has_begun:
             self._to_stop.append(attempt)
-        elif attempt.status == "waiting":
+        else:
             attempt.leave()
+            if attempt.reservation is not None:
+                attempt.reservation.settle(Cost())
         attempt.status = "over"
+        return has_begun
 
     def _finish(self, seat: Seat, result: Result) -> None:
         seat.attempt, seat.retry_at_s, seat.result, self._has_news = None, math.inf, result, True

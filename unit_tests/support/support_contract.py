@@ -17,10 +17,10 @@ class City(BaseModel):
 
 
 def model_of(members, **fields):
-    """A model that asks its first member, and then all others."""
+    """A model that asks its first member, and then all others, each once."""
     names = tuple(members)
-    fields = {"policy": ScriptedPolicy([names[:1], names[1:]], names), "max_team": len(names), **fields}
-    return RLFocalChatModel(members=members, **fields)
+    policy = ScriptedPolicy([names[:1], names[1:]], names)
+    return RLFocalChatModel(members=members, **{"policy": policy, "max_team": len(names), "max_retries": 0, **fields})
 
 
 def three(**fields):

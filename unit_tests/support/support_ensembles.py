@@ -1,4 +1,4 @@
-"""Ensembles of members that say one thing, and how their answers came about."""
+"""Ensembles of members that say one thing, and how their answers came about; nobody is asked again unless a test says so."""
 
 from langchain_rlfocal import RLFocalChatModel
 from langchain_rlfocal.testing import ScriptedChatModel, ScriptedPolicy
@@ -11,7 +11,7 @@ def saying(answer, **fields):
 def model_of(members, *rounds, **fields):
     """A model whose policy asks these teams, round by round; without rounds, everyone at once."""
     teams = rounds or (tuple(members),)
-    fields = {"max_team": len(members), "max_rounds": max(len(teams), 2), **fields}
+    fields = {"max_team": len(members), "max_rounds": max(len(teams), 2), "max_retries": 0, **fields}
     return RLFocalChatModel(members=members, policy=ScriptedPolicy(teams, tuple(members)), **fields)
 
 

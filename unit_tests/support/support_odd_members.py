@@ -74,17 +74,16 @@ def unparsed(args, name="lookup"):
 
 
 def team(bad, good=None):
-    """The bad member is asked beside two good ones."""
+    """The bad member is asked once, beside two good ones."""
     members = {"bad": bad, "good": good or saying("yes"), "also": good or saying("yes")}
-    return RLFocalChatModel(members=members, policy=ScriptedPolicy([tuple(members)], tuple(members)))
+    return RLFocalChatModel(members=members, policy=ScriptedPolicy([tuple(members)], tuple(members)), max_retries=0)
 
 
 def first(bad, good=None):
-    """The bad member is asked alone, its text passed on while it comes, and a good one may stand in."""
+    """The bad member is asked once and alone, its text passed on while it comes, and a good one may stand in."""
     members = {"bad": bad, "good": good or saying("yes")}
-    return RLFocalChatModel(
-        members=members, policy=ScriptedPolicy([["bad"], ["good"]], tuple(members)), max_rounds=1, max_team=2
-    )
+    policy = ScriptedPolicy([["bad"], ["good"]], tuple(members))
+    return RLFocalChatModel(members=members, policy=policy, max_rounds=1, max_team=2, max_retries=0)
 
 
 async def answer_of(model, door, question=QUESTION, /, **kwargs):
