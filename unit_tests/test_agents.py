@@ -46,10 +46,11 @@ def obeying(*names, **fields):
 
 
 def model_of(members=None, *rounds, **fields):
-    """An ensemble whose policy asks these teams, round by round; without rounds, everyone at once."""
+    """An ensemble whose policy asks these teams, round by round; without rounds, everyone at once. Nobody is asked again."""
     members = members or obeying()
     policy = ScriptedPolicy(rounds or (tuple(members),), tuple(members))
-    return RLFocalChatModel(members=members, policy=policy, **{"max_team": len(members), **fields})
+    fields = {"max_team": len(members), "max_retries": 0, **fields}
+    return RLFocalChatModel(members=members, policy=policy, **fields)
 
 
 def asking(text=QUESTION, *before):

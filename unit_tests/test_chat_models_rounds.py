@@ -59,6 +59,7 @@ def test_the_majority_is_answered_and_says_how_it_came_about():
                 "cost_usd": cost,
                 "logprob": logprob,
                 "option_probs": None,
+                "retries": [],
             }
             for member, answer, text, cost, logprob in (
                 ("a", "4", "4", None, None),
@@ -81,6 +82,8 @@ def test_the_majority_is_answered_and_says_how_it_came_about():
             "merged": False,
         },
         "synthesizer": None,
+        "resting": [],
+        "spent": {"calls": 3, "tokens": 21, "usd": pytest.approx(13e-6), "seconds": 0.0},
         "usage": {
             "a": {"input_tokens": 5, "output_tokens": 1, "total_tokens": 6},
             "b": {"input_tokens": 5, "output_tokens": 4, "total_tokens": 9},
@@ -245,7 +248,7 @@ def test_one_failure_is_recorded_and_the_others_answer():
     message = model_of(members, clock=lambda: 0.0).invoke(QUESTION)
     assert message.text == "5"
     assert how(message)["failures"] == [
-        {"member": "bad", "round": 1, "kind": "TimeoutError", "reason": "too late", "latency_s": 0.0}
+        {"member": "bad", "round": 1, "kind": "TimeoutError", "reason": "too late", "latency_s": 0.0, "retries": []}
     ]
     assert how(message)["usage"]["bad"] is None
 

@@ -13,20 +13,20 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.runnables import ConfigurableField
 
 from langchain_rlfocal import PoolMember, RLFocalChatModel
-from langchain_rlfocal.chat_models import tokens
 from langchain_rlfocal.errors import InputError
+from langchain_rlfocal.execution import tokens
 from langchain_rlfocal.policies import RLFocalPolicy
 from langchain_rlfocal.testing import SchemaChatModel, ScriptedPolicy
 from support_contract import DOORS, answer_of, model_of, three
 from support_ensembles import asked, how, saying
+from support_gauges import let_others_run
 from support_tools import QUESTION, lookup
 
 
 def without_chance(message):
     """A message without what differs from call to call: ids, and the seconds it took."""
-    return json.loads(
-        message.model_copy(update={"id": None}).model_dump_json(), object_hook=lambda d: {**d, "latency_s": None}
-    )
+    chance = dict.fromkeys(("latency_s", "seconds"))
+    return json.loads(message.model_copy(update={"id": None}).model_dump_json(), object_hook=lambda d: {**d, **chance})
 
 
 # ---- configurable
@@ -112,7 +112,7 @@ async def test_a_configured_call_shares_the_policy_the_pool_and_the_count_of_cal
     assert prepared is not model
     assert prepared.policy is model.policy
     assert prepared.pool is model.pool
-    assert prepared.limits is model.limits
+    assert prepared.runtime is model.runtime
 
 
 def test_a_configured_policy_that_came_from_a_path_is_not_read_again(bare_policy, tmp_path, monkeypatch):
@@ -210,7 +210,8 @@ async def test_a_copy_with_limits_and_a_trained_policy_answers_as_the_model_does
     answer = await answer_of(model, door)
     other = copied(model)
     assert without_chance(await answer_of(other, door)) == without_chance(answer)
-    assert (other.limits.total, other.limits.per_member) == (3, {"ann": 2, "bob": 2})
+    assert other.max_concurrent_calls == 3
+    assert [member.max_concurrent_calls for member in other.pool] == [2, 2]
     assert other._identifying_params == model._identifying_params
 
 
@@ -224,11 +225,28 @@ def test_a_binding_can_be_copied_and_pickled(copied):
         assert [call["args"] for call in other.tool_calls] == [call["args"] for call in answer.tool_calls]
 
 
-def test_a_copy_is_made_while_calls_run_elsewhere_and_begins_at_zero():
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+async def test_a_copy_that_is_made_while_calls_run_waits_for_their_place(copied):
     model = three(max_concurrent_calls=1)
-    with model.limits.held("a"):
-        assert copy.deepcopy(model).invoke(QUESTION).text == "yes"
-        assert pickled(model).invoke(QUESTION).text == "yes"
+    place = model.runtime.limits.request("a", on_granted=lambda: None)
+    other = copied(model)
+    assert other.runtime is model.runtime
+    asking = asyncio.create_task(other.ainvoke(QUESTION))
+    await let_others_run()
+    assert (model.runtime.limits.running, model.runtime.limits.waiting) == ({"a": 1}, 1)
+    place.leave()
+    assert (await asking).text == "yes"
+
+
+def test_a_pickle_that_is_made_while_calls_run_begins_at_zero_but_for_what_was_spent():
+    model = three(max_concurrent_calls=1)
+    model.invoke(QUESTION)
+    model.runtime.limits.request("a", on_granted=lambda: None)
+    other = pickled(model)
+    assert other.spent == model.spent
+    assert other.spent.calls == 3
+    assert other.invoke(QUESTION).text == "yes"
+    assert (other.spent.calls, model.spent.calls) == (6, 3)
 
 
 @pytest.mark.parametrize("door", DOORS)

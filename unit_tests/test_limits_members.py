@@ -1,4 +1,4 @@
-"""Caps on calls hold where members are asked."""
+"""Caps on calls hold where members are asked, over all that copies of a model ask."""
 
 import asyncio
 import copy
@@ -13,12 +13,23 @@ from langchain_rlfocal import PoolMember, RLFocalChatModel
 from langchain_rlfocal.errors import EnsembleError, InputError, PoolError
 from langchain_rlfocal.execution import Runtime
 from langchain_rlfocal.records import Candidate, Failure
-from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel, ScriptedPolicy
+from langchain_rlfocal.testing import FailingChatModel, ScriptedPolicy
 from support_asking import aask, arelay, ask, errand_of, relay
 from support_ensembles import saying
-from support_gauges import GUARD_S, Gauge, is_free, let_others_run, threads_free
+from support_gauges import GUARD_S, Gauge, is_free, let_others_run
 
 QUESTION = [HumanMessage("What is it?")]
+
+
+def holding(gauge, name="a"):
+    """A call that is counted while it gives way to others."""
+
+    async def hold():
+        gauge.enter(name)
+        await let_others_run()
+        gauge.leave(name)
+
+    return hold
 
 
 # ---- where members are asked
@@ -26,16 +37,8 @@ QUESTION = [HumanMessage("What is it?")]
 
 async def test_asking_a_team_holds_to_the_limits_and_asks_everybody():
     gauge = Gauge()
-
-    def member(name):
-        async def hold():
-            gauge.enter(name)
-            await let_others_run()
-            gauge.leave(name)
-
-        return PoolMember(name, saying(name, on_acall=hold))
-
-    results = await aask([member(name) for name in "abcd"], QUESTION, limits=CallLimits(2))
+    members = [PoolMember(name, saying(name, on_acall=holding(gauge, name))) for name in "abcd"]
+    results = await aask(members, QUESTION, errand=errand_of(max_concurrent_calls=2))
     assert [result.text for result in results] == ["a", "b", "c", "d"]
     assert gauge.most[None] == 2
 
@@ -50,14 +53,14 @@ def test_asking_a_team_in_threads_holds_to_the_limits_and_asks_everybody():
 
         return PoolMember(name, saying(name, on_call=hold))
 
-    results = ask([member(name) for name in "abcd"], QUESTION, limits=CallLimits(1))
+    results = ask([member(name) for name in "abcd"], QUESTION, errand=errand_of(max_concurrent_calls=1))
     assert [result.text for result in results] == ["a", "b", "c", "d"]
     assert gauge.most[None] == 1
 
 
 def test_streams_in_threads_hold_to_the_limits():
     """Two streams meet each time, of forty; a third would come in if it could."""
-    gauge, meeting, limits = Gauge(), threading.Barrier(2), CallLimits(2)
+    gauge, meeting, runtime = Gauge(), threading.Barrier(2), Runtime()
 
     def hold():
         gauge.enter("m")
@@ -67,7 +70,7 @@ def test_streams_in_threads_hold_to_the_limits():
     member = PoolMember("m", saying("yes", on_call=hold))
 
     def read(_number):
-        return list(relay(member, QUESTION, limits=limits))[-1].text
+        return list(relay(member, QUESTION, errand=errand_of(max_concurrent_calls=2, runtime=runtime)))[-1].text
 
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(read, range(40))) == {"yes"}
@@ -85,49 +88,62 @@ async def test_waiting_for_a_place_is_not_the_members_latency():
         think()
 
     members = [PoolMember("slow", saying("s", on_call=think, on_acall=athink)), PoolMember("quick", saying("q"))]
-    slow, quick = await aask(members, QUESTION, limits=CallLimits(1), clock=lambda: now[0])
+    slow, quick = await aask(members, QUESTION, errand=errand_of(max_concurrent_calls=1, clock=lambda: now[0]))
     assert (slow.latency_s, quick.latency_s) == (5, 0)
+
+
+def one_at_a_time(model):
+    """A member that can be asked by one call at a time, and how to make the errands of its calls."""
+    runtime = Runtime()
+    return PoolMember("m", model, max_concurrent_calls=1), lambda: errand_of(max_concurrent_calls=1, runtime=runtime)
 
 
 @pytest.mark.parametrize("model", [saying("yes"), saying(""), FailingChatModel(error=KeyError("k"), after="half an")])
 async def test_whatever_comes_of_a_member_its_place_is_free_again(model):
-    limits, member = CallLimits(1, {"m": 1}), PoolMember("m", model)
-    ask([member], QUESTION, limits=limits)
-    assert isinstance(list(relay(member, QUESTION, limits=limits))[-1], Candidate | Failure)
-    assert threads_free(limits, "m", 1)
-    await aask([member], QUESTION, limits=limits)
-    [item async for item in arelay(member, QUESTION, limits=limits)]
-    assert await is_free(limits, "m")
+    """Were a place kept, the next call would wait for ever."""
+    member, errand = one_at_a_time(model)
+    results = [
+        ask([member], QUESTION, errand=errand())[0],
+        list(relay(member, QUESTION, errand=errand()))[-1],
+        (await asyncio.wait_for(aask([member], QUESTION, errand=errand()), GUARD_S))[0],
+        [item async for item in arelay(member, QUESTION, errand=errand())][-1],
+    ]
+    assert all(isinstance(result, Candidate | Failure) for result in results)
+    assert is_free(errand().runtime)
 
 
 async def test_leaving_a_stream_early_gives_its_place_back():
-    limits, member = CallLimits(1, {"m": 1}), PoolMember("m", saying("a b c d"))
-    stream = relay(member, QUESTION, limits=limits)
+    member, errand = one_at_a_time(saying("a b c d"))
+    stream = relay(member, QUESTION, errand=errand())
     next(stream)
     stream.close()
-    assert threads_free(limits, "m", 1)
-    astream = arelay(member, QUESTION, limits=limits)
+    assert is_free(errand().runtime)
+    astream = arelay(member, QUESTION, errand=errand())
     await anext(astream)
     await astream.aclose()
-    assert await is_free(limits, "m")
+    assert is_free(errand().runtime)
+    assert ask([member], QUESTION, errand=errand())[0].text == "a b c d"
 
 
 async def test_cancelling_a_team_of_which_some_wait_gives_all_places_back():
-    """`a` runs and never ends, `b` and `c` wait for its place; after the cancellation all three can be asked."""
-    limits, begun, never = CallLimits(1), asyncio.Event(), asyncio.Event()
+    """`a` runs and never ends, `b` and `c` wait for its place; after the cancellation another can be asked."""
+    runtime, begun, never = Runtime(), asyncio.Event(), asyncio.Event()
 
     async def hold():
         begun.set()
         await never.wait()
 
     members = [PoolMember(name, saying(name, on_acall=hold)) for name in "abc"]
-    asking = asyncio.create_task(aask(members, QUESTION, limits=limits))
+    asking = asyncio.create_task(aask(members, QUESTION, errand=errand_of(max_concurrent_calls=1, runtime=runtime)))
     await begun.wait()
+    assert (runtime.limits.running, runtime.limits.waiting) == ({"a": 1}, 2)
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
     assert asyncio.all_tasks() == {asyncio.current_task()}
-    assert await is_free(limits, "a")
+    assert is_free(runtime)
+    other = PoolMember("d", saying("d"))
+    assert ask([other], QUESTION, errand=errand_of(max_concurrent_calls=1, runtime=runtime))[0].text == "d"
 
 
 # ---- the model's own
@@ -138,21 +154,55 @@ def model_of(members, **fields):
     return RLFocalChatModel(members=members, policy=ScriptedPolicy([names], names), max_team=len(names), **fields)
 
 
-def test_the_models_limits_are_made_of_its_own_and_its_members():
-    model = model_of([PoolMember("a", saying("x"), max_concurrent_calls=2), PoolMember("b", saying("x"))])
-    assert (model.limits.total, model.limits.per_member) == (None, {"a": 2})
-    model = model_of([PoolMember("a", saying("x"))], max_concurrent_calls=5)
-    assert (model.limits.total, model.limits.per_member) == (5, {})
+async def counted(models, calls_each=4):
+    """Ask models at once, by some calls each, and return how many calls ran at once."""
+    gauge = Gauge()
+    for model in models:
+        for member in model.pool:
+            member.model.on_acall = holding(gauge)
+    await asyncio.wait_for(asyncio.gather(*(model.abatch(["?"] * calls_each) for model in models)), GUARD_S)
+    assert all(is_free(model.runtime) for model in models)
+    return gauge.most[None]
 
 
-def test_a_copy_with_other_limits_counts_by_itself_and_one_with_the_same_shares_the_count():
+@pytest.mark.parametrize(("total", "of_member", "most"), [(None, 2, 2), (3, None, 3), (3, 2, 2), (2, 3, 2)])
+async def test_a_models_cap_and_its_members_both_hold(total, of_member, most):
+    member = PoolMember("a", saying("x"), max_concurrent_calls=of_member)
+    assert await counted([model_of([member], max_concurrent_calls=total)]) == most
+
+
+def rebuilt(model, **fields):
+    return RLFocalChatModel(**{name: getattr(model, name) for name in RLFocalChatModel.model_fields} | fields)
+
+
+COPIES = [copy.copy, copy.deepcopy, lambda model: model.model_copy(), rebuilt]
+
+
+@pytest.mark.parametrize("copied", COPIES, ids=["copy", "deepcopy", "model_copy", "rebuilt"])
+async def test_a_copy_shares_the_count_of_calls(copied):
+    model = model_of([PoolMember("a", saying("x"))], max_concurrent_calls=2)
+    assert await counted([model, copied(model)]) == 2
+
+
+async def test_models_made_apart_count_apart_unless_they_are_given_one_runtime():
+    """Two calls of each run at once, so four in all; where they share the count, two."""
+    apart = [model_of([PoolMember("a", saying("x"))], max_concurrent_calls=2) for _ in range(2)]
+    assert await counted(apart) == 4
+    assert await counted([apart[0], rebuilt(apart[1], runtime=apart[0].runtime)]) == 2
+
+
+async def test_a_copy_with_another_cap_counts_the_same_calls():
+    """A call of the model's runs, so that its copy with a cap of one waits, and one with a cap of two does not."""
     model = model_of([PoolMember("a", saying("x"))], max_concurrent_calls=5)
-    fields = {name: getattr(model, name) for name in RLFocalChatModel.model_fields}
-    assert RLFocalChatModel(**fields).limits is model.limits
-    assert copy.copy(model).limits is model.limits
-    other = RLFocalChatModel(**{**fields, "max_concurrent_calls": 6}).limits
-    assert (other.total, other is model.limits) == (6, False)
-    assert copy.deepcopy(model).limits is not model.limits
+    place = model.runtime.limits.request("a", on_granted=lambda: None)
+    waiting = asyncio.create_task(rebuilt(model, max_concurrent_calls=1).ainvoke("?"))
+    await let_others_run()
+    assert model.runtime.limits.waiting == 1
+    place.leave()
+    assert (await waiting).text == "x"
+    place = model.runtime.limits.request("a", on_granted=lambda: None)
+    assert (await rebuilt(model, max_concurrent_calls=2).ainvoke("?")).text == "x"
+    place.leave()
 
 
 async def test_two_queries_of_a_model_share_its_limits_and_an_error_frees_them():
@@ -177,29 +227,19 @@ def test_a_models_cap_must_be_at_least_one_since_with_none_every_call_would_wait
         model_of([PoolMember("a", saying("x"))], max_concurrent_calls=cap)
 
 
-def test_a_cap_that_is_changed_holds_from_then_on():
-    model = RLFocalChatModel(members={"a": ScriptedChatModel(script=["yes"])})
-    shared = model.model_copy()
-    model.invoke("?")
-    assert shared.limits is model.limits
-    for changed in (model.model_copy(update={"max_concurrent_calls": 2}), model):
-        changed.max_concurrent_calls = 2
-        changed.invoke("?")
-        assert changed.limits.total == 2
-    assert shared.limits.total is None
+async def test_a_cap_that_is_changed_holds_from_then_on_and_for_that_copy_alone():
+    model = model_of([PoolMember("a", saying("x"))])
+    other = model.model_copy()
+    assert await counted([model]) == 4
+    model.max_concurrent_calls = 2
+    assert await counted([model]) == 2
+    assert await counted([model.model_copy(update={"max_concurrent_calls": 1})]) == 1
+    assert await counted([other]) == 4
 
 
 async def test_a_cap_given_by_config_holds_over_all_calls():
-    seen = []
-
-    async def counted():
-        seen.append(1)
-        peak.append(len(seen))
-        await let_others_run()
-        seen.pop()
-
-    peak = []
-    base = RLFocalChatModel(members={"a": ScriptedChatModel(script=["yes"], on_acall=counted)})
+    gauge = Gauge()
+    base = RLFocalChatModel(members={"a": saying("yes", on_acall=holding(gauge))})
     model = base.configurable_fields(max_concurrent_calls=ConfigurableField(id="cap"))
     await model.abatch(["?"] * 8, {"configurable": {"cap": 2}})
-    assert max(peak) == 2
+    assert gauge.most[None] == 2

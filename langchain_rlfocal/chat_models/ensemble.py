@@ -218,6 +218,7 @@ class RLFocalChatModel(RaisesOwnErrors, ReliableChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
+        self._check_no_cycle()  # these lines would follow it for ever
         synthesizer = self._synthesizing_member
         return {
             "model_name": self.model_name,

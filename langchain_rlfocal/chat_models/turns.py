@@ -222,7 +222,8 @@ class Turn:
         ends_here = self.round_number >= self.knobs.max_rounds or set(self._present()) <= self._asked
         ends_here = ends_here or len(self._asked) >= self.knobs.max_team
         arrived = [result for result in results if isinstance(result, Candidate)]
-        if promise is None or not ends_here or not arrived:
+        is_enough = len(self.candidates) + len(arrived) >= self.knobs.min_candidates
+        if promise is None or not ends_here or not arrived or not is_enough:
             return False
         candidates = self._label([*self.candidates, *arrived])
         acts = [self.request.label_of(candidate.message) is not None for candidate in candidates]

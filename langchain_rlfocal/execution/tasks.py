@@ -76,6 +76,7 @@ async def astream_round(
                     running[attempt] = work = _Work(attempt, events.put_nowait, relay=relay)
                     name = f"rlfocal:{attempt.call.member.name}"
                     work.task = asyncio.create_task(work.run(), name=name, context=context)
+                    work.task.add_done_callback(work.leave)  # cancelled before its first step, it runs no line
                 if asking.is_over:
                     break
                 event = await _next_of(events, asking.wake_at_s, clock)
@@ -141,9 +142,12 @@ class _Work:
             what = error
         except BaseException as error:  # noqa: BLE001  # whatever a member raises is its failure
             what = call.outcome_of(error)
-        finally:
-            self._attempt.leave()
+        self._attempt.leave()
         self._post(Event(self._attempt, what))
+
+    def leave(self, _: asyncio.Task[None]) -> None:
+        """Give the attempt's place back."""
+        self._attempt.leave()
 
     async def _read(self) -> AIMessage:
         call, response = self._attempt.call, Response()

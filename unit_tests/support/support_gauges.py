@@ -1,8 +1,7 @@
-"""Gauges of how many calls run at once, and of the places that limits have free."""
+"""Gauges of how many calls run at once, and of whether any does."""
 
 import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
 
 TURNS = 20
 """Turns of the event loop in which whoever can go on does."""
@@ -34,37 +33,6 @@ class Gauge:
                 self.inside[key] -= 1
 
 
-async def occupy(limits, names, *, leave=None):
-    """Hold a place for each name, until it is time to leave or for some turns of the loop."""
-    gauge = Gauge()
-
-    async def one(name):
-        async with limits.aheld(name):
-            gauge.enter(name)
-            await (leave.wait() if leave is not None else let_others_run())
-            gauge.leave(name)
-
-    await asyncio.gather(*(one(name) for name in names))
-    assert set(gauge.inside.values()) <= {0}
-    return gauge.most
-
-
-async def is_free(limits, *names):
-    """True if as many calls as these can run at once, right now."""
-    leave = asyncio.Event()
-    task = asyncio.create_task(occupy(limits, names, leave=leave))
-    await let_others_run()
-    leave.set()
-    return (await task)[None] == len(names)
-
-
-def threads_free(limits, member, count):
-    """True if so many calls of a member can run at once in threads: they all meet."""
-    meeting = threading.Barrier(count)
-
-    def one():
-        with limits.held(member):
-            meeting.wait(GUARD_S)
-
-    with ThreadPoolExecutor(count) as pool:
-        return [future.result() for future in [pool.submit(one) for _ in range(count)]] == [None] * count
+def is_free(runtime):
+    """True if no call has a place or waits for one."""
+    return (runtime.limits.running, runtime.limits.waiting) == ({}, 0)

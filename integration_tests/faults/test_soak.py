@@ -1,0 +1,84 @@
+"""The soak, small: hundreds of answers at once, of which a fifth of the requests meets a fault."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.timeout(120)
+
+SCRIPTS = Path(__file__).parents[2] / "docs" / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def script():
+    pytest.importorskip("uvicorn")
+    return runpy.run_path(str(SCRIPTS / "soak.py"))
+
+
+def test_every_answer_is_right_or_a_typed_error_and_nothing_is_left(script):
+    """What must hold is checked by the script; that it had something to check is checked here."""
+    waves = {wave.name: wave for wave in script["soak"](200, seed=0)}
+    assert [line for wave in waves.values() for line in wave.broken] == []
+    for wave in waves.values():
+        assert len(wave.seconds) == wave.num_right + wave.errors.total() > 0
+        assert wave.num_right > 0
+        assert wave.faulty > 0
+    tasks, threads, budget = (waves[name] for name in ("tasks", "threads", "budget"))
+    assert 0.15 < tasks.faulty / tasks.requests < 0.3
+    assert tasks.retries > 0
+    assert tasks.early_commits > 0
+    assert threads.num_right == 20
+    assert budget.calls == 21
+    assert budget.errors["BudgetError"] > 0
+    assert {len(row) for row in script["rows_of"](list(waves.values()))} == {5}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "requests", "rule"),
+    [
+        ("page b", 1, "an answer is wrong"),
+        (KeyError("x"), 1, "an error is not the package's"),
+        ("page a", 2, "requests and attempts differ"),
+        ("page a", 0, "requests and attempts differ"),
+    ],
+)
+def test_the_soak_sees_what_is_broken(script, outcome, requests, rule):
+    """One answer, of one member that was asked once."""
+    from langchain_core.messages import AIMessage  # noqa: PLC0415
+
+    from langchain_rlfocal.testing.faults import Fault, Received  # noqa: PLC0415
+
+    wave, watch, question = script["Wave"]("tasks"), script["Watch"](), script["question_of"](0)
+    watch.on_custom_event("rlfocal_candidate", {"member": "one", "retries": [], "latency_s": 1.0})
+    received = [Received(n, "one", question, n, False, Fault()) for n in range(1, requests + 1)]
+    message = AIMessage(outcome) if isinstance(outcome, str) else outcome
+    script["take_in"](wave, [message], [watch], received)
+    [line] = wave.broken
+    assert rule in line
+
+
+def test_the_fault_table_is_written_between_its_marks(tmp_path, monkeypatch, capsys):
+    """The first case and one that fails; seconds are left out, since a busy machine takes its own."""
+    pytest.importorskip("uvicorn")
+    script = runpy.run_path(str(SCRIPTS / "faults.py"))
+    names = script["main"].__globals__
+    cases = [case for case in script["CASES"] if case.name in {"none", "HTTP 401"}]
+    monkeypatch.setitem(names, "CASES", cases)
+    monkeypatch.setitem(names, "REPEATS", 1)
+    page = tmp_path / "page.md"
+    page.write_text(f"Before.\n\n{script['BEGIN']}\nold\n{script['END']}\n\nAfter.\n")
+    monkeypatch.setattr("sys.argv", ["faults.py", "--write", str(page)])
+    script["main"]()
+    before, table, after = page.read_text().replace(script["END"], script["BEGIN"]).split(script["BEGIN"])
+    assert (before, after) == ("Before.\n\n", "\n\nAfter.\n")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.strip().splitlines()]
+    assert {len(row) for row in rows} == {8}
+    assert [row[:3] + row[4:6] + row[7:] for row in rows[2:]] == [
+        ["none", "the right answer", "2 / 0", "the right answer", "1 / 0", ""],
+        ["HTTP 401", "the right answer", "3 / 0", "the right answer", "2 / 0", "closed, 1 failed"],
+    ]
+    assert capsys.readouterr().out == ""
+    page.write_text("No marks.")
+    with pytest.raises(SystemExit, match="must say where the table goes"):
+        script["main"]()
