@@ -42,7 +42,7 @@ WIDE = {
 
 MADE = {
     "answers/values.py _WORD_NUMBER": "made of bounded parts; its module's own test looks at it",
-    "answers/schema_rules.py _matches": "the caller's own, from a schema",
+    "answers/patterns.py _finder": "the caller's own, from a schema",
 }
 """Expressions that are no literal."""
 

@@ -14,7 +14,7 @@ from langchain_rlfocal import RLFocalChatModel
 from langchain_rlfocal.errors import EnsembleError, PoolError
 from langchain_rlfocal.execution import Cost
 from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel
-from support_time import QUESTION, WAYS, ensemble, in_virtual_time, play, timed
+from support_time import QUESTION, WAYS, ensemble, in_virtual_time, no_jitter, play, timed
 
 DOWN = ConnectionError("down")
 
@@ -110,9 +110,12 @@ def test_what_is_not_the_members_fault_opens_nothing(way, error):
 
 
 def test_every_attempt_counts_and_an_open_breaker_ends_the_retries(way):
-    """Two of the three attempts are made: the second failure opens the breaker."""
+    """Two of the three attempts are made: the second failure, at ½ s, opens the breaker, and nobody waits for a third."""
     member = timed((0, DOWN))
-    answer = play(way, ensemble({"a": member}, breaker_failures=2))
+    with no_jitter():
+        answer = play(way, ensemble({"a": member}, breaker_failures=2))
+    assert answer.took_s == 0.5
+    assert "ConnectionError" in answer.error.failures["a"]
     assert len(member.log) == 2
     assert status_of(answer.model) == ("open", 2)
 

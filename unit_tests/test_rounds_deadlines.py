@@ -147,15 +147,23 @@ def test_a_stream_that_breaks_off_at_the_deadline_says_so():
     assert (answer.message, answer.took_s) == ("yes ", 3)
 
 
-def test_a_readers_pauses_do_not_count():
-    """Pieces at 1, 2 and 3 s of the member's time, each read for 10 s, with a deadline of 4 s.
+@pytest.mark.parametrize("limit", ["deadline_s", "timeout", "member_timeout_s"])
+def test_a_readers_pauses_do_not_count(limit):
+    """Pieces at 1, 2 and 3 s of the member's time, each read for 10 s, with a limit of 4 s.
 
     The second piece is made while the first is read, and so on: after 1 + 10 + 10 + 10 s all is read.
     """
-    answer = streamed(timed((1, [(0, "a "), (1, "b "), (1, "c")])), deadline_s=4, pause_s=10)
+    answer = streamed(timed((1, [(0, "a "), (1, "b "), (1, "c")])), pause_s=10, **{limit: 4})
     assert answer.error is None
     assert answer.message == "a b c"
     assert 31 <= answer.took_s <= 33
+
+
+@pytest.mark.parametrize("limit", ["deadline_s", "timeout", "member_timeout_s"])
+def test_a_limit_is_put_off_by_just_the_readers_pauses(limit):
+    """Pieces at 1, 3¾ and 4¾ s, two pauses of ½ s before the last: 3¾ s count of the 4 s; then it is read for ½ s."""
+    answer = streamed(timed((1, [(0, "a "), (2.75, "b "), (1, "c")])), pause_s=0.5, **{limit: 4})
+    assert (answer.error, answer.message, answer.took_s) == (None, "a b c", 5.25)
 
 
 def test_threads_streams_end_at_the_deadline_and_pauses_do_not_count():
@@ -242,11 +250,47 @@ async def test_who_cancels_an_answer_leaves_nothing_behind():
     assert member.hows == ["cancelled"]
 
 
+def test_what_has_arrived_counts_even_if_it_is_heard_of_after_the_deadline():
+    """Both answer at 1 s; whoever hears of it does so at 11 s, beyond the deadline of 5 s, one after the other."""
+    answered = []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+
+        async def one():
+            await asyncio.sleep(1)
+            answered.append(1)
+
+        members = {name: ScriptedChatModel(script=["yes"], on_acall=one) for name in "ab"}
+        model = ensemble(members, deadline_s=5, early_commit=False)(lambda: loop.time() + 10 * (len(answered) == 2))
+        message = await model.ainvoke(QUESTION)
+        return [candidate["member"] for candidate in message.response_metadata["rlfocal"]["candidates"]]
+
+    assert in_virtual_time(main()) == ["a", "b"]
+
+
 def test_a_member_cancelled_before_its_first_step_gives_its_place_back():
     """Both answers and the third's place come in the same moment, so that it is cancelled as soon as it is started."""
     members = {"a": timed((1, "yes")), "b": timed((1, "yes")), "c": timed((1, "yes"))}
     answer = play("ainvoke", ensemble(members, max_concurrent_calls=2))
     assert answer.message.text == "yes"
+
+
+@pytest.mark.parametrize("door", ["invoke", "stream"])
+def test_where_the_system_has_no_thread_left_that_is_the_members_failure(door, monkeypatch):
+    """A thread that cannot start gives its place back and says why."""
+    member = timed((0, "yes"))
+
+    def start(_):
+        raise RuntimeError("can't start new thread")
+
+    with thread_time() as time:
+        model = ensemble({"a": member})(time)
+        monkeypatch.setattr(threading.Thread, "start", start)
+        with pytest.raises(EnsembleError, match="can't start new thread"):
+            model.invoke(QUESTION) if door == "invoke" else list(model.stream(QUESTION))
+    assert is_clear(model)
+    assert member.log == []
 
 
 def test_threads_of_an_abandoned_answer_are_told_to_end():

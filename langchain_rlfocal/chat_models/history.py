@@ -92,9 +92,10 @@ def history_for(messages: Sequence[BaseMessage], member_name: str, *, is_anthrop
     history: list[BaseMessage] = []
     for message, calls in _pair(messages).entries:
         if isinstance(message, AIMessage):
-            history.append(_native_for(message, calls, member_name) or _neutral(message, calls))
+            entry: BaseMessage = _native_for(message, calls, member_name) or _neutral(message, calls)
         else:
-            history.append(message if is_anthropic else _without_cache_marks(message))
+            entry = message
+        history.append(entry if is_anthropic else _without_cache_marks(entry))
     return history
 
 

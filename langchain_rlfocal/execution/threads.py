@@ -74,7 +74,7 @@ def stream_round(
                 running[attempt].let_go()
             for attempt in asking.take_starts():
                 running[attempt] = _Work(attempt, events.put, relay=relay)
-                running[attempt].thread.start()
+                running[attempt].start()
             if asking.is_over:
                 break
             event = _next_of(events, _wait_s(asking.wake_at_s, clock))
@@ -93,7 +93,7 @@ def stream_round(
         for work in running.values():
             if work.has_ended:
                 work.thread.join()  # it is past its last line
-            elif relay:
+            elif relay and work.thread.is_alive():
                 work.thread.join(JOIN_S)
     yield asking.results
 
@@ -126,6 +126,14 @@ class _Work:
         context = copy_context()
         name = f"rlfocal:{attempt.call.member.name}"
         self.thread = threading.Thread(target=context.run, args=(self._run,), name=name, daemon=True)
+
+    def start(self) -> None:
+        """Make the call; where the system has no thread left, that is how the attempt failed."""
+        try:
+            self.thread.start()
+        except RuntimeError as error:
+            self._attempt.leave()
+            self._post(Event(self._attempt, self._attempt.call.outcome_of(error)))
 
     def go_on(self) -> None:
         """Say that the reader is back for the next piece."""
