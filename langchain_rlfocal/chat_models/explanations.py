@@ -90,7 +90,12 @@ def describe_selection(selection: Selection) -> dict[str, Any]:
 def describe_result(result: Candidate | Failure) -> dict[str, Any]:
     """Say in JSON values what came of asking one member; only a failure has a `kind`."""
     if isinstance(result, Failure):
-        return {"member": result.member, "round": result.round, **_describe_failure(result), **_describe_retries(result)}
+        return {
+            "member": result.member,
+            "round": result.round,
+            **_describe_failure(result),
+            **_describe_retries(result),
+        }
     return {
         "member": result.member,
         "round": result.round,

@@ -323,7 +323,9 @@ class Turn:
         causes = "; ".join(f"{name}: {reason.rstrip('.')}" for name, reason in reasons.items())
         num_answered = len(self.candidates)
         if num_answered:
-            rule = f"At least {self.knobs.min_candidates} members must answer (`min_candidates`), and {num_answered} did."
+            rule = (
+                f"At least {self.knobs.min_candidates} members must answer (`min_candidates`), and {num_answered} did."
+            )
         else:
             rule = f"At least one member must answer, and none of {len(reasons)} did."
         error = kind(

@@ -25,6 +25,7 @@ class Attempt:
         seat: Whose attempt it is.
         status: Where it stands.
         cut_at_s: When it is cut off, once it runs.
+        is_cut_by_budget: True if that is when a budget's seconds are over, which is not the member's fault.
         place: Its place among the calls that run; whoever runs the call gives it back when the call has really ended.
         has_spoken: True once text of it was passed on, after which nobody can be asked instead.
     """
@@ -33,6 +34,7 @@ class Attempt:
     seat: "Seat"
     status: Status = "waiting"
     cut_at_s: float = math.inf
+    is_cut_by_budget: bool = False
     place: Place | None = None
     permit: Permit | None = None
     reservation: Reservation | None = None

@@ -151,7 +151,10 @@ class Round:
             if now_s >= self._member_end_s(seat):
                 self._cut(seat, f"No answer within the {self._terms.member_timeout_s:g} s of a member.", now_s)
             elif attempt is not None and now_s >= attempt.cut_at_s:
-                self._time_out(attempt, now_s)
+                if attempt.is_cut_by_budget:
+                    self._cancel(seat, "The seconds that were left in the budget are over.", now_s, kind="budget")
+                else:
+                    self._time_out(attempt, now_s)
             elif now_s >= seat.retry_at_s:
                 self._ask(seat)
             elif now_s >= self._hedge_at_s(seat):
@@ -207,7 +210,8 @@ class Round:
             attempt.leave()
             self._drop(attempt)  # nothing was sent, so it says nothing of the member's health
             return self._retry_or_finish(attempt, call.failure(error), now_s)
-        attempt.cut_at_s = min(cut_at_s, now_s + attempt.reservation.bound.seconds)
+        granted_s = attempt.reservation.bound.seconds
+        attempt.cut_at_s, attempt.is_cut_by_budget = now_s + min(limit_s, granted_s), granted_s < limit_s
         attempt.status = "running"
         self._to_start.append(attempt)
         return None

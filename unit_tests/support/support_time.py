@@ -339,6 +339,7 @@ def thread_time():
     with pytest.MonkeyPatch.context() as patch:
         time = ThreadTime()
         patch.setattr(threads, "_next_of", time.next_of)
+        patch.setattr(threads, "JOIN_S", 0)
         patch.setattr(ThreadTime, "current", time)
         try:
             yield time
