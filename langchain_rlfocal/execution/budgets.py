@@ -68,7 +68,7 @@ class Cost:
     Attributes:
         calls: How many calls.
         tokens: Tokens of prompts and responses.
-        usd: Dollars.
+        usd: Dollars, of calls whose member has prices.
         seconds: Seconds that calls take, summed; a bound may be infinite.
     """
 
