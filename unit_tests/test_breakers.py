@@ -23,8 +23,8 @@ RULE = BreakerRule(failures=2, rest_s=10.0)
 def opened(now=0.0):
     """Breakers of which `m` has just opened."""
     breakers = Breakers()
-    for permit in [breakers.admit("m", now) for _ in range(RULE.failures)]:
-        permit.fail(now, RULE)
+    for _ in range(RULE.failures):
+        breakers.admit("m", now).fail(now, RULE)
     return breakers
 
 
@@ -103,20 +103,39 @@ def test_a_dropped_call_neither_counts_nor_ends_the_row():
     assert status(breakers, 0.0) == "open"
 
 
+def test_calls_that_fail_side_by_side_are_one_sign_and_those_after_them_another():
+    """Ten begin before the first failure is heard of and count once; the next one begins after it, and opens."""
+    breakers = Breakers()
+    for permit in [breakers.admit("m", 0.0) for _ in range(10)]:
+        permit.fail(1.0, RULE)
+    assert breakers.states(1.0) == {"m": BreakerState("closed", 1, 0.0)}
+    breakers.admit("m", 1.0).fail(2.0, RULE)
+    assert breakers.states(2.0) == {"m": BreakerState("open", 2, 10.0)}
+
+
+def test_a_success_between_does_not_let_those_before_it_count_again():
+    breakers = Breakers()
+    first, second = breakers.admit("m", 0.0), breakers.admit("m", 0.0)
+    first.fail(0.0, RULE)
+    breakers.admit("m", 0.0).succeed()
+    second.fail(0.0, RULE)
+    assert breakers.states(0.0) == {}
+
+
 def test_a_success_that_is_late_does_not_close_what_has_opened_since():
     breakers = Breakers()
-    late, *others = [breakers.admit("m", 0.0) for _ in range(3)]
-    for permit in others:
-        permit.fail(0.0, RULE)
+    late = breakers.admit("m", 0.0)
+    for _ in range(2):
+        breakers.admit("m", 0.0).fail(0.0, RULE)
     late.succeed()
     assert breakers.states(1.0) == {"m": BreakerState("open", 2, 9.0)}
 
 
 def test_a_failure_that_is_late_neither_prolongs_the_rest_nor_ends_the_probe():
     breakers = Breakers()
-    *others, late, later, latest = [breakers.admit("m", 0.0) for _ in range(5)]
-    for permit in others:
-        permit.fail(0.0, RULE)
+    late, later, latest = [breakers.admit("m", 0.0) for _ in range(3)]
+    for _ in range(2):
+        breakers.admit("m", 0.0).fail(0.0, RULE)
     late.fail(9.0, RULE)
     assert breakers.states(9.0) == {"m": BreakerState("open", 2, 1.0)}
     probe = breakers.admit("m", 10.0)
@@ -197,6 +216,7 @@ class Model:
     """A breaker as its description puts it, with a number for each period instead of an object."""
 
     failures: int = 0
+    heard: int = 0
     until: float | None = None
     generation: int = 0
     probe: object = None
@@ -220,12 +240,12 @@ class AgainstTheModel(RuleBasedStateMachine):
         if permit is not None:
             if model.until is not None:
                 model.probe = permit
-            self.calls.append([permit, member, model.generation, False])
+            self.calls.append([permit, member, (model.generation, model.heard), False])
 
     def end(self, data):
         """Pick one of the last calls, also one that has ended; None for the model if its result must not count."""
         call = data.draw(st.sampled_from(self.calls[-4:]))
-        permit, member, generation, is_over = call
+        permit, member, (generation, self.heard), is_over = call
         call[3] = True
         model = self.models[member]
         counts = not is_over and generation == model.generation
@@ -244,11 +264,12 @@ class AgainstTheModel(RuleBasedStateMachine):
     def fail(self, data, failures, rest_s):
         permit, model = self.end(data)
         permit.fail(self.now, BreakerRule(failures, rest_s))
-        if model:
+        if model and self.heard == model.heard:
             model.failures += 1
+            model.heard += 1
             if model.probe is permit or model.failures >= failures:
                 model.until, model.probe = self.now + rest_s, None
-                model.generation += 1
+                model.generation, model.heard = model.generation + 1, 0
 
     @precondition(lambda self: self.calls)
     @rule(data=st.data())

