@@ -26,7 +26,7 @@ def interleaved(begin):
         frame.f_trace_opcodes = True
         if event == "opcode":
             seen += 1
-            if seen > number and not has_come and not lock.locked():
+            if seen > number and not has_come and not lock._is_owned():
                 has_come = True
                 second()
         return trace

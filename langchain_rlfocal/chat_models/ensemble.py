@@ -47,7 +47,7 @@ from langchain_rlfocal.chat_models.requests import Request
 from langchain_rlfocal.chat_models.river import Results, Settings, Step, Surroundings, answer, arun, run
 from langchain_rlfocal.chat_models.turns import Knobs, Turn, eligible_of, query_of
 from langchain_rlfocal.errors import InputError, PoolError
-from langchain_rlfocal.execution import ensembles_around, num_tokens, num_tokens_of_messages
+from langchain_rlfocal.execution import Budget, ensembles_around, num_tokens, num_tokens_of_messages
 from langchain_rlfocal.features import Embedder
 from langchain_rlfocal.policies import Policy, PriorPolicy
 from langchain_rlfocal.pool import ModelPool, PoolMember
@@ -208,9 +208,11 @@ class RLFocalChatModel(RaisesOwnErrors, ReliableChatModel):
 
     @property
     def _cache_facts(self) -> dict[str, Any]:
-        """What members say that they can take decides who is asked; see `NestingChatModel`."""
+        """What members say that they can take decides who is asked, and what cuts an answer short decides who is heard."""
         profiles = {member.name: member.model.profile for member in self.pool if member.model.profile}
-        return {"profiles": json.dumps(profiles, sort_keys=True, default=str)} if profiles else {}
+        cuts = (self.deadline_s, self.member_timeout_s, self.timeout, self.min_candidates, self.budget_per_answer)
+        facts = {"profiles": json.dumps(profiles, sort_keys=True, default=str)} if profiles else {}
+        return facts if cuts == (None, None, None, 1, Budget()) else {**facts, "cuts": repr(cuts)}
 
     @property
     def _llm_type(self) -> str:
@@ -372,4 +374,9 @@ class RLFocalChatModel(RaisesOwnErrors, ReliableChatModel):
         if target is not None:
             kwargs["cost_weight"] = cost_weight_for(target, self._decider_and_fusion)
         names = ("max_team", "max_rounds", "cost_weight", "task", "min_candidates")
-        return Knobs(**{name: kwargs.pop(name, getattr(self, name)) for name in names}, target_calls=target)
+        knobs = Knobs(**{name: kwargs.pop(name, getattr(self, name)) for name in names}, target_calls=target)
+        if knobs.min_candidates > knobs.max_team:
+            raise InputError(
+                f"`min_candidates` must be at most `max_team` ({knobs.max_team}), got {knobs.min_candidates}: no more are asked."
+            )
+        return knobs

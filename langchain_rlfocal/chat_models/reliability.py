@@ -73,8 +73,8 @@ class ReliableChatModel(ToolCallingChatModel):
     answers so far; the first good answer wins."""
 
     breaker_failures: int | None = 5
-    """After how many failed attempts in a row, of those that ran side by side one, a member is left alone for `breaker_rest_s`; None for never. To the Decider it is
-    absent for so long; then one call probes it."""
+    """After how many failed attempts in a row, of those that ran side by side one, a member is left alone for
+    `breaker_rest_s`; None for never. To the Decider it is absent for so long; then one call probes it."""
 
     breaker_rest_s: float = 30.0
     """Seconds that such a member is left alone."""
@@ -134,6 +134,11 @@ class ReliableChatModel(ToolCallingChatModel):
             InputError: One of them is outside its range.
         """
         given = {name: kwargs.pop(name, getattr(self, name)) for name in _OF_A_CALL}
+        for name in ("early_commit", "hedge"):
+            if not isinstance(given[name], bool):
+                raise InputError(f"`{name}` must be True or False, got {given[name]!r}.")
+        if given["max_retries"] is None:  # so says a config that leaves it open
+            given["max_retries"] = self.max_retries
         for name in ("timeout", "member_timeout_s", "deadline_s"):
             _check_seconds(name, given[name])
         failures = self.breaker_failures
@@ -146,8 +151,8 @@ class ReliableChatModel(ToolCallingChatModel):
             max_concurrent_calls=self.max_concurrent_calls,
             budget=to_budget(self.budget),
             budget_per_answer=to_budget(given["budget_per_answer"]),
-            early_commit=bool(given["early_commit"]),
-            hedge=bool(given["hedge"]),
+            early_commit=given["early_commit"],
+            hedge=given["hedge"],
         )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
 
-from langchain_rlfocal._compat import EnsembleDeadlineError, EnsembleModelError, Parent
+from langchain_rlfocal._compat import EnsembleBudgetError, EnsembleDeadlineError, EnsembleModelError, Parent
 from langchain_rlfocal.chat_models.consensus import OnDisagreement, Verdict, decide
 from langchain_rlfocal.chat_models.explanations import describe_fusion, describe_result, describe_selection
 from langchain_rlfocal.chat_models.replies import reply_of, text_pieces
@@ -137,7 +137,8 @@ def _check_whole(result: Candidate | Failure, *, said: bool) -> None:
         EnsembleError: It broke off after its first words, which nobody can take back: another member cannot stand in.
     """
     if said and isinstance(result, Failure):
-        kind = EnsembleDeadlineError if result.kind == "deadline" else EnsembleModelError
+        kinds = {"deadline": EnsembleDeadlineError, "budget": EnsembleBudgetError}
+        kind = kinds.get(result.kind, EnsembleModelError)
         error = kind(
             f"`{result.member}` broke off while its text was being passed on: {result.kind}: {result.reason.rstrip('.')}. Ask "
             "again; `invoke`, or `streaming=False`, lets another member stand in.",

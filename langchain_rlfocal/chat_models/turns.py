@@ -61,10 +61,6 @@ class Knobs:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"`{name}` must be a whole number of at least 1, got {value!r}. One member is a team.")
-        if self.min_candidates > self.max_team:
-            raise InputError(
-                f"`min_candidates` must be at most `max_team` ({self.max_team}), got {self.min_candidates}: no more are asked."
-            )
         weight = self.cost_weight
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
             raise InputError(
@@ -168,9 +164,8 @@ class Turn:
 
     def _present(self) -> list[str]:
         """Return who can be asked now, in the pool's order: to the Decider a resting member is absent."""
-        resting = [name for name in self.eligible.members if self.errand.is_resting(name)]
-        self.resting = [name for name in resting if name not in self._asked]
-        return [name for name in self.eligible.members if name not in self.resting]
+        asked = self._asked
+        return [name for name in self.eligible.members if name in asked or not self.errand.is_resting(name)]
 
     def next_members(self) -> list[PoolMember]:
         """Open the next round and return whom to ask in it; nobody means that it is time to fuse.
@@ -178,6 +173,7 @@ class Turn:
         The cap on rounds binds once someone has answered: until then others may stand in, as the team's cap allows.
         """
         room, present = self.knobs.max_team - len(self._asked), self._present()
+        self.resting = [name for name in self.eligible.members if name not in present]
         is_last = bool(self.candidates) and self.round_number >= self.knobs.max_rounds
         if room < 1 or is_last or self.errand.is_late or set(present) <= self._asked:
             return []
@@ -219,7 +215,7 @@ class Turn:
             at_least: What confidence the answer must keep.
         """
         promise = getattr(self.policy, "commitment", None)
-        ends_here = self.round_number >= self.knobs.max_rounds or set(self._present()) <= self._asked
+        ends_here = self.round_number >= self.knobs.max_rounds or set(self.eligible.members) <= self._asked
         ends_here = ends_here or len(self._asked) >= self.knobs.max_team
         arrived = [result for result in results if isinstance(result, Candidate)]
         is_enough = len(self.candidates) + len(arrived) >= self.knobs.min_candidates

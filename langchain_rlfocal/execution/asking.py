@@ -18,7 +18,7 @@ from langchain_rlfocal._compat import is_control_flow, untangled
 from langchain_rlfocal.errors import EnsembleError
 from langchain_rlfocal.execution.causes import is_retryable
 from langchain_rlfocal.execution.clients import quiet
-from langchain_rlfocal.foreign_text import masked, secrets_of, without_secrets
+from langchain_rlfocal.foreign_text import StandInError, masked, secrets_of, without_secrets
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.records import Candidate, Failure
 
@@ -221,10 +221,7 @@ class Call:
         name = type(error).__name__
         # An ensemble that failed has asked again already, but its caller still may.
         retryable = error.is_retryable if isinstance(error, EnsembleError) else is_retryable(error)
-        # What a provider repeats of its caller's keys must reach neither logs nor tracebacks.
-        secrets = secrets_of((self.member.model, getattr(self, "brief", None)))
-        lines = masked(_words_of(error).strip(), secrets).splitlines()
-        error = without_secrets(error, secrets)
+        lines = masked(_words_of(error).strip(), self._secrets()).splitlines()
         return Failure(
             member=self.member.name,
             round=self.inquiry.round_number,
@@ -237,10 +234,26 @@ class Call:
 
     def outcome_of(self, error: BaseException) -> Failure | BaseException:
         """Record a non-answer; return the error itself, if it is LangGraph's control flow."""
+        return error if is_control_flow(error) else self.failure(error)
+
+    def shown(self, failure: Failure) -> Failure:
+        """Return a failure whose error tells no secret.
+
+        What a provider repeats of its caller's keys must reach neither logs nor tracebacks. It comes last, since what is
+        decided on an error is decided on the error itself.
+        """
+        error = failure.error
+        if error is None or isinstance(error, UnusableAnswerError):  # its words are our own
+            return failure
         try:
-            return self.failure(error)
-        except BaseException as passing:  # noqa: BLE001  # whoever asks raises it again
-            return passing
+            return replace(failure, error=without_secrets(error, self._secrets()))
+        except Exception:  # noqa: BLE001  # a member's exception is the member's code
+            return replace(failure, error=StandInError(failure.reason))
+
+    def _secrets(self) -> frozenset[str]:
+        """Find what must not be told of this call."""
+        brief: Brief | None = getattr(self, "brief", None)
+        return secrets_of((self.member.model, None if brief is None else (brief.model, brief.kwargs)))
 
 
 def check_kind(message: Any) -> None:

@@ -10,8 +10,9 @@ does. A permit that is never reported to keeps its probe, so reporting belongs i
 
 import sys
 import threading
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.execution.limits import Shared
@@ -74,7 +75,7 @@ class Permit:
 
     __slots__ = ("_is_spent", "_lock", "_member", "_num_heard", "_period", "_periods")
 
-    def __init__(self, lock: threading.Lock, periods: dict[str, _Period], member: str) -> None:
+    def __init__(self, lock: AbstractContextManager[Any], periods: dict[str, _Period], member: str) -> None:
         self._lock, self._periods, self._member = lock, periods, member
         self._period = periods[member]
         self._num_heard = self._period.num_heard
@@ -126,7 +127,8 @@ class Breakers(Shared):
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant: a stream that nobody reads any more is closed by whatever thread allocates next, also within these.
+        self._lock = threading.RLock()
         self._periods: dict[str, _Period] = {}
 
     def is_open(self, member: str, now: float) -> bool:
@@ -150,7 +152,7 @@ class Breakers(Shared):
         with self._lock:
             return {
                 member: _state_of(period, now)
-                for member, period in self._periods.items()
+                for member, period in list(self._periods.items())
                 if period.failures or period.rests_until_s is not None
             }
 

@@ -127,7 +127,7 @@ class Ledger:
     def reserved(self) -> Cost:
         """The most that calls that run can cost; their seconds only where a budget limits those."""
         with _lock:
-            return sum(self._held.values(), _NOTHING)
+            return sum(list(self._held.values()), _NOTHING)  # listed first: what is collected meanwhile may settle
 
     def reset(self) -> None:
         """Forget what was spent; calls that run keep their reservations, and are booked when they end."""
@@ -214,6 +214,8 @@ def _granted(bound: Cost, ledger: Ledger, budget: Budget) -> Cost:
     Raises:
         BudgetRefusal: It could be overrun.
     """
+    if budget == Budget():  # nothing to add up, however many calls run
+        return bound
     spent, reserved = ledger.spent, ledger.reserved
     taken = spent + reserved
     if budget.max_calls is not None and taken.calls + bound.calls > budget.max_calls:

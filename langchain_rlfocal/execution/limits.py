@@ -78,7 +78,8 @@ class CallLimits(Shared):
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant: a stream that nobody reads any more is closed by whatever thread allocates next, also within these.
+        self._lock = threading.RLock()
         self._numbers = count()
         self._running: dict[str, int] = {}
         self._lines: dict[str, OrderedDict[int, _Request]] = {}
@@ -180,6 +181,8 @@ class CallLimits(Shared):
             request = min(able, key=lambda first: first.number, default=None)
             if request is None or sum(self._running.values()) >= request.total:
                 return None
+            if request.stage != "waiting":  # one that left within these lines has had it granted
+                return self._granted()
             self._leave_line(request)
             self._running[request.member] = self._running.get(request.member, 0) + 1
             request.stage = "running"

@@ -257,6 +257,7 @@ class Round:
         seat.retries = seat.retries or Retries(self._terms.retry)
         wait_s = None if attempt.has_spoken else seat.retries.wait_s(failure.error)
         at_s = math.inf if wait_s is None else now_s + wait_s
+        failure = attempt.call.shown(failure)
         is_open = self._terms.breaker is not None and self._runtime.breakers.is_open(self._key(seat.member), now_s)
         if at_s < min(self._errand.deadline_at_s, self._member_end_s(seat)) and not is_open:
             seat.failed.append(failure)

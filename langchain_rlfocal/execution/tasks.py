@@ -106,15 +106,20 @@ async def _next_of(events: asyncio.Queue[Event], wake_at_s: float | None, clock:
 
 async def _end(tasks: Sequence[asyncio.Task[Any]]) -> None:
     """Cancel what still runs and wait until it has ended, but not for ever."""
-    open_tasks = [task for task in tasks if not task.done()]
-    for task in open_tasks:
-        task.cancel()
-    if open_tasks:
-        _, left = await asyncio.wait(open_tasks, timeout=GRACE_S)
+    left = {task for task in tasks if not task.done()}
+    for task in left:
+        if not task.cancelling():  # a second time would interrupt what it still has to close
+            task.cancel()
+    if not left:
+        return
+    try:
+        _, left = await asyncio.wait(left, timeout=GRACE_S)
+        for task in left:
+            _logger.warning("%s does not end though it is cancelled; nobody waits for it any more.", task.get_name())
+    finally:  # this may be cancelled too, and again
         for task in left:
             _stragglers.add(task)
             task.add_done_callback(_stragglers.discard)
-            _logger.warning("%s does not end though it is cancelled; nobody waits for it any more.", task.get_name())
 
 
 class _Work:
