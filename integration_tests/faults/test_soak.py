@@ -13,7 +13,9 @@ SCRIPTS = Path(__file__).parents[2] / "docs" / "benchmarks"
 @pytest.fixture(scope="module")
 def script():
     pytest.importorskip("uvicorn")
-    return runpy.run_path(str(SCRIPTS / "soak.py"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(SCRIPTS)
+        yield runpy.run_path(str(SCRIPTS / "soak.py"))
 
 
 def test_every_answer_is_accounted_for_and_nothing_is_left(script):

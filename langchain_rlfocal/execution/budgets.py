@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from langchain_rlfocal.errors import InputError
+from langchain_rlfocal.execution.limits import Shared
 
 TOLERANCE = 1e-9
 """The part of a budget in dollars or seconds that is rounding."""
@@ -103,7 +104,7 @@ class BudgetRefusal(Exception):  # noqa: N818  # no fault of anybody's: the budg
         super().__init__(message)
 
 
-class Ledger:
+class Ledger(Shared):
     """What was spent, and what is reserved for calls that run.
 
     Any thread may use it. Copies are the same ledger, since copies of a model spend the same money; a pickle carries what was
@@ -145,13 +146,7 @@ class Ledger:
             if self._held.pop(reservation, None) is not None:
                 self._spent += actual
 
-    def __copy__(self) -> "Ledger":
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Ledger":
-        return self
-
-    def __reduce__(self) -> tuple[type["Ledger"], tuple[Cost]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.spent,)
 
 

@@ -7,17 +7,17 @@ latencies, spending. An `Errand` is one answer between the two. None of them ask
 import math
 import time
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 from langchain_rlfocal.execution.asking import Clock
 from langchain_rlfocal.execution.breakers import BreakerRule, Breakers
 from langchain_rlfocal.execution.budgets import Budget, Ledger
 from langchain_rlfocal.execution.latencies import Latencies
-from langchain_rlfocal.execution.limits import CallLimits
+from langchain_rlfocal.execution.limits import CallLimits, Shared
 from langchain_rlfocal.execution.retries import RetryRule
 
 
-class Runtime:
+class Runtime(Shared):
     """What all copies of a model share while they run in one process.
 
     Copies and deep copies are the same object. A pickle begins anew, but for what was spent.
@@ -29,15 +29,12 @@ class Runtime:
         ledger: What was spent.
     """
 
-    def __init__(self) -> None:
-        self.limits, self.breakers = CallLimits(), Breakers()
-        self.latencies, self.ledger = Latencies(), Ledger()
+    def __init__(self, ledger: Ledger | None = None) -> None:
+        self.limits, self.breakers, self.latencies = CallLimits(), Breakers(), Latencies()
+        self.ledger = ledger or Ledger()
 
-    def __copy__(self) -> Self:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.ledger,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,7 +71,7 @@ def stream_round(
         asking.begin()
         while True:
             for attempt in asking.take_stops():
-                running[attempt].let_go()
+                running[attempt].go_on()
             for attempt in asking.take_starts():
                 running[attempt] = _Work(attempt, events.put, relay=relay)
                 running[attempt].start()
@@ -89,7 +89,7 @@ def stream_round(
     finally:
         asking.abandon()
         for attempt in asking.take_stops():
-            running[attempt].let_go()
+            running[attempt].go_on()
         for work in running.values():
             if work.has_ended:
                 work.thread.join()  # it is past its last line
@@ -136,11 +136,7 @@ class _Work:
             self._post(Event(self._attempt, self._attempt.call.outcome_of(error)))
 
     def go_on(self) -> None:
-        """Say that the reader is back for the next piece."""
-        self._has_room.release()
-
-    def let_go(self) -> None:
-        """Say that nobody waits for the attempt any more."""
+        """Say that the reader is back for the next piece, or that nobody waits for the attempt any more."""
         self._has_room.release()
 
     def _run(self) -> None:
