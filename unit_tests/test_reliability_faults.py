@@ -1,9 +1,11 @@
 """Reliability: what members' own errors do to retries, to quorums and to what is told of them."""
 
+import asyncio
+
 import pytest
 
 from langchain_rlfocal import BudgetError, EnsembleError, InputError, PoolMember, RLFocalChatModel
-from langchain_rlfocal.execution import Cost, Runtime
+from langchain_rlfocal.execution import Cost, RetryRule, Runtime
 from langchain_rlfocal.execution.budgets import reserve
 from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel
 from support_asking import aask, ask, errand_of
@@ -99,3 +101,42 @@ def test_an_account_without_limits_adds_nothing_up_however_many_calls_run():
     for reservation in held:
         reservation.settle(Cost(calls=1))
     assert (errand.ledger.spent.calls, errand.ledger.reserved.calls) == (10_000, 0)
+
+
+@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
+def test_who_would_speak_for_the_winner_is_waited_for(way):
+    """b and c settle the answer at 1 s, but a, the first of the pool, would give it in its own words at 5 s."""
+    members = {"a": timed((5, "Yes.")), "b": timed((1, "yes")), "c": timed((1, "yes"))}
+    answer = play(way, ensemble(members), QUESTION)
+    assert (answer.message.text, answer.took_s) == ("Yes.", 5)
+
+
+@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
+def test_what_an_ensemble_raises_leads_to_no_error_that_tells_a_key(way):
+    answer = play(way, ensemble({"a": timed((1, ValueError("key=planted77secret is wrong")))}), QUESTION)
+    assert isinstance(answer.error, EnsembleError)
+    assert answer.error.__cause__ is not None
+    assert "planted" not in f"{answer.error} {answer.error.__cause__}"
+
+
+async def test_a_member_that_closes_what_it_had_opened_is_cancelled_once():
+    """The first attempt is cut off and still closes when the second has answered: nothing disturbs it a second time."""
+    calls, again, closed = [], asyncio.Event(), []
+
+    async def hold():
+        calls.append(True)
+        if len(calls) > 1:
+            again.set()
+            return
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await again.wait()
+            for _ in range(50):  # turns of the loop, in which the round ends
+                await asyncio.sleep(0)
+            closed.append(True)
+
+    at_once = RetryRule(max_retries=1, initial_s=0.0, max_s=0.0, jitter_s=0.0)
+    member = ScriptedChatModel(script=["yes", "yes"], on_acall=hold)
+    [candidate] = await aask([PoolMember("a", member)], [], errand=errand_of(timeout_s=0.2, retry=at_once))
+    assert ([failure.kind for failure in candidate.retries], closed) == (["timeout"], [True])
