@@ -138,5 +138,5 @@ async def test_a_member_that_closes_what_it_had_opened_is_cancelled_once():
 
     at_once = RetryRule(max_retries=1, initial_s=0.0, max_s=0.0, jitter_s=0.0)
     member = ScriptedChatModel(script=["yes", "yes"], on_acall=hold)
-    [candidate] = await aask([PoolMember("a", member)], [], errand=errand_of(timeout_s=0.2, retry=at_once))
+    [candidate] = await aask([PoolMember("a", member)], [], errand=errand_of(timeout_s=1.0, retry=at_once))
     assert ([failure.kind for failure in candidate.retries], closed) == (["timeout"], [True])

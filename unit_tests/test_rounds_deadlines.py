@@ -226,7 +226,7 @@ import threading
 from langchain_rlfocal import RLFocalChatModel
 from langchain_rlfocal.testing import ScriptedChatModel
 never = ScriptedChatModel(script=["no"], on_call=threading.Event().wait)
-model = RLFocalChatModel(members={"a": ScriptedChatModel(script=["yes"]), "b": never}, deadline_s=0.5)
+model = RLFocalChatModel(members={"a": ScriptedChatModel(script=["yes"]), "b": never}, deadline_s=2)
 print(model.invoke("Is it so?").text)
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)

@@ -3,36 +3,39 @@
     python docs/benchmarks/soak.py [--answers 2000] [--seed 0]
 
 Four members of a fault server answer each question, three of them rightly, the fourth with what is right of the next
-question, so that the vote must put it right and an answer that went to another question would be seen. Which request meets
-which fault is a hash of member, question, attempt and seed, with three rules: third attempts meet none; one of those who are
-right is spared, for each question, what another attempt does not mend; and one of them is out of order for a twentieth of
-the questions. Faults are the same for a seed, results are not: what ends first depends on the machine. Answers share one ensemble with retries, time-outs, breakers, budgets,
-early commit and a limit on calls; every tenth has little time. Waves: all answers as tasks of one event loop, an eighth as
-many once more, a tenth by `batch` in threads, and a twentieth on a budget that is too small for them.
+question, so that the vote must put it right and an answer that went to another question would be seen. Which request
+meets which fault is a hash of member, question, attempt and seed, with three rules: third attempts meet none; one of those
+who are right is spared, for each question, what another attempt does not mend; and one of them is out of order for a
+twentieth of the questions. Faults are the same for a seed, results are not: what ends first depends on the machine.
 
-What must hold is checked, and what does not is listed below the table, with exit status 1: every answer is right, or an error
-of the package, or that of the fourth member where nobody else had one; every call is accounted for by the server's log; budgets hold to the call; sockets, tasks, threads and memory
-return to where they were. Wrong answers of the third kind are no promise kept but a limit shown: where breakers open, all
-calls that wait for their members end at once, and who is left answers alone; `min_candidates` does not count there. Memory is counted in blocks of Python's allocator, after each wave, with its ensemble still there.
+Answers share one ensemble with retries, time-outs, breakers, budgets, early commit and a limit on calls; every tenth has
+little time. How long is little, or too long, goes by what a tenth of the answers take at once without faults, which is
+measured first. Waves: all answers as tasks of one event loop, an eighth as many once more, a tenth by `batch` in threads,
+and a twentieth on a budget that is too small for them.
+
+What must hold is checked, and what does not is listed below the table, with exit status 1: every answer is right, or an
+error of the package, or that of the fourth member where nobody else had one; every call is accounted for by the server's
+log; budgets hold to the call; sockets, tasks, threads and memory return to where they were. Wrong answers of the third kind
+are no promise kept but a limit shown: where breakers open, all calls that wait for their members end at once, and who is
+left answers alone; `min_candidates` does not count there. Memory is counted in blocks of Python's allocator, after each
+wave, with its ensemble still there.
 """
 
 import argparse
 import asyncio
-import gc
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
 from soak_questions import COMPETENCES, answer, question_of, right, script, share
+from soak_watching import Traces, Watch
 
 from langchain_rlfocal import RLFocalChatModel
 from langchain_rlfocal.errors import RLFocalError
@@ -55,61 +58,6 @@ NUM_SPARE_BLOCKS = 2_000
 
 SHARES = {"tasks": 1, "tasks again": 8, "threads": 10, "budget": 20}
 """Each wave, and which part of the answers it gives."""
-
-
-class Watch(BaseCallbackHandler):
-    """Sees how long one answer takes, and what came of each member, also where the answer is an error."""
-
-    run_inline = True  # on the event loop itself: no thread of LangChain's shall be counted
-
-    def __init__(self) -> None:
-        self.results: list[dict[str, Any]] = []
-        self.began_s = self.ended_s = 0.0
-
-    def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None:
-        """Start the clock."""
-        del args, kwargs
-        self.began_s = time.perf_counter()
-
-    def on_llm_end(self, *args: Any, **kwargs: Any) -> None:
-        """Stop the clock."""
-        del args, kwargs
-        self.ended_s = time.perf_counter()
-
-    def on_llm_error(self, *args: Any, **kwargs: Any) -> None:
-        """Stop the clock."""
-        self.on_llm_end(*args, **kwargs)
-
-    def on_custom_event(self, name: str, data: Any, **kwargs: Any) -> None:
-        """Take a member's result."""
-        del kwargs
-        if name == "rlfocal_candidate":
-            self.results.append(data)
-
-
-@dataclass(frozen=True, slots=True)
-class Traces:
-    """What a process holds."""
-
-    sockets: int
-    tasks: int
-    threads: int
-    blocks: int
-    rss_mb: float
-
-    @classmethod
-    def now(cls) -> "Traces":
-        """Look, once garbage is collected."""
-        gc.collect()
-        try:
-            tasks = len(asyncio.all_tasks())
-        except RuntimeError:  # no loop runs
-            tasks = 0
-        status = Path("/proc/self/status").read_text()
-        [rss_kb] = (int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
-        links = [path.readlink() for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
-        sockets = sum(str(link).startswith("socket:") for link in links)
-        return cls(sockets, tasks, threading.active_count(), sys.getallocatedblocks(), rss_kb / 1024)
 
 
 @dataclass(slots=True)
@@ -139,12 +87,16 @@ class Wave:
             self.broken.append(f"{self.name}: {rule} {seen}".rstrip())
 
 
-def timeout_s_for(num_answers: int) -> float:
-    """Return the time of an attempt: all answers are begun on one core before the first call is sent."""
-    return 1.0 + num_answers / 250
+def pace_s_of(num_answers: int) -> float:
+    """Return the seconds for each of so many answers at once, without faults, on this machine as it is now."""
+    watches = [Watch() for _ in range(num_answers)]
+    with FaultServer(answer) as server:
+        began_s = time.perf_counter()
+        asyncio.run(ask_in_tasks(ensemble(server), watches))
+        return (time.perf_counter() - began_s) / num_answers
 
 
-def ensemble(server: FaultServer, num_answers: int, **settings: Any) -> RLFocalChatModel:
+def ensemble(server: FaultServer, **settings: Any) -> RLFocalChatModel:
     """Make the ensemble under test."""
     members = [PoolMember(name, server.model(name), competence=value) for name, value in COMPETENCES.items()]
     return RLFocalChatModel(
@@ -152,7 +104,6 @@ def ensemble(server: FaultServer, num_answers: int, **settings: Any) -> RLFocalC
         max_team=len(members),
         max_rounds=1,
         answer_kind="short_text",
-        timeout=timeout_s_for(num_answers),
         max_concurrent_calls=MAX_CONCURRENT_CALLS,
         min_candidates=MIN_CANDIDATES,
         deadline_s=DEADLINE_S,
@@ -160,6 +111,16 @@ def ensemble(server: FaultServer, num_answers: int, **settings: Any) -> RLFocalC
         breaker_rest_s=0.5,
         **settings,
     )
+
+
+def timeout_s_for(num_answers: int, pace_s: float) -> float:
+    """Return the time of an attempt: all answers are begun on one core before the first call is sent."""
+    return 2 + num_answers * pace_s / 3
+
+
+def patience_of(number: int, num_answers: int, pace_s: float) -> dict[str, Any]:
+    """Return the arguments of a call: every tenth has little time, up to twice what the wave takes without faults."""
+    return {"deadline_s": 0.5 + 2 * pace_s * num_answers * share(number)} if number % 10 == 5 else {}
 
 
 def num_booked(result: Mapping[str, Any]) -> int:
@@ -219,16 +180,13 @@ def _public_name(error: BaseException) -> str:
     return next((kind.__name__ for kind in type(error).__mro__ if kind.__module__ == module), type(error).__name__)
 
 
-def patience_of(number: int, num_answers: int) -> dict[str, Any]:
-    """Return the arguments of a call: every tenth has little time, up to about what the whole wave takes."""
-    return {"deadline_s": 0.5 + 0.03 * num_answers * share(number)} if number % 10 == 5 else {}
-
-
-async def ask_in_tasks(model: RLFocalChatModel, watches: Sequence[Watch]) -> list[AIMessage | BaseException]:
-    """Ask all questions at once in tasks of one event loop."""
+async def ask_in_tasks(
+    model: RLFocalChatModel, watches: Sequence[Watch], pace_s: float | None = None
+) -> list[AIMessage | BaseException]:
+    """Ask all questions at once in tasks of one event loop; without a pace, all have time."""
 
     async def ask(number: int, watch: Watch) -> AIMessage:
-        patience = patience_of(number, len(watches))
+        patience = patience_of(number, len(watches), pace_s) if pace_s else {}
         return await model.ainvoke(question_of(number), {"callbacks": [watch]}, **patience)
 
     return await asyncio.gather(*map(ask, range(len(watches)), watches), return_exceptions=True)
@@ -242,25 +200,25 @@ def ask_in_threads(model: RLFocalChatModel, watches: Sequence[Watch]) -> list[AI
     return outcomes
 
 
-def wave_of_tasks(name: str, num_answers: int, seed: int) -> Wave:
+def wave_of_tasks(name: str, num_answers: int, seed: int, pace_s: float) -> Wave:
     """Run one wave on an event loop of its own."""
     wave = Wave(name)
     wave.before = Traces.now()
-    model = asyncio.run(_tasks(wave, num_answers, seed))
+    model = asyncio.run(_tasks(wave, num_answers, seed, pace_s))
     wave.after = Traces.now()
     _check_traces(wave)
     del model  # its own memory counts
     return wave
 
 
-async def _tasks(wave: Wave, num_answers: int, seed: int, **settings: Any) -> RLFocalChatModel:
+async def _tasks(wave: Wave, num_answers: int, seed: int, pace_s: float, **settings: Any) -> RLFocalChatModel:
     limits = {"max_calls": 4 * num_answers * len(COMPETENCES)}
     settings = {"budget": limits, "budget_per_answer": {"max_calls": MAX_CALLS_OF_ANSWER}, **settings}
     watches = [Watch() for _ in range(num_answers)]
     with FaultServer(answer, script=script(num_answers, seed)) as server:
-        model = ensemble(server, num_answers, **settings)
+        model = ensemble(server, timeout=timeout_s_for(num_answers, pace_s), **settings)
         began_s = time.perf_counter()
-        outcomes = await ask_in_tasks(model, watches)
+        outcomes = await ask_in_tasks(model, watches, pace_s)
         wave.took_s = time.perf_counter() - began_s
         num_tasks = len(asyncio.all_tasks())
         wave.check("tasks are left:", holds=num_tasks == 1, seen=num_tasks)
@@ -270,21 +228,22 @@ async def _tasks(wave: Wave, num_answers: int, seed: int, **settings: Any) -> RL
     return model
 
 
-def wave_of_threads(name: str, num_answers: int, seed: int) -> Wave:
+def wave_of_threads(name: str, num_answers: int, seed: int, pace_s: float) -> Wave:
     """Run one wave by `batch`; threads that nobody waits for end when the server closes."""
     wave = Wave(name)
     wave.before = Traces.now()
-    model = _threads(wave, num_answers, seed)
+    model = _threads(wave, num_answers, seed, pace_s)
     wave.after = Traces.now()
     _check_traces(wave)
     del model  # as above
     return wave
 
 
-def _threads(wave: Wave, num_answers: int, seed: int) -> RLFocalChatModel:
+def _threads(wave: Wave, num_answers: int, seed: int, pace_s: float) -> RLFocalChatModel:
     watches = [Watch() for _ in range(num_answers)]
+    settings = {"timeout": timeout_s_for(num_answers, pace_s), "budget_per_answer": {"max_calls": MAX_CALLS_OF_ANSWER}}
     with FaultServer(answer, script=script(num_answers, seed)) as server:
-        model = ensemble(server, num_answers, budget_per_answer={"max_calls": MAX_CALLS_OF_ANSWER})
+        model = ensemble(server, **settings)
         began_s = time.perf_counter()
         outcomes = ask_in_threads(model, watches)
         wave.took_s = time.perf_counter() - began_s
@@ -296,12 +255,12 @@ def _threads(wave: Wave, num_answers: int, seed: int) -> RLFocalChatModel:
     return model
 
 
-def wave_on_a_budget(name: str, num_answers: int, seed: int) -> Wave:
+def wave_on_a_budget(name: str, num_answers: int, seed: int, pace_s: float) -> Wave:
     """Run one wave whose model may make half of the calls that it needs; each that it makes is sent."""
     wave, max_calls = Wave(name), 2 * num_answers + 1
     wave.before = Traces.now()
     settings = {"budget": Budget(max_calls=max_calls), "budget_per_answer": None, "early_commit": False}
-    model = asyncio.run(_tasks(wave, num_answers, seed, **settings))
+    model = asyncio.run(_tasks(wave, num_answers, seed, pace_s, **settings))
     wave.check("the budget is not what was spent:", holds=model.spent.calls == max_calls, seen=model.spent)
     wave.check("the server saw more:", holds=wave.requests <= max_calls, seen=wave.requests)
     wave.after = Traces.now()
@@ -327,11 +286,12 @@ def _check_traces(wave: Wave) -> None:
 
 
 def soak(num_answers: int, seed: int) -> list[Wave]:
-    """Run all waves, after one that does not count: it imports what is imported late."""
-    wave_of_tasks("first", 12, seed + 1)
-    wave_of_threads("first", 12, seed + 1)
+    """Run all waves, after two that do not count: they import what is imported late."""
+    wave_of_tasks("first", 12, seed + 1, pace_s=0.1)
+    wave_of_threads("first", 12, seed + 1, pace_s=0.1)
+    pace_s = pace_s_of(max(20, num_answers // 10))
     runs = {"threads": wave_of_threads, "budget": wave_on_a_budget}
-    waves = [runs.get(name, wave_of_tasks)(name, num_answers // part, seed) for name, part in SHARES.items()]
+    waves = [runs.get(name, wave_of_tasks)(name, num_answers // part, seed, pace_s) for name, part in SHARES.items()]
     first, second, *_ = waves
     assert first.after is not None
     assert second.after is not None

@@ -258,7 +258,7 @@ async def test_a_response_that_never_ends_ends_when_the_client_leaves(serve, str
 
 def test_a_client_that_loses_patience_has_left(serve):
     server = serve({"m": [Fault(delay_s=30), Fault(token_pause_s=30)]})
-    model = server.model("m", timeout=0.1)
+    model = server.model("m", timeout=1.0)
     with pytest.raises(ModelTimeoutError):
         model.invoke("Why?")
     with pytest.raises(ModelError):
