@@ -5,7 +5,7 @@ import logging
 import subprocess
 import sys
 import threading
-from contextlib import closing
+from contextlib import aclosing, closing
 
 import pytest
 from langchain_core.exceptions import ModelTimeoutError
@@ -187,7 +187,7 @@ def test_threads_streams_end_at_the_deadline_and_pauses_do_not_count():
 
 
 def test_a_member_that_ignores_its_cancellation_holds_nobody_up(caplog):
-    """The deadline of 2 s and a second of grace: then it is left, kept and logged; its place is taken until it ends."""
+    """Cancelled at 2 s, and once more at 3 s: then it is left, kept and logged; its place is taken until it ends."""
     stubborn = timed((100, "no"), stubborn_s=50)
 
     async def main():
@@ -196,7 +196,7 @@ def test_a_member_that_ignores_its_cancellation_holds_nobody_up(caplog):
         with caplog.at_level(logging.WARNING, tasks.__name__):
             message = await model.ainvoke(QUESTION)
         assert message.text == "yes"
-        assert loop.time() == 2 + tasks.GRACE_S
+        assert loop.time() == 2 + tasks.GRACE_S + tasks.LAST_GRACE_S
         assert "rlfocal:b" in caplog.text
         [left] = tasks._stragglers
         assert model.runtime.limits.running == {"b": 1}
@@ -206,6 +206,31 @@ def test_a_member_that_ignores_its_cancellation_holds_nobody_up(caplog):
         assert (tasks._stragglers, model.runtime.limits.running) == (set(), {})
 
     in_virtual_time(main())
+
+
+def test_a_cancellation_that_gets_lost_is_said_again(caplog):
+    """At 2 s the wait for the second piece ends as if it had come; the wait for the third is cancelled at 3 s."""
+    member = timed((0, [(1, "n"), (50, "o"), (50, "!")]), num_lost=1)
+    answer = play("ainvoke", ensemble({"a": timed((1, "yes")), "b": member}, deadline_s=2, early_commit=False))
+    assert (answer.message.text, answer.took_s) == ("yes", 2 + tasks.GRACE_S)
+    assert [(spell.how, spell.ended_s) for spell in member.log] == [("cancelled", 2 + tasks.GRACE_S)]
+    assert not caplog.records
+
+
+def test_a_cancellation_that_gets_lost_within_a_stream_is_seen_at_its_next_piece():
+    """The reader leaves at 1 s, within the wait for the second piece, which ends as if that had come."""
+    member = timed((0, [(1, "a "), (50, "b "), (50, "c")]), num_lost=1)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        model = ensemble({"a": member})(loop.time)
+        async with aclosing(model.astream(QUESTION)) as stream:
+            assert (await anext(stream)).text == "a "
+        assert loop.time() == 1
+        assert is_clear(model)
+
+    in_virtual_time(main())
+    assert member.hows == ["cancelled"]
 
 
 def test_a_thread_that_does_not_return_keeps_its_place_until_it_does():

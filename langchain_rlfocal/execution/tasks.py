@@ -22,7 +22,14 @@ from langchain_rlfocal.execution.rounds import IsSettled, Round
 from langchain_rlfocal.pool import PoolMember
 
 GRACE_S = 1.0
-"""How long a cancelled member may take to end before nobody waits for it any more."""
+"""How long a cancelled member may take to end before it is cancelled once more.
+
+Whoever still closes something has had its time then, and a first cancellation can get lost: `asyncio.wait_for` drops it, up to
+Python 3.11, where what it waits for comes at the same moment; clients wait so for each piece of a stream.
+"""
+
+LAST_GRACE_S = 0.1
+"""How long a member that was cancelled twice may take to end before nobody waits for it any more."""
 
 _stragglers: set[asyncio.Task[Any]] = set()
 """Tasks that do not heed their cancellation: kept, since the loop itself holds tasks only weakly."""
@@ -69,7 +76,7 @@ async def astream_round(
             asking.begin()
             while True:
                 for attempt in asking.take_stops():
-                    running[attempt].task.cancel()
+                    running[attempt].stop()
                 for attempt in asking.take_starts():
                     # Open until the task has ended: closing resets the run that the member's own calls nest under.
                     context = stack.enter_context(attempt.call.context())
@@ -90,7 +97,7 @@ async def astream_round(
                     asking.catch_up()
         finally:
             asking.abandon()
-            await _end([work.task for work in running.values()])
+            await _end([work for work in running.values() if not work.task.done()])
     yield asking.results
 
 
@@ -104,16 +111,15 @@ async def _next_of(events: asyncio.Queue[Event], wake_at_s: float | None, clock:
         return None
 
 
-async def _end(tasks: Sequence[asyncio.Task[Any]]) -> None:
-    """Cancel what still runs and wait until it has ended, but not for ever."""
-    left = {task for task in tasks if not task.done()}
-    for task in left:
-        if not task.cancelling():  # a second time would interrupt what it still has to close
-            task.cancel()
-    if not left:
+async def _end(works: Sequence["_Work"]) -> None:
+    """Stop what still runs and wait until it has ended, but not for ever."""
+    if not works:
         return
+    left = {work.task for work in works}
+    for work in works:
+        work.stop()
     try:
-        _, left = await asyncio.wait(left, timeout=GRACE_S)
+        _, left = await asyncio.wait(left, timeout=GRACE_S + LAST_GRACE_S)
         for task in left:
             _logger.warning("%s does not end though it is cancelled; nobody waits for it any more.", task.get_name())
     finally:  # this may be cancelled too, and again
@@ -129,7 +135,14 @@ class _Work:
 
     def __init__(self, attempt: Attempt, post: Callable[[Event], None], *, relay: bool) -> None:
         self._attempt, self._post, self._relay = attempt, post, relay
+        self._second: asyncio.TimerHandle | None = None
         self.room = asyncio.Semaphore(1)
+
+    def stop(self) -> None:
+        """Cancel the task, and once more if it has not ended in time; to say so again changes nothing."""
+        if self._second is None and not self.task.done():
+            self.task.cancel()
+            self._second = self.task.get_loop().call_later(GRACE_S, self.task.cancel)
 
     async def run(self) -> None:
         """Make the call, and tell what came of it."""
@@ -151,15 +164,20 @@ class _Work:
         self._post(Event(self._attempt, what))
 
     def leave(self, _: asyncio.Task[None]) -> None:
-        """Give the attempt's place back."""
+        """Give the attempt's place back; nothing is left to stop."""
         self._attempt.leave()
+        if self._second is not None:
+            self._second.cancel()
 
     async def _read(self) -> AIMessage:
         call, response = self._attempt.call, Response()
-        brief, clock = call.brief, call.clock
+        brief, clock, task = call.brief, call.clock, asyncio.current_task()
+        assert task is not None
         chunks = brief.model.astream(brief.messages, call.config, stop=call.inquiry.stop, **brief.kwargs)
         async with aclosing(cast("AsyncGenerator[AIMessage]", chunks)) as stream:
             async for chunk in stream:
+                if task.cancelling():  # which got lost on its way through the client, see `GRACE_S`
+                    raise asyncio.CancelledError
                 if text := response.add(chunk):
                     paused_s = clock()
                     await self.room.acquire()

@@ -9,7 +9,7 @@ import math
 import queue
 import selectors
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -174,7 +174,10 @@ class TimedChatModel(DoubleChatModel):
     """After how many seconds it says what, or raises it; a list of (seconds, piece) is streamed."""
 
     stubborn_s: float = 0.0
-    """For how long it goes on when it is cancelled."""
+    """For how long it goes on when it is cancelled, however often."""
+
+    num_lost: int = 0
+    """How many cancellations get lost, as if what it waited for had come at the same moment."""
 
     log: list[Spell] = Field(default_factory=list, exclude=True, repr=False)
 
@@ -224,15 +227,26 @@ class TimedChatModel(DoubleChatModel):
             raise what
         return what
 
+    async def _pass(self, seconds):
+        """Let time pass; a cancellation ends it at once, is heeded late, or gets lost."""
+        loop = asyncio.get_running_loop()
+        try:
+            await asyncio.sleep(seconds)
+        except asyncio.CancelledError:
+            if self.num_lost:
+                self.num_lost -= 1
+                return
+            until_s = loop.time() + self.stubborn_s
+            while loop.time() < until_s:
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(until_s - loop.time())
+            raise
+
     async def _agenerate(self, messages, stop=None, run_manager=None, **kwargs):
         steps = self._steps()
         with self._noted(asyncio.get_running_loop().time):
             for seconds, what in steps:
-                try:
-                    await asyncio.sleep(seconds)
-                except asyncio.CancelledError:
-                    await asyncio.sleep(self.stubborn_s)
-                    raise
+                await self._pass(seconds)
                 self._said(what)
             return self._result(steps, messages, stop, kwargs)
 
@@ -248,7 +262,7 @@ class TimedChatModel(DoubleChatModel):
         steps = self._steps()
         with self._noted(asyncio.get_running_loop().time):
             for seconds, what in steps:
-                await asyncio.sleep(seconds)
+                await self._pass(seconds)
                 yield ChatGenerationChunk(message=AIMessageChunk(content=self._said(what)))
 
     def _stream(self, messages, stop=None, run_manager=None, **kwargs):
