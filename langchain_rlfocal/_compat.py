@@ -39,6 +39,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from langchain_rlfocal.errors import BudgetError, DeadlineError, DisagreementError, EnsembleError
+from langchain_rlfocal.foreign_text import shown_values
 
 MemberCallbacks = Literal["tracers", "all", "none"]
 
@@ -362,12 +363,12 @@ class NestingChatModel(BaseChatModel):
             raise
 
     def _get_invocation_params(self, stop: list[str] | None = None, **kwargs: Any) -> dict[str, Any]:
-        return super()._get_invocation_params(stop=stop, **_public(kwargs))
+        return super()._get_invocation_params(stop=stop, **shown_values(_public(kwargs)))
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
         originals = kwargs.get(ORIGINALS_KEY)
         facts = [self._cache_facts, None if originals is None else originals.cache_key]
-        return super()._get_llm_string(stop=stop, **_public(kwargs), ensemble_facts=facts)
+        return super()._get_llm_string(stop=stop, **shown_values(_public(kwargs)), ensemble_facts=facts)
 
     @property
     def _cache_facts(self) -> dict[str, Any]:

@@ -16,10 +16,13 @@ from dataclasses import dataclass
 from itertools import islice
 from types import ModuleType
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 MIN_SECRET_CHARS = 6
 """A shorter value is not hidden as a secret that a model holds: it would be cut out of ordinary words."""
+
+MAX_SHOWN_CHARS = 20_000
+"""Of a longer text of an error the beginning is shown: masking takes its time."""
 
 _MAX_VISITED = 5_000
 _MAX_DEPTH = 8
@@ -43,8 +46,9 @@ _CREDENTIALS = re.compile(
 )
 _BARE_KEY = re.compile(r"(?<![A-Za-z0-9])(?P<vendor>sk-|AIza)[\w*-]{8,}")
 _SECRET_NAME = re.compile(
-    r"""authorization | auth $ | secret | passw | credential | cookie | key $ | bearer
-        | (?: api | access | auth | refresh | security | session ) [-_]? token | (?: ^ | - ) token $""",  # not "eos_token"
+    r"""authorization | auth $ | secret | passw | pwd $ | credential | cookie | key (?: [-_]? id )? $ | bearer | jwt
+        | (?: api | access | auth | refresh | security | session ) [-_]? token | (?: ^ | [-_] ) pat $
+        | (?: ^ | (?<! eos | bos | pad | sep | unk | cls ) (?<! mask | stop ) [-_] ) token $""",
     re.IGNORECASE | re.VERBOSE,
 )
 
@@ -114,12 +118,13 @@ def without_secrets(error: BaseException, secrets: Collection[str] = ()) -> Base
         secrets: Values to hide wherever they stand, such as `secrets_of` finds.
 
     Returns:
-        The error itself where masking changes nothing that it or those that led to it say (text, notes, `body`, `response`).
-        Else a stand-in without a traceback: of the same class where that can be, with every text masked, a `ShownResponse`,
-        and None for each other attribute that is no plain value.
+        The error itself where masking changes nothing that it or those that led to it say (text, notes, attributes,
+        `response`), and none of these is longer than `MAX_SHOWN_CHARS`. Else a stand-in without a traceback: of the same class
+        where that can be, with every text masked and cut to that length, a `ShownResponse`, and None for each other attribute
+        that is no plain value.
     """
     chain = list(_chain_of(error))
-    if all(_says_no_secret(one, secrets) for one in chain):
+    if all(_is_short(one) and _says_no_secret(one, secrets) for one in chain):
         return error
     stand_ins = {id(one): _stand_in(one, secrets) for one in chain}
     for one in chain:
@@ -179,12 +184,37 @@ def _parts_of(value: Any) -> Iterator[tuple[str, Any]]:
                 yield name.strip("_"), getattr(value, name, None)
 
 
+def shown_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return named values as they may be shown, with "***" for each secret within, however deep.
+
+    Secret is what a model's attributes of these names and values would be, see `secrets_of`.
+    """
+    secrets = secrets_of(values)
+
+    def shown(value: Any, depth: int) -> Any:
+        if isinstance(value, str):
+            return _without(value, secrets)
+        if hasattr(type(value), "get_secret_value"):
+            return "***"
+        if depth < _MAX_DEPTH and isinstance(value, Mapping):
+            return {name: shown(one, depth + 1) for name, one in value.items()}
+        if depth < _MAX_DEPTH and type(value) in {list, tuple}:
+            return type(value)(shown(one, depth + 1) for one in value)
+        return value
+
+    return {name: shown(value, 1) for name, value in values.items()} if secrets else dict(values)
+
+
 def _credentials_of(text: str) -> Iterator[str]:
-    """Yield what of a URL is secret: password, or user where there is none, and both as an HTTP header tells them."""
-    if "://" not in text or "@" not in text:
+    """Yield what of a URL is secret: password, or user where there is none, both as an HTTP header tells them, keys in its query."""
+    if "://" not in text or not ("@" in text or "=" in text):
         return
     with suppress(ValueError):
-        user, colon, password = urlsplit(text).netloc.rpartition("@")[0].partition(":")
+        parts = urlsplit(text)
+        yield from (value for name, value in parse_qsl(parts.query) if _SECRET_NAME.search(name))
+        if "@" not in parts.netloc:
+            return
+        user, colon, password = parts.netloc.rpartition("@")[0].partition(":")
         yield from (password or user, unquote(password or user))
         yield b64encode(f"{unquote(user)}{colon}{unquote(password)}".encode()).decode()
 
@@ -194,7 +224,7 @@ def _forms_of(secret: str) -> set[str]:
 
 
 def _chain_of(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and each one that a traceback shows with it, once."""
+    """Yield an error and each one that it leads to, once, also where a traceback would not show it."""
     waiting, seen = [error], set[int]()
     while waiting:
         one = waiting.pop()
@@ -202,29 +232,41 @@ def _chain_of(error: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(one))
         yield one
-        causes = (one.__cause__, None if one.__suppress_context__ else one.__context__)
-        waiting += [cause for cause in causes if cause is not None]
+        waiting += [cause for cause in (one.__cause__, one.__context__) if cause is not None]
         if isinstance(one, BaseExceptionGroup):
             waiting += one.exceptions
 
 
 def _says_no_secret(error: BaseException, secrets: Collection[str]) -> bool:
     try:
-        said = [str(error), repr(error), repr(getattr(error, "body", None)), *getattr(error, "__notes__", ())]
+        said, held = _texts_of(error)
     except Exception:  # noqa: BLE001  # what does not tell what it says may say anything
         return False
     if any(masked(text, secrets) != text for text in said):
         return False
-    # Of a header's numbers of tokens nothing is to be masked: only what is known counts.
+    # Of a header's numbers of tokens, or an attribute called `token`, nothing is to be masked: only what is known counts.
+    return not any(secret in text for secret in secrets for text in held)
+
+
+def _is_short(error: BaseException) -> bool:
+    try:
+        return all(len(text) <= MAX_SHOWN_CHARS for texts in _texts_of(error) for text in texts)
+    except Exception:  # noqa: BLE001  # as above
+        return False
+
+
+def _texts_of(error: BaseException) -> tuple[list[str], list[str]]:
+    """Return what an error says in words, and what else it holds."""
+    said = [str(error), repr(error), repr(getattr(error, "body", None)), *getattr(error, "__notes__", ())]
     response = _response_of(error)
-    said = [] if response is None else [response.text, *response.headers, *response.headers.values()]
-    return not any(secret in text for secret in secrets for text in said)
+    answered = [] if response is None else [response.text, *response.headers, *response.headers.values()]
+    return said, [repr(vars(error)), *answered]
 
 
 def _response_of(error: BaseException) -> ShownResponse | None:
-    """Read the response of an error, which may be any object, or none; nothing is masked yet."""
+    """Read the response of an error, which may be any object, or none; nothing is masked yet. A mapping is like any attribute."""
     response: Any = getattr(error, "response", None)
-    if response is None:
+    if response is None or isinstance(response, Mapping):
         return None
     status, headers, text = None, {}, ""
     with suppress(Exception):
@@ -239,7 +281,7 @@ def _response_of(error: BaseException) -> ShownResponse | None:
 def _stand_in(error: BaseException, secrets: Collection[str]) -> BaseException:
     def plain(value: Any, depth: int = 0) -> Any:
         if isinstance(value, str):
-            return masked(value, secrets)
+            return masked(value[:MAX_SHOWN_CHARS], secrets)
         if depth < _MAX_DEPTH and type(value) in {list, tuple}:
             return type(value)(plain(one, depth + 1) for one in value)
         if depth < _MAX_DEPTH and type(value) is dict:
@@ -247,13 +289,15 @@ def _stand_in(error: BaseException, secrets: Collection[str]) -> BaseException:
         return value if type(value) in {bool, int, float} else None
 
     if isinstance(error, BaseExceptionGroup):
-        return BaseExceptionGroup(masked(error.message, secrets), [_stand_in(one, secrets) for one in error.exceptions])
+        return BaseExceptionGroup(
+            masked(error.message[:MAX_SHOWN_CHARS], secrets), [_stand_in(one, secrets) for one in error.exceptions]
+        )
     words, response = "", _response_of(error)
     if response is not None:
         headers = {name: _without(value, secrets) for name, value in response.headers.items()}
-        response = ShownResponse(response.status_code, headers, masked(response.text, secrets))
+        response = ShownResponse(response.status_code, headers, plain(response.text))
     with suppress(Exception):
-        words = masked(str(error), secrets)
+        words = plain(str(error))
         make: Callable[..., BaseException] = type(error).__new__  # its __init__ may want anything
         stand_in = make(type(error), *plain(error.args))
         vars(stand_in).update(plain(vars(error)))

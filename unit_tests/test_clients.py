@@ -364,7 +364,7 @@ def test_a_frozen_field_is_changed_in_the_copy_and_a_model_that_cannot_be_copied
     model = Uncopyable()
     assert quiet(model) is quiet(model) is model
     assert [record.message for record in caplog.records] == [
-        "Uncopyable is asked with a client that may retry by itself."
+        "Uncopyable is asked with a client that may retry by itself, since copying it raised TypeError."
     ]
 
 

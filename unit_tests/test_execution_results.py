@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from langchain_core.exceptions import ModelRateLimitError
 from langchain_core.language_models import BaseChatModel
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
-from langchain_core.messages import AIMessage, HumanMessage, UsageMetadata
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, UsageMetadata
 from langchain_core.runnables import RunnableLambda
 from langchain_core.runnables.config import set_config_context
 from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
 
-from langchain_rlfocal.execution import MAX_REASON_CHARS, UnusableAnswerError, asking
+from langchain_rlfocal.execution import MAX_REASON_CHARS, UnusableAnswerError, asking, usage_of
+from langchain_rlfocal.execution.responses import Response
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.records import Candidate, Failure
 from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel
@@ -201,6 +202,40 @@ def test_a_stream_beyond_the_cap_is_not_read_to_its_end(monkeypatch):
     items = list(relay(PoolMember("m", saying("a b c d")), QUESTION))
     assert items[:-1] == ["a ", "b "]
     assert items[-1].kind == "too_long"
+
+
+@pytest.mark.parametrize("part", ["name", "args"])
+def test_calls_count_towards_the_cap(monkeypatch, part):
+    monkeypatch.setattr(asking, "MAX_TEXT_CHARS", 30)
+    for length, kind in ((5, None), (40, "too_long")):
+        call = {"name": "f", "args": {}, "id": "x", "type": "tool_call"}
+        call[part] = "f" * length if part == "name" else {"a": "x" * length}
+        [result] = ask([PoolMember("a", saying(AIMessage("", tool_calls=[call])))], QUESTION)
+        assert getattr(result, "kind", None) == kind
+
+
+@pytest.mark.parametrize("part", ["args", "block"])
+def test_a_stream_of_something_else_than_text_is_not_read_to_its_end_either(part):
+    """Ten pieces of a hundred thousand characters are the cap; the eleventh is the last that is read."""
+    response = Response()
+    piece = "x" * 100_000
+    if part == "args":
+        chunk = AIMessageChunk("", tool_call_chunks=[{"name": None, "args": piece, "id": None, "index": 0}])
+    else:
+        chunk = AIMessageChunk([{"type": "reasoning", "reasoning": piece, "index": 0}])
+    for _ in range(9):
+        response.add(chunk)
+    with pytest.raises(UnusableAnswerError, match="1,000,000"):
+        [response.add(chunk) for _ in range(2)]
+
+
+@pytest.mark.parametrize("count", [-1, 10**400, 10**12 + 1, True, 5.0])
+def test_a_count_of_tokens_that_cannot_be_is_none(count):
+    usage = {"input_tokens": count, "output_tokens": 1, "total_tokens": 2}
+    assert usage_of(AIMessage("yes").model_copy(update={"usage_metadata": usage})) is None
+    details = {**usage, "input_tokens": 1, "input_token_details": {"cache_read": count, "audio": 1}}
+    kept = usage_of(AIMessage("yes").model_copy(update={"usage_metadata": details}))
+    assert kept["input_token_details"] == {"audio": 1}
 
 
 async def test_a_long_reason_is_cut():

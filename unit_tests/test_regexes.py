@@ -14,6 +14,7 @@ import pytest
 import langchain_rlfocal
 from langchain_rlfocal.answers import detect_kind, label_answers, similarity
 from langchain_rlfocal.answers.schemas import Schema
+from langchain_rlfocal.answers.values import clean
 from langchain_rlfocal.chat_models.replies import text_pieces
 from langchain_rlfocal.features import features_of
 from langchain_rlfocal.foreign_text import masked, printable, secrets_of, without_secrets
@@ -116,6 +117,7 @@ def _seconds(function):
 SECRETS = frozenset({"a" * 40, "key=" * 10})
 TEXT_SCHEMA = Schema({"type": "object", "properties": {"a": {"type": "number"}, "b": {"type": "string"}}})
 FUNCTIONS = {
+    "clean": clean,
     "masked": lambda text: masked(text, SECRETS),
     "printable": printable,
     "secrets_of": lambda text: secrets_of({"api_key": text, "url": "https://" + text}),
@@ -133,6 +135,7 @@ UNITS = [
     "a", " ", "\n", "\t \n", ".", ". ", "?\n", "1", "1 ", "1,", "1.", "-", "key", "key:", "key = ", 'key"', "api_", "sk-", "sk-a",
     "Bearer ", "Bearer a", "authorization: ", "@", ":@", "://", "é", "\u0301", "\\", "'", '"', "(A) ", "A) ", "{", "[", "$", "*", "e1",
     "is ", "yes or ", "answer is ", r"\boxed{", r"\frac{1", "minus ", "twenty ", "data:", "/",
+    "\u0f73", "\u0f81\u0f75", "\uff9e\u0301",
 ]  # fmt: skip
 
 

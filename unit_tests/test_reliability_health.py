@@ -11,6 +11,7 @@ from langchain_core.outputs import ChatResult
 from langchain_core.runnables import ConfigurableField
 
 from langchain_rlfocal import RLFocalChatModel
+from langchain_rlfocal.chat_models.arguments import cycle_in
 from langchain_rlfocal.errors import EnsembleError, PoolError
 from langchain_rlfocal.execution import Cost
 from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel
@@ -229,6 +230,41 @@ async def test_a_circle_of_ensembles_is_refused(way, place):
     for model in (inner, outer):
         with pytest.raises(PoolError, match="its own member"):
             await (model.ainvoke(QUESTION) if way == "ainvoke" else asyncio.to_thread(model.invoke, QUESTION))
+
+
+def test_ensembles_that_share_members_are_looked_through_once():
+    """Two ways down at each of forty levels: to walk them all would take for ever."""
+    model = RLFocalChatModel(members={"x": saying("yes")})
+    for _ in range(40):
+        model = RLFocalChatModel(members={"a": model, "b": model})
+    assert cycle_in(model) is None
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_circle_of_copies_ends(way):
+    """Each call asks another copy, so that nobody meets itself; below the eighth nobody is asked."""
+    asked = []
+    wrapping = Wrapping(hidden=[])
+    model = RLFocalChatModel(members={"a": wrapping}, max_retries=0)
+
+    class Copies:
+        def invoke(self, messages):
+            asked.append(1)
+            return model.model_copy().invoke(messages)
+
+        async def ainvoke(self, messages):
+            asked.append(1)
+            return await model.model_copy().ainvoke(messages)
+
+    wrapping.hidden.append(Copies())
+    with pytest.raises(EnsembleError) as caught:
+        await (model.ainvoke(QUESTION) if way == "ainvoke" else asyncio.to_thread(model.invoke, QUESTION))
+    assert len(asked) == 8
+    error = caught.value
+    while error.__cause__ is not None:
+        error = error.__cause__
+    assert isinstance(error, PoolError)
+    assert "nested deeper than 8" in str(error)
 
 
 @pytest.mark.parametrize("way", WAYS)

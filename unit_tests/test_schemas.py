@@ -231,9 +231,16 @@ def test_a_recursive_union_costs_no_more_than_its_size():
 
 
 def test_many_unequal_items_are_compared_in_linear_time():
-    items = [{"a": at} for at in range(20_000)]
+    items = [{"a": at} for at in range(4_999)]
 
     assert Schema({"uniqueItems": True}).fault(items) is None
+
+
+def test_a_value_of_too_many_values_is_not_valid():
+    """A list of n is n + 1 values."""
+    assert Schema({}).fault([1] * 9_999) is None
+    assert Schema({}).fault([1] * 10_000) == "the value holds more than 10,000 values"
+    assert Schema({}).fault({"a": [[1] * 5_000, [1] * 5_000]}) == "the value holds more than 10,000 values"
 
 
 # ---- canonical forms

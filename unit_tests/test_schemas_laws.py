@@ -57,9 +57,13 @@ def _compound(inner):
         "patternProperties": st.dictionaries(st.sampled_from(["^a", "[bc]"]), inner, max_size=1),
         "maxProperties": st.integers(0, 2),
         "dependentRequired": st.just({"a": ["b"]}),
+        "dependentSchemas": st.dictionaries(NAMES, inner, max_size=1),
+        "unevaluatedProperties": inner,
+        "allOf": several,
     }
     arrays = {"items": inner, "prefixItems": several, "uniqueItems": st.booleans(), "contains": inner}
-    mixed = dict.fromkeys(("anyOf", "oneOf", "allOf"), several) | dict.fromkeys(("not", "if", "then"), inner)
+    arrays |= {"unevaluatedItems": inner, "anyOf": several}
+    mixed = dict.fromkeys(("anyOf", "oneOf", "allOf"), several) | dict.fromkeys(("not", "if", "then", "else"), inner)
     with_default = st.builds(lambda rules, value: {**rules, "default": value}, inner.filter(_is_rules), VALUES)
     return st.one_of(
         st.fixed_dictionaries(

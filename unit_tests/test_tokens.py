@@ -292,6 +292,20 @@ def test_media_inside_other_blocks_and_without_a_type_are_media(model):
         assert 1004 < prompt_tokens([HumanMessage([block])], {}, model) < 1020
 
 
+def test_long_data_of_unknown_blocks_are_media_and_short_ones_text(model):
+    for name in ("data", "base64", "encrypted_content"):
+        assert 1004 < prompt_tokens([HumanMessage([{"type": "x", "of": {name: "x" * 40_000}}])], {}, model) < 1020
+        assert 14 < prompt_tokens([HumanMessage([{"type": "x", "of": {name: "x" * 40}}])], {}, model) < 30
+
+
+def test_content_too_deep_to_look_through_is_a_medium(model):
+    content = []
+    for _ in range(3_000):
+        content = [content]
+    message = HumanMessage("").model_copy(update={"content": content})
+    assert prompt_tokens([message], {"tools": content}, model) == 1004
+
+
 def test_a_document_that_is_text_counts_as_its_text(model):
     text = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "x" * 40_000}}
     blocks = {"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": "x" * 40_000}]}}
@@ -362,7 +376,7 @@ def test_what_the_call_says_goes_before_the_model_and_the_model_before_its_profi
     assert output_bound(Model(profile=profile), {}) == 300
     assert output_bound(Model(profile=profile, max_output_tokens=250), {}) == 250
     assert output_bound(Model(profile=profile, max_tokens=200), {}) == 200
-    for name in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
+    for name in ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "num_predict"):
         assert output_bound(Model(profile=profile, max_tokens=200), {name: 7}) == 7
 
 

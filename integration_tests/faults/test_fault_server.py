@@ -215,7 +215,11 @@ def test_the_question_is_the_last_of_the_user(serve):
 def test_what_is_no_request_for_a_completion_is_refused_and_not_counted(serve):
     server = serve()
     with httpx2.Client() as client:
-        for content in (b"{", b"[]", b'{"model": "m"}', b'{"model": "m", "messages": ["x"]}', b"\xff"):
+        odd = [
+            f'{{"model": "m", "messages": [{{"role": "user", "content": {value}}}]}}' for value in ("5", "true", "{}")
+        ]
+        deep = b"[" * 100_000
+        for content in (b"{", b"[]", b'{"model": "m"}', b'{"model": "m", "messages": ["x"]}', b"\xff", deep, *odd):
             response = client.post(f"{server.base_url}/chat/completions", content=content)
             assert (response.status_code, response.json()["error"]["type"]) == (400, "invalid_request_error")
         assert client.get(f"{server.base_url}/nothing").status_code == 404

@@ -16,6 +16,9 @@ from langchain_rlfocal.answers.patterns import matches
 
 _MAX_DEPTH = 100  # as deep as `values.dump_json` writes
 _MAX_BITS = 10_000  # Python refuses to write whole numbers much longer than this
+MAX_VALUES = 10_000
+"""A value that holds more, itself included, is not valid: reading, validating and comparing each takes tens of microseconds."""
+
 _Parts = tuple[dict[str, Any], ...]
 IS_A: dict[str, Callable[[Any], bool]] = {
     "string": lambda value: isinstance(value, str),
@@ -187,9 +190,12 @@ def item_rules(rules: dict[str, Any], at: int) -> list[Any]:
 
 
 def unlike_json(value: Any) -> str | None:
-    """Say why a value is none that JSON can hold, or too deep; None if it is."""
-    level = [value]
+    """Say why a value is none that JSON can hold, or too deep or too large; None if it is neither."""
+    level, num_values = [value], 0
     for _ in range(_MAX_DEPTH + 1):
+        num_values += len(level)
+        if num_values > MAX_VALUES:
+            return f"the value holds more than {MAX_VALUES:,} values"
         deeper: list[Any] = []
         for item in level:
             if isinstance(item, dict):
@@ -249,6 +255,8 @@ def _validator_maker() -> Callable[[Any], Any]:
     from jsonschema import Draft202012Validator, ValidationError, validators  # noqa: PLC0415  # slow to import
     from referencing import Registry  # noqa: PLC0415
 
+    from langchain_rlfocal.answers.unevaluated import unevaluated_items, unevaluated_properties  # noqa: PLC0415
+
     follow = Draft202012Validator.VALIDATORS["$ref"]
 
     def reference(validator: Any, target: Any, value: Any, rules: Any) -> Iterator[Any]:
@@ -293,6 +301,8 @@ def _validator_maker() -> Callable[[Any], Any]:
         "pattern": pattern,
         "patternProperties": pattern_properties,
         "additionalProperties": additional,
+        "unevaluatedProperties": unevaluated_properties,
+        "unevaluatedItems": unevaluated_items,
     }
     kind = validators.extend(Draft202012Validator, own)
     return partial(kind, registry=Registry())  # which fetches nothing

@@ -78,15 +78,19 @@ class Schema:
         Returns:
             None if it is; else one line of at most 200 characters with the path, the rule broken and the value found.
         """
+        return self.read(value)[1]
+
+    def read(self, value: Any) -> tuple[Any, str | None]:
+        """Return a value as `normalized` does, and what `fault` says of it, at the price of one."""
         normal, valid = self._settled(value)
         if valid:
-            return None
+            return normal, None
         line = unlike_json(value)
         try:
             line = line or next(filter(None, (self._root.broken(normal, part) for part in self._parts)), "")
         except RecursionError:
             line = "the value is nested too deep for its schema, or a $ref leads back to itself"
-        return shortened(masked(printable(line)), _MAX_FAULT)
+        return normal, shortened(masked(printable(line)), _MAX_FAULT)
 
     def canonical(self, value: Any) -> str:
         """Write a value so that equal texts mean the same value.

@@ -12,6 +12,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
+from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
@@ -262,8 +263,14 @@ def _scrub(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
+@lru_cache(maxsize=4096)
+def _is_mark(char: str) -> bool:
+    """Tell whether a character is one or more marks once it is decomposed, whatever its own class."""
+    return all(map(unicodedata.combining, unicodedata.normalize("NFKD", char)))
+
+
 def _few_marks(text: str) -> Iterator[str]:
-    for is_mark, run in groupby(text, key=lambda char: unicodedata.combining(char) > 0):
+    for is_mark, run in groupby(text, key=_is_mark):
         joined = "".join(run)
         yield joined[:_MAX_MARKS] if is_mark else joined
 

@@ -16,8 +16,12 @@ from pydantic import SecretStr, ValidationError, ValidationInfo
 from langchain_rlfocal.embedders import load_embedder
 from langchain_rlfocal.errors import CheckpointError, InputError, PoolError, RLFocalError
 from langchain_rlfocal.features import Embedder
+from langchain_rlfocal.foreign_text import printable, shown_values
 from langchain_rlfocal.policies import Policy, RLFocalPolicy
 from langchain_rlfocal.pool import MemberLike, ModelPool, PoolMember
+
+_MAX_NAME_CHARS = 80
+_MAX_NAMES_CHARS = 2000
 
 Members = Mapping[str, MemberLike] | Sequence[PoolMember] | ModelPool
 
@@ -111,7 +115,9 @@ def check_known(pool: ModelPool, policy: Policy) -> None:
     unknown = [name for name in pool.names if name not in policy.members]
     if not unknown:
         return
-    known = ", ".join(policy.members)
+    # Their names are a checkpoint's, which may be a stranger's.
+    known = printable(", ".join(name[:_MAX_NAME_CHARS] for name in policy.members))
+    known = known if len(known) <= _MAX_NAMES_CHARS else f"{known[:_MAX_NAMES_CHARS]}…"
     if len(unknown) == len(pool):
         raise CheckpointError(
             f"The policy `{policy.policy_id}` belongs to another pool: it knows none of {', '.join(unknown)}; it knows "
@@ -206,7 +212,7 @@ def identifying_params_of(model: BaseChatModel) -> dict[str, Any]:
     secret = set(model.lc_secrets)
     params = model._identifying_params  # noqa: SLF001  # LangChain's protected interface between chat models
     shown = {k: v for k, v in params.items() if k not in secret and not isinstance(v, SecretStr)}
-    return {**shown, "_type": model._llm_type}  # noqa: SLF001  # as above
+    return {**shown_values(shown), "_type": model._llm_type}  # noqa: SLF001  # as above
 
 
 def cycle_in(model: BaseChatModel) -> list[str] | None:
@@ -215,19 +221,23 @@ def cycle_in(model: BaseChatModel) -> list[str] | None:
     Returns:
         Names on the way from the ensemble back to it; None where there is no such way.
     """
+    harmless: set[int] = set()  # what was walked through: an ensemble may be asked by many
 
     def walk(at: BaseChatModel, names: list[str], above: set[int]) -> list[str] | None:
         pool, synthesizer = getattr(at, "members", None), getattr(at, "synthesizer", None)
-        if not isinstance(pool, ModelPool):
-            return None
         if id(at) in above:
             return names
+        if not isinstance(pool, ModelPool) or id(at) in harmless:
+            return None
         if isinstance(synthesizer, PoolMember):
             synthesizer = synthesizer.model
         below = {member.name: member.model for member in pool}
         if isinstance(synthesizer, BaseChatModel):
             below["synthesizer"] = synthesizer
         found = (walk(each, [*names, name], above | {id(at)}) for name, each in below.items())
-        return next((path for path in found if path is not None), None)
+        path = next((path for path in found if path is not None), None)
+        if path is None:
+            harmless.add(id(at))
+        return path
 
     return walk(model, [str(getattr(model, "model_name", "ensemble"))], set())

@@ -52,6 +52,9 @@ from langchain_rlfocal.features import Embedder
 from langchain_rlfocal.policies import Policy, PriorPolicy
 from langchain_rlfocal.pool import ModelPool, PoolMember
 
+MAX_NESTED = 8
+"""How deep ensembles may stand in one another."""
+
 
 class RLFocalChatModel(RaisesOwnErrors, ReliableChatModel):
     """A learned team of chat models behind one.
@@ -360,12 +363,17 @@ class RLFocalChatModel(RaisesOwnErrors, ReliableChatModel):
         Raises:
             PoolError: One does.
         """
-        path = cycle_in(self)
-        if path is None and id(self) in ensembles_around():
+        path, around = cycle_in(self), ensembles_around()
+        if path is None and id(self) in around:
             path = [self.model_name, "...", self.model_name]
         if path is not None:
             raise PoolError(
                 f"An ensemble must not be its own member, got {' > '.join(path)}. Take it out of one of them."
+            )
+        if len(around) >= MAX_NESTED:  # copies of one ensemble that ask each other are as endless, and each is another
+            raise PoolError(
+                f"Ensembles must not be nested deeper than {MAX_NESTED}, and `{self.model_name}` is asked below {len(around)}. "
+                "Look for one that a member leads back to."
             )
 
     def _knobs(self, kwargs: dict[str, Any]) -> Knobs:

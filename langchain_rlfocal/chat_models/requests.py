@@ -202,8 +202,8 @@ class Request:
         if self.tools or self.response_format is not None:
             self._check_calls(message, calls)
         if self.response_format is not None and not calls:
-            value = self._object_in(message)
-            if (fault := self.object_schema.fault(value)) or (fault := self._own_fault(value)):
+            value, fault = self._read(message)
+            if fault or (fault := self._own_fault(value)):
                 raise UnusableAnswerError("invalid_object", f"The object breaks its schema: {fault}", message)
 
     def _check_calls(self, message: AIMessage, calls: list[ToolCall]) -> None:
@@ -217,9 +217,9 @@ class Request:
             if call["name"] not in names:
                 raise UnusableAnswerError("unknown_tool", f"There is no tool {_named(call['name'])}.", message)
             if call["name"] in schemas:
-                fault = schemas[call["name"]].fault(call["args"])
+                args, fault = schemas[call["name"]].read(call["args"])
                 if fault is None and self.response_format is None and self.wants_object:
-                    fault = self._own_fault(call["args"])
+                    fault = self._own_fault(args)
                 if fault:
                     reason = f"The arguments of {_named(call['name'])} break its schema: {fault}"
                     raise UnusableAnswerError("invalid_arguments", reason, message)
@@ -231,7 +231,7 @@ class Request:
             raise UnusableAnswerError("parallel_calls", f"One call was allowed, and {len(calls)} were made.", message)
 
     def _own_fault(self, value: Any) -> str | None:
-        """Have the object's pydantic class, if it has one, validate it: its validators may know more than its schema."""
+        """Have the pydantic class of a normalised object, if it has one, validate it: its validators may know more."""
         if self.response_format is not None:
             model = self.originals.schema if self._has_original_schema else None
         else:
@@ -240,7 +240,7 @@ class Request:
             return None
         try:
             validate = getattr(model, "model_validate", None) or model.parse_obj  # type: ignore[attr-defined]  # pydantic 1
-            validate(self.object_schema.normalized(value))
+            validate(value)
         except Exception as error:  # noqa: BLE001  # validators are the caller's code, whatever they raise
             place, said = "", str(error)
             if isinstance(error, ValidationError):
@@ -252,17 +252,37 @@ class Request:
 
     def is_valid(self, value: Any) -> bool:
         """Tell whether an object is what was asked for."""
-        return self.object_schema.fault(value) is None and self._own_fault(value) is None
+        value, fault = self.object_schema.read(value)
+        return fault is None and self._own_fault(value) is None
 
     def value_of(self, message: AIMessage) -> Any:
         """Return the object that a checked response holds, its types read leniently and defaults filled in."""
-        return self.object_schema.normalized(self._object_in(message))
+        return self._read(message)[0]
+
+    def _read(self, message: AIMessage) -> tuple[Any, str | None]:
+        """Return the object that a response holds as its schema means it, and why it breaks that."""
+        if id(message) not in self._readings:  # with the message, so that its id stays its own
+            self._readings[id(message)] = message, self.object_schema.read(self._object_in(message))
+        return self._readings[id(message)][1]
+
+    @cached_property
+    def _readings(self) -> dict[int, tuple[AIMessage, tuple[Any, str | None]]]:
+        return {}
 
     def label_of(self, message: AIMessage) -> str | None:
         """Say in one canonical text what a checked response does; None where its text is the answer."""
+        if id(message) not in self._labels:  # labels are asked for with every answer that arrives
+            self._labels[id(message)] = message, self._label(message)
+        return self._labels[id(message)][1]
+
+    @cached_property
+    def _labels(self) -> dict[int, tuple[AIMessage, str | None]]:
+        return {}
+
+    def _label(self, message: AIMessage) -> str | None:
         calls = self._calls_in(message)
         if self.wants_object and not (self.response_format is not None and calls):
-            return self.object_schema.canonical(self.value_of(message))
+            return self.object_schema.label(self.value_of(message))
         return canonical_calls(calls, self.schemas) if calls else None
 
     def acts(self, message: AIMessage) -> bool:

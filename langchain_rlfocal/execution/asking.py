@@ -18,7 +18,7 @@ from langchain_rlfocal._compat import is_control_flow, untangled
 from langchain_rlfocal.errors import EnsembleError
 from langchain_rlfocal.execution.causes import is_retryable
 from langchain_rlfocal.execution.clients import quiet
-from langchain_rlfocal.foreign_text import StandInError, masked, secrets_of, without_secrets
+from langchain_rlfocal.foreign_text import MAX_SHOWN_CHARS, StandInError, masked, secrets_of, without_secrets
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.records import Candidate, Failure
 
@@ -28,6 +28,8 @@ MAX_TEXT_CHARS = 1_000_000
 MAX_REASON_CHARS = 500
 
 _COUNTS = ("input_tokens", "output_tokens", "total_tokens")
+_MAX_COUNT = 10**12
+"""Who reports more tokens, or fewer than none, has miscounted; sums and prices of such counts break."""
 
 Role = Literal["member", "synthesizer"]
 Clock = Callable[[], float]
@@ -182,9 +184,8 @@ class Call:
         latency_s = self.clock() - self.started_s
         check_kind(message)
         text = str(message.text)
-        num_chars = len(text) + sum(
-            len(str(call["args"])) for call in [*message.tool_calls, *message.invalid_tool_calls]
-        )
+        calls = [*message.tool_calls, *message.invalid_tool_calls]
+        num_chars = len(text) + sum(len(str(call["name"])) + len(str(call["args"])) for call in calls)
         if num_chars > MAX_TEXT_CHARS:
             raise too_long(num_chars, message)
         if self.brief.check is not None:
@@ -283,7 +284,7 @@ def _is_call(call: Mapping[str, Any]) -> bool:
 
 def _words_of(error: BaseException) -> str:
     try:
-        return str(error)
+        return str(error)[:MAX_SHOWN_CHARS]
     except Exception:  # noqa: BLE001  # a member's exception is the member's code
         return ""
 
@@ -291,15 +292,19 @@ def _words_of(error: BaseException) -> str:
 def usage_of(message: AIMessage) -> UsageMetadata | None:
     """Return the tokens that a message reports, as far as they can be added up; None where it reports none that can."""
     reported = message.usage_metadata
-    if not isinstance(reported, Mapping) or any(type(reported.get(name)) is not int for name in _COUNTS):
+    if not isinstance(reported, Mapping) or not all(_is_count(reported.get(name)) for name in _COUNTS):
         return None
     usable: dict[str, Any] = {}
     for name, value in reported.items():
         if isinstance(value, Mapping):
-            usable[name] = {detail: count for detail, count in value.items() if type(count) is int}
-        elif type(value) is int:
+            usable[name] = {detail: count for detail, count in value.items() if _is_count(count)}
+        elif _is_count(value):
             usable[name] = value
     return cast("UsageMetadata", usable)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= _MAX_COUNT
 
 
 def too_long(num_chars: int, message: AIMessage | None) -> UnusableAnswerError:

@@ -99,8 +99,10 @@ def _copy_of(model: BaseChatModel, step_s: int | None) -> BaseChatModel | None:
     try:
         # An ensemble's members are quiet already.
         return None if model._llm_type == "rlfocal" else _changed(model, step_s)  # noqa: SLF001
-    except Exception:  # any model may come, with any client
-        logger.debug("%s is asked with a client that may retry by itself.", type(model).__name__, exc_info=True)
+    except Exception as error:  # noqa: BLE001  # any model may come, with any client
+        # What it says may hold the client's key.
+        kinds = type(model).__name__, type(error).__name__
+        logger.debug("%s is asked with a client that may retry by itself, since copying it raised %s.", *kinds)
         return None
 
 

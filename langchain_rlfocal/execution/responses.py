@@ -1,7 +1,7 @@
 """Responses: the chunks of a streamed response, put together."""
 
 import json
-from typing import cast
+from typing import Any, cast
 
 from langchain_core.messages import AIMessage, AIMessageChunk, message_chunk_to_message
 from langchain_core.messages.tool import invalid_tool_call
@@ -31,7 +31,8 @@ class Response:
             chunk if usage == chunk.usage_metadata else chunk.model_copy(update={"usage_metadata": usage})
         )
         text = str(chunk.text)
-        self._num_chars += len(text)
+        calls = chunk.tool_call_chunks if isinstance(chunk, AIMessageChunk) else ()
+        self._num_chars += _num_chars(chunk.content) + sum(len(f"{call['name']}{call['args']}") for call in calls)
         if self._num_chars > asking.MAX_TEXT_CHARS:
             raise too_long(self._num_chars, None)
         self._begun = self._begun or bool(text.strip())
@@ -56,6 +57,14 @@ class Response:
             message.invalid_tool_calls = [*message.invalid_tool_calls, *faulty]
             message.tool_calls = [call for call in message.tool_calls if call["id"] not in {c["id"] for c in broken}]
         return message
+
+
+def _num_chars(content: Any) -> int:
+    """Count the characters of a chunk's content: its text, and whatever else its blocks hold."""
+    if isinstance(content, str):
+        return len(content)
+    parts = content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
+    return sum(map(_num_chars, parts))
 
 
 def _is_object(args: str | None) -> bool:

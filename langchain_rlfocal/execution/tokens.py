@@ -51,8 +51,14 @@ _MEDIA = frozenset(
 )
 """Content blocks that hold media, by their type in LangChain's own forms and in OpenAI's, Anthropic's and Google's."""
 
+_DATA = frozenset({"data", "base64", "encrypted_content", "file_data"})
+"""Under these names blocks hold what is no text, whatever their type, unless it is short."""
+
+_MAX_DATA_CHARS = 4000
+_MAX_DEPTH = 100
+
 _SCHEMAS = ("tools", "functions", "response_format")
-_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "num_predict")
 
 _NO_TOKENIZER = (
     "Token counts of RLFocalChatModel are estimates, since members count differently. Give `custom_get_token_ids`, for "
@@ -121,7 +127,7 @@ def response_tokens(text: str, model: BaseChatModel) -> int:
 def output_bound(model: BaseChatModel, kwargs: Mapping[str, Any]) -> int:
     """Return the most tokens that a response can have.
 
-    It is what the call's arguments say (`max_tokens`, `max_completion_tokens` or `max_output_tokens`), else the model's
+    It is what the call's arguments say (`max_tokens`, or what providers call it: `_LIMITS`), else the model's
     attributes of these names, else its profile's `max_output_tokens`, else `ASSUMED_OUTPUT_TOKENS`; times `n`, where the
     call or the model asks for several responses.
 
@@ -158,9 +164,11 @@ def _pieces_of(message: BaseMessage) -> Iterator[str | None]:
         yield message.tool_call_id
 
 
-def _pieces(content: Any) -> Iterator[str | None]:
+def _pieces(content: Any, depth: int = 0) -> Iterator[str | None]:
     """Yield the texts of a message's content, names of fields among them, and None for each medium."""
-    if isinstance(content, Mapping):
+    if isinstance(content, bytes) or depth > _MAX_DEPTH:
+        yield None  # Bedrock's media have no type
+    elif isinstance(content, Mapping):
         kind = content.get("type")
         if kind == "text" and "text" in content:
             yield str(content["text"])
@@ -169,12 +177,11 @@ def _pieces(content: Any) -> Iterator[str | None]:
         else:
             for name, value in content.items():
                 yield str(name)
-                yield from _pieces(value)
+                is_data = name in _DATA and isinstance(value, str) and kind != "text"
+                yield from [None] if is_data and len(value) > _MAX_DATA_CHARS else _pieces(value, depth + 1)
     elif isinstance(content, list | tuple):
         for value in content:
-            yield from _pieces(value)
-    elif isinstance(content, bytes):
-        yield None  # Bedrock's media have no type
+            yield from _pieces(value, depth + 1)
     elif content is not None:
         yield str(content)
 
@@ -188,7 +195,9 @@ def _is_text(block: Mapping[str, Any]) -> bool:
 def _as_json(value: Any) -> str:
     try:
         return json.dumps(value, ensure_ascii=False, default=_described)
-    except (TypeError, ValueError, RecursionError):
+    except RecursionError:
+        return ""
+    except (TypeError, ValueError):
         return str(value)
 
 

@@ -213,7 +213,9 @@ class FaultServer:
             case "POST", "/v1/chat/completions":
                 await self._chat(exchange, body, key=_key_in(scope["headers"]))
             case "GET", "/v1/models":
-                models = [{"id": name, "object": "model", "created": 0, "owned_by": "test"} for name in self._models]
+                models = [
+                    {"id": name, "object": "model", "created": 0, "owned_by": "test"} for name in sorted(self._models)
+                ]
                 await exchange.run(whole_play({"object": "list", "data": models}))
             case method, path:
                 await exchange.run(error_play(404, f"Nothing is served at {method} {path}."))

@@ -171,7 +171,7 @@ def read_request(body: bytes) -> ChatRequest:
         texts = [(message["role"], _text_of(message.get("content"))) for message in messages]
         options = asked.get("stream_options") or {}
         with_usage = bool(options.get("include_usage"))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(
             f"The body must be JSON with `model` and `messages`, got {body[:80]!r}. Post what OpenAI's client posts."
         ) from error
@@ -185,9 +185,15 @@ def read_request(body: bytes) -> ChatRequest:
 
 
 def _text_of(content: Any) -> str:
-    """Join the text of a message's content: a string, a list of blocks, or nothing beside tool calls."""
+    """Join the text of a message's content: a string, a list of blocks, or nothing beside tool calls.
+
+    Raises:
+        TypeError: It is none of these.
+    """
     if isinstance(content, list):
         return "".join(block.get("text") or "" for block in content)
+    if content is not None and not isinstance(content, str):
+        raise TypeError(type(content))
     return content or ""
 
 
@@ -291,7 +297,7 @@ def _usage(request: ChatRequest, answer: str) -> dict[str, int]:
 
 
 def _json(content: Any) -> bytes:
-    return json.dumps(content, ensure_ascii=False).encode()
+    return json.dumps(content, ensure_ascii=False).encode(errors="replace")  # a client may send lone surrogates
 
 
 def _event(content: Any) -> bytes:
