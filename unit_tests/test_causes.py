@@ -97,6 +97,38 @@ def test_the_status_is_found_where_each_package_keeps_it(error):
     assert not may_have_cost(error)
 
 
+def of_aws(status, **headers):
+    """An error of botocore, whose response is a mapping."""
+    facts = {"HTTPStatusCode": status, "HTTPHeaders": headers}
+    return of_package("botocore.exceptions.ClientError", response={"Error": {"Code": "x"}, "ResponseMetadata": facts})
+
+
+@pytest.mark.parametrize(
+    ("status", "retryable", "of_member"), [(429, True, True), (503, True, True), (400, False, False)]
+)
+def test_what_botocore_says_of_http_is_read_from_its_mapping(status, retryable, of_member):
+    error = of_aws(status, **{"retry-after": "7"})
+    assert (is_retryable(error), is_of_member(error), may_have_cost(error)) == (retryable, of_member, False)
+    assert retry_after_s(error, wall_s=WALL_S) == 7
+
+
+@pytest.mark.parametrize(
+    "response", [{}, {"ResponseMetadata": None}, {"ResponseMetadata": {"HTTPStatusCode": "429"}}, []]
+)
+def test_a_mapping_that_says_nothing_of_http_says_nothing(response):
+    error = of_package("botocore.exceptions.ClientError", response=response)
+    assert not is_retryable(error)
+    assert retry_after_s(error, wall_s=WALL_S) is None
+
+
+def test_botocores_lost_connections_are_known():
+    lost = of_package("botocore.exceptions.ReadTimeoutError")
+    kind = type(of_package("botocore.exceptions.ConnectionError"))
+    unmade = of_package("botocore.exceptions.EndpointConnectionError", (kind,))
+    assert (is_retryable(lost), may_have_cost(lost)) == (True, True)
+    assert (is_retryable(unmade), may_have_cost(unmade)) == (True, False)
+
+
 @pytest.mark.parametrize(
     "attributes", [{"code": True}, {"code": "503"}, {"status_code": -1}, {"status_code": 600}, {"code": 99}]
 )

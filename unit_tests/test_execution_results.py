@@ -229,6 +229,17 @@ def test_a_stream_of_something_else_than_text_is_not_read_to_its_end_either(part
         [response.add(chunk) for _ in range(2)]
 
 
+def test_arguments_that_break_off_are_one_broken_call():
+    """LangChain lists what it cannot complete; what it completes is listed here, once."""
+    for args in ('{"a": [1', "a b c"):
+        response = Response()
+        response.add(AIMessageChunk("", tool_call_chunks=[{"name": "f", "args": args, "id": "x", "index": 0}]))
+        response.add(AIMessageChunk("", chunk_position="last"))
+        assert response.message.tool_calls == []
+        [call] = response.message.invalid_tool_calls
+        assert (call["name"], call["args"], call["id"]) == ("f", args, "x")
+
+
 @pytest.mark.parametrize("count", [-1, 10**400, 10**12 + 1, True, 5.0])
 def test_a_count_of_tokens_that_cannot_be_is_none(count):
     usage = {"input_tokens": count, "output_tokens": 1, "total_tokens": 2}

@@ -87,6 +87,36 @@ def test_a_cap_under_which_no_call_could_ever_run_is_refused(desk, caps):
     assert desk.limits.waiting == 0
 
 
+# ---- places whose time is over
+
+
+def test_a_place_is_given_back_at_the_time_that_is_said_for_it(desk):
+    for name in ("a", "b", "c", "d"):
+        desk.ask(name, total=2)
+    desk.places["a"].leave_by(5.0)
+    desk.places["b"].leave_by(7.0)
+    assert desk.limits.expires_s == 5
+    desk.limits.expire(4.9)
+    assert desk.granted == ["a", "b"]
+    desk.limits.expire(5.0)
+    assert desk.granted == ["a", "b", "c"]
+    desk.leave("a")  # it has really ended: nothing is given back twice
+    assert (desk.granted, desk.limits.running, desk.limits.expires_s) == (["a", "b", "c"], {"b": 1, "c": 1}, 7)
+    desk.leave("b")
+    assert (desk.granted, desk.limits.expires_s) == (["a", "b", "c", "d"], float("inf"))
+    desk.limits.expire(8.0)
+    assert desk.limits.running == {"c": 1, "d": 1}
+
+
+def test_only_a_place_that_is_held_has_a_time(desk):
+    desk.ask("a", total=1)
+    desk.ask("b", total=1)
+    desk.places["b"].leave_by(1.0)
+    desk.leave("a")
+    desk.places["a"].leave_by(1.0)
+    assert desk.limits.expires_s == float("inf")
+
+
 # ---- order
 
 

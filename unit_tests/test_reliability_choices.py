@@ -6,6 +6,7 @@ from langchain_core.messages.tool import tool_call
 from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
 
 from langchain_rlfocal import PoolMember
+from langchain_rlfocal.policies import Commitment
 from langchain_rlfocal.testing import ScriptedPolicy
 from support_time import WAYS, TimedChatModel, ensemble, no_jitter, play, timed
 
@@ -109,6 +110,19 @@ def test_options_that_agree_do_not_wait(way):
     assert (answer.message.text, answer.took_s) == ("A", 2)
 
 
+@pytest.mark.parametrize(("confidence", "took_s"), [(0.5, 9), (0.51, 2)])
+def test_a_promise_settles_only_with_more_than_half_of_the_weight(way, confidence, took_s):
+    """With half of it, what the answer is called a majority of could still change."""
+
+    class Promising(ScriptedPolicy):
+        def commitment(self, query, candidates, failures, *, running):
+            return Commitment(confidence if len(candidates) == 2 else 0.0, author_is_final=True)
+
+    members = trio()
+    answer = play(way, ensemble(members, policy=Promising([list(members)], tuple(members))))
+    assert (answer.message.text, answer.took_s) == ("yes", took_s)
+
+
 def test_a_call_can_wait_for_all(way):
     assert play(way, ensemble(trio()), early_commit=False).took_s == 9
 
@@ -197,6 +211,21 @@ def test_the_slow_one_s_answer_cancels_its_company(way):
     spare = timed((9, "yes"))
     answer = play(way, hedging({"a": timed((2, "no")), "b": spare}, ["a"]))
     assert (answer.message.text, answer.took_s, answer.kinds) == ("no", 2, {"b": "cancelled"})
+
+
+def test_company_gets_no_company_of_its_own(way):
+    """b is known to take 1 s too, and takes 9 s beside a: c is not asked."""
+    members = {"a": timed((9, "no")), "b": timed((9, "yes")), "c": timed((0, "yes"))}
+    made = hedging(members, ["a"], max_team=3)
+
+    def make(clock):
+        model = made(clock)
+        for _ in range(20):
+            model.runtime.latencies.add("b", 1.0)
+        return model
+
+    answer = play(way, make)
+    assert (answer.message.text, answer.took_s, members["c"].log) == ("no", 9, [])
 
 
 def test_who_waits_to_be_asked_again_gets_company_too(way):

@@ -10,14 +10,15 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.outputs import ChatResult
 from langchain_core.runnables import ConfigurableField
 
-from langchain_rlfocal import RLFocalChatModel
+from langchain_rlfocal import PoolMember, RLFocalChatModel
 from langchain_rlfocal.chat_models.arguments import cycle_in
-from langchain_rlfocal.errors import EnsembleError, PoolError
+from langchain_rlfocal.errors import EnsembleError, InputError, PoolError
 from langchain_rlfocal.execution import Cost
 from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel
 from support_time import QUESTION, WAYS, ensemble, in_virtual_time, no_jitter, play, timed
 
 DOWN = ConnectionError("down")
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
 
 
 @pytest.fixture(params=WAYS)
@@ -96,10 +97,52 @@ def test_where_everybody_rests_the_error_says_so():
         model.invoke(QUESTION)
     assert raised.value.is_retryable
     assert "reset_breakers()" in str(raised.value)
+    with pytest.raises(InputError, match="must be one of a, or None for all, got 'b'"):
+        model.reset_breakers("b")
     model.reset_breakers()
     assert model.breakers == {}
+    model.reset_breakers("a")
     with pytest.raises(EnsembleError, match="down"):
         model.invoke(QUESTION)
+
+
+def test_a_probe_that_cannot_be_made_up_leaves_another_to_be_made():
+    """Its tools cannot be bound: nothing was sent, so that the breaker stays half open, and the next call is the probe."""
+
+    class Binding(ScriptedChatModel):
+        def bind_tools(self, tools, **kwargs):
+            raise NotImplementedError
+
+    def answer(_):
+        if clock.now < 30:
+            raise DOWN
+        return "yes"
+
+    model, clock = model_of({"a": Binding(script=answer)}, breaker_failures=1)
+    for clock.now, arguments, status in ((0.0, {}, "open"), (30.0, {"tools": [TOOL]}, "half_open")):
+        with pytest.raises(EnsembleError):
+            model.invoke(QUESTION, **arguments)
+        assert status_of(model) == (status, 1)
+    assert model.invoke(QUESTION).text == "yes"
+    assert model.breakers == {}
+
+
+def test_who_waits_in_line_while_its_breaker_opens_ends_with_it():
+    """One call of a at a time: the first fails and opens the breaker, the second was to come next."""
+    sick = timed((1, DOWN))
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        members = [PoolMember("a", sick, max_concurrent_calls=1), PoolMember("b", timed((1, "yes")))]
+        model = ensemble(members, breaker_failures=1, max_retries=0, early_commit=False)(loop.time)
+        first, second = await asyncio.gather(model.ainvoke(QUESTION), model.ainvoke(QUESTION))
+        [failed], [resting] = (message.response_metadata["rlfocal"]["failures"] for message in (first, second))
+        assert failed["kind"] == "ConnectionError"
+        assert (resting["kind"], resting["latency_s"]) == ("resting", 0)
+        assert sick.begun_s == [0]
+        assert model.spent.calls == 3
+
+    in_virtual_time(main())
 
 
 @pytest.mark.parametrize("error", [ModelInvalidRequestError("bad"), ""], ids=["request", "empty"])

@@ -1,14 +1,18 @@
 """Budgets of an ensemble: no call is made that could overrun one, and what is spent can be told."""
 
 import asyncio
+import json
 
 import pytest
+from langchain_core.messages import AIMessage
+from langchain_core.messages.tool import tool_call
+from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from langchain_rlfocal import PoolMember
 from langchain_rlfocal.errors import BudgetError, EnsembleError, InputError
 from langchain_rlfocal.execution import Budget, Cost
 from langchain_rlfocal.testing import ScriptedPolicy
-from support_time import QUESTION, WAYS, ensemble, in_virtual_time, is_clear, no_jitter, play, timed
+from support_time import QUESTION, WAYS, TimedChatModel, ensemble, in_virtual_time, is_clear, no_jitter, play, timed
 
 BUSY = ConnectionError("busy")
 
@@ -150,6 +154,44 @@ def test_a_call_that_is_cut_off_is_charged_the_most_that_it_can_have_cost(way):
     )
     assert answer.kinds == {"a": "deadline"}
     assert answer.model.spent.usd == pytest.approx(10 + 1)
+
+
+@pytest.mark.parametrize("tags", [None, ["mine"]], ids=["plain", "with a config"])
+def test_without_a_report_the_prompt_its_tools_and_the_response_with_its_calls_are_counted(way, tags):
+    """By the estimate of four characters a token; a binding that has a config of its own stays one, with its arguments."""
+    words = " ".join(["abcdefghij"] * 100)
+    call = AIMessage("", tool_calls=[tool_call(name="look", args={"at": words}, id="1")])
+
+    class Tooled(TimedChatModel):
+        def bind_tools(self, tools, **kwargs):
+            bound = self.bind(tools=tools)
+            return bound if tags is None else bound.with_config(tags=tags)
+
+    def look(at: str) -> str:
+        """Look."""
+        return at
+
+    spent = {}
+    for name, reply, tools in (("nothing", "no", []), ("text", words, []), ("call", call, [look])):
+        member = Tooled(script=[(1, reply)], reports_usage=False)
+        answer = play(way, ensemble({"a": member}), **({"tools": tools} if tools else {}))
+        assert answer.error is None
+        spent[name] = answer.model.spent.tokens
+    size = len(words) // 4
+    assert size <= spent["text"] - spent["nothing"] <= size + 10
+    schema = len(json.dumps(convert_to_openai_tool(look))) // 4
+    assert size + schema <= spent["call"] - spent["nothing"] <= size + schema + 20
+
+
+def test_the_error_says_what_came_before_the_money_was_over(way):
+    """One call for an answer: what it came to, and which budget it was."""
+    member = timed((1, ConnectionError("no route to host")))
+    answer = play(way, ensemble({"a": member}, budget_per_answer={"max_calls": 1}))
+    assert isinstance(answer.error, BudgetError)
+    assert "`max_calls` of `budget_per_answer` is 1" in str(answer.error)
+    assert answer.error.failures["a"].endswith("after ConnectionError: no route to host")
+    assert isinstance(answer.error.__cause__, ConnectionError)
+    assert not answer.error.is_retryable
 
 
 # ---- what is refused

@@ -13,7 +13,7 @@ from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
 
 from langchain_rlfocal import RLFocalChatModel
 from langchain_rlfocal.errors import DeadlineError, EnsembleError
-from langchain_rlfocal.execution import tasks
+from langchain_rlfocal.execution import tasks, threads
 from langchain_rlfocal.testing import ScriptedChatModel, ScriptedPolicy
 from support_time import QUESTION, WAYS, Play, ensemble, in_virtual_time, is_clear, play, thread_time, timed
 
@@ -292,6 +292,51 @@ def test_what_has_arrived_counts_even_if_it_is_heard_of_after_the_deadline():
         return [candidate["member"] for candidate in message.response_metadata["rlfocal"]["candidates"]]
 
     assert in_virtual_time(main()) == ["a", "b"]
+
+
+def test_an_answer_heard_of_late_is_too_few_where_two_are_wanted():
+    """It comes at 1 s and is heard of at 11 s, beyond the deadline of 5 s: nobody failed, and there is no second round."""
+    answered = []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+
+        async def one():
+            await asyncio.sleep(1)
+            answered.append(1)
+
+        members = {"a": ScriptedChatModel(script=["yes"], on_acall=one), "b": ScriptedChatModel(script=["yes"])}
+        policy = ScriptedPolicy([["a"], ["b"]], tuple(members))
+        make = ensemble(members, policy=policy, max_rounds=2, deadline_s=5, min_candidates=2)
+        with pytest.raises(DeadlineError, match="At least 2 members"):
+            await make(lambda: loop.time() + 10 * len(answered)).ainvoke(QUESTION)
+
+    in_virtual_time(main())
+
+
+def test_in_threads_too_what_has_arrived_counts_even_if_it_is_heard_of_late():
+    """Both answer at once; the clock passes the deadline while the first is taken in, and the second lies there already."""
+    now = [0.0]
+    both = threading.Barrier(2)
+
+    def slow_to_hear(_):
+        both.wait(30)
+        return "yes"
+
+    def next_of(events, wait_s):
+        event = events.get(timeout=30)
+        if event.what is not None:
+            while running := [t for t in threading.enumerate() if t.name.startswith("rlfocal:")]:
+                running[0].join(30)
+            now[0] = 9.0
+        return event
+
+    members = {name: ScriptedChatModel(script=slow_to_hear) for name in "ab"}
+    model = ensemble(members, deadline_s=5, early_commit=False)(lambda: now[0])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threads, "_next_of", next_of)
+        message = model.invoke(QUESTION)
+    assert [candidate["member"] for candidate in message.response_metadata["rlfocal"]["candidates"]] == ["a", "b"]
 
 
 def test_a_member_cancelled_before_its_first_step_gives_its_place_back():

@@ -89,12 +89,14 @@ def vocabulary(cache, trusted):
 
 def test_a_vocabulary_on_this_machine_counts(vocabulary, model, caplog):
     """`hello` is one token; space and x are bytes. Nothing is estimated, so nothing is said."""
-    assert response_tokens("hello", model) == 1
-    assert response_tokens("hello hello x", model) == 1 + 2 + 1 + 1  # a space before a word is a piece with it
-    assert response_tokens("", model) == 0
+    assert response_tokens(AIMessage("hello"), model) == 1
+    assert (
+        response_tokens(AIMessage("hello hello x"), model) == 1 + 2 + 1 + 1
+    )  # a space before a word is a piece with it
+    assert response_tokens(AIMessage(""), model) == 0
     assert prompt_tokens([HumanMessage("hello")], {}, model) == 1 + 4
-    assert response_tokens("<|endoftext|>", model) == len("<|endoftext|>")
-    assert response_tokens("\ud800", model) == 3  # no character, so that the one for such is counted
+    assert response_tokens(AIMessage("<|endoftext|>"), model) == len("<|endoftext|>")
+    assert response_tokens(AIMessage("\ud800"), model) == 3  # no character, so that the one for such is counted
     assert caplog.records == []
 
 
@@ -120,14 +122,14 @@ def test_the_cache_is_the_folder_that_tiktoken_takes(tmp_path, monkeypatch, mode
     else:
         monkeypatch.setenv(variable, str(tmp_path / "own"))
         put(tmp_path / "own")
-    assert response_tokens("hello", model) == 1
+    assert response_tokens(AIMessage("hello"), model) == 1
 
 
 def test_an_empty_name_turns_the_cache_off(monkeypatch, model, tmp_path, trusted):
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", "")
     monkeypatch.chdir(tmp_path)
     put(tmp_path)
-    assert response_tokens("hello", model) == 2
+    assert response_tokens(AIMessage("hello"), model) == 2
 
 
 @pytest.mark.parametrize(
@@ -141,7 +143,7 @@ def test_an_empty_name_turns_the_cache_off(monkeypatch, model, tmp_path, trusted
 )
 def test_a_models_name_says_which_vocabulary_counts(cache, trusted, name, vocabulary):
     put(cache, vocabulary)
-    assert response_tokens("hello", Model(model_name=name)) == 1
+    assert response_tokens(AIMessage("hello"), Model(model_name=name)) == 1
 
 
 def test_another_vocabulary_than_the_models_own_does_not_count(vocabulary):
@@ -151,7 +153,7 @@ def test_another_vocabulary_than_the_models_own_does_not_count(vocabulary):
         model: str = "gpt-4"
 
     for other in (Model(model_name="gpt-4"), Model(model_name="gpt2"), Other()):
-        assert response_tokens("hello", other) == 2
+        assert response_tokens(AIMessage("hello"), other) == 2
 
 
 @pytest.mark.parametrize("damage", ["absent", "of another hash", "a folder", "garbage"])
@@ -171,8 +173,8 @@ def test_without_a_usable_vocabulary_counts_are_estimates_and_the_cache_stays(
         monkeypatch.setattr(load, "check_hash", lambda *_: True)
         file.write_bytes(data := b"<html>Sign in</html>")
     with caplog.at_level(logging.INFO):
-        assert response_tokens("hello", model) == 2
-        assert response_tokens("hello hello", model) == 3
+        assert response_tokens(AIMessage("hello"), model) == 2
+        assert response_tokens(AIMessage("hello hello"), model) == 3
         assert prompt_tokens([HumanMessage("hello")], {}, model) == 2 + 4
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "estimates" in caplog.text
@@ -184,7 +186,7 @@ def test_tiktoken_itself_is_left_as_it_is(vocabulary, model):
     """Another thread may be asking it for an encoding: its own loader stays in place."""
     from tiktoken_ext import openai_public  # noqa: PLC0415  # what is looked at
 
-    assert response_tokens("hello", model) == 1
+    assert response_tokens(AIMessage("hello"), model) == 1
     assert openai_public.load_tiktoken_bpe is load.load_tiktoken_bpe
     assert sys.modules["tiktoken_ext.openai_public"] is openai_public
 
@@ -195,7 +197,7 @@ def test_a_tiktoken_that_loads_by_other_names_is_not_asked(vocabulary, model, mo
     names = {"ENCODING_CONSTRUCTORS": {"o200k_base": pytest.fail}, loads: pytest.fail}
     loader = find_spec("tiktoken_ext.openai_public").loader
     monkeypatch.setattr(loader, "exec_module", lambda own: vars(own).update(names))
-    assert response_tokens("hello", model) == 2
+    assert response_tokens(AIMessage("hello"), model) == 2
 
 
 def test_threads_that_begin_at_once_load_a_vocabulary_once(vocabulary, model, monkeypatch):
@@ -209,7 +211,7 @@ def test_threads_that_begin_at_once_load_a_vocabulary_once(vocabulary, model, mo
 
     def count(_):
         barrier.wait()
-        return response_tokens("hello", model)
+        return response_tokens(AIMessage("hello"), model)
 
     monkeypatch.setattr(tiktoken, "Encoding", Encoding)
     with ThreadPoolExecutor(4) as pool:
@@ -219,8 +221,8 @@ def test_threads_that_begin_at_once_load_a_vocabulary_once(vocabulary, model, mo
 
 def test_no_text_is_too_odd_to_count(vocabulary, model):
     """tiktoken panics at a million spaces in one piece; in pieces of 100,000 it does not."""
-    assert response_tokens(" " * 1_000_000, model) == 1_000_000
-    assert response_tokens("hello" * 40_000, model) == 40_000
+    assert response_tokens(AIMessage(" " * 1_000_000), model) == 1_000_000
+    assert response_tokens(AIMessage("hello" * 40_000), model) == 40_000
 
 
 # ---- estimates
@@ -231,16 +233,16 @@ def test_no_text_is_too_odd_to_count(vocabulary, model):
     [("", 0), ("a", 1), ("abcd", 1), ("abcde", 2), ("漢字", 2), ("abcde漢字", 4), ("é", 1), ("\ud800", 1)],
 )
 def test_an_estimate_is_a_token_for_four_ascii_characters_and_one_for_each_other(model, text, expected):
-    assert response_tokens(text, model) == expected
+    assert response_tokens(AIMessage(text), model) == expected
 
 
 @given(st.text(), st.text())
 def test_a_longer_text_is_no_fewer_tokens(one, other):
     """Estimates are for bounds: two parts are at least their whole, and the whole at least each part."""
     model = Model()
-    whole = response_tokens(one + other, model)
-    assert max(response_tokens(one, model), response_tokens(other, model)) <= whole
-    assert whole <= response_tokens(one, model) + response_tokens(other, model) <= whole + 1
+    whole = response_tokens(AIMessage(one + other), model)
+    assert max(response_tokens(AIMessage(one), model), response_tokens(AIMessage(other), model)) <= whole
+    assert whole <= response_tokens(AIMessage(one), model) + response_tokens(AIMessage(other), model) <= whole + 1
 
 
 # ---- prompts

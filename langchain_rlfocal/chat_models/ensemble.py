@@ -19,6 +19,7 @@ from langchain_core.language_models import BaseChatModel, LangSmithParams, Model
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from pydantic import ConfigDict, Field, PlainValidator, model_validator
+from typing_extensions import override
 
 from langchain_rlfocal._version import __version__
 from langchain_rlfocal.answers import AnswerKind
@@ -185,8 +186,8 @@ class RLFocalChatModel(RaisesOwnErrors, ReliableChatModel):
         return self
 
     @property
+    @override
     def pool(self) -> ModelPool:
-        """The members as a pool."""
         assert isinstance(self.members, ModelPool), "members become a pool on validation"
         return self.members
 

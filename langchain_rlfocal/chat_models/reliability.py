@@ -14,7 +14,7 @@ from pydantic import Field, PlainValidator, model_validator
 from langchain_rlfocal.chat_models.binding import ToolCallingChatModel
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.execution import BreakerRule, BreakerState, Budget, Cost, Errand, RetryRule, Runtime, Terms
-from langchain_rlfocal.pool import PoolMember
+from langchain_rlfocal.pool import ModelPool, PoolMember
 
 _OF_A_CALL = (
     "timeout",
@@ -106,6 +106,11 @@ class ReliableChatModel(ToolCallingChatModel):
         return self
 
     @property
+    def pool(self) -> ModelPool:
+        """The members as a pool."""
+        raise NotImplementedError
+
+    @property
     def spent(self) -> Cost:
         """What all answers of this model and its copies have spent so far."""
         return self.runtime.ledger.spent
@@ -116,11 +121,24 @@ class ReliableChatModel(ToolCallingChatModel):
 
     @property
     def breakers(self) -> dict[str, BreakerState]:
-        """State of each breaker that is open, is being probed, or counts failures; a member not named is healthy."""
+        """State of each breaker that is open, is being probed, or counts failures; a member not named is healthy.
+
+        That of the synthesizer is called "(synthesizer)".
+        """
         return self.runtime.breakers.states(self.clock())
 
     def reset_breakers(self, member: str | None = None) -> None:
-        """Let a member, or all of them, be asked again at once."""
+        """Let a member, or all of them, be asked again at once.
+
+        Args:
+            member: Its name, or "(synthesizer)"; None for all.
+
+        Raises:
+            InputError: There is no such member, and no breaker of that name in `breakers`.
+        """
+        known = dict.fromkeys([*self.pool.names, *self.breakers])
+        if member is not None and member not in known:
+            raise InputError(f"`member` must be one of {', '.join(known)}, or None for all, got {member!r}.")
         self.runtime.breakers.reset(member)
 
     def _errand(self, kwargs: dict[str, Any]) -> Errand:

@@ -302,7 +302,7 @@ class Turn:
         return next(candidate for candidate in self.candidates if candidate.member == member)
 
     def _too_few_answered(self) -> EnsembleModelError:
-        reasons = {f.member: f"{f.kind}: {f.reason}" for f in self.failures}
+        reasons = {f.member: _reason_of(f) for f in self.failures}
         unfit_ones = {n: r for n, r in self.eligible.excluded.items() if self.eligible.only in {None, n}}
         reasons |= {name: f"not asked: it {reason}" for name, reason in unfit_ones.items()}
         reasons |= dict.fromkeys(self.resting, f"not asked: {RESTING}")
@@ -329,7 +329,9 @@ class Turn:
             failures=reasons,
             is_retryable=bool(self.resting) or any(failure.is_retryable for failure in self.failures),
         )
-        error.__cause__ = next((failure.error for failure in self.failures if failure.error is not None), None)
+        # What ended a member's last attempt tells more than that its time, or the money for another, was over.
+        ends = [attempt for failure in self.failures for attempt in (*reversed(failure.retries), failure)]
+        error.__cause__ = next((end.error for end in ends if end.error is not None), None)
         return error
 
     def _way_out(self, reasons: Mapping[str, str], *, is_late: bool) -> str:
@@ -337,7 +339,7 @@ class Turn:
         if is_late:
             return f"Raise `deadline_s` ({self.errand.terms.deadline_s:g} s), or ask quicker members."
         if any(failure.kind == "budget" for failure in self.failures):
-            return "Raise the budget; what a model has spent begins anew with `reset_spending()`."
+            return "Raise the budget that is named; what counts towards `budget` begins anew with `reset_spending()`."
         if self.resting:
             return "Ask again later, or let them be asked at once by `reset_breakers()`."
         answered = {candidate.member for candidate in self.candidates}
@@ -345,6 +347,15 @@ class Turn:
         if left:
             return f"Not asked: {', '.join(left)}; raise `max_team` to let them stand in."
         return "Every member that can be asked was; add one that does not share their cause."
+
+
+def _reason_of(failure: Failure) -> str:
+    """Say why a member gave no answer; of one that was cut off between its attempts also what the last of them came to."""
+    reason = f"{failure.kind}: {failure.reason}"
+    if failure.kind not in {"budget", "deadline", "timeout", "resting"} or not failure.retries:
+        return reason
+    last = failure.retries[-1]
+    return f"{reason.rstrip('.')}, after {last.kind}: {last.reason}"
 
 
 def query_of(messages: Sequence[BaseMessage], *, task: str | None) -> Query:

@@ -27,6 +27,7 @@ class Attempt:
         cut_at_s: When it is cut off, once it runs.
         is_cut_by_budget: True if that is when a budget's seconds are over, which is not the member's fault.
         place: Its place among the calls that run; whoever runs the call gives it back when the call has really ended.
+        has_begun: True once whoever runs it may have sent something.
         has_spoken: True once text of it was passed on, after which nobody can be asked instead.
     """
 
@@ -38,7 +39,14 @@ class Attempt:
     place: Place | None = None
     permit: Permit | None = None
     reservation: Reservation | None = None
+    has_begun: bool = False
     has_spoken: bool = False
+
+    def begin(self) -> bool:
+        """Say that the call is made now, and tell whether it may be: not once it is over, or its time is."""
+        is_late = math.isfinite(self.cut_at_s) and self.call.clock() >= self.cut_at_s
+        self.has_begun = self.status == "running" and not is_late
+        return self.has_begun
 
     def leave(self) -> None:
         """Give the place back, or leave the line."""

@@ -90,6 +90,7 @@ class Cost:
 
 
 _NOTHING = Cost()
+_ANY = Budget()
 
 
 class BudgetRefusal(Exception):  # noqa: N818  # no fault of anybody's: the budget does what it is for
@@ -112,10 +113,11 @@ class Ledger(Shared):
 
     Args:
         spent: What was spent before.
+        name: What callers set its budget by.
     """
 
-    def __init__(self, spent: Cost = _NOTHING) -> None:
-        self._spent = spent
+    def __init__(self, spent: Cost = _NOTHING, name: str = "budget") -> None:
+        self._spent, self._name = spent, name
         self._held: dict[Reservation, Cost] = {}
 
     @property
@@ -147,7 +149,28 @@ class Ledger(Shared):
                 self._spent += actual
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.spent,)
+        return type(self), (self.spent, self._name)
+
+    def grant(self, bound: Cost, budget: Budget) -> Cost:
+        """Return what a budget leaves of a bound; the lock is held.
+
+        Raises:
+            BudgetRefusal: It could be overrun.
+        """
+        if budget == _ANY:  # nothing to add up, however many calls run
+            return bound
+        for limit in ("calls", "tokens", "usd", "seconds"):
+            most = getattr(budget, f"max_{limit}")
+            if most is None:
+                continue
+            spent, reserved, asked = (getattr(cost, limit) for cost in (self.spent, self.reserved, bound))
+            tolerance = most * TOLERANCE if limit in {"usd", "seconds"} else 0
+            left = most - spent - reserved
+            if limit == "seconds" and left > tolerance:
+                bound = replace(bound, seconds=min(asked, left))
+            elif limit == "seconds" or asked > left + tolerance:
+                raise _refusal(f"max_{limit}", self._name, most, spent, reserved, asked)
+        return bound
 
 
 class Reservation:
@@ -195,7 +218,7 @@ def reserve(bound: Cost, accounts: Sequence[tuple[Ledger, Budget]]) -> Reservati
     limits_seconds = any(budget.max_seconds is not None for _, budget in accounts)
     with _lock:
         for ledger, budget in accounts:
-            bound = _granted(bound, ledger, budget)
+            bound = ledger.grant(bound, budget)
         ledgers = [ledger for ledger, _ in accounts]
         reservation = Reservation(bound, ledgers)
         for ledger in ledgers:
@@ -203,37 +226,13 @@ def reserve(bound: Cost, accounts: Sequence[tuple[Ledger, Budget]]) -> Reservati
     return reservation
 
 
-def _granted(bound: Cost, ledger: Ledger, budget: Budget) -> Cost:
-    """Return what one account grants of a bound.
-
-    Raises:
-        BudgetRefusal: It could be overrun.
-    """
-    if budget == Budget():  # nothing to add up, however many calls run
-        return bound
-    spent, reserved = ledger.spent, ledger.reserved
-    taken = spent + reserved
-    if budget.max_calls is not None and taken.calls + bound.calls > budget.max_calls:
-        raise _refusal("max_calls", budget.max_calls, spent.calls, reserved.calls, bound.calls)
-    if budget.max_tokens is not None and taken.tokens + bound.tokens > budget.max_tokens:
-        raise _refusal("max_tokens", budget.max_tokens, spent.tokens, reserved.tokens, bound.tokens)
-    if budget.max_usd is not None and taken.usd + bound.usd > budget.max_usd * (1 + TOLERANCE):
-        raise _refusal("max_usd", budget.max_usd, spent.usd, reserved.usd, bound.usd)
-    if budget.max_seconds is None:
-        return bound
-    left_s = budget.max_seconds - taken.seconds
-    if left_s <= budget.max_seconds * TOLERANCE:
-        raise _refusal("max_seconds", budget.max_seconds, spent.seconds, reserved.seconds, bound.seconds)
-    return replace(bound, seconds=min(bound.seconds, left_s))
-
-
-def _refusal(limit: str, budget: float, spent: float, reserved: float, asked: float) -> BudgetRefusal:
-    amounts = (
-        f"{amount:,}" if isinstance(amount, int) else f"{amount:.6g}" for amount in (budget, spent, reserved, asked)
-    )
+def _refusal(limit: str, name: str, *amounts: float) -> BudgetRefusal:
+    """Say what is over; the amounts are the limit, what is spent, what is reserved and what was asked for."""
+    shown = (f"{amount:,}" if isinstance(amount, int) else f"{amount:.6g}" for amount in amounts)
     return BudgetRefusal(
-        "`{}` is {}, of which {} is spent and {} reserved for calls that run, and a call asked for {}. "
-        "Raise it, ask for less, or reset what is spent.".format(limit, *amounts),
+        "`{}` of `{}` is {}, of which {} is spent and {} reserved for calls that run, and a call asked for {}.".format(
+            limit, name, *shown
+        ),
         limit=limit,
     )
 

@@ -33,6 +33,7 @@ _LOST = frozenset(
         ),
         *(f"requests.{name}" for name in ("ConnectionError", "Timeout", "ChunkedEncodingError")),
         *(f"aiohttp.{name}" for name in ("ClientConnectionError", "ClientPayloadError")),
+        *(f"botocore.{name}" for name in ("ConnectionError", "ConnectionClosedError", "ReadTimeoutError")),
     }
 )
 """Connections that were lost, or took too long, as HTTP libraries call them."""
@@ -44,6 +45,7 @@ _UNMADE = frozenset(
         *(f"urllib3.{name}" for name in ("NewConnectionError", "ConnectTimeoutError")),
         "requests.ConnectTimeout",
         "aiohttp.ClientConnectorError",
+        *(f"botocore.{name}" for name in ("EndpointConnectionError", "ConnectTimeoutError")),
     }
 )
 """Connections that were never made: nothing was sent."""
@@ -176,20 +178,32 @@ def _status(error: BaseException) -> int | None:
             (each, "status_code"),
             (response, "status_code"),
             (each, "http_status"),
+            (_aws_facts(response), "HTTPStatusCode"),
             (each, "code"),
             (each, "status"),
         ):
-            value = _read(holder, name)
+            value = holder.get(name) if isinstance(holder, dict) else _read(holder, name)
             # Ollama says -1 where it has no status.
             if isinstance(value, int) and 100 <= value < 600:
                 return int(value)
     return None
 
 
+def _aws_facts(response: Any) -> dict[str, Any]:
+    """Return what botocore's errors, whose response is a mapping, say of HTTP; empty for any other."""
+    facts = response.get("ResponseMetadata") if isinstance(response, dict) else None
+    return facts if isinstance(facts, dict) else {}
+
+
 def _header(error: BaseException, name: str) -> str | None:
     """Return a header of the response that an error carries, whatever the case of its name."""
     for each in _chain(error):
-        for headers in (_read(_read(each, "response"), "headers"), _read(each, "headers")):
+        response = _read(each, "response")
+        for headers in (
+            _read(response, "headers"),
+            _read(each, "headers"),
+            _aws_facts(response).get("HTTPHeaders", {}),
+        ):
             try:
                 value = next((value for key, value in headers.items() if str(key).lower() == name), None)
             except Exception:  # noqa: BLE001, S112  # not a mapping, or a broken one

@@ -40,12 +40,11 @@ def cost_of(call: Call, result: Candidate | Failure, *, bound: Cost, seconds: fl
     usage = usage_of(message)
     if usage is not None:
         return _priced(call, usage["input_tokens"], usage["output_tokens"], seconds=seconds)
-    return _priced(call, _tokens_asked(call), response_tokens(str(message.text), call.member.model), seconds=seconds)
+    return _priced(call, _tokens_asked(call), response_tokens(message, call.member.model), seconds=seconds)
 
 
 def _priced(call: Call, asked: int, answered: int, *, seconds: float) -> Cost:
     """Price tokens; a member without prices costs nothing here, and is refused where a budget limits dollars."""
-    asked, answered = max(asked, 0), max(answered, 0)  # a provider's counts are its own
     usd = call.member.cost_usd(prompt_tokens=asked, completion_tokens=answered)
     return Cost(calls=1, tokens=asked + answered, usd=usd or 0.0, seconds=seconds)
 

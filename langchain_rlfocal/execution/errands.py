@@ -83,7 +83,7 @@ class Errand:
         self, terms: Terms | None = None, *, runtime: Runtime | None = None, clock: Clock = time.perf_counter
     ) -> None:
         self.terms, self.runtime, self.clock = terms or Terms(), runtime or Runtime(), clock
-        self.ledger = Ledger()
+        self.ledger = Ledger(name="budget_per_answer")
         deadline_s = self.terms.deadline_s
         self.deadline_at_s = math.inf if deadline_s is None else clock() + deadline_s
 

@@ -11,11 +11,14 @@ Places are given in the order in which they were asked for, with one exception:
 - A request that waits for nothing but the total holds up everyone behind it, also those whose own total is higher. Else
   these would keep the total up, and it would wait for ever.
 
+A call that nobody waits for any more keeps its place until it has ended, or until a time that is said for it: one that never
+ends must not have others wait for ever.
+
 So nobody starves: while the first of a member's line stands aside, what runs of that member only falls; while a request
 waits for the total, what runs in all only falls once those before it have gone. The price is that a low total on one
 copy holds back the others while it waits.
 
-It counts what runs and nothing else: no rates, no money, no time.
+It counts what runs and nothing else: no rates, no money. It reads no clock.
 """
 
 import math
@@ -52,15 +55,18 @@ class _Request:
     of_member: float
     on_granted: Callable[[], None]
     stage: Literal["waiting", "running", "over"] = "waiting"
+    expires_s: float = math.inf
 
 
 class Place:
     """A call's place, or its request for one while that still waits; made by `CallLimits.request`."""
 
-    __slots__ = ("_request", "_withdraw")
+    __slots__ = ("_expire", "_request", "_withdraw")
 
-    def __init__(self, request: _Request, withdraw: Callable[[_Request], None]) -> None:
-        self._request, self._withdraw = request, withdraw
+    def __init__(
+        self, request: _Request, withdraw: Callable[[_Request], None], expire: Callable[[_Request, float], None]
+    ) -> None:
+        self._request, self._withdraw, self._expire = request, withdraw, expire
 
     def leave(self) -> None:
         """Give the place back, or withdraw the request that still waits; later calls have no effect.
@@ -69,6 +75,10 @@ class Place:
         thread is granting it in this very moment.
         """
         self._withdraw(self._request)
+
+    def leave_by(self, at_s: float) -> None:
+        """Have `CallLimits.expire` give the place back from then on, if it has not been given back before."""
+        self._expire(self._request, at_s)
 
 
 class CallLimits(Shared):
@@ -83,6 +93,7 @@ class CallLimits(Shared):
         self._numbers = count()
         self._running: dict[str, int] = {}
         self._lines: dict[str, OrderedDict[int, _Request]] = {}
+        self._expiring: dict[int, _Request] = {}
 
     @property
     def running(self) -> Mapping[str, int]:
@@ -95,6 +106,21 @@ class CallLimits(Shared):
         """How many requests wait now."""
         with self._lock:
             return sum(map(len, self._lines.values()))
+
+    @property
+    def expires_s(self) -> float:
+        """When the next place is to be given back by `expire`; infinite if none is."""
+        with self._lock:
+            return min((request.expires_s for request in self._expiring.values()), default=math.inf)
+
+    def expire(self, now_s: float) -> None:
+        """Give back the places whose time is over, and hand them on."""
+        with self._lock:
+            due = [request for request in self._expiring.values() if request.expires_s <= now_s]
+            for request in due:
+                self._end(request)
+        if due:
+            self._hand_out()
 
     def request(
         self,
@@ -136,7 +162,13 @@ class CallLimits(Shared):
         except BaseException:
             self._withdraw(request)  # nobody else could
             raise
-        return Place(request, self._withdraw)
+        return Place(request, self._withdraw, self._note_expiry)
+
+    def _note_expiry(self, request: _Request, at_s: float) -> None:
+        with self._lock:
+            if request.stage == "running":
+                request.expires_s = at_s
+                self._expiring[request.number] = request
 
     def _withdraw(self, request: _Request) -> None:
         self._end(request)
@@ -152,6 +184,7 @@ class CallLimits(Shared):
                 if not self._running[member]:
                     del self._running[member]
             request.stage = "over"
+            self._expiring.pop(request.number, None)
 
     def _leave_line(self, request: _Request) -> None:
         line = self._lines[request.member]

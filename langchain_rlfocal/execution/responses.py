@@ -51,7 +51,8 @@ class Response:
         whole = chunks[0] + chunks[1:]
         message = cast("AIMessage", message_chunk_to_message(whole))
         # LangChain completes arguments that break off; nobody may call with those.
-        broken = [chunk for chunk in whole.tool_call_chunks if not _is_object(chunk["args"])]
+        known = {call["id"] for call in message.invalid_tool_calls}
+        broken = [c for c in whole.tool_call_chunks if not _is_object(c["args"]) and c["id"] not in known]
         if broken:
             faulty = [invalid_tool_call(name=c["name"], args=c["args"], id=c["id"], error=None) for c in broken]
             message.invalid_tool_calls = [*message.invalid_tool_calls, *faulty]

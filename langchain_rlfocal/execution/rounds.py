@@ -21,6 +21,13 @@ from langchain_rlfocal.execution.retries import Retries
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.records import Candidate, Failure
 
+LOOK_S = 5.0
+"""How long a member waits in line before it looks whether places are held by calls that nobody waits for."""
+
+OUTLASTING = 3
+"""A call that nobody waits for keeps its place until it has ended, at most for so many times the time that it was given: its client
+was told to give up long before, and others must not wait for ever."""
+
 IsSettled = Callable[[Sequence[Result], Sequence[str]], bool]
 """Tells from what has arrived in this round, and the names of those still out, whether the answer is certain already."""
 
@@ -89,13 +96,15 @@ class Round:
             at_s = min(at_s, seat.retry_at_s, self._hedge_at_s(seat), self._member_end_s(seat))
             if seat.attempt is not None:
                 at_s = min(at_s, seat.attempt.cut_at_s)
+                if seat.attempt.status == "waiting":
+                    at_s = min(at_s, self._runtime.limits.expires_s, self._errand.clock() + LOOK_S)
         return at_s if math.isfinite(at_s) else None
 
     # ---- what happens
 
     def begin(self) -> None:
         """Ask everybody; nobody where the deadline has passed already."""
-        if math.isfinite(self._errand.deadline_at_s) and self._is_late(self._errand.clock()):
+        if self._is_late(self._errand.clock()):
             return
         for seat in list(self._seats):
             self._ask(seat)
@@ -146,6 +155,7 @@ class Round:
     def _do_what_is_due(self, now_s: float) -> None:
         if self._is_late(now_s):
             return
+        self._runtime.limits.expire(now_s)
         for seat in self._open_seats():
             attempt = seat.attempt
             if now_s >= self._member_end_s(seat):
@@ -192,16 +202,19 @@ class Round:
     def _grant(self, attempt: Attempt, now_s: float) -> None:
         """Start an attempt that has its place now, if its breaker and the budgets let it."""
         seat, call = attempt.seat, attempt.call
+        if self._is_late(now_s):
+            return None
         seat.first_s = now_s if seat.first_s is None else seat.first_s
         if self._terms.breaker is not None:
             attempt.permit = self._runtime.breakers.admit(self._key(seat.member), now_s)
             if attempt.permit is None:
                 return self._cancel(seat, "It failed too often of late and is left alone.", now_s, kind="resting")
-        timeout_s = math.inf if self._terms.timeout_s is None else self._terms.timeout_s
-        cut_at_s = min(now_s + timeout_s, self._member_end_s(seat), self._errand.deadline_at_s)
-        limit_s = cut_at_s - now_s
+        limit_s = self._limit_s(seat, now_s)
         try:
             call.begin(timeout_s=limit_s if self._in_threads and math.isfinite(limit_s) else None)
+            if math.isfinite(limit_s):  # making up the request has taken its time
+                now_s = self._errand.clock()
+                limit_s = self._limit_s(seat, now_s)
             bound = bound_of(call, limit_s=limit_s, budgets=[budget for _, budget in self._errand.accounts])
             attempt.reservation = reserve(bound, self._errand.accounts)
         except BudgetRefusal as refusal:
@@ -226,6 +239,11 @@ class Round:
         else:
             self._retry_or_finish(attempt, result, now_s)
 
+    def _limit_s(self, seat: Seat, now_s: float) -> float:
+        """Return how long an attempt that begins now may take."""
+        timeout_s = math.inf if self._terms.timeout_s is None else self._terms.timeout_s
+        return min(timeout_s, self._member_end_s(seat) - now_s, self._errand.deadline_at_s - now_s)
+
     def _member_end_s(self, seat: Seat) -> float:
         limit_s = self._terms.member_timeout_s
         return math.inf if limit_s is None or seat.first_s is None else seat.first_s + limit_s
@@ -238,7 +256,7 @@ class Round:
 
     def _is_late(self, now_s: float) -> bool:
         """End everything if the deadline has passed, and tell whether it has."""
-        if now_s < self._errand.deadline_at_s:
+        if not now_s >= self._errand.deadline_at_s:
             return False
         for seat in self._open_seats():
             self._cut(seat, "No answer by the deadline.", now_s, kind="deadline")
@@ -247,8 +265,7 @@ class Round:
     def _time_out(self, attempt: Attempt, now_s: float) -> None:
         took_s = now_s - attempt.call.started_s
         failure = self._failure(attempt.seat, "timeout", f"No answer within {took_s:.3g} s.", now_s)
-        self._stop(attempt)
-        self._close(attempt, failure, now_s)
+        self._end_by_force(attempt, failure, now_s)
         self._retry_or_finish(attempt, failure, now_s)
 
     def _retry_or_finish(self, attempt: Attempt, failure: Failure, now_s: float) -> None:
@@ -269,24 +286,28 @@ class Round:
         """End a member whose time is up."""
         attempt, failure = seat.attempt, self._failure(seat, kind, reason, now_s)
         if attempt is not None:
-            if self._stop(attempt):
-                self._close(attempt, failure, now_s)
-            else:
-                self._drop(attempt)
+            self._end_by_force(attempt, failure, now_s)
         self._finish(seat, replace(failure, retries=tuple(seat.failed)))
+
+    def _end_by_force(self, attempt: Attempt, failure: Failure, now_s: float) -> None:
+        """Stop an attempt whose time is up; if it had not begun, that says nothing of its member."""
+        if self._stop(attempt, now_s):
+            self._close(attempt, failure, now_s)
+        else:
+            self._drop(attempt)
 
     def _cancel(self, seat: Seat, reason: str, now_s: float, *, kind: str = "cancelled") -> None:
         """End a member that is not needed, which says nothing of its health."""
         attempt = seat.attempt
         failure = replace(self._failure(seat, kind, reason, now_s), is_retryable=kind == "resting")
         if attempt is not None:
-            if self._stop(attempt):
+            if self._stop(attempt, now_s):
                 self._settle(attempt, failure, now_s)
             self._drop(attempt)
         self._finish(seat, replace(failure, retries=tuple(seat.failed)))
 
     def _failure(self, seat: Seat, kind: str, reason: str, now_s: float) -> Failure:
-        started_s = seat.attempt.call.started_s if seat.attempt and seat.attempt.status == "running" else now_s
+        started_s = seat.attempt.call.started_s if seat.attempt and seat.attempt.has_begun else now_s
         return Failure(
             member=seat.member.name,
             round=self._inquiry.round_number,
@@ -297,17 +318,19 @@ class Round:
             error=TimeoutError(reason) if kind in {"timeout", "deadline"} else None,
         )
 
-    def _stop(self, attempt: Attempt) -> bool:
-        """Have an attempt stopped if it has begun, or take it back, and tell whether it had begun."""
-        has_begun = attempt.status == "running" and attempt not in self._to_start
-        if has_begun:
+    def _stop(self, attempt: Attempt, now_s: float) -> bool:
+        """Have an attempt stopped, or take it back if it has not begun, and tell whether it had begun."""
+        if attempt.status == "running" and attempt not in self._to_start:
             self._to_stop.append(attempt)
-        else:
+        attempt.status = "over"
+        if not attempt.has_begun:
             attempt.leave()
             if attempt.reservation is not None:
                 attempt.reservation.settle(Cost())
-        attempt.status = "over"
-        return has_begun
+        elif attempt.place is not None and math.isfinite(attempt.cut_at_s):
+            given_s = attempt.cut_at_s - attempt.call.started_s
+            attempt.place.leave_by(max(attempt.call.started_s + OUTLASTING * given_s, now_s))
+        return attempt.has_begun
 
     def _finish(self, seat: Seat, result: Result) -> None:
         seat.attempt, seat.retry_at_s, seat.result, self._has_news = None, math.inf, result, True

@@ -147,6 +147,8 @@ class _Work:
     async def run(self) -> None:
         """Make the call, and tell what came of it."""
         call = self._attempt.call
+        if not self._attempt.begin():
+            return
         runs = OpenRuns.under(call.config, call.member.model)
         what: Result | BaseException
         try:
@@ -160,8 +162,8 @@ class _Work:
             what = error
         except BaseException as error:  # noqa: BLE001  # whatever a member raises is its failure
             what = call.outcome_of(error)
-        self._attempt.leave()
         self._post(Event(self._attempt, what))
+        self._attempt.leave()  # then who comes next hears of a breaker that opens by this
 
     def leave(self, _: asyncio.Task[None]) -> None:
         """Give the attempt's place back; nothing is left to stop."""

@@ -74,7 +74,8 @@ def stream_round(
                 running[attempt].go_on()
             for attempt in asking.take_starts():
                 running[attempt] = _Work(attempt, events.put, relay=relay)
-                running[attempt].start()
+                if attempt.begin():
+                    running[attempt].start()
             if asking.is_over:
                 break
             event = _next_of(events, _wait_s(asking.wake_at_s, clock))
@@ -88,12 +89,13 @@ def stream_round(
                 asking.catch_up()
     finally:
         asking.abandon()
-        for attempt in asking.take_stops():
-            running[attempt].go_on()
+        left = [running[attempt] for attempt in asking.take_stops()]  # none, unless the reader has left
+        for work in left:
+            work.go_on()
         for work in running.values():
             if work.has_ended:
-                work.thread.join()  # it is past its last line
-            elif relay and work.thread.is_alive():
+                work.thread.join()  # it has only its place left to give back
+            elif relay and work in left and work.thread.is_alive():
                 work.thread.join(JOIN_S)
     yield asking.results
 
@@ -149,9 +151,9 @@ class _Work:
             what = error
         except BaseException as error:  # noqa: BLE001  # whatever a member raises is its failure
             what = call.outcome_of(error)
-        self._attempt.leave()
         self.has_ended = True
         self._post(Event(self._attempt, what))
+        self._attempt.leave()  # then who comes next mostly hears of a breaker that opens by this
 
     def _read(self, context: Context) -> AIMessage:
         """Read the member's stream; it stands still while the reader has the last piece."""

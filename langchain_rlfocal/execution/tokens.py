@@ -111,17 +111,13 @@ def prompt_tokens(messages: Sequence[BaseMessage], kwargs: Mapping[str, Any], mo
         kwargs: Arguments of the call, those bound to the model among them.
         model: The model that is asked; its name says which vocabulary counts.
     """
-    num = 0
-    for message in messages:
-        pieces = list(_pieces_of(message))
-        texts = [piece for piece in pieces if piece is not None]
-        num += _count("\n".join(texts), model) + TOKENS_PER_MESSAGE + TOKENS_PER_MEDIUM * (len(pieces) - len(texts))
+    num = sum(TOKENS_PER_MESSAGE + _count_pieces(message, model) for message in messages)
     return num + sum(_count(_as_json(kwargs[name]), model) for name in _SCHEMAS if kwargs.get(name))
 
 
-def response_tokens(text: str, model: BaseChatModel) -> int:
-    """Count the tokens of a response whose provider reports none."""
-    return _count(text, model)
+def response_tokens(message: AIMessage, model: BaseChatModel) -> int:
+    """Count the tokens of a response whose provider reports none: its content, and the names and arguments of its calls."""
+    return _count_pieces(message, model)
 
 
 def output_bound(model: BaseChatModel, kwargs: Mapping[str, Any]) -> int:
@@ -147,6 +143,12 @@ def output_bound(model: BaseChatModel, kwargs: Mapping[str, Any]) -> int:
 def _first_number(values: Sequence[Any], default: int) -> int:
     """Return the first positive whole number: None, 0 and -1 say "as many as you like" somewhere."""
     return next((value for value in values if type(value) is int and value > 0), default)
+
+
+def _count_pieces(message: BaseMessage, model: BaseChatModel) -> int:
+    pieces = list(_pieces_of(message))
+    texts = [piece for piece in pieces if piece is not None]
+    return _count("\n".join(texts), model) + TOKENS_PER_MEDIUM * (len(pieces) - len(texts))
 
 
 def _pieces_of(message: BaseMessage) -> Iterator[str | None]:
