@@ -27,6 +27,8 @@ MAX_SHOWN_CHARS = 20_000
 _MAX_VISITED = 5_000
 _MAX_DEPTH = 8
 _WITHOUT_PARTS = (type, ModuleType, int, float, type(None))
+_WITHOUT_SECRETS = frozenset({"_thread", "anyio", "asyncio", "h11", "h2", "logging", "ssl", "threading"})
+"""Packages whose objects hold none that nothing else holds, as connections and requests under way: clients have hundreds."""
 
 # Every repetition is bounded or ends its pattern, so that masking takes time linear in the text.
 _NAMED_SECRET = re.compile(
@@ -102,7 +104,7 @@ def secrets_of(model: object) -> frozenset[str]:
             if _SECRET_NAME.search(name):
                 found.add(value)
                 found.update(value.split(" ")[1:] if value.count(" ") == 1 else ())  # "Bearer …"
-        elif depth < _MAX_DEPTH and id(value) not in seen and not isinstance(value, _WITHOUT_PARTS):
+        elif depth < _MAX_DEPTH and id(value) not in seen and _may_hold_secrets(value):
             seen[id(value)] = value
             with suppress(Exception):  # foreign objects can refuse anything
                 parts = islice(_parts_of(value), _MAX_VISITED)
@@ -164,6 +166,16 @@ class StandInError(Exception):
     def __init__(self, words: str, *, status_code: int | None = None) -> None:
         self.status_code = status_code
         super().__init__(words)
+
+
+def _may_hold_secrets(value: Any) -> bool:
+    if isinstance(value, _WITHOUT_PARTS):
+        return False
+    kind = type(value)
+    return (
+        not kind.__name__.endswith(("Connection", "Request"))
+        and kind.__module__.partition(".")[0] not in _WITHOUT_SECRETS
+    )
 
 
 def _parts_of(value: Any) -> Iterator[tuple[str, Any]]:

@@ -84,6 +84,16 @@ def test_common_names_of_keys_are_known(name):
     assert KEY in secrets_of({name: KEY})
 
 
+def test_what_is_under_way_is_not_looked_through():
+    """Of a client with hundreds of requests open each holds the key that the client holds, and takes its time."""
+
+    class PoolRequest:
+        def __init__(self):
+            self.headers = {"authorization": "of-one-request"}
+
+    assert secrets_of({"client": {"api_key": KEY, "pool": [PoolRequest() for _ in range(9)]}}) == {KEY}
+
+
 @pytest.mark.parametrize("name", ["eos_token", "pad_token", "mask_token", "stop_token", "tokens", "pattern", "path"])
 def test_names_that_are_no_keys_are_not(name):
     assert secrets_of({name: KEY}) == frozenset()

@@ -148,6 +148,7 @@ class Call:
     config: RunnableConfig = field(init=False)
     started_s: float = field(init=False)
     brief: Brief = field(init=False)
+    _secrets_found: frozenset[str] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.config = _config_of(self.member, self.inquiry, self.number)
@@ -252,9 +253,12 @@ class Call:
             return replace(failure, error=StandInError(failure.reason))
 
     def _secrets(self) -> frozenset[str]:
-        """Find what must not be told of this call."""
-        brief: Brief | None = getattr(self, "brief", None)
-        return secrets_of((self.member.model, None if brief is None else (brief.model, brief.kwargs)))
+        """Find what must not be told of this call; once, since it takes milliseconds."""
+        if self._secrets_found is None:
+            brief: Brief | None = getattr(self, "brief", None)
+            held = (self.member.model, None if brief is None else (brief.model, brief.kwargs))
+            self._secrets_found = secrets_of(held)
+        return self._secrets_found
 
 
 def check_kind(message: Any) -> None:
