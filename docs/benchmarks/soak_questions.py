@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from langchain_rlfocal.testing.faults import Fault
 
-COMPETENCES = {"one": 0.9, "two": 0.9, "three": 0.9, "wrong": 0.5}
+COMPETENCES = {"one": 0.9, "two": 0.9, "wrong": 0.5}
 PASSING = (
     Fault("drop_before"),
     Fault("drop_at"),
@@ -25,7 +25,7 @@ LASTING = (
     Fault("web_page"),
 )
 FAULTY = 0.2
-OUT_OF_ORDER = ("three", 0.5, 0.55)
+OUT_OF_ORDER = ("two", 0.5, 0.55)
 """Who is, and for which part of the questions."""
 
 
@@ -59,12 +59,13 @@ def script(num_answers: int, seed: int) -> Callable[[str, str, int], Fault]:
     name, begin, end = OUT_OF_ORDER
 
     def fault(member: str, question: str, attempt: int) -> Fault:
-        if member == name and begin <= number_of(question) / num_answers < end:
+        is_out = begin <= number_of(question) / num_answers < end
+        if member == name and is_out:
             return Fault("status", status=503)
         drawn = share(seed, member, question, attempt)
         if drawn >= FAULTY or attempt > 2:
             return Fault(delay_s=0.01 * (drawn > 0.9))
-        spared = "one" if share(seed, question) < 0.5 else "two"
+        spared = "one" if is_out or share(seed, question) < 0.5 else "two"
         faults = PASSING if member == spared else PASSING + LASTING
         return faults[int(drawn / FAULTY * len(faults))]
 

@@ -37,7 +37,7 @@ def test_every_answer_is_accounted_for_and_nothing_is_left(script):
 
 
 def test_a_wrong_answer_passes_only_where_nobody_else_answered(script):
-    """The fourth member says "page b" to the first question; beside one who knows, it must not win."""
+    """The third member says "page b" to the first question; beside one who knows, it must not win."""
     from langchain_core.messages import AIMessage  # noqa: PLC0415
 
     failed = {"member": "one", "retries": [], "latency_s": 1.0, "kind": "resting"}
