@@ -24,11 +24,28 @@ from langchain_rlfocal.policies import RLFocalPolicy
 from langchain_rlfocal.policies.checkpoint import Parts, _shapes
 from langchain_rlfocal.states import Answers, State
 from langchain_rlfocal.testing import make_outcomes
+from support_time import WAYS, no_jitter
 
 # No deadline, since the first use of a library can take seconds, and no chance in CI.
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+# ---- ensembles in virtual time
+
+
+@pytest.fixture(params=WAYS)
+def way(request):
+    """Each way to ask that `support_time.play` knows."""
+    return request.param
+
+
+@pytest.fixture
+def steady_retries():
+    """Retries after exactly 0.5 s, 1 s and so on."""
+    with no_jitter():
+        yield
 
 
 # ---- the command line

@@ -8,14 +8,9 @@ from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
 from langchain_rlfocal import PoolMember
 from langchain_rlfocal.policies import Commitment
 from langchain_rlfocal.testing import ScriptedPolicy
-from support_time import WAYS, TimedChatModel, ensemble, no_jitter, play, timed
+from support_time import TimedChatModel, ensemble, no_jitter, play, timed
 
 LONG = "It depends on what is meant, and on much else that would have to be said at length before one could say. " * 9
-
-
-@pytest.fixture(params=WAYS)
-def way(request):
-    return request.param
 
 
 class Tooled(TimedChatModel):

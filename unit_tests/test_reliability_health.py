@@ -21,11 +21,6 @@ DOWN = ConnectionError("down")
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
 
 
-@pytest.fixture(params=WAYS)
-def way(request):
-    return request.param
-
-
 class Clock:
     """Time that a test sets."""
 

@@ -12,20 +12,12 @@ from langchain_rlfocal import PoolMember
 from langchain_rlfocal.errors import BudgetError, EnsembleError, InputError
 from langchain_rlfocal.execution import Budget, Cost
 from langchain_rlfocal.testing import ScriptedPolicy
-from support_time import QUESTION, WAYS, TimedChatModel, ensemble, in_virtual_time, is_clear, no_jitter, play, timed
+from support_time import QUESTION, TimedChatModel, ensemble, in_virtual_time, is_clear, play, timed
 
 BUSY = ConnectionError("busy")
 
 
-@pytest.fixture(autouse=True)
-def _no_jitter():
-    with no_jitter():
-        yield
-
-
-@pytest.fixture(params=WAYS)
-def way(request):
-    return request.param
+pytestmark = pytest.mark.usefixtures("steady_retries")
 
 
 def at_once(members, num_answers, **fields):

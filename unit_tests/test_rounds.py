@@ -14,20 +14,12 @@ from langchain_rlfocal.execution import BreakerRule, Cost, Errand, Inquiry, Term
 from langchain_rlfocal.execution.attempts import Event
 from langchain_rlfocal.execution.rounds import Round
 from support_calls import collect
-from support_time import QUESTION, WAYS, ensemble, in_virtual_time, is_clear, no_jitter, play, timed
+from support_time import QUESTION, ensemble, in_virtual_time, is_clear, play, timed
 
 BUSY = ConnectionError("busy")
 
 
-@pytest.fixture(autouse=True)
-def _no_jitter():
-    with no_jitter():
-        yield
-
-
-@pytest.fixture(params=WAYS)
-def way(request):
-    return request.param
+pytestmark = pytest.mark.usefixtures("steady_retries")
 
 
 def asking_wait(seconds):

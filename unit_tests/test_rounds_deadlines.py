@@ -15,13 +15,7 @@ from langchain_rlfocal import RLFocalChatModel
 from langchain_rlfocal.errors import DeadlineError, EnsembleError
 from langchain_rlfocal.execution import tasks, threads
 from langchain_rlfocal.testing import ScriptedChatModel, ScriptedPolicy
-from support_time import QUESTION, WAYS, Play, ensemble, in_virtual_time, is_clear, play, thread_time, timed
-
-
-@pytest.fixture(params=WAYS)
-def way(request):
-    return request.param
-
+from support_time import QUESTION, Play, ensemble, in_virtual_time, is_clear, play, thread_time, timed
 
 # ---- what has arrived
 

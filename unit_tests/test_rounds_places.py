@@ -15,27 +15,16 @@ from langchain_rlfocal.execution.rounds import LOOK_S
 from langchain_rlfocal.testing import ScriptedChatModel
 from support_time import (
     QUESTION,
-    WAYS,
     TimedChatModel,
     ensemble,
     in_virtual_time,
     is_clear,
-    no_jitter,
     play,
     thread_time,
     timed,
 )
 
-
-@pytest.fixture(autouse=True)
-def _no_jitter():
-    with no_jitter():
-        yield
-
-
-@pytest.fixture(params=WAYS)
-def way(request):
-    return request.param
+pytestmark = pytest.mark.usefixtures("steady_retries")
 
 
 # ---- places
