@@ -121,14 +121,6 @@ def test_a_mapping_that_says_nothing_of_http_says_nothing(response):
     assert retry_after_s(error, wall_s=WALL_S) is None
 
 
-def test_botocores_lost_connections_are_known():
-    lost = of_package("botocore.exceptions.ReadTimeoutError")
-    kind = type(of_package("botocore.exceptions.ConnectionError"))
-    unmade = of_package("botocore.exceptions.EndpointConnectionError", (kind,))
-    assert (is_retryable(lost), may_have_cost(lost)) == (True, True)
-    assert (is_retryable(unmade), may_have_cost(unmade)) == (True, False)
-
-
 @pytest.mark.parametrize(
     "attributes", [{"code": True}, {"code": "503"}, {"status_code": -1}, {"status_code": 600}, {"code": 99}]
 )
@@ -162,6 +154,8 @@ def test_what_is_no_http_status_says_nothing(attributes):
         ),
         of_package("aiohttp.client_exceptions.ClientPayloadError"),
         of_package("anthropic.APIConnectionError"),
+        of_package("botocore.exceptions.ConnectionError"),
+        of_package("botocore.exceptions.ReadTimeoutError"),
     ],
     ids=lambda error: f"{type(error).__module__}.{type(error).__name__}",
 )
@@ -369,6 +363,7 @@ def test_what_the_request_caused_says_nothing_of_the_member(error, expected):
         ),
         from_(ConnectionError("is it running?"), context=httpx.ConnectError("no")),
         of_package("aiohttp.ClientConnectorError"),
+        of_package("botocore.exceptions.EndpointConnectionError"),
     ],
     ids=lambda error: type(error).__name__,
 )
