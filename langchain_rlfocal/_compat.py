@@ -363,12 +363,12 @@ class NestingChatModel(BaseChatModel):
             raise
 
     def _get_invocation_params(self, stop: list[str] | None = None, **kwargs: Any) -> dict[str, Any]:
-        return super()._get_invocation_params(stop=stop, **shown_values(_public(kwargs)))
+        return super()._get_invocation_params(stop=stop, **_shown(kwargs))
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
         originals = kwargs.get(ORIGINALS_KEY)
         facts = [self._cache_facts, None if originals is None else originals.cache_key]
-        return super()._get_llm_string(stop=stop, **shown_values(_public(kwargs)), ensemble_facts=facts)
+        return super()._get_llm_string(stop=stop, **_shown(kwargs), ensemble_facts=facts)
 
     @property
     def _cache_facts(self) -> dict[str, Any]:
@@ -380,6 +380,14 @@ def _handlers_of(model: BaseChatModel) -> list[BaseCallbackHandler]:
     """Return the callback handlers that a model was made with."""
     own = model.callbacks
     return list(own.handlers if isinstance(own, BaseCallbackManager) else own or [])
+
+
+def _shown(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the caller's arguments of a call without secrets; schemas, which hold none and are large, as they are."""
+    public = _public(kwargs)
+    names = ("tools", "functions", "response_format")
+    schemas: dict[str, Any] = {name: public[name] for name in names if name in public}
+    return {**shown_values({name: value for name, value in public.items() if name not in schemas}), **schemas}
 
 
 def _public(kwargs: dict[str, Any]) -> dict[str, Any]:

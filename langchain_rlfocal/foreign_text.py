@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import blake2b
 from itertools import islice
 from types import ModuleType
 from typing import Any
@@ -28,7 +29,10 @@ _MAX_VISITED = 5_000
 _MAX_DEPTH = 8
 _WITHOUT_PARTS = (type, ModuleType, int, float, type(None))
 _WITHOUT_SECRETS = frozenset({"_thread", "anyio", "asyncio", "h11", "h2", "logging", "ssl", "threading"})
-"""Packages whose objects hold none that nothing else holds, as connections and requests under way: clients have hundreds."""
+"""Packages whose objects hold none that nothing else holds."""
+
+_OF_HTTP = frozenset({"aiohttp", "httpcore", "httpcore2", "httpx", "httpx2", "requests", "urllib3"})
+"""Packages whose connections and requests under way hold none either; clients have hundreds of them."""
 
 # Every repetition is bounded or ends its pattern, so that masking takes time linear in the text.
 _NAMED_SECRET = re.compile(
@@ -72,6 +76,11 @@ def _without(text: str, secrets: Collection[str]) -> str:
     for secret in sorted(secrets, key=len, reverse=True):  # one may be the beginning of another
         text = text.replace(secret, "***")
     return text
+
+
+def shown_text(text: str, secrets: Collection[str] = ()) -> str:
+    """Hide secrets as `masked` does, in the beginning of a text where it is long."""
+    return masked(_without(text, secrets)[:MAX_SHOWN_CHARS])  # in this order: a cut could leave most of a secret
 
 
 def printable(text: str) -> str:
@@ -171,11 +180,9 @@ class StandInError(Exception):
 def _may_hold_secrets(value: Any) -> bool:
     if isinstance(value, _WITHOUT_PARTS):
         return False
-    kind = type(value)
-    return (
-        not kind.__name__.endswith(("Connection", "Request"))
-        and kind.__module__.partition(".")[0] not in _WITHOUT_SECRETS
-    )
+    name, package = type(value).__name__, type(value).__module__.partition(".")[0]
+    is_under_way = package in _OF_HTTP and name.endswith(("Connection", "Request"))
+    return package not in _WITHOUT_SECRETS and not is_under_way
 
 
 def _parts_of(value: Any) -> Iterator[tuple[str, Any]]:
@@ -197,24 +204,31 @@ def _parts_of(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def shown_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return named values as they may be shown, with "***" for each secret within, however deep.
+    """Return named values as they may be shown, however deep: each secret is a digest, so that other secrets are other values.
 
-    Secret is what a model's attributes of these names and values would be, see `secrets_of`.
+    Secret is pydantic's secrets, what stands under a name such as `api_key` or `Authorization`, and credentials in URLs.
     """
-    secrets = secrets_of(values)
 
-    def shown(value: Any, depth: int) -> Any:
+    def shown(name: str, value: Any, depth: int) -> Any:
         if isinstance(value, str):
-            return _without(value, secrets)
+            if _SECRET_NAME.search(name) and len(value) >= MIN_SECRET_CHARS:
+                return _digest(value)
+            for secret in _credentials_of(value):
+                value = value.replace(secret, _digest(secret)) if len(secret) >= MIN_SECRET_CHARS else value
+            return value
         if hasattr(type(value), "get_secret_value"):
-            return "***"
+            return _digest(str(value.get_secret_value()))
         if depth < _MAX_DEPTH and isinstance(value, Mapping):
-            return {name: shown(one, depth + 1) for name, one in value.items()}
+            return {inner: shown(str(inner), one, depth + 1) for inner, one in value.items()}
         if depth < _MAX_DEPTH and type(value) in {list, tuple}:
-            return type(value)(shown(one, depth + 1) for one in value)
+            return type(value)(shown(name, one, depth + 1) for one in value)
         return value
 
-    return {name: shown(value, 1) for name, value in values.items()} if secrets else dict(values)
+    return {name: shown(name, value, 1) for name, value in values.items()}
+
+
+def _digest(secret: str) -> str:
+    return f"***{blake2b(secret.encode('utf-8', 'replace'), digest_size=6).hexdigest()}"
 
 
 def _credentials_of(text: str) -> Iterator[str]:
@@ -293,7 +307,7 @@ def _response_of(error: BaseException) -> ShownResponse | None:
 def _stand_in(error: BaseException, secrets: Collection[str]) -> BaseException:
     def plain(value: Any, depth: int = 0) -> Any:
         if isinstance(value, str):
-            return masked(value[:MAX_SHOWN_CHARS], secrets)
+            return shown_text(value, secrets)
         if depth < _MAX_DEPTH and type(value) in {list, tuple}:
             return type(value)(plain(one, depth + 1) for one in value)
         if depth < _MAX_DEPTH and type(value) is dict:
@@ -302,7 +316,7 @@ def _stand_in(error: BaseException, secrets: Collection[str]) -> BaseException:
 
     if isinstance(error, BaseExceptionGroup):
         return BaseExceptionGroup(
-            masked(error.message[:MAX_SHOWN_CHARS], secrets), [_stand_in(one, secrets) for one in error.exceptions]
+            shown_text(error.message, secrets), [_stand_in(one, secrets) for one in error.exceptions]
         )
     words, response = "", _response_of(error)
     if response is not None:

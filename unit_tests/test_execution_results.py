@@ -215,8 +215,9 @@ def test_calls_count_towards_the_cap(monkeypatch, part):
 
 
 @pytest.mark.parametrize("part", ["args", "block"])
-def test_a_stream_of_something_else_than_text_is_not_read_to_its_end_either(part):
+def test_a_stream_of_something_else_than_text_is_not_read_to_its_end_either(monkeypatch, part):
     """Ten pieces of a hundred thousand characters are the cap; the eleventh is the last that is read."""
+    monkeypatch.setattr(asking, "MAX_CONTENT_CHARS", 1_000_000)
     response = Response()
     piece = "x" * 100_000
     if part == "args":
@@ -238,6 +239,25 @@ def test_arguments_that_break_off_are_one_broken_call():
         assert response.message.tool_calls == []
         [call] = response.message.invalid_tool_calls
         assert (call["name"], call["args"], call["id"]) == ("f", args, "x")
+
+
+def test_of_calls_without_ids_none_that_breaks_off_is_made():
+    """The first cannot be read, the second could be completed: neither may be called."""
+    response = Response()
+    for index, args in enumerate(("a b c", '{"path": "/ho')):
+        response.add(
+            AIMessageChunk("", tool_call_chunks=[{"name": "delete", "args": args, "id": None, "index": index}])
+        )
+    response.add(AIMessageChunk("", chunk_position="last"))
+    assert response.message.tool_calls == []
+    assert [call["args"] for call in response.message.invalid_tool_calls] == ["a b c", '{"path": "/ho']
+
+
+async def test_media_are_no_text():
+    """An image of more than a million characters beside a word, whole and as a stream."""
+    image = {"type": "image", "base64": "A" * 1_200_000, "mime_type": "image/png"}
+    result = await outcomes_of(saying(AIMessage([{"type": "text", "text": "yes"}, image])))
+    assert result.text == "yes"
 
 
 @pytest.mark.parametrize("count", [-1, 10**400, 10**12 + 1, True, 5.0])

@@ -4,6 +4,7 @@ import asyncio
 import json
 
 import pytest
+from langchain_core.exceptions import ModelInvalidRequestError
 from langchain_core.messages import AIMessage
 from langchain_core.messages.tool import tool_call
 from langchain_core.utils.function_calling import convert_to_openai_tool
@@ -184,6 +185,15 @@ def test_the_error_says_what_came_before_the_money_was_over(way):
     assert answer.error.failures["a"].endswith("after ConnectionError: no route to host")
     assert isinstance(answer.error.__cause__, ConnectionError)
     assert not answer.error.is_retryable
+
+
+def test_the_cause_of_an_error_is_the_attempt_that_decided(way):
+    """A refused key after a lost connection: the key is the cause."""
+    refused = ModelInvalidRequestError("refused")
+    member = timed((1, ConnectionError("lost")), (1, refused))
+    answer = play(way, ensemble({"a": member}))
+    assert answer.error.failures == {"a": "ModelInvalidRequestError: refused"}
+    assert isinstance(answer.error.__cause__, ModelInvalidRequestError)
 
 
 # ---- what is refused

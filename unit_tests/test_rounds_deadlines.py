@@ -227,6 +227,22 @@ def test_a_cancellation_that_gets_lost_within_a_stream_is_seen_at_its_next_piece
     assert member.hows == ["cancelled"]
 
 
+def test_a_member_that_cancels_itself_and_goes_on_is_streamed():
+    """As time-outs are written that do not call `uncancel`: a task's count of cancellations says nothing of who made them."""
+
+    async def cancel_and_catch():
+        asyncio.current_task().cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.sleep(1)
+
+    async def main():
+        member = ScriptedChatModel(script=["one two"], on_acall=cancel_and_catch)
+        model = RLFocalChatModel(members={"a": member}, max_team=1)
+        return "".join([chunk.text async for chunk in model.astream(QUESTION)])
+
+    assert asyncio.run(main()) == "one two"
+
+
 def test_a_thread_that_does_not_return_keeps_its_place_until_it_does():
     with thread_time() as time:
         model = ensemble({"a": timed((1, "yes")), "b": timed((100, "no"))}, deadline_s=2, early_commit=False)(time)

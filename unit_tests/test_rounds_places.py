@@ -10,7 +10,7 @@ import pytest
 
 from langchain_rlfocal import PoolMember, RLFocalChatModel
 from langchain_rlfocal.errors import DeadlineError, EnsembleError
-from langchain_rlfocal.execution import threads
+from langchain_rlfocal.execution import rounds, threads
 from langchain_rlfocal.execution.rounds import LOOK_S
 from langchain_rlfocal.testing import ScriptedChatModel
 from support_time import (
@@ -56,7 +56,32 @@ def test_a_call_that_ends_gives_its_place_back_at_once():
 
 
 def test_a_member_that_ignores_its_cancellation_holds_its_place_as_long_as_a_thread():
-    """Another answer asks at 0 s, looks at 5 s, and gets the place at 6 s; the stuck call ends at 52 s."""
+    """Cut off at 2 s, it holds its place until 6 s, and ends at 52 s. Another answer is told, and gets the place at 6 s.
+
+    Its deadline of 8 s is beyond that, and its next look of its own, at 5 s or 10 s, is not when it is told.
+    """
+    stuck, other = timed((1000, "no"), stubborn_s=50), timed((1, "yes"))
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        first = ensemble({"a": stuck}, timeout=2, max_retries=0, max_concurrent_calls=1)(loop.time)
+        second = ensemble({"b": other}, max_concurrent_calls=1, runtime=first.runtime, deadline_s=8)(loop.time)
+        failing = asyncio.create_task(first.ainvoke(QUESTION))
+        await asyncio.sleep(0)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(rounds, "LOOK_S", 1000)
+            assert (await second.ainvoke(QUESTION)).text == "yes"
+        assert loop.time() == 6 + 1
+        with pytest.raises(EnsembleError):
+            await failing
+        await asyncio.sleep(100)
+        assert is_clear(first)
+
+    in_virtual_time(main())
+
+
+def test_who_was_not_next_in_line_looks_by_itself():
+    """As above; the one that was told leaves at 3 s. Who stood behind it looks at 5 s, and gets the place at 6 s."""
     stuck, other = timed((1000, "no"), stubborn_s=50), timed((1, "yes"))
 
     async def main():
@@ -65,14 +90,23 @@ def test_a_member_that_ignores_its_cancellation_holds_its_place_as_long_as_a_thr
         second = ensemble({"b": other}, max_concurrent_calls=1, runtime=first.runtime)(loop.time)
         failing = asyncio.create_task(first.ainvoke(QUESTION))
         await asyncio.sleep(0)
-        assert (await second.ainvoke(QUESTION)).text == "yes"
+        leaving, staying = (asyncio.create_task(second.ainvoke(QUESTION)) for _ in range(2))
+        await asyncio.sleep(3)
+        leaving.cancel()
+        assert (await staying).text == "yes"
         assert loop.time() == 6 + 1 > LOOK_S
-        with pytest.raises(EnsembleError):
-            await failing
+        await asyncio.wait({failing, leaving})
         await asyncio.sleep(100)
         assert is_clear(first)
 
     in_virtual_time(main())
+
+
+def test_a_short_bound_counts_as_the_second_that_a_client_is_given_at_least():
+    """Cut off at ¼ s, its client gives up within a second: the place is over at 3 s."""
+    member = timed((1000, "no"), (0.125, "yes"))
+    answer = play("invoke", ensemble({"a": member}, timeout=0.25, max_concurrent_calls=1))
+    assert (answer.message.text, member.begun_s) == ("yes", [0, 3])
 
 
 def test_without_a_bound_of_time_a_call_that_is_left_keeps_its_place():
@@ -158,6 +192,8 @@ def test_a_task_that_gets_its_turn_after_its_time_sends_nothing():
             patch.setattr(asyncio, "create_task", busy)
             message = await model.ainvoke(QUESTION)
         assert message.text == "yes"
+        [turnless] = message.response_metadata["rlfocal"]["candidates"][0]["retries"]
+        assert turnless["reason"] == "It had no turn before its time was over."
         assert (called_s, model.spent.calls, model.breakers) == ([2.5], 1, {})
         assert is_clear(model)
 

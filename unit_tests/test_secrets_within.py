@@ -1,6 +1,7 @@
 """Secrets that stand deeper: in arguments within arguments, in what errors hold and do not say, in long texts."""
 
 import logging
+import re
 import time
 
 import pytest
@@ -57,10 +58,50 @@ def test_keys_within_parameters_are_in_no_trace_of_the_ensemble_and_no_cache_key
 
 
 def test_values_are_shown_but_for_the_secrets_within():
-    values = {"a": 1, "b": [{"token": "abcdefgh"}, "abcdefgh"], "c": ("x", SecretStr("hidden")), "max_tokens": 5}
-    assert shown_values(values) == {"a": 1, "b": [{"token": "***"}, "***"], "c": ("x", "***"), "max_tokens": 5}
+    """A secret is a digest of six bytes, the same wherever it stands; what only looks like it stays."""
+    values = {
+        "a": 1,
+        "b": [{"token": "abcdefgh"}, "abcdefgh_of"],
+        "c": ("x", SecretStr("abcdefgh")),
+        "url": "https://ann:abcdefgh@host/v1?key=abcdefgh",
+        "max_tokens": 5,
+        "pwd": "short",
+    }
+    shown = shown_values(values)
+    digest = shown["b"][0]["token"]
+    assert re.fullmatch(r"\*\*\*[0-9a-f]{12}", digest)
+    assert shown == {
+        "a": 1,
+        "b": [{"token": digest}, "abcdefgh_of"],
+        "c": ("x", digest),
+        "url": f"https://ann:{digest}@host/v1?key={digest}",
+        "max_tokens": 5,
+        "pwd": "short",
+    }
     assert values["b"][0]["token"] == "abcdefgh"
-    assert shown_values({"a": [1]}) == {"a": [1]}
+
+
+@pytest.mark.parametrize("name", ["extra_headers", "extra_body"])
+def test_calls_with_other_keys_share_no_cached_answer(name):
+    """Keys partition what a provider knows of its caller; so do what only sounds like keys."""
+    member = Configured(script=["ann's", "bob's"])
+    model = RLFocalChatModel(members={"a": member}, cache=InMemoryCache())
+    ann, bob = ({name: {"partition_key": f"{who}-and-friends"}} for who in ("ann", "bob"))
+    assert [model.invoke("Whose?", **given).text for given in (ann, bob, ann)] == ["ann's", "bob's", "ann's"]
+
+
+def test_schemas_of_tools_are_shown_as_they_are():
+    watcher = Watcher()
+    tool = {"type": "function", "function": {"name": "weather_of", "parameters": {"type": "object", "properties": {}}}}
+
+    class Tooled(ScriptedChatModel):
+        def bind_tools(self, tools, **kwargs):
+            return self.bind(tools=tools)
+
+    model = RLFocalChatModel(members={"a": Tooled(script=["yes"])}, member_callbacks="none")
+    model.bind_tools([tool]).invoke("Is it so?", {"callbacks": [watcher]}, prompt_cache_key="weather")
+    [run] = watcher.runs
+    assert "weather_of" in repr(run.extra["invocation_params"]["tools"])
 
 
 @pytest.mark.parametrize(
@@ -88,10 +129,12 @@ def test_what_is_under_way_is_not_looked_through():
     """Of a client with hundreds of requests open each holds the key that the client holds, and takes its time."""
 
     class PoolRequest:
-        def __init__(self):
-            self.headers = {"authorization": "of-one-request"}
+        def __init__(self, key):
+            self.headers = {"authorization": key}
 
-    assert secrets_of({"client": {"api_key": KEY, "pool": [PoolRequest() for _ in range(9)]}}) == {KEY}
+    of_http = type("PoolRequest", (PoolRequest,), {"__module__": "httpcore._async.connection_pool"})
+    pool = [of_http("of-one-request"), PoolRequest("of-somebody-elses")]
+    assert secrets_of({"client": {"api_key": KEY, "pool": pool}}) == {KEY, "of-somebody-elses"}
 
 
 @pytest.mark.parametrize("name", ["eos_token", "pad_token", "mask_token", "stop_token", "tokens", "pattern", "path"])
@@ -133,6 +176,8 @@ def test_of_a_long_error_the_beginning_is_shown_and_quickly():
     assert type(shown) is ValueError
     assert str(shown).startswith("key: *** key: ***")
     assert len(str(shown)) < 2 * MAX_SHOWN_CHARS  # stars are longer than a1
+    for place in range(MAX_SHOWN_CHARS - len(KEY), MAX_SHOWN_CHARS + 1):  # also where the text is cut
+        assert KEY[:6] not in str(without_secrets(ValueError("." * place + KEY + "." * 9), {KEY}))
     assert without_secrets(ValueError("a" * MAX_SHOWN_CHARS), {KEY}).args[0].startswith("aaa")
     hidden = type("Long", (Exception,), {"__str__": lambda _: "key: a1 " * 250_000})()
     assert type(without_secrets(hidden, {KEY})) is StandInError

@@ -1,6 +1,6 @@
 """Unevaluated: which properties or items of a value a schema says nothing of, for `unevaluatedProperties` and `unevaluatedItems`.
 
-As jsonschema has it, but with patterns matched in linear time and with sets, so that it is linear in the value too.
+As jsonschema has it, but with patterns matched in linear time, with sets, and with each part held once against the rules for it.
 """
 
 from collections.abc import Iterator
@@ -14,16 +14,19 @@ from langchain_rlfocal.answers.patterns import matches
 def unevaluated_properties(validator: Any, sub: Any, value: Any, rules: Any) -> Iterator[Any]:
     """Yield an error for each property that nothing else in the rules looks at, and that its own rules do not accept."""
     if isinstance(value, dict):
-        known = _evaluated(validator, value, rules)
+        known = _evaluated(validator, value, {**rules, "unevaluatedProperties": False})
         for name, part in value.items():
             if name not in known and not _holds(validator, part, sub):
                 yield ValidationError(f"Unevaluated properties are not allowed ({name!r} was unexpected)")
 
 
-def unevaluated_items(validator: Any, _: Any, value: Any, rules: Any) -> Iterator[Any]:
-    """Yield an error if nothing in the rules accepts an item."""
-    if isinstance(value, list) and len(_evaluated(validator, value, rules)) < len(value):
-        yield ValidationError("Unevaluated items are not allowed")
+def unevaluated_items(validator: Any, sub: Any, value: Any, rules: Any) -> Iterator[Any]:
+    """Yield an error for each item that nothing else in the rules looks at, and that its own rules do not accept."""
+    if isinstance(value, list):
+        known = _evaluated(validator, value, {**rules, "unevaluatedItems": False})
+        for at, part in enumerate(value):
+            if at not in known and not _holds(validator, part, sub):
+                yield ValidationError(f"Unevaluated items are not allowed (number {at} was unexpected)")
 
 
 def _evaluated(validator: Any, value: Any, rules: Any) -> set[Any]:

@@ -329,9 +329,8 @@ class Turn:
             failures=reasons,
             is_retryable=bool(self.resting) or any(failure.is_retryable for failure in self.failures),
         )
-        # What ended a member's last attempt tells more than that its time, or the money for another, was over.
-        ends = [attempt for failure in self.failures for attempt in (*reversed(failure.retries), failure)]
-        error.__cause__ = next((end.error for end in ends if end.error is not None), None)
+        errors = (_last_attempt(failure).error or failure.error for failure in self.failures)
+        error.__cause__ = next((each for each in errors if each is not None), None)
         return error
 
     def _way_out(self, reasons: Mapping[str, str], *, is_late: bool) -> str:
@@ -350,12 +349,15 @@ class Turn:
 
 
 def _reason_of(failure: Failure) -> str:
-    """Say why a member gave no answer; of one that was cut off between its attempts also what the last of them came to."""
-    reason = f"{failure.kind}: {failure.reason}"
-    if failure.kind not in {"budget", "deadline", "timeout", "resting"} or not failure.retries:
-        return reason
-    last = failure.retries[-1]
-    return f"{reason.rstrip('.')}, after {last.kind}: {last.reason}"
+    """Say why a member gave no answer, and of one that was cut off also what its last attempt had come to."""
+    reason, last = f"{failure.kind}: {failure.reason}", _last_attempt(failure)
+    return reason if last is failure else f"{reason.rstrip('.')}, after {last.kind}: {last.reason}"
+
+
+def _last_attempt(failure: Failure) -> Failure:
+    """Return what tells most of a failure: that the time, or the money, was over tells less than the attempt before."""
+    is_cut_off = failure.kind in {"budget", "deadline", "timeout", "resting"}
+    return failure.retries[-1] if is_cut_off and failure.retries else failure
 
 
 def query_of(messages: Sequence[BaseMessage], *, task: str | None) -> Query:

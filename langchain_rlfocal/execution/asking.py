@@ -18,12 +18,15 @@ from langchain_rlfocal._compat import is_control_flow, untangled
 from langchain_rlfocal.errors import EnsembleError
 from langchain_rlfocal.execution.causes import is_retryable
 from langchain_rlfocal.execution.clients import quiet
-from langchain_rlfocal.foreign_text import MAX_SHOWN_CHARS, StandInError, masked, secrets_of, without_secrets
+from langchain_rlfocal.foreign_text import StandInError, secrets_of, shown_text, without_secrets
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.records import Candidate, Failure
 
 MAX_TEXT_CHARS = 1_000_000
 """A longer answer is a failure: comparing, storing and showing it costs more than it can be worth."""
+
+MAX_CONTENT_CHARS = 20_000_000
+"""The same for all that its content holds: media, reasoning, whatever a provider puts there."""
 
 MAX_REASON_CHARS = 500
 
@@ -187,8 +190,7 @@ class Call:
         text = str(message.text)
         calls = [*message.tool_calls, *message.invalid_tool_calls]
         num_chars = len(text) + sum(len(str(call["name"])) + len(str(call["args"])) for call in calls)
-        if num_chars > MAX_TEXT_CHARS:
-            raise too_long(num_chars, message)
+        check_size(num_chars, num_chars_in(message.content), message)
         if self.brief.check is not None:
             self.brief.check(message)
         if not text.strip() and not message.tool_calls:
@@ -223,7 +225,7 @@ class Call:
         name = type(error).__name__
         # An ensemble that failed has asked again already, but its caller still may.
         retryable = error.is_retryable if isinstance(error, EnsembleError) else is_retryable(error)
-        lines = masked(_words_of(error).strip(), self._secrets()).splitlines()
+        lines = shown_text(_words_of(error).strip(), self._secrets()).splitlines()
         return Failure(
             member=self.member.name,
             round=self.inquiry.round_number,
@@ -288,7 +290,7 @@ def _is_call(call: Mapping[str, Any]) -> bool:
 
 def _words_of(error: BaseException) -> str:
     try:
-        return str(error)[:MAX_SHOWN_CHARS]
+        return str(error)
     except Exception:  # noqa: BLE001  # a member's exception is the member's code
         return ""
 
@@ -311,10 +313,24 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value <= _MAX_COUNT
 
 
-def too_long(num_chars: int, message: AIMessage | None) -> UnusableAnswerError:
-    """Make the error of a response beyond `MAX_TEXT_CHARS`."""
-    reason = f"An answer must have at most {MAX_TEXT_CHARS:,} characters, got {num_chars:,}. Ask with `max_tokens`."
-    return UnusableAnswerError("too_long", reason, message)
+def check_size(num_chars: int, num_content_chars: int, message: AIMessage | None) -> None:
+    """Check the length of a response, or of what has come of it: of text and calls, and of its whole content.
+
+    Raises:
+        UnusableAnswerError: It is too long.
+    """
+    for most, num in ((MAX_TEXT_CHARS, num_chars), (MAX_CONTENT_CHARS, num_content_chars)):
+        if num > most:
+            reason = f"An answer must have at most {most:,} characters, got {num:,}. Ask with `max_tokens`."
+            raise UnusableAnswerError("too_long", reason, message)
+
+
+def num_chars_in(content: Any) -> int:
+    """Count the characters of a message's content: its text, and whatever else its blocks hold."""
+    if isinstance(content, str):
+        return len(content)
+    parts = content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
+    return sum(map(num_chars_in, parts))
 
 
 def _mean_logprob(message: AIMessage) -> float | None:

@@ -25,6 +25,7 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Literal, Self
@@ -54,6 +55,7 @@ class _Request:
     total: float
     of_member: float
     on_granted: Callable[[], None]
+    on_news: Callable[[], None]
     stage: Literal["waiting", "running", "over"] = "waiting"
     expires_s: float = math.inf
 
@@ -76,8 +78,16 @@ class Place:
         """
         self._withdraw(self._request)
 
+    @property
+    def is_held(self) -> bool:
+        """True while the call has its place."""
+        return self._request.stage == "running"
+
     def leave_by(self, at_s: float) -> None:
-        """Have `CallLimits.expire` give the place back from then on, if it has not been given back before."""
+        """Have `CallLimits.expire` give the place back from then on, if it has not been given back before.
+
+        Tells those who are next in line, who may then wait until `CallLimits.expires_s` instead of for ever.
+        """
         self._expire(self._request, at_s)
 
 
@@ -127,6 +137,7 @@ class CallLimits(Shared):
         member: str,
         *,
         on_granted: Callable[[], None],
+        on_news: Callable[[], None] = lambda: None,
         total: int | None = None,
         of_member: int | None = None,
     ) -> Place:
@@ -137,6 +148,7 @@ class CallLimits(Shared):
             on_granted: Called once when the call may run, before this returns if there is room now, else from whichever
                 thread frees a place: it should do no more than wake who waits. If it raises, the place goes to the next
                 in line.
+            on_news: Called, from any thread, when `expires_s` has changed while it is the next of its member's line.
             total: How many calls of all members may run, this one included; None for any number.
             of_member: The same of this member.
 
@@ -155,6 +167,7 @@ class CallLimits(Shared):
                 total=math.inf if total is None else total,
                 of_member=math.inf if of_member is None else of_member,
                 on_granted=on_granted,
+                on_news=on_news,
             )
             self._lines.setdefault(member, OrderedDict())[request.number] = request
         try:
@@ -166,9 +179,14 @@ class CallLimits(Shared):
 
     def _note_expiry(self, request: _Request, at_s: float) -> None:
         with self._lock:
-            if request.stage == "running":
-                request.expires_s = at_s
-                self._expiring[request.number] = request
+            if request.stage != "running":
+                return
+            request.expires_s = at_s
+            self._expiring[request.number] = request
+            firsts = [next(iter(line.values())) for line in self._lines.values()]
+        for first in firsts:
+            with suppress(RuntimeError):  # so says an event loop that is closed
+                first.on_news()
 
     def _withdraw(self, request: _Request) -> None:
         self._end(request)

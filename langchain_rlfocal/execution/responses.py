@@ -1,13 +1,12 @@
 """Responses: the chunks of a streamed response, put together."""
 
 import json
-from typing import Any, cast
+from typing import cast
 
 from langchain_core.messages import AIMessage, AIMessageChunk, message_chunk_to_message
 from langchain_core.messages.tool import invalid_tool_call
 
-from langchain_rlfocal.execution import asking
-from langchain_rlfocal.execution.asking import check_kind, too_long, usage_of
+from langchain_rlfocal.execution.asking import check_kind, check_size, num_chars_in, usage_of
 
 
 class Response:
@@ -15,7 +14,7 @@ class Response:
 
     def __init__(self) -> None:
         self._chunks: list[AIMessage] = []
-        self._num_chars = 0
+        self._num_chars = self._num_content_chars = 0
         self._held = ""
         self._begun = False
 
@@ -32,9 +31,9 @@ class Response:
         )
         text = str(chunk.text)
         calls = chunk.tool_call_chunks if isinstance(chunk, AIMessageChunk) else ()
-        self._num_chars += _num_chars(chunk.content) + sum(len(f"{call['name']}{call['args']}") for call in calls)
-        if self._num_chars > asking.MAX_TEXT_CHARS:
-            raise too_long(self._num_chars, None)
+        self._num_chars += len(text) + sum(len(call["name"] or "") + len(call["args"] or "") for call in calls)
+        self._num_content_chars += num_chars_in(chunk.content)
+        check_size(self._num_chars, self._num_content_chars, None)
         self._begun = self._begun or bool(text.strip())
         if not self._begun:  # nothing but white space is no answer, and for that another member can stand in
             self._held += text
@@ -51,21 +50,14 @@ class Response:
         whole = chunks[0] + chunks[1:]
         message = cast("AIMessage", message_chunk_to_message(whole))
         # LangChain completes arguments that break off; nobody may call with those.
-        known = {call["id"] for call in message.invalid_tool_calls}
-        broken = [c for c in whole.tool_call_chunks if not _is_object(c["args"]) and c["id"] not in known]
+        broken = [chunk for chunk in whole.tool_call_chunks if not _is_object(chunk["args"])]
         if broken:
-            faulty = [invalid_tool_call(name=c["name"], args=c["args"], id=c["id"], error=None) for c in broken]
+            known = [(call["id"], call["args"]) for call in message.invalid_tool_calls]
+            new = [c for c in broken if (c["id"], c["args"]) not in known]
+            faulty = [invalid_tool_call(name=c["name"], args=c["args"], id=c["id"], error=None) for c in new]
             message.invalid_tool_calls = [*message.invalid_tool_calls, *faulty]
             message.tool_calls = [call for call in message.tool_calls if call["id"] not in {c["id"] for c in broken}]
         return message
-
-
-def _num_chars(content: Any) -> int:
-    """Count the characters of a chunk's content: its text, and whatever else its blocks hold."""
-    if isinstance(content, str):
-        return len(content)
-    parts = content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
-    return sum(map(_num_chars, parts))
 
 
 def _is_object(args: str | None) -> bool:

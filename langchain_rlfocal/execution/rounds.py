@@ -16,17 +16,18 @@ from langchain_rlfocal.execution.attempts import Attempt, Event, Result, Seat
 from langchain_rlfocal.execution.budgets import BudgetRefusal, Cost, reserve
 from langchain_rlfocal.execution.causes import is_of_member
 from langchain_rlfocal.execution.charges import bound_of, cost_of
+from langchain_rlfocal.execution.clients import STEPS_S
 from langchain_rlfocal.execution.errands import Errand
 from langchain_rlfocal.execution.retries import Retries
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.records import Candidate, Failure
 
 LOOK_S = 5.0
-"""How long a member waits in line before it looks whether places are held by calls that nobody waits for."""
+"""How long a member waits in line before it looks whether places are held by calls that nobody waits for, if it is not told."""
 
 OUTLASTING = 3
-"""A call that nobody waits for keeps its place until it has ended, at most for so many times the time that it was given: its client
-was told to give up long before, and others must not wait for ever."""
+"""A call that nobody waits for keeps its place until it has ended, at most for so many times the time that its client was given: that
+has given up long before, and others must not wait for ever."""
 
 IsSettled = Callable[[Sequence[Result], Sequence[str]], bool]
 """Tells from what has arrived in this round, and the names of those still out, whether the answer is certain already."""
@@ -39,7 +40,8 @@ class Round:
         members: Whom to ask.
         inquiry: What to ask.
         errand: The answer that it is for.
-        on_granted: Told of each attempt that may run now, from any thread; it has an `Event` of it taken.
+        on_granted: Told of each attempt that may run now, or has news of its place, from any thread; it has an `Event` of it
+            taken.
         spares: Whom to ask beside a slow member, in this order, where the errand's terms hedge.
         is_settled: Tells whether what has arrived settles the answer; None to wait for everybody.
         in_threads: True where attempts cannot be cancelled, so that members' clients have to give up by themselves.
@@ -127,7 +129,8 @@ class Round:
         if isinstance(what, BaseException):
             raise what
         if what is None:
-            self._grant(attempt, self._errand.clock())
+            if attempt.status == "waiting" and attempt.place is not None and attempt.place.is_held:
+                self._grant(attempt, self._errand.clock())
         else:
             self._end(attempt, what, self._errand.clock())
         return None
@@ -194,6 +197,7 @@ class Round:
         place = self._runtime.limits.request(
             self._key(seat.member),
             on_granted=lambda: self._on_granted(attempt),
+            on_news=lambda: self._on_granted(attempt),
             total=self._terms.max_concurrent_calls,
             of_member=seat.member.max_concurrent_calls,
         )
@@ -242,7 +246,7 @@ class Round:
     def _limit_s(self, seat: Seat, now_s: float) -> float:
         """Return how long an attempt that begins now may take."""
         timeout_s = math.inf if self._terms.timeout_s is None else self._terms.timeout_s
-        return min(timeout_s, self._member_end_s(seat) - now_s, self._errand.deadline_at_s - now_s)
+        return max(0.0, min(timeout_s, self._member_end_s(seat) - now_s, self._errand.deadline_at_s - now_s))
 
     def _member_end_s(self, seat: Seat) -> float:
         limit_s = self._terms.member_timeout_s
@@ -256,7 +260,7 @@ class Round:
 
     def _is_late(self, now_s: float) -> bool:
         """End everything if the deadline has passed, and tell whether it has."""
-        if not now_s >= self._errand.deadline_at_s:
+        if math.isinf(self._errand.deadline_at_s) or now_s < self._errand.deadline_at_s:
             return False
         for seat in self._open_seats():
             self._cut(seat, "No answer by the deadline.", now_s, kind="deadline")
@@ -264,7 +268,10 @@ class Round:
 
     def _time_out(self, attempt: Attempt, now_s: float) -> None:
         took_s = now_s - attempt.call.started_s
-        failure = self._failure(attempt.seat, "timeout", f"No answer within {took_s:.3g} s.", now_s)
+        reason = (
+            f"No answer within {took_s:.3g} s." if attempt.has_begun else "It had no turn before its time was over."
+        )
+        failure = self._failure(attempt.seat, "timeout", reason, now_s)
         self._end_by_force(attempt, failure, now_s)
         self._retry_or_finish(attempt, failure, now_s)
 
@@ -328,7 +335,7 @@ class Round:
             if attempt.reservation is not None:
                 attempt.reservation.settle(Cost())
         elif attempt.place is not None and math.isfinite(attempt.cut_at_s):
-            given_s = attempt.cut_at_s - attempt.call.started_s
+            given_s = max(attempt.cut_at_s - attempt.call.started_s, STEPS_S[0])
             attempt.place.leave_by(max(attempt.call.started_s + OUTLASTING * given_s, now_s))
         return attempt.has_begun
 

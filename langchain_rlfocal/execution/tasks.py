@@ -173,12 +173,11 @@ class _Work:
 
     async def _read(self) -> AIMessage:
         call, response = self._attempt.call, Response()
-        brief, clock, task = call.brief, call.clock, asyncio.current_task()
-        assert task is not None
+        brief, clock = call.brief, call.clock
         chunks = brief.model.astream(brief.messages, call.config, stop=call.inquiry.stop, **brief.kwargs)
         async with aclosing(cast("AsyncGenerator[AIMessage]", chunks)) as stream:
             async for chunk in stream:
-                if task.cancelling():  # which got lost on its way through the client, see `GRACE_S`
+                if self._attempt.status == "over":  # the cancellation got lost on its way, see `GRACE_S`
                     raise asyncio.CancelledError
                 if text := response.add(chunk):
                     paused_s = clock()
