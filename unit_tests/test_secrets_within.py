@@ -91,8 +91,10 @@ def test_calls_with_other_keys_share_no_cached_answer(name):
 
 
 def test_schemas_of_tools_are_shown_as_they_are():
+    """To look through thirty takes milliseconds, at each call; what stands there is no secret of the caller's."""
     watcher = Watcher()
-    tool = {"type": "function", "function": {"name": "weather_of", "parameters": {"type": "object", "properties": {}}}}
+    parameters = {"type": "object", "properties": {}, "examples": [{"password": "open sesame"}]}
+    tool = {"type": "function", "function": {"name": "weather_of", "parameters": parameters}}
 
     class Tooled(ScriptedChatModel):
         def bind_tools(self, tools, **kwargs):
@@ -101,7 +103,8 @@ def test_schemas_of_tools_are_shown_as_they_are():
     model = RLFocalChatModel(members={"a": Tooled(script=["yes"])}, member_callbacks="none")
     model.bind_tools([tool]).invoke("Is it so?", {"callbacks": [watcher]}, prompt_cache_key="weather")
     [run] = watcher.runs
-    assert "weather_of" in repr(run.extra["invocation_params"]["tools"])
+    assert run.extra["invocation_params"]["tools"][0]["function"]["name"] == "weather_of"
+    assert "open sesame" in repr(run.extra["invocation_params"]["tools"])
 
 
 @pytest.mark.parametrize(

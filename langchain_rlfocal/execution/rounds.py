@@ -246,7 +246,7 @@ class Round:
     def _limit_s(self, seat: Seat, now_s: float) -> float:
         """Return how long an attempt that begins now may take."""
         timeout_s = math.inf if self._terms.timeout_s is None else self._terms.timeout_s
-        return max(0.0, min(timeout_s, self._member_end_s(seat) - now_s, self._errand.deadline_at_s - now_s))
+        return min(timeout_s, self._member_end_s(seat) - now_s, self._errand.deadline_at_s - now_s)
 
     def _member_end_s(self, seat: Seat) -> float:
         limit_s = self._terms.member_timeout_s
