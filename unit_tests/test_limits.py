@@ -7,7 +7,6 @@ import sys
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import pytest
 from hypothesis import given
@@ -15,23 +14,9 @@ from hypothesis import strategies as st
 
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.execution.limits import CallLimits
+from support_limits import Desk
 
 GUARD_S = 30
-
-
-class Desk:
-    """Asks for places and writes down, by name, who got one."""
-
-    def __init__(self):
-        self.limits, self.granted, self.places = CallLimits(), [], {}
-
-    def ask(self, name, **caps):
-        """Ask for a call of the member that the name begins with."""
-        self.places[name] = self.limits.request(name[0], on_granted=lambda: self.granted.append(name), **caps)
-
-    def leave(self, *names):
-        for name in names:
-            self.places[name].leave()
 
 
 @pytest.fixture
@@ -86,62 +71,6 @@ def test_a_cap_under_which_no_call_could_ever_run_is_refused(desk, caps):
     with pytest.raises(InputError, match=f"`{name}` must be at least 1, got .* None for any number"):
         desk.ask("a", **caps)
     assert desk.limits.waiting == 0
-
-
-# ---- places whose time is over
-
-
-def test_a_place_is_given_back_at_the_time_that_is_said_for_it(desk):
-    for name in ("a", "b", "c", "d"):
-        desk.ask(name, total=2)
-    desk.places["a"].leave_by(5.0)
-    desk.places["b"].leave_by(7.0)
-    assert desk.limits.expires_s == 5
-    desk.limits.expire(4.9)
-    assert desk.granted == ["a", "b"]
-    desk.limits.expire(5.0)
-    assert desk.granted == ["a", "b", "c"]
-    desk.leave("a")  # it has really ended: nothing is given back twice
-    assert (desk.granted, desk.limits.running, desk.limits.expires_s) == (["a", "b", "c"], {"b": 1, "c": 1}, 7)
-    desk.leave("b")
-    assert (desk.granted, desk.limits.expires_s) == (["a", "b", "c", "d"], float("inf"))
-    desk.limits.expire(8.0)
-    assert desk.limits.running == {"c": 1, "d": 1}
-
-
-def test_who_is_next_in_line_is_told_of_a_places_time(desk):
-    """One of each member's line; those behind them are not, nor is one that has left."""
-    told = []
-    for name in ("a1", "a2", "a3", "b1"):
-        news = partial(told.append, name)
-        desk.places[name] = desk.limits.request(name[0], on_granted=lambda: None, on_news=news, total=1)
-    assert [desk.places[name].is_held for name in ("a1", "a2")] == [True, False]
-    desk.places["a1"].leave_by(5.0)
-    assert told == ["a2", "b1"]
-    desk.leave("a2")
-    desk.places["a1"].leave_by(4.0)
-    assert told == ["a2", "b1", "a3", "b1"]
-
-
-def test_a_closed_loop_that_is_told_holds_nobody_up(desk):
-    def closed():
-        raise RuntimeError("Event loop is closed")
-
-    told = []
-    desk.ask("a", total=1)
-    desk.limits.request("b", on_granted=lambda: None, on_news=closed, total=1)
-    desk.limits.request("c", on_granted=lambda: None, on_news=lambda: told.append("c"), total=1)
-    desk.places["a"].leave_by(1.0)
-    assert told == ["c"]
-
-
-def test_only_a_place_that_is_held_has_a_time(desk):
-    desk.ask("a", total=1)
-    desk.ask("b", total=1)
-    desk.places["b"].leave_by(1.0)
-    desk.leave("a")
-    desk.places["a"].leave_by(1.0)
-    assert desk.limits.expires_s == float("inf")
 
 
 # ---- order

@@ -9,9 +9,9 @@ who are right is spared, for each question, what another attempt does not mend; 
 twentieth of the questions. Faults are the same for a seed, results are not: what ends first depends on the machine.
 
 Answers share one ensemble with retries, time-outs, breakers, budgets, early commit and a limit on calls; every tenth has
-little time. How long is little, or too long, goes by what a twentieth of the answers take at once without faults, which is
-measured first. Waves: all answers as tasks of one event loop, a tenth as many once more, a tenth by `batch` in threads,
-and a twentieth on a budget that is too small for them.
+little time. How long is little, or too long, goes by what a fortieth of the answers take at once without faults, which is
+measured first. Waves: all answers as tasks of one event loop, and a twentieth as many each once more, by `batch` in threads,
+and on a budget that is too small for them.
 
 What must hold is checked, and what does not is listed below the table, with exit status 1: every answer is right, or an
 error of the package, or that of the third member where nobody else had one; every call is accounted for by the server's
@@ -54,9 +54,9 @@ STOPPED = {"cancelled", "deadline", "timeout"}
 """Attempts that the ensemble ended itself: the server may not have heard of them."""
 
 NUM_SPARE_BLOCKS = 2_000
-"""What memory may differ by between two waves, a tenth as many answers in the second: caches fill at their own pace."""
+"""What memory may differ by between two waves, fewer answers in the second: caches fill at their own pace."""
 
-SHARES = {"tasks": 1, "tasks again": 10, "threads": 10, "budget": 20}
+SHARES = {"tasks": 1, "tasks again": 20, "threads": 20, "budget": 20}
 """Each wave, and which part of the answers it gives."""
 
 
@@ -290,7 +290,7 @@ def soak(num_answers: int, seed: int) -> list[Wave]:
     """Run all waves, after two that do not count: they import what is imported late."""
     wave_of_tasks("first", 12, seed + 1, pace_s=0.1)
     wave_of_threads("first", 12, seed + 1, pace_s=0.1)
-    pace_s = pace_s_of(max(20, num_answers // 20))
+    pace_s = pace_s_of(max(20, num_answers // 40))
     runs = {"threads": wave_of_threads, "budget": wave_on_a_budget}
     waves = [runs.get(name, wave_of_tasks)(name, num_answers // part, seed, pace_s) for name, part in SHARES.items()]
     first, second, *_ = waves

@@ -30,7 +30,7 @@ def test_every_answer_is_accounted_for_and_nothing_is_left(script):
     assert 0.15 < tasks.faulty / tasks.requests < 0.3
     assert tasks.retries > 0
     assert tasks.early_commits > 0
-    assert threads.num_right == 20
+    assert threads.num_right == 10
     assert budget.calls == 21
     assert budget.errors["BudgetError"] > 0
     assert {len(row) for row in script["rows_of"](list(waves.values()))} == {5}
