@@ -103,6 +103,16 @@ def test_a_policy_that_knows_nobody_of_the_pool_belongs_to_another():
         RLFocalChatModel(members={"c": saying("x")}, policy=ScriptedPolicy([["a"]], ("a", "b")))
 
 
+def test_names_of_a_strangers_policy_are_shown_in_short_and_steer_no_terminal():
+    names = ("\x1b[31m" + "x" * 1000, *(f"member{number}" for number in range(1000)))
+    with pytest.raises(CheckpointError, match="belongs to another pool") as caught:
+        RLFocalChatModel(members={"c": saying("x")}, policy=ScriptedPolicy([["a"]], names))
+    assert "\x1b" not in str(caught.value)
+    assert "x" * 100 not in str(caught.value)
+    assert "member1, " in str(caught.value)
+    assert len(str(caught.value)) < 2500
+
+
 def test_members_of_the_policy_that_the_pool_lacks_are_left_out():
     policy = PriorPolicy(("a", "b", "c"))
     assert RLFocalChatModel(members={"b": saying("5")}, policy=policy).invoke(QUESTION).text == "5"

@@ -285,18 +285,23 @@ async def test_who_cancels_an_answer_leaves_nothing_behind():
     assert member.hows == ["cancelled"]
 
 
+def noting(answered):
+    """A member that answers after 1 s, and notes that it does."""
+
+    async def note():
+        await asyncio.sleep(1)
+        answered.append(1)
+
+    return ScriptedChatModel(script=["yes"], on_acall=note)
+
+
 def test_what_has_arrived_counts_even_if_it_is_heard_of_after_the_deadline():
     """Both answer at 1 s; whoever hears of it does so at 11 s, beyond the deadline of 5 s, one after the other."""
     answered = []
 
     async def main():
         loop = asyncio.get_running_loop()
-
-        async def one():
-            await asyncio.sleep(1)
-            answered.append(1)
-
-        members = {name: ScriptedChatModel(script=["yes"], on_acall=one) for name in "ab"}
+        members = {name: noting(answered) for name in "ab"}
         model = ensemble(members, deadline_s=5, early_commit=False)(lambda: loop.time() + 10 * (len(answered) == 2))
         message = await model.ainvoke(QUESTION)
         return [candidate["member"] for candidate in message.response_metadata["rlfocal"]["candidates"]]
@@ -310,12 +315,7 @@ def test_an_answer_heard_of_late_is_too_few_where_two_are_wanted():
 
     async def main():
         loop = asyncio.get_running_loop()
-
-        async def one():
-            await asyncio.sleep(1)
-            answered.append(1)
-
-        members = {"a": ScriptedChatModel(script=["yes"], on_acall=one), "b": ScriptedChatModel(script=["yes"])}
+        members = {"a": noting(answered), "b": ScriptedChatModel(script=["yes"])}
         policy = ScriptedPolicy([["a"], ["b"]], tuple(members))
         make = ensemble(members, policy=policy, max_rounds=2, deadline_s=5, min_candidates=2)
         with pytest.raises(DeadlineError, match="At least 2 members"):

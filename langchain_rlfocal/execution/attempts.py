@@ -60,7 +60,8 @@ class Event:
 
     Attributes:
         attempt: The attempt.
-        what: None if it may run now, or if there is news of its place; a piece of its text; what came of it; or an error that is no member's failure.
+        what: None if it may run now, or if there is news of its place; a piece of its text; what came of it; or an error that
+            is no member's failure.
     """
 
     attempt: Attempt

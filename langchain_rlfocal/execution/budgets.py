@@ -159,11 +159,12 @@ class Ledger(Shared):
         """
         if budget == _ANY:  # nothing to add up, however many calls run
             return bound
+        all_spent, all_reserved = self.spent, self.reserved
         for limit in ("calls", "tokens", "usd", "seconds"):
             most = getattr(budget, f"max_{limit}")
             if most is None:
                 continue
-            spent, reserved, asked = (getattr(cost, limit) for cost in (self.spent, self.reserved, bound))
+            spent, reserved, asked = (getattr(cost, limit) for cost in (all_spent, all_reserved, bound))
             tolerance = most * TOLERANCE if limit in {"usd", "seconds"} else 0
             left = most - spent - reserved
             if limit == "seconds" and left > tolerance:

@@ -26,8 +26,8 @@ LOOK_S = 5.0
 """How long a member waits in line before it looks whether places are held by calls that nobody waits for, if it is not told."""
 
 OUTLASTING = 3
-"""A call that nobody waits for keeps its place until it has ended, at most for so many times the time that its client was given: that
-has given up long before, and others must not wait for ever."""
+"""A call that nobody waits for keeps its place until it has ended, at most for so many times the time that its client was
+given: that was to give up long before, and others must not wait for ever."""
 
 IsSettled = Callable[[Sequence[Result], Sequence[str]], bool]
 """Tells from what has arrived in this round, and the names of those still out, whether the answer is certain already."""
