@@ -236,6 +236,26 @@ def test_many_unequal_items_are_compared_in_linear_time():
     assert Schema({"uniqueItems": True}).fault(items) is None
 
 
+def test_a_panic_of_the_validators_library_is_a_value_too_deep(monkeypatch):
+    """It comes where Python's stack ends within the library, which chance seldom brings about; an interrupt passes."""
+    panic = type("PanicException", (BaseException,), {})
+    schema = Schema({"minimum": 1})
+    assert schema.fault(2) is None
+
+    class Validator:
+        def __init__(self, error):
+            self.error = error
+
+        def evolve(self, **_):
+            raise self.error
+
+    monkeypatch.setitem(vars(schema._root), "validator", Validator(panic()))
+    assert "nested too deep" in schema.fault(2)
+    monkeypatch.setitem(vars(schema._root), "validator", Validator(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        schema.fault(2)
+
+
 def test_a_value_of_too_many_values_is_not_valid():
     """A list of n is n + 1 values."""
     assert Schema({}).fault([1] * 9_999) is None
