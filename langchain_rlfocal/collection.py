@@ -249,9 +249,9 @@ async def _ask(question: Question, gold: str, members: Sequence[PoolMember], ear
     answers = await aask_members(members, Inquiry(messages=[HumanMessage(question.query)], round_number=1))
     texts = [answer.text if isinstance(answer, Candidate) else None for answer in answers]
     # What was recorded before keeps its label, and who says the same now gets it too.
-    before = [outcome.answer for outcome in earlier]
+    before = [outcome.response or outcome.answer for outcome in earlier]
     labels = label_answers([*before, *texts], question.kind, query=question.query)
-    kept = dict(zip(labels, before, strict=False))
+    kept = {label: outcome.answer for label, outcome in zip(labels, earlier, strict=False)}
     outcomes = []
     for answer, text, label in zip(answers, texts, labels[len(before) :], strict=True):
         found = answer if isinstance(answer, Candidate) else None

@@ -6,7 +6,10 @@ returns an `Answer`. All are frozen, small, comparable, and free of LangChain an
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+Flaw = Literal["refusal", "truncated", "filtered"]
+"""What a provider can say that keeps a response from being a whole answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,9 @@ class Candidate:
         option_probs: A score for each option by its canonical answer, where the member scores a closed set of options; the
             scale is the member's own, the highest is its choice.
         retries: The member's failed attempts before this one; latency and cost are those of the last attempt alone.
+        flaw: `"refusal"` if the member, or its provider, would not answer; `"truncated"` if the answer breaks off; `"filtered"`
+            if a part of it was withheld. None for a whole answer.
+        answer_kind: Name of the kind that read the canonical answer, None where none did.
         message: The member's own message, kept opaque here.
     """
 
@@ -68,6 +74,8 @@ class Candidate:
     logprob: float | None = None
     option_probs: Mapping[str, float] | None = None
     retries: "tuple[Failure, ...]" = ()
+    flaw: Flaw | None = None
+    answer_kind: str | None = None
     message: Any = field(default=None, repr=False, compare=False)
 
 
@@ -105,8 +113,8 @@ class Answer:
         member: The member whose candidate is returned, the most competent supporter of the winning answer; None where the
             winner is an option that all members score and none ranks first.
         answer: Its canonical answer.
-        weights: Fusion's weight of each distinct canonical answer; they sum to 1. Candidates without a canonical
-            answer stand under `""`.
+        weights: Fusion's weight of each distinct canonical answer; they sum to 1 where there is one. Candidates without a
+            canonical answer stand under `""` and weigh nothing: what cannot be compared does not agree.
         supporters: Members behind each distinct canonical answer, most competent first.
     """
 
@@ -117,5 +125,5 @@ class Answer:
 
     @property
     def confidence(self) -> float:
-        """Fusion's weight of the winning answer, in [0, 1]."""
+        """Fusion's weight of the winning answer, in [0, 1]; 0 where no candidate has a canonical answer."""
         return self.weights.get(self.answer or "", 0.0)

@@ -1,327 +1,271 @@
-"""What counts as the same answer, by worked examples; the laws stand in `test_answers_laws`."""
+"""What counts as the same answer, by worked examples with their hard negatives; the laws stand in `test_answers_laws`."""
 
-import math
-from itertools import permutations
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from langchain_rlfocal.answers import (
-    MAX_CHARS,
-    SIMILAR,
-    AnswerKind,
+    Comparison,
+    Kind,
+    can_coincide,
     canonical,
     canonical_tool_calls,
-    detect_kind,
+    compare_answers,
+    kind_names,
     label_answers,
+    register_kind,
     score_answer,
-    similarity,
+    to_kind,
 )
+from langchain_rlfocal.answers import kinds as kinds_module
 from langchain_rlfocal.errors import InputError
 
+PAIRS = Path(__file__).parents[1] / "docs/benchmarks/same_answer_pairs.jsonl"
 INLINE = "Which colour has the sky? (A) red (B) green (C) blue"
-LINES = "Which city?\nA. Paris\nB. London\nC. New York"
-FEW_SHOT = "Who?\nA) Ann\nB) Bob\nAnswer: A\n\nWho else?\nA) Cid\nB) Dora\nC) Both A) and B)\nAnswer:"
-SUM = "What is 3 + 4?"
-CAPITAL = "What is the capital of France?"
-SUN = "Is the sun a star?"
+RETRIEVAL = "Answer from the context.\nA. Refunds are handled in Porto.\nB. We moved in 2019.\n\nQuestion: Where is the office?"
 
-OPTION = [
-    (INLINE, "B", "B"),
-    (INLINE, "(b)", "B"),
-    (INLINE, "B. green", "B"),
-    (INLINE, "**B**", "B"),
-    (INLINE, "Answer: B) because grass is", "B"),
-    (INLINE, "The correct option is (C).", "C"),
-    (INLINE, "(A) is wrong, (C) is a lake. The answer is B, not C.", "B"),
-    (INLINE, "The answer is (A). No. The answer is (C).", "C"),
-    (INLINE, r"So $\boxed{\text{B}}$", "B"),
-    (INLINE, "Option C", "C"),
-    (INLINE, "green", "B"),
-    (INLINE, "The answer is green.", "B"),
-    (INLINE, "I think it must be blue, as water is", "C"),
-    (INLINE, "Ｂ）", "B"),
-    (INLINE, "A dog", None),  # an article, no letter
-    (INLINE, "I do not know", None),
-    (INLINE, "E", None),  # no such option
-    (INLINE, "red and green", None),  # two options
-    (LINES, "new york", "C"),
-    (LINES, "A", "A"),
-    (LINES, "B\nQuestion: Which river?\nAnswer: C", "B"),
-    (FEW_SHOT, "Dora", "B"),
-    (FEW_SHOT, "The answer is D.", None),
-    ("", "The answer is (D).", "D"),
-]
+# A query, texts that say the same, and texts each of which says something else.
+ANSWERS = [
+    (INLINE, ["B", "(b)", "B. green", "Answer: B) because grass is", "green", r"So $\boxed{\text{B}}$", "Ｂ）"], ["C", "A", "E", "red and green"]),
+    ("Select all vowels:\nA. a\nB. e\nC. k\nD. o", ["A, B, D", "A, B and D"], ["A, B, C", "A"]),
+    (RETRIEVAL, ["Porto", "The office is in Porto (A)."], ["Lisbon", "The office is in Lisbon (A)."]),
+    ("Is the sun a star?", ["Yes", "Yes, it is.", "**Yes**: it shines.", "I would say yes."], ["No.", "I would say no.", "Yes, but only at night", "No one knows"]),
+    ("Ist Berlin die Hauptstadt?", ["Ja", "Ja, Berlin ist die Hauptstadt."], ["Nein", "Nein, Bonn ist es."]),
+    ("Is this positive or negative? I liked it.", ["positive", "The sentiment is positive.", "It is not negative, it is positive."], ["negative", "It is not positive."]),
+    ("Is a tomato a fruit or a vegetable?", ["fruit", "While often cooked as a vegetable, it is a fruit."], ["vegetable", "It is both a fruit and a vegetable."]),
+    ("Which is bigger: 9.11 or 9.9?", ["9.9", "9.11 is smaller, so the bigger one is 9.9."], ["9.11", "9.11 is smaller"]),
+    ("Classify as one of: refund, cancel. Answer as 'Intent: <name>'.", ["Intent: cancel", "cancel"], ["Intent: refund"]),
+    ("What is the capital of France?", ["Paris", "**Paris**", "The capital of France is Paris.", "Sure! It's Paris, which is old."], ["Lyon", "It isn't Paris.", "Paris or Lyon"]),
+    ("Who wrote Hamlet?", ["William Shakespeare", "Hamlet was written by William Shakespeare."], ["Christopher Marlowe", "Not William Shakespeare"]),
+    ("Who won?", ["Team Alpha beat Team Beta."], ["Team Beta beat Team Alpha."]),
+    ("法国的首都是哪里？", ["巴黎", "法国的首都是巴黎。"], ["里昂"]),
+    ("How old was Mozart when he died in 1791?", ["35", "He was 35 years old when he died in 1791."], ["36", "He was 36 when he died in 1791."]),
+    ("How many of the 12 tests passed?", ["9", "9 of 12 tests passed."], ["5 of 12 tests passed.", "12"]),
+    ("How many planets are there?", ["8", "There are 8 planets, since 2006."], ["9 planets, since 2006."]),
+    ("What is 3 + 4?", ["7", "seven", "3 + 4 = 7.", "So the answer is 7.", "#### 7", "答案：7", "٧"], ["8", "-7", "It is not 7.", "7.1"]),
+    ("By how much did it change?", ["It rose by 5%.", "It increased by 5 percent."], ["It fell by 5%.", "It rose by 6%."]),
+    ("How long is the film?", ["1 hour 45 minutes", "105 minutes", "1 h 45"], ["1 hour 30 minutes", "105 hours"]),
+    ("How often should it be taken?", ["4 every 6 hours"], ["4 every 8 hours", "6 every 4 hours"]),
+    ("How much does it cost?", ["$1,234.50", "1234.5 dollars", "USD 1,234.50"], ["$1,234.00", "€1,234.50", "more than $1,234.50"]),
+    ("When did the war end in Europe?", ["8 May 1945", "May 8th, 1945", "1945-05-08", "It ended on 8 May 1945."], ["9 May 1945", "8 May 1944", "May 1945"]),
+    ("At what time does it end?", ["21:15", "9:15 PM"], ["9:15 AM", "21:30"]),
+    ("What is the support number?", ["+1 555 010 0199", "+1 (555) 010-0199"], ["+1 555 010 0123"]),
+    ("Which version is installed?", ["v2.1.0", "2.1.0"], ["2.0.1", "2.10"]),
+    ("What is the derivative of x^2?", ["2x", "$2x$"], ["2x^2", "-2x"]),
+    ("Simplify.", [r"$\frac{1}{2}$", "0.5", r"\boxed{\frac12}"], [r"$\frac{1}{3}$", r"$-\frac{1}{2}$"]),
+    ("List the first three presidents.", ["1. Washington\n2. Adams\n3. Jefferson", "Washington, Adams, Jefferson"], ["1. Washington\n2. Jefferson\n3. Adams"]),
+    ("Name the capital in a table.", ["| Capital |\n|---|\n| Nairobi |", "# Answer\nNairobi"], ["| Capital |\n|---|\n| Mombasa |"]),
+    ("Write Python that doubles x.", ["```python\ndef f(x): return 2 * x\n```", "```py\ndef f(y):\n    return 2 * y\n```"], ["```python\ndef f(x): return x * x\n```"]),
+    ("Which command lists containers?", ["`docker ps`", "Use:\n```bash\ndocker ps\n```"], ["Use:\n```bash\ndocker images\n```"]),
+    ("Give JSON.", ['{"a": 1.0, "b": 2}', '```json\n{"b": 2, "a": 1}\n```', '<think>{"a": 3}</think>{"a": 1, "b": 2}'], ['{"a": 1}']),
+    ("Play jazz. Tool: play(genre)", ['<tool_call>{"name": "play", "arguments": {"genre": "jazz"}}</tool_call>', 'play(genre="jazz")'], ['play(genre="rock")']),
+    ("Describe the drug.", ["The drug is safe for all children under five.", "The drug is **safe** for all children under five."], ["The drug isn't safe for all children under five.", "The drug is safe for all children under six."]),
+]  # fmt: skip
 
-NUMBER = [
-    ("", "12", "12"),
-    ("", "12.50", "12.5"),
-    ("", "-3", "-3"),
-    ("", "−3", "-3"),
-    ("", "$1,234.50", "1234.5"),
-    ("", "-$5", "-5"),
-    ("", "1'000", "1000"),
-    ("", "1\u202f234\u202f567", "1234567"),
-    ("", "1.234,56 €", "1234.56"),
-    ("", "3,14", "3.14"),
-    ("", "50%", "50"),
-    ("", "-0.0", "0"),
-    ("", "12 km", "12"),
-    ("", "25 m²", "25"),
-    ("", "H2O has 3 atoms", "3"),
-    ("", "1e3", "1000"),
-    ("", "6.02 × 10^23", "6.02e+23"),
-    ("", "2 x 10⁻³", "0.002"),
-    ("", "3 million", "3000000"),
-    ("", "3/4", "0.75"),
-    ("", "3 1/2 cups", "3.5"),
-    ("", "3½", "3.5"),
-    ("", r"\boxed{12}", "12"),
-    ("", r"\frac{1}{2}", "0.5"),
-    ("", r"The result is $\boxed{-\frac{1}{4}}$.", "-0.25"),
-    ("", r"\boxed{1{,}000}", "1000"),
-    ("", "seven", "7"),
-    ("", "twenty-two", "22"),
-    ("", "two hundred and five", "205"),
-    ("", "three million two hundred thousand", "3200000"),
-    ("", "someone", None),
-    ("", "5 and 1/0", "5"),
-    ("", "nothing", None),
-    ("", "NaN", None),
-    ("", "infinity", None),
-    ("", "1e999999", "1e+999999"),
-    ("", "1e" + "9" * 50, None),
-    (SUM, "3 + 4 = 7.", "7"),
-    (SUM, "Let's think step by step. 3 + 4 = 7. So the answer is 7.", "7"),
-    (SUM, "The answer is 7, because 3 + 3 = 6.", "7"),
-    (SUM, "Answer: 3 + 4 = 7", "7"),
-    (SUM, "7\n3 is prime, 4 is not.", "7"),
-    (SUM, "7\nQuestion: What is 5 + 6?\nAnswer: 11", "7"),
-    (SUM, "<think>3 + 4 = 8? No.</think>7", "7"),
-    (SUM, "The answer is 5. No: the answer is 7.", "7"),
-    (SUM, "3 + 4 = 7\n#### 7", "7"),
-    (SUM, 'Thus\n```json\n{"reasoning": "3 and 4", "answer": "7"}\n```', "7"),
-    ("What comes next: 2, 4, 6?", "8, 10, 12", "8"),
-    ("Which is larger, 12 or 7?", "12 is larger than 7.", "12"),
-    ("Which is larger, 12 or 7?", "Let's compare 7 and 12. The larger one is 12.", "12"),
-]
 
-JSON = [
-    ("", '{"b": 1.0, "a": [1e2, true, null, "x "]}', '{"a":[100,true,null,"x "],"b":1}'),
-    ("", '```json\n{"a": 1}\n```', '{"a":1}'),
-    ("", 'Here it is: {"a": 1}. Good?', '{"a":1}'),
-    ("", "[1, 2", None),
-    ("", "[" * 10_000, None),
-    ("", "[" * 500 + "]" * 500, None),
-    ("", "[NaN, 1e99999999999999999999]", "[NaN,1e99999999999999999999]"),
-    ("", '["\\ud800"]', '["?"]'),
-    ("", "[-0.0, 0]", "[0,0]"),
-    ("", "no json", None),
-    ("", '{"a": 1' + " " * MAX_CHARS + "}", None),
-]
+@pytest.mark.parametrize(("query", "same", "others"), ANSWERS)
+def test_texts_that_say_the_same_share_a_label_and_others_have_none_of_it(query, same, others):
+    labels = label_answers([*same, *others], query=query)
+    first = labels[0]
+    assert first is not None
+    assert labels[: len(same)] == [first] * len(same)
+    assert first not in labels[len(same) :]
 
-TOOL_CALLS = [
-    ("", '[{"name": "f", "args": {"b": 1.0, "a": " x "}}]', '[["f",{"a":"x","b":1}]]'),
-    ("", '{"name": "f", "arguments": "{\\"a\\": 1}"}', '[["f",{"a":1}]]'),
-    ("", '{"function": {"name": "f", "arguments": {}}}', '[["f",{}]]'),
-    ("", '[["g", {}], ["f", {"a": [1, 2]}]]', '[["f",{"a":[1,2]}],["g",{}]]'),
-    ("", '[{"f": {"a": 1}}]', '[["f",{"a":1}]]'),
-    ("", "[]", "[]"),
-    ("", "I cannot call anything.", None),
-    ("", '{"a": 1, "b": 2}', None),
-]
 
-SHORT = [
-    ("", "Yes.", "yes"),
-    ("", "Yes, it is", "yes"),
-    ("", "no", "no"),
-    ("", "No one knows", "no 1 knows"),
-    ("", "True", "true"),
-    ("", "The Café!", "cafe"),
-    ("", "ＰＡＲＩＳ", "paris"),
-    ("", "two dogs", "2 dogs"),
-    ("", "7.0", "7"),
-    ("", "Well-known", "well known"),
-    ("", "C++", "c++"),
-    ("", ">", ">"),
-    ("", "the", "the"),
-    ("", "J. K. Rowling. She wrote it.", "j k rowling"),
-    ("", "Tuesday, because it follows Monday.", "tuesday"),
-    (CAPITAL, "Paris", "paris"),
-    (CAPITAL, "The answer is Paris.", "paris"),
-    (CAPITAL, "Paris\nQuestion: What is the capital of Spain?\nAnswer: Madrid", "paris"),
-    (CAPITAL, "The capital of France is Paris.", "paris"),
-    (CAPITAL, "Paris is the capital of France. It lies on the Seine.", "paris"),
-    (CAPITAL, "Sure! It's Paris, which is old.", "paris"),
-    (CAPITAL, "Sure, here you are:\n\n**Paris**", "paris"),
-    (CAPITAL, "Let's think step by step. France is in Europe. So the capital of France is Paris.", "paris"),
-    (CAPITAL, "Let's think step by step.\nFrance is in Europe.\nSo the capital of France is Paris.", "paris"),
-    (CAPITAL, r"\boxed{\text{Paris}}", "paris"),
-    ("What is the capital of Mexico?", "Mexico City", "mexico city"),
-    ("What is the capital city of Mexico?", "The capital of Mexico is Mexico City.", "mexico city"),
-    ("Who wrote Hamlet?", "Hamlet was written by William Shakespeare.", "william shakespeare"),
-    (SUN, "**Yes**, the sun is a star.", "yes"),
-    (SUN, "Yes the sun is a star", "yes"),
-    (SUN, "I would say no.", "no"),
-    (SUN, "The answer is: No.", "no"),
-    (SUN, "True", "true"),
-    ("True or false: the sun is a star.", "It is true.", "true"),
-    ("Is this positive or negative? I liked it.", "The sentiment is positive.", "positive"),
-    ("Is this positive or negative? I liked it.", "It is not negative, it is positive.", "positive"),
-    ("Which is bigger, an elephant or a mouse?", "The elephant is bigger than a mouse.", "elephant"),
-    ("Does it follow?\nOptions:\n- valid\n- invalid", "The argument is invalid.", "invalid"),
-]
-
-LONG = [
-    ("", "  One\n\n two ", "one two"),
-    ("", "Élan <|im_end|> more", "elan"),
-    ("", " \n", None),
-]
-
-TABLES: dict[AnswerKind, list[tuple[str, str, str | None]]] = {
-    "option": OPTION,
-    "number": NUMBER,
-    "json": JSON,
-    "tool_calls": TOOL_CALLS,
-    "short_text": SHORT,
-    "long_text": LONG,
-}
+def test_of_the_labelled_pairs_none_is_merged_wrongly_and_few_are_split():
+    """The pairs of `docs/benchmarks/same_answer.py`, each in one order: at most 0.5 % false merges, 5 % false splits."""
+    pairs = [json.loads(line) for line in PAIRS.read_text().splitlines()]
+    merges, splits = [], []
+    for pair in pairs:
+        one, other = label_answers([pair["a"], pair["b"]], query=pair["query"])
+        is_same = one is not None and one == other
+        if is_same and not pair["same"]:
+            merges.append(pair["id"])
+        elif pair["same"] and not is_same:
+            splits.append(pair["id"])
+    num_same = sum(pair["same"] for pair in pairs)
+    assert len(merges) <= 0.005 * (len(pairs) - num_same), merges
+    assert len(splits) <= 0.05 * num_same, splits
 
 
 @pytest.mark.parametrize(
-    ("kind", "query", "text", "answer"), [(kind, *row) for kind, rows in TABLES.items() for row in rows]
-)
-def test_a_text_reduces_to_its_answer(kind, query, text, answer):
-    assert canonical(text, kind, query=query) == answer
-
-
-@pytest.mark.parametrize(
-    ("query", "texts", "kind"),
+    ("kind", "query", "text", "label"),
     [
-        (INLINE, ["whatever", "7", None], "option"),
-        (LINES, [], "option"),
-        (FEW_SHOT, ["A"], "option"),
-        (SUM, ["7", "3 + 4 = 7", "The answer is seven."], "number"),
-        (SUM, [], "number"),
-        (SUM, ["7", "eight", "I do not know"], "number"),
-        (SUM, ["I do not know", "Who knows?"], "short_text"),
-        ("How many legs has a spider?", ["A spider has eight legs.", "8"], "number"),
-        ("What comes next: 2, 4, 6?", ["8", "8, of course"], "number"),
-        ("Who was king in 1500?", ["Henry VII", "Henry the Seventh"], "short_text"),
-        (SUN, ['{"a": 1}', "7"], "short_text"),
-        ("Are you sure, yes or no?", [], "short_text"),
-        ("List them.", ['{"a": 1}', "```json\n[1]\n```"], "json"),
-        ("List them.", ['{"a": 1}', "none"], "short_text"),
-        (SUM, ['{"reasoning": "3 + 4", "answer": 7}'] * 2, "number"),
-        (CAPITAL, ["Paris", "Paris is the capital of France. " * 5, "Lyon"], "short_text"),
-        ("Explain why the sky is blue.", ["Because blue light is scattered more than red light by the air above us."], "long_text"),
-        ("", ["word " * 200], "long_text"),
-        ("", [None, ""], "short_text"),
+        ("option", INLINE, "The correct option is (C).", "C"),
+        ("option", INLINE, "I do not know", None),
+        ("option", "", "The answer is (D).", "D"),
+        ("number", "", "1,234.50", "1234.5"),
+        ("number", "", "−3", "-3"),
+        ("number", "", "The answer is negative 3.", "-3"),
+        ("number", "", "two hundred and five", "205"),
+        ("number", "", "1e999999", "1e+999999"),
+        ("number", "", "3 million", "3000000"),
+        ("number", "", "no number here", None),
+        ("number", "What comes next: 2, 4, 6?", "8, 10", "8 10"),
+        ("quantity", "", "2.5 km", "2500 m"),
+        ("date", "", "4th of July, 1776", "1776-07-04"),
+        ("date", "", "no date", None),
+        ("yes_no", "", "Yes, since it shines.", "yes"),
+        ("yes_no", "", "Oui.", "yes"),
+        ("yes_no", "", "Perhaps", None),
+        ("choice", "Is it red or blue?", "It is blue, not red.", "blue"),
+        ("choice", "Is it red or blue?", "It is green.", None),
+        ("json", "", 'Here: {"b": 1.0, "a": [1e2, true]}', '{"a":[100,true],"b":1}'),
+        ("json", "", "[1, 2", None),
+        ("tool_calls", "", '{"function": {"name": "f", "arguments": "{}"}}', '[["f",{}]]'),
+        ("tool_calls", "", "I cannot call anything.", None),
+        ("short_text", "", "The Café!", "cafe"),
+        ("short_text", "", "Mr. Smith. He wrote it.", "mr smith wrote"),
+        ("long_text", "", "  One\n\n two ", "1 2"),
+        ("exact", "", " Yes \n", "Yes"),
+        ("exact", "", "#### aB", "aB"),
     ],
-)  # fmt: skip
-def test_the_kind_is_found_by_the_query_first_and_the_texts_second(query, texts, kind):
-    assert detect_kind(query, texts) == kind
+)
+def test_a_kind_reads_a_text_as_its_label(kind, query, text, label):
+    assert canonical(text, kind, query=query) == label
 
 
-def test_the_kind_hardly_depends_on_which_members_were_asked():
-    """Of five texts with one stray among them, every team of three finds the same kind."""
-    texts = ["7", "The answer is 7.", "seven", "3 + 4 = 7", "I do not know"]
-    assert {detect_kind(SUM, team) for team in permutations(texts, 3)} == {"number"}
+def test_an_unread_text_agrees_with_nobody_and_a_note_says_so():
+    comparison = compare_answers(["7", "I do not know", "Who knows?", None, ""], "number")
+    assert comparison.labels == ("7", None, None, None, None)
+    assert comparison.kinds[:2] == ("number", None)
+    assert comparison.notes == ("nothing comparable could be read as number in 2 of 5 answers",)
 
 
-def test_an_unknown_kind_is_an_error_that_lists_the_kinds():
-    with pytest.raises(InputError, match="must be one of auto, option"):
-        canonical("7", "letters")  # type: ignore[arg-type]
+def test_a_number_without_a_unit_equals_one_with_a_unit_but_no_two_units():
+    assert len(set(label_answers(["18", "$18"], "number"))) == 1
+    assert len(set(label_answers(["18 km", "18 miles"], "number"))) == 2
+    assert len(set(label_answers(["18 km", "18 miles", "18"], "number"))) >= 2
+    assert len(set(label_answers(["18 km", "18"], "quantity"))) == 2
 
 
-def test_tool_calls_compare_as_multisets_whatever_the_order_of_calls_and_arguments():
-    f, g = {"name": "f", "args": {"a": 1, "b": " x"}}, {"name": "g", "args": {}}
-    same = {"name": "f", "args": {"b": "x", "a": 1.0}, "id": "call_7"}
-    assert canonical_tool_calls([f, g]) == canonical_tool_calls([g, same]) == '[["f",{"a":1,"b":"x"}],["g",{}]]'
-    assert canonical_tool_calls([f, f]) != canonical_tool_calls([f])
-    assert canonical_tool_calls([{"name": "f", "args": {"a": "1"}}]) != canonical_tool_calls(
-        [{"name": "f", "args": {"a": 1}}]
-    )
-    assert canonical_tool_calls([{"name": "f", "args": {"a": True}}]) != canonical_tool_calls(
-        [{"name": "f", "args": {"a": 1}}]
-    )
-    assert canonical_tool_calls([]) == "[]"
+def test_what_repeats_the_query_may_be_left_out_but_not_contradict():
+    query = "Which of 5, 8 and 11 is odd, and which is prime?"
+    assert len(set(label_answers(["5 and 11", "8 and 11"], query=query))) == 2
 
 
-def test_odd_tool_calls_do_not_raise():
-    circle: dict[str, object] = {}
-    circle["self"] = circle
-    odd = {"nan": math.nan, "huge": 10**5000, 7: {1, 2}, "none": None, "half": "\ud800", "circle": circle}
-    assert canonical_tool_calls([{"name": None, "args": odd}, {}, {"name": "f", "args": "not json"}])
+class Colour:
+    name = "colour"
+
+    def read(self, text, query):
+        return text.strip().lower().replace("grey", "gray") or None
+
+    def same(self, a, b):
+        return a == b
+
+    def write(self, value):
+        return value
 
 
-def test_equal_labels_mean_equal_answers_and_none_means_none_was_found():
-    texts = ["7", "The answer is 7.0", "seven", "8", None, "I do not know", ""]
-    assert label_answers(texts, query=SUM) == ["7", "7", "7", "8", None, None, None]
+def test_a_kind_of_the_users_own_is_an_object_or_a_function_or_a_registered_name(monkeypatch):
+    monkeypatch.setattr(kinds_module, "_REGISTERED", {})
+    assert isinstance(Colour(), Kind)
+    assert label_answers(["Grey", "gray", "red"], Colour()) == ["gray", "gray", "red"]
+    assert label_answers(["aa", "b", "cc"], lambda a, b: len(a) == len(b)) == ["aa", "b", "aa"]
+    register_kind(Colour())
+    assert "colour" in kind_names()
+    assert score_answer("GREY", "gray", "colour") == 1.0
 
 
-def test_close_numbers_share_a_label_but_whole_numbers_must_be_equal():
-    assert label_answers(["1/3", "0.33333333", "0.3334"], "number") == ["0.33333333", "0.33333333", "0.3334"]
-    assert label_answers(["12345678", "12345679"], "number") == ["12345678", "12345679"]
-    assert label_answers(["2000000", "1999999.5", "2000001"], "number") == ["2000000", "2000000", "2000001"]
-    assert label_answers(["3.4999999", "3.5"], "number") == ["3.5", "3.5"]
+def test_a_function_must_affirm_both_ways_round():
+    assert len(set(label_answers(["a", "ab"], lambda a, b: b.startswith(a)))) == 2
 
 
-RAYLEIGH = "The sky is blue because air molecules scatter short wavelengths of sunlight more than long ones."
-SCATTER = "Sunlight is scattered by air molecules, short wavelengths more than long ones, which makes the sky blue."
-OCEAN = "The sky looks blue since the ocean reflects its colour up into the air above it."
+@pytest.mark.parametrize("kind", ["letters", 7, None, Colour, type("Half", (), {"name": "half", "read": len})()])
+def test_what_is_no_kind_is_an_error_that_lists_the_names(kind):
+    with pytest.raises(InputError, match="short_text"):
+        to_kind(kind)
 
 
-def test_long_texts_that_say_the_same_share_a_label_in_any_order():
-    texts = [RAYLEIGH, SCATTER, OCEAN]
-    label = dict(zip(texts, label_answers(texts, "long_text"), strict=True))
-    assert label[RAYLEIGH] == label[SCATTER] != label[OCEAN]
-    for order in permutations(texts):
-        assert label_answers(order, "long_text") == [label[text] for text in order]
+def test_a_name_of_the_package_cannot_be_registered_anew():
+    with pytest.raises(InputError, match="Rename it"):
+        register_kind(type("Mine", (Colour,), {"name": "number"})())
 
 
-def test_the_most_typical_long_text_leads_its_group_and_the_alphabet_breaks_ties():
-    """Of four words, neighbours share three and the ends two: about ¾ and ½ alike. The middle leads both ends."""
-    first, middle, last = "apple bread chess drums", "bread chess drums fjord", "chess drums fjord gloom"
-    assert similarity(first, last) < SIMILAR < similarity(first, middle)
-    assert label_answers([first, middle, last], "long_text") == [middle] * 3
-    assert label_answers([middle, first], "long_text") == [first] * 2
+class Broken(Colour):
+    def __init__(self, **broken):
+        for name, behaviour in broken.items():
+            setattr(self, name, behaviour)
 
 
-def test_similarity_matches_a_hand_worked_pair():
-    """ "ab ab" and "ab cd": counts ab 2; pieces <ab, ab> twice each. Weights: word 1 + ln 2, each piece half of that.
-
-    With w = 1 + ln 2: dot = w + w/4 + w/4 = 1.5 w;  lengths √(1.5 w²) and √(1.5 + 1.5): cosine = √1.5 / √3 = √½.
-    """
-    assert similarity("ab ab", "ab cd") == pytest.approx(math.sqrt(0.5))
+def _raise(*args):
+    raise RuntimeError("secret text")
 
 
-def test_similarity_stays_one_where_rounding_would_exceed_it():
-    """Both texts point the same way; the bare quotient of these sums is 1 + 2⁻⁵²."""
-    assert similarity("ab", "ab ab ab") == 1.0
+@pytest.mark.parametrize(
+    ("kind", "note"),
+    [
+        (Broken(read=_raise), "raised RuntimeError"),
+        (Broken(same=_raise), "raised RuntimeError"),
+        (Broken(write=_raise), "raised RuntimeError"),
+        (Broken(same=lambda a, b: "maybe"), "not to True or False"),
+        (Broken(write=lambda value: 7), "wrote no label"),
+        (Broken(write=lambda value: ""), "wrote no label"),
+        (_raise, "raised RuntimeError"),
+    ],
+)
+def test_a_kind_that_raises_or_returns_nonsense_makes_answers_differ_and_says_why(kind, note):
+    comparison = compare_answers(["one", "two"], kind)
+    assert comparison.labels[0] is None or comparison.labels[0] != comparison.labels[1]
+    assert any(note in line for line in comparison.notes)
+    assert not any("secret" in line for line in comparison.notes)
 
 
-def test_similarity_of_nothing_in_common_is_zero():
-    assert similarity("abc", "xyz") == 0.0
-    assert similarity("", "xyz") == 0.0
+def test_texts_without_a_fact_that_differs_are_left_open():
+    query = "Why is the sky blue? Explain."
+    texts = ["Air scatters blue light most.", "Blue light is scattered most by air.", "Air scatters red light most, in 1 of 2 cases.", "Air does not scatter blue light."]  # fmt: skip
+    comparison = compare_answers(texts, query=query)
+    assert len(set(comparison.labels)) == 4
+    assert comparison.open_pairs == ((0, 1),)
+
+
+@pytest.mark.parametrize(("query", "a", "b"), [("What is 3 + 4?", "7", "8"), (INLINE, "A", "B"), ("Is it?", "Yes", "No")])
+def test_what_the_rules_decide_is_not_left_open(query, a, b):
+    assert compare_answers([a, b], query=query).open_pairs == ()
+
+
+def test_merged_makes_one_label_of_pairs_that_mean_the_same_and_a_chain_is_no_circle():
+    comparison = Comparison(("a", "b", "c", "b"), ("short_text",) * 4, open_pairs=((0, 1), (0, 2), (1, 2)))
+    assert comparison.merged([]) is comparison
+    assert comparison.merged([(0, 1)]).labels == ("a", "a", "c", "a")
+    assert comparison.merged([(0, 1), (1, 2)]).labels == ("a", "a", "c", "a")  # a and c were not said to be the same
+    assert comparison.merged([(0, 1), (1, 2), (0, 2)]).labels == ("a", "a", "a", "a")
+    assert comparison.merged([(0, 1)]).open_pairs == ((0, 2), (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("query", "texts", "can"),
+    [
+        ("Write a poem about the sea.", [], False),
+        ("Explain why the sky is blue.", [], False),
+        ("Is it true? Explain.", [], True),
+        ("What is the capital of France?", [], True),
+        ("Tell me of Oslo.", ["word " * 80, "other " * 80], False),
+        ("Tell me of Oslo.", ["word " * 80, "Oslo"], True),
+        ("Write a Python class.", ["```python\n" + "x = 1\n" * 30 + "```"], False),
+        ("Which command lists containers?", ["```sh\ndocker ps\n```"], True),
+    ],
+)
+def test_open_text_cannot_coincide(query, texts, can):
+    assert can_coincide(query, texts) is can
 
 
 @pytest.mark.parametrize(
     ("answer", "gold", "kind", "query", "score"),
     [
-        ("The answer is 0.3333333.", "1/3", "number", "", 1.0),
-        ("0.3333", "1/3", "number", "", 0.0),
-        ("1000001", "1000000", "number", "", 0.0),
-        ("240", "240.0", "auto", "How much?", 1.0),
         ("The ship sank in 1912.", "1912", "auto", "When did it sink?", 1.0),
-        ("(B)", "B", "auto", INLINE, 1.0),
+        ("The ship sank in 1913.", "1912", "auto", "When did it sink?", 0.0),
         ("green", "(B)", "auto", INLINE, 1.0),
-        ("Yes, it is.", "yes", "auto", SUN, 1.0),
-        ("Yes", "True", "short_text", SUN, 0.0),
-        ("Paris, of course.", "Paris", "auto", CAPITAL, 0.0),
-        ("Paris.", "paris", "auto", CAPITAL, 1.0),
-        ('{"a": 1.0}', '{"a":1}', "json", "", 1.0),
-        (SCATTER, RAYLEIGH, "long_text", "", 1.0),
-        (OCEAN, RAYLEIGH, "long_text", "", 0.0),
+        ("240", "240.0", "auto", "How much?", 1.0),
+        ("1000001", "1000000", "number", "", 0.0),
+        ("\"answer\": \"'aB'\"", "aB", "auto", "[PYTHON]\nassert f('a') == ??\n[/PYTHON]", 1.0),
+        ("\"answer\": \"'ab'\"", "aB", "auto", "[PYTHON]\nassert f('a') == ??\n[/PYTHON]", 0.0),
+        (r"The result is $\boxed{\frac{2}{4}}$.", r"\frac{1}{2}", "auto", "", 1.0),
+        ("x + 1", "1 + x", "math", "", 1.0),
+        ("x - 1", "1 - x", "math", "", 0.0),
         (None, "7", "auto", "", 0.0),
         ("7", "", "auto", "", 0.0),
         ("none", "none", "number", "", 0.0),
@@ -331,19 +275,24 @@ def test_an_answer_scores_one_where_it_says_what_gold_says(answer, gold, kind, q
     assert score_answer(answer, gold, kind, query=query) == score
 
 
-def test_the_threshold_lies_between_paraphrases_and_other_claims():
-    assert similarity(RAYLEIGH, SCATTER) > SIMILAR > similarity(RAYLEIGH, OCEAN)
+def test_tool_calls_compare_as_multisets_whatever_the_order_of_calls_and_arguments():
+    f, g = {"name": "f", "args": {"a": 1, "b": " x"}}, {"name": "g", "args": {}}
+    same = {"name": "f", "args": {"b": "x", "a": 1.0}, "id": "call_7"}
+    assert canonical_tool_calls([f, g]) == canonical_tool_calls([g, same]) == '[["f",{"a":1,"b":"x"}],["g",{}]]'
+    assert canonical_tool_calls([f, f]) != canonical_tool_calls([f])
+    assert canonical_tool_calls([{"name": "f", "args": {"a": True}}]) != canonical_tool_calls(
+        [{"name": "f", "args": {"a": 1}}]
+    )
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"), [("minus 3", "-3"), ("The answer is negative 3.", "-3"), ("5 minus 3 is 2", "2")]
-)
-def test_a_sign_in_words_is_a_sign_and_a_subtraction_is_none(text, expected):
-    assert canonical(text, "number") == expected
+def test_odd_tool_calls_do_not_raise():
+    circle: dict[str, object] = {}
+    circle["self"] = circle
+    odd = {"nan": float("nan"), "huge": 10**5000, 7: {1, 2}, "none": None, "half": "\ud800", "circle": circle}
+    assert canonical_tool_calls([{"name": None, "args": odd}, {}, {"name": "f", "args": "not json"}])
 
 
-def test_a_denied_choice_is_not_that_choice():
-    question = "Is this review positive or negative? Answer with one word."
-    denied = [canonical(text, "short_text", query=question) for text in ("It isn't positive.", "It is not positive.")]
-    assert "positive" not in denied
-    assert canonical("It's positive.", "short_text", query=question) == "positive"
+def test_importing_the_package_loads_none_of_the_libraries_of_answers():
+    heavy = "{'sympy', 'math_verify', 'latex2sympy2_extended', 'babel', 'pygments', 'text_to_num', 'jsonschema'}"
+    code = f"import sys, langchain_rlfocal.answers; assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,6 +1,8 @@
 """What is cached under one key and what is not, and who waits for which rate."""
 
 import copy
+from dataclasses import dataclass
+from functools import partial
 
 import pytest
 from langchain_core.caches import BaseCache, InMemoryCache
@@ -40,6 +42,39 @@ class Keys(BaseCache):
         pass
 
 
+def initials(a, b):
+    return a[:1] == b[:1]
+
+
+def first(number):
+    return lambda a, b: a[:number] == b[:number]
+
+
+@dataclass(frozen=True)
+class Initials:
+    """Compares so many first letters."""
+
+    number: int
+    name: str = "initials"
+
+    def read(self, text, query):
+        return text[: self.number]
+
+    def same(self, a, b):
+        return a == b
+
+    def write(self, value):
+        return value
+
+
+class Alike:
+    def __init__(self, model="small"):
+        self.model = model
+
+    def embed_documents(self, texts):
+        return [[1.0] for _ in texts]
+
+
 def key_of(*, bound=None, call=None, **fields):
     """The key under which an answer is cached, of a model that is made anew for it."""
     cache = Keys()
@@ -76,6 +111,23 @@ DIFFERENCES = {
     "cost_weight": {"cost_weight": 0.2},
     "task": {"task": "t"},
     "answer_kind": {"answer_kind": "number"},
+    "a function for a kind": {"answer_kind": initials},
+    "another function for a kind": {"answer_kind": lambda a, b: a in {b, "x", "y", "z"}},
+    "a third that stands in the same place": {"answer_kind": lambda a, b: a != b},
+    "a function that holds a number": {"answer_kind": first(2)},
+    "a function that holds another number": {"answer_kind": first(3)},
+    "a function that is given a number": {"answer_kind": partial(initials, 2)},
+    "a function that is given another number": {"answer_kind": partial(initials, 3)},
+    "an object for a kind": {"answer_kind": Initials(2)},
+    "another object for a kind": {"answer_kind": Initials(3)},
+    "a method for a kind": {"answer_kind": Initials(2).same},
+    "a call's own answer_kind": {"call": {"answer_kind": "option"}},
+    "a call's own function for a kind": {"call": {"answer_kind": first(4)}},
+    "equivalence": {"equivalence": saying("so")},
+    "another judge": {"equivalence": saying("so", model_name="other")},
+    "embeddings": {"equivalence": Alike()},
+    "other embeddings": {"equivalence": Alike("large")},
+    "equivalence_threshold": {"equivalence": Alike(), "equivalence_threshold": 0.8},
     "on_disagreement": {"on_disagreement": "text"},
     "synthesizer": {"synthesizer": saying("so")},
     "synthesize_below": {"synthesize_below": 0.1},

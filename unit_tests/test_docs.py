@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.messages import AIMessage, ToolMessage
 from typer.testing import CliRunner
 
@@ -20,7 +21,7 @@ from langchain_rlfocal.features import FEATURES_DIM
 from langchain_rlfocal.local import POLICY_PATH
 from langchain_rlfocal.policies import RLFocalPolicy
 from langchain_rlfocal.policies.checkpoint import Parts, _shapes
-from langchain_rlfocal.testing import SchemaChatModel, make_outcomes
+from langchain_rlfocal.testing import JudgingChatModel, SchemaChatModel, make_outcomes
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -28,7 +29,7 @@ HOW_TOS = sorted((ROOT / "docs/how-to").glob("*.md"))
 INTEGRATION_PAGE = ROOT / "docs/how-to/use-in-langchain.md"
 TASK_PAGES = [
     ROOT / f"docs/how-to/{name}.md"
-    for name in ("agent", "batch", "chain", "streaming", "structured-output", "tools", "tracing")
+    for name in ("agent", "agreement", "batch", "chain", "streaming", "structured-output", "tools", "tracing")
 ]
 
 
@@ -67,6 +68,11 @@ SAID = {  # by small, large and other: a text, an object, or tool calls; what is
         {**ACME, "currency": "USD"},
         {**ACME, "vendor": "Acme Ltd"},
     ),
+    "What do mitochondria do?": (
+        "They make the energy of a cell.",
+        "Every cell gets its power from mitochondria.",
+        "Nobody is sure about that.",
+    ),
     "Describe fog in five words.": ("Grey water forgetting the ground.", "Clouds that came down early.", "It is fog."),
 }
 
@@ -104,6 +110,8 @@ def test_the_snippets_of_a_how_to_run_one_after_the_other_and_print_what_it_show
         name: SchemaChatModel(model_name=name, answers=answers_of(place))
         for place, name in enumerate(("small", "large", "other"))
     }
+    names["judge"] = JudgingChatModel(same=lambda a, b: "cell" in a and "cell" in b)
+    names["embeddings"] = DeterministicFakeEmbedding(size=8)
     make_policy().save(tmp_path / "policy")
     accuracies = {"support/refunds": {"small": 0.5, "other": 0.6, "newcomer": 0.9}}
     make_outcomes(accuracies, num_queries=50).write(tmp_path / "probe.parquet")

@@ -119,12 +119,13 @@ class TestEveryPolicy:
             policy.fuse(QUERY, [], [fails("a")], max_team=3)
 
     def test_candidates_without_an_answer_still_give_one_of_them(self, policy):
-        """A failed member has nothing to return, however competent it is."""
+        """A failed member has nothing to return, however competent it is; and what nobody can compare does not agree."""
         answer = policy.fuse(QUERY, [says("b", None), says("c", None)], [fails("a")], max_team=3)
         assert answer.member in {"b", "c"}
         assert answer.answer is None
-        assert answer.weights == {"": 1.0}
-        assert answer.confidence == 1.0
+        assert answer.weights == {"": 0.0}
+        assert answer.confidence == 0.0
+        assert set(answer.supporters[""]) == {"b", "c"}
 
     def test_a_candidate_without_an_answer_never_wins_against_one_that_has_one(self, policy):
         for without, with_answer in (("a", "b"), ("b", "a"), ("d", "c")):
@@ -207,7 +208,7 @@ def test_an_answer_is_a_candidates_or_an_option_of_all_and_its_weights_are_share
     for policy in (random_policy("abcd", seed), PriorPolicy("abcd", {"c": 0.6})):
         answer = policy.fuse(QUERY, candidates, failures, max_team=4)
         by_name = {candidate.member: candidate for candidate in candidates}
-        assert sum(answer.weights.values()) == pytest.approx(1)
+        assert sum(answer.weights.values()) == pytest.approx(0 if answer.answer is None else 1)
         assert all(weight >= 0 for weight in answer.weights.values())
         assert answer.confidence == max(answer.weights.values()) or answer.answer is None
         if answer.member is None:

@@ -43,7 +43,7 @@ WIDE = {
 
 MADE = {
     "answers/values.py _WORD_NUMBER": "made of bounded parts; its module's own test looks at it",
-    "answers/patterns.py _finder": "the caller's own, from a schema",
+    "answers/schema_rules.py property_rules": "the caller's own, from a schema",
 }
 """Expressions that are no literal."""
 

@@ -46,7 +46,7 @@ def test_json_of_no_titled_schema_can_be_asked_for():
     model = ensemble({"a": told})
     assert model.bind_tools([add], response_format={"type": "json_object"}).invoke("?").text == '{"n": 3}'
     untitled = {"type": "object", "properties": {"n": {"type": "string"}}}
-    with pytest.raises(EnsembleError, match="must satisfy"):
+    with pytest.raises(EnsembleError, match="is not of type"):
         model.with_structured_output({**untitled, "properties": {"n": {"type": "array"}}}, method="json_mode").invoke(
             "?"
         )

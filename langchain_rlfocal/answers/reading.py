@@ -1,46 +1,51 @@
-"""Reading: find the answer in what a model wrote, in the light of what it was asked.
+r"""Reading: what a query asks for, and which part of a text answers it.
 
-Small models go on after their answer, think aloud before it, and repeat the question around it: the functions here
-find the part that answers. They refuse to judge whether the answer is right, and never raise: where nothing can be
-found they return None.
+Models think before their answer, go on after it, and repeat the question around it. The functions here find the part
+that answers. They compare nothing, and never raise.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
+from functools import cached_property, lru_cache
 
 from langchain_rlfocal.answers import values
+from langchain_rlfocal.answers.code import asks_for_code
+from langchain_rlfocal.answers.facts import Fact, find_facts, plain_numbers
+from langchain_rlfocal.answers.languages import ANSWER_MARKS, NEGATIONS
+from langchain_rlfocal.answers.lists import asks_for_list
 
-_MAX_SENTENCE = 400
+MAX_SENTENCE = 400
 """Characters of a sentence that are read as a short answer."""
 
+_MAX_QUERY = 20_000
 _MAX_CHOICES = 30
 _MAX_MARKED = 30
-_THOUGHT = "</think>"
+_THOUGHT = re.compile(r"</\|?(?:think|thinking|thought|reasoning|scratchpad|analysis)\|?>", re.IGNORECASE)
 _RUN_ON = re.compile(
     r"\n[ \t]{0,8}[*#]{0,4} ?(?:question|q|user|human) ?[0-9]{0,3} ?:|<\|[a-z_]{1,20}\|>|<end_of_turn>|</s>",
     re.IGNORECASE,
 )
 _MARK = re.compile(
-    r"\b(?:answer(?: to [^.:]{1,100}?)?|correct (?:option|choice))[\"'*_`)\]]{0,4}\s?(?:is\b|are\b|:|=)(?! not\b)"
-    r"|(?P<key>\"answer\"\s?:)|(?P<boxed>\\boxed\s?\{)|\#{4}",
+    r"\b(?:answer(?: to [^.:\n]{1,100}?)?|correct (?:option|choice))[\"'*_`)\]]{0,4}\s?(?:is\b|are\b|:|=)(?! not\b)"
+    r"|(?P<key>\"answer\"\s?:)|(?P<boxed>\\boxed\s?\{)|\#{4}(?!#)",
     re.IGNORECASE,
 )
 _QUOTES = " \t\n\"'*_`"
+_HEADING = re.compile(r"[ \t]{0,8}#{1,6}[ \t][^\n]{0,200}")
+_BOLD_HEADING = re.compile(r"[ \t]{0,8}\*\*[^*\n]{1,80}:?\*\*:?[ \t]{0,8}")
+_LABEL = re.compile(r"[\s*_`#]{0,8}(?P<label>[^\W\d_][\w /'-]{0,40}?)[*_`]{0,3}\s?[:：=]\s?[*_`]{0,3}(?P<value>\S)")
+_LABEL_WITHIN = re.compile(r"[,;.] ?[^\W\d_][\w '-]{0,40}[*_]{0,2}: ")
+_GENERIC_LABELS = frozenset(
+    "answer category choice class classification decision final intent label option output prediction rating result score "
+    "sentiment solution topic verdict".split()
+)
 
 _OPTION_STYLES = (
     re.compile(r"\(([A-Za-z])\)\s?"),
     re.compile(r"(?<![\w(])([A-Za-z])\)\s"),
     re.compile(r"(?<!\S)([A-Z])[.:]\s"),
 )
-_LETTER_FIRST = re.compile(
-    r"[\s\"'*_({<$\[]{0,8}(?:(?:option|choice|letter)\s[(\"'*]{0,3})?(?P<letter>[A-Za-z])(?![\w'’])(?P<after>.{0,12})",
-    re.IGNORECASE | re.DOTALL,
-)
-_LETTER_ENDS = re.compile(r"[)\]}>*:\"'_$]|[.,;!](?!\w)|\s{0,12}$|\s?\n|\s(?:is\b|because\b|since\b|as\b|[-–—(])")
-_LETTER_WITHIN = re.compile(r"[(\[]([A-Z])[)\]]|\b(?:option|choice)\s[(\"'*]{0,3}([A-Za-z])\b", re.IGNORECASE)
-_LETTER_ALONE = re.compile(r"(?<![\w'’])([B-HJ-Z])(?![\w'’])")
 
 _ASKS_YES_NO = re.compile(r"\byes\W{1,8}(?:or\W{1,8})?no\b")
 _ASKS_TRUE_FALSE = re.compile(r"\btrue\W{1,8}(?:or\W{1,8})?false\b")
@@ -50,78 +55,329 @@ _STARTS_YES_NO = re.compile(
     r"|does|did|ca|could|wo|would|should|has|have|had)n't)\b(?! (?:you|we) \w| i know)"
 )
 _ASKS_NUMBER = re.compile(
-    r"\bhow (?:many|much|old|tall|far|long|big|heavy|high|deep|fast)\b|\b(?:what|which|next|missing|the) (?:number|year)\b"
-    r"|\bnumber (?:of|that|comes)\b|\b(?:calculate|compute|evaluate|percent(?:age)?|average|remainder|sum|product)\b"
+    r"\bhow (?:many|much|old|tall|far|long|big|heavy|high|deep|fast|often)\b"
+    r"|\b(?:what|which|next|missing) (?:number|year|percentage|percent|fraction|age|price|temperature|amount|distance)\b"
+    r"|\bnumber of\b|\bnumber (?:that )?comes\b|\b(?:with|as|give|only) (?:a|the|one) (?:single )?number\b"
+    r"|\b(?:calculate|compute|percentage|average|remainder|probability|quotient|perimeter|circumference|decimal places?)\b"
+    r"|\b(?:sum|product|difference|area|volume|square root|cost|price|total|population|mean|median|ratio|temperature|speed|height"
+    r"|weight|length|distance|age|slope|gcd|lcm|value|dose|dosage|duration|size) (?:of|between|in|for|from|at|per)\b"
+    r"|\b(?:what(?:'s| is| was| are| were| will be| would be)|find|determine) (?:(?!of\b)[a-z'-]{1,20} ){0,4}?(?:speed|age|height|weight|length"
+    r"|width|depth|area|volume|price|cost|salary|temperature|distance|population|value|score|slope|perimeter|probability|rating|discount|profit"
+    r"|balance|tax|interest|salary|budget|sum|product|difference|mean|median|quotient|remainder|rate|amount|total)\b(?! of (?:the|a) [a-z]+ who)"
+    r"|[0-9]%? of [0-9$€£]|\brate (?:this|the|it|my)\b|\bon a scale\b|\bfrom (?:0|1|zero|one) to [0-9]|\bconvert [0-9]"
     r"|[0-9)] ?[-+*/×÷^] ?[0-9(]|[0-9] (?:x|plus|minus|times|divided by|modulo) [0-9]"
+    r"|\bwhat(?:'s| is| are) (?:the value of )?[-(]?[0-9]|\b(?:plus|minus|times|divided by|squared|cubed|to the power of) [a-z]{3,9}\b"
+    r"|\b(?:wie (?:viele?|hoch|lange?|alt|weit|gross|schwer)|wieviele?|combien|quel (?:age|pourcentage)|cuant[oa]s?|quant[oaei]s?"
+    r"|hoeveel|hoe (?:lang|oud|hoog|ver)|сколько|скольким|kac|kac tane|ne kadar|ile|hur (?:manga|mycket)"
+    r"|(?:qual|cual|quelle?|quale|was|wie|какая|какой|каково|wat|jaka|jaki)\W{1,3}(?:[^\W\d_]{1,12} ){0,3}?(?:distan[a-z]{1,4}|entfernung|prei?s|prezzo|precio|prix|preco|edad|eta|age|idade"
+    r"|temperatur\w?|температура|velocidad\w{0,2}|velocita|vitesse|geschwindigkeit|скорость|hohe|altura|altezza|hauteur|poids|peso|gewicht"
+    r"|цена|высота|расстояние|superficie|flache|population|poblacion|populacao|popolazione|afstand|prijs|cena|odleglosc))\b"
+    r"|多少|几[个人只岁年天]|第几|いくつ|いくら|何[人個歳年円本枚回%]|몇|얼마|كم |कितन"
+)
+_HOW_MANY = re.compile(r"\bhow (?:many|much|old|tall|far|long|big|heavy|high|deep|fast|often)\b|\b(?:calculate|compute)\b")
+_POLITE = re.compile(r"^\W{0,4}(?:(?:please|kindly|can you|could you|also|and|then) )?")
+_ENGLISH_VERB = re.compile(
+    r"\W{0,4}(?:name|list|give|find|solve|express|differentiate|integrate|rewrite|describe|explain|summari[sz]e|rank|sort|put|complete|correct|call|estimate|state|determine|evaluate|simplify|calculate|compute|convert|rate|classify|write|print|show|tell|answer|label|extract"
+    r"|round|translate|fill|choose|select|pick|identify|count|add|use|turn|return|make|create|implement|expand|factor|premise|let|if)\b"
+)
+_ASKS_DURATION = re.compile(r"\bhow long\b|\bduration\b|\blength of the (?:film|movie|video|recording|call|flight|trip|journey)\b|combien de temps|wie lange|cuanto (?:tiempo )?dura|quanto (?:tempo )?dura|hoe lang|сколько времени|как долго")
+_ASKS_CLOCK = re.compile(
+    r"\b(?:saat|uhr|ora|hora|heure|laat|godzin\w{0,3}|час\w{0,2}|klockan|kello|kl)\b|во сколько|o ktorej"
+)
+_RATES = re.compile(r"\b(?:rate|score|grade) (?:this|the|it|my|that|these)\b|\bon a scale\b|\bfrom (?:0|1|zero|one) to (?:5|10|100|five|ten)\b|\bout of (?:5|10|100)\b")
+_PORTUGUESE = re.compile(r"\b(?:quantos|quantas|quem|qual|quais|onde|voce|sao|nao|ha|em|um|uma|do|dos|ao|pelo|isso|os)\b")
+_SPANISH = re.compile(r"¿|\b(?:el|los|las|del|cual|cuales|donde|quien|cuant[oa]s?|una|y)\b")
+_ASKS_COMMAND = re.compile(
+    r"\bhow (?:do|can|would|should|to)\b[^.?!\n]{0,100}? (?:in|using|with|from) (?:git|docker|kubectl|kubernetes|linux|npm|pip|vim|the (?:terminal"
+    r"|command line|shell))\b|\b(?:git|docker|kubernetes|linux|bash|npm): how (?:do|can|to)\b"
+)
+_ASKS_SHARE = re.compile(
+    r"\b(?:probability|chances?|likelihood|odds|what (?:fraction|proportion|share|part)|wahrscheinlichkeit|probabilite|probabilidade?d?"
+    r"|probabilita|kans|olasilik|prawdopodobienstwo|вероятность|шанс)\b|概率|確率|확률"
+)
+_ASKS_RATIO = re.compile(r"\b(?:ratio|odds|verhaltnis|rapport|razon|proporcion|rapporto|razao|verhouding|соотношение|отношение)\b|比例|比率|비율")
+_OVER_TEXT = re.compile(
+    r"\W{0,4}(?:please )?(?:extract|find|identify|get|pull out|copy|quote|extrae|extraiga|extrahiere|extrais|extrayez|estrai|extraia|haal"
+    r"|извлеки\w{0,3}|提取|抽出)\b[^:'\"\n?]{3,200}[:'\"\n]",
+    re.IGNORECASE,
+)
+_ASKS_WHEN = re.compile(r"\bwhen\b|\bwhat (?:date|day|time|month|century|decade)\b|\bwhich (?:date|day|month|century|decade)\b|\bin what year\b")
+_ASKS_WHEN_ELSEWHERE = re.compile(
+    r"\b(?:wann|quand|cuando|quando|wanneer|когда|ne zaman|hangi (?:yil|tarih)\w{0,4}|kiedy|nar|saat kac\w{0,2}|ne gun|a que hora|a che ora|(?:um )?wie viel uhr|wie spat"
+    r"|welche[mrsn]? (?:tag|datum|jahr|monat)|quel(?:le)? (?:jour|date|heure|annee|mois)|que (?:dia|hora|ano)|(?:qual|quale) (?:e )?(?:a |la )?data"
+    r"|che (?:giorno|anno)|cual es la fecha|в каком году|какого числа|во сколько|o ktorej|hoe laat|hur dags|welk jaar|w ktorym roku|vilket ar)\b"
+    r"|什么时候|何时|哪一?[年天日月]|几[点号月日]|何[年時日月]|いつ|언제|몇 ?(?:시|월|일|년)|متى|कब"
+)
+_WH_ELSEWHERE = re.compile(
+    r"\b(?:wer|wen|wem|was|wo|wie|wohin|woher|welche[rsmn]?|warum|wieso|wann|qui|que|quoi|quand|ou|comment|quel(?:le)?s?|combien"
+    r"|pourquoi|quien(?:es)?|cual(?:es)?|cuando|cuant[oa]s?|donde|como|por que|chi|cosa|quando|dove|quale|quali|quant[oaei]s?|perche"
+    r"|quem|onde|qual|quais|wat|wanneer|waar|hoe|welke|waarom|кто|что|когда|где|как|какой|какая|какое|какие|сколько|почему|куда"
+    r"|ne|kim|nerede|nasil|kac|hangi|neden|kto|co|kiedy|gdzie|jak|jaki|jaka|jakie|ile|dlaczego|oder|oppure|ou|или|veya|czy|lub)\b"
+    r"|什么|甚么|谁|誰|哪|几|多少|怎|为何|何|いつ|どこ|どれ|どの|どう|なに|なん|いくつ|いくら|なぜ|还是|それとも"
+    r"|무엇|누구|언제|어디|어떻|어느|몇|왜|얼마|ما|من |متى|أين|كيف|كم|لماذا|أي |कौन|कब|कहा|कैसे|कितन|क्यों|किस"
+)
+_ENGLISH = re.compile(r"\b(?:the|what|which|who|where|when|why|how|are|and|does|did|were|has|have|with)\b")
+_ASKS_YES_NO_ELSEWHERE = re.compile(r"\W{0,4}(?:est-ce qu|هل |أليس |क्या |czy )|(?:ですか|ますか|ませんか|でしょうか|니까|나요|吗|嗎|吗|么)\W{0,4}$")
+_NAMES_IDENTIFIER = re.compile(
+    r"\b(?:phone|telephone|order|serial|tracking|account|invoice|case|room|flight|model|reference|license|plate|ticket|part|passport"
+    r"|id|zip|postal|port|isbn|card|confirmation|contact) (?:number|code|id)s?\b|\b(?:version|address|isbn|zip|phone|license plate)\b"
+    r"|\b(?:which|what) (?:flight|gate|room|model|platform|seat|bus|train|line)\b"
 )
 _ASKS_FACT = re.compile(r"\b(?:who|whom|whose|what|which|where|when|name)\b")
 _ASKS_PROSE = re.compile(
-    r"\b(?:explain|describe|why|essay|story|poem|summari[sz]e|paragraph|discuss|write|advice|how (?:do|does|can|to|would))\b"
+    r"\b(?:explain|describe|why|essay|story|poem|summari[sz]e|summary|paragraph|discuss|advice|rewrite|rephrase|paraphrase"
+    r"|translate|draft|compose|elaborate|compare|outline|brainstorm|tell me (?:about|a)|how (?:do|does|can|could|to|would|should)"
+    r"|write (?:a|an|the|me|about|some|two|three)|in your own words|e-?mail to|letter to|haiku|limerick|slogan|biography)\b"
+)
+_ASKS_NAMES = re.compile(r"\b(?:who|whom|whose|where|why|which (?!year|number|month|day|date)|what (?!year|number|is the (?:total|sum|average|number)|percent))\b")
+_SEVERAL = re.compile(
+    r"(?:\band|,) (?:also )?(?:what|which|who|whom|where|when|why|how|is|are|was|were|did|does|in which|in what|at what)\b"
+)
+_CONDITION = re.compile(r"\W{0,4}(?:if|when|after|since|while|because|given|suppose|assuming|as|before|in|at|for|on|with)\b")
+_ASKS_FIRST = re.compile(r", (?:what|which|who|whom|where|when|why|how|is|are|was|were|does|did)\b")
+_OR = re.compile(r" or ")
+_OR_ELSEWHERE = re.compile(r" (?:oder|ou|или|либо|lub|albo|veya|ya da|yoksa|أم|أو|या|또는|아니면|of|eller) ")
+_OR_SHORT = re.compile(r" (?:o|oppure) ")
+_WRITES_O = re.compile(r"¿|\b(?:el|los|las|es|un|il|lo|gli|di|che|chi|quale|del|della|delle|dei|questo|questa)\b")
+"""Signs of Spanish and Italian, where "o" means "or"; in Portuguese it is an article."""
+_OR_UNSPACED = re.compile(r"(?P<first>[\u3400-\u9fff]{1,6})(?:还是|還是|或者|或)(?P<last>[\u3400-\u9fff]{1,6})(?=[？?。吗呢]|$)")
+_ARTICLES = frozenset(
+    "the a an ein eine einen einem einer der die das den dem le la les l un une du des au aux el los las una il lo gli i uno al del"
+    " um uma os as het een de".split()
+)
+_COPULAS = frozenset("है हैं ist est es è é is".split())
+_CUTS = frozenset("at in on of for to from with by when if than as about around during after before because und and in".split())
+_TELLING = frozenset("answer reply respond choose say select output pick".split())
+_FIRST_VERBS = frozenset("is are was were do does did can should would will has have".split())
+_TELLS_TO_ANSWER = re.compile(r"\b(?:answer|reply|respond|choose|classify|say|decide|label|select|output|clasifica|responde|antworte|reponds|rispondi)\b")
+_LITERAL = re.compile(
+    r"\[/?python\]|\bassert\b[^\n]{0,400}==|\b(?:what (?:does|is|will)[^.?\n]{0,80}\b(?:print|output|return|evaluate)|output of)\b"
+)
+_LISTED_CHOICES = re.compile(
+    r"\b(?:categories|labels|classes|intents|options|choices|sentiments|values|topics|tags|following|one of(?: these| the)?"
+    r"(?: [a-z]{1,20}){0,3}|as (?:either )?one of|with (?:either )?one of|(?:either|as|with|classify|sentiment|answer|reply|respond)"
+    r"(?: [a-z']{1,20}){0,4})\s?[:(]\s?(?P<listed>[^\n.?!:()]{3,400})"
 )
 
-_YES_NO = re.compile(r"[\s\"'*_`(\[]{0,8}(yes|no)(?![\w'-])(?P<after>.?.?)", re.DOTALL)
-_SENTENCE_END = re.compile(r"(?P<word>\w{0,20})[.!?][\"')\]*_`]{0,4}(?=\s|$)")
-_ABBREVIATIONS = frozenset(["mr", "mrs", "ms", "dr", "st", "jr", "sr", "vs", "mt", "prof"])
-_COURTESY = re.compile(r"(?:sure|certainly|of course|okay|ok|great question)\b(?: thing)?[!.,:] ?")
-_THINKING = re.compile(r"(?:let's|let us|let me|first,|step 1|to (?:find|determine|answer|solve)\b)")
-_EXPLANATION = re.compile(r"\bbecause\b|,? since\b|, (?:which|who|as|so|but|not|where)\b|(?<=[a-z]) [-–—]{1,3} |; | \(")
-_COPULA = re.compile(r" (?:is|are|was|were|equals) |: ")
-_PASSIVE = re.compile(r"^\w{1,30} by ")
-_MINUS = re.compile(r"(?<![0-9] )(?<![^\W_])(?:minus|negative) (?=[0-9])")
-_IT_IS = re.compile(r"(?:it|that|this|he|she|they|these|those|there)(?:'s|'re| is| are| was| were) ")
-_JOINT = re.compile(r"(?<=[^\W\d_])-(?=[^\W\d_])|,(?![0-9]{3}(?![0-9]))")
-_EDGES = ".,;:!?\"'()[]{}*_`~…"
-_ONLY_NUMBERS = re.compile(r"[\s*_`\"'=$€£¥]*[-+]?[0-9][0-9.,'_$€£¥%\s*`\"e/]*")
-_LINKS = frozenset(["is", "are", "was", "were", "of", "in", "on", "at", "by"])
+_SENTENCE_END = re.compile(r"(?P<word>\w{0,20})[.!?。！？][\"')\]*_`]{0,4}(?=\s|$)|[。！？]")
+_ABBREVIATIONS = frozenset(["mr", "mrs", "ms", "dr", "st", "jr", "sr", "vs", "mt", "prof", "approx", "ca", "inc", "ltd"])
+_BEFORE_NUMBERS = frozenset("art ch chap sec fig vol no nr eq pp pg st".split())
+_COURTESY = re.compile(
+    r"(?:sure|certainly|of course|okay|ok|great question|good question|absolutely|happy to help)\b(?: thing)?[!.,:] ?",
+    re.IGNORECASE,
+)
+_PREAMBLE = re.compile(r"(?:according to|based on|judging by|per) (?:the|your|this|these|my) [^,.\n]{1,60}, ?", re.IGNORECASE)
+_THINKING = re.compile(r"(?:let's|let us|let me|first,|step 1|to (?:find|determine|answer|solve|calculate)\b)", re.IGNORECASE)
+_BOLD = re.compile(r"\*\*[^*\n]{0,60}[0-9][^*\n]{0,60}\*\*")
+_CONCLUSION = re.compile(
+    r"[\s*_`>-]{0,8}(?:also|daher|somit|donc|ainsi|por (?:lo )?tanto|entonces|quindi|dunque|portanto|logo|dus|итак|значит|поэтому|следовательно"
+    r"|dolayisiyla|wiec|zatem|إذن|لذلك|इसलिए|so|therefore|thus|hence|consequently|as a result|in conclusion|in total|altogether|overall|finally"
+    r"|in summary|to conclude|this means|which means)\b[, ]",
+    re.IGNORECASE,
+)
+_SO = re.compile(
+    r"[,;.:] ?(?:(?:and|und|et|y|e) )?(?:so|therefore|thus|hence|which (?:is|means|gives|makes|equals)|giving|making|for a total of|in total|also|daher|somit"
+    r"|donc|(?:por|pelo) (?:lo )?tanto|portanto|entonces|asi que|quindi|dunque|dus|поэтому|значит|следовательно|итого)\b[, ]{1,2}"
+    r"|[,，、]?(?:所以|因此|一共|总共|共|よって|なので|だから|したがって|따라서|그래서)[,，、 ]?",
+    re.IGNORECASE,
+)
+_RESULT = re.compile(r"[=≈]\s?[$€£]?(-?[0-9][0-9.,]{0,30})")
+_EXPLANATION = re.compile(r",? because\b|,? since (?:it|he|she|they|the|this|that|there|its|his|her)\b|, (?:which|who|where|whose)\b|, as (?:it|he|she|they|the|this|that|there)\b", re.IGNORECASE)
+_JOINT = re.compile(r"(?<=[^\W\d_])[-–—/](?=[^\W\d_])|,(?![0-9]{3}(?![0-9]))")
+_INITIALS = re.compile(r"(?<=\b[A-Z]\.)(?=[A-Z][.a-z])")
+_EDGES = "$।.,;:!?\"'()[]{}*_`~…|<>«»。、，；：！？「」『』（）【】¿¡"
+_CONTRACTIONS = (
+    (re.compile(r"\bcan(?:'t|not)\b", re.IGNORECASE), "can not"),
+    (re.compile(r"\bwon't\b", re.IGNORECASE), "will not"),
+    (re.compile(r"\bshan't\b", re.IGNORECASE), "shall not"),
+    (re.compile(r"n't\b", re.IGNORECASE), " not"),
+    (re.compile(r"'re\b", re.IGNORECASE), " are"),
+    (re.compile(r"'ve\b", re.IGNORECASE), " have"),
+    (re.compile(r"'ll\b", re.IGNORECASE), " will"),
+    (re.compile(r"(?<=\bi)'m\b", re.IGNORECASE), " am"),
+    (re.compile(r"\b(it|he|she|that|there|here|what|who|where)'s\b", re.IGNORECASE), r"\1 is"),
+    (re.compile(r"'s\b", re.IGNORECASE), ""),
+)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Ask:
     """What a query asks for.
 
     Attributes:
-        options: Text of each lettered option, plain, by its capital letter; empty where the query lists none.
-        choices: The plain texts to choose among ("a dog or a cat?", a bulleted list of options).
+        text: The query, cleaned.
+        asking: The part of it that asks, where it is a command over a text of its own ("Extract the name: ..."); else all.
+        options: Letter to plain text of the lettered options that it lists.
+        letters: True if the options' labels are Latin letters.
+        options_first: True if a question follows the lettered list, which may then be context and no options.
+        choices: Plain texts of the alternatives that it offers in words.
         yes_no: True if yes and no are the answers.
-        number: True if the wording asks for a number.
+        number: True if it asks for a number.
+        identifier: True if it asks for a name with digits: an order number, a version, an address.
+        when: True if it asks for a date or a time.
         digits: True if there is any digit.
-        fact: True if the wording asks for a name, a place, a thing.
-        prose: True if the wording asks for an explanation or a composition.
-        words: The query's words, plain.
+        fact: True if it asks for a name, a place, a thing.
+        prose: True if it asks for an explanation or a composition.
+        code: True if it asks for code or a command.
+        listing: True if it asks for several things.
+        several: True if it asks more than one question.
+        names: True if it asks for a name or a thing beside numbers.
+        literal: True if it asks for the exact value of an expression of a program.
+        foreign: True if it is in another language than English.
+        portuguese: True if it is in Portuguese, where "no" is no denial.
+        rates: True if it asks for a rating.
+        duration: True if it asks how long something takes.
+        share: True if it asks for a probability or a part of a whole, which 1 in 4 and 25 % write alike.
+        ratio: True if it asks for a ratio, which "2 to 3" is then.
+        clock: True if it asks for a time of day, in a language that may write 16.30.
+        negated: True if its question denies something.
+        content: The stems of its question's words that count, in order.
+        words: The plain words of its questions, or of all of it where it has none.
+        stems: Their stems.
     """
 
+    text: str
+    asking: str
     options: Mapping[str, str]
+    letters: bool
+    options_first: bool
     choices: tuple[str, ...]
     yes_no: bool
     number: bool
+    identifier: bool
+    when: bool
     digits: bool
     fact: bool
     prose: bool
+    code: bool
+    listing: bool
+    several: bool
+    names: bool
+    literal: bool
+    foreign: bool
+    portuguese: bool
+    rates: bool
+    duration: bool
+    share: bool
+    ratio: bool
+    clock: bool
+    negated: bool
+    content: tuple[str, ...]
     words: frozenset[str]
+    stems: frozenset[str]
+
+    @cached_property
+    def facts(self) -> frozenset[tuple[str, object]]:
+        """The facts that the query states, as kind and value."""
+        return frozenset((fact.kind, fact.value) for fact in self._found)
+
+    @cached_property
+    def numbers(self) -> frozenset[object]:
+        """The numbers that the query states, those within its other facts included."""
+        return frozenset(plain_numbers(self.asking)) | {fact.stated for fact in self._found if fact.stated is not None}
+
+    @cached_property
+    def _found(self) -> list[Fact]:
+        return find_facts(self.asking, query=self.text, day_first=self.foreign)
 
 
+@lru_cache(maxsize=64)
 def read_query(query: str) -> Ask:
-    """Read what a query asks for."""
+    """Read what a query asks for; of a long query its beginning and its end."""
+    if len(query) > _MAX_QUERY:
+        query = f"{query[: _MAX_QUERY // 2]}\n{query[-_MAX_QUERY // 2 :]}"
+    cleaned = values.clean(query)
     folded = values.fold(query)
-    sentences = re.split(r"(?<=[.?!]) |\n", folded)
-    questions = [sentence for sentence in sentences if sentence.endswith("?")] or sentences[:1]
+    sentences = [sentence.strip() for sentence in re.split(r"(?<=[.?!।]) |(?<=[。?!])|\n", folded) if sentence.strip()] or [""]
+    questions = [sentence for sentence in sentences if sentence.endswith("?")] or [
+        sentence for sentence in sentences if _ASKS_YES_NO_ELSEWHERE.search(sentence)
+    ]
+    told = [sentence for sentence in sentences if _TELLS_TO_ANSWER.search(sentence)]
+    questions = questions or told[-1:] or sentences[:1]
     says_yes_no = bool(_ASKS_YES_NO.search(folded))
-    choices = () if says_yes_no else _choices(folded, questions)
-    return Ask(
-        options=_options(values.clean(query)),
-        choices=choices,
-        yes_no=says_yes_no or (not choices and bool(_STARTS_YES_NO.match(questions[-1]))),
-        number=bool(_ASKS_NUMBER.search(folded)),
-        digits=any(char.isdigit() for char in folded),
-        fact=bool(_ASKS_FACT.search(folded)),
-        prose=bool(_ASKS_PROSE.search(folded)),
-        words=frozenset(plain(folded).split()),
+    code = asks_for_code(cleaned) or bool(_ASKS_COMMAND.search(folded))
+    identifier = any(map(_NAMES_IDENTIFIER.search, questions))
+    number = bool(_ASKS_NUMBER.search(folded)) and not identifier
+    when = bool(_ASKS_WHEN.search(folded) or _ASKS_WHEN_ELSEWHERE.search(folded))
+    prose = _asks_prose(sentences, questions, number=number) and not _RATES.search(folded)
+    options, options_first = _options(cleaned)
+    if not options:
+        options = _labelled_options(query)
+    english = _ENGLISH.search(folded) or _STARTS_YES_NO.match(questions[-1]) or _ASKS_PROSE.search(folded)
+    foreign = bool(folded) and not (english or _ENGLISH_VERB.match(folded) or re.search(r" or ", folded))
+    over = _OVER_TEXT.match(cleaned)
+    asked = " ".join(s for s in sentences if s.endswith("?")) or (values.fold(over[0]) if over else folded)
+    words = frozenset(
+        part for word in plain(uncontracted(asked)).split() for part in apart(without_ending(word) if foreign else word)
     )
+    choices = () if says_yes_no or code else _choices(folded, [*questions, *told], prose=prose, foreign=foreign)
+    content = content_words(questions[-1])
+    several = len([s for s in sentences if s.endswith("?")]) > 1 or any(map(_asks_several, questions))
+    return Ask(
+        text=cleaned,
+        asking=over[0] if over else cleaned,
+        options=options,
+        letters=not options or "A" in options,
+        options_first=options_first,
+        choices=choices,
+        yes_no=says_yes_no or (not choices and not (foreign and (number or when)) and _asks_yes_no(questions[-1])),
+        number=number,
+        identifier=identifier,
+        when=when,
+        digits=any(char.isdigit() for char in folded),
+        fact=bool(_ASKS_FACT.search(folded)) or (foreign and bool(_WH_ELSEWHERE.search(questions[-1])) and "?" in folded),
+        prose=prose,
+        code=code,
+        listing=asks_for_list(cleaned),
+        several=several,
+        names=any(_ASKS_NAMES.search(question) for question in questions),
+        literal=bool(_LITERAL.search(folded)),
+        foreign=foreign,
+        portuguese=foreign and bool(_PORTUGUESE.search(folded)) and not _SPANISH.search(folded),
+        duration=bool(_ASKS_DURATION.search(folded)),
+        share=bool(_ASKS_SHARE.search(folded)),
+        ratio=bool(_ASKS_RATIO.search(folded)),
+        clock=foreign and bool(_ASKS_CLOCK.search(folded)),
+        negated=bool(set(content) & NEGATIONS),
+        content=tuple(map(stem, content)),
+        rates=bool(_RATES.search(folded)),
+        words=words,
+        stems=frozenset(map(stem, words)),
+    )
+
+
+def _asks_several(question: str) -> bool:
+    """Whether a question asks twice: "who and when", but not "if it is 5, how many"."""
+    second = _SEVERAL.search(question)
+    if second is None:
+        return False
+    first = question[: second.start()]
+    return not _CONDITION.match(question) or bool(_ASKS_FIRST.search(first))
+
+
+def _asks_prose(sentences: list[str], questions: list[str], *, number: bool) -> bool:
+    """Whether a question, or a command beside it, wants prose; a story that a number is asked about may hold such words."""
+    if number and any(map(_HOW_MANY.search, [*questions, *sentences[-2:]])):
+        return any(_ASKS_PROSE.match(_POLITE.sub("", sentence)) for sentence in sentences)
+    return any(map(_ASKS_PROSE.search, sentences))
+
+
+def _asks_yes_no(question: str) -> bool:
+    """Whether a folded question is one of yes or no: by its first word in English, elsewhere by the want of a question word."""
+    if _STARTS_YES_NO.match(question):
+        return True
+    if _ENGLISH.search(question):
+        return False
+    asks = question.rstrip().endswith("?") or bool(_ASKS_YES_NO_ELSEWHERE.search(question))
+    if question.startswith(("est-ce qu", "هل ", "czy ")):
+        return True
+    return asks and not _WH_ELSEWHERE.search(question)
 
 
 def final_part(text: str) -> str:
     """Cut what a model thinks before its answer and the next question that it invents after it."""
-    text = text[text.rfind(_THOUGHT) + len(_THOUGHT) :] if _THOUGHT in text else text
+    thoughts = list(_THOUGHT.finditer(text))
+    text = text[thoughts[-1].end() :] if thoughts else text
     text = text.strip()
     run_on = _RUN_ON.search(text, 1)
     return text[: run_on.start()].strip() if run_on else text
@@ -129,61 +385,93 @@ def final_part(text: str) -> str:
 
 def marked(text: str) -> list[str]:
     r"""List what follows each explicit mark ("answer is", "Answer:", `\boxed{`, "####"), the last mark first."""
-    marks = list(_MARK.finditer(text))[-_MAX_MARKED:]
+    own = list(_MARK.finditer(text))[-_MAX_MARKED:]
+    covered = [(mark.start(), mark.end()) for mark in own]
+    others = [
+        mark
+        for mark in list(ANSWER_MARKS.finditer(text))[-_MAX_MARKED:]
+        if not any(start < mark.end() and mark.start() < end for start, end in covered)
+    ]
+    marks = sorted([*own, *others], key=lambda mark: mark.start())[-_MAX_MARKED:]
     ends = [*(mark.start() for mark in marks), len(text)][1:]
-    parts = [_marked_by(mark, end) for mark, end in zip(marks, ends, strict=True)]
-    return [part for part in (part.lstrip(f"{_QUOTES}:=>").rstrip(_QUOTES) for part in reversed(parts)) if part]
+    parts = [_marked_by(mark, max(end, mark.end())) for mark, end in zip(marks, ends, strict=True)]
+    return [part for part in (part.lstrip(f"{_QUOTES}:=>：").rstrip(_QUOTES) for part in reversed(parts)) if part]
 
 
-def read_option(text: str, ask: Ask) -> str | None:
-    """Find the letter of the option that a cleaned text chooses."""
-    text = final_part(text)
-    head = text[:_MAX_SENTENCE]
-    for part in (*marked(text), head):
-        letter = _letter(part, ask) or _named_option(first_sentence(values.fold(part[:_MAX_SENTENCE])), ask)
-        if letter:
-            return letter
-    within = [(match[1] or match[2]).upper() for match in _LETTER_WITHIN.finditer(text)]
-    alone = [match[1] for match in _LETTER_ALONE.finditer(text)]
-    known = [[letter for letter in letters if not ask.options or letter in ask.options] for letters in (within, alone)]
-    if known[0]:
-        return known[0][-1]
-    return _named_option(values.fold(text), ask) or (known[1][-1] if known[1] else None)
+def unheaded(text: str) -> str:
+    """Drop headings, and a first line that only announces the next, from the beginning of a text."""
+    while True:
+        line, newline, rest = text.partition("\n")
+        if newline and rest.strip() and (
+            _HEADING.fullmatch(line) or _BOLD_HEADING.fullmatch(line) or (line.rstrip().endswith((":", "：")) and len(line) < 200)
+        ):
+            text = rest.strip()
+        elif courtesy := _COURTESY.match(text):
+            rest = text[courtesy.end() :].lstrip()
+            if not rest:
+                return text
+            text = rest
+        else:
+            return _without_preamble(text)
 
 
-def read_number(folded: str, ask: Ask) -> Decimal | None:
-    """Find the number that a folded text answers."""
-    text = _MINUS.sub("-", values.unlatex(final_part(folded)))
-    for part in marked(text):
-        found = values.numbers(_explained(first_sentence(part)).rpartition("=")[2])
-        if found:
-            return found[0][1]
-    line = text.partition("\n")[0][:_MAX_SENTENCE]
-    if _ONLY_NUMBERS.fullmatch(line) and (found := values.numbers(line)):
-        return found[0][1]
-    offered = [whole_number(choice) for choice in ask.choices]
-    chosen = [value for _, value in values.numbers(first_sentence(text)) if value in offered]
-    if chosen:
-        return chosen[0]
-    found = values.numbers(text)
-    return found[-1][1] if found else None
+def _without_preamble(text: str) -> str:
+    match = _PREAMBLE.match(text)
+    return text[match.end() :] if match and text[match.end() :].strip() else text
 
 
-def whole_number(text: str) -> Decimal | None:
-    """Value of a folded text that is a number and nothing else but decoration, currency or a percent sign."""
-    found = values.numbers(text[:_MAX_SENTENCE])
-    if len(found) != 1:
+def unlabelled(text: str, ask: Ask) -> str:
+    """Drop a label before a value, such as "Intent: ", where the label repeats the query or says nothing."""
+    match = _LABEL.match(text)
+    if match is None or "\n" in text.strip() or _LABEL_WITHIN.search(text, match.start("value")):
+        return text
+    label = plain(values.fold(match["label"])).split()
+    known = all(word in _GENERIC_LABELS or word in ask.words or stem(word) in ask.stems for word in label)
+    return text[match.start("value") :] if label and known else text
+
+
+def sentences_of(text: str) -> list[str]:
+    """Split a text into sentences; a line ends one too."""
+    found = []
+    for line in text.split("\n"):
+        start = 0
+        for end in _SENTENCE_END.finditer(line):
+            if not _abbreviates(end["word"], line[end.end() : end.end() + 2]):
+                found.append(line[start : end.end()].strip())
+                start = end.end()
+        found.append(line[start:].strip())
+    return [sentence for sentence in found if sentence.strip(f"{_QUOTES}:#-")]
+
+
+def conclusion(text: str, ask: Ask) -> str | None:
+    """Find the last sentence of a text that thinks aloud; None where it does not conclude.
+
+    It does where it says so, sets one number bold, states what a calculation before it comes to, or says in the words of
+    the query alone what follows from one.
+    """
+    sentences = sentences_of(text[-4 * MAX_SENTENCE :])
+    if len(sentences) < 2:
         return None
-    rest = text.replace(found[0][0], "", 1)
-    return None if rest.strip(f"{_EDGES} $€£¥%=") else found[0][1]
+    last = sentences[-1]
+    if _CONCLUSION.match(last) or len(_BOLD.findall(last)) == 1:
+        return last
+    result = None if "=" in last else next(reversed(list(_RESULT.finditer(text[-8 * MAX_SENTENCE : -len(last)]))), None)
+    if not result:
+        return None
+    words = [word for word in plain(values.fold(last)).split() if not any(map(str.isdigit, word))]
+    restates = len(words) > 1 and any(map(str.isdigit, last)) and sum(word in ask.words or stem(word) in ask.stems for word in words) > len(words) / 2
+    return last if restates or set(plain_numbers(result[1])) & set(plain_numbers(last)) else None
 
 
-def read_short(folded: str, ask: Ask) -> str | None:
-    """Reduce a folded text to its short answer; reading that again changes nothing."""
-    text = final_part(folded)
-    while text and (shorter := _shorten(text, ask)) != text:
-        text = shorter
-    return text or None
+def concluding(text: str) -> bool:
+    """Whether a text is several sentences, or one with a conclusion."""
+    return len(sentences_of(text[-4 * MAX_SENTENCE :])) > 1 or concluding_clause(text) is not None
+
+
+def concluding_clause(sentence: str) -> str | None:
+    """Find what stands behind the last "so" in a sentence."""
+    ends = list(_SO.finditer(sentence[-4 * MAX_SENTENCE :]))
+    return sentence[-4 * MAX_SENTENCE :][ends[-1].end() :] if ends else None
 
 
 def first_sentence(text: str) -> str:
@@ -191,18 +479,23 @@ def first_sentence(text: str) -> str:
 
     A line that ends in a colon announces the next; a code fence is no line.
     """
-    lines = [line for line in text[: 4 * _MAX_SENTENCE].split("\n") if line.strip(f"{_QUOTES}:#") and line[:3] != "```"]
-    line = next((line for line in lines if not line.endswith(":")), text)[:_MAX_SENTENCE].strip()
+    lines = [line for line in text[: 4 * MAX_SENTENCE].split("\n") if line.strip(f"{_QUOTES}:#") and line[:3] != "```"]
+    line = next((line for line in lines if not line.endswith(":")), text)[:MAX_SENTENCE].strip()
     thinks = bool(_THINKING.match(line))
     if thinks:
-        line = text.rpartition("\n")[2][-_MAX_SENTENCE:].strip()
+        line = text.rpartition("\n")[2][-MAX_SENTENCE:].strip()
     elif courtesy := _COURTESY.match(line):
         line = line[courtesy.end() :] or line
-    cuts = [0, *(end.end() for end in _SENTENCE_END.finditer(line) if not _abbreviates(end["word"]))]
-    if len(cuts) == 1 or line[cuts[-1] :].strip():
-        cuts.append(len(line))
-    first, last = cuts[-2:] if thinks else cuts[:2]
-    return line[first:last].strip()
+    sentences = sentences_of(line)
+    if not sentences:
+        return line
+    return sentences[-1] if thinks else sentences[0]
+
+
+def explained(sentence: str) -> str:
+    """Cut an explanation that follows an answer."""
+    match = _EXPLANATION.search(sentence, 1)
+    return sentence[: match.start()].strip() if match else sentence
 
 
 def plain(text: str) -> str:
@@ -210,32 +503,145 @@ def plain(text: str) -> str:
 
     What consists of nothing else stays, without white space.
     """
-    words = [_bare(word) for word in _JOINT.sub(" ", values.in_digits(text)).split()]
+    words = [bare(word) for word in _JOINT.sub(" ", values.in_digits(text)).split()]
     words = [word for word in words if word and word != "the"]
     words = [word for word, after in zip(words, [*words, ""][1:], strict=True) if word not in {"a", "an"} or not after]
     return " ".join(words) or "".join(text.split())
 
 
-def _bare(word: str) -> str:
-    bare = word.strip(_EDGES)
-    if bare[:1].isdigit() and f".{bare}" in word[: len(bare) + 3]:
-        return f".{bare}"
-    return bare if bare[:1] not in "-–—" or bare[1:2].isdigit() or bare[1:2] in {".", "$"} else bare.lstrip("-–—")
+def joined_apart(text: str) -> str:
+    """Set apart words that a hyphen, a slash or a comma joins, and initials."""
+    return _JOINT.sub(" ", _INITIALS.sub(" ", text))
 
 
-def _abbreviates(word: str) -> bool:
-    return word in _ABBREVIATIONS or (len(word) == 1 and word.isalpha())
+def uncontracted(text: str) -> str:
+    """Write "isn't" as "is not", and drop the possessive's "'s"."""
+    if "'" in text or "cannot" in text.lower():
+        for pattern, plain_text in _CONTRACTIONS:
+            text = pattern.sub(plain_text, text)
+    return text
+
+
+def bare(word: str) -> str:
+    """Strip punctuation from the edges of a word, but what makes a number of it."""
+    stripped = word.strip(_EDGES)
+    if stripped[:1].isdigit() and f".{stripped}" in word[: len(stripped) + 3]:
+        return f".{stripped}"
+    return stripped if stripped[:1] not in "-–—" or stripped[1:2].isdigit() or stripped[1:2] in {".", "$"} else stripped.lstrip("-–—")
+
+
+_NO_CONTENT = frozenset(
+    "the a an is are was were be been being am it this that these those there do does did will would can could should has have had of"
+    " so then also le la les el los las il lo der das die ein eine est ist es son sind o os as um uma het een ce".split()
+)
+
+
+def content_words(folded: str) -> list[str]:
+    """List the words of a folded sentence that count, in order."""
+    return [word for word in plain(uncontracted(folded)).split() if word not in _NO_CONTENT]
+
+
+_CELSIUS = re.compile(
+    r" ?(?:°|degrees?|grad|grados?|graus?|gradi|graden|stopni\w{0,2}|derece|градус\w{0,3}|度)? ?(?:celsius|centigrade|цельсия)\b", re.IGNORECASE
+)
+_FAHRENHEIT = re.compile(
+    r" ?(?:°|degrees?|grad|grados?|graus?|gradi|graden|stopni\w{0,2}|derece|градус\w{0,3}|度)? ?(?:fahrenheit|фаренгейта)\b", re.IGNORECASE
+)
+_CELSIUS_FIRST = re.compile(r"(?:摄氏|摂氏|섭씨) ?(-?[0-9.,]{1,12}) ?(?:度|도)?")
+_DOTTED_CLOCK = re.compile(r"(?<![0-9.])([01]?[0-9]|2[0-4])\.([0-5][0-9])(?![0-9.])")
+
+
+def readable(part: str, ask: Ask) -> str:
+    """Write LaTeX, degrees in words, and 16.30 where a time is asked for, as facts are read."""
+    part = values.unlatex(part)
+    if _TEMPERATURE.search(part):
+        part = _FAHRENHEIT.sub(" °F", _CELSIUS.sub(" °C", _CELSIUS_FIRST.sub(r"\1 °C", part)))
+    return _DOTTED_CLOCK.sub(r"\1:\2", part) if ask.clock else part
+
+
+_TEMPERATURE = re.compile(r"celsius|fahrenheit|centigrade|цельсия|фаренгейта|摄氏|摂氏|섭씨", re.IGNORECASE)
+
+
+def stem(word: str) -> str:
+    """Cut the endings that most often tell forms of one English word apart."""
+    for ending in ("ing", "ied", "ies", "ed", "es", "s"):
+        if word.endswith(ending) and len(word) - len(ending) >= 3:
+            word = word[: -len(ending)]
+            break
+    return word[:-1] if len(word) > 3 and word.endswith(("e", "y")) else word
+
+
+_COPULA_ENDINGS = re.compile(
+    r"(?:입니다|이에요|예요|이다|이었습니다|였습니다)$|'(?:[td][iıuü]r|in|ın|un|ün|nin|nın|nun|nün|da|de|ta|te)$"
+)
+
+
+def without_ending(word: str) -> str:
+    """Cut the ending that makes a Korean or Turkish noun a sentence, or a genitive."""
+    return _COPULA_ENDINGS.sub("", word) or word
+
+
+def unspaced(text: str) -> bool:
+    """Whether a text holds characters of a script that sets no spaces."""
+    return any(map(_is_unspaced, text))
+
+
+def apart(word: str) -> Iterator[str]:
+    """Yield a word; of scripts without spaces each character."""
+    if word.isascii() or not unspaced(word):
+        yield word
+        return
+    run = ""
+    for char in word:
+        if _is_unspaced(char):
+            if run := run.strip(_EDGES):
+                yield run
+            run = ""
+            if char not in _EDGES and char != "・":
+                yield char
+        else:
+            run += char
+    if run := run.strip(_EDGES):
+        yield run
+
+
+def _is_unspaced(char: str) -> bool:
+    """Whether a character is of a script that sets no spaces: Han, Kana, Thai, Lao, Khmer, Burmese."""
+    code = ord(char)
+    return 0x3040 <= code <= 0x30FF or 0x3400 <= code <= 0x9FFF or 0x0E00 <= code <= 0x0EFF or 0x1000 <= code <= 0x109F or 0x20000 <= code <= 0x3FFFF
+
+
+def letter_of_option(text: str) -> re.Match[str] | None:
+    """Match the letter that a text begins with."""
+    return _LETTER_FIRST.match(text)
+
+
+_LETTER_FIRST = re.compile(
+    r"[\s\"'*_({<$\[]{0,8}(?:(?:option|choice|letter)\s[(\"'*]{0,3})?(?P<letter>[A-Za-z])(?![\w'’])(?P<after>.{0,12})",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def _abbreviates(word: str | None, after: str) -> bool:
+    if not word:
+        return False
+    folded = word.casefold()
+    if folded in _BEFORE_NUMBERS and after[-1:].isdigit():
+        return True
+    return folded in _ABBREVIATIONS or (len(word) == 1 and word.isalpha())
 
 
 def _marked_by(mark: re.Match[str], end: int) -> str:
     """Take what a mark marks: within its braces, in its quotes if it is a JSON key, else up to the end."""
     text = mark.string[mark.end() : end]
-    if mark["key"]:
-        value = values.parse_json_start(text)
+    groups = mark.re.groupindex
+    if "key" in groups and mark["key"]:
+        text = mark.string[mark.end() :]
+        value = values.parse_json_start(text.lstrip())
         return text if value is None else value if isinstance(value, str) else values.dump_json(value)
-    if not mark["boxed"]:
+    if "boxed" not in groups or not mark["boxed"]:
         return text
-    depth, text = 1, mark.string[mark.end() : mark.end() + _MAX_SENTENCE]
+    depth, text = 1, mark.string[mark.end() : mark.end() + MAX_SENTENCE]
     for at, char in enumerate(text):
         depth += (char == "{") - (char == "}")
         if not depth:
@@ -243,15 +649,14 @@ def _marked_by(mark: re.Match[str], end: int) -> str:
     return text
 
 
-def _explained(sentence: str) -> str:
-    """Cut an explanation that follows an answer."""
-    match = _EXPLANATION.search(sentence, 1)
-    return sentence[: match.start()].strip() if match else sentence
+def _options(query: str) -> tuple[dict[str, str], bool]:
+    """Find the last complete list of options in any style; each option's text ends at its line's end.
 
-
-def _options(query: str) -> dict[str, str]:
-    """Find the last complete list of options in any style; each option's text ends at its line's end."""
+    Returns:
+        The options; and whether a question follows them, so that they may be something else.
+    """
     best: dict[str, str] = {}
+    follows = False
     for style in _OPTION_STYLES:
         runs: list[list[re.Match[str]]] = [[]]
         for match in style.finditer(query):
@@ -266,104 +671,113 @@ def _options(query: str) -> dict[str, str]:
             ends = [match.start() for match in run[1:]] + [len(query)]
             texts = [query[match.end() : end].partition("\n")[0] for match, end in zip(run, ends, strict=True)]
             best = {match[1].upper(): plain(values.fold(text)) for match, text in zip(run, texts, strict=True)}
-    return best
+            rest = query[run[-1].end() + len(texts[-1]) :]
+            follows = bool(re.search(r"\?", rest)) or bool(re.search(r"\bquestion\b", rest, re.IGNORECASE))
+            follows = follows and not re.search(r"\b(?:option|letter|choice|choose|select|answer)\b", rest, re.IGNORECASE)
+    return best, follows
 
 
-def _choices(folded: str, questions: list[str]) -> tuple[str, ...]:
+_LABELS = ("123456789", "АБВГДЕЖ", "アイウエオカキ", "أبجدهوز", "甲乙丙丁戊", "①②③④⑤⑥⑦⑧⑨", "ABCDEFGH")
+_LABELLED = re.compile(r"^[ \t(（【]{0,4}(\S)[ \t]?[)）】.．:：、]?[ \t]{0,4}(\S[^\n]{0,400})$", re.MULTILINE)
+_CHOOSES = re.compile(r"\b(?:pick|choose|select|which|correct|option|best)\b")
+
+
+def _labelled_options(query: str) -> dict[str, str]:
+    """Find options on lines of their own whose labels are digits, or letters of other scripts; labels as they are cleaned."""
+    lines = [(match[1], match[2]) for match in _LABELLED.finditer(query[-_MAX_QUERY:])]
+    for labels in _LABELS:
+        run: list[tuple[str, str]] = []
+        for label, text in lines:
+            if len(run) < len(labels) and label == labels[len(run)]:
+                run.append((label, text))
+            elif label == labels[0]:
+                run = [(label, text)]
+        if len(run) < 3 or (labels[0] in "1A" and not _CHOOSES.search(values.fold(query))):
+            continue
+        return {values.clean(label): plain(values.fold(text)) for label, text in run}
+    return {}
+
+
+def _choices(folded: str, questions: list[str], *, prose: bool, foreign: bool) -> tuple[str, ...]:
     if _ASKS_TRUE_FALSE.search(folded):
         return ("true", "false")
     _, listed, after = folded.rpartition("options:\n")
     if listed:
         bullets = [line for line in after.split("\n") if line.startswith(("- ", "* ", "• "))]
         return tuple(dict.fromkeys(plain(line[2:]) for line in bullets[:_MAX_CHOICES]))
-    sentence = next((question for question in questions if " or " in question), "")
-    before, _, after = sentence.rpartition(" or ")
-    last = plain(re.split(r"[,;:?!)]|\. |\.$", after)[0])
-    size = len(last.split())
-    pieces = [plain(piece) for piece in re.split(r"[,;:(] ?| or ", before) if piece.strip()]
-    if not 1 <= size <= 4 or not pieces or last == "not":
+    for match in reversed(list(_LISTED_CHOICES.finditer(folded))[-4:]):
+        if len(found := _separated(match["listed"])) > 1:
+            return found
+    if prose:
         return ()
-    chosen = [" ".join(pieces[-1].split()[-size:])]
+    for sentence in questions:
+        if found := _alternatives(sentence, foreign=foreign):
+            return found
+    return ()
+
+
+def _alternatives(sentence: str, *, foreign: bool) -> tuple[str, ...]:
+    """Find the alternatives of "a, b or c" in a folded sentence."""
+    unspaced = _OR_UNSPACED.search(sentence)
+    if unspaced:
+        first, last = unspaced["first"], unspaced["last"]
+        return tuple(dict.fromkeys((first[-len(last) :], last))) if len(first) >= len(last) else ()
+    separator = _OR if not foreign else _OR_SHORT if _WRITES_O.search(sentence) else _OR_ELSEWHERE
+    ors = list(separator.finditer(sentence))
+    if not ors:
+        return ()
+    before, after = sentence[: ors[-1].start()], sentence[ors[-1].end() :]
+    raw = re.split(r"[,;:?!)«»\"]|\. |\.$", after)[0].split()
+    last = _without_articles(list(_until(raw, _CUTS)))
+    size = len(last)
+    pieces = [piece for piece in re.split(r"[,;:(] ?", separator.sub(",", before)) if piece.strip()]
+    if not 1 <= size <= 4 or not pieces:
+        return ()
+    if last[0] == "not":  # "spam or not spam"
+        same = plain(" ".join(last[1:]))
+        return (same, f"not {same}") if same and f" {same} " in f" {plain(before)} " else ()
+    own = pieces[-1].split()
+    while own and own[-1] in _COPULAS:
+        own.pop()
+    at = max((i for i, word in enumerate(own) if word in _ARTICLES), default=-1)
+    if 0 <= at and 0 < len(own) - at - 1 < size and own[-1] == last[-1]:  # "a planet or a dwarf planet"
+        own = own[at + 1 :]
+    elif 0 <= at and 0 < len(own) - at - 1 < size:  # "the active or the passive voice": one noun for both
+        size = len(own) - at - 1
+        last = last[:size]
+    chosen = [plain(" ".join(own[-size:]))]
     for piece in reversed(pieces[:-1]):
-        if len(piece.split()) > size:
+        words = _without_articles(plain(piece).split())
+        if len(words) > size:
+            if words[0] in _TELLING and len(words) - size <= 3:
+                chosen.append(" ".join(words[-size:]))
+            elif words[0] in _FIRST_VERBS and re.search(r"[,;]", before):  # "is it positive, negative or neutral"
+                chosen.append(" ".join(words[-size:]))
             break
-        chosen.append(piece)
-    distinct = tuple(dict.fromkeys((*reversed(chosen), last)))
-    return distinct if len(distinct) > 1 else ()
+        chosen.append(" ".join(words))
+    distinct = tuple(dict.fromkeys((*reversed(chosen), plain(" ".join(last)))))
+    return distinct if len(distinct) > 1 and all(distinct) else ()
 
 
-def _letter(text: str, ask: Ask) -> str | None:
-    """Read the letter that a text begins with, unless it is a word ("A dog", "I think") or no option."""
-    match = _LETTER_FIRST.match(text)
-    if not match:
-        return None
-    letter, after = match["letter"], match["after"]
-    known = letter.upper() in ask.options if ask.options else True
-    ends = bool(_LETTER_ENDS.match(after)) or not after
-    stands = ends if letter.islower() or letter in "AI" else ends or after[:1].isspace()
-    return letter.upper() if known and stands else None
+def _until(words: list[str], ends: frozenset[str]) -> Iterator[str]:
+    for at, word in enumerate(words):
+        if at and word in ends:
+            return
+        yield word
 
 
-def _named_option(folded: str, ask: Ask) -> str | None:
-    """Find the one option whose text a folded text gives; an option within another's text gives way to it."""
-    said = f" {plain(folded)} "
-    exact = [letter for letter, text in ask.options.items() if said == f" {text} "]
-    if exact:
-        return exact[0]
-    named = {letter: text for letter, text in ask.options.items() if text and f" {text} " in said}
-    longest = [k for k, v in named.items() if not any(v in other and v != other for other in named.values())]
-    return longest[0] if len(longest) == 1 else None
+def _without_articles(words: list[str]) -> list[str]:
+    while len(words) > 1 and words[0] in _ARTICLES:
+        words = words[1:]
+    while len(words) > 1 and words[-1] in _COPULAS:
+        words = words[:-1]
+    return words
 
 
-def _shorten(text: str, ask: Ask) -> str:
-    parts = marked(text)
-    sentence = first_sentence(values.unlatex(parts[0] if parts else text))
-    verdict = _yes_no(sentence, ask)
-    if verdict:
-        return verdict
-    said = f" {plain(sentence)} "
-    mentions = {choice: at for choice in ask.choices if (at := said.find(f" {choice} ")) >= 0}
-    mentions = {choice: at for choice, at in mentions.items() if not said[: at + 1].endswith((" not ", "n't "))}
-    if mentions:
-        return min(mentions, key=lambda choice: (mentions[choice], -len(choice)))
-    sentence = _explained(_IT_IS.sub("", sentence, count=1) if _IT_IS.match(sentence) else sentence)
-    short = plain(sentence if ask.yes_no else _answering_side(sentence, ask))
-    number = whole_number(short)
-    return short if number is None else values.number_text(number)
-
-
-def _yes_no(sentence: str, ask: Ask) -> str | None:
-    match = _YES_NO.match(sentence)
-    if match and (ask.yes_no or not match["after"].strip() or match["after"][0] in _EDGES):
-        return match[1]
-    said = [word for word in plain(sentence).split()[:6] if word in {"yes", "no"}] if ask.yes_no else []
-    return said[0] if len(set(said)) == 1 else None
-
-
-def _answering_side(sentence: str, ask: Ask) -> str:
-    """Drop what only repeats the question: "The capital of France is Paris", "Paris is the capital of France"."""
-    copula = _COPULA.search(sentence, 1)
-    if not ask.words:
-        return sentence
-    if copula:
-        head, tail = sentence[: copula.start()], sentence[copula.end() :]
-        told = [_repeated(side, ask) for side in (head, tail)]
-        if max(told) >= 0.6:
-            head_repeats = told[0] > told[1] or (told[0] == told[1] and len(head) > len(tail))
-            return _PASSIVE.sub("", tail) if head_repeats else head
-    words = plain(sentence).split()
-    known = [word in ask.words or word in _LINKS for word in words]
-    if all(known):
-        return sentence
-    first, last = known.index(False), len(known) - known[::-1].index(False)
-    if first == 1 and words[0] not in _LINKS:  # one word may belong to the answer: "Mexico City"
-        first = 0
-    if last == len(words) - 1 and words[-1] not in _LINKS:
-        last = len(words)
-    return " ".join(words[first:last])
-
-
-def _repeated(side: str, ask: Ask) -> float:
-    """Share of a side's words, links aside, that the query holds already."""
-    words = [word for word in plain(side).split() if word not in _LINKS]
-    return sum(word in ask.words for word in words) / len(words) if words else 0.0
+def _separated(listed: str) -> tuple[str, ...]:
+    """Split a list of alternatives at commas, slashes, bars or semicolons; empty where a piece is no short label."""
+    pieces = [plain(re.sub(r"^(?:and|or) ", "", piece.strip())) for piece in re.split(r"[,;/|]| or ", listed)]
+    pieces = [piece for piece in pieces if piece]
+    if not all(len(piece.split()) <= 4 for piece in pieces):
+        return ()
+    return tuple(dict.fromkeys(pieces[:_MAX_CHOICES]))

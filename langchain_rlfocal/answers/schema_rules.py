@@ -1,42 +1,38 @@
-"""Rules: what a JSON schema says of a value, part by part, and whether the value keeps to it.
+"""Schema rules: what a JSON schema says of a value, part by part; whether it is valid, and how it is meant.
 
-The standard's validator decides, with some keywords made cheap: a reference costs each value once, and comparing items for
-equality is linear, as is matching patterns. It reads no value differently than it is; that is `schema_reading`.
+`jsonschema` decides what is valid. Around it the work is bounded: a reference costs each value once, items are compared for
+equality in linear time, and what goes too deep is not valid. A value is read leniently where its type does not fit and
+another reading does, and what is absent is filled by its default.
+
+It refuses to guess, to fetch a schema, and to guard a caller against a pattern of their own.
 """
 
+import copy
 import json
+import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from functools import cache, cached_property, lru_cache, partial
 from typing import Any
-from urllib.parse import unquote
 
 from langchain_rlfocal.answers import values
-from langchain_rlfocal.answers.patterns import matches
+from langchain_rlfocal.foreign_text import masked
 
-_MAX_DEPTH = 100  # as deep as `values.dump_json` writes
-_MAX_BITS = 10_000  # Python refuses to write whole numbers much longer than this
-MAX_VALUES = 10_000
-"""A value that holds more, itself included, is not valid: reading, validating and comparing each takes tens of microseconds."""
+PASSING = (KeyboardInterrupt, SystemExit, GeneratorExit)
+"""What code of others may raise that is no verdict on a value: the wish to stop the program."""
 
-_Parts = tuple[dict[str, Any], ...]
-IS_A: dict[str, Callable[[Any], bool]] = {
-    "string": lambda value: isinstance(value, str),
-    "boolean": lambda value: isinstance(value, bool),
-    "null": lambda value: value is None,
-    "object": lambda value: isinstance(value, dict),
-    "array": lambda value: isinstance(value, list),
-    "number": lambda value: isinstance(value, (int, float)) and not isinstance(value, bool),
-    "integer": lambda value: (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and (isinstance(value, int) or value.is_integer())
-    ),
-}
+_TYPES = ("string", "boolean", "null", "object", "array", "number", "integer")
 _NOTES = frozenset({"type", "title", "description", "default", "examples"})
 _DATA = frozenset({"default", "enum", "const", "examples"})  # keywords that hold values, not rules
-TEXT_RULES = ("enum", "const", "pattern", "format")
-_NAMED_BY_MESSAGE = frozenset({"required", "additionalProperties", "unevaluatedProperties", "dependentRequired"})
+_WHOLE = re.compile(r"\s{0,9}([+-]?[0-9]{1,400})(?:\.0{0,9})?\s{0,9}")
+_DECIMAL = re.compile(r"\s{0,9}[+-]?(?:[0-9]{1,400}\.?[0-9]{0,400}|\.[0-9]{1,400})(?:[eE][+-]?[0-9]{1,4})?\s{0,9}")
+_TRUTHS = dict.fromkeys(("true", "t", "yes", "y", "on", "1"), True) | dict.fromkeys(
+    ("false", "f", "no", "n", "off", "0"), False
+)
+_SEEN: ContextVar[dict[tuple[str, int, int], bool | None]] = ContextVar("_SEEN")
+"""Of one validation: which references were followed on which values, and whether those were valid; None meanwhile."""
 
 
 class Root:
@@ -45,20 +41,14 @@ class Root:
     def __init__(self, rules: Any) -> None:
         # Without "$schema", since whatever it names is read as 2020-12.
         self.rules = {key: rules[key] for key in rules if key != "$schema"} if isinstance(rules, Mapping) else rules
-        self.defaults: dict[int, tuple[bool, Any] | None] = {}
-
-    def __getstate__(self) -> Any:
-        return (self.rules,)
-
-    def __setstate__(self, state: Any) -> None:
-        self.__init__(*state)  # type: ignore[misc]  # the validator is made anew
+        self._targets: dict[str, Any] = {}
 
     @cached_property
     def validator(self) -> Any:
         """The validator, or None if the schema is malformed."""
         try:
             _check(json.dumps(self.rules, sort_keys=True, default=repr))
-            return _validator_maker()(self.rules) if self.is_closed(self.rules) else None
+            return _validator_maker()(self.rules) if self._is_closed(self.rules) else None
         except Exception:  # noqa: BLE001  # whatever is wrong with a schema, it is malformed
             return None
 
@@ -74,36 +64,40 @@ class Root:
             return None if error is None else _described(error)
         except RecursionError:
             raise
-        except Exception:  # noqa: BLE001  # a reference to what is no schema accepts everything
+        except Exception:  # noqa: BLE001  # what leads to no schema accepts everything
             return None
-        except BaseException as error:
-            if type(error).__name__ != "PanicException":
-                raise
-            # The validator's library keeps schemas in Rust, which panics where Python's stack ends within it.
+        except PASSING:
+            raise
+        except BaseException:  # noqa: BLE001  # the library keeps schemas in Rust, which panics where Python's stack ends
             raise RecursionError from None
         finally:
             _SEEN.reset(token)
 
     def target(self, reference: Any) -> Any:
-        """Find what a reference, a JSON pointer, points at within this schema; None if at nothing."""
-        if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
+        """Find what a reference points at within this schema; None if at nothing."""
+        if not isinstance(reference, str):
             return None
-        found = self.rules
-        try:
-            for step in reference.split("/")[1:]:
-                key = unquote(step).replace("~1", "/").replace("~0", "~")
-                found = found[int(key) if isinstance(found, list) else key]
-        except (LookupError, TypeError, ValueError):
-            return None
-        return found
+        if reference not in self._targets:
+            try:
+                self._targets[reference] = self._resolver.lookup(reference).contents
+            except Exception:  # noqa: BLE001  # whatever it is, it points at nothing
+                self._targets[reference] = None
+        return self._targets[reference]
 
-    def is_closed(self, rules: Any) -> bool:
+    @cached_property
+    def _resolver(self) -> Any:
+        from referencing import Registry  # noqa: PLC0415  # slow to import
+        from referencing.jsonschema import DRAFT202012  # noqa: PLC0415
+
+        return Registry().with_resource("", DRAFT202012.create_resource(self.rules)).resolver()
+
+    def _is_closed(self, rules: Any) -> bool:
         """Whether every reference within rules points at something."""
         if isinstance(rules, dict):
             if isinstance(rules.get("$ref"), str) and self.target(rules["$ref"]) is None:
                 return False
             rules = [sub for word, sub in rules.items() if word not in _DATA]
-        return not isinstance(rules, list) or all(map(self.is_closed, rules))
+        return not isinstance(rules, list) or all(map(self._is_closed, rules))
 
     def choice(self, value: Any, alternatives: Sequence[Any]) -> int:
         """Index of the first alternative that accepts a value as it is, -1 if none does."""
@@ -112,11 +106,15 @@ class Root:
     def accepts(self, value: Any, rules: Any) -> bool:
         """Whether a value is valid under a part of this schema; raises as `broken` does."""
         types = types_of(rules)
-        if types and not any(IS_A[name](value) for name in types if name in IS_A):
+        if types and not self.is_a(value, types):
             return False
         return (bool(types) and rules.keys() <= _NOTES) or self.broken(value, rules) is None
 
-    def views(self, value: Any, parts: Sequence[Any]) -> tuple[_Parts, tuple[int, ...]]:
+    def is_a(self, value: Any, types: Sequence[str]) -> bool:
+        """Whether a value is of one of the types."""
+        return any(self.validator.is_type(value, name) for name in types)
+
+    def views(self, value: Any, parts: Sequence[Any]) -> tuple[tuple[dict[str, Any], ...], tuple[int, ...]]:
         """Collect the rules that apply to a value itself, and which alternatives it took."""
         found: dict[int, dict[str, Any]] = {}
         choices: list[int] = []
@@ -139,31 +137,103 @@ class Root:
             collect(part)
         return tuple(found.values()), tuple(choices)
 
-    def folded(self, value: Any, parts: Sequence[Any]) -> Any:
-        """Drop from a normalised value what does not matter: white space in strings, the order of sets."""
-        if not isinstance(value, (str, dict, list)):
+    def read(self, value: Any) -> tuple[Any, str | None]:
+        """Read a value leniently and say what it breaks; defaults, then readings, yield where they make it invalid."""
+        if self.validator is None:
+            return value, None
+        first, fault = value, None
+        for read in (_Reader(self, fill=True).read, _Reader(self, fill=False).read, lambda value, _: value):
+            found = read(value, self.rules)
+            broken = self.broken(found, self.rules)
+            if broken is None:
+                return found, None
+            if fault is None:
+                first, fault = found, broken
+        return first, fault
+
+
+class _Reader:
+    """Reads one value under the rules of a schema; each pair of a value and rules once."""
+
+    def __init__(self, root: Root, *, fill: bool) -> None:
+        self._root, self._fill = root, fill
+        self._done: dict[tuple[int, int], tuple[Any, Any]] = {}  # with the value, so that its id stays its own
+        self._defaults: dict[int, tuple[bool, Any]] = {}
+
+    def read(self, value: Any, rules: Any) -> Any:
+        """Read a value; the very same object comes back if nothing is to change."""
+        if not isinstance(rules, dict):
             return value
-        views, _ = self.views(value, parts)
-        if isinstance(value, str):
-            return value if any(word in view for view in views for word in TEXT_RULES) else " ".join(value.split())
+        key = id(value), id(rules)
+        if key not in self._done:
+            self._done[key] = value, value  # what refers back to itself adds nothing
+            self._done[key] = value, self._apply(value, rules)
+        return self._done[key][1]
+
+    def _apply(self, value: Any, rules: dict[str, Any]) -> Any:
+        for part in [self._root.target(rules["$ref"]) if "$ref" in rules else None, *list_of(rules, "allOf")]:
+            value = self.read(value, part)
+        for word in ("anyOf", "oneOf"):
+            value = self._alternative(value, list_of(rules, word))
+        value = self._typed(value, rules)
         if isinstance(value, dict):
-            return {
-                key: self.folded(item, [rules for view in views for rules in property_rules(view, key)])
-                for key, item in value.items()
-            }
-        items = [
-            self.folded(item, [rules for view in views for rules in item_rules(view, at)])
-            for at, item in enumerate(value)
-        ]
-        if any(view.get("uniqueItems") is True for view in views) and not any("prefixItems" in view for view in views):
-            items.sort(key=values.dump_json)
-        return items
+            filled = {key: self._each(item, property_rules(rules, key)) for key, item in value.items()}
+            filled |= self._absent(value, rules) if self._fill else {}
+            return value if len(filled) == len(value) and all(filled[key] is value[key] for key in value) else filled
+        if isinstance(value, list):
+            items = [self._each(item, item_rules(rules, at)) for at, item in enumerate(value)]
+            return items if any(new is not old for new, old in zip(items, value, strict=True)) else value
+        return value
+
+    def _typed(self, value: Any, rules: dict[str, Any]) -> Any:
+        """Read a scalar as one of the types or names wanted; as it is if it fits, or none can be read."""
+        types = types_of(rules)
+        if isinstance(value, float) and value.is_integer() and "integer" in types and "number" not in types:
+            return int(value)
+        if isinstance(value, str) and value not in (allowed := list_of(rules, "enum")):
+            meant = [one for one in allowed if isinstance(one, str) and one.casefold() == value.strip().casefold()]
+            value = meant[0] if len(meant) == 1 else value
+        if self._root.is_a(value, types):
+            return value
+        read = (_typed_as(value, name) for name in types)
+        return next((found for found in read if found is not None), value)
+
+    def _alternative(self, value: Any, alternatives: Sequence[Any]) -> Any:
+        at = self._root.choice(value, alternatives)
+        if at >= 0:
+            return self.read(value, alternatives[at])
+        read = ((self.read(value, rules), rules) for rules in alternatives)
+        return next((found for found, rules in read if self._root.accepts(found, rules)), value)
+
+    def _each(self, value: Any, all_rules: Sequence[Any]) -> Any:
+        for rules in all_rules:
+            value = self.read(value, rules)
+        return value
+
+    def _absent(self, value: dict[str, Any], rules: dict[str, Any]) -> dict[str, Any]:
+        """Collect the defaults of what is absent."""
+        found = {}
+        for name, sub in mapping_of(rules, "properties").items():
+            if name not in value and isinstance(sub, dict) and "default" in sub:
+                is_usable, default = self._default(sub)
+                if is_usable:
+                    found[name] = copy.deepcopy(default)
+        return found
+
+    def _default(self, rules: dict[str, Any]) -> tuple[bool, Any]:
+        """Whether a default can be filled, and the default with its own defaults filled, but for itself."""
+        key = id(rules)
+        if key not in self._defaults:
+            self._defaults[key] = False, None
+            value = self.read(copy.deepcopy(rules["default"]), rules)
+            self._defaults[key] = self._root.accepts(value, rules), value
+        return self._defaults[key]
 
 
 def types_of(rules: Any) -> Sequence[str]:
     """Name the types that rules want; none where they want none."""
     found = rules.get("type") if isinstance(rules, dict) else None
-    return [found] if isinstance(found, str) else [name for name in found or () if isinstance(name, str)]
+    return [name for name in (found if isinstance(found, list) else [found]) if name in _TYPES]
 
 
 def list_of(rules: Any, word: str) -> list[Any]:
@@ -182,10 +252,10 @@ def property_rules(rules: Any, name: str) -> list[Any]:
     """Find the rules for a property of that name."""
     properties = mapping_of(rules, "properties")
     found = [properties[name]] if name in properties else []
-    found += [sub for pattern, sub in mapping_of(rules, "patternProperties").items() if matches(pattern, name)]
-    return found or (
-        [rules["additionalProperties"]] if isinstance(rules, dict) and "additionalProperties" in rules else []
-    )
+    with suppress(re.error):
+        found += [sub for pattern, sub in mapping_of(rules, "patternProperties").items() if re.search(pattern, name)]
+    others = [rules["additionalProperties"]] if isinstance(rules, dict) and "additionalProperties" in rules else []
+    return found or others
 
 
 def item_rules(rules: dict[str, Any], at: int) -> list[Any]:
@@ -194,52 +264,33 @@ def item_rules(rules: dict[str, Any], at: int) -> list[Any]:
     return [prefix[at]] if at < len(prefix) else [rules["items"]] if "items" in rules else []
 
 
-def unlike_json(value: Any) -> str | None:
-    """Say why a value is none that JSON can hold, or too deep or too large; None if it is neither."""
-    level, num_values = [value], 0
-    for _ in range(_MAX_DEPTH + 1):
-        num_values += len(level)
-        if num_values > MAX_VALUES:
-            return f"the value holds more than {MAX_VALUES:,} values"
-        deeper: list[Any] = []
-        for item in level:
-            if isinstance(item, dict):
-                if not all(isinstance(key, str) for key in item):
-                    return "the value has a key that is no string"
-                deeper += item.values()
-            elif isinstance(item, list):
-                deeper += item
-            elif isinstance(item, int):
-                if item.bit_length() > _MAX_BITS:
-                    return "the value holds a whole number that is too long"
-            elif not (item is None or isinstance(item, (str, float))):
-                return f"the value holds a {type(item).__name__}, which JSON has not"
-        if not deeper:
-            return None
-        level = deeper
-    return f"the value is nested deeper than {_MAX_DEPTH} levels"
-
-
-def _described(error: Any) -> str:
-    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.absolute_path)
-    where = shortened(path.removeprefix("."), 60) or "the value"
-    if error.validator in _NAMED_BY_MESSAGE:
-        return f"{where}: {shortened(error.message, 120)}"
-    found = shortened(values.dump_json(error.instance), 50)
-    if error.validator is None:
-        return f"{where} is not allowed, got {found}"
-    return (
-        f"{where} must satisfy {error.validator} {shortened(values.dump_json(error.validator_value), 60)}, got {found}"
-    )
-
-
 def shortened(text: str, limit: int) -> str:
     """Cut a text to so many characters."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-_SEEN: ContextVar[dict[tuple[int, int], bool | None]] = ContextVar("_SEEN")
-"""Of one validation: which references were followed on which values, and whether those were valid; None meanwhile."""
+def _typed_as(value: Any, name: str) -> Any:
+    if name in {"integer", "number"}:
+        if isinstance(value, bool):
+            return int(value)
+        if isinstance(value, str) and (whole := _WHOLE.fullmatch(value)):
+            return int(whole[1])
+        if isinstance(value, str) and name == "number" and _DECIMAL.fullmatch(value) and math.isfinite(float(value)):
+            return float(value)
+    if name == "boolean":
+        if isinstance(value, str):
+            return _TRUTHS.get(value.lower())
+        if isinstance(value, (int, float)) and value in {0, 1}:
+            return bool(value)
+    return None
+
+
+def _described(error: Any) -> str:
+    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.absolute_path)
+    said = error.message
+    if len(said) > 130:  # masked first, since a part of a key is not known for one
+        said = f"{masked(said[:1_000])[:50]} … {masked(said[-1_000:])[-75:]}"
+    return f"{shortened(path.removeprefix('.'), 60) or 'the value'}: {said}"
 
 
 @lru_cache(maxsize=256)
@@ -256,16 +307,14 @@ def _check(written: str) -> None:
 
 @cache
 def _validator_maker() -> Callable[[Any], Any]:
-    """Make the validator: as the standard has it, but a reference costs each value once, and comparing items is linear."""
+    """Make the validator: the standard's, but a reference costs each value once, and comparing items is linear."""
     from jsonschema import Draft202012Validator, ValidationError, validators  # noqa: PLC0415  # slow to import
     from referencing import Registry  # noqa: PLC0415
 
-    from langchain_rlfocal.answers.unevaluated import unevaluated_items, unevaluated_properties  # noqa: PLC0415
-
-    follow = Draft202012Validator.VALIDATORS["$ref"]
+    follow = Draft202012Validator.VALIDATORS["$ref"]  # which is that of "$dynamicRef" too
 
     def reference(validator: Any, target: Any, value: Any, rules: Any) -> Iterator[Any]:
-        seen, key = _SEEN.get(), (id(rules), id(value))
+        seen, key = _SEEN.get(), (target, id(rules), id(value))
         if key not in seen:
             seen[key] = None
             errors = list(follow(validator, target, value, rules))
@@ -280,34 +329,5 @@ def _validator_maker() -> Callable[[Any], Any]:
         if wanted and isinstance(value, list) and len(set(map(values.dump_json, value))) < len(value):
             yield ValidationError("has equal items")
 
-    def pattern(_: Any, wanted: str, value: Any, __: Any) -> Iterator[Any]:
-        if isinstance(value, str) and not matches(wanted, value):
-            yield ValidationError(f"{value!r} does not match {wanted!r}")
-
-    def pattern_properties(validator: Any, rules: Mapping[str, Any], value: Any, _: Any) -> Iterator[Any]:
-        for wanted, sub in rules.items() if isinstance(value, dict) else ():
-            for name, part in value.items():
-                if matches(wanted, name):
-                    yield from validator.descend(part, sub, path=name, schema_path=wanted)
-
-    def additional(validator: Any, sub: Any, value: Any, rules: Mapping[str, Any]) -> Iterator[Any]:
-        known, patterns = rules.get("properties", {}), rules.get("patternProperties", {})
-        for name, part in value.items() if isinstance(value, dict) else ():
-            if name in known or any(matches(wanted, name) for wanted in patterns):
-                continue
-            if sub is False:
-                yield ValidationError(f"Additional properties are not allowed ({name!r} was unexpected)")
-            else:
-                yield from validator.descend(part, sub, path=name)
-
-    own = {
-        "$ref": reference,
-        "uniqueItems": unique,
-        "pattern": pattern,
-        "patternProperties": pattern_properties,
-        "additionalProperties": additional,
-        "unevaluatedProperties": unevaluated_properties,
-        "unevaluatedItems": unevaluated_items,
-    }
-    kind = validators.extend(Draft202012Validator, own)
-    return partial(kind, registry=Registry())  # which fetches nothing
+    bounded = {"$ref": reference, "$dynamicRef": reference, "uniqueItems": unique}
+    return partial(validators.extend(Draft202012Validator, bounded), registry=Registry())  # which fetches nothing

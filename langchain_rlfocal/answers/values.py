@@ -12,14 +12,18 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
+from fractions import Fraction
 from functools import lru_cache
 from itertools import groupby
 from typing import Any
+
+from langchain_rlfocal.answers.json_texts import json_in
 
 MAX_CHARS = 100_000
 """Characters of a text that are read: the first half and the last half of a longer one."""
 
 _MAX_DEPTH = 100
+_MAX_BITS = 10_000
 _MAX_FENCES = 8
 _MAX_MARKS = 30  # marks on one letter: the limit of Unicode's stream-safe format; sorting longer runs is quadratic
 _CONTEXT = Context(prec=50, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])  # no traps: an impossible number is NaN, no error
@@ -30,6 +34,7 @@ _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ni
 _WORDS = {word: number for number, word in enumerate(_UNITS + _TEENS)} | {w: 20 + 10 * i for i, w in enumerate(_TENS)}
 _SCALES = {"hundred": "2", "thousand": "3", "million": "6", "billion": "9", "trillion": "12"}
 
+_DIGIT = re.compile(r"(?![0-9])\d")  # of any script
 _RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+")
 _FRACTIONS = {
     code: " " + unicodedata.normalize("NFKC", chr(code)) for code in (0xBC, 0xBD, 0xBE, *range(0x2150, 0x215F), 0x2189)
@@ -39,9 +44,12 @@ _SUBSTITUTES: dict[int, str | None] = {
     **dict.fromkeys((*range(9), *range(14, 28), 0x7F), " "),  # control characters that are no white space
     **dict.fromkeys((0xAD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2065), 0xFEFF), None),
     **dict.fromkeys(map(ord, "\u2212\u2010\u2011"), "-"),
-    **dict.fromkeys(map(ord, "‘’‛`´"), "'"),
+    **dict.fromkeys(map(ord, "‘’‛´"), "'"),
     **dict.fromkeys(map(ord, "“”„‟«»"), '"'),
     ord("⁄"): "/",
+    ord("؟"): "?",
+    ord("٫"): ".",
+    ord("٬"): ",",
 }
 _ACCENTS = dict.fromkeys(range(0x300, 0x370))  # those of Latin, Greek and Cyrillic; other scripts' marks are letters
 
@@ -88,6 +96,7 @@ def clean(text: str) -> str:
     text = _scrub(text if len(text) <= MAX_CHARS else f"{text[: MAX_CHARS // 2]}\n{text[1 - MAX_CHARS // 2 :]}")
     if not text.isascii():
         text = _THIN_SPACE.sub("", text)
+        text = _DIGIT.sub(lambda digit: str(unicodedata.decimal(digit[0])), text)
         text = _RAISED.sub(lambda raised: "^" + unicodedata.normalize("NFKC", raised[0]), text)
         text = unicodedata.normalize("NFKC", "".join(_few_marks(text.translate(_FRACTIONS))))
     return text.translate(_SUBSTITUTES)
@@ -132,6 +141,17 @@ def number_text(value: Decimal) -> str:
     return f"{value:f}" if -7 <= value.adjusted() <= 20 else f"{value:e}"
 
 
+def number_text_of(value: Fraction) -> str:
+    """Write a fraction as `number_text` does where its decimals end, else as numerator and denominator."""
+    denominator = value.denominator
+    for prime in (2, 5):
+        while denominator % prime == 0:
+            denominator //= prime
+    if denominator != 1:
+        return str(value)
+    return number_text(_CONTEXT.divide(Decimal(value.numerator), Decimal(value.denominator)))
+
+
 def same_number(a: str, b: str) -> bool:
     """Compare two canonical numbers: whole numbers exactly, others within 1e-6 of the larger."""
     x, y = _CONTEXT.create_decimal(a), _CONTEXT.create_decimal(b)
@@ -167,10 +187,11 @@ def parse_json(text: str) -> Any:
 
 
 def find_json(text: str) -> Any:
-    """Parse as `parse_json`, or else what begins at the first bracket of the text."""
-    value = parse_json(text)
+    """Parse the JSON that a text is, else the last object in it, else what begins at its first bracket; see `json_in`."""
+    text = _scrub(text).strip()
+    found = [value for value in json_in(text, _DECODER) if value is not None and not _is_deep(value)]
     start = min((at for bracket in "{[" if (at := text.find(bracket)) >= 0), default=None)
-    return value if value is not None or start is None else parse_json_start(text[start:])
+    return found[0] if found else None if start is None else parse_json_start(text[start:])
 
 
 def parse_json_start(text: str) -> Any:
@@ -196,11 +217,19 @@ def dump_json(value: Any, *, string: Callable[[str], str] = str, depth: int = 0)
     if depth > _MAX_DEPTH:
         return '"…"'
     if isinstance(value, Mapping):
-        inner = {_scrub(str(key)): dump_json(item, string=string, depth=depth + 1) for key, item in value.items()}
+        inner = {composed(str(key)): dump_json(item, string=string, depth=depth + 1) for key, item in value.items()}
         return "{" + ",".join(f"{json.dumps(key, ensure_ascii=False)}:{inner[key]}" for key in sorted(inner)) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ",".join(dump_json(item, string=string, depth=depth + 1) for item in value) + "]"
-    return json.dumps(string(_scrub(str(value))), ensure_ascii=False)
+    return json.dumps(string(composed(str(value))), ensure_ascii=False)
+
+
+def composed(text: str) -> str:
+    """Write a letter and its accents in one form, whether they came as one character or as several; no lone surrogates."""
+    if text.isascii():
+        return text
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return unicodedata.normalize("NFC", "".join(_few_marks(text)))
 
 
 def canonical_tool_calls(calls: Sequence[Mapping[str, Any]]) -> str:
@@ -307,8 +336,24 @@ def _spelled(match: re.Match[str]) -> str:
 
 
 def _written(number: str | float | Decimal) -> _Written:
-    value = _CONTEXT.create_decimal(number if isinstance(number, (str, int, Decimal)) else repr(number))
+    if isinstance(number, int) and number.bit_length() > _MAX_BITS:
+        return _Written(hex(number))  # Python refuses to write one much longer as decimals
+    text = str(number) if isinstance(number, (str, int, Decimal)) else repr(number)
+    if sum(map(str.isdigit, text)) > _CONTEXT.prec:
+        return _Written(text)  # rounded, it would equal others
+    value = _CONTEXT.create_decimal(text)
     return _Written(number_text(value) if value.is_finite() else number)
+
+
+def _is_deep(value: Any) -> bool:
+    """Tell whether a value is nested deeper than `_MAX_DEPTH`."""
+    level = [value]
+    for _ in range(_MAX_DEPTH + 1):
+        held = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, (dict, list))]
+        level = [item for items in held for item in items]
+        if not level:
+            return False
+    return True
 
 
 def _loads(text: str, *, whole: bool = True) -> Any:

@@ -4,7 +4,8 @@
 `binding` takes tools and schemas from LangChain, `requests` puts them to each member and checks what comes back, `consensus`
 decides what the candidates together do; `history` and `profiles` see to it that a member is asked only what it can read.
 `options` reads what a member scores the options of a question; `replies` makes the message, `explanations` says how it came
-about, `synthesis` writes the synthesizer's prompt, `tokens` counts, `arguments` checks what the constructor is given.
+about, `synthesis` writes the synthesizer's prompt and `equivalence` the equivalence judge's, `arguments` checks what the
+constructor is given.
 `decider` is the Decider alone, as LangChain's decision model.
 """
 

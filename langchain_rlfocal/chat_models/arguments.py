@@ -3,22 +3,35 @@
 Each check names the rule, the value and the way out. While answering only what a call says of its costs is read.
 """
 
+import dataclasses
 import difflib
+import hashlib
+import json
 import math
+import re
+import types
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models import BaseChatModel
 from pydantic import SecretStr, ValidationError, ValidationInfo
 
+from langchain_rlfocal.answers import KindLike, to_kind
+from langchain_rlfocal.chat_models.equivalence import Judge, Judgements, LikenessChatModel
 from langchain_rlfocal.embedders import load_embedder
 from langchain_rlfocal.errors import CheckpointError, InputError, PoolError, RLFocalError
 from langchain_rlfocal.features import Embedder
 from langchain_rlfocal.foreign_text import printable, shown_values
 from langchain_rlfocal.policies import Policy, RLFocalPolicy
 from langchain_rlfocal.pool import MemberLike, ModelPool, PoolMember
+
+_MAX_DEPTH = 8
+
+_EMBEDDER_NAMES = ("name", "model", "model_name", "model_id", "deployment", "dimensions", "size")
+"""Under these names embedders say which they are."""
 
 _MAX_NAME_CHARS = 80
 _MAX_NAMES_CHARS = 2000
@@ -88,6 +101,119 @@ def to_policy(value: Any, info: ValidationInfo) -> Policy | None:
         f"`policy` must be the path of a checkpoint, a policy, or None, got {type(value).__name__}. "
         "None answers without training, by a vote."
     )
+
+
+def to_answer_kind(value: Any) -> KindLike:
+    """Check a kind of answer; it stays as it is given.
+
+    Raises:
+        InputError: It is no name of a kind, no `Kind` and no function.
+    """
+    to_kind(value)
+    kind: KindLike = value
+    return kind
+
+
+def kind_facts(kind: KindLike) -> str:
+    """Name a kind of answer for caches and traces: by its name, or by where its function or class stands.
+
+    Of a function its code counts too, and the plain values that it holds, so that two lambdas of a module are two kinds; of an
+    object its `name` and, where it is a dataclass, its plain fields.
+    """
+    if isinstance(kind, str):
+        return kind
+    home: Any = kind if hasattr(kind, "__qualname__") else type(kind)
+    digest = hashlib.blake2b(repr(_plain_facts(kind)).encode("utf-8", "replace"), digest_size=6).hexdigest()
+    return f"{getattr(home, '__module__', None)}.{home.__qualname__}-{digest}"
+
+
+def _plain_facts(value: Any, depth: int = 0) -> Any:
+    """Say what a value is, the same in every process: by no address, no order of hashes, and nothing that counts or grows."""
+    if value is None or isinstance(value, str | int | float | bytes):
+        return value
+    if depth > _MAX_DEPTH:
+        return None
+
+    def inner(parts: Iterable[Any]) -> list[Any]:
+        return [_plain_facts(part, depth + 1) for part in parts]
+
+    if isinstance(value, tuple):
+        return inner(value)
+    if isinstance(value, frozenset):
+        return sorted(map(repr, inner(value)))
+    if isinstance(value, re.Pattern):
+        return [value.pattern, value.flags]
+    if isinstance(value, types.CodeType):
+        return [value.co_code, *inner(value.co_consts), *value.co_names]
+    if isinstance(value, types.FunctionType):
+        held = [cell.cell_contents for cell in value.__closure__ or () if cell != types.CellType()]
+        return inner([value.__code__, *held, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()])
+    if isinstance(value, types.MethodType):
+        return inner([value.__func__, value.__self__])
+    if isinstance(value, partial):
+        return inner([value.func, *value.args, *sorted(value.keywords.items())])
+    fields = dataclasses.fields(value) if dataclasses.is_dataclass(value) else ()
+    home = f"{type(value).__module__}.{type(value).__qualname__}"
+    return [home, *inner(getattr(value, name, None) for name in ("name", *(field.name for field in fields)))]
+
+
+def to_equivalence(value: Any) -> BaseChatModel | PoolMember | Embedder | None:
+    """Make a judge of what a caller gives as `equivalence`: a name becomes a chat model.
+
+    Raises:
+        InputError: It is no chat model, no member, no embedder and no name.
+        PoolError: The name names no model that can be made.
+        MissingDependencyError: A name needs a package that is not installed.
+    """
+    if isinstance(value, str):
+        return ModelPool.from_models({"equivalence": value})["equivalence"].model
+    if value is None or isinstance(value, BaseChatModel | PoolMember):
+        return value
+    if callable(getattr(value, "embed_documents", None)):
+        embedder: Embedder = value
+        return embedder
+    raise InputError(
+        "`equivalence` must be a chat model, its name, a `PoolMember`, a LangChain `Embeddings`, or None, got "
+        f"{type(value).__name__}. None leaves it to the rules: where they cannot tell, answers differ."
+    )
+
+
+def judge_of(given: BaseChatModel | PoolMember | Embedder, *, threshold: float, known: Judgements) -> Judge:
+    """Make the judge that is asked.
+
+    Args:
+        given: A chat model, with prices or without, or an embedder.
+        threshold: Cosine from which two texts are the same to an embedder.
+        known: What judges said before.
+    """
+    facts = json.dumps(equivalence_facts(given, threshold=threshold), sort_keys=True, default=str)
+    member = judging_member(given, threshold=threshold)
+    return Judge(member, facts, by_likeness=not isinstance(given, BaseChatModel | PoolMember), known=known)
+
+
+def judging_member(given: BaseChatModel | PoolMember | Embedder, *, threshold: float) -> PoolMember:
+    """Return the judge as a member, with the prices that it is given with; see `judge_of`."""
+    if isinstance(given, PoolMember):
+        return given
+    if isinstance(given, BaseChatModel):
+        return PoolMember("equivalence", given)
+    model = LikenessChatModel(embedder=given, threshold=threshold, cache=False)
+    # What an embedding costs nobody says; it counts as a call, and in seconds.
+    return PoolMember("equivalence", model, input_usd_per_mtok=0.0, output_usd_per_mtok=0.0)
+
+
+def equivalence_facts(
+    given: BaseChatModel | PoolMember | Embedder | None, *, threshold: float
+) -> dict[str, Any] | None:
+    """Return what identifies a judge to traces and caches, without what it says is secret."""
+    if given is None:
+        return None
+    if isinstance(given, BaseChatModel | PoolMember):
+        return identifying_params_of(given.model if isinstance(given, PoolMember) else given)
+    said = {name: getattr(given, name, None) for name in _EMBEDDER_NAMES}
+    named = {name: value for name, value in said.items() if isinstance(value, str | int)}
+    kind = f"{type(given).__module__}.{type(given).__qualname__}"
+    return {**shown_values(named), "_type": kind, "threshold": threshold}
 
 
 def check_embeddings(policy: Policy, embeddings: Embedder | None) -> None:
@@ -224,16 +350,17 @@ def cycle_in(model: BaseChatModel) -> list[str] | None:
     harmless: set[int] = set()  # what was walked through: an ensemble may be asked by many
 
     def walk(at: BaseChatModel, names: list[str], above: set[int]) -> list[str] | None:
-        pool, synthesizer = getattr(at, "members", None), getattr(at, "synthesizer", None)
+        pool = getattr(at, "members", None)
         if id(at) in above:
             return names
         if not isinstance(pool, ModelPool) or id(at) in harmless:
             return None
-        if isinstance(synthesizer, PoolMember):
-            synthesizer = synthesizer.model
         below = {member.name: member.model for member in pool}
-        if isinstance(synthesizer, BaseChatModel):
-            below["synthesizer"] = synthesizer
+        for role in ("synthesizer", "equivalence"):
+            other = getattr(at, role, None)
+            other = other.model if isinstance(other, PoolMember) else other
+            if isinstance(other, BaseChatModel):
+                below[role] = other
         found = (walk(each, [*names, name], above | {id(at)}) for name, each in below.items())
         path = next((path for path in found if path is not None), None)
         if path is None:

@@ -62,9 +62,10 @@ class ToolCallingChatModel(NestingChatModel):
         formatted = [to_tool(tool, strict=strict) for tool in tools]
         names = tuple(name_of(tool) for tool in formatted)
         choice = standard_choice(tool_choice, names)
-        for schema in Request(tools=tuple(formatted)).schemas.values():
-            schema.fault({})  # what a schema's first use costs is paid here, not while members are waited for
         form = response_format_of(response_format, strict=strict)
+        originals = Originals(tuple(tools), tuple(formatted), response_format, form)
+        for schema in Request(tools=tuple(formatted), originals=originals).schemas.values():
+            schema.narrowed({})  # what a schema's first use costs is paid here, not while members are waited for
         given = {
             "tool_choice": None if choice == "auto" else choice,
             "strict": strict,
@@ -74,7 +75,7 @@ class ToolCallingChatModel(NestingChatModel):
         return self.bind(
             tools=formatted,
             **{name: value for name, value in given.items() if value is not None},
-            **{ORIGINALS_KEY: Originals(tuple(tools), tuple(formatted), response_format, form)},
+            **{ORIGINALS_KEY: originals},
             **kwargs,
         )
 
@@ -90,15 +91,17 @@ class ToolCallingChatModel(NestingChatModel):
         """Have the answer as an object.
 
         An object that more than half of Fusion's weight agrees on is returned as it is; else members agree field by field:
-        they vote on choices, whole numbers and short strings, the median is taken of other numbers, the most trusted
-        member's value of free text. The outcome must fit the schema; else the most trusted member's object is returned.
-        How many agree on each field stands in the message's `response_metadata["rlfocal"]["fusion"]["fields"]`.
+        they vote on choices, whole numbers and short strings, and the median is taken of other numbers. Free text, and
+        what no two say alike, is never put beside what its author did not say: then the whole object is that of the member
+        who agrees with most of the other fields. The outcome must fit the schema; else the most trusted member's object is
+        returned. A class reads the values, with its own validators, before they are compared: "19.99" and 19.99 are one
+        Decimal. How many agree on each field stands in the message's `response_metadata["rlfocal"]["fusion"]["fields"]`.
 
         Args:
             schema: A pydantic class (of version 1 or 2), a TypedDict, or a JSON schema. `"json_mode"` can do without.
             include_raw: True returns `{"raw": message, "parsed": object, "parsing_error": error or None}`.
             method: How members are asked for it: by a tool they must call, by a JSON schema, or for any JSON, which the
-                prompt must then describe.
+                prompt must then describe. For the latter two each member is asked as its own `with_structured_output` does.
             strict: Whether members shall hold to the schema strictly, where their providers can.
             **kwargs: Bound to the call as they are.
 
@@ -133,7 +136,7 @@ class ToolCallingChatModel(NestingChatModel):
             llm = self.bind(
                 response_format=form,
                 ls_structured_output_format=traced,
-                **({} if schema is None else {ORIGINALS_KEY: Originals(schema=schema, form=form)}),
+                **{ORIGINALS_KEY: Originals(schema=schema, form=form, method=method, strict=strict)},
                 **kwargs,
             )
             parser = PydanticOutputParser(pydantic_object=schema) if is_class else JsonOutputParser()  # type: ignore[arg-type]  # a pydantic class, as checked

@@ -113,7 +113,7 @@ def decide(
 def _agree_on_object(candidates: Sequence[Candidate], answer: Answer, request: Request, *, is_said: bool) -> Verdict:
     """Take the object of a majority, else agree field by field, else take Fusion's winner."""
     leader = next((index for index, candidate in enumerate(candidates) if candidate.member == answer.member), 0)
-    winner = candidates[leader]
+    winner, merged = candidates[leader], False
     values = [request.value_of(candidate.message) for candidate in candidates]
     labels = [candidate.answer or "" for candidate in candidates]
     weights = [answer.weights.get(label, 0.0) / labels.count(label) for label in labels]
@@ -121,11 +121,18 @@ def _agree_on_object(candidates: Sequence[Candidate], answer: Answer, request: R
     if not sum(weights) > 0:
         weights = [1.0] * len(weights)
     found = merge(values, weights, leader=leader, schema=schema)
-    value, merged = values[leader], False
-    if answer.confidence <= MAJORITY and found.value != value and request.is_valid(found.value):
-        value, label = found.value, schema.canonical(found.value)
-        merged = label not in labels
-        answer = replace(answer, answer=label, member=answer.member if merged else answer.supporters[label][0])
+    value = None
+    if answer.confidence <= MAJORITY:
+        whole = next((at for at, one in enumerate(values) if one is found.value), None)
+        if whole is not None:
+            winner = candidates[whole]
+            answer = replace(answer, answer=labels[whole] or None, member=winner.member)
+        elif (value := schema.write(found.value)) is not None:
+            label = schema.label(found.value)
+            merged = label not in labels
+            answer = replace(answer, answer=label, member=answer.member if merged else answer.supporters[label][0])
+    if value is None:
+        value = request.written_of(winner.message)
     text, calls = json.dumps(value, ensure_ascii=False), []
     if is_said:
         text = winner.text

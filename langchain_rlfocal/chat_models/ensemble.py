@@ -22,7 +22,7 @@ from pydantic import ConfigDict, Field, PlainValidator, model_validator
 from typing_extensions import override
 
 from langchain_rlfocal._version import __version__
-from langchain_rlfocal.answers import AnswerKind
+from langchain_rlfocal.answers import KindLike
 from langchain_rlfocal.chat_models.arguments import (
     Members,
     RaisesOwnErrors,
@@ -30,15 +30,22 @@ from langchain_rlfocal.chat_models.arguments import (
     check_known,
     cost_weight_for,
     cycle_in,
+    equivalence_facts,
     identifying_params_of,
+    judge_of,
+    judging_member,
+    kind_facts,
     only_member,
     target_of,
+    to_answer_kind,
     to_embedder,
+    to_equivalence,
     to_policy,
     to_pool,
     warn_of_unknown,
 )
 from langchain_rlfocal.chat_models.consensus import OnDisagreement
+from langchain_rlfocal.chat_models.equivalence import Hearing, Judge, Judgements
 from langchain_rlfocal.chat_models.explanations import explain
 from langchain_rlfocal.chat_models.history import repairs_of
 from langchain_rlfocal.chat_models.profiles import merged_profile
@@ -83,8 +90,8 @@ class RLFocalChatModel(RaisesOwnErrors, ReliableChatModel):
         ```
 
     `max_team`, `max_rounds`, `cost_weight`, `target_calls`, `task`, and of the reliability `deadline_s`, `min_candidates`,
-    `timeout`, `member_timeout_s`, `max_retries`, `early_commit`, `hedge` and `budget_per_answer` can also be given to one
-    call, or bound with `.bind()`. A call's `model` is the name of one member, who then answers alone. Other call arguments go to the members.
+    `timeout`, `member_timeout_s`, `max_retries`, `early_commit`, `hedge` and `budget_per_answer`, and `answer_kind`, can also be
+    given to one call, or bound with `.bind()`. A call's `model` is the name of one member, who then answers alone. Other call arguments go to the members.
 
     Raises:
         PoolError: The pool is empty, names a member twice, or has a member that the policy does not know.
@@ -113,7 +120,8 @@ class RLFocalChatModel(RaisesOwnErrors, ReliableChatModel):
     """A trained policy, or the path of its checkpoint.
 
     None answers without training: members' declared competences are taken at their word, two members are asked, more
-    where they differ, and a vote decides. `response_metadata` then says `"trained": False`.
+    where they differ, and a vote decides. Where answers cannot come out the same (open text) and neither `equivalence` nor
+    `synthesizer` could use more of them, one is asked. `response_metadata` then says `"trained": False`.
     """
 
     max_team: int = 3
@@ -135,8 +143,26 @@ class RLFocalChatModel(RaisesOwnErrors, ReliableChatModel):
     task: str | None = None
     """Task label of the queries, such as `"mmlu_pro/law"`, where it is known."""
 
-    answer_kind: AnswerKind = "auto"
-    """What counts as the same answer; `"auto"` tells it from the query and the answers."""
+    answer_kind: Annotated[KindLike, PlainValidator(to_answer_kind)] = "auto"
+    """What counts as the same answer: the name of a kind, a `Kind` of your own, or a function that tells of two texts whether
+    they are. `"auto"` reads each answer in the light of the query.
+    """
+
+    equivalence: Annotated[BaseChatModel | PoolMember | Embedder | str | None, PlainValidator(to_equivalence)] = Field(
+        default=None, repr=False
+    )
+    """A judge of texts that rules can neither tell apart nor find to be the same; None leaves them apart.
+
+    A chat model, or the name of one, is asked about all such pairs of a round at once, and about those that it calls the same
+    once more in the other order. As a `PoolMember` it has prices. `Embeddings` call two texts the same from
+    `equivalence_threshold` on. A pair without a verdict, for whatever reason, differs.
+    """
+
+    equivalence_threshold: float = 0.9
+    """Cosine of two embedded texts, above 0 and at most 1, from which they are the same, where `equivalence` is `Embeddings`."""
+
+    judgements: Judgements = Field(default_factory=Judgements, exclude=True, repr=False)
+    """What the judge has said of pairs of texts, which this model and its copies share: no pair is put to it twice."""
 
     synthesizer: BaseChatModel | PoolMember | None = Field(default=None, repr=False)
     """A chat model that writes the answer from the candidates where Fusion is unsure; None always returns a candidate. As a
@@ -178,6 +204,11 @@ class RLFocalChatModel(RaisesOwnErrors, ReliableChatModel):
         self._knobs({})
         if not 0 <= self.synthesize_below <= 1:
             raise InputError(f"`synthesize_below` must be in [0, 1], got {self.synthesize_below}.")
+        if not 0 < self.equivalence_threshold <= 1:
+            raise InputError(
+                f"`equivalence_threshold` must be above 0 and at most 1, got {self.equivalence_threshold}. At 1 only texts "
+                "whose vectors point the same way are the same."
+            )
         check_bounded(self._everybody, self._terms({}))
         check_known(self.pool, self._decider_and_fusion)
         assert not isinstance(self.embeddings, str), "names are loaded on validation"
@@ -201,8 +232,23 @@ class RLFocalChatModel(RaisesOwnErrors, ReliableChatModel):
 
     @property
     def _everybody(self) -> list[PoolMember]:
-        """The members, and the synthesizer where there is one."""
-        return [*self.pool, *([self._synthesizing_member] if self._synthesizing_member is not None else [])]
+        """The members, and the synthesizer and the equivalence judge where there is one."""
+        given, synthesizer = self._equivalence, self._synthesizing_member
+        judges = [] if given is None else [judging_member(given, threshold=self.equivalence_threshold)]
+        return [*self.pool, *([] if synthesizer is None else [synthesizer]), *judges]
+
+    @property
+    def _judge(self) -> Judge | None:
+        """Who says whether texts are the same that rules leave open."""
+        given = self._equivalence
+        if given is None:
+            return None
+        return judge_of(given, threshold=self.equivalence_threshold, known=self.judgements)
+
+    @property
+    def _equivalence(self) -> BaseChatModel | PoolMember | Embedder | None:
+        assert not isinstance(self.equivalence, str), "names become models on validation"
+        return self.equivalence
 
     @property
     def _synthesizing_member(self) -> PoolMember | None:
@@ -235,7 +281,8 @@ class RLFocalChatModel(RaisesOwnErrors, ReliableChatModel):
             "cost_weight": self.cost_weight,
             "target_calls": self.target_calls,
             "task": self.task,
-            "answer_kind": self.answer_kind,
+            "answer_kind": kind_facts(self.answer_kind),
+            "equivalence": equivalence_facts(self._equivalence, threshold=self.equivalence_threshold),
             "synthesizer": None if synthesizer is None else identifying_params_of(synthesizer.model),
             "synthesize_below": self.synthesize_below,
             "on_disagreement": self.on_disagreement,
@@ -243,6 +290,12 @@ class RLFocalChatModel(RaisesOwnErrors, ReliableChatModel):
             "max_tokens": self.max_tokens,
             "default_stop": self.stop,  # LangChain puts a call's own under "stop"
         }
+
+    def _get_invocation_params(self, stop: list[str] | None = None, **kwargs: Any) -> dict[str, Any]:
+        return super()._get_invocation_params(stop=stop, **_with_named_kind(kwargs))
+
+    def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
+        return super()._get_llm_string(stop=stop, **_with_named_kind(kwargs))
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop or self.stop, **kwargs)
@@ -334,20 +387,23 @@ class RLFocalChatModel(RaisesOwnErrors, ReliableChatModel):
         kwargs.pop("stream", None)  # LangChain means it for this model alone
         only = only_member(kwargs.pop("model", None), self.pool, own_name=self.model_name)
         knobs, errand = self._knobs(kwargs), self._errand(kwargs)
+        answer_kind = to_answer_kind(kwargs.pop("answer_kind", self.answer_kind))
         check_bounded(self._everybody, errand.terms)
         own = {name: getattr(self, name) for name in ("temperature", "max_tokens") if getattr(self, name) is not None}
         request = Request.of({**own, **kwargs})
-        query = query_of(messages, task=knobs.task)
+        query, judge = query_of(messages, task=knobs.task), self._judge
         turn = Turn(
             query,
             pool=self.pool,
             policy=self._decider_and_fusion,
             knobs=knobs,
-            answer_kind=self.answer_kind,
+            answer_kind=answer_kind,
             request=request,
             eligible=eligible_of(self.pool, messages, request=request, only=only),
             repairs=repairs_of(messages),
             errand=errand,
+            hearing=None if judge is None else Hearing(judge, query.text),
+            is_written_over=self.synthesizer is not None,
         )
         settings = Settings(
             model_name=only or self.model_name,
@@ -389,3 +445,9 @@ class RLFocalChatModel(RaisesOwnErrors, ReliableChatModel):
                 f"`min_candidates` must be at most `max_team` ({knobs.max_team}), got {knobs.min_candidates}: no more are asked."
             )
         return knobs
+
+
+def _with_named_kind(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Name the kind of answer among a call's arguments, for caches and traces, which take no objects."""
+    given = kwargs.get("answer_kind")
+    return kwargs if given is None else {**kwargs, "answer_kind": kind_facts(given)}

@@ -13,23 +13,36 @@ from langchain_core.messages import AIMessage, UsageMetadata
 from langchain_core.messages.ai import add_usage
 
 from langchain_rlfocal.chat_models.consensus import Verdict
+from langchain_rlfocal.chat_models.equivalence import Hearing
 from langchain_rlfocal.chat_models.history import KEY
 from langchain_rlfocal.chat_models.turns import RESTING, Turn
 from langchain_rlfocal.errors import InputError
-from langchain_rlfocal.execution import Cost, UnusableAnswerError, usage_of
+from langchain_rlfocal.execution import Cost, UnusableAnswerError, ending_of, usage_of
 from langchain_rlfocal.foreign_text import printable
 from langchain_rlfocal.records import Candidate, Failure, Selection
 
 _WIDTH = 110
 _MAX_ANSWER_CHARS = 36
 
+_FATES = {
+    "cancelled": "was cancelled",
+    "refusal": "refused",
+    "truncated": "was cut off",
+    "filtered": "was filtered",
+}
+
 
 def tokens_of(result: Candidate | Failure) -> UsageMetadata | None:
     """Return the tokens that one call took, also where its answer could not be used; None where unknown."""
     if isinstance(result, Candidate):
         return usage_of(result.message)
-    message = result.error.message if isinstance(result.error, UnusableAnswerError) else None
+    message = _message_of(result)
     return usage_of(message) if message is not None else None
+
+
+def _message_of(failure: Failure) -> AIMessage | None:
+    """Return what a member responded that could not be used; None where it did not respond."""
+    return failure.error.message if isinstance(failure.error, UnusableAnswerError) else None
 
 
 def total_usage(results: Sequence[Candidate | Failure]) -> UsageMetadata | None:
@@ -60,7 +73,9 @@ def describe(turn: Turn, verdict: Verdict, synthesis: Candidate | Failure | None
         "rounds": [describe_selection(selection) for selection in turn.selections],
         "candidates": [describe_result(candidate) for candidate in turn.candidates],
         "failures": [describe_result(failure) for failure in turn.failures],
-        "fusion": describe_fusion(verdict, synthesis),
+        "open_text": turn.is_open_text,
+        "fusion": describe_fusion(verdict, synthesis, notes=turn.notes),
+        "equivalence": None if turn.hearing is None else _describe_hearing(turn.hearing, turn.judged_same),
         "synthesizer": None
         if synthesis is None
         else {
@@ -71,6 +86,27 @@ def describe(turn: Turn, verdict: Verdict, synthesis: Candidate | Failure | None
         "usage": {result.member: _plain(tokens_of(result)) for result in results},
         "resting": list(turn.resting),
         "spent": _describe_cost(turn.errand.ledger.spent),
+    }
+
+
+def _describe_hearing(hearing: Hearing, same: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """Say in JSON values what the equivalence judge was asked, and what that took."""
+    return {
+        "judge": hearing.judge.member.name,
+        "pairs": hearing.num_pairs,
+        "recalled": hearing.num_recalled,
+        "same": [list(members) for members in same],
+        "calls": [
+            {
+                "round": result.round,
+                "latency_s": _number(result.latency_s),
+                "usage": _plain(tokens_of(result)),
+                "cost_usd": _number(result.cost_usd) if isinstance(result, Candidate) else None,
+                "failure": _describe_failure(result) if isinstance(result, Failure) else None,
+                **_describe_retries(result),
+            }
+            for result in hearing.results
+        ],
     }
 
 
@@ -88,18 +124,23 @@ def describe_selection(selection: Selection) -> dict[str, Any]:
 
 
 def describe_result(result: Candidate | Failure) -> dict[str, Any]:
-    """Say in JSON values what came of asking one member; only a failure has a `kind`."""
+    """Say in JSON values what came of asking one member.
+
+    Only a failure has a `kind`, only an answer that is not whole a `flaw`, and an `ending` where the provider says of one.
+    """
     if isinstance(result, Failure):
         return {
             "member": result.member,
             "round": result.round,
             **_describe_failure(result),
+            **_describe_ending(result),
             **_describe_retries(result),
         }
     return {
         "member": result.member,
         "round": result.round,
         "answer": result.answer,
+        "answer_kind": result.answer_kind,
         "text": result.text,
         "latency_s": _number(result.latency_s),
         "prompt_tokens": result.prompt_tokens,
@@ -107,16 +148,26 @@ def describe_result(result: Candidate | Failure) -> dict[str, Any]:
         "cost_usd": _number(result.cost_usd),
         "logprob": _number(result.logprob),
         "option_probs": None if result.option_probs is None else dict(result.option_probs),
+        **({} if result.flaw is None else {"flaw": result.flaw}),
+        **_describe_ending(result),
         **_describe_retries(result),
     }
+
+
+def _describe_ending(result: Candidate | Failure) -> dict[str, Any]:
+    message = result.message if isinstance(result, Candidate) else _message_of(result)
+    ending = {} if message is None else ending_of(message)
+    return {"ending": ending} if ending else {}
 
 
 def _describe_retries(result: Candidate | Failure) -> dict[str, Any]:
     return {"retries": [_describe_failure(failure) for failure in result.retries]}
 
 
-def describe_fusion(verdict: Verdict, synthesis: Candidate | Failure | None) -> dict[str, Any]:
-    """Say in JSON values what the candidates together do, and how sure Fusion is of it."""
+def describe_fusion(
+    verdict: Verdict, synthesis: Candidate | Failure | None, *, notes: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Say in JSON values what the candidates together do, how sure Fusion is of it, and what could not be compared."""
     answer = verdict.answer
     return {
         "member": answer.member,
@@ -128,6 +179,7 @@ def describe_fusion(verdict: Verdict, synthesis: Candidate | Failure | None) -> 
         "agreement": _number(verdict.agreement),
         "fields": None if verdict.fields is None else {path: _number(share) for path, share in verdict.fields.items()},
         "merged": verdict.merged,
+        "notes": list(notes),
     }
 
 
@@ -160,7 +212,7 @@ def explain(message: AIMessage | Mapping[str, Any]) -> str:
     probabilities = {row["round"]: row["probabilities"] for row in facts["rounds"]}
     for row in sorted([*facts["candidates"], *facts["failures"]], key=lambda row: row["round"]):
         failed = "kind" in row
-        said = _fate(row) if failed else row["answer"] if row["answer"] is not None else row["text"]
+        said = row["answer"] if not failed and row["answer"] is not None else row.get("text") or _fate(row)
         cells = [
             str(row["round"]),
             ("* " if row["member"] == fusion["member"] else "") + row["member"],
@@ -180,10 +232,12 @@ def explain(message: AIMessage | Mapping[str, Any]) -> str:
         f"answered by {_author(fusion)}, confidence {_decimal(fusion['confidence'], 2)}",
     ]
     lines += _agreement(fusion)
+    lines += _comparison(facts)
     for row in [*facts["candidates"], *facts["failures"]]:
         tried = "; ".join(f"{r['kind']}: {r['reason'].rstrip('.')}" for r in row.get("retries") or ())
         lines += [f"{row['member']} was asked {len(row['retries']) + 1} times: {tried}"] if tried else []
     lines += [f"{f['member']} {_fate(f)}: {f['reason']}" for f in facts["failures"]]
+    lines += [f"{c['member']} {_FATES[c['flaw']]}, and nobody did better" for c in facts["candidates"] if c.get("flaw")]
     lines += [f"{name} was left out: {RESTING}" for name in facts.get("resting") or ()]
     lines += [f"{name} was left out: it {reason}" for name, reason in (facts.get("excluded") or {}).items()]
     lines += [f"of the conversation: {repair}" for repair in facts.get("repairs") or ()]
@@ -194,8 +248,9 @@ def explain(message: AIMessage | Mapping[str, Any]) -> str:
 
 
 def _fate(row: Mapping[str, Any]) -> str:
-    """Say in words why a member has no answer; one that was not needed has not failed."""
-    return "was cancelled" if row["kind"] == "cancelled" else f"failed: {row['kind']}"
+    """Say in words why a member has no answer; one that was not needed, or would not, has not failed."""
+    kind = row.get("kind") or row.get("flaw") or "empty"
+    return _FATES.get(kind, f"failed: {kind}")
 
 
 def _terms(facts: Mapping[str, Any]) -> str:
@@ -222,6 +277,20 @@ def _agreement(fusion: Mapping[str, Any]) -> list[str]:
         return []
     fields = ", ".join(f"{path or 'the value'} {_decimal(share, 2)}" for path, share in fusion["fields"].items())
     return [f"agreement by field: {fields}", *(["put together from several members"] if fusion["merged"] else [])]
+
+
+def _comparison(facts: Mapping[str, Any]) -> list[str]:
+    """Say what could not be compared, what a judge found to be the same, and why nobody more was asked."""
+    unread = [row["member"] for row in facts["candidates"] if row["answer"] is None and row.get("flaw") != "refusal"]
+    lines = [f"nothing comparable could be read in the answer of {', '.join(unread)}"] if unread else []
+    heard = facts.get("equivalence") or {}
+    lines += [f"{a} and {b} say the same, by the equivalence judge" for a, b in heard.get("same") or ()]
+    lines += facts["fusion"].get("notes") or ()
+    if facts.get("open_text"):
+        lines.append(
+            "nobody more was asked: open text cannot agree; `equivalence` or `synthesizer` would use more answers"
+        )
+    return lines
 
 
 def _describe_failure(failure: Failure) -> dict[str, Any]:

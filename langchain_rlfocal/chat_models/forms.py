@@ -6,61 +6,88 @@ schemas; beside them travels what dictionaries lose. Nothing here asks a model.
 
 import inspect
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.runnables import Runnable, RunnableBinding
+from langchain_core.runnables import Runnable, RunnableBinding, RunnableSequence
+from langchain_core.tools import BaseTool, Tool
+from langchain_core.tools.base import create_schema_from_function
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
+from langchain_core.utils.pydantic import get_fields
 
+from langchain_rlfocal.answers.class_reading import ClassReader, reader_of
 from langchain_rlfocal.errors import InputError
 
 _MAX_BINDINGS = 64
+
+Binding = tuple[Runnable[Any, Any], dict[str, Any]]
+"""What is to be called, and with which arguments. LangChain's own bindings are taken apart: they do not close the stream of
+what they bind when they are closed."""
 
 
 @dataclass(frozen=True, eq=False)
 class Originals:
     """Tools, and the schema of a response format, as the caller gave them.
 
-    As dictionaries they lose what only some providers read, and a pydantic class's own validators.
+    As dictionaries they lose what only some providers read, and how a class reads what it is given.
 
     Attributes:
         tools: The tools.
         formatted: The same in OpenAI's form; where a call brings others, the originals do not count.
         schema: The schema of structured output; None where none was given.
         form: The response format in OpenAI's form; None where none was given.
+        method: How `with_structured_output` was to ask for it; None where it came otherwise.
+        strict: Whether members shall hold to it strictly; None leaves it to them.
     """
 
     tools: tuple[Any, ...] = ()
     formatted: tuple[dict[str, Any], ...] = ()
     schema: Any = None
     form: Mapping[str, Any] | None = None
-    _bindings: dict[Any, tuple[BaseChatModel, Runnable[Any, Any], dict[str, Any]]] = field(
-        default_factory=dict, repr=False
-    )
+    method: str | None = None
+    strict: bool | None = None
+    _bindings: dict[Any, tuple[BaseChatModel, Binding | None]] = field(default_factory=dict, repr=False)
 
     def __reduce__(self) -> tuple[type["Originals"], tuple[Any, ...]]:
-        return type(self), (self.tools, self.formatted, self.schema, self.form)
+        return type(self), (self.tools, self.formatted, self.schema, self.form, self.method, self.strict)
 
     @property
     def cache_key(self) -> list[str]:
         """What tells classes apart whose schemas are equal, but not their validators."""
         return [_name_of_kind(one) for one in (*self.tools, self.schema)]
 
-    def bound_to(
-        self, model: BaseChatModel, more: Sequence[Mapping[str, Any]], given: Mapping[str, Any]
-    ) -> tuple[Runnable[Any, Any], dict[str, Any]]:
+    @cached_property
+    def tool_readers(self) -> tuple[ClassReader | None, ...]:
+        """Readers of the tools' arguments; None for a tool that no class stands behind."""
+        return tuple(reader_of(_class_of(tool)) for tool in self.tools)
+
+    @cached_property
+    def schema_reader(self) -> ClassReader | None:
+        """Reader of the schema's objects; None where no class stands behind it."""
+        return reader_of(_class_of(self.schema))
+
+    def bound_to(self, model: BaseChatModel, more: Sequence[Mapping[str, Any]], given: Mapping[str, Any]) -> Binding:
         """Bind these tools, and more, to a model by its own `bind_tools`; once for equal arguments. See `bind`."""
         key = (id(model), repr(sorted(given.items())), repr(more))
+        found = self._once(model, key, lambda: bind(model, [*self.tools, *more], given))
+        assert found is not None, "`bind` returns one"
+        return found
+
+    def structured(self, model: BaseChatModel, schema: Any, *, method: str, strict: bool | None) -> Binding | None:
+        """Bind a schema to a model as its own `with_structured_output` does; once. See `bind_schema`."""
+        key = (id(model), method, strict, id(schema) if schema is self.schema else repr(schema))
+        return self._once(model, key, lambda: bind_schema(model, schema, method=method, strict=strict))
+
+    def _once(self, model: BaseChatModel, key: Any, make: Callable[[], Binding | None]) -> Binding | None:
         found = self._bindings.get(key)
         if found is None:
             if len(self._bindings) >= _MAX_BINDINGS:
                 self._bindings.clear()
-            # With the model, so that its id stays its own.
-            found = self._bindings[key] = (model, *bind(model, [*self.tools, *more], given))
-        return found[1:]
+            found = self._bindings[key] = model, make()  # with the model, so that its id stays its own
+        return found[1]
 
 
 def _name_of_kind(one: Any) -> str:
@@ -71,16 +98,57 @@ def _name_of_kind(one: Any) -> str:
     return name if is_found or kind is not one else f"{name} {id(kind)}"
 
 
-def bind(
-    model: BaseChatModel, tools: Sequence[Any], given: Mapping[str, Any]
-) -> tuple[Runnable[Any, Any], dict[str, Any]]:
-    """Bind tools to a model by its own `bind_tools`.
+def _class_of(given: Any) -> Any:
+    """Return the class that reads a tool's arguments, or what was given itself; None if there is none."""
+    try:
+        if isinstance(given, Tool) and not given.args_schema:
+            return None  # its one argument goes by another name
+        if isinstance(given, BaseTool):
+            full, called = given.args_schema, given.tool_call_schema  # without the arguments that are injected
+            is_all = (
+                isinstance(full, type) and isinstance(called, type) and [*get_fields(full)] == [*get_fields(called)]
+            )
+            return full if is_all else called  # which has lost the validators
+        if isinstance(given, type) or not callable(given):
+            return given
+        name = getattr(given, "__name__", type(given).__name__)
+        # As LangChain makes the schema of a function.
+        return create_schema_from_function(
+            name, given, filter_args=(), parse_docstring=True, error_on_invalid_docstring=False, include_injected=False
+        )
+    except Exception:  # noqa: BLE001  # a provider's own tool, or a caller's class that pydantic cannot take
+        return None
+
+
+def bind(model: BaseChatModel, tools: Sequence[Any], given: Mapping[str, Any]) -> Binding:
+    """Bind tools to a model by its own `bind_tools`."""
+    return _taken_apart(model.bind_tools([*tools], **given))
+
+
+def bind_schema(model: BaseChatModel, schema: Any, *, method: str, strict: bool | None) -> Binding | None:
+    """Bind a schema to a model as its own `with_structured_output` does.
 
     Returns:
-        What is to be called, and with which arguments. The binding itself is left out: it does not close the stream of what
-        it binds when it is closed.
+        None where it has none of its own, does not know the method, or does more than to bind arguments.
     """
-    bound: Runnable[Any, Any] = model.bind_tools([*tools], **given)
+    if type(model).with_structured_output is BaseChatModel.with_structured_output:
+        return None
+    more = {} if strict is None or method == "json_mode" else {"strict": strict}
+    try:
+        steps = model.with_structured_output(schema, method=method, **more)
+    except Exception:  # noqa: BLE001  # it can be asked another way, whatever it is
+        return None
+    bound, arguments = _taken_apart(steps.first if isinstance(steps, RunnableSequence) else steps)
+    is_wrong = method == "json_mode" and calls_tools(arguments)  # any JSON has no name by which a call could be known
+    return None if is_wrong or not arguments or not isinstance(bound, BaseChatModel) else (bound, arguments)
+
+
+def calls_tools(arguments: Mapping[str, Any]) -> bool:
+    """Tell whether bound arguments have a model answer by a call."""
+    return not arguments.keys().isdisjoint({"tools", "functions", "tool_choice"})
+
+
+def _taken_apart(bound: Runnable[Any, Any]) -> Binding:
     arguments: dict[str, Any] = {}
     while isinstance(bound, RunnableBinding) and not bound.config and not bound.config_factories:
         arguments = {**bound.kwargs, **arguments}

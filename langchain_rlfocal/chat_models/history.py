@@ -231,7 +231,16 @@ def _text_of(message: AIMessage) -> str:
             for block in content
             if isinstance(block, str) or (block.get("type", "text") == "text" and isinstance(block.get("text"), str))
         )
-    return "" if content.isspace() else content
+    content = "" if content.isspace() else content
+    return content or ("" if message.tool_calls else _refusal_of(message))
+
+
+def _refusal_of(message: AIMessage) -> str:
+    """Return the words of a refusal that is no text, so that who reads the conversation knows that it was answered."""
+    blocks = message.content if isinstance(message.content, list) else []
+    said = [block.get("refusal") for block in blocks if isinstance(block, dict) and block.get("type") == "refusal"]
+    said.append(message.additional_kwargs.get("refusal"))
+    return next((words for words in said if isinstance(words, str) and words.strip()), "")
 
 
 def _native_for(message: AIMessage, calls: Sequence[ToolCall], member_name: str) -> AIMessage | None:

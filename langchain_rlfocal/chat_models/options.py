@@ -17,7 +17,8 @@ _EDGES = " \t\n\"'`*_()[]{}.,:;$"
 
 def options_of(query: str) -> frozenset[str]:
     """List the letters of the options that a query offers; empty where it offers none."""
-    return frozenset(read_query(query).options)
+    ask = read_query(query)
+    return frozenset() if ask.options_first else frozenset(ask.options)
 
 
 def option_probs_of(message: AIMessage, answer: str | None, *, options: frozenset[str]) -> dict[str, float] | None:

@@ -84,7 +84,7 @@ class ReliableChatModel(ToolCallingChatModel):
     `{"max_calls": 100}`; None for any amount. A call is made only if the most that it can cost is still there."""
 
     budget_per_answer: Annotated[Budget | Mapping[str, float] | None, PlainValidator(to_budget)] = None
-    """What one answer may spend, retries and the synthesizer included."""
+    """What one answer may spend, retries, the synthesizer and the equivalence judge included."""
 
     max_concurrent_calls: int | None = None
     """How many calls of members may run at once, over all queries that this model and its copies answer, in all threads and
@@ -123,7 +123,7 @@ class ReliableChatModel(ToolCallingChatModel):
     def breakers(self) -> dict[str, BreakerState]:
         """State of each breaker that is open, is being probed, or counts failures; a member not named is healthy.
 
-        That of the synthesizer is called "(synthesizer)".
+        That of the synthesizer is called "(synthesizer)", that of the equivalence judge "(equivalence)".
         """
         return self.runtime.breakers.states(self.clock())
 
@@ -131,7 +131,7 @@ class ReliableChatModel(ToolCallingChatModel):
         """Let a member, or all of them, be asked again at once.
 
         Args:
-            member: Its name, or "(synthesizer)"; None for all.
+            member: Its name, "(synthesizer)" or "(equivalence)"; None for all.
 
         Raises:
             InputError: There is no such member, and no breaker of that name in `breakers`.

@@ -5,22 +5,23 @@ Tools, a tool choice and a response format are given once, in LangChain's terms,
 arguments must be valid, a forced call must be made, an object must fit its schema. It does not compare candidates.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import repeat
 from typing import Any, Literal, Self, get_args
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, ToolCall
-from langchain_core.utils.pydantic import is_basemodel_subclass
-from pydantic import ValidationError
 
 from langchain_rlfocal._compat import ORIGINALS_KEY
-from langchain_rlfocal.answers.schemas import Schema, canonical_calls
+from langchain_rlfocal.answers.json_texts import json_in
+from langchain_rlfocal.answers.schemas import Reading, Schema, canonical_calls
 from langchain_rlfocal.chat_models.forms import (
+    Binding,
     Originals,
     bind,
+    calls_tools,
     name_of,
     response_format_of,
     schema_of,
@@ -37,7 +38,7 @@ from langchain_rlfocal.pool import PoolMember
 Consensus = Literal["whole", "fields"]
 """How tool calls are agreed on: one member's calls win whole, or, for structured output, field by field."""
 
-_FENCE = "```"
+_MAX_TRIED = 16  # objects of one text that are held against the schema, from the last
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +89,11 @@ class Request:
         )
 
     @property
+    def is_plain(self) -> bool:
+        """True if nothing but a text is asked for."""
+        return self.response_format is None and (not self.tools or self.choice == "none")
+
+    @property
     def is_forced(self) -> bool:
         """True if a tool must be called, so that text is no answer."""
         return self.choice not in {"auto", "none"}
@@ -109,7 +115,7 @@ class Request:
         given = self.response_format.get("json_schema", {}).get("schema")
         if given is None and self._has_original_schema:  # any JSON is asked for, and the caller knows which
             given = schema_of(self.originals.schema)
-        return Schema(given or {})
+        return Schema(given or {}, self.originals.schema_reader if self._has_original_schema else None)
 
     @property
     def _has_original_schema(self) -> bool:
@@ -119,9 +125,10 @@ class Request:
     @cached_property
     def schemas(self) -> dict[str, Schema]:
         """Schema of each tool's arguments, by the tool's name."""
+        readers = self.originals.tool_readers if self.tools == self.originals.formatted else repeat(None)
         return {
-            name_of(tool): Schema(tool["function"].get("parameters") or {})
-            for tool in self.tools
+            name_of(tool): Schema(tool["function"].get("parameters") or {}, reader)
+            for tool, reader in zip(self.tools, readers, strict=False)
             if isinstance(tool.get("function"), Mapping)
         }
 
@@ -140,6 +147,8 @@ class Request:
         # Of an ensemble's members too some may read cache marks, and it tells them apart itself.
         keeps_marks = kind.startswith("anthropic") or kind == "rlfocal"
         conversation = self._conversation(messages, member.name, keeps_marks=keeps_marks)
+        if (own := self._own_way(model)) is not None:
+            return Brief(own[0], conversation, {**own[1], **self.arguments}, self.check)
         known = tool_arguments(type(model))
         given: dict[str, Any] = {}
         if "response_format" in known and self.response_format is not None:
@@ -177,7 +186,24 @@ class Request:
 
     def _gives_schema_as_tool(self, model: BaseChatModel) -> bool:
         """Tell whether a model, which may know tools and no response formats, is given the schema as a tool."""
-        return bool(self._object_name) and not self.is_forced and "response_format" not in tool_arguments(type(model))
+        if not self._object_name or self.is_forced:
+            return False
+        own = self._own_way(model)
+        return "response_format" not in tool_arguments(type(model)) if own is None else calls_tools(own[1])
+
+    def _own_way(self, model: BaseChatModel) -> Binding | None:
+        """Ask for an object as a model's own `with_structured_output` does; None where tools or `bind_tools` tell it."""
+        if self.response_format is None or (self.tools and self.choice != "none"):
+            return None
+        originals = self.originals
+        if originals.method is not None and self.response_format == originals.form:
+            return originals.structured(model, originals.schema, method=originals.method, strict=originals.strict)
+        if "response_format" in tool_arguments(type(model)):
+            return None
+        described = self.response_format.get("json_schema", {})
+        schema = {"title": self._object_name, **described.get("schema", {})} if described else None
+        method = "json_schema" if described else "json_mode"
+        return originals.structured(model, schema, method=method, strict=described.get("strict"))
 
     @property
     def _object_name(self) -> str:
@@ -202,8 +228,8 @@ class Request:
         if self.tools or self.response_format is not None:
             self._check_calls(message, calls)
         if self.response_format is not None and not calls:
-            value, fault = self._read(message)
-            if fault or (fault := self._own_fault(value)):
+            fault = self._read(message)[1].fault
+            if fault:
                 raise UnusableAnswerError("invalid_object", f"The object breaks its schema: {fault}", message)
 
     def _check_calls(self, message: AIMessage, calls: list[ToolCall]) -> None:
@@ -217,9 +243,7 @@ class Request:
             if call["name"] not in names:
                 raise UnusableAnswerError("unknown_tool", f"There is no tool {_named(call['name'])}.", message)
             if call["name"] in schemas:
-                args, fault = schemas[call["name"]].read(call["args"])
-                if fault is None and self.response_format is None and self.wants_object:
-                    fault = self._own_fault(args)
+                fault = schemas[call["name"]].read(call["args"]).fault
                 if fault:
                     reason = f"The arguments of {_named(call['name'])} break its schema: {fault}"
                     raise UnusableAnswerError("invalid_arguments", reason, message)
@@ -230,43 +254,28 @@ class Request:
         if self.parallel is False and len(calls) > 1:
             raise UnusableAnswerError("parallel_calls", f"One call was allowed, and {len(calls)} were made.", message)
 
-    def _own_fault(self, value: Any) -> str | None:
-        """Have the pydantic class of a normalised object, if it has one, validate it: its validators may know more."""
-        if self.response_format is not None:
-            model = self.originals.schema if self._has_original_schema else None
-        else:
-            model = self.originals.tools[0] if self.tools == self.originals.formatted and self.tools else None
-        if not (isinstance(model, type) and is_basemodel_subclass(model)):
-            return None
-        try:
-            validate = getattr(model, "model_validate", None) or model.parse_obj  # type: ignore[attr-defined]  # pydantic 1
-            validate(value)
-        except Exception as error:  # noqa: BLE001  # validators are the caller's code, whatever they raise
-            place, said = "", str(error)
-            if isinstance(error, ValidationError):
-                first = error.errors()[0]
-                place, said = ".".join(map(str, first["loc"])), first["msg"]
-            line = printable(" ".join(said.split()))
-            return f"`{place}`: {line}"[:200] if place else line[:200]
-        return None
-
-    def is_valid(self, value: Any) -> bool:
-        """Tell whether an object is what was asked for."""
-        value, fault = self.object_schema.read(value)
-        return fault is None and self._own_fault(value) is None
-
     def value_of(self, message: AIMessage) -> Any:
-        """Return the object that a checked response holds, its types read leniently and defaults filled in."""
-        return self._read(message)[0]
+        """Return the object that a checked response holds, as its schema or class reads it."""
+        return self._read(message)[1].value
 
-    def _read(self, message: AIMessage) -> tuple[Any, str | None]:
-        """Return the object that a response holds as its schema means it, and why it breaks that."""
+    def written_of(self, message: AIMessage) -> Any:
+        """Return the same as JSON: types read and defaults filled in, if it then means the same, else as it was written."""
+        raw, reading = self._read(message)
+        written = self.object_schema.write(reading.value)
+        return raw if written is None else written
+
+    def _read(self, message: AIMessage) -> tuple[Any, Reading]:
+        """Return the object that a response holds: of several the last that is valid, else the last."""
         if id(message) not in self._readings:  # with the message, so that its id stays its own
-            self._readings[id(message)] = message, self.object_schema.read(self._object_in(message))
+            read = [(raw, self.object_schema.read(raw)) for raw in self._objects_in(message)[:1]]
+            if read[0][1].fault is not None:
+                read += [(raw, self.object_schema.read(raw)) for raw in self._objects_in(message)[1:_MAX_TRIED]]
+            best = next((one for one in read if one[1].fault is None), read[0])
+            self._readings[id(message)] = message, best
         return self._readings[id(message)][1]
 
     @cached_property
-    def _readings(self) -> dict[int, tuple[AIMessage, tuple[Any, str | None]]]:
+    def _readings(self) -> dict[int, tuple[AIMessage, tuple[Any, Reading]]]:
         return {}
 
     def label_of(self, message: AIMessage) -> str | None:
@@ -297,33 +306,18 @@ class Request:
         is_object = is_named and len(calls) == 1 and calls[0]["name"] == self._object_name
         return [] if is_object else calls
 
-    def _object_in(self, message: AIMessage) -> Any:
+    def _objects_in(self, message: AIMessage) -> list[Any]:
+        """Return what may be the object that a response holds, the best first, at least one."""
         if message.tool_calls:
-            return message.tool_calls[0]["args"]
+            return [message.tool_calls[0]["args"]]
         blocks = message.content if isinstance(message.content, list) else []
         refused = any(isinstance(block, dict) and block.get("type") == "refusal" for block in blocks)
         if refused or message.additional_kwargs.get("refusal"):
             raise UnusableAnswerError("refusal", "The member refused to answer.", message)
-        found = _read_json(str(message.text))
-        if found is None:
+        found = json_in(str(message.text))
+        if not found:
             raise UnusableAnswerError("invalid_json", "The text is no JSON.", message)
-        return found[0]
-
-
-def _read_json(text: str) -> tuple[Any] | None:
-    """Read the JSON that a text is, holds in a code fence, or begins with its first brace; None where there is none."""
-    stripped = text.strip()
-    fenced = [block.partition("\n")[2] for block in stripped.split(_FENCE)[1::2]][-1:]
-    start = stripped.find("{")
-    decoder = json.JSONDecoder(strict=False)
-    for part in [stripped, *fenced, *([stripped[start:]] if start > 0 else [])]:
-        try:
-            value, end = decoder.raw_decode(part.strip())
-        except (ValueError, RecursionError):
-            continue
-        if part is not stripped or end == len(stripped) or isinstance(value, dict):
-            return (value,)
-    return None
+        return found
 
 
 def _named(name: Any) -> str:

@@ -15,12 +15,13 @@ from langchain_core.messages import AIMessage, BaseMessage
 
 from langchain_rlfocal._compat import EnsembleBudgetError, EnsembleDeadlineError, EnsembleModelError, Parent
 from langchain_rlfocal.chat_models.consensus import OnDisagreement, Verdict, decide
+from langchain_rlfocal.chat_models.equivalence import Hearing
 from langchain_rlfocal.chat_models.explanations import describe_fusion, describe_result, describe_selection
-from langchain_rlfocal.chat_models.replies import reply_of, text_pieces
+from langchain_rlfocal.chat_models.replies import refused, reply_of, text_pieces
 from langchain_rlfocal.chat_models.requests import Request
 from langchain_rlfocal.chat_models.synthesis import synthesis_messages
 from langchain_rlfocal.chat_models.turns import Turn
-from langchain_rlfocal.execution import Errand, Inquiry, IsSettled, Role, astream_round, stream_round
+from langchain_rlfocal.execution import Errand, Inquiry, IsSettled, Role, astream_round, failure_of, stream_round
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.records import Candidate, Failure
 
@@ -110,24 +111,43 @@ def answer(messages: list[BaseMessage], turn: Turn, settings: Settings) -> Gener
             step.spares, step.is_settled = turn.spares(), is_settled
         results = yield step
         said = step.said
-        turn.record(results)
+        turn.record(results, is_final=said)
+        if turn.hearing is not None:
+            yield from _hear(turn, turn.hearing)
         for result in turn.results_of_round:
             yield Tell("rlfocal_candidate", describe_result(result))
             _check_whole(result, said=said)
     fused = turn.fuse()
-    verdict = decide(turn.candidates, fused, turn.request, on_disagreement=settings.on_disagreement, is_said=said)
+    if turn.is_refused:
+        verdict = refused(turn.candidates, fused)
+    else:
+        verdict = decide(turn.candidates, fused, turn.request, on_disagreement=settings.on_disagreement, is_said=said)
     synthesis = None
-    if settings.synthesizer is not None and _is_unsure(turn, verdict, settings):
+    if not turn.is_refused and settings.synthesizer is not None and _is_unsure(turn, verdict, settings):
         prompt = synthesis_messages(messages, turn.candidates, fused)
         step = Ask([settings.synthesizer], prompt, Request(), turn.round_number, "synthesizer", relay=settings.relay)
         [synthesis] = yield step
         said = step.said
         _check_whole(synthesis, said=said)
+        if isinstance(synthesis, Candidate) and synthesis.flaw is not None and not said:
+            synthesis = failure_of(synthesis)
     message = reply_of(turn, verdict, synthesis=synthesis, model_name=settings.model_name)
-    yield Tell("rlfocal_fusion", describe_fusion(verdict, synthesis))
+    yield Tell("rlfocal_fusion", describe_fusion(verdict, synthesis, notes=turn.notes))
     if settings.relay and not said:
         yield from text_pieces(str(message.text))
     yield message
+
+
+def _hear(turn: Turn, hearing: Hearing) -> Generator[Step, Results, None]:
+    """Ask the equivalence judge about what rules leave open, and of what it calls the same once more, in the other order."""
+    pairs = hearing.to_ask(turn.open_pairs())
+    orders = (False,) if hearing.judge.by_likeness else (False, True)
+    for is_swapped in orders:
+        if pairs:
+            sheet = hearing.sheet(pairs, swapped=is_swapped)
+            [said] = yield Ask([hearing.judge.member], sheet.messages, Request(), turn.round_number, "equivalence")
+            pairs = hearing.take(sheet, said, is_last=is_swapped == orders[-1])
+    turn.settle()
 
 
 def _check_whole(result: Candidate | Failure, *, said: bool) -> None:
@@ -179,7 +199,7 @@ class Surroundings:
             config={} if self.parent.members is None else {"callbacks": self.parent.members},
             role=step.role,
             adapt=step.request.brief,
-            stop=self.stop,
+            stop=None if step.role == "equivalence" else self.stop,  # it does not write for the user
             asker=self.asker,
         )
 

@@ -41,7 +41,7 @@ def synthesis_messages(
         json.dumps({"weight": round(answer.weights.get(c.answer or "", 0.0), 3), "text": c.text}, ensure_ascii=False)
         for c in candidates
     ]
-    marker = f"drafts-{_unforgeable([str(message.text) for message in messages] + drafts)}"
+    marker = f"drafts-{unforgeable([str(message.text) for message in messages] + drafts)}"
     block = "\n".join([f"<{marker}>", *drafts, f"</{marker}>"])
     own_rules = [str(message.text) for message in messages if isinstance(message, SystemMessage)]
     system = SystemMessage("\n\n".join([_RULES.format(marker=marker), *own_rules]))
@@ -57,7 +57,7 @@ def synthesis_messages(
     return [system, *rest, drafted]
 
 
-def _unforgeable(texts: Sequence[str]) -> str:
+def unforgeable(texts: Sequence[str]) -> str:
     """Derive a token from texts that none of them contains: whoever wrote one of them cannot have known it."""
     token = hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:24]
     while any(token in text for text in texts):

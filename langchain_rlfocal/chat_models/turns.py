@@ -18,17 +18,21 @@ from langchain_rlfocal._compat import (
     EnsembleModelError,
     EnsembleOverflowError,
 )
-from langchain_rlfocal.answers import AnswerKind, label_answers
+from langchain_rlfocal.answers import Comparison, KindLike, can_coincide, compare_answers
 from langchain_rlfocal.answers.settling import labels_are_final
 from langchain_rlfocal.chat_models.consensus import MAJORITY
+from langchain_rlfocal.chat_models.equivalence import Hearing, TextPair, pair_of
 from langchain_rlfocal.chat_models.options import option_probs_of, options_of
 from langchain_rlfocal.chat_models.profiles import Needs, fit_members, needs_of, unfit
 from langchain_rlfocal.chat_models.requests import Request
 from langchain_rlfocal.errors import InputError
-from langchain_rlfocal.execution import Errand
-from langchain_rlfocal.policies import Commitment, Policy
+from langchain_rlfocal.execution import TOKEN_LIMITS, Errand, failure_of, is_refusal
+from langchain_rlfocal.policies import Commitment, Policy, PriorPolicy
 from langchain_rlfocal.pool import ModelPool, PoolMember
 from langchain_rlfocal.records import Answer, Candidate, Failure, Query, Selection
+
+_FLAWS = ("truncated", "filtered", "refusal")
+"""What can be wrong with an answer, the least first."""
 
 RESTING = "it failed too often of late, and is left alone for a while"
 
@@ -118,13 +122,16 @@ class Turn:
         policy: Who decides.
         knobs: What the caller set, the team no larger than those who can be asked.
         candidates: Answers so far, labelled anew after every round.
-        failures: Non-answers so far.
+        failures: Non-answers so far, answers with a flaw among them: others stand in for those too, as the team has room.
         selections: The Decider's choices that led to asking someone.
         request: What is asked of members beside the conversation.
         eligible: Who can be asked this, and why the others cannot.
         repairs: What is left out of the conversation since no member could read it.
         errand: What the answer may take, and what it has taken.
         resting: Members that were left alone, since they had failed too often of late.
+        hearing: What the equivalence judge is asked and says; None where there is no judge.
+        judged_same: Members whose answers are the same by the judge alone.
+        is_open_text: True if nobody more was asked since such answers cannot come out the same.
     """
 
     def __init__(
@@ -134,11 +141,13 @@ class Turn:
         pool: ModelPool,
         policy: Policy,
         knobs: Knobs,
-        answer_kind: AnswerKind,
+        answer_kind: KindLike,
         request: Request,
         eligible: Eligible,
         repairs: Sequence[str],
         errand: Errand,
+        hearing: Hearing | None = None,
+        is_written_over: bool = False,
     ) -> None:
         self._query, self._pool = query, pool
         self._options = frozenset() if request.wants_object else options_of(query.text)
@@ -146,11 +155,19 @@ class Turn:
         self.policy, self.errand = policy, errand
         self.candidates: list[Candidate] = []
         self.failures: list[Failure] = []
+        self._flawed: list[Candidate] = []
         self.selections: list[Selection] = []
         self.resting: list[str] = []
         # A policy sees its team as a share of the largest there can be, which training caps the same way.
         self.knobs = replace(knobs, max_team=min(knobs.max_team, max(len(self._present()), 1)))
-        self._answer_kind: AnswerKind = answer_kind
+        self._answer_kind: KindLike = answer_kind
+        self.hearing, self.is_open_text = hearing, False
+        self.judged_same: list[tuple[str, str]] = []
+        # What an untrained vote cannot use is not asked for.
+        is_vote = isinstance(policy, PriorPolicy) and eligible.only is None and request.is_plain
+        self._only_votes = is_vote and hearing is None and not is_written_over
+        self._comparison: Comparison | None = None
+        self._texts: tuple[str | None, ...] = ()
 
     @property
     def round_number(self) -> int:
@@ -175,7 +192,12 @@ class Turn:
         room, present = self.knobs.max_team - len(self._asked), self._present()
         self.resting = [name for name in self.eligible.members if name not in present]
         is_last = bool(self.candidates) and self.round_number >= self.knobs.max_rounds
-        if room < 1 or is_last or self.errand.is_late or set(present) <= self._asked:
+        max_team = self._useful_team()
+        if room < 1 or self.errand.is_late or set(present) <= self._asked:
+            return []
+        self.is_open_text = max_team < self.knobs.max_team
+        room = max_team - len(self._asked)
+        if room < 1 or is_last:
             return []
         selection = self._named() or self.policy.select(
             self._query,
@@ -184,7 +206,7 @@ class Turn:
             available=tuple(present),
             round_number=min(self.round_number + 1, self.knobs.max_rounds),
             max_rounds=self.knobs.max_rounds,
-            max_team=self.knobs.max_team,
+            max_team=max_team,
             cost_weight=self.knobs.cost_weight,
         )
         free = set(present) - self._asked
@@ -192,6 +214,15 @@ class Turn:
         if chosen:
             self.selections.append(replace(selection, round=self.round_number + 1, members=chosen))
         return [self._pool[name] for name in chosen]
+
+    def _useful_team(self) -> int:
+        """Return how many members may be asked over all rounds: of open text as many as must answer, and who stands in."""
+        texts = [candidate.text for candidate in self.candidates]
+        is_plain = all(self.request.label_of(candidate.message) is None for candidate in self.candidates)
+        if not self._only_votes or not is_plain or can_coincide(self._query.text, texts, self._answer_kind):
+            return self.knobs.max_team
+        in_vain = len(self._asked) - len(self.candidates)
+        return min(self.knobs.max_team, in_vain + max(self.knobs.min_candidates, len(self.candidates)))
 
     def spares(self) -> list[PoolMember]:
         """Return who may be asked beside slow members of this round, the Decider's next choice first, as the team has room."""
@@ -214,10 +245,14 @@ class Turn:
             running: Names of the members that still run.
             at_least: What confidence the answer must keep.
         """
+        if self.hearing is not None:  # it may find answers to be the same that no rule does
+            return False
         promise = getattr(self.policy, "commitment", None)
         ends_here = self.round_number >= self.knobs.max_rounds or set(self.eligible.members) <= self._asked
         ends_here = ends_here or len(self._asked) >= self.knobs.max_team
-        arrived = [result for result in results if isinstance(result, Candidate)]
+        arrived = [result for result in results if isinstance(result, Candidate) and not self._is_set_aside(result)]
+        if any(candidate.flaw for candidate in [*self.candidates, *arrived]):  # who still runs may have none
+            return False
         is_enough = len(self.candidates) + len(arrived) >= self.knobs.min_candidates
         if promise is None or not ends_here or not arrived or not is_enough:
             return False
@@ -228,7 +263,9 @@ class Turn:
         texts = [candidate.text for candidate, acting in zip(candidates, acts, strict=True) if not acting]
         if not labels_are_final(texts, self._answer_kind, query=self._query.text, running=len(running)):
             return False
+        aside = [result for result in results if isinstance(result, Candidate) and result not in arrived]
         failures = self.failures + [result for result in results if isinstance(result, Failure)]
+        failures += [failure_of(candidate) for candidate in aside]
         kept: Commitment = promise(self._query, candidates, failures, running=running)
         return kept.author_is_final and kept.confidence > MAJORITY and kept.confidence >= at_least
 
@@ -246,22 +283,104 @@ class Turn:
         """
         asked = len(self._asked)
         is_last = self.round_number >= self.knobs.max_rounds or asked == self.knobs.max_team
+        is_last = is_last or (self.is_open_text and self.knobs.min_candidates == 1)
         return is_last and not self._options and not self.candidates and len(self.selections[-1].members) == 1
 
-    def record(self, results: Sequence[Candidate | Failure]) -> None:
-        """Take in what came of a round, and label all answers so far, since groups can change with every answer."""
-        self.failures += [result for result in results if isinstance(result, Failure)]
-        self.candidates = self._label(self.candidates + [result for result in results if isinstance(result, Candidate)])
+    def record(self, results: Sequence[Candidate | Failure], *, is_final: bool = False) -> None:
+        """Take in what came of a round, and label all answers so far, since groups can change with every answer.
+
+        Args:
+            results: What came of each member.
+            is_final: True if the text has been passed on, so that it is the answer whatever flaw it has.
+        """
+        arrived = [result for result in results if isinstance(result, Candidate)]
+        aside = [] if is_final else [candidate for candidate in arrived if self._is_set_aside(candidate)]
+        self._flawed = [] if is_final else self._flawed + aside
+        self.failures += [result for result in results if isinstance(result, Failure)] + [failure_of(c) for c in aside]
+        self.candidates = self._label(self.candidates + [candidate for candidate in arrived if candidate not in aside])
+
+    def _is_set_aside(self, candidate: Candidate) -> bool:
+        """Tell whether an answer counts for none yet; one that breaks off where the caller wanted it to is the answer."""
+        is_wanted = candidate.flaw == "truncated" and any(self.request.arguments.get(name) for name in TOKEN_LIMITS)
+        return candidate.flaw is not None and not is_wanted
+
+    def _take_the_best(self) -> None:
+        """Leave answers with a flaw out where there are others; where there are none, take the best of them.
+
+        Where an object or a call must come, a refusal is taken for one only if LangChain knows it for one.
+        """
+        is_bound = self.request.wants_object or self.request.is_forced
+        withheld = [one for one in self._flawed if is_bound and one.flaw == "refusal" and not is_refusal(one.message)]
+        given = [*self.candidates, *(one for one in self._flawed if one not in withheld)]
+        best = min(map(_rank_of, given), default=0)
+        kept = [candidate for candidate in given if _rank_of(candidate) == best]
+        if kept != self.candidates:
+            names = {candidate.member for candidate in given}
+            others = [failure for failure in self.failures if failure.member not in names]
+            self.failures = [*others, *(failure_of(one) for one in given if one not in kept)]
+            self.candidates, self._flawed = self._label(kept), []
+
+    @property
+    def is_refused(self) -> bool:
+        """True if all that was said in the end are refusals, to which nothing that was asked for applies."""
+        return bool(self.candidates) and all(candidate.flaw == "refusal" for candidate in self.candidates)
 
     def _label(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Give candidates that say the same the same label."""
-        acts = [self.request.label_of(candidate.message) for candidate in candidates]
-        texts = [c.text if act is None else None for c, act in zip(candidates, acts, strict=True)]
-        labels = label_answers(texts, self._answer_kind, query=self._query.text)
-        return [
-            replace(c, answer=act) if act is not None else self._labelled(c, label, acts)
-            for c, act, label in zip(candidates, acts, labels, strict=True)
+        # A refusal says nothing that another could say too, and holds no object.
+        spoken = [candidate.flaw != "refusal" for candidate in candidates]
+        acts = [
+            self.request.label_of(c.message) if is_said else None for c, is_said in zip(candidates, spoken, strict=True)
         ]
+        texts = [
+            c.text if act is None and said else None for c, act, said in zip(candidates, acts, spoken, strict=True)
+        ]
+        comparison = self._compared(texts)
+        comparison = comparison.merged([pair for pair in comparison.open_pairs if self._are_same(texts, *pair)])
+        acting_kind = "json" if self.request.wants_object else "tool_calls"
+        return [
+            replace(c, answer=act, answer_kind=acting_kind)
+            if act is not None
+            else self._labelled(replace(c, answer_kind=kind), label or None, acts)
+            for c, act, label, kind in zip(candidates, acts, comparison.labels, comparison.kinds, strict=True)
+        ]
+
+    def _compared(self, texts: Sequence[str | None]) -> Comparison:
+        """Compare texts by the rules; remembered, since each round, and its end, compares the same."""
+        if self._comparison is None or self._texts != tuple(texts):
+            self._texts = tuple(texts)
+            self._comparison = compare_answers(texts, self._answer_kind, query=self._query.text)
+        return self._comparison
+
+    def open_pairs(self) -> list[TextPair]:
+        """Return pairs of texts that rules leave open and the judge has said nothing of: one for each two answers."""
+        texts, pairs = self._texts, self._compared(self._texts).open_pairs
+        return [pair_of(texts[i] or "", texts[j] or "") for i, j in pairs if self._are_same(texts, i, j) is None]
+
+    def settle(self) -> None:
+        """Label the candidates anew by what the judge has said."""
+        rules = self._compared(self._texts)
+        self.candidates = self._label(self.candidates)
+        judged = [(self.candidates[i], self.candidates[j]) for i, j in rules.open_pairs]
+        self.judged_same = [(a.member, b.member) for a, b in judged if a.answer == b.answer]
+
+    @property
+    def notes(self) -> list[str]:
+        """Why answers could not be compared, a line each."""
+        rules = self._compared(self._texts).notes if self._texts else ()
+        return [*rules, *(self.hearing.notes if self.hearing is not None else ())]
+
+    def _are_same(self, texts: Sequence[str | None], i: int, j: int) -> bool | None:
+        """Tell whether the judge called two answers the same, by any two texts that give them; None where it was not asked."""
+        if self.hearing is None:
+            return None
+        labels = self._compared(texts).labels
+        ours, theirs = (
+            [t or "" for t, label in zip(texts, labels, strict=True) if label == labels[at]] for at in (i, j)
+        )
+        said = [self.hearing.verdict(pair_of(a, b)) for a in ours for b in theirs]
+        known = [same for same in said if same is not None]
+        return all(known) if known else None
 
     def _labelled(self, candidate: Candidate, label: str | None, acts: Sequence[str | None]) -> Candidate:
         """Label a candidate whose text is its answer."""
@@ -282,6 +401,7 @@ class Turn:
         Raises:
             EnsembleError: Nobody answered, or too few before the answer was cut short; it is also LangChain's `ModelError`.
         """
+        self._take_the_best()
         cut_short = self.errand.is_late or any(failure.kind in {"deadline", "budget"} for failure in self.failures)
         if not self.candidates or (cut_short and len(self.candidates) < self.knobs.min_candidates):
             raise self._too_few_answered()
@@ -291,11 +411,10 @@ class Turn:
         for candidate in self.candidates:
             said[candidate.answer or ""] = (*said.get(candidate.answer or "", ()), candidate.member)
         supporters = said | {label: names for label, names in answer.supporters.items() if names or label not in said}
-        return replace(
-            answer,
-            weights={label: answer.weights.get(label, 0.0) for label in [*answer.weights, *supporters]},
-            supporters=supporters,
-        )
+        weights = {label: answer.weights.get(label, 0.0) for label in [*answer.weights, *supporters]}
+        if "" in weights:  # whoever counted it: what nobody can read agrees with nothing
+            weights[""] = 0.0
+        return replace(answer, weights=weights, supporters=supporters)
 
     def candidate_of(self, member: str) -> Candidate:
         """Return a member's candidate."""
@@ -346,6 +465,11 @@ class Turn:
         if left:
             return f"Not asked: {', '.join(left)}; raise `max_team` to let them stand in."
         return "Every member that can be asked was; add one that does not share their cause."
+
+
+def _rank_of(candidate: Candidate) -> int:
+    """Rank an answer by its flaw, from 0 for a whole one."""
+    return 0 if candidate.flaw is None else 1 + _FLAWS.index(candidate.flaw)
 
 
 def _reason_of(failure: Failure) -> str:

@@ -6,8 +6,8 @@ Two things pass through, since they are no non-answers: the wish to stop the pro
 
 `rounds` decides when to ask, to ask again, to ask somebody else and to stop, and waits for nothing; `threads` and `tasks` do
 what it says; `asking` is one call, `attempts` are a round's parts, `responses` puts a stream together. What `rounds` stands on: `errands` (what an answer
-may take), `causes` and `retries` (which errors are worth another attempt, and when), `clients` (members that do not retry by
-themselves), `limits`, `breakers`, `latencies`, `budgets`, `charges` and `tokens`. It does not compare answers
+may take), `causes` and `retries` (which errors are worth another attempt, and when), `endings` (what a provider says of an
+answer), `clients` (members that do not retry by themselves), `thinking` (nor think where they cannot), `limits`, `breakers`, `latencies`, `budgets`, `charges` and `tokens`. It does not compare answers
 (`Candidate.answer` is None here).
 """
 
@@ -20,21 +20,24 @@ from langchain_rlfocal.execution.asking import (
     Role,
     UnusableAnswerError,
     ensembles_around,
+    failure_of,
     usage_of,
 )
 from langchain_rlfocal.execution.attempts import Result
 from langchain_rlfocal.execution.breakers import BreakerRule, BreakerState
 from langchain_rlfocal.execution.budgets import Budget, Cost
+from langchain_rlfocal.execution.endings import blocks_of, ending_of, is_refusal, plain
 from langchain_rlfocal.execution.errands import Errand, Runtime, Terms
 from langchain_rlfocal.execution.retries import RetryRule
 from langchain_rlfocal.execution.rounds import IsSettled
 from langchain_rlfocal.execution.tasks import aask_members, astream_round
 from langchain_rlfocal.execution.threads import ask_members, stream_round
-from langchain_rlfocal.execution.tokens import num_tokens, num_tokens_of_messages
+from langchain_rlfocal.execution.tokens import TOKEN_LIMITS, num_tokens, num_tokens_of_messages
 
 __all__ = [
     "MAX_REASON_CHARS",
     "MAX_TEXT_CHARS",
+    "TOKEN_LIMITS",
     "BreakerRule",
     "BreakerState",
     "Brief",
@@ -53,9 +56,14 @@ __all__ = [
     "aask_members",
     "ask_members",
     "astream_round",
+    "blocks_of",
+    "ending_of",
     "ensembles_around",
+    "failure_of",
+    "is_refusal",
     "num_tokens",
     "num_tokens_of_messages",
+    "plain",
     "stream_round",
     "usage_of",
 ]

@@ -9,16 +9,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 from langchain_core.callbacks import BaseCallbackManager
-from langchain_core.language_models import LanguageModelInput
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage, UsageMetadata
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config, set_config_context
 
 from langchain_rlfocal._compat import is_control_flow, untangled
 from langchain_rlfocal.errors import EnsembleError
-from langchain_rlfocal.execution.causes import is_retryable
+from langchain_rlfocal.execution.causes import is_retryable, refused_arguments
 from langchain_rlfocal.execution.clients import quiet
-from langchain_rlfocal.foreign_text import StandInError, secrets_of, shown_text, without_secrets
+from langchain_rlfocal.execution.endings import ending_in_words, flaw_of, refusal_in_words
+from langchain_rlfocal.execution.thinking import calm_model, calm_settings, cannot_think, disabling
+from langchain_rlfocal.foreign_text import StandInError, printable, secrets_of, shown_text, without_secrets
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.records import Candidate, Failure
 
@@ -30,11 +32,14 @@ MAX_CONTENT_CHARS = 20_000_000
 
 MAX_REASON_CHARS = 500
 
+MAX_NAMES, MAX_NAME_CHARS = 3, 80
+"""How many arguments are named in a reason, and with how much of their names."""
+
 _COUNTS = ("input_tokens", "output_tokens", "total_tokens")
 _MAX_COUNT = 10**12
 """Who reports more tokens, or fewer than none, has miscounted; sums and prices of such counts break."""
 
-Role = Literal["member", "synthesizer"]
+Role = Literal["member", "synthesizer", "equivalence"]
 Clock = Callable[[], float]
 
 PASSING = (KeyboardInterrupt, SystemExit, GeneratorExit)
@@ -52,7 +57,7 @@ class UnusableAnswerError(Exception):
     """A member responded, but with nothing that can be an answer.
 
     Attributes:
-        kind: Short class of the cause: `"empty"`, `"too_long"`, or what a `Brief`'s check says.
+        kind: Short class of the cause: `"empty"`, `"too_long"`, a candidate's flaw, or what a `Brief`'s check says.
         message: What it responded, so that its tokens are still counted; None for a stream cut off.
     """
 
@@ -139,6 +144,7 @@ class Call:
         inquiry: What to ask.
         clock: Gives seconds.
         number: Which attempt it is, counted from 1.
+        thinks: False to ask the member without its thinking, whatever the conversation.
         config: Config of the member's run.
         started_s: When it was asked, moved on by what it had to wait for the consumer of its stream.
         brief: What it is asked, once that is made.
@@ -148,6 +154,7 @@ class Call:
     inquiry: Inquiry
     clock: Clock
     number: int = 1
+    thinks: bool = True
     config: RunnableConfig = field(init=False)
     started_s: float = field(init=False)
     brief: Brief = field(init=False)
@@ -165,9 +172,36 @@ class Call:
         """
         self.started_s = self.clock()
         # A client that retried by itself would multiply with the ensemble's retries.
-        member = replace(self.member, model=quiet(self.member.model, timeout_s=timeout_s))
+        model = quiet(self.member.model, timeout_s=timeout_s)
+        self.brief = self._brief_for(model)
+        if not self.thinks or cannot_think(model, self.arguments, self.brief.messages):
+            self._calm(model)
+
+    def _calm(self, model: BaseChatModel) -> None:
+        """Have the member asked without its thinking."""
+        everything = not self.thinks
+        calm = calm_model(model, everything=everything)
+        if calm is not model:
+            self.brief = self._brief_for(calm)
+        changes = calm_settings(self.arguments, everything=everything)
+        if everything and not changes:
+            changes = disabling(model)
+        self.brief = replace(self.brief, kwargs={**self.brief.kwargs, **changes})
+
+    def _brief_for(self, model: BaseChatModel) -> Brief:
+        """Make the brief of the member with this model of its."""
         messages, adapt = list(self.inquiry.messages), self.inquiry.adapt
-        self.brief = Brief(member.model, messages, self.inquiry.kwargs) if adapt is None else adapt(member, messages)
+        if adapt is None:
+            return Brief(model, messages, self.inquiry.kwargs)
+        return adapt(replace(self.member, model=model), messages)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments that the member is called with, those bound to its model among them."""
+        brief: Brief | None = getattr(self, "brief", None)
+        if brief is None:
+            return dict(self.inquiry.kwargs)
+        return {**getattr(brief.model, "kwargs", {}), **brief.kwargs}
 
     @contextmanager
     def context(self) -> Generator[Context]:
@@ -182,6 +216,8 @@ class Call:
     def candidate(self, message: AIMessage) -> Candidate:
         """Record a response.
 
+        A refusal need not be what was asked for. What is left of an answer after a filter is a refusal where it is none.
+
         Raises:
             UnusableAnswerError: It is empty, too long, or not what was asked for.
         """
@@ -191,12 +227,14 @@ class Call:
         calls = [*message.tool_calls, *message.invalid_tool_calls]
         num_chars = len(text) + sum(len(str(call["name"])) + len(str(call["args"])) for call in calls)
         check_size(num_chars, num_chars_in(message.content), message)
-        if self.brief.check is not None:
-            self.brief.check(message)
-        if not text.strip() and not message.tool_calls:
-            raise UnusableAnswerError("empty", "The response has neither text nor tool calls.", message)
-        if not all(map(_is_call, message.tool_calls)):
-            raise UnusableAnswerError("malformed", "A call must have a name, and arguments that are JSON.", message)
+        flaw = flaw_of(message)
+        if flaw != "refusal":
+            try:
+                self._check(message, text)
+            except UnusableAnswerError as error:
+                if flaw != "filtered":
+                    raise _with_ending(error, message, is_cut=flaw == "truncated") from None
+                flaw = "refusal"
         usage = usage_of(message)
         prompt_tokens = usage["input_tokens"] if usage else None
         completion_tokens = usage["output_tokens"] if usage else None
@@ -210,8 +248,22 @@ class Call:
             completion_tokens=completion_tokens,
             cost_usd=self.member.cost_usd(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens),
             logprob=_mean_logprob(message),
+            flaw=flaw,
             message=message,
         )
+
+    def _check(self, message: AIMessage, text: str) -> None:
+        """Check that a response can be an answer.
+
+        Raises:
+            UnusableAnswerError: It cannot.
+        """
+        if self.brief.check is not None:
+            self.brief.check(message)
+        if not text.strip() and not message.tool_calls:
+            raise UnusableAnswerError("empty", "The response has neither text nor tool calls.", message)
+        if not all(map(_is_call, message.tool_calls)):
+            raise UnusableAnswerError("malformed", "A call must have a name, and arguments that are JSON.", message)
 
     def failure(self, error: BaseException) -> Failure:
         """Record a non-answer.
@@ -226,11 +278,17 @@ class Call:
         # An ensemble that failed has asked again already, but its caller still may.
         retryable = error.is_retryable if isinstance(error, EnsembleError) else is_retryable(error)
         lines = shown_text(_words_of(error).strip(), self._secrets()).splitlines()
+        reason = lines[0] if lines else f"{name} without a message"
+        # What checks its arguments may name them further below, or not at all.
+        refused = refused_arguments(error, self.arguments) or ()
+        unnamed = [name for name in refused if not any(f"{mark}{name}{mark}" in reason for mark in "'\"`")]
+        also = f" (argument {', '.join(f'`{one[:MAX_NAME_CHARS]}`' for one in unnamed[:MAX_NAMES])})" if unnamed else ""
+        reason = (reason.rstrip(".:") if also else reason)[: MAX_REASON_CHARS - len(also)] + also
         return Failure(
             member=self.member.name,
             round=self.inquiry.round_number,
             kind=error.kind if isinstance(error, UnusableAnswerError) else name,
-            reason=(lines[0] if lines else f"{name} without a message")[:MAX_REASON_CHARS],
+            reason=reason,
             latency_s=self.clock() - self.started_s,
             is_retryable=retryable,
             error=error,
@@ -261,6 +319,37 @@ class Call:
             held = (self.member.model, None if brief is None else (brief.model, brief.kwargs))
             self._secrets_found = secrets_of(held)
         return self._secrets_found
+
+
+def failure_of(candidate: Candidate) -> Failure:
+    """Say why an answer with a flaw is none, where others have answered without."""
+    assert candidate.flaw is not None, "a whole answer is no failure"
+    ending = ending_in_words(candidate.message)
+    words = " ".join(refusal_in_words(candidate.message).split()) if candidate.flaw == "refusal" else ""
+    because = f" ({ending})" if ending else ""
+    reason = {
+        "refusal": f"It would not answer{because}{': ' if words else ''}{words or '.'}",
+        "truncated": f"Its answer breaks off{because}.",
+        "filtered": f"A part of its answer was withheld{because}.",
+    }[candidate.flaw]
+    return Failure(
+        member=candidate.member,
+        round=candidate.round,
+        kind=candidate.flaw,
+        reason=printable(reason)[:MAX_REASON_CHARS],
+        latency_s=candidate.latency_s,
+        retries=candidate.retries,
+        error=UnusableAnswerError(candidate.flaw, reason, candidate.message),
+    )
+
+
+def _with_ending(error: UnusableAnswerError, message: AIMessage, *, is_cut: bool) -> UnusableAnswerError:
+    """Say of a response that is no answer also how it ended, where that may be why."""
+    ending = ending_in_words(message, of_flaws=is_cut)
+    if not ending or not (is_cut or error.kind == "empty"):
+        return error
+    how = "broke off" if is_cut else "ended"
+    return UnusableAnswerError(error.kind, f"{str(error).rstrip('.')}; it {how} ({ending}).", error.message)
 
 
 def check_kind(message: Any) -> None:

@@ -70,9 +70,14 @@ class Event:
 
 @dataclass(slots=True, eq=False)
 class Seat:
-    """A member in this round, from being asked to its result."""
+    """A member in this round, from being asked to its result.
+
+    Attributes:
+        thinks: False once its provider has refused to have it think about this conversation.
+    """
 
     member: PoolMember
+    thinks: bool = True
     retries: Retries | None = None
     hedge_of: "Seat | None" = None
     hedge: "Seat | None" = None

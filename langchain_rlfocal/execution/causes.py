@@ -1,7 +1,8 @@
 """Causes: what an exception says of a call that failed.
 
-Whether asking again may help, how long the provider wants to be left alone, whether the member is to blame, and whether the
-attempt may be on the bill. Libraries that need not be installed are recognised by the names of their exceptions.
+Whether asking again may help, how long the provider wants to be left alone, whether the member is to blame, whether anything
+was sent at all, and whether the attempt may be on the bill. Libraries that need not be installed are recognised by the names
+of their exceptions.
 
 It decides nothing that follows from the answers, and raises nothing: whatever a member's exception holds, each function has
 an answer.
@@ -9,10 +10,11 @@ an answer.
 
 import asyncio
 import concurrent.futures
+import json
 import re
 import socket
 from calendar import timegm
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from email.utils import parsedate_tz
 from itertools import islice
 from typing import Any
@@ -53,7 +55,58 @@ _UNMADE = frozenset(
 _ANSWERED = frozenset({"UnusableAnswerError", "ContentFilterFinishReasonError", "LengthFinishReasonError"})
 """The member did respond; what it said is no answer to this request."""
 
+_NAMED_ARGUMENT = re.compile(
+    r"unexpected keyword argument '([^']{1,200})'"
+    r"|multiple values for (?:keyword )?argument '([^']{1,200})'"
+    r"|missing \d+ required (?:positional|keyword-only) arguments?: '([^']{1,200})'"
+    r"|'([^']{1,200})' is an invalid keyword argument"
+)
+"""How Python says that a function was called with other arguments than it takes."""
+
+_TOLD_ARGUMENT = re.compile(
+    r"\b(?:unknown|unexpected|unsupported|unrecogni[sz]ed|invalid)\b[^.\n]{0,40}\b(?:argument|parameter|param|option|keyword|kwarg)s?\b"
+    r"|\b(?:argument|parameter|param|option|keyword|kwarg)s?\b[^.\n]{0,120}\b(?:unknown|unexpected|not supported|not allowed)\b",
+    re.IGNORECASE,
+)
+"""How clients say it in words of their own; it counts where they name an argument of the call."""
+
+_NAMED_PARAMETER = re.compile(
+    r'(?:Unknown parameter|Missing required parameter) in [\w.\[\]]{1,200}: "([^"]{1,200})"|for parameter ([\w.\[\]]{1,200}),'
+)
+"""How botocore says the same, of what it checks before it sends it."""
+
+_CALL_ERRORS = frozenset(
+    {
+        "unexpected_keyword_argument",
+        "missing_argument",
+        "missing_keyword_only_argument",
+        "multiple_argument_values",
+        "unexpected_positional_argument",
+    }
+)
+"""Types of pydantic's errors that speak of a call."""
+
+_UNWRITABLE = re.compile(r"is not JSON serializable|not JSON compliant|Circular reference detected")
+"""How a request's body cannot be written."""
+
+_WITHOUT_THINKING = re.compile(
+    r"expected .?thinking.? or .?redacted_thinking"
+    r"|must start with a thinking block"
+    r"|(?:thinking|redacted_thinking).{0,40} blocks? .{0,80}cannot be modified"
+    r"|(?:missing|must|required|invalid|corrupted|without|include)[^.]{0,80}(?:reasoning_content|thought[_ ]?signature)"
+    r"|(?:reasoning_content|thought[_ ]?signature)[^.]{0,80}(?:missing|must|required|not valid|invalid|corrupted)"
+    r"|invalid .?signature.? in .?thinking",
+    re.IGNORECASE,
+)
+"""How providers say that a tool call lacks the reasoning that led to it."""
+
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]*)?")
+
+_MAX_WORDS = 10_000
+"""How many characters of an error's text are read."""
+
+NO_ARGUMENTS: Mapping[str, Any] = {}
+"""What a call is made with of which nothing is known."""
 
 _MAX_SECONDS = 1e9
 """What a wait beyond is taken for: no one means so many seconds."""
@@ -107,28 +160,113 @@ def retry_after_s(error: BaseException, *, wall_s: float) -> float | None:
     return float(min(attribute, _MAX_SECONDS)) if is_number and attribute >= 0 else None
 
 
-def is_of_member(error: BaseException) -> bool:
+def is_of_member(error: BaseException, arguments: Mapping[str, Any] = NO_ARGUMENTS) -> bool:
     """Tell whether an error speaks of the member's health, and not of the request, which would fail anywhere.
 
     What nobody knows counts against the member: a breaker that opens too often is seen, one that never opens is not.
+
+    Args:
+        error: What the member raised.
+        arguments: What it was called with; see `refused_arguments`.
     """
     if _is_cancellation(error) or isinstance(error, RLFocalError):
         return False
     if is_retryable(error):
         return True
+    if refused_arguments(error, arguments) is not None or misses_thinking(error):
+        return False
     if isinstance(error, ContextOverflowError | ModelInvalidRequestError) or _status(error) in _REQUEST_STATUS:
         return False
     return not any(name in _ANSWERED or "Refusal" in name for name in _names(error))
 
 
-def may_have_cost(error: BaseException) -> bool:
+def refused_arguments(error: BaseException, arguments: Mapping[str, Any] = NO_ARGUMENTS) -> tuple[str, ...] | None:
+    """Name the arguments that a member's client would not take, so that nothing was sent.
+
+    A call with an argument that the client does not know, or without one that it needs; a value that it checks itself, or
+    that cannot be written into a request.
+
+    Args:
+        error: What the member raised.
+        arguments: What it was called with. Only by these names are errors of validation known for the caller's: what
+            validates arguments also validates responses.
+
+    Returns:
+        The names, none where the error does not tell; None where the error is of another kind.
+    """
+    for each in _chain(error):
+        found = _refused_by(each, arguments)
+        if found is not None:
+            return found
+    return None
+
+
+def _refused_by(error: BaseException, arguments: Mapping[str, Any]) -> tuple[str, ...] | None:
+    if isinstance(error, UnicodeEncodeError):
+        return ()
+    if isinstance(error, TypeError | ValueError) and _UNWRITABLE.search(_words(error)):
+        return tuple(name for name, value in arguments.items() if not _is_writable(value))
+    if isinstance(error, TypeError):
+        named = _NAMED_ARGUMENT.search(_words(error))
+        return None if named is None else tuple(filter(None, named.groups()))
+    kinds = _qualified_names(error)
+    if "botocore.ParamValidationError" in kinds:
+        found = _NAMED_PARAMETER.findall(_words(error))
+        return tuple(dict.fromkeys(name or place for name, place in found))
+    if not kinds.isdisjoint({"pydantic.ValidationError", "pydantic_core.ValidationError"}):
+        return _refused_by_pydantic(error, arguments)
+    if isinstance(error, ValueError) and _status(error) is None and _TOLD_ARGUMENT.search(_words(error)):
+        told = {_snake(word) for word in re.findall(r"\w+", _words(error))}
+        if named_in_words := tuple(name for name in arguments if _snake(name) in told):
+            return named_in_words
+    return None
+
+
+def _refused_by_pydantic(error: BaseException, arguments: Mapping[str, Any]) -> tuple[str, ...] | None:
+    try:
+        faults = [(fault["type"], [_snake(str(part)) for part in fault["loc"]]) for fault in error.errors()]  # type: ignore[attr-defined]  # pydantic's, of either version
+    except Exception:  # noqa: BLE001  # a member's exception is the member's code
+        return None
+    known = {_snake(name): name for name in arguments}
+    names = [part for kind, place in faults for part in place if kind in _CALL_ERRORS or part in known]
+    return tuple(dict.fromkeys(known.get(name, name) for name in names)) or None
+
+
+def _snake(name: str) -> str:
+    """Write a name as arguments are: some providers' clients name them as their protocols do."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def _is_writable(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except Exception:  # noqa: BLE001  # an argument can be anything
+        return False
+    return True
+
+
+def misses_thinking(error: BaseException) -> bool:
+    """Tell whether a provider refuses to have its model think, since a tool call lacks the reasoning that led to it."""
+    if isinstance(error, RLFocalError):
+        return False
+    status = _status(error)
+    if status is not None and not 400 <= status < 500:
+        return False
+    return any(_WITHOUT_THINKING.search(_words(each)) for each in _chain(error))
+
+
+def may_have_cost(error: BaseException, arguments: Mapping[str, Any] = NO_ARGUMENTS) -> bool:
     """Tell whether the provider may charge for an attempt that failed.
 
-    It does not where it answered with an HTTP error, nor where no connection was made. Of all else nobody knows: a call
-    that was cut off, or ran out of time, may have been worked on.
+    It does not where it answered with an HTTP error, nor where nothing was sent. Of all else nobody knows: a call that was
+    cut off, or ran out of time, may have been worked on.
+
+    Args:
+        error: What the member raised.
+        arguments: What it was called with; see `refused_arguments`.
     """
     status = _status(error)
-    if status is not None and status >= 400:
+    if (status is not None and status >= 400) or refused_arguments(error, arguments) is not None:
         return False
     return not any(
         isinstance(each, ConnectionRefusedError | socket.gaierror) or not _UNMADE.isdisjoint(_qualified_names(each))
@@ -228,6 +366,13 @@ def _seconds(value: str | None, *, wall_s: float | None) -> float | None:
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
     return wait_s if wait_s is not None and wait_s >= 0 else None
+
+
+def _words(error: BaseException) -> str:
+    try:
+        return str(error)[:_MAX_WORDS]
+    except Exception:  # noqa: BLE001  # a member's exception is the member's code
+        return ""
 
 
 def _names(error: BaseException) -> set[str]:

@@ -15,12 +15,18 @@ from langchain_rlfocal.records import Candidate, Failure
 
 def bound_of(call: Call, *, limit_s: float, budgets: Sequence[Budget]) -> Cost:
     """Say what an attempt can cost at most; its tokens are counted only where a budget limits them."""
-    if all(budget.max_tokens is None and budget.max_usd is None for budget in budgets):
+    if not _limit_tokens(budgets):
         return Cost(calls=1, seconds=limit_s)
     return _priced(call, _tokens_asked(call), output_bound(call.member.model, call.brief.kwargs), seconds=limit_s)
 
 
-def cost_of(call: Call, result: Candidate | Failure, *, bound: Cost, seconds: float) -> Cost:
+def _limit_tokens(budgets: Sequence[Budget]) -> bool:
+    return any(budget.max_tokens is not None or budget.max_usd is not None for budget in budgets)
+
+
+def cost_of(
+    call: Call, result: Candidate | Failure, *, bound: Cost, seconds: float, budgets: Sequence[Budget] = ()
+) -> Cost:
     """Say what an attempt has cost.
 
     Args:
@@ -28,19 +34,22 @@ def cost_of(call: Call, result: Candidate | Failure, *, bound: Cost, seconds: fl
         result: What came of it.
         bound: What it can have cost at most.
         seconds: How long it took.
+        budgets: What limits it; where none limits tokens, nobody is told that they are estimates.
     """
     if isinstance(result, Candidate):
         message = result.message
     elif isinstance(result.error, UnusableAnswerError) and result.error.message is not None:
         message = result.error.message
-    elif result.error is not None and not may_have_cost(result.error):
+    elif result.error is not None and not may_have_cost(result.error, call.arguments):
         return Cost(calls=1, seconds=seconds)
     else:
         return Cost(calls=1, tokens=bound.tokens, usd=bound.usd, seconds=seconds)
     usage = usage_of(message)
     if usage is not None:
         return _priced(call, usage["input_tokens"], usage["output_tokens"], seconds=seconds)
-    return _priced(call, _tokens_asked(call), response_tokens(message, call.member.model), seconds=seconds)
+    warns = _limit_tokens(budgets)
+    answered = response_tokens(message, call.member.model, warns=warns)
+    return _priced(call, _tokens_asked(call, warns=warns), answered, seconds=seconds)
 
 
 def _priced(call: Call, asked: int, answered: int, *, seconds: float) -> Cost:
@@ -49,6 +58,5 @@ def _priced(call: Call, asked: int, answered: int, *, seconds: float) -> Cost:
     return Cost(calls=1, tokens=asked + answered, usd=usd or 0.0, seconds=seconds)
 
 
-def _tokens_asked(call: Call) -> int:
-    bound = getattr(call.brief.model, "kwargs", {})  # tools that are bound to the model
-    return prompt_tokens(call.brief.messages, {**bound, **call.brief.kwargs}, call.member.model)
+def _tokens_asked(call: Call, *, warns: bool = True) -> int:
+    return prompt_tokens(call.brief.messages, call.arguments, call.member.model, warns=warns)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from langchain_rlfocal.execution.asking import Call, Inquiry
 from langchain_rlfocal.execution.attempts import Attempt, Event, Result, Seat
 from langchain_rlfocal.execution.budgets import BudgetRefusal, Cost, reserve
-from langchain_rlfocal.execution.causes import is_of_member
+from langchain_rlfocal.execution.causes import is_of_member, misses_thinking
 from langchain_rlfocal.execution.charges import bound_of, cost_of
 from langchain_rlfocal.execution.clients import STEPS_S
 from langchain_rlfocal.execution.errands import Errand
@@ -192,7 +192,7 @@ class Round:
     def _ask(self, seat: Seat) -> None:
         """Have the next attempt of a member wait for its place."""
         seat.retry_at_s = math.inf
-        call = Call(seat.member, self._inquiry, self._errand.clock, len(seat.failed) + 1)
+        call = Call(seat.member, self._inquiry, self._errand.clock, len(seat.failed) + 1, seat.thinks)
         seat.attempt = attempt = Attempt(call, seat)
         place = self._runtime.limits.request(
             self._key(seat.member),
@@ -239,7 +239,8 @@ class Round:
         self._close(attempt, result, now_s)
         if isinstance(result, Candidate):
             self._finish(seat, replace(result, retries=tuple(seat.failed)))
-            self._release_pair(seat, now_s)
+            if result.flaw is None:
+                self._release_pair(seat, now_s)
         else:
             self._retry_or_finish(attempt, result, now_s)
 
@@ -280,6 +281,8 @@ class Round:
         assert failure.error is not None, "what ended by itself has an error"
         seat.retries = seat.retries or Retries(self._terms.retry)
         wait_s = None if attempt.has_spoken else seat.retries.wait_s(failure.error)
+        if wait_s is None and not attempt.has_spoken and seat.thinks and misses_thinking(failure.error):
+            seat.thinks, wait_s = False, 0.0  # the same without thinking is no retry of what failed
         at_s = math.inf if wait_s is None else now_s + wait_s
         failure = attempt.call.shown(failure)
         is_open = self._terms.breaker is not None and self._runtime.breakers.is_open(self._key(seat.member), now_s)
@@ -373,19 +376,21 @@ class Round:
             if permit is not None:
                 permit.succeed()
         elif permit is not None and rule is not None:
-            if self._is_at_fault(key, result):
+            if self._is_at_fault(key, attempt, result):
                 permit.fail(now_s, rule)
             else:
                 permit.drop()
 
-    def _is_at_fault(self, key: str, failure: Failure) -> bool:
+    def _is_at_fault(self, key: str, attempt: Attempt, failure: Failure) -> bool:
         """Tell whether a failure speaks against the member: not, if it had less time than it is known to need."""
         if failure.kind in {"deadline", "timeout"}:
             usual_s = self._runtime.latencies.p95_s(key)
             return usual_s is None or failure.latency_s >= usual_s
-        return failure.error is None or is_of_member(failure.error)
+        return failure.error is None or is_of_member(failure.error, attempt.call.arguments)
 
     def _settle(self, attempt: Attempt, result: Result, now_s: float) -> None:
         if attempt.reservation is not None:
             seconds = max(now_s - attempt.call.started_s, 0.0)
-            attempt.reservation.settle(cost_of(attempt.call, result, bound=attempt.reservation.bound, seconds=seconds))
+            limited = [budget for _, budget in self._errand.accounts]
+            bound = attempt.reservation.bound
+            attempt.reservation.settle(cost_of(attempt.call, result, bound=bound, seconds=seconds, budgets=limited))

@@ -58,7 +58,7 @@ _MAX_DATA_CHARS = 4000
 _MAX_DEPTH = 100
 
 _SCHEMAS = ("tools", "functions", "response_format")
-_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "num_predict")
+TOKEN_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "num_predict")
 
 _NO_TOKENIZER = (
     "Token counts of RLFocalChatModel are estimates, since members count differently. Give `custom_get_token_ids`, for "
@@ -100,7 +100,9 @@ def num_tokens_of_messages(
 # ---- for budgets
 
 
-def prompt_tokens(messages: Sequence[BaseMessage], kwargs: Mapping[str, Any], model: BaseChatModel) -> int:
+def prompt_tokens(
+    messages: Sequence[BaseMessage], kwargs: Mapping[str, Any], model: BaseChatModel, *, warns: bool = True
+) -> int:
     """Count what a call sends: its messages, and the schemas of tools and formats as JSON.
 
     Each message takes `TOKENS_PER_MESSAGE` more, and each image, recording or file `TOKENS_PER_MEDIUM`, never its base64.
@@ -110,20 +112,24 @@ def prompt_tokens(messages: Sequence[BaseMessage], kwargs: Mapping[str, Any], mo
         messages: The conversation.
         kwargs: Arguments of the call, those bound to the model among them.
         model: The model that is asked; its name says which vocabulary counts.
+        warns: Whether to say, once, that counts are estimates where they are: where a budget is kept by them.
     """
-    num = sum(TOKENS_PER_MESSAGE + _count_pieces(message, model) for message in messages)
-    return num + sum(_count(_as_json(kwargs[name]), model) for name in _SCHEMAS if kwargs.get(name))
+    num = sum(TOKENS_PER_MESSAGE + _count_pieces(message, model, warns=warns) for message in messages)
+    return num + sum(_count(_as_json(kwargs[name]), model, warns=warns) for name in _SCHEMAS if kwargs.get(name))
 
 
-def response_tokens(message: AIMessage, model: BaseChatModel) -> int:
-    """Count the tokens of a response whose provider reports none: its content, and the names and arguments of its calls."""
-    return _count_pieces(message, model)
+def response_tokens(message: AIMessage, model: BaseChatModel, *, warns: bool = True) -> int:
+    """Count the tokens of a response whose provider reports none: its content, and the names and arguments of its calls.
+
+    See `prompt_tokens` for `warns`.
+    """
+    return _count_pieces(message, model, warns=warns)
 
 
 def output_bound(model: BaseChatModel, kwargs: Mapping[str, Any]) -> int:
     """Return the most tokens that a response can have.
 
-    It is what the call's arguments say (`max_tokens`, or what providers call it: `_LIMITS`), else the model's
+    It is what the call's arguments say (`max_tokens`, or what providers call it: `TOKEN_LIMITS`), else the model's
     attributes of these names, else its profile's `max_output_tokens`, else `ASSUMED_OUTPUT_TOKENS`; times `n`, where the
     call or the model asks for several responses.
 
@@ -132,8 +138,8 @@ def output_bound(model: BaseChatModel, kwargs: Mapping[str, Any]) -> int:
         kwargs: Arguments of the call, those bound to the model among them.
     """
     said = [
-        *(kwargs.get(name) for name in _LIMITS),
-        *(getattr(model, name, None) for name in _LIMITS),
+        *(kwargs.get(name) for name in TOKEN_LIMITS),
+        *(getattr(model, name, None) for name in TOKEN_LIMITS),
         (model.profile or {}).get("max_output_tokens"),
     ]
     responses = [kwargs.get("n"), getattr(model, "n", None)]
@@ -145,10 +151,10 @@ def _first_number(values: Sequence[Any], default: int) -> int:
     return next((value for value in values if type(value) is int and value > 0), default)
 
 
-def _count_pieces(message: BaseMessage, model: BaseChatModel) -> int:
+def _count_pieces(message: BaseMessage, model: BaseChatModel, *, warns: bool) -> int:
     pieces = list(_pieces_of(message))
     texts = [piece for piece in pieces if piece is not None]
-    return _count("\n".join(texts), model) + TOKENS_PER_MEDIUM * (len(pieces) - len(texts))
+    return _count("\n".join(texts), model, warns=warns) + TOKENS_PER_MEDIUM * (len(pieces) - len(texts))
 
 
 def _pieces_of(message: BaseMessage) -> Iterator[str | None]:
@@ -214,10 +220,11 @@ def _described(tool: Any) -> Any:
 # ---- vocabularies
 
 
-def _count(text: str, model: BaseChatModel) -> int:
+def _count(text: str, model: BaseChatModel, *, warns: bool) -> int:
     encoding = _encoding_of(model)
     if encoding is None:
-        _say_once(_NO_VOCABULARY)
+        if warns:
+            _say_once(_NO_VOCABULARY)
         num_ascii = len(text.encode("ascii", "ignore"))
         return -(-num_ascii // _CHARS_PER_TOKEN) + len(text) - num_ascii
     parts = (text[start : start + _CHARS_AT_ONCE] for start in range(0, len(text), _CHARS_AT_ONCE))

@@ -11,12 +11,12 @@ import random
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from langchain_rlfocal.answers import AnswerKind
+from langchain_rlfocal.answers import KindName
 from langchain_rlfocal.local import facts, reviews
 from langchain_rlfocal.local.parts import QUESTIONS_PATH
 from langchain_rlfocal.outcomes import Question
 
-_Asked = tuple[str, str, AnswerKind]
+_Asked = tuple[str, str, KindName]
 """Query, right answer, kind of answer."""
 
 _ONE_WORD = "Answer with one word."

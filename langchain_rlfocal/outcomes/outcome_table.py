@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from langchain_rlfocal.answers import AnswerKind
+from langchain_rlfocal.answers import KindLike, kind_names
 from langchain_rlfocal.errors import InputError, OutcomeError, PoolError
 from langchain_rlfocal.outcomes.columns import COUNT, NUMBER, NUMBERS, TEXT, Codes, Column, codes_of, table_from_rows
 from langchain_rlfocal.outcomes.files import append_lines, read_table, write_table
@@ -99,14 +99,14 @@ class Question:
         query_id: Its name, unique within the task.
         query: Its text.
         gold: The right answer, None where it is unknown.
-        kind: Which answers count as the same, one of `answers.AnswerKind`.
+        kind: What counts as the same answer: a name, a kind, or a function that compares two texts; in files a name.
     """
 
     task: str
     query_id: str
     query: str
     gold: str | None = None
-    kind: AnswerKind = "auto"
+    kind: KindLike = "auto"
 
 
 class OutcomeTable:
@@ -291,8 +291,8 @@ def read_questions(path: str | os.PathLike[str]) -> list[Question]:
     seen: dict[tuple[str, str], int] = {}
     for number, row in enumerate(rows, start=1):
         row["kind"] = row["kind"] or "auto"
-        if row["kind"] not in get_args(AnswerKind):
-            rule = f"must be one of {', '.join(get_args(AnswerKind))}, got {row['kind']!r}. Correct it."
+        if row["kind"] not in kind_names():
+            rule = f"must be one of {', '.join(kind_names())}, got {row['kind']!r}. Correct it."
             raise OutcomeError(rule, file=str(path), row=number, column="kind")
         first = seen.setdefault((row["task"], row["query_id"]), number)
         if first != number:

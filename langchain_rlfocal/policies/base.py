@@ -318,6 +318,9 @@ class EnsemblePolicy(ABC):
         weights = self.weigh(state)
         winner = int(winners(state, weights)[0])
         rank = np.argsort(-state.competence[0], kind="stable")
+        if mute and labels[winner] is None:  # somebody's text is returned, and nothing agrees with anything
+            best = heard[int(state.representative[0, winner])]
+            return Answer(member=best, answer=None, weights={"": 0.0}, supporters={"": tuple(heard[m] for m in rank)})
         named = {int(k): labels[k] or "" for k in np.flatnonzero(state.candidates[0])}
         represented = int(state.representative[0, winner])
         return Answer(

@@ -7,6 +7,7 @@ They are for tests: nothing in the answering or the learning river uses them.
 from langchain_rlfocal.testing.doubles import Asked, FailingChatModel, ScriptedChatModel
 from langchain_rlfocal.testing.fault_server import FaultServer
 from langchain_rlfocal.testing.faults import Fault, Received
+from langchain_rlfocal.testing.judges import JudgingChatModel
 from langchain_rlfocal.testing.outcomes import make_outcomes
 from langchain_rlfocal.testing.policies import ScriptedPolicy
 from langchain_rlfocal.testing.schema_model import SchemaChatModel
@@ -17,6 +18,7 @@ __all__ = [
     "FailingChatModel",
     "Fault",
     "FaultServer",
+    "JudgingChatModel",
     "Received",
     "SchemaChatModel",
     "ScriptedChatModel",

@@ -56,12 +56,13 @@ class ScriptedPolicy:
         supporters: dict[str, list[str]] = {}
         for candidate in candidates:
             supporters.setdefault(candidate.answer or "", []).append(candidate.member)
-        label = max(supporters, key=lambda label: len(supporters[label]))
+        votes = {label: len(names) if label else 0 for label, names in supporters.items()}
+        label = max(votes, key=lambda label: votes[label])
         winner = next(c for c in candidates if c.member == supporters[label][0])
         return Answer(
             member=winner.member,
             answer=winner.answer,
-            weights={label: len(names) / len(candidates) for label, names in supporters.items()},
+            weights={label: num / max(sum(votes.values()), 1) for label, num in votes.items()},
             supporters={label: tuple(names) for label, names in supporters.items()},
         )
 

@@ -1,0 +1,227 @@
+"""Automatic: read a text as the kind that the query asks for, or else as what the text itself is.
+
+Every text is read by itself: which other texts there are changes nothing.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_rlfocal.answers import values
+from langchain_rlfocal.answers.choices import read_choice, read_option, read_yes_no
+from langchain_rlfocal.answers.code import Code, find_code
+from langchain_rlfocal.answers.kinds import Kind
+from langchain_rlfocal.answers.lists import List, find_list
+from langchain_rlfocal.answers.mathematics import Math, looks_like_math
+from langchain_rlfocal.answers.objects import Json, ToolCalls, read_calls, read_whole_json
+from langchain_rlfocal.answers.quantities import number_of
+from langchain_rlfocal.answers.reading import Ask, concluding, final_part, first_sentence, read_query, readable
+from langchain_rlfocal.answers.statements import Statement, may_be_same, read_statement, same_statement
+from langchain_rlfocal.answers.texts import (
+    Exact,
+    LongText,
+    Number,
+    ShortText,
+    answering_part,
+    as_duration,
+    literal_text,
+    named_value,
+    read_amounts,
+    read_long,
+    read_short,
+)
+
+MAX_SHORT = 30
+"""Words of a short text."""
+
+MAX_CODE_LINES = 8
+"""Lines of code, fences included, that two models may well write alike."""
+
+_MAX_ITEM = 40
+_MAX_MARKED, _MAX_MARKED_WORDS = 200, 8
+_SCALARS = re.compile(r"\s{0,20}\[[^\[\]{}]{1,2000}\]\s{0,20}")
+_NO_CODE = frozenset(["text", "txt", "plain", "plaintext", "markdown", "md", "json", "output", "console", "latex", "math"])
+
+_COMMAND = re.compile(
+    r"(?:(?:use|run|type|execute|try|enter|you can use|usa|ejecuta|verwende|nutze|utilisez|esegui|используйте)(?: the command)?:? )?"
+    r"([a-z][a-z0-9_.-]{0,30} [^\n]{1,300}?)\.?",
+    re.IGNORECASE,
+)
+
+_MAY_BE_NAMED = frozenset(":=(")
+_SPAN = re.compile(r"`([^`\n]{1,300})`")
+
+_CODE, _MATH, _JSON, _CALLS = Code(), Math(), Json(), ToolCalls()
+_SHORT, _LONG, _NUMBER, _EXACT = ShortText(), LongText(), Number(), Exact()
+
+
+class _Word:
+    """A kind whose values are their own labels."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def read(self, text: str, query: str) -> Any:
+        """Never read by itself."""
+        raise NotImplementedError
+
+    def same(self, a: Any, b: Any) -> bool:
+        """Compare the words."""
+        return bool(a == b)
+
+    def write(self, value: Any) -> str:
+        """Write the word."""
+        return str(value)
+
+
+_OPTION, _YES_NO, _CHOICE = _Word("option"), _Word("yes_no"), _Word("choice")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a text was read as.
+
+    Attributes:
+        kind: The kind.
+        value: Its value.
+        part: The part of the text that answers, cleaned.
+    """
+
+    kind: Kind
+    value: Any
+    part: str
+
+
+class Auto:
+    """The kind that the query asks for, or else what the text is."""
+
+    name = "auto"
+
+    def read(self, text: str, query: str) -> Found | None:
+        """Return what a text was read as."""
+        return find(text, read_query(query), query)
+
+    def same(self, a: Found, b: Found) -> bool:
+        """Compare two values of a kind; mathematics also with what another kind read."""
+        if a.kind.name == b.kind.name:
+            return a.kind.same(a.value, b.value)
+        names = {a.kind.name, b.kind.name}
+        if "math" in names and names & {"number", "short_text", "exact", "list"}:
+            one, other = (_MATH.read(found.part, "") for found in (a, b))
+            return one is not None and other is not None and _MATH.same(one, other)
+        if names == {"number", "short_text"}:
+            return same_statement(a.value, b.value)
+        if "list" in names:
+            listed, other = (a, b) if a.kind.name == "list" else (b, a)
+            line = LIST.value_of(other.part, listed.value)
+            return line is not None and LIST.same(listed.value, line)
+        return False
+
+    def write(self, value: Found) -> str:
+        """Write the value as its kind does."""
+        return value.kind.write(value.value)
+
+
+def find(text: str, ask: Ask, query: str) -> Found | None:
+    """Read a text, in the order of what is most certain."""
+    cleaned = values.clean(text)
+    final = final_part(cleaned)
+    if not final:
+        return None
+    part, is_marked = answering_part(cleaned, ask, whole=True)
+
+    def found(kind: Kind, value: Any) -> Found | None:
+        return None if value is None else Found(kind, value, part)
+
+    if ask.literal and not ask.options:
+        return found(_EXACT, literal_text(text))
+    if ask.options and (letter := read_option(cleaned, ask)):
+        return found(_OPTION, letter)
+    if not ask.several:
+        if (ask.yes_no or not ask.fact) and (verdict := read_yes_no(cleaned, ask)):
+            return found(_YES_NO, verdict)
+        if ask.choices and not ask.prose and (choice := read_choice(cleaned, ask)):
+            return found(_CHOICE, choice)
+    if (calls := read_calls(text)) is not None:
+        return found(_CALLS, calls)
+    if not is_marked and ("json" in ask.text.casefold() or not _SCALARS.fullmatch(part)) and (json := read_whole_json(text)) is not None:
+        return found(_JSON, json)
+    if _SCALARS.fullmatch(part):
+        part = part.strip()[1:-1]
+    blocks = [block for block in find_code(final) if block.language not in _NO_CODE]
+    if ask.code or (blocks and not (ask.number or ask.when or ask.yes_no or ask.choices)):
+        code = _read_code(part if is_marked else final, ask, query, blocks)
+        if code is not None:
+            return code
+    if (not _MAY_BE_NAMED.isdisjoint(part) or looks_like_math(part)) and (value := named_value(part, ask)):
+        part = value
+    part = as_duration(part) if ask.duration else part
+    number = number_of(readable(part, ask), query=ask.text) if len(part) < 400 else None
+    if number is not None and (amounts := read_statement(readable(part, ask), ask, facts_only=True)) is not None:
+        return found(_NUMBER, amounts)
+    if ask.prose and not is_marked:
+        return found(_LONG, read_long(cleaned))
+    concludes = ask.identifier or (ask.number and not is_marked and part == final and concluding(final))
+    if not concludes and looks_like_math(part) and (math := _MATH.read(final if is_marked else part, query)) is not None:
+        return found(_MATH, math)
+    if (ask.number or ask.when) and not (ask.several and ask.names):
+        amounts = read_amounts(cleaned, ask)
+        if amounts is not None:
+            return found(_NUMBER, amounts)
+    if ask.listing and "\n" not in final and (amounts := read_amounts(cleaned, ask)) is not None and amounts.owners:
+        return found(_NUMBER, amounts)
+    listed = find_list(part, commas=ask.listing)
+    if listed is not None and sum(len(item) for item in listed.items) > _MAX_ITEM * len(listed.items):
+        listed = None  # prose in points
+    if listed is not None and len(listed.items) > 1:
+        return found(LIST, LIST.read(part, query))
+    if listed is not None and len(listed.items) == 1:
+        return found(_SHORT, read_short(listed.items[0], ask))
+    if is_marked and len(part) > _MAX_MARKED and len(first_sentence(part).split()) > _MAX_MARKED_WORDS:
+        return found(_LONG, read_long(cleaned))
+    short = read_short(cleaned, ask)
+    if short is not None and len(short.full) <= MAX_SHORT and (is_marked or len(final) <= 40 * MAX_SHORT):
+        return found(_SHORT, short)
+    return found(_LONG, read_long(cleaned))
+
+
+def same_item(a: str, b: str) -> bool:
+    """Tell whether two items of lists are the same."""
+    one, other = (read_statement(values.clean(item), read_query("")) for item in (a, b))
+    return one is not None and other is not None and same_statement(one, other)
+
+
+LIST = List(same_item)
+
+
+def is_open_text(value: Any) -> bool:
+    """Whether a value is a text that others can hardly repeat: long, or code of many lines."""
+    if not isinstance(value, Found):
+        return False
+    return value.kind.name == "long_text" or (value.kind.name == "code" and value.part.count("\n") > MAX_CODE_LINES)
+
+
+def may_mean_the_same(a: Any, b: Any) -> bool:
+    """Whether the rules leave it open that two different values mean the same: texts, or code, without a fact that differs."""
+    if not (isinstance(a, Found) and isinstance(b, Found)):
+        return False
+    if a.kind.name == b.kind.name == "code":
+        return True
+    if isinstance(a.value, Statement) and isinstance(b.value, Statement) and {a.kind.name, b.kind.name} <= {"short_text", "long_text"}:
+        return may_be_same(a.value, b.value)
+    return False
+
+
+def _read_code(final: str, ask: Ask, query: str, blocks: list[Any]) -> Found | None:
+    """Read code where the query asks for it, or where a text is little else; a fence around plain words is no code."""
+    tagged = any(block.language and block.language not in _NO_CODE for block in blocks)
+    mostly = sum(len(block.source) for block in blocks) * 2 > len(final)
+    if not ask.code and not mostly and (ask.prose or not tagged):
+        return None
+    value = _CODE.read(final, query)
+    spans = set(_SPAN.findall(final)) if value is None and ask.code else set()
+    command = _COMMAND.fullmatch(spans.pop() if len(spans) == 1 else final.strip())
+    if value is None and ask.code and command:
+        value = _CODE.read(f"```\n{command[1]}\n```", query)
+        value = value if value and value.parts[0][0] else None
+    return None if value is None else Found(_CODE, value, final)

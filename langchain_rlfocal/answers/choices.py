@@ -1,0 +1,347 @@
+"""Choices: which of the answers that a query offers a text takes: a lettered option, yes or no, one of several words.
+
+Each of these answers at most once. A text that takes none clearly, or takes one and adds something of its own, is read
+as no choice.
+"""
+
+import re
+
+from langchain_rlfocal.answers import values
+from langchain_rlfocal.answers.languages import NEGATIONS, yes_no
+from langchain_rlfocal.answers.reading import (
+    MAX_SENTENCE,
+    Ask,
+    bare,
+    content_words,
+    final_part,
+    first_sentence,
+    letter_of_option,
+    marked,
+    plain,
+    read_query,
+    sentences_of,
+    stem,
+    uncontracted,
+    unheaded,
+    unlabelled,
+    unspaced,
+)
+
+_LETTER_ENDS = re.compile(r"[。，、；：！]|[)\]}>*:\"'_$]|[.,;!](?!\w)|\s{0,12}$|\s?\n|\s(?:is\b|because\b|since\b|as\b|[-–—(])")
+_LETTER_WITHIN = re.compile(r"[(\[]([A-Z])[)\]]|\b(?:option|choice)\s[(\"'*]{0,3}([A-Za-z])\b", re.IGNORECASE)
+_LETTER_ALONE = re.compile(r"(?<![\w'’])([B-HJ-Z])(?![\w'’])")
+_LETTER_ONLY = re.compile(r"[\W_]{0,8}(?:(?:option|choice|letter|answer)[\W_]{1,4}){0,1}([A-Za-z])[\W_]{0,8}", re.IGNORECASE)
+
+_LETTERS = re.compile(r"[\s*_`(\[]{0,8}[A-Z][)\]]?(?:(?:,| and| &|;|/|, and)\s?[(\[]?[A-Z][)\]]?){1,1}(?:(?:,| and| &|;|/|, and)?\s?[(\[]?[A-Z][)\]]?){0,8}[\s*_`.]{0,8}")
+_LETTER = re.compile(r"[A-Z]")
+_DENIED_BEFORE = re.compile(r"\b(?:not|rather than|instead of|unlike|neither|nor|n't|than)\b[^.,;:\n]{0,60}$", re.IGNORECASE)
+_DENIED_AFTER = re.compile(
+    r"[^\w\n]{0,4}(?:(?:is|are|was|would be|can be|seems) ?)(?:not|n't|wrong|incorrect|false|ruled out|eliminated|excluded)\b"
+    r"|[^\w\n]{1,4}(?:wrong|incorrect|false)\b",
+    re.IGNORECASE,
+)
+_MAX_OPTION_WORDS = 2  # of a list before the question; what is longer is context
+_CHANGES = re.compile(r"\b(?:but|no,|wait|instead|reflection|actually)\b[^.\n]{0,60}?\b(?:is|be|choose|pick)\s[(\[*]{0,3}([A-J])[)\]*]{0,3}[.!\s]{0,4}$", re.IGNORECASE)
+
+_CONCEDES = re.compile(
+    r"(?:while|although|though|even though|even if|whereas|despite|in spite of|unlike|rather than|instead of|compared (?:to|with)"
+    r"|as opposed to|in contrast to|not to be confused with|some (?:people )?(?:say|think|call)|people (?:often )?(?:say|think|call)"
+    r"|many (?:people )?(?:say|think|call|believe)|you might think|it (?:may|might) seem|one might think|at first)\b"
+)
+_CLAUSE_END = re.compile(r"[,;:—]|\s[-–]\s|\bbut\b|\bso\b|\btherefore\b|\bhowever\b|\bthus\b|\bhence\b|\byet\b")
+_CONCLUDES = frozenset(["so", "therefore", "thus", "hence"])
+_DENIES = re.compile(
+    r"\b(?:not|isn't|no|never|neither|nor|rather than|instead of|unlike|than|over|versus|vs|against|except|compared to|compared with)"
+    r"(?: (?:a|an|the|really|actually|strictly|quite|just|that of|of|to be|called|considered))?$"
+)
+_UNDECIDED = re.compile(r"\b(?:both|neither|either|depends?|unclear|cannot|unknown|unsure|equal(?:ly)?|the same|none)\b")
+_COMPARATIVE = re.compile(r"\b(?:more|less|fewer|[a-z]{2,12}(?:er|est))\b")
+_NOT_COMPARATIVE = frozenset(
+    "answer other another number water over under after never ever river user customer order letter paper power computer under"
+    " rather whether either neither however together better-known former latter server".split()
+)
+_QUALIFIES = re.compile(r"\W{0,4}(?:but|if|unless|except|only|however|although|though|and no|or no|sometimes|partly|in part|not)\b")
+_NO_AS_WORD = re.compile(r" (?:doubt|problem|worries|matter|question|one|1|way of|longer a|need)\b")
+_ASSURES = re.compile(r"(?:absolutely|definitely|certainly|of course|clearly|technically|basically|generally|in short|well|strictly speaking)\b[,: ]{1,2}")
+_EDGES = ".,;:!?\"'()[]{}*_`~…。，！？、"
+
+
+class Option:
+    """One of the lettered options that the query lists; the value is the letter."""
+
+    name = "option"
+
+    def read(self, text: str, query: str) -> str | None:
+        """Return the letter of the option that a text chooses."""
+        return read_option(values.clean(text), read_query(query))
+
+    def same(self, a: str, b: str) -> bool:
+        """Compare letters."""
+        return a == b
+
+    def write(self, value: str) -> str:
+        """Write the letter."""
+        return value
+
+
+class YesNo:
+    """Yes or no, in many languages; the value is `"yes"` or `"no"`."""
+
+    name = "yes_no"
+
+    def read(self, text: str, query: str) -> str | None:
+        """Return what a text answers to a question of yes or no."""
+        return read_yes_no(values.clean(text), read_query(query), asked=True)
+
+    def same(self, a: str, b: str) -> bool:
+        """Compare the words."""
+        return a == b
+
+    def write(self, value: str) -> str:
+        """Write the word."""
+        return value
+
+
+class Choice:
+    """One of the words that the query offers, as in "positive or negative?"; the value is the word, plain."""
+
+    name = "choice"
+
+    def read(self, text: str, query: str) -> str | None:
+        """Return the offered word that a text takes."""
+        return read_choice(values.clean(text), read_query(query))
+
+    def same(self, a: str, b: str) -> bool:
+        """Compare the words."""
+        return a == b
+
+    def write(self, value: str) -> str:
+        """Write the word."""
+        return value
+
+
+def read_option(text: str, ask: Ask) -> str | None:
+    """Find the letter of the option that a cleaned text chooses; of several letters all, joined by commas.
+
+    Where a question follows the lettered list, the list may be context: then only a text that is a letter, or an option's
+    own words, chooses.
+    """
+    text = final_part(text)
+    parts = marked(text)
+    if several := _LETTERS.fullmatch((parts or [text])[0][:MAX_SENTENCE]):
+        letters = sorted({letter.upper() for letter in _LETTER.findall(several[0])})
+        return ",".join(letters) if set(letters) <= set(ask.options) else None
+    if ask.options_first or not ask.letters:
+        part = (parts or [text])[0][:MAX_SENTENCE]
+        letter = _only_label(part, ask)
+        if letter or ask.options_first:
+            return letter
+    head = text[:MAX_SENTENCE]
+    for part in (*parts, head):
+        letter = (_letter(part, ask) if ask.letters else None) or _named_option(first_sentence(values.fold(part[:MAX_SENTENCE])), ask)
+        if letter:
+            return letter
+    if not ask.letters:
+        return None
+    if changed := _CHANGES.search(text):
+        letter = changed[1].upper()
+        return letter if letter in ask.options else None
+    within = [(match[1] or match[2]).upper() for match in _LETTER_WITHIN.finditer(text) if not _is_denied(match)]
+    alone = [match[1] for match in _LETTER_ALONE.finditer(text) if not _is_denied(match)]
+    known = [[letter for letter in letters if not ask.options or letter in ask.options] for letters in (within, alone)]
+    if known[0]:
+        return known[0][-1]
+    return _named_option(values.fold(text), ask) or (known[1][-1] if known[1] else None)
+
+
+def _is_denied(match: re.Match[str]) -> bool:
+    """Whether a text denies the letter that it names: "not oxygen (A)", "option A is wrong"."""
+    before, after = match.string[max(0, match.start() - 80) : match.start()], match.string[match.end() : match.end() + 40]
+    return bool(_DENIED_BEFORE.search(before) or _DENIED_AFTER.match(after))
+
+
+def _only_label(part: str, ask: Ask) -> str | None:
+    """Find the label of an option in a text that says no other, and no other option's words."""
+    folded = f" {plain(values.fold(part))} "
+    said = [label for label, words in ask.options.items() if words and words == folded.strip()]
+    if said and not (ask.options_first and len(ask.options[said[0]].split()) > _MAX_OPTION_WORDS):
+        return said[0]
+    if ask.options_first:
+        letter = _LETTER_ONLY.fullmatch(part.strip())
+        return letter[1].upper() if letter and letter[1].upper() in ask.options else None
+    tokens = {token.strip(_EDGES + "-–—번").casefold() for token in re.split(r"[\s()（）]+", part)}
+    labels = [
+        label
+        for label in ask.options
+        if label.casefold() in tokens or (label.isdigit() and re.search(rf"(?<![0-9.]){label}(?![0-9.])", part[:MAX_SENTENCE]))
+    ]
+    named = [label for label, words in ask.options.items() if words and (f" {words} " in folded or (unspaced(words) and words in folded))]
+    found = {*labels, *named}
+    return found.pop() if len(found) == 1 else None
+
+
+def read_yes_no(text: str, ask: Ask, *, asked: bool = False) -> str | None:
+    """Read yes or no off a cleaned text.
+
+    Args:
+        text: The text.
+        ask: What was asked.
+        asked: True if yes and no are known to be the answers; else only a bare yes or no counts.
+
+    Returns:
+        `"yes"` or `"no"`; None where it says neither, both, or more than that ("yes, but ...").
+    """
+    text = final_part(text)
+    part = unlabelled(unheaded((marked(text) or [text])[0]), ask)
+    sentence = values.fold(first_sentence(values.unlatex(part))[:MAX_SENTENCE])
+    assured = _ASSURES.match(sentence)
+    sentence = sentence[assured.end() :] if assured else sentence
+    words = sentence.split()
+    if not words:
+        return None
+    for count in (3, 2, 1):
+        head = " ".join(words[:count])
+        verdict = yes_no(head.strip(_EDGES)) if len(words) >= count else None
+        if verdict is None:
+            continue
+        rest = sentence[len(head) :]
+        ends = head[-1:] in _EDGES or not rest.strip() or not rest.strip(_EDGES + " ")
+        if head.rstrip("*_`") == "no." and rest.strip()[:1].isdigit():
+            return None  # "No. 5"
+        if _QUALIFIES.match(rest) or (head == "no" and _NO_AS_WORD.match(rest)):
+            return None
+        if not (asked or ask.yes_no):
+            restates = all(word in ask.words for word in plain(rest).split() if word not in {"it", "is", "does"})
+            return _verdict(verdict) if not rest.strip(_EDGES + " ") or (ends and restates) else None
+        if ends or not {"one", "1", "matter"} & {bare(words[count]) if len(words) > count else ""}:
+            return _verdict(verdict)
+    if not (asked or ask.yes_no):
+        return None
+    if not ask.negated and (restated := _restated(sentence, ask)):
+        return restated
+    unspaced = re.match(r"[^\x00-\x7f]{1,6}(?=[,.!。，！、،؛\s])", sentence)
+    if unspaced and (verdict := yes_no(unspaced[0])) is not None:
+        return _verdict(verdict)
+    last = yes_no(bare(words[-1]))
+    told = {yes_no(bare(word)) for word in words} - {None}
+    return _verdict(last) if last is not None and len(told) == 1 and not set(words[:-1]) & (NEGATIONS - {"no"}) else None
+
+
+def _restated(sentence: str, ask: Ask) -> str | None:
+    """Read "Paris is the capital of France", asked whether it is, as yes, and the same with one "not" as no."""
+    words = content_words(sentence)
+    said = [word for word in words if word not in NEGATIONS]
+    if len(said) < 2 or tuple(map(stem, said)) != ask.content or len(words) - len(said) > 1:
+        return None
+    return "yes" if len(said) == len(words) else "no"
+
+
+def read_choice(text: str, ask: Ask) -> str | None:
+    """Find the one offered alternative that a cleaned text takes."""
+    if not ask.choices:
+        return None
+    text = final_part(text)
+    parts = marked(text)
+    part = values.unlatex(unlabelled(unheaded(parts[0] if parts else text), ask))
+    whole = plain(values.fold(part[:MAX_SENTENCE]))
+    if whole in ask.choices:
+        return whole
+    sentences = sentences_of(part[: 4 * MAX_SENTENCE])
+    if not sentences or len(part) > 4 * MAX_SENTENCE:
+        return None
+    if ask.foreign or len(sentences) > 1:
+        sentences = [_ENDING.sub("", sentence) for sentence in sentences]
+    taken = [_taken(values.fold(uncontracted(sentence)), ask) for sentence in sentences]
+    said = [choice for choice in taken if choice is not None]
+    if not said or len(set(said)) != 1:
+        return None
+    return said[0] if taken[0] is not None or taken[-1] is not None else None
+
+
+_ENDING = re.compile(r"(?:입니다|이에요|예요|이다|है|है।|です|だ|的)[.。।]?\s{0,20}$")
+
+
+def _verdict(is_yes: bool | None) -> str | None:
+    return None if is_yes is None else "yes" if is_yes else "no"
+
+
+def _taken(sentence: str, ask: Ask) -> str | None:
+    """Find the one alternative that a folded sentence asserts."""
+    if _UNDECIDED.search(sentence) or sentence.endswith("?"):
+        return None
+    asserted: list[tuple[str, bool, bool]] = []  # choice, whether its clause concludes, whether it answers as asked
+    start, concludes = 0, False
+    for end in [*_CLAUSE_END.finditer(sentence), None]:
+        clause = sentence[start : end.start() if end else len(sentence)].strip()
+        if clause and not _CONCEDES.match(clause):
+            asserted += [(choice, concludes, _answers_as_asked(clause, ask)) for choice in _asserted(clause, ask)]
+        if end is None:
+            break
+        concludes = end[0].strip() in _CONCLUDES
+        start = end.end()
+    for wanted in ([a for a in asserted if a[1]], [a for a in asserted if a[2]], asserted):
+        choices = {choice for choice, _, _ in wanted}
+        if len(choices) == 1:
+            return None if _contradicts(sentence, wanted, ask) else choices.pop()
+        if choices and wanted is not asserted:
+            return None
+    return None
+
+
+def _asserted(clause: str, ask: Ask) -> list[str]:
+    """List the alternatives that a clause names and does not deny; one within another's words gives way to it."""
+    said = f" {plain(clause)} "
+    found = []
+    for choice in ask.choices:
+        at = said.find(f" {choice} ") if choice.isascii() or not unspaced(choice) else said.find(choice)
+        longer = [other for other in ask.choices if other != choice and f" {choice} " in f" {other} " and f" {other} " in said]
+        if at < 0 or longer:
+            continue
+        before = said[:at].strip()
+        if not _DENIES.search(before) and not re.search(r"\bnot\b", before[-30:]) and not _concedes_before(before):
+            found.append(choice)
+    return found
+
+
+def _concedes_before(before: str) -> bool:
+    return bool(re.search(r"\b(?:rather than|instead of|as opposed to|compared (?:to|with)|than)\b[^,]{0,40}$", before))
+
+
+def _comparatives(text: str) -> set[str]:
+    return {word for word in _COMPARATIVE.findall(text) if word not in _NOT_COMPARATIVE}
+
+
+def _answers_as_asked(clause: str, ask: Ask) -> bool:
+    """Whether a clause holds the comparative that the query asks for."""
+    return bool(_comparatives(clause) & ask.words)
+
+
+def _contradicts(sentence: str, wanted: list[tuple[str, bool, bool]], ask: Ask) -> bool:
+    """Whether the sentence compares the other way: "9.11 is smaller", asked which is bigger."""
+    asked = _comparatives(" ".join(ask.words))
+    if not asked or any(concludes or as_asked for _, concludes, as_asked in wanted):
+        return False
+    return bool({stem(word) for word in _comparatives(sentence)} - {stem(word) for word in asked})
+
+
+def _letter(text: str, ask: Ask) -> str | None:
+    """Read the letter that a text begins with, unless it is a word ("A dog", "I think") or no option."""
+    match = letter_of_option(text)
+    if not match:
+        return None
+    letter, after = match["letter"], match["after"]
+    known = letter.upper() in ask.options if ask.options else True
+    ends = bool(_LETTER_ENDS.match(after)) or not after
+    stands = ends if letter.islower() or letter in "AI" else ends or after[:1].isspace()
+    return letter.upper() if known and stands else None
+
+
+def _named_option(folded: str, ask: Ask) -> str | None:
+    """Find the one option whose text a folded text gives; an option within another's text gives way to it."""
+    said = f" {plain(folded)} "
+    exact = [letter for letter, text in ask.options.items() if said == f" {text} "]
+    if exact:
+        return exact[0]
+    named = {letter: text for letter, text in ask.options.items() if text and f" {text} " in said}
+    longest = [k for k, v in named.items() if not any(v in other and v != other for other in named.values())]
+    return longest[0] if len(longest) == 1 and not re.search(rf"\bnot (?:a |an |the )?{re.escape(named[longest[0]][:80])}", said) else None

@@ -1,0 +1,1069 @@
+"""Dates and times: find them in cleaned text of many languages, and give equal ones equal values.
+
+Names of months and days come from Unicode's CLDR as Babel ships it, loaded at first use and per script; the grammar
+around them is small and ours. A parser that guesses (an order of day and month, a missing year from today's date, a
+century) would make different dates the same, so nothing is filled in: what is not said stays unknown, and what can be
+read in two ways is a value of its own, equal to the same spelling only. Where a text may not mean a date it is none:
+a year alone is a number, 1/2 a fraction, 2:1 a ratio. A time without a.m. or p.m. is one of the 24-hour clock.
+
+Without Babel only English names are known. Nothing here raises on any text, and every step is linear in it.
+"""
+
+import calendar
+import datetime as dt
+import logging
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from langchain_rlfocal.answers import values
+from langchain_rlfocal.answers.facts import Fact
+
+if TYPE_CHECKING:
+    from babel import Locale
+
+_split = str.split
+_logger = logging.getLogger(__name__)
+
+
+class When(NamedTuple):
+    """What a date or time states; None where it does not say.
+
+    Attributes:
+        year: The year, or of a decade the first; the number of a century. Before Christ: below 0, 44 BC is -44.
+        month: 1 to 12; where `form` is `"/"` or `"-"`, the number written first.
+        day: 1 to 31; where `form` is `"/"` or `"-"`, the number written second.
+        weekday: 0 for Monday; left out beside a full date that it agrees with.
+        clock: `"21:15"`, `"21:15:30"` or `"21:15:30.5"`; in UTC where `zone` is `"Z"`.
+        zone: `"Z"`, an offset such as `"+05:30"`, or a name such as `"EST"` that means several offsets.
+        form: `""`, `"decade"`, `"century"`, `"'"` (a year of two digits), `"/"` or `"-"` (which number is the day is
+            unknown), `"every"` (a weekday in the plural), or the spelling where nothing more is known.
+    """
+
+    year: int | None = None
+    month: int | None = None
+    day: int | None = None
+    weekday: int | None = None
+    clock: str | None = None
+    zone: str | None = None
+    form: str = ""
+
+
+def find_dates(text: str) -> list[Fact]:
+    """Find the dates and times of day in a text as `values.clean` leaves it, in order and apart.
+
+    Args:
+        text: Cleaned text.
+
+    Returns:
+        Facts of kind `"date"`, and `"time"` for a time without a date; each value is a `When`.
+    """
+    digits = _DIGIT.search(text) is not None
+    unspaced = not text.isascii() and _UNSPACED.search(text) is not None
+    names = _names(tuple(letter.search(text) is not None for letter, _ in _SCRIPTS))
+    groups: list[Iterable[_Piece]] = [_from_words(text, names, digits=digits)]
+    if digits:
+        groups = [_from_numbers(text), *groups, _from_years(text), *_from_times(text, names)]
+    if unspaced:
+        groups = [_from_unspaced(text, names), *groups]
+    pieces: list[_Piece] = []
+    covered = bytearray(len(text))
+    for group in groups:
+        for piece in group:
+            if not any(covered[piece.start : piece.end]):
+                covered[piece.start : piece.end] = b"\1" * (piece.end - piece.start)
+                pieces.append(piece)
+    if not pieces:
+        return []
+    pieces.sort(key=lambda piece: piece.start)
+    return [_fact(piece) for piece in _joined(text, _with_years(text, pieces)) if not piece.bare]
+
+
+@dataclass(frozen=True, slots=True)
+class _Clock:
+    """A time of day as it stands there.
+
+    Attributes:
+        hour: 0 to 24.
+        minute: 0 to 59.
+        second: 0 to 59.
+        fraction: The digits after the second, without the zeros at their end.
+        zone: Name of a zone of no certain offset.
+        offset: Minutes east of Greenwich, if said.
+    """
+
+    hour: int
+    minute: int = 0
+    second: int = 0
+    fraction: str = ""
+    zone: str = ""
+    offset: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A date, a time or both, and where it stands; `when` holds no time before the end.
+
+    Attributes:
+        start: Where it begins.
+        end: Where it ends.
+        when: The date.
+        clock: The time.
+        bare: True for the name of a month that is a date only together with its neighbour.
+    """
+
+    start: int
+    end: int
+    when: When
+    clock: _Clock | None = None
+    bare: bool = False
+
+    @property
+    def kind(self) -> str:
+        """`"day"` (a time may belong to it), `"span"` (none can), `"weekday"` or `"clock"`."""
+        if self.when.day is not None:
+            return "day"
+        if self.when.month is not None or self.when.year is not None or self.when.form:
+            return "span"
+        return "clock" if self.when.weekday is None else "weekday"
+
+
+# The names of months, weekdays and parts of the day
+
+
+class _Month(NamedTuple):
+    number: int
+    full: bool  # not abbreviated
+    weak: bool  # another word as well: a month only within a full date
+
+
+class _Names(NamedTuple):
+    months: dict[str, _Month]
+    days: dict[str, int]
+    full_days: dict[str, int]  # those that are read without a date beside them
+    halves: dict[str, str]  # "in the morning" and the like: morning, afternoon, evening or night
+    half: re.Pattern[str]
+
+
+_SCRIPTS: Final = (
+    (re.compile("[A-Za-z]"), "de fr es it pt nl pl sv da nb fi cs sk hu ro id ca tr"),
+    (re.compile("[\u0400-\u04ff]"), "ru uk bg sr"),
+    (re.compile("[\u0370-\u03ff]"), "el"),
+    (re.compile("[\u0590-\u05ff]"), "he"),
+    (re.compile("[\u0600-\u06ff]"), "ar fa"),
+    (re.compile("[\u0900-\u097f]"), "hi"),
+    (re.compile("[\u3040-\u30ff\u4e00-\u9fff]"), "zh ja"),
+    (re.compile("[\uac00-\ud7af]"), "ko"),
+)
+_MONTHS: Final = _split("january february march april may june july august september october november december")
+_WEEKDAYS: Final = _split("monday tuesday wednesday thursday friday saturday sunday")
+_ENGLISH: Final = frozenset([*_MONTHS, *(name[:3] for name in _MONTHS), "sept"])
+_ENGLISH_DAYS: Final = {name[:3]: at for at, name in enumerate(_WEEKDAYS)} | {"tues": 1, "thur": 3, "thurs": 3}
+_ENGLISH_HALVES: Final = {
+    "in the morning": "morning",
+    "in the afternoon": "afternoon",
+    "in the evening": "evening",
+    "at night": "night",
+}
+_PARTS: Final = ("morning", "afternoon", "evening", "night")
+_SHORT: Final = frozenset(_split("sept okt dez janv févr avr juil déc ene abr mrt"))
+"""Abbreviations of months, beside the English ones, that are no usual word of another language."""
+_NAMES_TOO: Final = frozenset(_split("may march april june august"))
+_VERBS_TOO: Final = frozenset(_split("may march mar"))
+_WORDS_TOO: Final = frozenset(
+    _split("mars maja maj mei mai ocak nisan ekim aralık aralik kasım kasim luty únor مه مارس лютий")
+)
+"""Months, beside the English ones, that are a usual word in another language: never read alone."""
+_WEAK: Final = frozenset(_split("marco mayo marca mart marta augusta unor"))
+"""Months that are a usual word or a name in English: read within a full date only."""
+_DAYS_TOO: Final = frozenset(
+    _split("pazar cuma salı sali minggu среда субота τρίτη δευτέρα πέμπτη שבת so mo di mi do fr sa mar mer jue vie sol")
+)
+"""Weekdays that are a usual word as well ("market", "week", "third"): read beside a date only."""
+_CASES: Final = {  # what follows "in", which CLDR leaves out
+    "ru": "январе феврале марте апреле мае июне июле августе сентябре октябре ноябре декабре",
+    "uk": "січні лютому березні квітні травні червні липні серпні вересні жовтні листопаді грудні",
+    "pl": "styczniu lutym marcu kwietniu maju czerwcu lipcu sierpniu wrześniu październiku listopadzie grudniu",
+    "cs": "lednu únoru březnu dubnu květnu červnu červenci srpnu září říjnu listopadu prosinci",
+}
+_FEW_WORDS: Final = frozenset(["утра", "вечера", "ночи", "ранку", "вечора"])
+"""Parts of the day in one word that make an hour of a bare number: "9 вечера"."""
+_WORD = re.compile("[^\\x00-@\\[-`{-\u00bf\u00d7\u00f7\u2000-\u206f\u2190-\u2bff\u3000-\u303f\uff00-\uff20]+")
+"""Letters and their marks; `\\w` would end a word at a vowel sign of Hindi."""
+
+
+@cache
+def _names(scripts: tuple[bool, ...]) -> _Names:
+    """Collect the names in English and in all languages of some scripts."""
+    months = {name: _Month(at + 1, full=True, weak=False) for at, name in enumerate(_MONTHS)}
+    for at, name in enumerate(_MONTHS):
+        months.setdefault(name[:3], _Month(at + 1, full=False, weak=False))
+    full_days = {name: at for at, name in enumerate(_WEEKDAYS)}
+    days, halves = full_days | _ENGLISH_DAYS, dict(_ENGLISH_HALVES)
+    for (_, languages), wanted in zip(_SCRIPTS, scripts, strict=True):
+        locales = _locales() if wanted else None
+        if locales is None:
+            continue
+        for language in languages.split():
+            locale = locales.parse(language)
+            _add_months(months, language, locale)
+            _add_days(days, full_days, locale)
+            _add_halves(halves, locale)
+    spelled = "|".join(map(re.escape, sorted(halves, key=len, reverse=True)))
+    return _Names(months, days, full_days, halves, re.compile(rf"[ ,]{{0,2}}({spelled})(?![^\W\d_])", re.IGNORECASE))
+
+
+@cache
+def _locales() -> "type[Locale] | None":
+    try:
+        from babel import Locale  # noqa: PLC0415 - heavy
+    except ImportError:
+        _logger.warning("Dates are read in English and in digits only: Babel is missing. Install `babel`.")
+        return None
+    return Locale
+
+
+def _add_months(months: dict[str, _Month], language: str, locale: "Locale") -> None:
+    for word, number, full in _spellings(locale.months):
+        bare = re.split("[ ']", word)[-1]  # Catalan: "de juliol", "d'agost"
+        plain = values.fold(bare).replace("ı", "i")
+        for name in [bare, plain] if len(bare) > 3 else [bare]:
+            weak = name in _WEAK or not (full or bare in _SHORT)
+            for prefix in ("", "ב") if language == "he" else ("",):
+                if name != "pro":  # Czech, for "prosinec"
+                    months.setdefault(prefix + name, _Month(number, full, weak))
+    for at, word in enumerate(_CASES.get(language, "").split()):
+        months.setdefault(word, _Month(at + 1, full=True, weak=False))
+
+
+def _add_days(days: dict[str, int], full_days: dict[str, int], locale: "Locale") -> None:
+    for word, number, full in _spellings(locale.days):
+        if len(word) > 1 and " " not in word:
+            days.setdefault(word, number)
+            if full and word not in _DAYS_TOO:
+                full_days.setdefault(word, number)
+
+
+def _spellings(table: object) -> Iterator[tuple[str, int, bool]]:
+    """List what a table of CLDR calls each month or weekday, its number, and whether that is in full."""
+    for width in ("wide", "abbreviated"):
+        for context in ("format", "stand-alone"):
+            for number, name in table[context][width].items():  # type: ignore[index]
+                yield values.clean(name).casefold().strip(". "), number, width == "wide"
+
+
+def _add_halves(halves: dict[str, str], locale: "Locale") -> None:
+    periods = locale.day_periods.get("format", {})
+    for keys in (("am", "pm"), _PARTS):  # one word may stand for both: "下午" is p.m., not only the afternoon
+        for width in ("wide", "abbreviated"):
+            for key, name in periods.get(width, {}).items():
+                part = key.rstrip("12")
+                spelled = values.clean(name).casefold().strip()
+                long = len(spelled) > 2 or (spelled > "\u3000" and len(spelled) == 2)
+                if part in keys and long and spelled[-1] != ".":
+                    halves.setdefault(spelled, part)
+
+
+# Years and eras
+
+_BEFORE_CHRIST: Final = (
+    r"B\.?C\.?(?:E\.?)?|[vV]\.? ?Chr\.?|v\. ?u\. ?Z\.|vor (?:Christus|unserer Zeitrechnung)|av(?:ant)?\.? J(?:ésus|\.)?-?C(?:hrist|\.)?"
+    r"|a\.? ?[eE]?\.? ?C\.|aC|antes de Cristo|avanti Cristo|voor Christus|v\. ?C\.|p\. ?n\. ?e\.|до н\. ?[эе]\.|до нашої ери"
+    r"|до нашей эры|f\. ?Kr\.?|eKr\.?|př\. ?n\. ?l\.|pred Kr\.|î\. ?Hr\.|π\. ?Χ\.|пр\. ?Хр\.|п\. ?н\. ?е\.|לפנה\"ס|לפני הספירה"
+    r"|ق\.? ?م\.?|قبل الميلاد|ईसा[- ]पूर्व|TCN"
+)
+_AFTER_CHRIST: Final = (
+    r"A\.?D\.?|C\.?E\.?|[nN]\.? ?Chr\.?|nach Christus|ap(?:rès)?\.? J(?:ésus|\.)?-?C(?:hrist|\.)?|d\.? ?C\.|dC"
+    r"|después de Cristo|dopo Cristo|depois de Cristo|na Christus|n\. ?e\.|н\. ?[эе]\.|нашої ери|нашей эры|e\. ?Kr\.?"
+    r"|n\. ?l\.|d\. ?Hr\.|μ\. ?Χ\.|לספירה|ميلادية?|ईस्वी|SCN"
+)
+_ERA = re.compile(rf"\s?(?:(?P<bc>{_BEFORE_CHRIST})|(?P<ad>{_AFTER_CHRIST}))(?!\w)")
+_YEAR_AND_ERA = re.compile(
+    rf"(?<![\w.,:/$-])(?:(?P<first>\d{{1,4}})\s?[-–]\s?)?(?P<year>\d{{1,6}}|\d{{1,3}},\d{{3}})"
+    rf"\s?(?:(?P<bc>{_BEFORE_CHRIST})|(?P<ad>{_AFTER_CHRIST}))(?!\w)"
+)
+_ERA_AND_YEAR = re.compile(r"(?<!\w)(?:(?P<bc>M\.?Ö\.?|Milattan [Öö]nce)|A\.?D\.?)\s(?P<year>\d{1,4})(?![\w]|[.,:]\d)")
+_YEAR = re.compile(
+    r"(?P<comma>,?)(?P<link>\s{0,2}(?:(?:de|del|of|anno|в) )?|[-./])(?P<year>\d{1,4}|'\d{2})(?![0-9A-Za-z_]|[.,:]\d)"
+)
+_YEAR_WORD = re.compile(r"\s?(?:г\.|года\b|году\b|р\.|року\b|году\b)")
+_PHRASE_ENDS = re.compile(r"[ \t]{0,8}(?:$|[\n.,;:!?)\]\"'*_]|[-–—] )")
+
+
+def _year_after(text: str, at: int, *, full: bool) -> tuple[int, int, str] | None:
+    """Read a year that follows a month or day: the year, where it ends, and the form of its number.
+
+    Args:
+        text: The text.
+        at: Where the month or day ends.
+        full: True if there is a day, so that a year may have three digits, or two and an apostrophe.
+    """
+    found = _YEAR.match(text, at)
+    if not found or (not found["link"] and not found["comma"]):
+        return None
+    number, end = found["year"], found.end()
+    if number[0] == "'":
+        return (int(number[1:]), end, "'") if full else None
+    if era := _ERA.match(text, end):
+        return (-int(number) if era["bc"] else int(number), era.end(), "") if int(number) else None
+    short = len(number) == 2 and found["link"] in {"-", "/"} and full
+    if short:
+        return int(number), end, "'"
+    if len(number) == 4 or (len(number) == 3 and full and _PHRASE_ENDS.match(text, end)):
+        word = _YEAR_WORD.match(text, end)
+        return (int(number), word.end() if word else end, "") if int(number) else None
+    return None
+
+
+# Dates with a month in words
+
+_DIGIT = re.compile("[0-9]")
+_DAY_BEFORE = re.compile(
+    r"(?<![\w.,:/'$€£#%])(?<![\w]-)"
+    r"(?:(?P<first>\d{1,2})(?:st|nd|rd|th|er|\.)?\s?(?:[-–—]|to|and|&|bis|und|à|au|et|al?|y|e|по|и)\s?)?"
+    r"(?P<day>\d{1,2})(?P<suffix>st|nd|rd|th|er|re|[oa]|\.|°|-?(?:го|е|ое|ème|én))?"
+    r"(?P<link>[\s.,/-]{0,2}(?P<of>(?:day )?(?:of|de|di|del|d')(?: the)? ?)?)\Z"
+)
+_YEAR_BEFORE = re.compile(r"(?<![\w.,:/'$-])(?P<year>\d{4})(?P<link>[-/ ]|\.? )\Z")
+_DAY_AFTER = re.compile(
+    r"\.?(?P<link>,? {1,2}|-|/)?(?P<the>the )?(?P<day>\d{1,2})(?P<suffix>st|nd|rd|th|\.(?!\d))?(?![0-9A-Za-z_]|[.,:]\d)"
+    r"(?:\s?(?:[-–—]|to|and|&|through|bis|und)\s?(?P<last>\d{1,2})(?:st|nd|rd|th)?(?![0-9A-Za-z_]|[.,:]\d))?"
+)
+_TENTHS: Final = {"twenty": 20, "thirty": 30}
+_ORDINALS: Final = {
+    word: at + 1
+    for at, word in enumerate(
+        _split(
+            "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth"
+            " fifteenth sixteenth seventeenth eighteenth nineteenth twentieth"
+        )
+    )
+} | {"thirtieth": 30}
+_ORDINAL: Final = rf"(?:(?P<tens>twenty|thirty)[- ])?(?P<word>{'|'.join(_ORDINALS)})"
+_ORDINAL_BEFORE = re.compile(rf"\b{_ORDINAL} (?:day )?of \Z", re.IGNORECASE)
+_ORDINAL_AFTER = re.compile(rf" (?P<the>the )?{_ORDINAL}(?!\w)", re.IGNORECASE)
+_IN = re.compile(r"\b(?:in|of|by|since|until|till|during|early|late|mid|last|next|every|each)[ -]\Z")
+_RANGE = re.compile(r"\s?(?:[-–—/]|\b(?:to|and|until|through|bis|und|à|et|al?|y|e)\b)\s?")
+_LOOK_BACK = 24
+
+
+def _from_words(text: str, names: _Names, *, digits: bool) -> Iterator[_Piece]:
+    """Find dates that are marked by a word: a month, a weekday, a century, noon."""
+    for match in _WORD.finditer(text):
+        token = match[0]
+        if len(token) > 24:
+            continue
+        word = token.casefold()
+        if month := names.months.get(word):
+            yield from _from_month(text, match, word, month, digits=digits)
+        if word in names.days:
+            yield from _from_weekday(text, match, word, names, digits=digits)
+        elif word in _CENTURIES:
+            yield from _from_century(text, match)
+        elif word in _NAMED_HOURS:
+            yield _Piece(match.start(), match.end(), When(), _Clock(_NAMED_HOURS[word]))
+        elif word[-1] == "s" and word[:-1] in names.full_days and word[:-1] in _WEEKDAYS and token[0].isupper():
+            yield _Piece(match.start(), match.end(), When(weekday=names.full_days[word[:-1]], form="every"))
+        elif word in _FEIRAS and text.startswith("-feira", match.end()):
+            yield _Piece(match.start(), match.end() + 6, When(weekday=_FEIRAS[word]))
+
+
+def _from_month(text: str, match: re.Match[str], word: str, month: _Month, *, digits: bool) -> Iterator[_Piece]:
+    start, end = match.span()
+    english = word in _ENGLISH
+    lower = match[0].islower() and word in _VERBS_TOO
+    low = max(0, start - _LOOK_BACK)
+    point = end + (text[end : end + 1] == "." and not month.full)
+    before = _DAY_BEFORE.search(text, low, start) if digits else None
+    day_after = _DAY_AFTER.match(text, end) if digits and not month.weak else None
+    if day_after and not day_after["link"] and not day_after["the"] and text[end : end + 1] != ".":
+        day_after = None if word not in _ENGLISH else day_after  # "Jul4" is a date, "Juli4" a name
+    if before:
+        year = _year_after(text, point, full=True) or _year_after(text, end, full=True)
+        other = day_after and day_after["suffix"] is None and _year_after(text, day_after.end(), full=True)
+        if month.weak and not month.full and not (year and year[0] > 999 and " of " not in text[end : year[1]]):
+            return  # "4 out of 500"
+        strong = year or before["of"] or (before["suffix"] and (not lower or len(before["suffix"]) > 1))
+        if other and not year and not before["of"]:
+            before = None  # "chapter 3 July 4, 1776"
+        elif strong or (not month.weak and (not lower or _PHRASE_ENDS.match(text, end))):
+            yield from _days(before, month.number, point, year)
+            return
+        else:
+            return
+    spoken = _ORDINAL_BEFORE.search(text, low, start) if english else None
+    if spoken:
+        year = _year_after(text, end, full=True)
+        yield from _day(spoken.start(), year[1] if year else end, month.number, _ordinal(spoken), year)
+        return
+    if day_after and int(day_after["day"]) > 31:
+        return
+    if day_after and int(day_after["day"]):
+        yield from _month_first(text, match, word, month, day_after, lower=lower)
+        return
+    if (
+        english
+        and not lower
+        and (after := _ORDINAL_AFTER.match(text, end))
+        and (after["the"] or word not in _NAMES_TOO)
+    ):
+        year = _year_after(text, after.end(), full=True)
+        yield from _day(start, year[1] if year else after.end(), month.number, _ordinal(after), year)
+        return
+    year = _year_after(text, point, full=False) if digits else None
+    if year and (_says_month(match[0], word, month) or " d" in text[point : point + 3]):
+        yield _Piece(start, year[1], When(year=year[0], month=month.number))
+        return
+    alone = month.full and not month.weak and word not in _WORDS_TOO and not lower
+    if alone and (not english or match[0][0].isupper()):
+        known = word not in _NAMES_TOO or _IN.search(text, low, start)
+        yield _Piece(start, end, When(month=month.number), bare=not known)
+
+
+def _says_month(token: str, word: str, month: _Month) -> bool:
+    """Tell whether a month followed by a year alone is one: "Mars 2020" is a mission, "may 2020" two words."""
+    if word in _VERBS_TOO:
+        return token[0].isupper()
+    return not month.weak and (word not in {"mars", "maja"} or token.islower())
+
+
+def _days(before: re.Match[str], month: int, end: int, year: tuple[int, int, str] | None) -> Iterator[_Piece]:
+    """Make a day, or the two ends of "4-6 July 1776"."""
+    end = year[1] if year else end
+    if before["first"] and _valid(year, month, int(before["first"])):
+        yield from _day(before.start(), before.end("first"), month, int(before["first"]), year)
+        yield from _day(before.end("first"), end, month, int(before["day"]), year)
+    else:
+        yield from _day(before.start("day"), end, month, int(before["day"]), year)
+
+
+def _month_first(
+    text: str, match: re.Match[str], word: str, month: _Month, after: re.Match[str], *, lower: bool
+) -> Iterator[_Piece]:
+    start, end = match.start(), after.end("suffix") if after["suffix"] not in {None, "."} else after.end("day")
+    day = int(after["day"])
+    if after["last"] and not _year_after(text, after.end("day"), full=True):
+        year = _year_after(text, after.end(), full=True)
+        last = int(after["last"])
+        if 0 < last <= 31:
+            yield from _day(start, end, month.number, day, year)
+            yield from _day(end, year[1] if year else after.end(), month.number, last, year)
+            return
+    year = _year_after(text, end, full=True)
+    earlier = None if year else _YEAR_BEFORE.search(text, max(0, start - 8), start)
+    english, marked = word in _ENGLISH, after["suffix"] not in {None, "."}
+    if earlier and not (english and earlier["link"][0] == "."):
+        yield from _day(earlier.start(), end, month.number, day, (int(earlier["year"]), 0, ""))
+    elif year or (english and (not lower or marked or _PHRASE_ENDS.match(text, end))) or after["suffix"] == ".":
+        yield from _day(start, year[1] if year else end, month.number, day, year)
+
+
+def _ordinal(match: re.Match[str]) -> int:
+    return _TENTHS.get((match["tens"] or "").lower(), 0) + _ORDINALS.get((match["word"] or "").lower(), 0)
+
+
+def _day(start: int, end: int, month: int, day: int, year: tuple[int, int, str] | None) -> Iterator[_Piece]:
+    """Make the piece of a day, none if there is no such day."""
+    if _valid(year, month, day):
+        yield _Piece(start, end, When(year[0] if year else None, month, day, form=year[2] if year else ""))
+
+
+def _valid(year: tuple[int, int, str] | None, month: int, day: int) -> bool:
+    """Tell whether there is such a day: before 1753, when Britain left the Julian calendar, by either calendar."""
+    if not (1 <= month <= 12 and 1 <= day <= 31) or (year is not None and not year[0] and not year[2]):
+        return False
+    leap = year is None or year[2] != "" or year[0] < 0
+    leap = leap or calendar.isleap(year[0] if year else 4) or (year is not None and year[0] < 1753 and year[0] % 4 == 0)
+    return day <= (29 if month == 2 and leap else 28 if month == 2 else 30 if month in {4, 6, 9, 11} else 31)
+
+
+# Weekdays, centuries, noon
+
+_FEIRAS: Final = {"segunda": 0, "terça": 1, "terca": 1, "quarta": 2, "quinta": 3, "sexta": 4}
+_NAMED_HOURS: Final = {
+    **dict.fromkeys(_split("noon midday mediodía mezzogiorno полдень meiodia"), 12),
+    **dict.fromkeys(
+        _split("midnight mitternacht minuit medianoche mezzanotte middernacht midnatt полночь éjfél půlnoc"), 0
+    ),
+}
+_EDGES: Final = " \t\n.,;:!?\"'()*_`"
+_CENTURIES: Final = frozenset(
+    _split(
+        "century centuries jahrhundert jahrhunderts jh siècle siècles siglo secolo secol secolul século eeuw wiek wieku век века"
+        " веке столітті століття århundradet århundrede århundre yüzyıl yüzyılda yüzyılın století vuosisata"
+    )
+)
+_CENTURY_BEFORE = re.compile(
+    rf"(?<![\w.,:/-])(?:(?P<number>\d{{1,2}})(?:st|nd|rd|th|er|[eo°.]|ème|-?(?:й|го|м|е|ші|му))?|(?P<roman>[IVX]{{1,5}})(?:e|er|ème|\.)?|{_ORDINAL})"
+    r"[ -]\Z",
+    re.IGNORECASE,
+)
+_CENTURY_AFTER = re.compile(r" (?:al )?(?P<roman>[IVX]{1,5})(?!\w)")
+
+
+def _from_weekday(text: str, match: re.Match[str], word: str, names: _Names, *, digits: bool) -> Iterator[_Piece]:
+    start, end = match.span()
+    token = match[0]
+    full = word in names.full_days
+    if full and (word not in _WEEKDAYS or token[0].isupper()):
+        yield _Piece(start, end, When(weekday=names.days[word]))
+        return
+    ends = text[end : end + 1]
+    if word in _ENGLISH_DAYS:
+        known = token[0].isupper() and len(text) < 64 and text.strip(_EDGES) == token
+        beside = digits and token[0].isupper()
+    else:
+        known, beside = False, digits and (full or len(word) > 4 or ends in {".", ","})
+    if known or beside:
+        yield _Piece(start, end + (ends == "." and not full), When(weekday=names.days[word]), bare=not known)
+
+
+def _from_century(text: str, match: re.Match[str]) -> Iterator[_Piece]:
+    start, end = match.span()
+    if before := _CENTURY_BEFORE.search(text, max(0, start - _LOOK_BACK), start):
+        start = before.start()
+        number = _roman(before["roman"]) if before["roman"] else int(before["number"] or 0) or _ordinal(before)
+    elif after := _CENTURY_AFTER.match(text, end):
+        end, number = after.end(), _roman(after["roman"])
+    else:
+        return
+    era = _ERA.match(text, end)
+    if 0 < number <= 60:
+        yield _Piece(start, era.end() if era else end, When(-number if era and era["bc"] else number, form="century"))
+
+
+def _roman(text: str) -> int:
+    """Read a Roman numeral below forty; 0 where it is none."""
+    text = text.upper()
+    tens = len(text) - len(text.lstrip("X"))
+    ones = ["", "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX"]
+    return 10 * tens + ones.index(text[tens:]) if tens < 4 and text[tens:] in ones else 0
+
+
+# Dates in digits
+
+_NUMERIC = re.compile(
+    r"(?<![\w./:])(?<![A-Za-z_]-)(?P<a>\d{1,4})(?P<sep>[./-])(?P<gap> ?)(?P<b>\d{1,2})(?P=sep)(?P=gap)(?P<c>\d{1,4})"
+    r"(?P<time>T(?P<h>\d\d)(?::?(?P<m>\d\d)(?::?(?P<s>\d\d)(?:[.,](?P<f>\d{1,9}))?)?)?(?P<zone>Z|[+-]\d\d(?::?\d\d)?)?)?"
+    r"(?![0-9A-Za-z_/]|[.:]\d|-[A-Za-z])"
+)
+_COMPACT = re.compile(
+    r"(?<![\w./:-])(?P<a>\d{4})(?P<b>\d\d)(?P<c>\d\d)T(?P<h>\d\d)(?P<m>\d\d)(?P<s>\d\d)?(?P<zone>Z|[+-]\d{4})?(?![\w:])"
+)
+_DECADE = re.compile(
+    r"(?<![\w.,/:$-])(?P<year>[12]\d\d0|'\d0)(?:'?s\b|er(?: Jahren?)?\b|年代|년대|-[хе]\b)|\bann(?:ées|i) (?P<before>[12]\d\d0)\b"
+)
+
+
+def _from_numbers(text: str) -> Iterator[_Piece]:
+    """Find dates that are marked by their digits alone."""
+    for match in _NUMERIC.finditer(text):
+        if not (match["sep"] == "-" and text[match.start() - 1 : match.start()] == "-"):
+            yield from _numeric(match)
+    if "T" in text:
+        for match in _COMPACT.finditer(text):
+            yield from _day_and_time(match, (int(match["a"]), 0, ""))
+    if "tháng" in text:
+        for match in _VIETNAMESE.finditer(text):
+            year = (int(match["year"]), 0, "") if match["year"] else None
+            yield from _day(match.start(), match.end(), int(match["month"]), int(match["day"]), year)
+
+
+def _from_years(text: str) -> Iterator[_Piece]:
+    """Find years with an era, and decades."""
+    for match in _YEAR_AND_ERA.finditer(text):
+        if match["first"]:
+            yield from _era_year(match.start(), match.end("first"), match["first"], before=bool(match["bc"]))
+            yield from _era_year(match.end("first"), match.end(), match["year"], before=bool(match["bc"]))
+        else:
+            yield from _era_year(match.start(), match.end(), match["year"], before=bool(match["bc"]))
+    for match in _ERA_AND_YEAR.finditer(text):
+        yield from _era_year(match.start(), match.end(), match["year"], before=bool(match["bc"]))
+    for match in _DECADE.finditer(text):
+        spelled = match["year"] or match["before"]
+        form = "decade'" if spelled[0] == "'" else "decade"
+        yield _Piece(match.start(), match.end(), When(int(spelled.lstrip("'")), form=form))
+
+
+_VIETNAMESE = re.compile(
+    r"(?<![\w.,/-])(?P<day>\d{1,2}),? tháng (?P<month>\d{1,2})(?:(?:,? năm |, )(?P<year>\d{4}))?(?!\w|[.,]\d)",
+    re.IGNORECASE,
+)
+
+
+def _era_year(start: int, end: int, number: str, *, before: bool) -> Iterator[_Piece]:
+    year = int(number.replace(",", ""))
+    if year:
+        yield _Piece(start, end, When(-year if before else year))
+
+
+def _numeric(match: re.Match[str]) -> Iterator[_Piece]:
+    a, b, c, sep = match["a"], match["b"], match["c"], match["sep"]
+    if match["gap"] and sep != ".":
+        return
+    first, second = int(a), int(b)
+    if len(a) == 4 and len(c) <= 2:
+        yield from _day_and_time(match, (first, 0, ""))
+        return
+    if len(a) > 2 or match["time"]:
+        return
+    span = match.span()
+    if len(c) == 4:
+        year = int(c)
+        if sep == "." or first > 12 or first == second:
+            yield from _day(*span, second, first, (year, 0, ""))
+        elif second > 12:
+            yield from _day(*span, first, second, (year, 0, ""))
+        elif first and second and year:
+            yield _Piece(*span, When(year, first, second, form=sep))
+    elif len(c) == 2 and len(a) == len(b) == 2 and sep == ".":
+        yield from _day(*span, second, first, (int(c), 0, "'"))
+    elif len(c) == 2 and sep == "/" and 0 < min(first, second) <= 12 and max(first, second) <= 31:
+        yield _Piece(*span, When(day=0, form=f"{first}/{second}/{c}"))
+
+
+def _day_and_time(match: re.Match[str], year: tuple[int, int, str]) -> Iterator[_Piece]:
+    groups = match.groupdict()
+    korean = bool(groups.get("gap")) and match.string.startswith(".", match.end())  # "2024. 3. 4."
+    day = _day(match.start(), match.end() + korean, int(match["b"]), int(match["c"]), year)
+    for piece in day if year[0] else ():
+        if not groups.get("h"):
+            yield piece
+            continue
+        clock = _clock(match["h"], match["m"], match["s"], groups.get("f"))
+        if clock:
+            zone = groups["zone"]
+            offset = None if not zone else 0 if zone == "Z" else _offset(zone)
+            yield replace(piece, clock=replace(clock, offset=offset))
+
+
+# Dates and times in Chinese, Japanese and Korean
+
+_UNSPACED = re.compile("[年月日號号時时点點曜星週礼午夜世년월일시요자정오세]")
+_ERAS: Final = {"明治": 1867, "大正": 1911, "昭和": 1925, "平成": 1988, "令和": 2018, "民国": 1911, "民國": 1911}
+_UNSPACED_DATE = re.compile(
+    rf"(?:(?P<era>公元前|紀元前|西元前|기원전|公元|西暦|西元|서기|{'|'.join(_ERAS)})\s?)?"
+    r"(?<![0-9.,/:])(?:(?P<year>\d{1,4})\s?[年년]\s?)?(?P<month>\d{1,2})\s?[月월](?:\s?(?P<day>\d{1,2})\s?[日號号일])?"
+    r"(?:\s?\((?P<weekday>[月火水木金土日월화수목금토일])\))?"
+)
+_UNSPACED_YEAR = re.compile(
+    rf"(?P<era>公元前|紀元前|西元前|기원전|公元|西暦|서기|{'|'.join(_ERAS)})\s?(?P<year>\d{{1,4}})(?:\s?[年년])?"
+)
+_UNSPACED_WEEKDAY = re.compile(
+    r"(?P<word>[月火水木金土日])曜日?|(?:星期|礼拜|週)(?P<number>[一二三四五六日天])|(?P<korean>[월화수목금토일])요일"
+)
+_UNSPACED_CENTURY = re.compile(r"(?P<era>公元前|紀元前|기원전)?\s?(?<![0-9.,])(?P<number>\d{1,2})\s?(?:世紀|世纪|세기)")
+_UNSPACED_TIME = re.compile(
+    r"(?<![0-9.,:/])(?P<h>\d{1,2})\s?(?P<mark>[時时点點]|시)(?![間间간])"
+    r"(?:\s?(?P<m>\d{1,2})\s?[分분](?![の之])(?:\s?(?P<s>\d{1,2})\s?[秒초])?|(?P<half>\s?[半반])|(?P<sharp>整))?"
+)
+_UNSPACED_HOUR = re.compile("(?P<noon>正午|정오)|(?P<midnight>午夜|真夜中|자정)")
+_WEEKDAY_SIGNS: Final = {sign: at % 7 for at, sign in enumerate("月火水木金土日월화수목금토일")}
+_WEEKDAY_NUMBERS: Final = {"一": 0, "二": 1, "三": 2, "四": 3, "五": 4, "六": 5, "日": 6, "天": 6}
+
+
+def _from_unspaced(text: str, names: _Names) -> Iterator[_Piece]:
+    """Find dates that are marked by the signs of Chinese, Japanese or Korean."""
+    for match in _UNSPACED_DATE.finditer(text):
+        yield from _unspaced_date(text, match)
+    for match in _UNSPACED_YEAR.finditer(text):
+        if year := _unspaced_year(match["era"], match["year"]):
+            yield _Piece(*match.span(), When(year[0]))
+    for match in _UNSPACED_CENTURY.finditer(text):
+        if number := int(match["number"]):
+            yield _Piece(*match.span(), When(-number if match["era"] else number, form="century"))
+    for match in _UNSPACED_WEEKDAY.finditer(text):
+        sign = match["word"] or match["korean"]
+        yield _Piece(*match.span(), When(weekday=_WEEKDAY_SIGNS[sign] if sign else _WEEKDAY_NUMBERS[match["number"]]))
+    for match in _UNSPACED_TIME.finditer(text):
+        clock = _clock(match["h"], "30" if match["half"] else match["m"], match["s"])
+        start, part = _part_before(text, match.start(), names)
+        if not clock or (match["mark"] in "点點" and not (part or match["half"] or match["sharp"] or match["m"])):
+            continue  # "5 points" otherwise
+        if half := _in_half(clock, part):
+            yield _Piece(start, match.end(), When(), half)
+        else:
+            yield _Piece(*match.span(), When(), clock)
+    for match in _UNSPACED_HOUR.finditer(text):
+        yield _Piece(*match.span(), When(), _Clock(12 if match["noon"] else 0))
+
+
+def _unspaced_date(text: str, match: re.Match[str]) -> Iterator[_Piece]:
+    month, start, end = int(match["month"]), match.start(), match.end()
+    if not match["year"] and (match["era"] or text[max(0, start - 2) : start].strip()[-1:] in {"年", "년"}):
+        return
+    if not 1 <= month <= 12:
+        return
+    year = _unspaced_year(match["era"], match["year"]) if match["year"] else None
+    if match["year"] and not year:
+        return
+    if not match["day"]:
+        end = match.end() if not match["weekday"] else match.start("weekday") - 1
+        yield _Piece(start, end, When(year[0] if year else None, month, form=year[2] if year else ""))
+        return
+    for piece in _day(start, end, month, int(match["day"]), year):
+        weekday = match["weekday"]
+        yield replace(piece, when=piece.when._replace(weekday=_WEEKDAY_SIGNS[weekday] if weekday else None))
+
+
+def _unspaced_year(era: str | None, number: str) -> tuple[int, int, str] | None:
+    year = int(number)
+    if not year:
+        return None
+    if era in _ERAS:
+        return year + _ERAS[era], 0, ""
+    if era:
+        return -year if era.endswith(("前", "전")) else year, 0, ""
+    return None if len(number) == 1 else (year, 0, "'" if len(number) == 2 else "")
+
+
+# Times of day
+
+_TIME = re.compile(
+    r"(?<![0-9A-Za-z_.,/$€£#])(?<!\d:)(?<!UTC[+-])(?<!GMT[+-])(?<!\s\+)(?P<h>\d{1,2})"
+    r"(?:(?P<sep>[:.])(?P<m>\d\d)(?::(?P<s>\d\d)(?:[.,](?P<f>\d{1,9}))?)?|\s?[hH]\s?(?P<hm>\d\d)(?![0-9A-Za-z_]|\s?(?:m|min)\b)|(?P<hour>\s?h(?!\w)))?"
+    r"(?![0-9:%])"
+)
+_HALF = re.compile(
+    r"\s?(?:(?P<am>[aA]\.?\s?[mM])|(?P<pm>[pP]\.?\s?[mM])|(?P<noon>noon)|(?P<midnight>midnight)"
+    r"|(?P<mark>[Uu]hr|o'?clock|hrs?|hours|uur|बजे|heures|horas)(?:\s(?P<minute>\d\d)(?![\w]|[.,:]\d))?)(?![^\W_])"
+)
+_POINT = re.compile(r"\.(?=\s?[^\sA-Z]|\s?$)")
+_AT_BEFORE = re.compile(r"(?:\b(?:kl|klo|klockan|saat|godz|godzinie|ore|pukul|[àaáAÀ]s?|às|las|los)\b)\.? \Z")
+_CLOCK_BEFORE = re.compile(r"(?:\b(?:kl|klo|klockan|saat|godz|godzinie|pukul|ore)\b)\.? \Z")
+_HOURS_BEFORE = re.compile(r"(?:\b(?:[àÀ]|às|om)\b) \Z")
+_FIRST_OF_RANGE = re.compile(r"(?<![\w.,:/$-])(?P<h>\d{1,2})(?:[:.](?P<m>\d\d))?\s?(?:[-–—]|to|until|till)\s?\Z")
+_ZONES: Final = {
+    "UTC": 0, "GMT": 0, "Z": 0, "WET": 0, "WEST": 60, "CET": 60, "MEZ": 60, "CEST": 120, "MESZ": 120, "EET": 120,
+    "EEST": 180, "MSK": 180, "JST": 540, "KST": 540,
+}  # fmt: skip
+_OTHER_ZONES: Final = "EST EDT CST CDT MST MDT PST PDT AKST AKDT HST AST ADT NST BST IST AEST AEDT ACST AWST NZST NZDT SAST SGT HKT PKT ET CT MT PT"
+_ZONE = re.compile(
+    r"\s?\(?(?:(?P<name>" + "|".join([*_ZONES, *_OTHER_ZONES.split()]) + r")(?:\s?(?P<shift>[+-]\d{1,2}(?::?\d\d)?))?"
+    r"|(?P<plus>\+\d\d(?::?\d\d)?)|(?P<minus>(?<=\s)-\d\d:?\d\d|(?<=:\d\d:\d\d)-\d\d:?\d\d)"
+    r"|(?P<place>(?:Africa|America|Asia|Atlantic|Australia|Europe|Indian|Pacific)/[A-Z][A-Za-z_]{1,30})"
+    r"|(?P<words>(?:Eastern|Central|Mountain|Pacific)(?: (?:Standard|Daylight))? [Tt]ime|[Ll]ocal time|Greenwich Mean Time"
+    r"|Coordinated Universal Time))(?![\w:])\)?"
+)
+_WORDED_ZONES: Final = {"Greenwich Mean Time": 0, "Coordinated Universal Time": 0}
+
+
+def _clock(
+    hour: str, minute: str | None = None, second: str | None = None, fraction: str | None = None
+) -> _Clock | None:
+    """Make a time of day, None if there is no such time."""
+    h, m, s = int(hour), int(minute or 0), int(second or 0)
+    if h > 24 or m > 59 or s > 59 or (h == 24 and (m or s)):
+        return None
+    return _Clock(h, m, s, (fraction or "").rstrip("0"))
+
+
+def _in_half(clock: _Clock, part: str) -> _Clock | None:
+    """Put a time into a part of the day, None if it cannot be told to lie there."""
+    h = clock.hour
+    if part in {"am", "pm"}:
+        if not h or h > 12:
+            return clock if (part == "am") == (h < 12) and h < 24 else None
+        return replace(clock, hour=h % 12 + 12 * (part == "pm"))
+    if part == "morning":
+        return clock if h < 12 else None
+    if part == "night":
+        if h > 12 or not h:
+            return clock if h >= 18 or h < 6 else None
+        return None if h == 6 else replace(clock, hour=h + 12 if 6 < h < 12 else h % 12)
+    if part not in {"afternoon", "evening"} or not h:
+        return None
+    if h >= 12:
+        return clock if h > 12 or part == "afternoon" else None
+    return replace(clock, hour=h + 12) if part == "evening" or h < 8 else None
+
+
+def _from_times(text: str, names: _Names) -> tuple[list[_Piece], list[_Piece]]:
+    """Find times of day: first those of ranges that say a.m. or p.m. at their end only, then all others."""
+    ranges: list[_Piece] = []
+    times: list[_Piece] = []
+    for match in _TIME.finditer(text):
+        found = _time(text, match, names)
+        if found is None:
+            continue
+        piece, halved = found
+        first = _FIRST_OF_RANGE.search(text, max(0, piece.start - 12), piece.start) if halved and piece.clock else None
+        if first and piece.clock and (earlier := _earlier(first, piece.clock)):
+            ranges.append(_Piece(first.start(), max(first.end("h"), first.end("m")), When(), earlier))
+            ranges.append(piece)
+        else:
+            times.append(piece)
+    return ranges, times
+
+
+def _time(text: str, match: re.Match[str], names: _Names) -> tuple[_Piece, bool] | None:
+    """Read a time that begins with a number; also tell whether it says a.m. or p.m. None if the number is no time."""
+    clock = _clock(match["h"], match["m"] or match["hm"], match["s"], match["f"])
+    start, end = match.span()
+    sure = match["sep"] == ":" or bool(match["hm"])
+    if clock is None or (match["hour"] and not _HOURS_BEFORE.search(text, max(0, start - 4), start)):
+        return None
+    sure = sure or bool(match["hour"]) or _CLOCK_BEFORE.search(text, max(0, start - 12), start) is not None
+    half = _HALF.match(text, end)
+    halved = half is not None and bool(half["am"] or half["pm"])
+    if half:
+        marked = _by_mark(text, match, clock, half, sure=sure)
+        if marked is None and (halved or not sure):
+            return None
+        clock, end = marked or (clock, end)
+        sure = True
+    if not halved:
+        start, end, clock, sure = _by_part_of_day(text, start, end, clock, names, sure=sure)
+    follows = text[end : end + 1]
+    if not sure or (follows.isascii() and follows.isalpha() and follows != "Z"):
+        return None
+    if zone := _ZONE.match(text, end):
+        clock, end = _zoned(clock, zone, end)
+    return _Piece(start, end, When(), clock), halved
+
+
+def _by_mark(
+    text: str, match: re.Match[str], clock: _Clock, half: re.Match[str], *, sure: bool
+) -> tuple[_Clock, int] | None:
+    """Read what follows the numbers of a time ("pm", "Uhr 15", "noon"); the time and its end, None if it is none."""
+    if half["am"] or half["pm"]:
+        fixed = _in_half(clock, "am" if half["am"] else "pm")
+        point = "." in half[0] and text[half.end() : half.end() + 1] == "."
+        return (fixed, half.end() + point) if fixed else None
+    if half["noon"] or half["midnight"]:
+        fits = clock.hour == 12 and not clock.minute
+        return (replace(clock, hour=12 if half["noon"] else 0), half.end()) if fits else None
+    mark = half["mark"].lower()
+    if mark == "uhr" and half["minute"] and not match["m"] and int(half["minute"]) < 60:
+        return replace(clock, minute=int(half["minute"])), half.end()
+    if mark in {"uhr", "o'clock", "oclock", "बजे"}:
+        return clock, half.end("mark")
+    said = not match["sep"] and _HOURS_BEFORE.search(text, max(0, match.start() - 4), match.start())
+    if said or (sure and mark != "hr") or (match["sep"] == "." and mark == "uur"):
+        return clock, half.end("mark")
+    return None  # a number of hours
+
+
+def _by_part_of_day(
+    text: str, start: int, end: int, clock: _Clock, names: _Names, *, sure: bool
+) -> tuple[int, int, _Clock, bool]:
+    """Read the part of the day beside a time ("in the evening"): where all begins and ends, the time, if it is one."""
+    said = names.half.match(text, end) if text[end : end + 2].strip(" ,'")[:1].isalpha() else None
+    if said and (sure or " " in said[1] or said[1].casefold() in _FEW_WORDS):
+        fixed = _in_half(clock, names.halves.get(said[1].casefold(), ""))
+        if fixed:
+            return start, said.end(), fixed, True
+    if sure and not text.isascii():
+        before, part = _part_before(text, start, names)
+        if fixed := _in_half(clock, part):
+            return before, end, fixed, True
+    return start, end, clock, sure
+
+
+def _earlier(first: re.Match[str], last: _Clock) -> _Clock | None:
+    """Read the first time of "9:15-10:30 PM": in the same half of the day if that comes earlier."""
+    clock = _clock(first["h"], first["m"])
+    if clock is None or not 1 <= clock.hour <= 12:
+        return None
+    same = replace(clock, hour=clock.hour % 12 + 12 * (last.hour >= 12), zone=last.zone, offset=last.offset)
+    other = replace(same, hour=(same.hour + 12) % 24)
+    return same if (same.hour, same.minute) < (last.hour, last.minute) else other
+
+
+def _part_before(text: str, start: int, names: _Names) -> tuple[int, str]:
+    """Read a part of the day that stands before a time, as in Chinese; where it begins, and its name or ""."""
+    gap = text[max(0, start - 1) : start] == " "
+    for length in range(min(5, start - gap), 0, -1):
+        at = start - gap - length
+        word = text[at : start - gap].casefold()
+        if (
+            not word.isascii()
+            and word in names.halves
+            and (word[0] > "\u3000" or not text[at - 1 : at].isalpha() or not at)
+        ):
+            return at, names.halves[word]
+    return start, ""
+
+
+def _offset(text: str) -> int:
+    """Read an offset such as +05:30, +0530 or +5 as minutes."""
+    digits = text[1:].replace(":", "")
+    hours, minutes = (digits, "0") if len(digits) <= 2 else (digits[:-2], digits[-2:])
+    return (-1 if text[0] == "-" else 1) * (60 * int(hours) + int(minutes))
+
+
+def _zoned(clock: _Clock, zone: re.Match[str], end: int) -> tuple[_Clock, int]:
+    """Add a zone to a time; an impossible offset is none."""
+    written = zone["shift"] or zone["plus"] or zone["minus"]
+    close = zone.end() - (zone[0].endswith(")") and "(" not in zone[0])
+    if written and zone["name"] in {None, "UTC", "GMT"}:
+        offset = _offset(written)
+        return (replace(clock, offset=offset), close) if abs(offset) <= 14 * 60 else (clock, end)
+    if zone["name"]:
+        close = zone.end("name") if written else close
+        if zone["name"] in _ZONES:
+            return replace(clock, offset=_ZONES[zone["name"]]), close
+        return replace(clock, zone=zone["name"]), close
+    if zone["words"] in _WORDED_ZONES:
+        return replace(clock, offset=0), close
+    return replace(clock, zone=zone["place"] or zone["words"].lower()), close
+
+
+# What belongs together
+
+_BEFORE_TIME: Final = frozenset(
+    ["", "at", "um", "à", "a las", "alle", "alle ore", "às", "om", "o", "в", "о", "kl", "kl.", "klo", "klockan", "saat",
+     "godz.", "t", "@", "by", "の", "a les", "ore", "pukul", "at around", "बजे"]
+)  # fmt: skip
+_BEFORE_DATE: Final = frozenset(
+    ["", "on", "am", "le", "el", "del", "il", "em", "op", "dnia", "den", "the", "of", "on the"]
+)
+_WEEKDAY_TO_DATE: Final = frozenset(["", "the", "der", "den", "dem", "le", "el", "il", "de", "o", "dia", "ngày", "on"])
+_DATE_TO_WEEKDAY: Final = frozenset(["", "a", "ein", "un", "on", "on a", "it was a"])
+_LINKS: Final = {
+    ("weekday", "day"): _WEEKDAY_TO_DATE,
+    ("day", "weekday"): _DATE_TO_WEEKDAY,
+    ("day", "clock"): _BEFORE_TIME,
+    ("weekday", "clock"): _BEFORE_TIME,
+    ("clock", "day"): _BEFORE_DATE,
+    ("clock", "weekday"): _BEFORE_DATE,
+}
+_LONGEST_LINK = 14
+
+
+def _with_years(text: str, pieces: list[_Piece]) -> list[_Piece]:
+    """Give the first end of a range of dates the year of the second ("4 July - 6 August 1776", "May-June 1945")."""
+    done = list(pieces)
+    for at in range(len(done) - 2, -1, -1):
+        piece, after = done[at], done[at + 1]
+        a, b = piece.when, after.when
+        if (
+            a.month is None
+            or a.year is not None
+            or b.month is None
+            or b.year is None
+            or a.form
+            or b.form
+            or piece.clock
+        ):
+            continue
+        forward = (a.day is None) == (b.day is None) and (a.month, a.day or 0) < (b.month, b.day or 0)
+        if forward and after.start - piece.end <= 9 and _RANGE.fullmatch(text, piece.end, after.start):
+            done[at] = replace(piece, when=a._replace(year=b.year), bare=False)
+    return done
+
+
+def _joined(text: str, pieces: list[_Piece]) -> list[_Piece]:
+    """Join each date with the weekday and the time of day that stand beside it."""
+    for kinds in (
+        {("weekday", "day")},
+        {("day", "weekday")},
+        {("day", "clock"), ("weekday", "clock")},
+        {("clock", "day"), ("clock", "weekday")},
+        {("day", "weekday")},
+    ):
+        done: list[_Piece] = []
+        for piece in pieces:
+            both = _both(text, done[-1], piece, kinds) if done else None
+            if both:
+                done[-1] = both
+            else:
+                done.append(piece)
+        pieces = done
+    return pieces
+
+
+def _both(text: str, a: _Piece, b: _Piece, kinds: set[tuple[str, str]]) -> _Piece | None:
+    pair = (a.kind, b.kind)
+    if pair not in kinds or b.start - a.end > _LONGEST_LINK:
+        return None
+    gap = text[a.end : b.start]
+    if "\n\n" in gap or gap.strip(" \n\t,(").casefold() not in _LINKS[pair]:
+        return None
+    if (
+        (a.clock and b.clock)
+        or (a.when.weekday is not None and b.when.weekday is not None)
+        or "every" in {a.when.form, b.when.form}
+    ):
+        return None
+    date, other = (b, a) if b.kind == "day" or (a.kind == "clock") else (a, b)
+    when = date.when if date.when.weekday is not None else date.when._replace(weekday=other.when.weekday)
+    closes = "(" in gap and text[b.end : b.end + 1] == ")"
+    return _Piece(
+        a.start, b.end + closes, when, a.clock or b.clock, bare=a.bare and b.bare and not (a.clock or b.clock)
+    )
+
+
+def _fact(piece: _Piece) -> Fact:
+    when = _checked(piece.when)
+    if piece.clock:
+        when = _timed(when, piece.clock)
+    kind = "time" if when == When(clock=when.clock, zone=when.zone) else "date"
+    return Fact(piece.start, piece.end, kind, when, _label(when))
+
+
+def _checked(when: When) -> When:
+    """Drop a weekday that a full date implies; one that contradicts it stays."""
+    if when.weekday is None or when.form or when.day is None or when.month is None or not when.year or when.year < 1583:
+        return when
+    implied = dt.date(when.year, when.month, when.day).weekday()
+    return when._replace(weekday=None) if implied == when.weekday else when
+
+
+def _timed(when: When, clock: _Clock) -> When:
+    """Add a time, in UTC where that is certain: within the same day, or within a full date."""
+    hour, minute, zone = clock.hour, clock.minute, clock.zone
+    full = when.day and when.month and when.year and 0 < when.year < 9999 and when.weekday is None and not when.form
+    shift = -clock.offset if clock.offset is not None else 0
+    total = 60 * hour + minute + shift
+    if 0 <= total < 24 * 60 or (full and (shift or hour == 24)):
+        days, total = divmod(total, 24 * 60)
+        hour, minute = divmod(total, 60)
+        if days and full:
+            moved = dt.date(when.year or 1, when.month or 1, when.day or 1).toordinal() + days
+            if moved < 1:
+                return when._replace(clock=_written(replace(clock)), zone=_spelled(clock.offset or 0))
+            date = dt.date.fromordinal(moved)
+            when = when._replace(year=date.year, month=date.month, day=date.day)
+        zone = zone if clock.offset is None else "Z"
+    elif clock.offset is not None:
+        zone = _spelled(clock.offset)
+    return when._replace(clock=_written(replace(clock, hour=hour, minute=minute)), zone=zone or None)
+
+
+def _spelled(offset: int) -> str:
+    return f"{'-' if offset < 0 else '+'}{abs(offset) // 60:02d}:{abs(offset) % 60:02d}"
+
+
+def _written(clock: _Clock) -> str:
+    text = f"{clock.hour:02d}:{clock.minute:02d}"
+    if clock.second or clock.fraction:
+        text += f":{clock.second:02d}"
+    return f"{text}.{clock.fraction}" if clock.fraction else text
+
+
+def _label(when: When) -> str:
+    """Write a value, as ISO 8601 does where it can."""
+    parts: list[str] = []
+    year = "" if when.year is None else f"{'-' if when.year < 0 else ''}{abs(when.year):04d}"
+    if when.form in {"/", "-"}:
+        parts.append(f"{when.month:02d}{when.form}{when.day:02d}{when.form}{year}")
+    elif when.form in {"decade", "decade'"}:
+        parts.append(f"{when.year}s" if when.form == "decade" else f"'{when.year:02d}s")
+    elif when.form == "century":
+        parts.append(f"century {when.year}")
+    elif when.form and when.form not in {"'", "every"}:
+        parts.append(when.form)
+    elif when.month is not None:
+        year = f"'{when.year:02d}" if when.form == "'" else year or "-"
+        parts.append(f"{year}-{when.month:02d}" + (f"-{when.day:02d}" if when.day is not None else ""))
+    elif when.year is not None:
+        parts.append(year)
+    if when.weekday is not None:
+        parts.append(("every " if when.form == "every" else "") + _WEEKDAYS[when.weekday].capitalize())
+    if when.clock is not None:
+        zone = when.zone or ""
+        parts.append(when.clock + (zone if zone[:1] in {"", "Z", "+", "-"} else f" {zone}"))
+    return " ".join(parts)

@@ -1,0 +1,595 @@
+"""Statements: what a text says, as words and facts in order, set against what the query said already.
+
+"He was 35 when he died in 1791", asked how old he was when he died in 1791, says 35 and repeats 1791. Two statements
+are the same where they say the same and neither contradicts what the other repeats. Paraphrases in other words differ:
+whether they mean the same is for a judge to say, and `may_be_same` tells which pairs a judge can be asked about.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property, lru_cache
+from typing import NamedTuple
+
+from langchain_rlfocal.answers import values
+from langchain_rlfocal.answers.facts import Fact, find_facts, plain_numbers
+from langchain_rlfocal.answers.languages import NEGATIONS
+from langchain_rlfocal.answers.reading import Ask, apart, bare, joined_apart, stem, uncontracted, without_ending
+
+_MAX_LABEL = 200
+_FILLERS = frozenset(
+    "your my our them him us the a an is are was were be been being am it this that these those there he she they we i you its his her their of has"
+    " have had do does did will would so then which who as well just also too please thank thanks answer final result"
+    " le la les l el los las il lo der das een het".split()
+)
+_FILLERS_ELSEWHERE = frozenset(
+    "nel nella nei nelle nello no na nos nas am em en ist sind war waren est sont etait es son era fue e sao foi jest to dir tir heisst il elle el y a ete par de des du les la le les"
+    " um uma ein eine einen einem des den dem im auf hat ha hebben heeft zijn werd wurde 는 은 이 가 هي هو है हैं था थी थे में ne pas".split()
+) - NEGATIONS
+_BY = frozenset("by par por von door da przez от av".split())
+_ENDS_UNSPACED = re.compile(r"(?:です|でした|である|だ|になります|的)[。.]?\s{0,20}$")
+_APPROXIMATE = frozenset(
+    "about around approximately roughly circa approx nearly almost ~ ≈ some etwa rund ungefahr ca environ unos unas alrededor aproximadamente"
+    " cerca около примерно yaklasik okolo ongeveer 约 大约 約".split()
+)
+_BEFORE_NAMES = frozenset(["in", "at", "by"])
+_AND = frozenset("and or und oder et ou y o e и или ve".split())
+_PREPOSITIONS = frozenset("with for in on at from to by about".split())
+_OF_TIME = frozenset(["on", "in", "at", "by", "since", "from"])
+_PARTICIPLE = re.compile(r"[^\W\d_]{2,20}(?:ed|en|wn|ung|un|de|lt|nt|ght)")
+_TIMES = frozenset("x × by * mal por sur auf на op".split())
+_PAUSES = frozenset(".,:;!?)")
+_TITLES = frozenset("sir dr doctor prof professor president mr dame saint".split())
+_BE = frozenset("is are was were been be est ete fu fue foi ist wurde werd zijn".split())
+
+_COUNTED = re.compile(r"\bhow many (?:different |distinct |of the |more |full |whole )?([^\W\d_]{2,30})\b(?! (?:and|or|&) )")
+_DURATION_BASE = "s"
+_ASKS_MONEY = re.compile(r"\bhow (?:much|many dollars)\b[^?]{0,200}\b(?:cost|costs|spend|spent|pay|paid|price|earn|earned|make|save|charge|worth|money|dollars|owe)\b")
+_NEAR = 3
+_NO_THINGS = frozenset(
+    "left remaining total more each different whole full altogether combined overall later earlier to for from with of per in on at by"
+    " until till every times since because if when while based using given after before out off away now today still only even"
+    " making giving right wrong correct incorrect respectively consecutive long old tall high wide deep".split()
+)
+_NAME_IN_PIECES = re.compile(r"\b([A-Z]{1,4})(?:[ -][A-Z]{1,4})?[ -]?[0-9]{1,6}[A-Z]?\b")
+_LONG_FOR = {
+    **{"art": "Article", "ch": "Chapter", "chap": "Chapter", "sec": "Section", "fig": "Figure", "vol": "Volume"},
+    **{"eq": "Equation", "no": "Number", "nr": "Number", "p": "Page", "pp": "Page", "pg": "Page"},
+}
+_SHORT_FOR = re.compile(rf"\b({'|'.join(_LONG_FOR)})\.\s?(?=[0-9])", re.IGNORECASE)
+_COUNT = "one|two|three|four|five|six|seven|eight|nine|ten|twelve|twenty"
+_ONE_IN = re.compile(rf"\b({_COUNT}|[0-9]{{1,6}}) in (?=(?:{_COUNT}|a (?:hundred|thousand|million)|[0-9])\b|[0-9])")
+_SUFFIX = re.compile(r"'[^\W\d_]{0,6}")
+_MONTH_OF_YEAR = re.compile("([0-9]{4})-[0-9]{2}")
+_YEAR_ALONE = re.compile("0?[0-9]{3,4}")
+_ASKS_YEAR = re.compile(r"\b(?:what|which) year\b")
+
+_ABOVE, _BELOW, _UP, _DOWN = ">", "<", "up", "down"
+_SIGNS = {
+    **dict.fromkeys("more over above greater exceeding exceeds exceed beyond higher".split(), _ABOVE),
+    **dict.fromkeys("less under below fewer lower short".split(), _BELOW),
+    **dict.fromkeys("least minimum".split(), ">="),
+    **dict.fromkeys("most maximum".split(), "<="),
+    **dict.fromkeys(
+        "rose rise rises risen rising increase increased increases increasing grew grow grows grown growth gain gained gains up"
+        " climbed climb profit surplus earned earn added expanded doubled".split(),
+        _UP,
+    ),
+    **dict.fromkeys(
+        "fell fall falls fallen falling decrease decreased decreases decreasing dropped drop drops declined decline declines"
+        " shrank shrink lost lose loses loss down reduced reduction deficit removed contracted halved".split(),
+        _DOWN,
+    ),
+    **{word: word for word in "before after north south east west left right early late earlier later ahead behind bc ad bce ce".split()},
+    **{word: word for word in "positive negative plus minus faster slower older younger taller shorter cheaper warmer colder".split()},
+    **{word: word for word in "ago hence 前 後 后 전 후".split()},
+    **{word: word for word in "failed fail passed pass not only except excluding including remaining half twice double".split()},
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """A fact as a part of a statement.
+
+    Attributes:
+        kind: Kind of the fact.
+        value: Its value.
+        label: How it is written.
+        stated: The bare number that stands in it, if there is just one: 90 in "90 minutes"; of a range both.
+        sign: What a comparison before it makes of it: `">"` in "more than 5".
+    """
+
+    kind: str
+    value: object
+    label: str
+    stated: Fraction | tuple[Fraction, ...] | None
+    sign: str = ""
+
+    @property
+    def is_ordinal(self) -> bool:
+        """Whether it is "3rd", not "3"."""
+        return self.kind == "number" and self.label.endswith(".")
+
+    @property
+    def is_duration(self) -> bool:
+        """Whether it is a quantity of time."""
+        return self.label.endswith((" s", " month"))
+
+    def agrees(self, other: "Amount") -> bool:
+        """Tell whether both are the same: equal, or one a bare number and the other that number of something."""
+        if self.sign != other.sign:
+            return False
+        if (self.kind, self.value) == (other.kind, other.value):
+            return True
+        if self.kind == other.kind == "range":
+            return self.stated == other.stated is not None and "" in {self.base, other.base}
+        bare_one, whole = (self, other) if self.kind == "number" and not self.is_ordinal else (other, self)
+        units = {"quantity", "money", "percent", "time"}
+        if whole.is_ordinal and bare_one.kind == "number":
+            return bare_one.stated == whole.stated
+        return bare_one.kind == "number" and whole.kind in units and bare_one.stated is not None and bare_one.stated == whole.stated
+
+    @property
+    def base(self) -> object:
+        """The unit of a range."""
+        return self.value[0] if isinstance(self.value, tuple) else None
+
+    def __str__(self) -> str:
+        return f"{self.sign}{self.label}"
+
+
+Part = str | Amount
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What a text says.
+
+    Attributes:
+        said: Words and facts that the query does not hold, in order.
+        repeated: Those that it holds, in order.
+        full: All of both, in order.
+        names: Where only the facts count: names that stand around them, which must not contradict another's.
+        order: Of what is repeated, in order, what must not stand in another order in another text: all of it where the
+            text says something of how it belongs together ("beat", "before"), else the names.
+        owners: Which word of the query each of several facts belongs to, as in "10 goals, 5 assists"; sorted, or empty.
+        things: What bare numbers count that the query does not name, as in "12 boxes".
+    """
+
+    said: tuple[Part, ...]
+    repeated: tuple[Part, ...]
+    full: tuple[Part, ...]
+    names: frozenset[str] = frozenset()
+    order: tuple[Part, ...] = field(default=(), compare=False)
+    owners: tuple[tuple[str, Amount], ...] = ()
+    things: tuple[tuple[Amount, str], ...] = ()
+
+    @cached_property
+    def content(self) -> tuple[Part, ...]:
+        """What is compared first: what is said, or all where everything repeats the query."""
+        return self.said or self.full
+
+    @cached_property
+    def facts(self) -> tuple[Amount, ...]:
+        """The facts of `full`."""
+        return tuple(part for part in self.full if isinstance(part, Amount))
+
+    @cached_property
+    def negations(self) -> int:
+        """How many words of denial it holds."""
+        return sum(part in NEGATIONS for part in self.full if isinstance(part, str))
+
+    def __str__(self) -> str:
+        return " ".join(map(str, self.content))
+
+
+def read_statement(text: str, ask: Ask, *, facts_only: bool = False) -> Statement | None:
+    """Read what a cleaned text says in answer to a query.
+
+    Args:
+        text: The part of the text that answers.
+        ask: What was asked.
+        facts_only: Let only facts count, and the words that change their meaning, such as "not" and "more than".
+
+    Returns:
+        The statement; None where it says nothing, or no fact where only facts count.
+    """
+    if ask.foreign:
+        text = _ENDS_UNSPACED.sub("", text)
+    if ask.identifier:
+        text = _NAME_IN_PIECES.sub(lambda name: name[0] if word_of(name[1]) in ask.words else re.sub("[ -]", "", name[0]), text)
+    if "." in text:
+        text = _SHORT_FOR.sub(lambda short: _LONG_FOR[short[1].casefold()] + " ", text)
+    if ask.share:
+        text = _ONE_IN.sub(r"\1 out of ", text)
+    parts = list(_parts(text, ask, binds=facts_only))
+    full = tuple(one.part for one in parts)
+    said = tuple(one.part for one in parts if one.is_new)
+    repeated = tuple(one.part for one in parts if not one.is_new)
+    relates = any(one.is_new and not one.is_capital for one in parts)
+    order = tuple(one.part for one in parts if not one.is_new and (relates or one.is_capital))
+    if not full:
+        bare_text = "".join(text.split())
+        return Statement((bare_text,), (), (bare_text,)) if bare_text and not facts_only else None
+    if not facts_only:
+        return Statement(said, repeated, full, order=order)
+    if not any(isinstance(part, Amount) for part in full):
+        return None
+    names = frozenset(one.part for one in parts if one.is_new and one.is_name and isinstance(one.part, str))
+    if not any(isinstance(part, Amount) and (part.is_duration or not ask.duration) for part in said):
+        # what answers is what the query named
+        said, repeated = full, ()
+    said = _near_facts(said, full)
+    said, extra = _set_apart(said, parts, ask)
+    repeated = (*repeated, *extra)
+    asked = {_SIGNS[word] for word in ask.words if word in _SIGNS}
+    counted = tuple(
+        dict.fromkeys(part for part in _only_counting(said) if not (isinstance(part, str) and part in asked))
+    )
+    repeated = tuple(part for part in repeated if isinstance(part, Amount))
+    return Statement(counted, repeated, (*counted, *repeated), names, owners=_owners(parts), things=_things(parts))
+
+
+def _owners(parts: Sequence["_Said"]) -> tuple[tuple[str, Amount], ...]:
+    """Tell which word of the query each new fact belongs to, where words and facts take turns; else nothing."""
+    turns: list[Amount | list[str]] = []
+    for part, is_new, _, _ in parts:
+        if isinstance(part, Amount):
+            if is_new:
+                turns.append(part)
+        elif not is_new:
+            if turns and isinstance(turns[-1], list):
+                turns[-1].append(stem(part))
+            else:
+                turns.append([stem(part)])
+    leads = bool(turns) and isinstance(turns[0], list)
+    words = [turn[-1 if leads else 0] for turn in turns if isinstance(turn, list)]
+    amounts = [turn for turn in turns if isinstance(turn, Amount)]
+    alternates = all(isinstance(turn, list) == (at % 2 != leads) for at, turn in enumerate(turns))
+    if len(amounts) < 2 or len(words) != len(amounts) or len(set(words)) < len(words) or not alternates:
+        return ()
+    return tuple(sorted(zip(words, amounts, strict=True), key=lambda pair: pair[0]))
+
+
+def _things(parts: Sequence["_Said"]) -> tuple[tuple[Amount, str], ...]:
+    """Tell what each bare number counts: the new word right behind it, in small letters."""
+    found: dict[Amount, str] = {}
+    for (part, *_), (after, is_new, _, is_capital) in zip(parts, parts[1:], strict=False):
+        counts = isinstance(part, Amount) and part.kind == "number" and not part.is_ordinal and isinstance(after, str)
+        if counts and is_new and not is_capital and after.isalpha() and after not in _NO_THINGS and after not in _SIGNS and after not in NEGATIONS:
+            found.setdefault(part, stem(after))  # type: ignore[arg-type]
+    return tuple(found.items())
+
+
+def _counts_others(a: Statement, b: Statement) -> bool:
+    """Whether a number of one counts something else than the same number of the other, or has a unit there."""
+    others = dict(b.things)
+    for amount, thing in a.things:
+        if others.get(amount, thing) != thing:
+            return True
+        if any(fact != amount and fact.agrees(amount) for fact in b.facts):
+            return True
+    return False
+
+
+def _near_facts(said: tuple[Part, ...], full: tuple[Part, ...]) -> tuple[Part, ...]:
+    """Leave out words that stand far from every fact, but for denials."""
+    near = set()
+    for at, part in enumerate(full):
+        if isinstance(part, Amount):
+            near.update(other for other in full[max(0, at - _NEAR) : at + _NEAR + 1] if isinstance(other, str))
+    return tuple(part for part in said if isinstance(part, Amount) or part in near or part in NEGATIONS)
+
+
+def _set_apart(said: tuple[Part, ...], parts: Sequence["_Said"], ask: Ask) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
+    """Set the one fact that the query asks for apart from others: "8 planets, since 2006", asked how many planets.
+
+    The others still must not contradict those of another statement.
+    """
+    amounts = list(dict.fromkeys(part for part in said if isinstance(part, Amount)))
+    counted = _COUNTED.search(ask.text.casefold())
+    fits: list[Amount] = []
+    if counted:
+        noun = stem(word_of(counted[1]))
+        order = [one.part for one in parts]
+        fits = [one for one, after in zip(order, [*order[1:], ""], strict=True) if isinstance(one, Amount) and isinstance(after, str) and stem(after) == noun]
+        fits = [one for one in dict.fromkeys(fits) if one in amounts]
+    elif ask.duration:
+        fits = [one for one in amounts if one.kind == "quantity" and one.is_duration]
+    elif _ASKS_MONEY.search(ask.text.casefold()):
+        fits = [one for one in amounts if one.kind == "money"]
+    elif _ASKS_YEAR.search(ask.text.casefold()):
+        fits = [one for one in amounts if one.kind == "number" and one.stated is not None and 1000 <= one.stated < 2200]
+    if not fits and counted and amounts and amounts[0].kind == "number" and amounts[0].stated is not None:
+        plain_ones = [one for one in amounts if one.kind == "number" and not (one.stated is not None and 1900 <= one.stated < 2100)]
+        fits = plain_ones if len(plain_ones) == 1 else []
+    if len(fits) != 1 or len(amounts) < 2:
+        return said, ()
+    main = fits[0]
+    return tuple(part for part in said if not isinstance(part, Amount) or part == main), tuple(
+        part for part in amounts if part != main
+    )
+
+
+def same_statement(a: Statement, b: Statement) -> bool:
+    """Tell whether two statements are the same; symmetric."""
+    if a == b:
+        return True
+    if _counts_others(a, b) or _counts_others(b, a):
+        return False
+    if a.owners and b.owners and [word for word, _ in a.owners] == [word for word, _ in b.owners]:
+        return _alike([amount for _, amount in a.owners], [amount for _, amount in b.owners]) and a.negations == b.negations
+    if bool(a.said) != bool(b.said):
+        return _alike(a.content, b.content)
+    if not _alike(a.content, b.content):
+        return False
+    if not (a.names <= b.names or b.names <= a.names):
+        return False
+    return not a.said or _agrees_on(a, b) or _agrees_on(b, a)
+
+
+def may_be_same(a: Statement, b: Statement) -> bool:
+    """Tell whether two different statements may still mean the same: no fact, and no denial, tells them apart."""
+    if a.negations != b.negations:
+        return False
+    own, others = sorted(map(str, a.facts)), sorted(map(str, b.facts))
+    return own == others
+
+
+def _alike(a: Sequence[Part], b: Sequence[Part]) -> bool:
+    return len(a) == len(b) and all(map(_same_part, a, b))
+
+
+def _same_part(a: Part, b: Part) -> bool:
+    if isinstance(a, Amount) and isinstance(b, Amount):
+        return a.agrees(b)
+    return a == b
+
+
+def _within(few: Sequence[Part], many: Sequence[Part]) -> bool:
+    """Whether the parts of one stand in the other, in the same order."""
+    rest = iter(many)
+    return all(any(_same_part(part, other) for other in rest) for part in few)
+
+
+def _agrees_on(few: Statement, many: Statement) -> bool:
+    """Whether all that one text repeats of the query stands in the other too, and nothing in another order that counts."""
+    words = {part for part in many.repeated if isinstance(part, str)}
+    if not all(part in words for part in few.repeated if isinstance(part, str)):
+        return False
+    if not few.order:
+        return _within([part for part in few.repeated if isinstance(part, Amount)], many.repeated)
+    return _within(few.order, many.repeated)
+
+
+def _only_counting(parts: Sequence[Part]) -> Iterator[Part]:
+    for part in parts:
+        if isinstance(part, Amount):
+            yield part
+        elif part in NEGATIONS:
+            yield "not"
+        elif part in {_UP, _DOWN} or _SIGNS.get(part) in {_UP, _DOWN}:
+            yield _SIGNS.get(part, part)
+        elif part in _SIGNS and _SIGNS[part] == part:
+            yield part
+
+
+class _Said(NamedTuple):
+    """A part of a text; whether the query does not hold it, whether it is a name, and whether it has a capital or is a fact."""
+
+    part: Part
+    is_new: bool
+    is_name: bool
+    is_capital: bool
+
+
+def _parts(text: str, ask: Ask, *, binds: bool) -> Iterator[_Said]:
+    """Yield each part of a text.
+
+    With `binds` a name and the number right after it are one part, a name: "Apollo 11".
+    """
+    tokens = _tokens(text, ask)
+    folded = [token if isinstance(token, Fact) else word_of(token) for token in tokens]
+    starts = True  # of a sentence, where a capital is no sign of a name
+    before: list[str] = []
+    for at, (token, part) in enumerate(zip(tokens, folded, strict=True)):
+        if isinstance(part, Fact):
+            name = tokens[at - 1] if at else None
+            if binds and isinstance(name, str) and _is_named(part, text) and _names(name, part, ask, first=at == 1):
+                bound = f"{word_of(name)} {part.label}"  # "Apollo 11" is a name
+                yield _Said(bound, bound not in _bound_names(ask), True, True)
+            else:
+                month = _MONTH_OF_YEAR.fullmatch(part.label) if part.kind == "date" else None
+                if month and Fraction(month[1]) in ask.numbers:  # "March 2024", asked for a month of 2024
+                    for word in _words(text[part.start : part.end]):
+                        if not word[:1].isdigit():
+                            yield _Said(word_of(word), True, False, True)
+                    continue
+                amount = amount_of(part, text, ask, sign=_sign_before(before))
+                yield _Said(amount, not _is_repeated(amount, ask), False, True)
+            starts, before = False, []
+            continue
+        after = folded[at + 1] if at + 1 < len(folded) else None
+        is_capital = token.lstrip("\"'(*_")[:1].isupper()
+        is_name = token[:1].isupper() and not starts
+        starts = token.rstrip("\"')*_").endswith((".", "!", "?", ":"))
+        if not part or _multiplies(at, folded):
+            continue
+        if ask.foreign:
+            part = without_ending(part)
+        before = [] if token[-1] in _PAUSES else [*before[-2:], part]
+        if part in NEGATIONS and not (part == "no" and ask.portuguese):
+            yield _Said(part, True, False, False)
+        elif part in _FILLERS or (ask.foreign and (part in _FILLERS_ELSEWHERE or part == "no")) or _is_dropped(part, at, folded, tokens, after):
+            continue
+        elif binds and isinstance(after, Fact) and _is_named(after, text) and _names(token, after, ask, first=at == 0):
+            continue
+        else:
+            between = part in _PREPOSITIONS and repeats(_neighbour(folded, at, -1), ask) and repeats(_neighbour(folded, at, 1), ask)
+            titles = part in _TITLES and isinstance(after, str) and tokens[at + 1][:1].isupper()
+            for word in apart(part):
+                yield _Said(word, not (between or titles or repeats(word, ask)), is_name, is_capital)
+
+
+def _multiplies(at: int, folded: Sequence[str | Fact]) -> bool:
+    """Whether a word stands for "times" between two facts: "20 x 30 cm"."""
+    return (
+        folded[at] in _TIMES
+        and 0 < at < len(folded) - 1
+        and isinstance(folded[at - 1], Fact)
+        and isinstance(folded[at + 1], Fact)
+    )
+
+
+def _is_dropped(part: str, at: int, folded: Sequence[str | Fact], tokens: Sequence[str | Fact], after: str | Fact | None) -> bool:
+    """Whether a word only leads to what counts: "about" and "on" before facts, "in" and "by" before names."""
+    if isinstance(after, Fact):
+        if part in _AND and at > 0 and isinstance(folded[at - 1], Fact):
+            return True
+        if part in _APPROXIMATE or part in {"than", "to"} or part in _OF_TIME:
+            return True
+        return part in _SIGNS and _SIGNS[part] in {_ABOVE, _BELOW, ">=", "<="} and bool(_sign_before([part]))
+    if part == "than" or (part in {"more", "less", "greater", "fewer", "at"} and after in {"than", "least", "most"}):
+        return isinstance(_next_fact(folded, at), Fact)
+    if part in {"least", "most"} and at and folded[at - 1] == "at":
+        return True
+    following = tokens[at + 1] if at + 1 < len(tokens) else ""
+    if part in _BEFORE_NAMES | _BY and isinstance(following, str) and following[:1].isupper():
+        return True
+    is_passive = after in _BY and at > 0 and folded[at - 1] in _BE
+    return is_passive and (bool(_PARTICIPLE.fullmatch(part)) or after != "by")
+
+
+def repeats(word: str | Fact | None, ask: Ask) -> bool:
+    """Whether a query holds a folded word, or another form of it."""
+    return isinstance(word, str) and (word in ask.words or stem(word) in ask.stems)
+
+
+def _neighbour(folded: Sequence[str | Fact], at: int, step: int) -> str | Fact | None:
+    """Return the next part in one direction that is no filler."""
+    at += step
+    while 0 <= at < len(folded) and folded[at] in _FILLERS:
+        at += step
+    return folded[at] if 0 <= at < len(folded) else None
+
+
+def _next_fact(folded: Sequence[str | Fact], at: int) -> str | Fact | None:
+    return next((part for part in folded[at + 1 : at + 3] if isinstance(part, Fact)), None)
+
+
+def _sign_before(before: Sequence[str]) -> str:
+    """What the words right before a fact make of it: "more than", "at least"."""
+    near = [word for word in before[-3:] if word not in _APPROXIMATE]
+    while near and near[-1] in {"than", "a", "the", "of", "to"}:
+        near.pop()
+    sign = _SIGNS.get(near[-1], "") if near else ""
+    return sign if sign in {_ABOVE, _BELOW, ">=", "<="} else ""
+
+
+def amount_of(fact: Fact, text: str, ask: Ask, *, sign: str = "") -> Amount:
+    """Make a part of a fact; a part of a whole that the query names is the part alone."""
+    stated = fact.stated
+    if fact.kind == "time":
+        hour = re.match(r"\s?([0-9]{1,2})(?![0-9:.h]*[1-9])", text[fact.start : fact.end])
+        stated = Fraction(hour[1]) if hour else None
+    if fact.kind == "number":
+        stated = fact.value if isinstance(fact.value, Fraction) else stated
+        if isinstance(fact.value, tuple) and fact.value[0] == "ordinal":
+            stated = Fraction(fact.value[1])
+        slash = re.fullmatch(r"\s?([0-9]{1,9})\s?/\s?([0-9]{1,9})\s?", text[fact.start : fact.end])
+        if slash and ask.rates and Fraction(slash[2]) in ask.numbers:
+            return Amount("number", Fraction(slash[1]), slash[1], Fraction(slash[1]), sign)
+    value = fact.value
+    if ask.share and (share := _share(fact, text)) is not None:
+        return Amount("number", _as_number_value(share), values.number_text_of(share), share, sign)
+    if ask.ratio and fact.kind == "range" and isinstance(value, tuple) and value[0] == "" and " to " in text[fact.start : fact.end]:
+        return Amount("ratio", ("ratio", *value[1:]), ":".join(map(str, value[1:])), None, sign)
+    if fact.kind == "range":
+        return Amount("range", value, fact.label, tuple(plain_numbers(text[fact.start : fact.end])), sign)
+    if fact.kind == "date" and (year := _YEAR_ALONE.fullmatch(fact.label)):
+        number = Fraction(year[0])
+        return Amount("number", _as_number_value(number), values.number_text_of(number), number, sign)
+    if fact.kind == "ratio" and isinstance(value, tuple) and len(value) == 3 and value[0] == "of":
+        _, part, whole = value
+        if isinstance(part, (int, Fraction)) and Fraction(whole) in ask.numbers:
+            number = Fraction(part)
+            return Amount("number", _as_number_value(number), values.number_text_of(number), number, sign)
+    return Amount(fact.kind, value, fact.label, stated, sign)
+
+
+def _share(fact: Fact, text: str) -> Fraction | None:
+    """The part of a whole that "1 in 4", "1 out of 4", "25 %" and "1:4" state."""
+    value = fact.value
+    if fact.kind == "ratio" and isinstance(value, tuple) and value[0] == "of" and value[2]:
+        return Fraction(value[1]) / Fraction(value[2])
+    if fact.kind == "percent" and fact.stated is not None and "%" in text[fact.start : fact.end]:
+        return fact.stated / 100
+    return None
+
+
+@lru_cache(maxsize=1024)
+def _as_number_value(number: Fraction) -> object:
+    """The value that `find_quantities` gives a number, so that both compare."""
+    found = [fact for fact in find_facts(values.number_text_of(number)) if fact.kind == "number"]
+    return found[0].value if found else number
+
+
+def _is_repeated(amount: Amount, ask: Ask) -> bool:
+    if amount.sign:
+        return False
+    named = (amount.kind, amount.value) in ask.facts
+    if amount.kind == "number":
+        return named or (not amount.is_ordinal and amount.stated in ask.numbers)
+    return named and (amount.stated is None or amount.stated in ask.numbers)  # "48 hours" does not repeat "2 days"
+
+
+def _is_named(fact: Fact, text: str) -> bool:
+    """Whether a number follows a word directly."""
+    return fact.kind == "number" and fact.start > 1 and text[fact.start - 1] == " " and text[fact.start - 2].isalnum()
+
+
+def _names(token: str, fact: Fact, ask: Ask, *, first: bool) -> bool:
+    """Whether a word before a number makes a name of both, as in "Apollo 11": a capital, no filler, no currency."""
+    word = word_of(token)
+    if not token[:1].isupper() or not token[-1:].isalnum() or word in _FILLERS or word in _SIGNS or word in _OF_TIME:
+        return False
+    if repeats(word, ask) and f"{word} {fact.label}" not in _bound_names(ask):
+        return False
+    return not first or word not in _APPROXIMATE | _COMMON_STARTS
+
+
+_COMMON_STARTS = frozenset("answer option only between exactly total yes no around over under at in on by for from with and or but if".split())
+
+
+@lru_cache(maxsize=64)
+def _bound_names(ask: Ask) -> frozenset[str]:
+    """Names with a number in a query, such as "apollo 11"."""
+    tokens = _tokens(ask.text, ask)
+    pairs = zip(tokens, tokens[1:], strict=False)
+    return frozenset(
+        f"{word_of(name)} {fact.label}" for name, fact in pairs if isinstance(name, str) and isinstance(fact, Fact) and name[:1].isupper()
+    )
+
+
+def _tokens(text: str, ask: Ask) -> list[str | Fact]:
+    """Split a cleaned text into words and facts."""
+    tokens: list[str | Fact] = []
+    end = 0
+    for fact in find_facts(text, query=ask.text, day_first=ask.foreign):
+        tokens += _words(text[end : fact.start])
+        tokens.append(fact)
+        end = fact.end
+        if ask.foreign and text[end : end + 1] == "'":  # "1789'da"
+            end += len(_SUFFIX.match(text[end:])[0])  # type: ignore[index]  # it matches nothing too
+    return tokens + _words(text[end:])
+
+
+def _words(text: str) -> list[str]:
+    return joined_apart(uncontracted(text)).split()
+
+
+@lru_cache(maxsize=8192)
+def word_of(token: str) -> str:
+    """Fold a word and strip what stands around it."""
+    return bare(values.fold(token[:1000]))
