@@ -25,7 +25,9 @@ from langchain_rlfocal.errors import InputError
 
 PAIRS = Path(__file__).parents[1] / "docs/benchmarks/same_answer_pairs.jsonl"
 INLINE = "Which colour has the sky? (A) red (B) green (C) blue"
-RETRIEVAL = "Answer from the context.\nA. Refunds are handled in Porto.\nB. We moved in 2019.\n\nQuestion: Where is the office?"
+RETRIEVAL = (
+    "Answer from the context.\nA. Refunds are handled in Porto.\nB. We moved in 2019.\n\nQuestion: Where is the office?"
+)
 
 # A query, texts that say the same, and texts each of which says something else.
 ANSWERS = [
@@ -118,7 +120,7 @@ def test_of_the_labelled_pairs_none_is_merged_wrongly_and_few_are_split():
         ("tool_calls", "", '{"function": {"name": "f", "arguments": "{}"}}', '[["f",{}]]'),
         ("tool_calls", "", "I cannot call anything.", None),
         ("short_text", "", "The Café!", "cafe"),
-        ("short_text", "", "Mr. Smith. He wrote it.", "mr smith wrote"),
+        ("short_text", "", "Mr. Smith. He wrote it.", "smith wrote"),
         ("long_text", "", "  One\n\n two ", "1 2"),
         ("exact", "", " Yes \n", "Yes"),
         ("exact", "", "#### aB", "aB"),
@@ -222,7 +224,9 @@ def test_texts_without_a_fact_that_differs_are_left_open():
     assert comparison.open_pairs == ((0, 1),)
 
 
-@pytest.mark.parametrize(("query", "a", "b"), [("What is 3 + 4?", "7", "8"), (INLINE, "A", "B"), ("Is it?", "Yes", "No")])
+@pytest.mark.parametrize(
+    ("query", "a", "b"), [("What is 3 + 4?", "7", "8"), (INLINE, "A", "B"), ("Is it?", "Yes", "No")]
+)
 def test_what_the_rules_decide_is_not_left_open(query, a, b):
     assert compare_answers([a, b], query=query).open_pairs == ()
 
@@ -261,8 +265,8 @@ def test_open_text_cannot_coincide(query, texts, can):
         ("green", "(B)", "auto", INLINE, 1.0),
         ("240", "240.0", "auto", "How much?", 1.0),
         ("1000001", "1000000", "number", "", 0.0),
-        ("\"answer\": \"'aB'\"", "aB", "auto", "[PYTHON]\nassert f('a') == ??\n[/PYTHON]", 1.0),
-        ("\"answer\": \"'ab'\"", "aB", "auto", "[PYTHON]\nassert f('a') == ??\n[/PYTHON]", 0.0),
+        ('"answer": "\'aB\'"', "aB", "auto", "[PYTHON]\nassert f('a') == ??\n[/PYTHON]", 1.0),
+        ('"answer": "\'ab\'"', "aB", "auto", "[PYTHON]\nassert f('a') == ??\n[/PYTHON]", 0.0),
         (r"The result is $\boxed{\frac{2}{4}}$.", r"\frac{1}{2}", "auto", "", 1.0),
         ("x + 1", "1 + x", "math", "", 1.0),
         ("x - 1", "1 - x", "math", "", 0.0),

@@ -3,6 +3,8 @@
 import asyncio
 import itertools
 import logging
+import subprocess
+import sys
 import threading
 import time
 
@@ -636,3 +638,19 @@ def test_without_the_library_only_equal_text_is_equal(monkeypatch, caplog):
             mathematics._same_either_way,
         ):
             cached.cache_clear()
+
+
+def test_a_limit_of_time_leaves_nothing_behind_in_the_interpreter():
+    """An exception that was taken back would have the interpreter look for it at every step, and debuggers hang."""
+    code = (
+        "import sys\n"
+        "from langchain_rlfocal.answers.mathematics import Math\n"
+        "kind = Math()\n"
+        "assert kind.same(kind.read('$x^2+1$', ''), kind.read('$1+x^2$', ''))\n"
+        "def trace(frame, event, arg):\n"
+        "    frame.f_trace_opcodes = True\n"
+        "    return trace\n"
+        "sys.settrace(trace)\n"
+        "(lambda: sum(range(10)))()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -208,3 +208,14 @@ def test_collect_refuses_bad_input_in_one_line_and_leaves_nothing(cli, folder, o
 
 def test_collect_refuses_questions_that_are_not_there(cli, folder):
     cli.assert_refused(cli.run("collect", "absent.jsonl", "--out", "o.csv", "--pool", "my_pools:pool"), "absent.jsonl")
+
+
+def test_collect_compares_by_the_kind_of_the_user(cli, folder):
+    """To this kind every two answers are the same, so that "no" earns what "yes" would; a kind must be importable."""
+    Path("my_kinds.py").write_text("def anything(a, b):\n    return True\n")
+    asked = ("collect", "questions.jsonl", "--pool", "my_pools:mapping", "--limit", 1)
+    assert cli.run(*asked, "--out", "all.jsonl", "--kind", "my_kinds:anything").exit_code == 0
+    assert [outcome.reward for outcome in OutcomeTable.read("all.jsonl")] == [1.0, 1.0]
+    assert len({outcome.answer for outcome in OutcomeTable.read("all.jsonl")}) == 1
+    cli.assert_refused(cli.run(*asked, "--out", "b.jsonl", "--kind", "my_kinds:nothing"), "--kind my_kinds:nothing")
+    cli.assert_refused(cli.run(*asked, "--out", "b.jsonl", "--kind", "letters"), "short_text")

@@ -213,11 +213,11 @@ def test_an_outcome_that_says_anything_of_an_answer_is_no_failure(told):
 
 
 def test_who_joins_later_gets_the_label_of_who_said_the_same_before():
-    """Long texts have the label of their group; the group that is recorded must not be renamed by a newcomer."""
+    """Texts have the label of their group; the group that is recorded must not be renamed by a newcomer."""
     story = "The sea is a vast body of salt water that covers most of our planet and is home to many kinds of fish"
     question = Question(task="open", query_id="1", query="Describe the sea.", gold=story, kind="long_text")
     (first,) = collect(make_pool(ann=ScriptedChatModel(script=[story])), [question])
-    for other in (f"{story} today", f"A {story}"):
+    for other in (f"**{story}**!", f"A {story}"):
         (later,) = collect(make_pool(bob=ScriptedChatModel(script=[other])), [question], recorded=[first])
 
         assert later.answer == first.answer

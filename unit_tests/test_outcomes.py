@@ -261,7 +261,7 @@ def test_questions_are_read_with_their_kind(suffix, tmp_path):
         (
             {"task": "t", "query_id": "2", "query": "b", "kind": "essay"},
             "kind",
-            "must be one of auto, option, .*'essay'",
+            "must be one of auto, exact, .*'essay'",
         ),
         ({"task": "t", "query_id": "1", "query": "b"}, "query_id", "unique within the task 't', got '1' in row 1 too"),
     ],
@@ -278,3 +278,24 @@ def test_outcomes_load_neither_torch_nor_langchain():
     code = "import sys, langchain_rlfocal.outcomes as _; print({'torch', 'langchain_core'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"
+
+
+def test_relabelled_answers_share_what_the_kind_calls_the_same_and_rewards_stay():
+    """Two spellings become one answer; a row without a response keeps its own, and a response may say the same."""
+    said = {"a": "The colour is GREY.", "b": "gray", "c": None}
+    rows = [
+        Outcome(
+            task="t",
+            query_id="1",
+            query="Colour?",
+            model=model,
+            response=text,
+            answer="gray" if text is None else model,
+            reward=0.5,
+        )
+        for model, text in said.items()
+    ]
+    table = OutcomeTable.from_outcomes(rows).relabelled(lambda a, b: ("grey" in a.lower()) == ("grey" in b.lower()))
+    labels = [outcome.answer for outcome in table]
+    assert labels[1] == labels[2] != labels[0]
+    assert [outcome.reward for outcome in table] == [0.5] * 3

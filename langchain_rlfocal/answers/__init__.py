@@ -6,7 +6,9 @@ from langchain_rlfocal.answers.comparison import (
     canonical,
     compare_answers,
     label_answers,
+    loads_first,
     score_answer,
+    takes_long,
 )
 from langchain_rlfocal.answers.kinds import Kind, KindLike, KindName, kind_names, register_kind, to_kind
 from langchain_rlfocal.answers.values import MAX_CHARS, canonical_tool_calls
@@ -23,7 +25,9 @@ __all__ = [
     "compare_answers",
     "kind_names",
     "label_answers",
+    "loads_first",
     "register_kind",
     "score_answer",
+    "takes_long",
     "to_kind",
 ]

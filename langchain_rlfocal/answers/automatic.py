@@ -4,19 +4,27 @@ Every text is read by itself: which other texts there are changes nothing.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from langchain_rlfocal.answers import values
-from langchain_rlfocal.answers.choices import read_choice, read_option, read_yes_no
+from langchain_rlfocal.answers.choices import bare_letter, read_choice, read_option, read_yes_no
 from langchain_rlfocal.answers.code import Code, find_code
 from langchain_rlfocal.answers.kinds import Kind
 from langchain_rlfocal.answers.lists import List, find_list
 from langchain_rlfocal.answers.mathematics import Math, looks_like_math
 from langchain_rlfocal.answers.objects import Json, ToolCalls, read_calls, read_whole_json
 from langchain_rlfocal.answers.quantities import number_of
-from langchain_rlfocal.answers.reading import Ask, concluding, final_part, first_sentence, read_query, readable
-from langchain_rlfocal.answers.statements import Statement, may_be_same, read_statement, same_statement
+from langchain_rlfocal.answers.reading import Ask, concluding, final_part, first_sentence, plain, read_query, readable
+from langchain_rlfocal.answers.statements import (
+    Statement,
+    bare_number,
+    may_be_same,
+    read_statement,
+    repeats,
+    same_statement,
+)
 from langchain_rlfocal.answers.texts import (
     Exact,
     LongText,
@@ -38,16 +46,51 @@ MAX_CODE_LINES = 8
 """Lines of code, fences included, that two models may well write alike."""
 
 _MAX_ITEM = 40
+_FENCES = 8  # characters of the two fences of a block, with their line ends
+_MAX_KEPT = 4_000
 _MAX_MARKED, _MAX_MARKED_WORDS = 200, 8
 _SCALARS = re.compile(r"\s{0,20}\[[^\[\]{}]{1,2000}\]\s{0,20}")
-_NO_CODE = frozenset(["text", "txt", "plain", "plaintext", "markdown", "md", "json", "output", "console", "latex", "math"])
+_NO_CODE = frozenset(
+    ["text", "txt", "plain", "plaintext", "markdown", "md", "json", "output", "console", "latex", "math"]
+)
 
 _COMMAND = re.compile(
     r"(?:(?:use|run|type|execute|try|enter|you can use|usa|ejecuta|verwende|nutze|utilisez|esegui|используйте)(?: the command)?:? )?"
-    r"([a-z][a-z0-9_.-]{0,30} [^\n]{1,300}?)\.?",
+    r"([a-z][a-z0-9_.-]{0,30}(?: [^\n]{1,300}?)?)\.?",
     re.IGNORECASE,
 )
 
+_PRINTS = re.compile(
+    r"[^\n]{0,60}?\b(?:prints?|outputs?|returns?|evaluates to|(?:output|result|value) (?:is|will be|would be)):? ([^\n]{1,120}?)\.?",
+    re.IGNORECASE,
+)
+_SYMBOL = re.compile(r"(?=[-:/!@#%^&<>=|\\~+$])[^\w\s`\"'(]{1,4}[\w.=/!?-]{0,40}|[\w.-]{1,40}[!=|&~:]")
+_TELLS_TO_TYPE = frozenset(
+    [
+        "type",
+        "press",
+        "enter",
+        "use",
+        "run",
+        "execute",
+        "hit",
+        "key",
+        "command",
+        "flag",
+        "option",
+        "operator",
+        "then",
+        "and",
+        "you",
+        "can",
+        "the",
+        "it",
+        "is",
+        "a",
+        "an",
+    ]
+)
+_OR_IN_WORDS = re.compile(r"\s?(?:或者|或|または|또는)\s?|\s(?:oder|ou|или|veya|oppure|lub)\s")
 _MAY_BE_NAMED = frozenset(":=(")
 _SPAN = re.compile(r"`([^`\n]{1,300})`")
 
@@ -89,7 +132,7 @@ class Found:
 
     kind: Kind
     value: Any
-    part: str
+    part: str = field(compare=False)
 
 
 class Auto:
@@ -99,7 +142,7 @@ class Auto:
 
     def read(self, text: str, query: str) -> Found | None:
         """Return what a text was read as."""
-        return find(text, read_query(query), query)
+        return _kept(text, query) if len(text) + len(query) <= _MAX_KEPT else find(text, read_query(query), query)
 
     def same(self, a: Found, b: Found) -> bool:
         """Compare two values of a kind; mathematics also with what another kind read."""
@@ -107,8 +150,8 @@ class Auto:
             return a.kind.same(a.value, b.value)
         names = {a.kind.name, b.kind.name}
         if "math" in names and names & {"number", "short_text", "exact", "list"}:
-            one, other = (_MATH.read(found.part, "") for found in (a, b))
-            return one is not None and other is not None and _MATH.same(one, other)
+            formulas = [_MATH.read(found.part, "") for found in (a, b)]
+            return None not in formulas and _MATH.same(*formulas)
         if names == {"number", "short_text"}:
             return same_statement(a.value, b.value)
         if "list" in names:
@@ -124,6 +167,8 @@ class Auto:
 
 def find(text: str, ask: Ask, query: str) -> Found | None:
     """Read a text, in the order of what is most certain."""
+    if ask.options and (letter := bare_letter(text, ask)):
+        return Found(_OPTION, letter, text)
     cleaned = values.clean(text)
     final = final_part(cleaned)
     if not final:
@@ -134,9 +179,11 @@ def find(text: str, ask: Ask, query: str) -> Found | None:
         return None if value is None else Found(kind, value, part)
 
     if ask.literal and not ask.options:
-        return found(_EXACT, literal_text(text))
+        return found(_EXACT, literal_text(text if is_marked else _printed(final) or text))
     if ask.options and (letter := read_option(cleaned, ask)):
         return found(_OPTION, letter)
+    if not (ask.choices or ask.identifier or ask.code) and (only := bare_number(part, ask)):
+        return found(_NUMBER, only)
     if not ask.several:
         if (ask.yes_no or not ask.fact) and (verdict := read_yes_no(cleaned, ask)):
             return found(_YES_NO, verdict)
@@ -144,33 +191,47 @@ def find(text: str, ask: Ask, query: str) -> Found | None:
             return found(_CHOICE, choice)
     if (calls := read_calls(text)) is not None:
         return found(_CALLS, calls)
-    if not is_marked and ("json" in ask.text.casefold() or not _SCALARS.fullmatch(part)) and (json := read_whole_json(text)) is not None:
+    if (
+        not is_marked
+        and ("{" in text or "[" in text)
+        and ("json" in ask.text.casefold() or not _SCALARS.fullmatch(part))
+        and (json := read_whole_json(text)) is not None
+    ):
         return found(_JSON, json)
     if _SCALARS.fullmatch(part):
         part = part.strip()[1:-1]
     blocks = [block for block in find_code(final) if block.language not in _NO_CODE]
-    if ask.code or (blocks and not (ask.number or ask.when or ask.yes_no or ask.choices)):
+    if (
+        ask.code
+        or _is_mostly_code(final, blocks)
+        or (blocks and not (ask.number or ask.when or ask.yes_no or ask.choices))
+    ):
         code = _read_code(part if is_marked else final, ask, query, blocks)
         if code is not None:
             return code
-    if (not _MAY_BE_NAMED.isdisjoint(part) or looks_like_math(part)) and (value := named_value(part, ask)):
-        part = value
+    is_math = looks_like_math(part)
+    if (is_math or not _MAY_BE_NAMED.isdisjoint(part)) and (value := named_value(part, ask)):
+        part, is_math = value, looks_like_math(value)
     part = as_duration(part) if ask.duration else part
     number = number_of(readable(part, ask), query=ask.text) if len(part) < 400 else None
     if number is not None and (amounts := read_statement(readable(part, ask), ask, facts_only=True)) is not None:
         return found(_NUMBER, amounts)
+    if (symbol := _symbol(part, ask)) is not None:
+        return found(_SHORT, Statement((symbol,), (), (symbol,)))
     if ask.prose and not is_marked:
         return found(_LONG, read_long(cleaned))
     concludes = ask.identifier or (ask.number and not is_marked and part == final and concluding(final))
-    if not concludes and looks_like_math(part) and (math := _MATH.read(final if is_marked else part, query)) is not None:
+    if is_math:
+        part = _OR_IN_WORDS.sub(" or ", part)
+    if is_math and not concludes and (math := _MATH.read(final if is_marked else part, query)) is not None:
         return found(_MATH, math)
-    if (ask.number or ask.when) and not (ask.several and ask.names):
+    if (ask.number or ask.when or ask.version) and not (ask.several and ask.names):
         amounts = read_amounts(cleaned, ask)
         if amounts is not None:
             return found(_NUMBER, amounts)
     if ask.listing and "\n" not in final and (amounts := read_amounts(cleaned, ask)) is not None and amounts.owners:
         return found(_NUMBER, amounts)
-    listed = find_list(part, commas=ask.listing)
+    listed = find_list(part, commas=ask.listing) if ask.listing or "\n" in part or "[" in part else None
     if listed is not None and sum(len(item) for item in listed.items) > _MAX_ITEM * len(listed.items):
         listed = None  # prose in points
     if listed is not None and len(listed.items) > 1:
@@ -183,6 +244,37 @@ def find(text: str, ask: Ask, query: str) -> Found | None:
     if short is not None and len(short.full) <= MAX_SHORT and (is_marked or len(final) <= 40 * MAX_SHORT):
         return found(_SHORT, short)
     return found(_LONG, read_long(cleaned))
+
+
+def _printed(final: str) -> str | None:
+    """Find what a short text says that a program prints."""
+    spans = set(_SPAN.findall(final))
+    if len(spans) == 1 and "\n" not in final and len(final) <= _MAX_MARKED:
+        return str(spans.pop())
+    match = _PRINTS.fullmatch(final)
+    return match[1] if match else None
+
+
+def _symbol(part: str, ask: Ask) -> str | None:
+    """Read a word with signs that count, such as "-i" and ":q!", where a text gives one and says little else."""
+    if "`" not in part:
+        token = part.strip("*_ ")
+        return token if _SYMBOL.fullmatch(token) else None
+    spans = set(_SPAN.findall(part))
+    rest = plain(values.fold(_SPAN.sub(" ", part))).split()
+    if (
+        len(spans) != 1
+        or " " in (span := spans.pop())
+        or not all(word in _TELLS_TO_TYPE or repeats(word, ask) for word in rest)
+    ):
+        return None
+    return span if _SYMBOL.fullmatch(span) else None
+
+
+@lru_cache(maxsize=1024)
+def _kept(text: str, query: str) -> Found | None:
+    """Read a short text once: an ensemble labels its answers anew with each that arrives."""
+    return find(text, read_query(query), query)
 
 
 def same_item(a: str, b: str) -> bool:
@@ -207,16 +299,25 @@ def may_mean_the_same(a: Any, b: Any) -> bool:
         return False
     if a.kind.name == b.kind.name == "code":
         return True
-    if isinstance(a.value, Statement) and isinstance(b.value, Statement) and {a.kind.name, b.kind.name} <= {"short_text", "long_text"}:
+    if (
+        isinstance(a.value, Statement)
+        and isinstance(b.value, Statement)
+        and {a.kind.name, b.kind.name} <= {"short_text", "long_text"}
+    ):
         return may_be_same(a.value, b.value)
     return False
+
+
+def _is_mostly_code(final: str, blocks: list[Any]) -> bool:
+    within = sum(len(block.source) for block in blocks)
+    fences = sum(len(block.language or "") + _FENCES for block in blocks)
+    return within > len(final) - within - fences
 
 
 def _read_code(final: str, ask: Ask, query: str, blocks: list[Any]) -> Found | None:
     """Read code where the query asks for it, or where a text is little else; a fence around plain words is no code."""
     tagged = any(block.language and block.language not in _NO_CODE for block in blocks)
-    mostly = sum(len(block.source) for block in blocks) * 2 > len(final)
-    if not ask.code and not mostly and (ask.prose or not tagged):
+    if not ask.code and not _is_mostly_code(final, blocks) and (ask.prose or not tagged):
         return None
     value = _CODE.read(final, query)
     spans = set(_SPAN.findall(final)) if value is None and ask.code else set()

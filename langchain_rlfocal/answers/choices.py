@@ -27,21 +27,34 @@ from langchain_rlfocal.answers.reading import (
     unspaced,
 )
 
-_LETTER_ENDS = re.compile(r"[。，、；：！]|[)\]}>*:\"'_$]|[.,;!](?!\w)|\s{0,12}$|\s?\n|\s(?:is\b|because\b|since\b|as\b|[-–—(])")
+_LETTER_ENDS = re.compile(
+    r"[。，、；：！]|[)\]}>*:\"'_$]|[.,;!](?!\w)|\s{0,12}$|\s?\n|\s(?:is\b|because\b|since\b|as\b|[-–—(])"
+)
 _LETTER_WITHIN = re.compile(r"[(\[]([A-Z])[)\]]|\b(?:option|choice)\s[(\"'*]{0,3}([A-Za-z])\b", re.IGNORECASE)
 _LETTER_ALONE = re.compile(r"(?<![\w'’])([B-HJ-Z])(?![\w'’])")
-_LETTER_ONLY = re.compile(r"[\W_]{0,8}(?:(?:option|choice|letter|answer)[\W_]{1,4}){0,1}([A-Za-z])[\W_]{0,8}", re.IGNORECASE)
+_LETTER_ONLY = re.compile(
+    r"[\W_]{0,8}(?:(?:option|choice|letter|answer)[\W_]{1,4}){0,1}([A-Za-z])[\W_]{0,8}", re.IGNORECASE
+)
 
-_LETTERS = re.compile(r"[\s*_`(\[]{0,8}[A-Z][)\]]?(?:(?:,| and| &|;|/|, and)\s?[(\[]?[A-Z][)\]]?){1,1}(?:(?:,| and| &|;|/|, and)?\s?[(\[]?[A-Z][)\]]?){0,8}[\s*_`.]{0,8}")
+_LETTERS = re.compile(
+    r"[\s*_`(\[]{0,8}[A-Z][)\]]?(?:(?:,| and| &|;|/|, and)\s?[(\[]?[A-Z][)\]]?){1,1}(?:(?:,| and| &|;|/|, and)?\s?[(\[]?[A-Z][)\]]?){0,8}[\s*_`.]{0,8}"
+)
 _LETTER = re.compile(r"[A-Z]")
-_DENIED_BEFORE = re.compile(r"\b(?:not|rather than|instead of|unlike|neither|nor|n't|than)\b[^.,;:\n]{0,60}$", re.IGNORECASE)
+_DENIED_BEFORE = re.compile(
+    r"\b(?:not|rather than|instead of|unlike|neither|nor|n't|than)\b(?:(?!\b(?:is|are|be|but|answer)\b)[^.,;:\n]){0,60}$",
+    re.IGNORECASE,
+)
 _DENIED_AFTER = re.compile(
     r"[^\w\n]{0,4}(?:(?:is|are|was|would be|can be|seems) ?)(?:not|n't|wrong|incorrect|false|ruled out|eliminated|excluded)\b"
     r"|[^\w\n]{1,4}(?:wrong|incorrect|false)\b",
     re.IGNORECASE,
 )
+_MAX_BARE = 40
 _MAX_OPTION_WORDS = 2  # of a list before the question; what is longer is context
-_CHANGES = re.compile(r"\b(?:but|no,|wait|instead|reflection|actually)\b[^.\n]{0,60}?\b(?:is|be|choose|pick)\s[(\[*]{0,3}([A-J])[)\]*]{0,3}[.!\s]{0,4}$", re.IGNORECASE)
+_CHANGES = re.compile(
+    r"\b(?:but|no,|wait|instead|reflection|actually)\b[^.\n]{0,60}?\b(?:is|be|choose|pick)\s[(\[*]{0,3}([A-J])[)\]*]{0,3}[.!\s]{0,4}$",
+    re.IGNORECASE,
+)
 
 _CONCEDES = re.compile(
     r"(?:while|although|though|even though|even if|whereas|despite|in spite of|unlike|rather than|instead of|compared (?:to|with)"
@@ -54,15 +67,56 @@ _DENIES = re.compile(
     r"\b(?:not|isn't|no|never|neither|nor|rather than|instead of|unlike|than|over|versus|vs|against|except|compared to|compared with)"
     r"(?: (?:a|an|the|really|actually|strictly|quite|just|that of|of|to be|called|considered))?$"
 )
-_UNDECIDED = re.compile(r"\b(?:both|neither|either|depends?|unclear|cannot|unknown|unsure|equal(?:ly)?|the same|none)\b")
+_UNDECIDED = re.compile(
+    r"\b(?:both|neither|either|depends?|unclear|cannot|unknown|unsure|equal(?:ly)?|the same|none)\b"
+)
+_THAN_ELSEWHERE = re.compile(
+    r"\b(?:do que|que|als|che|dan|чем|niz|an|decat|daripada|del|della|di)"
+    r"(?: (?:el|la|los|las|le|l|les|un|una|une|ein|eine|einen|der|die|das|o|a|os|as|um|uma|de|het|il|lo))?$"
+)
+_LESS = frozenset(["menos", "moins", "meno", "weniger", "minder", "mindre", "mniej", "менее", "kurang", "daha"])
+_ROOT = 4  # letters that forms of one adjective share
 _COMPARATIVE = re.compile(r"\b(?:more|less|fewer|[a-z]{2,12}(?:er|est))\b")
 _NOT_COMPARATIVE = frozenset(
-    "answer other another number water over under after never ever river user customer order letter paper power computer under"
-    " rather whether either neither however together better-known former latter server".split()
+    [
+        "answer",
+        "other",
+        "another",
+        "number",
+        "water",
+        "over",
+        "under",
+        "after",
+        "never",
+        "ever",
+        "river",
+        "user",
+        "customer",
+        "order",
+        "letter",
+        "paper",
+        "power",
+        "computer",
+        "under",
+        "rather",
+        "whether",
+        "either",
+        "neither",
+        "however",
+        "together",
+        "better-known",
+        "former",
+        "latter",
+        "server",
+    ]
 )
-_QUALIFIES = re.compile(r"\W{0,4}(?:but|if|unless|except|only|however|although|though|and no|or no|sometimes|partly|in part|not)\b")
+_QUALIFIES = re.compile(
+    r"\W{0,4}(?:but|if|unless|except|only|however|although|though|and no|or no|sometimes|partly|in part|not)\b"
+)
 _NO_AS_WORD = re.compile(r" (?:doubt|problem|worries|matter|question|one|1|way of|longer a|need)\b")
-_ASSURES = re.compile(r"(?:absolutely|definitely|certainly|of course|clearly|technically|basically|generally|in short|well|strictly speaking)\b[,: ]{1,2}")
+_ASSURES = re.compile(
+    r"(?:absolutely|definitely|certainly|of course|clearly|technically|basically|generally|in short|well|strictly speaking)\b[,: ]{1,2}"
+)
 _EDGES = ".,;:!?\"'()[]{}*_`~…。，！？、"
 
 
@@ -120,6 +174,15 @@ class Choice:
         return value
 
 
+def bare_letter(text: str, ask: Ask) -> str | None:
+    """Read a text that is nothing but the letter of an option."""
+    if len(text) > _MAX_BARE or not ask.letters:
+        return None
+    match = _LETTER_ONLY.fullmatch(text)
+    letter = match[1].upper() if match else None
+    return letter if letter in ask.options else None
+
+
 def read_option(text: str, ask: Ask) -> str | None:
     """Find the letter of the option that a cleaned text chooses; of several letters all, joined by commas.
 
@@ -138,7 +201,9 @@ def read_option(text: str, ask: Ask) -> str | None:
             return letter
     head = text[:MAX_SENTENCE]
     for part in (*parts, head):
-        letter = (_letter(part, ask) if ask.letters else None) or _named_option(first_sentence(values.fold(part[:MAX_SENTENCE])), ask)
+        letter = (_letter(part, ask) if ask.letters else None) or _named_option(
+            first_sentence(values.fold(part[:MAX_SENTENCE])), ask
+        )
         if letter:
             return letter
     if not ask.letters:
@@ -156,7 +221,10 @@ def read_option(text: str, ask: Ask) -> str | None:
 
 def _is_denied(match: re.Match[str]) -> bool:
     """Whether a text denies the letter that it names: "not oxygen (A)", "option A is wrong"."""
-    before, after = match.string[max(0, match.start() - 80) : match.start()], match.string[match.end() : match.end() + 40]
+    before, after = (
+        match.string[max(0, match.start() - 80) : match.start()],
+        match.string[match.end() : match.end() + 40],
+    )
     return bool(_DENIED_BEFORE.search(before) or _DENIED_AFTER.match(after))
 
 
@@ -173,9 +241,14 @@ def _only_label(part: str, ask: Ask) -> str | None:
     labels = [
         label
         for label in ask.options
-        if label.casefold() in tokens or (label.isdigit() and re.search(rf"(?<![0-9.]){label}(?![0-9.])", part[:MAX_SENTENCE]))
+        if label.casefold() in tokens
+        or (label.isdigit() and re.search(rf"(?<![0-9.]){label}(?![0-9.])", part[:MAX_SENTENCE]))
     ]
-    named = [label for label, words in ask.options.items() if words and (f" {words} " in folded or (unspaced(words) and words in folded))]
+    named = [
+        label
+        for label, words in ask.options.items()
+        if words and (f" {words} " in folded or (unspaced(words) and words in folded))
+    ]
     found = {*labels, *named}
     return found.pop() if len(found) == 1 else None
 
@@ -224,7 +297,9 @@ def read_yes_no(text: str, ask: Ask, *, asked: bool = False) -> str | None:
         return _verdict(verdict)
     last = yes_no(bare(words[-1]))
     told = {yes_no(bare(word)) for word in words} - {None}
-    return _verdict(last) if last is not None and len(told) == 1 and not set(words[:-1]) & (NEGATIONS - {"no"}) else None
+    return (
+        _verdict(last) if last is not None and len(told) == 1 and not set(words[:-1]) & (NEGATIONS - {"no"}) else None
+    )
 
 
 def _restated(sentence: str, ask: Ask) -> str | None:
@@ -294,13 +369,26 @@ def _asserted(clause: str, ask: Ask) -> list[str]:
     found = []
     for choice in ask.choices:
         at = said.find(f" {choice} ") if choice.isascii() or not unspaced(choice) else said.find(choice)
-        longer = [other for other in ask.choices if other != choice and f" {choice} " in f" {other} " and f" {other} " in said]
+        longer = [
+            other for other in ask.choices if other != choice and f" {choice} " in f" {other} " and f" {other} " in said
+        ]
         if at < 0 or longer:
             continue
         before = said[:at].strip()
+        if ask.foreign and (than := _THAN_ELSEWHERE.search(before)):
+            if not _compares_as_asked(before[: than.start()], ask):
+                return []
+            continue
         if not _DENIES.search(before) and not re.search(r"\bnot\b", before[-30:]) and not _concedes_before(before):
             found.append(choice)
     return found
+
+
+def _compares_as_asked(before: str, ask: Ask) -> bool:
+    """Whether a comparison in another language than English is the one that the query asks for."""
+    compared = before.split()[-1:]
+    asked = {word[:_ROOT] for word in ask.words}
+    return bool(compared) and compared[0][:_ROOT] in asked and not (set(before.split()) & _LESS) - ask.words
 
 
 def _concedes_before(before: str) -> bool:
@@ -344,4 +432,8 @@ def _named_option(folded: str, ask: Ask) -> str | None:
         return exact[0]
     named = {letter: text for letter, text in ask.options.items() if text and f" {text} " in said}
     longest = [k for k, v in named.items() if not any(v in other and v != other for other in named.values())]
-    return longest[0] if len(longest) == 1 and not re.search(rf"\bnot (?:a |an |the )?{re.escape(named[longest[0]][:80])}", said) else None
+    return (
+        longest[0]
+        if len(longest) == 1 and not re.search(rf"\bnot (?:a |an |the )?{re.escape(named[longest[0]][:80])}", said)
+        else None
+    )

@@ -61,9 +61,7 @@ class Comparison:
             else:
                 groups.append([label])
         leader = {label: group[0] for group in groups for label in group}
-        left = tuple(
-            (i, j) for i, j in self.open_pairs if leader[self.labels[i] or ""] != leader[self.labels[j] or ""]
-        )
+        left = tuple((i, j) for i, j in self.open_pairs if leader[self.labels[i] or ""] != leader[self.labels[j] or ""])
         labels = tuple(None if label is None else leader[label] for label in self.labels)
         return replace(self, labels=labels, open_pairs=left, is_final=False)
 
@@ -95,9 +93,13 @@ def compare_answers(texts: Sequence[str | None], kind: KindLike = "auto", *, que
     order = sorted((read[1], text) for text, read in reads.items() if read is not None)
     groups: list[list[str]] = []
     is_final = True
-    for _, text in order:
+    equal: dict[str, tuple[str, list[str]]] = {}  # by label: the first text with it, and its group
+    for label, text in order:
         read = reads[text]
         assert read is not None, "only what was read is ordered"
+        if label in equal and _equal(read[0], reads[equal[label][0]][0]):  # type: ignore[index]
+            equal[label][1].append(text)
+            continue
         fitting = [
             group
             for group in groups
@@ -108,11 +110,14 @@ def compare_answers(texts: Sequence[str | None], kind: KindLike = "auto", *, que
             fitting[0].append(text)
         else:
             groups.append([text])
+        equal.setdefault(label, (text, fitting[0] if len(fitting) == 1 else groups[-1]))
     labels = _labels_of(groups, reads)
-    unread = [text for text, read in reads.items() if read is None and text.strip()]
+    unread = [text for text in texts if text is not None and text.strip() and reads[text] is None]
     if unread and len(texts) > 1:
         notes[f"nothing comparable could be read as {used.name} in {len(unread)} of {len(texts)} answers"] = None
-    first = {labels[text]: index for index, text in reversed(list(enumerate(texts))) if text is not None and text in labels}
+    first = {
+        labels[text]: index for index, text in reversed(list(enumerate(texts))) if text is not None and text in labels
+    }
     return Comparison(
         labels=tuple(None if text is None else labels.get(text) for text in texts),
         kinds=tuple(None if text is None or text not in labels else _kind_name(used, reads[text]) for text in texts),
@@ -120,6 +125,23 @@ def compare_answers(texts: Sequence[str | None], kind: KindLike = "auto", *, que
         open_pairs=_open_pairs(used, groups, reads, labels, first),
         is_final=is_final,
     )
+
+
+_LONG_CHARS = 4_000
+_scripts: set[int] = set()  # of the texts compared so far; names of months and units are loaded script by script
+
+
+def takes_long(texts: Sequence[str]) -> bool:
+    """Tell whether comparing texts may take long: long texts, mathematics, code."""
+    return any(len(text) > _LONG_CHARS or "```" in text or looks_like_math(text) for text in texts)
+
+
+def loads_first(texts: Sequence[str]) -> bool:
+    """Tell whether comparing texts may load a library first, since none of their scripts was compared yet."""
+    scripts = {ord(char) >> 7 for text in texts for char in text[:_LONG_CHARS]}
+    is_first = not scripts <= _scripts
+    _scripts.update(scripts)
+    return is_first
 
 
 def can_coincide(query: str, texts: Sequence[str] = (), kind: KindLike = "auto") -> bool:
@@ -222,7 +244,7 @@ def _same(kind: Kind, a: tuple[Any, str], b: tuple[Any, str], notes: dict[str, N
     if _equal(a[0], b[0]):
         return True
     try:
-        verdict = kind.same(a[0], b[0])
+        verdict: Any = kind.same(a[0], b[0])
     except Exception as error:  # noqa: BLE001  # as above
         _note(notes, kind, error)
         return False

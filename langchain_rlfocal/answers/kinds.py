@@ -82,7 +82,9 @@ class SameKind:
 
     def __init__(self, same: Same) -> None:
         self._same = same
-        self.name = f"{getattr(same, '__module__', '')}.{getattr(same, '__qualname__', type(same).__qualname__)}".lstrip(".")
+        self.name = (
+            f"{getattr(same, '__module__', '')}.{getattr(same, '__qualname__', type(same).__qualname__)}".lstrip(".")
+        )
 
     def __repr__(self) -> str:
         return f"SameKind({self.name})"
@@ -118,7 +120,9 @@ def register_kind(kind: Kind) -> None:
     """
     _check(kind)
     if kind.name in get_args(KindName):
-        raise InputError(f"A kind's `name` must be its own, got {kind.name!r}, which names a kind of this package. Rename it.")
+        raise InputError(
+            f"A kind's `name` must be its own, got {kind.name!r}, which names a kind of this package. Rename it."
+        )
     _REGISTERED[kind.name] = kind
 
 
@@ -146,7 +150,7 @@ def to_kind(kind: KindLike) -> Kind:
         _check(kind)
         return cast("Kind", kind)
     if callable(kind) and not isinstance(kind, type):
-        return SameKind(cast("Same", kind))
+        return SameKind(kind)
     raise InputError(
         f"`kind` must be a name, an object with `name`, `read`, `same` and `write`, or a function that compares two texts, got "
         f"{type(kind).__name__}. The names are {', '.join(kind_names())}."

@@ -56,6 +56,7 @@ _ASKS_LIST = re.compile(
     r"|\b(?:which|what|who)(?:'re| are| were)\b(?! (?:you|we|they|i)\b)"
     rf"|\b(?:which|what) (?:{_COUNTS} )?(?:[\w-]+ ){{0,3}}?[\w-]{{2,30}}(?<!s)s "
     r"(?:are|were|have|has|do|does|did|can|could|should|would|may|belong|make|border|begin|start|won|share|contain)\b"
+    r"|\bwhich [\w-]{2,30}(?:ies|[^siu]s|people|men|women) \w{2,20}ed\b"
     r"|\b(?:first|last|top|next|biggest|largest|smallest|best) "
     r"(?:two|three|four|five|six|seven|eight|nine|ten|[2-9]|[1-9][0-9]{1,2})\b"
     r"|(?:^|[.?!\n] ?|\bplease )(?:rank|sort|order|(?:put|arrange|place)\b[^.?!\n]{0,60}\bin\b[^.?!\n]{0,30}\border)\b"
@@ -216,7 +217,9 @@ class List:
             said = _words(f"{found.lead} {found.tail}")
             beside.append(" ".join(word for word in said if word not in known | _LEAD_WORDS))
         asked = asks_for_order(query) or (found.numbered and not asks)
-        return ListValue(items, tuple(map(_key, items)), found.numbered or asked, " / ".join(filter(None, beside)), asked)
+        return ListValue(
+            items, tuple(map(_key, items)), found.numbered or asked, " / ".join(filter(None, beside)), asked
+        )
 
     def value_of(self, line: str, beside: ListValue) -> ListValue | None:
         """Read one line as a list to set beside one that was read; None where it is none, or says anything else too."""

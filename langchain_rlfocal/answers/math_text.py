@@ -13,7 +13,7 @@ from typing import NamedTuple
 MAX_FORMULA = 1500
 """Characters of a formula, and of the prose around it, that are parsed."""
 
-_MAX_TAIL = 20_000
+_MAX_TAIL = 2_000
 _MAX_DEPTH = 40
 _HUGE = 1e12
 

@@ -292,10 +292,23 @@ def _told(piece: Piece) -> _Told:
 def _parse(library: _Library, piece: Piece) -> tuple[tuple[Any, ...], str]:
     if not piece.whole:
         return library.read_prose(piece.text), ""
-    found, rest = library.read_formula(piece.text.strip("$"))
+    found, rest = library.read_formula(_PRODUCT.sub(_spaced, piece.text.strip("$")))
     if len(found) == 1 and _ONE_NUMBER_LEFT.fullmatch(_significant(piece.text)):
         return library.read_prose(f" {_significant(piece.text)} "), ""
     return found, rest
+
+
+_PRODUCT = re.compile(r"(?<=[0-9])([a-zA-Z]{2,4})(?=[\s.$)}\]]{0,8}$)")
+
+
+def _spaced(match: re.Match[str]) -> str:
+    """Set the letters of a product at the end apart, which the library takes for a unit: "2ab", but not "2cm"."""
+    letters = match[1]
+    return (
+        letters
+        if letters.casefold() in _UNITS or letters.casefold() in _NO_UNITS
+        else "".join(rf" \cdot {letter}" for letter in letters)
+    )
 
 
 _WORDS = re.compile(

@@ -83,7 +83,11 @@ def _is_call(value: Any) -> bool:
         return False
     if isinstance(value.get("function"), dict):
         value = value["function"]
-    return isinstance(value.get("name"), str) and not isinstance(value.get("name"), Mapping) and bool(value.keys() & {"arguments", "args", "parameters"})
+    return (
+        isinstance(value.get("name"), str)
+        and not isinstance(value.get("name"), Mapping)
+        and bool(value.keys() & {"arguments", "args", "parameters"})
+    )
 
 
 def _python_calls(text: str) -> str | None:
@@ -94,7 +98,9 @@ def _python_calls(text: str) -> str | None:
     try:
         body = ast.parse(text, mode="eval").body
         calls = body.elts if isinstance(body, (ast.List, ast.Tuple)) else [body]
-        found = [{"name": ast.unparse(call.func), "args": _arguments(call)} for call in calls if isinstance(call, ast.Call)]
+        found = [
+            {"name": ast.unparse(call.func), "args": _arguments(call)} for call in calls if isinstance(call, ast.Call)
+        ]
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None
     return values.canonical_tool_calls(found) if found and len(found) == len(calls) else None

@@ -19,6 +19,7 @@ MAX_SENTENCE = 400
 """Characters of a sentence that are read as a short answer."""
 
 _MAX_QUERY = 20_000
+_MAX_KEPT = 2_000  # characters of a text whose parts are kept: each reader of one text asks for them
 _MAX_CHOICES = 30
 _MAX_MARKED = 30
 _THOUGHT = re.compile(r"</\|?(?:think|thinking|thought|reasoning|scratchpad|analysis)\|?>", re.IGNORECASE)
@@ -37,8 +38,27 @@ _BOLD_HEADING = re.compile(r"[ \t]{0,8}\*\*[^*\n]{1,80}:?\*\*:?[ \t]{0,8}")
 _LABEL = re.compile(r"[\s*_`#]{0,8}(?P<label>[^\W\d_][\w /'-]{0,40}?)[*_`]{0,3}\s?[:：=]\s?[*_`]{0,3}(?P<value>\S)")
 _LABEL_WITHIN = re.compile(r"[,;.] ?[^\W\d_][\w '-]{0,40}[*_]{0,2}: ")
 _GENERIC_LABELS = frozenset(
-    "answer category choice class classification decision final intent label option output prediction rating result score "
-    "sentiment solution topic verdict".split()
+    [
+        "answer",
+        "category",
+        "choice",
+        "class",
+        "classification",
+        "decision",
+        "final",
+        "intent",
+        "label",
+        "option",
+        "output",
+        "prediction",
+        "rating",
+        "result",
+        "score",
+        "sentiment",
+        "solution",
+        "topic",
+        "verdict",
+    ]
 )
 
 _OPTION_STYLES = (
@@ -51,12 +71,12 @@ _ASKS_YES_NO = re.compile(r"\byes\W{1,8}(?:or\W{1,8})?no\b")
 _ASKS_TRUE_FALSE = re.compile(r"\btrue\W{1,8}(?:or\W{1,8})?false\b")
 _STARTS_YES_NO = re.compile(
     r"(?:\W{0,8}(?:question|q) ?:)?\W{0,8}(?:(?:if|in|after|when|so|and|but|then)\b[^,?]{0,200}, )?(?:so |then )?"
-    r"(?:is|are|am|was|were|do|does|did|can|could|will|would|should|has|have|had|may|might|must|(?:is|are|was|were|do"
+    r"(?:is|are|am|was(?! (?:ist|sind|war|waren|bedeutet|heisst|kostet|macht|hat|fur|wird|wurde|kann|soll|passiert|geschah))|were|do|does|did|can|could|will|would|should|has|have|had|may|might|must|(?:is|are|was|were|do"
     r"|does|did|ca|could|wo|would|should|has|have|had)n't)\b(?! (?:you|we) \w| i know)"
 )
 _ASKS_NUMBER = re.compile(
     r"\bhow (?:many|much|old|tall|far|long|big|heavy|high|deep|fast|often)\b"
-    r"|\b(?:what|which|next|missing) (?:number|year|percentage|percent|fraction|age|price|temperature|amount|distance)\b"
+    r"|\b(?:what|which|next|missing) (?:number|share|discount|speed|height|weight|length|score|interest rate|rate|dose|dosage|total|year|percentage|percent|fraction|age|price|temperature|amount|distance)\b"
     r"|\bnumber of\b|\bnumber (?:that )?comes\b|\b(?:with|as|give|only) (?:a|the|one) (?:single )?number\b"
     r"|\b(?:calculate|compute|percentage|average|remainder|probability|quotient|perimeter|circumference|decimal places?)\b"
     r"|\b(?:sum|product|difference|area|volume|square root|cost|price|total|population|mean|median|ratio|temperature|speed|height"
@@ -72,36 +92,53 @@ _ASKS_NUMBER = re.compile(
     r"|(?:qual|cual|quelle?|quale|was|wie|какая|какой|каково|wat|jaka|jaki)\W{1,3}(?:[^\W\d_]{1,12} ){0,3}?(?:distan[a-z]{1,4}|entfernung|prei?s|prezzo|precio|prix|preco|edad|eta|age|idade"
     r"|temperatur\w?|температура|velocidad\w{0,2}|velocita|vitesse|geschwindigkeit|скорость|hohe|altura|altezza|hauteur|poids|peso|gewicht"
     r"|цена|высота|расстояние|superficie|flache|population|poblacion|populacao|popolazione|afstand|prijs|cena|odleglosc))\b"
-    r"|多少|几[个人只岁年天]|第几|いくつ|いくら|何[人個歳年円本枚回%]|몇|얼마|كم |कितन"
+    r"|\b(?:berechne\w{0,2}|calcule[rz]?|calcula|calcola|calcolare|вычисли\w{0,3}|рассчитай\w{0,2}|oblicz|hesapla\w{0,6}|bereken|berakna)\b"
+    r"|计算|計算|계산|احسب|多少|几[个人只岁年天]|第几|いくつ|いくら|何[人個歳年円本枚回%]|몇|얼마|كم |कितन"
 )
-_HOW_MANY = re.compile(r"\bhow (?:many|much|old|tall|far|long|big|heavy|high|deep|fast|often)\b|\b(?:calculate|compute)\b")
+_HOW_MANY = re.compile(
+    r"\bhow (?:many|much|old|tall|far|long|big|heavy|high|deep|fast|often)\b|\b(?:calculate|compute)\b"
+)
 _POLITE = re.compile(r"^\W{0,4}(?:(?:please|kindly|can you|could you|also|and|then) )?")
 _ENGLISH_VERB = re.compile(
     r"\W{0,4}(?:name|list|give|find|solve|express|differentiate|integrate|rewrite|describe|explain|summari[sz]e|rank|sort|put|complete|correct|call|estimate|state|determine|evaluate|simplify|calculate|compute|convert|rate|classify|write|print|show|tell|answer|label|extract"
     r"|round|translate|fill|choose|select|pick|identify|count|add|use|turn|return|make|create|implement|expand|factor|premise|let|if)\b"
 )
-_ASKS_DURATION = re.compile(r"\bhow long\b|\bduration\b|\blength of the (?:film|movie|video|recording|call|flight|trip|journey)\b|combien de temps|wie lange|cuanto (?:tiempo )?dura|quanto (?:tempo )?dura|hoe lang|сколько времени|как долго")
+_ASKS_DURATION = re.compile(
+    r"\bhow long\b|\bduration\b|\blength of the (?:film|movie|video|recording|call|flight|trip|journey)\b|combien de temps|wie lange|cuanto (?:tiempo )?dura|quanto (?:tempo )?dura|hoe lang|сколько времени|как долго"
+)
 _ASKS_CLOCK = re.compile(
     r"\b(?:saat|uhr|ora|hora|heure|laat|godzin\w{0,3}|час\w{0,2}|klockan|kello|kl)\b|во сколько|o ktorej"
 )
-_RATES = re.compile(r"\b(?:rate|score|grade) (?:this|the|it|my|that|these)\b|\bon a scale\b|\bfrom (?:0|1|zero|one) to (?:5|10|100|five|ten)\b|\bout of (?:5|10|100)\b")
-_PORTUGUESE = re.compile(r"\b(?:quantos|quantas|quem|qual|quais|onde|voce|sao|nao|ha|em|um|uma|do|dos|ao|pelo|isso|os)\b")
+_RATES = re.compile(
+    r"\b(?:rate|score|grade) (?:this|the|it|my|that|these)\b|\bon a scale\b|\bfrom (?:0|1|zero|one) to (?:5|10|100|five|ten)\b|\bout of (?:5|10|100)\b"
+)
+_PORTUGUESE = re.compile(
+    r"\b(?:quantos|quantas|quem|qual|quais|onde|voce|sao|nao|ha|em|um|uma|do|dos|ao|pelo|isso|os)\b"
+)
 _SPANISH = re.compile(r"¿|\b(?:el|los|las|del|cual|cuales|donde|quien|cuant[oa]s?|una|y)\b")
 _ASKS_COMMAND = re.compile(
     r"\bhow (?:do|can|would|should|to)\b[^.?!\n]{0,100}? (?:in|using|with|from) (?:git|docker|kubectl|kubernetes|linux|npm|pip|vim|the (?:terminal"
-    r"|command line|shell))\b|\b(?:git|docker|kubernetes|linux|bash|npm): how (?:do|can|to)\b"
+    r"|command line|shell))\b|\bhow (?:do|can|to)\b[^.?!\n]{0,60}\b(?:vim|nano|tmux|emacs)\b"
+    r"|\b(?:funcion|fonction|funktion|funzione|funcao|функци[яюи]|fonksiyon\w?|consulta|abfrage|requete|skript|script)\b[^.?!\n]{0,60}"
+    r"\b(?:python|javascript|sql|java|php|ruby|rust|go|bash|c\+\+|typescript|kotlin|swift)\b|(?:python|javascript|java|sql|js)[^.?!\n]{0,20}(?:函数|関数|함수|函數)"
+    r"|\b(?:write|give|add)\b[^.?!\n]{0,40}\b(?:dockerfile|yaml|makefile|crontab|cron|nginx|terraform|gitignore)\b"
+    r"|\b(?:commande|comando|befehl|komut|команд[аыу]|polecenie|kommando)\b|(?:命令|コマンド|명령어)|\b(?:git|docker|kubernetes|linux|bash|npm): how (?:do|can|to)\b"
 )
 _ASKS_SHARE = re.compile(
     r"\b(?:probability|chances?|likelihood|odds|what (?:fraction|proportion|share|part)|wahrscheinlichkeit|probabilite|probabilidade?d?"
     r"|probabilita|kans|olasilik|prawdopodobienstwo|вероятность|шанс)\b|概率|確率|확률"
 )
-_ASKS_RATIO = re.compile(r"\b(?:ratio|odds|verhaltnis|rapport|razon|proporcion|rapporto|razao|verhouding|соотношение|отношение)\b|比例|比率|비율")
+_ASKS_RATIO = re.compile(
+    r"\b(?:ratio|odds|verhaltnis|rapport|razon|proporcion|rapporto|razao|verhouding|соотношение|отношение)\b|比例|比率|비율"
+)
 _OVER_TEXT = re.compile(
     r"\W{0,4}(?:please )?(?:extract|find|identify|get|pull out|copy|quote|extrae|extraiga|extrahiere|extrais|extrayez|estrai|extraia|haal"
     r"|извлеки\w{0,3}|提取|抽出)\b[^:'\"\n?]{3,200}[:'\"\n]",
     re.IGNORECASE,
 )
-_ASKS_WHEN = re.compile(r"\bwhen\b|\bwhat (?:date|day|time|month|century|decade)\b|\bwhich (?:date|day|month|century|decade)\b|\bin what year\b")
+_ASKS_WHEN = re.compile(
+    r"\bwhen\b|\bwhat (?:date|day|time|month|century|decade)\b|\bwhich (?:date|day|month|century|decade)\b|\bin what year\b"
+)
 _ASKS_WHEN_ELSEWHERE = re.compile(
     r"\b(?:wann|quand|cuando|quando|wanneer|когда|ne zaman|hangi (?:yil|tarih)\w{0,4}|kiedy|nar|saat kac\w{0,2}|ne gun|a que hora|a che ora|(?:um )?wie viel uhr|wie spat"
     r"|welche[mrsn]? (?:tag|datum|jahr|monat)|quel(?:le)? (?:jour|date|heure|annee|mois)|que (?:dia|hora|ano)|(?:qual|quale) (?:e )?(?:a |la )?data"
@@ -117,7 +154,10 @@ _WH_ELSEWHERE = re.compile(
     r"|무엇|누구|언제|어디|어떻|어느|몇|왜|얼마|ما|من |متى|أين|كيف|كم|لماذا|أي |कौन|कब|कहा|कैसे|कितन|क्यों|किस"
 )
 _ENGLISH = re.compile(r"\b(?:the|what|which|who|where|when|why|how|are|and|does|did|were|has|have|with)\b")
-_ASKS_YES_NO_ELSEWHERE = re.compile(r"\W{0,4}(?:est-ce qu|هل |أليس |क्या |czy )|(?:ですか|ますか|ませんか|でしょうか|니까|나요|吗|嗎|吗|么)\W{0,4}$")
+_NOT_ENGLISH = re.compile(r"\b(?:ist|der|das|ein|eine|und|oder|het|een|van|de|wat|el|las|los|una|que|il|um|uma)\b")
+_ASKS_YES_NO_ELSEWHERE = re.compile(
+    r"\W{0,4}(?:est-ce qu|هل |أليس |क्या |czy )|(?:ですか|ますか|ませんか|でしょうか|니까|나요|吗|嗎|吗|么)\W{0,4}$"
+)
 _NAMES_IDENTIFIER = re.compile(
     r"\b(?:phone|telephone|order|serial|tracking|account|invoice|case|room|flight|model|reference|license|plate|ticket|part|passport"
     r"|id|zip|postal|port|isbn|card|confirmation|contact) (?:number|code|id)s?\b|\b(?:version|address|isbn|zip|phone|license plate)\b"
@@ -129,27 +169,106 @@ _ASKS_PROSE = re.compile(
     r"|translate|draft|compose|elaborate|compare|outline|brainstorm|tell me (?:about|a)|how (?:do|does|can|could|to|would|should)"
     r"|write (?:a|an|the|me|about|some|two|three)|in your own words|e-?mail to|letter to|haiku|limerick|slogan|biography)\b"
 )
-_ASKS_NAMES = re.compile(r"\b(?:who|whom|whose|where|why|which (?!year|number|month|day|date)|what (?!year|number|is the (?:total|sum|average|number)|percent))\b")
+_ASKS_NAMES = re.compile(
+    r"\b(?:who|whom|whose|where|why|which (?!year|number|month|day|date)|what (?!year|number|is the (?:total|sum|average|number)|percent))\b"
+)
 _SEVERAL = re.compile(
     r"(?:\band|,) (?:also )?(?:what|which|who|whom|where|when|why|how|is|are|was|were|did|does|in which|in what|at what)\b"
 )
-_CONDITION = re.compile(r"\W{0,4}(?:if|when|after|since|while|because|given|suppose|assuming|as|before|in|at|for|on|with)\b")
+_CONDITION = re.compile(
+    r"\W{0,4}(?:if|when|after|since|while|because|given|suppose|assuming|as|before|in|at|for|on|with)\b"
+)
 _ASKS_FIRST = re.compile(r", (?:what|which|who|whom|where|when|why|how|is|are|was|were|does|did)\b")
 _OR = re.compile(r" or ")
 _OR_ELSEWHERE = re.compile(r" (?:oder|ou|или|либо|lub|albo|veya|ya da|yoksa|أم|أو|या|또는|아니면|of|eller) ")
 _OR_SHORT = re.compile(r" (?:o|oppure) ")
 _WRITES_O = re.compile(r"¿|\b(?:el|los|las|es|un|il|lo|gli|di|che|chi|quale|del|della|delle|dei|questo|questa)\b")
 """Signs of Spanish and Italian, where "o" means "or"; in Portuguese it is an article."""
-_OR_UNSPACED = re.compile(r"(?P<first>[\u3400-\u9fff]{1,6})(?:还是|還是|或者|或)(?P<last>[\u3400-\u9fff]{1,6})(?=[？?。吗呢]|$)")
-_ARTICLES = frozenset(
-    "the a an ein eine einen einem einer der die das den dem le la les l un une du des au aux el los las una il lo gli i uno al del"
-    " um uma os as het een de".split()
+_OR_UNSPACED = re.compile(
+    r"(?P<first>[\u3400-\u9fff]{1,6})(?:还是|還是|或者|或)(?P<last>[\u3400-\u9fff]{1,6})(?=[？?。吗呢]|$)"
 )
-_COPULAS = frozenset("है हैं ist est es è é is".split())
-_CUTS = frozenset("at in on of for to from with by when if than as about around during after before because und and in".split())
-_TELLING = frozenset("answer reply respond choose say select output pick".split())
-_FIRST_VERBS = frozenset("is are was were do does did can should would will has have".split())
-_TELLS_TO_ANSWER = re.compile(r"\b(?:answer|reply|respond|choose|classify|say|decide|label|select|output|clasifica|responde|antworte|reponds|rispondi)\b")
+_OR_ASKED_TWICE = re.compile(
+    r"(?P<first>[\u3040-\u9fff]{1,12}?)(?:です|ます)か[、,] ?(?:それとも)?(?P<last>[\u3040-\u9fff]{1,8}?)(?:です|ます)か"
+)
+_ARTICLES = frozenset(
+    [
+        "the",
+        "a",
+        "an",
+        "ein",
+        "eine",
+        "einen",
+        "einem",
+        "einer",
+        "der",
+        "die",
+        "das",
+        "den",
+        "dem",
+        "le",
+        "la",
+        "les",
+        "l",
+        "un",
+        "une",
+        "du",
+        "des",
+        "au",
+        "aux",
+        "el",
+        "los",
+        "las",
+        "una",
+        "il",
+        "lo",
+        "gli",
+        "i",
+        "uno",
+        "al",
+        "del",
+        "um",
+        "uma",
+        "os",
+        "as",
+        "het",
+        "een",
+        "de",
+    ]
+)
+_COPULAS = frozenset(["है", "हैं", "ist", "est", "es", "è", "é", "is"])
+_CUTS = frozenset(
+    [
+        "at",
+        "in",
+        "on",
+        "of",
+        "for",
+        "to",
+        "from",
+        "with",
+        "by",
+        "when",
+        "if",
+        "than",
+        "as",
+        "about",
+        "around",
+        "during",
+        "after",
+        "before",
+        "because",
+        "und",
+        "and",
+        "in",
+    ]
+)
+_TELLING = frozenset(["answer", "reply", "respond", "choose", "say", "select", "output", "pick"])
+_FIRST_VERBS = frozenset(
+    ["is", "are", "was", "were", "do", "does", "did", "can", "should", "would", "will", "has", "have"]
+)
+_TELLS_TO_ANSWER = re.compile(
+    r"\b(?:answer|reply|respond|choose|classify|say|decide|label|select|output|clasifica|responde|antworte|reponds|rispondi)\b"
+)
 _LITERAL = re.compile(
     r"\[/?python\]|\bassert\b[^\n]{0,400}==|\b(?:what (?:does|is|will)[^.?\n]{0,80}\b(?:print|output|return|evaluate)|output of)\b"
 )
@@ -159,15 +278,26 @@ _LISTED_CHOICES = re.compile(
     r"(?: [a-z']{1,20}){0,4})\s?[:(]\s?(?P<listed>[^\n.?!:()]{3,400})"
 )
 
+_COLON_LIST = re.compile(
+    r"\b(?:which|what|pick|choose|who|odd|welche[rs]?|cual|quel(?:le)?|quale|qual)\b(?![^:]*\border\b)[^:?\n]{0,80}:\s(?P<listed>[^:?!\n]{5,200})[?.]?$"
+)
+_ASIDE = re.compile(r"\((?!e\.?g|i\.?e|for example|such as)(?P<listed>[^()\n]{3,200})\)\s?(?:[?:.]|$)")
+
 _SENTENCE_END = re.compile(r"(?P<word>\w{0,20})[.!?。！？][\"')\]*_`]{0,4}(?=\s|$)|[。！？]")
-_ABBREVIATIONS = frozenset(["mr", "mrs", "ms", "dr", "st", "jr", "sr", "vs", "mt", "prof", "approx", "ca", "inc", "ltd"])
-_BEFORE_NUMBERS = frozenset("art ch chap sec fig vol no nr eq pp pg st".split())
+_ABBREVIATIONS = frozenset(
+    ["mr", "mrs", "ms", "dr", "st", "jr", "sr", "vs", "mt", "prof", "approx", "ca", "inc", "ltd"]
+)
+_BEFORE_NUMBERS = frozenset(["art", "ch", "chap", "sec", "fig", "vol", "no", "nr", "eq", "pp", "pg", "st"])
 _COURTESY = re.compile(
     r"(?:sure|certainly|of course|okay|ok|great question|good question|absolutely|happy to help)\b(?: thing)?[!.,:] ?",
     re.IGNORECASE,
 )
-_PREAMBLE = re.compile(r"(?:according to|based on|judging by|per) (?:the|your|this|these|my) [^,.\n]{1,60}, ?", re.IGNORECASE)
-_THINKING = re.compile(r"(?:let's|let us|let me|first,|step 1|to (?:find|determine|answer|solve|calculate)\b)", re.IGNORECASE)
+_PREAMBLE = re.compile(
+    r"(?:according to|based on|judging by|per) (?:the|your|this|these|my) [^,.\n]{1,60}, ?", re.IGNORECASE
+)
+_THINKING = re.compile(
+    r"(?:let's|let us|let me|first,|step 1|to (?:find|determine|answer|solve|calculate)\b)", re.IGNORECASE
+)
 _BOLD = re.compile(r"\*\*[^*\n]{0,60}[0-9][^*\n]{0,60}\*\*")
 _CONCLUSION = re.compile(
     r"[\s*_`>-]{0,8}(?:also|daher|somit|donc|ainsi|por (?:lo )?tanto|entonces|quindi|dunque|portanto|logo|dus|итак|значит|поэтому|следовательно"
@@ -182,7 +312,10 @@ _SO = re.compile(
     re.IGNORECASE,
 )
 _RESULT = re.compile(r"[=≈]\s?[$€£]?(-?[0-9][0-9.,]{0,30})")
-_EXPLANATION = re.compile(r",? because\b|,? since (?:it|he|she|they|the|this|that|there|its|his|her)\b|, (?:which|who|where|whose)\b|, as (?:it|he|she|they|the|this|that|there)\b", re.IGNORECASE)
+_EXPLANATION = re.compile(
+    r",? because\b|,? since (?:it|he|she|they|the|this|that|there|its|his|her)\b|, (?:which|who|where|whose)\b|, as (?:it|he|she|they|the|this|that|there)\b",
+    re.IGNORECASE,
+)
 _JOINT = re.compile(r"(?<=[^\W\d_])[-–—/](?=[^\W\d_])|,(?![0-9]{3}(?![0-9]))")
 _INITIALS = re.compile(r"(?<=\b[A-Z]\.)(?=[A-Z][.a-z])")
 _EDGES = "$।.,;:!?\"'()[]{}*_`~…|<>«»。、，；：！？「」『』（）【】¿¡"
@@ -214,6 +347,7 @@ class Ask:
         yes_no: True if yes and no are the answers.
         number: True if it asks for a number.
         identifier: True if it asks for a name with digits: an order number, a version, an address.
+        version: True if that is a version.
         when: True if it asks for a date or a time.
         digits: True if there is any digit.
         fact: True if it asks for a name, a place, a thing.
@@ -245,6 +379,7 @@ class Ask:
     yes_no: bool
     number: bool
     identifier: bool
+    version: bool
     when: bool
     digits: bool
     fact: bool
@@ -288,7 +423,9 @@ def read_query(query: str) -> Ask:
         query = f"{query[: _MAX_QUERY // 2]}\n{query[-_MAX_QUERY // 2 :]}"
     cleaned = values.clean(query)
     folded = values.fold(query)
-    sentences = [sentence.strip() for sentence in re.split(r"(?<=[.?!।]) |(?<=[。?!])|\n", folded) if sentence.strip()] or [""]
+    sentences = [
+        sentence.strip() for sentence in re.split(r"(?<=[.?!।]) |(?<=[。?!])|\n", folded) if sentence.strip()
+    ] or [""]
     questions = [sentence for sentence in sentences if sentence.endswith("?")] or [
         sentence for sentence in sentences if _ASKS_YES_NO_ELSEWHERE.search(sentence)
     ]
@@ -303,7 +440,8 @@ def read_query(query: str) -> Ask:
     options, options_first = _options(cleaned)
     if not options:
         options = _labelled_options(query)
-    english = _ENGLISH.search(folded) or _STARTS_YES_NO.match(questions[-1]) or _ASKS_PROSE.search(folded)
+    starts = _STARTS_YES_NO.match(questions[-1]) and not _NOT_ENGLISH.search(questions[-1])
+    english = _ENGLISH.search(folded) or starts or _ASKS_PROSE.search(folded)
     foreign = bool(folded) and not (english or _ENGLISH_VERB.match(folded) or re.search(r" or ", folded))
     over = _OVER_TEXT.match(cleaned)
     asked = " ".join(s for s in sentences if s.endswith("?")) or (values.fold(over[0]) if over else folded)
@@ -323,9 +461,11 @@ def read_query(query: str) -> Ask:
         yes_no=says_yes_no or (not choices and not (foreign and (number or when)) and _asks_yes_no(questions[-1])),
         number=number,
         identifier=identifier,
+        version=identifier and "version" in questions[-1],
         when=when,
         digits=any(char.isdigit() for char in folded),
-        fact=bool(_ASKS_FACT.search(folded)) or (foreign and bool(_WH_ELSEWHERE.search(questions[-1])) and "?" in folded),
+        fact=bool(_ASKS_FACT.search(folded))
+        or (foreign and bool(_WH_ELSEWHERE.search(questions[-1])) and "?" in folded),
         prose=prose,
         code=code,
         listing=asks_for_list(cleaned),
@@ -376,6 +516,10 @@ def _asks_yes_no(question: str) -> bool:
 
 def final_part(text: str) -> str:
     """Cut what a model thinks before its answer and the next question that it invents after it."""
+    return _final_part(text) if len(text) > _MAX_KEPT else _kept_final_part(text)
+
+
+def _final_part(text: str) -> str:
     thoughts = list(_THOUGHT.finditer(text))
     text = text[thoughts[-1].end() :] if thoughts else text
     text = text.strip()
@@ -383,8 +527,15 @@ def final_part(text: str) -> str:
     return text[: run_on.start()].strip() if run_on else text
 
 
-def marked(text: str) -> list[str]:
+_kept_final_part = lru_cache(maxsize=256)(_final_part)
+
+
+def marked(text: str) -> tuple[str, ...]:
     r"""List what follows each explicit mark ("answer is", "Answer:", `\boxed{`, "####"), the last mark first."""
+    return _marked(text) if len(text) > _MAX_KEPT else _kept_marked(text)
+
+
+def _marked(text: str) -> tuple[str, ...]:
     own = list(_MARK.finditer(text))[-_MAX_MARKED:]
     covered = [(mark.start(), mark.end()) for mark in own]
     others = [
@@ -395,15 +546,24 @@ def marked(text: str) -> list[str]:
     marks = sorted([*own, *others], key=lambda mark: mark.start())[-_MAX_MARKED:]
     ends = [*(mark.start() for mark in marks), len(text)][1:]
     parts = [_marked_by(mark, max(end, mark.end())) for mark, end in zip(marks, ends, strict=True)]
-    return [part for part in (part.lstrip(f"{_QUOTES}:=>：").rstrip(_QUOTES) for part in reversed(parts)) if part]
+    return tuple(part for part in (part.lstrip(f"{_QUOTES}:=>：").rstrip(_QUOTES) for part in reversed(parts)) if part)
+
+
+_kept_marked = lru_cache(maxsize=256)(_marked)
 
 
 def unheaded(text: str) -> str:
     """Drop headings, and a first line that only announces the next, from the beginning of a text."""
     while True:
         line, newline, rest = text.partition("\n")
-        if newline and rest.strip() and (
-            _HEADING.fullmatch(line) or _BOLD_HEADING.fullmatch(line) or (line.rstrip().endswith((":", "：")) and len(line) < 200)
+        if (
+            newline
+            and rest.strip()
+            and (
+                _HEADING.fullmatch(line)
+                or _BOLD_HEADING.fullmatch(line)
+                or (line.rstrip().endswith((":", "：")) and len(line) < 200)
+            )
         ):
             text = rest.strip()
         elif courtesy := _COURTESY.match(text):
@@ -459,7 +619,11 @@ def conclusion(text: str, ask: Ask) -> str | None:
     if not result:
         return None
     words = [word for word in plain(values.fold(last)).split() if not any(map(str.isdigit, word))]
-    restates = len(words) > 1 and any(map(str.isdigit, last)) and sum(word in ask.words or stem(word) in ask.stems for word in words) > len(words) / 2
+    restates = (
+        len(words) > 1
+        and any(map(str.isdigit, last))
+        and sum(word in ask.words or stem(word) in ask.stems for word in words) > len(words) / 2
+    )
     return last if restates or set(plain_numbers(result[1])) & set(plain_numbers(last)) else None
 
 
@@ -527,12 +691,74 @@ def bare(word: str) -> str:
     stripped = word.strip(_EDGES)
     if stripped[:1].isdigit() and f".{stripped}" in word[: len(stripped) + 3]:
         return f".{stripped}"
-    return stripped if stripped[:1] not in "-–—" or stripped[1:2].isdigit() or stripped[1:2] in {".", "$"} else stripped.lstrip("-–—")
+    return (
+        stripped
+        if stripped[:1] not in "-–—" or stripped[1:2].isdigit() or stripped[1:2] in {".", "$"}
+        else stripped.lstrip("-–—")
+    )
 
 
 _NO_CONTENT = frozenset(
-    "the a an is are was were be been being am it this that these those there do does did will would can could should has have had of"
-    " so then also le la les el los las il lo der das die ein eine est ist es son sind o os as um uma het een ce".split()
+    [
+        "the",
+        "a",
+        "an",
+        "is",
+        "are",
+        "was",
+        "were",
+        "be",
+        "been",
+        "being",
+        "am",
+        "it",
+        "this",
+        "that",
+        "these",
+        "those",
+        "there",
+        "do",
+        "does",
+        "did",
+        "will",
+        "would",
+        "can",
+        "could",
+        "should",
+        "has",
+        "have",
+        "had",
+        "of",
+        "so",
+        "then",
+        "also",
+        "le",
+        "la",
+        "les",
+        "el",
+        "los",
+        "las",
+        "il",
+        "lo",
+        "der",
+        "das",
+        "die",
+        "ein",
+        "eine",
+        "est",
+        "ist",
+        "es",
+        "son",
+        "sind",
+        "o",
+        "os",
+        "as",
+        "um",
+        "uma",
+        "het",
+        "een",
+        "ce",
+    ]
 )
 
 
@@ -542,10 +768,12 @@ def content_words(folded: str) -> list[str]:
 
 
 _CELSIUS = re.compile(
-    r" ?(?:°|degrees?|grad|grados?|graus?|gradi|graden|stopni\w{0,2}|derece|градус\w{0,3}|度)? ?(?:celsius|centigrade|цельсия)\b", re.IGNORECASE
+    r" ?(?:°|degrees?|grad|grados?|graus?|gradi|graden|stopni\w{0,2}|derece|градус\w{0,3}|度)? ?(?:celsius|centigrade|цельсия)\b",
+    re.IGNORECASE,
 )
 _FAHRENHEIT = re.compile(
-    r" ?(?:°|degrees?|grad|grados?|graus?|gradi|graden|stopni\w{0,2}|derece|градус\w{0,3}|度)? ?(?:fahrenheit|фаренгейта)\b", re.IGNORECASE
+    r" ?(?:°|degrees?|grad|grados?|graus?|gradi|graden|stopni\w{0,2}|derece|градус\w{0,3}|度)? ?(?:fahrenheit|фаренгейта)\b",
+    re.IGNORECASE,
 )
 _CELSIUS_FIRST = re.compile(r"(?:摄氏|摂氏|섭씨) ?(-?[0-9.,]{1,12}) ?(?:度|도)?")
 _DOTTED_CLOCK = re.compile(r"(?<![0-9.])([01]?[0-9]|2[0-4])\.([0-5][0-9])(?![0-9.])")
@@ -608,7 +836,13 @@ def apart(word: str) -> Iterator[str]:
 def _is_unspaced(char: str) -> bool:
     """Whether a character is of a script that sets no spaces: Han, Kana, Thai, Lao, Khmer, Burmese."""
     code = ord(char)
-    return 0x3040 <= code <= 0x30FF or 0x3400 <= code <= 0x9FFF or 0x0E00 <= code <= 0x0EFF or 0x1000 <= code <= 0x109F or 0x20000 <= code <= 0x3FFFF
+    return (
+        0x3040 <= code <= 0x30FF
+        or 0x3400 <= code <= 0x9FFF
+        or 0x0E00 <= code <= 0x0EFF
+        or 0x1000 <= code <= 0x109F
+        or 0x20000 <= code <= 0x3FFFF
+    )
 
 
 def letter_of_option(text: str) -> re.Match[str] | None:
@@ -673,7 +907,9 @@ def _options(query: str) -> tuple[dict[str, str], bool]:
             best = {match[1].upper(): plain(values.fold(text)) for match, text in zip(run, texts, strict=True)}
             rest = query[run[-1].end() + len(texts[-1]) :]
             follows = bool(re.search(r"\?", rest)) or bool(re.search(r"\bquestion\b", rest, re.IGNORECASE))
-            follows = follows and not re.search(r"\b(?:option|letter|choice|choose|select|answer)\b", rest, re.IGNORECASE)
+            follows = follows and not re.search(
+                r"\b(?:option|letter|choice|choose|select|answer)\b", rest, re.IGNORECASE
+            )
     return best, follows
 
 
@@ -708,6 +944,16 @@ def _choices(folded: str, questions: list[str], *, prose: bool, foreign: bool) -
     for match in reversed(list(_LISTED_CHOICES.finditer(folded))[-4:]):
         if len(found := _separated(match["listed"])) > 1:
             return found
+    if (
+        (aside := _ASIDE.search(folded))
+        and len(found := _separated(aside["listed"])) > 1
+        and not any(map(str.isdigit, aside[0]))
+    ):
+        return found
+    for sentence in questions:
+        ends = _COLON_LIST.search(sentence)
+        if ends and len(found := _separated(ends["listed"])) > 2 and not any(map(str.isdigit, ends["listed"])):
+            return found
     if prose:
         return ()
     for sentence in questions:
@@ -718,7 +964,7 @@ def _choices(folded: str, questions: list[str], *, prose: bool, foreign: bool) -
 
 def _alternatives(sentence: str, *, foreign: bool) -> tuple[str, ...]:
     """Find the alternatives of "a, b or c" in a folded sentence."""
-    unspaced = _OR_UNSPACED.search(sentence)
+    unspaced = _OR_UNSPACED.search(sentence) or _OR_ASKED_TWICE.search(sentence)
     if unspaced:
         first, last = unspaced["first"], unspaced["last"]
         return tuple(dict.fromkeys((first[-len(last) :], last))) if len(first) >= len(last) else ()
@@ -733,25 +979,25 @@ def _alternatives(sentence: str, *, foreign: bool) -> tuple[str, ...]:
     pieces = [piece for piece in re.split(r"[,;:(] ?", separator.sub(",", before)) if piece.strip()]
     if not 1 <= size <= 4 or not pieces:
         return ()
-    if last[0] == "not":  # "spam or not spam"
+    if last[0] in NEGATIONS:  # "spam or not spam"
         same = plain(" ".join(last[1:]))
-        return (same, f"not {same}") if same and f" {same} " in f" {plain(before)} " else ()
+        return (same, f"{last[0]} {same}") if same and f" {same} " in f" {plain(before)} " else ()
     own = pieces[-1].split()
     while own and own[-1] in _COPULAS:
         own.pop()
     at = max((i for i, word in enumerate(own) if word in _ARTICLES), default=-1)
-    if 0 <= at and 0 < len(own) - at - 1 < size and own[-1] == last[-1]:  # "a planet or a dwarf planet"
+    if at >= 0 and 0 < len(own) - at - 1 < size and own[-1] == last[-1]:  # "a planet or a dwarf planet"
         own = own[at + 1 :]
-    elif 0 <= at and 0 < len(own) - at - 1 < size:  # "the active or the passive voice": one noun for both
+    elif at >= 0 and 0 < len(own) - at - 1 < size:  # "the active or the passive voice": one noun for both
         size = len(own) - at - 1
         last = last[:size]
     chosen = [plain(" ".join(own[-size:]))]
     for piece in reversed(pieces[:-1]):
         words = _without_articles(plain(piece).split())
         if len(words) > size:
-            if words[0] in _TELLING and len(words) - size <= 3:
-                chosen.append(" ".join(words[-size:]))
-            elif words[0] in _FIRST_VERBS and re.search(r"[,;]", before):  # "is it positive, negative or neutral"
+            if (words[0] in _TELLING and len(words) - size <= 3) or (
+                words[0] in _FIRST_VERBS and re.search(r"[,;]", before)
+            ):
                 chosen.append(" ".join(words[-size:]))
             break
         chosen.append(" ".join(words))

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property, lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 from langchain_rlfocal.answers import values
@@ -19,43 +20,319 @@ from langchain_rlfocal.answers.reading import Ask, apart, bare, joined_apart, st
 
 _MAX_LABEL = 200
 _FILLERS = frozenset(
-    "your my our them him us the a an is are was were be been being am it this that these those there he she they we i you its his her their of has"
-    " have had do does did will would so then which who as well just also too please thank thanks answer final result"
-    " le la les l el los las il lo der das een het".split()
+    [
+        "equals",
+        "named",
+        "called",
+        "titled",
+        "your",
+        "my",
+        "our",
+        "them",
+        "him",
+        "us",
+        "the",
+        "a",
+        "an",
+        "is",
+        "are",
+        "was",
+        "were",
+        "be",
+        "been",
+        "being",
+        "am",
+        "it",
+        "this",
+        "that",
+        "these",
+        "those",
+        "there",
+        "he",
+        "she",
+        "they",
+        "we",
+        "i",
+        "you",
+        "its",
+        "his",
+        "her",
+        "their",
+        "of",
+        "has",
+        "have",
+        "had",
+        "do",
+        "does",
+        "did",
+        "will",
+        "would",
+        "so",
+        "then",
+        "which",
+        "who",
+        "as",
+        "well",
+        "just",
+        "also",
+        "too",
+        "please",
+        "thank",
+        "thanks",
+        "answer",
+        "final",
+        "result",
+    ]
 )
-_FILLERS_ELSEWHERE = frozenset(
-    "nel nella nei nelle nello no na nos nas am em en ist sind war waren est sont etait es son era fue e sao foi jest to dir tir heisst il elle el y a ete par de des du les la le les"
-    " um uma ein eine einen einem des den dem im auf hat ha hebben heeft zijn werd wurde 는 은 이 가 هي هو है हैं था थी थे में ne pas".split()
-) - NEGATIONS
-_BY = frozenset("by par por von door da przez от av".split())
-_ENDS_UNSPACED = re.compile(r"(?:です|でした|である|だ|になります|的)[。.]?\s{0,20}$")
+_FILLERS_ELSEWHERE = (
+    frozenset(
+        [
+            "l",
+            "los",
+            "las",
+            "il",
+            "lo",
+            "der",
+            "das",
+            "een",
+            "het",
+            "היא",
+            "הוא",
+            "betragt",
+            "ergibt",
+            "genannt",
+            "llama",
+            "llamado",
+            "nome",
+            "chiama",
+            "appelle",
+            "egale",
+            "vale",
+            "equivale",
+            "составляет",
+            "равно",
+            "равна",
+            "равен",
+            "равняется",
+            "nel",
+            "nella",
+            "nei",
+            "nelle",
+            "nello",
+            "no",
+            "na",
+            "nos",
+            "nas",
+            "am",
+            "em",
+            "en",
+            "ist",
+            "sind",
+            "war",
+            "waren",
+            "est",
+            "sont",
+            "etait",
+            "es",
+            "son",
+            "era",
+            "fue",
+            "e",
+            "sao",
+            "foi",
+            "jest",
+            "to",
+            "dir",
+            "tir",
+            "heisst",
+            "il",
+            "elle",
+            "el",
+            "y",
+            "a",
+            "ete",
+            "par",
+            "de",
+            "des",
+            "du",
+            "les",
+            "la",
+            "le",
+            "les",
+            "um",
+            "uma",
+            "ein",
+            "eine",
+            "einen",
+            "einem",
+            "des",
+            "den",
+            "dem",
+            "im",
+            "auf",
+            "hat",
+            "ha",
+            "hebben",
+            "heeft",
+            "zijn",
+            "werd",
+            "wurde",
+            "는",
+            "은",
+            "이",
+            "가",
+            "هي",
+            "هو",
+            "है",
+            "हैं",
+            "था",
+            "थी",
+            "थे",
+            "में",
+            "ne",
+            "pas",
+        ]
+    )
+    - NEGATIONS
+)
+_BY = frozenset(["by", "par", "por", "von", "door", "da", "przez", "от", "av"])
+_ENDS_UNSPACED = re.compile(r"(?:的|な)?(?:です|でした|である|だ|になります)[。.]?\s{0,20}$|的[。.]?\s{0,20}$")
 _APPROXIMATE = frozenset(
-    "about around approximately roughly circa approx nearly almost ~ ≈ some etwa rund ungefahr ca environ unos unas alrededor aproximadamente"
-    " cerca около примерно yaklasik okolo ongeveer 约 大约 約".split()
+    [
+        "about",
+        "around",
+        "approximately",
+        "roughly",
+        "circa",
+        "approx",
+        "nearly",
+        "almost",
+        "~",
+        "≈",
+        "some",
+        "etwa",
+        "rund",
+        "ungefahr",
+        "ca",
+        "environ",
+        "unos",
+        "unas",
+        "alrededor",
+        "aproximadamente",
+        "cerca",
+        "около",
+        "примерно",
+        "yaklasik",
+        "okolo",
+        "ongeveer",
+        "约",
+        "大约",
+        "約",
+    ]
 )
 _BEFORE_NAMES = frozenset(["in", "at", "by"])
-_AND = frozenset("and or und oder et ou y o e и или ve".split())
-_PREPOSITIONS = frozenset("with for in on at from to by about".split())
+_AND = frozenset(["and", "or", "und", "oder", "et", "ou", "y", "o", "e", "и", "или", "ve", "/", "&", "|"])
+_PREPOSITIONS = frozenset(["with", "for", "in", "on", "at", "from", "to", "by", "about"])
 _OF_TIME = frozenset(["on", "in", "at", "by", "since", "from"])
 _PARTICIPLE = re.compile(r"[^\W\d_]{2,20}(?:ed|en|wn|ung|un|de|lt|nt|ght)")
-_TIMES = frozenset("x × by * mal por sur auf на op".split())
+_TIMES = frozenset(["x", "×", "by", "*", "mal", "por", "sur", "auf", "на", "op"])
 _PAUSES = frozenset(".,:;!?)")
-_TITLES = frozenset("sir dr doctor prof professor president mr dame saint".split())
-_BE = frozenset("is are was were been be est ete fu fue foi ist wurde werd zijn".split())
+_TITLES = frozenset(["sir", "dr", "doctor", "prof", "professor", "president", "mr", "dame", "saint"])
+_COMPANIES = frozenset(["inc", "ltd", "llc", "corp", "corporation", "gmbh", "plc"])
+_SHORT_NAME = re.compile(r"\((?=[^()]{0,4}[A-Z])[A-Za-z]{1,5}\)[.,;:]?")
+"""A short name behind the full one: "Iron (Fe)", "World Health Organization (WHO)"."""
+_BE = frozenset(
+    ["is", "are", "was", "were", "been", "be", "est", "ete", "fu", "fue", "foi", "ist", "wurde", "werd", "zijn"]
+)
 
-_COUNTED = re.compile(r"\bhow many (?:different |distinct |of the |more |full |whole )?([^\W\d_]{2,30})\b(?! (?:and|or|&) )")
+_COUNTED = re.compile(
+    r"\bhow many (?:different |distinct |of the |more |full |whole )?([^\W\d_]{2,30})\b(?! (?:and|or|&) )"
+)
 _DURATION_BASE = "s"
-_ASKS_MONEY = re.compile(r"\bhow (?:much|many dollars)\b[^?]{0,200}\b(?:cost|costs|spend|spent|pay|paid|price|earn|earned|make|save|charge|worth|money|dollars|owe)\b")
+_ASKS_MONEY = re.compile(
+    r"\bhow (?:much|many dollars)\b[^?]{0,200}\b(?:cost|costs|spend|spent|pay|paid|price|earn|earned|make|save|charge|worth|money|dollars|owe)\b"
+)
+_MAX_BARE = 30
+_BARE_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,14}|[1-9][0-9]{0,2}(?:,[0-9]{3}){1,4})(\.[0-9]{1,6})?")
 _NEAR = 3
+_FLAG = re.compile(r"--?[A-Za-z]")
 _NO_THINGS = frozenset(
-    "left remaining total more each different whole full altogether combined overall later earlier to for from with of per in on at by"
-    " until till every times since because if when while based using given after before out off away now today still only even"
-    " making giving right wrong correct incorrect respectively consecutive long old tall high wide deep".split()
+    [
+        "left",
+        "remaining",
+        "total",
+        "more",
+        "each",
+        "different",
+        "whole",
+        "full",
+        "altogether",
+        "combined",
+        "overall",
+        "later",
+        "earlier",
+        "to",
+        "for",
+        "from",
+        "with",
+        "of",
+        "per",
+        "in",
+        "on",
+        "at",
+        "by",
+        "until",
+        "till",
+        "every",
+        "times",
+        "since",
+        "because",
+        "if",
+        "when",
+        "while",
+        "based",
+        "using",
+        "given",
+        "after",
+        "before",
+        "out",
+        "off",
+        "away",
+        "now",
+        "today",
+        "still",
+        "only",
+        "even",
+        "making",
+        "giving",
+        "right",
+        "wrong",
+        "correct",
+        "incorrect",
+        "respectively",
+        "consecutive",
+        "long",
+        "old",
+        "tall",
+        "high",
+        "wide",
+        "deep",
+    ]
 )
 _NAME_IN_PIECES = re.compile(r"\b([A-Z]{1,4})(?:[ -][A-Z]{1,4})?[ -]?[0-9]{1,6}[A-Z]?\b")
 _LONG_FOR = {
-    **{"art": "Article", "ch": "Chapter", "chap": "Chapter", "sec": "Section", "fig": "Figure", "vol": "Volume"},
-    **{"eq": "Equation", "no": "Number", "nr": "Number", "p": "Page", "pp": "Page", "pg": "Page"},
+    "art": "Article",
+    "ch": "Chapter",
+    "chap": "Chapter",
+    "sec": "Section",
+    "fig": "Figure",
+    "vol": "Volume",
+    "eq": "Equation",
+    "no": "Number",
+    "nr": "Number",
+    "p": "Page",
+    "pp": "Page",
+    "pg": "Page",
 }
 _SHORT_FOR = re.compile(rf"\b({'|'.join(_LONG_FOR)})\.\s?(?=[0-9])", re.IGNORECASE)
 _COUNT = "one|two|three|four|five|six|seven|eight|nine|ten|twelve|twenty"
@@ -67,24 +344,22 @@ _ASKS_YEAR = re.compile(r"\b(?:what|which) year\b")
 
 _ABOVE, _BELOW, _UP, _DOWN = ">", "<", "up", "down"
 _SIGNS = {
-    **dict.fromkeys("more over above greater exceeding exceeds exceed beyond higher".split(), _ABOVE),
-    **dict.fromkeys("less under below fewer lower short".split(), _BELOW),
-    **dict.fromkeys("least minimum".split(), ">="),
-    **dict.fromkeys("most maximum".split(), "<="),
+    **dict.fromkeys(["more", "over", "above", "greater", "exceeding", "exceeds", "exceed", "beyond", "higher"], _ABOVE),
+    **dict.fromkeys(["less", "under", "below", "fewer", "lower", "short"], _BELOW),
+    **dict.fromkeys(["least", "minimum"], ">="),
+    **dict.fromkeys(["most", "maximum"], "<="),
     **dict.fromkeys(
-        "rose rise rises risen rising increase increased increases increasing grew grow grows grown growth gain gained gains up"
-        " climbed climb profit surplus earned earn added expanded doubled".split(),
+        ["rose", "rise", "rises", "risen", "rising", "increase", "increased", "increases", "increasing", "grew", "grow", "grows", "grown", "growth", "gain", "gained", "gains", "up", "climbed", "climb", "profit", "surplus", "earned", "earn", "added", "expanded", "doubled"],
         _UP,
     ),
     **dict.fromkeys(
-        "fell fall falls fallen falling decrease decreased decreases decreasing dropped drop drops declined decline declines"
-        " shrank shrink lost lose loses loss down reduced reduction deficit removed contracted halved".split(),
+        ["fell", "fall", "falls", "fallen", "falling", "decrease", "decreased", "decreases", "decreasing", "dropped", "drop", "drops", "declined", "decline", "declines", "shrank", "shrink", "lost", "lose", "loses", "loss", "down", "reduced", "reduction", "deficit", "removed", "contracted", "halved"],
         _DOWN,
     ),
-    **{word: word for word in "before after north south east west left right early late earlier later ahead behind bc ad bce ce".split()},
-    **{word: word for word in "positive negative plus minus faster slower older younger taller shorter cheaper warmer colder".split()},
-    **{word: word for word in "ago hence 前 後 后 전 후".split()},
-    **{word: word for word in "failed fail passed pass not only except excluding including remaining half twice double".split()},
+    **{word: word for word in ["before", "after", "north", "south", "east", "west", "left", "right", "early", "late", "earlier", "later", "ahead", "behind", "bc", "ad", "bce", "ce"]},
+    **{word: word for word in ["positive", "negative", "plus", "minus", "faster", "slower", "older", "younger", "taller", "shorter", "cheaper", "warmer", "colder"]},
+    **{word: word for word in ["ago", "hence", "前", "後", "后", "전", "후"]},
+    **{word: word for word in ["failed", "fail", "passed", "pass", "not", "only", "except", "excluding", "including", "remaining", "half", "twice", "double"]},
 }  # fmt: skip
 
 
@@ -112,6 +387,11 @@ class Amount:
         return self.kind == "number" and self.label.endswith(".")
 
     @property
+    def number(self) -> Fraction | None:
+        """The number that a bare number is."""
+        return self.stated if self.kind == "number" and isinstance(self.stated, Fraction) else None
+
+    @property
     def is_duration(self) -> bool:
         """Whether it is a quantity of time."""
         return self.label.endswith((" s", " month"))
@@ -128,7 +408,12 @@ class Amount:
         units = {"quantity", "money", "percent", "time"}
         if whole.is_ordinal and bare_one.kind == "number":
             return bare_one.stated == whole.stated
-        return bare_one.kind == "number" and whole.kind in units and bare_one.stated is not None and bare_one.stated == whole.stated
+        return (
+            bare_one.kind == "number"
+            and whole.kind in units
+            and bare_one.stated is not None
+            and bare_one.stated == whole.stated
+        )
 
     @property
     def base(self) -> object:
@@ -198,7 +483,9 @@ def read_statement(text: str, ask: Ask, *, facts_only: bool = False) -> Statemen
     if ask.foreign:
         text = _ENDS_UNSPACED.sub("", text)
     if ask.identifier:
-        text = _NAME_IN_PIECES.sub(lambda name: name[0] if word_of(name[1]) in ask.words else re.sub("[ -]", "", name[0]), text)
+        text = _NAME_IN_PIECES.sub(
+            lambda name: name[0] if word_of(name[1]) in ask.words else re.sub("[ -]", "", name[0]), text
+        )
     if "." in text:
         text = _SHORT_FOR.sub(lambda short: _LONG_FOR[short[1].casefold()] + " ", text)
     if ask.share:
@@ -211,7 +498,12 @@ def read_statement(text: str, ask: Ask, *, facts_only: bool = False) -> Statemen
     order = tuple(one.part for one in parts if not one.is_new and (relates or one.is_capital))
     if not full:
         bare_text = "".join(text.split())
+        bare_text = bare(bare_text) or bare_text
         return Statement((bare_text,), (), (bare_text,)) if bare_text and not facts_only else None
+    if not facts_only and not said:
+        # "The past tense of walk is walked": another form of the query's own word is the answer.
+        said = tuple(part for part in full if isinstance(part, str) and part not in ask.words)
+        repeated = tuple(part for part in full if part not in said) if said else repeated
     if not facts_only:
         return Statement(said, repeated, full, order=order)
     if not any(isinstance(part, Amount) for part in full):
@@ -228,13 +520,32 @@ def read_statement(text: str, ask: Ask, *, facts_only: bool = False) -> Statemen
         dict.fromkeys(part for part in _only_counting(said) if not (isinstance(part, str) and part in asked))
     )
     repeated = tuple(part for part in repeated if isinstance(part, Amount))
-    return Statement(counted, repeated, (*counted, *repeated), names, owners=_owners(parts), things=_things(parts))
+    return Statement(
+        counted,
+        repeated,
+        (*counted, *repeated),
+        names,
+        owners=_owners(parts),
+        things=_things(parts, is_foreign=ask.foreign),
+    )
+
+
+def bare_number(part: str, ask: Ask) -> Statement | None:
+    """Read a text that is nothing but a number in its most usual spelling, as `read_statement` would."""
+    if len(part) > _MAX_BARE:
+        return None
+    match = _BARE_NUMBER.fullmatch(part.strip(" *_`.") if part[:1] != "." else part)
+    if match is None or (ask.foreign and not match[0].isdigit()) or (match[1] and not ask.number):
+        return None
+    number = Fraction(match[0].replace(",", ""))
+    amount = Amount("number", number, values.number_text_of(number), number)
+    return Statement((amount,), (), (amount,))
 
 
 def _owners(parts: Sequence["_Said"]) -> tuple[tuple[str, Amount], ...]:
     """Tell which word of the query each new fact belongs to, where words and facts take turns; else nothing."""
     turns: list[Amount | list[str]] = []
-    for part, is_new, _, _ in parts:
+    for part, is_new, *_ in parts:
         if isinstance(part, Amount):
             if is_new:
                 turns.append(part)
@@ -252,13 +563,16 @@ def _owners(parts: Sequence["_Said"]) -> tuple[tuple[str, Amount], ...]:
     return tuple(sorted(zip(words, amounts, strict=True), key=lambda pair: pair[0]))
 
 
-def _things(parts: Sequence["_Said"]) -> tuple[tuple[Amount, str], ...]:
-    """Tell what each bare number counts: the new word right behind it, in small letters."""
+def _things(parts: Sequence["_Said"], *, is_foreign: bool) -> tuple[tuple[Amount, str], ...]:
+    """Tell what each bare number counts: the word right behind it, in small letters where nouns have no capitals."""
     found: dict[Amount, str] = {}
-    for (part, *_), (after, is_new, _, is_capital) in zip(parts, parts[1:], strict=False):
-        counts = isinstance(part, Amount) and part.kind == "number" and not part.is_ordinal and isinstance(after, str)
-        if counts and is_new and not is_capital and after.isalpha() and after not in _NO_THINGS and after not in _SIGNS and after not in NEGATIONS:
-            found.setdefault(part, stem(after))  # type: ignore[arg-type]
+    for one, other in pairwise(parts):
+        amount, thing = one.part, other.part
+        if not (one.leads and isinstance(amount, Amount) and amount.number is not None and isinstance(thing, str)):
+            continue
+        stands = (is_foreign or not other.is_capital) and thing.isalpha() and thing not in _SIGNS
+        if stands and not amount.is_ordinal and thing not in _NO_THINGS and thing not in NEGATIONS:
+            found.setdefault(amount, stem(thing))
     return tuple(found.items())
 
 
@@ -275,7 +589,7 @@ def _counts_others(a: Statement, b: Statement) -> bool:
 
 def _near_facts(said: tuple[Part, ...], full: tuple[Part, ...]) -> tuple[Part, ...]:
     """Leave out words that stand far from every fact, but for denials."""
-    near = set()
+    near: set[Part] = set()
     for at, part in enumerate(full):
         if isinstance(part, Amount):
             near.update(other for other in full[max(0, at - _NEAR) : at + _NEAR + 1] if isinstance(other, str))
@@ -293,16 +607,24 @@ def _set_apart(said: tuple[Part, ...], parts: Sequence["_Said"], ask: Ask) -> tu
     if counted:
         noun = stem(word_of(counted[1]))
         order = [one.part for one in parts]
-        fits = [one for one, after in zip(order, [*order[1:], ""], strict=True) if isinstance(one, Amount) and isinstance(after, str) and stem(after) == noun]
+        fits = [
+            one
+            for one, after in zip(order, [*order[1:], ""], strict=True)
+            if isinstance(one, Amount) and isinstance(after, str) and stem(after) == noun
+        ]
         fits = [one for one in dict.fromkeys(fits) if one in amounts]
     elif ask.duration:
         fits = [one for one in amounts if one.kind == "quantity" and one.is_duration]
     elif _ASKS_MONEY.search(ask.text.casefold()):
         fits = [one for one in amounts if one.kind == "money"]
     elif _ASKS_YEAR.search(ask.text.casefold()):
-        fits = [one for one in amounts if one.kind == "number" and one.stated is not None and 1000 <= one.stated < 2200]
-    if not fits and counted and amounts and amounts[0].kind == "number" and amounts[0].stated is not None:
-        plain_ones = [one for one in amounts if one.kind == "number" and not (one.stated is not None and 1900 <= one.stated < 2100)]
+        fits = [one for one in amounts if one.number is not None and 1000 <= one.number < 2200]
+    if not fits and counted and amounts and amounts[0].number is not None:
+        plain_ones = [
+            one
+            for one in amounts
+            if one.kind == "number" and not (one.number is not None and 1900 <= one.number < 2100)
+        ]
         fits = plain_ones if len(plain_ones) == 1 else []
     if len(fits) != 1 or len(amounts) < 2:
         return said, ()
@@ -319,7 +641,10 @@ def same_statement(a: Statement, b: Statement) -> bool:
     if _counts_others(a, b) or _counts_others(b, a):
         return False
     if a.owners and b.owners and [word for word, _ in a.owners] == [word for word, _ in b.owners]:
-        return _alike([amount for _, amount in a.owners], [amount for _, amount in b.owners]) and a.negations == b.negations
+        return (
+            _alike([amount for _, amount in a.owners], [amount for _, amount in b.owners])
+            and a.negations == b.negations
+        )
     if bool(a.said) != bool(b.said):
         return _alike(a.content, b.content)
     if not _alike(a.content, b.content):
@@ -376,12 +701,13 @@ def _only_counting(parts: Sequence[Part]) -> Iterator[Part]:
 
 
 class _Said(NamedTuple):
-    """A part of a text; whether the query does not hold it, whether it is a name, and whether it has a capital or is a fact."""
+    """A part of a text; whether the query does not hold it, it is a name, has a capital or is a fact, a word follows directly."""
 
     part: Part
     is_new: bool
     is_name: bool
     is_capital: bool
+    leads: bool = False
 
 
 def _parts(text: str, ask: Ask, *, binds: bool) -> Iterator[_Said]:
@@ -393,23 +719,24 @@ def _parts(text: str, ask: Ask, *, binds: bool) -> Iterator[_Said]:
     folded = [token if isinstance(token, Fact) else word_of(token) for token in tokens]
     starts = True  # of a sentence, where a capital is no sign of a name
     before: list[str] = []
-    for at, (token, part) in enumerate(zip(tokens, folded, strict=True)):
-        if isinstance(part, Fact):
+    for at, token in enumerate(tokens):
+        if isinstance(token, Fact):
             name = tokens[at - 1] if at else None
-            if binds and isinstance(name, str) and _is_named(part, text) and _names(name, part, ask, first=at == 1):
-                bound = f"{word_of(name)} {part.label}"  # "Apollo 11" is a name
+            month = _MONTH_OF_YEAR.fullmatch(token.label) if token.kind == "date" else None
+            if binds and isinstance(name, str) and _is_named(token, text) and _names(name, token, ask, first=at == 1):
+                bound = f"{word_of(name)} {token.label}"  # "Apollo 11" is a name
                 yield _Said(bound, bound not in _bound_names(ask), True, True)
+            elif month and Fraction(month[1]) in ask.numbers:  # "March 2024", asked for a month of 2024
+                for word in _words(text[token.start : token.end]):
+                    if not word[:1].isdigit():
+                        yield _Said(word_of(word), True, False, True)
             else:
-                month = _MONTH_OF_YEAR.fullmatch(part.label) if part.kind == "date" else None
-                if month and Fraction(month[1]) in ask.numbers:  # "March 2024", asked for a month of 2024
-                    for word in _words(text[part.start : part.end]):
-                        if not word[:1].isdigit():
-                            yield _Said(word_of(word), True, False, True)
-                    continue
-                amount = amount_of(part, text, ask, sign=_sign_before(before))
-                yield _Said(amount, not _is_repeated(amount, ask), False, True)
+                amount = amount_of(token, text, ask, sign=_sign_before(before))
+                leads = text[token.end : token.end + 1] == " " and text[token.end + 1 : token.end + 2].isalpha()
+                yield _Said(amount, not _is_repeated(amount, ask), False, True, leads)
             starts, before = False, []
             continue
+        part = word_of(token)
         after = folded[at + 1] if at + 1 < len(folded) else None
         is_capital = token.lstrip("\"'(*_")[:1].isupper()
         is_name = token[:1].isupper() and not starts
@@ -419,17 +746,29 @@ def _parts(text: str, ask: Ask, *, binds: bool) -> Iterator[_Said]:
         if ask.foreign:
             part = without_ending(part)
         before = [] if token[-1] in _PAUSES else [*before[-2:], part]
+        if part == "but" and before[-2:-1] == ["all"]:
+            part = "except"
         if part in NEGATIONS and not (part == "no" and ask.portuguese):
             yield _Said(part, True, False, False)
-        elif part in _FILLERS or (ask.foreign and (part in _FILLERS_ELSEWHERE or part == "no")) or _is_dropped(part, at, folded, tokens, after):
-            continue
-        elif binds and isinstance(after, Fact) and _is_named(after, text) and _names(token, after, ask, first=at == 0):
+        elif (
+            part in _FILLERS
+            or (ask.foreign and (part in _FILLERS_ELSEWHERE or part == "no"))
+            or _is_dropped(part, at, folded, tokens, after)
+        ) or (
+            binds and isinstance(after, Fact) and _is_named(after, text) and _names(token, after, ask, first=at == 0)
+        ):
             continue
         else:
-            between = part in _PREPOSITIONS and repeats(_neighbour(folded, at, -1), ask) and repeats(_neighbour(folded, at, 1), ask)
-            titles = part in _TITLES and isinstance(after, str) and tokens[at + 1][:1].isupper()
+            between = (
+                part in _PREPOSITIONS
+                and repeats(_neighbour(folded, at, -1), ask)
+                and repeats(_neighbour(folded, at, 1), ask)
+            )
+            following = tokens[at + 1] if at + 1 < len(tokens) else None
+            titles = part in _TITLES and isinstance(following, str) and following[:1].isupper()
+            beside = (part in _COMPANIES and at > 0) or bool(_SHORT_NAME.fullmatch(token))
             for word in apart(part):
-                yield _Said(word, not (between or titles or repeats(word, ask)), is_name, is_capital)
+                yield _Said(word, not (between or titles or beside or repeats(word, ask)), is_name, is_capital)
 
 
 def _multiplies(at: int, folded: Sequence[str | Fact]) -> bool:
@@ -442,7 +781,9 @@ def _multiplies(at: int, folded: Sequence[str | Fact]) -> bool:
     )
 
 
-def _is_dropped(part: str, at: int, folded: Sequence[str | Fact], tokens: Sequence[str | Fact], after: str | Fact | None) -> bool:
+def _is_dropped(
+    part: str, at: int, folded: Sequence[str | Fact], tokens: Sequence[str | Fact], after: str | Fact | None
+) -> bool:
     """Whether a word only leads to what counts: "about" and "on" before facts, "in" and "by" before names."""
     if isinstance(after, Fact):
         if part in _AND and at > 0 and isinstance(folded[at - 1], Fact):
@@ -503,7 +844,13 @@ def amount_of(fact: Fact, text: str, ask: Ask, *, sign: str = "") -> Amount:
     value = fact.value
     if ask.share and (share := _share(fact, text)) is not None:
         return Amount("number", _as_number_value(share), values.number_text_of(share), share, sign)
-    if ask.ratio and fact.kind == "range" and isinstance(value, tuple) and value[0] == "" and " to " in text[fact.start : fact.end]:
+    if (
+        ask.ratio
+        and fact.kind == "range"
+        and isinstance(value, tuple)
+        and value[0] == ""
+        and " to " in text[fact.start : fact.end]
+    ):
         return Amount("ratio", ("ratio", *value[1:]), ":".join(map(str, value[1:])), None, sign)
     if fact.kind == "range":
         return Amount("range", value, fact.label, tuple(plain_numbers(text[fact.start : fact.end])), sign)
@@ -559,16 +906,43 @@ def _names(token: str, fact: Fact, ask: Ask, *, first: bool) -> bool:
     return not first or word not in _APPROXIMATE | _COMMON_STARTS
 
 
-_COMMON_STARTS = frozenset("answer option only between exactly total yes no around over under at in on by for from with and or but if".split())
+_COMMON_STARTS = frozenset(
+    [
+        "answer",
+        "option",
+        "only",
+        "between",
+        "exactly",
+        "total",
+        "yes",
+        "no",
+        "around",
+        "over",
+        "under",
+        "at",
+        "in",
+        "on",
+        "by",
+        "for",
+        "from",
+        "with",
+        "and",
+        "or",
+        "but",
+        "if",
+    ]
+)
 
 
 @lru_cache(maxsize=64)
 def _bound_names(ask: Ask) -> frozenset[str]:
     """Names with a number in a query, such as "apollo 11"."""
     tokens = _tokens(ask.text, ask)
-    pairs = zip(tokens, tokens[1:], strict=False)
+    pairs = pairwise(tokens)
     return frozenset(
-        f"{word_of(name)} {fact.label}" for name, fact in pairs if isinstance(name, str) and isinstance(fact, Fact) and name[:1].isupper()
+        f"{word_of(name)} {fact.label}"
+        for name, fact in pairs
+        if isinstance(name, str) and isinstance(fact, Fact) and name[:1].isupper()
     )
 
 
@@ -591,5 +965,7 @@ def _words(text: str) -> list[str]:
 
 @lru_cache(maxsize=8192)
 def word_of(token: str) -> str:
-    """Fold a word and strip what stands around it."""
+    """Fold a word and strip what stands around it; a flag of a command, such as "-A", stays."""
+    if _FLAG.match(token):
+        return token.rstrip("`.,;:)\"'")
     return bare(values.fold(token[:1000]))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from langchain_rlfocal.answers import values
+from langchain_rlfocal.answers.choices import read_choice, read_yes_no
 from langchain_rlfocal.answers.languages import NEGATIONS
 from langchain_rlfocal.answers.reading import (
     MAX_SENTENCE,
@@ -29,11 +30,33 @@ from langchain_rlfocal.answers.statements import Amount, Statement, read_stateme
 _MAX_LABEL = 200
 _MAX_STATEMENT = 20_000  # characters; the words of a longer text are compared as they stand
 _MAX_LITERAL = 20_000
-_RETRACTS = re.compile(r"\b(?:no,|wait|actually|correction|however|instead|sorry|but|although|unless|except|not)\b", re.IGNORECASE)
+_RETRACTS = re.compile(
+    r"\b(?:no,|wait|actually|correction|however|instead|sorry|but|although|unless|except|not)\b", re.IGNORECASE
+)
 _CLOCKED = re.compile(r"(?<![0-9:])([0-9]{1,2}):([0-5][0-9]):([0-5][0-9])(?![0-9:])")
 _HOURS = re.compile(r"(?<![0-9])([0-9]{1,2})\s?h\s?([0-5][0-9])(?![0-9])(?!\s?(?:m|s))")
 _NAMED_VALUE = re.compile(r"(?:[*$_`]{0,3}[^\W\d_]{1,12}|[-+*/×÷^()0-9.,$€£%√ ]{1,200})\s?[=≈]\s?([^=≈\n]{1,200})")
 _LINKS = re.compile(r"[:=]|[,;] ?(?:and|but|so) ")
+_SAYS_QUOTED = re.compile(
+    r"((?:The|El|La|Le|Il|Das|Die|Der|O|A|Het|De)\s[^\n.;:=\"]{2,80}?)\s(?:is|are|was|would be|es|est|ist|è|é):?\s(['\"`][^'\"`\n]{1,80}['\"`]|\*\*[^*\n]{1,80}\*\*)[.,]?"
+)
+_LEADS = frozenset(
+    [
+        "the",
+        "word",
+        "answer",
+        "term",
+        "name",
+        "phrase",
+        "correct",
+        "right",
+        "sentence",
+        "form",
+        "final",
+        "unscrambled",
+        "missing",
+    ]
+)
 _SET_EQUAL = re.compile(r"([^=≈:\n]{2,120}?)\s?[=≈:]\s?([^=≈\n]{1,200})")
 _COPULA = re.compile(
     r"([^\n.;:=]{2,120}?)\s(?:is|are|was|were|equals|es|est|ist|sind|è|é|это|—|adalah|jest|zijn|är|eq)\s(?:equal to |igual a |egal a |gleich )?([^\n]{1,200})"
@@ -61,13 +84,21 @@ class Exact:
 
 
 class ShortText:
-    """A short answer in words, as a statement set against the query; see `statements`."""
+    """A short answer in words: yes or no, or one of the choices, where the query asks for these; else a statement.
+
+    A statement is set against the query; see `statements`.
+    """
 
     name = "short_text"
 
     def read(self, text: str, query: str) -> Statement | None:
         """Return what a text says."""
-        return read_short(values.clean(text), read_query(query))
+        cleaned, ask = values.clean(text), read_query(query)
+        chosen = (read_yes_no(cleaned, ask) if ask.yes_no else None) or read_choice(cleaned, ask)
+        if chosen is not None and not ask.several:
+            words = tuple(chosen.split())
+            return Statement(words, (), words)
+        return read_short(cleaned, ask)
 
     def same(self, a: Statement, b: Statement) -> bool:
         """Compare what is said, and what is repeated where it could contradict."""
@@ -153,6 +184,9 @@ def read_short(text: str, ask: Ask) -> Statement | None:
     part, is_marked = answering_part(text, ask)
     if is_marked and not ask.several:
         part = explained(first_sentence(part))
+    quoted = _SAYS_QUOTED.fullmatch(part)
+    if quoted and all(word in _LEADS or repeats(word, ask) for word in plain(values.fold(quoted[1])).split()):
+        part = quoted[2]
     part = readable(part, ask)
     return read_statement(part, ask) or (read_statement(readable(final_part(text), ask), ask) if is_marked else None)
 
@@ -195,7 +229,9 @@ def read_amounts(text: str, ask: Ask, *, kinds: frozenset[str] = frozenset()) ->
         statement = _concluded(statement, read_statement(clause, ask, facts_only=True))
     if statement is None or not kinds:
         return statement
-    kept = tuple(part for part in statement.said if not isinstance(part, Amount) or part.kind in kinds or _is_year(part))
+    kept = tuple(
+        part for part in statement.said if not isinstance(part, Amount) or part.kind in kinds or _is_year(part)
+    )
     if not any(isinstance(part, Amount) for part in kept):
         return None
     return Statement(kept, statement.repeated, kept, statement.names)
@@ -225,7 +261,12 @@ def named_value(part: str, ask: Ask) -> str | None:
     if match and ":" not in match[2] and len(name := _squeezed(match[1])) > 1 and name in _squeezed(ask.text):
         return _undollared(match[2])
     match = _COPULA.fullmatch(part)
-    if match and not _LINKS.search(match[2]) and (lead := plain(values.fold(match[1])).split()) and all(repeats(word, ask) for word in lead):
+    if (
+        match
+        and not _LINKS.search(match[2])
+        and (lead := plain(values.fold(match[1])).split())
+        and all(repeats(word, ask) for word in lead)
+    ):
         first = word_of(match[2].split()[0])
         return None if first in NEGATIONS else _undollared(match[2])
     return None
@@ -308,8 +349,8 @@ def _results(part: str) -> str:
     for line in part.split("\n"):
         pieces = line.split(" = ")
         if len(pieces) > 1:
-            line = " ".join([*(_without_calculation(piece) for piece in pieces[:-1]), pieces[-1]])
-        kept.append(line)
+            pieces[:-1] = map(_without_calculation, pieces[:-1])
+        kept.append(" ".join(pieces))
     return "\n".join(kept)
 
 
@@ -319,7 +360,7 @@ def _without_calculation(piece: str) -> str:
 
 
 def _is_year(part: Amount) -> bool:
-    return part.kind == "number" and part.stated is not None and part.stated.denominator == 1 and 100 <= part.stated < 2200
+    return part.number is not None and part.number.denominator == 1 and 100 <= part.number < 2200
 
 
 def _strict(statement: Statement) -> Sequence[Any]:

@@ -22,6 +22,7 @@ _T = TypeVar("_T")
 _TICK_S = 0.02
 _IDLE_TICKS = 50
 _WALL_FACTOR = 20
+_STEPS = 1000
 
 
 class _Expired(BaseException):
@@ -31,11 +32,12 @@ class _Expired(BaseException):
 class _Job:
     """Work under way in one thread, and when it ends."""
 
-    __slots__ = ("_clock", "_end", "_packages", "_wall_end", "thread_id")
+    __slots__ = ("_clock", "_end", "_packages", "_wall_end", "thread_id", "was_thrown")
 
     def __init__(self, seconds: float, packages: Collection[str]) -> None:
         self._packages = packages
         self.thread_id = threading.get_ident()
+        self.was_thrown = False
         self._clock = _cpu_clock(self.thread_id)
         self._end = self._clock() + seconds
         self._wall_end = time.monotonic() + seconds * _WALL_FACTOR
@@ -104,7 +106,11 @@ def _end(job: _Job) -> None:
         try:
             with _watch.lock:
                 _watch.jobs.discard(job)
-                _throw(job.thread_id, None)
+            if job.was_thrown:
+                # It is raised at a jump back, if it has not been. Taking it back instead would leave the interpreter
+                # checking for it at every step from then on.
+                for _ in range(_STEPS):
+                    pass
         except _Expired:
             continue
         return
@@ -121,13 +127,13 @@ def _keep_watch() -> None:
                 return
             for job in _watch.jobs:
                 if job.is_over() and job.is_inside():
-                    _throw(job.thread_id, _Expired)
+                    job.was_thrown = True
+                    _throw(job.thread_id)
 
 
-def _throw(thread_id: int, exception: type[BaseException] | None) -> None:
-    """Have a thread raise an exception at its next step; None takes back what it has not raised yet."""
-    value = None if exception is None else ctypes.py_object(exception)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), value)
+def _throw(thread_id: int) -> None:
+    """Have a thread raise `_Expired` at its next step."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), ctypes.py_object(_Expired))
 
 
 def _cpu_clock(thread_id: int) -> Callable[[], float]:

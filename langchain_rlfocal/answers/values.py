@@ -99,6 +99,7 @@ def clean(text: str) -> str:
         text = _DIGIT.sub(lambda digit: str(unicodedata.decimal(digit[0])), text)
         text = _RAISED.sub(lambda raised: "^" + unicodedata.normalize("NFKC", raised[0]), text)
         text = unicodedata.normalize("NFKC", "".join(_few_marks(text.translate(_FRACTIONS))))
+        text = text[:MAX_CHARS]  # one character may become eighteen
     return text.translate(_SUBSTITUTES)
 
 

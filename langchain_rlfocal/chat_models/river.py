@@ -5,7 +5,8 @@ take the steps, the one in threads, the other on an event loop; so both rivers a
 the end is the text, piece by piece as early as it is certain, and last, always, the message.
 """
 
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import dataclass
 from functools import partial
@@ -66,7 +67,14 @@ class Tell:
     data: Mapping[str, Any]
 
 
-Step = Ask | Tell | str | AIMessage
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """A step: do work that would hold up an event loop; a loop has it done in a thread."""
+
+    work: Callable[[], None]
+
+
+Step = Ask | Tell | Compute | str | AIMessage
 Results = Sequence[Candidate | Failure]
 
 
@@ -111,6 +119,8 @@ def answer(messages: list[BaseMessage], turn: Turn, settings: Settings) -> Gener
             step.spares, step.is_settled = turn.spares(), is_settled
         results = yield step
         said = step.said
+        if turn.comparing_takes_long(results):
+            yield Compute(partial(turn.compare, results))
         turn.record(results, is_final=said)
         if turn.hearing is not None:
             yield from _hear(turn, turn.hearing)
@@ -212,6 +222,8 @@ def run(steps: Generator[Step, Results, None], around: Surroundings) -> Generato
             results = ()
             if isinstance(step, Tell):
                 around.parent.tell(step.name, step.data)
+            elif isinstance(step, Compute):
+                step.work()
             elif not isinstance(step, Ask):
                 yield step
             else:
@@ -233,6 +245,8 @@ async def arun(steps: Generator[Step, Results, None], around: Surroundings) -> A
             results = ()
             if isinstance(step, Tell):
                 await around.parent.atell(step.name, step.data)
+            elif isinstance(step, Compute):
+                await asyncio.to_thread(step.work)
             elif not isinstance(step, Ask):
                 yield step
             else:

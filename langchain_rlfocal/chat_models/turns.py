@@ -18,8 +18,7 @@ from langchain_rlfocal._compat import (
     EnsembleModelError,
     EnsembleOverflowError,
 )
-from langchain_rlfocal.answers import Comparison, KindLike, can_coincide, compare_answers
-from langchain_rlfocal.answers.settling import labels_are_final
+from langchain_rlfocal.answers import Comparison, KindLike, can_coincide, compare_answers, loads_first, takes_long
 from langchain_rlfocal.chat_models.consensus import MAJORITY
 from langchain_rlfocal.chat_models.equivalence import Hearing, TextPair, pair_of
 from langchain_rlfocal.chat_models.options import option_probs_of, options_of
@@ -254,14 +253,20 @@ class Turn:
         if any(candidate.flaw for candidate in [*self.candidates, *arrived]):  # who still runs may have none
             return False
         is_enough = len(self.candidates) + len(arrived) >= self.knobs.min_candidates
-        if promise is None or not ends_here or not arrived or not is_enough:
+        if (
+            promise is None
+            or not ends_here
+            or not arrived
+            or not is_enough
+            or takes_long([one.text for one in arrived])
+        ):
             return False
         candidates = self._label([*self.candidates, *arrived])
         acts = [self.request.label_of(candidate.message) is not None for candidate in candidates]
         if any(acts) and not all(acts):  # a text is labelled by what the calls look like
             return False
         texts = [candidate.text for candidate, acting in zip(candidates, acts, strict=True) if not acting]
-        if not labels_are_final(texts, self._answer_kind, query=self._query.text, running=len(running)):
+        if running and not compare_answers(texts, self._answer_kind, query=self._query.text).is_final:
             return False
         aside = [result for result in results if isinstance(result, Candidate) and result not in arrived]
         failures = self.failures + [result for result in results if isinstance(result, Failure)]
@@ -285,6 +290,17 @@ class Turn:
         is_last = self.round_number >= self.knobs.max_rounds or asked == self.knobs.max_team
         is_last = is_last or (self.is_open_text and self.knobs.min_candidates == 1)
         return is_last and not self._options and not self.candidates and len(self.selections[-1].members) == 1
+
+    def comparing_takes_long(self, results: Sequence[Candidate | Failure]) -> bool:
+        """Tell whether comparing these answers may hold up an event loop."""
+        texts = [result.text for result in results if isinstance(result, Candidate)]
+        return loads_first(texts) or takes_long(texts)
+
+    def compare(self, results: Sequence[Candidate | Failure]) -> None:
+        """Compare all answers so far with these ahead of `record`, which then finds it done."""
+        arrived = [one for one in results if isinstance(one, Candidate) and not self._is_set_aside(one)]
+        candidates = [*self.candidates, *arrived]
+        self._compared([one.text if self.request.label_of(one.message) is None else None for one in candidates])
 
     def record(self, results: Sequence[Candidate | Failure], *, is_final: bool = False) -> None:
         """Take in what came of a round, and label all answers so far, since groups can change with every answer.

@@ -9,6 +9,7 @@ import importlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -88,6 +89,9 @@ _Missing = Annotated[
 _Embedder = Annotated[
     str | None, typer.Option(help="Describe queries by embeddings too: wordllama, or package.module:function.")
 ]
+_Kind = Annotated[
+    str | None, typer.Option(help="What counts as the same answer: a kind's name, or package.module:attribute.")
+]
 _MaxTeam = Annotated[int | None, typer.Option(min=1, help="Members that may be asked for one query.")]
 _MaxRounds = Annotated[int | None, typer.Option(min=1, help="Rounds in which they may be asked.")]
 _CostWeight = Annotated[float | None, typer.Option(min=0, help="What asking the whole pool is worth, in score.")]
@@ -124,15 +128,20 @@ def collect(
     ] = None,
     concurrency: Annotated[int | None, typer.Option(min=1, help="Questions that are out at the same time.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Ask the first N questions only.")] = None,
+    kind: _Kind = None,
 ) -> None:
     """Ask every member every question, and record what the answers are worth.
 
     Run again to go on where it stopped, and to ask again what failed: an answer on record is not asked for again.
     """
+    from langchain_rlfocal.cli.rows import open_kind
     from langchain_rlfocal.collection import Collected, collect_into, is_failure, recorded_in, unfinished_path
     from langchain_rlfocal.outcomes import read_questions
 
     asked = read_questions(questions)[:limit]
+    if kind is not None:
+        opened_kind = open_kind(kind)
+        asked = [replace(question, kind=opened_kind) for question in asked]
     failed: Counter[str] = Counter()
     tried: Counter[str] = Counter()
     reasons: dict[str, str] = {}
@@ -193,6 +202,7 @@ def train(
         float | None, typer.Option(min=0, help="What focal diversity of the team is worth in the reward.")
     ] = None,
     embedder: _Embedder = None,
+    kind: _Kind = None,
     as_json: _Json = False,
 ) -> None:
     """Train Decider and Fusion on recorded outcomes, and fit the baselines; the test rows stay unseen."""
@@ -207,7 +217,7 @@ def train(
         "cost_unit": None if cost_unit is None else cost_unit.value,
         "diversity_weight": diversity_weight,
     }
-    rows = Rows(task=task, missing=missing.value, test_ids=test_ids)
+    rows = Rows(task=task, missing=missing.value, test_ids=test_ids, kind=kind)
     run_train(outcomes, member, out=out, rows=rows, config=config, embedder=embedder, as_json=as_json)
 
 
@@ -231,6 +241,7 @@ def evaluate(
     max_team: _MaxTeam = None,
     max_rounds: _MaxRounds = None,
     embedder: _Embedder = None,
+    kind: _Kind = None,
     no_task: Annotated[
         bool, typer.Option("--no-task", help="Hide the task labels from who decides, as most callers do.")
     ] = False,
@@ -247,7 +258,7 @@ def evaluate(
         checkpoint,
         outcomes,
         split=split.value,
-        rows=Rows(task=task, missing=missing.value, test_ids=test_ids),
+        rows=Rows(task=task, missing=missing.value, test_ids=test_ids, kind=kind),
         limits=Limits(cost_weight=cost_weight, target_calls=target_calls, max_team=max_team, max_rounds=max_rounds),
         embedder=embedder,
         hide_tasks=no_task,

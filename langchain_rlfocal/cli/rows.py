@@ -1,11 +1,14 @@
 """Rows: which rows of the given tables a command takes, and the embedder that describes their queries."""
 
+import importlib
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
+from langchain_rlfocal.answers import KindLike, to_kind
 from langchain_rlfocal.embedders import load_embedder
+from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.features import Embedder
 from langchain_rlfocal.outcomes import OutcomeGrid, OutcomeTable
 from langchain_rlfocal.outcomes.outcome_table import Missing
@@ -19,11 +22,13 @@ class Rows:
         task: The tasks to take, with wildcards; None or empty takes all.
         missing: What to do with a query that a member did not answer.
         test_ids: Which `query_id`s are test rows, with wildcards; None leaves the split to the text.
+        kind: What counts as the same answer, to label recorded responses anew; None keeps the recorded answers.
     """
 
     task: Sequence[str] | None = None
     missing: Missing = "drop"
     test_ids: str | None = None
+    kind: str | None = None
 
 
 def read_rows(outcomes: Sequence[Path], members: Sequence[str] | None, rows: Rows) -> OutcomeGrid:
@@ -34,12 +39,30 @@ def read_rows(outcomes: Sequence[Path], members: Sequence[str] | None, rows: Row
         PoolError: A member is not in the tables, or named twice.
     """
     table = OutcomeTable.read(*outcomes)
-    return table.grid(members or table.members, **{**asdict(rows), "task": rows.task or None})
+    if rows.kind is not None:
+        table = table.relabelled(open_kind(rows.kind))
+    return table.grid(members or table.members, task=rows.task or None, missing=rows.missing, test_ids=rows.test_ids)
 
 
 def see_working_folder() -> None:
     """Let a user's own module be imported: a console script does not see the folder that it is started in."""
     sys.path.insert(0, str(Path.cwd()))
+
+
+def open_kind(name: str) -> KindLike:
+    """Find a kind of answer: by its name, or as package.module:attribute.
+
+    Raises:
+        InputError: There is no such kind, or what is named is none.
+    """
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        return to_kind(name)
+    see_working_folder()
+    try:
+        return to_kind(getattr(importlib.import_module(module), attribute))
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"`--kind {name}` must name a kind or a function that can be imported: {error}.") from error
 
 
 def open_embedder(name: str | None) -> Embedder | None:

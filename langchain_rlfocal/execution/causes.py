@@ -58,7 +58,7 @@ _ANSWERED = frozenset({"UnusableAnswerError", "ContentFilterFinishReasonError", 
 _NAMED_ARGUMENT = re.compile(
     r"unexpected keyword argument '([^']{1,200})'"
     r"|multiple values for (?:keyword )?argument '([^']{1,200})'"
-    r"|missing \d+ required (?:positional|keyword-only) arguments?: '([^']{1,200})'"
+    r"|missing \d{1,9} required (?:positional|keyword-only) arguments?: '([^']{1,200})'"
     r"|'([^']{1,200})' is an invalid keyword argument"
 )
 """How Python says that a function was called with other arguments than it takes."""

@@ -6,7 +6,7 @@ says so, counted as that member's failure. An unknown cost stays unknown.
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Literal, NoReturn, Self, get_args
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from langchain_rlfocal.answers import KindLike, kind_names
+from langchain_rlfocal.answers import KindLike, kind_names, label_answers
 from langchain_rlfocal.errors import InputError, OutcomeError, PoolError
 from langchain_rlfocal.outcomes.columns import COUNT, NUMBER, NUMBERS, TEXT, Codes, Column, codes_of, table_from_rows
 from langchain_rlfocal.outcomes.files import append_lines, read_table, write_table
@@ -157,6 +157,31 @@ class OutcomeTable:
             OutcomeError: The suffix is unknown, or the file's folder does not exist.
         """
         write_table(self._table, path)
+
+    def relabelled(self, kind: KindLike) -> Self:
+        """Return the table with answers labelled anew from the recorded responses.
+
+        Rewards stay as they are. A row without a response keeps its answer, which others of its query can then share.
+
+        Args:
+            kind: What counts as the same answer.
+
+        Raises:
+            InputError: `kind` is no kind.
+        """
+        groups: dict[tuple[str, str], list[Outcome]] = {}
+        for outcome in self:
+            groups.setdefault((outcome.task, outcome.query_id), []).append(outcome)
+        labels = {
+            (*key, outcome.model): label
+            for key, group in groups.items()
+            for outcome, label in zip(
+                group,
+                label_answers([o.response or o.answer for o in group], kind, query=group[0].query),
+                strict=True,
+            )
+        }
+        return type(self).from_outcomes(replace(o, answer=labels[o.task, o.query_id, o.model]) for o in self)
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
