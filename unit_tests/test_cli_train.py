@@ -86,7 +86,7 @@ def test_train_takes_the_members_and_tasks_that_are_named(cli, outcomes, quick_t
     assert one["members"] == ["bob"]
     assert sum(one["queries"].values()) == 150
     assert sum(both["queries"].values()) == 300
-    assert both["card"]["rows"] == {"task": ["quiz/a", "*/b"], "missing": "drop", "test_ids": None}
+    assert both["card"]["rows"] == {"task": ["quiz/a", "*/b"], "missing": "drop", "test_ids": None, "kind": None}
 
 
 def test_train_leaves_out_what_a_member_did_not_answer_or_counts_it_as_its_failure(cli, gaps, quick_training):

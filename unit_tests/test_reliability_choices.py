@@ -66,7 +66,7 @@ def test_what_is_not_certain_is_waited_for(way, members, fields):
 def test_long_texts_are_waited_for_unless_they_are_one_and_the_same(way):
     """No third text can part two that are equal."""
     assert play(way, ensemble(trio(LONG, LONG, LONG)), "Tell me all about it.").took_s == 2
-    assert play(way, ensemble(trio(LONG, f"{LONG} So it is.", LONG)), "Tell me all about it.").took_s == 9
+    assert play(way, ensemble(trio(LONG, f"{LONG} Rarely.", LONG)), "Tell me all about it.").took_s == 9
 
 
 def test_where_another_round_can_follow_nobody_is_cancelled(way):

@@ -1056,6 +1056,8 @@ def _label(when: When) -> str:
         parts.append(f"century {when.year}")
     elif when.form and when.form not in {"'", "every"}:
         parts.append(when.form)
+    elif when.month is not None and when.day is None and not year and when.form != "'":
+        parts.append(calendar.month_name[when.month].lower())
     elif when.month is not None:
         year = f"'{when.year:02d}" if when.form == "'" else year or "-"
         parts.append(f"{year}-{when.month:02d}" + (f"-{when.day:02d}" if when.day is not None else ""))

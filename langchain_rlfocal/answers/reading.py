@@ -28,7 +28,7 @@ _RUN_ON = re.compile(
     re.IGNORECASE,
 )
 _MARK = re.compile(
-    r"\b(?:answer(?: to [^.:\n]{1,100}?)?|correct (?:option|choice))[\"'*_`)\]]{0,4}\s?(?:is\b|are\b|:|=)(?! not\b)"
+    r"\b(?:answer(?: to [^.:\n]{1,100}?)?|correct (?:option|choice))[\"'*_`)\]]{0,4}(?:\s(?:is|are)\b|\s?[:=])(?! not\b)"
     r"|(?P<key>\"answer\"\s?:)|(?P<boxed>\\boxed\s?\{)|\#{4}(?!#)",
     re.IGNORECASE,
 )
