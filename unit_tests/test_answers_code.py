@@ -350,7 +350,7 @@ def test_reading_never_raises(text, query):
 @given(st.text(alphabet="rbfu\"'\\ndx{}()#\n 0", max_size=40))
 def test_parsing_never_warns_and_is_never_stricter_than_python(source):
     """Warnings are errors here, so that a warning of the parser would make a program no program."""
-    tree = code._parse(source)
+    tree = code.parse_python(source)
     assert tree is None or tree.body
 
 

@@ -421,7 +421,7 @@ def _unfenced(text: str, query: str) -> str | None:
     if "`" in text and asked and len(text) <= _MAX_INLINE and len(spans) > 1:
         return None
     for candidate in _candidates(text, asked):
-        tree = _parse(_plain_python(candidate))
+        tree = parse_python(_plain_python(candidate))
         if tree and (
             _is_strong(tree) or (asked and _says_something(tree) and _asked_language(query) in {None, "python"})
         ):
@@ -504,7 +504,7 @@ def _guess(source: str, asked: str | None) -> str:
         return "bash"
     if source.lstrip()[:1] in {"{", "["} and asked != "python" and isinstance(values.parse_json(source), (dict, list)):
         return "json"
-    tree = _parse(_dedented(source)) if asked in {None, "python"} else None
+    tree = parse_python(_dedented(source)) if asked in {None, "python"} else None
     if tree and (_is_strong(tree) or (asked and _says_something(tree))):
         return "python"
     first = source.split(None, 1)[0] if source.strip() else ""
@@ -520,7 +520,7 @@ def _plain_python(source: str) -> str:
     if _DOCTEST.match(source):
         lines = map(_DOCTEST_LINE.fullmatch, source.splitlines())
         session = "\n".join(match[1] for match in lines if match)
-        if _parse(session):  # else what has no prompt may be no output
+        if parse_python(session):  # else what has no prompt may be no output
             return session
     return _dedented(source)
 
@@ -664,7 +664,7 @@ def _fold_calls(out: list[str]) -> None:
 def _python_forms(sources: Sequence[str], query: str) -> list[tuple[str, str]]:
     """Write consecutive sources of Python in normal form: those that parse as one program, the others by their tokens."""
     forms: list[tuple[str, str]] = []
-    parsed = [(source, _parse(source)) for source in sources]
+    parsed = [(source, parse_python(source)) for source in sources]
     for is_python, group in groupby(parsed, key=lambda pair: pair[1] is not None):
         members = list(group)
         if is_python:
@@ -683,7 +683,7 @@ def _python_tokens(source: str) -> tuple[str, str]:
     return ("=" + source if tokens is None else "~" + "\x1f".join(tokens)), ""
 
 
-def _parse(source: str) -> ast.Module | None:
+def parse_python(source: str) -> ast.Module | None:
     """Parse Python without a warning, whatever it holds; None where it is not Python, or too large or deep."""
     quiet = _quiet(source)
     if quiet is None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from langchain_rlfocal.answers import values
+from langchain_rlfocal.answers.code import parse_python
 from langchain_rlfocal.answers.reading import final_part
 
 _MAX_CALLS = 64
@@ -95,13 +96,16 @@ def _python_calls(text: str) -> str | None:
     match = _PYTHON_CALL.match(text)
     if match is None or len(text) > _MAX_PYTHON or text.count("(") > _MAX_CALLS:
         return None
+    tree = parse_python(text)
+    if tree is None or len(tree.body) != 1 or not isinstance(tree.body[0], ast.Expr):
+        return None
+    body = tree.body[0].value
     try:
-        body = ast.parse(text, mode="eval").body
         calls = body.elts if isinstance(body, (ast.List, ast.Tuple)) else [body]
         found = [
             {"name": ast.unparse(call.func), "args": _arguments(call)} for call in calls if isinstance(call, ast.Call)
         ]
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+    except (ValueError, TypeError, MemoryError, RecursionError):
         return None
     return values.canonical_tool_calls(found) if found and len(found) == len(calls) else None
 

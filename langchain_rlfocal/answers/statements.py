@@ -356,7 +356,7 @@ _SIGNS = {
         ["fell", "fall", "falls", "fallen", "falling", "decrease", "decreased", "decreases", "decreasing", "dropped", "drop", "drops", "declined", "decline", "declines", "shrank", "shrink", "lost", "lose", "loses", "loss", "down", "reduced", "reduction", "deficit", "removed", "contracted", "halved"],
         _DOWN,
     ),
-    **{word: word for word in ["before", "after", "north", "south", "east", "west", "left", "right", "early", "late", "earlier", "later", "ahead", "behind", "bc", "ad", "bce", "ce"]},
+    **{word: word for word in ["before", "after", "north", "south", "east", "west", "early", "late", "earlier", "later", "ahead", "behind", "bc", "ad", "bce", "ce"]},
     **{word: word for word in ["positive", "negative", "plus", "minus", "faster", "slower", "older", "younger", "taller", "shorter", "cheaper", "warmer", "colder"]},
     **{word: word for word in ["ago", "hence", "前", "後", "后", "전", "후"]},
     **{word: word for word in ["failed", "fail", "passed", "pass", "not", "only", "except", "excluding", "including", "remaining", "half", "twice", "double"]},
@@ -408,12 +408,9 @@ class Amount:
         units = {"quantity", "money", "percent", "time"}
         if whole.is_ordinal and bare_one.kind == "number":
             return bare_one.stated == whole.stated
-        return (
-            bare_one.kind == "number"
-            and whole.kind in units
-            and bare_one.stated is not None
-            and bare_one.stated == whole.stated
-        )
+        if bare_one.kind != "number" or whole.kind not in units or bare_one.stated is None or whole.stated is None:
+            return False
+        return bare_one.stated == whole.stated or (whole.kind == "percent" and bare_one.stated * 100 == whole.stated)
 
     @property
     def base(self) -> object:
@@ -609,8 +606,9 @@ def _set_apart(said: tuple[Part, ...], parts: Sequence["_Said"], ask: Ask) -> tu
         order = [one.part for one in parts]
         fits = [
             one
-            for one, after in zip(order, [*order[1:], ""], strict=True)
-            if isinstance(one, Amount) and isinstance(after, str) and stem(after) == noun
+            for at, one in enumerate(order)
+            if isinstance(one, Amount)
+            and any(isinstance(after, str) and stem(after) == noun for after in order[at + 1 : at + 3])
         ]
         fits = [one for one in dict.fromkeys(fits) if one in amounts]
     elif ask.duration:
@@ -842,7 +840,7 @@ def amount_of(fact: Fact, text: str, ask: Ask, *, sign: str = "") -> Amount:
         if slash and ask.rates and Fraction(slash[2]) in ask.numbers:
             return Amount("number", Fraction(slash[1]), slash[1], Fraction(slash[1]), sign)
     value = fact.value
-    if ask.share and (share := _share(fact, text)) is not None:
+    if ask.share and (share := _share(fact)) is not None:
         return Amount("number", _as_number_value(share), values.number_text_of(share), share, sign)
     if (
         ask.ratio
@@ -865,13 +863,11 @@ def amount_of(fact: Fact, text: str, ask: Ask, *, sign: str = "") -> Amount:
     return Amount(fact.kind, value, fact.label, stated, sign)
 
 
-def _share(fact: Fact, text: str) -> Fraction | None:
-    """The part of a whole that "1 in 4", "1 out of 4", "25 %" and "1:4" state."""
+def _share(fact: Fact) -> Fraction | None:
+    """The part of a whole that "1 in 4" and "1 out of 4" state."""
     value = fact.value
     if fact.kind == "ratio" and isinstance(value, tuple) and value[0] == "of" and value[2]:
         return Fraction(value[1]) / Fraction(value[2])
-    if fact.kind == "percent" and fact.stated is not None and "%" in text[fact.start : fact.end]:
-        return fact.stated / 100
     return None
 
 

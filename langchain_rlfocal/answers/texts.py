@@ -9,6 +9,7 @@ from typing import Any
 
 from langchain_rlfocal.answers import values
 from langchain_rlfocal.answers.choices import read_choice, read_yes_no
+from langchain_rlfocal.answers.code import parse_python
 from langchain_rlfocal.answers.languages import NEGATIONS
 from langchain_rlfocal.answers.reading import (
     MAX_SENTENCE,
@@ -315,10 +316,11 @@ def literal_text(text: str) -> str | None:
     found = found.strip("`").strip()
     if "==" in found and found.startswith("assert"):
         found = found.rpartition("==")[2].strip()
-    if len(found) <= _MAX_LITERAL and found.count("[") + found.count("(") + found.count("{") < 90:
+    tree = parse_python(found) if len(found) <= _MAX_LITERAL else None
+    if tree is not None and len(tree.body) == 1 and isinstance(tree.body[0], ast.Expr):
         try:
-            value = ast.literal_eval(found)
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            value = ast.literal_eval(tree.body[0].value)
+        except (ValueError, TypeError, MemoryError, RecursionError):
             pass
         else:
             return value if isinstance(value, str) and value else repr(value)
