@@ -68,6 +68,32 @@ ANSWERS = [
 ]  # fmt: skip
 
 
+DIFFERENT = [
+    ("Who won the group?", "Group A", "Group I"),
+    ("Is it safe?", "Yes, when cooked", "Yes, when raw"),
+    ("Is it safe?", "Yes", "Yes. However, not for babies."),
+    ("Is it spam or ham?", "It's anything but spam.", "spam"),
+    ("Is it positive or negative?", "It fails to be positive.", "positive"),
+    ("What is the symbol for cobalt?", "Co", "CO"),
+    ("Where is he from?", "Congo", "DR Congo"),
+    ("Which command?", "ls -l", "ls -L"),
+    ("Expand it.", "$a^2+b^2+2ab$", "$a^2+b^2+2$"),
+]
+
+
+@pytest.mark.parametrize(("query", "one", "other"), DIFFERENT)
+def test_what_is_plainly_different_is_not_merged(query, one, other):
+    assert len(set(label_answers([one, other], query=query))) == 2
+
+
+def test_code_is_left_open_only_where_no_number_and_no_denial_differs():
+    query = "Write a Python function for a late fee."
+    code = "```python\ndef late_fee(days):\n    return {}\n```"
+    same, ten_times, other = code.format("days * 5"), code.format("days * 50"), code.format("5 * days")
+    assert compare_answers([same, ten_times], query=query).open_pairs == ()
+    assert compare_answers([same, other], query=query).open_pairs == ((0, 1),)
+
+
 @pytest.mark.parametrize(("query", "same", "others"), ANSWERS)
 def test_texts_that_say_the_same_share_a_label_and_others_have_none_of_it(query, same, others):
     labels = label_answers([*same, *others], query=query)

@@ -92,6 +92,9 @@ _TELLS_TO_TYPE = frozenset(
 )
 _OR_IN_WORDS = re.compile(r"\s?(?:或者|或|または|또는)\s?|\s(?:oder|ou|или|veya|oppure|lub)\s")
 _MAY_BE_NAMED = frozenset(":=(")
+_CODE_FACTS = re.compile(
+    r"\b[0-9][0-9.]{0,40}\b|\"[^\"\n]{0,200}\"|'[^'\n]{0,200}'|[<>!=]=|[<>]|\bnot\b|\bin\b|\band\b|\bor\b|&&|\|\||![a-z(]|[-+*/%]"
+)
 _SPAN = re.compile(r"`([^`\n]{1,300})`")
 
 _CODE, _MATH, _JSON, _CALLS = Code(), Math(), Json(), ToolCalls()
@@ -298,7 +301,7 @@ def may_mean_the_same(a: Any, b: Any) -> bool:
     if not (isinstance(a, Found) and isinstance(b, Found)):
         return False
     if a.kind.name == b.kind.name == "code":
-        return True
+        return _stated_by_code(a.part) == _stated_by_code(b.part)
     if (
         isinstance(a.value, Statement)
         and isinstance(b.value, Statement)
@@ -306,6 +309,11 @@ def may_mean_the_same(a: Any, b: Any) -> bool:
     ):
         return may_be_same(a.value, b.value)
     return False
+
+
+def _stated_by_code(part: str) -> list[str]:
+    """List what no other spelling of a program may change: its numbers, texts, comparisons and denials."""
+    return sorted(_CODE_FACTS.findall(part))
 
 
 def _is_mostly_code(final: str, blocks: list[Any]) -> bool:

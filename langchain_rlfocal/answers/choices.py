@@ -68,7 +68,8 @@ _DENIES = re.compile(
     r"(?: (?:a|an|the|really|actually|strictly|quite|just|that of|of|to be|called|considered))?$"
 )
 _UNDECIDED = re.compile(
-    r"\b(?:both|neither|either|depends?|unclear|cannot|unknown|unsure|equal(?:ly)?|the same|none)\b"
+    r"\b(?:both|neither|either|depends?|unclear|cannot|unknown|unsure|equal(?:ly)?|the same|none|hardly|barely|scarcely|far from"
+    r"|anything but|opposite of|lacks?|fails? to|refuse|doubt|deny|denies|maybe|perhaps|might|would be|could be)\b"
 )
 _THAN_ELSEWHERE = re.compile(
     r"\b(?:do que|que|als|che|dan|чем|niz|an|decat|daripada|del|della|di)"
@@ -111,8 +112,10 @@ _NOT_COMPARATIVE = frozenset(
     ]
 )
 _QUALIFIES = re.compile(
-    r"\W{0,4}(?:but|if|unless|except|only|however|although|though|and no|or no|sometimes|partly|in part|not)\b"
+    r"\W{0,4}(?:but|if|unless|except|only|however|although|though|and no|or no|sometimes|partly|in part|not|when|whenever|while"
+    r"|provided|providing|as long as|for|in (?:some|most|certain)|until|with|without|depending|assuming|mostly|usually)\b"
 )
+_QUALIFIES_LATER = re.compile(r"\W{0,4}(?:however|but|except|unless|although)\b")
 _NO_AS_WORD = re.compile(r" (?:doubt|problem|worries|matter|question|one|1|way of|longer a|need)\b")
 _ASSURES = re.compile(
     r"(?:absolutely|definitely|certainly|of course|clearly|technically|basically|generally|in short|well|strictly speaking)\b[,: ]{1,2}"
@@ -281,7 +284,9 @@ def read_yes_no(text: str, ask: Ask, *, asked: bool = False) -> str | None:
         ends = head[-1:] in _EDGES or not rest.strip() or not rest.strip(_EDGES + " ")
         if head.rstrip("*_`") == "no." and rest.strip()[:1].isdigit():
             return None  # "No. 5"
-        if _QUALIFIES.match(rest) or (head == "no" and _NO_AS_WORD.match(rest)):
+        after = " ".join(sentences_of(part)[1:2])[:MAX_SENTENCE].casefold()
+        qualified = _QUALIFIES.match(rest) is not None and not _only_repeats(rest, ask)
+        if qualified or _QUALIFIES_LATER.match(after) or (head == "no" and _NO_AS_WORD.match(rest)):
             return None
         if not (asked or ask.yes_no):
             restates = all(word in ask.words for word in plain(rest).split() if word not in {"it", "is", "does"})
@@ -334,6 +339,11 @@ def read_choice(text: str, ask: Ask) -> str | None:
 
 
 _ENDING = re.compile(r"(?:입니다|이에요|예요|이다|है|है।|です|だ|的)[.。।]?\s{0,20}$")
+
+
+def _only_repeats(text: str, ask: Ask) -> bool:
+    """Whether a folded text says nothing that the query does not."""
+    return all(word in ask.words for word in plain(text).split())
 
 
 def _verdict(is_yes: bool | None) -> str | None:

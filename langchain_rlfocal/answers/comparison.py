@@ -164,8 +164,13 @@ def can_coincide(query: str, texts: Sequence[str] = (), kind: KindLike = "auto")
     if not texts:
         closed = ask.options or ask.yes_no or ask.choices or ask.number
         return bool(closed) or not ask.prose
-    reads = [_read(used, text, query, {}) for text in texts if text.strip()]
-    return not reads or not all(read is not None and is_open_text(read[0]) for read in reads)
+    said = [text for text in texts if text.strip()]
+    reads = [_read(used, text, query, {}) if len(text) <= _LONG_CHARS else None for text in said]
+    open_texts = [
+        len(text) > _LONG_CHARS or (read is not None and is_open_text(read[0]))
+        for text, read in zip(said, reads, strict=True)
+    ]
+    return not said or not all(open_texts)
 
 
 def label_answers(texts: Sequence[str | None], kind: KindLike = "auto", *, query: str = "") -> list[str | None]:

@@ -176,13 +176,17 @@ _PHRASES = (
 )
 
 
+_COMMAND = re.compile(r"[a-z][a-z0-9_.-]{1,30} -{1,2}[A-Za-z][\w-]{0,30}(?: |$)")
+"""A command and its option, as in "ls -l"."""
+
+
 def looks_like_math(text: str) -> bool:
     r"""Tell whether a text holds mathematics that is more than a number: LaTeX, powers, roots, variables, sets, relations.
 
     Args:
         text: The part of an answer that answers.
     """
-    if "```" in text:
+    if "```" in text or _COMMAND.match(text.strip("`$ ")):
         return False
     text = text.strip(_EDGES)
     if not text or len(text) > _MAX_TAIL:

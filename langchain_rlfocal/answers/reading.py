@@ -109,6 +109,12 @@ _ASKS_DURATION = re.compile(
 _ASKS_CLOCK = re.compile(
     r"\b(?:saat|uhr|ora|hora|heure|laat|godzin\w{0,3}|час\w{0,2}|klockan|kello|kl)\b|во сколько|o ktorej"
 )
+_ASKS_CASED = re.compile(r"\b(?:symbol|formula|password|passphrase|api key|token|variable|identifier|constant)\b")
+_ASKS_WORD = re.compile(
+    r"\btranslate\b|\bhow (?:do|would) you say\b|\b(?:english|spanish|german|french|italian|portuguese|dutch|polish|czech|swedish|russian"
+    r"|turkish) (?:word |term |translation )?(?:for|of)\b|\bin (?:spanish|german|french|italian|portuguese|dutch|polish|czech|swedish"
+    r"|russian|turkish)\b"
+)
 _RATES = re.compile(
     r"\b(?:rate|score|grade) (?:this|the|it|my|that|these)\b|\bon a scale\b|\bfrom (?:0|1|zero|one) to (?:5|10|100|five|ten)\b|\bout of (?:5|10|100)\b"
 )
@@ -360,6 +366,7 @@ class Ask:
         foreign: True if it is in another language than English.
         portuguese: True if it is in Portuguese, where "no" is no denial.
         rates: True if it asks for a rating.
+        cased: True if it asks for what is told apart by its case, such as a symbol or a password.
         duration: True if it asks how long something takes.
         share: True if it asks for a probability or a part of a whole, which 1 in 4 and 25 % write alike.
         ratio: True if it asks for a ratio, which "2 to 3" is then.
@@ -392,6 +399,7 @@ class Ask:
     foreign: bool
     portuguese: bool
     rates: bool
+    cased: bool
     duration: bool
     share: bool
     ratio: bool
@@ -464,7 +472,8 @@ def read_query(query: str) -> Ask:
         version=identifier and "version" in questions[-1],
         when=when,
         digits=any(char.isdigit() for char in folded),
-        fact=bool(_ASKS_FACT.search(folded))
+        fact=bool(_ASKS_WORD.search(folded))
+        or bool(_ASKS_FACT.search(folded))
         or (foreign and bool(_WH_ELSEWHERE.search(questions[-1])) and "?" in folded),
         prose=prose,
         code=code,
@@ -480,6 +489,7 @@ def read_query(query: str) -> Ask:
         clock=foreign and bool(_ASKS_CLOCK.search(folded)),
         negated=bool(set(content) & NEGATIONS),
         content=tuple(map(stem, content)),
+        cased=bool(_ASKS_CASED.search(folded)),
         rates=bool(_RATES.search(folded)),
         words=words,
         stems=frozenset(map(stem, words)),

@@ -237,7 +237,7 @@ _OF_TIME = frozenset(["on", "in", "at", "by", "since", "from"])
 _PARTICIPLE = re.compile(r"[^\W\d_]{2,20}(?:ed|en|wn|ung|un|de|lt|nt|ght)")
 _TIMES = frozenset(["x", "×", "by", "*", "mal", "por", "sur", "auf", "на", "op"])
 _PAUSES = frozenset(".,:;!?)")
-_TITLES = frozenset(["sir", "dr", "doctor", "prof", "professor", "president", "mr", "dame", "saint"])
+_TITLES = frozenset(["sir", "dr", "doctor", "prof", "professor", "president", "mr"])
 _COMPANIES = frozenset(["inc", "ltd", "llc", "corp", "corporation", "gmbh", "plc"])
 _SHORT_NAME = re.compile(r"\((?=[^()]{0,4}[A-Z])[A-Za-z]{1,5}\)[.,;:]?")
 """A short name behind the full one: "Iron (Fe)", "World Health Organization (WHO)"."""
@@ -749,7 +749,7 @@ def _parts(text: str, ask: Ask, *, binds: bool) -> Iterator[_Said]:
         if part in NEGATIONS and not (part == "no" and ask.portuguese):
             yield _Said(part, True, False, False)
         elif (
-            part in _FILLERS
+            (part in _FILLERS and not _is_letter(token, at, tokens))
             or (ask.foreign and (part in _FILLERS_ELSEWHERE or part == "no"))
             or _is_dropped(part, at, folded, tokens, after)
         ) or (
@@ -763,10 +763,24 @@ def _parts(text: str, ask: Ask, *, binds: bool) -> Iterator[_Said]:
                 and repeats(_neighbour(folded, at, 1), ask)
             )
             following = tokens[at + 1] if at + 1 < len(tokens) else None
-            titles = part in _TITLES and isinstance(following, str) and following[:1].isupper()
+            titles = part in _TITLES and not token.isupper() and isinstance(following, str) and following[:1].isupper()
             beside = (part in _COMPANIES and at > 0) or bool(_SHORT_NAME.fullmatch(token))
-            for word in apart(part):
+            for word in [_cased(token, part)] if ask.cased and not repeats(part, ask) else apart(part):
                 yield _Said(word, not (between or titles or beside or repeats(word, ask)), is_name, is_capital)
+
+
+def _is_letter(token: str, at: int, tokens: Sequence[str | Fact]) -> bool:
+    """Whether a capital A or I names something, as in "Group A", and is no article or pronoun."""
+    if token.strip(".,;:!?\"'()*_`") not in {"A", "I"} or at == 0:
+        return False
+    after = tokens[at + 1] if at + 1 < len(tokens) else None
+    return not token[-1].isalnum() or not isinstance(after, str) or not after[:1].islower()
+
+
+def _cased(token: str, part: str) -> str:
+    """Keep the case of a word where it tells things apart, as in "Co" and "CO", but for that of its first letter."""
+    written = bare(token)
+    return written[:1].lower() + written[1:] if written.casefold() == part else part
 
 
 def _multiplies(at: int, folded: Sequence[str | Fact]) -> bool:

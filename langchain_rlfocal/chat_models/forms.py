@@ -135,6 +135,8 @@ def bind_schema(model: BaseChatModel, schema: Any, *, method: str, strict: bool 
         return None
     more = {} if strict is None or method == "json_mode" else {"strict": strict}
     try:
+        # As a dictionary: given a class, clients parse the answer too, which is ours to do, and warn of what they made.
+        schema = convert_to_json_schema(schema)
         steps = model.with_structured_output(schema, method=method, **more)
     except Exception:  # noqa: BLE001  # it can be asked another way, whatever it is
         return None

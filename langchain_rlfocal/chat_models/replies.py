@@ -110,8 +110,11 @@ def _content_of(text: str, said: AIMessage) -> str | list[str | dict[Any, Any]]:
 
 
 def _text_block(block: Mapping[str, Any]) -> dict[str, Any]:
+    given = block.get("annotations")
     annotations = [
-        kept for one in block.get("annotations") or () if (kept := plain(one, most=_MAX_KEPT_CHARS)) is not None
+        kept
+        for one in (given if isinstance(given, list) else ())
+        if isinstance(one, Mapping) and (kept := plain(one, most=_MAX_KEPT_CHARS)) is not None
     ]
     return {
         "type": "text",

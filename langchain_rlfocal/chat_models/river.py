@@ -127,6 +127,8 @@ def answer(messages: list[BaseMessage], turn: Turn, settings: Settings) -> Gener
         for result in turn.results_of_round:
             yield Tell("rlfocal_candidate", describe_result(result))
             _check_whole(result, said=said)
+    if turn.choosing_takes_long():
+        yield Compute(turn.take_the_best)
     fused = turn.fuse()
     if turn.is_refused:
         verdict = refused(turn.candidates, fused)

@@ -261,6 +261,8 @@ class Turn:
             or takes_long([one.text for one in arrived])
         ):
             return False
+        if not isinstance(self._answer_kind, str) or takes_long([one.text for one in arrived]):
+            return False  # comparing may hold up the event loop
         candidates = self._label([*self.candidates, *arrived])
         acts = [self.request.label_of(candidate.message) is not None for candidate in candidates]
         if any(acts) and not all(acts):  # a text is labelled by what the calls look like
@@ -294,7 +296,7 @@ class Turn:
     def comparing_takes_long(self, results: Sequence[Candidate | Failure]) -> bool:
         """Tell whether comparing these answers may hold up an event loop."""
         texts = [result.text for result in results if isinstance(result, Candidate)]
-        return loads_first(texts) or takes_long(texts)
+        return not isinstance(self._answer_kind, str) or loads_first(texts) or takes_long(texts)
 
     def compare(self, results: Sequence[Candidate | Failure]) -> None:
         """Compare all answers so far with these ahead of `record`, which then finds it done."""
@@ -320,7 +322,11 @@ class Turn:
         is_wanted = candidate.flaw == "truncated" and any(self.request.arguments.get(name) for name in TOKEN_LIMITS)
         return candidate.flaw is not None and not is_wanted
 
-    def _take_the_best(self) -> None:
+    def choosing_takes_long(self) -> bool:
+        """Tell whether comparing answers with a flaw, where there are no others, may hold up an event loop."""
+        return bool(self._flawed) and self.comparing_takes_long([*self.candidates, *self._flawed])
+
+    def take_the_best(self) -> None:
         """Leave answers with a flaw out where there are others; where there are none, take the best of them.
 
         Where an object or a call must come, a refusal is taken for one only if LangChain knows it for one.
@@ -417,7 +423,7 @@ class Turn:
         Raises:
             EnsembleError: Nobody answered, or too few before the answer was cut short; it is also LangChain's `ModelError`.
         """
-        self._take_the_best()
+        self.take_the_best()
         cut_short = self.errand.is_late or any(failure.kind in {"deadline", "budget"} for failure in self.failures)
         if not self.candidates or (cut_short and len(self.candidates) < self.knobs.min_candidates):
             raise self._too_few_answered()
@@ -429,7 +435,9 @@ class Turn:
         supporters = said | {label: names for label, names in answer.supporters.items() if names or label not in said}
         weights = {label: answer.weights.get(label, 0.0) for label in [*answer.weights, *supporters]}
         if "" in weights:  # whoever counted it: what nobody can read agrees with nothing
-            weights[""] = 0.0
+            num_read = sum(candidate.answer is not None for candidate in self.candidates)
+            share = num_read / len(self.candidates)
+            weights = {label: 0.0 if label == "" else weight * share for label, weight in weights.items()}
         return replace(answer, weights=weights, supporters=supporters)
 
     def candidate_of(self, member: str) -> Candidate:

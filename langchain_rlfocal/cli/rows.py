@@ -60,9 +60,10 @@ def open_kind(name: str) -> KindLike:
         return to_kind(name)
     see_working_folder()
     try:
-        return to_kind(getattr(importlib.import_module(module), attribute))
-    except (ImportError, AttributeError) as error:
+        found = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # a module of the user's may raise anything
         raise InputError(f"`--kind {name}` must name a kind or a function that can be imported: {error}.") from error
+    return to_kind(found)
 
 
 def open_embedder(name: str | None) -> Embedder | None:
