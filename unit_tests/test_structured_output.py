@@ -389,7 +389,8 @@ def brief_of(model: BaseChatModel, method, strict=None):
 def test_the_packages_of_providers_are_asked_their_own_way():
     openai = ChatOpenAI(model="gpt-x", api_key="none")
 
-    assert brief_of(openai, "json_schema", strict=True).kwargs["response_format"] is Person
+    form = brief_of(openai, "json_schema", strict=True).kwargs["response_format"]
+    assert (form["type"], form["json_schema"]["name"], form["json_schema"]["strict"]) == ("json_schema", "Person", True)
     assert brief_of(openai, "json_mode", strict=True).kwargs["response_format"] == {"type": "json_object"}
     assert brief_of(openai, "json_schema").model is openai
 

@@ -135,12 +135,13 @@ def bind_schema(model: BaseChatModel, schema: Any, *, method: str, strict: bool 
         return None
     more = {} if strict is None or method == "json_mode" else {"strict": strict}
     try:
-        # As a dictionary: given a class, clients parse the answer too, which is ours to do, and warn of what they made.
-        schema = convert_to_json_schema(schema)
         steps = model.with_structured_output(schema, method=method, **more)
     except Exception:  # noqa: BLE001  # it can be asked another way, whatever it is
         return None
     bound, arguments = _taken_apart(steps.first if isinstance(steps, RunnableSequence) else steps)
+    if isinstance(arguments.get("response_format"), type):
+        # Given a class, OpenAI's client parses the answer too, which is ours to do, and warns of what it made.
+        arguments = {**arguments, "response_format": response_format_of(schema, strict=strict)}
     is_wrong = method == "json_mode" and calls_tools(arguments)  # any JSON has no name by which a call could be known
     return None if is_wrong or not arguments or not isinstance(bound, BaseChatModel) else (bound, arguments)
 
