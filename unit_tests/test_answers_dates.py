@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from langchain_rlfocal.answers import dates, values
 from langchain_rlfocal.answers.dates import When, find_dates
+from support_patterns import repeats_of
 
 
 def said(text):
@@ -271,29 +272,10 @@ def _patterns():
     yield pytest.param(dates._names((True,) * len(dates._SCRIPTS)).half, id="parts of the day")
 
 
-def _repeats(parsed, above=()):
-    """Yield each repetition that can vary, with those around it; depends on the private parse tree of `re`."""
-    for operator, argument in parsed:
-        name = str(operator)
-        if name.endswith("_REPEAT"):
-            low, high, inner = argument
-            varies = high > max(low, 1)
-            if varies:
-                yield high, above
-            yield from _repeats(inner, (*above, high) if varies else above)
-        elif name == "BRANCH":
-            for branch in argument[1]:
-                yield from _repeats(branch, above)
-        elif name == "SUBPATTERN":
-            yield from _repeats(argument[3], above)
-        elif name in {"ASSERT", "ASSERT_NOT"}:
-            yield from _repeats(argument[1], above)
-
-
 @pytest.mark.parametrize("pattern", list(_patterns()))
 def test_no_pattern_can_take_more_than_linear_time(pattern):
     parsed = re._parser.parse(pattern.pattern, pattern.flags)
-    assert not any(above for _, above in _repeats(parsed))
+    assert not any(above for _, above in repeats_of(parsed))
     one_class = len(parsed) == 1 and str(parsed[0][0]) == "MAX_REPEAT"
     assert one_class or parsed.getwidth()[1] < 3_000
 

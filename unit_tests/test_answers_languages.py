@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from langchain_rlfocal.answers import languages, values
 from langchain_rlfocal.answers.languages import ANSWER_MARKS, NEGATION_PARTS, NEGATIONS, count_negations, yes_no
+from support_patterns import repeats_of
 
 
 @pytest.mark.parametrize(
@@ -174,30 +175,11 @@ def test_what_stands_around_a_word_does_not_matter(word, frame):
     assert yes_no(frame.format(word).upper()) is yes_no(word) or not word.isascii()
 
 
-def _repeats(parsed, above=()):
-    """Yield each repetition that can vary, with those around it; depends on the private parse tree of `re`."""
-    for operator, argument in parsed:
-        name = str(operator)
-        if name.endswith("_REPEAT"):
-            low, high, inner = argument
-            varies = high > max(low, 1)
-            if varies:
-                yield high, above
-            yield from _repeats(inner, (*above, high) if varies else above)
-        elif name == "BRANCH":
-            for branch in argument[1]:
-                yield from _repeats(branch, above)
-        elif name == "SUBPATTERN":
-            yield from _repeats(argument[3], above)
-        elif name in {"ASSERT", "ASSERT_NOT"}:
-            yield from _repeats(argument[1], above)
-
-
 @pytest.mark.parametrize(
     "pattern",
     [pytest.param(value, id=name) for name, value in vars(languages).items() if isinstance(value, re.Pattern)],
 )
 def test_no_pattern_can_take_more_than_linear_time(pattern):
     parsed = re._parser.parse(pattern.pattern, pattern.flags)
-    assert not any(above for _, above in _repeats(parsed))
+    assert not any(above for _, above in repeats_of(parsed))
     assert parsed.getwidth()[1] < 3_000

@@ -27,6 +27,7 @@ from langchain_rlfocal.answers import (
     values,
 )
 from langchain_rlfocal.answers.comparison import _read, _same
+from support_patterns import repeats_of
 
 KINDS = kind_names()
 QUERIES = [
@@ -156,25 +157,6 @@ def _patterns():
                     yield pytest.param(pattern, id=f"{name}: {pattern.pattern[:30]}")
 
 
-def _repeats(parsed, above=()):
-    """Yield each repetition that can vary, with those around it; depends on the private parse tree of `re`."""
-    for operator, argument in parsed:
-        name = str(operator)
-        if name.endswith("_REPEAT"):
-            low, high, inner = argument
-            varies = high > max(low, 1)
-            if varies:
-                yield high, above
-            yield from _repeats(inner, (*above, high) if varies else above)
-        elif name == "BRANCH":
-            for branch in argument[1]:
-                yield from _repeats(branch, above)
-        elif name == "SUBPATTERN":
-            yield from _repeats(argument[3], above)
-        elif name in {"ASSERT", "ASSERT_NOT"}:
-            yield from _repeats(argument[1], above)
-
-
 @pytest.mark.parametrize("pattern", list(_patterns()))
 def test_no_pattern_can_take_more_than_linear_time(pattern):
     """A pattern of bounded width does a bounded amount at each place, so that a search is linear in the text.
@@ -183,7 +165,7 @@ def test_no_pattern_can_take_more_than_linear_time(pattern):
     `fullmatch` on a piece of bounded length. No repetition stands within another.
     """
     parsed = re._parser.parse(pattern.pattern, pattern.flags)
-    repeats = list(_repeats(parsed))
+    repeats = list(repeats_of(parsed))
     assert not any(around > 8 for _, above in repeats for around in above)
     matched_whole = {values._PLAIN, values._GROUPED, values._EUROPEAN}
     one_class = len(parsed) == 1 and str(parsed[0][0]) == "MAX_REPEAT"

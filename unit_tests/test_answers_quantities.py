@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from langchain_rlfocal.answers import quantities, values
 from langchain_rlfocal.answers.quantities import Huge, find_quantities, number_of
+from support_patterns import repeats_of
 
 SAME = {
     "separators": ["1234.5", "1,234.50", "1.234,50", "1 234,50", "1'234.5", "1_234.5", "1’234.50", "1\u202f234,5"],
@@ -355,29 +356,11 @@ def _patterns():
     return [value for value in vars(quantities).values() if isinstance(value, re.Pattern)]
 
 
-def _repeats(parsed, above=()):
-    for operator, argument in parsed:
-        name = str(operator)
-        if name.endswith("_REPEAT"):
-            low, high, inner = argument
-            varies = high > max(low, 1)
-            if varies:
-                yield high, above
-            yield from _repeats(inner, (*above, high) if varies else above)
-        elif name == "BRANCH":
-            for branch in argument[1]:
-                yield from _repeats(branch, above)
-        elif name == "SUBPATTERN":
-            yield from _repeats(argument[3], above)
-        elif name in {"ASSERT", "ASSERT_NOT"}:
-            yield from _repeats(argument[1], above)
-
-
 @pytest.mark.parametrize("pattern", _patterns(), ids=lambda pattern: pattern.pattern[:30])
 def test_no_pattern_can_take_more_than_linear_time(pattern):
     """Every repetition is bounded and none stands within another: a bounded amount of work at each place."""
     parsed = re._parser.parse(pattern.pattern, pattern.flags)
-    assert not any(above for _, above in _repeats(parsed))
+    assert not any(above for _, above in repeats_of(parsed))
     assert parsed.getwidth()[1] < 3_000
 
 

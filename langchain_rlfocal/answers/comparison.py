@@ -66,13 +66,6 @@ class Comparison:
         return replace(self, labels=labels, open_pairs=left, is_final=False)
 
 
-@dataclass
-class _Group:
-    """Values that are the same, the first leading."""
-
-    members: list[int]
-
-
 def compare_answers(texts: Sequence[str | None], kind: KindLike = "auto", *, query: str = "") -> Comparison:
     """Compare answers.
 

@@ -730,8 +730,6 @@ _HALF = re.compile(
     r"\s?(?:(?P<am>[aA]\.?\s?[mM])|(?P<pm>[pP]\.?\s?[mM])|(?P<noon>noon)|(?P<midnight>midnight)"
     r"|(?P<mark>[Uu]hr|o'?clock|hrs?|hours|uur|बजे|heures|horas)(?:\s(?P<minute>\d\d)(?![\w]|[.,:]\d))?)(?![^\W_])"
 )
-_POINT = re.compile(r"\.(?=\s?[^\sA-Z]|\s?$)")
-_AT_BEFORE = re.compile(r"(?:\b(?:kl|klo|klockan|saat|godz|godzinie|ore|pukul|[àaáAÀ]s?|às|las|los)\b)\.? \Z")
 _CLOCK_BEFORE = re.compile(r"(?:\b(?:kl|klo|klockan|saat|godz|godzinie|pukul|ore)\b)\.? \Z")
 _HOURS_BEFORE = re.compile(r"(?:\b(?:[àÀ]|às|om)\b) \Z")
 _FIRST_OF_RANGE = re.compile(r"(?<![\w.,:/$-])(?P<h>\d{1,2})(?:[:.](?P<m>\d\d))?\s?(?:[-–—]|to|until|till)\s?\Z")

@@ -248,7 +248,6 @@ _BE = frozenset(
 _COUNTED = re.compile(
     r"\bhow many (?:different |distinct |of the |more |full |whole )?([^\W\d_]{2,30})\b(?! (?:and|or|&) )"
 )
-_DURATION_BASE = "s"
 _ASKS_MONEY = re.compile(
     r"\bhow (?:much|many dollars)\b[^?]{0,200}\b(?:cost|costs|spend|spent|pay|paid|price|earn|earned|make|save|charge|worth|money|dollars|owe)\b"
 )

@@ -6,10 +6,8 @@ than `_MAX_DEPTH` is not taken for JSON. It refuses to look at the query; that i
 """
 
 import json
-import math
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
 from fractions import Fraction
@@ -86,10 +84,6 @@ _LATEX = (
     (re.compile(r"\\([%$#&_])"), r"\1"),
 )
 
-_STOP_WORDS = frozenset(
-    re.findall(r"\w+", "a an the is are was were be been of to in on at by for with and or as it its this that from")
-)
-
 
 def clean(text: str) -> str:
     """Rewrite characters that look alike as one: width, quotes, minus signs, fractions; case and accents stay."""
@@ -151,28 +145,6 @@ def number_text_of(value: Fraction) -> str:
     if denominator != 1:
         return str(value)
     return number_text(_CONTEXT.divide(Decimal(value.numerator), Decimal(value.denominator)))
-
-
-def same_number(a: str, b: str) -> bool:
-    """Compare two canonical numbers: whole numbers exactly, others within 1e-6 of the larger."""
-    x, y = _CONTEXT.create_decimal(a), _CONTEXT.create_decimal(b)
-    whole = _is_whole(a) and _is_whole(b)
-    gap = _CONTEXT.abs(_CONTEXT.subtract(x, y))
-    return x == y or (not whole and gap <= _CONTEXT.multiply(Decimal("1e-6"), max(_CONTEXT.abs(x), _CONTEXT.abs(y))))
-
-
-def roundness(number: str) -> tuple[bool, int, Decimal]:
-    """Order canonical numbers: whole ones first, then by digits, the fewest first, then from the smallest."""
-    value = Decimal(number)
-    return not _is_whole(number), len(value.as_tuple().digits), value
-
-
-def is_round(number: str) -> bool:
-    """Whether no canonical number that comes earlier by `roundness` is the same as this one.
-
-    Whole numbers are the same only if equal, and two of at most five digits differ by at least 1e-5 of the larger.
-    """
-    return _is_whole(number) or ("e" not in number and len(Decimal(number).as_tuple().digits) <= 5)
 
 
 def parse_json(text: str) -> Any:
@@ -251,35 +223,6 @@ def read_tool_calls(text: str) -> str | None:
     calls = value if isinstance(value, list) and not (value and isinstance(value[0], str)) else [value]
     read = [_as_call(call) for call in calls]
     return canonical_tool_calls([call for call in read if call]) if all(read) else None
-
-
-def likeness_vector(text: str) -> dict[str, float]:
-    """Weigh a text's words, and at half weight the three-letter pieces of each, by 1 + ln(count).
-
-    Words such as "the" and "of" are left out, unless there are no others.
-    """
-    words = re.findall(r"[^\W_]+", fold(text)) or fold(text).split()
-    counts = Counter([word for word in words if word not in _STOP_WORDS] or words)
-    pieces: Counter[str] = Counter()
-    for word, count in counts.items():
-        padded = f"<{word}>"
-        for at in range(len(word)):
-            pieces[padded[at : at + 3]] += count
-    vector = {f"word {word}": 1 + math.log(count) for word, count in counts.items()}
-    return vector | {piece: (1 + math.log(count)) / 2 for piece, count in pieces.items()}
-
-
-def cosine(a: Mapping[str, float], b: Mapping[str, float]) -> float:
-    """Cosine of two vectors of `likeness_vector`, in [0, 1]; 1 for equal ones. Exact sums make it symmetric."""
-    if a == b:
-        return 1.0
-    dot = math.fsum(weight * b[key] for key, weight in a.items() if key in b)
-    lengths = [math.sqrt(math.fsum(weight * weight for weight in vector.values())) for vector in (a, b)]
-    return min(1.0, dot / (lengths[0] * lengths[1])) if dot else 0.0
-
-
-def _is_whole(number: str) -> bool:
-    return "." not in number and "e" not in number
 
 
 class _Written(str):
