@@ -13,7 +13,7 @@ from typing import Any
 from langchain_core.language_models import BaseChatModel
 
 from langchain_rlfocal.errors import MissingDependencyError, PoolError
-from langchain_rlfocal.foreign_text import masked
+from langchain_rlfocal.redaction import masked
 
 
 @dataclass(frozen=True, slots=True)

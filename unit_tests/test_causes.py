@@ -25,7 +25,7 @@ from langchain_core.exceptions import (
 )
 from langchain_openai.chat_models.base import OpenAIRateLimitError, OpenAIRefusalError
 
-from langchain_rlfocal._compat import EnsembleModelError
+from langchain_rlfocal._langchain import EnsembleModelError
 from langchain_rlfocal.errors import DisagreementError, InputError
 from langchain_rlfocal.execution.asking import UnusableAnswerError
 from langchain_rlfocal.execution.causes import is_of_member, is_retryable, may_have_cost, retry_after_s

@@ -20,16 +20,16 @@ from langchain_rlfocal.answers.schemas import Schema
 from langchain_rlfocal.answers.values import clean
 from langchain_rlfocal.chat_models.replies import text_pieces
 from langchain_rlfocal.features import features_of
-from langchain_rlfocal.foreign_text import masked, printable, secrets_of, without_secrets
+from langchain_rlfocal.redaction import masked, printable, secrets_of, without_secrets
 
 FOLDER = Path(langchain_rlfocal.__path__[0])
 READERS = {"compile", "search", "match", "fullmatch", "split", "findall", "finditer", "sub", "subn"}
 
 WIDE = {
     # Ends with its one repetition without a bound, which nothing can follow and fail.
-    "foreign_text.py _NAMED_SECRET": "ends with it",
-    "foreign_text.py _CREDENTIALS": "ends with it",
-    "foreign_text.py _BARE_KEY": "ends with it",
+    "redaction.py _NAMED_SECRET": "ends with it",
+    "redaction.py _CREDENTIALS": "ends with it",
+    "redaction.py _BARE_KEY": "ends with it",
     "chat_models/replies.py text_pieces": "where the first alternative fails, the second takes all that it tried",
     "features.py _WORD": "two classes that exclude each other, and nothing else",
     "features.py _YES_NO": "no two of its starts read the same blanks",

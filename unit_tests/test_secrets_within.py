@@ -12,7 +12,7 @@ from pydantic import Field, SecretStr
 from langchain_rlfocal import RLFocalChatModel
 from langchain_rlfocal.errors import EnsembleError
 from langchain_rlfocal.execution import clients
-from langchain_rlfocal.foreign_text import MAX_SHOWN_CHARS, StandInError, secrets_of, shown_values, without_secrets
+from langchain_rlfocal.redaction import MAX_SHOWN_CHARS, StandInError, secrets_of, shown_values, without_secrets
 from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel
 
 KEY = "correct-horse-battery"

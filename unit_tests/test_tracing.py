@@ -1,6 +1,6 @@
 """Tracing: what handlers are told of an ensemble's run and of those under it, and what the tokens on them add up to.
 
-That members' runs stand under the ensemble's is in `test_compat`; here are the other runs, what is said of each, and that
+That members' runs stand under the ensemble's is in `test_langchain`; here are the other runs, what is said of each, and that
 each ends once, however the call ends.
 """
 

@@ -18,7 +18,7 @@ from functools import cache, cached_property, lru_cache, partial
 from typing import Any
 
 from langchain_rlfocal.answers import values
-from langchain_rlfocal.foreign_text import masked
+from langchain_rlfocal.redaction import masked
 
 PASSING = (KeyboardInterrupt, SystemExit, GeneratorExit)
 """What code of others may raise that is no verdict on a value: the wish to stop the program."""

@@ -29,7 +29,7 @@ from langchain_rlfocal.answers.schema_rules import (
     shortened,
     types_of,
 )
-from langchain_rlfocal.foreign_text import masked, printable
+from langchain_rlfocal.redaction import masked, printable
 
 MAX_VALUES = 10_000
 """A value that holds more, itself included, is not valid: reading, validating and comparing each takes tens of microseconds."""

@@ -20,7 +20,7 @@ from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 from langchain_core.tools import BaseTool
 from langchain_core.utils.pydantic import is_basemodel_subclass
 
-from langchain_rlfocal._compat import ORIGINALS_KEY, NestingChatModel
+from langchain_rlfocal._langchain import ORIGINALS_KEY, NestingChatModel
 from langchain_rlfocal.chat_models.forms import Originals, name_of, response_format_of, standard_choice, to_tool
 from langchain_rlfocal.chat_models.requests import Request
 from langchain_rlfocal.errors import InputError

@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 from langchain_core.messages import ToolCall
 
-from langchain_rlfocal._compat import EnsembleDisagreementError
+from langchain_rlfocal._langchain import EnsembleDisagreementError
 from langchain_rlfocal.answers.merging import merge
 from langchain_rlfocal.chat_models.requests import Request
-from langchain_rlfocal.foreign_text import printable
+from langchain_rlfocal.redaction import printable
 from langchain_rlfocal.records import Answer, Candidate
 
 OnDisagreement = Literal["leader", "text", "raise"]

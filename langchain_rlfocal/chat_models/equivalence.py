@@ -29,7 +29,7 @@ from typing_extensions import override
 
 from langchain_rlfocal.chat_models.synthesis import unforgeable
 from langchain_rlfocal.execution.limits import Shared
-from langchain_rlfocal.foreign_text import printable
+from langchain_rlfocal.redaction import printable
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.records import Candidate, Failure
 

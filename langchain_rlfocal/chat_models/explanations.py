@@ -18,7 +18,7 @@ from langchain_rlfocal.chat_models.history import KEY
 from langchain_rlfocal.chat_models.turns import RESTING, Turn
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.execution import Cost, UnusableAnswerError, ending_of, usage_of
-from langchain_rlfocal.foreign_text import printable
+from langchain_rlfocal.redaction import printable
 from langchain_rlfocal.records import Candidate, Failure, Selection
 
 _WIDTH = 110

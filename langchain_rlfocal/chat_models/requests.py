@@ -14,7 +14,7 @@ from typing import Any, Literal, Self, get_args
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, ToolCall
 
-from langchain_rlfocal._compat import ORIGINALS_KEY
+from langchain_rlfocal._langchain import ORIGINALS_KEY
 from langchain_rlfocal.answers.json_texts import json_in
 from langchain_rlfocal.answers.schemas import Reading, Schema, canonical_calls
 from langchain_rlfocal.chat_models.forms import (
@@ -32,7 +32,7 @@ from langchain_rlfocal.chat_models.forms import (
 from langchain_rlfocal.chat_models.history import authors_of, history_for
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.execution import Brief, UnusableAnswerError
-from langchain_rlfocal.foreign_text import printable
+from langchain_rlfocal.redaction import printable
 from langchain_rlfocal.pool import PoolMember
 
 Consensus = Literal["whole", "fields"]

@@ -14,7 +14,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
 
-from langchain_rlfocal._compat import EnsembleBudgetError, EnsembleDeadlineError, EnsembleModelError, Parent
+from langchain_rlfocal._langchain import EnsembleBudgetError, EnsembleDeadlineError, EnsembleModelError, Parent
 from langchain_rlfocal.chat_models.consensus import OnDisagreement, Verdict, decide
 from langchain_rlfocal.chat_models.equivalence import Hearing
 from langchain_rlfocal.chat_models.explanations import describe_fusion, describe_result, describe_selection

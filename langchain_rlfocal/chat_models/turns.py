@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from langchain_core.exceptions import ContextOverflowError
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
-from langchain_rlfocal._compat import (
+from langchain_rlfocal._langchain import (
     EnsembleBudgetError,
     EnsembleDeadlineError,
     EnsembleModelError,

@@ -20,7 +20,7 @@ from typer.core import TyperGroup
 from langchain_rlfocal._version import __version__
 from langchain_rlfocal.cli.terminal import messages, output, progress_bar
 from langchain_rlfocal.errors import InputError, PoolError, RLFocalError
-from langchain_rlfocal.foreign_text import printable
+from langchain_rlfocal.redaction import printable
 
 if TYPE_CHECKING:
     from langchain_rlfocal.pool import ModelPool

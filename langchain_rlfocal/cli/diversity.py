@@ -24,7 +24,7 @@ from langchain_rlfocal.diversity import (
     pairwise_focal_diversity,
     team_diversities,
 )
-from langchain_rlfocal.foreign_text import printable
+from langchain_rlfocal.redaction import printable
 from langchain_rlfocal.outcomes import OutcomeGrid, OutcomeTable
 
 _RIGHT = 0.5

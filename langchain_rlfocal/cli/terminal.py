@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from langchain_rlfocal.foreign_text import printable
+from langchain_rlfocal.redaction import printable
 
 if TYPE_CHECKING:
     from langchain_rlfocal.evaluation import Report

@@ -14,13 +14,13 @@ from langchain_core.messages import AIMessage, BaseMessage, UsageMetadata
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config, set_config_context
 
-from langchain_rlfocal._compat import is_control_flow, untangled
+from langchain_rlfocal._langchain import is_control_flow, untangled
 from langchain_rlfocal.errors import EnsembleError
 from langchain_rlfocal.execution.causes import is_retryable, refused_arguments
 from langchain_rlfocal.execution.clients import quiet
 from langchain_rlfocal.execution.endings import ending_in_words, flaw_of, refusal_in_words
 from langchain_rlfocal.execution.thinking import calm_model, calm_settings, cannot_think, disabling
-from langchain_rlfocal.foreign_text import StandInError, printable, secrets_of, shown_text, without_secrets
+from langchain_rlfocal.redaction import StandInError, printable, secrets_of, shown_text, without_secrets
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.records import Candidate, Failure
 

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from langchain_core.messages import AIMessage
 
-from langchain_rlfocal._compat import OpenRuns
+from langchain_rlfocal._langchain import OpenRuns
 from langchain_rlfocal.execution.asking import PASSING, Call, Inquiry
 from langchain_rlfocal.execution.attempts import Attempt, Event, Result
 from langchain_rlfocal.execution.errands import Errand

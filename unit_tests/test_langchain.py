@@ -1,6 +1,6 @@
 """Compat: the private parts of langchain-core that the package stands on behave as it believes.
 
-When one of these fails after an update of langchain-core, `_compat` is the only module to mend.
+When one of these fails after an update of langchain-core, `_langchain` is the only module to mend.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from langchain_core.tracers import context
 from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
 
 from langchain_rlfocal import RLFocalChatModel
-from langchain_rlfocal._compat import (
+from langchain_rlfocal._langchain import (
     PARENT_KEY,
     EnsembleModelError,
     EnsembleOverflowError,
@@ -146,7 +146,7 @@ async def test_members_runs_say_who_they_are_and_not_who_the_ensemble_is(call):
 
 
 async def test_a_callers_run_id_is_the_ensembles_run_id():
-    from langchain_core.utils.uuid import uuid7  # noqa: PLC0415  # the one that `_compat` uses
+    from langchain_core.utils.uuid import uuid7  # noqa: PLC0415  # the one that `_langchain` uses
 
     run_id = uuid7()
     for call in ("invoke", "stream", "astream"):

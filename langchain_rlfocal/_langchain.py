@@ -39,7 +39,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from langchain_rlfocal.errors import BudgetError, DeadlineError, DisagreementError, EnsembleError
-from langchain_rlfocal.foreign_text import shown_values
+from langchain_rlfocal.redaction import shown_values
 
 MemberCallbacks = Literal["tracers", "all", "none"]
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_rlfocal.foreign_text import masked, printable
+from langchain_rlfocal.redaction import masked, printable
 
 PLANTED = "q9Zp7-Ab3dEf6Gh8Jk"
 
