@@ -13,11 +13,11 @@ from pathlib import Path
 import openai
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_rlfocal.demo.styles import STYLES
 
+from langchain_rlfocal.demo import embedded_pool
+from langchain_rlfocal.demo.pool import MEMBERS
 from langchain_rlfocal.errors import InputError
-from langchain_rlfocal.local import embedded_pool
-from langchain_rlfocal.local.pool import MEMBERS
-from langchain_rlfocal.local.styles import STYLES
 
 QUESTION = "What is the opposite of up? Answer with one word."
 EVERY_MEMBER = pytest.mark.parametrize("name", MEMBERS)
@@ -213,6 +213,6 @@ def test_closing_waits_for_an_answer_that_is_being_written(embedded):
 def test_a_process_that_forgets_to_close_ends_cleanly(embedded, last, code, said):
     """Members outlive the pool's name; the servers stop with the process, whatever ends it, without a word."""
     del embedded
-    program = f"from langchain_rlfocal.local import embedded_pool; members = embedded_pool().members; {last}"
+    program = f"from langchain_rlfocal.demo import embedded_pool; members = embedded_pool().members; {last}"
     done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (code, said, "")

@@ -8,7 +8,7 @@ from langchain_core.prompts import ChatPromptTemplate
 
 from langchain_rlfocal import RLFocalChatModel, RLFocalPolicy
 from langchain_rlfocal.collection import collect_into
-from langchain_rlfocal.local import POLICY_PATH, QUESTIONS_PATH
+from langchain_rlfocal.demo import POLICY_PATH, QUESTIONS_PATH
 from langchain_rlfocal.outcomes import read_questions
 from langchain_rlfocal.pool import ModelPool
 

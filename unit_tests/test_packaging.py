@@ -46,11 +46,11 @@ def test_the_wheel_holds_every_file_of_the_package(wheel):
     }
 
     assert {name for name in wheel if name.startswith("langchain_rlfocal/")} == here
-    assert {"langchain_rlfocal/py.typed", "langchain_rlfocal/local/questions.jsonl"} <= here
+    assert {"langchain_rlfocal/py.typed", "langchain_rlfocal/demo/questions.jsonl"} <= here
 
 
 def test_the_shipped_policy_is_under_a_megabyte_and_holds_no_pickle():
-    files = [path for path in (ROOT / "langchain_rlfocal/local/policy").rglob("*") if path.is_file()]
+    files = [path for path in (ROOT / "langchain_rlfocal/demo/policy").rglob("*") if path.is_file()]
 
     assert {path.suffix for path in files} == {".safetensors", ".json"}
     assert sum(path.stat().st_size for path in files) < 2**20

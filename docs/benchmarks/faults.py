@@ -27,8 +27,7 @@ from langchain_rlfocal.errors import RLFocalError
 from langchain_rlfocal.execution import BreakerState
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.testing import ScriptedPolicy
-from langchain_rlfocal.testing.fault_server import FaultServer
-from langchain_rlfocal.testing.faults import Fault
+from support_fault_server import Fault, FaultServer
 
 BEGIN, END = "<!-- fault table: begin -->", "<!-- fault table: end -->"
 

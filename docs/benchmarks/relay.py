@@ -15,7 +15,7 @@ import time
 from langchain_core.language_models import BaseChatModel
 
 from langchain_rlfocal import RLFocalChatModel, RLFocalPolicy
-from langchain_rlfocal.local import POLICY_PATH
+from langchain_rlfocal.demo import POLICY_PATH
 from langchain_rlfocal.testing import ScriptedChatModel
 
 

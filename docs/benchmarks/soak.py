@@ -41,8 +41,7 @@ from langchain_rlfocal import RLFocalChatModel
 from langchain_rlfocal.errors import RLFocalError
 from langchain_rlfocal.execution import Budget
 from langchain_rlfocal.pool import PoolMember
-from langchain_rlfocal.testing.fault_server import FaultServer
-from langchain_rlfocal.testing.faults import Received
+from support_fault_server import FaultServer, Received
 
 DEADLINE_S = 120.0
 MAX_CONCURRENT_CALLS, MAX_THREADS = 300, 40

@@ -15,7 +15,7 @@ from langchain_rlfocal.chat_models import reliability
 from langchain_rlfocal.errors import BudgetError, DeadlineError, EnsembleError
 from langchain_rlfocal.execution import RetryRule
 from langchain_rlfocal.testing import ScriptedPolicy
-from langchain_rlfocal.testing.faults import Fault
+from support_fault_server import Fault
 
 pytestmark = pytest.mark.timeout(60)
 

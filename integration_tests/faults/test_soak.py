@@ -12,7 +12,6 @@ SCRIPTS = Path(__file__).parents[2] / "docs" / "benchmarks"
 
 @pytest.fixture(scope="module")
 def script():
-    pytest.importorskip("uvicorn")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(SCRIPTS)
         yield runpy.run_path(str(SCRIPTS / "soak.py"))
@@ -63,7 +62,7 @@ def test_the_soak_sees_what_is_broken(script, outcome, requests, rule):
     """One answer, of one member that was asked once."""
     from langchain_core.messages import AIMessage  # noqa: PLC0415
 
-    from langchain_rlfocal.testing.faults import Fault, Received  # noqa: PLC0415
+    from support_fault_server import Fault, Received  # noqa: PLC0415
 
     wave, watch, question = script["Wave"]("tasks"), script["Watch"](), script["question_of"](0)
     watch.on_custom_event("rlfocal_candidate", {"member": "one", "retries": [], "latency_s": 1.0})
@@ -76,7 +75,6 @@ def test_the_soak_sees_what_is_broken(script, outcome, requests, rule):
 
 def test_the_fault_table_is_written_between_its_marks(tmp_path, monkeypatch, capsys):
     """The first case and one that fails; seconds are left out, since a busy machine takes its own."""
-    pytest.importorskip("uvicorn")
     script = runpy.run_path(str(SCRIPTS / "faults.py"))
     names = script["main"].__globals__
     cases = [case for case in script["CASES"] if case.name in {"none", "HTTP 401"}]
