@@ -14,8 +14,18 @@ import pytest
 import langchain_rlfocal
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = {"langchain_rlfocal", "unit_tests", "integration_tests", "docs", ".ci"}
-FILES = {"pyproject.toml", "README.md", "LICENSE", "Makefile", ".gitignore", ".pre-commit-config.yaml"}
+FOLDERS = {"langchain_rlfocal", "unit_tests", "integration_tests", "docs", ".ci", ".github"}
+FILES = {
+    "pyproject.toml",
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "LICENSE",
+    "Makefile",
+    ".gitignore",
+    ".pre-commit-config.yaml",
+}
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """Thousands of answers at once over real connections, of which a fifth of the requests meets a fault.
 
-    python docs/benchmarks/soak.py [--answers 2000] [--seed 0]
+    PYTHONPATH=unit_tests/support python docs/benchmarks/soak.py [--answers 2000] [--seed 0]
 
 Three members of a fault server answer each question, two of them rightly, the third with what is right of the next
 question, so that the vote must put it right and an answer that went to another question would be seen. Which request
