@@ -1,4 +1,4 @@
-"""The soak, small: hundreds of answers at once, of which a fifth of the requests meets a fault."""
+"""The soak, small: a hundred answers at once, of which a fifth of the requests meets a fault."""
 
 import runpy
 from pathlib import Path
@@ -19,9 +19,10 @@ def script():
 
 def test_every_answer_is_accounted_for_and_nothing_is_left(script, monkeypatch):
     """What must hold is checked by the script; that it had something to check is checked here."""
+    # So few run all at once, and share the machine, however busy it is, until the last has ended.
     names = script["soak"].__globals__
-    monkeypatch.setitem(names, "timeout_s_for", lambda num_answers, pace_s: 1 + num_answers * pace_s / 4)
-    waves = {wave.name: wave for wave in script["soak"](200, seed=0)}
+    monkeypatch.setitem(names, "timeout_s_for", lambda num_answers, pace_s: max(1.0, 1.5 * num_answers * pace_s))
+    waves = {wave.name: wave for wave in script["soak"](100, seed=0)}
     assert [line for wave in waves.values() for line in wave.broken] == []
     for wave in waves.values():
         assert len(wave.seconds) == wave.num_right + wave.num_alone + wave.errors.total() > 0
@@ -31,8 +32,8 @@ def test_every_answer_is_accounted_for_and_nothing_is_left(script, monkeypatch):
     assert 0.15 < tasks.faulty / tasks.requests < 0.3
     assert tasks.retries > 0
     assert tasks.early_commits > 0
-    assert threads.num_right == 10
-    assert budget.calls == 21
+    assert threads.num_right == 5
+    assert budget.calls == 11
     assert budget.errors["BudgetError"] > 0
     assert {len(row) for row in script["rows_of"](list(waves.values()))} == {5}
 
