@@ -18,7 +18,8 @@ from langchain_core.messages import HumanMessage
 from langchain_rlfocal.answers import label_answers, score_answer
 from langchain_rlfocal.errors import InputError, OutcomeError
 from langchain_rlfocal.execution import Inquiry, aask_members
-from langchain_rlfocal.outcomes import Outcome, OutcomeTable, Question, append_jsonl
+from langchain_rlfocal.outcomes import Outcome, OutcomeTable, Question
+from langchain_rlfocal.outcomes.tables import append_jsonl
 from langchain_rlfocal.pool import ModelPool, PoolMember
 from langchain_rlfocal.records import Candidate, Failure
 

@@ -381,9 +381,8 @@ def _independent_focal(error_rates: Floats, teams: Bools) -> Floats:
     rates = np.where(teams, error_rates, 0.0)
     others = rates.sum(axis=1, keepdims=True) - rates
     products = others**2 - ((rates**2).sum(axis=1, keepdims=True) - rates**2)
-    fails = rates > 0
-    sizes = teams.sum(axis=1, keepdims=True)
-    views = _one_minus_ratio(fails * (2 * others + products), fails * (1 + others), sizes=sizes)
+    fails, sizes = rates > 0, teams.sum(axis=1, keepdims=True)
+    views = _one_minus_ratio(np.where(fails, 2 * others + products, 0.0), np.where(fails, 1 + others, 0.0), sizes=sizes)
     return _mean_over_members(views, teams)
 
 

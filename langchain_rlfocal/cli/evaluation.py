@@ -21,7 +21,7 @@ from langchain_rlfocal.evaluation import evaluate as evaluate_policy
 from langchain_rlfocal.evaluation.baselines import Fitted, FittedRandomTeam, fit_baselines
 from langchain_rlfocal.evaluation.report import baselines_of
 from langchain_rlfocal.outcomes import OutcomeGrid
-from langchain_rlfocal.outcomes.grids import Split
+from langchain_rlfocal.outcomes import Split
 from langchain_rlfocal.policies import RLFocalPolicy
 from langchain_rlfocal.policies.checkpoint import read_checkpoint
 

@@ -11,7 +11,7 @@ from langchain_rlfocal.embedders import load_embedder
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.features import Embedder
 from langchain_rlfocal.outcomes import OutcomeGrid, OutcomeTable
-from langchain_rlfocal.outcomes.outcome_table import Missing
+from langchain_rlfocal.outcomes import Missing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
