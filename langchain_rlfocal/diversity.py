@@ -369,7 +369,8 @@ def team_diversities(
 def _generalized(wrong: Floats, teams: Bools) -> Floats:
     """Where n_jk is how often j and k both fail, Σ i = Σ_j n_jj and Σ i(i−1) = Σ_{j≠k} n_jk over the team's j, k."""
     both = wrong.T @ wrong
-    return _one_minus_ratio(_pair_sums(both, teams), teams @ np.diag(both), sizes=teams.sum(axis=1))
+    alone = np.asarray(teams @ np.diag(both), dtype=np.float64)
+    return _one_minus_ratio(_pair_sums(both, teams), alone, sizes=teams.sum(axis=1))
 
 
 def _focal(wrong: Floats, teams: Bools) -> Floats:

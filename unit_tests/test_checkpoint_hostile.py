@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 import langchain_rlfocal
 from langchain_rlfocal.errors import CheckpointError
-from langchain_rlfocal.evaluation.fitted import load_baselines
+from langchain_rlfocal.evaluation.baselines import load_baselines
 from langchain_rlfocal.policies import RLFocalPolicy, untrusted
 from langchain_rlfocal.policies.checkpoint import MAX_BYTES, MAX_FACTS_BYTES, read_checkpoint
 

@@ -37,7 +37,7 @@ def test_train_stores_the_curve_and_the_baselines(cli, outcomes, quick_training)
     policy = RLFocalPolicy.load("made")
     fitted = baselines_of(policy)
     assert tuple(fitted) == tuple(said["baselines"]) == BASELINES
-    assert (fitted["random_team"].size, fitted["random_team"].seed) == (1, 5)
+    assert (fitted["random_team"].learned["size"], fitted["random_team"].learned["seed"]) == (1, 5)
     assert said["missing_baselines"] == []
     weights = [point["cost_weight"] for point in policy.card["curve"]]
     assert weights == sorted(weights)

@@ -31,7 +31,7 @@ from langchain_rlfocal.diversity import (
     yule_q,
 )
 from langchain_rlfocal.errors import InputError
-from langchain_rlfocal.evaluation.baselines import Plurality
+from langchain_rlfocal.evaluation.baselines import fit_plurality
 from langchain_rlfocal.testing import make_outcomes
 
 teams = hnp.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 5)))
@@ -386,7 +386,7 @@ def test_plurality_accuracy_of_members_in_order_of_accuracy_is_the_baselines():
     table = make_outcomes({"quiz": {"ann": 0.3, "bob": 0.6, "cleo": 0.5, "dan": 0.4}}, num_queries=300, num_options=5)
     grid = table.grid(table.members)
     ranked = np.argsort(-grid.scores.mean(axis=0), kind="stable")
-    chosen = Plurality().fit(grid).decide(grid).chosen
+    chosen = fit_plurality(grid).decide(grid).chosen
     expected = grid.scores[np.arange(len(grid)), chosen].mean()
     assert plurality_accuracy(grid.answer_ids[:, ranked], grid.scores[:, ranked] >= 0.5) == pytest.approx(expected)
 

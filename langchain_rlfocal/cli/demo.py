@@ -20,12 +20,12 @@ from rich.text import Text
 from langchain_rlfocal.answers import score_answer
 from langchain_rlfocal.chat_models import RLFocalChatModel
 from langchain_rlfocal.execution import Inquiry, ask_members
-from langchain_rlfocal.redaction import printable
 from langchain_rlfocal.local import POLICY_PATH, embedded_pool
 from langchain_rlfocal.outcomes import Question
 from langchain_rlfocal.policies import RLFocalPolicy
 from langchain_rlfocal.pool import ModelPool, PoolMember
 from langchain_rlfocal.records import Candidate, Failure
+from langchain_rlfocal.redaction import printable
 
 _ASKED = (
     ("yes or no", "Is a whale a mammal? Answer yes or no.", "yes"),

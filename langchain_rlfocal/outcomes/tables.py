@@ -483,12 +483,14 @@ def append_jsonl(path: str | os.PathLike[str], outcomes: Iterable[Outcome]) -> N
         if size:
             sink.seek(size - 1)
             lines = lines if sink.read(1) == b"\n" else b"\n" + lines
+        written = 0
         try:
-            if sink.write(lines) < len(lines):
-                raise OSError(errno.ENOSPC, "No space left for all lines", str(path))
-        except BaseException:
-            sink.truncate(size)
-            raise
+            written = sink.write(lines)
+        finally:
+            if written < len(lines):
+                sink.truncate(size)
+    if written < len(lines):
+        raise OSError(errno.ENOSPC, "No space left for all lines", str(path))
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
