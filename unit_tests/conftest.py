@@ -59,7 +59,7 @@ class CommandLine:
         """What a command that ends well prints as JSON."""
         result = self.run(*args, "--json")
         assert result.exit_code == 0, result.output
-        return json.loads(result.stdout)
+        return json.loads(result.stdout, parse_constant=pytest.fail)
 
     def shown(self, *args):
         """What a command that ends well prints for people, its lines joined."""

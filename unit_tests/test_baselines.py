@@ -630,7 +630,7 @@ def test_what_a_share_of_the_votes_is_worth_depends_on_how_many_votes_there_are(
     """Three votes, a third of 1.5 for each: 1 + ½ < 2 (0.3 + ½). Four votes, a quarter: 1 + ⅜ > 2 (0.3 + ⅜)."""
     learned = {"weights": np.array([1, 0.3, 0.3, 0.3]), "share": 1.5, "competence": np.ones(4)}
     fitted = Baseline(
-        "supervised_fusion", tuple("abcd"), {**learned, "tasks": ("t",), "task_weights": np.zeros((1, 4))}
+        "supervised_fusion", tuple("abcd"), {**learned, "tasks": ("other",), "task_weights": np.full((1, 4), 9.0)}
     )
     assert fitted.decide(grid_of(["xyy-", "xyyz"])).chosen.tolist() == [1, 0]
 
