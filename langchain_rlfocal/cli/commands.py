@@ -201,7 +201,7 @@ def train(
     from langchain_rlfocal.evaluation.baselines import missing_baselines
     from langchain_rlfocal.evaluation.report import baselines_of
 
-    given: dict[str, Any] = {
+    options: dict[str, Any] = {
         "seed": seed,
         "max_team": max_team,
         "max_rounds": max_rounds,
@@ -209,7 +209,7 @@ def train(
         "cost_unit": cost_unit,
         "diversity_weight": diversity_weight,
     }
-    config = training.TrainingConfig(**{name: value for name, value in given.items() if value is not None})
+    config = training.TrainingConfig(**{name: value for name, value in options.items() if value is not None})
     with progress_bar() as progress:
         bar = progress.add_task("Reading outcomes", total=None)
         loaded = _open_embedder(embedder)
@@ -278,11 +278,11 @@ def evaluate(
 
     if cost_weight is not None and target_calls is not None:
         raise InputError("`--cost-weight` and `--target-calls` exclude each other, got both. Give one of them.")
-    given = {"cost_weight": cost_weight, "max_team": max_team, "max_rounds": max_rounds}
+    options = {"cost_weight": cost_weight, "max_team": max_team, "max_rounds": max_rounds}
     with progress_bar() as progress:
         bar = progress.add_task("Reading outcomes", total=2)
         policy = _load_policy(checkpoint, embedder)
-        limits = _limits(policy, given, target_calls=target_calls)
+        limits = _limits(policy, options, target_calls=target_calls)
         trained_ids = _object_of(policy.card, "rows").get("test_ids")
         ids = trained_ids if test_ids is None and split != "all" else test_ids
         if not isinstance(ids, str | None):
@@ -450,11 +450,11 @@ def _read_grid(
     return table.grid(members or table.members, task=task or None, missing=missing, test_ids=test_ids)
 
 
-# ---- what a checkpoint says of itself: a stranger may have written it, so it is checked before it is used
+# ---- a checkpoint may come from an untrusted source: what its card holds is checked before it is used
 
 
 def _load_policy(checkpoint: Path, embedder: str | None) -> "RLFocalPolicy":
-    """Load a policy with the embedder that it was trained with; no module that a checkpoint names is imported unasked."""
+    """Load a policy with the embedder that it was trained with; no module is imported because a checkpoint names it."""
     from langchain_rlfocal.embedders import WORDLLAMA
     from langchain_rlfocal.policies import RLFocalPolicy
     from langchain_rlfocal.policies.checkpoint import read_checkpoint
@@ -473,10 +473,10 @@ def _load_policy(checkpoint: Path, embedder: str | None) -> "RLFocalPolicy":
     return RLFocalPolicy(parts, embedder=_open_embedder(embedder or trained_with))
 
 
-def _limits(policy: "RLFocalPolicy", given: Mapping[str, Any], *, target_calls: float | None) -> dict[str, Any]:
+def _limits(policy: "RLFocalPolicy", options: Mapping[str, Any], *, target_calls: float | None) -> dict[str, Any]:
     """Complete the cost weight and the limits by those that a policy was trained for."""
     trained = _object_of(policy.card, "config")
-    limits: dict[str, Any] = {name: trained.get(name) if value is None else value for name, value in given.items()}
+    limits: dict[str, Any] = {name: trained.get(name) if value is None else value for name, value in options.items()}
     if target_calls is not None:
         limits["cost_weight"] = policy.cost_weight_for(target_calls)
     unknown = [f"--{name.replace('_', '-')}" for name, value in limits.items() if value is None]
@@ -490,7 +490,7 @@ def _limits(policy: "RLFocalPolicy", given: Mapping[str, Any], *, target_calls: 
             f"must be a {'finite number, at least 0' if is_weight else 'whole number, at least 1'}, got {value!r:.80}."
         )
         option = f"--{name.replace('_', '-')}"
-        if given[name] is not None:
+        if options[name] is not None:
             raise InputError(f"`{option}` {rule}")
         source = "curve" if is_weight and target_calls is not None else name
         raise CheckpointError(f"The checkpoint's `{source}` {rule} Give {option}, or train the policy again.")

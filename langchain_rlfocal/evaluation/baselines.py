@@ -530,7 +530,7 @@ _DECIDE: dict[str, Callable[[Mapping[str, Any], OutcomeGrid, Ints], _Decided]] =
 }
 
 
-# ---- in a checkpoint: arrays and JSON values. A stranger may have written what is loaded, so whatever loads can decide.
+# ---- in a checkpoint: arrays and JSON values, whose source may be untrusted: what loads can decide, or is refused
 
 _VOTE = {"weights": "numbers M", "competence": "numbers M"}
 _TEAM = {"team": "flags M", "competence": "numbers M", "largest_tried": "size"}
@@ -671,7 +671,7 @@ def _are_distinct_texts(value: Any) -> bool:
 
 
 def _refusal(what: str, rule: str) -> CheckpointError:
-    return CheckpointError(f"Stored baselines: {what} must {rule}. Train the policy again, which stores them anew.")
+    return CheckpointError(f"Stored baselines: {what} must {rule}. Train the policy again, which stores new ones.")
 
 
 # ---- parts of the fits

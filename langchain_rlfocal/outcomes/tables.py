@@ -1,8 +1,8 @@
 """Tables of outcomes and lists of questions: read from Parquet, JSONL and CSV files, checked, written, laid out as grids.
 
 What breaks a column's rule is an `OutcomeError` that names the file, the column, and where it is known the row. It fills no
-gap unasked: a query that one of a pool's members did not answer is left out and counted, or, where the caller asks for it,
-counted as that member's failure. An unknown cost stays unknown. NaN in a column that may be null means null, because many
+gap by itself: a query that one of a pool's members did not answer is left out and counted, or, where the caller asks for
+it, counted as that member's failure. An unknown cost stays unknown. NaN in a column that may be null means null, because many
 programs write a missing number so.
 """
 
