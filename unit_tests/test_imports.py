@@ -20,7 +20,7 @@ model = RLFocalChatModel(members={name: ScriptedChatModel(script=["Yes."]) for n
 messages = [model.invoke("Can fish swim?"), asyncio.run(model.ainvoke("Can fish swim?"))]
 assert [message.text for message in messages] == ["Yes.", "Yes."]
 assert all(message.response_metadata["rlfocal"]["trained"] == (policy is not None) for message in messages)
-print([name for name in ("torch", "langchain_rlfocal.training") if name in sys.modules])
+print([name for name in ("torch", "pyarrow", "pandas", "langchain_rlfocal.training") if name in sys.modules])
 """
 
 
@@ -38,7 +38,7 @@ def loaded_by(statement: str, *modules: str) -> list[str]:
 
 
 @pytest.mark.parametrize("policy", ["trained", "untrained"])
-def test_a_full_answer_sync_and_async_never_loads_torch(policy):
+def test_a_full_answer_sync_and_async_loads_nothing_that_only_learning_needs(policy):
     assert run(ANSWER, policy) == "[]"
 
 
@@ -55,6 +55,19 @@ def test_help_of_the_command_line_loads_nothing_heavy():
     heavy = ("torch", "numpy", "pyarrow", "langchain_core", "langchain_openai", "openai")
 
     assert loaded_by(statement, *heavy) == []
+
+
+def test_only_training_loads_torch_of_the_commands():
+    statement = """
+from typer.testing import CliRunner
+from langchain_rlfocal.cli import app
+from langchain_rlfocal.local import POLICY_PATH
+outcomes = str(POLICY_PATH.parent / "outcomes.parquet")
+for command in (["evaluate", str(POLICY_PATH)], ["diversity"]):
+    result = CliRunner().invoke(app, [*command, outcomes])
+    assert result.exit_code == 0, result.output
+"""
+    assert loaded_by(statement, "torch") == []
 
 
 def test_public_names_are_sorted_and_all_of_them_load():
