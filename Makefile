@@ -20,7 +20,7 @@ OUTCOMES := $(DEMO)/outcomes.parquet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test lint format type contracts policy build
+.PHONY: help install demo test bench lint format type contracts policy build
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
@@ -33,6 +33,9 @@ demo: install  ## Ask the embedded models some questions
 test: $(VENV)/.test  ## Run the unit tests (offline), then the integration tests
 	$(PYTEST) unit_tests --disable-socket --allow-unix-socket
 	$(PYTEST) integration_tests
+
+bench: install  ## Measure speed and size, and write docs/benchmarks/results.md
+	$(BIN)/python docs/benchmarks/bench.py
 
 lint: $(VENV)/.lint  ## Look for faults and for unformatted code
 	$(BIN)/ruff check .

@@ -111,7 +111,9 @@ def test_secrets_are_found_in_the_fields_of_a_model(monkeypatch):
     assert not found & {"<|endoftext|>", "innocent", "short", "user", "host"}
 
 
-@pytest.mark.parametrize("name", ["_token", "hf_token", "github-token", "id_token", "jwt", "pat", "pwd", "access_key_id", "X-Auth-Token"])
+@pytest.mark.parametrize(
+    "name", ["_token", "hf_token", "github-token", "id_token", "jwt", "pat", "pwd", "access_key_id", "X-Auth-Token"]
+)
 def test_common_names_of_keys_are_known(name):
     assert PLANTED in secrets_of({name: PLANTED})
 
