@@ -200,7 +200,7 @@ def test_diversity_measures_the_members_and_tasks_that_are_named(cli, outcomes):
 
 def test_demo_hands_its_questions_on(cli, monkeypatch):
     asked = []
-    monkeypatch.setattr("langchain_rlfocal.cli.demo.run_demo", lambda console, queries: asked.append(queries))
+    monkeypatch.setattr("langchain_rlfocal.demo.command.run_demo", lambda console, queries: asked.append(queries))
 
     cli.run("demo", "Is it raining?", "Why?")
     cli.run("demo")

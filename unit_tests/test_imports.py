@@ -11,7 +11,7 @@ import langchain_rlfocal
 ANSWER = """
 import asyncio, sys
 from langchain_rlfocal import RLFocalChatModel, RLFocalPolicy
-from langchain_rlfocal.local import POLICY_PATH
+from langchain_rlfocal.demo import POLICY_PATH
 from langchain_rlfocal.testing import ScriptedChatModel
 
 policy = RLFocalPolicy.load(POLICY_PATH) if sys.argv[1] == "trained" else None
@@ -78,7 +78,7 @@ def test_public_names_are_sorted_and_all_of_them_load():
     assert dir(langchain_rlfocal) == names
 
 
-@pytest.mark.parametrize("module", ["answers", "evaluation", "local", "outcomes", "policies", "testing", "training"])
+@pytest.mark.parametrize("module", ["answers", "demo", "evaluation", "outcomes", "policies", "testing", "training"])
 def test_names_that_a_module_declares_public_are_there(module):
     loaded = importlib.import_module(f"langchain_rlfocal.{module}")
 

@@ -350,7 +350,7 @@ def questions(
     seed: Annotated[int, typer.Option(help="Same seed: the same file.")] = 0,
 ) -> None:
     """Write the question set on which the shipped policy was trained."""
-    from langchain_rlfocal.local.questions import write_questions
+    from langchain_rlfocal.demo.questions import write_questions
 
     typer.echo(f"{write_questions(out, seed=seed)} questions in {out}")
 
@@ -360,7 +360,7 @@ def demo(
     question: Annotated[list[str] | None, typer.Argument(help="Questions to ask instead of the built-in ones.")] = None,
 ) -> None:
     """Answer questions with the embedded models and the policy that ships."""
-    from langchain_rlfocal.cli.demo import run_demo
+    from langchain_rlfocal.demo.command import run_demo
 
     run_demo(output(), question or None)
 
@@ -387,7 +387,7 @@ def _open_pool(pool: str | None, members: list[str]) -> Iterator["ModelPool"]:
             named[name] = model
         yield ModelPool.from_models(named)
     elif pool in (None, "local"):
-        from langchain_rlfocal.local import embedded_pool
+        from langchain_rlfocal.demo import embedded_pool
 
         with embedded_pool() as embedded:
             yield ModelPool.from_models(embedded.members)

@@ -1,7 +1,4 @@
-"""Outcomes: a table of outcomes whose truth is known, since it is made.
-
-It imitates nobody's benchmark: texts say nothing about which member will be right.
-"""
+"""Made outcomes, whose truth is known. Texts say nothing about which member will be right."""
 
 import random
 from collections.abc import Mapping

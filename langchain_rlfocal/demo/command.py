@@ -1,8 +1,7 @@
-"""Demo: questions of several kinds, answered by the embedded models before your eyes.
+"""The demo command: questions of several kinds, answered by the embedded models before your eyes.
 
-For each question it shows whom the Decider picked and how sure it was, what every member said, what Fusion made of it,
-and, asked separately, what the single best member says alone. Everything shown is read from `response_metadata`, which
-any caller gets. It proves nothing: eight questions are a taste, held-out figures are the evaluation's business.
+For each question it shows whom the Decider picked and how sure it was, what every member said, what Fusion made of it, and,
+asked apart, what the single best member says alone. All of it is in `response_metadata`, which any caller gets.
 """
 
 import time
@@ -10,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from langchain_core.messages import HumanMessage
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.rule import Rule
@@ -19,12 +17,11 @@ from rich.text import Text
 
 from langchain_rlfocal.answers import score_answer
 from langchain_rlfocal.chat_models import RLFocalChatModel
-from langchain_rlfocal.execution import Inquiry, ask_members
-from langchain_rlfocal.local import POLICY_PATH, embedded_pool
+from langchain_rlfocal.demo import POLICY_PATH, embedded_pool
+from langchain_rlfocal.errors import EnsembleError
 from langchain_rlfocal.outcomes import Question
 from langchain_rlfocal.policies import RLFocalPolicy
-from langchain_rlfocal.pool import ModelPool, PoolMember
-from langchain_rlfocal.records import Candidate, Failure
+from langchain_rlfocal.pool import ModelPool
 from langchain_rlfocal.redaction import printable
 
 _ASKED = (
@@ -52,42 +49,47 @@ QUESTIONS = tuple(
 )
 """The built-in questions. None is among those that the shipped policy was trained on."""
 
-_MAX_SAID_CHARS, _MAX_LABEL_CHARS = 60, 12
+_MAX_TEXT_CHARS, _MAX_LABEL_CHARS = 60, 12
 _INDENT = len("Single best  ")
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What became of one question.
+    """What came of one question.
 
     Attributes:
         question: The question.
         text: The ensemble's answer.
         facts: `response_metadata["rlfocal"]` of that answer.
         seconds: From asking the ensemble to its answer.
-        alone: What the single best member said, or why it did not.
+        alone: What the single best member said, or why it did not: a row of `candidates` or `failures`.
     """
 
     question: Question
     text: str
     facts: Mapping[str, Any]
     seconds: float
-    alone: Candidate | Failure
+    alone: Mapping[str, Any]
 
     @property
     def is_right(self) -> bool | None:
-        """True if the ensemble is right, None where nobody knows."""
-        return _judge(self.question, self.text)
+        """Whether the ensemble is right, None where there is no right answer."""
+        return self._judge(self.text)
 
     @property
     def alone_is_right(self) -> bool | None:
-        """True if the single best member is right, None where nobody knows."""
-        return _judge(self.question, self.alone.text if isinstance(self.alone, Candidate) else None)
+        """Whether the single best member is right, None where there is no right answer."""
+        return self._judge(self.alone.get("text"))
 
     @property
     def calls(self) -> int:
         """Calls that the ensemble made."""
         return len(self.facts["candidates"]) + len(self.facts["failures"])
+
+    def _judge(self, text: str | None) -> bool | None:
+        if self.question.gold is None:
+            return None
+        return score_answer(text, self.question.gold, self.question.kind, query=self.question.query) >= 0.5
 
 
 def run_demo(console: Console, queries: Sequence[str] | None = None) -> None:
@@ -119,13 +121,11 @@ def run_demo(console: Console, queries: Sequence[str] | None = None) -> None:
             f"{policy.policy_id} picks 1 to {model.max_team} of them in at most {model.max_rounds} rounds; "
             "`sure` is the probability that it gives to picking a member."
         )
-        play(console, model, single_best=pool[policy.card["validation"]["single_best"]], questions=questions)
+        play(console, model, single_best=policy.card["validation"]["single_best"], questions=questions)
 
 
-def play(
-    console: Console, model: RLFocalChatModel, *, single_best: PoolMember, questions: Sequence[Question]
-) -> list[Shown]:
-    """Ask each question, show what became of it, and sum up at the end.
+def play(console: Console, model: RLFocalChatModel, *, single_best: str, questions: Sequence[Question]) -> list[Shown]:
+    """Ask each question, show what came of it, and sum up at the end.
 
     Args:
         console: Where to show it.
@@ -139,7 +139,7 @@ def play(
             started = time.perf_counter()
             message = model.invoke(question.query)
             seconds = time.perf_counter() - started
-            alone = ask_members([single_best], Inquiry(messages=[HumanMessage(question.query)], round_number=1))[0]
+            alone = _ask_alone(model, single_best, question)
         shown = Shown(question, message.text, message.response_metadata["rlfocal"], seconds, alone)
         console.print(answer_view(shown, title=f"{number} of {len(questions)}: {question.task}"))
         results.append(shown)
@@ -147,17 +147,28 @@ def play(
     return results
 
 
+def _ask_alone(model: RLFocalChatModel, member: str, question: Question) -> Mapping[str, Any]:
+    started = time.perf_counter()
+    try:
+        row: Mapping[str, Any] = model.invoke(question.query, model=member).response_metadata["rlfocal"]["candidates"][
+            0
+        ]
+    except EnsembleError as error:
+        seconds = time.perf_counter() - started
+        return {"member": member, "reason": error.failures.get(member, str(error)), "latency_s": seconds}
+    return row
+
+
 def answer_view(shown: Shown, *, title: str) -> RenderableType:
     """Show one question: the picks, the candidates, the fused answer, and the single best member alone."""
-    fusion = shown.facts["fusion"]
-    fused = Text.assemble(("Ensemble     ", "bold"), (_short(shown.text), "bold"), "  ", _verdict(shown.is_right))
-    alone = Text.assemble("Single best  ", _said_alone(shown.alone), "  ", _verdict(shown.alone_is_right))
+    fusion, alone = shown.facts["fusion"], shown.alone
     author = "the synthesizer" if fusion["synthesized"] else fusion["member"] or "an option nobody put first"
     weights = sorted(fusion["weights"].items(), key=lambda item: -(item[1] or 0.0))
     votes = ", ".join(
         f"{_short(label, _MAX_LABEL_CHARS) or 'nothing'} {weight or 0.0:.2f}" for label, weight in weights
     )
-    aside = f"{shown.alone.member}, {shown.alone.latency_s:.2f} s; asked apart, not in the ensemble's cost"
+    calls = f"{shown.calls} call{'s' if shown.calls != 1 else ''}"
+    alone_text = _short(alone["text"] if "text" in alone else f"failed: {alone['reason']}")
     return Group(
         Text(),
         Rule(Text(title, style="bold"), align="left", style="cyan"),
@@ -166,10 +177,10 @@ def answer_view(shown: Shown, *, title: str) -> RenderableType:
         _candidates_table(shown.facts),
         *_left_out(shown.facts),
         Text(),
-        fused,
-        _note(f"{author}; weights {votes}; {_calls(shown.calls)}, {shown.seconds:.2f} s"),
-        alone,
-        _note(aside),
+        Text.assemble(("Ensemble     ", "bold"), (_short(shown.text), "bold"), "  ", _verdict(shown.is_right)),
+        _note(f"{author}; weights {votes}; {calls}, {shown.seconds:.2f} s"),
+        Text.assemble("Single best  ", alone_text, "  ", _verdict(shown.alone_is_right)),
+        _note(f"{alone['member']}, {alone['latency_s']:.2f} s; asked apart, not in the ensemble's cost"),
     )
 
 
@@ -178,7 +189,7 @@ def summary_view(results: Sequence[Shown]) -> RenderableType:
     table = Table(title="In sum", title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
     for heading in ("", "right", "calls", "seconds"):
         table.add_column(heading, justify="right" if heading else "left")
-    names = ", ".join(sorted({shown.alone.member for shown in results}))
+    names = ", ".join(sorted({shown.alone["member"] for shown in results}))
     table.add_row(
         "ensemble",
         _share([shown.is_right for shown in results]),
@@ -190,7 +201,7 @@ def summary_view(results: Sequence[Shown]) -> RenderableType:
         Text(f"single best ({names})"),
         _share([shown.alone_is_right for shown in results]),
         str(len(results)),
-        f"{sum(shown.alone.latency_s for shown in results):.1f}",
+        f"{sum(shown.alone['latency_s'] for shown in results):.1f}",
     )
     note = (
         "Seconds are no race: a member's first answer includes reading its prompt, later ones do not, and the single best "
@@ -211,13 +222,13 @@ def _candidates_table(facts: Mapping[str, Any]) -> Table:
     table.add_column("seconds", justify="right", no_wrap=True)
     results = {row["member"]: row for row in (*facts["candidates"], *facts["failures"])}
     for round_ in facts["rounds"]:
-        for place, member in enumerate(round_["asked"]):
+        for index, member in enumerate(round_["asked"]):
             table.add_row(
-                "" if place else str(round_["round"]),
+                "" if index else str(round_["round"]),
                 Text(member, style="green" if member == facts["fusion"]["member"] else ""),
-                _decimal(round_["probabilities"].get(member), 2),
+                _decimal(round_["probabilities"].get(member)),
                 *_cells(results[member]),
-                _decimal(results[member]["latency_s"], 2),
+                _decimal(results[member]["latency_s"]),
             )
     return table
 
@@ -228,31 +239,18 @@ def _left_out(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
         left = [(name, p) for name, p in round_["probabilities"].items() if name not in round_["asked"]]
         if left:
             left.sort(key=lambda item: -(item[1] or 0.0))
-            names = ", ".join(f"{name} {_decimal(p, 2)}" for name, p in left)
+            names = ", ".join(f"{name} {_decimal(p)}" for name, p in left)
             yield _note(f"not picked in round {round_['round']}: {names}")
 
 
-def _cells(result: Mapping[str, Any]) -> Iterator[Text]:
-    """What a member said, what it counts as, and its tokens."""
+def _cells(result: Mapping[str, Any]) -> tuple[Text, Text, Text]:
+    """Show what a member said, what it counts as, and its tokens."""
     if "kind" in result:
-        yield Text(f"failed: {_short(result['kind'])}: {_short(result['reason'])}", style="red")
-        yield Text()
-        yield Text()
-    else:
-        yield Text(_short(result["text"]))
-        yield Text("nothing" if result["answer"] is None else _short(result["answer"], _MAX_LABEL_CHARS))
-        counts = (result["prompt_tokens"], result["completion_tokens"])
-        yield Text("+".join("?" if count is None else str(count) for count in counts))
-
-
-def _said_alone(alone: Candidate | Failure) -> str:
-    return _short(alone.text) if isinstance(alone, Candidate) else f"failed: {alone.kind}"
-
-
-def _judge(question: Question, text: str | None) -> bool | None:
-    if question.gold is None:
-        return None
-    return score_answer(text, question.gold, question.kind, query=question.query) >= 0.5
+        return Text(f"failed: {_short(result['kind'])}: {_short(result['reason'])}", style="red"), Text(), Text()
+    label = "nothing" if result["answer"] is None else _short(result["answer"], _MAX_LABEL_CHARS)
+    counts = (result["prompt_tokens"], result["completion_tokens"])
+    tokens = "+".join("?" if count is None else str(count) for count in counts)
+    return Text(_short(result["text"])), Text(label), Text(tokens)
 
 
 def _share(verdicts: Sequence[bool | None]) -> str:
@@ -266,19 +264,15 @@ def _verdict(is_right: bool | None) -> tuple[str, str]:
     return ("right", "green") if is_right else ("wrong", "red")
 
 
-def _calls(count: int) -> str:
-    return f"{count} call" if count == 1 else f"{count} calls"
-
-
 def _note(text: str) -> Padding:
     return Padding(Text(text, style="dim"), (0, 0, 0, _INDENT))
 
 
-def _decimal(value: float | None, places: int) -> str:
-    return "?" if value is None else f"{value:.{places}f}"
+def _decimal(value: float | None) -> str:
+    return "?" if value is None else f"{value:.2f}"
 
 
-def _short(text: str, limit: int = _MAX_SAID_CHARS) -> str:
+def _short(text: str, limit: int = _MAX_TEXT_CHARS) -> str:
     """Put a member's text on one line, without anything that could steer the reader's terminal."""
     line = " ".join(printable(text).split())
     return line if len(line) <= limit else f"{line[: limit - 1]}…"

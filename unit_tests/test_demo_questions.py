@@ -1,32 +1,28 @@
-"""The embedded pool's questions: many, right, unique, balanced, and the same file from the same seed."""
+"""The demo's questions: many, right, unique, balanced, and the same file from the same seed."""
 
+import itertools
 import re
 from collections import Counter
 
 import pytest
 
 from langchain_rlfocal.answers import score_answer
-from langchain_rlfocal.local import QUESTIONS_PATH
-from langchain_rlfocal.local.questions import make_questions, write_questions
-from langchain_rlfocal.local.styles import STYLES
+from langchain_rlfocal.demo import QUESTIONS_PATH
+from langchain_rlfocal.demo.pool import read_styles
+from langchain_rlfocal.demo.questions import make_questions, write_questions
 from langchain_rlfocal.outcomes import read_questions
 
 QUESTIONS = make_questions()
 
 
-def test_there_are_at_least_800_questions_of_at_least_12_kinds():
-    assert len(QUESTIONS) >= 800
-    assert len({question.task for question in QUESTIONS}) >= 12
-    assert all(question.task.startswith("local/") for question in QUESTIONS)
+def of_task(name):
+    return [question for question in QUESTIONS if question.task == f"local/{name}"]
 
 
 def test_the_shipped_file_is_what_the_seed_makes_byte_for_byte(tmp_path):
     written = tmp_path / "questions.jsonl"
-    assert write_questions(written) == len(QUESTIONS)
+    assert write_questions(written) == len(QUESTIONS) >= 800
     assert written.read_bytes() == QUESTIONS_PATH.read_bytes()
-
-
-def test_reading_the_file_gives_the_questions_back():
     assert read_questions(QUESTIONS_PATH) == QUESTIONS
 
 
@@ -48,31 +44,28 @@ def test_every_right_answer_scores_one_by_the_rules_of_answers():
     assert [name for name, score in scores.items() if score != 1] == []
 
 
-def test_no_other_option_scores():
+@pytest.mark.parametrize("task", ["sentiment", "continents", "choice"])
+def test_no_other_option_scores(task):
     """Every option that a question lists, but the right one, is wrong by the rules of answers."""
-    for question in QUESTIONS:
-        if question.task in ("local/sentiment", "local/continents", "local/choice"):
-            listed = r"\n[ABC]\) (.*)" if question.task == "local/choice" else r"(\w+)(?=, | or |\?)"
-            options = re.findall(listed, question.query.split('"')[0])
-            scores = [score_answer(option, question.gold, question.kind, query=question.query) for option in options]
-            assert sorted(scores) == [0] * (len(options) - 1) + [1], question
+    listed = r"\n[ABC]\) (.*)" if task == "choice" else r"(\w+)(?=, | or |\?)"
+    for question in of_task(task):
+        options = re.findall(listed, question.query.split('"')[0])
+        scores = [score_answer(option, question.gold, question.kind, query=question.query) for option in options]
+        assert sorted(scores) == [0] * (len(options) - 1) + [1], question
 
 
 def test_sums_and_differences_are_right():
     """Recomputed from the text: `What is a ± b?`."""
-    sums = [question for question in QUESTIONS if question.task == "local/arithmetic"]
-    for question in sums:
+    for question in of_task("arithmetic"):
         left, sign, right = re.search(r"(\d) ([+-]) (\d)\?", question.query).groups()
         assert int(question.gold) == int(left) + (int(right) if sign == "+" else -int(right))
-    assert {question.gold for question in sums} >= set("123456789")
 
 
 def test_sequences_of_numbers_have_one_step():
-    for question in QUESTIONS:
-        if question.task == "local/sequence" and question.kind == "number":
-            *shown, gold = (*map(int, re.findall(r"\d+", question.query)), int(question.gold))
-            steps = {after - before for before, after in zip([*shown, gold], [*shown[1:], gold], strict=False)}
-            assert len(steps - {0}) == 1
+    for question in of_task("sequence"):
+        if question.kind == "number":
+            numbers = [*map(int, re.findall(r"-?\d+", question.query)), int(question.gold)]
+            assert len({after - before for before, after in itertools.pairwise(numbers)}) == 1
 
 
 @pytest.mark.parametrize(
@@ -80,8 +73,8 @@ def test_sequences_of_numbers_have_one_step():
     [("yes_no", ("yes", "no")), ("sentiment", ("positive", "negative")), ("choice", ("A", "B", "C"))],
 )
 def test_no_answer_is_a_better_guess_than_another(task, answers):
-    """Nobody can do well by always saying the same, nor by the place in the file: half of each half says yes."""
-    golds = [question.gold for question in QUESTIONS if question.task == f"local/{task}"]
+    """Always saying the same helps nobody, nor does the place in the file: half of each half says yes."""
+    golds = [question.gold for question in of_task(task)]
     counts = Counter(golds)
     assert set(counts) == set(answers)
     assert max(counts.values()) == min(counts.values())
@@ -90,7 +83,7 @@ def test_no_answer_is_a_better_guess_than_another(task, answers):
 
 
 def test_what_is_compared_comes_first_and_last_about_as_often():
-    compared = [question for question in QUESTIONS if question.task == "local/comparison"]
+    compared = of_task("comparison")
     first = sum(f", {question.gold} or" in question.query for question in compared)
     assert 0.4 < first / len(compared) < 0.6
 
@@ -98,7 +91,7 @@ def test_what_is_compared_comes_first_and_last_about_as_often():
 def test_no_solved_question_of_a_style_is_among_the_questions():
     """Else a member would be asked what its own prompt answers."""
     asked = {question.query for question in QUESTIONS}
-    assert not asked & {question for examples in STYLES.values() for question, _ in examples}
+    assert not asked & {question for solved in read_styles().values() for question, _ in solved}
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
