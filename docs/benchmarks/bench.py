@@ -355,13 +355,14 @@ print(json.dumps(marks))
 
 def memory(*, quick: bool) -> Iterator[Row]:
     """Resident memory beside a process that has imported langchain-openai alone."""
-    path = installed("langchain_rlfocal", "local", "policy")
+    from langchain_rlfocal.demo import POLICY_PATH
+
     runs: list[dict[str, list[Any]]] = []
     bare: list[float] = []
     for _ in range(1 if quick else 5):
-        for arguments in ([], [str(path)]):
+        for arguments in ([], [str(POLICY_PATH)]):
             command = [sys.executable, "-c", PROBE, *arguments]
-            marks = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)  # noqa: S603
+            marks = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)  # noqa: S603
             if arguments:
                 runs.append(marks)
             else:
@@ -379,14 +380,6 @@ def memory(*, quick: bool) -> Iterator[Row]:
             reach="at most +40 MB",
             met=middle <= 40,
         )
-
-
-def installed(package: str, *parts: str) -> Path:
-    """Return the path of a file of a package, without importing it."""
-    spec = importlib.util.find_spec(package)
-    assert spec is not None
-    assert spec.origin is not None
-    return Path(spec.origin).parent.joinpath(*parts)
 
 
 # ---- decisions and learning
@@ -483,9 +476,10 @@ def decision(*, quick: bool) -> Iterator[Row]:
 
 def training(*, quick: bool) -> Iterator[Row]:
     """Whole trainings."""
+    from langchain_rlfocal.demo import POLICY_PATH
     from langchain_rlfocal.outcomes import OutcomeTable
 
-    shipped = OutcomeTable.read(installed("langchain_rlfocal", "local", "outcomes.parquet"))
+    shipped = OutcomeTable.read(Path(POLICY_PATH).with_name("outcomes.parquet"))
     cases: dict[str, tuple[Callable[[], tuple[Any, Any, Any]], float | None, dict[str, int]]] = {
         "936 queries, 8 members": (lambda: grids_of(8, 936), 20, {}),
         "150 queries, 60 members": (lambda: grids_of(60, 150), 60, {}),
