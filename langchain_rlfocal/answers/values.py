@@ -7,11 +7,13 @@ than `_MAX_DEPTH` is not taken for JSON. It refuses to look at the query; that i
 
 import json
 import re
+import tomllib
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
 from fractions import Fraction
 from functools import lru_cache
+from importlib.resources import files
 from itertools import groupby
 from typing import Any
 
@@ -26,10 +28,47 @@ _MAX_FENCES = 8
 _MAX_MARKS = 30  # marks on one letter: the limit of Unicode's stream-safe format; sorting longer runs is quadratic
 _CONTEXT = Context(prec=50, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])  # no traps: an impossible number is NaN, no error
 
-_UNITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
-_TEENS = ["thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
-_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-_WORDS = {word: number for number, word in enumerate(_UNITS + _TEENS)} | {w: 20 + 10 * i for i, w in enumerate(_TENS)}
+
+class Words:
+    """Words and tables that a module reads texts by, from a TOML file of this package; a table has an entry a line.
+
+    Args:
+        name: The file's, without its ending.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._texts = tomllib.loads(files(__package__).joinpath("words", f"{name}.toml").read_text(encoding="utf-8"))
+
+    def listed(self, name: str) -> list[str]:
+        """List words in their order."""
+        words: list[str] = self._texts[name].split()
+        return words
+
+    def __getitem__(self, name: str) -> frozenset[str]:
+        return frozenset(self.listed(name))
+
+    def rows(self, name: str) -> list[list[str]]:
+        """Take a table apart whose cells stand between vertical bars."""
+        return [[cell.strip() for cell in line.split("|")] for line in self._texts[name].strip("\n").split("\n")]
+
+    def pairs(self, name: str) -> dict[str, str]:
+        """Take pairs such as `US=USD` apart."""
+        return {key: value for key, _, value in (pair.partition("=") for pair in self._texts[name].split())}
+
+    def valued(self, name: str) -> dict[str, int]:
+        """Give each word its number; each row of the table is a number and its words."""
+        return {word: int(value) for value, words in self.rows(name) for word in words.split()}
+
+    def pattern(self, name: str, flags: int = re.IGNORECASE) -> re.Pattern[str]:
+        """Compile the alternatives of a pattern, one a line."""
+        return re.compile("|".join(self._texts[name].strip("\n").split("\n")), flags)
+
+
+_NUMBER_WORDS = Words("numbers")
+UNIT_WORDS = _NUMBER_WORDS.listed("units")
+TEN_WORDS = _NUMBER_WORDS.listed("tens")
+ORDINAL_WORDS = _NUMBER_WORDS.listed("ordinals")
+_WORDS = {word: n for n, word in enumerate(UNIT_WORDS)} | {word: 20 + 10 * n for n, word in enumerate(TEN_WORDS)}
 _SCALES = {"hundred": "2", "thousand": "3", "million": "6", "billion": "9", "trillion": "12"}
 
 _DIGIT = re.compile(r"(?![0-9])\d")  # of any script
@@ -66,9 +105,7 @@ _NUMBER = re.compile(
 _PLAIN = re.compile(r"[0-9]+(?:\.[0-9]+)?|\.[0-9]+")
 _GROUPED = re.compile(r"[0-9]{1,3}(?:([,'_])[0-9]{3})(?:\1[0-9]{3})*(?:\.[0-9]+)?")
 _EUROPEAN = re.compile(r"[0-9]{1,3}(?:\.[0-9]{3})+,[0-9]+|[0-9]+,[0-9]+")
-_BELOW_100 = (
-    rf"(?:(?:{'|'.join(_TENS)})(?:[ -](?:{'|'.join(_UNITS[1:10])})(?![^\W_]))?|{'|'.join(_TEENS + _UNITS)})(?![^\W_])"
-)
+_BELOW_100 = rf"(?:(?:{'|'.join(TEN_WORDS)})(?:[ -](?:{'|'.join(UNIT_WORDS[1:10])})(?![^\W_]))?|{'|'.join(UNIT_WORDS)})(?![^\W_])"
 _BELOW_1000 = rf"{_BELOW_100}(?: hundred\b(?: (?:and )?{_BELOW_100})?)?"
 _WORD_NUMBER = re.compile(
     rf"(?<![^\W_]){_BELOW_1000}(?: (?:thousand|million|billion|trillion)\b(?:,? (?:and )?{_BELOW_1000})?){{0,4}}"
