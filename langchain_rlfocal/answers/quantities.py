@@ -33,7 +33,15 @@ from math import gcd
 from typing import Final
 
 from langchain_rlfocal.answers.facts import Fact
-from langchain_rlfocal.answers.values import ORDINAL_WORDS, TEN_WORDS, UNIT_WORDS, Words
+from langchain_rlfocal.answers.values import (
+    ORDINAL_WORDS,
+    TEN_WORDS,
+    UNIT_WORDS,
+    Words,
+    decimal_text,
+    digits_of,
+    number_text_of,
+)
 
 __all__ = ["Huge", "find_quantities", "number_of"]
 
@@ -1034,37 +1042,27 @@ class _Reader:
     # Words.
 
     def _word(self, i: int) -> None:
-        word = self.folded[i]
-        entry = _ENGLISH.get(word)
-        if entry and not (word == "six" and self.language == "fr"):
+        word, start, end = self.folded[i], self.starts[i], self.ends[i]
+        if word in _ENGLISH and not (word == "six" and self.language == "fr"):
             self._english(i)
         elif word in {"a", "an", "per", "every", "each"}:
             self._per(i)
         elif word in _DAILY:
             if self._is_near(i):
-                self._add_per(self.starts[i], self.ends[i], _NAMES[_DAILY[word]])
-        elif (
-            self.atoms
-            and self.text[self.starts[i] - 1] == "/"
-            and self.atoms[-1].end in {self.starts[i] - 1, self.starts[i] - 2}
-        ):
-            found = self._simple_unit(self.starts[i])
+                self._add_per(start, end, _NAMES[_DAILY[word]])
+        elif self.atoms and self.text[start - 1] == "/" and self.atoms[-1].end in {start - 1, start - 2}:
+            found = self._simple_unit(start)
             if found and found[0].kind == "quantity":
-                self._add_per(self.starts[i] - 1, found[1], found[0])
+                self._add_per(start - 1, found[1], found[0])
         elif self.words[i][0] > "\u2e7f":
             self._cjk_words(i)
         elif word in _HALVES:
-            if not self.english and self._unit_after(self.ends[i]):
-                self._add(i, self.starts[i], self.ends[i], _HALVES[word])
+            if not self.english and self._unit_after(end):
+                self._add(i, start, end, _HALVES[word])
         elif word in _RUSSIAN:
             self._russian(i)
-        elif (
-            word in _ARTICLES
-            and not self.english
-            and self._scale(self.ends[i], None)[0] == 1
-            and self._unit_after(self.ends[i])
-        ):
-            self._add(i, self.starts[i], self.ends[i], Fraction(1))
+        elif word in _ARTICLES and not self.english and self._scale(end, None)[0] == 1 and self._unit_after(end):
+            self._add(i, start, end, Fraction(1))
         else:
             self._foreign(i)
 
@@ -1073,28 +1071,25 @@ class _Reader:
 
     def _per(self, i: int) -> None:
         """Read "per day", "every other week", "an hour", "a dozen"."""
-        word, text, end = self.folded[i], self.text, self.ends[i]
-        if text[end : end + 1] != " " or i + 1 == len(self.words) or self.starts[i + 1] != end + 1:
+        word, start, end = self.folded[i], self.starts[i], self.ends[i]
+        if self._gap(i) != " ":
             return
         following = self.folded[i + 1]
-        last = self.atoms[-1] if self.atoms else None
         if word in {"a", "an"}:
-            kind = _ENGLISH.get(following, ("", 0))[0]
+            kind = self._entry(i + 1)[0]
             if kind in {"hundred", "scale", "dozen", "half", "quarter"} or (kind == "ordinal" and self._is_part(i + 1)):
                 self._english(i + 1, article=i)
                 return
             found = self._simple_unit(end + 1)
             if self._is_near(i) and found and found[0].base in _TIMES and found[0].kind == "quantity":
-                self._add_per(self.starts[i], found[1], found[0])
+                self._add_per(start, found[1], found[0])
             elif found and following in _ARTICLE_UNITS:
-                self._add(i, self.starts[i], self.ends[i], Fraction(1))
-            return
-        if last is None:
-            return
-        other = following in {"other", "second"} and word == "every" and i + 2 < len(self.words)
-        found = self._simple_unit(self.starts[i + 2] if other else end + 1)
-        if found and found[0].kind == "quantity":
-            self._add_per(self.starts[i], found[1], found[0], 2 if other else 1)
+                self._add(i, start, end, Fraction(1))
+        elif self.atoms:
+            other = following in {"other", "second"} and word == "every" and i + 2 < len(self.words)
+            found = self._simple_unit(self.starts[i + 2] if other else end + 1)
+            if found and found[0].kind == "quantity":
+                self._add_per(start, found[1], found[0], 2 if other else 1)
 
     def _is_near(self, i: int) -> bool:
         """Whether at most one word stands between the last number and a word."""
@@ -1119,149 +1114,114 @@ class _Reader:
         """What stands between a word and the next one; a line where there is none."""
         return self.text[self.ends[i] : self.starts[i + 1]] if i + 1 < len(self.words) else "\n"
 
+    def _entry(self, i: int) -> tuple[str, int]:
+        """Look an English number word up: its kind and value; `""` where it is none."""
+        return _ENGLISH.get(self.folded[i], _NO_ENTRY) if i < len(self.words) else _NO_ENTRY
+
     def _english(self, i: int, *, article: int | None = None) -> None:
         """Read the number words from here on."""
         first = i if article is None else article
-        kind, value = _ENGLISH[self.folded[i]]
+        (kind, value), gap = self._entry(i), self._gap(i)
         before = self.folded[first - 1] if first else ""
         if kind == "times":
-            following = self.folded[i + 1] if self._gap(i) == " " else ""
-            if value == 1 and following not in {"a", "an", "per", "every", *_DAILY}:
-                return
-            self._take(_Atom(self.starts[i], self.ends[i], "number", Fraction(value)))
+            if value > 1 or (gap == " " and self.folded[i + 1] in {"a", "an", "per", "every", *_DAILY}):
+                self._take(_Atom(self.starts[i], self.ends[i], "number", Fraction(value)))
             return
-        if kind == "unit" and value == 1 and self._gap(i) != "-" and (before in _NOT_A_ONE or self._gap(i) == "'"):
-            return
-        if kind == "quarter" and article is None and not self.text.startswith(" of an hour", self.ends[i]):
-            return
-        if kind == "half" and self._gap(i) == "-" and not self._unit_after(self.ends[i]):
-            return
+        no_number = (
+            kind == "part"
+            or (kind == "unit" and value == 1 and gap != "-" and (before in _NOT_A_ONE or gap == "'"))
+            or (kind == "quarter" and article is None and not self.text.startswith(" of an hour", self.ends[i]))
+            or (kind == "half" and gap == "-" and not self._unit_after(self.ends[i]))
+        )
         if kind == "ordinal" and article is None:
-            if value == 1 and before == "at":
-                return
-            if value in {1, 2, 3} and self.text[self.ends[i] : self.ends[i] + 1] == "," and self._begins(i):
-                return  # "First, ..." orders sentences, not things
-        if kind == "part":
+            orders = value in {1, 2, 3} and gap[:1] == "," and self._begins(i)  # "First, ..." orders sentences
+            no_number = orders or (value == 1 and before == "at")
+        if no_number:
             return
         amount, last, form = self._cardinal(i)
         if form == "ordinal":
             self._ordinal(self.starts[first], self.ends[last], int(amount))
-            return
-        self._add(first, self.starts[first], self.ends[last], amount, part=form == "part")
+        else:
+            self._add(first, self.starts[first], self.ends[last], Fraction(amount), part=form == "part")
 
-    def _cardinal(self, i: int) -> tuple[Fraction, int, str]:
+    def _cardinal(self, i: int) -> tuple[Fraction | int, int, str]:
         """Value number words from here on: the value, the last word, and whether it is an ordinal or a fraction.
 
         Each word either fits what stands before it or begins another number: "twenty one" is one, "one two" are two.
         """
         total, current, room, scale = 0, 0, 10**30, 10**30  # room: what is added to `current` must be below it
-        last, begun = i, False
-        j = i
+        last = j = i
         while j < len(self.words):
-            entry = _ENGLISH.get(self.folded[j])
-            gap = self._gap(j - 1) if j > i else ""
-            if j > i and self.folded[j] == "and" and gap == " " and self._gap(j) == " " and j + 1 < len(self.words):
-                after = _ENGLISH.get(self.folded[j + 1], ("", 0))
+            begun = j > i
+            kind, value = self._entry(j)
+            gap = self._gap(j - 1) if begun else " "
+            if begun and self.folded[j] == "and" and gap == self._gap(j) == " ":
+                after = self._entry(j + 1)
                 if after[0] in {"unit", "ten", "ordinal"} and room in {100, 1000} and after[1] < room:
                     j += 1
                     continue
                 half = self._and_a_half(j)
-                if half:
-                    amount = total + current + half[0]
-                    after_scale = (
-                        _ENGLISH.get(self.folded[half[1] + 1], ("", 0)) if self._gap(half[1]) == " " else ("", 0)
-                    )
-                    if after_scale[0] == "scale":
-                        return amount * after_scale[1], half[1] + 1, "number"
-                    return amount, half[1], "number"
+                if half is None:
+                    break
+                amount, end = total + current + half[0], half[1]
+                after = self._entry(end + 1) if self._gap(end) == " " else _NO_ENTRY
+                return (amount * after[1], end + 1, "number") if after[0] == "scale" else (amount, end, "number")
+            if gap not in {" ", "-"} and not (gap == ", " and room == 1000):
                 break
-            if entry is None or (j > i and gap not in {" ", "-"} and not (gap == ", " and room == 1000)):
-                break
-            kind, value = entry
-            if kind in {"unit", "ten", "ordinal"} and kind == "ordinal" and value >= 100:
-                if begun and value < scale:
-                    return Fraction(total + max(current, 1) * value), j, "ordinal"
-                return (Fraction(value), j, "ordinal") if not begun else (Fraction(total + current), last, "number")
+            if kind == "ordinal" and value >= 100:
+                if not begun:
+                    return value, j, "ordinal"
+                return (total + max(current, 1) * value, j, "ordinal") if value < scale else (total + current, last, "")
             if kind in {"unit", "ten"}:
-                year = begun and total == 0 and current in {13, 14, 15, 16, 17, 18, 19, 20} and room in {1, 10}
-                if year and value >= 10 and gap == " " and not (current == 20 and kind == "unit" and value < 10):
-                    current, room = current * 100 + value, 10 if kind == "ten" else 1
+                if begun and not total and 13 <= current <= 20 and room in {1, 10} and value >= 10 and gap == " ":
+                    current, room = current * 100 + value, 10 if kind == "ten" else 1  # a year
                 elif not begun or value < room:
-                    current += value
-                    room = 10 if kind == "ten" and value >= 20 else 1
+                    current, room = current + value, 10 if kind == "ten" else 1
                 else:
                     break
-            elif kind == "hundred":
-                if begun and not (0 < current < 100 and room in {1, 10}):
-                    break
+            elif kind == "hundred" and (not begun or (0 < current < 100 and room in {1, 10})):
                 current, room = max(current, 1) * 100, 100
-            elif kind == "scale":
-                if begun and (value >= scale or (current == 0 and total)):
-                    break
+            elif kind == "scale" and not (begun and (value >= scale or (current == 0 and total))):
                 total, current, room, scale = total + (current if begun else 1) * value, 0, 1000, value
-            elif kind == "dozen":
-                if begun and room == 100:
-                    break
-                return Fraction((current or 1) * 12), j, "number"
-            elif kind == "ordinal":
-                if not begun:
-                    part = i and self.folded[i - 1] in {"a", "an"} and self._is_part(i)
-                    return (Fraction(1, value), j, "part") if part and value else (Fraction(value), j, "ordinal")
-                if value < room and room > 1:
-                    return Fraction(total + current + value), j, "ordinal"
-                if total == 0 and current == 1 and value > 2:
-                    return Fraction(1, value), j, "part"
-                break
-            elif kind in {"part", "half", "quarter"}:
-                if begun:
-                    if kind != "part" and current != 1:
-                        break
-                    return Fraction(total + current, value), j, "part"
-                return self._half_of(j, Fraction(1, value))
+            elif kind == "dozen" and not (begun and room == 100):
+                return (current or 1) * 12, j, ""
+            elif kind == "ordinal" and not begun:
+                part = i and self.folded[i - 1] in {"a", "an"} and self._is_part(i) and value
+                return (Fraction(1, value), j, "part") if part else (value, j, "ordinal")
+            elif kind == "ordinal" and 1 < room > value:
+                return total + current + value, j, "ordinal"
+            elif kind == "ordinal" and total == 0 and current == 1 and value > 2:
+                return Fraction(1, value), j, "part"
+            elif kind in {"part", "half", "quarter"} and begun and (kind == "part" or current == 1):
+                return Fraction(total + current, value), j, "part"
+            elif kind in {"part", "half", "quarter"} and not begun:
+                counts = self._gap(j) == self._gap(j + 1) == " " and self.folded[j + 1] == "a"  # "half a million"
+                after = self._entry(j + 2) if counts else _NO_ENTRY
+                is_scale = after[0] in {"scale", "dozen"}
+                return (Fraction(after[1], value), j + 2, "") if is_scale else (Fraction(1, value), j, "part")
             else:
                 break
-            begun, last = True, j
+            last = j
             j += 1
-        if j < len(self.words) and begun and self.folded[j] == "point" and self._gap(last) == " ":
-            decimals, k = "", j + 1
-            while k < len(self.words) and self._gap(k - 1) == " " and len(decimals) < 30:
-                entry = _ENGLISH.get(self.folded[k])
-                if entry is None or entry[0] != "unit" or entry[1] > 9:
-                    break
-                decimals += str(entry[1])
-                k += 1
+        if self._gap(last) == " " and self.folded[last + 1] == "point":
+            decimals, j = "", last + 2
+            while self._gap(j - 1) == " " and len(decimals) < 30 and self.folded[j] in UNIT_WORDS[:10]:
+                decimals += str(self._entry(j)[1])
+                j += 1
             if decimals:
-                return Fraction(total + current) + Fraction(int(decimals), 10 ** len(decimals)), k - 1, "number"
-        return Fraction(total + current), last, "number"
-
-    def _half_of(self, j: int, amount: Fraction) -> tuple[Fraction, int, str]:
-        """Read "half a million" and "half a dozen"."""
-        if self._gap(j) == " " and self.folded[j + 1] == "a" and self._gap(j + 1) == " ":
-            entry = _ENGLISH.get(self.folded[j + 2], ("", 0))
-            if entry[0] in {"scale", "dozen"}:
-                return amount * entry[1], j + 2, "number"
-        return amount, j, "part"
+                return total + current + Fraction(int(decimals), 10 ** len(decimals)), j - 1, ""
+        return total + current, last, ""
 
     def _and_a_half(self, j: int) -> tuple[Fraction, int] | None:
         """Read "and a half" and "and three quarters" behind a number."""
-        k = j + 1
-        count = 1
+        k, count = j + 1, 1
         if self.folded[k] == "a" and self._gap(k) == " ":
             k += 1
-        elif _ENGLISH.get(self.folded[k], ("", 0))[0] == "unit" and self._gap(k) in {" ", "-"}:
-            count = _ENGLISH[self.folded[k]][1]
-            k += 1
-        if k >= len(self.words):
-            return None
-        kind, value = _ENGLISH.get(self.folded[k], ("", 0))
-        fits = (
-            kind == "half"
-            or (kind in {"quarter", "part"} and k > j + 1)
-            or (kind == "ordinal" and value > 2 and k > j + 1)
-        )
-        if not fits or self.text[self.ends[k] : self.ends[k] + 4] == " of ":
-            return None
-        return Fraction(count, value), k
+        elif self._entry(k)[0] == "unit" and self._gap(k) in {" ", "-"}:
+            k, count = k + 1, self._entry(k)[1]
+        kind, value = self._entry(k)
+        fits = kind == "half" or (k > j + 1 and (kind in {"quarter", "part"} or (kind == "ordinal" and value > 2)))
+        return (Fraction(count, value), k) if fits and not self.text.startswith(" of ", self.ends[k]) else None
 
     def _ordinal(self, start: int, end: int, value: int) -> None:
         self._take(_Atom(start, end, "number", value=("ordinal", value), label=f"{value}."))
@@ -1292,39 +1252,27 @@ class _Reader:
 
     def _russian(self, i: int) -> None:
         total = current = 0
-        room, scale, last, j = 10**30, 10**30, i, i
+        room, scale, j = 10**30, 10**30, i
         while j < len(self.words) and (j == i or self._gap(j - 1) == " "):
             word = self.folded[j]
-            value = _RUSSIAN.get(word)
-            if value is not None:
-                if j > i and value >= room:
-                    break
-                current += value
-                room = 1 if value < 20 else 10 if value < 100 else 100
-            elif word in _SCALES and _SCALES[word] < scale and current:
-                scale = _SCALES[word]
-                total, current, room = total + current * scale, 0, 1000
+            value, by = _RUSSIAN.get(word), _SCALES.get(word, scale)
+            if value is not None and (j == i or value < room):
+                current, room = current + value, 1 if value < 20 else 10 if value < 100 else 100
+            elif value is None and by < scale and current:
+                total, current, room, scale = total + current * by, 0, 1000, by
             else:
                 break
-            last = j
             j += 1
-        if (
-            last == i
-            and self.folded[i] in {"один", "одна", "одно"}
-            and not self._unit_after(self.ends[i])
-            and len(self.words) > 1
-        ):
-            return
-        self._add(i, self.starts[i], self.ends[last], Fraction(total + current))
+        end = self.ends[j - 1]
+        alone = j == i + 1 and self.folded[i] in {"один", "одна", "одно"} and len(self.words) > 1
+        if not alone or self._unit_after(end):
+            self._add(i, self.starts[i], end, Fraction(total + current))
 
     def _foreign(self, i: int) -> None:
         """Read number words of the languages of text2num, in the language of the text or where all readings agree."""
-        word = self.folded[i]
+        word, language = self.folded[i], self.language
         readings = _foreign_word(word)
-        if not readings:
-            return
-        language = self.language
-        if language == "en":
+        if not readings or language == "en":
             return
         languages = [language] if language in readings else [] if language else sorted(readings)
         runs = {run for one in languages if (run := self._foreign_run(i, one))}
@@ -1333,44 +1281,40 @@ class _Reader:
         if len(found) != 1:
             self.done = self.ends[longest]
             return
-        value, last = next(iter(found))
-        if last == i and word in _HOMOGRAPHS and len(self.words) > 1:
-            unit = self._unit_after(self.ends[i])
-            if (word in _ARTICLES and not unit) or (word not in _ARTICLES and not language):
+        value, last = found.pop()
+        if last == i and word in _HOMOGRAPHS:
+            if len(self.words) == 1:
+                no_number = word not in {"eins", "uno"}
+            else:
+                no_number = not (self._unit_after(self.ends[i]) if word in _ARTICLES else language)
+            if no_number:
                 return
-        if last == i and word in _HOMOGRAPHS and len(self.words) == 1 and word not in {"eins", "uno"}:
-            return
         self._add(i, self.starts[i], self.ends[last], value)
 
-    def _is_large(self, i: int) -> bool:
-        """Whether a word is "million" or more in any language."""
-        return _SCALES.get(self.folded[i], 0) >= 10**6
-
     def _foreign_run(self, i: int, language: str) -> tuple[Fraction, int] | None:
-        joiners = _JOINERS[language]
-        best, failures = None, 0
+        joiner, value, last, failures = _JOINERS[language], None, i, 0
         for end in range(i + 1, min(len(self.words), i + 20) + 1):
             word = self.folded[end - 1]
             if end > i + 1 and self._gap(end - 2) not in {" ", "-"}:
                 break
-            if word in joiners:
+            if word == joiner:
                 continue
             if language not in _foreign_word(word) or failures == 2:
                 break
             words = ["ein" if word == "eine" else word for word in self.folded[i:end]]
-            value = _text2num(" ".join(words), language)
-            if value is None and end - i > 2:  # "nove milioni e due"
-                kept = [word for k, word in enumerate(words) if not (word in joiners and self._is_large(i + k - 1))]
-                value = _text2num(" ".join(kept), language)
-            best, failures = (best, failures + 1) if value is None else ((value, end), 0)
-        if best is None:
+            longer = _text2num(" ".join(words), language)
+            if longer is None and end - i > 2:  # "nove milioni e due"
+                before = [0, *(_SCALES.get(word, 0) for word in self.folded[i:end])]
+                kept = [word for word, scale in zip(words, before, strict=False) if word != joiner or scale < 10**6]
+                longer = _text2num(" ".join(kept), language)
+            value, last, failures = (value, last, failures + 1) if longer is None else (longer, end - 1, 0)
+        if value is None:
             return None
-        value, end = best
-        if end + 1 < len(self.words) and self.folded[end] in _POINTS and self._gap(end - 1) == " ":
-            decimals = _text2num(self.folded[end + 1], language)
+        if self._gap(last) == " " and last + 2 < len(self.words) and self.folded[last + 1] in _POINTS:
+            decimals = _text2num(self.folded[last + 2], language)
             if decimals is not None:
-                return value + Fraction(decimals, 10 ** len(str(decimals))), end + 1
-        return Fraction(value), end - 1
+                return value + Fraction(decimals, 10 ** len(str(decimals))), last + 2
+        return Fraction(value), last
 
 
 # Joining neighbours.
@@ -1382,19 +1326,14 @@ def _joined(text: str, atoms: list[_Atom]) -> list[_Atom]:
     links: list[_Unit | None] = []  # the last unit of a compound
     for atom in atoms:
         last = out[-1] if out else None
-        gap = text[last.end : atom.start] if last is not None and 0 <= atom.start - last.end <= 14 else None
-        if last is None or gap is None:
-            out.append(atom)
-            links.append(atom.unit)
-            continue
-        compound = _compound(text, last, links[-1], atom, gap)
-        if compound:
-            out[-1], links[-1] = compound, atom.unit or links[-1]
-            continue
-        joined = _range(text, last, atom, gap) or _part_of(last, atom, gap)
-        if joined:
-            out[-1], links[-1] = joined, None
-            continue
+        if last is not None and 0 <= atom.start - last.end <= 14:
+            gap = text[last.end : atom.start]
+            if compound := _compound(text, last, links[-1], atom, gap):
+                out[-1], links[-1] = compound, atom.unit or links[-1]
+                continue
+            if joined := _range(text, last, atom, gap) or _part_of(last, atom, gap):
+                out[-1], links[-1] = joined, None
+                continue
         out.append(atom)
         links.append(atom.unit)
     return out
@@ -1402,43 +1341,34 @@ def _joined(text: str, atoms: list[_Atom]) -> list[_Atom]:
 
 def _compound(text: str, a: _Atom, unit: _Unit | None, b: _Atom, gap: str) -> _Atom | None:
     """Join 5 ft 11 in, 1 hour and 30 minutes, 5 dollars and 50 cents, two hours and a half, 5 and a half hours."""
-    if (
-        not isinstance(a.amount, Fraction)
-        or not isinstance(b.amount, Fraction)
-        or a.kind == "per"
-        or a.value
-        or b.value
-    ):
+    if not isinstance(a.amount, Fraction) or not isinstance(b.amount, Fraction) or "per" in {a.kind, b.kind}:
         return None
-    if b.part and gap == " and " and b.amount < 1 and text[b.end : b.end + 4] != " of ":
-        if a.unit and not b.unit and a.amount.denominator == 1:
+    if a.value or b.value:
+        return None
+    is_whole = a.amount.denominator == 1
+    if b.part and gap == " and " and b.amount < 1 and not text.startswith(" of ", b.end):
+        if is_whole and a.unit and not b.unit:
             return _Atom(a.start, b.end, a.kind, a.amount + b.amount, a.unit)
-        if not a.unit and a.kind == "number" and a.amount.denominator == 1 and text[b.start : b.start + 2] == "a ":
+        if is_whole and a.kind == "number" and text.startswith("a ", b.start):
             return _Atom(a.start, b.end, b.kind, a.amount + b.amount, b.unit)
         return None
-    if a.unit and not b.unit and gap == " " and _BARE_MINUTES.fullmatch(text, a.end - 1, b.end):  # "2 h 30"
-        sound = a.unit.factor == 3600 and a.amount.denominator == 1 and b.amount < 60
-        return _Atom(a.start, b.end, a.kind, a.amount + b.amount / 60, a.unit) if sound else None
-    abbreviated = (
-        gap == ". " and text[max(0, a.end - 4) : a.end].rsplit(" ", maxsplit=1)[-1].lstrip("0123456789") in _ABBREVIATED
-    )
-    if (
-        unit is None
-        or a.unit is None
-        or b.unit is None
-        or (gap not in _JOINT and not abbreviated)
-        or b.kind not in {a.kind, "per"}
-    ):
+    if unit is None or a.unit is None:
         return None
-    if b.kind == "per" or b.amount < 0 or unit.base != b.unit.base or unit.offset or b.unit.offset:
+    if not b.unit and gap == " " and _BARE_MINUTES.fullmatch(text, a.end - 1, b.end):  # "2 h 30"
+        sound = a.unit.factor == 3600 and is_whole and b.amount < 60
+        return _Atom(a.start, b.end, a.kind, a.amount + b.amount / 60, a.unit) if sound else None
+    last_word = text[max(0, a.end - 4) : a.end].rpartition(" ")[2].lstrip("0123456789")
+    if gap not in _JOINT and not (gap == ". " and last_word in _ABBREVIATED):
+        return None
+    if b.unit is None or b.kind != a.kind or b.amount < 0 or unit.base != b.unit.base or unit.offset or b.unit.offset:
         return None
     whole = (a.amount * a.unit.factor / unit.factor).denominator == 1
-    if not whole or b.unit.factor >= unit.factor or b.amount * b.unit.factor >= unit.factor or a.kind == "percent":
+    smaller = b.unit.factor < unit.factor and b.amount * b.unit.factor < unit.factor
+    if not whole or not smaller or a.kind == "percent":
         return None
     amount = abs(a.amount) * a.unit.factor + b.amount * b.unit.factor
-    amount = -amount if a.amount < 0 else amount
-    base = _Unit(a.kind, unit.base, Fraction(1), powers=unit.powers)
-    return _Atom(a.start, b.end, a.kind, amount, base)
+    base = _Unit(a.kind, unit.base, powers=unit.powers)
+    return _Atom(a.start, b.end, a.kind, -amount if a.amount < 0 else amount, base)
 
 
 def _range(text: str, a: _Atom, b: _Atom, gap: str) -> _Atom | None:
@@ -1451,32 +1381,27 @@ def _range(text: str, a: _Atom, b: _Atom, gap: str) -> _Atom | None:
         return None
     if not isinstance(a.amount, Fraction) or not isinstance(b.amount, Fraction):
         return None
-    first, second = a.unit, b.unit
-    if first is None:
-        first = second
-    elif second is None:
-        second = first
+    first, second = a.unit or b.unit, b.unit or a.unit
     if first is not None and second is not None and (first.kind, first.base) != (second.kind, second.base):
         return None
     shared = b.scale if a.scale == 1 and a.amount < b.amount / b.scale else 1  # "5-10 million"
     low, high = _in_base(a.amount * shared, first), _in_base(b.amount, second)
-    base = first.base if first else ""
     if gap in {" to ", " – ", " — ", " à "} and not before.endswith(("from ", "de ")):
-        ratio = first is None and gap == " to " and (_RATIO_WORDS.search(before) or _RATIO_AFTER.match(text, b.end))
-        if ratio or (first is None and gap == " to " and low >= high):
+        says_ratio = _RATIO_WORDS.search(before) or _RATIO_AFTER.match(text, b.end)
+        if first is None and gap == " to " and (says_ratio or low >= high):
             label = f"{_label(low)}:{_label(high)}"
             return _Atom(a.start, b.end, "ratio", value=("ratio", low, high), label=label)
         if low >= high:
             return None
+    base = first.base if first else ""
     label = f"{_label(low)} to {_label(high)} {base}".rstrip()
     return _Atom(a.start, b.end, "range", value=(base, low, high), label=label)
 
 
 def _part_of(a: _Atom, b: _Atom, gap: str) -> _Atom | None:
     """Join 9 of 12 and 9 out of the 12."""
-    if gap not in _OF or a.kind != "number" or b.kind != "number" or a.value is not None or b.value is not None:
-        return None
-    if not all(isinstance(x.amount, Fraction) and x.amount.denominator == 1 for x in (a, b)) or a.part:
+    plain = all(x.kind == "number" and x.value is None and isinstance(x.amount, Fraction) for x in (a, b))
+    if gap not in _OF or not plain or a.part or any(x.amount.denominator != 1 for x in (a, b)):  # type: ignore[union-attr]
         return None
     label = f"{_label(a.amount)} of {_label(b.amount)}"
     return _Atom(a.start, b.end, "ratio", value=("of", a.amount, b.amount), label=label)
@@ -1539,21 +1464,18 @@ def _scaled(amount: Fraction, exponent: int) -> Amount:
     """Multiply by a power of ten, without writing it out where it is long."""
     if not amount:
         return amount
-    digits, shift = _digits_of(amount)
+    digits, shift = digits_of(amount) or (0, 0)
     exponent += shift
     return Fraction(10) ** exponent * digits if abs(exponent) <= _MAX_EXPONENT else Huge(digits, exponent)
 
 
 def _scaled_by(amount: Amount, scale: int) -> Amount:
-    if isinstance(amount, Fraction):
-        amount *= scale
-        return (
-            _scaled(amount, 0)
-            if amount.numerator.bit_length() > _MAX_EXPONENT and _terminates(amount.denominator)
-            else amount
-        )
-    digits, shift = _digits_of(Fraction(amount.digits * scale))
-    return Huge(digits, amount.exponent + shift)
+    if isinstance(amount, Huge):
+        digits, shift = digits_of(Fraction(amount.digits * scale)) or (0, 0)
+        return Huge(digits, amount.exponent + shift)
+    amount *= scale
+    is_long = amount.numerator.bit_length() > _MAX_EXPONENT
+    return _scaled(amount, 0) if is_long and digits_of(amount) else amount
 
 
 def _power(base: int, exponent: int) -> Amount | None:
@@ -1565,49 +1487,8 @@ def _power(base: int, exponent: int) -> Amount | None:
     return Fraction(base) ** exponent
 
 
-def _digits_of(amount: Fraction) -> tuple[int, int]:
-    """Split a terminating decimal into digits that do not end in zero, and a power of ten."""
-    twos = fives = 0
-    below = amount.denominator
-    while below % 2 == 0:
-        below //= 2
-        twos += 1
-    while below % 5 == 0:
-        below //= 5
-        fives += 1
-    places = max(twos, fives)
-    digits = amount.numerator * 10**places // amount.denominator
-    text = str(abs(digits))
-    zeros = len(text) - len(text.rstrip("0"))
-    return digits // 10**zeros, zeros - places
-
-
-def _terminates(denominator: int) -> bool:
-    if denominator == 1:
-        return True
-    return pow(10, denominator.bit_length(), denominator) == 0
-
-
 def _label(amount: Amount) -> str:
-    """Write a number as `values.number_text` does, with all its digits; a fraction where they do not end."""
-    if isinstance(amount, Fraction):
-        if amount.denominator == 1 and -(10**20) < amount.numerator < 10**20:
-            return str(amount.numerator)
-        if not amount:
-            return "0"
-        if not _terminates(amount.denominator):
-            return f"{amount.numerator}/{amount.denominator}"
-        digits, exponent = _digits_of(amount)
-    else:
-        digits, exponent = amount.digits, amount.exponent
-    sign, text = "-" if digits < 0 else "", str(abs(digits))
-    adjusted = len(text) - 1 + exponent
-    if not -7 <= adjusted <= 20:
-        return f"{sign}{text[0]}{'.' + text[1:] if len(text) > 1 else ''}e{adjusted:+d}"
-    if exponent >= 0:
-        return sign + text + "0" * exponent
-    text = text.rjust(1 - exponent, "0")
-    return f"{sign}{text[:exponent]}.{text[exponent:]}"
+    return number_text_of(amount) if isinstance(amount, Fraction) else decimal_text(amount.digits, amount.exponent)
 
 
 # Names.

@@ -174,14 +174,41 @@ def number_text(value: Decimal) -> str:
 
 
 def number_text_of(value: Fraction) -> str:
-    """Write a fraction as `number_text` does where its decimals end, else as numerator and denominator."""
-    denominator = value.denominator
-    for prime in (2, 5):
-        while denominator % prime == 0:
-            denominator //= prime
-    if denominator != 1:
-        return str(value)
-    return number_text(_CONTEXT.divide(Decimal(value.numerator), Decimal(value.denominator)))
+    """Write a fraction as `number_text` does, with all its digits, where its decimals end; else as `1/3`."""
+    if value.denominator == 1 and -(10**20) < value.numerator < 10**20:
+        return str(value.numerator)
+    digits = digits_of(value)
+    return str(value) if digits is None else decimal_text(*digits)
+
+
+def digits_of(value: Fraction) -> tuple[int, int] | None:
+    """Split a fraction into digits that do not end in zero and a power of ten; None where its decimals do not end."""
+    below, fives = value.denominator, 0
+    twos = (below & -below).bit_length() - 1
+    below >>= twos
+    while below % 5 == 0:
+        below, fives = below // 5, fives + 1
+    if below > 1:
+        return None
+    places = max(twos, fives)
+    digits = value.numerator * 10**places // value.denominator
+    written = str(abs(digits))
+    zeros = len(written) - len(written.rstrip("0"))
+    return digits // 10**zeros, zeros - places
+
+
+def decimal_text(digits: int, exponent: int) -> str:
+    """Write digits × 10^exponent as `number_text` does, with all its digits."""
+    sign, text = "-" if digits < 0 else "", str(abs(digits))
+    adjusted = len(text) - 1 + exponent
+    if not digits:
+        return "0"
+    if not -7 <= adjusted <= 20:
+        return f"{sign}{text[0]}{'.' + text[1:] if len(text) > 1 else ''}e{adjusted:+d}"
+    if exponent >= 0:
+        return sign + text + "0" * exponent
+    text = text.rjust(1 - exponent, "0")
+    return f"{sign}{text[:exponent]}.{text[exponent:]}"
 
 
 def parse_json(text: str) -> Any:
