@@ -27,6 +27,8 @@ from langchain_rlfocal.answers.reading import (
     unspaced,
 )
 
+_WORDS = values.Words("choices")
+
 _LETTER_ENDS = re.compile(
     r"[。，、；：！]|[)\]}>*:\"'_$]|[.,;!](?!\w)|\s{0,12}$|\s?\n|\s(?:is\b|because\b|since\b|as\b|[-–—(])"
 )
@@ -40,86 +42,26 @@ _LETTERS = re.compile(
     r"[\s*_`(\[]{0,8}[A-Z][)\]]?(?:(?:,| and| &|;|/|, and)\s?[(\[]?[A-Z][)\]]?){1,1}(?:(?:,| and| &|;|/|, and)?\s?[(\[]?[A-Z][)\]]?){0,8}[\s*_`.]{0,8}"
 )
 _LETTER = re.compile(r"[A-Z]")
-_DENIED_BEFORE = re.compile(
-    r"\b(?:not|rather than|instead of|unlike|neither|nor|n't|than)\b(?:(?!\b(?:is|are|be|but|answer)\b)[^.,;:\n]){0,60}$",
-    re.IGNORECASE,
-)
-_DENIED_AFTER = re.compile(
-    r"[^\w\n]{0,4}(?:(?:is|are|was|would be|can be|seems) ?)(?:not|n't|wrong|incorrect|false|ruled out|eliminated|excluded)\b"
-    r"|[^\w\n]{1,4}(?:wrong|incorrect|false)\b",
-    re.IGNORECASE,
-)
+_DENIED_BEFORE = _WORDS.pattern("denied_before")
+_DENIED_AFTER = _WORDS.pattern("denied_after")
 _MAX_BARE = 40
 _MAX_OPTION_WORDS = 2  # of a list before the question; what is longer is context
-_CHANGES = re.compile(
-    r"\b(?:but|no,|wait|instead|reflection|actually)\b[^.\n]{0,60}?\b(?:is|be|choose|pick)\s[(\[*]{0,3}([A-J])[)\]*]{0,3}[.!\s]{0,4}$",
-    re.IGNORECASE,
-)
+_CHANGES = _WORDS.pattern("changes")
 
-_CONCEDES = re.compile(
-    r"(?:while|although|though|even though|even if|whereas|despite|in spite of|unlike|rather than|instead of|compared (?:to|with)"
-    r"|as opposed to|in contrast to|not to be confused with|some (?:people )?(?:say|think|call)|people (?:often )?(?:say|think|call)"
-    r"|many (?:people )?(?:say|think|call|believe)|you might think|it (?:may|might) seem|one might think|at first)\b"
-)
-_CLAUSE_END = re.compile(r"[,;:—]|\s[-–]\s|\bbut\b|\bso\b|\btherefore\b|\bhowever\b|\bthus\b|\bhence\b|\byet\b")
+_CONCEDES = _WORDS.pattern("concedes", 0)
+_CLAUSE_END = _WORDS.pattern("clause_end", 0)
 _CONCLUDES = frozenset(["so", "therefore", "thus", "hence"])
-_DENIES = re.compile(
-    r"\b(?:not|isn't|no|never|neither|nor|rather than|instead of|unlike|than|over|versus|vs|against|except|compared to|compared with)"
-    r"(?: (?:a|an|the|really|actually|strictly|quite|just|that of|of|to be|called|considered))?$"
-)
-_UNDECIDED = re.compile(
-    r"\b(?:both|neither|either|depends?|unclear|cannot|unknown|unsure|equal(?:ly)?|the same|none|hardly|barely|scarcely|far from"
-    r"|anything but|opposite of|lacks?|fails? to|refuse|doubt|deny|denies|maybe|perhaps|might|would be|could be)\b"
-)
-_THAN_ELSEWHERE = re.compile(
-    r"\b(?:do que|que|als|che|dan|чем|niz|an|decat|daripada|del|della|di)"
-    r"(?: (?:el|la|los|las|le|l|les|un|una|une|ein|eine|einen|der|die|das|o|a|os|as|um|uma|de|het|il|lo))?$"
-)
-_LESS = frozenset(["menos", "moins", "meno", "weniger", "minder", "mindre", "mniej", "менее", "kurang", "daha"])
+_DENIES = _WORDS.pattern("denies", 0)
+_UNDECIDED = _WORDS.pattern("undecided", 0)
+_THAN_ELSEWHERE = _WORDS.pattern("than_elsewhere", 0)
+_LESS = _WORDS["less"]
 _ROOT = 4  # letters that forms of one adjective share
 _COMPARATIVE = re.compile(r"\b(?:more|less|fewer|[a-z]{2,12}(?:er|est))\b")
-_NOT_COMPARATIVE = frozenset(
-    [
-        "answer",
-        "other",
-        "another",
-        "number",
-        "water",
-        "over",
-        "under",
-        "after",
-        "never",
-        "ever",
-        "river",
-        "user",
-        "customer",
-        "order",
-        "letter",
-        "paper",
-        "power",
-        "computer",
-        "under",
-        "rather",
-        "whether",
-        "either",
-        "neither",
-        "however",
-        "together",
-        "better-known",
-        "former",
-        "latter",
-        "server",
-    ]
-)
-_QUALIFIES = re.compile(
-    r"\W{0,4}(?:but|if|unless|except|only|however|although|though|and no|or no|sometimes|partly|in part|not|when|whenever|while"
-    r"|provided|providing|as long as|for|in (?:some|most|certain)|until|with|without|depending|assuming|mostly|usually)\b"
-)
-_QUALIFIES_LATER = re.compile(r"\W{0,4}(?:however|but|except|unless|although)\b")
-_NO_AS_WORD = re.compile(r" (?:doubt|problem|worries|matter|question|one|1|way of|longer a|need)\b")
-_ASSURES = re.compile(
-    r"(?:absolutely|definitely|certainly|of course|clearly|technically|basically|generally|in short|well|strictly speaking)\b[,: ]{1,2}"
-)
+_NOT_COMPARATIVE = _WORDS["not_comparative"]
+_QUALIFIES = _WORDS.pattern("qualifies", 0)
+_QUALIFIES_LATER = _WORDS.pattern("qualifies_later", 0)
+_NO_AS_WORD = _WORDS.pattern("no_as_word", 0)
+_ASSURES = _WORDS.pattern("assures", 0)
 _EDGES = ".,;:!?\"'()[]{}*_`~…。，！？、"
 
 

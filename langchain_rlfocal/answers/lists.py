@@ -37,7 +37,7 @@ from dataclasses import dataclass
 
 from langchain_rlfocal.answers import values
 from langchain_rlfocal.answers.kinds import Kind, Same
-from langchain_rlfocal.answers.values import MAX_CHARS
+from langchain_rlfocal.answers.values import MAX_CHARS, Words
 
 _MAX_ITEMS = 2_000
 _MAX_PAIRED = 50
@@ -45,54 +45,12 @@ _MAX_LINE = 400
 _MAX_LABEL = 300
 _MAX_QUERY = 4_000
 
-_COUNTS = (
-    r"(?:two|three|four|five|six|seven|eight|nine|ten|twelve|twenty|several|some|all|the|a few|[2-9]|[1-9][0-9]{1,2})"
-)
-_ASKS_LIST = re.compile(
-    r"(?:^|[.?!:;\n] ?|\bplease |\byou |\band |\bto |\bthen )list\b(?! (?:is|has|contains|below|above|comprehension))"
-    rf"|\b(?:name|give|tell|mention|state|provide|write|find|identify|suggest|recommend|show)(?: me| us| down)? {_COUNTS} "
-    r"(?:[\w-]+ ){0,5}?[\w-]{2,30}s\b"
-    r"|\b(?:enumerate|itemi[sz]e|name all|give all|a list of|bulleted|bullet points|comma[- ]separated|examples of)\b"
-    r"|\b(?:which|what|who)(?:'re| are| were)\b(?! (?:you|we|they|i)\b)"
-    rf"|\b(?:which|what) (?:{_COUNTS} )?(?:[\w-]+ ){{0,3}}?[\w-]{{2,30}}(?<!s)s "
-    r"(?:are|were|have|has|do|does|did|can|could|should|would|may|belong|make|border|begin|start|won|share|contain)\b"
-    r"|\bwhich [\w-]{2,30}(?:ies|[^siu]s|people|men|women) \w{2,20}ed\b"
-    r"|\b(?:first|last|top|next|biggest|largest|smallest|best) "
-    r"(?:two|three|four|five|six|seven|eight|nine|ten|[2-9]|[1-9][0-9]{1,2})\b"
-    r"|(?:^|[.?!\n] ?|\bplease )(?:rank|sort|order|(?:put|arrange|place)\b[^.?!\n]{0,60}\bin\b[^.?!\n]{0,30}\border)\b"
-    r"|\b(?:nenn\w{0,3}|zähl\w{0,3}|liste|welche|énum[eé]re\w*|citez?|nommez?|quel(?:le)?s|enumera|nombra|menciona|cuáles"
-    r"|elenca|quali|nomina|quais|nomeie|noem|welke|wymień|które|перечисли\w*|назови\w*|какие|listele\w*|sırala\w*|nelerdir)\b"
-    r"|列出|列举|列舉|哪些|哪几|挙げ|列挙|나열|열거|쓰세요|적으|무엇무엇|सूची|कौन-कौन|اذكر|عدد",
-    re.IGNORECASE,
-)
-_ASKS_ORDER = re.compile(
-    r"\b(?:first|second|third|last|next|order(?:ed)?|rank\w*|steps?|stages?|phases?|sequence|procedure|instructions|recipe"
-    r"|sort\w*|chronolog\w*|timeline|ascending|descending|alphabetical\w*|reversed?|priorit\w*|top|(?:great|bigg?|larg|small|tall|long|"
-    r"short|high|low|old|young|earli|lat|fast|slow|deep|rich|heavi|light|near|clos|new|hott?|cold)(?:er|est)|(?:most|least)(?! of)"
-    r"|how (?:do|to|can|should)"
-    r"|reihenfolge|sortier\w*|ordne\w*|erste[nrs]?|größte[nrs]?|kleinste[nrs]?|älteste[nrs]?|höchste[nrs]?|schritte?"
-    r"|ordre|premi[eè]re?s?|étapes?|tri(?:er|ez)|class(?:er|ez)|orden\w*|primer[ao]?s?|pasos|mayores|menores"
-    r"|ordine|prim[ie]|passi|ordem|primeir[ao]s?|passos|maiores|volgorde|eerste|grootste|stappen|kolejno\w*|pierws\w*|najwięks\w*"
-    r"|порядк\w*|перв\w*|шаг\w*|крупнейш\w*|sıra\w*|ilk|adım\w*)\b"
-    r"|顺序|順序|步骤|步驟|排序|排列|最大|最小|前[一二三四五六七八九十0-9]|首先|順番|手順|最初|順に|순서|단계|क्रम|ترتيب|الأول",
-    re.IGNORECASE,
-)
-_ASKS_NAMES = re.compile(
-    r"\b(?:only|just)\b[^.?!\n]{0,30}?\bnames?\b|\bnames? (?:only|alone)\b|\b(?:no|without(?: any)?) (?:further )?explanations?\b"
-    r"|\bnothing else\b",
-    re.IGNORECASE,
-)
-_DENIES = re.compile(
-    r"\b(?:not?|never|none|nor|neither|cannot|without|except\w*|exclud\w*|instead|rather|wrong|incorrect|false|untrue|unless|but"
-    r"|nicht|kein\w*|nie|niemals|ohne|außer|ne|pas|jamais|sans|aucune?|sauf|nunca|jamás|sin|ning\w*|excepto|salvo"
-    r"|non|mai|senza|tranne|não|nem|sem|niet|geen|zonder|nie|bez|oprócz|не|нет|ни|без|кроме|değil|yok|hariç)\b|n't\b"
-    r"|不|没|沒|無|无|除了|ない|ません|않|아니|नहीं|ليس|لا |غير",
-    re.IGNORECASE,
-)
-_NUMBER_WORDS = re.compile(
-    r"\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|eighteen"
-    r"|nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand|million|billion|half|twice|double)\b"
-)
+_WORDS = Words("lists")
+_ASKS_LIST = _WORDS.pattern("asks_list")
+_ASKS_ORDER = _WORDS.pattern("asks_order")
+_ASKS_NAMES = _WORDS.pattern("asks_names")
+_DENIES = _WORDS.pattern("denies")
+_NUMBER_WORDS = _WORDS.pattern("number_words", 0)
 
 _THOUGHT = re.compile(r"</think>")
 _NUMBERED = re.compile(
@@ -108,13 +66,7 @@ _CELL_BORDER = re.compile(r"(?<!\\)\|")
 _PAIR = re.compile(
     r"[ \t]*(?P<key>[*_]{0,2}[^\W\d_][\w .,/()'&-]{0,40}?[*_]{0,2})[ \t]*(?::[*_]{0,2}|=)[ \t]+(?P<value>\S.*)"
 )
-_NO_KEYS = frozenset(
-    re.findall(
-        r"[^|]+",
-        "answer|final answer|the answer|reasoning|explanation|thought|thoughts|note|notes|summary|conclusion|output|result|"
-        "input|solution|question|example|source|hint|sure|here",
-    )
-)
+_NO_KEYS = frozenset(key.replace("_", " ") for key in _WORDS["no_keys"])
 """What before a colon announces something else than the value of a name."""
 _SCALAR_LIST = re.compile(
     r"""[\[]\s*+(?:(?:'[^'\\\n]*'|"[^"\\\n]*"|[^\s,\[\]{}()'"][^,\[\]{}()'"\n]*)\s*+(?:,\s*+|(?=\])))++\]"""
@@ -130,29 +82,17 @@ _NOTE = re.compile(
 _ARTICLE = re.compile(r"(?:the|an?) (?=[^\W\d_]{3})")
 _TRAILING = re.compile(r"(?:[.,;:…。、，；\s]|(?<=[^\W\d_][^\W\d_])[!?！？])+$")
 _QUOTED = re.compile(r"(['\"])([^'\"]*)\1")
-_COURTESY = re.compile(r"(?:sure|certainly|of course|okay|ok|yes|great question)(?: thing)?[!.,:] +", re.IGNORECASE)
-_LAST_AND = re.compile(r"(?:^|\s)(?:and|or|&|und|oder|et|ou|y|e|o|en|i|oraz|и|или|ve)\s+(?=\S)", re.IGNORECASE)
-_ONLY_AND = re.compile(
-    r"\s(?:and|&|und|et|y|e|ed|en|och|og|oraz|i|и|і|ve|και|και|और|و)\s|(?<=\S)(?:和|与|與|及)(?=\S)", re.IGNORECASE
-)
+_COURTESY = _WORDS.pattern("courtesy")
+_LAST_AND = _WORDS.pattern("last_and")
+_ONLY_AND = _WORDS.pattern("only_and")
 _LOOSE_COMMA = re.compile(r"(?<=[^\W\d_])(?<!\bno)(?<!\bnot),(?=\s)")
 _CODE_WORD = re.compile(r"`([a-z][a-z0-9]*)`")
 
 _COMMA = re.compile(r"[,，、](?![0-9]{3}(?![0-9]))\s*|(?<![0-9])[,，、]\s*|[,，、]\s+")
 _PACKED = re.compile(r"\s*[0-9]{1,3}(?:,[0-9]{1,4}){2,}\s*\.?\s*")
 _GROUPED = re.compile(r"\s*[0-9]{1,3}(?:,[0-9]{3})+\s*\.?\s*")
-_COPULA = re.compile(
-    r"[^,;:\n]{0,200}?(?:\b(?:are|were|is|include|includes|including|sind|sont|son|sono|são|zijn|est|ist|es|è|é|är|jest|это)\b:?|:)\s+",
-    re.IGNORECASE,
-)
-_LEAD_WORDS = frozenset(
-    re.findall(
-        r"\S+",
-        "here is are the a an of for following list below sure certainly course okay ok these this some answer answers items "
-        "my your as follows and i you in order from to can be include includes result results that it they there "
-        "le la les el los las il lo gli der die das den dem est ist sind son sont sono são es é è de du des del della do da das os as het en und et y e",
-    )
-)
+_COPULA = _WORDS.pattern("copula")
+_LEAD_WORDS = _WORDS["lead_words"]
 
 
 @dataclass(frozen=True, slots=True)

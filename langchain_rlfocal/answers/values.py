@@ -60,8 +60,9 @@ class Words:
         return {word: int(value) for value, words in self.rows(name) for word in words.split()}
 
     def pattern(self, name: str, flags: int = re.IGNORECASE) -> re.Pattern[str]:
-        """Compile the alternatives of a pattern, one a line."""
-        return re.compile("|".join(self._texts[name].strip("\n").split("\n")), flags)
+        """Compile a pattern whose lines are joined; `<<other>>` stands for another text of the file."""
+        joined = "".join(self._texts[name].strip("\n").split("\n"))
+        return re.compile(re.sub(r"<<(\w+)>>", lambda other: self._texts[other[1]], joined), flags)
 
 
 _NUMBER_WORDS = Words("numbers")
