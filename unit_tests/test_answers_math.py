@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langchain_rlfocal.answers import mathematics
-from langchain_rlfocal.answers.mathematics import Math, looks_like_math, same_math
-from langchain_rlfocal.answers.time_limit import run_within
+from langchain_rlfocal.answers.mathematics import Math, looks_like_math, run_within, same_math
 
 MATH = Math()
 HERE = {__name__.partition(".")[0]}
