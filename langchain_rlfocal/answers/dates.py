@@ -1,17 +1,16 @@
 """Dates and times: find them in cleaned text of many languages, and give equal ones equal values.
 
-Names of months and days come from Unicode's CLDR as Babel ships it, loaded at first use and per script; the grammar
-around them is small and ours. A parser that guesses (an order of day and month, a missing year from today's date, a
-century) would make different dates the same, so nothing is filled in: what is not said stays unknown, and what can be
-read in two ways is a value of its own, equal to the same spelling only. Where a text may not mean a date it is none:
-a year alone is a number, 1/2 a fraction, 2:1 a ratio. A time without a.m. or p.m. is one of the 24-hour clock.
+Names of months and days come from Unicode's CLDR as Babel ships it, loaded at first use and per script; other words are
+in `words/dates.toml`. A parser that guesses (an order of day and month, a missing year from today's date, a century)
+would make different dates the same, so nothing is filled in: what is not said stays unknown, and what can be read in two
+ways is a value of its own, equal to the same spelling only. Where a text may not mean a date it is none: a year alone is
+a number, 1/2 a fraction, 2:1 a ratio. A time without a.m. or p.m. is one of the 24-hour clock.
 
-Without Babel only English names are known. Nothing here raises on any text, and every step is linear in it.
+Every step is linear in the text.
 """
 
 import calendar
 import datetime as dt
-import logging
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -24,8 +23,7 @@ from langchain_rlfocal.answers.facts import Fact
 if TYPE_CHECKING:
     from babel import Locale
 
-_split = str.split
-_logger = logging.getLogger(__name__)
+_WORDS: Final = values.Words("dates")
 
 
 class When(NamedTuple):
@@ -83,42 +81,25 @@ def find_dates(text: str) -> list[Fact]:
 
 @dataclass(frozen=True, slots=True)
 class _Clock:
-    """A time of day as it stands there.
-
-    Attributes:
-        hour: 0 to 24.
-        minute: 0 to 59.
-        second: 0 to 59.
-        fraction: The digits after the second, without the zeros at their end.
-        zone: Name of a zone of no certain offset.
-        offset: Minutes east of Greenwich, if said.
-    """
+    """A time of day as it stands there."""
 
     hour: int
     minute: int = 0
     second: int = 0
-    fraction: str = ""
-    zone: str = ""
-    offset: int | None = None
+    fraction: str = ""  # digits after the second, without the zeros at their end
+    zone: str = ""  # one of no certain offset
+    offset: int | None = None  # minutes east of Greenwich
 
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A date, a time or both, and where it stands; `when` holds no time before the end.
-
-    Attributes:
-        start: Where it begins.
-        end: Where it ends.
-        when: The date.
-        clock: The time.
-        bare: True for the name of a month that is a date only together with its neighbour.
-    """
+    """A date, a time or both, and where it stands; `when` holds no time before the end."""
 
     start: int
     end: int
     when: When
     clock: _Clock | None = None
-    bare: bool = False
+    bare: bool = False  # the name of a month that is a date only together with its neighbour
 
     @property
     def kind(self) -> str:
@@ -147,49 +128,21 @@ class _Names(NamedTuple):
     half: re.Pattern[str]
 
 
-_SCRIPTS: Final = (
-    (re.compile("[A-Za-z]"), "de fr es it pt nl pl sv da nb fi cs sk hu ro id ca tr"),
-    (re.compile("[\u0400-\u04ff]"), "ru uk bg sr"),
-    (re.compile("[\u0370-\u03ff]"), "el"),
-    (re.compile("[\u0590-\u05ff]"), "he"),
-    (re.compile("[\u0600-\u06ff]"), "ar fa"),
-    (re.compile("[\u0900-\u097f]"), "hi"),
-    (re.compile("[\u3040-\u30ff\u4e00-\u9fff]"), "zh ja"),
-    (re.compile("[\uac00-\ud7af]"), "ko"),
-)
-_MONTHS: Final = _split("january february march april may june july august september october november december")
-_WEEKDAYS: Final = _split("monday tuesday wednesday thursday friday saturday sunday")
+_SCRIPTS: Final = [(re.compile(letters), languages.split()) for letters, languages in _WORDS.rows("scripts")]
+_MONTHS: Final = _WORDS.listed("months")
+_WEEKDAYS: Final = _WORDS.listed("weekdays")
 _ENGLISH: Final = frozenset([*_MONTHS, *(name[:3] for name in _MONTHS), "sept"])
 _ENGLISH_DAYS: Final = {name[:3]: at for at, name in enumerate(_WEEKDAYS)} | {"tues": 1, "thur": 3, "thurs": 3}
-_ENGLISH_HALVES: Final = {
-    "in the morning": "morning",
-    "in the afternoon": "afternoon",
-    "in the evening": "evening",
-    "at night": "night",
-}
 _PARTS: Final = ("morning", "afternoon", "evening", "night")
-_SHORT: Final = frozenset(_split("sept okt dez janv févr avr juil déc ene abr mrt"))
-"""Abbreviations of months, beside the English ones, that are no usual word of another language."""
-_NAMES_TOO: Final = frozenset(_split("may march april june august"))
-_VERBS_TOO: Final = frozenset(_split("may march mar"))
-_WORDS_TOO: Final = frozenset(
-    _split("mars maja maj mei mai ocak nisan ekim aralık aralik kasım kasim luty únor مه مارس лютий")
-)
-"""Months, beside the English ones, that are a usual word in another language: never read alone."""
-_WEAK: Final = frozenset(_split("marco mayo marca mart marta augusta unor"))
-"""Months that are a usual word or a name in English: read within a full date only."""
-_DAYS_TOO: Final = frozenset(
-    _split("pazar cuma salı sali minggu среда субота τρίτη δευτέρα πέμπτη שבת so mo di mi do fr sa mar mer jue vie sol")
-)
-"""Weekdays that are a usual word as well ("market", "week", "third"): read beside a date only."""
-_CASES: Final = {  # what follows "in", which CLDR leaves out
-    "ru": "январе феврале марте апреле мае июне июле августе сентябре октябре ноябре декабре",
-    "uk": "січні лютому березні квітні травні червні липні серпні вересні жовтні листопаді грудні",
-    "pl": "styczniu lutym marcu kwietniu maju czerwcu lipcu sierpniu wrześniu październiku listopadzie grudniu",
-    "cs": "lednu únoru březnu dubnu květnu červnu červenci srpnu září říjnu listopadu prosinci",
-}
-_FEW_WORDS: Final = frozenset(["утра", "вечера", "ночи", "ранку", "вечора"])
-"""Parts of the day in one word that make an hour of a bare number: "9 вечера"."""
+_ENGLISH_HALVES: Final = {f"in the {part}": part for part in _PARTS[:3]} | {"at night": "night"}
+_SHORT: Final = _WORDS["short"]
+_NAMES_TOO: Final = _WORDS["names_too"]
+_VERBS_TOO: Final = _WORDS["verbs_too"]
+_WORDS_TOO: Final = _WORDS["words_too"]
+_WEAK: Final = _WORDS["weak"]
+_DAYS_TOO: Final = _WORDS["days_too"]
+_CASES: Final = {language: names.split() for language, names in _WORDS.rows("cases")}  # what follows "in"
+_FEW_WORDS: Final = _WORDS["few_words"]
 _WORD = re.compile("[^\\x00-@\\[-`{-\u00bf\u00d7\u00f7\u2000-\u206f\u2190-\u2bff\u3000-\u303f\uff00-\uff20]+")
 """Letters and their marks; `\\w` would end a word at a vowel sign of Hindi."""
 
@@ -203,26 +156,16 @@ def _names(scripts: tuple[bool, ...]) -> _Names:
     full_days = {name: at for at, name in enumerate(_WEEKDAYS)}
     days, halves = full_days | _ENGLISH_DAYS, dict(_ENGLISH_HALVES)
     for (_, languages), wanted in zip(_SCRIPTS, scripts, strict=True):
-        locales = _locales() if wanted else None
-        if locales is None:
-            continue
-        for language in languages.split():
-            locale = locales.parse(language)
-            _add_months(months, language, locale)
-            _add_days(days, full_days, locale)
-            _add_halves(halves, locale)
+        if wanted:
+            from babel import Locale  # noqa: PLC0415 - heavy
+
+            for language in languages:
+                locale = Locale.parse(language)
+                _add_months(months, language, locale)
+                _add_days(days, full_days, locale)
+                _add_halves(halves, locale)
     spelled = "|".join(map(re.escape, sorted(halves, key=len, reverse=True)))
     return _Names(months, days, full_days, halves, re.compile(rf"[ ,]{{0,2}}({spelled})(?![^\W\d_])", re.IGNORECASE))
-
-
-@cache
-def _locales() -> "type[Locale] | None":
-    try:
-        from babel import Locale  # noqa: PLC0415 - heavy
-    except ImportError:
-        _logger.warning("Dates are read in English and in digits only: Babel is missing. Install `babel`.")
-        return None
-    return Locale
 
 
 def _add_months(months: dict[str, _Month], language: str, locale: "Locale") -> None:
@@ -234,7 +177,7 @@ def _add_months(months: dict[str, _Month], language: str, locale: "Locale") -> N
             for prefix in ("", "ב") if language == "he" else ("",):
                 if name != "pro":  # Czech, for "prosinec"
                     months.setdefault(prefix + name, _Month(number, full, weak))
-    for at, word in enumerate(_CASES.get(language, "").split()):
+    for at, word in enumerate(_CASES.get(language, [])):
         months.setdefault(word, _Month(at + 1, full=True, weak=False))
 
 
@@ -268,17 +211,8 @@ def _add_halves(halves: dict[str, str], locale: "Locale") -> None:
 
 # Years and eras
 
-_BEFORE_CHRIST: Final = (
-    r"B\.?C\.?(?:E\.?)?|[vV]\.? ?Chr\.?|v\. ?u\. ?Z\.|vor (?:Christus|unserer Zeitrechnung)|av(?:ant)?\.? J(?:ésus|\.)?-?C(?:hrist|\.)?"
-    r"|a\.? ?[eE]?\.? ?C\.|aC|antes de Cristo|avanti Cristo|voor Christus|v\. ?C\.|p\. ?n\. ?e\.|до н\. ?[эе]\.|до нашої ери"
-    r"|до нашей эры|f\. ?Kr\.?|eKr\.?|př\. ?n\. ?l\.|pred Kr\.|î\. ?Hr\.|π\. ?Χ\.|пр\. ?Хр\.|п\. ?н\. ?е\.|לפנה\"ס|לפני הספירה"
-    r"|ق\.? ?م\.?|قبل الميلاد|ईसा[- ]पूर्व|TCN"
-)
-_AFTER_CHRIST: Final = (
-    r"A\.?D\.?|C\.?E\.?|[nN]\.? ?Chr\.?|nach Christus|ap(?:rès)?\.? J(?:ésus|\.)?-?C(?:hrist|\.)?|d\.? ?C\.|dC"
-    r"|después de Cristo|dopo Cristo|depois de Cristo|na Christus|n\. ?e\.|н\. ?[эе]\.|нашої ери|нашей эры|e\. ?Kr\.?"
-    r"|n\. ?l\.|d\. ?Hr\.|μ\. ?Χ\.|לספירה|ميلادية?|ईस्वी|SCN"
-)
+_BEFORE_CHRIST: Final = _WORDS.pattern("before_christ", 0).pattern
+_AFTER_CHRIST: Final = _WORDS.pattern("after_christ", 0).pattern
 _ERA = re.compile(rf"\s?(?:(?P<bc>{_BEFORE_CHRIST})|(?P<ad>{_AFTER_CHRIST}))(?!\w)")
 _YEAR_AND_ERA = re.compile(
     rf"(?<![\w.,:/$-])(?:(?P<first>\d{{1,4}})\s?[-–]\s?)?(?P<year>\d{{1,6}}|\d{{1,3}},\d{{3}})"
@@ -332,15 +266,7 @@ _DAY_AFTER = re.compile(
     r"(?:\s?(?:[-–—]|to|and|&|through|bis|und)\s?(?P<last>\d{1,2})(?:st|nd|rd|th)?(?![0-9A-Za-z_]|[.,:]\d))?"
 )
 _TENTHS: Final = {"twenty": 20, "thirty": 30}
-_ORDINALS: Final = {
-    word: at + 1
-    for at, word in enumerate(
-        _split(
-            "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth"
-            " fifteenth sixteenth seventeenth eighteenth nineteenth twentieth"
-        )
-    )
-} | {"thirtieth": 30}
+_ORDINALS: Final = {word: at for at, word in enumerate(values.ORDINAL_WORDS) if at} | {"twentieth": 20, "thirtieth": 30}
 _ORDINAL: Final = rf"(?:(?P<tens>twenty|thirty)[- ])?(?P<word>{'|'.join(_ORDINALS)})"
 _ORDINAL_BEFORE = re.compile(rf"\b{_ORDINAL} (?:day )?of \Z", re.IGNORECASE)
 _ORDINAL_AFTER = re.compile(rf" (?P<the>the )?{_ORDINAL}(?!\w)", re.IGNORECASE)
@@ -481,20 +407,10 @@ def _valid(year: tuple[int, int, str] | None, month: int, day: int) -> bool:
 
 # Weekdays, centuries, noon
 
-_FEIRAS: Final = {"segunda": 0, "terça": 1, "terca": 1, "quarta": 2, "quinta": 3, "sexta": 4}
-_NAMED_HOURS: Final = {
-    **dict.fromkeys(_split("noon midday mediodía mezzogiorno полдень meiodia"), 12),
-    **dict.fromkeys(
-        _split("midnight mitternacht minuit medianoche mezzanotte middernacht midnatt полночь éjfél půlnoc"), 0
-    ),
-}
+_FEIRAS: Final = {word: int(day) for word, day in _WORDS.pairs("feiras").items()}
+_NAMED_HOURS: Final = dict.fromkeys(_WORDS["noon"], 12) | dict.fromkeys(_WORDS["midnight"], 0)
 _EDGES: Final = " \t\n.,;:!?\"'()*_`"
-_CENTURIES: Final = frozenset(
-    _split(
-        "century centuries jahrhundert jahrhunderts jh siècle siècles siglo secolo secol secolul século eeuw wiek wieku век века"
-        " веке столітті століття århundradet århundrede århundre yüzyıl yüzyılda yüzyılın století vuosisata"
-    )
-)
+_CENTURIES: Final = _WORDS["centuries"]
 _CENTURY_BEFORE = re.compile(
     rf"(?<![\w.,:/-])(?:(?P<number>\d{{1,2}})(?:st|nd|rd|th|er|[eo°.]|ème|-?(?:й|го|м|е|ші|му))?|(?P<roman>[IVX]{{1,5}})(?:e|er|ème|\.)?|{_ORDINAL})"
     r"[ -]\Z",
@@ -642,7 +558,7 @@ def _day_and_time(match: re.Match[str], year: tuple[int, int, str]) -> Iterator[
 # Dates and times in Chinese, Japanese and Korean
 
 _UNSPACED = re.compile("[年月日號号時时点點曜星週礼午夜世년월일시요자정오세]")
-_ERAS: Final = {"明治": 1867, "大正": 1911, "昭和": 1925, "平成": 1988, "令和": 2018, "民国": 1911, "民國": 1911}
+_ERAS: Final = {era: int(before) for era, before in _WORDS.pairs("eras").items()}
 _UNSPACED_DATE = re.compile(
     rf"(?:(?P<era>公元前|紀元前|西元前|기원전|公元|西暦|西元|서기|{'|'.join(_ERAS)})\s?)?"
     r"(?<![0-9.,/:])(?:(?P<year>\d{1,4})\s?[年년]\s?)?(?P<month>\d{1,2})\s?[月월](?:\s?(?P<day>\d{1,2})\s?[日號号일])?"
@@ -733,13 +649,11 @@ _HALF = re.compile(
 _CLOCK_BEFORE = re.compile(r"(?:\b(?:kl|klo|klockan|saat|godz|godzinie|pukul|ore)\b)\.? \Z")
 _HOURS_BEFORE = re.compile(r"(?:\b(?:[àÀ]|às|om)\b) \Z")
 _FIRST_OF_RANGE = re.compile(r"(?<![\w.,:/$-])(?P<h>\d{1,2})(?:[:.](?P<m>\d\d))?\s?(?:[-–—]|to|until|till)\s?\Z")
-_ZONES: Final = {
-    "UTC": 0, "GMT": 0, "Z": 0, "WET": 0, "WEST": 60, "CET": 60, "MEZ": 60, "CEST": 120, "MESZ": 120, "EET": 120,
-    "EEST": 180, "MSK": 180, "JST": 540, "KST": 540,
-}  # fmt: skip
-_OTHER_ZONES: Final = "EST EDT CST CDT MST MDT PST PDT AKST AKDT HST AST ADT NST BST IST AEST AEDT ACST AWST NZST NZDT SAST SGT HKT PKT ET CT MT PT"
+_ZONES: Final = {zone: int(minutes) for zone, minutes in _WORDS.pairs("zones").items()}
 _ZONE = re.compile(
-    r"\s?\(?(?:(?P<name>" + "|".join([*_ZONES, *_OTHER_ZONES.split()]) + r")(?:\s?(?P<shift>[+-]\d{1,2}(?::?\d\d)?))?"
+    r"\s?\(?(?:(?P<name>"
+    + "|".join([*_ZONES, *_WORDS.listed("other_zones")])
+    + r")(?:\s?(?P<shift>[+-]\d{1,2}(?::?\d\d)?))?"
     r"|(?P<plus>\+\d\d(?::?\d\d)?)|(?P<minus>(?<=\s)-\d\d:?\d\d|(?<=:\d\d:\d\d)-\d\d:?\d\d)"
     r"|(?P<place>(?:Africa|America|Asia|Atlantic|Australia|Europe|Indian|Pacific)/[A-Z][A-Za-z_]{1,30})"
     r"|(?P<words>(?:Eastern|Central|Mountain|Pacific)(?: (?:Standard|Daylight))? [Tt]ime|[Ll]ocal time|Greenwich Mean Time"
@@ -911,15 +825,10 @@ def _zoned(clock: _Clock, zone: re.Match[str], end: int) -> tuple[_Clock, int]:
 
 # What belongs together
 
-_BEFORE_TIME: Final = frozenset(
-    ["", "at", "um", "à", "a las", "alle", "alle ore", "às", "om", "o", "в", "о", "kl", "kl.", "klo", "klockan", "saat",
-     "godz.", "t", "@", "by", "の", "a les", "ore", "pukul", "at around", "बजे"]
-)  # fmt: skip
-_BEFORE_DATE: Final = frozenset(
-    ["", "on", "am", "le", "el", "del", "il", "em", "op", "dnia", "den", "the", "of", "on the"]
+_BEFORE_TIME, _BEFORE_DATE, _WEEKDAY_TO_DATE, _DATE_TO_WEEKDAY = (
+    frozenset(["", *(word for row in _WORDS.rows(name) for word in row)])
+    for name in ("before_time", "before_date", "weekday_to_date", "date_to_weekday")
 )
-_WEEKDAY_TO_DATE: Final = frozenset(["", "the", "der", "den", "dem", "le", "el", "il", "de", "o", "dia", "ngày", "on"])
-_DATE_TO_WEEKDAY: Final = frozenset(["", "a", "ein", "un", "on", "on a", "it was a"])
 _LINKS: Final = {
     ("weekday", "day"): _WEEKDAY_TO_DATE,
     ("day", "weekday"): _DATE_TO_WEEKDAY,
