@@ -773,25 +773,6 @@ def _library() -> _Library:
         return _loaded()
 
 
-class _Sketch(NamedTuple):
-    """What tells most expressions apart without simplifying them.
-
-    Attributes:
-        kind: `"number"`, `"list"` (a finite set or tuple), `"interval"`, `"region"` (any other set), `"matrix"`,
-            `"equation"`, `"relations"`, `"unknown"`.
-        values: Values of the number, the elements, the ends, with a number of its own in the place of each variable.
-        shape: What else must be equal in two of a kind.
-    """
-
-    kind: str
-    values: tuple[complex, ...] = ()
-    shape: tuple[Any, ...] = ()
-    side: Any = None
-
-
-_UNKNOWN = _Sketch("unknown")
-
-
 class _Read(NamedTuple):
     """What the library reads in a piece.
 
@@ -811,10 +792,10 @@ class _Read(NamedTuple):
 
 
 class _Told(NamedTuple):
-    """What an expression is called, None for none, and what tells it from others."""
+    """What an expression is called, None for none, and its value with a number in the place of each variable."""
 
     label: str | None
-    sketch: _Sketch
+    value: complex | None = None
 
 
 _NOTHING: tuple[tuple[Any, ...], str] = (), ""
@@ -833,11 +814,10 @@ def _read(piece: Piece) -> _Read:
 def _told(piece: Piece) -> _Told:
     library, read = _library(), _read(piece)
     if not read.is_expression:
-        return _Told(None, _UNKNOWN)
-    unevaluated = _Told(f"text {without_space(piece.plain)}", _UNKNOWN)
-    return _bounded(
-        _GROUP_S, lambda: _Told(_label(library, read.found[0]), _sketch(library, read.found[0])), unevaluated
-    )
+        return _Told(None)
+    unevaluated = _Told(f"text {without_space(piece.plain)}")
+    found = read.found[0]
+    return _bounded(_GROUP_S, lambda: _Told(_label(library, found), _point(library, found)), unevaluated)
 
 
 def _parse(library: _Library, piece: Piece) -> tuple[tuple[Any, ...], str]:
@@ -912,53 +892,12 @@ def _label(library: _Library, expression: Any) -> str:
     return re.sub(r"\boo\b", "∞", re.sub(r"(?<=[0-9])\.(?![0-9])", "", decimals))
 
 
-def _sketch(library: _Library, expression: Any) -> _Sketch:
-    sympy, grader = library.sympy, library.grader
-    if expression.has(sympy.UnevaluatedExpr):
-        return _UNKNOWN
-    if grader.is_equation(expression):
-        last = grader.take_last_relation(expression)
-        return _Sketch("equation", shape=_relation(library, last) or (), side=_sketch(library, last.rhs))
-    if grader.is_relation(expression):
-        parts = getattr(expression, "_unsorted_args", [expression])
-        return _Sketch("relations", shape=tuple(_relation(library, part) for part in parts))
-    if isinstance(expression, sympy.Interval):
-        return _listed(library, "interval", (expression.start, expression.end))
-    if isinstance(expression, (*library.finite_sets, sympy.Tuple)):
-        return _listed(library, "list", expression.args)
-    if isinstance(expression, sympy.Set):
-        parts = expression.args if isinstance(expression, sympy.Union) else ()
-        return _Sketch("region", shape=("infinite",) * any(isinstance(part, sympy.Interval) for part in parts))
-    expression = grader.safe_sympy_doit(expression)
-    if isinstance(expression, sympy.MatrixBase):
-        return _listed(library, "matrix", tuple(expression.flat()), shape=expression.shape)
-    value = _point(library, expression)
-    return _UNKNOWN if value is None else _Sketch("number", (value,))
-
-
-def _listed(library: _Library, kind: str, elements: tuple[Any, ...], *, shape: tuple[Any, ...] = ()) -> _Sketch:
-    values = [_point(library, library.grader.safe_sympy_doit(element)) for element in elements]
-    known = tuple(value for value in values if value is not None)
-    return _Sketch(kind, known if len(known) == len(values) else (), (len(values), *shape))
-
-
-def _relation(library: _Library, relation: Any) -> tuple[str, str, complex] | None:
-    """Write "x < 3" and "3 > x" as x, <, 3; None for a relation that is not between a variable and a number."""
-    left, operator, right = relation.lhs, relation.rel_op, relation.rhs
-    if right.is_Symbol and not left.free_symbols:
-        left, right = right, left
-        operator = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}.get(operator, operator)
-    if not left.is_Symbol or left in right.free_symbols or (right.free_symbols and operator != "=="):
-        return None
-    value = _point(library, right)
-    return (
-        None if value is None else (left.name if not right.free_symbols else f"{left.name} by others", operator, value)
-    )
-
-
 def _point(library: _Library, expression: Any) -> complex | None:
     """Value of an expression with a number in the place of each variable, which depends on the variable's name only."""
     sympy = library.sympy
+    if not isinstance(expression, sympy.Expr) or expression.has(sympy.UnevaluatedExpr, sympy.MatrixBase):
+        return None
+    expression = library.grader.safe_sympy_doit(expression)
     if not isinstance(expression, sympy.Expr) or expression.is_Symbol or expression in {sympy.E, sympy.nan, sympy.zoo}:
         return None
     if expression.has(sympy.Integral, sympy.Sum, sympy.Product, sympy.Limit, sympy.Derivative, sympy.MatrixBase):
@@ -1027,7 +966,7 @@ def _same_either_way(a: Piece, b: Piece) -> bool:
     gold only; and where one is an equation between numbers ("1 + 2 = 3"), which answers with its right side.
     """
     first, second = _read(a), _read(b)
-    if not first.found or not second.found or _differ(_told(a).sketch, _told(b).sketch, rounded=_rounds(a, b)):
+    if not first.found or not second.found or _differ(a, b):
         return False
     if max(first.slow[0], second.slow[0]) > _MAX_SLOW or not _really(a, b):
         return False
@@ -1048,58 +987,19 @@ def _one_way(gold: Any, prediction: Any) -> bool:
     return bool(library.grader.is_equation(prediction) and not prediction.free_symbols)
 
 
-def _differ(a: _Sketch, b: _Sketch, *, rounded: bool) -> bool:
-    """Tell two expressions apart by their sketches; in doubt they may be equal."""
-    kinds = {a.kind, b.kind}
-    if kinds <= {"equation", "relations"}:
-        return _relations_differ(a, b, rounded=rounded)
-    if "equation" in kinds:  # it answers with its right side
-        return _differ(a.side or a, b.side or b, rounded=rounded)
-    if "unknown" in kinds:
-        return False
-    if len(kinds) == 1:
-        if a.shape != b.shape:
-            return a.kind != "region"
-        return bool(a.values and b.values) and not _all_close(a, b, rounded=rounded)
-    if kinds == {"list", "interval"}:
-        return a.shape != b.shape or (bool(a.values and b.values) and not _all_close(a, b, rounded=rounded))
-    if kinds == {"list", "number"}:
-        return (a if a.kind == "list" else b).shape != (1,)
-    if kinds == {"list", "region"}:
-        return bool((a if a.kind == "region" else b).shape)
-    if kinds == {"list", "relations"}:
+_RELATION = re.compile(" ([<>]=?|=) ")
+
+
+def _differ(a: Piece, b: Piece) -> bool:
+    """Tell two expressions apart by the relations that they state or by their values; in doubt they may be equal."""
+    x, y = _told(a), _told(b)
+    stated = [{found.replace(">", "<") for found in _RELATION.findall(told.label or "")} for told in (x, y)]
+    if all(stated) and stated[0] != stated[1]:
         return True
-    return "number" in kinds or "matrix" in kinds
-
-
-def _relations_differ(a: _Sketch, b: _Sketch, *, rounded: bool) -> bool:
-    relations = [sketch.shape if sketch.kind == "relations" else (sketch.shape,) for sketch in (a, b)]
-    if not all(relation for relation in relations[0] + relations[1]):
+    if x.value is None or y.value is None or x.value == y.value:
         return False
-    x, y = (sorted(relation, key=lambda part: (part[:2], *_order(part[2]))) for relation in relations)
-    if any(part[0].endswith(" by others") for part in x + y) and {part[0] for part in x} != {part[0] for part in y}:
-        return False
-    return len(x) != len(y) or any(
-        p[:2] != q[:2] or not _close(p[2], q[2], rounded=rounded) for p, q in zip(x, y, strict=True)
-    )
-
-
-def _all_close(a: _Sketch, b: _Sketch, *, rounded: bool) -> bool:
-    pairs = zip(sorted(a.values, key=_order), sorted(b.values, key=_order), strict=True)
-    return all(_close(x, y, rounded=rounded) for x, y in pairs)
-
-
-def _order(value: complex) -> tuple[float, float]:
-    return round(value.real, 5), round(value.imag, 5)
-
-
-def _close(x: complex, y: complex, *, rounded: bool) -> bool:
-    return x == y or abs(x - y) <= 1e-9 * max(abs(x), abs(y)) + (3e-6 if rounded else 0.0)
-
-
-def _rounds(a: Piece, b: Piece) -> bool:
-    """Tell whether the library rounds, which it does where there is a decimal point."""
-    return "." in (_told(a).label or "") or "." in (_told(b).label or "")
+    rounds = "." in f"{x.label}{y.label}"  # as the library does
+    return abs(x.value - y.value) > 1e-9 * max(abs(x.value), abs(y.value)) + (3e-6 if rounds else 0.0)
 
 
 def _verified(gold: _Read, prediction: _Read, seconds: float) -> bool:
@@ -1122,15 +1022,12 @@ def _really(a: Piece, b: Piece) -> bool:
     if any(primes[0][name] != primes[1][name] for name in primes[0].keys() & primes[1].keys()):
         return False
     said = {_qualifiers(a), _qualifiers(b)} - {None}
-    return len(said) < 2 and _read(a).rest == _read(b).rest and not _far(_told(a).sketch, _told(b).sketch)
+    return len(said) < 2 and _read(a).rest == _read(b).rest and not _far(_told(a).value, _told(b).value)
 
 
-def _far(a: _Sketch, b: _Sketch) -> bool:
+def _far(x: complex | None, y: complex | None) -> bool:
     """Tell apart small numbers that are the same to six decimal places, such as 1e-7 and 2e-7."""
-    if a.kind != "number" or b.kind != "number":
-        return False
-    x, y = a.values[0], b.values[0]
-    return bool(x and y) and abs(x - y) > 1e-3 * max(abs(x), abs(y))
+    return bool(x and y) and abs(x - y) > 1e-3 * max(abs(x), abs(y))  # type: ignore[operator, arg-type]
 
 
 _BASE = re.compile(r"[0-9]\s?_\s?\{?\s?([0-9]+|\\text\s?\{[^{}]*\})\s?\}?[\s.]*$")

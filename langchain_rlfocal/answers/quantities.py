@@ -1549,10 +1549,13 @@ def _cjk_value(text: str) -> int | None:
 
 def _language(words: list[str]) -> str:
     """Name the language whose common words are most; "" where that is not one alone."""
-    counts = {language: len(common.intersection(words)) for language, common in _COMMON.items()}
+    found = set(words)
+    if not found.isdisjoint(_COMMON["en"]):
+        return "en"
+    counts = {language: len(found & common) for language, common in _COMMON.items()}
     best = max(counts.values())
     leaders = [language for language, count in counts.items() if count == best]
-    return "en" if counts["en"] else leaders[0] if best and len(leaders) == 1 else ""
+    return leaders[0] if best and len(leaders) == 1 else ""
 
 
 @lru_cache(maxsize=8192)
