@@ -65,58 +65,50 @@ _ASSURES = _WORDS.pattern("assures", 0)
 _EDGES = ".,;:!?\"'()[]{}*_`~…。，！？、"
 
 
-class Option:
+class _Offered:
+    """A kind whose value is one of the texts that the query offers."""
+
+    def _take(self, text: str, ask: Ask) -> str | None:
+        raise NotImplementedError
+
+    def read(self, text: str, query: str) -> str | None:
+        """Return what a text takes of what the query offers."""
+        return self._take(values.clean(text), read_query(query))
+
+    def same(self, a: str, b: str) -> bool:
+        """Compare two values."""
+        return a == b
+
+    def write(self, value: str) -> str:
+        """Write a value, which is its own label."""
+        return value
+
+
+class Option(_Offered):
     """One of the lettered options that the query lists; the value is the letter."""
 
     name = "option"
 
-    def read(self, text: str, query: str) -> str | None:
-        """Return the letter of the option that a text chooses."""
-        return read_option(values.clean(text), read_query(query))
-
-    def same(self, a: str, b: str) -> bool:
-        """Compare letters."""
-        return a == b
-
-    def write(self, value: str) -> str:
-        """Write the letter."""
-        return value
+    def _take(self, text: str, ask: Ask) -> str | None:
+        return read_option(text, ask)
 
 
-class YesNo:
+class YesNo(_Offered):
     """Yes or no, in many languages; the value is `"yes"` or `"no"`."""
 
     name = "yes_no"
 
-    def read(self, text: str, query: str) -> str | None:
-        """Return what a text answers to a question of yes or no."""
-        return read_yes_no(values.clean(text), read_query(query), asked=True)
-
-    def same(self, a: str, b: str) -> bool:
-        """Compare the words."""
-        return a == b
-
-    def write(self, value: str) -> str:
-        """Write the word."""
-        return value
+    def _take(self, text: str, ask: Ask) -> str | None:
+        return read_yes_no(text, ask, asked=True)
 
 
-class Choice:
+class Choice(_Offered):
     """One of the words that the query offers, as in "positive or negative?"; the value is the word, plain."""
 
     name = "choice"
 
-    def read(self, text: str, query: str) -> str | None:
-        """Return the offered word that a text takes."""
-        return read_choice(values.clean(text), read_query(query))
-
-    def same(self, a: str, b: str) -> bool:
-        """Compare the words."""
-        return a == b
-
-    def write(self, value: str) -> str:
-        """Write the word."""
-        return value
+    def _take(self, text: str, ask: Ask) -> str | None:
+        return read_choice(text, ask)
 
 
 def bare_letter(text: str, ask: Ask) -> str | None:
@@ -166,11 +158,8 @@ def read_option(text: str, ask: Ask) -> str | None:
 
 def _is_denied(match: re.Match[str]) -> bool:
     """Whether a text denies the letter that it names: "not oxygen (A)", "option A is wrong"."""
-    before, after = (
-        match.string[max(0, match.start() - 80) : match.start()],
-        match.string[match.end() : match.end() + 40],
-    )
-    return bool(_DENIED_BEFORE.search(before) or _DENIED_AFTER.match(after))
+    before = match.string[max(0, match.start() - 80) : match.start()]
+    return bool(_DENIED_BEFORE.search(before) or _DENIED_AFTER.match(match.string[match.end() : match.end() + 40]))
 
 
 def _only_label(part: str, ask: Ask) -> str | None:
@@ -183,18 +172,12 @@ def _only_label(part: str, ask: Ask) -> str | None:
         letter = _LETTER_ONLY.fullmatch(part.strip())
         return letter[1].upper() if letter and letter[1].upper() in ask.options else None
     tokens = {token.strip(_EDGES + "-–—번").casefold() for token in re.split(r"[\s()（）]+", part)}
-    labels = [
-        label
-        for label in ask.options
-        if label.casefold() in tokens
-        or (label.isdigit() and re.search(rf"(?<![0-9.]){label}(?![0-9.])", part[:MAX_SENTENCE]))
-    ]
-    named = [
-        label
-        for label, words in ask.options.items()
-        if words and (f" {words} " in folded or (unspaced(words) and words in folded))
-    ]
-    found = {*labels, *named}
+    found = set()
+    for label, words in ask.options.items():
+        numbered = label.isdigit() and re.search(rf"(?<![0-9.]){label}(?![0-9.])", part[:MAX_SENTENCE])
+        named = words and (f" {words} " in folded or (unspaced(words) and words in folded))
+        if label.casefold() in tokens or numbered or named:
+            found.add(label)
     return found.pop() if len(found) == 1 else None
 
 
@@ -244,9 +227,8 @@ def read_yes_no(text: str, ask: Ask, *, asked: bool = False) -> str | None:
         return _verdict(verdict)
     last = yes_no(bare(words[-1]))
     told = {yes_no(bare(word)) for word in words} - {None}
-    return (
-        _verdict(last) if last is not None and len(told) == 1 and not set(words[:-1]) & (NEGATIONS - {"no"}) else None
-    )
+    denied = set(words[:-1]) & (NEGATIONS - {"no"})
+    return _verdict(last) if len(told) == 1 and not denied else None
 
 
 def _restated(sentence: str, ask: Ask) -> str | None:
@@ -384,8 +366,5 @@ def _named_option(folded: str, ask: Ask) -> str | None:
         return exact[0]
     named = {letter: text for letter, text in ask.options.items() if text and f" {text} " in said}
     longest = [k for k, v in named.items() if not any(v in other and v != other for other in named.values())]
-    return (
-        longest[0]
-        if len(longest) == 1 and not re.search(rf"\bnot (?:a |an |the )?{re.escape(named[longest[0]][:80])}", said)
-        else None
-    )
+    denied = longest and re.search(rf"\bnot (?:a |an |the )?{re.escape(named[longest[0]][:80])}", said)
+    return longest[0] if len(longest) == 1 and not denied else None

@@ -128,7 +128,7 @@ class _Names(NamedTuple):
     half: re.Pattern[str]
 
 
-_SCRIPTS: Final = [(re.compile(letters), languages.split()) for letters, languages in _WORDS.rows("scripts")]
+_SCRIPTS: Final = tuple((re.compile(letters), languages.split()) for letters, languages in _WORDS.rows("scripts"))
 _MONTHS: Final = _WORDS.listed("months")
 _WEEKDAYS: Final = _WORDS.listed("weekdays")
 _ENGLISH: Final = frozenset([*_MONTHS, *(name[:3] for name in _MONTHS), "sept"])
@@ -226,28 +226,29 @@ _YEAR_WORD = re.compile(r"\s?(?:г\.|года\b|году\b|р\.|року\b|го�
 _PHRASE_ENDS = re.compile(r"[ \t]{0,8}(?:$|[\n.,;:!?)\]\"'*_]|[-–—] )")
 
 
-def _year_after(text: str, at: int, *, full: bool) -> tuple[int, int, str] | None:
-    """Read a year that follows a month or day: the year, where it ends, and the form of its number.
+class _Year(NamedTuple):
+    """A year beside a day or month: where it ends, 0 where the date ends elsewhere, and the form of its number."""
 
-    Args:
-        text: The text.
-        at: Where the month or day ends.
-        full: True if there is a day, so that a year may have three digits, or two and an apostrophe.
-    """
+    number: int
+    end: int = 0
+    form: str = ""
+
+
+def _year_after(text: str, at: int, *, full: bool) -> _Year | None:
+    """Read a year that follows a month or, where `full`, a day: then it may have three digits, or two and an apostrophe."""
     found = _YEAR.match(text, at)
     if not found or (not found["link"] and not found["comma"]):
         return None
     number, end = found["year"], found.end()
     if number[0] == "'":
-        return (int(number[1:]), end, "'") if full else None
+        return _Year(int(number[1:]), end, "'") if full else None
     if era := _ERA.match(text, end):
-        return (-int(number) if era["bc"] else int(number), era.end(), "") if int(number) else None
-    short = len(number) == 2 and found["link"] in {"-", "/"} and full
-    if short:
-        return int(number), end, "'"
-    if len(number) == 4 or (len(number) == 3 and full and _PHRASE_ENDS.match(text, end)):
+        return _Year(-int(number) if era["bc"] else int(number), era.end()) if int(number) else None
+    if len(number) == 2 and found["link"] in {"-", "/"} and full:
+        return _Year(int(number), end, "'")
+    if int(number) and (len(number) == 4 or (len(number) == 3 and full and _PHRASE_ENDS.match(text, end))):
         word = _YEAR_WORD.match(text, end)
-        return (int(number), word.end() if word else end, "") if int(number) else None
+        return _Year(int(number), word.end() if word else end)
     return None
 
 
@@ -304,43 +305,35 @@ def _from_month(text: str, match: re.Match[str], word: str, month: _Month, *, di
     point = end + (text[end : end + 1] == "." and not month.full)
     before = _DAY_BEFORE.search(text, low, start) if digits else None
     day_after = _DAY_AFTER.match(text, end) if digits and not month.weak else None
-    if day_after and not day_after["link"] and not day_after["the"] and text[end : end + 1] != ".":
-        day_after = None if word not in _ENGLISH else day_after  # "Jul4" is a date, "Juli4" a name
+    if day_after and not (day_after["link"] or day_after["the"] or text[end : end + 1] == "." or english):
+        day_after = None  # "Jul4" is a date, "Juli4" a name
     if before:
         year = _year_after(text, point, full=True) or _year_after(text, end, full=True)
         other = day_after and day_after["suffix"] is None and _year_after(text, day_after.end(), full=True)
-        if month.weak and not month.full and not (year and year[0] > 999 and " of " not in text[end : year[1]]):
+        if month.weak and not month.full and not (year and year.number > 999 and " of " not in text[end : year.end]):
             return  # "4 out of 500"
         strong = year or before["of"] or (before["suffix"] and (not lower or len(before["suffix"]) > 1))
-        if other and not year and not before["of"]:
-            before = None  # "chapter 3 July 4, 1776"
-        elif strong or (not month.weak and (not lower or _PHRASE_ENDS.match(text, end))):
-            yield from _days(before, month.number, point, year)
-            return
-        else:
+        if year or before["of"] or not other:  # else "chapter 3 July 4, 1776"
+            if strong or (not month.weak and (not lower or _PHRASE_ENDS.match(text, end))):
+                yield from _days(before, month.number, point, year)
             return
     spoken = _ORDINAL_BEFORE.search(text, low, start) if english else None
     if spoken:
-        year = _year_after(text, end, full=True)
-        yield from _day(spoken.start(), year[1] if year else end, month.number, _ordinal(spoken), year)
+        yield from _day(spoken.start(), end, month.number, _ordinal(spoken), _year_after(text, end, full=True))
         return
     if day_after and int(day_after["day"]) > 31:
         return
     if day_after and int(day_after["day"]):
         yield from _month_first(text, match, word, month, day_after, lower=lower)
         return
-    if (
-        english
-        and not lower
-        and (after := _ORDINAL_AFTER.match(text, end))
-        and (after["the"] or word not in _NAMES_TOO)
-    ):
-        year = _year_after(text, after.end(), full=True)
-        yield from _day(start, year[1] if year else after.end(), month.number, _ordinal(after), year)
+    after = _ORDINAL_AFTER.match(text, end) if english and not lower else None
+    if after and (after["the"] or word not in _NAMES_TOO):
+        end = after.end()
+        yield from _day(start, end, month.number, _ordinal(after), _year_after(text, end, full=True))
         return
     year = _year_after(text, point, full=False) if digits else None
     if year and (_says_month(match[0], word, month) or " d" in text[point : point + 3]):
-        yield _Piece(start, year[1], When(year=year[0], month=month.number))
+        yield _Piece(start, year.end, When(year=year.number, month=month.number))
         return
     alone = month.full and not month.weak and word not in _WORDS_TOO and not lower
     if alone and (not english or match[0][0].isupper()):
@@ -355,54 +348,52 @@ def _says_month(token: str, word: str, month: _Month) -> bool:
     return not month.weak and (word not in {"mars", "maja"} or token.islower())
 
 
-def _days(before: re.Match[str], month: int, end: int, year: tuple[int, int, str] | None) -> Iterator[_Piece]:
+def _days(before: re.Match[str], month: int, end: int, year: _Year | None) -> Iterator[_Piece]:
     """Make a day, or the two ends of "4-6 July 1776"."""
-    end = year[1] if year else end
+    start = before.start("day")
     if before["first"] and _valid(year, month, int(before["first"])):
-        yield from _day(before.start(), before.end("first"), month, int(before["first"]), year)
-        yield from _day(before.end("first"), end, month, int(before["day"]), year)
-    else:
-        yield from _day(before.start("day"), end, month, int(before["day"]), year)
+        start = before.end("first")
+        yield from _day(before.start(), start, month, int(before["first"]), year and year._replace(end=0))
+    yield from _day(start, end, month, int(before["day"]), year)
 
 
 def _month_first(
     text: str, match: re.Match[str], word: str, month: _Month, after: re.Match[str], *, lower: bool
 ) -> Iterator[_Piece]:
-    start, end = match.start(), after.end("suffix") if after["suffix"] not in {None, "."} else after.end("day")
+    english, marked = word in _ENGLISH, after["suffix"] not in {None, "."}
+    start, end = match.start(), after.end("suffix" if marked else "day")
     day = int(after["day"])
-    if after["last"] and not _year_after(text, after.end("day"), full=True):
+    if after["last"] and 0 < int(after["last"]) <= 31 and not _year_after(text, after.end("day"), full=True):
         year = _year_after(text, after.end(), full=True)
-        last = int(after["last"])
-        if 0 < last <= 31:
-            yield from _day(start, end, month.number, day, year)
-            yield from _day(end, year[1] if year else after.end(), month.number, last, year)
-            return
+        yield from _day(start, end, month.number, day, year and year._replace(end=0))
+        yield from _day(end, after.end(), month.number, int(after["last"]), year)
+        return
     year = _year_after(text, end, full=True)
     earlier = None if year else _YEAR_BEFORE.search(text, max(0, start - 8), start)
-    english, marked = word in _ENGLISH, after["suffix"] not in {None, "."}
     if earlier and not (english and earlier["link"][0] == "."):
-        yield from _day(earlier.start(), end, month.number, day, (int(earlier["year"]), 0, ""))
+        yield from _day(earlier.start(), end, month.number, day, _Year(int(earlier["year"])))
     elif year or (english and (not lower or marked or _PHRASE_ENDS.match(text, end))) or after["suffix"] == ".":
-        yield from _day(start, year[1] if year else end, month.number, day, year)
+        yield from _day(start, end, month.number, day, year)
 
 
 def _ordinal(match: re.Match[str]) -> int:
     return _TENTHS.get((match["tens"] or "").lower(), 0) + _ORDINALS.get((match["word"] or "").lower(), 0)
 
 
-def _day(start: int, end: int, month: int, day: int, year: tuple[int, int, str] | None) -> Iterator[_Piece]:
+def _day(start: int, end: int, month: int, day: int, year: _Year | None) -> Iterator[_Piece]:
     """Make the piece of a day, none if there is no such day."""
     if _valid(year, month, day):
-        yield _Piece(start, end, When(year[0] if year else None, month, day, form=year[2] if year else ""))
+        number, year_end, form = year or (None, 0, "")
+        yield _Piece(start, year_end or end, When(number, month, day, form=form))
 
 
-def _valid(year: tuple[int, int, str] | None, month: int, day: int) -> bool:
+def _valid(year: _Year | None, month: int, day: int) -> bool:
     """Tell whether there is such a day: before 1753, when Britain left the Julian calendar, by either calendar."""
-    if not (1 <= month <= 12 and 1 <= day <= 31) or (year is not None and not year[0] and not year[2]):
+    if not (1 <= month <= 12 and 1 <= day <= 31) or (year and not year.number and not year.form):
         return False
-    leap = year is None or year[2] != "" or year[0] < 0
-    leap = leap or calendar.isleap(year[0] if year else 4) or (year is not None and year[0] < 1753 and year[0] % 4 == 0)
-    return day <= (29 if month == 2 and leap else 28 if month == 2 else 30 if month in {4, 6, 9, 11} else 31)
+    number = year.number if year and not year.form else 4
+    leap = number < 0 or calendar.isleap(number) or (number < 1753 and number % 4 == 0)
+    return day <= (28 + leap if month == 2 else 30 if month in {4, 6, 9, 11} else 31)
 
 
 # Weekdays, centuries, noon
@@ -480,10 +471,10 @@ def _from_numbers(text: str) -> Iterator[_Piece]:
             yield from _numeric(match)
     if "T" in text:
         for match in _COMPACT.finditer(text):
-            yield from _day_and_time(match, (int(match["a"]), 0, ""))
+            yield from _day_and_time(match, _Year(int(match["a"])))
     if "tháng" in text:
         for match in _VIETNAMESE.finditer(text):
-            year = (int(match["year"]), 0, "") if match["year"] else None
+            year = _Year(int(match["year"])) if match["year"] else None
             yield from _day(match.start(), match.end(), int(match["month"]), int(match["day"]), year)
 
 
@@ -521,7 +512,7 @@ def _numeric(match: re.Match[str]) -> Iterator[_Piece]:
         return
     first, second = int(a), int(b)
     if len(a) == 4 and len(c) <= 2:
-        yield from _day_and_time(match, (first, 0, ""))
+        yield from _day_and_time(match, _Year(first))
         return
     if len(a) > 2 or match["time"]:
         return
@@ -529,22 +520,22 @@ def _numeric(match: re.Match[str]) -> Iterator[_Piece]:
     if len(c) == 4:
         year = int(c)
         if sep == "." or first > 12 or first == second:
-            yield from _day(*span, second, first, (year, 0, ""))
+            yield from _day(*span, second, first, _Year(year))
         elif second > 12:
-            yield from _day(*span, first, second, (year, 0, ""))
+            yield from _day(*span, first, second, _Year(year))
         elif first and second and year:
             yield _Piece(*span, When(year, first, second, form=sep))
     elif len(c) == 2 and len(a) == len(b) == 2 and sep == ".":
-        yield from _day(*span, second, first, (int(c), 0, "'"))
+        yield from _day(*span, second, first, _Year(int(c), form="'"))
     elif len(c) == 2 and sep == "/" and 0 < min(first, second) <= 12 and max(first, second) <= 31:
         yield _Piece(*span, When(day=0, form=f"{first}/{second}/{c}"))
 
 
-def _day_and_time(match: re.Match[str], year: tuple[int, int, str]) -> Iterator[_Piece]:
+def _day_and_time(match: re.Match[str], year: _Year) -> Iterator[_Piece]:
     groups = match.groupdict()
     korean = bool(groups.get("gap")) and match.string.startswith(".", match.end())  # "2024. 3. 4."
     day = _day(match.start(), match.end() + korean, int(match["b"]), int(match["c"]), year)
-    for piece in day if year[0] else ():
+    for piece in day if year.number else ():
         if not groups.get("h"):
             yield piece
             continue
@@ -586,7 +577,7 @@ def _from_unspaced(text: str, names: _Names) -> Iterator[_Piece]:
         yield from _unspaced_date(text, match)
     for match in _UNSPACED_YEAR.finditer(text):
         if year := _unspaced_year(match["era"], match["year"]):
-            yield _Piece(*match.span(), When(year[0]))
+            yield _Piece(*match.span(), When(year.number))
     for match in _UNSPACED_CENTURY.finditer(text):
         if number := int(match["number"]):
             yield _Piece(*match.span(), When(-number if match["era"] else number, form="century"))
@@ -607,32 +598,27 @@ def _from_unspaced(text: str, names: _Names) -> Iterator[_Piece]:
 
 
 def _unspaced_date(text: str, match: re.Match[str]) -> Iterator[_Piece]:
-    month, start, end = int(match["month"]), match.start(), match.end()
+    month, start, weekday = int(match["month"]), match.start(), match["weekday"]
     if not match["year"] and (match["era"] or text[max(0, start - 2) : start].strip()[-1:] in {"年", "년"}):
         return
-    if not 1 <= month <= 12:
-        return
     year = _unspaced_year(match["era"], match["year"]) if match["year"] else None
-    if match["year"] and not year:
+    if not 1 <= month <= 12 or (match["year"] and not year):
         return
     if not match["day"]:
-        end = match.end() if not match["weekday"] else match.start("weekday") - 1
-        yield _Piece(start, end, When(year[0] if year else None, month, form=year[2] if year else ""))
+        number, _, form = year or (None, 0, "")
+        yield _Piece(start, match.start("weekday") - 1 if weekday else match.end(), When(number, month, form=form))
         return
-    for piece in _day(start, end, month, int(match["day"]), year):
-        weekday = match["weekday"]
+    for piece in _day(start, match.end(), month, int(match["day"]), year):
         yield replace(piece, when=piece.when._replace(weekday=_WEEKDAY_SIGNS[weekday] if weekday else None))
 
 
-def _unspaced_year(era: str | None, number: str) -> tuple[int, int, str] | None:
+def _unspaced_year(era: str | None, number: str) -> _Year | None:
     year = int(number)
-    if not year:
+    if not year or (not era and len(number) == 1):
         return None
-    if era in _ERAS:
-        return year + _ERAS[era], 0, ""
     if era:
-        return -year if era.endswith(("前", "전")) else year, 0, ""
-    return None if len(number) == 1 else (year, 0, "'" if len(number) == 2 else "")
+        return _Year(year + _ERAS[era] if era in _ERAS else -year if era.endswith(("前", "전")) else year)
+    return _Year(year, form="'" if len(number) == 2 else "")
 
 
 # Times of day
@@ -846,18 +832,10 @@ def _with_years(text: str, pieces: list[_Piece]) -> list[_Piece]:
     for at in range(len(done) - 2, -1, -1):
         piece, after = done[at], done[at + 1]
         a, b = piece.when, after.when
-        if (
-            a.month is None
-            or a.year is not None
-            or b.month is None
-            or b.year is None
-            or a.form
-            or b.form
-            or piece.clock
-        ):
+        if a.year is not None or b.year is None or a.form or piece.clock or a.month is None or b.month is None:
             continue
         forward = (a.day is None) == (b.day is None) and (a.month, a.day or 0) < (b.month, b.day or 0)
-        if forward and after.start - piece.end <= 9 and _RANGE.fullmatch(text, piece.end, after.start):
+        if forward and not b.form and after.start - piece.end <= 9 and _RANGE.fullmatch(text, piece.end, after.start):
             done[at] = replace(piece, when=a._replace(year=b.year), bare=False)
     return done
 
@@ -887,20 +865,16 @@ def _both(text: str, a: _Piece, b: _Piece, kinds: set[tuple[str, str]]) -> _Piec
     if pair not in kinds or b.start - a.end > _LONGEST_LINK:
         return None
     gap = text[a.end : b.start]
-    if "\n\n" in gap or gap.strip(" \n\t,(").casefold() not in _LINKS[pair]:
+    two_days = a.when.weekday is not None and b.when.weekday is not None
+    if (a.clock and b.clock) or two_days or "every" in {a.when.form, b.when.form}:
         return None
-    if (
-        (a.clock and b.clock)
-        or (a.when.weekday is not None and b.when.weekday is not None)
-        or "every" in {a.when.form, b.when.form}
-    ):
+    if "\n\n" in gap or gap.strip(" \n\t,(").casefold() not in _LINKS[pair]:
         return None
     date, other = (b, a) if b.kind == "day" or (a.kind == "clock") else (a, b)
     when = date.when if date.when.weekday is not None else date.when._replace(weekday=other.when.weekday)
     closes = "(" in gap and text[b.end : b.end + 1] == ")"
-    return _Piece(
-        a.start, b.end + closes, when, a.clock or b.clock, bare=a.bare and b.bare and not (a.clock or b.clock)
-    )
+    clock = a.clock or b.clock
+    return _Piece(a.start, b.end + closes, when, clock, bare=a.bare and b.bare and not clock)
 
 
 def _fact(piece: _Piece) -> Fact:

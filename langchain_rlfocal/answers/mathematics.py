@@ -86,13 +86,9 @@ _SIGNS: dict[int, str] = {
     **{ord(char): "-" for char in "−‐‑﹣－"},
     **{ord(char): "" for char in "\u200b\u200c\u200d\u2060\ufeff\u00ad\u2061\u2062"},
     **{ord(char): f"\\{name} " for char, name in _WORDS.pairs("signs").items()},
+    **{ord(char): f"\\mathbb{{{letter}}}" for char, letter in zip("ℝℤℚℕℂ", "RZQNC", strict=True)},
     ord("°"): "^{\\circ}",
-    ord("ℝ"): "\\mathbb{R}",
-    ord("ℤ"): "\\mathbb{Z}",
-    ord("ℚ"): "\\mathbb{Q}",
-    ord("ℕ"): "\\mathbb{N}",
-    ord("ℂ"): "\\mathbb{C}",
-}  # fmt: skip
+}
 _SYNONYMS = {
     "\\lbrace": "\\{", "\\rbrace": "\\}", "\\langle": "(", "\\rangle": ")", "\\not=": "\\ne ", "\\not =": "\\ne ",
 }  # fmt: skip
@@ -204,13 +200,11 @@ def find_piece(text: str) -> Piece | None:
         content = _boxed(tail, boxes)
         if content.strip(_EDGES):
             return _as_piece(content.replace("$", " "), marked=True, formula=True)
-    if marks:
-        part = tail[marks[-1].end() :].lstrip(_EDGES + ":=>")
-        return _as_piece(
-            _RUNS[1].split(part)[0][:_MAX_FORMULA] if "$" in part or "\\" in part else part.partition("\n")[0],
-            marked=True,
-        )
-    return _as_piece(text, marked=False)
+    if not marks:
+        return _as_piece(text, marked=False)
+    part = tail[marks[-1].end() :].lstrip(_EDGES + ":=>")
+    is_latex = "$" in part or "\\" in part
+    return _as_piece(_RUNS[1].split(part)[0][:_MAX_FORMULA] if is_latex else part.partition("\n")[0], marked=True)
 
 
 def numbers(prose: str) -> list[str]:
@@ -243,18 +237,16 @@ def size(latex: str) -> float:
         Bits; infinite for a formula nested deeper than anything that is read.
     """
     parts = _SIZE_PART.findall(latex)
-    largest = max((len(part) for part in parts if part[0].isdigit()), default=0)
-    bound = re.search(r"\\(?:sum|prod|int|lim|right\||big)", latex)
-    letter = max(1.0, min(largest, 400) * math.log2(10)) if bound else 1.0
     depth = deepest = 0
     for part in parts:
         depth += (part in "({[") - (part in ")}]")
         deepest = max(deepest, depth)
     if deepest > _MAX_DEPTH or len(latex) > 4 * _MAX_FORMULA or re.search(r"[0-9][eE][-+]?[0-9]{4}", latex):
         return math.inf
-    if bound:
-        letter = max([1.0, *(math.log2(int(part) + 1) for part in parts if part.isdigit() and len(part) < 400)])
-    return _Sizer(parts, letter).sequence()
+    letters = [1.0]
+    if re.search(r"\\(?:sum|prod|int|lim|right\||big)", latex):
+        letters += [math.log2(int(part) + 1) for part in parts if part.isdigit() and len(part) < 400]
+    return _Sizer(parts, max(letters)).sequence()
 
 
 _SIZE_PART = re.compile(r"[0-9]+(?:\.[0-9]+)?|\.[0-9]+|\\[A-Za-z]+|\*\*|[A-Za-z]|[^\s\\]", re.ASCII)
@@ -264,14 +256,13 @@ class _Sizer:
     """Walk over a formula's parts and add up their sizes."""
 
     def __init__(self, parts: list[str], letter: float) -> None:
-        self._parts = parts
+        self._parts = [*parts, ""]
         self._letter = letter
         self._at = 0
 
     def sequence(self) -> float:
         total, grows, root = 0.0, 0, 0.0
-        while self._at < len(self._parts):
-            part = self._parts[self._at]
+        while part := self._parts[self._at]:
             if part in ")}]":
                 self._at += 1
                 break
@@ -294,27 +285,26 @@ class _Sizer:
     def _powered(self) -> float:
         """Size of one atom with its exponents and factorials."""
         bits = self._atom()
-        while self._at < len(self._parts) and self._parts[self._at] in ("^", "**", "!"):
+        while (sign := self._parts[self._at]) in ("^", "**", "!"):
             self._at += 1
-            if self._parts[self._at - 1] == "!":
+            if sign == "!":
                 bits = _product(_value(bits), bits + 1)
                 continue
-            while self._at < len(self._parts) and self._parts[self._at] in "+-":
+            while self._parts[self._at] in ("+", "-"):
                 self._at += 1
             bits = _product(max(bits, 1.0), _value(self._powered()))
         return bits
 
     def _atom(self) -> float:
-        if self._at >= len(self._parts):
-            return 0.0
         part = self._parts[self._at]
+        if not part:
+            return 0.0
         self._at += 1
         if part in "({[":
             return self.sequence()
         if part[0].isdigit() or part[0] == ".":
             whole, _, decimals = part.partition(".")
-            bits = math.log2(int(whole or "0") + 1) + 3.33 * len(decimals) if len(part) <= 400 else _HUGE
-            return min(_HUGE, bits)
+            return min(_HUGE, math.log2(int(whole or "0") + 1) + 3.33 * len(decimals)) if len(part) <= 400 else _HUGE
         return self._letter if part[-1].isalpha() else 0.0
 
 
@@ -332,14 +322,13 @@ def _boxed(text: str, boxes: list[re.Match[str]]) -> str:
     start_of_next = len(text)
     for box in reversed(boxes[-30:]):
         content, end = _braced(text, box.end(), start_of_next)
+        between = text[end:start_of_next]
+        is_new = content not in contents[-1:]
         if contents:
-            between = text[end:start_of_next]
-            near = len(between) < 10
-            if end > start_of_next or not (
-                near or (len(between) < 70 and content != contents[-1] and _JOINED.search(between))
-            ):
+            listed = len(between) < 70 and is_new and _JOINED.search(between)
+            if end > start_of_next or not (len(between) < 10 or listed):
                 break
-        if not contents or content != contents[-1]:
+        if is_new:
             contents.append(content)
         start_of_next = box.start()
     return ",".join(reversed(contents))
@@ -359,33 +348,35 @@ def _braced(text: str, start: int, limit: int) -> tuple[str, int]:
 
 
 def _as_piece(text: str, *, marked: bool, formula: bool = False) -> Piece | None:
-    text = text.strip(_EDGES)
+    plain = text = text.strip(_EDGES)
     if not text:
         return None
-    plain = text
+
+    def whole(latex: str) -> Piece:
+        return Piece(f"${latex.replace(chr(10), ' ').strip()}$", plain, whole=True, marked=marked)
+
     if not formula and not marked and len(text) > _MAX_FORMULA:
         text = _last_part(text)
     if len(text) > _MAX_FORMULA:
         return Piece("", plain, whole=True, marked=marked)
-    text = to_latex(_squeezed(text))
-    bare = _undecorated(text)
+    bare = _undecorated(to_latex(_RUNS[1].sub("\n\n", _RUNS[0].sub(" ", text))))
     inner = _only_environment(bare)
     if inner is not None:
-        return Piece(f"${_one_line(inner)}$", plain, whole=True, marked=marked)
+        return whole(inner)
     if formula:
-        inner = bare if "\\" in bare else _plain_formula(bare)
-        return Piece(f"${_one_line(inner)}$", plain, whole=True, marked=marked)
+        return whole(bare if "\\" in bare else _plain_formula(bare))
     lone = _lone_environment(bare)
     if lone is not None:
-        return Piece(f"${_one_line(lone)}$", plain, whole=True, marked=marked)
+        return whole(lone)
     anchor = "answer: " if marked else ""  # what stands first after a mark answers
     if _ENVIRONMENT.search(bare):
         return Piece(anchor + _SIGN_WORD.sub("-", bare), plain, whole=False, marked=marked)
-    if _ONE_NUMBER.fullmatch(bare.replace("\\$", "$")):
-        return Piece(bare.replace("\\$", "$"), plain, whole=False, marked=marked)
+    price = bare.replace("\\$", "$")
+    if _ONE_NUMBER.fullmatch(price):
+        return Piece(price, plain, whole=False, marked=marked)
     said = _spoken(bare)
     if said is not None or _is_formula(bare):
-        return Piece(f"${_one_line(_plain_formula(bare if said is None else said))}$", plain, whole=True, marked=marked)
+        return whole(_plain_formula(bare if said is None else said))
     prose = _SIGN_WORD.sub("-", re.sub(r"(?<=[0-9])!(?=\s|$)", ".", bare))
     return Piece(anchor + prose, plain, whole=False, marked=marked)
 
@@ -417,14 +408,6 @@ def _repeating(found: re.Match[str]) -> str:
     whole, fixed, period = found[1] or "0", found[2], found[3] or found[4]
     above = int(whole + fixed + period) - int(whole + fixed)
     return f"\\frac{{{above}}}{{{'9' * len(period)}{'0' * len(fixed)}}}"
-
-
-def _squeezed(text: str) -> str:
-    return _RUNS[1].sub("\n\n", _RUNS[0].sub(" ", text))
-
-
-def _one_line(text: str) -> str:
-    return text.replace("\n", " ").strip()
 
 
 def _unquoted(text: str) -> str:
@@ -519,30 +502,31 @@ def _spoken(text: str) -> str | None:
     out: list[str] = []
     kept = False
     for word in re.findall(r"\\sqrt(?:\[3\])?\{|\^\{|[}]|[a-z]+|[0-9]+(?:\.[0-9]+)?|[-+*/=^()]|\S", text):
+        last = out[-1] if out else ""
+        is_ten = last.isdecimal() and int(last) in range(20, 100, 10)
         if word in _SAID:
-            value = _SAID[word]
-            if out and out[-1].isdigit() and int(out[-1]) in range(20, 100, 10) and 0 < value < 10:
-                out[-1] = str(int(out[-1]) + value)
-            elif out and out[-1][-1:].isdigit():
+            if is_ten and 0 < _SAID[word] < 10:
+                out[-1] = str(int(last) + _SAID[word])
+            elif last[-1:].isdigit():
                 return None
             else:
-                out.append(str(value))
-            kept = True
+                out.append(str(_SAID[word]))
         elif word in _SPOKEN:
             out.append(_SPOKEN[word])
-            kept = True
-        elif word == "-" and out and out[-1].isdigit():  # the hyphen of twenty-one
-            if int(out[-1]) not in range(20, 100, 10):
+        elif word == "-" and last.isdecimal():  # the hyphen of twenty-one
+            if not is_ten:
                 return None
+            continue
         elif word.startswith(("\\sqrt", "^{")):
             out.append(word)
-            kept = True
         elif (len(word) == 1 and (word.isalpha() or word in "+*/=^(){}")) or word[0].isdigit():
-            if out and word[0].isdigit() and out[-1][-1:].isdigit():
+            if word[0].isdigit() and last[-1:].isdigit():
                 return None
             out.append(word)
+            continue
         else:
             return None
+        kept = True
     return "".join(out) if kept and out else None
 
 
@@ -835,11 +819,8 @@ _PRODUCT = re.compile(r"(?<=[0-9])([a-zA-Z]{2,4})(?=[\s.$)}\]]{0,8}$)")
 def _spaced(match: re.Match[str]) -> str:
     """Set the letters of a product at the end apart, which the library takes for a unit: "2ab", but not "2cm"."""
     letters = match[1]
-    return (
-        letters
-        if letters.casefold() in _UNITS.keys() | _NO_UNITS
-        else "".join(rf" \cdot {letter}" for letter in letters)
-    )
+    is_unit = letters.casefold() in _UNITS or letters.casefold() in _NO_UNITS
+    return letters if is_unit else "".join(rf" \cdot {letter}" for letter in letters)
 
 
 _INSIGNIFICANT = re.compile(
@@ -869,25 +850,28 @@ def _bounded(seconds: float, work: Callable[[], _T], otherwise: _T) -> _T:
 def _label(library: _Library, expression: Any) -> str:
     """Spell an expression: what is spelled alike is equal, and most of what is equal is spelled alike."""
     sympy, grader = library.sympy, library.grader
+
+    def listed(parts: Any, link: str = ", ") -> str:
+        return link.join(_label(library, part) for part in parts)
+
     if expression.has(sympy.UnevaluatedExpr):  # a percentage is no number of its own: 9 % is 9 and is 0.09
         return re.sub(r"\*\(1/100\)", "%", str(expression))
     if grader.is_relation(expression):
-        parts = getattr(expression, "_unsorted_args", [expression])
         text = ""
-        for part in parts:
+        for part in getattr(expression, "_unsorted_args", [expression]):
             left, right = _label(library, part.lhs), _label(library, part.rhs)
             text = text if text.endswith(f" {left}") else f"{text} and {left}" if text else left
             text += f" {part.rel_op.replace('==', '=')} {right}"
         return text
     if isinstance(expression, sympy.Interval):
-        start, end = "(" if expression.left_open else "[", ")" if expression.right_open else "]"
-        return f"{start}{_label(library, expression.start)}, {_label(library, expression.end)}{end}"
+        ends = "(" if expression.left_open else "[", ")" if expression.right_open else "]"
+        return ends[0] + listed((expression.start, expression.end)) + ends[1]
     if isinstance(expression, sympy.Union):
-        return " ∪ ".join(_label(library, part) for part in expression.args)
+        return listed(expression.args, " ∪ ")
     if isinstance(expression, library.finite_sets):
-        return "{" + ", ".join(_label(library, part) for part in expression.args) + "}"
+        return "{" + listed(expression.args) + "}"
     if isinstance(expression, sympy.Tuple):
-        return "(" + ", ".join(_label(library, part) for part in expression.args) + ")"
+        return "(" + listed(expression.args) + ")"
     decimals = re.sub(r"(\.[0-9]*?)0+(?![0-9])", r"\1", str(grader.safe_sympy_doit(expression)))
     return re.sub(r"\boo\b", "∞", re.sub(r"(?<=[0-9])\.(?![0-9])", "", decimals))
 
@@ -895,7 +879,7 @@ def _label(library: _Library, expression: Any) -> str:
 def _point(library: _Library, expression: Any) -> complex | None:
     """Value of an expression with a number in the place of each variable, which depends on the variable's name only."""
     sympy = library.sympy
-    if not isinstance(expression, sympy.Expr) or expression.has(sympy.UnevaluatedExpr, sympy.MatrixBase):
+    if not isinstance(expression, sympy.Expr) or expression.is_Matrix or expression.has(sympy.UnevaluatedExpr):
         return None
     expression = library.grader.safe_sympy_doit(expression)
     if not isinstance(expression, sympy.Expr) or expression.is_Symbol or expression in {sympy.E, sympy.nan, sympy.zoo}:
@@ -922,15 +906,8 @@ def _formula(piece: Piece) -> Formula | None:
     if label is not None:
         primes = "".join(sorted(name + "'" * count for name, count in _primes(piece) if count))
         base, said = _base(piece), sorted(filter(None, _qualifiers(piece) or ()))
-        told = (
-            label,
-            _unit(piece),
-            base and f"in base {base}",
-            primes and f"with {primes}",
-            read.rest and f"and {read.rest}",
-            *said,
-        )
-        return Formula(_short(" ".join(filter(None, told))), piece)
+        more = (base and f"in base {base}", primes and f"with {primes}", read.rest and f"and {read.rest}")
+        return Formula(_short(" ".join(filter(None, (label, _unit(piece), *more, *said)))), piece)
     if not plain or (not piece.whole and not piece.marked and len(plain) > _MAX_TEXT_ANSWER and not read.found):
         return None
     return Formula(_short(plain if plain.isalpha() else f"text {plain}"), piece)
@@ -1117,15 +1094,8 @@ def _brackets(piece: Piece) -> str | None:
     inner = re.split(r"=|\\in(?![A-Za-z])", inner)[-1]
     if inner.startswith(("\\{", "\\lbrace")) and inner.endswith(("\\}", "\\rbrace")):
         return "set"
-    return (
-        "tuple"
-        if inner[:1] in "(["
-        and inner[-1:] in ")]"
-        and "," in inner
-        and inner.find(")") in (-1, len(inner) - 1)
-        and inner[:1]
-        else None
-    )
+    pair = inner[:1] in {"(", "["} and inner[-1:] in {")", "]"} and "," in inner
+    return "tuple" if pair and inner.find(")") in (-1, len(inner) - 1) else None
 
 
 # --- time limits

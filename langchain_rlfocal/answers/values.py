@@ -1,8 +1,7 @@
-"""Values: what a piece of text denotes by itself, whatever was asked: folded text, numbers, JSON, tool calls, likeness.
+"""Values: what a piece of text denotes by itself, whatever was asked: folded text, numbers, JSON, tool calls.
 
 Nothing here raises on any text, and nothing takes more than linear time: a text longer than `MAX_CHARS` is read at its
-head and tail only, no pattern nests quantifiers, numbers keep `_CONTEXT.prec` significant digits, and JSON nested deeper
-than `_MAX_DEPTH` is not taken for JSON. It refuses to look at the query; that is `reading`'s part.
+head and tail only, numbers keep `_CONTEXT.prec` significant digits, and JSON nested deeper than `_MAX_DEPTH` is none.
 """
 
 import json
@@ -367,18 +366,12 @@ def _is_deep(value: Any) -> bool:
 
 def _loads(text: str, *, whole: bool = True) -> Any:
     """Parse JSON; None where it is not. `whole` False allows text after the value."""
-    depth = deepest = 0
-    if text.count("[") + text.count("{") > _MAX_DEPTH:
-        for char in text:
-            depth += (char in "[{") - (char in "]}")
-            deepest = max(deepest, depth)
-    if deepest > _MAX_DEPTH:
-        return None
+    text = text.strip()
     try:
-        value, end = _DECODER.raw_decode(text.strip())
+        value, end = _DECODER.raw_decode(text)
     except (ValueError, RecursionError):
         return None
-    return None if whole and end < len(text.strip()) else value
+    return None if (whole and end < len(text)) or _is_deep(value) else value
 
 
 _DECODER = json.JSONDecoder(parse_int=_written, parse_float=_written, parse_constant=_written, strict=False)
