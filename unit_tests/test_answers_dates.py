@@ -255,7 +255,7 @@ def test_every_minute_reads_the_same_on_either_clock(time):
 
 def test_all_names_of_months_in_full_are_read_in_every_language():
     for _, languages in dates._SCRIPTS:
-        for language in languages.split():
+        for language in languages:
             for number, name in Locale.parse(language).months["format"]["wide"].items():
                 assert (
                     said(f"4 {name} 1776") == [("date", When(1776, number, 4))] or name[0].isdigit() or "月" in name

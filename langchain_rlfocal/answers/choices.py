@@ -54,10 +54,8 @@ _CONCLUDES = frozenset(["so", "therefore", "thus", "hence"])
 _DENIES = _WORDS.pattern("denies", 0)
 _UNDECIDED = _WORDS.pattern("undecided", 0)
 _THAN_ELSEWHERE = _WORDS.pattern("than_elsewhere", 0)
-_LESS = _WORDS["less"]
 _ROOT = 4  # letters that forms of one adjective share
 _COMPARATIVE = re.compile(r"\b(?:more|less|fewer|[a-z]{2,12}(?:er|est))\b")
-_NOT_COMPARATIVE = _WORDS["not_comparative"]
 _QUALIFIES = _WORDS.pattern("qualifies", 0)
 _QUALIFIES_LATER = _WORDS.pattern("qualifies_later", 0)
 _NO_AS_WORD = _WORDS.pattern("no_as_word", 0)
@@ -322,7 +320,7 @@ def _compares_as_asked(before: str, ask: Ask) -> bool:
     """Whether a comparison in another language than English is the one that the query asks for."""
     compared = before.split()[-1:]
     asked = {word[:_ROOT] for word in ask.words}
-    return bool(compared) and compared[0][:_ROOT] in asked and not (set(before.split()) & _LESS) - ask.words
+    return bool(compared) and compared[0][:_ROOT] in asked and not (set(before.split()) & _WORDS["less"]) - ask.words
 
 
 def _concedes_before(before: str) -> bool:
@@ -330,7 +328,7 @@ def _concedes_before(before: str) -> bool:
 
 
 def _comparatives(text: str) -> set[str]:
-    return {word for word in _COMPARATIVE.findall(text) if word not in _NOT_COMPARATIVE}
+    return {word for word in _COMPARATIVE.findall(text) if word not in _WORDS["not_comparative"]}
 
 
 def _answers_as_asked(clause: str, ask: Ask) -> bool:

@@ -135,14 +135,7 @@ _ENGLISH: Final = frozenset([*_MONTHS, *(name[:3] for name in _MONTHS), "sept"])
 _ENGLISH_DAYS: Final = {name[:3]: at for at, name in enumerate(_WEEKDAYS)} | {"tues": 1, "thur": 3, "thurs": 3}
 _PARTS: Final = ("morning", "afternoon", "evening", "night")
 _ENGLISH_HALVES: Final = {f"in the {part}": part for part in _PARTS[:3]} | {"at night": "night"}
-_SHORT: Final = _WORDS["short"]
-_NAMES_TOO: Final = _WORDS["names_too"]
-_VERBS_TOO: Final = _WORDS["verbs_too"]
-_WORDS_TOO: Final = _WORDS["words_too"]
-_WEAK: Final = _WORDS["weak"]
-_DAYS_TOO: Final = _WORDS["days_too"]
 _CASES: Final = {language: names.split() for language, names in _WORDS.rows("cases")}  # what follows "in"
-_FEW_WORDS: Final = _WORDS["few_words"]
 _WORD = re.compile("[^\\x00-@\\[-`{-\u00bf\u00d7\u00f7\u2000-\u206f\u2190-\u2bff\u3000-\u303f\uff00-\uff20]+")
 """Letters and their marks; `\\w` would end a word at a vowel sign of Hindi."""
 
@@ -173,7 +166,7 @@ def _add_months(months: dict[str, _Month], language: str, locale: "Locale") -> N
         bare = re.split("[ ']", word)[-1]  # Catalan: "de juliol", "d'agost"
         plain = values.fold(bare).replace("ı", "i")
         for name in [bare, plain] if len(bare) > 3 else [bare]:
-            weak = name in _WEAK or not (full or bare in _SHORT)
+            weak = name in _WORDS["weak"] or not (full or bare in _WORDS["short"])
             for prefix in ("", "ב") if language == "he" else ("",):
                 if name != "pro":  # Czech, for "prosinec"
                     months.setdefault(prefix + name, _Month(number, full, weak))
@@ -185,7 +178,7 @@ def _add_days(days: dict[str, int], full_days: dict[str, int], locale: "Locale")
     for word, number, full in _spellings(locale.days):
         if len(word) > 1 and " " not in word:
             days.setdefault(word, number)
-            if full and word not in _DAYS_TOO:
+            if full and word not in _WORDS["days_too"]:
                 full_days.setdefault(word, number)
 
 
@@ -287,7 +280,7 @@ def _from_words(text: str, names: _Names, *, digits: bool) -> Iterator[_Piece]:
             yield from _from_month(text, match, word, month, digits=digits)
         if word in names.days:
             yield from _from_weekday(text, match, word, names, digits=digits)
-        elif word in _CENTURIES:
+        elif word in _WORDS["centuries"]:
             yield from _from_century(text, match)
         elif word in _NAMED_HOURS:
             yield _Piece(match.start(), match.end(), When(), _Clock(_NAMED_HOURS[word]))
@@ -300,7 +293,7 @@ def _from_words(text: str, names: _Names, *, digits: bool) -> Iterator[_Piece]:
 def _from_month(text: str, match: re.Match[str], word: str, month: _Month, *, digits: bool) -> Iterator[_Piece]:
     start, end = match.span()
     english = word in _ENGLISH
-    lower = match[0].islower() and word in _VERBS_TOO
+    lower = match[0].islower() and word in _WORDS["verbs_too"]
     low = max(0, start - _LOOK_BACK)
     point = end + (text[end : end + 1] == "." and not month.full)
     before = _DAY_BEFORE.search(text, low, start) if digits else None
@@ -327,7 +320,7 @@ def _from_month(text: str, match: re.Match[str], word: str, month: _Month, *, di
         yield from _month_first(text, match, word, month, day_after, lower=lower)
         return
     after = _ORDINAL_AFTER.match(text, end) if english and not lower else None
-    if after and (after["the"] or word not in _NAMES_TOO):
+    if after and (after["the"] or word not in _WORDS["names_too"]):
         end = after.end()
         yield from _day(start, end, month.number, _ordinal(after), _year_after(text, end, full=True))
         return
@@ -335,15 +328,15 @@ def _from_month(text: str, match: re.Match[str], word: str, month: _Month, *, di
     if year and (_says_month(match[0], word, month) or " d" in text[point : point + 3]):
         yield _Piece(start, year.end, When(year=year.number, month=month.number))
         return
-    alone = month.full and not month.weak and word not in _WORDS_TOO and not lower
+    alone = month.full and not month.weak and word not in _WORDS["words_too"] and not lower
     if alone and (not english or match[0][0].isupper()):
-        known = word not in _NAMES_TOO or _IN.search(text, low, start)
+        known = word not in _WORDS["names_too"] or _IN.search(text, low, start)
         yield _Piece(start, end, When(month=month.number), bare=not known)
 
 
 def _says_month(token: str, word: str, month: _Month) -> bool:
     """Tell whether a month followed by a year alone is one: "Mars 2020" is a mission, "may 2020" two words."""
-    if word in _VERBS_TOO:
+    if word in _WORDS["verbs_too"]:
         return token[0].isupper()
     return not month.weak and (word not in {"mars", "maja"} or token.islower())
 
@@ -398,10 +391,9 @@ def _valid(year: _Year | None, month: int, day: int) -> bool:
 
 # Weekdays, centuries, noon
 
-_FEIRAS: Final = {word: int(day) for word, day in _WORDS.pairs("feiras").items()}
+_FEIRAS: Final = _WORDS.valued("feiras")
 _NAMED_HOURS: Final = dict.fromkeys(_WORDS["noon"], 12) | dict.fromkeys(_WORDS["midnight"], 0)
 _EDGES: Final = " \t\n.,;:!?\"'()*_`"
-_CENTURIES: Final = _WORDS["centuries"]
 _CENTURY_BEFORE = re.compile(
     rf"(?<![\w.,:/-])(?:(?P<number>\d{{1,2}})(?:st|nd|rd|th|er|[eo°.]|ème|-?(?:й|го|м|е|ші|му))?|(?P<roman>[IVX]{{1,5}})(?:e|er|ème|\.)?|{_ORDINAL})"
     r"[ -]\Z",
@@ -549,7 +541,7 @@ def _day_and_time(match: re.Match[str], year: _Year) -> Iterator[_Piece]:
 # Dates and times in Chinese, Japanese and Korean
 
 _UNSPACED = re.compile("[年月日號号時时点點曜星週礼午夜世년월일시요자정오세]")
-_ERAS: Final = {era: int(before) for era, before in _WORDS.pairs("eras").items()}
+_ERAS: Final = _WORDS.valued("eras")
 _UNSPACED_DATE = re.compile(
     rf"(?:(?P<era>公元前|紀元前|西元前|기원전|公元|西暦|西元|서기|{'|'.join(_ERAS)})\s?)?"
     r"(?<![0-9.,/:])(?:(?P<year>\d{1,4})\s?[年년]\s?)?(?P<month>\d{1,2})\s?[月월](?:\s?(?P<day>\d{1,2})\s?[日號号일])?"
@@ -635,7 +627,7 @@ _HALF = re.compile(
 _CLOCK_BEFORE = re.compile(r"(?:\b(?:kl|klo|klockan|saat|godz|godzinie|pukul|ore)\b)\.? \Z")
 _HOURS_BEFORE = re.compile(r"(?:\b(?:[àÀ]|às|om)\b) \Z")
 _FIRST_OF_RANGE = re.compile(r"(?<![\w.,:/$-])(?P<h>\d{1,2})(?:[:.](?P<m>\d\d))?\s?(?:[-–—]|to|until|till)\s?\Z")
-_ZONES: Final = {zone: int(minutes) for zone, minutes in _WORDS.pairs("zones").items()}
+_ZONES: Final = _WORDS.valued("zones")
 _ZONE = re.compile(
     r"\s?\(?(?:(?P<name>"
     + "|".join([*_ZONES, *_WORDS.listed("other_zones")])
@@ -749,7 +741,7 @@ def _by_part_of_day(
 ) -> tuple[int, int, _Clock, bool]:
     """Read the part of the day beside a time ("in the evening"): where all begins and ends, the time, if it is one."""
     said = names.half.match(text, end) if text[end : end + 2].strip(" ,'")[:1].isalpha() else None
-    if said and (sure or " " in said[1] or said[1].casefold() in _FEW_WORDS):
+    if said and (sure or " " in said[1] or said[1].casefold() in _WORDS["few_words"]):
         fixed = _in_half(clock, names.halves.get(said[1].casefold(), ""))
         if fixed:
             return start, said.end(), fixed, True

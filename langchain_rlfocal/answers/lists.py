@@ -21,12 +21,11 @@ r"""Lists: answers of several items are the same if they name the same items, in
 - Numbers of items count only where they are neither 1, 2, 3 ... nor all the same.
 - Headings and sentences around a list count by the numbers and denials in them (the number of items and what the query
   says aside); if the query asks for no list, the words before it count too: they may be the answer.
-- A list of one item is none, but for a table with one cell.
+- A list of one item is none, but for a table with one cell; so is a text longer than `MAX_CHARS`, a list of more than
+  `_MAX_ITEMS` items, and a text whose lines do not agree on being a list.
 
-Refuses to guess: a text longer than `MAX_CHARS`, a list of more than `_MAX_ITEMS` items, or a text whose lines do not
-agree on being a list is none. Two lists are compared in time linear in their length, but for `same_item`, which is asked
-about at most `_MAX_PAIRED` items on each side that do not fold to the same. With a `same_item` that is not transitive,
-and between numbered lists and bullets, `same` is not transitive either.
+Two lists are compared in time linear in their length, but for `same_item`, which is asked about at most `_MAX_PAIRED`
+items on each side that do not fold to the same. Between numbered lists and bullets `same` is not transitive.
 """
 
 import hashlib
@@ -36,7 +35,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from langchain_rlfocal.answers import values
-from langchain_rlfocal.answers.kinds import Kind, Same
+from langchain_rlfocal.answers.kinds import Same
 from langchain_rlfocal.answers.values import MAX_CHARS, Words
 
 _MAX_ITEMS = 2_000
@@ -92,7 +91,6 @@ _COMMA = re.compile(r"[,，、](?![0-9]{3}(?![0-9]))\s*|(?<![0-9])[,，、]\s*|[
 _PACKED = re.compile(r"\s*[0-9]{1,3}(?:,[0-9]{1,4}){2,}\s*\.?\s*")
 _GROUPED = re.compile(r"\s*[0-9]{1,3}(?:,[0-9]{3})+\s*\.?\s*")
 _COPULA = _WORDS.pattern("copula")
-_LEAD_WORDS = _WORDS["lead_words"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,14 +133,13 @@ class List:
     """The kind of answers that are lists.
 
     Args:
-        same_item: Compares two items: a function of two texts, or a kind, which reads both; items of which it reads
-            none are the same if they fold to the same.
+        same_item: Compares the texts of two items that do not fold to the same.
     """
 
     name = "list"
 
-    def __init__(self, same_item: Same | Kind | None = None) -> None:
-        self._same_item = _comparing(same_item) if isinstance(same_item, Kind) else same_item
+    def __init__(self, same_item: Same | None = None) -> None:
+        self._same_item = same_item or (lambda _a, _b: False)
 
     def read(self, text: str, query: str) -> ListValue | None:
         """Read the list that a text answers; None where it holds none."""
@@ -154,12 +151,11 @@ class List:
         known = set(_words(_short(query)))
         beside = [_stated(found.lead, known | {str(len(items))}), _stated(found.tail, known)]
         if not asks or "\n" not in text.strip():
-            said = _words(f"{found.lead} {found.tail}")
-            beside.append(" ".join(word for word in said if word not in known | _LEAD_WORDS))
+            around = _words(f"{found.lead} {found.tail}")
+            beside.append(" ".join(word for word in around if word not in known | _WORDS["lead_words"]))
         asked = asks_for_order(query) or (found.numbered and not asks)
-        return ListValue(
-            items, tuple(map(_key, items)), found.numbered or asked, " / ".join(filter(None, beside)), asked
-        )
+        said = " / ".join(filter(None, beside))
+        return ListValue(items, tuple(map(_key, items)), found.numbered or asked, said, asked)
 
     def value_of(self, line: str, beside: ListValue) -> ListValue | None:
         """Read one line as a list to set beside one that was read; None where it is none, or says anything else too."""
@@ -172,19 +168,11 @@ class List:
         """Tell whether two lists have the same items: in the same order, if the query asks for one, or both have one."""
         if len(a.items) != len(b.items) or a.beside != b.beside:
             return False
-        same_item = self._same_item
-        pairs = list(zip(a.keys, b.keys, a.items, b.items, strict=True))
         if a.asked or b.asked or (a.ordered and b.ordered):
-            return all(
-                key == other_key or (same_item is not None and bool(same_item(item, other)))
-                for key, other_key, item, other in pairs
-            )
-        left, right = Counter(a.keys), Counter(b.keys)
-        if left == right:
-            return True
-        if same_item is None or (left - right).total() > _MAX_PAIRED:
-            return False
-        return _matches(_left_over(a, left - right), _left_over(b, right - left), same_item)
+            pairs = zip(a.keys, b.keys, a.items, b.items, strict=True)
+            return all(key == other_key or self._same_item(item, other) for key, other_key, item, other in pairs)
+        left, right = _left_over(a, b), _left_over(b, a)
+        return not left or (len(left) <= _MAX_PAIRED and _matches(left, right, self._same_item))
 
     def write(self, value: ListValue) -> str:
         """Write the items in one line, sorted if they have no order; a long list ends in a digest of the whole."""
@@ -258,13 +246,11 @@ def _scalars(text: str) -> ListAnswer | None:
     if isinstance(value, list):
         plain = all(isinstance(item, (str, bool)) or item is None for item in value)
         items = [item if isinstance(item, str) else str(item).lower() for item in value]
-        return ListAnswer(tuple(map(str, items)), numbered=True) if plain and len(items) > 1 else None
+        return ListAnswer(tuple(items), numbered=True) if plain and len(items) > 1 else None
     if not _SCALAR_LIST.fullmatch(text):
         return None
-    found = [
-        next(part for part in match.groups() if part is not None).strip() for match in _SCALAR.finditer(text[1:-1])
-    ]
-    return ListAnswer(tuple(found), numbered=True) if len(found) > 1 else None
+    found = tuple((match[match.lastindex or 0]).strip() for match in _SCALAR.finditer(text[1:-1]))
+    return ListAnswer(found, numbered=True) if len(found) > 1 else None
 
 
 def _table(text: str) -> ListAnswer | None:
@@ -503,30 +489,20 @@ def _named(items: tuple[str, ...]) -> tuple[str, ...]:
     found = [_NOTE.fullmatch(item) for item in items]
     notes = [match["note"] for match in found if match]
     counts = any(
-        _DENIES.search(note) or any(map(str.isdigit, note)) or _NUMBER_WORDS.search(values.fold(note)) for note in notes
+        _DENIES.search(note) or re.search(r"\d", note) or _NUMBER_WORDS.search(values.fold(note)) for note in notes
     )
     return items if counts or len(notes) < len(items) else tuple(_trimmed(match["name"]) for match in found if match)
 
 
-def _left_over(value: ListValue, more: Counter[str]) -> list[str]:
-    """List the items whose keys the other list does not have."""
-    left = Counter(more)
-    out = []
+def _left_over(value: ListValue, other: ListValue) -> list[str]:
+    """List the items whose keys another list does not have."""
+    more = Counter(value.keys) - Counter(other.keys)
+    left = []
     for item, key in zip(value.items, value.keys, strict=True):
-        if left[key] > 0:
-            left[key] -= 1
-            out.append(item)
-    return out
-
-
-def _comparing(kind: Kind) -> Same:
-    """Compare items by a kind, which reads both."""
-
-    def same(a: str, b: str) -> bool:
-        read = [kind.read(text, "") for text in (a, b)]
-        return read[0] is not None and read[1] is not None and kind.same(*read)
-
-    return same
+        if more[key] > 0:
+            more[key] -= 1
+            left.append(item)
+    return left
 
 
 def _matches(left: Sequence[str], right: Sequence[str], same: Same) -> bool:

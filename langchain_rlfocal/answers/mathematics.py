@@ -66,8 +66,7 @@ class Piece(NamedTuple):
     marked: bool
 
 
-_FUNCTIONS = _WORDS["functions"]
-_NAMES = _FUNCTIONS | _WORDS["greek"]
+_NAMES = _WORDS["functions"] | _WORDS["greek"]
 _COMMANDS = _NAMES | _WORDS["commands"]
 
 # --- writing what is not LaTeX as LaTeX
@@ -135,7 +134,6 @@ _TOKEN = re.compile(
 _WORD_GROUP = re.compile(
     r"\\(?:text|textbf|textit|mathrm|mathbf|mathit|mbox|operatorname|begin|end|mathbb|mathcal)\s?\{[^{}]{0,200}\}"
 )
-_NO_FACTORS = _WORDS["no_factors"]
 _SAID = {word: n for n, word in enumerate(UNIT_WORDS)} | {word: 20 + 10 * n for n, word in enumerate(TEN_WORDS)}
 _SPOKEN = {
     "negative": "-", "minus": "-", "plus": "+", "times": "\\cdot ", "over": "/", "squared": "^{2}", "cubed": "^{3}",
@@ -479,7 +477,7 @@ def _is_formula(text: str) -> bool:
         end = token.end()
         word = token["word"]
         if word and len(word) > 1 and word not in _NAMES | {"and", "or"}:
-            if len(word) > 3 or word.lower() in _NO_FACTORS or (word.istitle() and len(word) > 2):
+            if len(word) > 3 or word.lower() in _WORDS["no_factors"] or (word.istitle() and len(word) > 2):
                 return False
             words += 1
         signs += bool(token["sign"] or token["open"] or token["command"])
@@ -819,7 +817,7 @@ _PRODUCT = re.compile(r"(?<=[0-9])([a-zA-Z]{2,4})(?=[\s.$)}\]]{0,8}$)")
 def _spaced(match: re.Match[str]) -> str:
     """Set the letters of a product at the end apart, which the library takes for a unit: "2ab", but not "2cm"."""
     letters = match[1]
-    is_unit = letters.casefold() in _UNITS or letters.casefold() in _NO_UNITS
+    is_unit = letters.casefold() in _UNITS or letters.casefold() in _WORDS["no_units"]
     return letters if is_unit else "".join(rf" \cdot {letter}" for letter in letters)
 
 
@@ -1046,7 +1044,6 @@ _MAX_UNIT_CHARS = 300
 _MONEY = re.compile(r"\\\$|(?<![\w$])\$(?=[0-9][0-9.,]*$)|€|£|¥")
 _UNITS = {name: row.split()[0] for line in _WORDS.rows("units") for row in line for name in row.split()}
 _POWERS = {"square": "2", "sq": "2", "cubic": "3", "cu": "3"}
-_NO_UNITS = _WORDS["no_units"]
 
 
 @lru_cache(maxsize=2048)
@@ -1057,7 +1054,9 @@ def _unit(piece: Piece) -> str | None:
     if worded and re.search(r"[0-9}]", bare[: worded.start()]):
         words, power = worded[1], worded[2]
         known = _unit_name(words, power)
-        return known or (None if words.lower().split()[0] in _NO_UNITS else without_space(words) + (power or ""))
+        return known or (
+            None if words.lower().split()[0] in _WORDS["no_units"] else without_space(words) + (power or "")
+        )
     found = list(_UNIT_PLAIN.finditer(bare))
     if found and not re.search("[0-9]", bare[found[-1].end() :]):
         last = found[-1]

@@ -27,9 +27,9 @@ from bisect import bisect_left
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from ipaddress import ip_address
-from math import gcd
+from math import gcd, prod
 from typing import Final
 
 from langchain_rlfocal.answers.facts import Fact
@@ -149,7 +149,7 @@ def _build() -> tuple[dict[str, _Unit], dict[str, _Unit], dict[str, int]]:
             names |= {word: unit} if len(word) > 1 else {}
     for words, code, parts in _WORDS.rows("money"):
         names |= dict.fromkeys(_spelled(words), _Unit("money", code, Fraction(1, int(parts))))
-    symbols |= {code: _Unit("money", "CNY" if code == "RMB" else code) for code in _CODES}
+    symbols |= {code: _Unit("money", "CNY" if code == "RMB" else code) for code in _WORDS["currency_codes"]}
     for words, sign in _WORDS.rows("percent"):
         names |= dict.fromkeys(_spelled(words), _Unit("percent", sign))
     folded: dict[str, set[_Unit]] = {}
@@ -168,7 +168,6 @@ def _build() -> tuple[dict[str, _Unit], dict[str, _Unit], dict[str, int]]:
     return symbols, names, first
 
 
-_CODES: Final = _WORDS["currency_codes"]
 _CELSIUS: Final = _Unit("quantity", "K", Fraction(1), Fraction(27_315, 100), (("K", 1),))
 _FAHRENHEIT: Final = _Unit("quantity", "K", Fraction(5, 9), Fraction(45_967, 100), (("K", 1),))
 _SYMBOLS, _NAMES, _FIRST = _build()
@@ -181,8 +180,6 @@ _SIGNS: Final = _CURRENCY_SIGNS | {
 _DOLLARS: Final = {before: _Unit("money", code) for before, code in _WORDS.pairs("dollars").items()}
 _WHOSE_DOLLARS: Final = {"US": "US", "Canadian": "CA", "Australian": "AU"}
 _ATTACHED: Final = frozenset("mgshlLWV")  # letters that are a unit right behind digits; "12A" is rather a room
-_ARTICLE_UNITS: Final = _WORDS["article_units"]
-_POUND_IS_MONEY: Final = _WORDS["pound_is_money"]
 _TIMES: Final = frozenset(("s", "month"))
 _RATES: Final = frozenset(("m", "bit"))
 _NOTHING_AFTER: Final = frozenset(("", *'.,;:!?)]}\n"/<>=|'))
@@ -191,14 +188,12 @@ _NO_SIGN: Final = frozenset('([{\n"*,;:=<>~≈|/')
 
 # Numbers.
 
-_SCALES: Final = _WORDS.valued("scales")
-_CJK_SCALES: Final = {char: int(scale) for char, scale in _WORDS.pairs("cjk_scales").items()}
-_CJK_DIGITS: Final = {char: int(digit) for char, digit in _WORDS.pairs("cjk_digits").items()}
+_SCALES: Final = {word: int(value) for value, words in _WORDS.rows("scales") for word in words.split()}
+_CJK_SCALES: Final = _WORDS.valued("cjk_scales")
+_CJK_DIGITS: Final = _WORDS.valued("cjk_digits")
 _CJK_READ: Final = frozenset(char for char in (*_CJK_DIGITS, *_CJK_SCALES) if char < "가")
-_CJK_COUNTERS: Final = _WORDS["cjk_counters"]
-_SUFFIX_SCALES: Final = {suffix: int(scale) for suffix, scale in _WORDS.pairs("suffix_scales").items()}
-_MONEY_SCALES: Final = _SUFFIX_SCALES | {sign: int(scale) for sign, scale in _WORDS.pairs("money_scales").items()}
-_ORDINAL_ENDS: Final = _WORDS["ordinal_ends"]
+_SUFFIX_SCALES: Final = _WORDS.valued("suffix_scales")
+_MONEY_SCALES: Final = _SUFFIX_SCALES | _WORDS.valued("money_scales")
 _ENGLISH: Final[dict[str, tuple[str, int]]] = (
     {word: ("unit", n) for n, word in enumerate(UNIT_WORDS)}
     | {word: ("ten", 20 + 10 * n) for n, word in enumerate(TEN_WORDS)}
@@ -208,24 +203,15 @@ _ENGLISH: Final[dict[str, tuple[str, int]]] = (
     | {word: (kind, int(value)) for kind, value, words in _WORDS.rows("english_numbers") for word in words.split()}
 )
 _NO_ENTRY: Final = ("", 0)
-_NOT_A_ONE: Final = _WORDS["not_a_one"]
-_NOT_COUNTED: Final = _WORDS["not_counted"]
-_MINUS: Final = _WORDS["minus"]
-_PER_WORDS: Final = _WORDS["per"]
-_VERSIONED: Final = _WORDS["versioned"]
-_POINTS: Final = _WORDS["points"]
-_ABBREVIATED: Final = _WORDS["abbreviated"]
 _DAILY: Final = _WORDS.pairs("daily")
 _COMMON: Final = {language: frozenset(words.split()) for language, words in _WORDS.rows("common")}
 _TEXT2NUM_STARTS: Final = tuple(_WORDS["text2num_starts"])
-_HOMOGRAPHS: Final = _WORDS["homographs"]
-_ARTICLES: Final = _WORDS["articles"]
 _POINT_GROUPS: Final = frozenset(("de", "it", "pt", "nl"))  # in Spanish it depends on the country
 _SWAPPED: Final = {ord("."): ",", ord(","): "."}
 _HALVES: Final = {word: Fraction(value) for value, words in _WORDS.rows("halves") for word in words.split()}
 _JOINERS: Final = {"de": "und", "fr": "et", "es": "y", "it": "e", "pt": "e", "nl": "en"}
-_RUSSIAN: Final = {word: int(value) for word, value in _WORDS.pairs("russian").items()}
-_TRIGGERS: Final = frozenset((*_ENGLISH, *_ARTICLE_UNITS, *_RUSSIAN, *_ARTICLES, *_HALVES))
+_RUSSIAN: Final = _WORDS.valued("russian")
+_TRIGGERS: Final = frozenset((*_ENGLISH, *_WORDS["article_units"], *_RUSSIAN, *_WORDS["articles"], *_HALVES))
 _CONTEXT_TRIGGERS: Final = _TRIGGERS | {"a", "an", "per", "every", "each", *_DAILY}
 _TO: Final = frozenset(
     (" to ", "-", "–", "—", "--", " through ", " thru ", " bis ", " до ", "~", "～", "至", "到", " – ", " — ", " à ")
@@ -246,6 +232,7 @@ _NAME = re.compile(rf"[\u0900-\u0d7f]{{1,40}}|[^\W\d_{_CJK}]{{1,40}}(?:[23](?![^
 _PHRASE = re.compile(r"[^\W\d_]{1,30}(?:[ -][^\W\d_]{1,30})?(?:[ -][^\W\d_]{1,30})?(?:[ -][^\W\d_]{1,30})?")
 _TAIL = re.compile(rf"[^\W_{_CJK}]{{1,1000}}")
 _DIGIT = re.compile("[0-9]")
+_ANYTHING = re.compile("[0-9@]|://")
 _RUN = re.compile(r"[0-9](?:[0-9]|[.,'_](?=[0-9])){0,1000}")
 _PLAIN = re.compile(r"[0-9]{0,1000}\.[0-9]{1,1000}")
 _GROUPED = re.compile(r"[0-9]{1,3}(?:([,'_ ])[0-9]{3})(?:\1[0-9]{3}){0,300}(?:[.][0-9]{1,1000})?")
@@ -266,6 +253,8 @@ _SCIENTIFIC = re.compile(
 _POWER = re.compile(r" ?\^ ?\{?\(?([+-]?[0-9]{1,400})(?![0-9]|\.[0-9])[)}]?")
 _FEET = re.compile(r"([0-9]{1,3})['′] ?([0-9]{1,2}(?:\.[0-9]{1,9})?)(?:[\"″]|''|′′|(?![0-9'′]|\.[0-9]))")
 _ANGLE = re.compile(r"([0-9]{1,3})° ?([0-9]{1,2})['′] ?(?:([0-9]{1,2}(?:\.[0-9]{1,9})?)(?:[\"″]|''|′′))?(?![0-9])")
+_FORMULA = re.compile(r"\$[^$\n]{1,198}(?<![\s/(-])(?:(?<![^\W\d_])|(?<=\s[^\W\d_]))\$(?![0-9])")  # $5$, $x = 5$
+_CJK_PART = re.compile(rf"( ?)([0-9](?:[0-9]|[.,'_](?=[0-9])){{0,1000}})([{''.join(_CJK_SCALES)}]{{0,2}})")
 _CLOCK = re.compile(
     r"([0-9]{1,9})(?:h ?([0-9]{1,2})(?:min|m)?(?: ?([0-9]{1,2})s?)?|m ?([0-9]{1,2})s|min ?([0-9]{1,2})s?)(?![^\W_])"
 )
@@ -324,14 +313,7 @@ def find_quantities(text: str, *, query: str = "") -> list[Fact]:
         return [Fact(0, len(text), "number", Fraction(int(text)), text)]
     words = _WORD.findall(text)
     folded = [word.casefold() for word in words]
-    if (
-        not _DIGIT.search(text)
-        and "@" not in text
-        and "://" not in text
-        and "www." not in folded
-        and _TRIGGERS.isdisjoint(folded)
-        and not any(map(_foreign_word, folded))
-    ):
+    if not _ANYTHING.search(text) and _TRIGGERS.isdisjoint(folded) and not any(map(_foreign_word, folded)):
         return []
     atoms = _Reader(text, words, folded, query).read()
     return [_fact(atom) for atom in (_joined(text, atoms) if len(atoms) > 1 else atoms)]
@@ -374,10 +356,6 @@ class _Reader:
         self.query = query
         self.atoms: list[_Atom] = []
         self.done = 0  # where the text that is already read ends
-        self._language: str | None = None
-        self._sterling: bool | None = None
-        self._listed: bool | None = None
-        self._dollars: list[int] | None = None
 
     def read(self) -> list[_Atom]:
         text, ends, folded, spans = self.text, self.ends, self.folded, self._spans()
@@ -392,8 +370,8 @@ class _Reader:
             word = self.words[i]
             if "0" <= word[0] <= "9":
                 self._digits(i)
-            elif (text[ends[i] : ends[i] + 1] in {"-", "_"} and self._chain(i)) or (
-                not word.isalpha() and _DIGIT.search(word)
+            elif (not word.isalpha() and _DIGIT.search(word)) or (
+                text[ends[i] : ends[i] + 1] in {"-", "_"} and self._chain(i)
             ):
                 self._mixed(i)
             elif folded[i] in _CONTEXT_TRIGGERS or text[start - 1 : start] == "/" or word[0] > "\u2e7f":
@@ -469,7 +447,7 @@ class _Reader:
         """Read a token that begins with letters and holds a digit: a name, or an amount behind its currency."""
         start, word = self.starts[i], self.words[i]
         for code in (word[:3], word[:2]):
-            if word[len(code) :].isdigit() and (code in _CODES or code in {"Rs", "RS"}):
+            if word[len(code) :].isdigit() and (code in _WORDS["currency_codes"] or code in {"Rs", "RS"}):
                 run = _RUN.match(self.text, start + len(code))
                 amount = self._value(run[0]) if run else None
                 if run and amount is not None:
@@ -583,7 +561,7 @@ class _Reader:
         self._identifier(start, end if len(digits) < _MAX_DIGITS else self._token(start))
 
     def _is_version(self, i: int) -> bool:
-        if i and self.folded[i - 1] in _VERSIONED and self.starts[i] - self.ends[i - 1] <= 2:
+        if i and self.folded[i - 1] in _WORDS["versioned"] and self.starts[i] - self.ends[i - 1] <= 2:
             return True
         return bool(self.query) and _ASKS_VERSION.search(self.query) is not None
 
@@ -613,8 +591,8 @@ class _Reader:
             self._hyphened(i, digits, end)
         elif (char == "^" and joined.isalpha()) or (char in "_/@" and joined.isdigit()):
             self._identifier(start, self._token(start))
-        elif char in _CJK_SCALES:
-            self._cjk_scaled(i, end, amount)
+        elif char in _CJK_SCALES and amount is not None:
+            self._cjk_scaled(i)
         else:
             self._plain(i, digits, end)
 
@@ -646,7 +624,7 @@ class _Reader:
             self._identifier(start, self._token(start))
             return
         french = suffix == "e" and self.language in {"fr", "nl"}
-        if "." not in digits and amount.denominator == 1 and (suffix.casefold() in _ORDINAL_ENDS or french):
+        if "." not in digits and amount.denominator == 1 and (suffix.casefold() in _WORDS["ordinal_ends"] or french):
             self._ordinal(start, stop, int(amount))
             return
         clock = _CLOCK.match(text, start)
@@ -705,28 +683,15 @@ class _Reader:
             return name == "M"
         return name in _SYMBOLS or name in _MONEY_SCALES or name.casefold() in _NAMES
 
-    def _cjk_scaled(self, i: int, end: int, amount: Fraction | None) -> None:
+    def _cjk_scaled(self, i: int) -> None:
         """Read 3万5千 and 1億2000万."""
-        text, start = self.text, self.starts[i]
-        if amount is None:
-            self._plain(i, text[start:end], end)
-            return
-        total, last, at = Fraction(0), 10**20, end
-        piece: Fraction | None = amount
-        while piece is not None:
-            scale, stop = 1, at
-            while text[stop : stop + 1] in _CJK_SCALES and stop < at + 2:
-                scale *= _CJK_SCALES[text[stop]]
-                stop += 1
-            if scale >= last:
+        start = end = self.starts[i]
+        total, last = Fraction(0), 10**20
+        while last > 1 and (part := _CJK_PART.match(self.text, end)):
+            amount, scale = _amount(part[2]), prod(map(_CJK_SCALES.__getitem__, part[3]))
+            if amount is None or scale >= last or (part[1] and not part[3]):
                 break
-            total, last, end = total + piece * scale, scale, stop
-            spaced = text[stop : stop + 1] == " "
-            run = _RUN.match(text, stop + spaced) if scale > 1 else None
-            piece = _amount(run[0]) if run else None
-            at = run.end() if run else stop
-            if spaced and text[at : at + 1] not in _CJK_SCALES:
-                break
+            total, last, end = total + amount * scale, scale, part.end()
         self._add(i, start, end, total)
 
     # What stands around a number.
@@ -736,19 +701,6 @@ class _Reader:
         if at >= 0 and self.text[at] == " ":
             at -= 1
         return at >= 0 and self.text[at] in _CURRENCY_SIGNS
-
-    def _is_formula(self, at: int) -> bool:
-        """Whether the dollar sign here opens or closes a formula, as in $5$ and $x = 5$."""
-        if self._dollars is None:
-            self._dollars = [n for n, char in enumerate(self.text) if char == "$"]
-        rank = bisect_left(self._dollars, at)
-        if rank + 1 < len(self._dollars):
-            after = self._dollars[rank + 1]
-            if after - at < 200 and after > at + 1 and "\n" not in self.text[at:after]:
-                behind = self.text[after + 1 : after + 2]
-                if not self.text[after - 1].isspace() and not behind.isdigit() and self.text[after - 1] not in "/-(":
-                    return not self.text[after - 1].isalpha() or self.text[after - 2 : after - 1].isspace()
-        return False
 
     def _before(self, i: int, start: int) -> tuple[int, bool, _Unit | None]:
         """Read the sign and the currency before a number: where they begin, whether it is negative, the currency."""
@@ -763,7 +715,7 @@ class _Reader:
         if (
             not negative
             and j >= 0
-            and self.folded[j] in _MINUS
+            and self.folded[j] in _WORDS["minus"]
             and self.ends[j] + 1 == start
             and self.starts[j] >= limit
         ):
@@ -788,7 +740,7 @@ class _Reader:
             at -= 1
         if at < limit:
             return start, None
-        if text[at] in _CURRENCY_SIGNS and not (text[at] == "$" and self._is_formula(at)):
+        if text[at] in _CURRENCY_SIGNS and not (text[at] == "$" and _FORMULA.match(text, at)):
             j = i - 1
             if text[at] != "$":
                 return at, _SIGNS[text[at]]
@@ -797,7 +749,9 @@ class _Reader:
             return at - (text[at - 1 : at] == "\\"), _SIGNS["$"]
         if i and self.ends[i - 1] in {at + 1, at} and self.starts[i - 1] >= limit and at < start:
             word = self.words[i - 1]
-            if (word in _CODES and self.ends[i - 1] == at + 1) or (word in {"Rs", "RS"} and text[at] in "s.S"):
+            if (word in _WORDS["currency_codes"] and self.ends[i - 1] == at + 1) or (
+                word in {"Rs", "RS"} and text[at] in "s.S"
+            ):
                 return self.starts[i - 1], _SYMBOLS.get(word) or _NAMES["rs"]
         return start, None
 
@@ -806,7 +760,11 @@ class _Reader:
         if self.text[start - 2 : start - 1] in _CURRENCY_SIGNS:
             return True
         j = i - 1 if i and self.ends[i - 1] < start else bisect_left(self.starts, start) - 1
-        return j >= 0 and (self.words[j] in _CODES or self.words[j] in {"Rs", "RS"} or self.folded[j] in _MINUS)
+        return j >= 0 and (
+            self.words[j] in _WORDS["currency_codes"]
+            or self.words[j] in {"Rs", "RS"}
+            or self.folded[j] in _WORDS["minus"]
+        )
 
     def _is_sign(self, at: int) -> bool:
         before = self.text[at - 1 : at]
@@ -820,9 +778,7 @@ class _Reader:
         text = self.text
         if text[start - 2 : start] != "- " or start - 2 < self.done:
             return False
-        if self._listed is None:
-            self._listed = text.find("\n- ") >= 0
-        return not self._listed and not text[max(0, start - 10) : start - 2].rstrip()[-1:].isalnum()
+        return not self._is_listed and not text[max(0, start - 10) : start - 2].rstrip()[-1:].isalnum()
 
     def _add(
         self, i: int, start: int, end: int, amount: Amount, *, unit: _Unit | None = None, money: _Unit | None = None,
@@ -867,7 +823,7 @@ class _Reader:
             return None
         if self.folded[j] == "les":
             return self.starts[j - 1] if j and self.folded[j - 1] in {"toutes", "tous"} else None
-        return self.starts[j] if self.folded[j] in _PER_WORDS else None
+        return self.starts[j] if self.folded[j] in _WORDS["per"] else None
 
     def _scale(self, end: int, money: _Unit | None) -> tuple[int, int]:
         """Read "million" and its like after a number."""
@@ -1011,24 +967,24 @@ class _Reader:
             return unit, end
         return (_combined(unit, unit, int(power[1]) - 1) if power[1] != "1" else unit), power.end()
 
-    @property
+    @cached_property
     def sterling(self) -> bool:
         """Whether the pounds here are money."""
-        if self._sterling is None:
-            words = (*self.folded, *self._asked())
-            self._sterling = "£" in self.text or "£" in self.query or not _POUND_IS_MONEY.isdisjoint(words)
-        return self._sterling
+        words = (*self.folded, *self._asked())
+        return "£" in self.text or "£" in self.query or not _WORDS["pound_is_money"].isdisjoint(words)
 
     @property
     def english(self) -> bool:
         return self.language == "en"
 
-    @property
+    @cached_property
     def language(self) -> str:
         """Two letters of the language of the text, else of the question; "" where they tell of none."""
-        if self._language is None:
-            self._language = _language(self.folded) or _language(self._asked())
-        return self._language
+        return _language(self.folded) or _language(self._asked())
+
+    @cached_property
+    def _is_listed(self) -> bool:
+        return "\n- " in self.text
 
     def _asked(self) -> list[str]:
         return [word.casefold() for word in _WORD.findall(self.query[:2000])]
@@ -1061,7 +1017,9 @@ class _Reader:
                 self._add(i, start, end, _HALVES[word])
         elif word in _RUSSIAN:
             self._russian(i)
-        elif word in _ARTICLES and not self.english and self._scale(end, None)[0] == 1 and self._unit_after(end):
+        elif (
+            word in _WORDS["articles"] and not self.english and self._scale(end, None)[0] == 1 and self._unit_after(end)
+        ):
             self._add(i, start, end, Fraction(1))
         else:
             self._foreign(i)
@@ -1083,7 +1041,7 @@ class _Reader:
             found = self._simple_unit(end + 1)
             if self._is_near(i) and found and found[0].base in _TIMES and found[0].kind == "quantity":
                 self._add_per(start, found[1], found[0])
-            elif found and following in _ARTICLE_UNITS:
+            elif found and following in _WORDS["article_units"]:
                 self._add(i, start, end, Fraction(1))
         elif self.atoms:
             other = following in {"other", "second"} and word == "every" and i + 2 < len(self.words)
@@ -1096,7 +1054,7 @@ class _Reader:
         if not self.atoms or self.starts[i] - self.atoms[-1].end > 30:
             return False
         first = bisect_left(self.starts, self.atoms[-1].end)
-        return first == i or (first == i - 1 and self.folded[first] not in _NOT_COUNTED)
+        return first == i or (first == i - 1 and self.folded[first] not in _WORDS["not_counted"])
 
     def _is_part(self, i: int) -> bool:
         """Whether "third" after "a" is a fraction: before "of" or a unit, or at an end."""
@@ -1129,7 +1087,7 @@ class _Reader:
             return
         no_number = (
             kind == "part"
-            or (kind == "unit" and value == 1 and gap != "-" and (before in _NOT_A_ONE or gap == "'"))
+            or (kind == "unit" and value == 1 and gap != "-" and (before in _WORDS["not_a_one"] or gap == "'"))
             or (kind == "quarter" and article is None and not self.text.startswith(" of an hour", self.ends[i]))
             or (kind == "half" and gap == "-" and not self._unit_after(self.ends[i]))
         )
@@ -1242,8 +1200,8 @@ class _Reader:
                     value = None  # "very", far more often than ten minutes
                 if value is not None and word[at - 1 : at] == "第" and at:
                     self._ordinal(start + at - 1, start + stop, value)
-                elif value is not None and (unit or not rest or rest[0] in _CJK_COUNTERS or len(piece) > 2):
-                    counted = not unit and rest[:1] in _CJK_COUNTERS
+                elif value is not None and (unit or not rest or rest[0] in _WORDS["cjk_counters"] or len(piece) > 2):
+                    counted = not unit and rest[:1] in _WORDS["cjk_counters"]
                     self._add(i, start + at, start + stop, Fraction(value), alone=counted)
                     stop = max(stop, self.done - start)
                 at = stop
@@ -1282,11 +1240,11 @@ class _Reader:
             self.done = self.ends[longest]
             return
         value, last = found.pop()
-        if last == i and word in _HOMOGRAPHS:
+        if last == i and word in _WORDS["homographs"]:
             if len(self.words) == 1:
                 no_number = word not in {"eins", "uno"}
             else:
-                no_number = not (self._unit_after(self.ends[i]) if word in _ARTICLES else language)
+                no_number = not (self._unit_after(self.ends[i]) if word in _WORDS["articles"] else language)
             if no_number:
                 return
         self._add(i, self.starts[i], self.ends[last], value)
@@ -1310,7 +1268,7 @@ class _Reader:
             value, last, failures = (value, last, failures + 1) if longer is None else (longer, end - 1, 0)
         if value is None:
             return None
-        if self._gap(last) == " " and last + 2 < len(self.words) and self.folded[last + 1] in _POINTS:
+        if self._gap(last) == " " and last + 2 < len(self.words) and self.folded[last + 1] in _WORDS["points"]:
             decimals = _text2num(self.folded[last + 2], language)
             if decimals is not None:
                 return value + Fraction(decimals, 10 ** len(str(decimals))), last + 2
@@ -1358,7 +1316,7 @@ def _compound(text: str, a: _Atom, unit: _Unit | None, b: _Atom, gap: str) -> _A
         sound = a.unit.factor == 3600 and is_whole and b.amount < 60
         return _Atom(a.start, b.end, a.kind, a.amount + b.amount / 60, a.unit) if sound else None
     last_word = text[max(0, a.end - 4) : a.end].rpartition(" ")[2].lstrip("0123456789")
-    if gap not in _JOINT and not (gap == ". " and last_word in _ABBREVIATED):
+    if gap not in _JOINT and not (gap == ". " and last_word in _WORDS["abbreviated"]):
         return None
     if b.unit is None or b.kind != a.kind or b.amount < 0 or unit.base != b.unit.base or unit.offset or b.unit.offset:
         return None
@@ -1534,16 +1492,21 @@ def _cjk_value(text: str) -> int | None:
     if all(char in _CJK_DIGITS for char in text):
         return int("".join(str(_CJK_DIGITS[char]) for char in text))
     total = section = digit = 0
-    pending = False
+    pending, last = False, 10**20
     for char in text:
         if char in _CJK_DIGITS:
             if pending and digit:
                 return None
             digit, pending = _CJK_DIGITS[char], True
-        elif _CJK_SCALES[char] >= 10**4:
-            total, section, digit, pending = (total + section + digit or 1) * _CJK_SCALES[char], 0, 0, False
-        else:
-            section, digit, pending = section + (digit if pending else 1) * _CJK_SCALES[char], 0, False
+            continue
+        scale = _CJK_SCALES[char]
+        if scale < 10**4:
+            section += (digit if pending else 1) * scale
+        elif scale < last:  # 一億二千万
+            total, section, last = total + (section + digit or 1) * scale, 0, scale
+        else:  # 三万亿
+            total, section = (total + section + digit) * scale, 0
+        digit, pending = 0, False
     return total + section + digit
 
 

@@ -28,8 +28,8 @@ _MAX_MARKS = 30  # marks on one letter: the limit of Unicode's stream-safe forma
 _CONTEXT = Context(prec=50, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])  # no traps: an impossible number is NaN, no error
 
 
-class Words:
-    """Words and tables that a module reads texts by, from a TOML file of this package; a table has an entry a line.
+class Words(dict[str, frozenset[str]]):
+    """The words that a module reads texts by, from a TOML file of this package: a set of words for each of its texts.
 
     Args:
         name: The file's, without its ending.
@@ -38,25 +38,26 @@ class Words:
     def __init__(self, name: str) -> None:
         self._texts = tomllib.loads(files(__package__).joinpath("words", f"{name}.toml").read_text(encoding="utf-8"))
 
+    def __missing__(self, name: str) -> frozenset[str]:
+        self[name] = frozenset(self.listed(name))
+        return self[name]
+
     def listed(self, name: str) -> list[str]:
         """List words in their order."""
         words: list[str] = self._texts[name].split()
         return words
 
-    def __getitem__(self, name: str) -> frozenset[str]:
-        return frozenset(self.listed(name))
-
     def rows(self, name: str) -> list[list[str]]:
-        """Take a table apart whose cells stand between vertical bars."""
+        """Take a table apart that has an entry a line, whose cells stand between vertical bars."""
         return [[cell.strip() for cell in line.split("|")] for line in self._texts[name].strip("\n").split("\n")]
 
     def pairs(self, name: str) -> dict[str, str]:
         """Take pairs such as `US=USD` apart."""
-        return {key: value for key, _, value in (pair.partition("=") for pair in self._texts[name].split())}
+        return {key: value for key, _, value in (pair.partition("=") for pair in self.listed(name))}
 
     def valued(self, name: str) -> dict[str, int]:
-        """Give each word its number; each row of the table is a number and its words."""
-        return {word: int(value) for value, words in self.rows(name) for word in words.split()}
+        """Take pairs of a word and a number apart."""
+        return {word: int(value) for word, value in self.pairs(name).items()}
 
     def pattern(self, name: str, flags: int = re.IGNORECASE) -> re.Pattern[str]:
         """Compile a pattern whose lines are joined; `<<other>>` stands for another text of the file."""
