@@ -774,9 +774,16 @@ class _Read(NamedTuple):
 
 
 class _Told(NamedTuple):
-    """What an expression is called, None for none, and its value with a number in the place of each variable."""
+    """What an expression is called, None for none, and what tells most expressions apart without simplifying them.
+
+    Attributes:
+        label: Its spelling.
+        count: Of how many elements it is, 1 for a number; None for what is no finite list.
+        value: Its value, with a number of its own in the place of each variable.
+    """
 
     label: str | None
+    count: int | None = None
     value: complex | None = None
 
 
@@ -798,8 +805,19 @@ def _told(piece: Piece) -> _Told:
     if not read.is_expression:
         return _Told(None)
     unevaluated = _Told(f"text {without_space(piece.plain)}")
-    found = read.found[0]
-    return _bounded(_GROUP_S, lambda: _Told(_label(library, found), _point(library, found)), unevaluated)
+    return _bounded(_GROUP_S, lambda: _tell(library, read.found[0]), unevaluated)
+
+
+def _tell(library: _Library, expression: Any) -> _Told:
+    sympy, label, count = library.sympy, _label(library, expression), None
+    if isinstance(expression, (*library.finite_sets, sympy.Tuple)):
+        count = len(expression.args)
+    elif isinstance(expression, sympy.Expr) and not expression.is_Matrix:
+        count = 1
+    elif library.grader.is_equation(expression):  # "x = 3" answers with its right side
+        last = library.grader.take_last_relation(expression)
+        expression = last.rhs if last.lhs.is_Symbol and last.lhs not in last.rhs.free_symbols else None
+    return _Told(label, count, _point(library, expression))
 
 
 def _parse(library: _Library, piece: Piece) -> tuple[tuple[Any, ...], str]:
@@ -966,10 +984,10 @@ _RELATION = re.compile(" ([<>]=?|=) ")
 
 
 def _differ(a: Piece, b: Piece) -> bool:
-    """Tell two expressions apart by the relations that they state or by their values; in doubt they may be equal."""
+    """Tell two expressions apart by their relations, numbers of elements, values; in doubt they may be equal."""
     x, y = _told(a), _told(b)
     stated = [{found.replace(">", "<") for found in _RELATION.findall(told.label or "")} for told in (x, y)]
-    if all(stated) and stated[0] != stated[1]:
+    if (all(stated) and stated[0] != stated[1]) or (x.count and y.count and x.count != y.count):
         return True
     if x.value is None or y.value is None or x.value == y.value:
         return False

@@ -177,6 +177,7 @@ _CURRENCY_SIGNS: Final = {sign: _Unit("money", code) for sign, code in _WORDS.pa
 _SIGNS: Final = _CURRENCY_SIGNS | {
     "%": _Unit("percent", "%"), "‰": _Unit("percent", "‰"), "¢": _Unit("money", "USD", Fraction(1, 100)),
 }  # fmt: skip
+_CODES: Final = {code: _SYMBOLS[code] for code in _WORDS["currency_codes"]} | dict.fromkeys(("Rs", "RS"), _NAMES["rs"])
 _DOLLARS: Final = {before: _Unit("money", code) for before, code in _WORDS.pairs("dollars").items()}
 _WHOSE_DOLLARS: Final = {"US": "US", "Canadian": "CA", "Australian": "AU"}
 _ATTACHED: Final = frozenset("mgshlLWV")  # letters that are a unit right behind digits; "12A" is rather a room
@@ -447,11 +448,11 @@ class _Reader:
         """Read a token that begins with letters and holds a digit: a name, or an amount behind its currency."""
         start, word = self.starts[i], self.words[i]
         for code in (word[:3], word[:2]):
-            if word[len(code) :].isdigit() and (code in _WORDS["currency_codes"] or code in {"Rs", "RS"}):
+            if word[len(code) :].isdigit() and code in _CODES:
                 run = _RUN.match(self.text, start + len(code))
                 amount = self._value(run[0]) if run else None
                 if run and amount is not None:
-                    self._add(i, start, run.end(), amount, money=_SYMBOLS.get(code) or _NAMES["rs"])
+                    self._add(i, start, run.end(), amount, money=_CODES[code])
                     return
         end = self._token(start)
         token = self.text[start:end]
@@ -704,27 +705,26 @@ class _Reader:
 
     def _before(self, i: int, start: int) -> tuple[int, bool, _Unit | None]:
         """Read the sign and the currency before a number: where they begin, whether it is negative, the currency."""
-        text, limit, near = self.text, self.done, self.text[start - 1 : start]
+        near = self.text[start - 1 : start]
         if not start or near in _NO_SIGN or (near == " " and not self._marked_before(i, start)):
             return start, False, None
         start, negative = self._sign_before(start)
         start, money = self._money_before(i, start)
         if not negative and money is not None:
             start, negative = self._sign_before(start, signs="-–")
-        j = bisect_left(self.starts, start) - 1
-        if (
-            not negative
-            and j >= 0
-            and self.folded[j] in _WORDS["minus"]
-            and self.ends[j] + 1 == start
-            and self.starts[j] >= limit
-        ):
+        j = self._word_before(start)
+        if not negative and j is not None and self.folded[j] in _WORDS["minus"] and self.starts[j] >= self.done:
             last = self.atoms[-1] if self.atoms else None
             if self.folded[j] == "negative" or last is None or last.end + 1 < self.starts[j]:
                 negative, start = True, self.starts[j]
-        if not negative and text[max(0, start - 1) : start] in {"负", "負"} and start - 1 >= limit:
+        if not negative and self.text[max(0, start - 1) : start] in {"负", "負"} and start - 1 >= self.done:
             negative, start = True, start - 1
         return start, negative, money
+
+    def _word_before(self, at: int) -> int | None:
+        """Return which word ends one character before a place; None where none does."""
+        j = bisect_left(self.starts, at) - 1
+        return j if j >= 0 and self.ends[j] + 1 == at else None
 
     def _sign_before(self, start: int, *, signs: str = "-–+") -> tuple[int, bool]:
         at = start - 1
@@ -749,10 +749,8 @@ class _Reader:
             return at - (text[at - 1 : at] == "\\"), _SIGNS["$"]
         if i and self.ends[i - 1] in {at + 1, at} and self.starts[i - 1] >= limit and at < start:
             word = self.words[i - 1]
-            if (word in _WORDS["currency_codes"] and self.ends[i - 1] == at + 1) or (
-                word in {"Rs", "RS"} and text[at] in "s.S"
-            ):
-                return self.starts[i - 1], _SYMBOLS.get(word) or _NAMES["rs"]
+            if word in _CODES and (self.ends[i - 1] == at + 1 or (word in {"Rs", "RS"} and text[at] == ".")):
+                return self.starts[i - 1], _CODES[word]
         return start, None
 
     def _marked_before(self, i: int, start: int) -> bool:
@@ -760,11 +758,7 @@ class _Reader:
         if self.text[start - 2 : start - 1] in _CURRENCY_SIGNS:
             return True
         j = i - 1 if i and self.ends[i - 1] < start else bisect_left(self.starts, start) - 1
-        return j >= 0 and (
-            self.words[j] in _WORDS["currency_codes"]
-            or self.words[j] in {"Rs", "RS"}
-            or self.folded[j] in _WORDS["minus"]
-        )
+        return j >= 0 and (self.words[j] in _CODES or self.folded[j] in _WORDS["minus"])
 
     def _is_sign(self, at: int) -> bool:
         before = self.text[at - 1 : at]
@@ -816,10 +810,10 @@ class _Reader:
 
     def _per_before(self, begin: int) -> int | None:
         """Return where "every" or its like stands right before a quantity; None where it does not."""
-        j = bisect_left(self.starts, begin) - 1
-        if begin and self.text[begin - 1] in "每毎":
+        if self.text[max(0, begin - 1) : begin] in {"每", "毎"}:
             return begin - 1
-        if j < 0 or self.ends[j] + 1 != begin:
+        j = self._word_before(begin)
+        if j is None:
             return None
         if self.folded[j] == "les":
             return self.starts[j - 1] if j and self.folded[j - 1] in {"toutes", "tous"} else None
