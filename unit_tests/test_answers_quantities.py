@@ -182,6 +182,8 @@ FOUND = [
     ("他有3只猫和12条狗,共二十三个人", ["number 3", "number 12", "number 23"]),
     ("一般来说十分重要", []),
     ("1億2000万円", ["money 120000000 JPY"]),
+    ("一億二千万円", ["money 120000000 JPY"]),
+    ("三万亿元", ["money 3000000000000 CNY"]),
     ("7 days in a week", ["quantity 604800 s", "quantity 604800 s"]),
     ("2 h 30", ["quantity 9000 s"]),
     ("1만 5천 원", ["money 15000 KRW"]),

@@ -778,12 +778,12 @@ class _Told(NamedTuple):
 
     Attributes:
         label: Its spelling.
-        count: Of how many elements it is, 1 for a number; None for what is no finite list.
+        elements: How many it has, 1 for a number; None for what is no finite list.
         value: Its value, with a number of its own in the place of each variable.
     """
 
     label: str | None
-    count: int | None = None
+    elements: int | None = None
     value: complex | None = None
 
 
@@ -987,7 +987,7 @@ def _differ(a: Piece, b: Piece) -> bool:
     """Tell two expressions apart by their relations, numbers of elements, values; in doubt they may be equal."""
     x, y = _told(a), _told(b)
     stated = [{found.replace(">", "<") for found in _RELATION.findall(told.label or "")} for told in (x, y)]
-    if (all(stated) and stated[0] != stated[1]) or (x.count and y.count and x.count != y.count):
+    if (all(stated) and stated[0] != stated[1]) or (x.elements and y.elements and x.elements != y.elements):
         return True
     if x.value is None or y.value is None or x.value == y.value:
         return False
