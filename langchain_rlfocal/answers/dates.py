@@ -59,12 +59,14 @@ def find_dates(text: str) -> list[Fact]:
         Facts of kind `"date"`, and `"time"` for a time without a date; each value is a `When`.
     """
     digits = _DIGIT.search(text) is not None
-    unspaced = not text.isascii() and _UNSPACED.search(text) is not None
-    names = _names(tuple(letter.search(text) is not None for letter, _ in _SCRIPTS))
+    is_ascii = text.isascii()
+    names = _names(
+        tuple((at == 0 or not is_ascii) and bool(letter.search(text)) for at, (letter, _) in enumerate(_SCRIPTS))
+    )
     groups: list[Iterable[_Piece]] = [_from_words(text, names, digits=digits)]
     if digits:
         groups = [_from_numbers(text), *groups, _from_years(text), *_from_times(text, names)]
-    if unspaced:
+    if not is_ascii and _UNSPACED.search(text):
         groups = [_from_unspaced(text, names), *groups]
     pieces: list[_Piece] = []
     covered = bytearray(len(text))

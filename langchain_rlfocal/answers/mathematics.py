@@ -172,7 +172,7 @@ def looks_like_math(text: str) -> bool:
         return True
     if _CODE.search(text) or _ADDRESS.search(text):
         return False
-    if _STRONG.search(_without_units(text)):
+    if _STRONG.search(_POWER_UNIT.sub(" ", text)):
         return True
     bare = text.rstrip(".,;")
     if len(bare) > 200 or _ONE_NUMBER.fullmatch(bare):
@@ -560,10 +560,6 @@ def _inner_formulas(text: str) -> list[str]:
     return [inner for groups in found for inner in groups if inner]
 
 
-def _without_units(text: str) -> str:
-    return _POWER_UNIT.sub(" ", text)
-
-
 def _is_telling(text: str) -> bool:
     """Tell whether all of a text is a formula that says more than a number, a letter, a date, or a number with a unit."""
     text = text.strip()
@@ -576,7 +572,7 @@ def _is_telling(text: str) -> bool:
     if _PAIR.fullmatch(text):
         return all(_MEMBER.fullmatch(part) for part in re.split("[,;]", text[1:-1]))
     words = set(re.findall(r"(?<!\\)[A-Za-z]{3,}", _WORD_GROUP.sub("", text)))
-    if words - _NAMES - {"and", "or"} or not _is_formula(_without_units(text)):
+    if words - _NAMES - {"and", "or"} or not _is_formula(_POWER_UNIT.sub(" ", text)):
         return False
     return bool(_OPERATION.search(text) and _OPERAND.search(text)) and not _HYPHENATED.fullmatch(text)
 
@@ -623,16 +619,12 @@ class Math:
 
     def same(self, a: Any, b: Any) -> bool:
         """Tell whether two formulas are equal, in either order."""
-        if not isinstance(a, Formula) or not isinstance(b, Formula):
-            return bool(a == b)
-        if a == b:
-            return True
         first, second = sorted((a, b), key=lambda formula: (formula.label, formula.piece))
-        return _same_either_way(first.piece, second.piece)
+        return a == b or _same_either_way(first.piece, second.piece)
 
-    def write(self, value: Any) -> str:
+    def write(self, value: Formula) -> str:
         """Write the label of a formula."""
-        return value.label if isinstance(value, Formula) else str(value)
+        return value.label
 
 
 def same_math(gold: str, prediction: str) -> bool:
