@@ -771,12 +771,14 @@ class _Told(NamedTuple):
     Attributes:
         label: Its spelling.
         elements: How many it has, 1 for a number; None for what is no finite list.
-        value: Its value, with a number of its own in the place of each variable.
+        value: Its value, or of an equation that of its right side, with a number of its own in the place of each variable.
+        gives: Of an equation whether it gives the value of a variable; None for what is none.
     """
 
     label: str | None
     elements: int | None = None
     value: complex | None = None
+    gives: bool | None = None
 
 
 _NOTHING: tuple[tuple[Any, ...], str] = (), ""
@@ -801,15 +803,15 @@ def _told(piece: Piece) -> _Told:
 
 
 def _tell(library: _Library, expression: Any) -> _Told:
-    sympy, label, count = library.sympy, _label(library, expression), None
+    sympy, label, count, gives = library.sympy, _label(library, expression), None, None
     if isinstance(expression, (*library.finite_sets, sympy.Tuple)):
         count = len(expression.args)
     elif isinstance(expression, sympy.Expr) and not expression.is_Matrix:
         count = 1
-    elif library.grader.is_equation(expression):  # "x = 3" answers with its right side
+    elif library.grader.is_equation(expression):
         last = library.grader.take_last_relation(expression)
-        expression = last.rhs if last.lhs.is_Symbol and last.lhs not in last.rhs.free_symbols else None
-    return _Told(label, count, _point(library, expression))
+        expression, gives = last.rhs, last.lhs.is_Symbol and last.lhs not in last.rhs.free_symbols
+    return _Told(label, count, _point(library, expression), gives)
 
 
 def _parse(library: _Library, piece: Piece) -> tuple[tuple[Any, ...], str]:
@@ -981,7 +983,8 @@ def _differ(a: Piece, b: Piece) -> bool:
     stated = [{found.replace(">", "<") for found in _RELATION.findall(told.label or "")} for told in (x, y)]
     if (all(stated) and stated[0] != stated[1]) or (x.elements and y.elements and x.elements != y.elements):
         return True
-    if x.value is None or y.value is None or x.value == y.value:
+    comparable = None in (x.gives, y.gives) or (x.gives and y.gives)
+    if not comparable or x.value is None or y.value is None or x.value == y.value:
         return False
     rounds = "." in f"{x.label}{y.label}"  # as the library does
     return abs(x.value - y.value) > 1e-9 * max(abs(x.value), abs(y.value)) + (3e-6 if rounds else 0.0)
