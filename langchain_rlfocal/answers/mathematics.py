@@ -1010,12 +1010,14 @@ def _really(a: Piece, b: Piece) -> bool:
     if any(primes[0][name] != primes[1][name] for name in primes[0].keys() & primes[1].keys()):
         return False
     said = {_qualifiers(a), _qualifiers(b)} - {None}
-    return len(said) < 2 and _read(a).rest == _read(b).rest and not _far(_told(a).value, _told(b).value)
+    return len(said) < 2 and _read(a).rest == _read(b).rest and not _far(_told(a), _told(b))
 
 
-def _far(x: complex | None, y: complex | None) -> bool:
+def _far(a: _Told, b: _Told) -> bool:
     """Tell apart small numbers that are the same to six decimal places, such as 1e-7 and 2e-7."""
-    return bool(x and y) and abs(x - y) > 1e-3 * max(abs(x), abs(y))  # type: ignore[operator, arg-type]
+    if not a.value or not b.value or a.gives is not None or b.gives is not None:
+        return False
+    return abs(a.value - b.value) > 1e-3 * max(abs(a.value), abs(b.value))
 
 
 _BASE = re.compile(r"[0-9]\s?_\s?\{?\s?([0-9]+|\\text\s?\{[^{}]*\})\s?\}?[\s.]*$")
