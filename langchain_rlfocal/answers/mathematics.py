@@ -619,12 +619,14 @@ class Math:
 
     def same(self, a: Any, b: Any) -> bool:
         """Tell whether two formulas are equal, in either order."""
+        if a == b or not isinstance(a, Formula) or not isinstance(b, Formula):
+            return bool(a == b)
         first, second = sorted((a, b), key=lambda formula: (formula.label, formula.piece))
-        return a == b or _same_either_way(first.piece, second.piece)
+        return _same_either_way(first.piece, second.piece)
 
-    def write(self, value: Formula) -> str:
+    def write(self, value: Any) -> str:
         """Write the label of a formula."""
-        return value.label
+        return value.label if isinstance(value, Formula) else str(value)
 
 
 def same_math(gold: str, prediction: str) -> bool:
