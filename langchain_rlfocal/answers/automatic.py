@@ -12,6 +12,7 @@ from langchain_rlfocal.answers import values
 from langchain_rlfocal.answers.choices import bare_letter, read_choice, read_option, read_yes_no
 from langchain_rlfocal.answers.code import Code, find_code
 from langchain_rlfocal.answers.kinds import Kind
+from langchain_rlfocal.answers.languages import PATTERNS, WORDS
 from langchain_rlfocal.answers.lists import List, find_list
 from langchain_rlfocal.answers.mathematics import Math, looks_like_math
 from langchain_rlfocal.answers.objects import Json, ToolCalls, read_calls, read_whole_json
@@ -54,43 +55,8 @@ _NO_CODE = frozenset(
     ["text", "txt", "plain", "plaintext", "markdown", "md", "json", "output", "console", "latex", "math"]
 )
 
-_COMMAND = re.compile(
-    r"(?:(?:use|run|type|execute|try|enter|you can use|usa|ejecuta|verwende|nutze|utilisez|esegui|используйте)(?: the command)?:? )?"
-    r"([a-z][a-z0-9_.-]{0,30}(?: [^\n]{1,300}?)?)\.?",
-    re.IGNORECASE,
-)
 
-_PRINTS = re.compile(
-    r"[^\n]{0,60}?\b(?:prints?|outputs?|returns?|evaluates to|(?:output|result|value) (?:is|will be|would be)):? ([^\n]{1,120}?)\.?",
-    re.IGNORECASE,
-)
 _SYMBOL = re.compile(r"(?=[-:/!@#%^&<>=|\\~+$])[^\w\s`\"'(]{1,4}[\w.=/!?-]{0,40}|[\w.-]{1,40}[!=|&~:]")
-_TELLS_TO_TYPE = frozenset(
-    [
-        "type",
-        "press",
-        "enter",
-        "use",
-        "run",
-        "execute",
-        "hit",
-        "key",
-        "command",
-        "flag",
-        "option",
-        "operator",
-        "then",
-        "and",
-        "you",
-        "can",
-        "the",
-        "it",
-        "is",
-        "a",
-        "an",
-    ]
-)
-_OR_IN_WORDS = re.compile(r"\s?(?:或者|或|または|또는)\s?|\s(?:oder|ou|или|veya|oppure|lub)\s")
 _MAY_BE_NAMED = frozenset(":=(")
 _CODE_FACTS = re.compile(
     r"\b[0-9][0-9.]{0,40}\b|\"[^\"\n]{0,200}\"|'[^'\n]{0,200}'|[<>!=]=|[<>]|\bnot\b|\bin\b|\band\b|\bor\b|&&|\|\||![a-z(]|[-+*/%]"
@@ -225,7 +191,7 @@ def find(text: str, ask: Ask, query: str) -> Found | None:
         return found(_LONG, read_long(cleaned))
     concludes = ask.identifier or (ask.number and not is_marked and part == final and concluding(final))
     if is_math:
-        part = _OR_IN_WORDS.sub(" or ", part)
+        part = PATTERNS.or_in_words.sub(" or ", part)
     if is_math and not concludes and (math := _MATH.read(final if is_marked else part, query)) is not None:
         return found(_MATH, math)
     if (ask.number or ask.when or ask.version) and not (ask.several and ask.names):
@@ -254,7 +220,7 @@ def _printed(final: str) -> str | None:
     spans = set(_SPAN.findall(final))
     if len(spans) == 1 and "\n" not in final and len(final) <= _MAX_MARKED:
         return str(spans.pop())
-    match = _PRINTS.fullmatch(final)
+    match = PATTERNS.prints.fullmatch(final)
     return match[1] if match else None
 
 
@@ -268,7 +234,7 @@ def _symbol(part: str, ask: Ask) -> str | None:
     if (
         len(spans) != 1
         or " " in (span := spans.pop())
-        or not all(word in _TELLS_TO_TYPE or repeats(word, ask) for word in rest)
+        or not all(word in WORDS.tells_to_type or repeats(word, ask) for word in rest)
     ):
         return None
     return span if _SYMBOL.fullmatch(span) else None
@@ -329,7 +295,7 @@ def _read_code(final: str, ask: Ask, query: str, blocks: list[Any]) -> Found | N
         return None
     value = _CODE.read(final, query)
     spans = set(_SPAN.findall(final)) if value is None and ask.code else set()
-    command = _COMMAND.fullmatch(spans.pop() if len(spans) == 1 else final.strip())
+    command = PATTERNS.command.fullmatch(spans.pop() if len(spans) == 1 else final.strip())
     if value is None and ask.code and command:
         value = _CODE.read(f"```\n{command[1]}\n```", query)
         value = value if value and value.parts[0][0] else None

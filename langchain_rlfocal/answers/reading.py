@@ -12,7 +12,7 @@ from functools import cached_property, lru_cache
 from langchain_rlfocal.answers import values
 from langchain_rlfocal.answers.code import asks_for_code
 from langchain_rlfocal.answers.facts import Fact, find_facts, plain_numbers
-from langchain_rlfocal.answers.languages import ANSWER_MARKS, NEGATIONS
+from langchain_rlfocal.answers.languages import ANSWER_MARKS, NEGATIONS, PATTERNS, WORDS
 from langchain_rlfocal.answers.lists import asks_for_list
 
 MAX_SENTENCE = 400
@@ -37,29 +37,6 @@ _HEADING = re.compile(r"[ \t]{0,8}#{1,6}[ \t][^\n]{0,200}")
 _BOLD_HEADING = re.compile(r"[ \t]{0,8}\*\*[^*\n]{1,80}:?\*\*:?[ \t]{0,8}")
 _LABEL = re.compile(r"[\s*_`#]{0,8}(?P<label>[^\W\d_][\w /'-]{0,40}?)[*_`]{0,3}\s?[:：=]\s?[*_`]{0,3}(?P<value>\S)")
 _LABEL_WITHIN = re.compile(r"[,;.] ?[^\W\d_][\w '-]{0,40}[*_]{0,2}: ")
-_GENERIC_LABELS = frozenset(
-    [
-        "answer",
-        "category",
-        "choice",
-        "class",
-        "classification",
-        "decision",
-        "final",
-        "intent",
-        "label",
-        "option",
-        "output",
-        "prediction",
-        "rating",
-        "result",
-        "score",
-        "sentiment",
-        "solution",
-        "topic",
-        "verdict",
-    ]
-)
 
 _OPTION_STYLES = (
     re.compile(r"\(([A-Za-z])\)\s?"),
@@ -67,261 +44,13 @@ _OPTION_STYLES = (
     re.compile(r"(?<!\S)([A-Z])[.:]\s"),
 )
 
-_ASKS_YES_NO = re.compile(r"\byes\W{1,8}(?:or\W{1,8})?no\b")
-_ASKS_TRUE_FALSE = re.compile(r"\btrue\W{1,8}(?:or\W{1,8})?false\b")
-_STARTS_YES_NO = re.compile(
-    r"(?:\W{0,8}(?:question|q) ?:)?\W{0,8}(?:(?:if|in|after|when|so|and|but|then)\b[^,?]{0,200}, )?(?:so |then )?"
-    r"(?:is|are|am|was(?! (?:ist|sind|war|waren|bedeutet|heisst|kostet|macht|hat|fur|wird|wurde|kann|soll|passiert|geschah))|were|do|does|did|can|could|will|would|should|has|have|had|may|might|must|(?:is|are|was|were|do"
-    r"|does|did|ca|could|wo|would|should|has|have|had)n't)\b(?! (?:you|we) \w| i know)"
-)
-_ASKS_NUMBER = re.compile(
-    r"\bhow (?:many|much|old|tall|far|long|big|heavy|high|deep|fast|often)\b"
-    r"|\b(?:what|which|next|missing) (?:number|share|discount|speed|height|weight|length|score|interest rate|rate|dose|dosage|total|year|percentage|percent|fraction|age|price|temperature|amount|distance)\b"
-    r"|\bnumber of\b|\bnumber (?:that )?comes\b|\b(?:with|as|give|only) (?:a|the|one) (?:single )?number\b"
-    r"|\b(?:calculate|compute|percentage|average|remainder|probability|quotient|perimeter|circumference|decimal places?)\b"
-    r"|\b(?:sum|product|difference|area|volume|square root|cost|price|total|population|mean|median|ratio|temperature|speed|height"
-    r"|weight|length|distance|age|slope|gcd|lcm|value|dose|dosage|duration|size) (?:of|between|in|for|from|at|per)\b"
-    r"|\b(?:what(?:'s| is| was| are| were| will be| would be)|find|determine) (?:(?!of\b)[a-z'-]{1,20} ){0,4}?(?:speed|age|height|weight|length"
-    r"|width|depth|area|volume|price|cost|salary|temperature|distance|population|value|score|slope|perimeter|probability|rating|discount|profit"
-    r"|balance|tax|interest|salary|budget|sum|product|difference|mean|median|quotient|remainder|rate|amount|total)\b(?! of (?:the|a) [a-z]+ who)"
-    r"|[0-9]%? of [0-9$€£]|\brate (?:this|the|it|my)\b|\bon a scale\b|\bfrom (?:0|1|zero|one) to [0-9]|\bconvert [0-9]"
-    r"|[0-9)] ?[-+*/×÷^] ?[0-9(]|[0-9] (?:x|plus|minus|times|divided by|modulo) [0-9]"
-    r"|\bwhat(?:'s| is| are) (?:the value of )?[-(]?[0-9]|\b(?:plus|minus|times|divided by|squared|cubed|to the power of) [a-z]{3,9}\b"
-    r"|\b(?:wie (?:viele?|hoch|lange?|alt|weit|gross|schwer)|wieviele?|combien|quel (?:age|pourcentage)|cuant[oa]s?|quant[oaei]s?"
-    r"|hoeveel|hoe (?:lang|oud|hoog|ver)|сколько|скольким|kac|kac tane|ne kadar|ile|hur (?:manga|mycket)"
-    r"|(?:qual|cual|quelle?|quale|was|wie|какая|какой|каково|wat|jaka|jaki)\W{1,3}(?:[^\W\d_]{1,12} ){0,3}?(?:distan[a-z]{1,4}|entfernung|prei?s|prezzo|precio|prix|preco|edad|eta|age|idade"
-    r"|temperatur\w?|температура|velocidad\w{0,2}|velocita|vitesse|geschwindigkeit|скорость|hohe|altura|altezza|hauteur|poids|peso|gewicht"
-    r"|цена|высота|расстояние|superficie|flache|population|poblacion|populacao|popolazione|afstand|prijs|cena|odleglosc))\b"
-    r"|\b(?:berechne\w{0,2}|calcule[rz]?|calcula|calcola|calcolare|вычисли\w{0,3}|рассчитай\w{0,2}|oblicz|hesapla\w{0,6}|bereken|berakna)\b"
-    r"|计算|計算|계산|احسب|多少|几[个人只岁年天]|第几|いくつ|いくら|何[人個歳年円本枚回%]|몇|얼마|كم |कितन"
-)
-_HOW_MANY = re.compile(
-    r"\bhow (?:many|much|old|tall|far|long|big|heavy|high|deep|fast|often)\b|\b(?:calculate|compute)\b"
-)
-_POLITE = re.compile(r"^\W{0,4}(?:(?:please|kindly|can you|could you|also|and|then) )?")
-_ENGLISH_VERB = re.compile(
-    r"\W{0,4}(?:name|list|give|find|solve|express|differentiate|integrate|rewrite|describe|explain|summari[sz]e|rank|sort|put|complete|correct|call|estimate|state|determine|evaluate|simplify|calculate|compute|convert|rate|classify|write|print|show|tell|answer|label|extract"
-    r"|round|translate|fill|choose|select|pick|identify|count|add|use|turn|return|make|create|implement|expand|factor|premise|let|if)\b"
-)
-_ASKS_DURATION = re.compile(
-    r"\bhow long\b|\bduration\b|\blength of the (?:film|movie|video|recording|call|flight|trip|journey)\b|combien de temps|wie lange|cuanto (?:tiempo )?dura|quanto (?:tempo )?dura|hoe lang|сколько времени|как долго"
-)
-_ASKS_CLOCK = re.compile(
-    r"\b(?:saat|uhr|ora|hora|heure|laat|godzin\w{0,3}|час\w{0,2}|klockan|kello|kl)\b|во сколько|o ktorej"
-)
-_ASKS_CASED = re.compile(r"\b(?:symbol|formula|password|passphrase|api key|token|variable|identifier|constant)\b")
-_ASKS_WORD = re.compile(
-    r"\btranslate\b|\bhow (?:do|would) you say\b|\b(?:english|spanish|german|french|italian|portuguese|dutch|polish|czech|swedish|russian"
-    r"|turkish) (?:word |term |translation )?(?:for|of)\b|\bin (?:spanish|german|french|italian|portuguese|dutch|polish|czech|swedish"
-    r"|russian|turkish)\b"
-)
-_RATES = re.compile(
-    r"\b(?:rate|score|grade) (?:this|the|it|my|that|these)\b|\bon a scale\b|\bfrom (?:0|1|zero|one) to (?:5|10|100|five|ten)\b|\bout of (?:5|10|100)\b"
-)
-_PORTUGUESE = re.compile(
-    r"\b(?:quantos|quantas|quem|qual|quais|onde|voce|sao|nao|ha|em|um|uma|do|dos|ao|pelo|isso|os)\b"
-)
-_SPANISH = re.compile(r"¿|\b(?:el|los|las|del|cual|cuales|donde|quien|cuant[oa]s?|una|y)\b")
-_ASKS_COMMAND = re.compile(
-    r"\bhow (?:do|can|would|should|to)\b[^.?!\n]{0,100}? (?:in|using|with|from) (?:git|docker|kubectl|kubernetes|linux|npm|pip|vim|the (?:terminal"
-    r"|command line|shell))\b|\bhow (?:do|can|to)\b[^.?!\n]{0,60}\b(?:vim|nano|tmux|emacs)\b"
-    r"|\b(?:funcion|fonction|funktion|funzione|funcao|функци[яюи]|fonksiyon\w?|consulta|abfrage|requete|skript|script)\b[^.?!\n]{0,60}"
-    r"\b(?:python|javascript|sql|java|php|ruby|rust|go|bash|c\+\+|typescript|kotlin|swift)\b|(?:python|javascript|java|sql|js)[^.?!\n]{0,20}(?:函数|関数|함수|函數)"
-    r"|\b(?:write|give|add)\b[^.?!\n]{0,40}\b(?:dockerfile|yaml|makefile|crontab|cron|nginx|terraform|gitignore)\b"
-    r"|\b(?:commande|comando|befehl|komut|команд[аыу]|polecenie|kommando)\b|(?:命令|コマンド|명령어)|\b(?:git|docker|kubernetes|linux|bash|npm): how (?:do|can|to)\b"
-)
-_ASKS_SHARE = re.compile(
-    r"\b(?:probability|chances?|likelihood|odds|what (?:fraction|proportion|share|part)|wahrscheinlichkeit|probabilite|probabilidade?d?"
-    r"|probabilita|kans|olasilik|prawdopodobienstwo|вероятность|шанс)\b|概率|確率|확률"
-)
-_ASKS_RATIO = re.compile(
-    r"\b(?:ratio|odds|verhaltnis|rapport|razon|proporcion|rapporto|razao|verhouding|соотношение|отношение)\b|比例|比率|비율"
-)
-_OVER_TEXT = re.compile(
-    r"\W{0,4}(?:please )?(?:extract|find|identify|get|pull out|copy|quote|extrae|extraiga|extrahiere|extrais|extrayez|estrai|extraia|haal"
-    r"|извлеки\w{0,3}|提取|抽出)\b[^:'\"\n?]{3,200}[:'\"\n]",
-    re.IGNORECASE,
-)
-_ASKS_WHEN = re.compile(
-    r"\bwhen\b|\bwhat (?:date|day|time|month|century|decade)\b|\bwhich (?:date|day|month|century|decade)\b|\bin what year\b"
-)
-_ASKS_WHEN_ELSEWHERE = re.compile(
-    r"\b(?:wann|quand|cuando|quando|wanneer|когда|ne zaman|hangi (?:yil|tarih)\w{0,4}|kiedy|nar|saat kac\w{0,2}|ne gun|a que hora|a che ora|(?:um )?wie viel uhr|wie spat"
-    r"|welche[mrsn]? (?:tag|datum|jahr|monat)|quel(?:le)? (?:jour|date|heure|annee|mois)|que (?:dia|hora|ano)|(?:qual|quale) (?:e )?(?:a |la )?data"
-    r"|che (?:giorno|anno)|cual es la fecha|в каком году|какого числа|во сколько|o ktorej|hoe laat|hur dags|welk jaar|w ktorym roku|vilket ar)\b"
-    r"|什么时候|何时|哪一?[年天日月]|几[点号月日]|何[年時日月]|いつ|언제|몇 ?(?:시|월|일|년)|متى|कब"
-)
-_WH_ELSEWHERE = re.compile(
-    r"\b(?:wer|wen|wem|was|wo|wie|wohin|woher|welche[rsmn]?|warum|wieso|wann|qui|que|quoi|quand|ou|comment|quel(?:le)?s?|combien"
-    r"|pourquoi|quien(?:es)?|cual(?:es)?|cuando|cuant[oa]s?|donde|como|por que|chi|cosa|quando|dove|quale|quali|quant[oaei]s?|perche"
-    r"|quem|onde|qual|quais|wat|wanneer|waar|hoe|welke|waarom|кто|что|когда|где|как|какой|какая|какое|какие|сколько|почему|куда"
-    r"|ne|kim|nerede|nasil|kac|hangi|neden|kto|co|kiedy|gdzie|jak|jaki|jaka|jakie|ile|dlaczego|oder|oppure|ou|или|veya|czy|lub)\b"
-    r"|什么|甚么|谁|誰|哪|几|多少|怎|为何|何|いつ|どこ|どれ|どの|どう|なに|なん|いくつ|いくら|なぜ|还是|それとも"
-    r"|무엇|누구|언제|어디|어떻|어느|몇|왜|얼마|ما|من |متى|أين|كيف|كم|لماذا|أي |कौन|कब|कहा|कैसे|कितन|क्यों|किस"
-)
-_ENGLISH = re.compile(r"\b(?:the|what|which|who|where|when|why|how|are|and|does|did|were|has|have|with)\b")
-_NOT_ENGLISH = re.compile(r"\b(?:ist|der|das|ein|eine|und|oder|het|een|van|de|wat|el|las|los|una|que|il|um|uma)\b")
-_ASKS_YES_NO_ELSEWHERE = re.compile(
-    r"\W{0,4}(?:est-ce qu|هل |أليس |क्या |czy )|(?:ですか|ますか|ませんか|でしょうか|니까|나요|吗|嗎|吗|么)\W{0,4}$"
-)
-_NAMES_IDENTIFIER = re.compile(
-    r"\b(?:phone|telephone|order|serial|tracking|account|invoice|case|room|flight|model|reference|license|plate|ticket|part|passport"
-    r"|id|zip|postal|port|isbn|card|confirmation|contact) (?:number|code|id)s?\b|\b(?:version|address|isbn|zip|phone|license plate)\b"
-    r"|\b(?:which|what) (?:flight|gate|room|model|platform|seat|bus|train|line)\b"
-)
-_ASKS_FACT = re.compile(r"\b(?:who|whom|whose|what|which|where|when|name)\b")
-_ASKS_PROSE = re.compile(
-    r"\b(?:explain|describe|why|essay|story|poem|summari[sz]e|summary|paragraph|discuss|advice|rewrite|rephrase|paraphrase"
-    r"|translate|draft|compose|elaborate|compare|outline|brainstorm|tell me (?:about|a)|how (?:do|does|can|could|to|would|should)"
-    r"|write (?:a|an|the|me|about|some|two|three)|in your own words|e-?mail to|letter to|haiku|limerick|slogan|biography)\b"
-)
-_ASKS_NAMES = re.compile(
-    r"\b(?:who|whom|whose|where|why|which (?!year|number|month|day|date)|what (?!year|number|is the (?:total|sum|average|number)|percent))\b"
-)
-_SEVERAL = re.compile(
-    r"(?:\band|,) (?:also )?(?:what|which|who|whom|where|when|why|how|is|are|was|were|did|does|in which|in what|at what)\b"
-)
-_CONDITION = re.compile(
-    r"\W{0,4}(?:if|when|after|since|while|because|given|suppose|assuming|as|before|in|at|for|on|with)\b"
-)
-_ASKS_FIRST = re.compile(r", (?:what|which|who|whom|where|when|why|how|is|are|was|were|does|did)\b")
 _OR = re.compile(r" or ")
-_OR_ELSEWHERE = re.compile(r" (?:oder|ou|или|либо|lub|albo|veya|ya da|yoksa|أم|أو|या|또는|아니면|of|eller) ")
 _OR_SHORT = re.compile(r" (?:o|oppure) ")
-_WRITES_O = re.compile(r"¿|\b(?:el|los|las|es|un|il|lo|gli|di|che|chi|quale|del|della|delle|dei|questo|questa)\b")
-"""Signs of Spanish and Italian, where "o" means "or"; in Portuguese it is an article."""
-_OR_UNSPACED = re.compile(
-    r"(?P<first>[\u3400-\u9fff]{1,6})(?:还是|還是|或者|或)(?P<last>[\u3400-\u9fff]{1,6})(?=[？?。吗呢]|$)"
-)
-_OR_ASKED_TWICE = re.compile(
-    r"(?P<first>[\u3040-\u9fff]{1,12}?)(?:です|ます)か[、,] ?(?:それとも)?(?P<last>[\u3040-\u9fff]{1,8}?)(?:です|ます)か"
-)
-_ARTICLES = frozenset(
-    [
-        "the",
-        "a",
-        "an",
-        "ein",
-        "eine",
-        "einen",
-        "einem",
-        "einer",
-        "der",
-        "die",
-        "das",
-        "den",
-        "dem",
-        "le",
-        "la",
-        "les",
-        "l",
-        "un",
-        "une",
-        "du",
-        "des",
-        "au",
-        "aux",
-        "el",
-        "los",
-        "las",
-        "una",
-        "il",
-        "lo",
-        "gli",
-        "i",
-        "uno",
-        "al",
-        "del",
-        "um",
-        "uma",
-        "os",
-        "as",
-        "het",
-        "een",
-        "de",
-    ]
-)
-_COPULAS = frozenset(["है", "हैं", "ist", "est", "es", "è", "é", "is"])
-_CUTS = frozenset(
-    [
-        "at",
-        "in",
-        "on",
-        "of",
-        "for",
-        "to",
-        "from",
-        "with",
-        "by",
-        "when",
-        "if",
-        "than",
-        "as",
-        "about",
-        "around",
-        "during",
-        "after",
-        "before",
-        "because",
-        "und",
-        "and",
-        "in",
-    ]
-)
-_TELLING = frozenset(["answer", "reply", "respond", "choose", "say", "select", "output", "pick"])
-_FIRST_VERBS = frozenset(
-    ["is", "are", "was", "were", "do", "does", "did", "can", "should", "would", "will", "has", "have"]
-)
-_TELLS_TO_ANSWER = re.compile(
-    r"\b(?:answer|reply|respond|choose|classify|say|decide|label|select|output|clasifica|responde|antworte|reponds|rispondi)\b"
-)
-_LITERAL = re.compile(
-    r"\[/?python\]|\bassert\b[^\n]{0,400}==|\b(?:what (?:does|is|will)[^.?\n]{0,80}\b(?:print|output|return|evaluate)|output of)\b"
-)
-_LISTED_CHOICES = re.compile(
-    r"\b(?:categories|labels|classes|intents|options|choices|sentiments|values|topics|tags|following|one of(?: these| the)?"
-    r"(?: [a-z]{1,20}){0,3}|as (?:either )?one of|with (?:either )?one of|(?:either|as|with|classify|sentiment|answer|reply|respond)"
-    r"(?: [a-z']{1,20}){0,4})\s?[:(]\s?(?P<listed>[^\n.?!:()]{3,400})"
-)
 
-_COLON_LIST = re.compile(
-    r"\b(?:which|what|pick|choose|who|odd|welche[rs]?|cual|quel(?:le)?|quale|qual)\b(?![^:]*\border\b)[^:?\n]{0,80}:\s(?P<listed>[^:?!\n]{5,200})[?.]?$"
-)
-_ASIDE = re.compile(r"\((?!e\.?g|i\.?e|for example|such as)(?P<listed>[^()\n]{3,200})\)\s?(?:[?:.]|$)")
 
 _SENTENCE_END = re.compile(r"(?P<word>\w{0,20})[.!?。！？][\"')\]*_`]{0,4}(?=\s|$)|[。！？]")
-_ABBREVIATIONS = frozenset(
-    ["mr", "mrs", "ms", "dr", "st", "jr", "sr", "vs", "mt", "prof", "approx", "ca", "inc", "ltd"]
-)
-_BEFORE_NUMBERS = frozenset(["art", "ch", "chap", "sec", "fig", "vol", "no", "nr", "eq", "pp", "pg", "st"])
-_COURTESY = re.compile(
-    r"(?:sure|certainly|of course|okay|ok|great question|good question|absolutely|happy to help)\b(?: thing)?[!.,:] ?",
-    re.IGNORECASE,
-)
-_PREAMBLE = re.compile(
-    r"(?:according to|based on|judging by|per) (?:the|your|this|these|my) [^,.\n]{1,60}, ?", re.IGNORECASE
-)
-_THINKING = re.compile(
-    r"(?:let's|let us|let me|first,|step 1|to (?:find|determine|answer|solve|calculate)\b)", re.IGNORECASE
-)
 _BOLD = re.compile(r"\*\*[^*\n]{0,60}[0-9][^*\n]{0,60}\*\*")
-_CONCLUSION = re.compile(
-    r"[\s*_`>-]{0,8}(?:also|daher|somit|donc|ainsi|por (?:lo )?tanto|entonces|quindi|dunque|portanto|logo|dus|итак|значит|поэтому|следовательно"
-    r"|dolayisiyla|wiec|zatem|إذن|لذلك|इसलिए|so|therefore|thus|hence|consequently|as a result|in conclusion|in total|altogether|overall|finally"
-    r"|in summary|to conclude|this means|which means)\b[, ]",
-    re.IGNORECASE,
-)
-_SO = re.compile(
-    r"[,;.:] ?(?:(?:and|und|et|y|e) )?(?:so|therefore|thus|hence|which (?:is|means|gives|makes|equals)|giving|making|for a total of|in total|also|daher|somit"
-    r"|donc|(?:por|pelo) (?:lo )?tanto|portanto|entonces|asi que|quindi|dunque|dus|поэтому|значит|следовательно|итого)\b[, ]{1,2}"
-    r"|[,，、]?(?:所以|因此|一共|总共|共|よって|なので|だから|したがって|따라서|그래서)[,，、 ]?",
-    re.IGNORECASE,
-)
 _RESULT = re.compile(r"[=≈]\s?[$€£]?(-?[0-9][0-9.,]{0,30})")
-_EXPLANATION = re.compile(
-    r",? because\b|,? since (?:it|he|she|they|the|this|that|there|its|his|her)\b|, (?:which|who|where|whose)\b|, as (?:it|he|she|they|the|this|that|there)\b",
-    re.IGNORECASE,
-)
 _JOINT = re.compile(r"(?<=[^\W\d_])[-–—/](?=[^\W\d_])|,(?![0-9]{3}(?![0-9]))")
 _INITIALS = re.compile(r"(?<=\b[A-Z]\.)(?=[A-Z][.a-z])")
 _EDGES = "$।.,;:!?\"'()[]{}*_`~…|<>«»。、，；：！？「」『』（）【】¿¡"
@@ -435,23 +164,23 @@ def read_query(query: str) -> Ask:
         sentence.strip() for sentence in re.split(r"(?<=[.?!।]) |(?<=[。?!])|\n", folded) if sentence.strip()
     ] or [""]
     questions = [sentence for sentence in sentences if sentence.endswith("?")] or [
-        sentence for sentence in sentences if _ASKS_YES_NO_ELSEWHERE.search(sentence)
+        sentence for sentence in sentences if PATTERNS.asks_yes_no_elsewhere.search(sentence)
     ]
-    told = [sentence for sentence in sentences if _TELLS_TO_ANSWER.search(sentence)]
+    told = [sentence for sentence in sentences if PATTERNS.tells_to_answer.search(sentence)]
     questions = questions or told[-1:] or sentences[:1]
-    says_yes_no = bool(_ASKS_YES_NO.search(folded))
-    code = asks_for_code(cleaned) or bool(_ASKS_COMMAND.search(folded))
-    identifier = any(map(_NAMES_IDENTIFIER.search, questions))
-    number = bool(_ASKS_NUMBER.search(folded)) and not identifier
-    when = bool(_ASKS_WHEN.search(folded) or _ASKS_WHEN_ELSEWHERE.search(folded))
-    prose = _asks_prose(sentences, questions, number=number) and not _RATES.search(folded)
+    says_yes_no = bool(PATTERNS.asks_yes_no.search(folded))
+    code = asks_for_code(cleaned) or bool(PATTERNS.asks_command.search(folded))
+    identifier = any(map(PATTERNS.asks_names_identifier.search, questions))
+    number = bool(PATTERNS.asks_number.search(folded)) and not identifier
+    when = bool(PATTERNS.asks_when.search(folded))
+    prose = _asks_prose(sentences, questions, number=number) and not PATTERNS.rates.search(folded)
     options, options_first = _options(cleaned)
     if not options:
         options = _labelled_options(query)
-    starts = _STARTS_YES_NO.match(questions[-1]) and not _NOT_ENGLISH.search(questions[-1])
-    english = _ENGLISH.search(folded) or starts or _ASKS_PROSE.search(folded)
-    foreign = bool(folded) and not (english or _ENGLISH_VERB.match(folded) or re.search(r" or ", folded))
-    over = _OVER_TEXT.match(cleaned)
+    starts = PATTERNS.starts_yes_no.match(questions[-1]) and not PATTERNS.not_english.search(questions[-1])
+    english = PATTERNS.english.search(folded) or starts or PATTERNS.asks_prose.search(folded)
+    foreign = bool(folded) and not (english or PATTERNS.english_verb.match(folded) or re.search(r" or ", folded))
+    over = PATTERNS.over_text.match(cleaned)
     asked = " ".join(s for s in sentences if s.endswith("?")) or (values.fold(over[0]) if over else folded)
     words = frozenset(
         part for word in plain(uncontracted(asked)).split() for part in apart(without_ending(word) if foreign else word)
@@ -472,25 +201,25 @@ def read_query(query: str) -> Ask:
         version=identifier and "version" in questions[-1],
         when=when,
         digits=any(char.isdigit() for char in folded),
-        fact=bool(_ASKS_WORD.search(folded))
-        or bool(_ASKS_FACT.search(folded))
-        or (foreign and bool(_WH_ELSEWHERE.search(questions[-1])) and "?" in folded),
+        fact=bool(PATTERNS.asks_word.search(folded))
+        or bool(PATTERNS.asks_fact.search(folded))
+        or (foreign and bool(PATTERNS.wh_elsewhere.search(questions[-1])) and "?" in folded),
         prose=prose,
         code=code,
         listing=asks_for_list(cleaned),
         several=several,
-        names=any(_ASKS_NAMES.search(question) for question in questions),
-        literal=bool(_LITERAL.search(folded)),
+        names=any(PATTERNS.asks_names.search(question) for question in questions),
+        literal=bool(PATTERNS.asks_literal.search(folded)),
         foreign=foreign,
-        portuguese=foreign and bool(_PORTUGUESE.search(folded)) and not _SPANISH.search(folded),
-        duration=bool(_ASKS_DURATION.search(folded)),
-        share=bool(_ASKS_SHARE.search(folded)),
-        ratio=bool(_ASKS_RATIO.search(folded)),
-        clock=foreign and bool(_ASKS_CLOCK.search(folded)),
+        portuguese=foreign and bool(PATTERNS.portuguese.search(folded)) and not PATTERNS.spanish.search(folded),
+        duration=bool(PATTERNS.asks_duration.search(folded)),
+        share=bool(PATTERNS.asks_share.search(folded)),
+        ratio=bool(PATTERNS.asks_ratio.search(folded)),
+        clock=foreign and bool(PATTERNS.asks_clock.search(folded)),
         negated=bool(set(content) & NEGATIONS),
         content=tuple(map(stem, content)),
-        cased=bool(_ASKS_CASED.search(folded)),
-        rates=bool(_RATES.search(folded)),
+        cased=bool(PATTERNS.asks_cased.search(folded)),
+        rates=bool(PATTERNS.rates.search(folded)),
         words=words,
         stems=frozenset(map(stem, words)),
     )
@@ -498,30 +227,30 @@ def read_query(query: str) -> Ask:
 
 def _asks_several(question: str) -> bool:
     """Whether a question asks twice: "who and when", but not "if it is 5, how many"."""
-    second = _SEVERAL.search(question)
+    second = PATTERNS.several.search(question)
     if second is None:
         return False
     first = question[: second.start()]
-    return not _CONDITION.match(question) or bool(_ASKS_FIRST.search(first))
+    return not PATTERNS.condition.match(question) or bool(PATTERNS.asks_first.search(first))
 
 
 def _asks_prose(sentences: list[str], questions: list[str], *, number: bool) -> bool:
     """Whether a question, or a command beside it, wants prose; a story that a number is asked about may hold such words."""
-    if number and any(map(_HOW_MANY.search, [*questions, *sentences[-2:]])):
-        return any(_ASKS_PROSE.match(_POLITE.sub("", sentence)) for sentence in sentences)
-    return any(map(_ASKS_PROSE.search, sentences))
+    if number and any(map(PATTERNS.how_many.search, [*questions, *sentences[-2:]])):
+        return any(PATTERNS.asks_prose.match(PATTERNS.polite.sub("", sentence)) for sentence in sentences)
+    return any(map(PATTERNS.asks_prose.search, sentences))
 
 
 def _asks_yes_no(question: str) -> bool:
     """Whether a folded question is one of yes or no: by its first word in English, elsewhere by the want of a question word."""
-    if _STARTS_YES_NO.match(question):
+    if PATTERNS.starts_yes_no.match(question):
         return True
-    if _ENGLISH.search(question):
+    if PATTERNS.english.search(question):
         return False
-    asks = question.rstrip().endswith("?") or bool(_ASKS_YES_NO_ELSEWHERE.search(question))
+    asks = question.rstrip().endswith("?") or bool(PATTERNS.asks_yes_no_elsewhere.search(question))
     if question.startswith(("est-ce qu", "هل ", "czy ")):
         return True
-    return asks and not _WH_ELSEWHERE.search(question)
+    return asks and not PATTERNS.wh_elsewhere.search(question)
 
 
 def final_part(text: str) -> str:
@@ -576,7 +305,7 @@ def unheaded(text: str) -> str:
             )
         ):
             text = rest.strip()
-        elif courtesy := _COURTESY.match(text):
+        elif courtesy := PATTERNS.courtesy.match(text):
             rest = text[courtesy.end() :].lstrip()
             if not rest:
                 return text
@@ -586,7 +315,7 @@ def unheaded(text: str) -> str:
 
 
 def _without_preamble(text: str) -> str:
-    match = _PREAMBLE.match(text)
+    match = PATTERNS.preamble.match(text)
     return text[match.end() :] if match and text[match.end() :].strip() else text
 
 
@@ -596,7 +325,7 @@ def unlabelled(text: str, ask: Ask) -> str:
     if match is None or "\n" in text.strip() or _LABEL_WITHIN.search(text, match.start("value")):
         return text
     label = plain(values.fold(match["label"])).split()
-    known = all(word in _GENERIC_LABELS or word in ask.words or stem(word) in ask.stems for word in label)
+    known = all(word in WORDS.generic_labels or word in ask.words or stem(word) in ask.stems for word in label)
     return text[match.start("value") :] if label and known else text
 
 
@@ -623,7 +352,7 @@ def conclusion(text: str, ask: Ask) -> str | None:
     if len(sentences) < 2:
         return None
     last = sentences[-1]
-    if _CONCLUSION.match(last) or len(_BOLD.findall(last)) == 1:
+    if PATTERNS.conclusion.match(last) or len(_BOLD.findall(last)) == 1:
         return last
     result = None if "=" in last else next(reversed(list(_RESULT.finditer(text[-8 * MAX_SENTENCE : -len(last)]))), None)
     if not result:
@@ -644,7 +373,7 @@ def concluding(text: str) -> bool:
 
 def concluding_clause(sentence: str) -> str | None:
     """Find what stands behind the last "so" in a sentence."""
-    ends = list(_SO.finditer(sentence[-4 * MAX_SENTENCE :]))
+    ends = list(PATTERNS.so.finditer(sentence[-4 * MAX_SENTENCE :]))
     return sentence[-4 * MAX_SENTENCE :][ends[-1].end() :] if ends else None
 
 
@@ -655,10 +384,10 @@ def first_sentence(text: str) -> str:
     """
     lines = [line for line in text[: 4 * MAX_SENTENCE].split("\n") if line.strip(f"{_QUOTES}:#") and line[:3] != "```"]
     line = next((line for line in lines if not line.endswith(":")), text)[:MAX_SENTENCE].strip()
-    thinks = bool(_THINKING.match(line))
+    thinks = bool(PATTERNS.thinking.match(line))
     if thinks:
         line = text.rpartition("\n")[2][-MAX_SENTENCE:].strip()
-    elif courtesy := _COURTESY.match(line):
+    elif courtesy := PATTERNS.courtesy.match(line):
         line = line[courtesy.end() :] or line
     sentences = sentences_of(line)
     if not sentences:
@@ -668,7 +397,7 @@ def first_sentence(text: str) -> str:
 
 def explained(sentence: str) -> str:
     """Cut an explanation that follows an answer."""
-    match = _EXPLANATION.search(sentence, 1)
+    match = PATTERNS.explanation.search(sentence, 1)
     return sentence[: match.start()].strip() if match else sentence
 
 
@@ -708,96 +437,20 @@ def bare(word: str) -> str:
     )
 
 
-_NO_CONTENT = frozenset(
-    [
-        "the",
-        "a",
-        "an",
-        "is",
-        "are",
-        "was",
-        "were",
-        "be",
-        "been",
-        "being",
-        "am",
-        "it",
-        "this",
-        "that",
-        "these",
-        "those",
-        "there",
-        "do",
-        "does",
-        "did",
-        "will",
-        "would",
-        "can",
-        "could",
-        "should",
-        "has",
-        "have",
-        "had",
-        "of",
-        "so",
-        "then",
-        "also",
-        "le",
-        "la",
-        "les",
-        "el",
-        "los",
-        "las",
-        "il",
-        "lo",
-        "der",
-        "das",
-        "die",
-        "ein",
-        "eine",
-        "est",
-        "ist",
-        "es",
-        "son",
-        "sind",
-        "o",
-        "os",
-        "as",
-        "um",
-        "uma",
-        "het",
-        "een",
-        "ce",
-    ]
-)
-
-
 def content_words(folded: str) -> list[str]:
     """List the words of a folded sentence that count, in order."""
-    return [word for word in plain(uncontracted(folded)).split() if word not in _NO_CONTENT]
+    return [word for word in plain(uncontracted(folded)).split() if word not in WORDS.no_content]
 
 
-_CELSIUS = re.compile(
-    r" ?(?:°|degrees?|grad|grados?|graus?|gradi|graden|stopni\w{0,2}|derece|градус\w{0,3}|度)? ?(?:celsius|centigrade|цельсия)\b",
-    re.IGNORECASE,
-)
-_FAHRENHEIT = re.compile(
-    r" ?(?:°|degrees?|grad|grados?|graus?|gradi|graden|stopni\w{0,2}|derece|градус\w{0,3}|度)? ?(?:fahrenheit|фаренгейта)\b",
-    re.IGNORECASE,
-)
-_CELSIUS_FIRST = re.compile(r"(?:摄氏|摂氏|섭씨) ?(-?[0-9.,]{1,12}) ?(?:度|도)?")
 _DOTTED_CLOCK = re.compile(r"(?<![0-9.])([01]?[0-9]|2[0-4])\.([0-5][0-9])(?![0-9.])")
 
 
 def readable(part: str, ask: Ask) -> str:
     """Write LaTeX, degrees in words, and 16.30 where a time is asked for, as facts are read."""
     part = values.unlatex(part)
-    if _TEMPERATURE.search(part):
-        part = _FAHRENHEIT.sub(" °F", _CELSIUS.sub(" °C", _CELSIUS_FIRST.sub(r"\1 °C", part)))
+    if PATTERNS.temperature.search(part):
+        part = PATTERNS.fahrenheit.sub(" °F", PATTERNS.celsius.sub(" °C", PATTERNS.celsius_first.sub(r"\1 °C", part)))
     return _DOTTED_CLOCK.sub(r"\1:\2", part) if ask.clock else part
-
-
-_TEMPERATURE = re.compile(r"celsius|fahrenheit|centigrade|цельсия|фаренгейта|摄氏|摂氏|섭씨", re.IGNORECASE)
 
 
 def stem(word: str) -> str:
@@ -809,14 +462,9 @@ def stem(word: str) -> str:
     return word[:-1] if len(word) > 3 and word.endswith(("e", "y")) else word
 
 
-_COPULA_ENDINGS = re.compile(
-    r"(?:입니다|이에요|예요|이다|이었습니다|였습니다)$|'(?:[td][iıuü]r|in|ın|un|ün|nin|nın|nun|nün|da|de|ta|te)$"
-)
-
-
 def without_ending(word: str) -> str:
     """Cut the ending that makes a Korean or Turkish noun a sentence, or a genitive."""
-    return _COPULA_ENDINGS.sub("", word) or word
+    return PATTERNS.copula_endings.sub("", word) or word
 
 
 def unspaced(text: str) -> bool:
@@ -870,9 +518,9 @@ def _abbreviates(word: str | None, after: str) -> bool:
     if not word:
         return False
     folded = word.casefold()
-    if folded in _BEFORE_NUMBERS and after[-1:].isdigit():
+    if folded in WORDS.abbreviations_before_numbers and after[-1:].isdigit():
         return True
-    return folded in _ABBREVIATIONS or (len(word) == 1 and word.isalpha())
+    return folded in WORDS.abbreviations or (len(word) == 1 and word.isalpha())
 
 
 def _marked_by(mark: re.Match[str], end: int) -> str:
@@ -925,7 +573,6 @@ def _options(query: str) -> tuple[dict[str, str], bool]:
 
 _LABELS = ("123456789", "АБВГДЕЖ", "アイウエオカキ", "أبجدهوز", "甲乙丙丁戊", "①②③④⑤⑥⑦⑧⑨", "ABCDEFGH")
 _LABELLED = re.compile(r"^[ \t(（【]{0,4}(\S)[ \t]?[)）】.．:：、]?[ \t]{0,4}(\S[^\n]{0,400})$", re.MULTILINE)
-_CHOOSES = re.compile(r"\b(?:pick|choose|select|which|correct|option|best)\b")
 
 
 def _labelled_options(query: str) -> dict[str, str]:
@@ -938,30 +585,30 @@ def _labelled_options(query: str) -> dict[str, str]:
                 run.append((label, text))
             elif label == labels[0]:
                 run = [(label, text)]
-        if len(run) < 3 or (labels[0] in "1A" and not _CHOOSES.search(values.fold(query))):
+        if len(run) < 3 or (labels[0] in "1A" and not PATTERNS.chooses.search(values.fold(query))):
             continue
         return {values.clean(label): plain(values.fold(text)) for label, text in run}
     return {}
 
 
 def _choices(folded: str, questions: list[str], *, prose: bool, foreign: bool) -> tuple[str, ...]:
-    if _ASKS_TRUE_FALSE.search(folded):
+    if PATTERNS.asks_true_false.search(folded):
         return ("true", "false")
     _, listed, after = folded.rpartition("options:\n")
     if listed:
         bullets = [line for line in after.split("\n") if line.startswith(("- ", "* ", "• "))]
         return tuple(dict.fromkeys(plain(line[2:]) for line in bullets[:_MAX_CHOICES]))
-    for match in reversed(list(_LISTED_CHOICES.finditer(folded))[-4:]):
+    for match in reversed(list(PATTERNS.listed_choices.finditer(folded))[-4:]):
         if len(found := _separated(match["listed"])) > 1:
             return found
     if (
-        (aside := _ASIDE.search(folded))
+        (aside := PATTERNS.aside.search(folded))
         and len(found := _separated(aside["listed"])) > 1
         and not any(map(str.isdigit, aside[0]))
     ):
         return found
     for sentence in questions:
-        ends = _COLON_LIST.search(sentence)
+        ends = PATTERNS.colon_list.search(sentence)
         if ends and len(found := _separated(ends["listed"])) > 2 and not any(map(str.isdigit, ends["listed"])):
             return found
     if prose:
@@ -974,17 +621,17 @@ def _choices(folded: str, questions: list[str], *, prose: bool, foreign: bool) -
 
 def _alternatives(sentence: str, *, foreign: bool) -> tuple[str, ...]:
     """Find the alternatives of "a, b or c" in a folded sentence."""
-    unspaced = _OR_UNSPACED.search(sentence) or _OR_ASKED_TWICE.search(sentence)
+    unspaced = PATTERNS.or_unspaced.search(sentence) or PATTERNS.or_asked_twice.search(sentence)
     if unspaced:
         first, last = unspaced["first"], unspaced["last"]
         return tuple(dict.fromkeys((first[-len(last) :], last))) if len(first) >= len(last) else ()
-    separator = _OR if not foreign else _OR_SHORT if _WRITES_O.search(sentence) else _OR_ELSEWHERE
+    separator = _OR if not foreign else _OR_SHORT if PATTERNS.writes_o.search(sentence) else PATTERNS.or_elsewhere
     ors = list(separator.finditer(sentence))
     if not ors:
         return ()
     before, after = sentence[: ors[-1].start()], sentence[ors[-1].end() :]
     raw = re.split(r"[,;:?!)«»\"]|\. |\.$", after)[0].split()
-    last = _without_articles(list(_until(raw, _CUTS)))
+    last = _without_articles(list(_until(raw, WORDS.cuts)))
     size = len(last)
     pieces = [piece for piece in re.split(r"[,;:(] ?", separator.sub(",", before)) if piece.strip()]
     if not 1 <= size <= 4 or not pieces:
@@ -993,9 +640,9 @@ def _alternatives(sentence: str, *, foreign: bool) -> tuple[str, ...]:
         same = plain(" ".join(last[1:]))
         return (same, f"{last[0]} {same}") if same and f" {same} " in f" {plain(before)} " else ()
     own = pieces[-1].split()
-    while own and own[-1] in _COPULAS:
+    while own and own[-1] in WORDS.copulas:
         own.pop()
-    at = max((i for i, word in enumerate(own) if word in _ARTICLES), default=-1)
+    at = max((i for i, word in enumerate(own) if word in WORDS.articles), default=-1)
     if at >= 0 and 0 < len(own) - at - 1 < size and own[-1] == last[-1]:  # "a planet or a dwarf planet"
         own = own[at + 1 :]
     elif at >= 0 and 0 < len(own) - at - 1 < size:  # "the active or the passive voice": one noun for both
@@ -1005,8 +652,8 @@ def _alternatives(sentence: str, *, foreign: bool) -> tuple[str, ...]:
     for piece in reversed(pieces[:-1]):
         words = _without_articles(plain(piece).split())
         if len(words) > size:
-            if (words[0] in _TELLING and len(words) - size <= 3) or (
-                words[0] in _FIRST_VERBS and re.search(r"[,;]", before)
+            if (words[0] in WORDS.telling and len(words) - size <= 3) or (
+                words[0] in WORDS.first_verbs and re.search(r"[,;]", before)
             ):
                 chosen.append(" ".join(words[-size:]))
             break
@@ -1023,9 +670,9 @@ def _until(words: list[str], ends: frozenset[str]) -> Iterator[str]:
 
 
 def _without_articles(words: list[str]) -> list[str]:
-    while len(words) > 1 and words[0] in _ARTICLES:
+    while len(words) > 1 and words[0] in WORDS.articles:
         words = words[1:]
-    while len(words) > 1 and words[-1] in _COPULAS:
+    while len(words) > 1 and words[-1] in WORDS.copulas:
         words = words[:-1]
     return words
 

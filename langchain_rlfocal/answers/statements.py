@@ -15,351 +15,33 @@ from typing import NamedTuple
 
 from langchain_rlfocal.answers import values
 from langchain_rlfocal.answers.facts import Fact, find_facts, plain_numbers
-from langchain_rlfocal.answers.languages import NEGATIONS
+from langchain_rlfocal.answers.languages import NEGATIONS, PATTERNS, WORDS, read_table
 from langchain_rlfocal.answers.reading import Ask, apart, bare, joined_apart, stem, uncontracted, without_ending
 
 _MAX_LABEL = 200
-_FILLERS = frozenset(
-    [
-        "equals",
-        "named",
-        "called",
-        "titled",
-        "your",
-        "my",
-        "our",
-        "them",
-        "him",
-        "us",
-        "the",
-        "a",
-        "an",
-        "is",
-        "are",
-        "was",
-        "were",
-        "be",
-        "been",
-        "being",
-        "am",
-        "it",
-        "this",
-        "that",
-        "these",
-        "those",
-        "there",
-        "he",
-        "she",
-        "they",
-        "we",
-        "i",
-        "you",
-        "its",
-        "his",
-        "her",
-        "their",
-        "of",
-        "has",
-        "have",
-        "had",
-        "do",
-        "does",
-        "did",
-        "will",
-        "would",
-        "so",
-        "then",
-        "which",
-        "who",
-        "as",
-        "well",
-        "just",
-        "also",
-        "too",
-        "please",
-        "thank",
-        "thanks",
-        "answer",
-        "final",
-        "result",
-    ]
-)
-_FILLERS_ELSEWHERE = (
-    frozenset(
-        [
-            "l",
-            "los",
-            "las",
-            "il",
-            "lo",
-            "der",
-            "das",
-            "een",
-            "het",
-            "היא",
-            "הוא",
-            "betragt",
-            "ergibt",
-            "genannt",
-            "llama",
-            "llamado",
-            "nome",
-            "chiama",
-            "appelle",
-            "egale",
-            "vale",
-            "equivale",
-            "составляет",
-            "равно",
-            "равна",
-            "равен",
-            "равняется",
-            "nel",
-            "nella",
-            "nei",
-            "nelle",
-            "nello",
-            "no",
-            "na",
-            "nos",
-            "nas",
-            "am",
-            "em",
-            "en",
-            "ist",
-            "sind",
-            "war",
-            "waren",
-            "est",
-            "sont",
-            "etait",
-            "es",
-            "son",
-            "era",
-            "fue",
-            "e",
-            "sao",
-            "foi",
-            "jest",
-            "to",
-            "dir",
-            "tir",
-            "heisst",
-            "il",
-            "elle",
-            "el",
-            "y",
-            "a",
-            "ete",
-            "par",
-            "de",
-            "des",
-            "du",
-            "les",
-            "la",
-            "le",
-            "les",
-            "um",
-            "uma",
-            "ein",
-            "eine",
-            "einen",
-            "einem",
-            "des",
-            "den",
-            "dem",
-            "im",
-            "auf",
-            "hat",
-            "ha",
-            "hebben",
-            "heeft",
-            "zijn",
-            "werd",
-            "wurde",
-            "는",
-            "은",
-            "이",
-            "가",
-            "هي",
-            "هو",
-            "है",
-            "हैं",
-            "था",
-            "थी",
-            "थे",
-            "में",
-            "ne",
-            "pas",
-        ]
-    )
-    - NEGATIONS
-)
-_BY = frozenset(["by", "par", "por", "von", "door", "da", "przez", "от", "av"])
-_ENDS_UNSPACED = re.compile(r"(?:的|な)?(?:です|でした|である|だ|になります)[。.]?\s{0,20}$|的[。.]?\s{0,20}$")
-_APPROXIMATE = frozenset(
-    [
-        "about",
-        "around",
-        "approximately",
-        "roughly",
-        "circa",
-        "approx",
-        "nearly",
-        "almost",
-        "~",
-        "≈",
-        "some",
-        "etwa",
-        "rund",
-        "ungefahr",
-        "ca",
-        "environ",
-        "unos",
-        "unas",
-        "alrededor",
-        "aproximadamente",
-        "cerca",
-        "около",
-        "примерно",
-        "yaklasik",
-        "okolo",
-        "ongeveer",
-        "约",
-        "大约",
-        "約",
-    ]
-)
-_BEFORE_NAMES = frozenset(["in", "at", "by"])
-_AND = frozenset(["and", "or", "und", "oder", "et", "ou", "y", "o", "e", "и", "или", "ve", "/", "&", "|"])
-_PREPOSITIONS = frozenset(["with", "for", "in", "on", "at", "from", "to", "by", "about"])
-_OF_TIME = frozenset(["on", "in", "at", "by", "since", "from"])
-_PARTICIPLE = re.compile(r"[^\W\d_]{2,20}(?:ed|en|wn|ung|un|de|lt|nt|ght)")
-_TIMES = frozenset(["x", "×", "by", "*", "mal", "por", "sur", "auf", "на", "op"])
 _PAUSES = frozenset(".,:;!?)")
-_TITLES = frozenset(["sir", "dr", "doctor", "prof", "professor", "president", "mr"])
-_COMPANIES = frozenset(["inc", "ltd", "llc", "corp", "corporation", "gmbh", "plc"])
 _SHORT_NAME = re.compile(r"\((?=[^()]{0,4}[A-Z])[A-Za-z]{1,5}\)[.,;:]?")
 """A short name behind the full one: "Iron (Fe)", "World Health Organization (WHO)"."""
-_BE = frozenset(
-    ["is", "are", "was", "were", "been", "be", "est", "ete", "fu", "fue", "foi", "ist", "wurde", "werd", "zijn"]
-)
 
-_COUNTED = re.compile(
-    r"\bhow many (?:different |distinct |of the |more |full |whole )?([^\W\d_]{2,30})\b(?! (?:and|or|&) )"
-)
-_ASKS_MONEY = re.compile(
-    r"\bhow (?:much|many dollars)\b[^?]{0,200}\b(?:cost|costs|spend|spent|pay|paid|price|earn|earned|make|save|charge|worth|money|dollars|owe)\b"
-)
 _MAX_BARE = 30
 _BARE_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,14}|[1-9][0-9]{0,2}(?:,[0-9]{3}){1,4})(\.[0-9]{1,6})?")
 _NEAR = 3
 _FLAG = re.compile(r"--?[A-Za-z]")
-_NO_THINGS = frozenset(
-    [
-        "left",
-        "remaining",
-        "total",
-        "more",
-        "each",
-        "different",
-        "whole",
-        "full",
-        "altogether",
-        "combined",
-        "overall",
-        "later",
-        "earlier",
-        "to",
-        "for",
-        "from",
-        "with",
-        "of",
-        "per",
-        "in",
-        "on",
-        "at",
-        "by",
-        "until",
-        "till",
-        "every",
-        "times",
-        "since",
-        "because",
-        "if",
-        "when",
-        "while",
-        "based",
-        "using",
-        "given",
-        "after",
-        "before",
-        "out",
-        "off",
-        "away",
-        "now",
-        "today",
-        "still",
-        "only",
-        "even",
-        "making",
-        "giving",
-        "right",
-        "wrong",
-        "correct",
-        "incorrect",
-        "respectively",
-        "consecutive",
-        "long",
-        "old",
-        "tall",
-        "high",
-        "wide",
-        "deep",
-    ]
-)
 _NAME_IN_PIECES = re.compile(r"\b([A-Z]{1,4})(?:[ -][A-Z]{1,4})?[ -]?[0-9]{1,6}[A-Z]?\b")
-_LONG_FOR = {
-    "art": "Article",
-    "ch": "Chapter",
-    "chap": "Chapter",
-    "sec": "Section",
-    "fig": "Figure",
-    "vol": "Volume",
-    "eq": "Equation",
-    "no": "Number",
-    "nr": "Number",
-    "p": "Page",
-    "pp": "Page",
-    "pg": "Page",
-}
+_LONG_FOR = {short: long for long, words in read_table("words")["long_for"].items() for short in words.split()}
 _SHORT_FOR = re.compile(rf"\b({'|'.join(_LONG_FOR)})\.\s?(?=[0-9])", re.IGNORECASE)
 _COUNT = "one|two|three|four|five|six|seven|eight|nine|ten|twelve|twenty"
 _ONE_IN = re.compile(rf"\b({_COUNT}|[0-9]{{1,6}}) in (?=(?:{_COUNT}|a (?:hundred|thousand|million)|[0-9])\b|[0-9])")
 _SUFFIX = re.compile(r"'[^\W\d_]{0,6}")
 _MONTH_OF_YEAR = re.compile("([0-9]{4})-[0-9]{2}")
 _YEAR_ALONE = re.compile("0?[0-9]{3,4}")
-_ASKS_YEAR = re.compile(r"\b(?:what|which) year\b")
 
 _ABOVE, _BELOW, _UP, _DOWN = ">", "<", "up", "down"
 _SIGNS = {
-    **dict.fromkeys(["more", "over", "above", "greater", "exceeding", "exceeds", "exceed", "beyond", "higher"], _ABOVE),
-    **dict.fromkeys(["less", "under", "below", "fewer", "lower", "short"], _BELOW),
-    **dict.fromkeys(["least", "minimum"], ">="),
-    **dict.fromkeys(["most", "maximum"], "<="),
-    **dict.fromkeys(
-        ["rose", "rise", "rises", "risen", "rising", "increase", "increased", "increases", "increasing", "grew", "grow", "grows", "grown", "growth", "gain", "gained", "gains", "up", "climbed", "climb", "profit", "surplus", "earned", "earn", "added", "expanded", "doubled"],
-        _UP,
-    ),
-    **dict.fromkeys(
-        ["fell", "fall", "falls", "fallen", "falling", "decrease", "decreased", "decreases", "decreasing", "dropped", "drop", "drops", "declined", "decline", "declines", "shrank", "shrink", "lost", "lose", "loses", "loss", "down", "reduced", "reduction", "deficit", "removed", "contracted", "halved"],
-        _DOWN,
-    ),
-    **{word: word for word in ["before", "after", "north", "south", "east", "west", "early", "late", "earlier", "later", "ahead", "behind", "bc", "ad", "bce", "ce"]},
-    **{word: word for word in ["positive", "negative", "plus", "minus", "faster", "slower", "older", "younger", "taller", "shorter", "cheaper", "warmer", "colder"]},
-    **{word: word for word in ["ago", "hence", "前", "後", "后", "전", "후"]},
-    **{word: word for word in ["failed", "fail", "passed", "pass", "not", "only", "except", "excluding", "including", "remaining", "half", "twice", "double"]},
-}  # fmt: skip
+    word: word if sign == "itself" else sign
+    for sign, words in read_table("words")["signs"].items()
+    for word in words.split()
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -477,7 +159,7 @@ def read_statement(text: str, ask: Ask, *, facts_only: bool = False) -> Statemen
         The statement; None where it says nothing, or no fact where only facts count.
     """
     if ask.foreign:
-        text = _ENDS_UNSPACED.sub("", text)
+        text = PATTERNS.ends_unspaced.sub("", text)
     if ask.identifier:
         text = _NAME_IN_PIECES.sub(
             lambda name: name[0] if word_of(name[1]) in ask.words else re.sub("[ -]", "", name[0]), text
@@ -567,7 +249,7 @@ def _things(parts: Sequence["_Said"], *, is_foreign: bool) -> tuple[tuple[Amount
         if not (one.leads and isinstance(amount, Amount) and amount.number is not None and isinstance(thing, str)):
             continue
         stands = (is_foreign or not other.is_capital) and thing.isalpha() and thing not in _SIGNS
-        if stands and not amount.is_ordinal and thing not in _NO_THINGS and thing not in NEGATIONS:
+        if stands and not amount.is_ordinal and thing not in WORDS.no_things and thing not in NEGATIONS:
             found.setdefault(amount, stem(thing))
     return tuple(found.items())
 
@@ -598,7 +280,7 @@ def _set_apart(said: tuple[Part, ...], parts: Sequence["_Said"], ask: Ask) -> tu
     The others still must not contradict those of another statement.
     """
     amounts = list(dict.fromkeys(part for part in said if isinstance(part, Amount)))
-    counted = _COUNTED.search(ask.text.casefold())
+    counted = PATTERNS.asks_counted.search(ask.text.casefold())
     fits: list[Amount] = []
     if counted:
         noun = stem(word_of(counted[1]))
@@ -612,9 +294,9 @@ def _set_apart(said: tuple[Part, ...], parts: Sequence["_Said"], ask: Ask) -> tu
         fits = [one for one in dict.fromkeys(fits) if one in amounts]
     elif ask.duration:
         fits = [one for one in amounts if one.kind == "quantity" and one.is_duration]
-    elif _ASKS_MONEY.search(ask.text.casefold()):
+    elif PATTERNS.asks_money.search(ask.text.casefold()):
         fits = [one for one in amounts if one.kind == "money"]
-    elif _ASKS_YEAR.search(ask.text.casefold()):
+    elif PATTERNS.asks_year.search(ask.text.casefold()):
         fits = [one for one in amounts if one.number is not None and 1000 <= one.number < 2200]
     if not fits and counted and amounts and amounts[0].number is not None:
         plain_ones = [
@@ -748,8 +430,8 @@ def _parts(text: str, ask: Ask, *, binds: bool) -> Iterator[_Said]:
         if part in NEGATIONS and not (part == "no" and ask.portuguese):
             yield _Said(part, True, False, False)
         elif (
-            (part in _FILLERS and not _is_letter(token, at, tokens))
-            or (ask.foreign and (part in _FILLERS_ELSEWHERE or part == "no"))
+            (part in WORDS.fillers and not _is_letter(token, at, tokens))
+            or (ask.foreign and (part in WORDS.fillers_elsewhere or part == "no"))
             or _is_dropped(part, at, folded, tokens, after)
         ) or (
             binds and isinstance(after, Fact) and _is_named(after, text) and _names(token, after, ask, first=at == 0)
@@ -757,13 +439,15 @@ def _parts(text: str, ask: Ask, *, binds: bool) -> Iterator[_Said]:
             continue
         else:
             between = (
-                part in _PREPOSITIONS
+                part in WORDS.prepositions
                 and repeats(_neighbour(folded, at, -1), ask)
                 and repeats(_neighbour(folded, at, 1), ask)
             )
             following = tokens[at + 1] if at + 1 < len(tokens) else None
-            titles = part in _TITLES and not token.isupper() and isinstance(following, str) and following[:1].isupper()
-            beside = (part in _COMPANIES and at > 0) or bool(_SHORT_NAME.fullmatch(token))
+            titles = (
+                part in WORDS.titles and not token.isupper() and isinstance(following, str) and following[:1].isupper()
+            )
+            beside = (part in WORDS.companies and at > 0) or bool(_SHORT_NAME.fullmatch(token))
             for word in [_cased(token, part)] if ask.cased and not repeats(part, ask) else apart(part):
                 yield _Said(word, not (between or titles or beside or repeats(word, ask)), is_name, is_capital)
 
@@ -785,7 +469,7 @@ def _cased(token: str, part: str) -> str:
 def _multiplies(at: int, folded: Sequence[str | Fact]) -> bool:
     """Whether a word stands for "times" between two facts: "20 x 30 cm"."""
     return (
-        folded[at] in _TIMES
+        folded[at] in WORDS.times
         and 0 < at < len(folded) - 1
         and isinstance(folded[at - 1], Fact)
         and isinstance(folded[at + 1], Fact)
@@ -797,9 +481,9 @@ def _is_dropped(
 ) -> bool:
     """Whether a word only leads to what counts: "about" and "on" before facts, "in" and "by" before names."""
     if isinstance(after, Fact):
-        if part in _AND and at > 0 and isinstance(folded[at - 1], Fact):
+        if part in WORDS.between_facts and at > 0 and isinstance(folded[at - 1], Fact):
             return True
-        if part in _APPROXIMATE or part in {"than", "to"} or part in _OF_TIME:
+        if part in WORDS.approximate or part in {"than", "to"} or part in WORDS.of_time:
             return True
         return part in _SIGNS and _SIGNS[part] in {_ABOVE, _BELOW, ">=", "<="} and bool(_sign_before([part]))
     if part == "than" or (part in {"more", "less", "greater", "fewer", "at"} and after in {"than", "least", "most"}):
@@ -807,10 +491,10 @@ def _is_dropped(
     if part in {"least", "most"} and at and folded[at - 1] == "at":
         return True
     following = tokens[at + 1] if at + 1 < len(tokens) else ""
-    if part in _BEFORE_NAMES | _BY and isinstance(following, str) and following[:1].isupper():
+    if part in WORDS.before_names | WORDS.by and isinstance(following, str) and following[:1].isupper():
         return True
-    is_passive = after in _BY and at > 0 and folded[at - 1] in _BE
-    return is_passive and (bool(_PARTICIPLE.fullmatch(part)) or after != "by")
+    is_passive = after in WORDS.by and at > 0 and folded[at - 1] in WORDS.be
+    return is_passive and (bool(PATTERNS.participle.fullmatch(part)) or after != "by")
 
 
 def repeats(word: str | Fact | None, ask: Ask) -> bool:
@@ -821,7 +505,7 @@ def repeats(word: str | Fact | None, ask: Ask) -> bool:
 def _neighbour(folded: Sequence[str | Fact], at: int, step: int) -> str | Fact | None:
     """Return the next part in one direction that is no filler."""
     at += step
-    while 0 <= at < len(folded) and folded[at] in _FILLERS:
+    while 0 <= at < len(folded) and folded[at] in WORDS.fillers:
         at += step
     return folded[at] if 0 <= at < len(folded) else None
 
@@ -832,7 +516,7 @@ def _next_fact(folded: Sequence[str | Fact], at: int) -> str | Fact | None:
 
 def _sign_before(before: Sequence[str]) -> str:
     """What the words right before a fact make of it: "more than", "at least"."""
-    near = [word for word in before[-3:] if word not in _APPROXIMATE]
+    near = [word for word in before[-3:] if word not in WORDS.approximate]
     while near and near[-1] in {"than", "a", "the", "of", "to"}:
         near.pop()
     sign = _SIGNS.get(near[-1], "") if near else ""
@@ -908,39 +592,17 @@ def _is_named(fact: Fact, text: str) -> bool:
 def _names(token: str, fact: Fact, ask: Ask, *, first: bool) -> bool:
     """Whether a word before a number makes a name of both, as in "Apollo 11": a capital, no filler, no currency."""
     word = word_of(token)
-    if not token[:1].isupper() or not token[-1:].isalnum() or word in _FILLERS or word in _SIGNS or word in _OF_TIME:
+    if (
+        not token[:1].isupper()
+        or not token[-1:].isalnum()
+        or word in WORDS.fillers
+        or word in _SIGNS
+        or word in WORDS.of_time
+    ):
         return False
     if repeats(word, ask) and f"{word} {fact.label}" not in _bound_names(ask):
         return False
-    return not first or word not in _APPROXIMATE | _COMMON_STARTS
-
-
-_COMMON_STARTS = frozenset(
-    [
-        "answer",
-        "option",
-        "only",
-        "between",
-        "exactly",
-        "total",
-        "yes",
-        "no",
-        "around",
-        "over",
-        "under",
-        "at",
-        "in",
-        "on",
-        "by",
-        "for",
-        "from",
-        "with",
-        "and",
-        "or",
-        "but",
-        "if",
-    ]
-)
+    return not first or word not in WORDS.approximate | WORDS.common_starts
 
 
 @lru_cache(maxsize=64)

@@ -10,7 +10,7 @@ from typing import Any
 from langchain_rlfocal.answers import values
 from langchain_rlfocal.answers.choices import read_choice, read_yes_no
 from langchain_rlfocal.answers.code import parse_python
-from langchain_rlfocal.answers.languages import NEGATIONS
+from langchain_rlfocal.answers.languages import NEGATIONS, PATTERNS, WORDS
 from langchain_rlfocal.answers.reading import (
     MAX_SENTENCE,
     Ask,
@@ -31,37 +31,11 @@ from langchain_rlfocal.answers.statements import Amount, Statement, read_stateme
 _MAX_LABEL = 200
 _MAX_STATEMENT = 20_000  # characters; the words of a longer text are compared as they stand
 _MAX_LITERAL = 20_000
-_RETRACTS = re.compile(
-    r"\b(?:no,|wait|actually|correction|however|instead|sorry|but|although|unless|except|not)\b", re.IGNORECASE
-)
 _CLOCKED = re.compile(r"(?<![0-9:])([0-9]{1,2}):([0-5][0-9]):([0-5][0-9])(?![0-9:])")
 _HOURS = re.compile(r"(?<![0-9])([0-9]{1,2})\s?h\s?([0-5][0-9])(?![0-9])(?!\s?(?:m|s))")
 _NAMED_VALUE = re.compile(r"(?:[*$_`]{0,3}[^\W\d_]{1,12}|[-+*/×÷^()0-9.,$€£%√ ]{1,200})\s?[=≈]\s?([^=≈\n]{1,200})")
 _LINKS = re.compile(r"[:=]|[,;] ?(?:and|but|so) ")
-_SAYS_QUOTED = re.compile(
-    r"((?:The|El|La|Le|Il|Das|Die|Der|O|A|Het|De)\s[^\n.;:=\"]{2,80}?)\s(?:is|are|was|would be|es|est|ist|è|é):?\s(['\"`][^'\"`\n]{1,80}['\"`]|\*\*[^*\n]{1,80}\*\*)[.,]?"
-)
-_LEADS = frozenset(
-    [
-        "the",
-        "word",
-        "answer",
-        "term",
-        "name",
-        "phrase",
-        "correct",
-        "right",
-        "sentence",
-        "form",
-        "final",
-        "unscrambled",
-        "missing",
-    ]
-)
 _SET_EQUAL = re.compile(r"([^=≈:\n]{2,120}?)\s?[=≈:]\s?([^=≈\n]{1,200})")
-_COPULA = re.compile(
-    r"([^\n.;:=]{2,120}?)\s(?:is|are|was|were|equals|es|est|ist|sind|è|é|это|—|adalah|jest|zijn|är|eq)\s(?:equal to |igual a |egal a |gleich )?([^\n]{1,200})"
-)
 _ATTACHED = re.compile(r"(?<=[0-9])\s{0,2}=\s{0,2}(?=[-$€£]?[0-9])")
 
 
@@ -185,8 +159,8 @@ def read_short(text: str, ask: Ask) -> Statement | None:
     part, is_marked = answering_part(text, ask)
     if is_marked and not ask.several:
         part = explained(first_sentence(part))
-    quoted = _SAYS_QUOTED.fullmatch(part)
-    if quoted and all(word in _LEADS or repeats(word, ask) for word in plain(values.fold(quoted[1])).split()):
+    quoted = PATTERNS.says_quoted.fullmatch(part)
+    if quoted and all(word in WORDS.leads or repeats(word, ask) for word in plain(values.fold(quoted[1])).split()):
         part = quoted[2]
     part = readable(part, ask)
     return read_statement(part, ask) or (read_statement(readable(final_part(text), ask), ask) if is_marked else None)
@@ -261,7 +235,7 @@ def named_value(part: str, ask: Ask) -> str | None:
     match = _SET_EQUAL.fullmatch(part)
     if match and ":" not in match[2] and len(name := _squeezed(match[1])) > 1 and name in _squeezed(ask.text):
         return _undollared(match[2])
-    match = _COPULA.fullmatch(part)
+    match = PATTERNS.copula.fullmatch(part)
     if (
         match
         and not _LINKS.search(match[2])
@@ -333,7 +307,7 @@ def _first_answer(part: str, ask: Ask) -> str:
         return part
     first = first_sentence(part)
     rest = part[part.find(first) + len(first) :] if first in part else ""
-    if _RETRACTS.search(rest[: 4 * MAX_SENTENCE]):
+    if PATTERNS.retracts.search(rest[: 4 * MAX_SENTENCE]):
         return part
     return explained(first)
 
