@@ -54,7 +54,10 @@ def _pattern(name: str) -> re.Pattern[str]:
         parts = [*parts, rf"\b(?:{words})\b"]
     if unspaced := entry.get("unspaced"):
         parts = [*parts, unspaced]
-    return re.compile("|".join(parts).replace("\n", ""))
+    written = "|".join(parts)
+    for defined, alternatives in entry.get("define", {}).items():
+        written = written.replace(f"<{defined}>", f"(?:{alternatives})")
+    return re.compile(written.replace("\n", ""))
 
 
 WORDS: Final = Lazy(_words)
