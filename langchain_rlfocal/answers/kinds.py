@@ -5,7 +5,9 @@ registry; where a kind is wanted, a user gives a name, an object of the protocol
 """
 
 import logging
+import operator
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast, get_args, runtime_checkable
 
 from langchain_rlfocal.errors import InputError
@@ -73,40 +75,36 @@ KindLike = KindName | str | Kind | Same
 """A kind: its name, an object of the protocol, or a function that compares two texts."""
 
 
-class SameKind:
-    """A kind made of a function that compares two texts; the value is the text without white space around it.
+@dataclass(eq=False)
+class MadeKind:
+    """A kind made of functions; see `Kind`."""
 
-    Args:
-        same: The function. It is asked both ways round, and only two answers of True make two texts the same.
-    """
+    name: str
+    reads: Callable[[str, str], Any]
+    compares: Callable[[Any, Any], bool] = operator.eq
+    writes: Callable[[Any], str] = str
 
-    def __init__(self, same: Same) -> None:
-        self._same = same
-        self.name = (
-            f"{getattr(same, '__module__', '')}.{getattr(same, '__qualname__', type(same).__qualname__)}".lstrip(".")
-        )
+    def read(self, text: str, query: str) -> Any:
+        """Return the value that a text answers to a query."""
+        return self.reads(text, query)
 
-    def __repr__(self) -> str:
-        return f"SameKind({self.name})"
+    def same(self, a: Any, b: Any) -> bool:
+        """Tell whether two values are the same answer."""
+        return self.compares(a, b)
 
-    def __eq__(self, other: object) -> bool:
-        return self._same == other._same if isinstance(other, SameKind) else NotImplemented
+    def write(self, value: Any) -> str:
+        """Write the label of a value."""
+        return self.writes(value)
 
-    def __hash__(self) -> int:
-        return hash(self.name)
 
-    def read(self, text: str, query: str) -> str | None:
-        """Return the text."""
-        del query
-        return text.strip() or None
+def _kind_of(same: Same) -> Kind:
+    """Make a kind of a function that compares two texts: it is asked both ways round, and only two answers of True count."""
 
-    def same(self, a: str, b: str) -> bool:
-        """Ask the function, both ways round."""
-        return a == b or (self._same(a, b) is True and self._same(b, a) is True)
+    def agree(a: str, b: str) -> bool:
+        return a == b or (same(a, b) is True and same(b, a) is True)
 
-    def write(self, value: str) -> str:
-        """Write the text."""
-        return value
+    name = f"{getattr(same, '__module__', '')}.{getattr(same, '__qualname__', type(same).__qualname__)}".lstrip(".")
+    return MadeKind(name, lambda text, _: text.strip() or None, agree)
 
 
 _REGISTERED: dict[str, Kind] = {}
@@ -138,7 +136,7 @@ def to_kind(kind: KindLike) -> Kind:
         InputError: It is none of these, or no kind has this name.
     """
     if isinstance(kind, str):
-        from langchain_rlfocal.answers.builtin import BUILT_IN  # noqa: PLC0415  # the kinds themselves import this module
+        from langchain_rlfocal.answers.comparison import BUILT_IN  # noqa: PLC0415  # the kinds themselves import this module
 
         found = _REGISTERED.get(kind) or BUILT_IN.get(kind)
         if found is None:
@@ -150,7 +148,7 @@ def to_kind(kind: KindLike) -> Kind:
         _check(kind)
         return cast("Kind", kind)
     if callable(kind) and not isinstance(kind, type):
-        return SameKind(kind)
+        return _kind_of(kind)
     raise InputError(
         f"`kind` must be a name, an object with `name`, `read`, `same` and `write`, or a function that compares two texts, got "
         f"{type(kind).__name__}. The names are {', '.join(kind_names())}."

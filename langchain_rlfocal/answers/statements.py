@@ -16,9 +16,36 @@ from typing import NamedTuple
 from langchain_rlfocal.answers import values
 from langchain_rlfocal.answers.facts import Fact, find_facts, plain_numbers
 from langchain_rlfocal.answers.languages import NEGATIONS, PATTERNS, WORDS, read_table
-from langchain_rlfocal.answers.reading import Ask, apart, bare, joined_apart, stem, uncontracted, without_ending
+from langchain_rlfocal.answers.reading import (
+    MAX_SENTENCE,
+    Ask,
+    apart,
+    bare,
+    concluding_clause,
+    conclusion,
+    explained,
+    final_part,
+    first_sentence,
+    joined_apart,
+    marked,
+    plain,
+    read_query,
+    readable,
+    stem,
+    uncontracted,
+    unheaded,
+    unlabelled,
+    without_ending,
+)
 
-_MAX_LABEL = 200
+_MAX_NAMED = 400
+_MAX_STATEMENT = 20_000  # characters; the words of a longer text are compared as they are
+_CLOCKED = re.compile(r"(?<![0-9:])([0-9]{1,2}):([0-5][0-9]):([0-5][0-9])(?![0-9:])")
+_HOURS = re.compile(r"(?<![0-9])([0-9]{1,2})\s?h\s?([0-5][0-9])(?![0-9])(?!\s?(?:m|s))")
+_NAMED_VALUE = re.compile(r"(?:[*$_`]{0,3}[^\W\d_]{1,12}|[-+*/×÷^()0-9.,$€£%√ ]{1,200})\s?[=≈]\s?([^=≈\n]{1,200})")
+_LINKS = re.compile(r"[:=]|[,;] ?(?:and|but|so) ")
+_SET_EQUAL = re.compile(r"([^=≈:\n]{2,120}?)\s?[=≈:]\s?([^=≈\n]{1,200})")
+_ATTACHED = re.compile(r"(?<=[0-9])\s{0,2}=\s{0,2}(?=[-$€£]?[0-9])")
 _PAUSES = frozenset(".,:;!?)")
 _SHORT_NAME = re.compile(r"\((?=[^()]{0,4}[A-Z])[A-Za-z]{1,5}\)[.,;:]?")
 """A short name behind the full one: "Iron (Fe)", "World Health Organization (WHO)"."""
@@ -92,6 +119,12 @@ class Amount:
         if bare_one.kind != "number" or whole.kind not in units or bare_one.stated is None or whole.stated is None:
             return False
         return bare_one.stated == whole.stated or (whole.kind == "percent" and bare_one.stated * 100 == whole.stated)
+
+    @property
+    def is_date(self) -> bool:
+        """Whether it is a date, a time, or a number that may be a year."""
+        is_year = self.number is not None and self.number.denominator == 1 and 100 <= self.number < 2200
+        return self.kind in {"date", "time"} or is_year
 
     @property
     def base(self) -> object:
@@ -640,3 +673,163 @@ def word_of(token: str) -> str:
     if _FLAG.match(token):
         return token.rstrip("`.,;:)\"'")
     return bare(values.fold(token[:1000]))
+
+
+# ---- which part of a text is read
+
+
+def answering_part(text: str, ask: Ask, *, whole: bool = False) -> tuple[str, bool]:
+    """Find the part of a cleaned text that answers.
+
+    Args:
+        text: The text.
+        ask: What was asked.
+        whole: Take all of a text without marks, not its first sentence.
+
+    Returns:
+        The part; and whether the text marks it as the answer.
+    """
+    text = final_part(text)
+    parts = marked(text)
+    if parts:
+        return unlabelled(parts[0], ask), True
+    part = unlabelled(unheaded(text), ask)
+    return (part, False) if whole else (_first_answer(part, ask), False)
+
+
+def read_short(text: str, ask: Ask) -> Statement | None:
+    """Read a short answer: its first sentence without explanations, or all of it where the query asks several things."""
+    part, is_marked = answering_part(text, ask)
+    if is_marked and not ask.several:
+        part = explained(first_sentence(part))
+    quoted = PATTERNS.says_quoted.fullmatch(part)
+    if quoted and all(word in WORDS.leads or repeats(word, ask) for word in plain(values.fold(quoted[1])).split()):
+        part = quoted[2]
+    part = readable(part, ask)
+    return read_statement(part, ask) or (read_statement(readable(final_part(text), ask), ask) if is_marked else None)
+
+
+def read_long(text: str) -> Statement | None:
+    """Read all that a text says, but headings and marks."""
+    part, _ = answering_part(text, _NOTHING_ASKED, whole=True)
+    if len(part) > _MAX_STATEMENT:
+        words = tuple(values.fold(part).split())
+        return Statement(words, (), words) if words else None
+    return read_statement(part, _NOTHING_ASKED)
+
+
+def read_amounts(text: str, ask: Ask) -> Statement | None:
+    """Read the facts that a text answers: those it marks, or concludes with; else all that the query does not hold.
+
+    Args:
+        text: A cleaned text.
+        ask: What was asked.
+    """
+    part, is_marked = answering_part(text, ask, whole=True)
+    if is_marked:
+        part = _marked_amount(part)
+    elif ask.several:
+        pass
+    elif concluded := conclusion(part, ask):
+        part = concluded
+    value = _NAMED_VALUE.fullmatch(part.strip())
+    part = value[1] if value else part
+    if ask.duration:
+        part = as_duration(part)
+    part = _ATTACHED.sub(" = ", explained(readable(part, ask)))
+    part = _results(part)
+    statement = read_statement(part[: 50 * MAX_SENTENCE], ask, facts_only=True)
+    if statement is None and is_marked:
+        rest = _results(readable(unheaded(final_part(text)), ask))
+        statement = read_statement(rest[: 50 * MAX_SENTENCE], ask, facts_only=True)
+    if statement is not None and not ask.several and len(statement.facts) > 1 and (clause := concluding_clause(part)):
+        statement = _concluded(statement, read_statement(clause, ask, facts_only=True))
+    return statement
+
+
+def _concluded(whole: Statement, end: Statement | None) -> Statement:
+    """Let only what a statement concludes with answer; its other facts must not contradict another's."""
+    if end is None:
+        return whole
+    others = tuple(part for part in whole.said if isinstance(part, Amount) and part not in end.said)
+    repeated = (*others, *end.repeated)
+    return Statement(end.said, repeated, (*end.said, *repeated), end.names)
+
+
+def named_value(part: str, ask: Ask) -> str | None:
+    """Return the value that a text gives what the query asks for, as in "x = 5", "log(100) = 2", "The slope is 2".
+
+    None where it gives none, or several.
+    """
+    part = part.strip()
+    if ask.several or len(part) > _MAX_NAMED:
+        return None
+    match = _NAMED_VALUE.fullmatch(part) if ask.number else None
+    if match:
+        return _undollared(match[1])
+    match = _SET_EQUAL.fullmatch(part)
+    if match and ":" not in match[2] and len(name := _squeezed(match[1])) > 1 and name in _squeezed(ask.text):
+        return _undollared(match[2])
+    match = PATTERNS.copula.fullmatch(part)
+    if (
+        match
+        and not _LINKS.search(match[2])
+        and (lead := plain(values.fold(match[1])).split())
+        and all(repeats(word, ask) for word in lead)
+    ):
+        first = word_of(match[2].split()[0])
+        return None if first in NEGATIONS else _undollared(match[2])
+    return None
+
+
+def _undollared(value: str) -> str:
+    """Drop a closing dollar sign whose opening one was cut off."""
+    return value.strip().rstrip(".").removesuffix("$") if value.count("$") % 2 else value
+
+
+def _squeezed(text: str) -> str:
+    """Drop white space and decoration, to find a formula within another text."""
+    return re.sub(r"[\s$\\{}*_`'\"-]", "", values.fold(text)[:10_000])
+
+
+def as_duration(part: str) -> str:
+    """Write 1:02:30 and 2 h 30 as durations, where they could be times of day."""
+    part = _CLOCKED.sub(r"\1 h \2 min \3 s", part)
+    return _HOURS.sub(r"\1 h \2 min", part)
+
+
+def _first_answer(part: str, ask: Ask) -> str:
+    """Take the first sentence of a text, unless the query asks more, or the text takes it back later."""
+    if ask.several or ask.listing or not (ask.fact or ask.yes_no) or len(part) > 4 * MAX_SENTENCE:
+        return part
+    first = first_sentence(part)
+    rest = part[part.find(first) + len(first) :] if first in part else ""
+    if PATTERNS.retracts.search(rest[: 4 * MAX_SENTENCE]):
+        return part
+    return explained(first)
+
+
+def _marked_amount(part: str) -> str:
+    """Take the first sentence of a marked part, and what stands behind its last sign of equality."""
+    sentence = explained(first_sentence(part))
+    before, equals, after = sentence.replace("≈", "=").rpartition("=")
+    return after if equals and any(char.isdigit() for char in after) else before or sentence
+
+
+def _results(part: str) -> str:
+    """Leave of each calculation its result: of "3 + 4 = 7" the 7."""
+    kept = []
+    for line in part.split("\n"):
+        pieces = line.split(" = ")
+        if len(pieces) > 1:
+            pieces[:-1] = map(_without_calculation, pieces[:-1])
+        kept.append(" ".join(pieces))
+    return "\n".join(kept)
+
+
+def _without_calculation(piece: str) -> str:
+    match = re.search(r"[-+*/×÷^()0-9.,$€£%\s]{1,200}$", piece)
+    return piece[: match.start()] if match and re.search(r"[0-9]", match[0]) else piece
+
+
+_NOTHING_ASKED = read_query("")
