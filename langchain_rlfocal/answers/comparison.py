@@ -46,7 +46,6 @@ from langchain_rlfocal.answers.statements import (
     read_long,
     read_short,
     read_statement,
-    repeats,
     same_statement,
 )
 
@@ -497,7 +496,7 @@ def _symbol(part: str, ask: Ask) -> str | None:
     if (
         len(spans) != 1
         or " " in (span := spans.pop())
-        or not all(word in WORDS.tells_to_type or repeats(word, ask) for word in rest)
+        or not all(word in WORDS.tells_to_type or ask.repeats(word) for word in rest)
     ):
         return None
     return span if _SYMBOL.fullmatch(span) else None

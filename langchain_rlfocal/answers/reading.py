@@ -6,7 +6,6 @@ that answers. They compare nothing, and never raise.
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from langchain_rlfocal.answers import values
@@ -68,189 +67,204 @@ _CONTRACTIONS = (
 )
 
 
-@dataclass(frozen=True, eq=False)
+def _asks(name: str) -> cached_property[bool]:
+    """Make a property that tells whether a pattern finds something in the query."""
+    return cached_property(lambda ask: getattr(PATTERNS, name).search(ask.folded) is not None)
+
+
 class Ask:
-    """What a query asks for.
+    """What a query asks for; each property is computed when first asked for. Of a long query both ends count."""
 
-    Attributes:
-        text: The query, cleaned.
-        asking: The part of it that asks, where it is a command over a text of its own ("Extract the name: ..."); else all.
-        options: Letter to plain text of the lettered options that it lists.
-        letters: True if the options' labels are Latin letters.
-        options_first: True if a question follows the lettered list, which may then be context and no options.
-        choices: Plain texts of the alternatives that it offers in words.
-        yes_no: True if yes and no are the answers.
-        number: True if it asks for a number.
-        identifier: True if it asks for a name with digits: an order number, a version, an address.
-        version: True if that is a version.
-        when: True if it asks for a date or a time.
-        digits: True if there is any digit.
-        fact: True if it asks for a name, a place, a thing.
-        prose: True if it asks for an explanation or a composition.
-        code: True if it asks for code or a command.
-        listing: True if it asks for several things.
-        several: True if it asks more than one question.
-        names: True if it asks for a name or a thing beside numbers.
-        literal: True if it asks for the exact value of an expression of a program.
-        foreign: True if it is in another language than English.
-        portuguese: True if it is in Portuguese, where "no" is no denial.
-        rates: True if it asks for a rating.
-        cased: True if it asks for what is told apart by its case, such as a symbol or a password.
-        duration: True if it asks how long something takes.
-        share: True if it asks for a probability or a part of a whole, which 1 in 4 and 25 % write alike.
-        ratio: True if it asks for a ratio, which "2 to 3" is then.
-        clock: True if it asks for a time of day, in a language that may write 16.30.
-        negated: True if its question denies something.
-        content: The stems of its question's words that count, in order.
-        words: The plain words of its questions, or of all of it where it has none.
-        stems: Their stems.
-    """
+    cased = _asks("asks_cased")
+    """Whether it asks for what is told apart by its case, such as a symbol or a password."""
+    duration = _asks("asks_duration")
+    literal = _asks("asks_literal")
+    """Whether it asks for the exact value of an expression of a program."""
+    rates = _asks("rates")
+    """Whether it asks for a rating."""
+    ratio = _asks("asks_ratio")
+    """Whether it asks for a ratio, which "2 to 3" is then."""
+    share = _asks("asks_share")
+    """Whether it asks for a probability or a part of a whole, which 1 in 4 and 25 % write alike."""
+    when = _asks("asks_when")
+    """Whether it asks for a date or a time."""
+    _says_yes_no = _asks("asks_yes_no")
 
-    text: str
-    asking: str
-    options: Mapping[str, str]
-    letters: bool
-    options_first: bool
-    choices: tuple[str, ...]
-    yes_no: bool
-    number: bool
-    identifier: bool
-    version: bool
-    when: bool
-    digits: bool
-    fact: bool
-    prose: bool
-    code: bool
-    listing: bool
-    several: bool
-    names: bool
-    literal: bool
-    foreign: bool
-    portuguese: bool
-    rates: bool
-    cased: bool
-    duration: bool
-    share: bool
-    ratio: bool
-    clock: bool
-    negated: bool
-    content: tuple[str, ...]
-    words: frozenset[str]
-    stems: frozenset[str]
+    def __init__(self, query: str) -> None:
+        if len(query) > _MAX_QUERY:
+            query = f"{query[: _MAX_QUERY // 2]}\n{query[-_MAX_QUERY // 2 :]}"
+        self.text = values.clean(query)
+        self.folded = values.fold(query)
+        pieces = re.split(r"(?<=[.?!।]) |(?<=[。?!])|\n", self.folded)
+        self._sentences = [piece.strip() for piece in pieces if piece.strip()] or [""]
+        self._asked = [one for one in self._sentences if one.endswith("?")]
+        self._told = [one for one in self._sentences if PATTERNS.tells_to_answer.search(one)]
+        self._questions = (
+            self._asked
+            or [one for one in self._sentences if PATTERNS.asks_yes_no_elsewhere.search(one)]
+            or self._told[-1:]
+            or self._sentences[:1]
+        )
+        self._options, self.options_first = _options(self.text)
+        self.options: Mapping[str, str] = self._options or _labelled_options(query)
+        """Letter to plain text of the lettered options that it lists; `options_first` if a question follows them, so that
+        they may be context and no options."""
+
+    @cached_property
+    def letters(self) -> bool:
+        """Whether the options' labels are Latin letters."""
+        return not self.options or "A" in self.options
+
+    @cached_property
+    def asking(self) -> str:
+        """The part of it that asks, where it is a command over a text of its own ("Extract the name: ..."); else all."""
+        over = PATTERNS.over_text.match(self.text)
+        return over[0] if over else self.text
+
+    @cached_property
+    def choices(self) -> tuple[str, ...]:
+        """Plain texts of the alternatives that it offers in words."""
+        return () if self._says_yes_no or self.code else _choices(self)
+
+    @cached_property
+    def yes_no(self) -> bool:
+        """Whether yes and no are the answers."""
+        if self._says_yes_no or self.choices or (self.foreign and (self.number or self.when)):
+            return self._says_yes_no
+        question = self._questions[-1]
+        if PATTERNS.starts_yes_no.match(question):
+            return True
+        if PATTERNS.english.search(question):
+            return False
+        asks = question.endswith("?") or PATTERNS.asks_yes_no_elsewhere.search(question)
+        starts = question.startswith(("est-ce qu", "هل ", "czy "))
+        return starts or bool(asks and not PATTERNS.wh_elsewhere.search(question))
+
+    @cached_property
+    def number(self) -> bool:
+        """Whether it asks for a number."""
+        return not self.identifier and PATTERNS.asks_number.search(self.folded) is not None
+
+    @cached_property
+    def identifier(self) -> bool:
+        """Whether it asks for a name with digits: an order number, a version, an address."""
+        return any(map(PATTERNS.asks_names_identifier.search, self._questions))
+
+    @cached_property
+    def version(self) -> bool:
+        """Whether it asks for a version."""
+        return self.identifier and "version" in self._questions[-1]
+
+    @cached_property
+    def fact(self) -> bool:
+        """Whether it asks for a name, a place, a thing."""
+        if PATTERNS.asks_fact.search(self.folded) or PATTERNS.asks_word.search(self.folded):
+            return True
+        return self.foreign and "?" in self.folded and PATTERNS.wh_elsewhere.search(self._questions[-1]) is not None
+
+    @cached_property
+    def prose(self) -> bool:
+        """Whether a question, or a command beside it, wants prose; a story that a number is asked about may hold such words."""
+        if self.rates:
+            return False
+        if self.number and any(map(PATTERNS.how_many.search, [*self._questions, *self._sentences[-2:]])):
+            return any(PATTERNS.asks_prose.match(PATTERNS.polite.sub("", one)) for one in self._sentences)
+        return any(map(PATTERNS.asks_prose.search, self._sentences))
+
+    @cached_property
+    def code(self) -> bool:
+        """Whether it asks for code or a command."""
+        return asks_for_code(self.text) or PATTERNS.asks_command.search(self.folded) is not None
+
+    @cached_property
+    def listing(self) -> bool:
+        """Whether it asks for several things."""
+        return asks_for_list(self.text)
+
+    @cached_property
+    def several(self) -> bool:
+        """Whether it asks more than one question: "who and when", but not "if it is 5, how many"."""
+        if len(self._asked) > 1:
+            return True
+        pairs = [(one, PATTERNS.several.search(one)) for one in self._questions]
+        return any(
+            second and (not PATTERNS.condition.match(one) or PATTERNS.asks_first.search(one[: second.start()]))
+            for one, second in pairs
+        )
+
+    @cached_property
+    def names(self) -> bool:
+        """Whether it asks for a name or a thing beside numbers."""
+        return any(map(PATTERNS.asks_names.search, self._questions))
+
+    @cached_property
+    def foreign(self) -> bool:
+        """Whether it is in another language than English."""
+        question = self._questions[-1]
+        starts = PATTERNS.starts_yes_no.match(question) and not PATTERNS.not_english.search(question)
+        english = starts or PATTERNS.english_verb.match(self.folded) or _OR.search(self.folded)
+        found = (pattern.search(self.folded) for pattern in (PATTERNS.english, PATTERNS.asks_prose))
+        return bool(self.folded) and not (english or any(found))
+
+    @cached_property
+    def portuguese(self) -> bool:
+        """Whether it is in Portuguese, where "no" is no denial."""
+        return self.foreign and bool(
+            PATTERNS.portuguese.search(self.folded) and not PATTERNS.spanish.search(self.folded)
+        )
+
+    @cached_property
+    def clock(self) -> bool:
+        """Whether it asks for a time of day, in a language that may write 16.30."""
+        return self.foreign and PATTERNS.asks_clock.search(self.folded) is not None
+
+    @cached_property
+    def negated(self) -> bool:
+        """Whether its question denies something."""
+        return not NEGATIONS.isdisjoint(content_words(self._questions[-1]))
+
+    @cached_property
+    def content(self) -> tuple[str, ...]:
+        """The stems of its question's words that count, in order."""
+        return tuple(map(stem, content_words(self._questions[-1])))
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        """The plain words of its questions, or of all of it where it has none."""
+        asked = " ".join(self._asked) or (self.folded if self.asking == self.text else values.fold(self.asking))
+        words = plain(uncontracted(asked)).split()
+        return frozenset(part for word in words for part in apart(without_ending(word) if self.foreign else word))
+
+    @cached_property
+    def stems(self) -> frozenset[str]:
+        """The stems of `words`."""
+        return frozenset(map(stem, self.words))
 
     @cached_property
     def facts(self) -> frozenset[tuple[str, object]]:
-        """The facts that the query states, as kind and value."""
+        """The facts that it states, as kind and value."""
         return frozenset((fact.kind, fact.value) for fact in self._found)
 
     @cached_property
     def numbers(self) -> frozenset[object]:
-        """The numbers that the query states, those within its other facts included."""
+        """The numbers that it states, those within its other facts included."""
         return frozenset(plain_numbers(self.asking)) | {fact.stated for fact in self._found if fact.stated is not None}
 
     @cached_property
     def _found(self) -> list[Fact]:
         return find_facts(self.asking, query=self.text, day_first=self.foreign)
 
+    def repeats(self, word: object) -> bool:
+        """Whether the query holds a folded word, or another form of it."""
+        return isinstance(word, str) and (word in self.words or stem(word) in self.stems)
 
-@lru_cache(maxsize=64)
-def read_query(query: str) -> Ask:
-    """Read what a query asks for; of a long query its beginning and its end."""
-    if len(query) > _MAX_QUERY:
-        query = f"{query[: _MAX_QUERY // 2]}\n{query[-_MAX_QUERY // 2 :]}"
-    cleaned = values.clean(query)
-    folded = values.fold(query)
-    sentences = [
-        sentence.strip() for sentence in re.split(r"(?<=[.?!।]) |(?<=[。?!])|\n", folded) if sentence.strip()
-    ] or [""]
-    questions = [sentence for sentence in sentences if sentence.endswith("?")] or [
-        sentence for sentence in sentences if PATTERNS.asks_yes_no_elsewhere.search(sentence)
-    ]
-    told = [sentence for sentence in sentences if PATTERNS.tells_to_answer.search(sentence)]
-    questions = questions or told[-1:] or sentences[:1]
-    says_yes_no = bool(PATTERNS.asks_yes_no.search(folded))
-    code = asks_for_code(cleaned) or bool(PATTERNS.asks_command.search(folded))
-    identifier = any(map(PATTERNS.asks_names_identifier.search, questions))
-    number = bool(PATTERNS.asks_number.search(folded)) and not identifier
-    when = bool(PATTERNS.asks_when.search(folded))
-    prose = _asks_prose(sentences, questions, number=number) and not PATTERNS.rates.search(folded)
-    options, options_first = _options(cleaned)
-    if not options:
-        options = _labelled_options(query)
-    starts = PATTERNS.starts_yes_no.match(questions[-1]) and not PATTERNS.not_english.search(questions[-1])
-    english = PATTERNS.english.search(folded) or starts or PATTERNS.asks_prose.search(folded)
-    foreign = bool(folded) and not (english or PATTERNS.english_verb.match(folded) or re.search(r" or ", folded))
-    over = PATTERNS.over_text.match(cleaned)
-    asked = " ".join(s for s in sentences if s.endswith("?")) or (values.fold(over[0]) if over else folded)
-    words = frozenset(
-        part for word in plain(uncontracted(asked)).split() for part in apart(without_ending(word) if foreign else word)
-    )
-    choices = () if says_yes_no or code else _choices(folded, [*questions, *told], prose=prose, foreign=foreign)
-    content = content_words(questions[-1])
-    several = len([s for s in sentences if s.endswith("?")]) > 1 or any(map(_asks_several, questions))
-    return Ask(
-        text=cleaned,
-        asking=over[0] if over else cleaned,
-        options=options,
-        letters=not options or "A" in options,
-        options_first=options_first,
-        choices=choices,
-        yes_no=says_yes_no or (not choices and not (foreign and (number or when)) and _asks_yes_no(questions[-1])),
-        number=number,
-        identifier=identifier,
-        version=identifier and "version" in questions[-1],
-        when=when,
-        digits=any(char.isdigit() for char in folded),
-        fact=bool(PATTERNS.asks_word.search(folded))
-        or bool(PATTERNS.asks_fact.search(folded))
-        or (foreign and bool(PATTERNS.wh_elsewhere.search(questions[-1])) and "?" in folded),
-        prose=prose,
-        code=code,
-        listing=asks_for_list(cleaned),
-        several=several,
-        names=any(PATTERNS.asks_names.search(question) for question in questions),
-        literal=bool(PATTERNS.asks_literal.search(folded)),
-        foreign=foreign,
-        portuguese=foreign and bool(PATTERNS.portuguese.search(folded)) and not PATTERNS.spanish.search(folded),
-        duration=bool(PATTERNS.asks_duration.search(folded)),
-        share=bool(PATTERNS.asks_share.search(folded)),
-        ratio=bool(PATTERNS.asks_ratio.search(folded)),
-        clock=foreign and bool(PATTERNS.asks_clock.search(folded)),
-        negated=bool(set(content) & NEGATIONS),
-        content=tuple(map(stem, content)),
-        cased=bool(PATTERNS.asks_cased.search(folded)),
-        rates=bool(PATTERNS.rates.search(folded)),
-        words=words,
-        stems=frozenset(map(stem, words)),
-    )
+    def offers(self) -> list[str]:
+        """List the sentences that may offer alternatives."""
+        return [*self._questions, *self._told]
 
 
-def _asks_several(question: str) -> bool:
-    """Whether a question asks twice: "who and when", but not "if it is 5, how many"."""
-    second = PATTERNS.several.search(question)
-    if second is None:
-        return False
-    first = question[: second.start()]
-    return not PATTERNS.condition.match(question) or bool(PATTERNS.asks_first.search(first))
-
-
-def _asks_prose(sentences: list[str], questions: list[str], *, number: bool) -> bool:
-    """Whether a question, or a command beside it, wants prose; a story that a number is asked about may hold such words."""
-    if number and any(map(PATTERNS.how_many.search, [*questions, *sentences[-2:]])):
-        return any(PATTERNS.asks_prose.match(PATTERNS.polite.sub("", sentence)) for sentence in sentences)
-    return any(map(PATTERNS.asks_prose.search, sentences))
-
-
-def _asks_yes_no(question: str) -> bool:
-    """Whether a folded question is one of yes or no: by its first word in English, elsewhere by the want of a question word."""
-    if PATTERNS.starts_yes_no.match(question):
-        return True
-    if PATTERNS.english.search(question):
-        return False
-    asks = question.rstrip().endswith("?") or bool(PATTERNS.asks_yes_no_elsewhere.search(question))
-    if question.startswith(("est-ce qu", "هل ", "czy ")):
-        return True
-    return asks and not PATTERNS.wh_elsewhere.search(question)
+read_query = lru_cache(maxsize=64)(Ask)
+"""Read what a query asks for."""
 
 
 def final_part(text: str) -> str:
@@ -325,7 +339,7 @@ def unlabelled(text: str, ask: Ask) -> str:
     if match is None or "\n" in text.strip() or _LABEL_WITHIN.search(text, match.start("value")):
         return text
     label = plain(values.fold(match["label"])).split()
-    known = all(word in WORDS.generic_labels or word in ask.words or stem(word) in ask.stems for word in label)
+    known = all(word in WORDS.generic_labels or ask.repeats(word) for word in label)
     return text[match.start("value") :] if label and known else text
 
 
@@ -358,11 +372,7 @@ def conclusion(text: str, ask: Ask) -> str | None:
     if not result:
         return None
     words = [word for word in plain(values.fold(last)).split() if not any(map(str.isdigit, word))]
-    restates = (
-        len(words) > 1
-        and any(map(str.isdigit, last))
-        and sum(word in ask.words or stem(word) in ask.stems for word in words) > len(words) / 2
-    )
+    restates = len(words) > 1 and any(map(str.isdigit, last)) and sum(map(ask.repeats, words)) > len(words) / 2
     return last if restates or set(plain_numbers(result[1])) & set(plain_numbers(last)) else None
 
 
@@ -591,7 +601,8 @@ def _labelled_options(query: str) -> dict[str, str]:
     return {}
 
 
-def _choices(folded: str, questions: list[str], *, prose: bool, foreign: bool) -> tuple[str, ...]:
+def _choices(ask: Ask) -> tuple[str, ...]:
+    folded, questions = ask.folded, ask.offers()
     if PATTERNS.asks_true_false.search(folded):
         return ("true", "false")
     _, listed, after = folded.rpartition("options:\n")
@@ -601,22 +612,15 @@ def _choices(folded: str, questions: list[str], *, prose: bool, foreign: bool) -
     for match in reversed(list(PATTERNS.listed_choices.finditer(folded))[-4:]):
         if len(found := _separated(match["listed"])) > 1:
             return found
-    if (
-        (aside := PATTERNS.aside.search(folded))
-        and len(found := _separated(aside["listed"])) > 1
-        and not any(map(str.isdigit, aside[0]))
-    ):
+    aside = PATTERNS.aside.search(folded)
+    if aside and len(found := _separated(aside["listed"])) > 1 and not any(map(str.isdigit, aside[0])):
         return found
-    for sentence in questions:
-        ends = PATTERNS.colon_list.search(sentence)
-        if ends and len(found := _separated(ends["listed"])) > 2 and not any(map(str.isdigit, ends["listed"])):
+    for ends in filter(None, map(PATTERNS.colon_list.search, questions)):
+        if len(found := _separated(ends["listed"])) > 2 and not any(map(str.isdigit, ends["listed"])):
             return found
-    if prose:
+    if ask.prose:
         return ()
-    for sentence in questions:
-        if found := _alternatives(sentence, foreign=foreign):
-            return found
-    return ()
+    return next(filter(None, (_alternatives(question, foreign=ask.foreign) for question in questions)), ())
 
 
 def _alternatives(sentence: str, *, foreign: bool) -> tuple[str, ...]:

@@ -473,16 +473,16 @@ def _parts(text: str, ask: Ask, *, binds: bool) -> Iterator[_Said]:
         else:
             between = (
                 part in WORDS.prepositions
-                and repeats(_neighbour(folded, at, -1), ask)
-                and repeats(_neighbour(folded, at, 1), ask)
+                and ask.repeats(_neighbour(folded, at, -1))
+                and ask.repeats(_neighbour(folded, at, 1))
             )
             following = tokens[at + 1] if at + 1 < len(tokens) else None
             titles = (
                 part in WORDS.titles and not token.isupper() and isinstance(following, str) and following[:1].isupper()
             )
             beside = (part in WORDS.companies and at > 0) or bool(_SHORT_NAME.fullmatch(token))
-            for word in [_cased(token, part)] if ask.cased and not repeats(part, ask) else apart(part):
-                yield _Said(word, not (between or titles or beside or repeats(word, ask)), is_name, is_capital)
+            for word in [_cased(token, part)] if ask.cased and not ask.repeats(part) else apart(part):
+                yield _Said(word, not (between or titles or beside or ask.repeats(word)), is_name, is_capital)
 
 
 def _is_letter(token: str, at: int, tokens: Sequence[str | Fact]) -> bool:
@@ -528,11 +528,6 @@ def _is_dropped(
         return True
     is_passive = after in WORDS.by and at > 0 and folded[at - 1] in WORDS.be
     return is_passive and (bool(PATTERNS.participle.fullmatch(part)) or after != "by")
-
-
-def repeats(word: str | Fact | None, ask: Ask) -> bool:
-    """Whether a query holds a folded word, or another form of it."""
-    return isinstance(word, str) and (word in ask.words or stem(word) in ask.stems)
 
 
 def _neighbour(folded: Sequence[str | Fact], at: int, step: int) -> str | Fact | None:
@@ -633,7 +628,7 @@ def _names(token: str, fact: Fact, ask: Ask, *, first: bool) -> bool:
         or word in WORDS.of_time
     ):
         return False
-    if repeats(word, ask) and f"{word} {fact.label}" not in _bound_names(ask):
+    if ask.repeats(word) and f"{word} {fact.label}" not in _bound_names(ask):
         return False
     return not first or word not in WORDS.approximate | WORDS.common_starts
 
@@ -703,7 +698,7 @@ def read_short(text: str, ask: Ask) -> Statement | None:
     if is_marked and not ask.several:
         part = explained(first_sentence(part))
     quoted = PATTERNS.says_quoted.fullmatch(part)
-    if quoted and all(word in WORDS.leads or repeats(word, ask) for word in plain(values.fold(quoted[1])).split()):
+    if quoted and all(word in WORDS.leads or ask.repeats(word) for word in plain(values.fold(quoted[1])).split()):
         part = quoted[2]
     part = readable(part, ask)
     return read_statement(part, ask) or (read_statement(readable(final_part(text), ask), ask) if is_marked else None)
@@ -775,7 +770,7 @@ def named_value(part: str, ask: Ask) -> str | None:
         match
         and not _LINKS.search(match[2])
         and (lead := plain(values.fold(match[1])).split())
-        and all(repeats(word, ask) for word in lead)
+        and all(ask.repeats(word) for word in lead)
     ):
         first = word_of(match[2].split()[0])
         return None if first in NEGATIONS else _undollared(match[2])
