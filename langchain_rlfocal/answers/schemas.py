@@ -9,7 +9,6 @@ reading does. Nothing here fetches a schema, changes a value that it is given, o
 
 import copy
 import json
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -17,8 +16,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, cached_property, lru_cache, partial
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from langchain_rlfocal.answers import values
 from langchain_rlfocal.answers.class_reading import ClassReader, NotReadError, SetOfValues, as_json, comparable
@@ -33,14 +34,13 @@ _TYPES = ("string", "boolean", "null", "object", "array", "number", "integer")
 _NOTES = frozenset({"type", "title", "description", "default", "examples"})
 _DATA = frozenset({"default", "enum", "const", "examples"})  # keywords that hold values, not rules
 _TEXT_RULES = ("enum", "const", "pattern", "format")
-_INDENTED = re.compile(r"\n(?:\t|  )")
-_WHOLE = re.compile(r"\s{0,9}([+-]?[0-9]{1,400})(?:\.0{0,9})?\s{0,9}")
-_DECIMAL = re.compile(r"\s{0,9}[+-]?(?:[0-9]{1,400}\.?[0-9]{0,400}|\.[0-9]{1,400})(?:[eE][+-]?[0-9]{1,4})?\s{0,9}")
-_TRUTHS = {
-    word: truth
-    for truth, words in ((True, "true t yes y on 1"), (False, "false f no n off 0"))
-    for word in words.split()
+_INTEGER = TypeAdapter[Any](int)
+_LAX = {
+    "integer": [_INTEGER],
+    "number": [_INTEGER, TypeAdapter[Any](Annotated[float, Field(allow_inf_nan=False)])],
+    "boolean": [TypeAdapter[Any](bool)],
 }
+_INDENTED = re.compile(r"\n(?:\t|  )")
 _SEEN: ContextVar[dict[tuple[str, int, int], bool | None]] = ContextVar("_SEEN")
 """Of one validation: which references were followed on which values, and whether those were valid; None meanwhile."""
 
@@ -484,18 +484,10 @@ def _shortened(text: str, limit: int) -> str:
 
 
 def _typed_as(value: Any, name: str) -> Any:
-    if name in {"integer", "number"}:
-        if isinstance(value, bool):
-            return int(value)
-        if isinstance(value, str) and (whole := _WHOLE.fullmatch(value)):
-            return int(whole[1])
-        if isinstance(value, str) and name == "number" and _DECIMAL.fullmatch(value) and math.isfinite(float(value)):
-            return float(value)
-    if name == "boolean":
-        if isinstance(value, str):
-            return _TRUTHS.get(value.lower())
-        if isinstance(value, (int, float)) and value in {0, 1}:
-            return bool(value)
+    """Read a scalar as a type as pydantic does in lax mode; None where it cannot."""
+    for reader in _LAX.get(name, ()):
+        with suppress(ValidationError):
+            return reader.validate_python(value)
     return None
 
 
@@ -522,7 +514,7 @@ def _check(written: str) -> None:
 @cache
 def _validator_maker() -> Callable[[Any], Any]:
     """Make the validator: the standard's, but a reference costs each value once, and comparing items is linear."""
-    from jsonschema import Draft202012Validator, ValidationError, validators  # noqa: PLC0415  # slow to import
+    from jsonschema import Draft202012Validator, exceptions, validators  # noqa: PLC0415  # slow to import
     from referencing import Registry  # noqa: PLC0415
 
     follow = Draft202012Validator.VALIDATORS["$ref"]  # which is that of "$dynamicRef" too
@@ -537,11 +529,11 @@ def _validator_maker() -> Callable[[Any], Any]:
         elif seen[key] is None:
             raise RecursionError
         elif not seen[key]:
-            yield ValidationError(f"is not valid under {target}")
+            yield exceptions.ValidationError(f"is not valid under {target}")
 
     def unique(_: Any, wanted: Any, value: Any, __: Any) -> Iterator[Any]:
         if wanted and isinstance(value, list) and len(set(map(values.dump_json, value))) < len(value):
-            yield ValidationError("has equal items")
+            yield exceptions.ValidationError("has equal items")
 
     bounded = {"$ref": reference, "$dynamicRef": reference, "uniqueItems": unique}
     return partial(validators.extend(Draft202012Validator, bounded), registry=Registry())  # which fetches nothing
