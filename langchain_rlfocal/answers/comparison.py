@@ -19,7 +19,7 @@ from typing import Any
 from langchain_rlfocal.answers import values
 from langchain_rlfocal.answers.choices import Choice, Option, YesNo, bare_letter, read_choice, read_option, read_yes_no
 from langchain_rlfocal.answers.code import Code, CodeBlock, find_code, parse_python
-from langchain_rlfocal.answers.kinds import Kind, KindLike, MadeKind, to_kind
+from langchain_rlfocal.answers.kinds import Kind, KindLike, KindName, MadeKind, to_kind
 from langchain_rlfocal.answers.languages import PATTERNS, WORDS
 from langchain_rlfocal.answers.lists import List, find_list
 from langchain_rlfocal.answers.mathematics import Math, looks_like_math, same_math
@@ -406,29 +406,29 @@ def find(text: str, ask: Ask, query: str) -> Found | None:
         return None
     part, is_marked = answering_part(cleaned, ask, whole=True)
 
-    def found(kind: Kind, value: Any) -> Found | None:
-        return None if value is None else Found(kind, value, part)
+    def found(kind: KindName, value: Any) -> Found | None:
+        return None if value is None else Found(BUILT_IN[kind], value, part)
 
     if ask.literal and not ask.options:
-        return found(BUILT_IN["exact"], literal_text(text if is_marked else _printed(final) or text))
+        return found("exact", literal_text(text if is_marked else _printed(final) or text))
     if ask.options and (letter := read_option(cleaned, ask)):
-        return found(BUILT_IN["option"], letter)
+        return found("option", letter)
     if not (ask.choices or ask.identifier or ask.code) and (only := bare_number(part, ask)):
-        return found(BUILT_IN["number"], only)
+        return found("number", only)
     if not ask.several:
         if (ask.yes_no or not ask.fact) and (verdict := read_yes_no(cleaned, ask)):
-            return found(BUILT_IN["yes_no"], verdict)
+            return found("yes_no", verdict)
         if ask.choices and not ask.prose and (choice := read_choice(cleaned, ask)):
-            return found(BUILT_IN["choice"], choice)
+            return found("choice", choice)
     if (calls := read_calls(text)) is not None:
-        return found(BUILT_IN["tool_calls"], calls)
+        return found("tool_calls", calls)
     if (
         not is_marked
         and ("{" in text or "[" in text)
         and ("json" in ask.text.casefold() or not _SCALARS.fullmatch(part))
         and (json := read_whole_json(text)) is not None
     ):
-        return found(BUILT_IN["json"], json)
+        return found("json", json)
     if _SCALARS.fullmatch(part):
         part = part.strip()[1:-1]
     blocks = [block for block in find_code(final) if block.language not in _NO_CODE]
@@ -446,35 +446,35 @@ def find(text: str, ask: Ask, query: str) -> Found | None:
     part = as_duration(part) if ask.duration else part
     number = number_of(readable(part, ask), query=ask.text) if len(part) < 400 else None
     if number is not None and (amounts := read_statement(readable(part, ask), ask, facts_only=True)) is not None:
-        return found(BUILT_IN["number"], amounts)
+        return found("number", amounts)
     if (symbol := _symbol(part, ask)) is not None:
-        return found(BUILT_IN["short_text"], Statement((symbol,), (), (symbol,)))
+        return found("short_text", Statement((symbol,), (), (symbol,)))
     if ask.prose and not is_marked:
-        return found(BUILT_IN["long_text"], read_long(cleaned))
+        return found("long_text", read_long(cleaned))
     concludes = ask.identifier or (ask.number and not is_marked and part == final and concluding(final))
     if is_math:
         part = PATTERNS.or_in_words.sub(" or ", part)
     if is_math and not concludes and (math := _MATH.read(final if is_marked else part, query)) is not None:
-        return found(_MATH, math)
+        return found("math", math)
     if (ask.number or ask.when or ask.version) and not (ask.several and ask.names):
         amounts = read_amounts(cleaned, ask)
         if amounts is not None:
-            return found(BUILT_IN["number"], amounts)
+            return found("number", amounts)
     if ask.listing and "\n" not in final and (amounts := read_amounts(cleaned, ask)) is not None and amounts.owners:
-        return found(BUILT_IN["number"], amounts)
+        return found("number", amounts)
     listed = find_list(part, commas=ask.listing) if ask.listing or "\n" in part or "[" in part else None
     if listed is not None and sum(len(item) for item in listed.items) > _MAX_ITEM * len(listed.items):
         listed = None  # prose in points
     if listed is not None and len(listed.items) > 1:
-        return found(_LIST, _LIST.read(part, query))
+        return found("list", _LIST.read(part, query))
     if listed is not None and len(listed.items) == 1:
-        return found(BUILT_IN["short_text"], read_short(listed.items[0], ask))
+        return found("short_text", read_short(listed.items[0], ask))
     if is_marked and len(part) > _MAX_MARKED and len(first_sentence(part).split()) > _MAX_MARKED_WORDS:
-        return found(BUILT_IN["long_text"], read_long(cleaned))
+        return found("long_text", read_long(cleaned))
     short = read_short(cleaned, ask)
     if short is not None and len(short.full) <= MAX_SHORT and (is_marked or len(final) <= 40 * MAX_SHORT):
-        return found(BUILT_IN["short_text"], short)
-    return found(BUILT_IN["long_text"], read_long(cleaned))
+        return found("short_text", short)
+    return found("long_text", read_long(cleaned))
 
 
 def _printed(final: str) -> str | None:

@@ -43,7 +43,10 @@ def listed(words: str) -> list[str]:
 
 
 def _words(name: str) -> frozenset[str]:
-    return frozenset(values.fold(word) for words in read_table("words")[name].values() for word in listed(words))
+    """Fold the words of a list, and those of the lists that it includes."""
+    table = dict(read_table("words")[name])
+    included = [_words(other) for other in table.pop("include", "").split()]
+    return frozenset(values.fold(word) for words in table.values() for word in listed(words)).union(*included)
 
 
 def _pattern(name: str) -> re.Pattern[str]:
