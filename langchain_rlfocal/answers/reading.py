@@ -5,8 +5,9 @@ that answers. They compare nothing, and never raise.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, lru_cache
+from typing import TypeVar
 
 from langchain_rlfocal.answers import values
 from langchain_rlfocal.answers.code import asks_for_code
@@ -14,11 +15,13 @@ from langchain_rlfocal.answers.facts import Fact, find_facts, plain_numbers
 from langchain_rlfocal.answers.languages import ANSWER_MARKS, NEGATIONS, PATTERNS, WORDS
 from langchain_rlfocal.answers.lists import asks_for_list
 
+_T = TypeVar("_T")
+
 MAX_SENTENCE = 400
 """Characters of a sentence that are read as a short answer."""
 
 _MAX_QUERY = 20_000
-_MAX_KEPT = 2_000  # characters of a text whose parts are kept: each reader of one text asks for them
+_MAX_KEPT = 2_000
 _MAX_CHOICES = 30
 _MAX_MARKED = 30
 _THOUGHT = re.compile(r"</\|?(?:think|thinking|thought|reasoning|scratchpad|analysis)\|?>", re.IGNORECASE)
@@ -267,12 +270,15 @@ read_query = lru_cache(maxsize=64)(Ask)
 """Read what a query asks for."""
 
 
+def _kept(read: Callable[[str], _T]) -> Callable[[str], _T]:
+    """Keep what a function reads of short texts: each reader of one text asks for it."""
+    cached = lru_cache(maxsize=256)(read)
+    return lambda text: cached(text) if len(text) <= _MAX_KEPT else read(text)
+
+
+@_kept
 def final_part(text: str) -> str:
     """Cut what a model thinks before its answer and the next question that it invents after it."""
-    return _final_part(text) if len(text) > _MAX_KEPT else _kept_final_part(text)
-
-
-def _final_part(text: str) -> str:
     thoughts = list(_THOUGHT.finditer(text))
     text = text[thoughts[-1].end() :] if thoughts else text
     text = text.strip()
@@ -280,15 +286,9 @@ def _final_part(text: str) -> str:
     return text[: run_on.start()].strip() if run_on else text
 
 
-_kept_final_part = lru_cache(maxsize=256)(_final_part)
-
-
+@_kept
 def marked(text: str) -> tuple[str, ...]:
     r"""List what follows each explicit mark ("answer is", "Answer:", `\boxed{`, "####"), the last mark first."""
-    return _marked(text) if len(text) > _MAX_KEPT else _kept_marked(text)
-
-
-def _marked(text: str) -> tuple[str, ...]:
     own = list(_MARK.finditer(text))[-_MAX_MARKED:]
     covered = [(mark.start(), mark.end()) for mark in own]
     others = [
@@ -300,9 +300,6 @@ def _marked(text: str) -> tuple[str, ...]:
     ends = [*(mark.start() for mark in marks), len(text)][1:]
     parts = [_marked_by(mark, max(end, mark.end())) for mark, end in zip(marks, ends, strict=True)]
     return tuple(part for part in (part.lstrip(f"{_QUOTES}:=>：").rstrip(_QUOTES) for part in reversed(parts)) if part)
-
-
-_kept_marked = lru_cache(maxsize=256)(_marked)
 
 
 def unheaded(text: str) -> str:

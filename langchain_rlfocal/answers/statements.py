@@ -227,18 +227,10 @@ def read_statement(text: str, ask: Ask, *, facts_only: bool = False) -> Statemen
     said, extra = _set_apart(said, parts, ask)
     repeated = (*repeated, *extra)
     asked = {_SIGNS[word] for word in ask.words if word in _SIGNS}
-    counted = tuple(
-        dict.fromkeys(part for part in _only_counting(said) if not (isinstance(part, str) and part in asked))
-    )
+    counted = tuple(dict.fromkeys(part for part in _only_counting(said) if part not in asked))
     repeated = tuple(part for part in repeated if isinstance(part, Amount))
-    return Statement(
-        counted,
-        repeated,
-        (*counted, *repeated),
-        names,
-        owners=_owners(parts),
-        things=_things(parts, is_foreign=ask.foreign),
-    )
+    owners, things = _owners(parts), _things(parts, is_foreign=ask.foreign)
+    return Statement(counted, repeated, (*counted, *repeated), names, owners=owners, things=things)
 
 
 def bare_number(part: str, ask: Ask) -> Statement | None:
@@ -316,15 +308,10 @@ def _set_apart(said: tuple[Part, ...], parts: Sequence["_Said"], ask: Ask) -> tu
     counted = PATTERNS.asks_counted.search(ask.text.casefold())
     fits: list[Amount] = []
     if counted:
-        noun = stem(word_of(counted[1]))
-        order = [one.part for one in parts]
-        fits = [
-            one
-            for at, one in enumerate(order)
-            if isinstance(one, Amount)
-            and any(isinstance(after, str) and stem(after) == noun for after in order[at + 1 : at + 3])
-        ]
-        fits = [one for one in dict.fromkeys(fits) if one in amounts]
+        noun, order = stem(word_of(counted[1])), [one.part for one in parts]
+        near = [(one, order[at + 1 : at + 3]) for at, one in enumerate(order) if isinstance(one, Amount)]
+        behind = [one for one, after in near if any(isinstance(word, str) and stem(word) == noun for word in after)]
+        fits = [one for one in dict.fromkeys(behind) if one in amounts]
     elif ask.duration:
         fits = [one for one in amounts if one.kind == "quantity" and one.is_duration]
     elif PATTERNS.asks_money.search(ask.text.casefold()):
@@ -332,18 +319,11 @@ def _set_apart(said: tuple[Part, ...], parts: Sequence["_Said"], ask: Ask) -> tu
     elif PATTERNS.asks_year.search(ask.text.casefold()):
         fits = [one for one in amounts if one.number is not None and 1000 <= one.number < 2200]
     if not fits and counted and amounts and amounts[0].number is not None:
-        plain_ones = [
-            one
-            for one in amounts
-            if one.kind == "number" and not (one.number is not None and 1900 <= one.number < 2100)
-        ]
-        fits = plain_ones if len(plain_ones) == 1 else []
+        fits = [one for one in amounts if one.kind == "number" and not 1900 <= (one.number or 0) < 2100]
     if len(fits) != 1 or len(amounts) < 2:
         return said, ()
-    main = fits[0]
-    return tuple(part for part in said if not isinstance(part, Amount) or part == main), tuple(
-        part for part in amounts if part != main
-    )
+    others = tuple(part for part in amounts if part != fits[0])
+    return tuple(part for part in said if part not in others), others
 
 
 def same_statement(a: Statement, b: Statement) -> bool:
@@ -352,26 +332,20 @@ def same_statement(a: Statement, b: Statement) -> bool:
         return True
     if _counts_others(a, b) or _counts_others(b, a):
         return False
-    if a.owners and b.owners and [word for word, _ in a.owners] == [word for word, _ in b.owners]:
-        return (
-            _alike([amount for _, amount in a.owners], [amount for _, amount in b.owners])
-            and a.negations == b.negations
-        )
-    if bool(a.said) != bool(b.said):
-        return _alike(a.content, b.content)
+    if a.owners and [word for word, _ in a.owners] == [word for word, _ in b.owners]:
+        own, others = ([amount for _, amount in one.owners] for one in (a, b))
+        return _alike(own, others) and a.negations == b.negations
     if not _alike(a.content, b.content):
         return False
-    if not (a.names <= b.names or b.names <= a.names):
-        return False
-    return not a.said or _agrees_on(a, b) or _agrees_on(b, a)
+    if bool(a.said) != bool(b.said):
+        return True
+    names_agree = a.names <= b.names or b.names <= a.names
+    return names_agree and (not a.said or _agrees_on(a, b) or _agrees_on(b, a))
 
 
 def may_be_same(a: Statement, b: Statement) -> bool:
     """Tell whether two different statements may still mean the same: no fact, and no denial, tells them apart."""
-    if a.negations != b.negations:
-        return False
-    own, others = sorted(map(str, a.facts)), sorted(map(str, b.facts))
-    return own == others
+    return a.negations == b.negations and sorted(map(str, a.facts)) == sorted(map(str, b.facts))
 
 
 def _alike(a: Sequence[Part], b: Sequence[Part]) -> bool:
@@ -453,7 +427,8 @@ def _parts(text: str, ask: Ask, *, binds: bool) -> Iterator[_Said]:
         is_capital = token.lstrip("\"'(*_")[:1].isupper()
         is_name = token[:1].isupper() and not starts
         starts = token.rstrip("\"')*_").endswith((".", "!", "?", ":"))
-        if not part or _multiplies(at, folded):
+        between_facts = isinstance(after, Fact) and at > 0 and isinstance(folded[at - 1], Fact)
+        if not part or (between_facts and part in WORDS.times):  # "20 x 30 cm"
             continue
         if ask.foreign:
             part = without_ending(part)
@@ -462,27 +437,24 @@ def _parts(text: str, ask: Ask, *, binds: bool) -> Iterator[_Said]:
             part = "except"
         if part in NEGATIONS and not (part == "no" and ask.portuguese):
             yield _Said(part, True, False, False)
-        elif (
-            (part in WORDS.fillers and not _is_letter(token, at, tokens))
-            or (ask.foreign and (part in WORDS.fillers_elsewhere or part == "no"))
-            or _is_dropped(part, at, folded, tokens, after)
-        ) or (
-            binds and isinstance(after, Fact) and _is_named(after, text) and _names(token, after, ask, first=at == 0)
-        ):
             continue
-        else:
-            between = (
-                part in WORDS.prepositions
-                and ask.repeats(_neighbour(folded, at, -1))
-                and ask.repeats(_neighbour(folded, at, 1))
-            )
-            following = tokens[at + 1] if at + 1 < len(tokens) else None
-            titles = (
-                part in WORDS.titles and not token.isupper() and isinstance(following, str) and following[:1].isupper()
-            )
-            beside = (part in WORDS.companies and at > 0) or bool(_SHORT_NAME.fullmatch(token))
-            for word in [_cased(token, part)] if ask.cased and not ask.repeats(part) else apart(part):
-                yield _Said(word, not (between or titles or beside or ask.repeats(word)), is_name, is_capital)
+        is_filler = part in WORDS.fillers and not _is_letter(token, at, tokens)
+        if is_filler or (ask.foreign and (part in WORDS.fillers_elsewhere or part == "no")):
+            continue
+        if _is_dropped(part, at, folded, tokens, after):
+            continue
+        if binds and isinstance(after, Fact) and _is_named(after, text) and _names(token, after, ask, first=at == 0):
+            continue
+        following = tokens[at + 1] if at + 1 < len(tokens) else None
+        leads = isinstance(following, str) and following[:1].isupper()
+        says_nothing = (
+            (part in WORDS.prepositions and all(ask.repeats(_neighbour(folded, at, step)) for step in (-1, 1)))
+            or (part in WORDS.titles and leads and not token.isupper())
+            or (part in WORDS.companies and at > 0)
+            or _SHORT_NAME.fullmatch(token)
+        )
+        for word in [_cased(token, part)] if ask.cased and not ask.repeats(part) else apart(part):
+            yield _Said(word, not (says_nothing or ask.repeats(word)), is_name, is_capital)
 
 
 def _is_letter(token: str, at: int, tokens: Sequence[str | Fact]) -> bool:
@@ -497,16 +469,6 @@ def _cased(token: str, part: str) -> str:
     """Keep the case of a word where it tells things apart, as in "Co" and "CO", but for that of its first letter."""
     written = bare(token)
     return written[:1].lower() + written[1:] if written.casefold() == part else part
-
-
-def _multiplies(at: int, folded: Sequence[str | Fact]) -> bool:
-    """Whether a word stands for "times" between two facts: "20 x 30 cm"."""
-    return (
-        folded[at] in WORDS.times
-        and 0 < at < len(folded) - 1
-        and isinstance(folded[at - 1], Fact)
-        and isinstance(folded[at + 1], Fact)
-    )
 
 
 def _is_dropped(
@@ -524,7 +486,7 @@ def _is_dropped(
     if part in {"least", "most"} and at and folded[at - 1] == "at":
         return True
     following = tokens[at + 1] if at + 1 < len(tokens) else ""
-    if part in WORDS.before_names | WORDS.by and isinstance(following, str) and following[:1].isupper():
+    if part in WORDS.before_names and isinstance(following, str) and following[:1].isupper():
         return True
     is_passive = after in WORDS.by and at > 0 and folded[at - 1] in WORDS.be
     return is_passive and (bool(PATTERNS.participle.fullmatch(part)) or after != "by")
@@ -553,39 +515,35 @@ def _sign_before(before: Sequence[str]) -> str:
 
 def amount_of(fact: Fact, text: str, ask: Ask, *, sign: str = "") -> Amount:
     """Make a part of a fact; a part of a whole that the query names is the part alone."""
-    stated = fact.stated
+    stated, written = fact.stated, text[fact.start : fact.end]
     if fact.kind == "time":
-        hour = re.match(r"\s?([0-9]{1,2})(?![0-9:.h]*[1-9])", text[fact.start : fact.end])
+        hour = re.match(r"\s?([0-9]{1,2})(?![0-9:.h]*[1-9])", written)
         stated = Fraction(hour[1]) if hour else None
     if fact.kind == "number":
         stated = fact.value if isinstance(fact.value, Fraction) else stated
         if isinstance(fact.value, tuple) and fact.value[0] == "ordinal":
             stated = Fraction(fact.value[1])
-        slash = re.fullmatch(r"\s?([0-9]{1,9})\s?/\s?([0-9]{1,9})\s?", text[fact.start : fact.end])
+        slash = re.fullmatch(r"\s?([0-9]{1,9})\s?/\s?([0-9]{1,9})\s?", written)
         if slash and ask.rates and Fraction(slash[2]) in ask.numbers:
             return Amount("number", Fraction(slash[1]), slash[1], Fraction(slash[1]), sign)
     value = fact.value
     if ask.share and (share := _share(fact)) is not None:
-        return Amount("number", _as_number_value(share), values.number_text_of(share), share, sign)
-    if (
-        ask.ratio
-        and fact.kind == "range"
-        and isinstance(value, tuple)
-        and value[0] == ""
-        and " to " in text[fact.start : fact.end]
-    ):
+        return _number(share, sign)
+    if ask.ratio and fact.kind == "range" and isinstance(value, tuple) and not value[0] and " to " in written:
         return Amount("ratio", ("ratio", *value[1:]), ":".join(map(str, value[1:])), None, sign)
     if fact.kind == "range":
-        return Amount("range", value, fact.label, tuple(plain_numbers(text[fact.start : fact.end])), sign)
+        return Amount("range", value, fact.label, tuple(plain_numbers(written)), sign)
     if fact.kind == "date" and (year := _YEAR_ALONE.fullmatch(fact.label)):
-        number = Fraction(year[0])
-        return Amount("number", _as_number_value(number), values.number_text_of(number), number, sign)
+        return _number(Fraction(year[0]), sign)
     if fact.kind == "ratio" and isinstance(value, tuple) and len(value) == 3 and value[0] == "of":
         _, part, whole = value
         if isinstance(part, (int, Fraction)) and Fraction(whole) in ask.numbers:
-            number = Fraction(part)
-            return Amount("number", _as_number_value(number), values.number_text_of(number), number, sign)
+            return _number(Fraction(part), sign)
     return Amount(fact.kind, value, fact.label, stated, sign)
+
+
+def _number(number: Fraction, sign: str) -> Amount:
+    return Amount("number", _as_number_value(number), values.number_text_of(number), number, sign)
 
 
 def _share(fact: Fact) -> Fraction | None:
@@ -620,24 +578,18 @@ def _is_named(fact: Fact, text: str) -> bool:
 def _names(token: str, fact: Fact, ask: Ask, *, first: bool) -> bool:
     """Whether a word before a number makes a name of both, as in "Apollo 11": a capital, no filler, no currency."""
     word = word_of(token)
-    if (
-        not token[:1].isupper()
-        or not token[-1:].isalnum()
-        or word in WORDS.fillers
-        or word in _SIGNS
-        or word in WORDS.of_time
-    ):
+    says_nothing = word in WORDS.fillers or word in WORDS.of_time or word in _SIGNS
+    if says_nothing or not token[:1].isupper() or not token[-1:].isalnum():
         return False
     if ask.repeats(word) and f"{word} {fact.label}" not in _bound_names(ask):
         return False
-    return not first or word not in WORDS.approximate | WORDS.common_starts
+    return not first or word not in WORDS.common_starts
 
 
 @lru_cache(maxsize=64)
 def _bound_names(ask: Ask) -> frozenset[str]:
     """Names with a number in a query, such as "apollo 11"."""
-    tokens = _tokens(ask.text, ask)
-    pairs = pairwise(tokens)
+    pairs = pairwise(_tokens(ask.text, ask))
     return frozenset(
         f"{word_of(name)} {fact.label}"
         for name, fact in pairs
