@@ -5,8 +5,9 @@ that answers. They compare nothing, and never raise.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property, lru_cache
+from itertools import takewhile
 from typing import TypeVar
 
 from langchain_rlfocal.answers import values
@@ -35,8 +36,7 @@ _MARK = re.compile(
     re.IGNORECASE,
 )
 _QUOTES = " \t\n\"'*_`"
-_HEADING = re.compile(r"[ \t]{0,8}#{1,6}[ \t][^\n]{0,200}")
-_BOLD_HEADING = re.compile(r"[ \t]{0,8}\*\*[^*\n]{1,80}:?\*\*:?[ \t]{0,8}")
+_HEADING = re.compile(r"[ \t]{0,8}(?:#{1,6}[ \t][^\n]{0,200}|\*\*[^*\n]{1,80}:?\*\*:?[ \t]{0,8})")
 _LABEL = re.compile(r"[\s*_`#]{0,8}(?P<label>[^\W\d_][\w /'-]{0,40}?)[*_`]{0,3}\s?[:：=]\s?[*_`]{0,3}(?P<value>\S)")
 _LABEL_WITHIN = re.compile(r"[,;.] ?[^\W\d_][\w '-]{0,40}[*_]{0,2}: ")
 
@@ -55,6 +55,8 @@ _BOLD = re.compile(r"\*\*[^*\n]{0,60}[0-9][^*\n]{0,60}\*\*")
 _RESULT = re.compile(r"[=≈]\s?[$€£]?(-?[0-9][0-9.,]{0,30})")
 _JOINT = re.compile(r"(?<=[^\W\d_])[-–—/](?=[^\W\d_])|,(?![0-9]{3}(?![0-9]))")
 _INITIALS = re.compile(r"(?<=\b[A-Z]\.)(?=[A-Z][.a-z])")
+_UNSPACED = re.compile("([\u3040-\u30ff\u3400-\u9fff\u0e00-\u0eff\u1000-\u109f\U00020000-\U0003ffff])")
+"""Han, Kana, Thai, Lao, Burmese."""
 _EDGES = "$।.,;:!?\"'()[]{}*_`~…|<>«»。、，；：！？「」『』（）【】¿¡"
 _CONTRACTIONS = (
     (re.compile(r"\bcan(?:'t|not)\b", re.IGNORECASE), "can not"),
@@ -306,15 +308,8 @@ def unheaded(text: str) -> str:
     """Drop headings, and a first line that only announces the next, from the beginning of a text."""
     while True:
         line, newline, rest = text.partition("\n")
-        if (
-            newline
-            and rest.strip()
-            and (
-                _HEADING.fullmatch(line)
-                or _BOLD_HEADING.fullmatch(line)
-                or (line.rstrip().endswith((":", "：")) and len(line) < 200)
-            )
-        ):
+        announces = line.rstrip().endswith((":", "：")) and len(line) < 200
+        if newline and rest.strip() and (announces or _HEADING.fullmatch(line)):
             text = rest.strip()
         elif courtesy := PATTERNS.courtesy.match(text):
             rest = text[courtesy.end() :].lstrip()
@@ -322,12 +317,8 @@ def unheaded(text: str) -> str:
                 return text
             text = rest
         else:
-            return _without_preamble(text)
-
-
-def _without_preamble(text: str) -> str:
-    match = PATTERNS.preamble.match(text)
-    return text[match.end() :] if match and text[match.end() :].strip() else text
+            preamble = PATTERNS.preamble.match(text)
+            return text[preamble.end() :] if preamble and text[preamble.end() :].strip() else text
 
 
 def unlabelled(text: str, ask: Ask) -> str:
@@ -437,11 +428,8 @@ def bare(word: str) -> str:
     stripped = word.strip(_EDGES)
     if stripped[:1].isdigit() and f".{stripped}" in word[: len(stripped) + 3]:
         return f".{stripped}"
-    return (
-        stripped
-        if stripped[:1] not in "-–—" or stripped[1:2].isdigit() or stripped[1:2] in {".", "$"}
-        else stripped.lstrip("-–—")
-    )
+    is_sign = stripped[1:2].isdigit() or stripped[1:2] in {".", "$"}
+    return stripped if is_sign else stripped.lstrip("-–—")
 
 
 def content_words(folded: str) -> list[str]:
@@ -476,38 +464,13 @@ def without_ending(word: str) -> str:
 
 def unspaced(text: str) -> bool:
     """Whether a text holds characters of a script that sets no spaces."""
-    return any(map(_is_unspaced, text))
+    return _UNSPACED.search(text) is not None
 
 
-def apart(word: str) -> Iterator[str]:
-    """Yield a word; of scripts without spaces each character."""
-    if word.isascii() or not unspaced(word):
-        yield word
-        return
-    run = ""
-    for char in word:
-        if _is_unspaced(char):
-            if run := run.strip(_EDGES):
-                yield run
-            run = ""
-            if char not in _EDGES and char != "・":
-                yield char
-        else:
-            run += char
-    if run := run.strip(_EDGES):
-        yield run
-
-
-def _is_unspaced(char: str) -> bool:
-    """Whether a character is of a script that sets no spaces: Han, Kana, Thai, Lao, Khmer, Burmese."""
-    code = ord(char)
-    return (
-        0x3040 <= code <= 0x30FF
-        or 0x3400 <= code <= 0x9FFF
-        or 0x0E00 <= code <= 0x0EFF
-        or 0x1000 <= code <= 0x109F
-        or 0x20000 <= code <= 0x3FFFF
-    )
+def apart(word: str) -> list[str]:
+    """List a word; of scripts without spaces each character."""
+    pieces = [] if word.isascii() else _UNSPACED.split(word)
+    return [bared for piece in pieces if (bared := piece.strip(_EDGES + "・"))] if len(pieces) > 1 else [word]
 
 
 def letter_of_option(text: str) -> re.Match[str] | None:
@@ -522,12 +485,10 @@ _LETTER_FIRST = re.compile(
 
 
 def _abbreviates(word: str | None, after: str) -> bool:
-    if not word:
-        return False
-    folded = word.casefold()
+    folded = (word or "").casefold()
     if folded in WORDS.abbreviations_before_numbers and after[-1:].isdigit():
         return True
-    return folded in WORDS.abbreviations or (len(word) == 1 and word.isalpha())
+    return folded in WORDS.abbreviations or (len(folded) == 1 and folded.isalpha())
 
 
 def _marked_by(mark: re.Match[str], end: int) -> str:
@@ -570,11 +531,9 @@ def _options(query: str) -> tuple[dict[str, str], bool]:
             ends = [match.start() for match in run[1:]] + [len(query)]
             texts = [query[match.end() : end].partition("\n")[0] for match, end in zip(run, ends, strict=True)]
             best = {match[1].upper(): plain(values.fold(text)) for match, text in zip(run, texts, strict=True)}
-            rest = query[run[-1].end() + len(texts[-1]) :]
-            follows = bool(re.search(r"\?", rest)) or bool(re.search(r"\bquestion\b", rest, re.IGNORECASE))
-            follows = follows and not re.search(
-                r"\b(?:option|letter|choice|choose|select|answer)\b", rest, re.IGNORECASE
-            )
+            rest = query[run[-1].end() + len(texts[-1]) :].casefold()
+            asks = "?" in rest or re.search(r"\bquestion\b", rest) is not None
+            follows = asks and not PATTERNS.options_follow.search(rest)
     return best, follows
 
 
@@ -632,7 +591,7 @@ def _alternatives(sentence: str, *, foreign: bool) -> tuple[str, ...]:
         return ()
     before, after = sentence[: ors[-1].start()], sentence[ors[-1].end() :]
     raw = re.split(r"[,;:?!)«»\"]|\. |\.$", after)[0].split()
-    last = _without_articles(list(_until(raw, WORDS.cuts)))
+    last = _without_articles([*raw[:1], *takewhile(lambda word: word not in WORDS.cuts, raw[1:])])
     size = len(last)
     pieces = [piece for piece in re.split(r"[,;:(] ?", separator.sub(",", before)) if piece.strip()]
     if not 1 <= size <= 4 or not pieces:
@@ -644,30 +603,23 @@ def _alternatives(sentence: str, *, foreign: bool) -> tuple[str, ...]:
     while own and own[-1] in WORDS.copulas:
         own.pop()
     at = max((i for i, word in enumerate(own) if word in WORDS.articles), default=-1)
-    if at >= 0 and 0 < len(own) - at - 1 < size and own[-1] == last[-1]:  # "a planet or a dwarf planet"
-        own = own[at + 1 :]
-    elif at >= 0 and 0 < len(own) - at - 1 < size:  # "the active or the passive voice": one noun for both
-        size = len(own) - at - 1
-        last = last[:size]
+    if at >= 0 and 0 < len(own) - at - 1 < size:
+        if own[-1] == last[-1]:  # "a planet or a dwarf planet"
+            own = own[at + 1 :]
+        else:  # "the active or the passive voice": one noun for both
+            size = len(own) - at - 1
+            last = last[:size]
     chosen = [plain(" ".join(own[-size:]))]
     for piece in reversed(pieces[:-1]):
         words = _without_articles(plain(piece).split())
         if len(words) > size:
-            if (words[0] in WORDS.telling and len(words) - size <= 3) or (
-                words[0] in WORDS.first_verbs and re.search(r"[,;]", before)
-            ):
+            tells = words[0] in WORDS.telling and len(words) - size <= 3
+            if tells or (words[0] in WORDS.first_verbs and re.search(r"[,;]", before)):
                 chosen.append(" ".join(words[-size:]))
             break
         chosen.append(" ".join(words))
     distinct = tuple(dict.fromkeys((*reversed(chosen), plain(" ".join(last)))))
     return distinct if len(distinct) > 1 and all(distinct) else ()
-
-
-def _until(words: list[str], ends: frozenset[str]) -> Iterator[str]:
-    for at, word in enumerate(words):
-        if at and word in ends:
-            return
-        yield word
 
 
 def _without_articles(words: list[str]) -> list[str]:
