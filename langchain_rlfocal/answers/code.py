@@ -5,7 +5,7 @@ r"""Code: two answers that hold programs are the same if the programs are, whate
 | Python | `ast` | layout, comments, quotes, docstrings, annotations, order of imports at the top, names of parameters and locals |
 | those under `layouts` in `words/code.toml` | Pygments | layout as far as it means nothing, comments |
 | JSON | `values` | layout, order of keys, 1 or 1.0 |
-| all others, and all without Pygments | the text | white space at the ends of lines, empty lines around |
+| all others | the text | white space at the ends of lines, empty lines around |
 
 - Code is in fences; all blocks count, in order, and consecutive blocks of Python are one program. What is written around
   them does not count, nor do blocks of `text` and `output` beside others. Without fences the whole text is code if it is
@@ -26,9 +26,9 @@ tokens; other languages beyond `_MAX_TOKENS` characters by their text; a text be
 import ast
 import builtins
 import hashlib
-import importlib
 import json
 import re
+import textwrap
 import threading
 import warnings
 from collections import Counter
@@ -228,12 +228,8 @@ def _opening(line: str) -> tuple[str, int, str | None] | None:
 def _single(content: str) -> CodeBlock:
     """Read a block written on one line; a first word that is a language's is its language."""
     word, _, rest = content.partition(" ")
-    known = (
-        _language(word.lower()) in {*_LAYOUTS, "json", "regex"}
-        and word not in _WORDS["commands"]
-        and bool(rest.strip())
-    )
-    return CodeBlock(word.lower(), rest.strip()) if known else CodeBlock(None, content)
+    is_known = _language(word.lower()) in {*_LAYOUTS, "json", "regex"} and word not in _WORDS["commands"]
+    return CodeBlock(word.lower(), rest.strip()) if is_known and rest.strip() else CodeBlock(None, content)
 
 
 def _outdented(line: str, indent: int) -> str:
@@ -281,13 +277,12 @@ def _unfenced(text: str, query: str) -> str | None:
         return spans[0] if aside and not any(map(str.isdigit, before)) else None
     if "`" in text and asked and len(text) <= _MAX_INLINE and len(spans) > 1:
         return None
+    language = _asked_language(query) if asked else None
     for candidate in _candidates(text, asked):
         tree = parse_python(_plain_python(candidate))
-        if tree and (
-            _is_strong(tree) or (asked and _says_something(tree) and _asked_language(query) in {None, "python"})
-        ):
+        if tree and (_is_strong(tree) or (asked and _says_something(tree) and language in {None, "python"})):
             return candidate
-    return body if asked and _looks_like_code(body, _asked_language(query)) else None
+    return body if asked and _looks_like_code(body, language) else None
 
 
 def _candidates(text: str, asked: bool) -> Iterator[str]:
@@ -313,9 +308,8 @@ def _looks_like_code(body: str, language: str | None) -> bool:
         return " " not in body and bool(re.search(r"[\\^$\[\](){}*+?|]", body))
     if language in {None, "bash"}:
         word = _PROMPT.sub("", body).split(" ", 1)[0]
-        return word in _WORDS["commands"] and not re.search(
-            r"[a-z]{2}[.!?]$| (?:is|are|the|to|will|lists|shows|prints) ", body
-        )
+        is_prose = re.search(r"[a-z]{2}[.!?]$| (?:is|are|the|to|will|lists|shows|prints) ", body)
+        return word in _WORDS["commands"] and not is_prose
     return body.endswith((";", "}", ")")) and bool(re.search(r"[=({]", body))
 
 
@@ -390,18 +384,8 @@ def _plain_python(source: str) -> str:
 
 def _dedented(source: str) -> str:
     """Drop the white space that all lines begin with, ends of lines and empty lines around."""
-    lines = [line.rstrip() for line in source.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
-    while lines and not lines[-1]:
-        lines.pop()
-    start = next((at for at, line in enumerate(lines) if line), len(lines))
-    lines = lines[start:]
-    if not lines or not lines[0][0].isspace():
-        return "\n".join(lines)
-    common = lines[0][: len(lines[0]) - len(lines[0].lstrip())]
-    for line in lines:
-        while line and not line.startswith(common):
-            common = common[:-1]
-    return "\n".join(line[len(common) :] for line in lines)
+    lines = source.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return textwrap.dedent("\n".join(map(str.rstrip, lines)).strip("\n"))
 
 
 def _form(language: str, source: str) -> tuple[str, str]:
@@ -419,15 +403,12 @@ def _form(language: str, source: str) -> tuple[str, str]:
 # ---- tokens of other languages
 
 
-def _lex(language: str, source: str) -> list[tuple[str, str]] | None:
-    """Cut a source into tokens, as names of types and texts; None without Pygments."""
-    try:
-        with _LOCK:  # a lexer builds its tables at its first use
-            lexer: Any = importlib.import_module("pygments.lexers").get_lexer_by_name(
-                language, stripnl=False, startinline="<?" not in source
-            )
-    except (ImportError, ValueError):
-        return None
+def _lex(language: str, source: str) -> list[tuple[str, str]]:
+    """Cut a source into tokens, as names of types and texts."""
+    from pygments.lexers import get_lexer_by_name  # type: ignore[import-untyped]  # noqa: PLC0415  # slow to import
+
+    with _LOCK:  # a lexer builds its tables at its first use
+        lexer = get_lexer_by_name(language, stripnl=False, startinline="<?" not in source)
     return [(str(kind).removeprefix("Token."), text) for kind, text in lexer.get_tokens(source)]
 
 
@@ -436,7 +417,7 @@ def _tokens(language: str, source: str) -> list[str] | None:
     if len(source) > _MAX_TOKENS or "\x1f" in source:
         return None
     found = _lex(language, source)
-    if found is None or any(kind == "Error" for kind, _ in found):
+    if any(kind == "Error" for kind, _ in found):
         return None
     layout = _LAYOUTS[language]
     out: list[str] = []
