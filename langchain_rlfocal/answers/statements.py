@@ -69,6 +69,8 @@ _SIGNS = {
     for sign, words in read_table("words")["signs"].items()
     for word in words.split()
 }
+# asked for each word
+_FILLERS, _TIMES, _MAY_LEAD = WORDS.fillers, WORDS.times, WORDS.may_lead | _SIGNS.keys()
 
 
 @dataclass(frozen=True, slots=True)
@@ -427,9 +429,8 @@ def _parts(text: str, ask: Ask, *, binds: bool) -> Iterator[_Said]:
         is_capital = token.lstrip("\"'(*_")[:1].isupper()
         is_name = token[:1].isupper() and not starts
         starts = token.rstrip("\"')*_").endswith((".", "!", "?", ":"))
-        between_facts = isinstance(after, Fact) and at > 0 and isinstance(folded[at - 1], Fact)
-        if not part or (between_facts and part in WORDS.times):  # "20 x 30 cm"
-            continue
+        if not part or (part in _TIMES and at and isinstance(after, Fact) and isinstance(folded[at - 1], Fact)):
+            continue  # "20 x 30 cm"
         if ask.foreign:
             part = without_ending(part)
         before = [] if token[-1] in _PAUSES else [*before[-2:], part]
@@ -438,10 +439,10 @@ def _parts(text: str, ask: Ask, *, binds: bool) -> Iterator[_Said]:
         if part in NEGATIONS and not (part == "no" and ask.portuguese):
             yield _Said(part, True, False, False)
             continue
-        is_filler = part in WORDS.fillers and not _is_letter(token, at, tokens)
+        is_filler = part in _FILLERS and not _is_letter(token, at, tokens)
         if is_filler or (ask.foreign and (part in WORDS.fillers_elsewhere or part == "no")):
             continue
-        if _is_dropped(part, at, folded, tokens, after):
+        if (part in _MAY_LEAD or after in WORDS.by) and _is_dropped(part, at, folded, tokens, after):
             continue
         if binds and isinstance(after, Fact) and _is_named(after, text) and _names(token, after, ask, first=at == 0):
             continue
