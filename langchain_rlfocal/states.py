@@ -1,11 +1,13 @@
-"""States: where Q queries stand in the middle of an episode, and what is known of them.
+"""States: where Q queries stand in the middle of an episode, and what a policy knows of them.
 
-What is known before anyone is asked are `Descriptors`; what the answers say, member by member, is `Evidence`, which a policy
-reads from `Answers`. A `State` shows of the evidence what the asked members gave, and nothing of the others.
+`MemberFeatures` are known before anyone is asked. `Answers` are what members said, and `Evidence` is what a policy reads in
+them. A `State` shows the evidence of the asked members and nothing of the others.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from functools import cached_property
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,116 +18,128 @@ Bools = npt.NDArray[np.bool_]
 Texts = npt.NDArray[np.object_]
 
 
-@dataclass(frozen=True, slots=True)
-class Descriptors:
+def axes(names: str) -> Any:
+    """Declare the axes of an array in a `Rows`: Q queries, M members, K candidates, each a letter."""
+    return field(metadata={"axes": names})
+
+
+class Rows:
+    """A dataclass of arrays with declared axes, or None for an array that is all 0 or absent."""
+
+    def take(self, rows: Ints | Bools) -> Self:
+        """Keep these queries."""
+        return self._indexed("Q", rows)
+
+    def of_members(self, columns: Sequence[int]) -> Self:
+        """Keep these members, in this order."""
+        return self._indexed("M", np.asarray(columns, dtype=np.int64))
+
+    def _indexed(self, axis: str, index: np.ndarray) -> Self:
+        arrays = {}
+        for one in fields(self):  # type: ignore[arg-type]  # every subclass is a dataclass
+            array = getattr(self, one.name)
+            for position, name in enumerate(one.metadata["axes"]):
+                if name == axis and array is not None:
+                    array = array[(slice(None),) * position + (index,)]
+            arrays[one.name] = array
+        return type(self)(**arrays)
+
+    @classmethod
+    def gathered(cls, parts: Sequence[tuple[Bools, Self]]) -> Self:
+        """Put together parts that hold the marked queries each; an array that only some parts have is 0 in the others."""
+        arrays: dict[str, np.ndarray | None] = {}
+        for one in fields(cls):  # type: ignore[arg-type]  # as above
+            there = [(rows, array) for rows, part in parts if (array := getattr(part, one.name)) is not None]
+            arrays[one.name] = None
+            if there:
+                whole = np.zeros((len(there[0][0]), *there[0][1].shape[1:]), dtype=there[0][1].dtype)
+                for rows, array in there:
+                    whole[rows] = array
+                arrays[one.name] = whole
+        return cls(**arrays)
+
+
+@dataclass(frozen=True)
+class MemberFeatures(Rows):
     """What a policy knows of M members near Q queries before anyone is asked.
 
     Attributes:
         competence: Estimated scores, shape [Q, M].
         trust: Log-odds that each member's answer is expected to add to its candidate, shape [Q, M].
-        slopes: Log-odds that one standard deviation of each member's option scores adds, shape [Q, M].
+        option_weights: Log-odds that one standard deviation of each member's option scores adds, shape [Q, M].
         price: Each member's share of what asking all of the policy's members costs, shape [M].
         diversity: Pairwise focal diversity, shape [M, M].
         surface: Surface features of the queries, shape [Q, S].
     """
 
-    competence: Floats
-    trust: Floats
-    slopes: Floats
-    price: Floats
-    diversity: Floats
-    surface: Floats
+    competence: Floats = axes("QM")
+    trust: Floats = axes("QM")
+    option_weights: Floats = axes("QM")
+    price: Floats = axes("M")
+    diversity: Floats = axes("MM")
+    surface: Floats = axes("QS")
 
-    def take(self, rows: Ints | Bools) -> "Descriptors":
-        """Keep these queries."""
-        return replace(
-            self,
-            competence=self.competence[rows],
-            trust=self.trust[rows],
-            slopes=self.slopes[rows],
-            surface=self.surface[rows],
-        )
+    @cached_property
+    def by_competence(self) -> Ints:
+        """Members from the most to the least competent, the earlier of equals first, shape [Q, M]."""
+        return np.argsort(-self.competence, axis=1, kind="stable")
 
 
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """What M members answered to Q queries, with K places for candidates.
+@dataclass(frozen=True)
+class Answers(Rows):
+    """What M members answered to Q queries, with room for K candidates.
 
     Attributes:
-        places: The candidate that each member supports, shape [Q, M]; -1 where it gave no answer.
-        labels: The answer at each place, shape [Q, K]; None where there is none.
+        candidate_index: The candidate that each member supports, shape [Q, M]; -1 where it gave no answer.
+        labels: The answer that each candidate stands for, shape [Q, K]; None where there is none.
         chars: Characters of each response, NaN where unknown, shape [Q, M].
         logprobs: Mean token log-probability of each response, NaN where unknown, shape [Q, M].
-        option_scores: Each member's score for the candidate at each place, NaN where it gave none, shape [Q, M, K]; None
-            where no member scores options.
+        option_scores: Each member's score for each candidate, NaN where it gave none, shape [Q, M, K]; None where no member
+            scores options.
     """
 
-    places: Ints
-    labels: Texts
-    chars: Floats
-    logprobs: Floats
-    option_scores: Floats | None = None
-
-    def take(self, rows: Ints | Bools) -> "Answers":
-        """Keep these queries."""
-        return Answers(
-            places=self.places[rows],
-            labels=self.labels[rows],
-            chars=self.chars[rows],
-            logprobs=self.logprobs[rows],
-            option_scores=None if self.option_scores is None else self.option_scores[rows],
-        )
+    candidate_index: Ints = axes("QM")
+    labels: Texts = axes("QK")
+    chars: Floats = axes("QM")
+    logprobs: Floats = axes("QM")
+    option_scores: Floats | None = axes("QMK")
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """What each member's answer says for the candidates, shown only of members that were asked.
+@dataclass(frozen=True)
+class Evidence(Rows):
+    """What each member's answer says for the candidates, shown of asked members only.
 
     Attributes:
-        places: The candidate that each member supports, shape [Q, M]; -1 where it gave no answer.
-        trust: Log-odds that each member's answer adds to its candidate, given how it looks, shape [Q, M].
+        candidate_index: The candidate that each member supports, shape [Q, M]; -1 where it gave no answer.
+        trust: Log-odds that each member's answer adds to its candidate, in view of its length and probability, shape [Q, M].
         label: Log-odds that the label itself adds to each candidate, shape [Q, K].
-        scored: Log-odds that each member's option scores add to each candidate, NaN where it scores no such option,
-            shape [Q, M, K]; None where no member scores options.
-        similarity: Likeness of each member's answer to each candidate, 0 to its own, shape [Q, M, K]; None where all
-            are 0.
+        option_evidence: Log-odds that each member's option scores add to each candidate, NaN where it scores no such option, shape
+            [Q, M, K]; None where no member scores options.
+        similarity: Likeness of each member's answer to each candidate, 0 to its own, shape [Q, M, K]; None where all are 0.
     """
 
-    places: Ints
-    trust: Floats
-    label: Floats
-    scored: Floats | None
-    similarity: Floats | None
-
-    def take(self, rows: Ints | Bools) -> "Evidence":
-        """Keep these queries."""
-        return Evidence(
-            places=self.places[rows],
-            trust=self.trust[rows],
-            label=self.label[rows],
-            scored=None if self.scored is None else self.scored[rows],
-            similarity=None if self.similarity is None else self.similarity[rows],
-        )
+    candidate_index: Ints = axes("QM")
+    trust: Floats = axes("QM")
+    label: Floats = axes("QK")
+    option_evidence: Floats | None = axes("QMK")
+    similarity: Floats | None = axes("QMK")
 
 
 @dataclass(frozen=True)
 class State:
-    """Q queries before one decision, with K places for candidates.
+    """Q queries before one decision, with room for K candidates.
 
     A candidate is a distinct answer of the asked members, or, where all of them score one set of options, any of these
-    options. Where nobody answered, the most competent asked member's silence stands in, so that there is something to
-    return.
+    options. Where nobody answered, the most competent asked member's silence is the candidate, so that there is something
+    to return.
 
     Attributes:
-        competence: Estimated score of each member near each query, shape [Q, M].
-        price: Each member's share of what asking the whole pool costs, shape [M].
-        diversity: Pairwise focal diversity of the members, shape [M, M].
-        surface: Surface features of the queries, shape [Q, S].
+        members: What was known of the members beforehand.
         asked: Members asked so far, shape [Q, M].
-        places: The candidate that each member supports, in 0 .. K - 1, shape [Q, M]; -1 where not asked or silent.
-        trust: Log-odds that each member's answer adds to its candidate, shape [Q, M]: of asked members as their
-            answers look, of the others as expected.
-        scored: Log-odds of each candidate beyond its supporters': option scores of asked members and label, shape [Q, K].
+        candidate_index: The candidate that each member supports, in 0 .. K - 1, shape [Q, M]; -1 where not asked or silent.
+        trust: Log-odds that each member's answer adds to its candidate, shape [Q, M]: of members that answered in view of
+            their responses, of the others as expected.
+        other_evidence: Log-odds of each candidate beyond its supporters': option scores of asked members and label, [Q, K].
         options: Candidates that exist without a supporter, shape [Q, K].
         similarity: Likeness of each candidate to the answers of asked members who say otherwise, summed, over all answered
             members, shape [Q, K].
@@ -135,14 +149,11 @@ class State:
         max_team: How many members may be asked over all rounds.
     """
 
-    competence: Floats
-    price: Floats
-    diversity: Floats
-    surface: Floats
+    members: MemberFeatures
     asked: Bools
-    places: Ints
+    candidate_index: Ints
     trust: Floats
-    scored: Floats
+    other_evidence: Floats
     options: Bools
     similarity: Floats
     cost_weight: Floats
@@ -150,70 +161,80 @@ class State:
     max_rounds: int
     max_team: int
 
+    @property
+    def competence(self) -> Floats:
+        """Estimated score of each member near each query, shape [Q, M]."""
+        return self.members.competence
+
     @cached_property
     def answered(self) -> Bools:
         """Members with an answer, shape [Q, M]."""
-        return self.places >= 0
+        return self.candidate_index >= 0
 
     @cached_property
     def num_asked(self) -> Floats:
         """Members asked, shape [Q]."""
-        return np.asarray(self.asked.sum(axis=1, dtype=self.competence.dtype))
+        return np.add.reduce(self.asked, axis=1, dtype=self.competence.dtype)
 
     @cached_property
     def num_answered(self) -> Floats:
         """Members with an answer, shape [Q]."""
-        return np.asarray(self.answered.sum(axis=1, dtype=self.competence.dtype))
+        return np.add.reduce(self.answered, axis=1, dtype=self.competence.dtype)
+
+    @cached_property
+    def num_answers(self) -> Floats:
+        """Distinct answers, shape [Q]."""
+        return np.add.reduce(self.count > 0, axis=1, dtype=self.competence.dtype)
 
     @cached_property
     def _cells(self) -> Ints:
-        """Flat index of each member's candidate; K for none, in rows of K + 1."""
-        width = self.scored.shape[1] + 1
-        rows = np.arange(len(self.places))[:, None] * width
-        return np.asarray(rows + np.where(self.answered, self.places, width - 1))
+        """Flat index of each member's candidate in rows of K + 1, whose last stands for none."""
+        q, k = self.other_evidence.shape
+        cells: Ints = np.where(self.answered, self.candidate_index, k)
+        return cells if q == 1 else cells + np.arange(0, q * (k + 1), k + 1)[:, None]
 
-    def sum_of_supporters(self, values: Floats) -> Floats:
-        """Add up what members bring over each candidate's supporters: shape [Q, M] to [Q, K]."""
-        q, width = len(self.places), self.scored.shape[1] + 1
-        total = np.bincount(self._cells.ravel(), weights=values.ravel(), minlength=q * width)
-        return total.reshape(q, width)[:, :-1].astype(values.dtype)
+    def sum_of_supporters(self, values: Floats | None = None) -> Floats:
+        """Add up what members bring (1 each for None) over each candidate's supporters: shape [Q, M] to [Q, K]."""
+        q, k = self.other_evidence.shape
+        weights = None if values is None else values.ravel()
+        total = np.bincount(self._cells.ravel(), weights=weights, minlength=q * (k + 1))
+        return total.reshape(q, k + 1)[:, :-1].astype(self.competence.dtype)
 
     def max_of_supporters(self, values: Floats) -> Floats:
         """Take the highest of what a candidate's supporters bring, 0 without one: shape [Q, M] to [Q, K]."""
-        top = np.full((len(self.places), self.scored.shape[1] + 1), -np.inf, dtype=values.dtype)
-        np.maximum.at(top.ravel(), self._cells.ravel(), values.ravel())
-        return np.where(self.count > 0, top[:, :-1], 0)
+        q, k = self.other_evidence.shape
+        top = np.full(q * (k + 1), -np.inf, dtype=values.dtype)
+        np.maximum.at(top, self._cells.ravel(), values.ravel())
+        return np.where(self.count > 0, top.reshape(q, k + 1)[:, :-1], 0)
 
     def of_candidate(self, values: Floats) -> Floats:
         """Give each member what its candidate has, 0 where it has none: shape [Q, K] to [Q, M]."""
-        rows = np.arange(len(values))[:, None]
-        return np.where(self.answered, values[rows, np.maximum(self.places, 0)], 0)
+        padded = np.zeros((len(values), values.shape[1] + 1), dtype=values.dtype)
+        padded[:, :-1] = values
+        return padded.ravel()[self._cells]
 
     @cached_property
     def count(self) -> Floats:
         """Number of supporters of each candidate, shape [Q, K]."""
-        return self.sum_of_supporters(np.ones_like(self.competence))
+        return self.sum_of_supporters()
 
     @cached_property
     def representative(self) -> Ints:
         """The most competent supporter of each candidate, shape [Q, K]; the earlier of equals, -1 without one.
 
-        Where nobody answered, the most competent asked member represents the candidate at its own place.
+        Where nobody answered, the most competent asked member represents the candidate at its own index.
         """
-        q, m = self.places.shape
-        rows = np.arange(q)[:, None]
-        order = np.argsort(-self.competence, axis=1, kind="stable")
-        rank = np.empty((q, m), dtype=np.int64)
-        rank[rows, order] = np.arange(m)
-        best_rank = np.full((q, self.scored.shape[1] + 1), m)
-        np.minimum.at(best_rank.ravel(), self._cells.ravel(), rank.ravel())
-        best_rank = best_rank[:, :-1]
-        found = np.where(best_rank < m, order[rows, np.minimum(best_rank, m - 1)], -1)
-        mute = np.flatnonzero((self.num_answered == 0) & (self.num_asked > 0))
-        if len(mute):
-            best = np.where(self.asked[mute], self.competence[mute], -1).argmax(axis=1)
-            found[mute, best] = best
-        return found
+        q, k = self.other_evidence.shape
+        best = np.full(q * (k + 1), -1)
+        # Where an index is repeated, the last assignment counts: that of the most competent.
+        upwards = self.members.by_competence[:, ::-1]
+        best[self._cells[np.arange(q)[:, None], upwards]] = upwards
+        best = best.reshape(q, k + 1)[:, :-1]
+        silent = np.flatnonzero((self.num_answered == 0) & (self.num_asked > 0))
+        if len(silent):
+            member = np.where(self.asked[silent], self.competence[silent], -1).argmax(axis=1)
+            best[silent, member] = member
+        return best
 
     @cached_property
     def candidates(self) -> Bools:
@@ -223,16 +244,60 @@ class State:
     @cached_property
     def evidence(self) -> Floats:
         """Log-odds of each candidate, shape [Q, K]; 0 where there is none."""
-        total = self.sum_of_supporters(np.where(self.answered, self.trust, 0)) + self.scored
-        return np.where(self.candidates, total, 0).astype(self.competence.dtype)
+        return np.where(self.candidates, self.sum_of_supporters(self.trust) + self.other_evidence, 0)
+
+    @cached_property
+    def _logits(self) -> Floats:
+        return np.where(self.candidates, self.evidence, -np.inf)
 
     @cached_property
     def belief(self) -> Floats:
         """Softmax of the evidence over the candidates, shape [Q, K]; 0 where there is none."""
-        logits = np.where(self.candidates, self.evidence, -np.inf)
-        top = logits.max(axis=1, keepdims=True)
-        shares = np.exp(logits - np.where(np.isfinite(top), top, 0))
-        return share(shares, shares.sum(axis=1, keepdims=True))
+        return softmax(self._logits)
+
+    @cached_property
+    def _ranked(self) -> Floats:
+        """The two highest logits of the candidates, -inf where there is none; shape [2, Q]."""
+        logits = self._logits
+        if logits.shape[1] == 1:
+            logits = np.concatenate([np.full_like(logits, -np.inf), logits], axis=1)
+        ranked: Floats = np.partition(logits, -2, axis=1)[:, :-3:-1].T
+        return ranked
+
+    @cached_property
+    def top_two(self) -> Floats:
+        """The highest and the second highest evidence of the candidates, 0 where there is none; shape [2, Q]."""
+        return np.where(self._ranked > -np.inf, self._ranked, 0)
+
+    @cached_property
+    def lead(self) -> Floats:
+        """Evidence of the leading candidate minus the runner-up's, shape [Q]."""
+        return self.top_two[0] - self.top_two[1]
+
+    @cached_property
+    def leading_belief(self) -> Floats:
+        """The highest belief, 0 where there is no candidate, shape [Q]."""
+        return np.maximum.reduce(self.belief, axis=1)
+
+    @cached_property
+    def runner_up_belief(self) -> Floats:
+        """The second highest belief, 0 where there is no second candidate, shape [Q]."""
+        return self.leading_belief * np.exp(self._ranked[1] - self.top_two[0])
+
+    @cached_property
+    def charge(self) -> Floats:
+        """What calling each member costs in units of score, at most 1, shape [Q, M]."""
+        return np.minimum(self.cost_weight[:, None] * self.members.price, 1)
+
+    @cached_property
+    def silence(self) -> Floats:
+        """Asked members without an answer over asked members, shape [Q]."""
+        return share(self.num_asked - self.num_answered, self.num_asked)
+
+    @cached_property
+    def disagreement(self) -> Floats:
+        """Distinct answers over answered members, shape [Q]."""
+        return share(self.num_answers, self.num_answered)
 
 
 def share(part: Floats, whole: Floats) -> Floats:
@@ -240,8 +305,15 @@ def share(part: Floats, whole: Floats) -> Floats:
     return part / np.where(whole > 0, whole, 1)
 
 
+def softmax(logits: Floats) -> Floats:
+    """Normalise logits over the last axis; a row of -inf alone becomes zeros."""
+    top = np.maximum.reduce(logits, axis=-1, keepdims=True)
+    shares: Floats = np.exp(logits - np.maximum(top, np.finfo(logits.dtype).min))
+    return share(shares, np.add.reduce(shares, axis=-1, keepdims=True))
+
+
 def state_of(
-    known: Descriptors,
+    members: MemberFeatures,
     evidence: Evidence,
     asked: Bools,
     *,
@@ -253,7 +325,7 @@ def state_of(
     """Show what the asked members said of Q queries, and nothing of the others.
 
     Args:
-        known: What is known of the members near these queries.
+        members: What is known of the members near these queries.
         evidence: What all members say.
         asked: Members asked so far, shape [Q, M].
         cost_weight: What asking the whole pool once is worth in units of score, shape [Q].
@@ -261,33 +333,31 @@ def state_of(
         max_rounds: How many rounds there may be.
         max_team: How many members may be asked over all rounds.
     """
-    kind = known.competence.dtype
-    places = np.where(asked, evidence.places, -1)
-    answered = places >= 0
-    heard = asked.any(axis=1, keepdims=True)
-    if evidence.scored is None:
-        scored, options = np.zeros_like(evidence.label), np.zeros(evidence.label.shape, dtype=bool)
-    else:
-        given = ~np.isnan(evidence.scored)
-        scored = np.einsum("qm,qmk->qk", asked.astype(kind), np.where(given, evidence.scored, 0))
-        options = np.asarray((given | ~asked[:, :, None]).all(axis=1) & heard)
+    kind = members.competence.dtype
+    candidate_index = np.where(asked, evidence.candidate_index, -1)
+    answered = candidate_index >= 0
+    options = np.zeros(evidence.label.shape, dtype=bool)
+    other_evidence = evidence.label
+    if evidence.option_evidence is not None:
+        scores_it = ~np.isnan(evidence.option_evidence)
+        options = (scores_it | ~asked[:, :, None]).all(axis=1) & asked.any(axis=1, keepdims=True)
+        scored = np.where(scores_it, evidence.option_evidence, 0)
+        other_evidence = other_evidence + np.einsum("qm,qmk->qk", asked.astype(kind), scored)
     exists = options.copy()
-    exists[np.nonzero(answered)[0], places[answered]] = True
-    similarity = np.zeros_like(evidence.label)
+    row, member = np.nonzero(answered)
+    exists[row, candidate_index[row, member]] = True
+    similarity = np.zeros(exists.shape, dtype=kind)
     if evidence.similarity is not None:
         similarity = np.einsum("qm,qmk->qk", answered.astype(kind), evidence.similarity)
-        similarity = share(similarity, answered.sum(axis=1, keepdims=True))
+        similarity = np.where(exists, share(similarity, answered.sum(axis=1, keepdims=True)), 0)
     return State(
-        competence=known.competence,
-        price=known.price,
-        diversity=known.diversity,
-        surface=known.surface,
+        members=members,
         asked=asked,
-        places=places,
-        trust=np.where(answered, evidence.trust, known.trust),
-        scored=np.where(exists, scored + evidence.label, 0),
+        candidate_index=candidate_index,
+        trust=np.where(answered, evidence.trust, members.trust),
+        other_evidence=np.where(exists, other_evidence, 0),
         options=options,
-        similarity=np.where(exists, similarity, 0),
+        similarity=similarity,
         cost_weight=cost_weight,
         round_number=round_number,
         max_rounds=max_rounds,

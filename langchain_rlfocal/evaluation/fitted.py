@@ -27,7 +27,7 @@ from langchain_rlfocal.evaluation.baselines import (
     FittedVote,
 )
 from langchain_rlfocal.features import FEATURES_DIM
-from langchain_rlfocal.policies.untrusted import shortened
+from langchain_rlfocal.policies.checkpoint import shortened
 
 Arrays = dict[str, npt.NDArray[Any]]
 Dims = dict[str, int]

@@ -29,58 +29,69 @@ FUSION_SHARPNESS = 4.0
 Without it the reward would be spent on sharpening the odds of answers that win anyway."""
 
 
-def _joined_layer(own: Floats, shared: Floats, weights: Weights, name: str) -> Floats:
-    """Compute relu(W [own; shared] + b), shape [Q, N, H], from own [Q, N, A] and shared [Q, S]."""
-    weight = weights[f"{name}.weight"].T
-    q, n, a = own.shape
-    hidden = (own.reshape(q * n, a) @ weight[:a]).reshape(q, n, -1)
-    hidden += (shared @ weight[a:] + weights[f"{name}.bias"])[:, None, :]
-    return np.maximum(hidden, 0, out=hidden)
-
-
-def _dense(inputs: Floats, weights: Weights, name: str) -> Floats:
-    q, n, a = inputs.shape
-    outputs: Floats = inputs.reshape(q * n, a) @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
-    return outputs.reshape(q, n, -1)
-
-
 def decider_shared(members: Floats, context: Floats) -> Floats:
     """Pool what all members share: shapes [Q, M, A] and [Q, C] to [Q, DECIDER_SHARED]."""
-    return np.concatenate([members.mean(axis=1), members.max(axis=1), context], axis=1)
-
-
-def decider_logits(weights: Weights, members: Floats, shared: Floats) -> Floats:
-    """Compute the on/off logit of each member, bounded, shape [Q, M]."""
-    hidden = _joined_layer(members, shared, weights, "decider.hidden1")
-    hidden = _dense(hidden, weights, "decider.hidden2")
-    np.maximum(hidden, 0, out=hidden)
-    raw = _dense(hidden, weights, "decider.out")[..., 0]
-    bounded: Floats = LOGIT_BOUND * np.tanh(raw / LOGIT_BOUND)
-    return bounded
+    mean = np.add.reduce(members, axis=1) / members.shape[1]
+    return np.concatenate([mean, np.maximum.reduce(members, axis=1), context], axis=1)
 
 
 def fusion_shared(candidates: Floats, mask: Bools) -> Floats:
     """Pool what all candidates share: shape [Q, K, A] to [Q, FUSION_SHARED], over the candidates that exist."""
-    count = np.maximum(mask.sum(axis=1, keepdims=True), 1).astype(candidates.dtype)
-    top = np.where(mask[:, :, None], candidates, -np.inf).max(axis=1)
-    return np.concatenate([candidates.sum(axis=1) / count, np.where(np.isfinite(top), top, 0)], axis=1)
+    count = np.maximum(np.add.reduce(mask, axis=1, keepdims=True, dtype=candidates.dtype), 1)
+    top = np.maximum.reduce(np.where(mask[:, :, None], candidates, -np.inf), axis=1)
+    return np.concatenate([np.add.reduce(candidates, axis=1) / count, np.where(top > -np.inf, top, 0)], axis=1)
 
 
-def fusion_logits(weights: Weights, candidates: Floats, mask: Bools) -> Floats:
-    """Compute the logit of each candidate, -inf where there is none, shape [Q, K].
+class _JoinedLayer:
+    """relu(W [own; shared] + b), shape [Q, N, H], from own [Q, N, A] and shared [Q, S]."""
+
+    def __init__(self, weights: Weights, name: str, num_own: int) -> None:
+        weight = weights[f"{name}.weight"]
+        self._own, self._shared, self._bias = weight[:, :num_own].T, weight[:, num_own:].T, weights[f"{name}.bias"]
+
+    def __call__(self, own: Floats, shared: Floats) -> Floats:
+        hidden = own @ self._own
+        hidden += (shared @ self._shared + self._bias)[:, None, :]
+        return np.maximum(hidden, 0, out=hidden)
+
+
+class DeciderNetwork:
+    """On/off logit of each member, bounded.
+
+    Args:
+        weights: Arrays by name.
+    """
+
+    def __init__(self, weights: Weights) -> None:
+        self._hidden1 = _JoinedLayer(weights, "decider.hidden1", len(MEMBER_AXES))
+        self._weight2, self._bias2 = weights["decider.hidden2.weight"].T, weights["decider.hidden2.bias"]
+        self._out, self._out_bias = weights["decider.out.weight"][0], weights["decider.out.bias"]
+
+    def __call__(self, members: Floats, shared: Floats) -> Floats:
+        """Compute logits, shape [Q, M], of observations of shape [Q, M, A] and what `decider_shared` makes of them."""
+        hidden = self._hidden1(members, shared) @ self._weight2
+        hidden += self._bias2
+        np.maximum(hidden, 0, out=hidden)
+        bounded: Floats = LOGIT_BOUND * np.tanh((hidden @ self._out + self._out_bias) / LOGIT_BOUND)
+        return bounded
+
+
+class FusionNetwork:
+    """Logit of each candidate.
 
     A linear path beside the hidden layer starts as the evidence itself, so that learning begins at the best vote known and
     not at chance.
+
+    Args:
+        weights: Arrays by name.
     """
-    hidden = _joined_layer(candidates, fusion_shared(candidates, mask), weights, "fusion.hidden")
-    logits = _dense(hidden, weights, "fusion.out")[..., 0] + _dense(candidates, weights, "fusion.vote")[..., 0]
-    return np.where(mask, logits, -np.inf)
 
+    def __init__(self, weights: Weights) -> None:
+        self._hidden = _JoinedLayer(weights, "fusion.hidden", len(FUSION_AXES))
+        self._out, self._vote = weights["fusion.out.weight"][0], weights["fusion.vote.weight"][0]
+        self._bias = weights["fusion.out.bias"] + weights["fusion.vote.bias"]
 
-def softmax(logits: Floats) -> Floats:
-    """Normalise logits over the last axis; a row of -inf alone becomes zeros."""
-    top = logits.max(axis=-1, keepdims=True)
-    exponentials = np.exp(logits - np.where(np.isfinite(top), top, 0.0))
-    total = exponentials.sum(axis=-1, keepdims=True)
-    shares: Floats = exponentials / np.where(total > 0, total, 1.0)
-    return shares
+    def __call__(self, candidates: Floats, shared: Floats, mask: Bools) -> Floats:
+        """Compute logits, shape [Q, K], -inf where there is no candidate; see `fusion_shared` for the second argument."""
+        logits = self._hidden(candidates, shared) @ self._out + candidates @ self._vote + self._bias
+        return np.where(mask, logits, -np.inf)

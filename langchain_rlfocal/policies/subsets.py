@@ -66,18 +66,31 @@ def subset_log_prob(logits: Floats, selectable: Bools, team: Bools, *, smallest:
 
 
 def subset_marginals(logits: Floats, selectable: Bools, *, smallest: Ints, largest: Ints) -> Floats:
-    """Compute the probability that each member is in the team, shape [Q, M]; 0 where no team is legal."""
+    """Compute the probability that each member is in the team, shape [Q, M]; 0 where no team is legal.
+
+    With e⁻ and e⁺ the polynomials of the members before and after m:
+
+        P(m ∈ S) ∝ wₘ Σ_{i, j} e⁻_i e⁺_j   for smallest ≤ i + j + 1 ≤ largest
+    """
     num_sizes = int(largest.max(initial=0)) + 1
     odds = odds_of(logits, selectable)
-    legal = size_mask(smallest, largest, num_sizes)
-    num_members = odds.shape[1]
-    others = np.where(np.eye(num_members, dtype=bool), 0.0, odds[:, None, :])  # [Q, M, M]: all but the member itself
-    rest = symmetric_polynomials(others, num_sizes)
-    with_member = np.where(legal[:, None, 1:], rest[:, :, :-1], 0.0).sum(axis=2) * odds
-    # A subset holds the first member or not: e_k = w₁ e_{k-1}(others) + e_k(others).
-    total = with_member[:, 0] + np.where(legal, rest[:, 0], 0.0).sum(axis=1)
-    marginals: Floats = with_member / np.where(total > 0, total, 1.0)[:, None]
-    return marginals
+    q, m = odds.shape
+    # Both directions at once: polynomials of the first n members, and of the last n.
+    steps = np.empty((m, 2, q, 1))
+    steps[:, 0, :, 0], steps[:, 1, :, 0] = odds.T, odds.T[::-1]
+    polynomials = np.zeros((m + 1, 2, q, num_sizes))
+    polynomials[:, :, :, 0] = 1.0
+    lower, upper = polynomials[:-1, :, :, :-1], polynomials[:, :, :, 1:]
+    for n in range(m):
+        np.multiply(lower[n], steps[n], out=upper[n + 1])
+        upper[n + 1] += upper[n]
+    before, after = polynomials[:-1, 0], polynomials[-2::-1, 1]
+    sizes = np.arange(num_sizes)
+    total_size = sizes[:, None] + sizes + 1
+    legal = (total_size >= smallest[:, None, None]) & (total_size <= largest[:, None, None])
+    with_member = np.add.reduce((before.transpose(1, 0, 2) @ legal.astype(float)) * after.transpose(1, 0, 2), axis=2) * odds
+    total = np.add.reduce(np.where(size_mask(smallest, largest, num_sizes), polynomials[-1, 0], 0.0), axis=1)
+    return with_member / np.where(total > 0, total, 1.0)[:, None]
 
 
 def most_probable_subset(logits: Floats, selectable: Bools, *, smallest: Ints, largest: Ints) -> Bools:
