@@ -122,9 +122,13 @@ def query_features(text: str, task: str | None = None) -> npt.NDArray[np.float64
     """
     text = text[:MAX_CHARS]
     words = _WORD.findall(text.lower())
-    encoded = [*map(_encoded, words)]
+    encoded = _encoded(" ".join(words)).split()
     hashed = _hashed({*encoded, *map(b" ".join, pairwise(encoded))}, HASHED_WORDS)
-    return np.concatenate([_surface(text, words), WORDS_SCALE * hashed, task_features(task)])
+    features = np.empty(FEATURES_DIM)
+    features[: len(SURFACE_NAMES)] = _surface(text, words)
+    np.multiply(hashed, WORDS_SCALE, out=features[len(SURFACE_NAMES) : -HASHED_TASKS])
+    features[-HASHED_TASKS:] = task_features(task)
+    return features
 
 
 def features_of(

@@ -21,8 +21,8 @@ class Axis(NamedTuple):
     Attributes:
         name: Its name, which checkpoints list.
         meaning: What it says.
-        low: Its least value.
-        high: Its highest value.
+        low: Its least value; a lower one counts as this.
+        high: Its highest value; a higher one counts as this.
         of: Computes it, in a shape that broadcasts to the observation's; None for a column of `MemberFeatures.surface`.
     """
 
@@ -31,11 +31,6 @@ class Axis(NamedTuple):
     low: float
     high: float
     of: Callable[[State], Floats | float] | None
-
-
-def _bounded(values: Floats, low: float, high: float) -> Floats:
-    """Clip; np.clip costs as much as a layer of a network where there is one query."""
-    return np.minimum(np.maximum(values, low), high)
 
 
 def _rank(state: State) -> Floats:
@@ -49,9 +44,9 @@ def _rank(state: State) -> Floats:
 def _diversity(state: State) -> Floats:
     """Mean over the asked members, the member itself left out; over the pool where none was asked."""
     diversity = state.members.diversity
-    among = np.where(state.num_asked[:, None] > 0, state.asked, True).astype(diversity.dtype)
+    among = (state.asked | (state.num_asked == 0)[:, None]).astype(diversity.dtype)
     others = np.add.reduce(among, axis=1, keepdims=True) - among
-    return share(among @ diversity - among * diversity.diagonal(), others)
+    return share(among @ diversity, others)  # 0 with itself
 
 
 def _best_other(state: State) -> Floats:
@@ -72,12 +67,12 @@ def _competence_share(state: State) -> Floats:
 def _best_behind(state: State) -> Floats:
     """Competence of the most competent supporter, 0 without one, shape [Q, K]."""
     rows = np.arange(len(state.asked))[:, None]
-    return np.where(state.count > 0, state.competence[rows, state.representative], 0)
+    return np.where(state.supported, state.competence[rows, state.representative], 0)
 
 
 def _has_best(state: State) -> Floats:
     best = _best_behind(state)
-    return (state.count > 0) & (best >= np.maximum.reduce(best, axis=1, keepdims=True))
+    return (state.supported) & (best >= np.maximum.reduce(best, axis=1, keepdims=True))
 
 
 def _mean(values: Floats) -> Floats:
@@ -95,7 +90,7 @@ MEMBER_AXES = (
     ),
     Axis("rank", "share of the pool's members not asked yet that are more competent", 0, 1, _rank),
     Axis(
-        "trust", "log-odds that its answer adds to a candidate, over 4, clipped", -2, 2, lambda s: _bounded(s.trust / 4, -2, 2)
+        "trust", "log-odds that its answer adds to a candidate, over 4", -2, 2, lambda s: s.trust / 4
     ),
     Axis(
         "price", "its price over the pool's dearest", 0, 1, lambda s: s.members.price / max(s.members.price.max(), 1e-12)
@@ -151,10 +146,10 @@ _ROUND_AXES = (
     ),
     Axis(
         "lead",
-        "its log-odds minus the runner-up's (minus 0 if there is none), over 4, clipped",
+        "its log-odds minus the runner-up's (minus 0 if there is none), over 4",
         0,
         2,
-        lambda s: _bounded(s.lead / 4, 0, 2),
+        lambda s: s.lead / 4,
     ),
     Axis("dissent", "distinct answers over answered members", 0, 1, lambda s: s.disagreement),
     Axis("silence", "asked members without an answer over asked members", 0, 1, lambda s: s.silence),
@@ -175,18 +170,18 @@ CONTEXT_AXES = (
 FUSION_AXES = (
     Axis(
         "evidence",
-        "log-odds that supporters, option scores and label add up to, over 4, clipped",
+        "log-odds that supporters, option scores and label add up to, over 4",
         -4,
         4,
-        lambda s: _bounded(s.evidence / 4, -4, 4),
+        lambda s: s.evidence / 4,
     ),
     Axis("belief", "probability that the evidence gives to it among the candidates", 0, 1, lambda s: s.belief),
     Axis(
         "lead",
-        "its evidence minus the best of the others' (minus 0 if there is none), over 4, clipped",
+        "its evidence minus the best of the others' (minus 0 if there is none), over 4",
         -2,
         2,
-        lambda s: _bounded((s.evidence - _best_other(s)) / 4, -2, 2),
+        lambda s: (s.evidence - _best_other(s)) / 4,
     ),
     Axis("support", "number of supporters, over 4", 0, math.inf, lambda s: s.count / 4),
     Axis(
@@ -210,17 +205,17 @@ FUSION_AXES = (
     Axis("has_best", "1 if the most competent answered member supports it", 0, 1, _has_best),
     Axis(
         "strongest",
-        "highest evidence that one supporter adds, over 4, clipped",
+        "highest evidence that one supporter adds, over 4",
         -2,
         2,
-        lambda s: _bounded(s.max_of_supporters(s.trust) / 4, -2, 2),
+        lambda s: s.max_of_supporters(s.trust) / 4,
     ),
     Axis(
         "unbacked",
-        "the part of the evidence that is not a supporter's: option scores and label, over 4, clipped",
+        "the part of the evidence that is not a supporter's: option scores and label, over 4",
         -2,
         2,
-        lambda s: _bounded(s.other_evidence / 4, -2, 2),
+        lambda s: s.other_evidence / 4,
     ),
     Axis(
         "similarity",
@@ -236,11 +231,22 @@ FUSION_AXES = (
 """What Fusion sees of each candidate, shape [Q, K]."""
 
 
-def _filled(observation: Floats, table: Sequence[Axis], state: State) -> Floats:
-    for index, axis in enumerate(table):
-        assert axis.of is not None
-        observation[..., index] = axis.of(state)
-    return observation
+class _Observer:
+    """Fills an observation axis by axis, each within its range."""
+
+    def __init__(self, axes: Sequence[Axis]) -> None:
+        self._functions = [axis.of for axis in axes if axis.of is not None]
+        self._low, self._high = np.array([(axis.low, axis.high) for axis in axes], dtype=np.float32).T
+
+    def __call__(self, state: State, *shape: int) -> Floats:
+        by_axis = np.empty((len(self._functions), *shape), dtype=state.competence.dtype)
+        for index, function in enumerate(self._functions):
+            by_axis[index] = function(state)
+        observation = np.maximum(by_axis.transpose(*range(1, by_axis.ndim), 0), self._low, order="C")
+        return np.minimum(observation, self._high, out=observation)
+
+
+_see_members, _see_round, _see_candidates = map(_Observer, (MEMBER_AXES, _ROUND_AXES, FUSION_AXES))
 
 
 def decider_observation(state: State) -> tuple[Floats, Floats]:
@@ -250,11 +256,8 @@ def decider_observation(state: State) -> tuple[Floats, Floats]:
         What it sees of each member, shape [Q, M, len(MEMBER_AXES)], and of the query and round, shape
         [Q, len(CONTEXT_AXES)].
     """
-    q, m = state.asked.shape
-    members = np.empty((q, m, len(MEMBER_AXES)), dtype=state.competence.dtype)
-    context = np.empty((q, len(CONTEXT_AXES)), dtype=state.competence.dtype)
-    context[:, len(_ROUND_AXES) :] = state.members.surface
-    return _filled(members, MEMBER_AXES, state), _filled(context, _ROUND_AXES, state)
+    context = np.concatenate([_see_round(state, len(state.asked)), state.members.surface], axis=1)
+    return _see_members(state, *state.asked.shape), context
 
 
 def fusion_observation(state: State) -> tuple[Floats, Bools]:
@@ -265,5 +268,4 @@ def fusion_observation(state: State) -> tuple[Floats, Bools]:
         shape [Q, K]: at least one wherever anyone was asked.
     """
     exists = state.candidates
-    observation = np.empty((*exists.shape, len(FUSION_AXES)), dtype=state.competence.dtype)
-    return np.where(exists[:, :, None], _filled(observation, FUSION_AXES, state), 0), exists
+    return np.where(exists[:, :, None], _see_candidates(state, *exists.shape), 0), exists

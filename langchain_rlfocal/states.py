@@ -4,10 +4,9 @@
 them. A `State` shows the evidence of the asked members and nothing of the others.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from functools import cached_property
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,27 @@ Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.integer]
 Bools = npt.NDArray[np.bool_]
 Texts = npt.NDArray[np.object_]
+
+
+T = TypeVar("T")
+
+
+class cached(Generic[T]):  # noqa: N801  # reads as a decorator
+    """`functools.cached_property` without the lock that it takes before Python 3.12: it costs as much as the arrays here."""
+
+    def __init__(self, compute: Callable[[Any], T]) -> None:
+        self._compute, self._name, self.__doc__ = compute, compute.__name__, compute.__doc__
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> T: ...
+    def __get__(self, instance: object | None, owner: type) -> Self | T:
+        """Compute the value and leave it in the instance, where it is found first from then on."""
+        if instance is None:
+            return self
+        value = instance.__dict__[self._name] = self._compute(instance)
+        return value
 
 
 def axes(names: str) -> Any:
@@ -79,7 +99,7 @@ class MemberFeatures(Rows):
     diversity: Floats = axes("MM")
     surface: Floats = axes("QS")
 
-    @cached_property
+    @cached
     def by_competence(self) -> Ints:
         """Members from the most to the least competent, the earlier of equals first, shape [Q, M]."""
         return np.argsort(-self.competence, axis=1, kind="stable")
@@ -139,6 +159,7 @@ class State:
         candidate_index: The candidate that each member supports, in 0 .. K - 1, shape [Q, M]; -1 where not asked or silent.
         trust: Log-odds that each member's answer adds to its candidate, shape [Q, M]: of members that answered in view of
             their responses, of the others as expected.
+        count: Number of supporters of each candidate, shape [Q, K].
         other_evidence: Log-odds of each candidate beyond its supporters': option scores of asked members and label, [Q, K].
         options: Candidates that exist without a supporter, shape [Q, K].
         similarity: Likeness of each candidate to the answers of asked members who say otherwise, summed, over all answered
@@ -153,6 +174,7 @@ class State:
     asked: Bools
     candidate_index: Ints
     trust: Floats
+    count: Ints
     other_evidence: Floats
     options: Bools
     similarity: Floats
@@ -166,96 +188,100 @@ class State:
         """Estimated score of each member near each query, shape [Q, M]."""
         return self.members.competence
 
-    @cached_property
+    @cached
     def answered(self) -> Bools:
         """Members with an answer, shape [Q, M]."""
         return self.candidate_index >= 0
 
-    @cached_property
+    @cached
     def num_asked(self) -> Floats:
         """Members asked, shape [Q]."""
         return np.add.reduce(self.asked, axis=1, dtype=self.competence.dtype)
 
-    @cached_property
+    @cached
     def num_answered(self) -> Floats:
         """Members with an answer, shape [Q]."""
         return np.add.reduce(self.answered, axis=1, dtype=self.competence.dtype)
 
-    @cached_property
+    @cached
+    def supported(self) -> Bools:
+        """Candidates with a supporter, shape [Q, K]."""
+        return self.count > 0
+
+    @cached
     def num_answers(self) -> Floats:
         """Distinct answers, shape [Q]."""
-        return np.add.reduce(self.count > 0, axis=1, dtype=self.competence.dtype)
+        return np.add.reduce(self.supported, axis=1, dtype=self.competence.dtype)
 
-    @cached_property
+    @cached
     def _cells(self) -> Ints:
-        """Flat index of each member's candidate in rows of K + 1, whose last stands for none."""
-        q, k = self.other_evidence.shape
-        cells: Ints = np.where(self.answered, self.candidate_index, k)
-        return cells if q == 1 else cells + np.arange(0, q * (k + 1), k + 1)[:, None]
+        return cells_of(self.candidate_index, self.count.shape[1])
 
-    def sum_of_supporters(self, values: Floats | None = None) -> Floats:
-        """Add up what members bring (1 each for None) over each candidate's supporters: shape [Q, M] to [Q, K]."""
-        q, k = self.other_evidence.shape
-        weights = None if values is None else values.ravel()
-        total = np.bincount(self._cells.ravel(), weights=weights, minlength=q * (k + 1))
-        return total.reshape(q, k + 1)[:, :-1].astype(self.competence.dtype)
+    def sum_of_supporters(self, values: Floats) -> Floats:
+        """Add up what members bring over each candidate's supporters: shape [Q, M] to [Q, K]."""
+        return sum_of_cells(self._cells, self.count.shape[1], values).astype(values.dtype)
 
     def max_of_supporters(self, values: Floats) -> Floats:
         """Take the highest of what a candidate's supporters bring, 0 without one: shape [Q, M] to [Q, K]."""
-        q, k = self.other_evidence.shape
+        q, k = self.count.shape
         top = np.full(q * (k + 1), -np.inf, dtype=values.dtype)
         np.maximum.at(top, self._cells.ravel(), values.ravel())
-        return np.where(self.count > 0, top.reshape(q, k + 1)[:, :-1], 0)
+        return np.where(self.supported, top.reshape(q, k + 1)[:, :-1], 0)
 
     def of_candidate(self, values: Floats) -> Floats:
         """Give each member what its candidate has, 0 where it has none: shape [Q, K] to [Q, M]."""
         padded = np.zeros((len(values), values.shape[1] + 1), dtype=values.dtype)
         padded[:, :-1] = values
-        return padded.ravel()[self._cells]
+        return padded.take(self._cells)
 
-    @cached_property
-    def count(self) -> Floats:
-        """Number of supporters of each candidate, shape [Q, K]."""
-        return self.sum_of_supporters()
+    @cached
+    def _silent(self) -> tuple[Ints, Ints] | None:
+        """Queries whose asked members are all silent, and the most competent of these; None where there is no such query."""
+        silent = self.num_answered < np.minimum(self.num_asked, 1)
+        if not np.logical_or.reduce(silent):
+            return None
+        rows = np.flatnonzero(silent)
+        return rows, np.where(self.asked[rows], self.competence[rows], -1).argmax(axis=1)
 
-    @cached_property
+    @cached
     def representative(self) -> Ints:
         """The most competent supporter of each candidate, shape [Q, K]; the earlier of equals, -1 without one.
 
         Where nobody answered, the most competent asked member represents the candidate at its own index.
         """
-        q, k = self.other_evidence.shape
+        q, k = self.count.shape
         best = np.full(q * (k + 1), -1)
         # Where an index is repeated, the last assignment counts: that of the most competent.
         upwards = self.members.by_competence[:, ::-1]
         best[self._cells[np.arange(q)[:, None], upwards]] = upwards
         best = best.reshape(q, k + 1)[:, :-1]
-        silent = np.flatnonzero((self.num_answered == 0) & (self.num_asked > 0))
-        if len(silent):
-            member = np.where(self.asked[silent], self.competence[silent], -1).argmax(axis=1)
-            best[silent, member] = member
+        if self._silent is not None:
+            best[self._silent] = self._silent[1]
         return best
 
-    @cached_property
+    @cached
     def candidates(self) -> Bools:
         """Where the candidates are, shape [Q, K]: at least one wherever anyone was asked."""
-        return (self.representative >= 0) | self.options
+        candidates: Bools = self.supported | self.options
+        if self._silent is not None:
+            candidates[self._silent] = True
+        return candidates
 
-    @cached_property
+    @cached
     def evidence(self) -> Floats:
         """Log-odds of each candidate, shape [Q, K]; 0 where there is none."""
         return np.where(self.candidates, self.sum_of_supporters(self.trust) + self.other_evidence, 0)
 
-    @cached_property
+    @cached
     def _logits(self) -> Floats:
         return np.where(self.candidates, self.evidence, -np.inf)
 
-    @cached_property
+    @cached
     def belief(self) -> Floats:
         """Softmax of the evidence over the candidates, shape [Q, K]; 0 where there is none."""
         return softmax(self._logits)
 
-    @cached_property
+    @cached
     def _ranked(self) -> Floats:
         """The two highest logits of the candidates, -inf where there is none; shape [2, Q]."""
         logits = self._logits
@@ -264,37 +290,37 @@ class State:
         ranked: Floats = np.partition(logits, -2, axis=1)[:, :-3:-1].T
         return ranked
 
-    @cached_property
+    @cached
     def top_two(self) -> Floats:
         """The highest and the second highest evidence of the candidates, 0 where there is none; shape [2, Q]."""
         return np.where(self._ranked > -np.inf, self._ranked, 0)
 
-    @cached_property
+    @cached
     def lead(self) -> Floats:
         """Evidence of the leading candidate minus the runner-up's, shape [Q]."""
         return self.top_two[0] - self.top_two[1]
 
-    @cached_property
+    @cached
     def leading_belief(self) -> Floats:
         """The highest belief, 0 where there is no candidate, shape [Q]."""
         return np.maximum.reduce(self.belief, axis=1)
 
-    @cached_property
+    @cached
     def runner_up_belief(self) -> Floats:
         """The second highest belief, 0 where there is no second candidate, shape [Q]."""
         return self.leading_belief * np.exp(self._ranked[1] - self.top_two[0])
 
-    @cached_property
+    @cached
     def charge(self) -> Floats:
         """What calling each member costs in units of score, at most 1, shape [Q, M]."""
         return np.minimum(self.cost_weight[:, None] * self.members.price, 1)
 
-    @cached_property
+    @cached
     def silence(self) -> Floats:
         """Asked members without an answer over asked members, shape [Q]."""
         return share(self.num_asked - self.num_answered, self.num_asked)
 
-    @cached_property
+    @cached
     def disagreement(self) -> Floats:
         """Distinct answers over answered members, shape [Q]."""
         return share(self.num_answers, self.num_answered)
@@ -302,13 +328,27 @@ class State:
 
 def share(part: Floats, whole: Floats) -> Floats:
     """Divide, with 0 for 0 / 0."""
-    return part / np.where(whole > 0, whole, 1)
+    return part / np.maximum(whole, 1e-30)
+
+
+def cells_of(candidate_index: Ints, num_candidates: int) -> Ints:
+    """Flat index of each member's candidate in rows of K + 1, whose last is for none, shape [Q, M]."""
+    cells: Ints = np.where(candidate_index >= 0, candidate_index, num_candidates)
+    if len(cells) > 1:
+        cells += np.arange(0, len(cells) * (num_candidates + 1), num_candidates + 1)[:, None]
+    return cells
+
+
+def sum_of_cells(cells: Ints, num_candidates: int, values: Floats | None = None) -> np.ndarray:
+    """Add up values (1 each for None) by the candidates of `cells_of`: shape [Q, M] to [Q, K]."""
+    weights, size = None if values is None else values.ravel(), len(cells) * (num_candidates + 1)
+    return np.bincount(cells.ravel(), weights, size).reshape(len(cells), num_candidates + 1)[:, :-1]
 
 
 def softmax(logits: Floats) -> Floats:
     """Normalise logits over the last axis; a row of -inf alone becomes zeros."""
     top = np.maximum.reduce(logits, axis=-1, keepdims=True)
-    shares: Floats = np.exp(logits - np.maximum(top, np.finfo(logits.dtype).min))
+    shares: Floats = np.exp(logits - np.maximum(top, -1e30))
     return share(shares, np.add.reduce(shares, axis=-1, keepdims=True))
 
 
@@ -343,9 +383,9 @@ def state_of(
         options = (scores_it | ~asked[:, :, None]).all(axis=1) & asked.any(axis=1, keepdims=True)
         scored = np.where(scores_it, evidence.option_evidence, 0)
         other_evidence = other_evidence + np.einsum("qm,qmk->qk", asked.astype(kind), scored)
-    exists = options.copy()
-    row, member = np.nonzero(answered)
-    exists[row, candidate_index[row, member]] = True
+    num_candidates = options.shape[1]
+    count = sum_of_cells(cells_of(candidate_index, num_candidates), num_candidates)
+    exists = (count > 0) | options
     similarity = np.zeros(exists.shape, dtype=kind)
     if evidence.similarity is not None:
         similarity = np.einsum("qm,qmk->qk", answered.astype(kind), evidence.similarity)
@@ -355,6 +395,7 @@ def state_of(
         asked=asked,
         candidate_index=candidate_index,
         trust=np.where(answered, evidence.trust, members.trust),
+        count=count,
         other_evidence=np.where(exists, other_evidence, 0),
         options=options,
         similarity=similarity,

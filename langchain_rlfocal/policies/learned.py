@@ -193,7 +193,9 @@ class RLFocalPolicy(EnsemblePolicy):
         """
         if answers.option_scores is not None and not self._reads_options:
             answers = replace(answers, option_scores=None)
-        return self._evidence.read(features, tasks, answers, self.columns(members))
+        columns = self.columns(members)
+        whole = columns == list(range(len(self.members)))
+        return self._evidence.read(features, tasks, answers, slice(None) if whole else columns)
 
     def team_logits(self, state: State) -> Floats:
         """Compute the Decider's on/off logits, shape [Q, M]."""

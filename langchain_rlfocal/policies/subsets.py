@@ -16,6 +16,8 @@ Logits are bounded (`LOGIT_BOUND`), so no team is ever impossible, and in double
 for teams of up to 80 members.
 """
 
+from functools import lru_cache
+
 import numpy as np
 
 from langchain_rlfocal.states import Bools, Floats, Ints
@@ -76,21 +78,23 @@ def subset_marginals(logits: Floats, selectable: Bools, *, smallest: Ints, large
     odds = odds_of(logits, selectable)
     q, m = odds.shape
     # Both directions at once: polynomials of the first n members, and of the last n.
-    steps = np.empty((m, 2, q, 1))
-    steps[:, 0, :, 0], steps[:, 1, :, 0] = odds.T, odds.T[::-1]
+    steps = np.stack([odds.T, odds.T[::-1]], axis=1)[..., None]
     polynomials = np.zeros((m + 1, 2, q, num_sizes))
-    polynomials[:, :, :, 0] = 1.0
-    lower, upper = polynomials[:-1, :, :, :-1], polynomials[:, :, :, 1:]
-    for n in range(m):
-        np.multiply(lower[n], steps[n], out=upper[n + 1])
-        upper[n + 1] += upper[n]
-    before, after = polynomials[:-1, 0], polynomials[-2::-1, 1]
-    sizes = np.arange(num_sizes)
-    total_size = sizes[:, None] + sizes + 1
-    legal = (total_size >= smallest[:, None, None]) & (total_size <= largest[:, None, None])
-    with_member = np.add.reduce((before.transpose(1, 0, 2) @ legal.astype(float)) * after.transpose(1, 0, 2), axis=2) * odds
-    total = np.add.reduce(np.where(size_mask(smallest, largest, num_sizes), polynomials[-1, 0], 0.0), axis=1)
+    polynomials[..., 0] = 1.0
+    lower, upper = polynomials[..., :-1], polynomials[..., 1:]
+    for step, below, old, new in zip(steps, lower[:-1], upper[:-1], upper[1:], strict=True):
+        np.multiply(step, below, out=new)
+        np.add(new, old, out=new)
+    before, after = polynomials[:-1, 0].swapaxes(0, 1), polynomials[-2::-1, 1].swapaxes(0, 1)
+    legal = size_mask(smallest, largest, 2 * num_sizes).astype(float)
+    with_member = np.add.reduce((before @ legal[:, _sums_of_sizes(num_sizes) + 1]) * after, axis=2) * odds
+    total = np.add.reduce(polynomials[-1, 0] * legal[:, :num_sizes], axis=1)
     return with_member / np.where(total > 0, total, 1.0)[:, None]
+
+
+@lru_cache(maxsize=32)
+def _sums_of_sizes(num_sizes: int) -> Ints:
+    return np.arange(num_sizes)[:, None] + np.arange(num_sizes)
 
 
 def most_probable_subset(logits: Floats, selectable: Bools, *, smallest: Ints, largest: Ints) -> Bools:
@@ -100,10 +104,11 @@ def most_probable_subset(logits: Floats, selectable: Bools, *, smallest: Ints, l
     pool's order.
     """
     ranked = np.argsort(np.where(selectable, -logits, np.inf), axis=1, kind="stable")
-    rank = np.argsort(ranked, axis=1, kind="stable")
-    wanted = (selectable & (logits > 0)).sum(axis=1)
-    size = np.clip(wanted, smallest, np.minimum(largest, selectable.sum(axis=1)))
-    team: Bools = (rank < size[:, None]) & selectable
+    wanted = np.add.reduce(selectable & (logits > 0), axis=1)
+    size = np.minimum(np.maximum(wanted, smallest), np.minimum(largest, np.add.reduce(selectable, axis=1)))
+    q, m = logits.shape
+    team: Bools = np.empty((q, m), dtype=bool)
+    team[np.arange(q)[:, None], ranked] = np.arange(m) < size[:, None]
     return team
 
 
