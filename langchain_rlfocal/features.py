@@ -89,7 +89,7 @@ def _hashed(tokens: Collection[bytes], length: int) -> npt.NDArray[np.float64]:
     codes = np.fromiter(map(zlib.crc32, tokens), dtype=np.int64, count=len(tokens))
     block = np.bincount(codes % length, weights=1.0 - 2.0 * (codes < 2**31), minlength=length)
     norm = math.sqrt(block @ block)
-    return block / norm if norm > 0 else block
+    return np.asarray(block / norm if norm > 0 else block, dtype=np.float64)
 
 
 @lru_cache(maxsize=1024)

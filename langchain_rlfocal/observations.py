@@ -7,7 +7,7 @@ and Fusion sees asked members only.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,10 +30,10 @@ class Axis(NamedTuple):
     meaning: str
     low: float
     high: float
-    of: Callable[[State], Floats | float] | None
+    of: Callable[[State], Any] | None
 
 
-def _rank(state: State) -> Floats:
+def _rank(state: State) -> np.ndarray:
     q, m = state.asked.shape
     order = np.argsort(np.where(state.asked, np.inf, -state.competence), axis=1, kind="stable")
     rank = np.empty((q, m), dtype=state.competence.dtype)
@@ -52,10 +52,10 @@ def _diversity(state: State) -> Floats:
 def _best_other(state: State) -> Floats:
     """Evidence of the best of the other candidates, 0 where there is none, shape [Q, K]."""
     top, runner_up = state.top_two[:, :, None]
-    return np.where(state.evidence >= top, runner_up, top)
+    return np.asarray(np.where(state.evidence >= top, runner_up, top))
 
 
-def _competence_behind(state: State) -> Floats:
+def _competence_behind(state: State) -> np.ndarray:
     return state.sum_of_supporters(state.competence)
 
 
@@ -64,19 +64,19 @@ def _competence_share(state: State) -> Floats:
     return share(behind, np.add.reduce(behind, axis=1, keepdims=True))
 
 
-def _best_behind(state: State) -> Floats:
+def _best_behind(state: State) -> np.ndarray:
     """Competence of the most competent supporter, 0 without one, shape [Q, K]."""
     rows = np.arange(len(state.asked))[:, None]
     return np.where(state.supported, state.competence[rows, state.representative], 0)
 
 
-def _has_best(state: State) -> Floats:
+def _has_best(state: State) -> np.ndarray:
     best = _best_behind(state)
     return (state.supported) & (best >= np.maximum.reduce(best, axis=1, keepdims=True))
 
 
 def _mean(values: Floats) -> Floats:
-    return np.add.reduce(values, axis=1) / values.shape[1]
+    return np.asarray(np.add.reduce(values, axis=1) / values.shape[1])
 
 
 MEMBER_AXES = (
@@ -89,11 +89,13 @@ MEMBER_AXES = (
         lambda s: s.competence - np.maximum.reduce(s.competence, axis=1, keepdims=True),
     ),
     Axis("rank", "share of the pool's members not asked yet that are more competent", 0, 1, _rank),
+    Axis("trust", "log-odds that its answer adds to a candidate, over 4", -2, 2, lambda s: s.trust / 4),
     Axis(
-        "trust", "log-odds that its answer adds to a candidate, over 4", -2, 2, lambda s: s.trust / 4
-    ),
-    Axis(
-        "price", "its price over the pool's dearest", 0, 1, lambda s: s.members.price / max(s.members.price.max(), 1e-12)
+        "price",
+        "its price over the pool's dearest",
+        0,
+        1,
+        lambda s: s.members.price / max(s.members.price.max(), 1e-12),
     ),
     Axis(
         "charge",
@@ -141,9 +143,7 @@ _ROUND_AXES = (
         1,
         lambda s: s.leading_belief,
     ),
-    Axis(
-        "margin", "its probability minus the runner-up's", 0, 1, lambda s: s.leading_belief - s.runner_up_belief
-    ),
+    Axis("margin", "its probability minus the runner-up's", 0, 1, lambda s: s.leading_belief - s.runner_up_belief),
     Axis(
         "lead",
         "its log-odds minus the runner-up's (minus 0 if there is none), over 4",
@@ -155,9 +155,7 @@ _ROUND_AXES = (
     Axis("silence", "asked members without an answer over asked members", 0, 1, lambda s: s.silence),
     Axis("cost_weight", "w / (w + 0.1)", 0, 1, lambda s: s.cost_weight / (s.cost_weight + 0.1)),
     Axis("mean_charge", "mean charge of the pool's members", 0, 1, lambda s: _mean(s.charge)),
-    Axis(
-        "best_competence", "highest competence in the pool", 0, 1, lambda s: np.maximum.reduce(s.competence, axis=1)
-    ),
+    Axis("best_competence", "highest competence in the pool", 0, 1, lambda s: np.maximum.reduce(s.competence, axis=1)),
     Axis("mean_competence", "mean competence in the pool", 0, 1, lambda s: _mean(s.competence)),
 )
 
@@ -184,9 +182,7 @@ FUSION_AXES = (
         lambda s: (s.evidence - _best_other(s)) / 4,
     ),
     Axis("support", "number of supporters, over 4", 0, math.inf, lambda s: s.count / 4),
-    Axis(
-        "support_share", "supporters over answered members", 0, 1, lambda s: share(s.count, s.num_answered[:, None])
-    ),
+    Axis("support_share", "supporters over answered members", 0, 1, lambda s: share(s.count, s.num_answered[:, None])),
     Axis(
         "competence_share",
         "supporters' competence over all answered members' competence",
@@ -243,7 +239,7 @@ class _Observer:
         for index, function in enumerate(self._functions):
             by_axis[index] = function(state)
         observation = np.maximum(by_axis.transpose(*range(1, by_axis.ndim), 0), self._low, order="C")
-        return np.minimum(observation, self._high, out=observation)
+        return np.asarray(np.minimum(observation, self._high, out=observation))
 
 
 _see_members, _see_round, _see_candidates = map(_Observer, (MEMBER_AXES, _ROUND_AXES, FUSION_AXES))
@@ -269,3 +265,23 @@ def fusion_observation(state: State) -> tuple[Floats, Bools]:
     """
     exists = state.candidates
     return np.where(exists[:, :, None], _see_candidates(state, *exists.shape), 0), exists
+
+
+DECIDER_SHARED = 2 * len(MEMBER_AXES) + len(CONTEXT_AXES)
+"""What all members of a query share: mean and maximum of their axes, and the context."""
+
+FUSION_SHARED = 2 * len(FUSION_AXES)
+"""What all candidates of a query share: mean and maximum of their axes."""
+
+
+def decider_shared(members: Floats, context: Floats) -> Floats:
+    """Pool what all members share: shapes [Q, M, A] and [Q, C] to [Q, DECIDER_SHARED]."""
+    mean = np.add.reduce(members, axis=1) / members.shape[1]
+    return np.concatenate([mean, np.maximum.reduce(members, axis=1), context], axis=1)
+
+
+def fusion_shared(candidates: Floats, mask: Bools) -> Floats:
+    """Pool what all candidates share: shape [Q, K, A] to [Q, FUSION_SHARED], over the candidates that exist."""
+    count = np.maximum(np.add.reduce(mask, axis=1, keepdims=True, dtype=candidates.dtype), 1)
+    top = np.maximum.reduce(np.where(mask[:, :, None], candidates, -np.inf), axis=1)
+    return np.concatenate([np.add.reduce(candidates, axis=1) / count, np.where(top > -np.inf, top, 0)], axis=1)

@@ -4,9 +4,10 @@
 them. A `State` shows the evidence of the asked members and nothing of the others.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, Generic, Self, TypeVar, overload
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, Generic, Self, TypeVar, get_type_hints, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -38,45 +39,53 @@ class cached(Generic[T]):  # noqa: N801  # reads as a decorator
         return value
 
 
-def axes(names: str) -> Any:
-    """Declare the axes of an array in a `Rows`: Q queries, M members, K candidates, each a letter."""
-    return field(metadata={"axes": names})
-
-
 class Rows:
-    """A dataclass of arrays with declared axes, or None for an array that is all 0 or absent."""
+    """A dataclass whose arrays declare their axes, each by a letter: Q queries, M members, K candidates, others for others.
+
+    An array that would be all 0 may be None. A field without axes is another `Rows`.
+    """
 
     def take(self, rows: Ints | Bools) -> Self:
         """Keep these queries."""
-        return self._indexed("Q", rows)
+        return self.along("Q", rows)
 
     def of_members(self, columns: Sequence[int]) -> Self:
         """Keep these members, in this order."""
-        return self._indexed("M", np.asarray(columns, dtype=np.int64))
+        return self.along("M", np.asarray(columns, dtype=np.int64))
 
-    def _indexed(self, axis: str, index: np.ndarray) -> Self:
-        arrays = {}
-        for one in fields(self):  # type: ignore[arg-type]  # every subclass is a dataclass
-            array = getattr(self, one.name)
-            for position, name in enumerate(one.metadata["axes"]):
-                if name == axis and array is not None:
+    def along(self, axis: str, index: np.ndarray) -> Self:
+        """Index every array along one axis."""
+        indexed = {}
+        for name, axes in _axes_of(type(self)).items():
+            array = getattr(self, name)
+            if isinstance(array, Rows):
+                array = array.along(axis, index)
+            for position, letter in enumerate(axes):
+                if letter == axis and array is not None:
                     array = array[(slice(None),) * position + (index,)]
-            arrays[one.name] = array
-        return type(self)(**arrays)
+            indexed[name] = array
+        return type(self)(**indexed)
 
     @classmethod
     def gathered(cls, parts: Sequence[tuple[Bools, Self]]) -> Self:
         """Put together parts that hold the marked queries each; an array that only some parts have is 0 in the others."""
         arrays: dict[str, np.ndarray | None] = {}
-        for one in fields(cls):  # type: ignore[arg-type]  # as above
-            there = [(rows, array) for rows, part in parts if (array := getattr(part, one.name)) is not None]
-            arrays[one.name] = None
+        for name in _axes_of(cls):
+            there = [(rows, array) for rows, part in parts if (array := getattr(part, name)) is not None]
+            arrays[name] = None
             if there:
                 whole = np.zeros((len(there[0][0]), *there[0][1].shape[1:]), dtype=there[0][1].dtype)
                 for rows, array in there:
                     whole[rows] = array
-                arrays[one.name] = whole
+                arrays[name] = whole
         return cls(**arrays)
+
+
+@cache
+def _axes_of(kind: Hashable) -> dict[str, str]:
+    """Read the declared axes of each field, `""` where none are."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {name: getattr(hint, "__metadata__", ("",))[0] for name, hint in hints.items()}
 
 
 @dataclass(frozen=True)
@@ -92,12 +101,12 @@ class MemberFeatures(Rows):
         surface: Surface features of the queries, shape [Q, S].
     """
 
-    competence: Floats = axes("QM")
-    trust: Floats = axes("QM")
-    option_weights: Floats = axes("QM")
-    price: Floats = axes("M")
-    diversity: Floats = axes("MM")
-    surface: Floats = axes("QS")
+    competence: Annotated[Floats, "QM"]
+    trust: Annotated[Floats, "QM"]
+    option_weights: Annotated[Floats, "QM"]
+    price: Annotated[Floats, "M"]
+    diversity: Annotated[Floats, "MM"]
+    surface: Annotated[Floats, "QS"]
 
     @cached
     def by_competence(self) -> Ints:
@@ -118,11 +127,11 @@ class Answers(Rows):
             scores options.
     """
 
-    candidate_index: Ints = axes("QM")
-    labels: Texts = axes("QK")
-    chars: Floats = axes("QM")
-    logprobs: Floats = axes("QM")
-    option_scores: Floats | None = axes("QMK")
+    candidate_index: Annotated[Ints, "QM"]
+    labels: Annotated[Texts, "QK"]
+    chars: Annotated[Floats, "QM"]
+    logprobs: Annotated[Floats, "QM"]
+    option_scores: Annotated[Floats | None, "QMK"]
 
 
 @dataclass(frozen=True)
@@ -138,11 +147,11 @@ class Evidence(Rows):
         similarity: Likeness of each member's answer to each candidate, 0 to its own, shape [Q, M, K]; None where all are 0.
     """
 
-    candidate_index: Ints = axes("QM")
-    trust: Floats = axes("QM")
-    label: Floats = axes("QK")
-    option_evidence: Floats | None = axes("QMK")
-    similarity: Floats | None = axes("QMK")
+    candidate_index: Annotated[Ints, "QM"]
+    trust: Annotated[Floats, "QM"]
+    label: Annotated[Floats, "QK"]
+    option_evidence: Annotated[Floats | None, "QMK"]
+    similarity: Annotated[Floats | None, "QMK"]
 
 
 @dataclass(frozen=True)
@@ -196,12 +205,12 @@ class State:
     @cached
     def num_asked(self) -> Floats:
         """Members asked, shape [Q]."""
-        return np.add.reduce(self.asked, axis=1, dtype=self.competence.dtype)
+        return _count(self.asked, self.competence.dtype)
 
     @cached
     def num_answered(self) -> Floats:
         """Members with an answer, shape [Q]."""
-        return np.add.reduce(self.answered, axis=1, dtype=self.competence.dtype)
+        return _count(self.answered, self.competence.dtype)
 
     @cached
     def supported(self) -> Bools:
@@ -211,7 +220,7 @@ class State:
     @cached
     def num_answers(self) -> Floats:
         """Distinct answers, shape [Q]."""
-        return np.add.reduce(self.supported, axis=1, dtype=self.competence.dtype)
+        return _count(self.supported, self.competence.dtype)
 
     @cached
     def _cells(self) -> Ints:
@@ -228,7 +237,7 @@ class State:
         np.maximum.at(top, self._cells.ravel(), values.ravel())
         return np.where(self.supported, top.reshape(q, k + 1)[:, :-1], 0)
 
-    def of_candidate(self, values: Floats) -> Floats:
+    def of_candidate(self, values: np.ndarray) -> Floats:
         """Give each member what its candidate has, 0 where it has none: shape [Q, K] to [Q, M]."""
         padded = np.zeros((len(values), values.shape[1] + 1), dtype=values.dtype)
         padded[:, :-1] = values
@@ -293,27 +302,28 @@ class State:
     @cached
     def top_two(self) -> Floats:
         """The highest and the second highest evidence of the candidates, 0 where there is none; shape [2, Q]."""
-        return np.where(self._ranked > -np.inf, self._ranked, 0)
+        top_two: Floats = np.where(self._ranked > -np.inf, self._ranked, 0)
+        return top_two
 
     @cached
     def lead(self) -> Floats:
         """Evidence of the leading candidate minus the runner-up's, shape [Q]."""
-        return self.top_two[0] - self.top_two[1]
+        return np.subtract(self.top_two[0], self.top_two[1])
 
     @cached
     def leading_belief(self) -> Floats:
         """The highest belief, 0 where there is no candidate, shape [Q]."""
-        return np.maximum.reduce(self.belief, axis=1)
+        return np.asarray(np.maximum.reduce(self.belief, axis=1))
 
     @cached
     def runner_up_belief(self) -> Floats:
         """The second highest belief, 0 where there is no second candidate, shape [Q]."""
-        return self.leading_belief * np.exp(self._ranked[1] - self.top_two[0])
+        return np.asarray(self.leading_belief * np.exp(self._ranked[1] - self.top_two[0]))
 
     @cached
     def charge(self) -> Floats:
         """What calling each member costs in units of score, at most 1, shape [Q, M]."""
-        return np.minimum(self.cost_weight[:, None] * self.members.price, 1)
+        return np.asarray(np.minimum(self.cost_weight[:, None] * self.members.price, 1))
 
     @cached
     def silence(self) -> Floats:
@@ -326,9 +336,14 @@ class State:
         return share(self.num_answers, self.num_answered)
 
 
-def share(part: Floats, whole: Floats) -> Floats:
+def _count(marked: Bools, kind: np.dtype) -> Floats:
+    counted: Floats = np.add.reduce(marked, axis=1, dtype=kind)
+    return counted
+
+
+def share(part: np.ndarray, whole: np.ndarray) -> Floats:
     """Divide, with 0 for 0 / 0."""
-    return part / np.maximum(whole, 1e-30)
+    return np.asarray(part / np.maximum(whole, 1e-30))
 
 
 def cells_of(candidate_index: Ints, num_candidates: int) -> Ints:
@@ -376,11 +391,11 @@ def state_of(
     kind = members.competence.dtype
     candidate_index = np.where(asked, evidence.candidate_index, -1)
     answered = candidate_index >= 0
-    options = np.zeros(evidence.label.shape, dtype=bool)
+    options: Bools = np.zeros(evidence.label.shape, dtype=bool)
     other_evidence = evidence.label
     if evidence.option_evidence is not None:
         scores_it = ~np.isnan(evidence.option_evidence)
-        options = (scores_it | ~asked[:, :, None]).all(axis=1) & asked.any(axis=1, keepdims=True)
+        options = np.asarray((scores_it | ~asked[:, :, None]).all(axis=1) & asked.any(axis=1, keepdims=True))
         scored = np.where(scores_it, evidence.option_evidence, 0)
         other_evidence = other_evidence + np.einsum("qm,qmk->qk", asked.astype(kind), scored)
     num_candidates = options.shape[1]

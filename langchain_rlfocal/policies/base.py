@@ -160,7 +160,11 @@ class EnsemblePolicy(ABC):
 
     @abstractmethod
     def read(
-        self, features: MemberFeatures, tasks: Sequence[str | None], answers: Answers, members: Sequence[str] | None = None
+        self,
+        features: MemberFeatures,
+        tasks: Sequence[str | None],
+        answers: Answers,
+        members: Sequence[str] | None = None,
     ) -> Evidence:
         """Say what the answers of these members (all of the policy's if None) are evidence of."""
 
@@ -227,8 +231,8 @@ class EnsemblePolicy(ABC):
         names = [own[column] for column in columns]
         position = {name: index for index, name in enumerate(names)}
         asked = np.zeros((1, len(names)), dtype=bool)
-        for one in (*candidates, *failures):
-            asked[0, position[one.member]] = True
+        asked[0, [position[one.member] for one in candidates]] = True
+        asked[0, [position[one.member] for one in failures]] = True
         if candidates:
             answers = _answers(candidates, position)
             evidence, labels = self.read(features, [query.task], answers, names), answers.labels[0].tolist()

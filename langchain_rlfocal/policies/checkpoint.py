@@ -20,9 +20,8 @@ from safetensors.numpy import load, save
 
 from langchain_rlfocal.errors import CheckpointError
 from langchain_rlfocal.features import FEATURES_DIM
-from langchain_rlfocal.observations import CONTEXT_AXES, FUSION_AXES, MEMBER_AXES
+from langchain_rlfocal.observations import CONTEXT_AXES, DECIDER_SHARED, FUSION_AXES, FUSION_SHARED, MEMBER_AXES
 from langchain_rlfocal.policies.evidence import CONTEXT_DIM, RESPONSE_DIM
-from langchain_rlfocal.policies.networks import DECIDER_SHARED, FUSION_SHARED
 
 FORMAT_VERSION = 2
 MAX_BYTES = 64 * 2**20

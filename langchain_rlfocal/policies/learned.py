@@ -2,6 +2,11 @@
 
 Holds arrays, never a model client and never torch. `save` and `load` go through `policies.checkpoint`. `add_member` extends
 a policy, without training, by a member that it was not trained with.
+
+`training.mappo` holds the same networks in torch, and a property test shows that both compute the same. Every layer is shared
+by all members (and all candidates), which see each other only through pooled values, so their order cannot matter. A first
+layer works on the joined vector of what one member (or candidate) has of its own and what all share; since the second part is
+the same for all of them, it goes through the layer once per query.
 """
 
 import json
@@ -19,12 +24,18 @@ import numpy as np
 from langchain_rlfocal.diversity import pairwise_focal_diversity
 from langchain_rlfocal.errors import InputError, OutcomeError, PoolError
 from langchain_rlfocal.features import FEATURES_DIM, SURFACE_NAMES, Embedder, features_of
-from langchain_rlfocal.observations import decider_observation, fusion_observation
+from langchain_rlfocal.observations import (
+    FUSION_AXES,
+    MEMBER_AXES,
+    decider_observation,
+    decider_shared,
+    fusion_observation,
+    fusion_shared,
+)
 from langchain_rlfocal.policies.base import EnsemblePolicy, legal_sizes
 from langchain_rlfocal.policies.checkpoint import Parts, check_parts, read_checkpoint, write_checkpoint
 from langchain_rlfocal.policies.evidence import CompetenceModel, EvidenceModel, moments_of
-from langchain_rlfocal.policies.networks import DeciderNetwork, FusionNetwork, decider_shared, fusion_shared
-from langchain_rlfocal.policies.subsets import most_probable_subset, subset_marginals
+from langchain_rlfocal.policies.subsets import LOGIT_BOUND, most_probable_subset, subset_marginals
 from langchain_rlfocal.states import Answers, Bools, Evidence, Floats, MemberFeatures, State, softmax
 
 if TYPE_CHECKING:
@@ -185,7 +196,11 @@ class RLFocalPolicy(EnsemblePolicy):
         return described if members is None else described.of_members(self.columns(members))
 
     def read(
-        self, features: MemberFeatures, tasks: Sequence[str | None], answers: Answers, members: Sequence[str] | None = None
+        self,
+        features: MemberFeatures,
+        tasks: Sequence[str | None],
+        answers: Answers,
+        members: Sequence[str] | None = None,
     ) -> Evidence:
         """Say what answers are evidence of; see `EnsemblePolicy.read`.
 
@@ -219,6 +234,61 @@ class RLFocalPolicy(EnsemblePolicy):
 
 def _rebuild(kind: type[RLFocalPolicy], parts: Parts, embedder: Embedder | None) -> RLFocalPolicy:
     return kind(parts, embedder=embedder)
+
+
+class _JoinedLayer:
+    """relu(W [own; shared] + b), shape [Q, N, H], from own [Q, N, A] and shared [Q, S]."""
+
+    def __init__(self, weights: Mapping[str, Floats], name: str, num_own: int) -> None:
+        weight = weights[f"{name}.weight"]
+        self._own, self._shared, self._bias = weight[:, :num_own].T, weight[:, num_own:].T, weights[f"{name}.bias"]
+
+    def __call__(self, own: Floats, shared: Floats) -> Floats:
+        hidden = own @ self._own
+        hidden += (shared @ self._shared + self._bias)[:, None, :]
+        return np.maximum(hidden, 0, out=hidden)
+
+
+class DeciderNetwork:
+    """On/off logit of each member, bounded.
+
+    Args:
+        weights: Arrays by name.
+    """
+
+    def __init__(self, weights: Mapping[str, Floats]) -> None:
+        self._hidden1 = _JoinedLayer(weights, "decider.hidden1", len(MEMBER_AXES))
+        self._weight2, self._bias2 = weights["decider.hidden2.weight"].T, weights["decider.hidden2.bias"]
+        self._out, self._out_bias = weights["decider.out.weight"][0], weights["decider.out.bias"]
+
+    def __call__(self, members: Floats, shared: Floats) -> Floats:
+        """Compute logits, shape [Q, M], of observations of shape [Q, M, A] and what `decider_shared` makes of them."""
+        hidden = self._hidden1(members, shared) @ self._weight2
+        hidden += self._bias2
+        np.maximum(hidden, 0, out=hidden)
+        bounded: Floats = LOGIT_BOUND * np.tanh((hidden @ self._out + self._out_bias) / LOGIT_BOUND)
+        return bounded
+
+
+class FusionNetwork:
+    """Logit of each candidate.
+
+    A linear path beside the hidden layer starts as the evidence itself, so that learning begins at the best vote known and
+    not at chance.
+
+    Args:
+        weights: Arrays by name.
+    """
+
+    def __init__(self, weights: Mapping[str, Floats]) -> None:
+        self._hidden = _JoinedLayer(weights, "fusion.hidden", len(FUSION_AXES))
+        self._out, self._vote = weights["fusion.out.weight"][0], weights["fusion.vote.weight"][0]
+        self._bias = weights["fusion.out.bias"] + weights["fusion.vote.bias"]
+
+    def __call__(self, candidates: Floats, shared: Floats, mask: Bools) -> Floats:
+        """Compute logits, shape [Q, K], -inf where there is no candidate; see `fusion_shared` for the second argument."""
+        logits = self._hidden(candidates, shared) @ self._out + candidates @ self._vote + self._bias
+        return np.where(mask, logits, -np.inf)
 
 
 def add_member(policy: RLFocalPolicy, name: str, probe: "OutcomeGrid") -> RLFocalPolicy:

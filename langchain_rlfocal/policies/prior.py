@@ -72,7 +72,11 @@ class PriorPolicy(EnsemblePolicy):
         )
 
     def read(
-        self, features: MemberFeatures, tasks: Sequence[str | None], answers: Answers, members: Sequence[str] | None = None
+        self,
+        features: MemberFeatures,
+        tasks: Sequence[str | None],
+        answers: Answers,
+        members: Sequence[str] | None = None,
     ) -> Evidence:
         """Trust every answer as its member; see `EnsemblePolicy.read`."""
         del tasks, members

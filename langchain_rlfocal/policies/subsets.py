@@ -89,7 +89,7 @@ def subset_marginals(logits: Floats, selectable: Bools, *, smallest: Ints, large
     legal = size_mask(smallest, largest, 2 * num_sizes).astype(float)
     with_member = np.add.reduce((before @ legal[:, _sums_of_sizes(num_sizes) + 1]) * after, axis=2) * odds
     total = np.add.reduce(polynomials[-1, 0] * legal[:, :num_sizes], axis=1)
-    return with_member / np.where(total > 0, total, 1.0)[:, None]
+    return np.asarray(with_member / np.where(total > 0, total, 1.0)[:, None])
 
 
 @lru_cache(maxsize=32)
