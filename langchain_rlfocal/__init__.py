@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         InputError,
         MissingDependencyError,
         OutcomeError,
+        OverloadError,
         PoolError,
         RLFocalError,
     )
@@ -37,6 +38,7 @@ __all__ = [
     "MissingDependencyError",
     "ModelPool",
     "OutcomeError",
+    "OverloadError",
     "PoolError",
     "PoolMember",
     "RLFocalChatModel",

@@ -8,7 +8,8 @@ RLFocalError
 ├── MissingDependencyError (ImportError) an optional part is absent: names the command that installs it
 ├── EnsembleError                       no member answered: names every member and its cause
 │   ├── DeadlineError (TimeoutError)    too few had answered when the time was up
-│   └── BudgetError                     too few could be asked for what was left to spend
+│   ├── BudgetError                     too few could be asked for what was left to spend
+│   └── OverloadError                   more answers are in flight than can be served now; always retryable
 └── DisagreementError                   members answered, but no action has a majority, and the caller wants none else
 
 Every message says the rule, the value that broke it, and the way out. Each also derives from the built-in that fits, so
@@ -77,6 +78,18 @@ class DeadlineError(EnsembleError, TimeoutError):
 
 class BudgetError(EnsembleError):
     """Too few members could be asked for what was left to spend."""
+
+
+class OverloadError(EnsembleError):
+    """More answers are in flight than can be served now; nothing was sent, and asking again later may help.
+
+    Attributes:
+        retry_after_s: Seconds after which to ask again.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(message, is_retryable=True)
 
 
 class DisagreementError(RLFocalError):

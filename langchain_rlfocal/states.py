@@ -55,8 +55,8 @@ class Rows:
 
     def along(self, axis: str, index: np.ndarray) -> Self:
         """Index every array along one axis."""
-        indexed = {}
-        for name, axes in _axes_of(type(self)).items():
+        indexed, kind = {}, type(self)
+        for name, axes in _axes_of(kind).items():  # type: ignore[arg-type]  # mypy takes no `type[Self]` for hashable
             array = getattr(self, name)
             if isinstance(array, Rows):
                 array = array.along(axis, index)
@@ -64,13 +64,13 @@ class Rows:
                 if letter == axis and array is not None:
                     array = array[(slice(None),) * position + (index,)]
             indexed[name] = array
-        return type(self)(**indexed)
+        return kind(**indexed)
 
     @classmethod
     def gathered(cls, parts: Sequence[tuple[Bools, Self]]) -> Self:
         """Put together parts that hold the marked queries each; an array that only some parts have is 0 in the others."""
         arrays: dict[str, np.ndarray | None] = {}
-        for name in _axes_of(cls):
+        for name in _axes_of(cls):  # type: ignore[arg-type]  # as above
             there = [(rows, array) for rows, part in parts if (array := getattr(part, name)) is not None]
             arrays[name] = None
             if there:
@@ -308,7 +308,9 @@ class State:
     @cached
     def lead(self) -> Floats:
         """Evidence of the leading candidate minus the runner-up's, shape [Q]."""
-        return np.subtract(self.top_two[0], self.top_two[1])
+        top, runner_up = self.top_two
+        lead: Floats = top - runner_up
+        return lead
 
     @cached
     def leading_belief(self) -> Floats:

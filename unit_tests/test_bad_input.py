@@ -9,7 +9,6 @@ from langchain_core.messages.tool import tool_call
 from langchain_core.outputs import ChatResult
 from pydantic import BaseModel, Field
 
-from langchain_rlfocal.testing import SchemaChatModel
 from support_odd_members import (
     DOORS,
     GUARD_S,
@@ -27,6 +26,7 @@ from support_odd_members import (
     team,
     unparsed,
 )
+from support_schema_model import SchemaChatModel
 from support_tools import QUESTION, lookup
 
 

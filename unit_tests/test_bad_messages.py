@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 from langchain_core.outputs import ChatGenerationChunk
 
 from langchain_rlfocal import RLFocalChatModel
-from langchain_rlfocal.testing import SchemaChatModel
 from support_odd_members import (
     DOORS,
     Tooled,
@@ -20,6 +19,7 @@ from support_odd_members import (
     saying,
     team,
 )
+from support_schema_model import SchemaChatModel
 from support_tools import QUESTION, lookup
 
 # ---- text that is hard to hold

@@ -266,7 +266,7 @@ async def test_tools_and_structured_output_batch_too():
         """Add."""
         return a + b
 
-    from langchain_rlfocal.testing import SchemaChatModel  # noqa: PLC0415
+    from support_schema_model import SchemaChatModel  # noqa: PLC0415
 
     members = [PoolMember(name, SchemaChatModel(), max_concurrent_calls=3) for name in "ab"]
     model = model_of(*members).bind_tools([add], tool_choice="add")

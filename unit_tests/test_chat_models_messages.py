@@ -9,8 +9,9 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, Tool
 from langchain_rlfocal import RLFocalChatModel
 from langchain_rlfocal.chat_models import turns
 from langchain_rlfocal.errors import InputError
-from langchain_rlfocal.testing import FailingChatModel, SchemaChatModel, ScriptedPolicy
+from langchain_rlfocal.testing import FailingChatModel, ScriptedPolicy
 from support_ensembles import how, model_of, saying
+from support_schema_model import SchemaChatModel
 
 QUESTION = "What is 2 + 3?"
 

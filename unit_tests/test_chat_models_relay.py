@@ -11,9 +11,10 @@ from pydantic import BaseModel, Field
 
 from langchain_rlfocal import EnsembleError, RLFocalChatModel
 from langchain_rlfocal.policies import PriorPolicy
-from langchain_rlfocal.testing import FailingChatModel, SchemaChatModel, ScriptedChatModel, ScriptedPolicy
+from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel, ScriptedPolicy
 from support_calls import collect
 from support_ensembles import saying
+from support_schema_model import SchemaChatModel
 
 QUESTION = "Which colour?"
 

@@ -16,10 +16,11 @@ from langchain_rlfocal import PoolMember, RLFocalChatModel
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.execution import tokens
 from langchain_rlfocal.policies import RLFocalPolicy
-from langchain_rlfocal.testing import SchemaChatModel, ScriptedPolicy
+from langchain_rlfocal.testing import ScriptedPolicy
 from support_contract import DOORS, answer_of, model_of, three
 from support_ensembles import asked, how, saying
 from support_gauges import let_others_run
+from support_schema_model import SchemaChatModel
 from support_tools import QUESTION, lookup
 
 

@@ -12,9 +12,10 @@ from langchain_core.rate_limiters import BaseRateLimiter
 from langchain_rlfocal import PoolMember
 from langchain_rlfocal.errors import EnsembleError
 from langchain_rlfocal.policies import RLFocalPolicy
-from langchain_rlfocal.testing import SchemaChatModel, ScriptedChatModel, ScriptedPolicy
+from langchain_rlfocal.testing import ScriptedChatModel, ScriptedPolicy
 from support_contract import DOORS, City, answer_of, model_of, three
 from support_ensembles import how, saying
+from support_schema_model import SchemaChatModel
 from support_tools import QUESTION, lookup
 
 

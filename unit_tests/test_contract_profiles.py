@@ -6,9 +6,9 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.messages.tool import tool_call
 
 from langchain_rlfocal.errors import EnsembleError
-from langchain_rlfocal.testing import SchemaChatModel
 from support_contract import DOORS, answer_of, model_of
 from support_ensembles import asked, how, saying
+from support_schema_model import SchemaChatModel
 from support_tools import lookup
 
 # ---- what members can take

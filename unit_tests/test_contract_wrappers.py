@@ -8,9 +8,10 @@ from langchain_core.runnables import Runnable
 
 from langchain_rlfocal import RLFocalChatModel
 from langchain_rlfocal.errors import EnsembleError
-from langchain_rlfocal.testing import FailingChatModel, SchemaChatModel, ScriptedChatModel
+from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel
 from support_contract import DOORS, City, answer_of, model_of, three
 from support_ensembles import saying
+from support_schema_model import SchemaChatModel
 from support_tools import QUESTION, lookup
 
 # ---- config, retries, fallbacks

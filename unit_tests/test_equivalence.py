@@ -24,9 +24,10 @@ from langchain_rlfocal.chat_models.equivalence import (
     shown_pairs,
 )
 from langchain_rlfocal.errors import InputError, PoolError
-from langchain_rlfocal.testing import FailingChatModel, JudgingChatModel, SchemaChatModel, ScriptedChatModel
+from langchain_rlfocal.testing import FailingChatModel, JudgingChatModel, ScriptedChatModel
 from support_calls import CALLS, consume
 from support_ensembles import asked, how, model_of, saying
+from support_schema_model import SchemaChatModel
 from support_time import TimedChatModel, ensemble, play, timed
 from support_tools import weather
 

@@ -4,9 +4,10 @@ import pytest
 
 from langchain_rlfocal import PoolMember, RLFocalChatModel
 from langchain_rlfocal.policies import PriorPolicy
-from langchain_rlfocal.testing import FailingChatModel, JudgingChatModel, SchemaChatModel, ScriptedChatModel
+from langchain_rlfocal.testing import FailingChatModel, JudgingChatModel, ScriptedChatModel
 from support_calls import consume
 from support_ensembles import asked, how, model_of, saying
+from support_schema_model import SchemaChatModel
 from support_time import ensemble, play, timed
 from support_tools import weather
 

@@ -7,8 +7,8 @@ from langchain_core.messages.tool import invalid_tool_call
 from langchain_rlfocal import InputError, PoolMember, RLFocalChatModel
 from langchain_rlfocal.chat_models.requests import Request
 from langchain_rlfocal.execution import UnusableAnswerError
-from langchain_rlfocal.testing import SchemaChatModel
 from support_requests import Person, add, call, ensemble, search
+from support_schema_model import SchemaChatModel
 
 # ---- what an answer must hold
 

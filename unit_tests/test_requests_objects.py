@@ -7,8 +7,9 @@ from typing_extensions import override
 
 from langchain_rlfocal import EnsembleError
 from langchain_rlfocal.chat_models import forms
-from langchain_rlfocal.testing import SchemaChatModel, ScriptedChatModel
+from langchain_rlfocal.testing import ScriptedChatModel
 from support_requests import Even, Person, add, call, ensemble
+from support_schema_model import SchemaChatModel
 
 
 class PlainModel(ScriptedChatModel):

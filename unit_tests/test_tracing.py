@@ -17,8 +17,9 @@ from langsmith import Client
 
 from langchain_rlfocal import RLFocalChatModel
 from langchain_rlfocal.errors import EnsembleError
-from langchain_rlfocal.testing import FailingChatModel, SchemaChatModel, ScriptedChatModel, ScriptedPolicy
+from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel, ScriptedPolicy
 from support_calls import CALLS, consume
+from support_schema_model import SchemaChatModel
 from support_tools import weather
 
 

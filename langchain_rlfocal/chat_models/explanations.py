@@ -18,8 +18,8 @@ from langchain_rlfocal.chat_models.history import KEY
 from langchain_rlfocal.chat_models.turns import RESTING, Turn
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.execution import Cost, UnusableAnswerError, ending_of, usage_of
-from langchain_rlfocal.redaction import printable
 from langchain_rlfocal.records import Candidate, Failure, Selection
+from langchain_rlfocal.redaction import printable
 
 _WIDTH = 110
 _MAX_ANSWER_CHARS = 36

@@ -32,8 +32,8 @@ from langchain_rlfocal.chat_models.forms import (
 from langchain_rlfocal.chat_models.history import authors_of, history_for
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.execution import Brief, UnusableAnswerError
-from langchain_rlfocal.redaction import printable
 from langchain_rlfocal.pool import PoolMember
+from langchain_rlfocal.redaction import printable
 
 Consensus = Literal["whole", "fields"]
 """How tool calls are agreed on: one member's calls win whole, or, for structured output, field by field."""

@@ -20,9 +20,9 @@ from langchain_rlfocal.execution.causes import is_retryable, refused_arguments
 from langchain_rlfocal.execution.clients import quiet
 from langchain_rlfocal.execution.endings import ending_in_words, flaw_of, refusal_in_words
 from langchain_rlfocal.execution.thinking import calm_model, calm_settings, cannot_think, disabling
-from langchain_rlfocal.redaction import StandInError, printable, secrets_of, shown_text, without_secrets
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.records import Candidate, Failure
+from langchain_rlfocal.redaction import RedactedError, printable, secrets_of, shown_text, without_secrets
 
 MAX_TEXT_CHARS = 1_000_000
 """A longer answer is a failure: comparing, storing and showing it costs more than it can be worth."""
@@ -310,7 +310,7 @@ class Call:
         try:
             return replace(failure, error=without_secrets(error, self._secrets()))
         except Exception:  # noqa: BLE001  # a member's exception is the member's code
-            return replace(failure, error=StandInError(failure.reason))
+            return replace(failure, error=RedactedError(failure.reason))
 
     def _secrets(self) -> frozenset[str]:
         """Find what must not be told of this call; once, since it takes milliseconds."""

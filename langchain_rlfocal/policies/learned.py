@@ -369,7 +369,7 @@ def _resemblance(policy: RLFocalPolicy, probe: "OutcomeGrid", scores: Floats) ->
 
 def _price(policy: RLFocalPolicy, probe: "OutcomeGrid", columns: list[int]) -> float:
     """Cost of the last of these columns as a share of asking the others, in the unit that the policy was trained in."""
-    from langchain_rlfocal.outcomes.costs import prices_of  # noqa: PLC0415  # loads pyarrow, which answering does not need
+    from langchain_rlfocal.outcomes import prices_of  # noqa: PLC0415  # loads pyarrow, which answering does not need
 
     shares, total = prices_of(probe, policy.card.get("config", {}).get("cost_unit", "auto"))
     pool = float(shares[columns[:-1]].sum())

@@ -21,8 +21,7 @@ from torch import Tensor
 from langchain_rlfocal.diversity import pairwise_focal_diversity
 from langchain_rlfocal.environment import answers_of, candidate_scores
 from langchain_rlfocal.features import SURFACE_NAMES, Embedder, features_of
-from langchain_rlfocal.outcomes import OutcomeGrid
-from langchain_rlfocal.outcomes.costs import costs_of, prices_of
+from langchain_rlfocal.outcomes import OutcomeGrid, costs_of, prices_of
 from langchain_rlfocal.policies.evidence import (
     COMPETENCE_PENALTIES,
     RESPONSE_DIM,
