@@ -46,7 +46,7 @@ def _diversity(state: State) -> Floats:
     diversity = state.members.diversity
     among = (state.asked | (state.num_asked == 0)[:, None]).astype(diversity.dtype)
     others = np.add.reduce(among, axis=1, keepdims=True) - among
-    return share(among @ diversity, others)  # 0 with itself
+    return share(among @ diversity - among * diversity.diagonal(), others)
 
 
 def _best_other(state: State) -> Floats:

@@ -168,7 +168,6 @@ class State:
         candidate_index: The candidate that each member supports, in 0 .. K - 1, shape [Q, M]; -1 where not asked or silent.
         trust: Log-odds that each member's answer adds to its candidate, shape [Q, M]: of members that answered in view of
             their responses, of the others as expected.
-        count: Number of supporters of each candidate, shape [Q, K].
         other_evidence: Log-odds of each candidate beyond its supporters': option scores of asked members and label, [Q, K].
         options: Candidates that exist without a supporter, shape [Q, K].
         similarity: Likeness of each candidate to the answers of asked members who say otherwise, summed, over all answered
@@ -183,7 +182,6 @@ class State:
     asked: Bools
     candidate_index: Ints
     trust: Floats
-    count: Ints
     other_evidence: Floats
     options: Bools
     similarity: Floats
@@ -213,6 +211,11 @@ class State:
         return _count(self.answered, self.competence.dtype)
 
     @cached
+    def count(self) -> Floats:
+        """Number of supporters of each candidate, shape [Q, K]."""
+        return sum_of_cells(self._cells, self.options.shape[1]).astype(self.competence.dtype)
+
+    @cached
     def supported(self) -> Bools:
         """Candidates with a supporter, shape [Q, K]."""
         return self.count > 0
@@ -224,15 +227,15 @@ class State:
 
     @cached
     def _cells(self) -> Ints:
-        return cells_of(self.candidate_index, self.count.shape[1])
+        return cells_of(self.candidate_index, self.options.shape[1])
 
     def sum_of_supporters(self, values: Floats) -> Floats:
         """Add up what members bring over each candidate's supporters: shape [Q, M] to [Q, K]."""
-        return sum_of_cells(self._cells, self.count.shape[1], values).astype(values.dtype)
+        return sum_of_cells(self._cells, self.options.shape[1], values).astype(values.dtype)
 
     def max_of_supporters(self, values: Floats) -> Floats:
         """Take the highest of what a candidate's supporters bring, 0 without one: shape [Q, M] to [Q, K]."""
-        q, k = self.count.shape
+        q, k = self.options.shape
         top = np.full(q * (k + 1), -np.inf, dtype=values.dtype)
         np.maximum.at(top, self._cells.ravel(), values.ravel())
         return np.where(self.supported, top.reshape(q, k + 1)[:, :-1], 0)
@@ -258,7 +261,7 @@ class State:
 
         Where nobody answered, the most competent asked member represents the candidate at its own index.
         """
-        q, k = self.count.shape
+        q, k = self.options.shape
         best = np.full(q * (k + 1), -1)
         # Where an index is repeated, the last assignment counts: that of the most competent.
         upwards = self.members.by_competence[:, ::-1]
@@ -401,8 +404,7 @@ def state_of(
         scored = np.where(scores_it, evidence.option_evidence, 0)
         other_evidence = other_evidence + np.einsum("qm,qmk->qk", asked.astype(kind), scored)
     num_candidates = options.shape[1]
-    count = sum_of_cells(cells_of(candidate_index, num_candidates), num_candidates)
-    exists = (count > 0) | options
+    exists = (sum_of_cells(cells_of(candidate_index, num_candidates), num_candidates) > 0) | options
     similarity = np.zeros(exists.shape, dtype=kind)
     if evidence.similarity is not None:
         similarity = np.einsum("qm,qmk->qk", answered.astype(kind), evidence.similarity)
@@ -412,7 +414,6 @@ def state_of(
         asked=asked,
         candidate_index=candidate_index,
         trust=np.where(answered, evidence.trust, members.trust),
-        count=count,
         other_evidence=np.where(exists, other_evidence, 0),
         options=options,
         similarity=similarity,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_rlfocal.training.advantages import gae
+from langchain_rlfocal.training.mappo import gae
 
 
 def test_gae_matches_a_hand_worked_rollout():

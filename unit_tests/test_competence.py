@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from langchain_rlfocal.policies.competence import cross_fitted, fit_competence
+from langchain_rlfocal.policies.evidence import cross_fitted, fit_competence
 
 
 def test_ridge_matches_a_hand_worked_fit():

@@ -8,24 +8,24 @@ import pytest
 from langchain_rlfocal.environment import (
     EnsembleEnv,
     answers_of,
-    scores_of_places,
+    candidate_scores,
 )
 from langchain_rlfocal.features import SURFACE_NAMES
 from langchain_rlfocal.outcomes import costs_of, prices_of
 from langchain_rlfocal.policies.base import winners
-from langchain_rlfocal.states import Descriptors, Evidence
+from langchain_rlfocal.states import MemberFeatures, Evidence
 from langchain_rlfocal.training.config import TrainingConfig
-from langchain_rlfocal.training.preparation import prepare
+from langchain_rlfocal.training.supervised import prepare
 
 nan = np.nan
 
 
 def even(grid, price=None):
     q, m = grid.scores.shape
-    return Descriptors(
+    return MemberFeatures(
         competence=np.full((q, m), 0.5),
         trust=np.ones((q, m)),
-        slopes=np.zeros((q, m)),
+        option_weights=np.zeros((q, m)),
         price=np.full(m, 1 / m) if price is None else np.array(price),
         diversity=np.zeros((m, m)),
         surface=np.zeros((q, len(SURFACE_NAMES))),
@@ -36,7 +36,7 @@ def env_of(grid, *, known=None, **limits):
     known = known or even(grid)
     answers = answers_of(grid)
     scored = None if answers.option_scores is None else 0 * answers.option_scores
-    evidence = Evidence(answers.places, known.trust, np.zeros(answers.labels.shape), scored, None)
+    evidence = Evidence(answers.candidate_index, known.trust, np.zeros(answers.labels.shape), scored, None)
     return EnsembleEnv(grid, known, evidence, **limits)
 
 
@@ -165,9 +165,9 @@ def test_no_team_is_larger_than_the_pool(make_grid):
 def test_answers_appear_only_once_asked_for(make_grid):
     env = env_of(make_grid([["yes", "no"]]), max_team=2, max_rounds=2)
     env.reset(np.array([0]), np.array([0.0]))
-    assert (env.state().places == -1).all()
+    assert (env.state().candidate_index == -1).all()
     env.ask(mask("b", members="ab"))
-    np.testing.assert_array_equal(env.state().places, [[-1, 1]])
+    np.testing.assert_array_equal(env.state().candidate_index, [[-1, 1]])
 
 
 def test_a_query_may_be_played_twice_at_once(make_grid):
@@ -184,22 +184,22 @@ def test_a_query_may_be_played_twice_at_once(make_grid):
 def test_options_stand_behind_the_members_whoever_gives_them(option_grid):
     """Places 2, 3, 4 are A, B, C in every query; members are moved there, their own places stay empty."""
     answers = answers_of(option_grid)
-    np.testing.assert_array_equal(answers.places, [[2, 3], [2, 4], [2, 3]])
+    np.testing.assert_array_equal(answers.candidate_index, [[2, 3], [2, 4], [2, 3]])
     assert answers.labels[:, 2:].tolist() == [["A", "B", "C"]] * 3
     np.testing.assert_array_equal(answers.option_scores[0], [[nan, nan, 0.5, 0.3, 0.2], [nan, nan, 0.1, 0.8, 0.1]])
 
 
 def test_an_option_that_nobody_gives_is_worth_what_it_would_earn(option_grid):
-    np.testing.assert_array_equal(scores_of_places(option_grid)[:, 2:], [[0, 0, 1], [1, 0, 0], [0, 1, 0]])
+    np.testing.assert_array_equal(candidate_scores(option_grid)[:, 2:], [[0, 0, 1], [1, 0, 0], [0, 1, 0]])
 
 
 def test_options_that_cannot_be_chosen_are_no_candidates(option_grid):
     """Without a right answer nothing is known of an option's worth; members then keep their own places."""
     grid = replace(option_grid, option_ids=np.full((3, 3), -1), option_scores=np.full((3, 3), nan))
     answers = answers_of(grid)
-    np.testing.assert_array_equal(answers.places, grid.answer_ids)
+    np.testing.assert_array_equal(answers.candidate_index, grid.answer_ids)
     assert np.isnan(answers.option_scores).all()
-    assert not scores_of_places(grid)[:, 2:].any()
+    assert not candidate_scores(grid)[:, 2:].any()
 
 
 def test_choosing_an_option_without_supporters_earns_its_score(option_grid):
@@ -225,9 +225,9 @@ def test_a_tie_of_options_does_not_show_what_an_unasked_member_says(option_grid)
 def test_a_grid_without_options_has_one_place_for_each_member(make_grid):
     grid = make_grid([["yes", "yes"]])
     answers = answers_of(grid)
-    np.testing.assert_array_equal(answers.places, [[0, 0]])
+    np.testing.assert_array_equal(answers.candidate_index, [[0, 0]])
     assert answers.option_scores is None
-    np.testing.assert_array_equal(scores_of_places(grid), grid.scores)
+    np.testing.assert_array_equal(candidate_scores(grid), grid.scores)
 
 
 # Costs.

@@ -17,7 +17,7 @@ from langchain_rlfocal.policies.evidence import (
     scaled_options,
     similarity_of,
 )
-from langchain_rlfocal.states import Descriptors
+from langchain_rlfocal.states import MemberFeatures
 
 nan = np.nan
 
@@ -36,13 +36,13 @@ def model_of(m, **parts):
     return EvidenceModel(**(values | parts))
 
 
-def known_of(trust, slopes=None):
+def known_of(trust, option_weights=None):
     trust = np.array(trust)
     q, m = trust.shape
-    return Descriptors(
+    return MemberFeatures(
         competence=np.full((q, m), 0.5),
         trust=trust,
-        slopes=np.zeros((q, m)) if slopes is None else np.array(slopes),
+        option_weights=np.zeros((q, m)) if slopes is None else np.array(slopes),
         price=np.full(m, 1 / m),
         diversity=np.zeros((m, m)),
         surface=np.zeros((q, len(SURFACE_NAMES))),
@@ -81,7 +81,7 @@ def test_option_slopes_add_a_common_one_and_a_member_s_own():
     slopes[1, 1] = 0.4
     features = np.zeros((1, FEATURES_DIM))
     features[0, 0] = 0.5
-    model = model_of(2, shared=np.array([9.0, 9.0, 0.1]), slopes=slopes)
+    model = model_of(2, shared=np.array([9.0, 9.0, 0.1]), option_weights=slopes)
     np.testing.assert_allclose(model.option_slopes(features), [[0.1, 0.3]])
 
 
@@ -167,7 +167,7 @@ def test_three_thousand_different_answers_are_read_without_a_table_of_their_like
     m = 3000
     evidence = model_of(m).read(known_of(np.ones((1, m))), [None], make_answers([[f"house {i}" for i in range(m)]]))
     assert evidence.similarity is None
-    assert evidence.scored is None
+    assert evidence.option_evidence is None
     assert evidence.trust.size == evidence.label.size == m
 
 
@@ -185,8 +185,8 @@ def test_reading_answers_adds_how_they_look_to_the_trust_and_scales_option_score
     )
     np.testing.assert_allclose(evidence.trust, [[1.5, 2.0]])
     np.testing.assert_allclose(evidence.label, [[0.25, 0]])
-    np.testing.assert_allclose(evidence.scored, [[[-3, 3], [nan, nan]]])
-    np.testing.assert_array_equal(evidence.places, [[0, 1]])
+    np.testing.assert_allclose(evidence.option_evidence, [[[-3, 3], [nan, nan]]])
+    np.testing.assert_array_equal(evidence.candidate_index, [[0, 1]])
 
 
 def test_evidence_has_the_precision_of_what_is_known(make_answers):
@@ -194,7 +194,7 @@ def test_evidence_has_the_precision_of_what_is_known(make_answers):
     known = replace(known, competence=known.competence.astype(np.float32))
     answers = make_answers([["one house", "two houses"]], option_scores=np.ones((1, 2, 2)))
     evidence = model_of(2).read(known, [None], answers)
-    for name in ("trust", "label", "scored", "similarity"):
+    for name in ("trust", "label", "other_evidence", "similarity"):
         assert getattr(evidence, name).dtype == np.float32, name
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from langchain_rlfocal.features import FEATURES_DIM, query_features
 from langchain_rlfocal.policies.evidence import CONTEXT_DIM, response_features, scaled_options
 from langchain_rlfocal.states import Answers
-from langchain_rlfocal.training.evidence import (
+from langchain_rlfocal.training.supervised import (
     Examples,
     cross_fitted_evidence,
     draw_teams,
@@ -28,7 +28,7 @@ def examples_of(make_answers):
     def make(labels, scores, *, competence=0.5, tasks=None, teams=None, features=None, **known):
         """What each member said and what that was worth; nothing is known of the queries unless told."""
         answers = make_answers(labels, **known)
-        q, m = answers.places.shape
+        q, m = answers.candidate_index.shape
         return Examples(
             features=np.zeros((q, FEATURES_DIM)) if features is None else features,
             competence=np.full((q, m), competence),
@@ -109,7 +109,7 @@ def test_slopes_of_informative_option_scores_are_those_of_theory(examples_of):
     scores[np.arange(q), rng.integers(0, 4, q)] = 1
     option_scores = rng.normal(size=(q, 2, 4)) + delta[:, None] * scores[:, None]
     answers = Answers(
-        places=np.full((q, 2), -1),
+        candidate_index=np.full((q, 2), -1),
         labels=np.full((q, 4), None, dtype=object),
         chars=np.full((q, 2), nan),
         logprobs=np.full((q, 2), nan),
@@ -195,7 +195,7 @@ def objective(model, examples, labels, penalty):
     for q, team in enumerate(examples.teams):
         odds = {}
         for m in np.flatnonzero(team):
-            if (place := examples.answers.places[q, m]) >= 0:
+            if (place := examples.answers.candidate_index[q, m]) >= 0:
                 odds[place] = odds.get(place, 0.0) + trust[q, m]
         for k in range(examples.scores.shape[1]) if scaled is not None else ():
             if not np.isnan(scaled[q, team, k]).any():
@@ -221,7 +221,7 @@ def test_no_small_step_from_the_fit_lowers_the_loss(make_answers, examples_of, s
     q, m, penalty = 30, 3, 0.03
     labels = rng.choice(np.array(["x", "y", "z", None], dtype=object), size=(q, m))
     answers = make_answers(labels)
-    scores = np.take_along_axis(rng.random((q, m)), np.maximum(answers.places, 0), axis=1) * (answers.places >= 0)
+    scores = np.take_along_axis(rng.random((q, m)), np.maximum(answers.candidate_index, 0), axis=1) * (answers.candidate_index >= 0)
     features = np.zeros((q, FEATURES_DIM))
     features[:, :2] = rng.random((q, 2))
     examples = examples_of(

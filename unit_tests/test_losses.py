@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_rlfocal.training.losses import approximate_kl, clipped_surrogate, clipped_value_loss
+from langchain_rlfocal.training.mappo import approximate_kl, clipped_surrogate, clipped_value_loss
 
 
 def test_surrogate_matches_hand_worked_numbers():

@@ -19,7 +19,7 @@ from langchain_rlfocal.policies.networks import (
     softmax,
 )
 from langchain_rlfocal.policies.subsets import LOGIT_BOUND, size_mask, subset_log_prob
-from langchain_rlfocal.training.networks import Actors, Critic, subset_log_prob_and_entropy
+from langchain_rlfocal.training.mappo import Actors, Critic, subset_log_prob_and_entropy
 
 seeds = st.integers(0, 2**31 - 1)
 
@@ -138,7 +138,7 @@ def test_an_untrained_fusion_is_the_vote_by_evidence():
         for name, array in Actors(decider_hidden=4, fusion_hidden=4, num_members=2).arrays().items()
     }
     candidates = np.random.default_rng(0).normal(size=(1, 2, len(FUSION_AXES)))
-    candidates[0, :, [name for name, _ in FUSION_AXES].index("evidence")] = [0.5, -0.25]
+    candidates[0, :, [name for name, *_ in FUSION_AXES].index("evidence")] = [0.5, -0.25]
     logits = fusion_logits(weights, candidates, np.ones((1, 2), dtype=bool))
     np.testing.assert_allclose(logits, [[2.0, -1.0]])
 

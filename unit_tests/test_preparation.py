@@ -9,7 +9,7 @@ from langchain_rlfocal.environment import answers_of
 from langchain_rlfocal.outcomes import Outcome, OutcomeGrid, OutcomeTable
 from langchain_rlfocal.policies.checkpoint import _shapes
 from langchain_rlfocal.training import TrainingConfig, preparation
-from langchain_rlfocal.training.preparation import data_hash, folds_of, prepare
+from langchain_rlfocal.training.supervised import data_hash, folds_of, prepare
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -51,9 +51,9 @@ def prepared(grid, config=CONFIG, *, penalties=FIXED, embedder=None):
 
 def shown(result):
     """What an episode may show of each row, without what belongs to no row."""
-    known, evidence = result.known, result.evidence
-    arrays = [known.competence, known.trust, known.slopes, evidence.trust, evidence.label]
-    arrays += [array for array in (evidence.scored, evidence.similarity) if array is not None]
+    known, evidence = result.features, result.evidence
+    arrays = [known.competence, known.trust, known.option_weights, evidence.trust, evidence.label]
+    arrays += [array for array in (evidence.option_evidence, evidence.similarity) if array is not None]
     return [np.nan_to_num(array.reshape(len(array), -1)) for array in arrays]
 
 
@@ -92,10 +92,10 @@ def test_a_querys_own_score_never_reaches_what_is_read_in_its_answers(has_option
 def test_every_query_is_learned_with_its_task_and_without():
     grid = make_grid()
     result = prepared(grid)
-    assert len(result.grid) == len(result.known.competence) == 2 * len(grid)
+    assert len(result.grid) == len(result.features.competence) == 2 * len(grid)
     assert result.grid.queries == grid.queries * 2
     np.testing.assert_array_equal(result.grid.scores[: len(grid)], result.grid.scores[len(grid) :])
-    assert (result.known.competence[: len(grid)] != result.known.competence[len(grid) :]).any()
+    assert (result.features.competence[: len(grid)] != result.features.competence[len(grid) :]).any()
 
 
 @pytest.mark.parametrize("has_options", [False, True])
@@ -107,7 +107,7 @@ def test_it_makes_the_arrays_that_a_policy_holds_beside_its_networks(has_options
     assert {name: np.shape(array) for name, array in result.weights.items()} == own
     assert all(np.isfinite(array).all() for array in result.weights.values())
     assert result.labels, "frequent answers have a coefficient of their own"
-    assert (result.evidence.scored is not None) == has_options
+    assert (result.evidence.option_evidence is not None) == has_options
 
 
 def test_the_penalties_are_chosen_among_those_offered_and_told():
@@ -184,4 +184,4 @@ def test_an_embedder_adds_its_dimensions_to_what_competence_reads():
     grid = make_grid()
     plain, embedded = prepared(grid), prepared(grid, embedder=Parity())
     assert len(embedded.weights["competence.mean"]) == len(plain.weights["competence.mean"]) + 2
-    assert answers_of(embedded.grid).places.shape == (48, 3)
+    assert answers_of(embedded.grid).candidate_index.shape == (48, 3)

@@ -12,7 +12,7 @@ from langchain_rlfocal.features import FEATURES_DIM, features_of
 from langchain_rlfocal.outcomes import Outcome, OutcomeTable
 from langchain_rlfocal.policies import RLFocalPolicy
 from langchain_rlfocal.policies.checkpoint import Parts, _shapes
-from langchain_rlfocal.policies.probing import add_member
+from langchain_rlfocal.policies.learned import add_member
 from langchain_rlfocal.records import Candidate, Query
 
 TEXT = "Is the sun a star?"

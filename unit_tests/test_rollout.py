@@ -18,8 +18,8 @@ from langchain_rlfocal.policies.networks import (
     decider_logits,
     fusion_logits,
 )
-from langchain_rlfocal.training.networks import Actors
-from langchain_rlfocal.training.rollout import STATE_DIM, draw_choice, joint_state, roll_out
+from langchain_rlfocal.training.mappo import Actors
+from langchain_rlfocal.training.mappo import STATE_DIM, draw_choice, joint_state, roll_out
 
 seeds = st.integers(0, 2**31 - 1)
 
