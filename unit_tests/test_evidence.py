@@ -27,7 +27,7 @@ def model_of(m, **parts):
     values = {
         "shared": np.zeros(3),
         "weights": np.zeros((CONTEXT_DIM, m)),
-        "slopes": np.zeros((CONTEXT_DIM, m)),
+        "option_weights": np.zeros((CONTEXT_DIM, m)),
         "response": np.zeros((RESPONSE_DIM, m)),
         "moments": np.tile(np.array([[0.0], [1], [0], [1], [1]]), m),
         "labels": {},
@@ -42,7 +42,7 @@ def known_of(trust, option_weights=None):
     return MemberFeatures(
         competence=np.full((q, m), 0.5),
         trust=trust,
-        option_weights=np.zeros((q, m)) if slopes is None else np.array(slopes),
+        option_weights=np.zeros((q, m)) if option_weights is None else np.array(option_weights),
         price=np.full(m, 1 / m),
         diversity=np.zeros((m, m)),
         surface=np.zeros((q, len(SURFACE_NAMES))),
@@ -72,17 +72,17 @@ def test_trust_adds_up_log_odds_of_competence_and_what_the_query_is_like():
     features = np.zeros((1, FEATURES_DIM))
     features[0, 0] = 0.25
     model = model_of(2, shared=np.array([2.0, 0.5, 9.0]), weights=weights)
-    np.testing.assert_allclose(model.trust(features, np.array([[np.e / (1 + np.e), 0.5]])), [[2.8, 0.25]])
+    np.testing.assert_allclose(model.describe(features, np.array([[np.e / (1 + np.e), 0.5]]))[0], [[2.8, 0.25]])
 
 
-def test_option_slopes_add_a_common_one_and_a_member_s_own():
+def test_option_weights_add_a_common_one_and_a_member_s_own():
     """γ = .1, C of member 1 is .4 x a first feature of .5."""
     slopes = np.zeros((CONTEXT_DIM, 2))
     slopes[1, 1] = 0.4
     features = np.zeros((1, FEATURES_DIM))
     features[0, 0] = 0.5
     model = model_of(2, shared=np.array([9.0, 9.0, 0.1]), option_weights=slopes)
-    np.testing.assert_allclose(model.option_slopes(features), [[0.1, 0.3]])
+    np.testing.assert_allclose(model.describe(features, np.full((1, 2), 0.5))[1], [[0.1, 0.3]])
 
 
 def test_labels_are_looked_up_by_task_and_text_and_unknown_ones_add_nothing():
@@ -160,7 +160,7 @@ def test_likeness_is_not_measured_where_it_says_nothing_or_the_whole_pool_is_too
     assert similarity_of(answers, np.dtype(np.float32)).dtype == np.float32
     assert model_of(2, pool_size=MAX_COMPARED).read(known, [None], answers).similarity is not None
     assert model_of(2, pool_size=MAX_COMPARED + 1).read(known, [None], answers).similarity is None
-    assert model_of(MAX_COMPARED + 1).take([0, 1]).read(known, [None], answers).similarity is None
+    assert model_of(MAX_COMPARED + 1).read(known, [None], answers, [0, 1]).similarity is None
 
 
 def test_three_thousand_different_answers_are_read_without_a_table_of_their_likeness(make_answers):
@@ -194,25 +194,16 @@ def test_evidence_has_the_precision_of_what_is_known(make_answers):
     known = replace(known, competence=known.competence.astype(np.float32))
     answers = make_answers([["one house", "two houses"]], option_scores=np.ones((1, 2, 2)))
     evidence = model_of(2).read(known, [None], answers)
-    for name in ("trust", "label", "other_evidence", "similarity"):
+    for name in ("trust", "label", "option_evidence", "similarity"):
         assert getattr(evidence, name).dtype == np.float32, name
 
 
-def test_taking_members_takes_their_coefficients_and_keeps_what_they_share():
+def test_the_answers_of_some_members_are_read_as_among_all(make_answers):
     rng = np.random.default_rng(0)
-    model = model_of(
-        3,
-        shared=rng.normal(size=3),
-        **{name: rng.normal(size=getattr(model_of(3), name).shape) for name in ("weights", "slopes", "response")},
-        moments=rng.uniform(1, 2, (5, 3)),
-        labels={("t", "yes"): 1.0},
-    )
-    part = model.take([2, 0])
-    assert part.labels == model.labels
-    np.testing.assert_array_equal(part.shared, model.shared)
-    for name in ("weights", "slopes", "response", "moments"):
-        np.testing.assert_array_equal(getattr(part, name), getattr(model, name)[:, [2, 0]])
-    features, competence = rng.random((4, FEATURES_DIM)), rng.uniform(0.1, 0.9, (4, 3))
-    np.testing.assert_allclose(
-        part.trust(features, competence[:, [2, 0]]), model.trust(features, competence)[:, [2, 0]]
-    )
+    model = model_of(3, response=rng.normal(size=(4, 3)), moments=rng.uniform(1, 2, (5, 3)), labels={("", "yes"): 1.0})
+    known = known_of(rng.normal(size=(1, 3)), rng.normal(size=(1, 3)))
+    answers = make_answers([["yes", "no", "a b"]], chars=rng.uniform(1, 99, (1, 3)), option_scores=rng.random((1, 3, 3)))
+    part = model.read(known.of_members([2, 0]), [None], answers.of_members([2, 0]), [2, 0])
+    whole = model.read(known, [None], answers).of_members([2, 0])
+    for name in ("candidate_index", "trust", "label", "option_evidence"):
+        np.testing.assert_allclose(getattr(part, name), getattr(whole, name), err_msg=name)

@@ -16,7 +16,6 @@ from langchain_rlfocal.training.supervised import (
     draw_teams,
     fit_evidence,
     frequent_labels,
-    take,
 )
 
 nan = np.nan
@@ -32,7 +31,7 @@ def examples_of(make_answers):
         return Examples(
             features=np.zeros((q, FEATURES_DIM)) if features is None else features,
             competence=np.full((q, m), competence),
-            tasks=[None] * q if tasks is None else tasks,
+            tasks=np.array([None] * q if tasks is None else tasks, dtype=object),
             answers=answers,
             scores=np.array(scores, dtype=float),
             teams=np.ones((q, m), dtype=bool) if teams is None else teams,
@@ -57,7 +56,7 @@ def test_the_fit_finds_the_log_odds_that_theory_gives(examples_of):
     labels, scores = independent([0.9, 0.4, 0.4, 0.4, 0.4], num_queries=6000)
     examples = examples_of(labels, scores)
     model = fit_evidence(examples, [], penalty=3e-4)
-    trust = model.trust(examples.features[:1], examples.competence[:1])[0]
+    trust = model.describe(examples.features[:1], examples.competence[:1])[0][0]
     assert trust.argmax() == 0
     np.testing.assert_allclose(trust[0], np.log(27), atol=0.35)
     np.testing.assert_allclose(trust[1:], np.log(2), atol=0.15)
@@ -73,7 +72,7 @@ def test_competence_that_is_known_carries_over_to_a_member_that_was_never_fitted
     np.testing.assert_allclose([scale, base], [1, np.log(3)], atol=0.3)
     newcomer = replace(model, weights=np.zeros((CONTEXT_DIM, 1)))
     np.testing.assert_allclose(
-        newcomer.trust(np.zeros((1, FEATURES_DIM)), np.array([[0.9]])), [[scale * np.log(9) + base]]
+        newcomer.describe(np.zeros((1, FEATURES_DIM)), np.array([[0.9]]))[0], [[scale * np.log(9) + base]]
     )
 
 
@@ -117,7 +116,7 @@ def test_slopes_of_informative_option_scores_are_those_of_theory(examples_of):
     )
     examples = replace(examples_of([[None, None]] * q, scores[:, :2]), answers=answers, scores=scores)
     model = fit_evidence(examples, [], penalty=3e-4)
-    slopes = model.option_slopes(examples.features[:1])[0]
+    slopes = model.describe(examples.features[:1], examples.competence[:1])[1][0]
     np.testing.assert_allclose(slopes, delta * model.moments[4], atol=0.1)
 
 
@@ -137,7 +136,7 @@ def test_partial_scores_count_in_part(examples_of):
     """Two members always differ; one earns .8 and the other .2, or the other way round, 3 to 1: the first is trusted."""
     scores = [[0.8, 0.2]] * 30 + [[0.2, 0.8]] * 10
     model = fit_evidence(examples_of([["x", "y"]] * 40, scores), [], penalty=3e-3)
-    first, second = model.trust(np.zeros((1, FEATURES_DIM)), np.full((1, 2), 0.5))[0]
+    first, second = model.describe(np.zeros((1, FEATURES_DIM)), np.full((1, 2), 0.5))[0][0]
     assert first > second + 0.5
 
 
@@ -187,7 +186,7 @@ def test_a_member_that_was_not_asked_teaches_nothing(examples_of):
 def objective(model, examples, labels, penalty):
     """What the fit minimises, computed query by query in plain NumPy."""
     losses = []
-    trust, slopes = model.trust(examples.features, examples.competence), model.option_slopes(examples.features)
+    trust, slopes = model.describe(examples.features, examples.competence)
     trust = trust + np.einsum("qmr,rm->qm", response_features(examples.answers, model.moments), model.response)
     scaled = None
     if examples.answers.option_scores is not None:
@@ -208,7 +207,7 @@ def objective(model, examples, labels, penalty):
         if worth and max(worth) > min(worth):
             shares = np.exp(list(odds.values()))
             losses.append(-np.log(shares @ worth / shares.sum()))
-    own = sum((part**2).sum() for part in (model.weights, model.slopes, model.response))
+    own = sum((part**2).sum() for part in (model.weights, model.option_weights, model.response))
     own += sum(b**2 for b in model.labels.values())
     return np.mean(losses) + penalty * own + 1e-3 * ((model.shared[:2] - 1) ** 2).sum()
 
@@ -246,7 +245,7 @@ def test_no_small_step_from_the_fit_lowers_the_loss(make_answers, examples_of, s
 
     places = [("shared", 0), ("shared", 1), ("weights", (0, 0)), ("weights", (1, 2)), ("response", (1, 1))]
     places += [("labels", pair) for pair in pairs]
-    places += [("shared", 2), ("slopes", (2, 0))] if has_options else []
+    places += [("shared", 2), ("option_weights", (2, 0))] if has_options else []
     for name, place in places:
         up, down = (objective(moved(name, place, step), examples, pairs, penalty) for step in (1e-3, -1e-3))
         assert abs(up - down) / 2e-3 < 5e-3, (name, place)
@@ -321,8 +320,8 @@ def test_the_same_examples_give_the_same_coefficients(examples_of):
 def test_taking_examples_takes_every_part(examples_of):
     labels, scores = independent([0.8, 0.6], num_queries=4)
     examples = examples_of(labels, scores, tasks=["a", "b", "c", "d"])
-    part = take(examples, np.array([True, False, True, False]))
-    assert part.tasks == ["a", "c"]
+    part = examples.take(np.array([True, False, True, False]))
+    assert part.tasks.tolist() == ["a", "c"]
     np.testing.assert_array_equal(part.answers.labels, labels[[0, 2]])
     for name in ("features", "competence", "scores", "teams"):
         np.testing.assert_array_equal(getattr(part, name), getattr(examples, name)[[0, 2]])

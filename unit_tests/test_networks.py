@@ -8,17 +8,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_rlfocal.observations import CONTEXT_AXES, FUSION_AXES, MEMBER_AXES
-from langchain_rlfocal.policies.networks import (
+from langchain_rlfocal.observations import (
+    CONTEXT_AXES,
     DECIDER_SHARED,
+    FUSION_AXES,
     FUSION_SHARED,
-    decider_logits,
+    MEMBER_AXES,
     decider_shared,
-    fusion_logits,
     fusion_shared,
-    softmax,
 )
+from langchain_rlfocal.policies.learned import DeciderNetwork, FusionNetwork
 from langchain_rlfocal.policies.subsets import LOGIT_BOUND, size_mask, subset_log_prob
+from langchain_rlfocal.states import softmax
 from langchain_rlfocal.training.mappo import Actors, Critic, subset_log_prob_and_entropy
 
 seeds = st.integers(0, 2**31 - 1)
@@ -31,6 +32,14 @@ def actors_of(seed):
         for parameter in actors.parameters():  # the initial zeros would hide a wrong path
             parameter.add_(torch.randn_like(parameter))
     return actors, {name: array.astype(np.float64) for name, array in actors.arrays().items()}
+
+
+def decider_logits(weights, members, shared):
+    return DeciderNetwork(weights)(members, shared)
+
+
+def fusion_logits(weights, candidates, mask):
+    return FusionNetwork(weights)(candidates, fusion_shared(candidates, mask), mask)
 
 
 def observations(rng, q, m):

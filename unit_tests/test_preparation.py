@@ -8,7 +8,7 @@ import pytest
 from langchain_rlfocal.environment import answers_of
 from langchain_rlfocal.outcomes import Outcome, OutcomeGrid, OutcomeTable
 from langchain_rlfocal.policies.checkpoint import _shapes
-from langchain_rlfocal.training import TrainingConfig, preparation
+from langchain_rlfocal.training import TrainingConfig, supervised
 from langchain_rlfocal.training.supervised import data_hash, folds_of, prepare
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -69,7 +69,7 @@ def test_a_querys_own_score_never_reaches_its_competence():
     """Turned round in one fold, scores change the estimates of the other folds alone."""
     grid = make_grid()
     inside = folds_of(grid.queries, 3) == 1
-    before, after = (prepared(g).known.competence for g in (grid, turned_round(grid, inside)))
+    before, after = (prepared(g).features.competence for g in (grid, turned_round(grid, inside)))
     twice = np.tile(inside, 2)
     np.testing.assert_array_equal(before[twice], after[twice])
     assert (before[~twice] != after[~twice]).any()
@@ -80,7 +80,7 @@ def test_a_querys_own_score_never_reaches_what_is_read_in_its_answers(has_option
     """With the competences held as they are: those of the other folds are allowed to know it."""
     grid = make_grid(has_options=has_options)
     held = np.random.default_rng(1).uniform(0.3, 0.7, (2 * len(grid), 3))
-    monkeypatch.setattr(preparation, "cross_fitted", lambda *_, **__: (held, 3.0))
+    monkeypatch.setattr(supervised, "cross_fitted", lambda *_, **__: (held, 3.0))
     inside = folds_of(grid.queries, 3) == 1
     twice, is_other = np.tile(inside, 2), False
     for before, after in zip(shown(prepared(grid)), shown(prepared(turned_round(grid, inside))), strict=True):

@@ -11,15 +11,9 @@ from hypothesis import strategies as st
 from langchain_rlfocal.environment import EnsembleEnv, environment_of
 from langchain_rlfocal.outcomes import Outcome, OutcomeTable
 from langchain_rlfocal.policies import PriorPolicy
-from langchain_rlfocal.policies.networks import (
-    DECIDER_SHARED,
-    FUSION_SHARED,
-    FUSION_SHARPNESS,
-    decider_logits,
-    fusion_logits,
-)
-from langchain_rlfocal.training.mappo import Actors
-from langchain_rlfocal.training.mappo import STATE_DIM, draw_choice, joint_state, roll_out
+from langchain_rlfocal.observations import DECIDER_SHARED, FUSION_SHARED, fusion_shared
+from langchain_rlfocal.policies.learned import DeciderNetwork, FusionNetwork
+from langchain_rlfocal.training.mappo import FUSION_SHARPNESS, STATE_DIM, Actors, draw_choice, joint_state, roll_out
 
 seeds = st.integers(0, 2**31 - 1)
 
@@ -61,7 +55,7 @@ def test_log_probabilities_are_those_of_the_distribution_that_drew_the_teams(see
     """Recomputed from what was written down, by enumeration of every legal team."""
     env, weights = drawn_env(seed, max_team=max_team, max_rounds=max_rounds), weights_of(seed)
     rollout, _, _ = played(env, seed, num_episodes=8, weights=weights)
-    logits = decider_logits(weights, rollout.members, rollout.shared)
+    logits = DeciderNetwork(weights)(rollout.members, rollout.shared)
     for n in range(len(rollout.step)):
         able, sizes = np.flatnonzero(rollout.selectable[n]), np.flatnonzero(rollout.legal_sizes[n])
         teams = [list(team) for size in sizes for team in combinations(able, size)]
@@ -69,7 +63,9 @@ def test_log_probabilities_are_those_of_the_distribution_that_drew_the_teams(see
         assert drawn in teams
         total = sum(np.exp(logits[n, team].sum()) for team in teams)
         np.testing.assert_allclose(rollout.log_probs[n], logits[n, drawn].sum() - np.log(total), atol=1e-9)
-    choice = FUSION_SHARPNESS * fusion_logits(weights, rollout.candidates, rollout.exists)
+    choice = FUSION_SHARPNESS * FusionNetwork(weights)(
+        rollout.candidates, fusion_shared(rollout.candidates, rollout.exists), rollout.exists
+    )
     shares = choice - np.log(np.exp(choice - choice.max(axis=1, keepdims=True)).sum(axis=1, keepdims=True))
     expected = (shares - choice.max(axis=1, keepdims=True))[np.arange(8), rollout.chosen]
     np.testing.assert_allclose(rollout.chosen_log_probs, expected, atol=1e-9)

@@ -40,7 +40,7 @@ from langchain_rlfocal.policies import RLFocalPolicy
 from langchain_rlfocal.policies.base import EnsemblePolicy, legal_sizes
 from langchain_rlfocal.states import Answers, Bools, Descriptors, Evidence, Floats, State
 from langchain_rlfocal.training import TrainingConfig, train
-from langchain_rlfocal.training.preparation import prepare
+from langchain_rlfocal.training.supervised import prepare
 
 TARGETS = (3.0, 5.0)
 DEFAULT = "default"
