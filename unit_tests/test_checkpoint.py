@@ -299,7 +299,6 @@ def test_a_boolean_that_is_neither_0_nor_1_is_refused(policy, tmp_path):
         read_checkpoint(tmp_path / "team")
 
 
-
 @pytest.mark.parametrize("point", [[float("nan"), 1.5], [0.1, float("inf")], ["nan", "1.5"], [10**400, 1.5]])
 def test_a_curve_that_is_not_finite_is_none(policy, point):
     """Also of a policy made in memory, which no reader has checked."""
@@ -307,7 +306,6 @@ def test_a_curve_that_is_not_finite_is_none(policy, point):
     policy = RLFocalPolicy(replace(policy.parts, card={"curve": curve}))
     with pytest.raises(ValueError, match="must hold a curve"):
         policy.cost_weight_for(1.5)
-
 
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -327,10 +325,11 @@ def test_whatever_is_damaged_gives_a_policy_or_a_checkpoint_error(saved, data):
     try:
         with suppress(CheckpointError):
             known = RLFocalPolicy.load(saved).describe(["Is it?"], ["facts"])
-            assert all(np.isfinite(getattr(known, part)).all() for part in ("competence", "trust", "option_weights", "price"))
+            assert all(
+                np.isfinite(getattr(known, part)).all() for part in ("competence", "trust", "option_weights", "price")
+            )
     finally:
         (saved / name).write_bytes(whole[name])
-
 
 
 def test_no_module_reads_pickles_or_runs_text():

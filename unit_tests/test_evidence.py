@@ -202,7 +202,9 @@ def test_the_answers_of_some_members_are_read_as_among_all(make_answers):
     rng = np.random.default_rng(0)
     model = model_of(3, response=rng.normal(size=(4, 3)), moments=rng.uniform(1, 2, (5, 3)), labels={("", "yes"): 1.0})
     known = known_of(rng.normal(size=(1, 3)), rng.normal(size=(1, 3)))
-    answers = make_answers([["yes", "no", "a b"]], chars=rng.uniform(1, 99, (1, 3)), option_scores=rng.random((1, 3, 3)))
+    answers = make_answers(
+        [["yes", "no", "a b"]], chars=rng.uniform(1, 99, (1, 3)), option_scores=rng.random((1, 3, 3))
+    )
     part = model.read(known.of_members([2, 0]), [None], answers.of_members([2, 0]), [2, 0])
     whole = model.read(known, [None], answers).of_members([2, 0])
     for name in ("candidate_index", "trust", "label", "option_evidence"):

@@ -220,7 +220,9 @@ def test_no_small_step_from_the_fit_lowers_the_loss(make_answers, examples_of, s
     q, m, penalty = 30, 3, 0.03
     labels = rng.choice(np.array(["x", "y", "z", None], dtype=object), size=(q, m))
     answers = make_answers(labels)
-    scores = np.take_along_axis(rng.random((q, m)), np.maximum(answers.candidate_index, 0), axis=1) * (answers.candidate_index >= 0)
+    scores = np.take_along_axis(rng.random((q, m)), np.maximum(answers.candidate_index, 0), axis=1) * (
+        answers.candidate_index >= 0
+    )
     features = np.zeros((q, FEATURES_DIM))
     features[:, :2] = rng.random((q, 2))
     examples = examples_of(

@@ -240,8 +240,7 @@ def batch(*, quick: bool) -> Iterator[Row]:
 
 def first_token(*, quick: bool) -> Iterator[Row]:
     """How long the first token of a lone member's stream takes."""
-    from langchain_rlfocal.local import POLICY_PATH
-
+    from langchain_rlfocal.demo import POLICY_PATH
     from langchain_rlfocal.testing import ScriptedChatModel
 
     trained = RLFocalPolicy.load(POLICY_PATH)

@@ -146,6 +146,47 @@ class Critic(nn.Module):
         return values
 
 
+class _SubsetTerms(torch.autograd.Function):
+    """log Z and H of `subset_log_prob_and_entropy`, whose gradients are known: P(m ∈ S), and minus Cov(1[m ∈ S], ℓ·1[S]).
+
+    The covariance is the derivative of the marginals along ℓ, so one forward pass computes it beside them: each polynomial
+    and its derivative, of the members before m and of those after it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, selectable: Tensor, legal_sizes: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        (b, m), k = logits.shape, legal_sizes.shape[1]
+        odds = torch.where(selectable, torch.exp(logits), 0.0)
+        # Axes: value or derivative, forwards or backwards, member, query, size.
+        steps = torch.stack([odds.T, odds.T.flip(0)])[..., None]
+        along = steps * torch.stack([logits.T, logits.T.flip(0)])[..., None]
+        tables = odds.new_zeros(2, 2, m + 1, b, k)
+        tables[0, ..., 0] = 1.0
+        for n in range(m):
+            old, new = tables[:, :, n], tables[:, :, n + 1]
+            new.copy_(old)
+            new[..., 1:] += steps[:, n] * old[..., :-1]
+            new[1, ..., 1:] += along[:, n] * old[0, ..., :-1]
+        before, after = tables[:, 0, :-1], tables[:, 1, :-1].flip(1)
+        sizes = torch.arange(k)
+        total_size = sizes[:, None] + sizes + 1
+        legal = torch.where(total_size < k, legal_sizes[:, total_size.clamp(max=k - 1)], 0.0)  # [B, K, K]
+        reach = torch.einsum("vmbi,bij->vmbj", before, legal)
+        others = (reach[0] * after[0]).sum(-1).T
+        others_along = (reach[1] * after[0] + reach[0] * after[1]).sum(-1).T
+        total = (tables[0, 0, -1] * legal_sizes).sum(-1)
+        marginals = odds * others / total[:, None]
+        mean = (marginals * logits).sum(-1)
+        covariance = odds * (logits * others + others_along) / total[:, None] - marginals * mean[:, None]
+        ctx.save_for_backward(marginals, covariance)
+        return torch.log(total), torch.log(total) - mean
+
+    @staticmethod
+    def backward(ctx: Any, log_total: Tensor, entropy: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        marginals, covariance = ctx.saved_tensors
+        return log_total[:, None] * marginals - entropy[:, None] * covariance, None, None
+
+
 def subset_log_prob_and_entropy(
     logits: Tensor, selectable: Tensor, team: Tensor, legal_sizes: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -163,15 +204,7 @@ def subset_log_prob_and_entropy(
         Log-probability and entropy, both of shape [B].
     """
     logits = logits.double()  # products of many odds overflow single precision
-    odds = torch.where(selectable, torch.exp(logits), 0.0)
-    polynomials = torch.zeros(*legal_sizes.shape, dtype=odds.dtype)
-    polynomials[:, 0] = 1.0
-    for m in range(odds.shape[1]):
-        polynomials = polynomials + nn.functional.pad(odds[:, m : m + 1] * polynomials[:, :-1], (1, 0))
-    log_total = torch.log((polynomials * legal_sizes).sum(-1))
-    # P(m ∈ S) = ∂ log Z / ∂ℓₘ
-    (marginals,) = torch.autograd.grad(log_total.sum(), logits, create_graph=True)
-    entropy = log_total - (marginals * logits).sum(-1)
+    log_total, entropy = _SubsetTerms.apply(logits, selectable, legal_sizes.double())
     return torch.where(team, logits, 0.0).sum(-1) - log_total, entropy
 
 
