@@ -13,7 +13,7 @@ from langchain_rlfocal.environment import (
 from langchain_rlfocal.features import SURFACE_NAMES
 from langchain_rlfocal.outcomes import costs_of, prices_of
 from langchain_rlfocal.policies.base import winners
-from langchain_rlfocal.states import MemberFeatures, Evidence
+from langchain_rlfocal.states import Evidence, MemberFeatures
 from langchain_rlfocal.training.config import TrainingConfig
 from langchain_rlfocal.training.supervised import prepare
 

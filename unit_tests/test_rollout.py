@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langchain_rlfocal.environment import EnsembleEnv, environment_of
+from langchain_rlfocal.observations import DECIDER_SHARED, FUSION_SHARED, fusion_shared
 from langchain_rlfocal.outcomes import Outcome, OutcomeTable
 from langchain_rlfocal.policies import PriorPolicy
-from langchain_rlfocal.observations import DECIDER_SHARED, FUSION_SHARED, fusion_shared
 from langchain_rlfocal.policies.learned import DeciderNetwork, FusionNetwork
 from langchain_rlfocal.training.mappo import FUSION_SHARPNESS, STATE_DIM, Actors, draw_choice, joint_state, roll_out
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from langchain_rlfocal.features import SURFACE_NAMES
 from langchain_rlfocal.observations import FUSION_AXES, MEMBER_AXES, decider_observation, fusion_observation
 from langchain_rlfocal.policies.evidence import CONTEXT_DIM, RESPONSE_DIM, EvidenceModel
-from langchain_rlfocal.states import Answers, MemberFeatures, Evidence, State, share, state_of
+from langchain_rlfocal.states import Answers, Evidence, MemberFeatures, State, share, state_of
 
 seeds = st.integers(0, 2**32 - 1)
 TEXTS = np.array(["yes", "no", "a.", "a", "the red one", "the blue one", "one", None], dtype=object)

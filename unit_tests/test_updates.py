@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from langchain_rlfocal.training import TrainingConfig
-from langchain_rlfocal.training.mappo import Rollout
-from langchain_rlfocal.training.mappo import update
+from langchain_rlfocal.training.mappo import Rollout, update
 
 ONE_STEP = {"num_epochs": 1, "num_minibatches": 1, "max_grad_norm": 100.0, "gae_lambda": 0.5}
 

@@ -38,7 +38,7 @@ from langchain_rlfocal.features import Embedder
 from langchain_rlfocal.outcomes import OutcomeGrid
 from langchain_rlfocal.policies import RLFocalPolicy
 from langchain_rlfocal.policies.base import EnsemblePolicy, legal_sizes
-from langchain_rlfocal.states import Answers, Bools, MemberFeatures, Evidence, Floats, State
+from langchain_rlfocal.states import Answers, Bools, Evidence, Floats, MemberFeatures, State
 from langchain_rlfocal.training import TrainingConfig, train
 from langchain_rlfocal.training.supervised import prepare
 

@@ -154,7 +154,7 @@ class _SubsetTerms(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, selectable: Tensor, legal_sizes: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def forward(ctx: Any, logits: Tensor, selectable: Tensor, legal_sizes: Tensor) -> tuple[Tensor, Tensor]:
         (b, m), k = logits.shape, legal_sizes.shape[1]
         odds = torch.where(selectable, torch.exp(logits), 0.0)
         # Axes: value or derivative, forwards or backwards, member, query, size.
@@ -182,7 +182,7 @@ class _SubsetTerms(torch.autograd.Function):
         return torch.log(total), torch.log(total) - mean
 
     @staticmethod
-    def backward(ctx: Any, log_total: Tensor, entropy: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, log_total: Tensor, entropy: Tensor) -> tuple[Tensor, None, None]:
         marginals, covariance = ctx.saved_tensors
         return log_total[:, None] * marginals - entropy[:, None] * covariance, None, None
 
@@ -204,7 +204,7 @@ def subset_log_prob_and_entropy(
         Log-probability and entropy, both of shape [B].
     """
     logits = logits.double()  # products of many odds overflow single precision
-    log_total, entropy = _SubsetTerms.apply(logits, selectable, legal_sizes.double())
+    log_total, entropy = _SubsetTerms.apply(logits, selectable, legal_sizes.double())  # type: ignore[no-untyped-call]
     return torch.where(team, logits, 0.0).sum(-1) - log_total, entropy
 
 
