@@ -21,16 +21,16 @@ class Axis(NamedTuple):
     Attributes:
         name: Its name, which checkpoints list.
         meaning: What it says.
+        of: Computes it, in a shape that broadcasts to the observation's; None for a column of `MemberFeatures.surface`.
         low: Its least value; a lower one counts as this.
         high: Its highest value; a higher one counts as this.
-        of: Computes it, in a shape that broadcasts to the observation's; None for a column of `MemberFeatures.surface`.
     """
 
     name: str
     meaning: str
-    low: float
-    high: float
     of: Callable[[State], Any] | None
+    low: float = 0
+    high: float = 1
 
 
 def _rank(state: State) -> np.ndarray:
@@ -80,88 +80,66 @@ def _mean(values: Floats) -> Floats:
 
 
 MEMBER_AXES = (
-    Axis("competence", "the member's estimated score near this query", 0, 1, lambda s: s.competence),
+    Axis("competence", "the member's estimated score near this query", lambda s: s.competence),
     Axis(
         "competence_gap",
         "its competence minus the best of the pool",
-        -1,
-        0,
         lambda s: s.competence - np.maximum.reduce(s.competence, axis=1, keepdims=True),
+        low=-1,
+        high=0,
     ),
-    Axis("rank", "share of the pool's members not asked yet that are more competent", 0, 1, _rank),
-    Axis("trust", "log-odds that its answer adds to a candidate, over 4", -2, 2, lambda s: s.trust / 4),
-    Axis(
-        "price",
-        "its price over the pool's dearest",
-        0,
-        1,
-        lambda s: s.members.price / max(s.members.price.max(), 1e-12),
-    ),
+    Axis("rank", "share of the pool's members not asked yet that are more competent", _rank),
+    Axis("trust", "log-odds that its answer adds to a candidate, over 4", lambda s: s.trust / 4, low=-2, high=2),
+    Axis("price", "its price over the pool's dearest", lambda s: s.members.price / max(s.members.price.max(), 1e-12)),
     Axis(
         "charge",
         "what calling it costs in units of score: cost_weight x its share of the pool's price, at most 1",
-        0,
-        1,
         lambda s: s.charge,
     ),
-    Axis("asked", "1 if it was asked before", 0, 1, lambda s: s.asked),
-    Axis("silent", "1 if it was asked and gave no answer", 0, 1, lambda s: s.asked & ~s.answered),
+    Axis("asked", "1 if it was asked before", lambda s: s.asked),
+    Axis("silent", "1 if it was asked and gave no answer", lambda s: s.asked & ~s.answered),
     Axis(
         "leads",
         "1 if it supports the leading candidate, or one of several that lead alike",
-        0,
-        1,
         lambda s: s.answered & (s.of_candidate(s.belief) >= s.leading_belief[:, None]),
     ),
     Axis(
         "agreement",
         "share of the answered members that say the same",
-        0,
-        1,
         lambda s: share(s.of_candidate(s.count), s.num_answered[:, None]),
     ),
-    Axis("diversity", "mean pairwise focal diversity with the asked members (with the pool if none)", 0, 1, _diversity),
+    Axis("diversity", "mean pairwise focal diversity with the asked members (with the pool if none)", _diversity),
     Axis(
         "overturns",
         "1 if its trust exceeds the lead in log-odds, so that it alone could change the answer",
-        0,
-        1,
         lambda s: ~s.asked & (s.trust > s.lead[:, None]),
     ),
 )
 """What the Decider sees of each member, shape [Q, M]."""
 
 _ROUND_AXES = (
-    Axis("round", "rounds done over rounds allowed", 0, 1, lambda s: (s.round_number - 1) / s.max_rounds),
-    Axis("team", "members asked over members allowed", 0, 1, lambda s: s.num_asked / s.max_team),
-    Axis("last_round", "1 if this is the last round", 0, 1, lambda s: s.round_number >= s.max_rounds),
-    Axis("asked", "members asked over members of the pool", 0, 1, lambda s: s.num_asked / s.asked.shape[1]),
+    Axis("round", "rounds done over rounds allowed", lambda s: (s.round_number - 1) / s.max_rounds),
+    Axis("team", "members asked over members allowed", lambda s: s.num_asked / s.max_team),
+    Axis("last_round", "1 if this is the last round", lambda s: s.round_number >= s.max_rounds),
+    Axis("asked", "members asked over members of the pool", lambda s: s.num_asked / s.asked.shape[1]),
     Axis(
         "belief",
         "probability that the evidence gives to the leading candidate, 0 if there is none",
-        0,
-        1,
         lambda s: s.leading_belief,
     ),
-    Axis("margin", "its probability minus the runner-up's", 0, 1, lambda s: s.leading_belief - s.runner_up_belief),
-    Axis(
-        "lead",
-        "its log-odds minus the runner-up's (minus 0 if there is none), over 4",
-        0,
-        2,
-        lambda s: s.lead / 4,
-    ),
-    Axis("dissent", "distinct answers over answered members", 0, 1, lambda s: s.disagreement),
-    Axis("silence", "asked members without an answer over asked members", 0, 1, lambda s: s.silence),
-    Axis("cost_weight", "w / (w + 0.1)", 0, 1, lambda s: s.cost_weight / (s.cost_weight + 0.1)),
-    Axis("mean_charge", "mean charge of the pool's members", 0, 1, lambda s: _mean(s.charge)),
-    Axis("best_competence", "highest competence in the pool", 0, 1, lambda s: np.maximum.reduce(s.competence, axis=1)),
-    Axis("mean_competence", "mean competence in the pool", 0, 1, lambda s: _mean(s.competence)),
+    Axis("margin", "its probability minus the runner-up's", lambda s: s.leading_belief - s.runner_up_belief),
+    Axis("lead", "its log-odds minus the runner-up's (minus 0 if there is none), over 4", lambda s: s.lead / 4, high=2),
+    Axis("dissent", "distinct answers over answered members", lambda s: s.disagreement),
+    Axis("silence", "asked members without an answer over asked members", lambda s: s.silence),
+    Axis("cost_weight", "w / (w + 0.1)", lambda s: s.cost_weight / (s.cost_weight + 0.1)),
+    Axis("mean_charge", "mean charge of the pool's members", lambda s: _mean(s.charge)),
+    Axis("best_competence", "highest competence in the pool", lambda s: np.maximum.reduce(s.competence, axis=1)),
+    Axis("mean_competence", "mean competence in the pool", lambda s: _mean(s.competence)),
 )
 
 CONTEXT_AXES = (
     *_ROUND_AXES,
-    *(Axis(f"surface_{name}", "surface feature of the query", 0, 1, None) for name in SURFACE_NAMES),
+    *(Axis(f"surface_{name}", "surface feature of the query", None) for name in SURFACE_NAMES),
 )
 """What the Decider sees of the query and the round, shape [Q]."""
 
@@ -169,60 +147,46 @@ FUSION_AXES = (
     Axis(
         "evidence",
         "log-odds that supporters, option scores and label add up to, over 4",
-        -4,
-        4,
         lambda s: s.evidence / 4,
+        low=-4,
+        high=4,
     ),
-    Axis("belief", "probability that the evidence gives to it among the candidates", 0, 1, lambda s: s.belief),
+    Axis("belief", "probability that the evidence gives to it among the candidates", lambda s: s.belief),
     Axis(
         "lead",
         "its evidence minus the best of the others' (minus 0 if there is none), over 4",
-        -2,
-        2,
         lambda s: (s.evidence - _best_other(s)) / 4,
+        low=-2,
+        high=2,
     ),
-    Axis("support", "number of supporters, over 4", 0, math.inf, lambda s: s.count / 4),
-    Axis("support_share", "supporters over answered members", 0, 1, lambda s: share(s.count, s.num_answered[:, None])),
-    Axis(
-        "competence_share",
-        "supporters' competence over all answered members' competence",
-        0,
-        1,
-        _competence_share,
-    ),
-    Axis("max_competence", "highest competence of a supporter", 0, 1, _best_behind),
-    Axis(
-        "mean_competence",
-        "mean competence of the supporters",
-        0,
-        1,
-        lambda s: share(_competence_behind(s), s.count),
-    ),
-    Axis("has_best", "1 if the most competent answered member supports it", 0, 1, _has_best),
+    Axis("support", "number of supporters, over 4", lambda s: s.count / 4, high=math.inf),
+    Axis("support_share", "supporters over answered members", lambda s: share(s.count, s.num_answered[:, None])),
+    Axis("competence_share", "supporters' competence over all answered members' competence", _competence_share),
+    Axis("max_competence", "highest competence of a supporter", _best_behind),
+    Axis("mean_competence", "mean competence of the supporters", lambda s: share(_competence_behind(s), s.count)),
+    Axis("has_best", "1 if the most competent answered member supports it", _has_best),
     Axis(
         "strongest",
         "highest evidence that one supporter adds, over 4",
-        -2,
-        2,
         lambda s: s.max_of_supporters(s.trust) / 4,
+        low=-2,
+        high=2,
     ),
     Axis(
         "unbacked",
         "the part of the evidence that is not a supporter's: option scores and label, over 4",
-        -2,
-        2,
         lambda s: s.other_evidence / 4,
+        low=-2,
+        high=2,
     ),
     Axis(
         "similarity",
         "likeness of its text to the answers of those who say otherwise, summed, over all answered members",
-        0,
-        1,
         lambda s: s.similarity,
     ),
-    Axis("team", "members asked over members allowed", 0, 1, lambda s: (s.num_asked / s.max_team)[:, None]),
-    Axis("dissent", "distinct answers over answered members", 0, 1, lambda s: s.disagreement[:, None]),
-    Axis("silence", "asked members without an answer over asked members", 0, 1, lambda s: s.silence[:, None]),
+    Axis("team", "members asked over members allowed", lambda s: (s.num_asked / s.max_team)[:, None]),
+    Axis("dissent", "distinct answers over answered members", lambda s: s.disagreement[:, None]),
+    Axis("silence", "asked members without an answer over asked members", lambda s: s.silence[:, None]),
 )
 """What Fusion sees of each candidate, shape [Q, K]."""
 
