@@ -1,11 +1,14 @@
 """Words of many languages: yes and no, denials, and the marks before a final answer."""
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_rlfocal.answers import values
-from langchain_rlfocal.answers.languages import ANSWER_MARKS, NEGATIONS, yes_no
+from langchain_rlfocal.answers import languages, values
+from langchain_rlfocal.answers.languages import ANSWER_MARKS, NEGATIONS, read_table, yes_no
 
 YES = (
     "Yes yes. yeah Yep YUP ja Ja! oui Oui. sí Si sim да Да. так tak da はい ええ 是 是的 对 네 예 हाँ हां نعم أجل evet כן ναι igen kyllä "
@@ -84,3 +87,13 @@ def test_no_text_raises(text):
 def test_what_stands_around_a_word_does_not_matter(word, frame):
     assert yes_no(frame.format(word)) is yes_no(word)
     assert yes_no(frame.format(word).upper()) is yes_no(word) or not word.isascii()
+
+
+def test_every_list_and_pattern_is_used_and_every_name_that_is_used_has_one():
+    sources = "".join(path.read_text(encoding="utf-8") for path in Path(languages.__file__).parent.glob("*.py"))
+    included = {name for table in read_table("words").values() for name in table.get("include", "").split()}
+    words = set(re.findall(r"\bWORDS\.(\w+)", sources)) | included
+    patterns = set(re.findall(r"\bPATTERNS\.(\w+)", sources)) | set(re.findall(r'_asks\("(\w+)"\)', sources))
+
+    assert words == set(read_table("words")) - {"yes_no", "answer_marks", "signs", "long_for"}
+    assert patterns == set(read_table("patterns"))
