@@ -1,7 +1,6 @@
 """Code: which programs are the same but for names, layout and comments, and which differ in one thing."""
 
 import inspect
-import subprocess
 import sys
 import threading
 import time
@@ -429,9 +428,3 @@ def test_threads_read_the_same():
         thread.join()
     assert len(read) == 8
     assert all(each == read[0] for each in read)
-
-
-def test_importing_loads_no_lexers():
-    told = "import sys, langchain_rlfocal.answers.code; print('pygments.lexer' in sys.modules)"
-    run = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "False"

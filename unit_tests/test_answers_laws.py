@@ -147,6 +147,8 @@ def test_the_last_mark_counts_behind_megabytes_of_thought():
 
 
 def _patterns():
+    for name in languages.read_table("patterns"):
+        yield pytest.param(getattr(languages.PATTERNS, name), id=name)
     for module in (values, reading, statements, choices, comparison, languages, facts):
         for name, value in vars(module).items():
             group = value if isinstance(value, tuple) else (value,)

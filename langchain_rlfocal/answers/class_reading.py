@@ -1,11 +1,9 @@
 """Class reading: a value as the caller's own class reads it, and what the class makes of it.
 
-A caller who gives a class (of pydantic 1 or 2, a TypedDict, a dataclass) means the class: "19.99" and 19.99 are one Decimal, two spellings of an instant one datetime, what is left out is its default. So the
-class reads, in pydantic's lax mode and with the caller's validators, and what it made is taken apart into dictionaries,
-lists and scalars, under the names by which the class would read them again.
-
-It refuses to compare what it does not know: a class whose fields hold objects of an unknown kind is read, and its values are
-compared as they were written. Whatever a caller's validators raise is a value that the class does not accept.
+A caller who gives a class (of pydantic 1 or 2, a TypedDict, a dataclass) means the class: "19.99" and 19.99 are one Decimal,
+two spellings of an instant one datetime, what is left out is its default. So the class reads, in pydantic's lax mode and
+with the caller's validators, and what it made is taken apart into dictionaries, lists and scalars, under the names by which
+the class would read them again. Where its fields hold objects of an unknown kind, values are compared as they were written.
 """
 
 import copy

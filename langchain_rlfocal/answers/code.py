@@ -106,7 +106,7 @@ class CodeBlock:
 
     Attributes:
         language: The first word after the fence, in lower case; None where there is none.
-        source: What stands between the fences, without their indentation.
+        source: What is between the fences, without their indentation.
     """
 
     language: str | None
@@ -172,7 +172,7 @@ def asks_for_code(query: str) -> bool:
     return _asks(_asking_part(query))
 
 
-# ---- where the code stands
+# ---- where the code is
 
 
 @lru_cache(maxsize=64)
@@ -421,7 +421,7 @@ def _tokens(language: str, source: str) -> list[str] | None:
         return None
     layout = _LAYOUTS[language]
     out: list[str] = []
-    gap = "\n"  # what white space stands before the next token
+    gap = "\n"  # the white space before the next token
     commented = False
     for kind, text in found:
         previous = out[-1] if out else ""
@@ -515,7 +515,7 @@ def _python_forms(sources: Sequence[str], query: str) -> list[tuple[str, str]]:
             body = [statement for _, tree in members for statement in _bodied(tree.body if tree else [])]
             try:
                 forms.append(_Normal(body, query).written())
-            except RecursionError:  # a caller that stands deep in the stack already
+            except RecursionError:  # a caller that is deep in the stack already
                 forms += [_python_tokens(source) for source, _ in members]
         else:
             forms += [_python_tokens(source) for source, _ in members]

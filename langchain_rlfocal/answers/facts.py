@@ -59,7 +59,7 @@ def find_facts(text: str, *, query: str = "", day_first: bool = False) -> list[F
 
 
 def plain_numbers(text: str) -> Iterator[Fraction]:
-    """Yield every number that stands in a text, those within quantities, ranges and dates included."""
+    """Yield every number in a text, those within quantities, ranges and dates included."""
     for _, value in values.numbers(values.fold(text)):
         if -400 < value.adjusted() < 400:
             yield Fraction(value)

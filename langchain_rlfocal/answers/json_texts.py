@@ -1,7 +1,7 @@
 """JSON texts: which JSON a text gives for its answer, among drafts, examples and thoughts.
 
-What stands between marks of thinking never counts, nor does what stands before a mark that only ends it. Of several objects
-the last is the best, since members correct themselves; a part of an object that breaks off is no object, and what stands
+What is between marks of thinking never counts, nor what is before a mark that only ends it. Of several objects
+the last is the best, since members correct themselves; a part of an object that breaks off is no object, and what is
 before it is a draft.
 """
 
@@ -63,5 +63,5 @@ def json_in(text: str, decoder: json.JSONDecoder | None = None) -> list[Any]:
                 if failures == _MAX_FAILURES:
                     text, at = text[max(at, len(text) - _TAIL_CHARS) :], 0
     found.reverse()
-    # An empty object stands in code and examples more often than for an answer.
+    # An empty object is in code and examples more often than for an answer.
     return sorted(found, key=lambda value: 2 if not value else not isinstance(value, dict))

@@ -38,7 +38,7 @@ class Lazy(Generic[_T]):
 
 
 def listed(words: str) -> list[str]:
-    """List words of a table; "_" stands for a space within one."""
+    """List words of a table; "_" is a space within one."""
     return [word.replace("_", " ") for word in words.split()]
 
 

@@ -1,9 +1,9 @@
 """Merging: one object out of those that several members returned, field by field.
 
 Members rarely agree on a whole object, and often on each of its fields. Each field is decided by itself: the value most
-weight stands behind, the median of numbers. Fields on which members do not agree at all, such as the words of a reason,
-cannot be decided so, and speak of the others: where there are any, the whole object is that of the member who stands behind
-most of what was decided. So a reason never stands beside a verdict that its author did not give.
+weight is behind, the median of numbers. Fields on which members do not agree at all, such as the words of a reason,
+cannot be decided so, and speak of the others: where there are any, the whole object is that of the member who agrees with
+most of what was decided. So a reason never comes with a verdict that its author did not give.
 
 Whatever comes out, some candidate said verbatim; but fields that depend on each other may no longer fit, so the caller
 checks the result against the schema.
@@ -48,7 +48,7 @@ def merge(values: Sequence[Any], weights: Sequence[float], *, leader: int, schem
       or `oneOf` are not mixed: the heaviest alternative wins.
     - Numbers (not integers): the lower weighted median, and what is within 1e-6 of it says the same.
     - Free text (of more than eight words, with no rule about its form): decided only by a majority that says the same.
-    - Everything else, and each list as a whole: the value most weight stands behind. Strings of no fixed form are the
+    - Everything else, and each list as a whole: the value most weight is behind. Strings of no fixed form are the
       same in any case and with any white space, in lists too.
     - Fields that this leaves open, free text without a majority and what no two say alike, are not mixed with those of
       other members: then the value is a candidate's as a whole, of those that agree with most of the decided fields the

@@ -370,7 +370,7 @@ def concluding(text: str) -> bool:
 
 
 def concluding_clause(sentence: str) -> str | None:
-    """Find what stands behind the last "so" in a sentence."""
+    """Find what is behind the last "so" in a sentence."""
     ends = list(PATTERNS.so.finditer(sentence[-4 * MAX_SENTENCE :]))
     return sentence[-4 * MAX_SENTENCE :][ends[-1].end() :] if ends else None
 

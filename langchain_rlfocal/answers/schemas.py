@@ -181,7 +181,7 @@ class Schema:
         return frozenset(name for part in self._parts for name in _types_of(part))
 
     def mentions(self, *keywords: str) -> bool:
-        """Whether a keyword stands in it; of a schema that was narrowed to a value."""
+        """Whether it has a keyword; of a schema that was narrowed to a value."""
         return any(word in part for part in self._parts if isinstance(part, dict) for word in keywords)
 
     @property
@@ -451,13 +451,13 @@ def _types_of(rules: Any) -> Sequence[str]:
 
 
 def _list_of(rules: Any, word: str) -> list[Any]:
-    """Return what stands under a keyword, if it is a list; else an empty one."""
+    """Return what is under a keyword, if it is a list; else an empty one."""
     found = rules.get(word) if isinstance(rules, dict) else None
     return found if isinstance(found, list) else []
 
 
 def _mapping_of(rules: Any, word: str) -> dict[str, Any]:
-    """Return what stands under a keyword, if it is an object; else an empty one."""
+    """Return what is under a keyword, if it is an object; else an empty one."""
     found = rules.get(word) if isinstance(rules, dict) else None
     return found if isinstance(found, dict) else {}
 

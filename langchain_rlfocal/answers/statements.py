@@ -81,7 +81,7 @@ class Amount:
         kind: Kind of the fact.
         value: Its value.
         label: How it is written.
-        stated: The bare number that stands in it, if there is just one: 90 in "90 minutes"; of a range both.
+        stated: The bare number in it, if there is just one: 90 in "90 minutes"; of a range both.
         sign: What a comparison before it makes of it: `">"` in "more than 5".
     """
 
@@ -148,8 +148,8 @@ class Statement:
         said: Words and facts that the query does not hold, in order.
         repeated: Those that it holds, in order.
         full: All of both, in order.
-        names: Where only the facts count: names that stand around them, which must not contradict another's.
-        order: Of what is repeated, in order, what must not stand in another order in another text: all of it where the
+        names: Where only the facts count: names around them, which must not contradict another's.
+        order: Of what is repeated, in order, what must not be in another order in another text: all of it where the
             text says something of how it belongs together ("beat", "before"), else the names.
         owners: Which word of the query each of several facts belongs to, as in "10 goals, 5 assists"; sorted, or empty.
         things: What bare numbers count that the query does not name, as in "12 boxes".
@@ -293,7 +293,7 @@ def _counts_others(a: Statement, b: Statement) -> bool:
 
 
 def _near_facts(said: tuple[Part, ...], full: tuple[Part, ...]) -> tuple[Part, ...]:
-    """Leave out words that stand far from every fact, but for denials."""
+    """Leave out words far from every fact, but for denials."""
     near: set[Part] = set()
     for at, part in enumerate(full):
         if isinstance(part, Amount):
@@ -361,13 +361,13 @@ def _same_part(a: Part, b: Part) -> bool:
 
 
 def _within(few: Sequence[Part], many: Sequence[Part]) -> bool:
-    """Whether the parts of one stand in the other, in the same order."""
+    """Whether the parts of one are in the other, in the same order."""
     rest = iter(many)
     return all(any(_same_part(part, other) for other in rest) for part in few)
 
 
 def _agrees_on(few: Statement, many: Statement) -> bool:
-    """Whether all that one text repeats of the query stands in the other too, and nothing in another order that counts."""
+    """Whether all that one text repeats of the query is in the other too, and nothing in another order that counts."""
     words = {part for part in many.repeated if isinstance(part, str)}
     if not all(part in words for part in few.repeated if isinstance(part, str)):
         return False
@@ -617,7 +617,7 @@ def _words(text: str) -> list[str]:
 
 @lru_cache(maxsize=8192)
 def word_of(token: str) -> str:
-    """Fold a word and strip what stands around it; a flag of a command, such as "-A", stays."""
+    """Fold a word and strip what is around it; a flag of a command, such as "-A", stays."""
     if _FLAG.match(token):
         return token.rstrip("`.,;:)\"'")
     return bare(values.fold(token[:1000]))
@@ -758,7 +758,7 @@ def _first_answer(part: str, ask: Ask) -> str:
 
 
 def _marked_amount(part: str) -> str:
-    """Take the first sentence of a marked part, and what stands behind its last sign of equality."""
+    """Take the first sentence of a marked part, and what is behind its last sign of equality."""
     sentence = explained(first_sentence(part))
     before, equals, after = sentence.replace("≈", "=").rpartition("=")
     return after if equals and any(char.isdigit() for char in after) else before or sentence
