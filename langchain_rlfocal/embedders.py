@@ -1,6 +1,6 @@
 """Embedders: find, by its name, what turns queries into vectors.
 
-A name can stand in a command or a configuration where an object cannot. `"wordllama"` is the static embedding whose weights
+A name can be written in a command or a configuration, an object cannot. `"wordllama"` is the static embedding whose weights
 come with the package of that name: 256 dimensions, a millisecond or less for a query, no network, no torch. Any other name
 is `package.module:function`, a function without arguments that returns an embedder.
 
@@ -48,7 +48,7 @@ def load_embedder(name: str) -> Embedder:
         name: `"wordllama"`, or `package.module:function`.
 
     Returns:
-        The embedder. It can be pickled, whatever the function returned: by its name.
+        The embedder. It is copied and pickled by its name.
 
     Raises:
         MissingDependencyError: `wordllama` is not installed, or not whole.
@@ -61,7 +61,7 @@ def load_embedder(name: str) -> Embedder:
         raise InputError(f"An embedder's name must be `{WORDLLAMA}` or package.module:function, got {name!r}.")
     try:
         made = getattr(importlib.import_module(module), function)()
-    except Exception as error:  # whatever a function of the caller's raises
+    except Exception as error:  # a function of the caller's may raise anything
         raise InputError(
             f"The embedder `{name}` must name a function that can be imported and called without arguments, got "
             f"{type(error).__name__}: {error}. Correct the name, or the function."

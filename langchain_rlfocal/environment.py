@@ -23,7 +23,7 @@ from langchain_rlfocal.states import Answers, Bools, Evidence, Floats, Ints, Mem
 def answers_of(grid: OutcomeGrid) -> Answers:
     """Lay out what a grid's members answered: one candidate for each member, and one for each option.
 
-    An option has the same index whoever gives it, so that no index tells what members answered that were not asked.
+    An option has the same index no matter which member gives it, so that no index tells what members answered that were not asked.
     """
     if grid.option_probs is None:
         return Answers(grid.answer_ids, grid.answers, grid.response_chars, grid.logprobs, option_scores=None)
@@ -41,7 +41,7 @@ def answers_of(grid: OutcomeGrid) -> Answers:
 
 
 def candidate_scores(grid: OutcomeGrid) -> Floats:
-    """Recorded score of each candidate of `answers_of`, 0 for one that nobody can choose, shape [Q, K]."""
+    """Recorded score of each candidate of `answers_of`, 0 for one that cannot be chosen, shape [Q, K]."""
     if grid.option_ids is None or grid.option_scores is None:
         return grid.scores
     return np.concatenate([grid.scores, np.where(grid.option_ids >= 0, grid.option_scores, 0.0)], axis=1)

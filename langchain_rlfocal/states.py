@@ -1,4 +1,4 @@
-"""States: where Q queries stand in the middle of an episode, and what a policy knows of them.
+"""States: Q queries in the middle of an episode, and what a policy knows of them.
 
 `MemberFeatures` are known before anyone is asked. `Answers` are what members said, and `Evidence` is what a policy reads in
 them. A `State` shows the evidence of the asked members and nothing of the others.

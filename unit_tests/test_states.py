@@ -292,6 +292,32 @@ def test_taking_queries_takes_every_array_of_theirs(seed):
                 np.testing.assert_array_equal(kept, value[rows])
 
 
+@given(seeds)
+def test_taking_members_takes_every_axis_of_theirs(seed):
+    rng = np.random.default_rng(seed)
+    known, columns = make_known(rng, 4, 3), [2, 0]
+    answers = lay_out(option_texts=["yes"], **drawn_answers(rng, 4, 3, 1))
+    part, part_of_answers = known.of_members(columns), answers.of_members(columns)
+    np.testing.assert_array_equal(part.competence, known.competence[:, columns])
+    np.testing.assert_array_equal(part.price, known.price[columns])
+    np.testing.assert_array_equal(part.diversity, known.diversity[np.ix_(columns, columns)])
+    assert part.surface is known.surface
+    assert part_of_answers.labels is answers.labels
+    np.testing.assert_array_equal(part_of_answers.option_scores, answers.option_scores[:, columns])
+
+
+def test_parts_are_put_back_in_their_rows_and_a_part_without_an_array_has_zeros():
+    """Rows 0 and 2 come from one part, row 1 from the other, whose answers are like nothing."""
+    first, similarity = np.array([True, False, True]), np.full((2, 1, 1), 0.5)
+    one = Evidence(np.array([[0], [2]]), np.array([[1.0], [3.0]]), np.zeros((2, 1)), None, similarity)
+    two = Evidence(np.array([[1]]), np.array([[2.0]]), np.zeros((1, 1)), None, None)
+    whole = Evidence.gathered([(first, one), (~first, two)])
+    np.testing.assert_array_equal(whole.candidate_index, [[0], [1], [2]])
+    np.testing.assert_array_equal(whole.trust, [[1], [2], [3]])
+    np.testing.assert_array_equal(whole.similarity[:, 0, 0], [0.5, 0, 0.5])
+    assert whole.option_evidence is None
+
+
 def test_three_thousand_members_with_as_many_answers_take_memory_in_proportion():
     """Eight queries: besides what each axis needs, nothing of the size of members times candidates is made."""
     q, m = 8, 3000

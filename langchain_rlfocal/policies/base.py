@@ -207,7 +207,7 @@ class EnsemblePolicy(ABC):
     def _recent(self) -> Callable[[str, str | None], MemberFeatures]:
         """`describe` of one query, remembered: every round of an answer, and its fusion, ask for the same.
 
-        Of all members, so that it is found again whoever was asked; an embedder may be slow, or cost.
+        It describes all members, so that one entry serves every subset; an embedder may be slow, or cost.
         """
         return lru_cache(maxsize=RECENT_QUERIES)(lambda text, task: self.describe([text], [task]))
 
@@ -344,7 +344,7 @@ class EnsemblePolicy(ABC):
             query: The query.
             candidates: Candidates so far, with labels that are final; see `labels_are_final`.
             failures: Non-answers so far.
-            running: Members that are still asked. Each may fail, say what another says or what nobody has said, or answer
+            running: Members that are still asked. Each may fail, say what another says or something new, or answer
                 without a canonical answer.
 
         Raises:

@@ -154,7 +154,7 @@ def check_parts(parts: Parts) -> None:
 def write_checkpoint(path: str | PathLike[str], parts: Parts) -> None:
     """Write a checkpoint directory: the same policy gives the same bytes.
 
-    Everything is written beside `path` first and moved there at the end. A checkpoint that was there is replaced.
+    Everything is written next to `path` first and moved there at the end. A checkpoint that was there is replaced.
 
     Raises:
         CheckpointError: `path` holds something that is not a checkpoint, or cannot be written; or what is to be written is

@@ -273,7 +273,7 @@ class DeciderNetwork:
 class FusionNetwork:
     """Logit of each candidate.
 
-    A linear path beside the hidden layer starts as the evidence itself, so that learning begins at the best vote known and
+    A linear path parallel to the hidden layer starts as the evidence itself, so that learning begins at the best vote known and
     not at chance.
 
     Args:

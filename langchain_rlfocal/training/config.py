@@ -35,7 +35,7 @@ class TrainingConfig:
         max_team: Members that may be asked for one query.
         max_rounds: Rounds in which they may be asked; 1 is the paper's setting.
         cost_weight: What asking the whole pool once is worth in units of score, where a caller says nothing.
-            Training draws it anew for each episode, so that one policy serves every weight.
+            Training draws another for each episode, so that one policy serves every weight.
         cost_unit: What spending is counted in; `auto` is dollars where some cost of every member is known, else calls.
         diversity_weight: What focal diversity of the team is worth in the training reward.
         num_iterations: Rollouts and updates at most.
@@ -55,8 +55,8 @@ class TrainingConfig:
         fusion_hidden: Width of Fusion's hidden layer.
         critic_hidden: Width of the critic's hidden layers.
         num_folds: Folds from which training queries get competence estimates that did not see them.
-        validate_every: Iterations between two looks at the validation rows.
-        patience: Looks without improvement after which training ends.
+        validate_every: Iterations between two validations.
+        patience: Validations without improvement after which training ends.
     """
 
     seed: int = 0

@@ -46,7 +46,7 @@ from langchain_rlfocal.training.config import TrainingConfig
 from langchain_rlfocal.training.supervised import TrainingData, data_hash, prepare, refit
 
 MIN_QUERIES = 10
-"""Fewer training rows than this teach nothing that could be told from chance."""
+"""With fewer training rows nothing learned differs from chance."""
 
 CURVE_WEIGHTS = (0.0, *(float(w) for w in np.geomspace(0.005, 2.0, 25).round(4)))
 """Cost weights at which the curve of score and calls is measured."""
@@ -149,7 +149,7 @@ class Critic(nn.Module):
 class _SubsetTerms(torch.autograd.Function):
     """log Z and H of `subset_log_prob_and_entropy`, whose gradients are known: P(m ∈ S), and minus Cov(1[m ∈ S], ℓ·1[S]).
 
-    The covariance is the derivative of the marginals along ℓ, so one forward pass computes it beside them: each polynomial
+    The covariance is the derivative of the marginals along ℓ, so one forward pass computes both: each polynomial
     and its derivative, of the members before m and of those after it.
     """
 
