@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from langchain_rlfocal.errors import InputError
-from langchain_rlfocal.execution.breakers import BreakerRule, Breakers, BreakerState
+from langchain_rlfocal.execution.breakers import BreakerConfig, Breakers, BreakerState
 
 GUARD_S = 30
-RULE = BreakerRule(failures=2, rest_s=10.0)
+RULE = BreakerConfig(failures=2, recovery_s=10.0)
 """Opens at the second failure in a row, for ten seconds."""
 
 
@@ -30,7 +30,7 @@ def opened(now=0.0):
 
 def status(breakers, now):
     state = breakers.states(now).get("m")
-    return state.status if state else "closed"
+    return state.state if state else "closed"
 
 
 # ---- by hand
@@ -80,7 +80,7 @@ def test_after_the_success_of_a_probe_failures_count_from_zero():
 def test_a_failing_probe_opens_again_for_the_rest_that_its_own_rule_says():
     """At 12 s for 50 s, though that rule would bear a hundred failures."""
     breakers = opened()
-    breakers.admit("m", 10.0).fail(12.0, BreakerRule(failures=100, rest_s=50.0))
+    breakers.admit("m", 10.0).fail(12.0, BreakerConfig(failures=100, recovery_s=50.0))
     assert breakers.states(12.0) == {"m": BreakerState("open", 3, 50.0)}
     assert breakers.admit("m", 61.9) is None
     assert breakers.admit("m", 62.0) is not None
@@ -142,7 +142,7 @@ def test_a_failure_that_is_late_neither_prolongs_the_rest_nor_ends_the_probe():
     later.drop()
     assert breakers.admit("m", 10.0) is None
     probe.succeed()
-    latest.fail(10.0, BreakerRule(failures=1))
+    latest.fail(10.0, BreakerConfig(failures=1))
     assert breakers.states(10.0) == {}
 
 
@@ -155,14 +155,14 @@ def test_a_reset_closes_and_forgets_calls_under_way():
     before = breakers.admit("m", 10.0)
     breakers.admit("m", 10.0).fail(10.0, RULE)
     breakers.reset()
-    before.fail(10.0, BreakerRule(failures=1))
+    before.fail(10.0, BreakerConfig(failures=1))
     assert breakers.states(10.0) == {}
 
 
 def test_a_reset_of_one_member_leaves_the_others_as_they_are():
     breakers = Breakers()
     for name in "ab":
-        breakers.admit(name, 0.0).fail(0.0, BreakerRule(failures=1))
+        breakers.admit(name, 0.0).fail(0.0, BreakerConfig(failures=1))
     breakers.reset("a")
     breakers.reset("unknown")
     assert set(breakers.states(0.0)) == {"b"}
@@ -184,7 +184,7 @@ def test_of_several_reports_of_one_call_the_first_has_an_effect():
     dropped.drop()
     assert breakers.admit("m", 10.0) is None
     probe.succeed()
-    probe.fail(10.0, BreakerRule(failures=1))
+    probe.fail(10.0, BreakerConfig(failures=1))
     assert breakers.states(10.0) == {}
 
 
@@ -194,18 +194,18 @@ def test_of_several_reports_of_one_call_the_first_has_an_effect():
 @pytest.mark.parametrize("failures", [0, -1, True, 2.0, "5", None])
 def test_a_number_of_failures_that_is_none_is_refused(failures):
     with pytest.raises(InputError, match="`failures` must be a whole number of at least 1, got"):
-        BreakerRule(failures=failures)
+        BreakerConfig(failures=failures)
 
 
-@pytest.mark.parametrize("rest_s", [0, -1.0, math.inf, math.nan, 10**400, True, "30", None])
-def test_a_rest_that_is_no_time_is_refused(rest_s):
-    with pytest.raises(InputError, match="`rest_s` must be a finite number of seconds above 0, got"):
-        BreakerRule(rest_s=rest_s)
+@pytest.mark.parametrize("recovery_s", [0, -1.0, math.inf, math.nan, 10**400, True, "30", None])
+def test_a_rest_that_is_no_time_is_refused(recovery_s):
+    with pytest.raises(InputError, match="`recovery_s` must be a finite number of seconds above 0, got"):
+        BreakerConfig(recovery_s=recovery_s)
 
 
 def test_a_rule_is_a_value_with_defaults():
-    assert BreakerRule() == BreakerRule(failures=5, rest_s=30.0)
-    assert BreakerRule(failures=1, rest_s=sys.float_info.max).failures == 1
+    assert BreakerConfig() == BreakerConfig(failures=5, recovery_s=30.0)
+    assert BreakerConfig(failures=1, recovery_s=sys.float_info.max).failures == 1
 
 
 # ---- any schedule
@@ -260,15 +260,15 @@ class AgainstTheModel(RuleBasedStateMachine):
             model.failures, model.until, model.probe = 0, None, None
 
     @precondition(lambda self: self.calls)
-    @rule(data=st.data(), failures=st.integers(1, 3), rest_s=st.sampled_from([1.0, 4.0]))
-    def fail(self, data, failures, rest_s):
+    @rule(data=st.data(), failures=st.integers(1, 3), recovery_s=st.sampled_from([1.0, 4.0]))
+    def fail(self, data, failures, recovery_s):
         permit, model = self.end(data)
-        permit.fail(self.now, BreakerRule(failures, rest_s))
+        permit.fail(self.now, BreakerConfig(failures, recovery_s))
         if model and self.heard == model.heard:
             model.failures += 1
             model.heard += 1
             if model.probe is permit or model.failures >= failures:
-                model.until, model.probe = self.now + rest_s, None
+                model.until, model.probe = self.now + recovery_s, None
                 model.generation, model.heard = model.generation + 1, 0
 
     @precondition(lambda self: self.calls)
@@ -295,8 +295,8 @@ class AgainstTheModel(RuleBasedStateMachine):
         for member, model in self.models.items():
             assert self.breakers.is_open(member, self.now) == (not model.lets_through(self.now))
             if model.until is not None:
-                rests_s = max(model.until - self.now, 0.0)
-                expected[member] = BreakerState("open" if rests_s else "half_open", model.failures, rests_s)
+                retry_in_s = max(model.until - self.now, 0.0)
+                expected[member] = BreakerState("open" if retry_in_s else "half_open", model.failures, retry_in_s)
             elif model.failures:
                 expected[member] = BreakerState("closed", model.failures, 0.0)
         assert self.breakers.states(self.now) == expected

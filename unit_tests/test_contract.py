@@ -112,7 +112,7 @@ async def test_a_configured_call_shares_the_policy_the_pool_and_the_count_of_cal
     assert prepared is not model
     assert prepared.policy is model.policy
     assert prepared.pool is model.pool
-    assert prepared.runtime is model.runtime
+    assert prepared.shared_state is model.shared_state
 
 
 def test_a_configured_policy_that_came_from_a_path_is_not_read_again(bare_policy, tmp_path, monkeypatch):
@@ -228,12 +228,12 @@ def test_a_binding_can_be_copied_and_pickled(copied):
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
 async def test_a_copy_that_is_made_while_calls_run_waits_for_their_place(copied):
     model = three(max_concurrent_calls=1)
-    place = model.runtime.limits.request("a", on_granted=lambda: None)
+    place = model.shared_state.limits.request("a", on_granted=lambda: None)
     other = copied(model)
-    assert other.runtime is model.runtime
+    assert other.shared_state is model.shared_state
     asking = asyncio.create_task(other.ainvoke(QUESTION))
     await let_others_run()
-    assert (model.runtime.limits.running, model.runtime.limits.waiting) == ({"a": 1}, 1)
+    assert (model.shared_state.limits.running, model.shared_state.limits.waiting) == ({"a": 1}, 1)
     place.leave()
     assert (await asking).text == "yes"
 
@@ -241,7 +241,7 @@ async def test_a_copy_that_is_made_while_calls_run_waits_for_their_place(copied)
 def test_a_pickle_that_is_made_while_calls_run_begins_at_zero_but_for_what_was_spent():
     model = three(max_concurrent_calls=1)
     model.invoke(QUESTION)
-    model.runtime.limits.request("a", on_granted=lambda: None)
+    model.shared_state.limits.request("a", on_granted=lambda: None)
     other = pickled(model)
     assert other.spent == model.spent
     assert other.spent.calls == 3

@@ -669,7 +669,7 @@ def test_a_judge_that_failed_too_often_is_left_alone_and_can_be_let_in_again():
     model = judged([ENERGY, POWER], judge, breaker_failures=1)
     model.invoke(QUESTION)
     assert set(model.breakers) == {"(equivalence)"}
-    assert how(model.invoke(QUESTION))["equivalence"]["calls"][0]["failure"]["kind"] == "resting"
+    assert how(model.invoke(QUESTION))["equivalence"]["calls"][0]["failure"]["kind"] == "breaker_open"
     model.reset_breakers("(equivalence)")
     assert model.breakers == {}
 

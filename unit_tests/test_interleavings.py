@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from langchain_rlfocal.execution.breakers import BreakerRule, Breakers, BreakerState
+from langchain_rlfocal.execution.breakers import BreakerConfig, Breakers, BreakerState
 from langchain_rlfocal.execution.limits import CallLimits
 
-RULE = BreakerRule(failures=2, rest_s=10.0)
+RULE = BreakerConfig(failures=2, recovery_s=10.0)
 
 
 def interleaved(begin):
@@ -134,7 +134,7 @@ def test_wherever_a_second_thread_comes_in_two_failures_at_once_count_as_one():
     def begin():
         breakers = Breakers()
         permits = [breakers.admit("m", 0.0) for _ in range(2)]
-        return breakers, breakers._lock, *(lambda p=permit: p.fail(0.0, BreakerRule(3)) for permit in permits)
+        return breakers, breakers._lock, *(lambda p=permit: p.fail(0.0, BreakerConfig(3)) for permit in permits)
 
     for breakers in interleaved(begin):
         assert breakers.states(0.0) == {"m": BreakerState("closed", 1, 0.0)}

@@ -777,7 +777,7 @@ def test_an_argument_that_the_first_line_of_an_error_does_not_name_is_named(name
 def test_a_response_that_breaks_the_providers_own_schema_still_opens_the_breaker():
     model = model_of({"a": Picky(error=fault_of(lambda: Response(content=3))), "b": scripted("no")}, breaker_failures=1)
     model.invoke("?", foo=1)
-    assert model.breakers["a"].status == "open"
+    assert model.breakers["a"].state == "open"
 
 
 def test_an_error_that_cannot_be_read_is_no_argument():

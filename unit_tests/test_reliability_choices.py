@@ -141,7 +141,7 @@ def hedging(members, team, seen=20, *, hedge=True, **fields):
         fields_ = {"policy": policy, "max_team": len(team) + 1, "hedge": hedge, **fields}
         model = ensemble(members, **fields_)(clock)
         for _ in range(seen):
-            model.runtime.latencies.add("a", 1.0)
+            model.shared_state.latencies.add("a", 1.0)
         return model
 
     return make
@@ -216,7 +216,7 @@ def test_company_gets_no_company_of_its_own(way):
     def make(clock):
         model = made(clock)
         for _ in range(20):
-            model.runtime.latencies.add("b", 1.0)
+            model.shared_state.latencies.add("b", 1.0)
         return model
 
     answer = play(way, make)

@@ -5,10 +5,10 @@ import asyncio
 import pytest
 
 from langchain_rlfocal import BudgetError, EnsembleError, InputError, PoolMember, RLFocalChatModel
-from langchain_rlfocal.execution import Cost, RetryRule, Runtime
+from langchain_rlfocal.execution import RetryPolicy, SharedState, Usage
 from langchain_rlfocal.execution.budgets import reserve
 from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel
-from support_asking import aask, ask, errand_of
+from support_asking import aask, ask, limits_of
 from support_time import ensemble, no_jitter, play, timed
 
 QUESTION = "Is the sun a star? Answer yes or no."
@@ -59,7 +59,7 @@ def test_a_quorum_that_fewer_members_than_it_can_be_asked_for_holds_nobody_up():
     model = RLFocalChatModel(members={"a": saying(), "b": saying()}, min_candidates=2)
     assert model.invoke(QUESTION, model="a").text == "yes"
     for _ in range(5):
-        model.runtime.breakers.admit("b", model.clock()).fail(model.clock(), model._terms({}).breaker)
+        model.shared_state.breakers.admit("b", model.clock()).fail(model.clock(), model._terms({}).breaker)
     assert model.invoke(QUESTION).text == "yes"
     with pytest.raises(InputError, match="`min_candidates` must be at most `max_team`"):
         model.invoke(QUESTION, max_team=1)
@@ -95,12 +95,12 @@ def test_another_deadline_is_another_cache_key():
 
 def test_an_account_without_limits_adds_nothing_up_however_many_calls_run():
     """Were each reservation to sum up all others, ten thousand would be fifty million additions."""
-    errand = errand_of(runtime=Runtime())
-    held = [reserve(Cost(calls=1, seconds=1.0), errand.accounts) for _ in range(10_000)]
-    assert errand.ledger.reserved.calls == 10_000
+    limits = limits_of(shared=SharedState())
+    held = [reserve(Usage(calls=1, seconds=1.0), limits.accounts) for _ in range(10_000)]
+    assert limits.ledger.reserved.calls == 10_000
     for reservation in held:
-        reservation.settle(Cost(calls=1))
-    assert (errand.ledger.spent.calls, errand.ledger.reserved.calls) == (10_000, 0)
+        reservation.settle(Usage(calls=1))
+    assert (limits.ledger.spent.calls, limits.ledger.reserved.calls) == (10_000, 0)
 
 
 @pytest.mark.parametrize("way", ["invoke", "ainvoke"])
@@ -136,7 +136,7 @@ async def test_a_member_that_closes_what_it_had_opened_is_cancelled_once():
                 await asyncio.sleep(0)
             closed.append(True)
 
-    at_once = RetryRule(max_retries=1, initial_s=0.0, max_s=0.0, jitter_s=0.0)
+    at_once = RetryPolicy(max_retries=1, initial_s=0.0, max_s=0.0, jitter_s=0.0)
     member = ScriptedChatModel(script=["yes", "yes"], on_acall=hold)
-    [candidate] = await aask([PoolMember("a", member)], [], errand=errand_of(timeout_s=1.0, retry=at_once))
+    [candidate] = await aask([PoolMember("a", member)], [], limits=limits_of(timeout_s=1.0, retry=at_once))
     assert ([failure.kind for failure in candidate.retries], closed) == (["timeout"], [True])

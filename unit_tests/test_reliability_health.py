@@ -13,7 +13,7 @@ from langchain_core.runnables import ConfigurableField
 from langchain_rlfocal import PoolMember, RLFocalChatModel
 from langchain_rlfocal.chat_models.arguments import cycle_in
 from langchain_rlfocal.errors import EnsembleError, InputError, PoolError
-from langchain_rlfocal.execution import Cost
+from langchain_rlfocal.execution import Usage
 from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel
 from support_time import QUESTION, WAYS, ensemble, in_virtual_time, no_jitter, play, timed
 
@@ -43,7 +43,7 @@ def saying(answer):
 
 def status_of(model, member="a"):
     state = model.breakers.get(member)
-    return None if state is None else (state.status, state.failures)
+    return None if state is None else (state.state, state.failures)
 
 
 # ---- breakers in an ensemble
@@ -64,7 +64,7 @@ def test_a_member_that_keeps_failing_is_left_alone_then_probed():
         model.invoke(QUESTION)
         assert status_of(model) == (status, failures)
     assert len(sick.asked) == 2
-    assert model.breakers["a"].rests_s == 30
+    assert model.breakers["a"].retry_in_s == 30
     clock.now = 30.0
     assert status_of(model) == ("half_open", 2)
     model.invoke(QUESTION)
@@ -88,7 +88,7 @@ def test_where_everybody_rests_the_error_says_so():
     model, _ = model_of({"a": FailingChatModel(error=DOWN)}, breaker_failures=1)
     with pytest.raises(EnsembleError, match="down"):
         model.invoke(QUESTION)
-    with pytest.raises(EnsembleError, match="left alone") as raised:
+    with pytest.raises(EnsembleError, match="circuit breaker open") as raised:
         model.invoke(QUESTION)
     assert raised.value.is_retryable
     assert "reset_breakers()" in str(raised.value)
@@ -133,7 +133,7 @@ def test_who_waits_in_line_while_its_breaker_opens_ends_with_it():
         first, second = await asyncio.gather(model.ainvoke(QUESTION), model.ainvoke(QUESTION))
         [failed], [resting] = (message.response_metadata["rlfocal"]["failures"] for message in (first, second))
         assert failed["kind"] == "ConnectionError"
-        assert (resting["kind"], resting["latency_s"]) == ("resting", 0)
+        assert (resting["kind"], resting["latency_s"]) == ("breaker_open", 0)
         assert sick.begun_s == [0]
         assert model.spent.calls == 3
 
@@ -167,7 +167,7 @@ def test_a_deadline_shorter_than_usual_is_not_the_members_fault(way, usual_s, fa
         members = {"a": timed((9, "no")), "b": timed((0, "yes"))}
         model = ensemble(members, deadline_s=2, early_commit=False, breaker_failures=5)(clock)
         for _ in range(20):
-            model.runtime.latencies.add("a", usual_s)
+            model.shared_state.latencies.add("a", usual_s)
         return model
 
     model = play(way, make).model
@@ -216,10 +216,10 @@ def test_a_pickle_begins_with_closed_breakers_and_the_same_spending():
         Clock()
     )
     model.invoke(QUESTION)
-    runtime = pickle.loads(pickle.dumps(model.runtime))
-    assert runtime.breakers.states(0.0) == {}
-    assert runtime.ledger.spent == model.spent != Cost()
-    assert runtime.limits.running == {}
+    shared = pickle.loads(pickle.dumps(model.shared_state))
+    assert shared.breakers.states(0.0) == {}
+    assert shared.ledger.spent == model.spent != Usage()
+    assert shared.limits.running == {}
 
 
 def test_breakers_can_be_switched_off(way):

@@ -11,7 +11,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from langchain_rlfocal import PoolMember
 from langchain_rlfocal.errors import BudgetError, EnsembleError, InputError
-from langchain_rlfocal.execution import Budget, Cost
+from langchain_rlfocal.execution import Budget, Usage
 from langchain_rlfocal.testing import ScriptedPolicy
 from support_time import QUESTION, TimedChatModel, ensemble, in_virtual_time, is_clear, play, timed
 
@@ -69,7 +69,7 @@ def test_a_hedge_needs_a_call_of_its_own(way):
         policy = ScriptedPolicy([["a"]], tuple(members))
         model = ensemble(members, policy=policy, hedge=True, budget={"max_calls": 1})(clock)
         for _ in range(20):
-            model.runtime.latencies.add("a", 1.0)
+            model.shared_state.latencies.add("a", 1.0)
         return model
 
     answer = play(way, make)
@@ -88,7 +88,7 @@ def test_where_nothing_is_left_the_error_names_the_way_out(way):
     assert isinstance(answer.error, EnsembleError)
     assert "max_calls" in str(answer.error)
     assert "reset_spending()" in str(answer.error)
-    assert answer.model.spent == Cost()
+    assert answer.model.spent == Usage()
 
 
 def test_a_models_budget_begins_anew_when_its_spending_is_reset():
@@ -98,7 +98,7 @@ def test_a_models_budget_begins_anew_when_its_spending_is_reset():
         with pytest.raises(BudgetError):
             await model.ainvoke(QUESTION)
         model.reset_spending()
-        assert model.spent == Cost()
+        assert model.spent == Usage()
         await model.ainvoke(QUESTION)
 
     in_virtual_time(main())

@@ -10,7 +10,7 @@ from langchain_openai import ChatOpenAI
 
 from langchain_rlfocal import PoolMember, RLFocalChatModel
 from langchain_rlfocal.errors import EnsembleError
-from langchain_rlfocal.execution import BreakerRule, Cost, Errand, Inquiry, Terms
+from langchain_rlfocal.execution import AnswerLimits, BreakerConfig, ExecutionConfig, RoundRequest, Usage
 from langchain_rlfocal.execution.attempts import Event
 from langchain_rlfocal.execution.rounds import Round
 from support_calls import collect
@@ -251,11 +251,11 @@ def test_a_place_that_comes_with_the_deadline_is_given_back_unused():
     It would have been the probe of a member that had rested, which another may make now.
     """
     now, granted = [0.0], []
-    errand = Errand(Terms(deadline_s=3, max_concurrent_calls=1), clock=lambda: now[0])
-    errand.runtime.breakers.admit("a", -1.0).fail(-1.0, BreakerRule(failures=1, rest_s=1.0))
-    other = errand.runtime.limits.request("b", on_granted=lambda: None)
-    inquiry = Inquiry(messages=[], round_number=1)
-    asking = Round([PoolMember("a", timed((1, "yes")))], inquiry, errand, on_granted=granted.append)
+    limits = AnswerLimits(ExecutionConfig(deadline_s=3, max_concurrent_calls=1), clock=lambda: now[0])
+    limits.shared.breakers.admit("a", -1.0).fail(-1.0, BreakerConfig(failures=1, recovery_s=1.0))
+    other = limits.shared.limits.request("b", on_granted=lambda: None)
+    request = RoundRequest(messages=[], round_number=1)
+    asking = Round([PoolMember("a", timed((1, "yes")))], request, limits, on_granted=granted.append)
     asking.begin()
     assert granted == []
     other.leave()
@@ -263,6 +263,6 @@ def test_a_place_that_comes_with_the_deadline_is_given_back_unused():
     asking.take(Event(granted[0]))
     asking.catch_up()
     assert (asking.take_starts(), asking.take_stops(), asking.is_over) == ([], [], True)
-    assert errand.runtime.limits.running == {}
-    assert errand.ledger.spent == errand.ledger.reserved == Cost()
-    assert errand.runtime.breakers.admit("a", 3.0) is not None
+    assert limits.shared.limits.running == {}
+    assert limits.ledger.spent == limits.ledger.reserved == Usage()
+    assert limits.shared.breakers.admit("a", 3.0) is not None

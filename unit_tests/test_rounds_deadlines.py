@@ -193,11 +193,11 @@ def test_a_member_that_ignores_its_cancellation_holds_nobody_up(caplog):
         assert loop.time() == 2 + tasks.GRACE_S + tasks.LAST_GRACE_S
         assert "rlfocal:b" in caplog.text
         [left] = tasks._stragglers
-        assert model.runtime.limits.running == {"b": 1}
+        assert model.shared_state.limits.running == {"b": 1}
         await asyncio.wait([left])
         assert loop.time() == 2 + 50
         await asyncio.sleep(0)
-        assert (tasks._stragglers, model.runtime.limits.running) == (set(), {})
+        assert (tasks._stragglers, model.shared_state.limits.running) == (set(), {})
 
     in_virtual_time(main())
 
@@ -248,11 +248,11 @@ def test_a_thread_that_does_not_return_keeps_its_place_until_it_does():
         model = ensemble({"a": timed((1, "yes")), "b": timed((100, "no"))}, deadline_s=2, early_commit=False)(time)
         assert model.invoke(QUESTION).text == "yes"
         assert time() == 2
-        assert model.runtime.limits.running == {"b": 1}
+        assert model.shared_state.limits.running == {"b": 1}
         [thread] = time.threads
         assert thread.daemon
         time.release()
-        assert model.runtime.limits.running == {}
+        assert model.shared_state.limits.running == {}
 
 
 def test_a_program_can_end_while_a_member_never_returns():

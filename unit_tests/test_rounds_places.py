@@ -65,7 +65,9 @@ def test_a_member_that_ignores_its_cancellation_holds_its_place_as_long_as_a_thr
     async def main():
         loop = asyncio.get_running_loop()
         first = ensemble({"a": stuck}, timeout=2, max_retries=0, max_concurrent_calls=1)(loop.time)
-        second = ensemble({"b": other}, max_concurrent_calls=1, runtime=first.runtime, deadline_s=8)(loop.time)
+        second = ensemble({"b": other}, max_concurrent_calls=1, shared_state=first.shared_state, deadline_s=8)(
+            loop.time
+        )
         failing = asyncio.create_task(first.ainvoke(QUESTION))
         await asyncio.sleep(0)
         with pytest.MonkeyPatch.context() as patch:
@@ -87,7 +89,7 @@ def test_who_was_not_next_in_line_looks_by_itself():
     async def main():
         loop = asyncio.get_running_loop()
         first = ensemble({"a": stuck}, timeout=2, max_retries=0, max_concurrent_calls=1)(loop.time)
-        second = ensemble({"b": other}, max_concurrent_calls=1, runtime=first.runtime)(loop.time)
+        second = ensemble({"b": other}, max_concurrent_calls=1, shared_state=first.shared_state)(loop.time)
         failing = asyncio.create_task(first.ainvoke(QUESTION))
         await asyncio.sleep(0)
         leaving, staying = (asyncio.create_task(second.ainvoke(QUESTION)) for _ in range(2))
@@ -115,7 +117,7 @@ def test_without_a_bound_of_time_a_call_that_is_left_keeps_its_place():
     with thread_time() as time:
         model = ensemble(members)(time)
         assert model.invoke(QUESTION).text == "yes"
-        assert (model.runtime.limits.running, model.runtime.limits.expires_s) == ({"c": 1}, float("inf"))
+        assert (model.shared_state.limits.running, model.shared_state.limits.expires_s) == ({"c": 1}, float("inf"))
 
 
 # ---- what never begins
@@ -151,7 +153,7 @@ def test_a_place_that_is_heard_of_after_the_deadline_is_not_used():
     async def main():
         loop = asyncio.get_running_loop()
         model = ensemble(members, deadline_s=2, max_concurrent_calls=2)(loop.time)
-        held = [model.runtime.limits.request("x", on_granted=lambda: None) for _ in members]
+        held = [model.shared_state.limits.request("x", on_granted=lambda: None) for _ in members]
         asking = asyncio.create_task(model.ainvoke(QUESTION))
         await asyncio.sleep(1)
         for place in held:

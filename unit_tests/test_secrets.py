@@ -24,9 +24,9 @@ from pydantic import SecretStr
 from langchain_rlfocal import PoolMember, RLFocalChatModel
 from langchain_rlfocal.collection import collect_into, unfinished_path
 from langchain_rlfocal.errors import EnsembleError, RLFocalError
-from langchain_rlfocal.redaction import ShownResponse, StandInError, masked, secrets_of, without_secrets
 from langchain_rlfocal.outcomes import Question
 from langchain_rlfocal.pool import ModelPool
+from langchain_rlfocal.redaction import ShownResponse, StandInError, masked, secrets_of, without_secrets
 from langchain_rlfocal.testing import ScriptedPolicy
 from support_calls import CALLS
 

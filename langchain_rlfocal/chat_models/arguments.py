@@ -24,9 +24,9 @@ from langchain_rlfocal.chat_models.equivalence import Judge, Judgements, Likenes
 from langchain_rlfocal.embedders import load_embedder
 from langchain_rlfocal.errors import CheckpointError, InputError, PoolError, RLFocalError
 from langchain_rlfocal.features import Embedder
-from langchain_rlfocal.redaction import printable, shown_values
 from langchain_rlfocal.policies import Policy, RLFocalPolicy
 from langchain_rlfocal.pool import MemberLike, ModelPool, PoolMember
+from langchain_rlfocal.redaction import printable, shown_values
 
 _MAX_DEPTH = 8
 

@@ -15,8 +15,8 @@ from langchain_core.messages import ToolCall
 from langchain_rlfocal._langchain import EnsembleDisagreementError
 from langchain_rlfocal.answers.merging import merge
 from langchain_rlfocal.chat_models.requests import Request
-from langchain_rlfocal.redaction import printable
 from langchain_rlfocal.records import Answer, Candidate
+from langchain_rlfocal.redaction import printable
 
 OnDisagreement = Literal["leader", "text", "raise"]
 """What to do where no action has more than half of Fusion's weight: the most trusted member's calls, text, or an error."""

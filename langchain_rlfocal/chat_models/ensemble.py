@@ -55,7 +55,7 @@ from langchain_rlfocal.chat_models.requests import Request
 from langchain_rlfocal.chat_models.river import Results, Settings, Step, Surroundings, answer, arun, run
 from langchain_rlfocal.chat_models.turns import Knobs, Turn, eligible_of, query_of
 from langchain_rlfocal.errors import InputError, PoolError
-from langchain_rlfocal.execution import Budget, ensembles_around, num_tokens, num_tokens_of_messages
+from langchain_rlfocal.execution import Budget, enclosing_ensembles, num_tokens, num_tokens_of_messages
 from langchain_rlfocal.features import Embedder
 from langchain_rlfocal.policies import Policy, PriorPolicy
 from langchain_rlfocal.pool import ModelPool, PoolMember
@@ -386,9 +386,9 @@ class RLFocalChatModel(RaisesOwnErrors, ReliableChatModel):
         parent = self._take_parent(run_manager, kwargs)
         kwargs.pop("stream", None)  # LangChain means it for this model alone
         only = only_member(kwargs.pop("model", None), self.pool, own_name=self.model_name)
-        knobs, errand = self._knobs(kwargs), self._errand(kwargs)
+        knobs, limits = self._knobs(kwargs), self._limits(kwargs)
         answer_kind = to_answer_kind(kwargs.pop("answer_kind", self.answer_kind))
-        check_bounded(self._everybody, errand.terms)
+        check_bounded(self._everybody, limits.config)
         own = {name: getattr(self, name) for name in ("temperature", "max_tokens") if getattr(self, name) is not None}
         request = Request.of({**own, **kwargs})
         query, judge = query_of(messages, task=knobs.task), self._judge
@@ -401,7 +401,7 @@ class RLFocalChatModel(RaisesOwnErrors, ReliableChatModel):
             request=request,
             eligible=eligible_of(self.pool, messages, request=request, only=only),
             repairs=repairs_of(messages),
-            errand=errand,
+            limits=limits,
             hearing=None if judge is None else Hearing(judge, query.text),
             is_written_over=self.synthesizer is not None,
         )
@@ -412,7 +412,7 @@ class RLFocalChatModel(RaisesOwnErrors, ReliableChatModel):
             on_disagreement=self.on_disagreement,
             relay=relay,
         )
-        return answer(messages, turn, settings), Surroundings(parent, errand, stop or self.stop, id(self))
+        return answer(messages, turn, settings), Surroundings(parent, limits, stop or self.stop, id(self))
 
     def _check_no_cycle(self) -> None:
         """Check that no member leads back to this model, also within what a member asks.
@@ -420,7 +420,7 @@ class RLFocalChatModel(RaisesOwnErrors, ReliableChatModel):
         Raises:
             PoolError: One does.
         """
-        path, around = cycle_in(self), ensembles_around()
+        path, around = cycle_in(self), enclosing_ensembles()
         if path is None and id(self) in around:
             path = [self.model_name, "...", self.model_name]
         if path is not None:

@@ -29,9 +29,9 @@ from typing_extensions import override
 
 from langchain_rlfocal.chat_models.synthesis import unforgeable
 from langchain_rlfocal.execution.limits import Shared
-from langchain_rlfocal.redaction import printable
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.records import Candidate, Failure
+from langchain_rlfocal.redaction import printable
 
 MAX_REMEMBERED = 4096
 """Of how many pairs the verdicts are remembered; then the one that was not needed for longest is forgotten."""

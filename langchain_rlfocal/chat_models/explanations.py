@@ -17,9 +17,9 @@ from langchain_rlfocal.chat_models.equivalence import Hearing
 from langchain_rlfocal.chat_models.history import KEY
 from langchain_rlfocal.chat_models.turns import RESTING, Turn
 from langchain_rlfocal.errors import InputError
-from langchain_rlfocal.execution import Cost, UnusableAnswerError, ending_of, usage_of
-from langchain_rlfocal.redaction import printable
+from langchain_rlfocal.execution import UnusableAnswerError, Usage, ending_of, usage_of
 from langchain_rlfocal.records import Candidate, Failure, Selection
+from langchain_rlfocal.redaction import printable
 
 _WIDTH = 110
 _MAX_ANSWER_CHARS = 36
@@ -85,7 +85,7 @@ def describe(turn: Turn, verdict: Verdict, synthesis: Candidate | Failure | None
         },
         "usage": {result.member: _plain(tokens_of(result)) for result in results},
         "resting": list(turn.resting),
-        "spent": _describe_cost(turn.errand.ledger.spent),
+        "spent": _describe_cost(turn.limits.ledger.spent),
     }
 
 
@@ -110,7 +110,7 @@ def _describe_hearing(hearing: Hearing, same: Sequence[tuple[str, str]]) -> dict
     }
 
 
-def _describe_cost(cost: Cost) -> dict[str, Any]:
+def _describe_cost(cost: Usage) -> dict[str, Any]:
     return {"calls": cost.calls, "tokens": cost.tokens, "usd": _number(cost.usd), "seconds": _number(cost.seconds)}
 
 

@@ -1,6 +1,6 @@
 """Reliability: what callers say of time, attempts, breakers and money, as fields of a chat model.
 
-The fields become `execution.Terms` of each answer; what happens under them is `execution`'s. Retries, breakers and
+The fields become `execution.ExecutionConfig` of each answer; what happens under them is `execution`'s. Retries, breakers and
 early commit are on by default; deadlines, hedges and budgets are off until somebody asks for them.
 """
 
@@ -13,7 +13,16 @@ from pydantic import Field, PlainValidator, model_validator
 
 from langchain_rlfocal.chat_models.binding import ToolCallingChatModel
 from langchain_rlfocal.errors import InputError
-from langchain_rlfocal.execution import BreakerRule, BreakerState, Budget, Cost, Errand, RetryRule, Runtime, Terms
+from langchain_rlfocal.execution import (
+    AnswerLimits,
+    BreakerConfig,
+    BreakerState,
+    Budget,
+    ExecutionConfig,
+    RetryPolicy,
+    SharedState,
+    Usage,
+)
 from langchain_rlfocal.pool import ModelPool, PoolMember
 
 _OF_A_CALL = (
@@ -73,11 +82,11 @@ class ReliableChatModel(ToolCallingChatModel):
     answers so far; the first good answer wins."""
 
     breaker_failures: int | None = 5
-    """After how many failed attempts in a row, of those that ran side by side one, a member is left alone for
-    `breaker_rest_s`; None for never. To the Decider it is absent for so long; then one call probes it."""
+    """After how many failed attempts in a row, of those that ran side by side one, a member's circuit breaker opens for
+    `breaker_recovery_s`; None for never. To the Decider it is absent for so long; then one call probes it."""
 
-    breaker_rest_s: float = 30.0
-    """Seconds that such a member is left alone."""
+    breaker_recovery_s: float = 30.0
+    """Seconds that a circuit breaker stays open, until one call probes the member."""
 
     budget: Annotated[Budget | Mapping[str, float] | None, PlainValidator(to_budget)] = None
     """What all answers of this model and its copies may spend together, such as `Budget(max_usd=5)` or
@@ -90,7 +99,7 @@ class ReliableChatModel(ToolCallingChatModel):
     """How many calls of members may run at once, over all queries that this model and its copies answer, in all threads and
     event loops; None for any number. `PoolMember.max_concurrent_calls` caps one member."""
 
-    runtime: Runtime = Field(default_factory=Runtime, exclude=True, repr=False)
+    shared_state: SharedState = Field(default_factory=SharedState, exclude=True, repr=False)
     """What this model and its copies share in this process: running calls, breakers, latencies, spending. Give one model's to
     another to have them share it too."""
 
@@ -111,13 +120,13 @@ class ReliableChatModel(ToolCallingChatModel):
         raise NotImplementedError
 
     @property
-    def spent(self) -> Cost:
+    def spent(self) -> Usage:
         """What all answers of this model and its copies have spent so far."""
-        return self.runtime.ledger.spent
+        return self.shared_state.ledger.spent
 
     def reset_spending(self) -> None:
         """Begin anew to count what is spent."""
-        self.runtime.ledger.reset()
+        self.shared_state.ledger.reset()
 
     @property
     def breakers(self) -> dict[str, BreakerState]:
@@ -125,7 +134,7 @@ class ReliableChatModel(ToolCallingChatModel):
 
         That of the synthesizer is called "(synthesizer)", that of the equivalence judge "(equivalence)".
         """
-        return self.runtime.breakers.states(self.clock())
+        return self.shared_state.breakers.states(self.clock())
 
     def reset_breakers(self, member: str | None = None) -> None:
         """Let a member, or all of them, be asked again at once.
@@ -139,13 +148,13 @@ class ReliableChatModel(ToolCallingChatModel):
         known = dict.fromkeys([*self.pool.names, *self.breakers])
         if member is not None and member not in known:
             raise InputError(f"`member` must be one of {', '.join(known)}, or None for all, got {member!r}.")
-        self.runtime.breakers.reset(member)
+        self.shared_state.breakers.reset(member)
 
-    def _errand(self, kwargs: dict[str, Any]) -> Errand:
+    def _limits(self, kwargs: dict[str, Any]) -> AnswerLimits:
         """Begin an answer, and take what it may take out of the call's arguments."""
-        return Errand(self._terms(kwargs), runtime=self.runtime, clock=self.clock)
+        return AnswerLimits(self._terms(kwargs), shared=self.shared_state, clock=self.clock)
 
-    def _terms(self, kwargs: dict[str, Any]) -> Terms:
+    def _terms(self, kwargs: dict[str, Any]) -> ExecutionConfig:
         """Make the terms of one call.
 
         Raises:
@@ -160,9 +169,9 @@ class ReliableChatModel(ToolCallingChatModel):
         for name in ("timeout", "member_timeout_s", "deadline_s"):
             _check_seconds(name, given[name])
         failures = self.breaker_failures
-        return Terms(
-            retry=RetryRule(max_retries=given["max_retries"]),
-            breaker=None if failures is None else BreakerRule(failures=failures, rest_s=self.breaker_rest_s),
+        return ExecutionConfig(
+            retry=RetryPolicy(max_retries=given["max_retries"]),
+            breaker=None if failures is None else BreakerConfig(failures=failures, recovery_s=self.breaker_recovery_s),
             timeout_s=given["timeout"],
             member_timeout_s=given["member_timeout_s"],
             deadline_s=given["deadline_s"],
@@ -174,7 +183,7 @@ class ReliableChatModel(ToolCallingChatModel):
         )
 
 
-def check_bounded(members: list[PoolMember], terms: Terms) -> None:
+def check_bounded(members: list[PoolMember], terms: ExecutionConfig) -> None:
     """Check that the most that a call can cost is known wherever a budget limits it.
 
     Raises:

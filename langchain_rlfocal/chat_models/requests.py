@@ -31,9 +31,9 @@ from langchain_rlfocal.chat_models.forms import (
 )
 from langchain_rlfocal.chat_models.history import authors_of, history_for
 from langchain_rlfocal.errors import InputError
-from langchain_rlfocal.execution import Brief, UnusableAnswerError
-from langchain_rlfocal.redaction import printable
+from langchain_rlfocal.execution import MemberRequest, UnusableAnswerError
 from langchain_rlfocal.pool import PoolMember
+from langchain_rlfocal.redaction import printable
 
 Consensus = Literal["whole", "fields"]
 """How tool calls are agreed on: one member's calls win whole, or, for structured output, field by field."""
@@ -136,8 +136,8 @@ class Request:
         """Tell whether a model must know tools to be asked this: for tools, or for a schema that it takes only as one."""
         return (bool(self.tools) and self.choice != "none") or self._gives_schema_as_tool(model)
 
-    def brief(self, member: PoolMember, messages: list[BaseMessage]) -> Brief:
-        """Put the request to one member in its own terms; see `execution.Adapt`.
+    def brief(self, member: PoolMember, messages: list[BaseMessage]) -> MemberRequest:
+        """Put the request to one member in its own terms; see `execution.Prepare`.
 
         Raises:
             Exception: Whatever the member's `bind_tools` raises.
@@ -148,13 +148,13 @@ class Request:
         keeps_marks = kind.startswith("anthropic") or kind == "rlfocal"
         conversation = self._conversation(messages, member.name, keeps_marks=keeps_marks)
         if (own := self._own_way(model)) is not None:
-            return Brief(own[0], conversation, {**own[1], **self.arguments}, self.check)
+            return MemberRequest(own[0], conversation, {**own[1], **self.arguments}, self.check)
         known = tool_arguments(type(model))
         given: dict[str, Any] = {}
         if "response_format" in known and self.response_format is not None:
             given["response_format"] = self.response_format
         if not self.needs_tools(model):
-            return Brief(model, conversation, {**given, **self.arguments}, self.check)
+            return MemberRequest(model, conversation, {**given, **self.arguments}, self.check)
         if self.strict is not None and "strict" in known:
             given["strict"] = self.strict
         if self.parallel is not None and "parallel_tool_calls" in known:
@@ -171,7 +171,7 @@ class Request:
             bound, arguments = self.originals.bound_to(model, more, given)
         else:  # the call brings tools of its own
             bound, arguments = bind(model, [*tools, *more], given)
-        return Brief(bound, conversation, {**arguments, **self.arguments}, self.check)
+        return MemberRequest(bound, conversation, {**arguments, **self.arguments}, self.check)
 
     def _conversation(self, messages: list[BaseMessage], name: str, *, keeps_marks: bool) -> list[BaseMessage]:
         """Return the conversation as a member can read it; what several read alike is made once."""

@@ -22,7 +22,15 @@ from langchain_rlfocal.chat_models.replies import refused, reply_of, text_pieces
 from langchain_rlfocal.chat_models.requests import Request
 from langchain_rlfocal.chat_models.synthesis import synthesis_messages
 from langchain_rlfocal.chat_models.turns import Turn
-from langchain_rlfocal.execution import Errand, Inquiry, IsSettled, Role, astream_round, failure_of, stream_round
+from langchain_rlfocal.execution import (
+    AnswerLimits,
+    IsDecided,
+    Role,
+    RoundRequest,
+    astream_round,
+    failure_of,
+    stream_round,
+)
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.records import Candidate, Failure
 
@@ -38,7 +46,7 @@ class Ask:
         round_number: The round.
         role: What traces say that they are.
         relay: True to pass the text of the only one on while it comes.
-        spares: Whom to ask beside slow members.
+        hedges: Whom to ask beside slow members.
         is_settled: Tells when the answer is certain; None to wait for all.
         said: Set while the step is taken: whether any text has been passed on.
     """
@@ -49,14 +57,14 @@ class Ask:
     round_number: int
     role: Role = "member"
     relay: bool = False
-    spares: Sequence[PoolMember] = ()
-    is_settled: IsSettled | None = None
+    hedges: Sequence[PoolMember] = ()
+    is_settled: IsDecided | None = None
     said: bool = False
 
     @property
     def manner(self) -> dict[str, Any]:
         """How to ask, as `execution` takes it."""
-        return {"relay": self.relay, "spares": self.spares, "is_settled": self.is_settled}
+        return {"relay": self.relay, "hedges": self.hedges, "is_decided": self.is_settled}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +124,7 @@ def answer(messages: list[BaseMessage], turn: Turn, settings: Settings) -> Gener
         relay = settings.relay and turn.is_decided and turn.request.may_relay(members[0].model)
         step = Ask(members, messages, turn.request, turn.round_number, relay=relay)
         if not relay:
-            step.spares, step.is_settled = turn.spares(), is_settled
+            step.hedges, step.is_settled = turn.hedges(), is_settled
         results = yield step
         said = step.said
         if turn.comparing_takes_long(results):
@@ -193,26 +201,26 @@ class Surroundings:
 
     Attributes:
         parent: The ensemble's run.
-        errand: What the answer may take.
+        limits: What the answer may take.
         stop: Stop sequences of the call.
-        asker: Id of the ensemble; see `execution.ensembles_around`.
+        ensemble_id: Id of the ensemble; see `execution.enclosing_ensembles`.
     """
 
     parent: Parent
-    errand: Errand
+    limits: AnswerLimits
     stop: list[str] | None
-    asker: int
+    ensemble_id: int
 
-    def inquiry_of(self, step: Ask) -> Inquiry:
+    def round_request(self, step: Ask) -> RoundRequest:
         """Say what a step puts to every member."""
-        return Inquiry(
+        return RoundRequest(
             messages=step.messages,
             round_number=step.round_number,
             config={} if self.parent.members is None else {"callbacks": self.parent.members},
             role=step.role,
-            adapt=step.request.brief,
+            prepare=step.request.brief,
             stop=None if step.role == "equivalence" else self.stop,  # it does not write for the user
-            asker=self.asker,
+            ensemble_id=self.ensemble_id,
         )
 
 
@@ -229,7 +237,7 @@ def run(steps: Generator[Step, Results, None], around: Surroundings) -> Generato
             elif not isinstance(step, Ask):
                 yield step
             else:
-                asking = stream_round(step.members, around.inquiry_of(step), around.errand, **step.manner)
+                asking = stream_round(step.members, around.round_request(step), around.limits, **step.manner)
                 with closing(asking) as items:
                     for item in items:
                         if isinstance(item, str):
@@ -252,7 +260,7 @@ async def arun(steps: Generator[Step, Results, None], around: Surroundings) -> A
             elif not isinstance(step, Ask):
                 yield step
             else:
-                asking = astream_round(step.members, around.inquiry_of(step), around.errand, **step.manner)
+                asking = astream_round(step.members, around.round_request(step), around.limits, **step.manner)
                 async with aclosing(asking) as items:
                     async for item in items:
                         if isinstance(item, str):

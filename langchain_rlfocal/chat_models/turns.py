@@ -25,7 +25,7 @@ from langchain_rlfocal.chat_models.options import option_probs_of, options_of
 from langchain_rlfocal.chat_models.profiles import Needs, fit_members, needs_of, unfit
 from langchain_rlfocal.chat_models.requests import Request
 from langchain_rlfocal.errors import InputError
-from langchain_rlfocal.execution import TOKEN_LIMITS, Errand, failure_of, is_refusal
+from langchain_rlfocal.execution import TOKEN_LIMITS, AnswerLimits, failure_of, is_refusal
 from langchain_rlfocal.policies import Commitment, Policy, PriorPolicy
 from langchain_rlfocal.pool import ModelPool, PoolMember
 from langchain_rlfocal.records import Answer, Candidate, Failure, Query, Selection
@@ -33,7 +33,7 @@ from langchain_rlfocal.records import Answer, Candidate, Failure, Query, Selecti
 _FLAWS = ("truncated", "filtered", "refusal")
 """What can be wrong with an answer, the least first."""
 
-RESTING = "it failed too often of late, and is left alone for a while"
+RESTING = "circuit breaker open"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ class Turn:
         request: What is asked of members beside the conversation.
         eligible: Who can be asked this, and why the others cannot.
         repairs: What is left out of the conversation since no member could read it.
-        errand: What the answer may take, and what it has taken.
+        limits: What the answer may take, and what it has taken.
         resting: Members that were left alone, since they had failed too often of late.
         hearing: What the equivalence judge is asked and says; None where there is no judge.
         judged_same: Members whose answers are the same by the judge alone.
@@ -144,14 +144,14 @@ class Turn:
         request: Request,
         eligible: Eligible,
         repairs: Sequence[str],
-        errand: Errand,
+        limits: AnswerLimits,
         hearing: Hearing | None = None,
         is_written_over: bool = False,
     ) -> None:
         self._query, self._pool = query, pool
         self._options = frozenset() if request.wants_object else options_of(query.text)
         self.request, self.eligible, self.repairs = request, eligible, list(repairs)
-        self.policy, self.errand = policy, errand
+        self.policy, self.limits = policy, limits
         self.candidates: list[Candidate] = []
         self.failures: list[Failure] = []
         self._flawed: list[Candidate] = []
@@ -181,7 +181,7 @@ class Turn:
     def _present(self) -> list[str]:
         """Return who can be asked now, in the pool's order: to the Decider a resting member is absent."""
         asked = self._asked
-        return [name for name in self.eligible.members if name in asked or not self.errand.is_resting(name)]
+        return [name for name in self.eligible.members if name in asked or not self.limits.is_breaker_open(name)]
 
     def next_members(self) -> list[PoolMember]:
         """Open the next round and return whom to ask in it; nobody means that it is time to fuse.
@@ -192,7 +192,7 @@ class Turn:
         self.resting = [name for name in self.eligible.members if name not in present]
         is_last = bool(self.candidates) and self.round_number >= self.knobs.max_rounds
         max_team = self._useful_team()
-        if room < 1 or self.errand.is_late or set(present) <= self._asked:
+        if room < 1 or self.limits.is_late or set(present) <= self._asked:
             return []
         self.is_open_text = max_team < self.knobs.max_team
         room = max_team - len(self._asked)
@@ -223,10 +223,10 @@ class Turn:
         in_vain = len(self._asked) - len(self.candidates)
         return min(self.knobs.max_team, in_vain + max(self.knobs.min_candidates, len(self.candidates)))
 
-    def spares(self) -> list[PoolMember]:
+    def hedges(self) -> list[PoolMember]:
         """Return who may be asked beside slow members of this round, the Decider's next choice first, as the team has room."""
         room = self.knobs.max_team - len(self._asked)
-        if room < 1 or not self.errand.terms.hedge or self.eligible.only is not None:
+        if room < 1 or not self.limits.config.hedge or self.eligible.only is not None:
             return []
         sure, competence = self.selections[-1].probabilities, self.policy.competence(self._query)
         free = [name for name in self._present() if name not in self._asked]
@@ -424,7 +424,7 @@ class Turn:
             EnsembleError: Nobody answered, or too few before the answer was cut short; it is also LangChain's `ModelError`.
         """
         self.take_the_best()
-        cut_short = self.errand.is_late or any(failure.kind in {"deadline", "budget"} for failure in self.failures)
+        cut_short = self.limits.is_late or any(failure.kind in {"deadline", "budget"} for failure in self.failures)
         if not self.candidates or (cut_short and len(self.candidates) < self.knobs.min_candidates):
             raise self._too_few_answered()
         answer = self.policy.fuse(self._query, self.candidates, self.failures, max_team=self.knobs.max_team)
@@ -450,7 +450,7 @@ class Turn:
         reasons |= {name: f"not asked: it {reason}" for name, reason in unfit_ones.items()}
         reasons |= dict.fromkeys(self.resting, f"not asked: {RESTING}")
         kinds = {failure.kind for failure in self.failures}
-        is_late = self.errand.is_late or "deadline" in kinds
+        is_late = self.limits.is_late or "deadline" in kinds
         too_long = {f.member for f in self.failures if isinstance(f.error, ContextOverflowError)}
         kind: type[EnsembleModelError] = EnsembleModelError
         if is_late:
@@ -479,7 +479,7 @@ class Turn:
     def _way_out(self, reasons: Mapping[str, str], *, is_late: bool) -> str:
         """Say what a caller can do about a missing answer."""
         if is_late:
-            return f"Raise `deadline_s` ({self.errand.terms.deadline_s:g} s), or ask quicker members."
+            return f"Raise `deadline_s` ({self.limits.config.deadline_s:g} s), or ask quicker members."
         if any(failure.kind == "budget" for failure in self.failures):
             return "Raise the budget that is named; what counts towards `budget` begins anew with `reset_spending()`."
         if self.resting:
@@ -504,7 +504,7 @@ def _reason_of(failure: Failure) -> str:
 
 def _last_attempt(failure: Failure) -> Failure:
     """Return what tells most of a failure: that the time, or the money, was over tells less than the attempt before."""
-    is_cut_off = failure.kind in {"budget", "deadline", "timeout", "resting"}
+    is_cut_off = failure.kind in {"budget", "deadline", "timeout", "breaker_open"}
     return failure.retries[-1] if is_cut_off and failure.retries else failure
 
 

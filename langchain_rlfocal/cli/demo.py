@@ -19,13 +19,13 @@ from rich.text import Text
 
 from langchain_rlfocal.answers import score_answer
 from langchain_rlfocal.chat_models import RLFocalChatModel
-from langchain_rlfocal.execution import Inquiry, ask_members
-from langchain_rlfocal.redaction import printable
+from langchain_rlfocal.execution import RoundRequest, ask_members
 from langchain_rlfocal.local import POLICY_PATH, embedded_pool
 from langchain_rlfocal.outcomes import Question
 from langchain_rlfocal.policies import RLFocalPolicy
 from langchain_rlfocal.pool import ModelPool, PoolMember
 from langchain_rlfocal.records import Candidate, Failure
+from langchain_rlfocal.redaction import printable
 
 _ASKED = (
     ("yes or no", "Is a whale a mammal? Answer yes or no.", "yes"),
@@ -139,7 +139,7 @@ def play(
             started = time.perf_counter()
             message = model.invoke(question.query)
             seconds = time.perf_counter() - started
-            alone = ask_members([single_best], Inquiry(messages=[HumanMessage(question.query)], round_number=1))[0]
+            alone = ask_members([single_best], RoundRequest(messages=[HumanMessage(question.query)], round_number=1))[0]
         shown = Shown(question, message.text, message.response_metadata["rlfocal"], seconds, alone)
         console.print(answer_view(shown, title=f"{number} of {len(questions)}: {question.task}"))
         results.append(shown)

@@ -24,8 +24,8 @@ from langchain_rlfocal.diversity import (
     pairwise_focal_diversity,
     team_diversities,
 )
-from langchain_rlfocal.redaction import printable
 from langchain_rlfocal.outcomes import OutcomeGrid, OutcomeTable
+from langchain_rlfocal.redaction import printable
 
 _RIGHT = 0.5
 """Least score of a right answer."""

@@ -17,8 +17,8 @@ from langchain_rlfocal.cli.rows import Rows, open_embedder, read_rows
 from langchain_rlfocal.cli.terminal import WITHOUT_FUSION, json_text, output, progress_bar
 from langchain_rlfocal.evaluation.baselines import fit_baselines, missing_baselines
 from langchain_rlfocal.evaluation.report import with_baselines
-from langchain_rlfocal.redaction import printable
 from langchain_rlfocal.policies import RLFocalPolicy
+from langchain_rlfocal.redaction import printable
 
 
 def run_train(

@@ -14,22 +14,22 @@ answer), `clients` (members that do not retry by themselves), `thinking` (nor th
 from langchain_rlfocal.execution.asking import (
     MAX_REASON_CHARS,
     MAX_TEXT_CHARS,
-    Brief,
     Clock,
-    Inquiry,
+    MemberRequest,
     Role,
+    RoundRequest,
     UnusableAnswerError,
-    ensembles_around,
+    enclosing_ensembles,
     failure_of,
     usage_of,
 )
 from langchain_rlfocal.execution.attempts import Result
-from langchain_rlfocal.execution.breakers import BreakerRule, BreakerState
-from langchain_rlfocal.execution.budgets import Budget, Cost
+from langchain_rlfocal.execution.breakers import BreakerConfig, BreakerState
+from langchain_rlfocal.execution.budgets import Budget, Usage
 from langchain_rlfocal.execution.endings import blocks_of, ending_of, is_refusal, plain
-from langchain_rlfocal.execution.errands import Errand, Runtime, Terms
-from langchain_rlfocal.execution.retries import RetryRule
-from langchain_rlfocal.execution.rounds import IsSettled
+from langchain_rlfocal.execution.errands import AnswerLimits, ExecutionConfig, SharedState
+from langchain_rlfocal.execution.retries import RetryPolicy
+from langchain_rlfocal.execution.rounds import IsDecided
 from langchain_rlfocal.execution.tasks import aask_members, astream_round
 from langchain_rlfocal.execution.threads import ask_members, stream_round
 from langchain_rlfocal.execution.tokens import TOKEN_LIMITS, num_tokens, num_tokens_of_messages
@@ -38,27 +38,27 @@ __all__ = [
     "MAX_REASON_CHARS",
     "MAX_TEXT_CHARS",
     "TOKEN_LIMITS",
-    "BreakerRule",
+    "AnswerLimits",
+    "BreakerConfig",
     "BreakerState",
-    "Brief",
     "Budget",
     "Clock",
-    "Cost",
-    "Errand",
-    "Inquiry",
-    "IsSettled",
+    "ExecutionConfig",
+    "IsDecided",
+    "MemberRequest",
     "Result",
-    "RetryRule",
+    "RetryPolicy",
     "Role",
-    "Runtime",
-    "Terms",
+    "RoundRequest",
+    "SharedState",
     "UnusableAnswerError",
+    "Usage",
     "aask_members",
     "ask_members",
     "astream_round",
     "blocks_of",
+    "enclosing_ensembles",
     "ending_of",
-    "ensembles_around",
     "failure_of",
     "is_refusal",
     "num_tokens",

@@ -20,9 +20,9 @@ from langchain_rlfocal.execution.causes import is_retryable, refused_arguments
 from langchain_rlfocal.execution.clients import quiet
 from langchain_rlfocal.execution.endings import ending_in_words, flaw_of, refusal_in_words
 from langchain_rlfocal.execution.thinking import calm_model, calm_settings, cannot_think, disabling
-from langchain_rlfocal.redaction import StandInError, printable, secrets_of, shown_text, without_secrets
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.records import Candidate, Failure
+from langchain_rlfocal.redaction import StandInError, printable, secrets_of, shown_text, without_secrets
 
 MAX_TEXT_CHARS = 1_000_000
 """A longer answer is a failure: comparing, storing and showing it costs more than it can be worth."""
@@ -48,7 +48,7 @@ PASSING = (KeyboardInterrupt, SystemExit, GeneratorExit)
 _asking: ContextVar[tuple[int, ...]] = ContextVar("rlfocal_asking", default=())
 
 
-def ensembles_around() -> tuple[int, ...]:
+def enclosing_ensembles() -> tuple[int, ...]:
     """Return the ids of the ensembles that are asking around the present code, outermost first."""
     return _asking.get()
 
@@ -57,7 +57,7 @@ class UnusableAnswerError(Exception):
     """A member responded, but with nothing that can be an answer.
 
     Attributes:
-        kind: Short class of the cause: `"empty"`, `"too_long"`, a candidate's flaw, or what a `Brief`'s check says.
+        kind: Short class of the cause: `"empty"`, `"too_long"`, a candidate's flaw, or what a `MemberRequest`'s check says.
         message: What it responded, so that its tokens are still counted; None for a stream cut off.
     """
 
@@ -67,7 +67,7 @@ class UnusableAnswerError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Brief:
+class MemberRequest:
     """What one member is asked, in its own terms.
 
     Attributes:
@@ -83,12 +83,12 @@ class Brief:
     check: Callable[[AIMessage], None] | None = None
 
 
-Adapt = Callable[[PoolMember, list[BaseMessage]], Brief]
+Prepare = Callable[[PoolMember, list[BaseMessage]], MemberRequest]
 """Makes a member's brief of the messages, a list of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Inquiry:
+class RoundRequest:
     """What is put to every member of a round.
 
     Attributes:
@@ -96,26 +96,26 @@ class Inquiry:
         round_number: Round to note in the records, counted from 1.
         config: Callbacks, tags and metadata for the members' runs; what is missing comes from the run around.
         role: What traces say that the asked are.
-        adapt: Puts the call in each member's own terms, arguments included; what it raises is that member's failure. None
+        prepare: Puts the call in each member's own terms, arguments included; what it raises is that member's failure. None
             asks everybody just what is given.
         stop: Stop sequences for the members.
-        kwargs: Other call arguments, passed on where there is no `adapt`.
-        asker: Id of the ensemble that asks, None if none does; see `ensembles_around`.
+        kwargs: Other call arguments, passed on where there is no `prepare`.
+        ensemble_id: Id of the ensemble that asks, None if none does; see `enclosing_ensembles`.
     """
 
     messages: Sequence[BaseMessage]
     round_number: int
     config: RunnableConfig = field(default_factory=RunnableConfig)
     role: Role = "member"
-    adapt: Adapt | None = None
+    prepare: Prepare | None = None
     stop: list[str] | None = None
     kwargs: Mapping[str, Any] = field(default_factory=dict)
-    asker: int | None = None
+    ensemble_id: int | None = None
 
 
-def _config_of(member: PoolMember, inquiry: Inquiry, number: int) -> RunnableConfig:
+def _config_of(member: PoolMember, request: RoundRequest, number: int) -> RunnableConfig:
     """Make the config of one member's run."""
-    given, role = inquiry.config, inquiry.role
+    given, role = request.config, request.role
     merged = ensure_config(None)  # what LangGraph keeps for the node around must reach members
     merged.pop("run_id", None)
     callbacks = given.get("callbacks", merged.get("callbacks"))
@@ -123,13 +123,13 @@ def _config_of(member: PoolMember, inquiry: Inquiry, number: int) -> RunnableCon
     merged["callbacks"] = callbacks.copy() if isinstance(callbacks, BaseCallbackManager) else callbacks
     merged["run_name"] = name
     # LangGraph shows no tokens of runs tagged "nostream": members speak to the ensemble, not to the user.
-    own_tags = [f"rlfocal:{name}", f"rlfocal:round:{inquiry.round_number}", "nostream"]
+    own_tags = [f"rlfocal:{name}", f"rlfocal:round:{request.round_number}", "nostream"]
     merged["tags"] = [*(given.get("tags") or ()), *own_tags]
     merged["metadata"] = {
         **(given.get("metadata") or {}),
         "rlfocal_role": role,
         "rlfocal_member": member.name,
-        "rlfocal_round": inquiry.round_number,
+        "rlfocal_round": request.round_number,
         "rlfocal_attempt": number,
     }
     return merged
@@ -141,7 +141,7 @@ class Call:
 
     Attributes:
         member: Whom to ask.
-        inquiry: What to ask.
+        request: What to ask.
         clock: Gives seconds.
         number: Which attempt it is, counted from 1.
         thinks: False to ask the member without its thinking, whatever the conversation.
@@ -151,17 +151,17 @@ class Call:
     """
 
     member: PoolMember
-    inquiry: Inquiry
+    request: RoundRequest
     clock: Clock
     number: int = 1
     thinks: bool = True
     config: RunnableConfig = field(init=False)
     started_s: float = field(init=False)
-    brief: Brief = field(init=False)
+    brief: MemberRequest = field(init=False)
     _secrets_found: frozenset[str] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self.config = _config_of(self.member, self.inquiry, self.number)
+        self.config = _config_of(self.member, self.request, self.number)
         self.started_s = self.clock()
 
     def begin(self, *, timeout_s: float | None = None) -> None:
@@ -188,19 +188,19 @@ class Call:
             changes = disabling(model)
         self.brief = replace(self.brief, kwargs={**self.brief.kwargs, **changes})
 
-    def _brief_for(self, model: BaseChatModel) -> Brief:
+    def _brief_for(self, model: BaseChatModel) -> MemberRequest:
         """Make the brief of the member with this model of its."""
-        messages, adapt = list(self.inquiry.messages), self.inquiry.adapt
-        if adapt is None:
-            return Brief(model, messages, self.inquiry.kwargs)
-        return adapt(replace(self.member, model=model), messages)
+        messages, prepare = list(self.request.messages), self.request.prepare
+        if prepare is None:
+            return MemberRequest(model, messages, self.request.kwargs)
+        return prepare(replace(self.member, model=model), messages)
 
     @property
     def arguments(self) -> dict[str, Any]:
         """The arguments that the member is called with, those bound to its model among them."""
-        brief: Brief | None = getattr(self, "brief", None)
+        brief: MemberRequest | None = getattr(self, "brief", None)
         if brief is None:
-            return dict(self.inquiry.kwargs)
+            return dict(self.request.kwargs)
         return {**getattr(brief.model, "kwargs", {}), **brief.kwargs}
 
     @contextmanager
@@ -209,8 +209,8 @@ class Call:
         around = self.config.copy()
         around.pop("run_name", None)
         with set_config_context(around) as context:
-            if self.inquiry.asker is not None:
-                context.run(_asking.set, (*ensembles_around(), self.inquiry.asker))
+            if self.request.ensemble_id is not None:
+                context.run(_asking.set, (*enclosing_ensembles(), self.request.ensemble_id))
             yield context
 
     def candidate(self, message: AIMessage) -> Candidate:
@@ -240,7 +240,7 @@ class Call:
         completion_tokens = usage["output_tokens"] if usage else None
         return Candidate(
             member=self.member.name,
-            round=self.inquiry.round_number,
+            round=self.request.round_number,
             text=text,
             answer=None,
             latency_s=latency_s,
@@ -286,7 +286,7 @@ class Call:
         reason = (reason.rstrip(".:") if also else reason)[: MAX_REASON_CHARS - len(also)] + also
         return Failure(
             member=self.member.name,
-            round=self.inquiry.round_number,
+            round=self.request.round_number,
             kind=error.kind if isinstance(error, UnusableAnswerError) else name,
             reason=reason,
             latency_s=self.clock() - self.started_s,
@@ -315,7 +315,7 @@ class Call:
     def _secrets(self) -> frozenset[str]:
         """Find what must not be told of this call; once, since it takes milliseconds."""
         if self._secrets_found is None:
-            brief: Brief | None = getattr(self, "brief", None)
+            brief: MemberRequest | None = getattr(self, "brief", None)
             held = (self.member.model, None if brief is None else (brief.model, brief.kwargs))
             self._secrets_found = secrets_of(held)
         return self._secrets_found

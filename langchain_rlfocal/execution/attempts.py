@@ -32,7 +32,7 @@ class Attempt:
     """
 
     call: Call
-    seat: "Seat"
+    seat: "MemberTask"
     status: Status = "waiting"
     cut_at_s: float = math.inf
     is_cut_by_budget: bool = False
@@ -69,7 +69,7 @@ class Event:
 
 
 @dataclass(slots=True, eq=False)
-class Seat:
+class MemberTask:
     """A member in this round, from being asked to its result.
 
     Attributes:
@@ -79,8 +79,8 @@ class Seat:
     member: PoolMember
     thinks: bool = True
     retries: Retries | None = None
-    hedge_of: "Seat | None" = None
-    hedge: "Seat | None" = None
+    hedge_of: "MemberTask | None" = None
+    hedge: "MemberTask | None" = None
     attempt: Attempt | None = None
     failed: list[Failure] = field(default_factory=list)
     retry_at_s: float = math.inf

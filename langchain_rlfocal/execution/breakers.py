@@ -19,29 +19,33 @@ from langchain_rlfocal.execution.limits import Shared
 
 
 @dataclass(frozen=True, slots=True)
-class BreakerRule:
+class BreakerConfig:
     """When a breaker opens, and for how long.
 
     Attributes:
         failures: How many failures in a row open it; of calls that run side by side one counts.
-        rest_s: Seconds until a probe is let through.
+        recovery_s: Seconds until a probe is let through.
 
     Raises:
         InputError: A value is outside its range.
     """
 
     failures: int = 5
-    rest_s: float = 30.0
+    recovery_s: float = 30.0
 
     def __post_init__(self) -> None:
-        failures, rest_s = self.failures, self.rest_s
+        failures, recovery_s = self.failures, self.recovery_s
         if isinstance(failures, bool) or not isinstance(failures, int) or failures < 1:
             raise InputError(
                 f"`failures` must be a whole number of at least 1, got {failures!r}. 1 opens at the first failure."
             )
-        if isinstance(rest_s, bool) or not isinstance(rest_s, int | float) or not 0 < rest_s <= sys.float_info.max:
+        if (
+            isinstance(recovery_s, bool)
+            or not isinstance(recovery_s, int | float)
+            or not 0 < recovery_s <= sys.float_info.max
+        ):
             raise InputError(
-                f"`rest_s` must be a finite number of seconds above 0, got {rest_s!r}. Give for example 30."
+                f"`recovery_s` must be a finite number of seconds above 0, got {recovery_s!r}. Give for example 30."
             )
 
 
@@ -50,14 +54,20 @@ class BreakerState:
     """A member's breaker at one time.
 
     Attributes:
-        status: `"closed"`: calls pass; `"open"`: none does; `"half_open"`: one at a time does, as a probe.
+        state: `"closed"`: calls pass; `"open"`: none does; `"half_open"`: one at a time does, as a probe.
         failures: How many calls that count failed in a row.
-        rests_s: Seconds until a probe is let through, 0 unless open.
+        retry_in_s: Seconds until a probe is let through, 0 unless open.
     """
 
-    status: Literal["closed", "open", "half_open"]
+    state: Literal["closed", "open", "half_open"]
     failures: int
-    rests_s: float
+    retry_in_s: float
+
+    @property
+    def reason(self) -> str:
+        """Why a call is not let through, for a person."""
+        probe = f"next probe in {self.retry_in_s:.0f} s" if self.state == "open" else "a probe is under way"
+        return f"circuit breaker open after {self.failures} consecutive failures; {probe}"
 
 
 @dataclass(slots=True, eq=False)
@@ -66,7 +76,7 @@ class _Period:
 
     failures: int = 0
     num_heard: int = 0  # failures since it began, which no success takes back
-    rests_until_s: float | None = None  # None where closed
+    open_until_s: float | None = None  # None where closed
     is_probed: bool = False
 
 
@@ -86,10 +96,10 @@ class Permit:
         with self._lock:
             if self._spend():
                 self._period.failures = 0
-                self._period.rests_until_s = None
+                self._period.open_until_s = None
                 self._period.is_probed = False
 
-    def fail(self, now: float, rule: BreakerRule) -> None:
+    def fail(self, now: float, rule: BreakerConfig) -> None:
         """Report a failure: opens the breaker if it was a probe, or one too many in a row.
 
         It counts only if no other was heard of since the call was admitted: hundreds of calls that meet the same moment's
@@ -105,7 +115,7 @@ class Permit:
                 period.failures += 1
                 period.num_heard += 1
                 if period.is_probed or period.failures >= rule.failures:
-                    self._periods[self._member] = _Period(period.failures, rests_until_s=now + rule.rest_s)
+                    self._periods[self._member] = _Period(period.failures, open_until_s=now + rule.recovery_s)
 
     def drop(self) -> None:
         """Report neither: the call was cancelled, or its end says nothing of the member; another may probe instead."""
@@ -143,9 +153,14 @@ class Breakers(Shared):
             period = self._periods.setdefault(member, _Period())
             if not _lets_through(period, now):
                 return None
-            if period.rests_until_s is not None:
+            if period.open_until_s is not None:
                 period.is_probed = True
             return Permit(self._lock, self._periods, member)
+
+    def state(self, member: str, now: float) -> BreakerState:
+        """Return the breaker of one member."""
+        with self._lock:
+            return _state_of(self._periods.get(member) or _Period(), now)
 
     def states(self, now: float) -> dict[str, BreakerState]:
         """Return the breaker of every member, but for those that are closed and whose last call did not fail."""
@@ -153,7 +168,7 @@ class Breakers(Shared):
             return {
                 member: _state_of(period, now)
                 for member, period in list(self._periods.items())
-                if period.failures or period.rests_until_s is not None
+                if period.failures or period.open_until_s is not None
             }
 
     def reset(self, member: str | None = None) -> None:
@@ -166,11 +181,11 @@ class Breakers(Shared):
 
 
 def _lets_through(period: _Period, now: float) -> bool:
-    return period.rests_until_s is None or (now >= period.rests_until_s and not period.is_probed)
+    return period.open_until_s is None or (now >= period.open_until_s and not period.is_probed)
 
 
 def _state_of(period: _Period, now: float) -> BreakerState:
-    if period.rests_until_s is None:
+    if period.open_until_s is None:
         return BreakerState("closed", period.failures, 0.0)
-    rests_s = max(period.rests_until_s - now, 0.0)
-    return BreakerState("open" if rests_s else "half_open", period.failures, rests_s)
+    retry_in_s = max(period.open_until_s - now, 0.0)
+    return BreakerState("open" if retry_in_s else "half_open", period.failures, retry_in_s)

@@ -63,7 +63,7 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
+class Usage:
     """What calls cost, or can cost.
 
     Attributes:
@@ -78,18 +78,18 @@ class Cost:
     usd: float = 0.0
     seconds: float = 0.0
 
-    def __add__(self, other: "Cost") -> "Cost":
-        return Cost(
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
             self.calls + other.calls, self.tokens + other.tokens, self.usd + other.usd, self.seconds + other.seconds
         )
 
-    def __sub__(self, other: "Cost") -> "Cost":
-        return Cost(
+    def __sub__(self, other: "Usage") -> "Usage":
+        return Usage(
             self.calls - other.calls, self.tokens - other.tokens, self.usd - other.usd, self.seconds - other.seconds
         )
 
 
-_NOTHING = Cost()
+_NOTHING = Usage()
 _ANY = Budget()
 
 
@@ -116,18 +116,18 @@ class Ledger(Shared):
         name: What callers set its budget by.
     """
 
-    def __init__(self, spent: Cost = _NOTHING, name: str = "budget") -> None:
+    def __init__(self, spent: Usage = _NOTHING, name: str = "budget") -> None:
         self._spent, self._name = spent, name
-        self._held: dict[Reservation, Cost] = {}
+        self._held: dict[Reservation, Usage] = {}
 
     @property
-    def spent(self) -> Cost:
+    def spent(self) -> Usage:
         """What calls that have ended cost."""
         with _lock:
             return self._spent
 
     @property
-    def reserved(self) -> Cost:
+    def reserved(self) -> Usage:
         """The most that calls that run can cost; their seconds only where a budget limits those."""
         with _lock:
             return sum(list(self._held.values()), _NOTHING)  # listed first: what is collected meanwhile may settle
@@ -137,12 +137,12 @@ class Ledger(Shared):
         with _lock:
             self._spent = _NOTHING
 
-    def hold(self, reservation: "Reservation", cost: Cost) -> None:
+    def hold(self, reservation: "Reservation", cost: Usage) -> None:
         """Note what a reservation holds; `reserve` does so once every account has taken it."""
         with _lock:
             self._held[reservation] = cost
 
-    def book(self, reservation: "Reservation", actual: Cost) -> None:
+    def book(self, reservation: "Reservation", actual: Usage) -> None:
         """Free what a reservation holds and note what was spent instead; nothing where it holds nothing."""
         with _lock:
             if self._held.pop(reservation, None) is not None:
@@ -151,7 +151,7 @@ class Ledger(Shared):
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.spent, self._name)
 
-    def grant(self, bound: Cost, budget: Budget) -> Cost:
+    def grant(self, bound: Usage, budget: Budget) -> Usage:
         """Return what a budget leaves of a bound; the lock is held.
 
         Raises:
@@ -183,10 +183,10 @@ class Reservation:
 
     __slots__ = ("_ledgers", "bound")
 
-    def __init__(self, bound: Cost, ledgers: Sequence[Ledger]) -> None:
+    def __init__(self, bound: Usage, ledgers: Sequence[Ledger]) -> None:
         self.bound, self._ledgers = bound, tuple(ledgers)
 
-    def settle(self, actual: Cost) -> None:
+    def settle(self, actual: Usage) -> None:
         """Book what the call did cost and free what it held; only the first time has an effect.
 
         Args:
@@ -198,7 +198,7 @@ class Reservation:
                 ledger.book(self, _from_zero(actual))
 
 
-def reserve(bound: Cost, accounts: Sequence[tuple[Ledger, Budget]]) -> Reservation:
+def reserve(bound: Usage, accounts: Sequence[tuple[Ledger, Budget]]) -> Reservation:
     """Reserve the most that a call can cost, in every account or in none.
 
     Calls, tokens and dollars are granted as asked for, where
@@ -238,5 +238,5 @@ def _refusal(limit: str, name: str, *amounts: float) -> BudgetRefusal:
     )
 
 
-def _from_zero(cost: Cost) -> Cost:
-    return Cost(max(0, cost.calls), max(0, cost.tokens), max(0.0, cost.usd), max(0.0, cost.seconds))
+def _from_zero(cost: Usage) -> Usage:
+    return Usage(max(0, cost.calls), max(0, cost.tokens), max(0.0, cost.usd), max(0.0, cost.seconds))

@@ -7,16 +7,16 @@ its way) is charged as the most that it can be. Only a provider's own refusal, o
 from collections.abc import Sequence
 
 from langchain_rlfocal.execution.asking import Call, UnusableAnswerError, usage_of
-from langchain_rlfocal.execution.budgets import Budget, Cost
+from langchain_rlfocal.execution.budgets import Budget, Usage
 from langchain_rlfocal.execution.causes import may_have_cost
 from langchain_rlfocal.execution.tokens import output_bound, prompt_tokens, response_tokens
 from langchain_rlfocal.records import Candidate, Failure
 
 
-def bound_of(call: Call, *, limit_s: float, budgets: Sequence[Budget]) -> Cost:
+def bound_of(call: Call, *, limit_s: float, budgets: Sequence[Budget]) -> Usage:
     """Say what an attempt can cost at most; its tokens are counted only where a budget limits them."""
     if not _limit_tokens(budgets):
-        return Cost(calls=1, seconds=limit_s)
+        return Usage(calls=1, seconds=limit_s)
     return _priced(call, _tokens_asked(call), output_bound(call.member.model, call.brief.kwargs), seconds=limit_s)
 
 
@@ -25,8 +25,8 @@ def _limit_tokens(budgets: Sequence[Budget]) -> bool:
 
 
 def cost_of(
-    call: Call, result: Candidate | Failure, *, bound: Cost, seconds: float, budgets: Sequence[Budget] = ()
-) -> Cost:
+    call: Call, result: Candidate | Failure, *, bound: Usage, seconds: float, budgets: Sequence[Budget] = ()
+) -> Usage:
     """Say what an attempt has cost.
 
     Args:
@@ -41,9 +41,9 @@ def cost_of(
     elif isinstance(result.error, UnusableAnswerError) and result.error.message is not None:
         message = result.error.message
     elif result.error is not None and not may_have_cost(result.error, call.arguments):
-        return Cost(calls=1, seconds=seconds)
+        return Usage(calls=1, seconds=seconds)
     else:
-        return Cost(calls=1, tokens=bound.tokens, usd=bound.usd, seconds=seconds)
+        return Usage(calls=1, tokens=bound.tokens, usd=bound.usd, seconds=seconds)
     usage = usage_of(message)
     if usage is not None:
         return _priced(call, usage["input_tokens"], usage["output_tokens"], seconds=seconds)
@@ -52,10 +52,10 @@ def cost_of(
     return _priced(call, _tokens_asked(call, warns=warns), answered, seconds=seconds)
 
 
-def _priced(call: Call, asked: int, answered: int, *, seconds: float) -> Cost:
+def _priced(call: Call, asked: int, answered: int, *, seconds: float) -> Usage:
     """Price tokens; a member without prices costs nothing here, and is refused where a budget limits dollars."""
     usd = call.member.cost_usd(prompt_tokens=asked, completion_tokens=answered)
-    return Cost(calls=1, tokens=asked + answered, usd=usd or 0.0, seconds=seconds)
+    return Usage(calls=1, tokens=asked + answered, usd=usd or 0.0, seconds=seconds)
 
 
 def _tokens_asked(call: Call, *, warns: bool = True) -> int:

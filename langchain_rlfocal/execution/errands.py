@@ -1,7 +1,7 @@
 """Errands: what one answer may take of time, attempts and money, and what all answers of a model share.
 
-`Terms` are what the caller wants; a `Runtime` is what has happened so far in this process: calls that run, breakers,
-latencies, spending. An `Errand` is one answer between the two. None of them asks anybody.
+`ExecutionConfig` are what the caller wants; a `SharedState` is what has happened so far in this process: calls that run, breakers,
+latencies, spending. An `AnswerLimits` is one answer between the two. None of them asks anybody.
 """
 
 import math
@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from langchain_rlfocal.execution.asking import Clock
-from langchain_rlfocal.execution.breakers import BreakerRule, Breakers
+from langchain_rlfocal.execution.breakers import BreakerConfig, Breakers
 from langchain_rlfocal.execution.budgets import Budget, Ledger
 from langchain_rlfocal.execution.latencies import Latencies
 from langchain_rlfocal.execution.limits import CallLimits, Shared
-from langchain_rlfocal.execution.retries import RetryRule
+from langchain_rlfocal.execution.retries import RetryPolicy
 
 
-class Runtime(Shared):
+class SharedState(Shared):
     """What all copies of a model share while they run in one process.
 
     Copies and deep copies are the same object. A pickle begins anew, but for what was spent.
@@ -38,12 +38,12 @@ class Runtime(Shared):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class ExecutionConfig:
     """What an answer may take.
 
     Attributes:
         retry: How often and when a member is asked again.
-        breaker: When a member is left alone for a while; None for never.
+        breaker: When the circuit breaker of a member opens; None for never.
         timeout_s: Seconds for one attempt, None for any time.
         member_timeout_s: Seconds for all attempts of one member, the waiting between them included; None for any time.
         deadline_s: Seconds for the whole answer, None for any time.
@@ -54,8 +54,8 @@ class Terms:
         hedge: True to ask another member beside one that takes longer than it mostly does.
     """
 
-    retry: RetryRule = field(default_factory=RetryRule)
-    breaker: BreakerRule | None = field(default_factory=BreakerRule)
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    breaker: BreakerConfig | None = field(default_factory=BreakerConfig)
     timeout_s: float | None = None
     member_timeout_s: float | None = None
     deadline_s: float | None = None
@@ -66,12 +66,12 @@ class Terms:
     hedge: bool = False
 
 
-class Errand:
+class AnswerLimits:
     """One answer on its way.
 
     Args:
-        terms: What it may take.
-        runtime: What it shares with other answers; None for a new one.
+        config: What it may take.
+        shared: What it shares with other answers; None for a new one.
         clock: Gives seconds.
 
     Attributes:
@@ -80,11 +80,15 @@ class Errand:
     """
 
     def __init__(
-        self, terms: Terms | None = None, *, runtime: Runtime | None = None, clock: Clock = time.perf_counter
+        self,
+        config: ExecutionConfig | None = None,
+        *,
+        shared: SharedState | None = None,
+        clock: Clock = time.perf_counter,
     ) -> None:
-        self.terms, self.runtime, self.clock = terms or Terms(), runtime or Runtime(), clock
+        self.config, self.shared, self.clock = config or ExecutionConfig(), shared or SharedState(), clock
         self.ledger = Ledger(name="budget_per_answer")
-        deadline_s = self.terms.deadline_s
+        deadline_s = self.config.deadline_s
         self.deadline_at_s = math.inf if deadline_s is None else clock() + deadline_s
 
     @property
@@ -92,14 +96,14 @@ class Errand:
         """True once the deadline has passed."""
         return math.isfinite(self.deadline_at_s) and self.clock() >= self.deadline_at_s
 
-    def is_resting(self, member: str) -> bool:
-        """Tell whether a member is left alone, since it failed too often of late."""
-        return self.terms.breaker is not None and self.runtime.breakers.is_open(member, self.clock())
+    def is_breaker_open(self, member: str) -> bool:
+        """Tell whether a member's circuit breaker lets no call through now."""
+        return self.config.breaker is not None and self.shared.breakers.is_open(member, self.clock())
 
     @property
     def accounts(self) -> list[tuple[Ledger, Budget]]:
         """What every call is booked to, each with what it allows."""
-        return [(self.ledger, self.terms.budget_per_answer), (self.runtime.ledger, self.terms.budget)]
+        return [(self.ledger, self.config.budget_per_answer), (self.shared.ledger, self.config.budget)]
 
     def pause(self, seconds: float) -> None:
         """Put the deadline off by the time that the reader of a stream took."""

@@ -19,7 +19,7 @@ MAX_RETRY_AFTER_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class RetryRule:
+class RetryPolicy:
     """How often one member is asked again, and after how long.
 
     Before the n-th retry, n from 1, passes
@@ -72,7 +72,7 @@ class Retries:
 
     __slots__ = ("_retrying", "_state", "_wall")
 
-    def __init__(self, rule: RetryRule, *, wall: Callable[[], float] = time.time) -> None:
+    def __init__(self, rule: RetryPolicy, *, wall: Callable[[], float] = time.time) -> None:
         doubling = tenacity.wait_exponential(multiplier=rule.initial_s, max=rule.max_s)
         jitter = tenacity.wait_random(0, rule.jitter_s)
 

@@ -14,11 +14,11 @@ from typing import Any, cast
 from langchain_core.messages import AIMessage
 
 from langchain_rlfocal._langchain import OpenRuns
-from langchain_rlfocal.execution.asking import PASSING, Call, Inquiry
+from langchain_rlfocal.execution.asking import PASSING, Call, RoundRequest
 from langchain_rlfocal.execution.attempts import Attempt, Event, Result
-from langchain_rlfocal.execution.errands import Errand
+from langchain_rlfocal.execution.errands import AnswerLimits
 from langchain_rlfocal.execution.responses import Response
-from langchain_rlfocal.execution.rounds import IsSettled, Round
+from langchain_rlfocal.execution.rounds import IsDecided, Round
 from langchain_rlfocal.pool import PoolMember
 
 GRACE_S = 1.0
@@ -37,9 +37,11 @@ _stragglers: set[asyncio.Task[Any]] = set()
 _logger = logging.getLogger(__name__)
 
 
-async def aask_members(members: Sequence[PoolMember], inquiry: Inquiry, errand: Errand | None = None) -> list[Result]:
+async def aask_members(
+    members: Sequence[PoolMember], request: RoundRequest, limits: AnswerLimits | None = None
+) -> list[Result]:
     """Ask members at once and wait for all; see `astream_round`."""
-    async with aclosing(astream_round(members, inquiry, errand or Errand())) as items:
+    async with aclosing(astream_round(members, request, limits or AnswerLimits())) as items:
         *_, results = [item async for item in items]
     assert isinstance(results, list), "results come last"
     return results
@@ -47,11 +49,11 @@ async def aask_members(members: Sequence[PoolMember], inquiry: Inquiry, errand: 
 
 async def astream_round(
     members: Sequence[PoolMember],
-    inquiry: Inquiry,
-    errand: Errand,
+    request: RoundRequest,
+    limits: AnswerLimits,
     *,
-    spares: Sequence[PoolMember] = (),
-    is_settled: IsSettled | None = None,
+    hedges: Sequence[PoolMember] = (),
+    is_decided: IsDecided | None = None,
     relay: bool = False,
 ) -> AsyncGenerator[str | list[Result]]:
     """Ask members at once, each attempt in a task of its own; see `threads.stream_round`.
@@ -62,7 +64,7 @@ async def astream_round(
     loop, home = asyncio.get_running_loop(), threading.get_ident()
     events: asyncio.Queue[Event] = asyncio.Queue()
     running: dict[Attempt, _Work] = {}
-    clock = errand.clock
+    clock = limits.clock
 
     def on_granted(attempt: Attempt) -> None:
         if threading.get_ident() == home:
@@ -70,7 +72,7 @@ async def astream_round(
         else:
             loop.call_soon_threadsafe(events.put_nowait, Event(attempt))
 
-    asking = Round(members, inquiry, errand, on_granted=on_granted, spares=spares, is_settled=is_settled)
+    asking = Round(members, request, limits, on_granted=on_granted, hedges=hedges, is_decided=is_decided)
     with ExitStack() as stack:
         try:
             asking.begin()
@@ -174,7 +176,7 @@ class _Work:
     async def _read(self) -> AIMessage:
         call, response = self._attempt.call, Response()
         brief, clock = call.brief, call.clock
-        chunks = brief.model.astream(brief.messages, call.config, stop=call.inquiry.stop, **brief.kwargs)
+        chunks = brief.model.astream(brief.messages, call.config, stop=call.request.stop, **brief.kwargs)
         async with aclosing(cast("AsyncGenerator[AIMessage]", chunks)) as stream:
             async for chunk in stream:
                 if self._attempt.status == "over":  # the cancellation got lost on its way, see `GRACE_S`
@@ -189,4 +191,4 @@ class _Work:
 
 async def _invoke(call: Call) -> AIMessage:
     brief = call.brief
-    return await brief.model.ainvoke(brief.messages, call.config, stop=call.inquiry.stop, **brief.kwargs)
+    return await brief.model.ainvoke(brief.messages, call.config, stop=call.request.stop, **brief.kwargs)

@@ -12,11 +12,11 @@ from typing import Any
 
 from langchain_core.messages import AIMessage
 
-from langchain_rlfocal.execution.asking import PASSING, Call, Inquiry
+from langchain_rlfocal.execution.asking import PASSING, Call, RoundRequest
 from langchain_rlfocal.execution.attempts import Attempt, Event, Result
-from langchain_rlfocal.execution.errands import Errand
+from langchain_rlfocal.execution.errands import AnswerLimits
 from langchain_rlfocal.execution.responses import Response
-from langchain_rlfocal.execution.rounds import IsSettled, Round
+from langchain_rlfocal.execution.rounds import IsDecided, Round
 from langchain_rlfocal.pool import PoolMember
 
 JOIN_S = 1.0
@@ -26,30 +26,32 @@ _LONGEST_WAIT_S = 3600.0
 """Threads cannot wait for any number of seconds at once."""
 
 
-def ask_members(members: Sequence[PoolMember], inquiry: Inquiry, errand: Errand | None = None) -> list[Result]:
+def ask_members(
+    members: Sequence[PoolMember], request: RoundRequest, limits: AnswerLimits | None = None
+) -> list[Result]:
     """Ask members at once and wait for all; see `stream_round`."""
-    *_, results = stream_round(members, inquiry, errand or Errand())
+    *_, results = stream_round(members, request, limits or AnswerLimits())
     assert isinstance(results, list), "results come last"
     return results
 
 
 def stream_round(
     members: Sequence[PoolMember],
-    inquiry: Inquiry,
-    errand: Errand,
+    request: RoundRequest,
+    limits: AnswerLimits,
     *,
-    spares: Sequence[PoolMember] = (),
-    is_settled: IsSettled | None = None,
+    hedges: Sequence[PoolMember] = (),
+    is_decided: IsDecided | None = None,
     relay: bool = False,
 ) -> Generator[str | list[Result]]:
     """Ask members at once, each attempt in a thread of its own.
 
     Args:
         members: Whom to ask.
-        inquiry: What to ask.
-        errand: The answer that it is for.
-        spares: Whom to ask beside slow members; see `Round`.
-        is_settled: Whether what has arrived settles the answer; see `Round`.
+        request: What to ask.
+        limits: The answer that it is for.
+        hedges: Whom to ask beside slow members; see `Round`.
+        is_decided: Whether what has arrived settles the answer; see `Round`.
         relay: True to pass the text of the only member on while it comes.
 
     Yields:
@@ -57,14 +59,14 @@ def stream_round(
     """
     events: SimpleQueue[Event] = SimpleQueue()
     running: dict[Attempt, _Work] = {}
-    clock = errand.clock
+    clock = limits.clock
     asking = Round(
         members,
-        inquiry,
-        errand,
+        request,
+        limits,
         on_granted=lambda attempt: events.put(Event(attempt)),
-        spares=spares,
-        is_settled=is_settled,
+        hedges=hedges,
+        is_decided=is_decided,
         in_threads=True,
     )
     try:
@@ -160,7 +162,7 @@ class _Work:
         call, response = self._attempt.call, Response()
         brief, clock = call.brief, call.clock
         chunks: Iterator[AIMessage] = context.run(
-            brief.model.stream, brief.messages, call.config, stop=call.inquiry.stop, **brief.kwargs
+            brief.model.stream, brief.messages, call.config, stop=call.request.stop, **brief.kwargs
         )
         try:
             while (chunk := context.run(next, chunks, _END)) is not _END:
@@ -179,4 +181,4 @@ class _Work:
 
 def _invoke(call: Call, context: Context) -> AIMessage:
     brief = call.brief
-    return context.run(brief.model.invoke, brief.messages, call.config, stop=call.inquiry.stop, **brief.kwargs)
+    return context.run(brief.model.invoke, brief.messages, call.config, stop=call.request.stop, **brief.kwargs)

@@ -21,7 +21,7 @@ from pydantic import Field
 
 from langchain_rlfocal import RLFocalChatModel
 from langchain_rlfocal.chat_models import reliability
-from langchain_rlfocal.execution import RetryRule, threads
+from langchain_rlfocal.execution import RetryPolicy, threads
 from langchain_rlfocal.testing.doubles import DoubleChatModel
 
 GUARD_S = 20
@@ -313,8 +313,8 @@ class Play:
 
 def is_clear(model):
     """True if an ensemble holds nothing any more: no place, nobody in line, no money."""
-    runtime = model.runtime
-    return (runtime.limits.running, runtime.limits.waiting, runtime.ledger.reserved.calls) == ({}, 0, 0)
+    shared = model.shared_state
+    return (shared.limits.running, shared.limits.waiting, shared.ledger.reserved.calls) == ({}, 0, 0)
 
 
 def play(way, make, question=QUESTION, /, *, config=None, left=0, **kwargs):
@@ -365,7 +365,7 @@ def thread_time():
 def no_jitter():
     """Retries after exactly 0.5 s, 1 s and so on."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reliability, "RetryRule", partial(RetryRule, jitter_s=0.0))
+        patch.setattr(reliability, "RetryPolicy", partial(RetryPolicy, jitter_s=0.0))
         yield
 
 
