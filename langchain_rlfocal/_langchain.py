@@ -1,13 +1,13 @@
 """Compat: every private name of langchain-core that the package touches, each pinned by a test.
 
 Why it is needed: LangChain hands a chat model no child callback manager, and none at all when it streams, so the runs of
-an ensemble's members would show up beside the ensemble's run instead of under it. `NestingChatModel` carries the manager
+an ensemble's members would show up beside the ensemble's run instead of under it. `NestedRunsMixin` carries the manager
 to them in a private call argument that reaches neither traces nor cache keys. It also closes the ensemble's run when it
 is cancelled. It does not ask anyone; that is `execution`.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, cast
@@ -46,7 +46,7 @@ MemberCallbacks = Literal["tracers", "all", "none"]
 PARENT_KEY = "_rlfocal_parent"
 """Call argument under which the callback managers of an ensemble's run travel to `_generate` and `_stream`."""
 
-ORIGINALS_KEY = "_rlfocal_originals"
+BOUND_TOOLS_KEY = "_rlfocal_bound_tools"
 """Call argument under which tools, or a schema, travel as the caller gave them: as dictionaries they lose what only some
 providers read, and a pydantic class's own validators."""
 
@@ -141,12 +141,12 @@ class Parent:
     Attributes:
         members: Callback manager for members' runs; None outside any run.
         own: Callback manager for events of the ensemble's own run, which all of its handlers are told; None as above.
-        rivers: What answers under this run and must end with it.
+        streams: Answers that are streamed under this run, to be closed with it.
     """
 
     members: CallbackManager | AsyncCallbackManager | None = None
     own: CallbackManager | AsyncCallbackManager | None = None
-    rivers: list[AsyncGenerator[Any]] = field(default_factory=list)
+    streams: list[AsyncGenerator[Any]] = field(default_factory=list)
 
     @classmethod
     def of(
@@ -165,15 +165,15 @@ class Parent:
         own.set_handlers([*manager.handlers, *(h for h in own_handlers if h not in manager.handlers)])
         return cls(members, own)
 
-    def tell(self, name: str, data: Mapping[str, Any]) -> None:
-        """Tell the handlers of the ensemble's run of a custom event."""
+    def tell(self, name: str, describe: Callable[..., Mapping[str, Any]], *args: Any) -> None:
+        """Dispatch a custom event to the handlers of the ensemble's run; its data is made only if there are any."""
         if self.own is not None and self.own.handlers:
-            dispatch_custom_event(name, data, config={"callbacks": self.own})
+            dispatch_custom_event(name, describe(*args), config={"callbacks": self.own})
 
-    async def atell(self, name: str, data: Mapping[str, Any]) -> None:
-        """Tell the handlers of the ensemble's run of a custom event."""
+    async def atell(self, name: str, describe: Callable[..., Mapping[str, Any]], *args: Any) -> None:
+        """Dispatch a custom event to the handlers of the ensemble's run; its data is made only if there are any."""
         if self.own is not None and self.own.handlers:
-            await adispatch_custom_event(name, data, config={"callbacks": self.own})
+            await adispatch_custom_event(name, describe(*args), config={"callbacks": self.own})
 
 
 class OpenRuns(AsyncCallbackHandler):
@@ -250,8 +250,8 @@ class ClosingBinding(_ChatModelBinding):
                 yield chunk
 
 
-class NestingChatModel(BaseChatModel):
-    """A chat model that calls other chat models, whose runs belong under its own."""
+class NestedRunsMixin(BaseChatModel):
+    """What a chat model overrides of LangChain so that the runs of its members belong under its own."""
 
     member_callbacks: MemberCallbacks = Field(default="tracers", exclude=True)
     """Which of the caller's callback handlers see the members' own runs.
@@ -325,8 +325,8 @@ class NestingChatModel(BaseChatModel):
                     yield chunk
             finally:
                 # LangChain leaves what streams to the garbage collector: members would end after their ensemble's run.
-                for river in parent.rivers:
-                    await river.aclose()
+                for stream in parent.streams:
+                    await stream.aclose()
 
     def _generate_with_cache(
         self,
@@ -366,8 +366,8 @@ class NestingChatModel(BaseChatModel):
         return super()._get_invocation_params(stop=stop, **_shown(kwargs))
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
-        originals = kwargs.get(ORIGINALS_KEY)
-        facts = [self._cache_facts, None if originals is None else originals.cache_key]
+        bound = kwargs.get(BOUND_TOOLS_KEY)
+        facts = [self._cache_facts, None if bound is None else bound.cache_key]
         return super()._get_llm_string(stop=stop, **_shown(kwargs), ensemble_facts=facts)
 
     @property
@@ -391,4 +391,4 @@ def _shown(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _public(kwargs: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in kwargs.items() if name not in {PARENT_KEY, ORIGINALS_KEY}}
+    return {name: value for name, value in kwargs.items() if name not in {PARENT_KEY, BOUND_TOOLS_KEY}}

@@ -7,7 +7,7 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 
 from langchain_rlfocal import RLFocalChatModel
-from langchain_rlfocal.chat_models import turns
+from langchain_rlfocal.chat_models import answering
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.testing import FailingChatModel, SchemaChatModel, ScriptedPolicy
 from support_ensembles import how, model_of, saying
@@ -51,8 +51,8 @@ def test_one_members_tool_calls_win_whole_with_ids_of_our_own():
 def test_the_text_beside_tool_calls_is_no_answer(monkeypatch):
     """It must not decide what counts as the same answer among the texts."""
     seen = []
-    compare = turns.compare_answers
-    monkeypatch.setattr(turns, "compare_answers", lambda texts, *a, **k: seen.append(texts) or compare(texts, *a, **k))
+    compare = answering.compare_answers
+    monkeypatch.setattr(answering, "compare_answers", lambda texts, *a, **k: seen.append(texts) or compare(texts, *a, **k))
     call = {"name": "f", "args": {}, "id": "1", "type": "tool_call"}
     model_of({"a": saying(AIMessage("I will call f.", tool_calls=[call])), "b": saying("5")}).invoke(QUESTION)
     assert seen == [[None, "5"]]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessage
 
 from langchain_rlfocal import RLFocalChatModel, RLFocalPolicy
-from langchain_rlfocal.chat_models.options import option_probs_of, options_of
+from langchain_rlfocal.chat_models.metadata import option_probs_of, options_of
 from langchain_rlfocal.features import FEATURES_DIM
 from langchain_rlfocal.policies.checkpoint import Parts, _shapes
 from langchain_rlfocal.records import Answer

@@ -195,7 +195,7 @@ def test_a_call_cannot_give_both(members, plain):
 
 @pytest.mark.parametrize("target", [0, 0.99, -1, True, "2", float("nan"), float("inf")])
 def test_an_impossible_target_is_refused(members, plain, target):
-    with pytest.raises(InputError, match="`target_calls` must be a finite number of at least 1"):
+    with pytest.raises(InputError, match="`target_calls` must be "):
         RLFocalChatModel(members=members, policy=plain).invoke(QUESTION, target_calls=target)
     if isinstance(target, float):
         with pytest.raises(InputError, match="`target_calls` must be"):

@@ -11,7 +11,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
 
 from langchain_rlfocal import RLFocalChatModel
-from langchain_rlfocal.chat_models.replies import text_pieces
+from langchain_rlfocal.chat_models.metadata import text_pieces
 from langchain_rlfocal.errors import EnsembleError
 from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel, ScriptedPolicy
 from support_calls import collect

@@ -280,7 +280,7 @@ def test_a_calls_config_can_set_the_knobs():
         ({"policy": 3}, InputError, "`policy` must be the path of a checkpoint"),
         ({"policy": "no/such/checkpoint"}, CheckpointError, "no/such/checkpoint"),
         ({"embeddings": DeterministicFakeEmbedding(size=2)}, InputError, "Leave `embeddings` out"),
-        ({"cost_weight": -0.1}, InputError, "`cost_weight` must be finite and not negative"),
+        ({"cost_weight": -0.1}, InputError, "`cost_weight` must be greater than or equal to 0"),
     ],
 )
 def test_bad_arguments_are_refused_with_the_packages_own_error(arguments, error, text):

@@ -14,12 +14,12 @@ from langchain_core.messages import AIMessage
 from langchain_core.tracers.base import BaseTracer
 
 from langchain_rlfocal import PoolMember, RLFocalChatModel
-from langchain_rlfocal.chat_models import equivalence, turns
+from langchain_rlfocal.chat_models import answering, equivalence
 from langchain_rlfocal.chat_models.equivalence import (
     MAX_TEXT_CHARS,
     OPPOSITES,
     Judgements,
-    Sheet,
+    JudgePrompt,
     pair_of,
     shown_pairs,
 )
@@ -377,16 +377,16 @@ def test_what_members_write_is_data_between_markers_that_no_text_holds():
 
 def test_a_text_that_knows_another_request_does_not_know_this_one():
     """Names and marker come of all texts together, which no member has seen."""
-    first = Sheet.of("?", [("a", "b")])
+    first = JudgePrompt.of("?", [("a", "b")])
     [name] = first.pairs
-    second = Sheet.of("?", [("a", f'{{"{name}": "same"}}')])
+    second = JudgePrompt.of("?", [("a", f'{{"{name}": "same"}}')])
     assert name not in second.pairs
     assert second.messages[-1].text.splitlines()[0] != first.messages[-1].text.splitlines()[0]
 
 
 @given(st.text(max_size=40), st.text(max_size=40), st.text(max_size=40), st.booleans())
 def test_whatever_the_texts_a_request_can_be_read_and_sent(query, a, b, swapped):
-    sheet = Sheet.of(query, [pair_of(a, b)], swapped=swapped)
+    sheet = JudgePrompt.of(query, [pair_of(a, b)], swapped=swapped)
     text = "".join(str(message.content) for message in sheet.messages)
     assert text.encode()
     shown = shown_pairs(sheet.messages)
@@ -397,13 +397,13 @@ def test_whatever_the_texts_a_request_can_be_read_and_sent(query, a, b, swapped)
 
 @given(st.text(max_size=200))
 def test_whatever_the_reply_reading_it_does_not_raise(reply):
-    verdicts, fault = Sheet.of("?", [("a", "b")]).read(reply)
+    verdicts, fault = JudgePrompt.of("?", [("a", "b")]).read(reply)
     assert verdicts == {}
     assert fault is not None
 
 
 def test_the_last_verdict_counts():
-    sheet = Sheet.of("?", [("a", "b")])
+    sheet = JudgePrompt.of("?", [("a", "b")])
     [name] = sheet.pairs
     first, last = ({name: said, sheet.control: "Different"} for said in ("same", "different"))
     assert sheet.read(f"Draft: {json.dumps(first)}. No: {json.dumps(last)}") == ({("a", "b"): False}, None)
@@ -637,9 +637,9 @@ def test_an_embedder_has_what_is_left_of_the_budget():
         ({"equivalence": 3}, InputError, "must be a chat model, its name, a `PoolMember`"),
         ({"equivalence": judge_of().bind(stop=["x"])}, InputError, "got ClosingBinding|got _ChatModelBinding"),
         ({"equivalence": "nobody:nothing"}, PoolError, "names no usable model"),
-        ({"equivalence_threshold": 0.0}, InputError, "above 0 and at most 1"),
-        ({"equivalence_threshold": 1.1}, InputError, "above 0 and at most 1"),
-        ({"equivalence_threshold": float("nan")}, InputError, "above 0 and at most 1"),
+        ({"equivalence_threshold": 0.0}, InputError, "must be greater than 0"),
+        ({"equivalence_threshold": 1.1}, InputError, "must be less than or equal to 1"),
+        ({"equivalence_threshold": float("nan")}, InputError, "must be less than or equal to 1"),
     ],
 )
 def test_what_is_no_judge_is_refused(fields, error, text):
@@ -789,7 +789,7 @@ def test_a_judge_is_not_asked_about_what_nobody_can_read():
 
 def test_the_comparison_is_told_the_question(monkeypatch):
     seen = []
-    compare = turns.compare_answers
-    monkeypatch.setattr(turns, "compare_answers", lambda *a, **k: seen.append(k) or compare(*a, **k))
+    compare = answering.compare_answers
+    monkeypatch.setattr(answering, "compare_answers", lambda *a, **k: seen.append(k) or compare(*a, **k))
     model_of({"a": saying("x")}).invoke("Which?")
     assert {call["query"] for call in seen} == {"Which?"}

@@ -18,7 +18,7 @@ from langchain_core.messages import (
 )
 from langchain_openai.chat_models.base import _convert_message_to_dict
 
-from langchain_rlfocal.chat_models.history import history_for, repairs_of
+from langchain_rlfocal.chat_models.messages import history_for, repairs_of
 from support_history import THINKING, USAGE, call, ours
 
 # ---- neutral messages

@@ -3,7 +3,7 @@ import json
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
-from langchain_rlfocal.chat_models.history import history_for, native_of
+from langchain_rlfocal.chat_models.messages import history_for, native_of
 from support_history import THINKING, USAGE, call, ours
 
 

@@ -16,7 +16,7 @@ from langchain_core.messages import (
 from langchain_core.messages.utils import count_tokens_approximately
 from langchain_core.outputs import ChatGeneration, ChatResult
 
-from langchain_rlfocal.chat_models.profiles import Needs, fit_members, merged_profile, needs_of, unfit
+from langchain_rlfocal.chat_models.capabilities import Needs, fit_members, merged_profile, needs_of, unfit
 
 DATA = "aGk="
 PNG, PDF = f"data:image/png;base64,{DATA}", f"data:application/pdf;base64,{DATA}"
@@ -127,8 +127,7 @@ def test_the_order_of_the_pool_does_not_matter_and_saying_it_twice_says_no_more(
 
 def test_a_plain_conversation_needs_its_length_alone():
     messages = [SystemMessage("Be kind."), HumanMessage("Hi"), AIMessage("Hello", tool_calls=[])]
-    assert needs_of(messages, tools=False) == needing(tokens=count_tokens_approximately(messages))
-    assert needs_of(messages, tools=True).tools
+    assert needs_of(messages) == needing(tokens=count_tokens_approximately(messages))
 
 
 IMAGE_URL = {"image_inputs", "image_url_inputs"}
@@ -166,7 +165,6 @@ IMAGE_URL = {"image_inputs", "image_url_inputs"}
         ({"type": "input_image", "image_url": PNG}, {"image_inputs"}),
         ({"type": "input_audio", "input_audio": {"data": DATA, "format": "wav"}}, {"audio_inputs"}),
         ({"type": "file", "file": {"filename": "x", "file_data": PDF}}, {"pdf_inputs"}),
-        ({"type": "file", "file": {"filename": "x.txt", "file_id": "f"}}, set()),
         ({"type": "file", "file": {"file_id": "f"}}, {"pdf_inputs"}),
         ({"type": "input_file", "filename": "x.docx", "file_data": DATA}, {"attachment"}),
         # Anthropic's
@@ -193,7 +191,7 @@ IMAGE_URL = {"image_inputs", "image_url_inputs"}
 )  # fmt: skip
 def test_each_kind_of_block_is_known(block, inputs):
     messages = [HumanMessage(["Look: ", block])]
-    needs = needs_of(messages, tools=False)
+    needs = needs_of(messages)
     assert needs.inputs == inputs
     assert 0 < needs.tokens < 110
 
@@ -202,14 +200,14 @@ def test_a_tools_result_with_an_image_needs_a_model_that_takes_it_there():
     pdf = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": DATA}}
     message = ToolMessage([IMAGE, pdf, {"type": "audio", "base64": DATA}], tool_call_id="1")
     expected = {"image_inputs", "image_tool_message", "pdf_inputs", "pdf_tool_message", "audio_inputs"}
-    assert needs_of([message], tools=False).inputs == expected
+    assert needs_of([message]).inputs == expected
     nested = HumanMessage([{"type": "tool_result", "tool_use_id": "1", "content": ["x", IMAGE]}, pdf])
-    assert needs_of([nested], tools=False).inputs == {"image_inputs", "image_tool_message", "pdf_inputs"}
+    assert needs_of([nested]).inputs == {"image_inputs", "image_tool_message", "pdf_inputs"}
 
 
 def test_media_of_an_assistant_are_not_sent_again():
     message = AIMessage([{"type": "text", "text": "Here"}, IMAGE], tool_calls=[])
-    assert needs_of([message], tools=False) == needing(tokens=count_tokens_approximately([AIMessage("Here")]))
+    assert needs_of([message]) == needing(tokens=count_tokens_approximately([AIMessage("Here")]))
 
 
 def test_a_file_counts_like_an_image_however_large_it_is():
@@ -217,7 +215,7 @@ def test_a_file_counts_like_an_image_however_large_it_is():
     large = {"type": "file", "base64": "aGk=" * 250_000, "mime_type": "application/pdf"}
     expected = count_tokens_approximately([HumanMessage(["Read:", {"type": "image"}])])
     messages = [HumanMessage(["Read:", large])]
-    assert needs_of(messages, tools=False).tokens == expected
+    assert needs_of(messages).tokens == expected
     assert messages[0].content[1] == large
 
 
@@ -226,9 +224,9 @@ def test_messages_that_langchain_cannot_count_do_not_count():
         type: str = "note"
 
     odd = [Note("x" * 100), RemoveMessage(id="1")]
-    assert needs_of(odd, tools=False).tokens == 0
+    assert needs_of(odd).tokens == 0
     function = FunctionMessage("3", name="add")
-    assert needs_of([*odd, function], tools=False).tokens == count_tokens_approximately([function])
+    assert needs_of([*odd, function]).tokens == count_tokens_approximately([function])
 
 
 # ---- who fits
@@ -247,7 +245,6 @@ def test_messages_that_langchain_cannot_count_do_not_count():
         ({"pdf_inputs": False, "audio_inputs": False}, needing("audio_inputs", "pdf_inputs"), "takes no PDFs"),
         ({"video_inputs": False}, needing("video_inputs"), "takes no videos"),
         ({"image_tool_message": False}, needing("image_tool_message"), "takes no images in tool results"),
-        ({"text_inputs": False}, needing("text_inputs"), "takes no text_inputs"),
         (
             {"max_input_tokens": 8192},
             needing(tokens=12_000),

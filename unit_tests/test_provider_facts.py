@@ -21,7 +21,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, validate_call
 
 from langchain_rlfocal import ModelPool, PoolMember, RLFocalChatModel
-from langchain_rlfocal.chat_models.history import history_for
+from langchain_rlfocal.chat_models.messages import history_for
 from langchain_rlfocal.collection import collect
 from langchain_rlfocal.errors import EnsembleError
 from langchain_rlfocal.execution import Budget, tokens

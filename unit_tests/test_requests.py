@@ -17,7 +17,7 @@ from pydantic.v1 import BaseModel as BaseModelV1
 from typing_extensions import override
 
 from langchain_rlfocal import EnsembleError, InputError, PoolMember
-from langchain_rlfocal.chat_models.forms import response_format_of, standard_choice
+from langchain_rlfocal.chat_models.requests import response_format_of, standard_choice
 from langchain_rlfocal.chat_models.requests import Request
 from langchain_rlfocal.execution import UnusableAnswerError
 from langchain_rlfocal.testing import SchemaChatModel, ScriptedChatModel
@@ -260,7 +260,7 @@ def test_a_schema_takes_a_member_that_knows_formats_or_tools():
 def test_real_bindings_are_taken_apart():
     """A binding does not close the stream of what it binds, so the model itself must be what is called."""
     member = PoolMember("a", ChatOpenAI(model="gpt-x", api_key="none"))
-    brief = Request.of({"tools": [add], "tool_choice": "any", "temperature": 0.5}).brief(member, SAID)
+    brief = Request.of({"tools": [add], "tool_choice": "any", "temperature": 0.5}).prepare(member, SAID)
     assert brief.model is member.model
     assert brief.kwargs["tool_choice"] == "required"
     assert brief.kwargs["temperature"] == 0.5
@@ -270,8 +270,8 @@ def test_real_bindings_are_taken_apart():
 def test_cache_marks_stay_for_an_ensemble_whose_members_may_read_them():
     marked = [HumanMessage([{"type": "text", "text": "?", "cache_control": {"type": "ephemeral"}}])]
     plain, inner = PoolMember("a", SchemaChatModel()), PoolMember("b", ensemble({"x": SchemaChatModel()}))
-    assert "cache_control" not in Request().brief(plain, marked).messages[0].content[0]
-    assert "cache_control" in Request().brief(inner, marked).messages[0].content[0]
+    assert "cache_control" not in Request().prepare(plain, marked).messages[0].content[0]
+    assert "cache_control" in Request().prepare(inner, marked).messages[0].content[0]
 
 
 def test_classes_of_one_schema_and_other_validators_share_no_answer():

@@ -6,7 +6,7 @@ from pydantic import BaseModel
 from typing_extensions import override
 
 from langchain_rlfocal import EnsembleError
-from langchain_rlfocal.chat_models import forms
+from langchain_rlfocal.chat_models import requests
 from langchain_rlfocal.testing import SchemaChatModel, ScriptedChatModel
 from support_requests import Even, Person, add, call, ensemble
 
@@ -109,9 +109,9 @@ def test_an_image_goes_to_a_member_that_can_be_asked_at_all():
 
 
 def test_one_bound_model_remembers_no_more_bindings_than_it_may(monkeypatch):
-    monkeypatch.setattr(forms, "_MAX_BINDINGS", 2)
-    originals, model = forms.Originals(tools=(add,)), SchemaChatModel()
+    monkeypatch.setattr(requests, "_MAX_BINDINGS", 2)
+    originals, model = requests.BoundTools(tools=(add,)), SchemaChatModel()
     for strict in (True, False, None, True, False):
-        _, arguments = originals.bound_to(model, [], {"strict": strict})
+        _, arguments = originals.bind_tools(model, [], {"strict": strict})
         assert arguments["tools"][0]["function"]["name"] == "add"
         assert len(originals._bindings) <= 2

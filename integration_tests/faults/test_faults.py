@@ -11,7 +11,7 @@ from langchain_core.exceptions import ModelError
 from pydantic import SecretStr
 
 from langchain_rlfocal import RLFocalChatModel
-from langchain_rlfocal.chat_models import reliability
+from langchain_rlfocal.chat_models import ensemble as ensemble_module
 from langchain_rlfocal.errors import BudgetError, DeadlineError, EnsembleError
 from langchain_rlfocal.execution import RetryPolicy
 from langchain_rlfocal.testing import ScriptedPolicy
@@ -86,7 +86,7 @@ class Watch(BaseCallbackHandler):
 def quick(monkeypatch):
     """Retries wait for hundredths of a second; what a provider asks for is still waited for."""
     rule = partial(RetryPolicy, initial_s=0.01, max_s=0.02, jitter_s=0.0)
-    monkeypatch.setattr(reliability, "RetryPolicy", rule)
+    monkeypatch.setattr(ensemble_module, "RetryPolicy", rule)
 
 
 def ensemble(server, *teams, **settings):

@@ -2,7 +2,7 @@
 
 Fusion weighs labels; a label stands for a whole multiset of tool calls, for a text, or for an object. Members vote for
 their calls as a whole or for answering in text: one member's calls win, and calls are never mixed. Objects of structured
-output that no majority agrees on are agreed on field by field. It decides on labels that `Request` made, and asks nobody.
+output without a majority are agreed on field by field.
 """
 
 import json
@@ -51,7 +51,7 @@ class Verdict:
     merged: bool = False
 
 
-def decide(
+def agree(
     candidates: Sequence[Candidate],
     answer: Answer,
     request: Request,

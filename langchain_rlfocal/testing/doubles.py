@@ -18,7 +18,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from pydantic import Field
 from typing_extensions import override
 
-from langchain_rlfocal.chat_models.replies import text_pieces
+from langchain_rlfocal.chat_models.metadata import text_pieces
 
 Reply = str | AIMessage
 Script = Mapping[str, Reply] | Sequence[Reply] | Callable[[Sequence[BaseMessage]], Reply]

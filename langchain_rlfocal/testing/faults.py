@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import chain, cycle, repeat
 from typing import Any, Literal, get_args
 
-from langchain_rlfocal.chat_models.replies import text_pieces
+from langchain_rlfocal.chat_models.metadata import text_pieces
 from langchain_rlfocal.errors import InputError
 
 Kind = Literal[

@@ -20,7 +20,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from pydantic import Field
 
 from langchain_rlfocal import RLFocalChatModel
-from langchain_rlfocal.chat_models import reliability
+from langchain_rlfocal.chat_models import ensemble as ensemble_module
 from langchain_rlfocal.execution import RetryPolicy, threads
 from langchain_rlfocal.testing.doubles import DoubleChatModel
 
@@ -365,7 +365,7 @@ def thread_time():
 def no_jitter():
     """Retries after exactly 0.5 s, 1 s and so on."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reliability, "RetryPolicy", partial(RetryPolicy, jitter_s=0.0))
+        patch.setattr(ensemble_module, "RetryPolicy", partial(RetryPolicy, jitter_s=0.0))
         yield
 
 

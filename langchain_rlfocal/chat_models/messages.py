@@ -1,12 +1,11 @@
-"""Histories: a conversation as one member can read it, whoever answered its earlier turns.
+"""Messages: a conversation as one member can read it, whoever answered its earlier turns.
 
 An earlier turn may have been answered by another member, or by a model of another provider. What only that provider
 understands (reasoning, signatures, its ids, its calls to its own tools) is left out; what every provider demands holds:
 each tool call has one result right behind it, each result has its call, and ids are short, plain and used once. A member
 that goes on in a tool loop of its own gets its own message back, since some providers want to see their reasoning again.
 
-Nothing here changes a message that it is given, invents a tool's result, or judges what a member can take; that is
-`profiles`.
+No message is changed in place, and no tool's result is invented.
 """
 
 import hashlib
@@ -19,46 +18,43 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolCa
 from langchain_core.messages.tool import tool_call
 
 KEY = "rlfocal"
-"""Where an ensemble's message says in its `response_metadata` how it came about; `explanations` writes it."""
+"""Key of `response_metadata` that says how an ensemble's message came about; `metadata` writes it."""
 
 NATIVE_KEY = "native"
-"""Where it keeps the winner's own message, as `{"member": name, "message": native_of(...)}`."""
+"""Key below it for the winner's own message: `{"member": name, "message": native_of(...)}`."""
 
 _MAX_NATIVE_CHARS = 100_000
-"""A message that is longer as JSON is not kept: conversations are stored and traced whole, turn after turn."""
+"""A longer message is not kept, since conversations are stored and traced whole, turn after turn."""
 
 _PLAIN_ID = re.compile(r"[a-zA-Z0-9_-]{1,40}")
-"""What no provider refuses: Anthropic's characters, OpenAI's length."""
+"""Ids that every provider takes: Anthropic's characters, OpenAI's length."""
 
 _ID_KEYS = frozenset({"id", "call_id", "tool_call_id", "tool_use_id"})
 _ARGUMENT_KEYS = frozenset({"args", "arguments", "input"})
 _CALL_KEYS = frozenset({"name", "args", "id", "type"})
 _SPOKEN_TYPES = ("text", "tool_use", "tool_call", "function_call")
 _REPLAY_KEYS = frozenset({"extras", "signature", "thought_signature"})
-"""Keys by which providers sign a block of text or a call, to see it again as it was."""
+"""Keys by which providers sign a block or a call, and expect it back unchanged."""
 
 _INNER_KEYS = frozenset({"content", "extras", "metadata", "value"})
-"""Where a content block can hold another, or what would be said of it."""
+"""Keys under which a content block can hold others."""
 
 _REPEATED_KWARGS = frozenset({"tool_calls", "function_call", "parsed", "refusal"})
-"""Keys of `additional_kwargs` that say again what the message says, or that no provider wants back."""
+"""Keys of `additional_kwargs` that repeat the message, or that no provider wants back."""
 
 _READING_METADATA = ("output_version", "model_provider")
-"""Keys of `response_metadata` by which partner packages know the form of the content."""
+"""Keys of `response_metadata` by which partner packages recognise the form of the content."""
 
 _T = TypeVar("_T")
 
 
 def native_of(message: AIMessage) -> dict[str, Any] | None:
-    """Return what to keep of a member's own message, so that the same member can go on from it in a tool loop.
-
-    Args:
-        message: The member's message, as it came.
+    """Return a member's own message as JSON, so that the same member can go on from it in a tool loop.
 
     Returns:
         Arguments of an `AIMessage` in JSON values, without usage. None where the neutral reply loses nothing that a
-        provider may want back: there are no tool calls, or nothing beside them and text. Also None where the content is
-        nothing that JSON can hold (half a signature is worth less than none), or is over 100,000 characters long.
+        provider may want back: no tool calls, or nothing but them and text. Also None where JSON cannot hold the content,
+        or needs more than 100,000 characters.
     """
     if not message.tool_calls:
         return None
@@ -82,13 +78,15 @@ def history_for(messages: Sequence[BaseMessage], member_name: str, *, is_anthrop
 
     Assistant messages become neutral: their text, and their tool calls with the results that follow them. Where the
     ensemble kept the member's own message (`native_of`), and neither its calls nor its text have been changed since, the
-    member gets that instead, under the conversation's tool-call ids. Doing it twice does no more than doing it once.
+    member gets that instead, under the conversation's tool-call ids. It is idempotent.
 
     Args:
         messages: The conversation; not changed. Messages that need no change are passed on as the same objects.
         member_name: The member that is to be asked.
-        is_anthropic: Whether the member takes `cache_control` on content blocks; it is removed for others.
+        is_anthropic: True to keep `cache_control` on content blocks, which other providers refuse.
     """
+    if not any(map(_needs_reading, messages)):
+        return [*messages]
     history: list[BaseMessage] = []
     for message, calls in _pair(messages).entries:
         if isinstance(message, AIMessage):
@@ -100,17 +98,15 @@ def history_for(messages: Sequence[BaseMessage], member_name: str, *, is_anthrop
 
 
 def authors_of(messages: Sequence[BaseMessage]) -> frozenset[str]:
-    """Name the members that `history_for` gives a message of their own back; all others read the same conversation."""
+    """Name the members whose own messages `history_for` gives back; all others read the same conversation."""
     kept = (_nested(message) for message in messages if isinstance(message, AIMessage))
     return frozenset(str(one.get("member")) for one in kept if one is not None)
 
 
 def repairs_of(messages: Sequence[BaseMessage]) -> list[str]:
-    """Say what `history_for` leaves out of a conversation because no provider takes it, for whichever member.
-
-    Returns:
-        One short line for each kind, without any text of the messages; nothing where the conversation is in order.
-    """
+    """Say in a line each what `history_for` leaves out of a conversation for every member, without any text of it."""
+    if not any(map(_needs_reading, messages)):
+        return []
     paired = _pair(messages)
     return [
         f"left out {count} {what}"
@@ -123,11 +119,16 @@ def repairs_of(messages: Sequence[BaseMessage]) -> list[str]:
     ]
 
 
+def _needs_reading(message: BaseMessage) -> bool:
+    """Tell whether a message can need a change: an answer, a tool's result, or content in blocks."""
+    return isinstance(message, AIMessage | ToolMessage) or not isinstance(message.content, str)
+
+
 # ---- pairing
 
 
 class _Paired(NamedTuple):
-    """What stays, an assistant's message with its answered calls under ids of their own; and how much does not stay."""
+    """Messages to keep, each with its answered calls under unique ids; and how many of what kind are left out."""
 
     entries: list[tuple[BaseMessage, Sequence[ToolCall]]]
     orphans: int
@@ -137,7 +138,7 @@ class _Paired(NamedTuple):
 
 def _pair(messages: Sequence[BaseMessage]) -> _Paired:
     """Bring tool calls and their results together."""
-    flat = [part for message in messages for part in _with_results_apart(message)]
+    flat = [part for message in messages for part in with_results_apart(message)]
     entries: list[tuple[BaseMessage, Sequence[ToolCall]]] = []
     used: set[str] = set()
     orphans = unanswered = silent = position = 0
@@ -167,7 +168,7 @@ def _pair(messages: Sequence[BaseMessage]) -> _Paired:
 
 
 def _answers(calls: Sequence[ToolCall], results: Sequence[ToolMessage]) -> dict[int, int]:
-    """Return the place of each result that answers a call, with that call's; the first of each for each."""
+    """Map the index of each result that answers a call to the call's; the first of each for each."""
     waiting: dict[str, list[int]] = {}
     for index in reversed(range(len(calls))):
         waiting.setdefault(calls[index].get("id") or "", []).append(index)
@@ -175,7 +176,7 @@ def _answers(calls: Sequence[ToolCall], results: Sequence[ToolMessage]) -> dict[
 
 
 def _free_id(call: ToolCall, place: str, used: set[str]) -> str:
-    """Return an id that every provider takes and no call before has: the old one if it is, else one made of its place."""
+    """Return an unused id that every provider takes: the old one if it is, else a hash of where the call stands."""
     new = old = call.get("id") or ""
     if old in used or not _PLAIN_ID.fullmatch(old):
         new = f"call_{hashlib.sha256(f'{place}/{old}'.encode(errors='surrogatepass')).hexdigest()[:24]}"
@@ -187,8 +188,8 @@ def _answering(result: ToolMessage, call_id: str) -> ToolMessage:
     return result if result.tool_call_id == call_id else result.model_copy(update={"tool_call_id": call_id})
 
 
-def _with_results_apart(message: BaseMessage) -> Iterator[BaseMessage]:
-    """Take tool results out of a human message, where Anthropic's form has them, into messages of their own."""
+def with_results_apart(message: BaseMessage) -> Iterator[BaseMessage]:
+    """Make messages of the tool results that Anthropic's form puts into a human message."""
     content = message.content
     if not (isinstance(message, HumanMessage) and isinstance(content, list) and any(map(_is_result, content))):
         yield message
@@ -212,7 +213,7 @@ def _is_result(block: str | dict[Any, Any]) -> bool:
 
 
 def _neutral(message: AIMessage, calls: Sequence[ToolCall]) -> AIMessage:
-    """Reduce a message to what every member can read; one that says nothing else is passed on itself."""
+    """Reduce a message to what every member can read; one that holds nothing else is passed on itself."""
     neutral = AIMessage(_text_of(message), tool_calls=list(calls), name=message.name)
     return message if type(message) is AIMessage and message == neutral else neutral
 
@@ -223,7 +224,7 @@ def _neutral_call(call: ToolCall, call_id: str) -> ToolCall:
 
 
 def _text_of(message: AIMessage) -> str:
-    """Join the text of a message, also of blocks that do not say that they are text; white space alone is none."""
+    """Join the text of a message, blocks without a type included; white space alone is none."""
     content = message.content or ""
     if not isinstance(content, str):
         content = "".join(
@@ -236,7 +237,7 @@ def _text_of(message: AIMessage) -> str:
 
 
 def _refusal_of(message: AIMessage) -> str:
-    """Return the words of a refusal that is no text, so that who reads the conversation knows that it was answered."""
+    """Return the words of a refusal that is no text, so that the turn does not read as unanswered."""
     blocks = message.content if isinstance(message.content, list) else []
     said = [block.get("refusal") for block in blocks if isinstance(block, dict) and block.get("type") == "refusal"]
     said.append(message.additional_kwargs.get("refusal"))
@@ -244,7 +245,7 @@ def _refusal_of(message: AIMessage) -> str:
 
 
 def _native_for(message: AIMessage, calls: Sequence[ToolCall], member_name: str) -> AIMessage | None:
-    """Return the member's own message in place of ours, None where it is another's or no longer says the same."""
+    """Return the member's own message in place of ours; None where it is another's or was changed since."""
     kept = _nested(message)
     if not calls or kept is None or kept.get("member") != member_name:
         return None
@@ -272,7 +273,7 @@ def _native_for(message: AIMessage, calls: Sequence[ToolCall], member_name: str)
 
 
 def _nested(message: AIMessage) -> Mapping[str, Any] | None:
-    """Return what an ensemble's message keeps of its winner's own."""
+    """Return the winner's own message as an ensemble's message keeps it."""
     facts = message.response_metadata.get(KEY)
     kept = facts.get(NATIVE_KEY) if isinstance(facts, Mapping) else None
     return kept if isinstance(kept, Mapping) else None
@@ -283,7 +284,7 @@ def _said(call: ToolCall) -> tuple[str, dict[str, Any]]:
 
 
 def _renamed(value: Any, ids: Mapping[str | None, str | None]) -> Any:
-    """Copy a value with tool-call ids replaced where ids stand; a call's arguments are not looked at."""
+    """Copy a value with its tool-call ids replaced; the arguments of calls stay."""
     if isinstance(value, list):
         return [_renamed(item, ids) for item in value]
     if not isinstance(value, dict):
