@@ -358,8 +358,7 @@ class AnswerState:
     def is_decided(self, results: Sequence[Result], running: Sequence[str]) -> bool:
         """Tell whether the answer is certain, whatever the members still running say.
 
-        It is where no other round can follow, more have answered than still run, no text still to come changes the labels of
-        those that are here, and the policy promises that the present winner stays the winner, in the words of the same member.
+        It is where no other round can follow, no text still to come changes the labels of those that are here, and the policy promises that the present winner stays the winner, in the words of the same member.
 
         Args:
             results: What came of this round so far.
@@ -372,12 +371,12 @@ class AnswerState:
             promise is None
             or self.judging is not None  # it may find answers to be the same that no rule does
             or not (self._is_last_round or self._asked.issuperset(self.eligible.members))
-            or len(candidates) <= len(running)
             or not arrived
             or len(candidates) < self.options.min_candidates
             or any(candidate.flaw for candidate in candidates)  # who still runs may have none
             or not isinstance(self.options.answer_kind, str)
             or takes_long([candidate.text for candidate in arrived])  # comparing may hold up the event loop
+            or self._competence_of([candidate.member for candidate in candidates]) <= self._competence_of(running)
         ):
             return False
         labelled = self._labelled(candidates)
@@ -390,6 +389,10 @@ class AnswerState:
         # An answer that the synthesizer would write over is not certain yet.
         least = 0.0 if self.context.synthesizer is None else self.options.synthesize_below
         return kept.author_is_final and kept.confidence > MAJORITY and kept.confidence >= least
+
+    def _competence_of(self, members: Sequence[str]) -> float:
+        competence = self.policy.competence(self.query)
+        return sum(competence[name] for name in members)
 
     # ---- what they said
 
