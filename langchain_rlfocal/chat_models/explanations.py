@@ -111,7 +111,7 @@ def _describe_hearing(hearing: Hearing, same: Sequence[tuple[str, str]]) -> dict
 
 
 def _describe_cost(cost: Usage) -> dict[str, Any]:
-    return {"calls": cost.calls, "tokens": cost.tokens, "usd": _number(cost.usd), "seconds": _number(cost.seconds)}
+    return {"calls": cost.calls, "tokens": cost.tokens, "usd": _number(cost.usd)}
 
 
 def describe_selection(selection: Selection) -> dict[str, Any]:

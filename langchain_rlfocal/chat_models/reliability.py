@@ -187,8 +187,7 @@ def check_bounded(members: list[PoolMember], terms: ExecutionConfig) -> None:
     """Check that the most that a call can cost is known wherever a budget limits it.
 
     Raises:
-        InputError: A member has no price where dollars are limited, since unknown is not zero; or a call may last for ever
-            where seconds are.
+        InputError: A member has no price where dollars are limited, since unknown is not zero.
     """
     budgets = (terms.budget, terms.budget_per_answer)
     unpriced = [m.name for m in members if m.input_usd_per_mtok is None or m.output_usd_per_mtok is None]
@@ -196,12 +195,6 @@ def check_bounded(members: list[PoolMember], terms: ExecutionConfig) -> None:
         raise InputError(
             f"Where `max_usd` limits a budget every member must have prices, without: {', '.join(unpriced)}. Give "
             "PoolMember(name, model, input_usd_per_mtok=..., output_usd_per_mtok=...); 0 where it is free."
-        )
-    limits_s = (terms.timeout_s, terms.member_timeout_s, terms.deadline_s)
-    if any(budget.max_seconds is not None for budget in budgets) and limits_s == (None, None, None):
-        raise InputError(
-            "Where `max_seconds` limits a budget a call must not last for ever: one that may would reserve all that is "
-            "left. Give `timeout`, `member_timeout_s` or `deadline_s`."
         )
 
 
