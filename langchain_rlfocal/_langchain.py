@@ -38,7 +38,7 @@ from langchain_core.utils.uuid import uuid7
 from pydantic import Field
 from typing_extensions import override
 
-from langchain_rlfocal.errors import BudgetError, DeadlineError, DisagreementError, EnsembleError
+from langchain_rlfocal.errors import BudgetError, DeadlineError, DisagreementError, EnsembleError, OverloadError
 from langchain_rlfocal.redaction import shown_values
 
 MemberCallbacks = Literal["tracers", "all", "none"]
@@ -70,6 +70,10 @@ class EnsembleDeadlineError(DeadlineError, EnsembleModelError, ModelTimeoutError
 
 class EnsembleBudgetError(BudgetError, EnsembleModelError):
     """`BudgetError` that LangChain also knows for a chat model's error."""
+
+
+class EnsembleOverloadError(OverloadError, EnsembleModelError):
+    """`OverloadError` that LangChain also knows for a chat model's error, which trying again later may mend."""
 
 
 class EnsembleDisagreementError(DisagreementError, ModelError):

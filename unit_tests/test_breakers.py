@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from langchain_rlfocal.errors import InputError
-from langchain_rlfocal.execution.breakers import BreakerConfig, Breakers, BreakerState
+from langchain_rlfocal.execution.limits import BreakerConfig, Breakers, BreakerState
 
 GUARD_S = 30
 RULE = BreakerConfig(failures=2, recovery_s=10.0)

@@ -27,8 +27,8 @@ from langchain_openai.chat_models.base import OpenAIRateLimitError, OpenAIRefusa
 
 from langchain_rlfocal._langchain import EnsembleModelError
 from langchain_rlfocal.errors import DisagreementError, InputError
-from langchain_rlfocal.execution.asking import UnusableAnswerError
-from langchain_rlfocal.execution.causes import is_of_member, is_retryable, may_have_cost, retry_after_s
+from langchain_rlfocal.execution.calls import UnusableAnswerError
+from langchain_rlfocal.execution.retries import is_of_member, is_retryable, may_have_cost, retry_after_s
 
 REQUEST = httpx2.Request("POST", "http://localhost/v1/chat/completions")
 WALL_S = 1_000_000_000.0

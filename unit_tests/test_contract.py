@@ -228,20 +228,20 @@ def test_a_binding_can_be_copied_and_pickled(copied):
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
 async def test_a_copy_that_is_made_while_calls_run_waits_for_their_place(copied):
     model = three(max_concurrent_calls=1)
-    place = model.shared_state.limits.request("a", on_granted=lambda: None)
+    place = model.shared_state.limiter.acquire("a", on_granted=lambda: None)
     other = copied(model)
     assert other.shared_state is model.shared_state
     asking = asyncio.create_task(other.ainvoke(QUESTION))
     await let_others_run()
-    assert (model.shared_state.limits.running, model.shared_state.limits.waiting) == ({"a": 1}, 1)
-    place.leave()
+    assert (model.shared_state.limiter.running, model.shared_state.limiter.waiting) == ({"a": 1}, 1)
+    place.release()
     assert (await asking).text == "yes"
 
 
 def test_a_pickle_that_is_made_while_calls_run_begins_at_zero_but_for_what_was_spent():
     model = three(max_concurrent_calls=1)
     model.invoke(QUESTION)
-    model.shared_state.limits.request("a", on_granted=lambda: None)
+    model.shared_state.limiter.acquire("a", on_granted=lambda: None)
     other = pickled(model)
     assert other.spent == model.spent
     assert other.spent.calls == 3

@@ -16,8 +16,8 @@ from langchain_core.runnables import RunnableLambda
 from langchain_core.runnables.config import set_config_context
 from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
 
-from langchain_rlfocal.execution import MAX_REASON_CHARS, UnusableAnswerError, asking, usage_of
-from langchain_rlfocal.execution.responses import Response
+from langchain_rlfocal.execution import MAX_REASON_CHARS, UnusableAnswerError, calls, usage_of
+from langchain_rlfocal.execution.calls import StreamedResponse
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.records import Candidate, Failure
 from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel
@@ -190,7 +190,7 @@ async def test_tool_calls_without_a_text_are_an_answer():
 
 
 async def test_a_text_beyond_the_cap_is_a_failure_and_one_at_the_cap_is_not(monkeypatch):
-    monkeypatch.setattr(asking, "MAX_TEXT_CHARS", 10)
+    monkeypatch.setattr(calls, "MAX_TEXT_CHARS", 10)
     assert (await outcomes_of(saying("a" * 10))).text == "a" * 10
     failure = await outcomes_of(saying("a b c d e f"))
     assert failure.kind == "too_long"
@@ -198,7 +198,7 @@ async def test_a_text_beyond_the_cap_is_a_failure_and_one_at_the_cap_is_not(monk
 
 def test_a_stream_beyond_the_cap_is_not_read_to_its_end(monkeypatch):
     """The cap of 4 is passed at the third word; a model that never stops must not keep us."""
-    monkeypatch.setattr(asking, "MAX_TEXT_CHARS", 4)
+    monkeypatch.setattr(calls, "MAX_TEXT_CHARS", 4)
     items = list(relay(PoolMember("m", saying("a b c d")), QUESTION))
     assert items[:-1] == ["a ", "b "]
     assert items[-1].kind == "too_long"
@@ -206,7 +206,7 @@ def test_a_stream_beyond_the_cap_is_not_read_to_its_end(monkeypatch):
 
 @pytest.mark.parametrize("part", ["name", "args"])
 def test_calls_count_towards_the_cap(monkeypatch, part):
-    monkeypatch.setattr(asking, "MAX_TEXT_CHARS", 30)
+    monkeypatch.setattr(calls, "MAX_TEXT_CHARS", 30)
     for length, kind in ((5, None), (40, "too_long")):
         call = {"name": "f", "args": {}, "id": "x", "type": "tool_call"}
         call[part] = "f" * length if part == "name" else {"a": "x" * length}
@@ -217,8 +217,8 @@ def test_calls_count_towards_the_cap(monkeypatch, part):
 @pytest.mark.parametrize("part", ["args", "block"])
 def test_a_stream_of_something_else_than_text_is_not_read_to_its_end_either(monkeypatch, part):
     """Ten pieces of a hundred thousand characters are the cap; the eleventh is the last that is read."""
-    monkeypatch.setattr(asking, "MAX_CONTENT_CHARS", 1_000_000)
-    response = Response()
+    monkeypatch.setattr(calls, "MAX_CONTENT_CHARS", 1_000_000)
+    response = StreamedResponse()
     piece = "x" * 100_000
     if part == "args":
         chunk = AIMessageChunk("", tool_call_chunks=[{"name": None, "args": piece, "id": None, "index": 0}])
@@ -233,7 +233,7 @@ def test_a_stream_of_something_else_than_text_is_not_read_to_its_end_either(monk
 def test_arguments_that_break_off_are_one_broken_call():
     """LangChain lists what it cannot complete; what it completes is listed here, once."""
     for args in ('{"a": [1', "a b c"):
-        response = Response()
+        response = StreamedResponse()
         response.add(AIMessageChunk("", tool_call_chunks=[{"name": "f", "args": args, "id": "x", "index": 0}]))
         response.add(AIMessageChunk("", chunk_position="last"))
         assert response.message.tool_calls == []
@@ -243,7 +243,7 @@ def test_arguments_that_break_off_are_one_broken_call():
 
 def test_of_calls_without_ids_none_that_breaks_off_is_made():
     """The first cannot be read, the second could be completed: neither may be called."""
-    response = Response()
+    response = StreamedResponse()
     for index, args in enumerate(("a b c", '{"path": "/ho')):
         response.add(
             AIMessageChunk("", tool_call_chunks=[{"name": "delete", "args": args, "id": None, "index": index}])

@@ -7,8 +7,7 @@ import sys
 
 import pytest
 
-from langchain_rlfocal.execution.breakers import BreakerConfig, Breakers, BreakerState
-from langchain_rlfocal.execution.limits import CallLimits
+from langchain_rlfocal.execution.limits import BreakerConfig, Breakers, BreakerState, ConcurrencyLimiter
 
 RULE = BreakerConfig(failures=2, recovery_s=10.0)
 
@@ -53,7 +52,7 @@ class Desk:
     """Asks for the only place and writes down, by name, who got it."""
 
     def __init__(self):
-        self.limits, self.granted, self.places = CallLimits(), [], {}
+        self.limits, self.granted, self.places = ConcurrencyLimiter(), [], {}
 
     def ask(self, name):
         self.places[name] = self.limits.request(name[0], on_granted=lambda: self.granted.append(name), total=1)

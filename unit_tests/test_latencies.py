@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_rlfocal.execution.latencies import MIN_SAMPLES, WINDOW, Latencies
+from langchain_rlfocal.execution.limits import MIN_SAMPLES, WINDOW, Latencies
 
 GUARD_S = 30
 

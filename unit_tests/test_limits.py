@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langchain_rlfocal.errors import InputError
-from langchain_rlfocal.execution.limits import CallLimits
+from langchain_rlfocal.execution.limits import ConcurrencyLimiter
 from support_limits import Desk
 
 GUARD_S = 30
@@ -136,7 +136,7 @@ STEPS = st.one_of(
 @given(steps=st.lists(STEPS, max_size=60))
 def test_any_order_of_requests_and_leaves_is_fair_and_within_the_caps(steps):
     """After each step, and in the moment of each grant, the rules of the module's docstring hold, one by one."""
-    limits, asked, places, waiting, running = CallLimits(), [], [], [], []
+    limits, asked, places, waiting, running = ConcurrencyLimiter(), [], [], [], []
 
     def counted():
         return Counter(asked[number][0] for number in running)
@@ -233,7 +233,7 @@ def test_the_place_of_a_closed_event_loop_goes_to_the_next_in_line(desk):
     desk.leave("a1")
     assert desk.granted == ["a1", "a2"]
     for place in gone:
-        place.leave()
+        place.release()
     assert desk.limits.running == {"a": 1}
 
 
@@ -275,7 +275,7 @@ def test_a_request_that_ends_in_anothers_error_holds_no_place(desk, monkeypatch)
 
 def test_threads_share_one_count_and_use_all_of_it():
     """Calls of `a` meet in pairs, so both places must be used; the gauge shows that no third comes in."""
-    limits, guard, inside, most = CallLimits(), threading.Lock(), Counter(), Counter()
+    limits, guard, inside, most = ConcurrencyLimiter(), threading.Lock(), Counter(), Counter()
     meeting = threading.Barrier(2)
 
     def one(member):
@@ -289,7 +289,7 @@ def test_threads_share_one_count_and_use_all_of_it():
             meeting.wait(GUARD_S)
         with guard:
             inside.subtract([member, "all"])
-        place.leave()
+        place.release()
 
     with ThreadPoolExecutor(12) as pool:
         list(pool.map(one, ["a", "b", "c"] * 100, timeout=GUARD_S))
@@ -318,7 +318,7 @@ def test_a_place_left_by_another_thread_while_its_request_is_called_back_goes_on
 
 def test_a_thread_and_two_event_loops_share_one_count():
     """The main thread holds the only place; a call in each of two loops waits for it, and they run in turn."""
-    limits, order, meeting = CallLimits(), [], threading.Barrier(3)
+    limits, order, meeting = ConcurrencyLimiter(), [], threading.Barrier(3)
 
     async def one(name):
         loop, is_granted = asyncio.get_running_loop(), asyncio.Event()
@@ -326,14 +326,14 @@ def test_a_thread_and_two_event_loops_share_one_count():
         meeting.wait(GUARD_S)
         await asyncio.wait_for(is_granted.wait(), GUARD_S)
         order.append(limits.running)
-        place.leave()
+        place.release()
 
     place = limits.request("main", on_granted=lambda: None, total=1)
     with ThreadPoolExecutor(2) as pool:
         futures = [pool.submit(asyncio.run, one(name)) for name in "ab"]
         meeting.wait(GUARD_S)
         assert (order, limits.waiting) == ([], 2)
-        place.leave()
+        place.release()
         for future in futures:
             future.result(GUARD_S)
     assert sorted(order, key=str) == [{"a": 1}, {"b": 1}]

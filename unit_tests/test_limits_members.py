@@ -136,7 +136,7 @@ async def test_cancelling_a_team_of_which_some_wait_gives_all_places_back():
     members = [PoolMember(name, saying(name, on_acall=hold)) for name in "abc"]
     asking = asyncio.create_task(aask(members, QUESTION, limits=limits_of(max_concurrent_calls=1, shared=shared)))
     await begun.wait()
-    assert (shared.limits.running, shared.limits.waiting) == ({"a": 1}, 2)
+    assert (shared.limiter.running, shared.limiter.waiting) == ({"a": 1}, 2)
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
@@ -194,15 +194,15 @@ async def test_models_made_apart_count_apart_unless_they_are_given_one_shared_st
 async def test_a_copy_with_another_cap_counts_the_same_calls():
     """A call of the model's runs, so that its copy with a cap of one waits, and one with a cap of two does not."""
     model = model_of([PoolMember("a", saying("x"))], max_concurrent_calls=5)
-    place = model.shared_state.limits.request("a", on_granted=lambda: None)
+    place = model.shared_state.limiter.acquire("a", on_granted=lambda: None)
     waiting = asyncio.create_task(rebuilt(model, max_concurrent_calls=1).ainvoke("?"))
     await let_others_run()
-    assert model.shared_state.limits.waiting == 1
-    place.leave()
+    assert model.shared_state.limiter.waiting == 1
+    place.release()
     assert (await waiting).text == "x"
-    place = model.shared_state.limits.request("a", on_granted=lambda: None)
+    place = model.shared_state.limiter.acquire("a", on_granted=lambda: None)
     assert (await rebuilt(model, max_concurrent_calls=2).ainvoke("?")).text == "x"
-    place.leave()
+    place.release()
 
 
 async def test_two_queries_of_a_model_share_its_limits_and_an_error_frees_them():

@@ -219,7 +219,7 @@ def test_a_pickle_begins_with_closed_breakers_and_the_same_spending():
     shared = pickle.loads(pickle.dumps(model.shared_state))
     assert shared.breakers.states(0.0) == {}
     assert shared.ledger.spent == model.spent != Usage()
-    assert shared.limits.running == {}
+    assert shared.limiter.running == {}
 
 
 def test_breakers_can_be_switched_off(way):

@@ -11,8 +11,7 @@ from langchain_openai import ChatOpenAI
 from langchain_rlfocal import PoolMember, RLFocalChatModel
 from langchain_rlfocal.errors import EnsembleError
 from langchain_rlfocal.execution import AnswerLimits, BreakerConfig, ExecutionConfig, RoundRequest, Usage
-from langchain_rlfocal.execution.attempts import Event
-from langchain_rlfocal.execution.rounds import Round
+from langchain_rlfocal.execution.rounds import Event, Round
 from support_calls import collect
 from support_time import QUESTION, ensemble, in_virtual_time, is_clear, play, timed
 
@@ -253,16 +252,16 @@ def test_a_place_that_comes_with_the_deadline_is_given_back_unused():
     now, granted = [0.0], []
     limits = AnswerLimits(ExecutionConfig(deadline_s=3, max_concurrent_calls=1), clock=lambda: now[0])
     limits.shared.breakers.admit("a", -1.0).fail(-1.0, BreakerConfig(failures=1, recovery_s=1.0))
-    other = limits.shared.limits.request("b", on_granted=lambda: None)
+    other = limits.shared.limiter.acquire("b", on_granted=lambda: None)
     request = RoundRequest(messages=[], round_number=1)
     asking = Round([PoolMember("a", timed((1, "yes")))], request, limits, on_granted=granted.append)
     asking.begin()
     assert granted == []
-    other.leave()
+    other.release()
     now[0] = 3.0
     asking.take(Event(granted[0]))
     asking.catch_up()
     assert (asking.take_starts(), asking.take_stops(), asking.is_over) == ([], [], True)
-    assert limits.shared.limits.running == {}
+    assert limits.shared.limiter.running == {}
     assert limits.ledger.spent == limits.ledger.reserved == Usage()
     assert limits.shared.breakers.admit("a", 3.0) is not None

@@ -13,7 +13,7 @@ from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
 
 from langchain_rlfocal import RLFocalChatModel
 from langchain_rlfocal.errors import DeadlineError, EnsembleError
-from langchain_rlfocal.execution import tasks, threads
+from langchain_rlfocal.execution import drivers
 from langchain_rlfocal.testing import ScriptedChatModel, ScriptedPolicy
 from support_time import QUESTION, Play, ensemble, in_virtual_time, is_clear, play, thread_time, timed
 
@@ -187,17 +187,17 @@ def test_a_member_that_ignores_its_cancellation_holds_nobody_up(caplog):
     async def main():
         loop = asyncio.get_running_loop()
         model = ensemble({"a": timed((1, "yes")), "b": stubborn}, deadline_s=2, early_commit=False)(loop.time)
-        with caplog.at_level(logging.WARNING, tasks.__name__):
+        with caplog.at_level(logging.WARNING, drivers.__name__):
             message = await model.ainvoke(QUESTION)
         assert message.text == "yes"
-        assert loop.time() == 2 + tasks.GRACE_S + tasks.LAST_GRACE_S
+        assert loop.time() == 2 + drivers.CANCEL_GRACE_S + drivers.LAST_GRACE_S
         assert "rlfocal:b" in caplog.text
-        [left] = tasks._stragglers
-        assert model.shared_state.limits.running == {"b": 1}
+        [left] = drivers._stragglers
+        assert model.shared_state.limiter.running == {"b": 1}
         await asyncio.wait([left])
         assert loop.time() == 2 + 50
         await asyncio.sleep(0)
-        assert (tasks._stragglers, model.shared_state.limits.running) == (set(), {})
+        assert (drivers._stragglers, model.shared_state.limiter.running) == (set(), {})
 
     in_virtual_time(main())
 
@@ -206,8 +206,8 @@ def test_a_cancellation_that_gets_lost_is_said_again(caplog):
     """At 2 s the wait for the second piece ends as if it had come; the wait for the third is cancelled at 3 s."""
     member = timed((0, [(1, "n"), (50, "o"), (50, "!")]), num_lost=1)
     answer = play("ainvoke", ensemble({"a": timed((1, "yes")), "b": member}, deadline_s=2, early_commit=False))
-    assert (answer.message.text, answer.took_s) == ("yes", 2 + tasks.GRACE_S)
-    assert [(spell.how, spell.ended_s) for spell in member.log] == [("cancelled", 2 + tasks.GRACE_S)]
+    assert (answer.message.text, answer.took_s) == ("yes", 2 + drivers.CANCEL_GRACE_S)
+    assert [(spell.how, spell.ended_s) for spell in member.log] == [("cancelled", 2 + drivers.CANCEL_GRACE_S)]
     assert not caplog.records
 
 
@@ -248,11 +248,11 @@ def test_a_thread_that_does_not_return_keeps_its_place_until_it_does():
         model = ensemble({"a": timed((1, "yes")), "b": timed((100, "no"))}, deadline_s=2, early_commit=False)(time)
         assert model.invoke(QUESTION).text == "yes"
         assert time() == 2
-        assert model.shared_state.limits.running == {"b": 1}
+        assert model.shared_state.limiter.running == {"b": 1}
         [thread] = time.threads
         assert thread.daemon
         time.release()
-        assert model.shared_state.limits.running == {}
+        assert model.shared_state.limiter.running == {}
 
 
 def test_a_program_can_end_while_a_member_never_returns():
@@ -344,7 +344,7 @@ def test_in_threads_too_what_has_arrived_counts_even_if_it_is_heard_of_late():
     members = {name: ScriptedChatModel(script=slow_to_hear) for name in "ab"}
     model = ensemble(members, deadline_s=5, early_commit=False)(lambda: now[0])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(threads, "_next_of", next_of)
+        patch.setattr(drivers, "_next_of", next_of)
         message = model.invoke(QUESTION)
     assert [candidate["member"] for candidate in message.response_metadata["rlfocal"]["candidates"]] == ["a", "b"]
 

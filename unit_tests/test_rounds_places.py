@@ -10,8 +10,7 @@ import pytest
 
 from langchain_rlfocal import PoolMember, RLFocalChatModel
 from langchain_rlfocal.errors import DeadlineError, EnsembleError
-from langchain_rlfocal.execution import rounds, threads
-from langchain_rlfocal.execution.rounds import LOOK_S
+from langchain_rlfocal.execution import drivers, rounds
 from langchain_rlfocal.testing import ScriptedChatModel
 from support_time import (
     QUESTION,
@@ -117,7 +116,7 @@ def test_without_a_bound_of_time_a_call_that_is_left_keeps_its_place():
     with thread_time() as time:
         model = ensemble(members)(time)
         assert model.invoke(QUESTION).text == "yes"
-        assert (model.shared_state.limits.running, model.shared_state.limits.expires_s) == ({"c": 1}, float("inf"))
+        assert (model.shared_state.limiter.running, model.shared_state.limiter.expires_s) == ({"c": 1}, float("inf"))
 
 
 # ---- what never begins
@@ -153,11 +152,11 @@ def test_a_place_that_is_heard_of_after_the_deadline_is_not_used():
     async def main():
         loop = asyncio.get_running_loop()
         model = ensemble(members, deadline_s=2, max_concurrent_calls=2)(loop.time)
-        held = [model.shared_state.limits.request("x", on_granted=lambda: None) for _ in members]
+        held = [model.shared_state.limiter.acquire("x", on_granted=lambda: None) for _ in members]
         asking = asyncio.create_task(model.ainvoke(QUESTION))
         await asyncio.sleep(1)
         for place in held:
-            place.leave()
+            place.release()
         loop.now = 3
         with pytest.raises(DeadlineError) as caught:
             await asking
@@ -212,7 +211,7 @@ def test_a_thread_that_would_start_after_its_time_is_not_started():
                 time.now = 2.0
             return copy_context()
 
-        patch.setattr(threads, "copy_context", slow_copy)
+        patch.setattr(drivers, "copy_context", slow_copy)
         model = ensemble({"a": member}, timeout=2)(time)
         assert model.invoke(QUESTION).text == "yes"
         assert (member.begun_s, model.spent.calls, model.breakers) == ([2.5], 1, {})
@@ -224,7 +223,7 @@ def test_a_thread_that_would_start_after_its_time_is_not_started():
 
 def test_a_stream_waits_for_no_attempt_that_was_cut_off(monkeypatch):
     """Each attempt is stuck; its thread is waited for by a reader who leaves, and by nobody else."""
-    monkeypatch.setattr(threads, "JOIN_S", 30)
+    monkeypatch.setattr(drivers, "JOIN_S", 30)
     stuck = threading.Event()
     member = ScriptedChatModel(script=["no"], on_call=stuck.wait)
     model = RLFocalChatModel(members={"a": member}, max_team=1, timeout=0.05, max_retries=1, deadline_s=20)

@@ -273,7 +273,7 @@ def _check_account(wave: Wave, model: RLFocalChatModel) -> None:
     spent, reserved = model.spent.calls, model.shared_state.ledger.reserved
     wave.check("calls and bookings differ:", holds=wave.requests <= spent <= wave.calls, seen=(spent, wave.calls))
     wave.check("something stays reserved:", holds=reserved.calls == 0, seen=reserved)
-    running, waiting = model.shared_state.limits.running, model.shared_state.limits.waiting
+    running, waiting = model.shared_state.limiter.running, model.shared_state.limiter.waiting
     wave.check("places are not given back:", holds=not running and not waiting, seen=(running, waiting))
 
 

@@ -147,7 +147,7 @@ class _Setup:
         """
         failures = model.breaker_failures
         config = ExecutionConfig(
-            retry=RetryPolicy(max_retries=options.max_retries),
+            retry=RetryPolicy(max_retries=options.max_retries, retry_on=options.retry_on),
             breaker=None if failures is None else BreakerConfig(failures, model.breaker_recovery_s),
             timeout_s=options.timeout,
             member_timeout_s=options.member_timeout_s,

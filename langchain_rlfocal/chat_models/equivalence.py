@@ -28,7 +28,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from langchain_rlfocal.chat_models.arguments import identifying_params_of
-from langchain_rlfocal.execution.limits import Shared
+from langchain_rlfocal.execution import Shared
 from langchain_rlfocal.features import Embedder
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.records import Candidate, Failure

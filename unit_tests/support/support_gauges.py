@@ -35,4 +35,4 @@ class Gauge:
 
 def is_free(shared):
     """True if no call has a place or waits for one."""
-    return (shared.limits.running, shared.limits.waiting) == ({}, 0)
+    return (shared.limiter.running, shared.limiter.waiting) == ({}, 0)

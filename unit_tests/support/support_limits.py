@@ -1,13 +1,13 @@
 """A desk that gives places, for tests of limits."""
 
-from langchain_rlfocal.execution.limits import CallLimits
+from langchain_rlfocal.execution.limits import ConcurrencyLimiter
 
 
 class Desk:
     """Asks for places and writes down, by name, who got one."""
 
     def __init__(self):
-        self.limits, self.granted, self.places = CallLimits(), [], {}
+        self.limits, self.granted, self.places = ConcurrencyLimiter(), [], {}
 
     def ask(self, name, **caps):
         """Ask for a call of the member that the name begins with."""
