@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, Self, cast
 from uuid import UUID
 
@@ -105,7 +106,7 @@ def child_manager(
     *,
     parent_run_id: UUID,
     mode: MemberCallbacks,
-    own_params: Mapping[str, Any],
+    own_params: Callable[[], Mapping[str, Any]],
 ) -> CallbackManager | AsyncCallbackManager:
     """Make the callback manager for runs under an ensemble's run.
 
@@ -113,7 +114,7 @@ def child_manager(
         manager: Manager of the ensemble's run, or the one it is about to be started with.
         parent_run_id: The ensemble's run.
         mode: Which handlers members' runs report to: `"tracers"` for tracers that do not stream, `"all"`, `"none"`.
-        own_params: What LangChain tells LangSmith's tracer of the ensemble, and what must not be said of its members.
+        own_params: Gives what LangChain tells LangSmith's tracer of the ensemble, which must not be said of its members.
     """
     is_async = isinstance(manager, AsyncCallbackManager | AsyncCallbackManagerForLLMRun)
     child = (AsyncCallbackManager if is_async else CallbackManager)(handlers=[], parent_run_id=parent_run_id)
@@ -123,7 +124,7 @@ def child_manager(
         handlers = [h for h in handlers if isinstance(h, BaseTracer) and not isinstance(h, streaming)]
     elif mode == "none":
         handlers = []
-    child.set_handlers([_without(h, own_params) if isinstance(h, LangChainTracer) else h for h in handlers])
+    child.set_handlers([_without(h, own_params()) if isinstance(h, LangChainTracer) else h for h in handlers])
     child.add_tags(manager.inheritable_tags)
     child.add_metadata({k: v for k, v in manager.inheritable_metadata.items() if k not in _OWN_METADATA})
     return child
@@ -144,7 +145,7 @@ class Parent:
 
     Attributes:
         members: Callback manager for members' runs; None outside any run.
-        own: Callback manager for events of the ensemble's own run, which all of its handlers are told; None as above.
+        own: Callback manager for events of the ensemble's own run, which all of its handlers are told; None without any.
         streams: Answers that are streamed under this run, to be closed with it.
     """
 
@@ -160,23 +161,25 @@ class Parent:
         run_id: UUID,
         mode: MemberCallbacks,
         own_handlers: Sequence[BaseCallbackHandler] = (),
-        own_params: Mapping[str, Any] | None = None,
+        own_params: Callable[[], Mapping[str, Any]] = dict,
     ) -> Self:
         """Make the managers under a run; see `child_manager`. `own_handlers` are those of the ensemble alone."""
-        params = own_params or {}
-        members = child_manager(manager, parent_run_id=run_id, mode=mode, own_params=params)
-        own = child_manager(manager, parent_run_id=run_id, mode="all", own_params=params)
-        own.set_handlers([*manager.handlers, *(h for h in own_handlers if h not in manager.handlers)])
+        members = child_manager(manager, parent_run_id=run_id, mode=mode, own_params=own_params)
+        handlers = [*manager.handlers, *(h for h in own_handlers if h not in manager.handlers)]
+        if not handlers:
+            return cls(members)
+        own = child_manager(manager, parent_run_id=run_id, mode="all", own_params=own_params)
+        own.set_handlers(handlers)
         return cls(members, own)
 
     def tell(self, name: str, describe: Callable[..., Mapping[str, Any]], *args: Any) -> None:
         """Dispatch a custom event to the handlers of the ensemble's run; its data is made only if there are any."""
-        if self.own is not None and self.own.handlers:
+        if self.own is not None:
             dispatch_custom_event(name, describe(*args), config={"callbacks": self.own})
 
     async def atell(self, name: str, describe: Callable[..., Mapping[str, Any]], *args: Any) -> None:
         """Dispatch a custom event to the handlers of the ensemble's run; its data is made only if there are any."""
-        if self.own is not None and self.own.handlers:
+        if self.own is not None:
             await adispatch_custom_event(name, describe(*args), config={"callbacks": self.own})
 
 
@@ -340,7 +343,7 @@ class NestedRunsMixin(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         if run_manager is not None and PARENT_KEY not in kwargs:
-            params = self._get_invocation_params(stop=stop, **kwargs)
+            params = partial(self._get_invocation_params, stop=stop, **kwargs)
             kwargs[PARENT_KEY] = Parent.of(
                 run_manager, run_id=run_manager.run_id, mode=self.member_callbacks, own_params=params
             )
@@ -354,7 +357,7 @@ class NestedRunsMixin(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         if run_manager is not None and PARENT_KEY not in kwargs:
-            params = self._get_invocation_params(stop=stop, **kwargs)
+            params = partial(self._get_invocation_params, stop=stop, **kwargs)
             kwargs[PARENT_KEY] = Parent.of(
                 run_manager, run_id=run_manager.run_id, mode=self.member_callbacks, own_params=params
             )

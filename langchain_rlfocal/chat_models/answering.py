@@ -398,7 +398,7 @@ class AnswerState:
 
     def comparing_takes_long(self, results: Sequence[Result]) -> bool:
         """Tell whether comparing these answers may hold up an event loop."""
-        texts = [result.text for result in results if isinstance(result, Candidate)]
+        texts = [*{result.text for result in results if isinstance(result, Candidate)}]
         return not isinstance(self.options.answer_kind, str) or loads_first(texts) or takes_long(texts)
 
     def record(self, results: Sequence[Result]) -> None:

@@ -197,7 +197,7 @@ def check_priced(members: Iterable[PoolMember], config: ExecutionConfig) -> None
 
 # ---- the options of a call
 
-RetryOn = Callable[[Exception], bool | None] | type[BaseException] | tuple[type[BaseException], ...]
+RetryOn = Callable[[Exception], bool | None] | type[Exception] | tuple[type[Exception], ...]
 
 
 def to_answer_kind(value: Any) -> KindLike:
@@ -233,7 +233,7 @@ def to_retry_on(value: Any) -> RetryOn | None:
         InputError: It is no function, no exception class and no tuple of them.
     """
     classes = value if isinstance(value, tuple) else (value,)
-    are_errors = all(isinstance(one, type) and issubclass(one, BaseException) for one in classes)
+    are_errors = all(isinstance(one, type) and issubclass(one, Exception) for one in classes)
     if value is None or are_errors or (callable(value) and not isinstance(value, type)):
         rule: RetryOn | None = value
         return rule

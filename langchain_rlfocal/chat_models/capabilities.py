@@ -204,7 +204,10 @@ def eligible_of(
     """
     named = {name: f"is not `{only}`, which the call names" for name in models if only not in {None, name}}
     models = {name: model for name, model in models.items() if name not in named}
-    needs, with_tools = needs_of(messages), {*tools}
+    with_tools = {*tools}
+    if not with_tools and not any(model.profile for model in models.values()):
+        return Eligible(tuple(models), named, frozenset(), only)  # nothing is declared
+    needs = needs_of(messages)
     # Tools first, since who takes an image counts only among those that can be asked at all.
     reasons = {name: unfit(models[name], Needs(tools=True)) for name in models if name in with_tools}
     without = {name: reason for name, reason in reasons.items() if reason is not None}

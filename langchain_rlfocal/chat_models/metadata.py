@@ -85,9 +85,9 @@ def reply_of(
         synthesis: The synthesizer's result, None if it was not asked. Where it failed, the verdict stands.
         model_name: The ensemble's name, under which LangChain counts the tokens.
     """
-    results: list[Candidate | Failure] = [*state.candidates, *state.failures]
-    results += state.judging.results if state.judging is not None else ()
     facts = describe(state, verdict, synthesis)
+    usages = [*facts["usage"].values()]
+    usages += [tokens_of(one) for one in (*(state.judging.results if state.judging else ()), synthesis) if one]
     winner = next((c for c in state.candidates if c.member == verdict.answer.member), None)
     if winner is not None and verdict.action == "tool_calls" and (native := native_of(winner.message)) is not None:
         facts[NATIVE_KEY] = {"member": winner.member, "message": native}
@@ -98,7 +98,7 @@ def reply_of(
         content=_content_of(text, said),
         additional_kwargs=_kept(said.additional_kwargs, ("refusal", *_SOURCES)),
         tool_calls=[tool_call(name=c["name"], args=c["args"], id=f"call_{uuid4().hex[:24]}") for c in verdict.calls],
-        usage_metadata=total_usage(results if synthesis is None else [*results, synthesis]),
+        usage_metadata=_sum_of(usages),
         response_metadata={
             **_kept(said.response_metadata, _SOURCES),
             **ending_of(said),
@@ -223,11 +223,11 @@ def _message_of(failure: Failure) -> AIMessage | None:
     return failure.error.message if isinstance(failure.error, UnusableAnswerError) else None
 
 
-def total_usage(results: Sequence[Candidate | Failure]) -> UsageMetadata | None:
-    """Sum the tokens of all calls; None if none of them reports any."""
+def _sum_of(usages: Sequence[UsageMetadata | None]) -> UsageMetadata | None:
+    """Sum the tokens of calls; None if none of them reports any."""
     total: UsageMetadata | None = None
-    for result in results:
-        if (usage := tokens_of(result)) is not None:
+    for usage in usages:
+        if usage is not None:
             total = add_usage(total, usage)
     return total
 
@@ -260,10 +260,10 @@ def describe(state: "AnswerState", verdict: Verdict, synthesis: Candidate | Fail
         if synthesis is None
         else {
             "latency_s": _number(synthesis.latency_s),
-            "usage": _plain(tokens_of(synthesis)),
+            "usage": tokens_of(synthesis),
             "failure": _describe_failure(synthesis) if isinstance(synthesis, Failure) else None,
         },
-        "usage": {result.member: _plain(tokens_of(result)) for result in results},
+        "usage": {result.member: tokens_of(result) for result in results},
         "resting": list(state.resting),
         "spent": {"calls": spent.calls, "tokens": spent.tokens, "usd": _number(spent.usd)},
     }
@@ -280,7 +280,7 @@ def _describe_judging(judging: Judging, same: Sequence[tuple[str, str]]) -> dict
             {
                 "round": result.round,
                 "latency_s": _number(result.latency_s),
-                "usage": _plain(tokens_of(result)),
+                "usage": tokens_of(result),
                 "cost_usd": _number(result.cost_usd) if isinstance(result, Candidate) else None,
                 "failure": _describe_failure(result) if isinstance(result, Failure) else None,
                 **_describe_retries(result),
@@ -469,10 +469,6 @@ def _describe_failure(failure: Failure) -> dict[str, Any]:
 def _number(value: float | None) -> float | None:
     """Make a number that JSON can hold: of Python's own type, None where it is not finite."""
     return float(value) if value is not None and math.isfinite(value) else None
-
-
-def _plain(usage: UsageMetadata | None) -> dict[str, Any] | None:
-    return None if usage is None else dict(usage)
 
 
 def _decimal(value: float | None, places: int) -> str:
