@@ -4,7 +4,6 @@ import asyncio
 import copy
 import json
 import pickle
-import threading
 
 import pytest
 from hypothesis import given
@@ -14,7 +13,7 @@ from langchain_core.messages import AIMessage
 from langchain_core.tracers.base import BaseTracer
 
 from langchain_rlfocal import PoolMember, RLFocalChatModel
-from langchain_rlfocal.chat_models import answering, equivalence
+from langchain_rlfocal.chat_models import equivalence
 from langchain_rlfocal.chat_models.equivalence import (
     MAX_TEXT_CHARS,
     OPPOSITES,
@@ -183,15 +182,6 @@ def test_calls_of_tools_and_objects_are_not_put_to_it():
     assert judge.asked == []
 
 
-def test_texts_beside_tools_that_nobody_calls_are_put_to_it():
-    members = {
-        n: SchemaChatModel(model_name=n, answers=lambda *_, text=text: text)
-        for n, text in (("a", ENERGY), ("b", POWER))
-    }
-    message = model_of(members, equivalence=judge_of()).bind_tools([weather]).invoke(QUESTION)
-    assert (message.tool_calls, how(message)["fusion"]["confidence"]) == ([], 1.0)
-
-
 def test_what_was_thought_before_an_answer_is_not_put_to_it():
     judge = judge_of()
     message = judged([f"<think>{WALLS}</think>{ENERGY}", POWER], judge).invoke(QUESTION)
@@ -221,15 +211,6 @@ def test_other_answers_to_the_question_need_not_ask_again():
     assert len(judge.asked) == 2
     model.invoke("What are mitochondria for?")
     assert len(judge.asked) == 4
-
-
-def test_it_does_not_matter_who_said_which():
-    judge = judge_of()
-    model = judged([ENERGY, POWER], judge)
-    model.invoke(QUESTION)
-    turned = judged([POWER, ENERGY], judge, judgements=model.judgements)
-    assert how(turned.invoke(QUESTION))["fusion"]["confidence"] == 1.0
-    assert len(judge.asked) == 2
 
 
 def test_another_judge_is_asked_for_itself():
@@ -269,22 +250,6 @@ def test_what_is_remembered_is_shared_by_copies_and_not_by_a_pickle():
     known.remember("judge", "?", ("a", "b"), same=False)
     assert copy.copy(known) is copy.deepcopy(known) is known
     assert len(pickle.loads(pickle.dumps(known))) == 0
-
-
-def test_any_thread_may_remember():
-    known = Judgements()
-
-    def work(number):
-        for at in range(200):
-            known.remember("judge", "?", (str(number), str(at)), same=True)
-            known.recall("judge", "?", ("0", str(at)))
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(known) == 800
 
 
 # ---- what goes wrong
@@ -441,25 +406,6 @@ def test_a_judge_has_what_is_left_of_the_time(way):
     assert "deadline" in answer.how["fusion"]["notes"][0]
 
 
-def test_the_second_request_too_must_come_in_time(way):
-    members = {"a": timed((0, ENERGY)), "b": timed((0, POWER))}
-    judge = TimedJudge(script=[(1, ""), (5, "")])
-    answer = play(way, ensemble(members, timeout=2, max_retries=0, equivalence=judge), QUESTION)
-    assert answer.took_s == 3
-    assert answer.how["fusion"]["confidence"] == 0.5
-    assert [call["failure"] and call["failure"]["kind"] for call in answer.how["equivalence"]["calls"]] == [
-        None,
-        "timeout",
-    ]
-
-
-def test_a_quick_judge_is_heard(way):
-    members = {"a": timed((2, ENERGY)), "b": timed((2, POWER))}
-    judge = TimedJudge(script=[(1, "")])
-    answer = play(way, ensemble(members, deadline_s=5, equivalence=judge), QUESTION)
-    assert (answer.took_s, answer.how["fusion"]["confidence"]) == (4, 1.0)
-
-
 def test_nobody_is_cancelled_as_settled_while_a_judge_may_find_more_to_agree(way):
     members = {"a": timed((0, "yes")), "b": timed((0, "yes")), "c": timed((5, "no"))}
     judge = TimedJudge(script=[(0, "")])
@@ -535,26 +481,6 @@ async def test_its_words_are_not_the_streams():
         assert "".join(chunk.text for chunk in chunks) == ENERGY
 
 
-async def test_each_answer_of_a_batch_has_its_own():
-    messages = await judged([ENERGY, POWER], judge_of()).abatch([QUESTION, "?", QUESTION])
-    assert [how(message)["fusion"]["confidence"] for message in messages] == [1.0] * 3
-
-
-async def test_a_judge_that_is_cancelled_leaves_no_task():
-    begun, gate = asyncio.Event(), asyncio.Event()
-
-    async def hold():
-        begun.set()
-        await gate.wait()
-
-    asking = asyncio.create_task(judged([ENERGY, POWER], judge_of(on_acall=hold)).ainvoke(QUESTION))
-    await begun.wait()
-    asking.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await asking
-    assert asyncio.all_tasks() == {asyncio.current_task()}
-
-
 # ---- embeddings
 
 
@@ -619,13 +545,6 @@ def test_any_embedder_will_do_and_what_it_said_is_remembered():
     model = judged([ENERGY, POWER], Plain())
     assert [how(model.invoke(QUESTION))["fusion"]["confidence"] for _ in range(2)] == [1.0, 1.0]
     assert Plain.calls == 1
-
-
-def test_an_embedder_has_what_is_left_of_the_budget():
-    vectors = Vectors(CLOSE)
-    message = judged([ENERGY, POWER], vectors, budget_per_answer={"max_calls": 2, "max_usd": None}).invoke(QUESTION)
-    assert vectors.embedded == []
-    assert how(message)["fusion"]["confidence"] == 0.5
 
 
 # ---- what is taken for a judge
@@ -787,9 +706,3 @@ def test_a_judge_is_not_asked_about_what_nobody_can_read():
     assert judge.asked == []
 
 
-def test_the_comparison_is_told_the_question(monkeypatch):
-    seen = []
-    compare = answering.compare_answers
-    monkeypatch.setattr(answering, "compare_answers", lambda *a, **k: seen.append(k) or compare(*a, **k))
-    model_of({"a": saying("x")}).invoke("Which?")
-    assert {call["query"] for call in seen} == {"Which?"}

@@ -70,10 +70,6 @@ def test_who_says_nothing_neither_takes_nor_promises():
     assert merged == {"audio_inputs": False, "structured_output": False, "pdf_tool_message": True}
 
 
-def test_all_that_say_true_promise_it():
-    assert merged_profile([model(structured_output=True), model(structured_output=True)]) == {"structured_output": True}
-
-
 def test_the_longest_input_and_the_shortest_output_count():
     """Published profiles write 0 where the number is not known."""
     models = [
@@ -291,10 +287,6 @@ def test_two_kinds_of_input_that_no_model_declares_together_leave_somebody_to_as
     names, reasons = fit_members(pool, needing("image_inputs", "pdf_inputs"))
     assert names == ("image",)
     assert reasons == {"pdf": "does not say that it takes images"}
-
-
-def test_an_empty_pool_has_nobody_that_fits():
-    assert fit_members({}, needing("image_inputs", tools=True)) == ((), {})
 
 
 @given(
