@@ -1,38 +1,28 @@
-"""Foreign text: what a provider, a member or a file wrote, made fit to show.
+"""Redaction: text of providers, members and files, made fit for error messages, metadata, logs and terminals.
 
-For error messages, metadata and terminals. Secrets that a model holds are hidden exactly (`secrets_of`), others by the forms
-in which providers write them. It changes no answer, calls no code of a model to find its secrets, and promises no more than
-it can: of a secret that no model holds, or of a piece of one, what looks like prose passes.
+Two kinds of secrets are hidden: values that a model holds in its own fields (`secrets_of`), exactly, and others by the
+forms in which providers write them. A secret that no field holds (one that a function returns, or that only an HTTP
+client knows) is hidden only where it has such a form.
 """
 
-import json
 import os
 import re
 from base64 import b64encode
-from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import islice
-from types import ModuleType
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
+from pydantic import BaseModel, SecretBytes, SecretStr
+
 MIN_SECRET_CHARS = 6
-"""A shorter value is not hidden as a secret that a model holds: it would be cut out of ordinary words."""
+"""A shorter value is not hidden as a secret of a model: it would be cut out of ordinary words."""
 
 MAX_SHOWN_CHARS = 20_000
-"""Of a longer text of an error the beginning is shown: masking takes its time."""
+"""Of a longer text of an error the beginning is shown: masking takes time."""
 
-_MAX_VISITED = 5_000
 _MAX_DEPTH = 8
-_WITHOUT_PARTS = (type, ModuleType, int, float, type(None))
-_WITHOUT_SECRETS = frozenset({"_thread", "anyio", "asyncio", "h11", "h2", "logging", "ssl", "threading"})
-"""Packages whose objects hold none that nothing else holds."""
-
-_OF_HTTP = frozenset({"aiohttp", "httpcore", "httpcore2", "httpx", "httpx2", "requests", "urllib3"})
-"""Packages whose connections and requests under way hold none either; clients have hundreds of them."""
 
 # Every repetition is bounded or ends its pattern, so that masking takes time linear in the text.
 _NAMED_SECRET = re.compile(
@@ -60,16 +50,84 @@ _SECRET_NAME = re.compile(
 
 
 def masked(text: str, secrets: Collection[str] = ()) -> str:
-    """Hide keys, tokens and passwords in what a provider says; the rest stays as it is.
+    """Hide keys, tokens and passwords in what a provider says.
 
     Args:
         text: What it says.
-        secrets: Values to hide wherever they stand, such as `secrets_of` finds.
+        secrets: Values to hide wherever they occur, such as those of `secrets_of`.
     """
     text = _without(text, secrets)
     text = _CREDENTIALS.sub(r"\g<scheme>***", text)
     text = _BARE_KEY.sub(r"\g<vendor>***", text)
-    return _NAMED_SECRET.sub(lambda found: f"{found['name']}{found['mark']}{found['quote'] or ''}***", text)
+    return _NAMED_SECRET.sub(lambda match: f"{match['name']}{match['mark']}{match['quote'] or ''}***", text)
+
+
+def shown_text(text: str, secrets: Collection[str] = ()) -> str:
+    """Hide secrets as `masked` does, in the first `MAX_SHOWN_CHARS` characters of a text."""
+    # In this order: a cut could leave most of a secret, and stars are longer than some secrets.
+    return masked(_without(text, secrets)[:MAX_SHOWN_CHARS])[:MAX_SHOWN_CHARS]
+
+
+def printable(text: str) -> str:
+    """Put text on one line, with a space for each character that could steer the reader's terminal."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+def secrets_of(holder: object) -> frozenset[str]:
+    """Find the secrets in the fields of a chat model, of the models and mappings within it, and in call arguments.
+
+    They are pydantic's secrets; texts under a name such as `api_key`, `Authorization` or `X-Gateway-Key`; the environment
+    variables that `lc_secrets` names; and credentials in URLs. Clients' objects are not searched.
+
+    Returns:
+        Values of at least `MIN_SECRET_CHARS` characters, plain and as a URL quotes them.
+    """
+    values = {value for value in _secret_values("", holder, 0, set()) if len(value) >= MIN_SECRET_CHARS}
+    return frozenset(values | {quote(value, safe="") for value in values})
+
+
+def shown_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return named values with a digest for each secret, at any depth: calls with other secrets stay other calls."""
+    return {name: _shown_value(name, value, 1) for name, value in values.items()}
+
+
+class RedactedError(Exception):
+    """Stands for an error whose words told a secret, where no error of its own class can.
+
+    Attributes:
+        status_code: HTTP status of the error, None where it had none.
+    """
+
+    def __init__(self, words: str, *, status_code: int | None = None) -> None:
+        self.status_code = status_code
+        super().__init__(words)
+
+
+def without_secrets(error: BaseException, secrets: Collection[str] = ()) -> BaseException:
+    """Return an error that may be shown and raised from.
+
+    Args:
+        error: The error, with those that led to it.
+        secrets: Values to hide wherever they occur, such as those of `secrets_of`.
+
+    Returns:
+        The error itself where neither it nor those that led to it tell a secret or a text longer than `MAX_SHOWN_CHARS`.
+        Else one that stands for it, of the same class where possible: with every text masked, None for each attribute that
+        is no plain value, and without those that led to it.
+    """
+    if not any(_tells_secret(one, secrets) for one in _chain_of(error)):
+        return error
+    with suppress(Exception):  # a member's exception is the member's code
+        stand_in: BaseException = type(error).__new__(
+            type(error), *_redacted(error.args, secrets)
+        )  # its __init__ may want anything
+        vars(stand_in).update(_redacted(vars(error), secrets))
+        if not _tells_secret(stand_in, secrets):
+            return stand_in
+    words, status = "", getattr(error, "status_code", None)
+    with suppress(Exception):
+        words = f": {shown_text(str(error), secrets)}"
+    return RedactedError(type(error).__name__ + words, status_code=status if isinstance(status, int) else None)
 
 
 def _without(text: str, secrets: Collection[str]) -> str:
@@ -78,153 +136,42 @@ def _without(text: str, secrets: Collection[str]) -> str:
     return text
 
 
-def shown_text(text: str, secrets: Collection[str] = ()) -> str:
-    """Hide secrets as `masked` does, in the beginning of a text where it is long."""
-    return masked(_without(text, secrets)[:MAX_SHOWN_CHARS])  # in this order: a cut could leave most of a secret
+def _secret_values(name: str, value: Any, depth: int, seen: set[int]) -> Iterator[str]:
+    """Yield the secrets within a value; a part without a name of its own goes by that of the whole."""
+    if isinstance(value, str | bytes):
+        text = value if isinstance(value, str) else value.decode("latin-1")
+        yield from _credentials_of(text)
+        if _SECRET_NAME.search(name):
+            yield from (text, *text.split(" ")[1:2])  # "Bearer ..."
+    elif isinstance(value, SecretStr | SecretBytes):
+        yield from _secret_values("secret", value.get_secret_value(), depth, seen)
+    elif depth < _MAX_DEPTH and id(value) not in seen:
+        seen.add(id(value))
+        parts: list[tuple[str, Any]] = []
+        if isinstance(value, Mapping):
+            parts = [(str(key), part) for key, part in value.items()]
+        elif isinstance(value, list | tuple | set | frozenset):
+            parts = [(name, part) for part in value]
+        elif isinstance(value, BaseModel):
+            variables = getattr(value, "lc_secrets", {}).values()
+            parts = [*vars(value).items(), *(("secret", os.environ.get(variable)) for variable in variables)]
+        for part_name, part in parts:
+            yield from _secret_values(part_name, part, depth + 1, seen)
 
 
-def printable(text: str) -> str:
-    """Put text on one line, with a space for each character that could steer the reader's terminal."""
-    return "".join(char if char.isprintable() else " " for char in text)
-
-
-def secrets_of(model: object) -> frozenset[str]:
-    """Find the secrets that a chat model holds, in every form in which a provider may repeat them.
-
-    They are pydantic's secrets; texts under a name such as `api_key`, `Authorization` or `X-Gateway-Key`, in the model, its
-    headers, its clients and the models within it; what its `lc_secrets` name in the environment; and credentials in URLs.
-    A key that a function returns is found once a client holds it. Only attributes are read, of the first thousands of
-    objects, the nearest first.
-
-    Returns:
-        Values of at least `MIN_SECRET_CHARS` characters; also as JSON, Python and URLs quote them.
-    """
-    found: set[str] = set()
-    waiting: deque[tuple[str, Any, int]] = deque([("", model, 0)])
-    seen: dict[int, Any] = {}  # with the object, so that its id stays its own
-    for _ in range(_MAX_VISITED):
-        if not waiting:
-            break
-        name, value, depth = waiting.popleft()
-        if isinstance(value, bytes):
-            value = value.decode("latin-1")
-        if isinstance(value, str):
-            found.update(_credentials_of(value))
-            if _SECRET_NAME.search(name):
-                found.add(value)
-                found.update(value.split(" ")[1:] if value.count(" ") == 1 else ())  # "Bearer …"
-        elif depth < _MAX_DEPTH and id(value) not in seen and _may_hold_secrets(value):
-            seen[id(value)] = value
-            with suppress(Exception):  # foreign objects can refuse anything
-                parts = islice(_parts_of(value), _MAX_VISITED)
-                waiting.extend((part or name, inner, depth + 1) for part, inner in parts)
-    return frozenset(form for secret in found if len(secret) >= MIN_SECRET_CHARS for form in _forms_of(secret))
-
-
-def without_secrets(error: BaseException, secrets: Collection[str] = ()) -> BaseException:
-    """Return an error as it may be shown, handed on and raised from.
-
-    Args:
-        error: The error, with those that led to it.
-        secrets: Values to hide wherever they stand, such as `secrets_of` finds.
-
-    Returns:
-        The error itself where masking changes nothing that it or those that led to it say (text, notes, attributes,
-        `response`), and none of these is longer than `MAX_SHOWN_CHARS`. Else a stand-in without a traceback: of the same class
-        where that can be, with every text masked and cut to that length, a `ShownResponse`, and None for each other attribute
-        that is no plain value.
-    """
-    chain = list(_chain_of(error))
-    if all(_is_short(one) and _says_no_secret(one, secrets) for one in chain):
-        return error
-    stand_ins = {id(one): _stand_in(one, secrets) for one in chain}
-    for one in chain:
-        stand_in = stand_ins[id(one)]
-        # In this order: naming a cause hides the context.
-        stand_in.__cause__ = stand_ins.get(id(one.__cause__))
-        stand_in.__context__ = stand_ins.get(id(one.__context__))
-        stand_in.__suppress_context__ = one.__suppress_context__
-    return stand_ins[id(error)]
-
-
-@dataclass(frozen=True, slots=True)
-class ShownResponse:
-    """What a response said, its secrets masked.
-
-    Attributes:
-        status_code: HTTP status, None where it is unknown.
-        headers: Headers, their names in small letters.
-        text: The body, empty where it was not read.
-    """
-
-    status_code: int | None
-    headers: dict[str, str]
-    text: str
-
-
-class StandInError(Exception):
-    """What an error said, its secrets masked, where no error of its class can stand in for it.
-
-    Attributes:
-        status_code: HTTP status of the error, None where it had none.
-        response: What its response said, None where it had none.
-    """
-
-    response: ShownResponse | None = None
-
-    def __init__(self, words: str, *, status_code: int | None = None) -> None:
-        self.status_code = status_code
-        super().__init__(words)
-
-
-def _may_hold_secrets(value: Any) -> bool:
-    if isinstance(value, _WITHOUT_PARTS):
-        return False
-    name, package = type(value).__name__, type(value).__module__.partition(".")[0]
-    is_under_way = package in _OF_HTTP and name.endswith(("Connection", "Request"))
-    return package not in _WITHOUT_SECRETS and not is_under_way
-
-
-def _parts_of(value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield what a value holds, by name; a part without a name of its own goes by that of the whole."""
-    if isinstance(value, Mapping):
-        yield from ((str(name), inner) for name, inner in value.items())
-    elif isinstance(value, list | tuple | set | frozenset):
-        yield from (("", inner) for inner in value)
-    elif hasattr(type(value), "get_secret_value"):
-        yield "secret", value.get_secret_value()
-    else:
-        if hasattr(type(value), "lc_secrets"):
-            yield from (("secret", os.environ.get(name)) for name in value.lc_secrets.values())
-        yield from getattr(value, "__dict__", {}).items()
-        slots = (getattr(kind, "__slots__", ()) for kind in type(value).__mro__)
-        for name in (name for names in slots for name in ([names] if isinstance(names, str) else names)):
-            if name not in {"__dict__", "__weakref__"}:
-                yield name.strip("_"), getattr(value, name, None)
-
-
-def shown_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return named values as they may be shown, however deep: each secret is a digest, so that other secrets are other values.
-
-    Secret is pydantic's secrets, what stands under a name such as `api_key` or `Authorization`, and credentials in URLs.
-    """
-
-    def shown(name: str, value: Any, depth: int) -> Any:
-        if isinstance(value, str):
-            if _SECRET_NAME.search(name) and len(value) >= MIN_SECRET_CHARS:
-                return _digest(value)
-            for secret in _credentials_of(value):
-                value = value.replace(secret, _digest(secret)) if len(secret) >= MIN_SECRET_CHARS else value
-            return value
-        if hasattr(type(value), "get_secret_value"):
-            return _digest(str(value.get_secret_value()))
-        if depth < _MAX_DEPTH and isinstance(value, Mapping):
-            return {inner: shown(str(inner), one, depth + 1) for inner, one in value.items()}
-        if depth < _MAX_DEPTH and type(value) in {list, tuple}:
-            return type(value)(shown(name, one, depth + 1) for one in value)
+def _shown_value(name: str, value: Any, depth: int) -> Any:
+    if isinstance(value, str):
+        is_secret = bool(_SECRET_NAME.search(name))
+        for secret in [value] if is_secret else _credentials_of(value):
+            value = value.replace(secret, _digest(secret)) if len(secret) >= MIN_SECRET_CHARS else value
         return value
-
-    return {name: shown(name, value, 1) for name, value in values.items()}
+    if isinstance(value, SecretStr | SecretBytes):
+        return _digest(str(value.get_secret_value()))
+    if depth < _MAX_DEPTH and isinstance(value, Mapping):
+        return {key: _shown_value(str(key), part, depth + 1) for key, part in value.items()}
+    if depth < _MAX_DEPTH and type(value) in {list, tuple}:
+        return type(value)(_shown_value(name, part, depth + 1) for part in value)
+    return value
 
 
 def _digest(secret: str) -> str:
@@ -232,7 +179,7 @@ def _digest(secret: str) -> str:
 
 
 def _credentials_of(text: str) -> Iterator[str]:
-    """Yield what of a URL is secret: password, or user where there is none, both as an HTTP header tells them, keys in its query."""
+    """Yield the secrets of a URL: its password, or its user where there is none, both also as a header has them, and keys in its query."""
     if "://" not in text or not ("@" in text or "=" in text):
         return
     with suppress(ValueError):
@@ -245,94 +192,37 @@ def _credentials_of(text: str) -> Iterator[str]:
         yield b64encode(f"{unquote(user)}{colon}{unquote(password)}".encode()).decode()
 
 
-def _forms_of(secret: str) -> set[str]:
-    return {secret, json.dumps(secret)[1:-1], repr(secret)[1:-1], quote(secret, safe="")}
-
-
 def _chain_of(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and each one that it leads to, once, also where a traceback would not show it."""
+    """Yield an error and each one that it leads to, once."""
     waiting, seen = [error], set[int]()
     while waiting:
         one = waiting.pop()
-        if id(one) in seen:
-            continue
-        seen.add(id(one))
-        yield one
-        waiting += [cause for cause in (one.__cause__, one.__context__) if cause is not None]
-        if isinstance(one, BaseExceptionGroup):
-            waiting += one.exceptions
+        if id(one) not in seen:
+            seen.add(id(one))
+            yield one
+            waiting += [cause for cause in (one.__cause__, one.__context__) if cause is not None]
+            waiting += one.exceptions if isinstance(one, BaseExceptionGroup) else ()
 
 
-def _says_no_secret(error: BaseException, secrets: Collection[str]) -> bool:
+def _tells_secret(error: BaseException, secrets: Collection[str]) -> bool:
+    """Tell whether an error's words hold a secret, its attributes a known one, or its words are too long to show."""
     try:
-        said, held = _texts_of(error)
+        words = [str(error), repr(getattr(error, "body", None)), *getattr(error, "__notes__", ())]
+        if any(len(text) > MAX_SHOWN_CHARS or masked(text, secrets) != text for text in words):
+            return True
+        answered = getattr(getattr(error, "response", None), "headers", None)
+        held = f"{error!r} {vars(error)!r} {answered!r}"
     except Exception:  # noqa: BLE001  # what does not tell what it says may say anything
-        return False
-    if any(masked(text, secrets) != text for text in said):
-        return False
-    # Of a header's numbers of tokens, or an attribute called `token`, nothing is to be masked: only what is known counts.
-    return not any(secret in text for secret in secrets for text in held)
+        return True
+    return any(secret in held for secret in secrets)
 
 
-def _is_short(error: BaseException) -> bool:
-    try:
-        return all(len(text) <= MAX_SHOWN_CHARS for texts in _texts_of(error) for text in texts)
-    except Exception:  # noqa: BLE001  # as above
-        return False
-
-
-def _texts_of(error: BaseException) -> tuple[list[str], list[str]]:
-    """Return what an error says in words, and what else it holds."""
-    said = [str(error), repr(error), repr(getattr(error, "body", None)), *getattr(error, "__notes__", ())]
-    response = _response_of(error)
-    answered = [] if response is None else [response.text, *response.headers, *response.headers.values()]
-    return said, [repr(vars(error)), *answered]
-
-
-def _response_of(error: BaseException) -> ShownResponse | None:
-    """Read the response of an error, which may be any object, or none; nothing is masked yet. A mapping is like any attribute."""
-    response: Any = getattr(error, "response", None)
-    if response is None or isinstance(response, Mapping):
-        return None
-    status, headers, text = None, {}, ""
-    with suppress(Exception):
-        status = response.status_code
-    with suppress(Exception):
-        headers = {str(name).lower(): str(value) for name, value in response.headers.items()}
-    with suppress(Exception):  # one that was not read to its end
-        text = str(response.text)
-    return ShownResponse(status if type(status) is int else None, headers, text)
-
-
-def _stand_in(error: BaseException, secrets: Collection[str]) -> BaseException:
-    def plain(value: Any, depth: int = 0) -> Any:
-        if isinstance(value, str):
-            return shown_text(value, secrets)
-        if depth < _MAX_DEPTH and type(value) in {list, tuple}:
-            return type(value)(plain(one, depth + 1) for one in value)
-        if depth < _MAX_DEPTH and type(value) is dict:
-            return {plain(name, depth + 1): plain(one, depth + 1) for name, one in value.items()}
-        return value if type(value) in {bool, int, float} else None
-
-    if isinstance(error, BaseExceptionGroup):
-        return BaseExceptionGroup(
-            shown_text(error.message, secrets), [_stand_in(one, secrets) for one in error.exceptions]
-        )
-    words, response = "", _response_of(error)
-    if response is not None:
-        headers = {name: _without(value, secrets) for name, value in response.headers.items()}
-        response = ShownResponse(response.status_code, headers, plain(response.text))
-    with suppress(Exception):
-        words = plain(str(error))
-        make: Callable[..., BaseException] = type(error).__new__  # its __init__ may want anything
-        stand_in = make(type(error), *plain(error.args))
-        vars(stand_in).update(plain(vars(error)))
-        if response is not None:
-            vars(stand_in)["response"] = response
-        if str(stand_in) == words and _says_no_secret(stand_in, secrets):
-            return stand_in
-    status = getattr(error, "status_code", None)
-    name = type(error).__name__
-    other = StandInError(f"{name}: {words}" if words else name, status_code=status if type(status) is int else None)
-    other.response = response
-    return other
+def _redacted(value: Any, secrets: Collection[str], depth: int = 0) -> Any:
+    """Mask every text within a plain value; None for what is no plain value."""
+    if isinstance(value, str):
+        return shown_text(value, secrets)
+    if depth < _MAX_DEPTH and type(value) in {list, tuple}:
+        return type(value)(_redacted(part, secrets, depth + 1) for part in value)
+    if depth < _MAX_DEPTH and type(value) is dict:
+        return {_redacted(key, secrets, depth + 1): _redacted(part, secrets, depth + 1) for key, part in value.items()}
+    return value if type(value) in {bool, int, float} else None

@@ -5,29 +5,26 @@ log, and what LangChain says of a member's own run, is theirs; see `test_what_la
 """
 
 import asyncio
-import copy
 import json
 import logging
 import traceback
 from base64 import b64encode
-from types import SimpleNamespace
-from urllib.parse import quote
 
 import httpx2
 import pytest
+from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.tracers.base import BaseTracer
 from langchain_openai import ChatOpenAI
 from openai import AuthenticationError
-from pydantic import SecretStr
+from pydantic import Field
 
 from langchain_rlfocal import PoolMember, RLFocalChatModel
 from langchain_rlfocal.collection import collect_into, unfinished_path
 from langchain_rlfocal.errors import EnsembleError, RLFocalError
 from langchain_rlfocal.outcomes import Question
 from langchain_rlfocal.pool import ModelPool
-from langchain_rlfocal.redaction import ShownResponse, StandInError, masked, secrets_of, without_secrets
-from langchain_rlfocal.testing import ScriptedPolicy
+from langchain_rlfocal.testing import ScriptedChatModel, ScriptedPolicy
 from support_calls import CALLS
 
 KEY, PROSE, HEADER = "sk-q9Zp7Ab3dEf6Gh8JkLm", "correct-horse-battery", "zebra giraffe walrus"
@@ -200,7 +197,7 @@ def test_no_representation_tells_a_secret():
         model.bind_tools([]),
         PoolMember("a", provider(200, KEY)),
     ]
-    for thing in [*things, copy.copy(model)]:
+    for thing in things:
         assert_no_secret(repr(thing), str(thing))
     assert_no_secret(
         model._identifying_params, model._get_llm_string(), model._get_invocation_params(), model.to_json()
@@ -232,151 +229,58 @@ def test_collecting_writes_no_secret(tmp_path, ending):
     assert_no_secret(text, *told, *map(repr, table))
 
 
-# ---- the means
+# ---- in parameters and arguments
+
+HEADERS = {"extra_headers": {"Authorization": f"Bearer {PROSE}", "X-Team": "red"}}
 
 
-def test_secrets_are_found_wherever_a_model_holds_them(monkeypatch):
-    monkeypatch.setenv("OF_THE_HOST", "environment-value")
+class Configured(ScriptedChatModel):
+    """A member whose parameters hold keys, as `ChatOpenAI.extra_body` and `model_kwargs` may."""
 
-    class Slotted:
-        __slots__ = "_secret"  # noqa: PLC0205  # as Python allows
+    body: dict = Field(default_factory=dict)
 
-    class Held(Slotted):
-        __slots__ = ("_token",)
-        lc_secrets = {"token": "OF_THE_HOST"}  # noqa: RUF012  # as LangChain has it
-
-    held = Held()
-    held._token, held._secret = SecretStr("slotted-value"), "slotted-text"
-    model = SimpleNamespace(
-        api_key="plain-value",
-        nested={"headers": [{"Authorization": "Bearer header-value"}, {"X-Api-Key": b"bytes-value"}]},
-        url="https://user:pass%2Fword@host/path?page=1",
-        other_url="https://token-as-user@host",
-        held=(held,),
-        eos_token="<|endoftext|>",
-        model_name="innocent",
-        password="short",
-        prose="see https://host/@user for more",
-    )
-    model.again = model
-    found = secrets_of(model)
-    wanted = {
-        "plain-value",
-        "header-value",
-        "bytes-value",
-        "slotted-value",
-        "slotted-text",
-        "environment-value",
-        "pass/word",
-        "pass%2Fword",
-    }
-    assert wanted | {"token-as-user", b64encode(b"user:pass/word").decode()} <= found
-    assert not found & {"<|endoftext|>", "innocent", "short", "user", "host"}
-    assert secrets_of((refusing()["cleo"], None)) >= {PROSE, PASSWORD, "p4nda%40bamboo"}
+    @property
+    def _identifying_params(self):
+        return {"model_name": self.model_name, "body": self.body}
 
 
-def test_a_key_that_a_function_returns_is_found_once_a_client_has_asked_for_it():
-    model = provider(401, lambda: PROSE)
-    assert secrets_of(model) == frozenset()
-    with pytest.raises(AuthenticationError):
-        model.invoke("?")
-    assert PROSE in secrets_of(model)
+@pytest.mark.parametrize("where", ["of a member", "of the call"])
+def test_keys_within_parameters_are_in_no_trace_of_the_ensemble_and_no_cache_key(where):
+    body, arguments = (HEADERS, {}) if where == "of a member" else ({}, HEADERS)
+    cache, watcher = InMemoryCache(), Watcher()
+    member = Configured(script=["yes"], body=body)
+    model = RLFocalChatModel(members={"a": member}, member_callbacks="none", cache=cache)
+    model.invoke("Is it so?", {"callbacks": [watcher]}, **arguments)
+    [run] = watcher.runs
+    assert PROSE not in repr(run.extra)
+    assert "red" in repr(run.extra)
+    [key] = cache._cache
+    assert PROSE not in repr(key)
+    assert "red" in repr(key)
+    assert member.asked[0].kwargs.get("extra_headers") == arguments.get("extra_headers")
 
 
-def test_looking_for_secrets_ends_and_survives_whatever_a_model_is_made_of():
-    class Odd(dict):
-        def items(self):
-            raise ValueError
-
-    class Wide:
-        def __init__(self):
-            self.api_key, self.vocabulary = "first-value", [{"api_key": str(n) * 7} for n in range(100_000)]
-
-    assert "first-value" in secrets_of(Wide())
-    assert len(secrets_of(Wide())) < 5_000
-    assert secrets_of([Odd(a=1), {"api_key": "later-value"}]) == {"later-value"}
-    deep = {"api_key": "deep-value"}
-    for _ in range(20):
-        deep = [deep]
-    assert secrets_of(deep) == frozenset()
-    round_and_round = []
-    round_and_round += [round_and_round] * 50
-    assert secrets_of([round_and_round, [[[[{"api_key": "late-value"}]]]]]) == {"late-value"}
+@pytest.mark.parametrize("name", ["extra_headers", "extra_body"])
+def test_calls_with_other_keys_share_no_cached_answer(name):
+    """Keys partition what a provider knows of its caller; so do what only sounds like keys."""
+    member = Configured(script=["ann's", "bob's"])
+    model = RLFocalChatModel(members={"a": member}, cache=InMemoryCache())
+    ann, bob = ({name: {"partition_key": f"{who}-and-friends"}} for who in ("ann", "bob"))
+    assert [model.invoke("Whose?", **given).text for given in (ann, bob, ann)] == ["ann's", "bob's", "ann's"]
 
 
-def test_a_known_secret_is_hidden_wherever_it_stands_in_whatever_form():
-    odd = 'it\'s "odd" \\ ü'
-    secrets = secrets_of({"api_key": odd}) | {"longer-value", "longer-value-still"}
-    for text in (odd, json.dumps(odd), repr(odd), quote(odd, safe="")):
-        assert masked(f"it was {text}!", secrets).strip("'\"!").endswith("***"), text
-    assert masked("a longer-value-still, longer-value.", secrets) == "a ***, ***."
-    assert masked("a longer-value.") == "a longer-value."
+def test_schemas_of_tools_are_shown_as_they_are():
+    """To look through thirty takes milliseconds, at each call; what stands there is no secret of the caller's."""
+    watcher = Watcher()
+    parameters = {"type": "object", "properties": {}, "examples": [{"password": "open sesame"}]}
+    tool = {"type": "function", "function": {"name": "weather_of", "parameters": parameters}}
 
+    class Tooled(ScriptedChatModel):
+        def bind_tools(self, tools, **kwargs):
+            return self.bind(tools=tools)
 
-class NotedError(Exception):
-    def __init__(self, *, code, words):
-        self.code, self.words, self.status_code = code, [words, 3, object()], 418
-        super().__init__(words)
-
-
-class HiddenError(Exception):
-    """Says something else once its object is gone."""
-
-    def __init__(self):
-        self.by = object()
-        super().__init__()
-
-    def __str__(self):
-        return "it was hidden-value" if self.by else "it was nothing"
-
-
-def test_an_error_that_tells_no_secret_stays_itself():
-    error = NotedError(code=7, words="nothing to hide")
-    error.__cause__ = ValueError("nor here")
-    assert without_secrets(error, {"secret-value"}) is error
-
-
-@pytest.mark.parametrize("where", ["text", "note", "body", "response", "cause", "context", "group", "within a group"])
-def test_an_error_that_tells_a_secret_anywhere_is_stood_in_for(where):
-    error = NotedError(code=7, words="it was secret-value" if where == "text" else "plain")
-    telling = ValueError("it was secret-value")
-    if where == "note":
-        error.add_note("it was secret-value")
-    elif where == "body":
-        error.body = {"said": ["it was secret-value"]}
-    elif where == "response":
-        error.response = SimpleNamespace(status_code=429, headers={"Retry-After": "7"}, text="it was secret-value")
-    elif where == "cause":
-        error.__cause__ = telling
-    elif where == "context":
-        error.__context__ = telling
-    elif where == "group":
-        error.__cause__ = ExceptionGroup("several of secret-value", [telling, KeyError("secret-value")])
-    elif where == "within a group":
-        noted = ValueError("plain")
-        noted.add_note("it was secret-value")
-        error.__cause__ = ExceptionGroup("several", [noted])
-    shown = without_secrets(error, {"secret-value"})
-    assert type(shown) is NotedError
-    assert (shown.code, shown.status_code, shown.words[1:]) == (7, 418, [3, None])
-    told = "".join(told_by(shown))
-    assert "secret-value" not in told
-    assert "***" in told
-    if where == "response":
-        assert shown.response == ShownResponse(429, {"retry-after": "7"}, "it was ***")
-
-
-def test_an_error_that_cannot_be_made_anew_is_stood_in_for_by_its_words():
-    shown = without_secrets(HiddenError(), {"hidden-value"})
-    assert type(shown) is StandInError
-    assert str(shown) == "HiddenError: it was ***"
-    assert shown.status_code is None
-
-
-def test_errors_that_lead_to_each_other_are_each_stood_in_for_once():
-    first, second = ValueError("secret-value one"), ValueError("two")
-    first.__cause__, second.__context__ = second, first
-    shown = without_secrets(first, {"secret-value"})
-    assert str(shown) == "*** one"
-    assert shown.__cause__.__context__ is shown
-    assert shown.__traceback__ is None
+    model = RLFocalChatModel(members={"a": Tooled(script=["yes"])}, member_callbacks="none")
+    model.bind_tools([tool]).invoke("Is it so?", {"callbacks": [watcher]}, prompt_cache_key="weather")
+    [run] = watcher.runs
+    assert run.extra["invocation_params"]["tools"][0]["function"]["name"] == "weather_of"
+    assert "open sesame" in repr(run.extra["invocation_params"]["tools"])

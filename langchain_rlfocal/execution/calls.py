@@ -36,7 +36,7 @@ from langchain_rlfocal.execution.limits import Permit, Slot
 from langchain_rlfocal.execution.retries import RetryPolicy, may_have_cost, refused_arguments
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.records import Candidate, Failure, Flaw
-from langchain_rlfocal.redaction import StandInError, printable, secrets_of, shown_text, without_secrets
+from langchain_rlfocal.redaction import RedactedError, printable, secrets_of, shown_text, without_secrets
 
 MAX_TEXT_CHARS = 1_000_000
 """A longer answer is a failure: comparing, storing and showing it costs more than it can be worth."""
@@ -376,7 +376,7 @@ class MemberCall:
         try:
             return replace(failure, error=without_secrets(error, self._secrets()))
         except Exception:  # noqa: BLE001  # a member's exception is the member's code
-            return replace(failure, error=StandInError(failure.reason))
+            return replace(failure, error=RedactedError(failure.reason))
 
     def _secrets(self) -> frozenset[str]:
         """Find what must not be told of this call; once, since it takes milliseconds."""

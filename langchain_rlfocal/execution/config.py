@@ -177,7 +177,8 @@ class AnswerLimits:
 
     def _enter(self, on_admitted: Callable[[], None]) -> Entry:
         try:
-            self._entry = self.shared.admission.enter(on_admitted, left_s=self.deadline_at_s - self.clock())
+            now_s = self.clock()
+            self._entry = self.shared.admission.enter(now_s, on_admitted, left_s=self.deadline_at_s - now_s)
         except Overloaded as overload:
             raise EnsembleOverloadError(
                 f"More answers are in flight than can be served: this one would wait {overload.wait_s:.0f} s for its "

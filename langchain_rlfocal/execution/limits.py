@@ -350,14 +350,17 @@ class Latencies(Shared):
 
 # ---- overload
 
-STARTING = 4
-"""How many answers may begin at the same time: until their first calls have been made."""
+MAX_STARTING = 4
+"""How many answers may begin at the same time where the process is idle: until their first calls have been made."""
+
+BUSY_S = 0.05
+"""Where these calls take longer than this to be made, the process is busy, and answers begin one after the other."""
 
 MAX_WAIT_S = 10.0
 """An answer that would wait for longer than this for its beginning is refused."""
 
 _MIN_MEASURED = 16
-"""After how many answers that began out of the queue their pace is known."""
+"""After how many answers that began out of the queue its pace is known."""
 
 _MAX_MEASURED = 64
 """The pace is that of so many last ones."""
@@ -378,11 +381,17 @@ class Overloaded(Exception):  # noqa: N818  # a value of `Admission`, which the 
 class Entry:
     """One answer's beginning; made by `Admission.enter`."""
 
-    __slots__ = ("_admission", "is_admitted", "is_over", "on_admitted")
+    __slots__ = ("_admission", "admitted_at_s", "is_over", "on_admitted")
 
     def __init__(self, admission: "Admission", on_admitted: Callable[[], None]) -> None:
         self._admission, self.on_admitted = admission, on_admitted
-        self.is_admitted = self.is_over = False
+        self.admitted_at_s: float | None = None
+        self.is_over = False
+
+    @property
+    def is_admitted(self) -> bool:
+        """True once the answer may begin."""
+        return self.admitted_at_s is not None
 
     def leave(self, now_s: float) -> None:
         """Say that the answer's first calls have been made, or that it waits no more; later calls have no effect."""
@@ -392,21 +401,22 @@ class Entry:
 class Admission(Shared):
     """Lets answers begin as fast as this process can serve them, and refuses those that would wait for too long.
 
-    Answers that begin hold one of `STARTING` places until their first calls have been made: for one turn of the event loop, or
-    until their threads run. Where the process is idle that is at once, and nobody waits. Where it is busy a turn takes long,
-    so that fewer begin, and those that have begun are served before they time out: concurrency follows the measured delay of
-    the scheduler, as in gradient limits (Netflix, concurrency-limits) with the turn of the loop for the round-trip time.
+    An answer that begins holds a place until its first calls have been made: for one turn of the event loop, or until their
+    threads run. Where the process is idle that is at once, and nobody waits. Where it is busy a turn takes long, and fewer
+    answers begin at a time, so that those that have begun are served before they time out. So the number in flight follows
+    the measured delay of the scheduler, as gradient limits follow the round-trip time (Netflix, concurrency-limits).
 
-    Who has to wait stands in a queue, first come first served. Where it is known how fast the queue moves, and a newcomer
-    would wait for longer than `MAX_WAIT_S`, or than its own deadline, the queue is full and the newcomer is refused at once.
-    There is one exception: a queue may always be as long as the largest number of answers that came at once since it was
-    empty (a batch, which the caller wants worked off), so that who replaces one of a batch is not refused either. What comes
-    in the same moment is admitted, or refused, together.
+    Who has to wait stands in a queue, first come, first served. Where it is known how fast the queue moves, and a newcomer
+    would wait for longer than `MAX_WAIT_S`, or than its own deadline, the newcomer is refused at once. There is one exception:
+    a queue may always be as long as the largest number of answers that came at once since it was empty (a batch, which the
+    caller wants worked off), so that who replaces one of a batch is not refused either. What comes in the same moment is
+    admitted, or refused, together.
     """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # reentrant, as above
         self._num_starting = 0
+        self._max_starting = MAX_STARTING
         self._queue: OrderedDict[Entry, None] = OrderedDict()
         self._begun_s: deque[float] = deque(maxlen=_MAX_MEASURED)  # when answers began out of the queue
         self._num_arrived = 0  # since an answer last began
@@ -428,14 +438,15 @@ class Admission(Shared):
 
     @property
     def is_busy(self) -> bool:
-        """True while answers have waited for a second and more."""
+        """True where a newcomer would wait for a second and more."""
         wait_s = self.wait_s
         return wait_s is not None and wait_s > 1.0
 
-    def enter(self, on_admitted: Callable[[], None], *, left_s: float = math.inf) -> Entry:
+    def enter(self, now_s: float, on_admitted: Callable[[], None], *, left_s: float = math.inf) -> Entry:
         """Begin an answer, or have it wait.
 
         Args:
+            now_s: The time.
             on_admitted: Called, from any thread, when the answer may begin, if it had to wait.
             left_s: Seconds until its deadline.
 
@@ -444,9 +455,9 @@ class Admission(Shared):
         """
         entry = Entry(self, on_admitted)
         with self._lock:
-            if self._num_starting < STARTING and not self._queue:
+            if self._num_starting < self._max_starting and not self._queue:
                 self._num_starting += 1
-                entry.is_admitted = True
+                entry.admitted_at_s = now_s
                 return entry
             wait_s = self.wait_s
             if self._num_arrived == 0:
@@ -465,23 +476,27 @@ class Admission(Shared):
             if entry.is_over:
                 return
             entry.is_over = True
-            if not entry.is_admitted:
+            if entry.admitted_at_s is None:
                 self._queue.pop(entry, None)
                 return
             self._num_starting -= 1
             self._num_arrived = 0
-            if not self._queue:
+            self._max_starting = 1 if now_s - entry.admitted_at_s > BUSY_S else MAX_STARTING
+            following: list[Entry] = []
+            while self._queue and self._num_starting < self._max_starting:
+                first, _ = self._queue.popitem(last=False)
+                first.admitted_at_s = now_s
+                self._num_starting += 1
+                self._begun_s.append(now_s)
+                following.append(first)
+            if not self._queue and not following:
                 self._begun_s.clear()
                 self._largest_burst = 0
-                return
-            following, _ = self._queue.popitem(last=False)
-            following.is_admitted = True
-            self._num_starting += 1
-            self._begun_s.append(now_s)
-        try:
-            following.on_admitted()
-        except RuntimeError:  # so says an event loop that is closed
-            self.leave(following, now_s)
+        for first in following:
+            try:
+                first.on_admitted()
+            except RuntimeError:  # so says an event loop that is closed
+                self.leave(first, now_s)
 
 
 RETRY_SHARE = 0.2
