@@ -45,13 +45,10 @@ from langchain_rlfocal.execution import (
     Result,
     Role,
     RoundRequest,
-    aask_members,
-    ask_members,
-    astream_round,
     failure_of,
     is_refusal,
-    stream_round,
 )
+from langchain_rlfocal.execution.drivers import aask_members, ask_members, astream_round, stream_round
 from langchain_rlfocal.policies import Commitment, Policy, PriorPolicy
 from langchain_rlfocal.pool import ModelPool, PoolMember
 from langchain_rlfocal.records import Answer, Candidate, Failure, Query, Selection
@@ -67,14 +64,9 @@ def answer(messages: list[BaseMessage], state: "AnswerState") -> Generator[str |
     while members := state.next_members():
         context.parent.tell("rlfocal_selection", describe_selection, state.selections[-1])
         relay = state.may_relay(members)
-        asked = stream_round(
-            members,
-            context.round_request(messages, state.round_number, request=state.request),
-            state.limits,
-            hedges=() if relay else state.hedges(),
-            is_decided=None if relay else state.is_decided,
-            relay=relay,
-        )
+        request = context.round_request(messages, state.round_number, request=state.request)
+        hedges, is_decided = ((), None) if relay else (state.hedges(), state.is_decided)
+        asked = stream_round(members, request, state.limits, hedges=hedges, is_decided=is_decided, relay=relay)
         with closing(asked) as items:
             for item in items:
                 if isinstance(item, str):
@@ -125,14 +117,9 @@ async def aanswer(messages: list[BaseMessage], state: "AnswerState") -> AsyncGen
     while members := state.next_members():
         await context.parent.atell("rlfocal_selection", describe_selection, state.selections[-1])
         relay = state.may_relay(members)
-        asked = astream_round(
-            members,
-            context.round_request(messages, state.round_number, request=state.request),
-            state.limits,
-            hedges=() if relay else state.hedges(),
-            is_decided=None if relay else state.is_decided,
-            relay=relay,
-        )
+        request = context.round_request(messages, state.round_number, request=state.request)
+        hedges, is_decided = ((), None) if relay else (state.hedges(), state.is_decided)
+        asked = astream_round(members, request, state.limits, hedges=hedges, is_decided=is_decided, relay=relay)
         async with aclosing(asked) as items:
             async for item in items:
                 if isinstance(item, str):
@@ -159,7 +146,8 @@ async def aanswer(messages: list[BaseMessage], state: "AnswerState") -> AsyncGen
     if context.synthesizer is not None and state.is_unsure(verdict):
         drafted = synthesis_messages(messages, state.candidates, verdict.answer)
         request = context.round_request(drafted, state.round_number, role="synthesizer")
-        async with aclosing(astream_round([context.synthesizer], request, state.limits, relay=context.relay)) as items:
+        written = astream_round([context.synthesizer], request, state.limits, relay=context.relay)
+        async with aclosing(written) as items:
             async for item in items:
                 if isinstance(item, str):
                     state.is_said = True
