@@ -17,8 +17,7 @@ from pydantic.v1 import BaseModel as BaseModelV1
 from typing_extensions import override
 
 from langchain_rlfocal import EnsembleError, PoolMember
-from langchain_rlfocal.chat_models.requests import BoundTools, bind_schema, response_format_of
-from langchain_rlfocal.chat_models.requests import Request
+from langchain_rlfocal.chat_models.requests import BoundTools, Request, bind_schema, response_format_of
 from langchain_rlfocal.testing import SchemaChatModel, ScriptedChatModel
 from support_requests import Person, call, ensemble
 
