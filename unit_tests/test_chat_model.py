@@ -1108,3 +1108,37 @@ def test_a_member_that_calls_a_tool_unasked_is_no_open_text():
     calling = ScriptedChatModel(script=lambda _: SchemaChatModel().bind_tools([weather]).invoke("weather in Oslo?"))
     message = vote({"x": calling, **trio()}, max_team=4).invoke(UNCLEAR)
     assert len(who(message)) == 4
+
+
+# ---- errors of the caller's own kind
+
+
+class UnavailableError(Exception):
+    """An error of a provider that nobody knows."""
+
+
+@pytest.mark.parametrize(
+    "retry_on",
+    [UnavailableError, (KeyError, UnavailableError), lambda error: isinstance(error, UnavailableError) or None],
+)
+@pytest.mark.parametrize("is_of_call", [True, False])
+def test_an_error_that_the_caller_knows_to_pass_is_retried(way, steady_retries, retry_on, is_of_call):
+    """Half a second before the first retry."""
+    given = {"retry_on": retry_on}
+    members = {"a": timed((0, UnavailableError("later")), (0, "yes"))}
+    answer = play(way, ensemble(members, **({} if is_of_call else given)), **(given if is_of_call else {}))
+    assert (answer.message.text, answer.took_s) == ("yes", 0.5)
+    assert [failure["kind"] for failure in answer.how["candidates"][0]["retries"]] == ["UnavailableError"]
+
+
+def test_without_that_rule_it_is_not_and_a_rule_can_forbid_a_retry_too(way, steady_retries):
+    members = {
+        "a": timed((0, UnavailableError("later")), (0, "yes")),
+        "b": timed((0, ConnectionError("x")), (0, "yes")),
+    }
+    answer = play(
+        way,
+        ensemble({**members, "c": timed((0, "yes"))}),
+        retry_on=lambda error: None if error.args == ("later",) else False,
+    )
+    assert answer.kinds == {"a": "UnavailableError", "b": "ConnectionError"}

@@ -463,7 +463,7 @@ class RLFocalChatModel(NestedRunsMixin):
         }
 
     def _get_invocation_params(self, stop: list[str] | None = None, **kwargs: Any) -> dict[str, Any]:
-        return super()._get_invocation_params(stop=stop, **_with_kind_id(kwargs))
+        return super()._get_invocation_params(stop=stop, **_identifying(kwargs))
 
     @property
     def _cache_facts(self) -> dict[str, Any]:
@@ -474,7 +474,7 @@ class RLFocalChatModel(NestedRunsMixin):
         return facts if cuts == (None, None, None, 1, Budget()) else {**facts, "cuts": repr(cuts)}
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
-        return super()._get_llm_string(stop=stop, **_with_kind_id(kwargs))
+        return super()._get_llm_string(stop=stop, **_identifying(kwargs))
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop or self.stop, **kwargs)
@@ -719,7 +719,7 @@ class RLFocalChatModel(NestedRunsMixin):
             )
 
 
-def _with_kind_id(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Name the kind of answer among a call's arguments, for caches and traces, which take no objects."""
-    given = kwargs.get("answer_kind")
-    return kwargs if given is None else {**kwargs, "answer_kind": kind_id(given)}
+def _identifying(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return what of a call's arguments identifies its answer to caches and traces, which take no functions."""
+    kept = {name: value for name, value in kwargs.items() if name != "retry_on"}
+    return kept if kept.get("answer_kind") is None else {**kept, "answer_kind": kind_id(kept["answer_kind"])}
