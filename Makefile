@@ -15,12 +15,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # The current folder stays off `sys.path`, also in the processes that tests start: what is tested is what is installed.
 PYTEST := PYTHONSAFEPATH=1 $(BIN)/python -m pytest
-LOCAL := langchain_rlfocal/local
-OUTCOMES := $(LOCAL)/outcomes.parquet
+DEMO := langchain_rlfocal/demo
+OUTCOMES := $(DEMO)/outcomes.parquet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test lint format type contracts policy build
+.PHONY: help install demo test bench lint format type contracts policy build
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
@@ -33,6 +33,9 @@ demo: install  ## Ask the embedded models some questions
 test: $(VENV)/.test  ## Run the unit tests (offline), then the integration tests
 	$(PYTEST) unit_tests --disable-socket --allow-unix-socket
 	$(PYTEST) integration_tests
+
+bench: install  ## Measure speed and size, and write docs/benchmarks/results.md
+	$(BIN)/python docs/benchmarks/bench.py
 
 lint: $(VENV)/.lint  ## Look for faults and for unformatted code
 	$(BIN)/ruff check .
@@ -49,10 +52,10 @@ contracts: $(VENV)/.lint  ## Check who may import whom
 	$(BIN)/lint-imports
 
 policy: install  ## Make the policy that ships again: questions, outcomes, training, figures
-	$(BIN)/rlfocal questions --out $(LOCAL)/questions.jsonl
-	$(BIN)/rlfocal collect $(LOCAL)/questions.jsonl --pool local --concurrency 1 --out $(OUTCOMES)
-	$(BIN)/rlfocal train $(OUTCOMES) --out $(LOCAL)/policy
-	$(BIN)/rlfocal evaluate $(LOCAL)/policy $(OUTCOMES)
+	$(BIN)/rlfocal questions --out $(DEMO)/questions.jsonl
+	$(BIN)/rlfocal collect $(DEMO)/questions.jsonl --pool local --concurrency 1 --out $(OUTCOMES)
+	$(BIN)/rlfocal train $(OUTCOMES) --out $(DEMO)/policy
+	$(BIN)/rlfocal evaluate $(DEMO)/policy $(OUTCOMES)
 
 build: $(VENV)/.pip  ## Build the wheel into dist/
 	$(PIP) wheel --no-deps --wheel-dir dist .

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 from pytest_socket import socket_allow_hosts
 
+from langchain_rlfocal.demo import EmbeddedPool, embedded_pool
 from langchain_rlfocal.errors import MissingDependencyError
-from langchain_rlfocal.local import EmbeddedPool, embedded_pool
 
 
 def pytest_runtest_setup() -> None:

@@ -14,11 +14,11 @@ import openai
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 
+from langchain_rlfocal.demo import embedded_pool
+from langchain_rlfocal.demo.pool import MEMBERS, read_styles
 from langchain_rlfocal.errors import InputError
-from langchain_rlfocal.local import embedded_pool
-from langchain_rlfocal.local.pool import MEMBERS
-from langchain_rlfocal.local.styles import STYLES
 
+STYLES = read_styles()
 QUESTION = "What is the opposite of up? Answer with one word."
 EVERY_MEMBER = pytest.mark.parametrize("name", MEMBERS)
 
@@ -155,64 +155,52 @@ def test_an_unknown_style_is_refused_with_the_known_ones(embedded):
 
 def test_members_take_a_system_message_and_several_turns(embedded):
     turns = [SystemMessage("Be brief."), HumanMessage("Hi."), AIMessage("Hello."), HumanMessage("Name a color.")]
-    with ThreadPoolExecutor(len(MEMBERS)) as threads:
-        replies = list(threads.map(lambda member: member.invoke(turns), embedded.members.values()))
-    assert all(reply.usage_metadata["output_tokens"] for reply in replies)
+    for name in ("smollm2-plain", "gemma3-few-shot"):
+        assert embedded.members[name].invoke(turns).usage_metadata["output_tokens"]
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="native threads are counted in /proc")
-def test_closing_leaves_no_port_no_thread_and_no_harm_to_another_pool(embedded):
-    """The first server of a process starts llama.cpp's own log writer, which stays: `embedded` has seen to that."""
+def test_closing_waits_for_an_answer_cuts_a_stream_and_leaves_nothing(embedded):
+    """No port, no thread, no harm to another pool.
+
+    A server that stops while it owes an answer would never end; see `Traffic`. The context holds 1,024 tokens: had the
+    stream been written to its end, it would have hundreds of pieces. The first server of a process starts llama.cpp's own
+    log writer, which stays: `embedded` has seen to that.
+    """
     before = tasks()
-    with embedded_pool() as pool:
-        member = pool.members["gemma3-few-shot"]
-        assert member.invoke(QUESTION).text
+    with embedded_pool() as pool, ThreadPoolExecutor(1) as thread:
         assert tasks() - before
         assert not any(map(refuses, pool.base_urls.values()))
-    assert all(map(refuses, pool.base_urls.values()))
-    assert not tasks() - before
-    pool.close()
-    with pytest.raises(InputError, match="pool is closed"):
-        member.invoke(QUESTION)
-    assert embedded.members["gemma3-few-shot"].invoke(QUESTION).text
-
-
-def test_closing_cuts_a_stream_in_mid_sentence(embedded):
-    """The context holds 1,024 tokens: had it been written to its end, the stream would hold hundreds of pieces."""
-    del embedded
-    pool = embedded_pool()
-    writing = endless(pool.members["smollm2-plain"]).stream("Write a long story about a king.")
-    next(writing)
-    pool.close()
-    assert all(map(refuses, pool.base_urls.values()))
-    pieces = []
-    with pytest.raises(openai.APIConnectionError):
-        pieces.extend(writing)
-    assert len(pieces) < 300
-
-
-def test_closing_waits_for_an_answer_that_is_being_written(embedded):
-    """A server that stops while it owes an answer would never end; see `clients`."""
-    del embedded
-    pool = embedded_pool()
-    member = endless(pool.members["smollm2-plain"]).bind(max_tokens=60)
-    with ThreadPoolExecutor(1) as thread:
+        writing = endless(pool.members["gemma3-few-shot"]).stream("Write a long story about a king.")
+        next(writing)
+        member = endless(pool.members["smollm2-plain"]).bind(max_tokens=60)
         answer = thread.submit(member.invoke, "Write a long story about a king.")
         while not any(slots(pool.base_urls["smollm2-135m"])):
             pass
         pool.close()
         assert answer.done()
     assert answer.result().usage_metadata["output_tokens"] == 60
+    pieces = []
+    with pytest.raises(openai.APIConnectionError):
+        pieces.extend(writing)
+    assert len(pieces) < 600
+    assert all(map(refuses, pool.base_urls.values()))
+    assert not tasks() - before
+    with pytest.raises(InputError, match="pool is closed"):
+        member.invoke(QUESTION)
+    assert embedded.members["smollm2-plain"].invoke(QUESTION).text
 
 
-@pytest.mark.parametrize(
-    ("last", "code", "said"),
-    [(f"print(members['gemma3-few-shot'].invoke({QUESTION!r}).type)", 0, "ai\n"), ("raise SystemExit(3)", 3, "")],
-    ids=["at its end", "by SystemExit before any answer"],
-)
-def test_a_process_that_forgets_to_close_ends_cleanly(embedded, last, code, said):
-    """Members outlive the pool's name; the servers stop with the process, whatever ends it, without a word."""
-    del embedded
-    program = f"from langchain_rlfocal.local import embedded_pool; members = embedded_pool().members; {last}"
-    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (code, said, "")
+@pytest.mark.usefixtures("embedded")
+def test_a_process_that_forgets_to_close_ends_cleanly():
+    """Members outlive the pool's name; the servers stop with the process, at its end or before any answer, without a word."""
+    start = "from langchain_rlfocal.demo import embedded_pool; members = embedded_pool().members; "
+    answers, exits = f"print(members['smollm2-plain'].invoke({QUESTION!r}).type)", "raise SystemExit(3)"
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", start + last], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for last in (answers, exits)
+    ]
+    ended = [(*process.communicate(), process.returncode) for process in running]
+    assert ended == [("ai\n", "", 0), ("", "", 3)]

@@ -6,7 +6,8 @@ What the ensemble does depends on how many members are asked: one is relayed, se
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 
 from langchain_rlfocal import RLFocalChatModel
-from langchain_rlfocal.testing import SchemaChatModel, ScriptedPolicy
+from langchain_rlfocal.testing import ScriptedPolicy
+from support_schema_model import SchemaChatModel
 
 MEMBERS = ("a", "b", "c")
 

@@ -8,7 +8,7 @@ import pytest
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 
 from langchain_rlfocal import RLFocalChatModel
-from langchain_rlfocal.local import POLICY_PATH
+from langchain_rlfocal.demo import POLICY_PATH
 
 
 class EmbeddedTests(ChatModelIntegrationTests):

@@ -1,9 +1,9 @@
 """Collection: ask a pool a set of questions and record what every answer was worth.
 
-The bridge from the answering river to the learning one: candidates become outcomes here, labelled and scored by
-`answers`. A collection may take hours and cost money, so each question is on disk as soon as it is answered, and an
-answer on disk is never asked for again. It makes nothing up: a question without a gold answer is refused before anybody
-is asked, and a member that fails is recorded as a non-answer that was worth 0, until it is asked again and answers.
+Candidates become outcomes here, labelled and scored by `answers`. A collection may take hours and cost money, so each
+question is on disk as soon as it is answered, and an answer on disk is never asked for again. A question without a gold
+answer is refused before any member is asked, and a member that fails is recorded as a non-answer that was worth 0, until it
+is asked again and answers.
 """
 
 import asyncio
@@ -18,12 +18,13 @@ from langchain_core.messages import HumanMessage
 from langchain_rlfocal.answers import label_answers, score_answer
 from langchain_rlfocal.errors import InputError, OutcomeError
 from langchain_rlfocal.execution import RoundRequest, aask_members
-from langchain_rlfocal.outcomes import Outcome, OutcomeTable, Question, append_jsonl
+from langchain_rlfocal.outcomes import Outcome, OutcomeTable, Question
+from langchain_rlfocal.outcomes.tables import append_jsonl, check_writable
 from langchain_rlfocal.pool import ModelPool, PoolMember
 from langchain_rlfocal.records import Candidate, Failure
 
 DEFAULT_IN_FLIGHT = 4
-"""Questions that are out at the same time where the caller says nothing."""
+"""Questions that are out at the same time unless the caller gives another number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,9 @@ async def acollect(
     """
     if max_in_flight < 1:
         raise InputError(f"`max_in_flight` must be at least 1, got {max_in_flight}.")
-    known = _by_question(recorded)
+    known: dict[tuple[str, str], list[Outcome]] = {}
+    for outcome in recorded:
+        known.setdefault((outcome.task, outcome.query_id), []).append(outcome)
     golds = _golds(questions, known)
     collected: dict[int, Collected] = {}
     waiting = iter(enumerate(questions))
@@ -123,8 +126,8 @@ def collect_into(
 ) -> OutcomeTable:
     """Collect into a file, going on where an earlier collection stopped.
 
-    Until it is complete, what was collected stands in the file that `unfinished_path` names. The table itself appears
-    whole or not at all; outcomes that it held before stay in it, but for failures that were asked again.
+    Until it is complete, what was collected is in the file that `unfinished_path` names. The table itself appears whole or
+    not at all; outcomes that it held before stay in it, except for failures that were asked again.
 
     Args:
         path: The table to make or complete, a .parquet, .jsonl or .csv file.
@@ -140,7 +143,7 @@ def collect_into(
         OutcomeError: `path` cannot be written, an earlier file breaks a rule, or a question does.
         InputError: `max_in_flight` is below 1.
     """
-    _check_target(Path(path))
+    check_writable(path)
     unfinished = unfinished_path(path)
     held = recorded_in(path)
     _forget_failures(unfinished, {(*question_key(question), name) for question in questions for name in pool.names})
@@ -183,7 +186,7 @@ def recorded_in(path: str | PathLike[str]) -> list[Outcome]:
 
 
 def is_failure(outcome: Outcome) -> bool:
-    """Tell whether a member failed; a table that never recorded responses still says what was answered or rewarded."""
+    """Tell whether a member failed; a table without responses still tells what was answered or rewarded."""
     return outcome.response is None and outcome.answer is None and outcome.reward == 0
 
 
@@ -203,20 +206,13 @@ def _merged(*parts: Iterable[Outcome]) -> list[Outcome]:
 
 
 def _forget_failures(unfinished: Path, asked: set[tuple[str, str, str]]) -> None:
-    """Take failures that are about to be asked again out of the unfinished part, where each key may stand once."""
+    """Take failures that are about to be asked again out of the unfinished part, where each key may occur once."""
     if not unfinished.exists():
         return
     table = OutcomeTable.read(unfinished)
     kept = [o for o in table if not (is_failure(o) and (o.task, o.query_id, o.model) in asked)]
     if len(kept) < len(table):
         OutcomeTable.from_outcomes(kept).write(unfinished)
-
-
-def _by_question(outcomes: Iterable[Outcome]) -> dict[tuple[str, str], list[Outcome]]:
-    grouped: dict[tuple[str, str], list[Outcome]] = {}
-    for outcome in outcomes:
-        grouped.setdefault((outcome.task, outcome.query_id), []).append(outcome)
-    return grouped
 
 
 def _golds(questions: Sequence[Question], known: dict[tuple[str, str], list[Outcome]]) -> list[str]:
@@ -248,13 +244,14 @@ def _golds(questions: Sequence[Question], known: dict[tuple[str, str], list[Outc
 async def _ask(question: Question, gold: str, members: Sequence[PoolMember], earlier: Sequence[Outcome]) -> Collected:
     answers = await aask_members(members, RoundRequest(messages=[HumanMessage(question.query)], round_number=1))
     texts = [answer.text if isinstance(answer, Candidate) else None for answer in answers]
-    # What was recorded before keeps its label, and who says the same now gets it too.
+    # What was recorded before keeps its label, and a member that gives the same answer now gets it too.
     before = [outcome.response or outcome.answer for outcome in earlier]
     labels = label_answers([*before, *texts], question.kind, query=question.query)
     kept = {label: outcome.answer for label, outcome in zip(labels, earlier, strict=False)}
     outcomes = []
     for answer, text, label in zip(answers, texts, labels[len(before) :], strict=True):
-        found = answer if isinstance(answer, Candidate) else None
+        facts = ("prompt_tokens", "completion_tokens", "cost_usd", "logprob")
+        known = {name: getattr(answer, name) for name in facts} if isinstance(answer, Candidate) else {}
         outcomes.append(
             Outcome(
                 task=question.task,
@@ -265,23 +262,9 @@ async def _ask(question: Question, gold: str, members: Sequence[PoolMember], ear
                 answer=kept.get(label, label),
                 gold=gold,
                 reward=score_answer(text, gold, question.kind, query=question.query),
-                prompt_tokens=found.prompt_tokens if found else None,
-                completion_tokens=found.completion_tokens if found else None,
-                cost_usd=found.cost_usd if found else None,
                 latency_s=answer.latency_s,
-                logprob=found.logprob if found else None,
+                **known,
             )
         )
     failures = tuple(answer for answer in answers if isinstance(answer, Failure))
     return Collected(question, tuple(outcomes), failures)
-
-
-def _check_target(path: Path) -> None:
-    """Write an empty table beside `path`, so that what forbids writing it is known before anybody is asked."""
-    trial = path.with_name(f".trial-{path.name}")
-    try:
-        OutcomeTable.from_outcomes([]).write(trial)
-    except OutcomeError as error:
-        raise OutcomeError(error.rule, file=str(path)) from None
-    finally:
-        trial.unlink(missing_ok=True)

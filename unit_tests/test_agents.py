@@ -15,8 +15,9 @@ from pydantic import BaseModel
 from langchain_rlfocal import RLFocalChatModel
 from langchain_rlfocal.errors import EnsembleError
 from langchain_rlfocal.records import Selection
-from langchain_rlfocal.testing import SchemaChatModel, ScriptedPolicy
+from langchain_rlfocal.testing import ScriptedPolicy
 from support_history import THINKING
+from support_schema_model import SchemaChatModel
 from support_tools import weather
 
 pytest.importorskip("langchain.agents", reason="langchain is optional")

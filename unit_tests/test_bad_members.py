@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from langchain_rlfocal import RLFocalChatModel
 from langchain_rlfocal.errors import EnsembleError, InputError
-from langchain_rlfocal.testing import FailingChatModel, SchemaChatModel, ScriptedPolicy
+from langchain_rlfocal.testing import FailingChatModel, ScriptedPolicy
 from support_odd_members import (
     DOORS,
     GUARD_S,
@@ -32,6 +32,7 @@ from support_odd_members import (
     team,
     unparsed,
 )
+from support_schema_model import SchemaChatModel
 from support_tools import QUESTION, lookup
 
 

@@ -28,12 +28,12 @@ from langchain_rlfocal.policies.checkpoint import Parts, _shapes
 from langchain_rlfocal.testing import (
     FailingChatModel,
     JudgingChatModel,
-    SchemaChatModel,
     ScriptedChatModel,
     ScriptedPolicy,
 )
 from support_calls import consume
 from support_ensembles import asked, how, model_of, saying
+from support_schema_model import SchemaChatModel
 from support_time import ensemble, play, timed
 from support_tools import weather
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from langchain_rlfocal.cli import evaluation
-from langchain_rlfocal.evaluation.baselines import BASELINES, fit_baselines
-from langchain_rlfocal.evaluation.report import with_baselines
+from langchain_rlfocal.cli import commands
+from langchain_rlfocal.evaluation.baselines import BASELINES, dump_baselines
+from langchain_rlfocal.evaluation.report import baselines_of
 from langchain_rlfocal.policies import RLFocalPolicy
 from langchain_rlfocal.testing import make_outcomes
 
@@ -54,11 +54,11 @@ def test_evaluate_never_fits_baselines_on_rows_that_it_scores(cli, bare_policy, 
     assert (said["baselines_from"], list(said["baselines"])) == ("nowhere", ["random_team", "plurality", "oracle"])
 
 
-def test_evaluate_says_which_baseline_the_training_could_not_fit(cli, quiz_policy, bare_policy, outcomes, quiz):
-    learned, chosen, _ = quiz.grid(quiz.members).split()
-    fitted = fit_baselines(learned, chosen, max_team=2)
+def test_evaluate_says_which_baseline_the_training_could_not_fit(cli, quiz_policy, outcomes):
+    fitted = baselines_of(quiz_policy)
     del fitted["supervised_fusion"]
-    with_baselines(bare_policy, fitted).save("poor")
+    arrays, facts = dump_baselines(fitted)
+    RLFocalPolicy(replace(quiz_policy.parts, baselines=arrays, baseline_facts=facts)).save("poor")
 
     assert "langchain-rlfocal[evaluation]" in cli.shown("evaluate", "poor", outcomes)
     assert cli.said("evaluate", "poor", outcomes)["missing_baselines"] == ["supervised_fusion"]
@@ -92,7 +92,7 @@ def test_evaluate_loads_the_packaged_embedder_that_the_checkpoint_names(cli, qui
     """Which is refused here, since these weights were trained without one."""
     asked = []
     with_card(quiz_policy, embedder="wordllama").save("named")
-    monkeypatch.setattr(evaluation, "open_embedder", asked.append)
+    monkeypatch.setattr(commands, "_open_embedder", asked.append)
 
     assert cli.said("evaluate", "named", outcomes)["policy"]["n"] > 0
     assert asked == ["wordllama"]
@@ -139,7 +139,7 @@ def test_evaluate_refuses_limits_that_a_checkpoint_made_up(cli, checkpoint, outc
         ([], ["must hold a curve"]),
         (3, ["must hold a curve"]),
         ([{"cost_weight": 0.1}], ["must hold a curve"]),
-        ([{"cost_weight": -1, "mean_calls": 1}], ["`curve`", "from 0", "-1", "--cost-weight"]),
+        ([{"cost_weight": -1, "mean_calls": 1}], ["`curve`", "at least 0", "-1", "--cost-weight"]),
     ],
 )
 def test_evaluate_refuses_a_target_without_a_curve_or_with_one_that_a_checkpoint_made_up(

@@ -1,13 +1,10 @@
 """What `rlfocal diversity` prints: figures worked by hand, for people and as JSON."""
 
-import json
 from dataclasses import replace
 
 import pytest
 
-from langchain_rlfocal.cli import diversity
-from langchain_rlfocal.cli.diversity import run_diversity
-from langchain_rlfocal.errors import OutcomeError, PoolError
+from langchain_rlfocal.cli import views
 from langchain_rlfocal.outcomes import Outcome, OutcomeTable
 from langchain_rlfocal.testing import make_outcomes
 
@@ -49,26 +46,31 @@ def hand():
     return [outcome(str(q), model, answers[q]) for model, answers in ANSWERS.items() for q in range(4)]
 
 
+def options(members, tasks):
+    return [
+        word for name, values in (("--member", members), ("--task", tasks)) for each in values for word in (name, each)
+    ]
+
+
 @pytest.fixture
-def said(capsys):
+def said(cli):
     """Run the command and return its JSON."""
 
-    def run(path, members=None, **options):
-        run_diversity([path], members, as_json=True, **options)
-        return json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    def run(path, members=(), tasks=()):
+        return cli.said("diversity", path, *options(members, tasks))
 
     return run
 
 
 @pytest.fixture
-def shown(capsys):
+def shown(cli):
     """Run the command and return what it prints for people."""
 
-    def run(path, members=None, **options):
-        run_diversity([path], members, **options)
-        text = capsys.readouterr().out
-        assert max(map(len, text.splitlines())) <= 80
-        return text
+    def run(path, members=()):
+        result = cli.run("diversity", path, *options(members, ()))
+        assert result.exit_code == 0, result.output
+        assert max(map(len, result.stdout.splitlines())) <= 80
+        return result.stdout
 
     return run
 
@@ -196,15 +198,15 @@ def test_members_and_tasks_are_those_that_are_named(write, hand, said):
     path = write(OutcomeTable.from_outcomes(rows))
 
     assert said(path)["queries"] == 8
-    facts = said(path, ["bob", "ann"], task="ex*")
+    facts = said(path, ["bob", "ann"], ["ex*"])
     assert facts["queries"] == 4
     assert [member["name"] for member in facts["members"]] == ["bob", "ann"]
-    assert said(path, task=["quiz", "exam"])["queries"] == 8
+    assert said(path, tasks=["quiz", "exam"])["queries"] == 8
 
 
 def test_where_teams_are_too_many_their_size_is_limited_and_said(write, hand, said, shown, monkeypatch):
     """Three members have 3 teams of one and 3 of two; the whole pool is measured all the same."""
-    monkeypatch.setattr(diversity, "_MAX_TEAMS", 6)
+    monkeypatch.setattr(views, "MAX_TEAMS", 6)
     path = write(OutcomeTable.from_outcomes(hand))
 
     facts = said(path)
@@ -214,7 +216,7 @@ def test_where_teams_are_too_many_their_size_is_limited_and_said(write, hand, sa
 
 
 def test_a_table_of_pairs_is_cut_where_it_would_not_fit(write, shown, monkeypatch):
-    monkeypatch.setattr(diversity, "_MAX_TEAMS", 200)
+    monkeypatch.setattr(views, "MAX_TEAMS", 200)
     accuracies = {f"member-with-a-long-name-{number}": 0.5 for number in range(14)}
     text = shown(write(make_outcomes({"quiz": accuracies}, num_queries=20)))
 
@@ -251,13 +253,9 @@ def test_an_answer_is_right_from_half_of_the_score(write, said):
     assert (facts["right_from"], facts["members"][0]["accuracy"]) == (0.5, 0.5)
 
 
-def test_what_cannot_be_measured_is_refused(write, hand, capsys):
+def test_what_cannot_be_measured_is_refused(cli, write, hand):
     path = write(OutcomeTable.from_outcomes(hand))
 
-    with pytest.raises(PoolError, match="eve"):
-        run_diversity([path], ["eve"])
-    with pytest.raises(OutcomeError, match=r"other/\*"):
-        run_diversity([path], None, task="other/*")
-    with pytest.raises(OutcomeError, match="must exist"):
-        run_diversity([path.with_name("absent.csv")], None)
-    assert capsys.readouterr().out == ""
+    cli.assert_refused(cli.run("diversity", path, "--member", "eve"), "eve")
+    cli.assert_refused(cli.run("diversity", path, "--task", "other/*"), "other/*")
+    cli.assert_refused(cli.run("diversity", path.with_name("absent.csv")), "must exist")

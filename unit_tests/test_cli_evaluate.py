@@ -2,7 +2,6 @@
 
 import pytest
 
-from langchain_rlfocal.cli import evaluation
 from langchain_rlfocal.evaluation.baselines import BASELINES
 from langchain_rlfocal.outcomes import OutcomeTable
 from langchain_rlfocal.policies import RLFocalPolicy
@@ -168,7 +167,7 @@ def test_evaluate_interrupted_says_nothing_of_writing(cli, checkpoint, outcomes,
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(evaluation, "read_checkpoint", interrupt)
+    monkeypatch.setattr("langchain_rlfocal.policies.checkpoint.read_checkpoint", interrupt)
     result = cli.run("evaluate", checkpoint, outcomes)
 
     assert (result.exit_code, result.stdout, result.stderr) == (130, "", "Interrupted.\n")

@@ -7,7 +7,7 @@ import pytest
 
 from langchain_rlfocal import training
 from langchain_rlfocal.embedders import load_embedder
-from langchain_rlfocal.evaluation import supervised
+from langchain_rlfocal.evaluation import baselines
 from langchain_rlfocal.evaluation.baselines import BASELINES
 from langchain_rlfocal.evaluation.report import baselines_of
 from langchain_rlfocal.outcomes import OutcomeTable
@@ -37,7 +37,7 @@ def test_train_stores_the_curve_and_the_baselines(cli, outcomes, quick_training)
     policy = RLFocalPolicy.load("made")
     fitted = baselines_of(policy)
     assert tuple(fitted) == tuple(said["baselines"]) == BASELINES
-    assert (fitted["random_team"].size, fitted["random_team"].seed) == (1, 5)
+    assert (fitted["random_team"].learned["size"], fitted["random_team"].learned["seed"]) == (1, 5)
     assert said["missing_baselines"] == []
     weights = [point["cost_weight"] for point in policy.card["curve"]]
     assert weights == sorted(weights)
@@ -53,13 +53,28 @@ def test_the_same_seed_and_outcomes_give_the_same_checkpoint_byte_for_byte(cli, 
         assert one == same != other
 
 
+def test_the_command_line_and_the_api_make_the_same_checkpoint_byte_for_byte(cli, gaps, my_embedder, quick_training):
+    """Rows, embedder and baselines included; the command only reads, shows and saves."""
+    args = ("--missing", "fail", "--test-ids", "1?*", "--kind", "option", "--embedder", my_embedder, "--max-team", 1)
+    assert cli.run("train", gaps, "--out", "command", *args).exit_code == 0
+    table = OutcomeTable.read(gaps).relabelled("option")
+    learned, chosen, _ = table.grid(table.members, missing="fail", test_ids="1?*").split()
+    config = training.TrainingConfig(max_team=1)
+    training.train(learned, chosen, config, embedder=load_embedder(my_embedder)).save("api")
+
+    for name in ("weights.safetensors", "checkpoint.json"):
+        assert (Path("command") / name).read_bytes() == (Path("api") / name).read_bytes()
+    card = RLFocalPolicy.load("api", embedder=load_embedder(my_embedder)).card
+    assert card["rows"] == {"task": ["*"], "missing": "fail", "test_ids": "1?*", "kind": "option"}
+
+
 def test_train_without_scikit_learn_says_in_one_line_which_baseline_is_missing(
     cli, outcomes, quick_training, monkeypatch
 ):
     def absent(name):
         raise ImportError(name)
 
-    monkeypatch.setattr(supervised.importlib, "import_module", absent)
+    monkeypatch.setattr(baselines.importlib, "import_module", absent)
     result = cli.run("train", outcomes, "--out", "made")
 
     text = " ".join(result.stdout.split())
@@ -185,7 +200,7 @@ def test_diversity_measures_the_members_and_tasks_that_are_named(cli, outcomes):
 
 def test_demo_hands_its_questions_on(cli, monkeypatch):
     asked = []
-    monkeypatch.setattr("langchain_rlfocal.cli.demo.run_demo", lambda console, queries: asked.append(queries))
+    monkeypatch.setattr("langchain_rlfocal.demo.command.run_demo", lambda console, queries: asked.append(queries))
 
     cli.run("demo", "Is it raining?", "Why?")
     cli.run("demo")

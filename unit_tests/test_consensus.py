@@ -11,7 +11,8 @@ from langchain_rlfocal import DisagreementError, EnsembleError, RLFocalChatModel
 from langchain_rlfocal.chat_models.consensus import agree
 from langchain_rlfocal.chat_models.requests import Request
 from langchain_rlfocal.records import Answer, Candidate
-from langchain_rlfocal.testing import SchemaChatModel, ScriptedPolicy
+from langchain_rlfocal.testing import ScriptedPolicy
+from support_schema_model import SchemaChatModel
 
 
 @tool

@@ -23,10 +23,11 @@ from langchain_rlfocal import PoolMember, RLFocalChatModel
 from langchain_rlfocal.errors import EnsembleError, InputError
 from langchain_rlfocal.execution import budgets
 from langchain_rlfocal.policies import RLFocalPolicy
-from langchain_rlfocal.testing import FailingChatModel, SchemaChatModel, ScriptedChatModel, ScriptedPolicy
+from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel, ScriptedPolicy
 from support_contract import DOORS, City, answer_of, model_of, three
 from support_ensembles import asked, how, saying
 from support_gauges import let_others_run
+from support_schema_model import SchemaChatModel
 from support_tools import QUESTION, lookup
 
 

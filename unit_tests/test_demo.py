@@ -7,12 +7,10 @@ import pytest
 from rich.console import Console
 
 from langchain_rlfocal.chat_models import RLFocalChatModel
-from langchain_rlfocal.cli import demo
-from langchain_rlfocal.cli.demo import QUESTIONS, Shown, answer_view, play, run_demo, summary_view
-from langchain_rlfocal.local import QUESTIONS_PATH
+from langchain_rlfocal.demo import QUESTIONS_PATH, command
+from langchain_rlfocal.demo.command import QUESTIONS, Shown, answer_view, play, run_demo, summary_view
 from langchain_rlfocal.outcomes import Question, read_questions, split_of
 from langchain_rlfocal.pool import ModelPool
-from langchain_rlfocal.records import Candidate, Failure
 from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel, ScriptedPolicy
 
 PENGUIN = Question(task="yes or no", query_id="1", query="Can a penguin fly? Answer yes or no.", gold="no")
@@ -58,7 +56,7 @@ FACTS = {
         "synthesized": False,
     },
 }
-ALONE = Candidate(member="smollm2-plain", round=1, text="Yes", answer=None, latency_s=0.5)
+ALONE = {**candidate("smollm2-plain", 1, "Yes", None), "latency_s": 0.5}
 
 
 def shown(**changes) -> Shown:
@@ -108,39 +106,27 @@ def test_an_answer_shows_picks_candidates_fusion_and_the_single_best(width):
     assert "smollm2-plain, 0.50 s; asked apart, not in the ensemble's cost" in text
 
 
-def test_where_nobody_knows_the_answer_nothing_is_called_right_or_wrong():
-    text = " ".join(lines_of(answer_view(shown(question=OPEN), title="open"), width=100))
+def text_of(view, *, width: int = 100) -> str:
+    return " ".join(" ".join(lines_of(view, width=width)).split())
 
+
+def test_where_there_is_no_right_answer_nothing_is_called_right_or_wrong():
+    text = text_of(answer_view(shown(question=OPEN), title="open"))
     assert "right" not in text
     assert "wrong" not in text
+    assert "ensemble unknown 3 1.2" in text_of(summary_view([shown(question=OPEN)]))
 
 
-def test_a_single_best_member_that_fails_is_wrong_and_says_why():
-    failure = Failure(member="smollm2-plain", round=1, kind="Timeout", reason="too late", latency_s=9.0)
-
-    lines = lines_of(answer_view(shown(alone=failure), title="1"), width=100)
-
-    assert any(line.split() == ["Single", "best", "failed:", "Timeout", "wrong"] for line in lines)
-
-
-def test_a_candidate_without_an_answer_counts_as_nothing():
+def test_what_is_missing_is_said():
+    """A single best member that failed, a candidate without an answer or token counts, an answer that nobody gave."""
+    failure = {"member": "smollm2-plain", "reason": "too late", "latency_s": 9.0}
     facts = copy.deepcopy(FACTS)
     facts["candidates"][1].update(answer=None, prompt_tokens=None)
-    facts["fusion"]["weights"] = {"no": 0.9, "": 0.1}
-
-    text = " ".join(" ".join(lines_of(answer_view(shown(facts=facts), title="1"), width=100)).split())
-
+    facts["fusion"] |= {"weights": {"no": 0.9, "": 0.1}, "synthesized": True}
+    text = text_of(answer_view(shown(facts=facts, alone=failure), title="1"))
+    assert "Single best failed: too late wrong" in text
     assert "Yes, penguins fly. nothing ?+7" in text
-    assert "weights no 0.90, nothing 0.10" in text
-
-
-def test_an_answer_that_was_written_from_the_candidates_names_its_author():
-    facts = copy.deepcopy(FACTS)
-    facts["fusion"]["synthesized"] = True
-
-    text = " ".join(lines_of(answer_view(shown(facts=facts), title="1"), width=100))
-
-    assert "the synthesizer; weights" in text
+    assert "the synthesizer; weights no 0.90, nothing 0.10" in text
 
 
 def test_a_member_can_neither_style_nor_steer_the_terminal():
@@ -173,12 +159,6 @@ def test_the_sum_counts_right_answers_calls_and_seconds():
     assert ["single", "best", "(smollm2-plain)", "0", "of", "2", "3", "1.5"] in rows
 
 
-def test_where_no_answer_is_known_the_sum_counts_none_as_right():
-    lines = lines_of(summary_view([shown(question=OPEN)]), width=80)
-
-    assert ["ensemble", "unknown", "3", "1.2"] in [line.split() for line in lines]
-
-
 def test_the_single_best_member_is_asked_apart_and_its_call_is_not_the_ensembles():
     """The team is Ann and Bob; Cleo is asked once per question beside them and counts nowhere in the ensemble's calls."""
     models = {
@@ -191,11 +171,11 @@ def test_the_single_best_member_is_asked_apart_and_its_call_is_not_the_ensembles
     model = RLFocalChatModel(members=pool, policy=policy)
     console = Console(file=io.StringIO(), width=100, record=True)
 
-    results = play(console, model, single_best=pool["cleo"], questions=[PENGUIN, OPEN])
+    results = play(console, model, single_best="cleo", questions=[PENGUIN, OPEN])
 
     assert [(each.calls, each.is_right, each.alone_is_right) for each in results] == [(2, True, False), (2, None, None)]
     assert [len(models[name].asked) for name in ("ann", "cleo")] == [2, 2]
-    assert [each.alone.member for each in results] == ["cleo", "cleo"]
+    assert [each.alone["member"] for each in results] == ["cleo", "cleo"]
     text = console.export_text()
     assert "1 of 2: yes or no" in text
     assert "2 of 2: open" in text
@@ -217,8 +197,8 @@ def fake_pool(monkeypatch):
         def __exit__(self, *exception):
             self.is_open = False
 
-    pool = Pool(demo.RLFocalPolicy.load(demo.POLICY_PATH))
-    monkeypatch.setattr(demo, "embedded_pool", lambda: pool)
+    pool = Pool(command.RLFocalPolicy.load(command.POLICY_PATH))
+    monkeypatch.setattr(command, "embedded_pool", lambda: pool)
     return pool
 
 

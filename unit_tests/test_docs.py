@@ -16,12 +16,13 @@ from typer.testing import CliRunner
 
 import langchain_rlfocal
 from langchain_rlfocal.cli import app
+from langchain_rlfocal.demo import POLICY_PATH
 from langchain_rlfocal.embedders import load_embedder
 from langchain_rlfocal.features import FEATURES_DIM
-from langchain_rlfocal.local import POLICY_PATH
 from langchain_rlfocal.policies import RLFocalPolicy
 from langchain_rlfocal.policies.checkpoint import Parts, _shapes
-from langchain_rlfocal.testing import JudgingChatModel, SchemaChatModel, make_outcomes
+from langchain_rlfocal.testing import JudgingChatModel, make_outcomes
+from support_schema_model import SchemaChatModel
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])

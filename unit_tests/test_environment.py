@@ -11,7 +11,7 @@ from langchain_rlfocal.environment import (
     scores_of_places,
 )
 from langchain_rlfocal.features import SURFACE_NAMES
-from langchain_rlfocal.outcomes.costs import costs_of, prices_of
+from langchain_rlfocal.outcomes import costs_of, prices_of
 from langchain_rlfocal.policies.base import winners
 from langchain_rlfocal.states import Descriptors, Evidence
 from langchain_rlfocal.training.config import TrainingConfig

@@ -23,9 +23,10 @@ from langchain_rlfocal.chat_models.equivalence import (
     shown_pairs,
 )
 from langchain_rlfocal.errors import InputError, PoolError
-from langchain_rlfocal.testing import FailingChatModel, JudgingChatModel, SchemaChatModel, ScriptedChatModel
+from langchain_rlfocal.testing import FailingChatModel, JudgingChatModel, ScriptedChatModel
 from support_calls import CALLS, consume
 from support_ensembles import asked, how, model_of, saying
+from support_schema_model import SchemaChatModel
 from support_time import TimedChatModel, ensemble, play, timed
 from support_tools import weather
 
@@ -704,5 +705,3 @@ def test_a_judge_is_not_asked_about_what_nobody_can_read():
     members = {"a": saying("who knows"), "b": saying("no idea")}
     model_of(members, answer_kind="number", equivalence=judge).invoke("How many?")
     assert judge.asked == []
-
-

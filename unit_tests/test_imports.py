@@ -11,7 +11,7 @@ import langchain_rlfocal
 ANSWER = """
 import asyncio, sys
 from langchain_rlfocal import RLFocalChatModel, RLFocalPolicy
-from langchain_rlfocal.local import POLICY_PATH
+from langchain_rlfocal.demo import POLICY_PATH
 from langchain_rlfocal.testing import ScriptedChatModel
 
 policy = RLFocalPolicy.load(POLICY_PATH) if sys.argv[1] == "trained" else None
@@ -20,7 +20,7 @@ model = RLFocalChatModel(members={name: ScriptedChatModel(script=["Yes."]) for n
 messages = [model.invoke("Can fish swim?"), asyncio.run(model.ainvoke("Can fish swim?"))]
 assert [message.text for message in messages] == ["Yes.", "Yes."]
 assert all(message.response_metadata["rlfocal"]["trained"] == (policy is not None) for message in messages)
-print([name for name in ("torch", "langchain_rlfocal.training") if name in sys.modules])
+print([name for name in ("torch", "pyarrow", "pandas", "langchain_rlfocal.training") if name in sys.modules])
 """
 
 
@@ -38,7 +38,7 @@ def loaded_by(statement: str, *modules: str) -> list[str]:
 
 
 @pytest.mark.parametrize("policy", ["trained", "untrained"])
-def test_a_full_answer_sync_and_async_never_loads_torch(policy):
+def test_a_full_answer_sync_and_async_loads_nothing_that_only_learning_needs(policy):
     assert run(ANSWER, policy) == "[]"
 
 
@@ -57,6 +57,19 @@ def test_help_of_the_command_line_loads_nothing_heavy():
     assert loaded_by(statement, *heavy) == []
 
 
+def test_only_training_loads_torch_of_the_commands():
+    statement = """
+from typer.testing import CliRunner
+from langchain_rlfocal.cli import app
+from langchain_rlfocal.local import POLICY_PATH
+outcomes = str(POLICY_PATH.parent / "outcomes.parquet")
+for command in (["evaluate", str(POLICY_PATH)], ["diversity"]):
+    result = CliRunner().invoke(app, [*command, outcomes])
+    assert result.exit_code == 0, result.output
+"""
+    assert loaded_by(statement, "torch") == []
+
+
 def test_public_names_are_sorted_and_all_of_them_load():
     names = langchain_rlfocal.__all__
 
@@ -65,7 +78,7 @@ def test_public_names_are_sorted_and_all_of_them_load():
     assert dir(langchain_rlfocal) == names
 
 
-@pytest.mark.parametrize("module", ["answers", "evaluation", "local", "outcomes", "policies", "testing", "training"])
+@pytest.mark.parametrize("module", ["answers", "demo", "evaluation", "outcomes", "policies", "testing", "training"])
 def test_names_that_a_module_declares_public_are_there(module):
     loaded = importlib.import_module(f"langchain_rlfocal.{module}")
 

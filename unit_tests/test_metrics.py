@@ -118,9 +118,3 @@ def test_a_wait_is_between_the_slowest_member_and_all_in_a_row(latency, rounds):
 
 def test_waits_of_no_query_are_none():
     assert critical_path(np.zeros((0, 3)), np.zeros((0, 3), dtype=int)).shape == (0,)
-
-
-@pytest.mark.parametrize("rounds", [np.ones((2, 2), dtype=int), np.ones((2, 3)), np.full((2, 3), -1)])
-def test_rounds_that_are_none_are_refused(rounds):
-    with pytest.raises(InputError, match="a whole number from 0"):
-        critical_path(np.ones((2, 3)), rounds)

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from langchain_rlfocal.errors import InputError, OutcomeError, PoolError
@@ -86,14 +86,6 @@ def test_members_share_an_id_exactly_where_they_share_an_answer(answers):
     expected = [[-1 if text is None else row.index(text) for text in row] for row in answers]
     assert grid.answer_ids.tolist() == expected
     assert grid.answers.tolist() == answers
-
-
-def test_queries_that_a_member_did_not_answer_are_left_out_and_counted():
-    """Of three queries, `a` and `b` both answered the second alone; `c` is not asked about."""
-    rows = [outcome("q1", "a"), outcome("q2", "a"), outcome("q2", "b"), outcome("q3", "c")]
-    grid = grid_of(*rows, members=["a", "b"])
-    assert grid.query_ids == ["q2"]
-    assert grid.dropped == 2
 
 
 def test_a_task_may_be_named_with_wildcards():
@@ -299,3 +291,187 @@ def test_relabelled_answers_share_what_the_kind_calls_the_same_and_rewards_stay(
     labels = [outcome.answer for outcome in table]
     assert labels[1] == labels[2] != labels[0]
     assert [outcome.reward for outcome in table] == [0.5] * 3
+
+
+# ---- gaps
+
+NUMBERS = ("cost_usd", "latency_s", "prompt_tokens", "completion_tokens", "logprobs", "response_chars")
+
+
+def pair_grid(*rows, **options):
+    return grid_of(*rows, members=["a", "b"], **options)
+
+
+def full(query_id, model, answer="x", *, task="t", **more):
+    """An outcome of which everything is recorded."""
+    known = {"reward": 1.0, "response": "x", "cost_usd": 0.5, "latency_s": 1.0, "logprob": -1.0}
+    known |= {"prompt_tokens": 3, "completion_tokens": 1}
+    return outcome(query_id, model, answer, task=task, **known | more)
+
+
+def test_a_missing_answer_is_the_members_failure_where_the_caller_says_so():
+    """`a` alone answered q1, `b` alone q2, both q3, neither q4: three queries are kept, two with a gap."""
+    rows = [
+        full("q1", "a", gold="x"),
+        full("q2", "b", "y", gold="y"),
+        full("q3", "b"),
+        full("q3", "a"),
+        full("q4", "c"),
+    ]
+    grid = pair_grid(*rows, missing="fail")
+    assert grid.query_ids == ["q1", "q2", "q3"]
+    assert grid.queries == ["t q1?", "t q2?", "t q3?"]
+    assert grid.golds == ["x", "y", None]
+    assert (grid.dropped, grid.missing) == (0, 2)
+    assert grid.answers.tolist() == [["x", None], [None, "y"], ["x", "x"]]
+    assert grid.answer_ids.tolist() == [[0, -1], [-1, 1], [0, 0]]
+    assert grid.scores.tolist() == [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]
+    for name in NUMBERS:
+        assert np.isnan(getattr(grid, name)).tolist() == [[False, True], [True, False], [False, False]]
+    assert (grid.take([0, 1]).missing, len(grid.take([0, 1]))) == (0, 2)
+
+
+def test_gaps_are_left_out_by_default():
+    rows = [full("q1", "a"), full("q2", "b"), full("q3", "a"), full("q3", "b"), full("q4", "c")]
+    for grid in (pair_grid(*rows), pair_grid(*rows, missing="drop")):
+        assert grid.query_ids == ["q3"]
+        assert (grid.dropped, grid.missing) == (3, 0)
+
+
+def test_a_pool_without_a_common_query_has_a_grid_of_failures():
+    assert pair_grid(full("q1", "a"), full("q2", "b"), missing="fail").scores.tolist() == [[1.0, 0.0], [0.0, 1.0]]
+
+
+def test_a_member_that_answered_nothing_is_refused_rather_than_failed():
+    """`b` is in the table, but not in the task that is asked for."""
+    rows = [full("q1", "a"), full("q1", "b", task="s")]
+    with pytest.raises(OutcomeError, match=r"got none by \['b'\]. Leave them out of the pool"):
+        pair_grid(*rows, task="t", missing="fail")
+
+
+def test_a_way_with_gaps_that_is_none_is_refused():
+    with pytest.raises(InputError, match="must be one of drop, fail, got 'Fail'"):
+        pair_grid(full("q1", "a"), full("q1", "b"), missing="Fail")
+
+
+@given(st.lists(st.sets(st.sampled_from("abc")), min_size=1, max_size=8))
+def test_the_two_ways_agree_wherever_nothing_is_missing(answered):
+    """Queries without a gap are laid out alike, and kept, dropped and missing add up."""
+    rows = [full(str(q), m, m * (q % 3)) for q, names in enumerate(answered) for m in sorted(names)]
+    assume(all(any(name in names for names in answered) for name in "ab"))
+    failed = pair_grid(*rows, missing="fail")
+    is_whole = ~np.isnan(failed.cost_usd).any(axis=1)
+    assert (len(failed), failed.missing) == (sum(bool(names & {"a", "b"}) for names in answered), (~is_whole).sum())
+    assume(is_whole.any())
+    dropped, whole = pair_grid(*rows), failed.take(is_whole)
+    assert len(dropped) + dropped.dropped == sum(map(bool, answered))
+    assert dropped.query_ids == whole.query_ids
+    for name in ("answers", "answer_ids", "scores", *NUMBERS):
+        assert getattr(dropped, name).tolist() == getattr(whole, name).tolist()
+
+
+def test_the_length_of_a_response_is_counted_in_characters():
+    """é is one character of two bytes; what was not recorded has no length, what is empty has length 0."""
+    grid = OutcomeTable.from_outcomes(
+        [full(str(q), "a", response=text) for q, text in enumerate(("née", "", None, "😀 ok"))]
+    ).grid(["a"])
+    np.testing.assert_array_equal(grid.response_chars[:, 0], [3.0, 0.0, np.nan, 4.0])
+    assert grid.response_chars.dtype == np.float64
+
+
+def test_several_tasks_may_be_named_together():
+    """They stand in the table's order, however they are named, and one that two names match stands once."""
+    table = OutcomeTable.from_outcomes([full("q", "a", task=task) for task in ("maths/sums", "law", "maths/logs")])
+    assert table.grid(["a"], task=["maths/logs", "law"]).tasks == ["law", "maths/logs"]
+    assert table.grid(["a"], task=("maths/*", "maths/sums")).tasks == ["maths/sums", "maths/logs"]
+    with pytest.raises(
+        OutcomeError, match=r"must match a task of the table, got 'art/\*'. Its tasks begin: maths/sums"
+    ):
+        table.grid(["a"], task=["law", "art/*"])
+    with pytest.raises(OutcomeError, match=r"at least one task, got \[\]. Pass None for all"):
+        table.grid(["a"], task=[])
+
+
+# ---- test rows that a file sets apart
+
+
+def split_grid(texts, **options):
+    rows = [
+        Outcome(task="t", query_id=query_id, query=text, model="a", answer="x", reward=1.0)
+        for query_id, text in texts.items()
+    ]
+    return OutcomeTable.from_outcomes(rows).grid(["a"], **options)
+
+
+def test_the_test_rows_of_a_file_are_the_test_part():
+    """200 texts, every fifth a test row; the text parts the others at 70 : 15, which is 14/17 to train."""
+    texts = {f"{'test' if q % 5 == 0 else 'train'}-{q}": f"text {q}" for q in range(200)}
+    grid = split_grid(texts, test_ids="test*")
+    assert grid.is_test.tolist() == [q % 5 == 0 for q in range(200)]
+    train, validation, test = grid.split()
+    assert test.query_ids == [name for name in texts if name.startswith("test")]
+    share = 0.7 / 0.85
+    for part, side in ((train, "train"), (validation, "validation")):
+        expected = [q for q in range(200) if q % 5 and split_of(f"text {q}", fractions=(share, 1 - share, 0)) == side]
+        assert part.query_ids == [f"train-{q}" for q in expected]
+        assert expected
+    assert (grid.repeated, test.is_test.all(), train.is_test.any()) == (0, True, False)
+
+
+def test_a_training_row_with_the_text_of_a_test_row_is_left_out_and_counted():
+    """Of four training rows two have a test row's text; a text that two training rows share stays, on one side."""
+    texts = {"train-1": "seen", "test-1": "seen", "train-2": "seen", "train-3": "own", "train-4": "own"}
+    grid = split_grid(texts, test_ids="test*")
+    assert len(grid) == 5
+    assert grid.repeated == 2
+    train, validation, test = grid.split()
+    assert test.query_ids == ["test-1"]
+    assert sorted([train.query_ids, validation.query_ids]) == [[], ["train-3", "train-4"]]
+
+
+def test_without_test_rows_the_text_alone_decides():
+    texts = {f"test-{q}": f"text {q % 50}" for q in range(100)}
+    grid = split_grid(texts)
+    assert grid.is_test is None
+    assert grid.repeated == 0
+    assert grid.take([0]).is_test is None
+    assert sum(map(len, grid.split())) == 100
+    assert all(split_of(text) == "test" for text in grid.split()[2].queries)
+
+
+@given(
+    st.dictionaries(st.text("ab", min_size=1, max_size=4), st.text("xy", min_size=1, max_size=3), min_size=1),
+    st.floats(0.01, 0.99),
+    st.floats(0, 1),
+)
+def test_no_text_is_on_two_sides_and_every_query_is_on_one_or_counted(texts, share, scale):
+    """Whatever is asked for: the test part is the file's, and the shares of the others keep their proportion."""
+    assume(share * scale > 0)
+    grid = split_grid({"a": "x", **texts}, test_ids="a*")
+    fractions = (share * scale, (1 - share) * scale, 1 - scale)
+    parts = grid.split(fractions=fractions)
+    assert sum(map(len, parts)) + grid.repeated == len(grid)
+    assert parts[2].query_ids == [name for name in grid.query_ids if name.startswith("a")]
+    sides = [set(part.queries) for part in parts]
+    assert not sides[0] & sides[1]
+    assert not (sides[0] | sides[1]) & sides[2]
+
+
+@pytest.mark.parametrize(
+    ("fractions", "rule"),
+    [
+        ((0.0, 0.0, 1.0), r"must leave a share to train or validation where the test rows are given, got \(0.0"),
+        ((0.5, 0.5), "three shares that sum to 1"),
+        ((0.7, 0.2, 0.2), "three shares that sum to 1"),
+    ],
+)
+def test_shares_that_are_none_are_refused_with_test_rows_too(fractions, rule):
+    with pytest.raises(InputError, match=rule):
+        split_grid({"train": "a", "test": "b"}, test_ids="test").split(fractions=fractions)
+
+
+def test_a_name_that_marks_no_test_row_is_refused():
+    with pytest.raises(
+        OutcomeError, match=r"must match a query of the grid, got 'Test\*'. Its query ids begin: test-1"
+    ):
+        split_grid({"test-1": "a"}, test_ids="Test*")

@@ -14,8 +14,18 @@ import pytest
 import langchain_rlfocal
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = {"langchain_rlfocal", "unit_tests", "integration_tests", "docs", ".ci"}
-FILES = {"pyproject.toml", "README.md", "LICENSE", "Makefile", ".gitignore", ".pre-commit-config.yaml"}
+FOLDERS = {"langchain_rlfocal", "unit_tests", "integration_tests", "docs", ".ci", ".github"}
+FILES = {
+    "pyproject.toml",
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "LICENSE",
+    "Makefile",
+    ".gitignore",
+    ".pre-commit-config.yaml",
+}
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +56,11 @@ def test_the_wheel_holds_every_file_of_the_package(wheel):
     }
 
     assert {name for name in wheel if name.startswith("langchain_rlfocal/")} == here
-    assert {"langchain_rlfocal/py.typed", "langchain_rlfocal/local/questions.jsonl"} <= here
+    assert {"langchain_rlfocal/py.typed", "langchain_rlfocal/demo/questions.jsonl"} <= here
 
 
 def test_the_shipped_policy_is_under_a_megabyte_and_holds_no_pickle():
-    files = [path for path in (ROOT / "langchain_rlfocal/local/policy").rglob("*") if path.is_file()]
+    files = [path for path in (ROOT / "langchain_rlfocal/demo/policy").rglob("*") if path.is_file()]
 
     assert {path.suffix for path in files} == {".safetensors", ".json"}
     assert sum(path.stat().st_size for path in files) < 2**20

@@ -156,7 +156,7 @@ def test_one_question_asked_again_and_again_leaves_one_fold_and_finite_weights()
 
 def test_the_hash_changes_with_whatever_is_read_and_with_nothing_else():
     grid = make_grid(costs=[(1.0, 2.0, 3.0)], has_options=True)
-    unread = {"members", "query_ids", "golds", "latency_s", "is_test", "dropped", "missing"}
+    unread = {"members", "query_ids", "golds", "latency_s", "is_test", "dropped", "missing", "rows"}
     hashes = {data_hash(grid)}
     for field in fields(OutcomeGrid):
         value = getattr(grid, field.name)

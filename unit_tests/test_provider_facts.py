@@ -33,10 +33,11 @@ from langchain_rlfocal.execution.retries import (
     refused_arguments,
 )
 from langchain_rlfocal.outcomes import Question
-from langchain_rlfocal.testing import SchemaChatModel, ScriptedPolicy
+from langchain_rlfocal.testing import ScriptedPolicy
 from support_ensembles import asked, how, model_of
 from support_ensembles import saying as scripted
 from support_odd_members import DOORS, answer_of, failures_of, is_explained
+from support_schema_model import SchemaChatModel
 from support_tools import lookup
 
 WHOLE = "Air scatters short waves more than long ones."

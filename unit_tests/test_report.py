@@ -11,15 +11,16 @@ from langchain_rlfocal.errors import CheckpointError, InputError, PoolError
 from langchain_rlfocal.evaluation import HEADER, evaluate, report
 from langchain_rlfocal.evaluation.baselines import (
     BASELINES,
-    FittedOracle,
-    PerTaskRouter,
-    Plurality,
-    RandomTeam,
-    SingleBest,
-    WeightedVote,
+    dump_baselines,
     fit_baselines,
+    fit_oracle,
+    fit_per_task_router,
+    fit_plurality,
+    fit_random_team,
+    fit_single_best,
+    fit_weighted_vote,
 )
-from langchain_rlfocal.evaluation.report import baselines_of, with_baselines
+from langchain_rlfocal.evaluation.report import baselines_of
 from langchain_rlfocal.features import FEATURES_DIM
 from langchain_rlfocal.outcomes import Outcome, OutcomeTable
 from langchain_rlfocal.policies import RLFocalPolicy
@@ -51,11 +52,11 @@ SEEN = grid_of(["xyy", "xxy", "yxy", "xyx"])
 """Scores ¾, ½, ¼: `a` is best, then `b`, then `c`."""
 
 FITTED = {
-    "oracle": FittedOracle(members=SEEN.members),
-    "weighted_vote": WeightedVote().fit(SEEN),
-    "random_team": RandomTeam(size=2).fit(SEEN),
-    "single_best": SingleBest().fit(SEEN),
-    "plurality": Plurality().fit(SEEN),
+    "oracle": fit_oracle(SEEN),
+    "weighted_vote": fit_weighted_vote(SEEN),
+    "random_team": fit_random_team(SEEN, size=2),
+    "single_best": fit_single_best(SEEN),
+    "plurality": fit_plurality(SEEN),
 }
 
 
@@ -165,7 +166,7 @@ def test_without_fitted_baselines_those_that_need_no_fit_are_there_and_look_at_n
 def test_baselines_are_those_that_were_given(play):
     """Fitted, a tie goes to the best member, `a`; had it been `b`, the vote would be right."""
     play([[1, 0, 0]], [0])
-    best_is_b = {"plurality": Plurality().fit(grid_of(["yxy"]))}
+    best_is_b = {"plurality": fit_plurality(grid_of(["yxy"]))}
     grid = grid_of(["yxz"])
     assert evaluate("policy", grid, baselines=FITTED, **LIMITS).baselines["plurality"].score.mean == 0
     assert evaluate("policy", grid, baselines=best_is_b, **LIMITS).baselines["plurality"].score.mean == 1
@@ -174,7 +175,9 @@ def test_baselines_are_those_that_were_given(play):
 def test_hidden_task_labels_are_hidden_from_the_baselines_too(play):
     """The router knows that `c` is best on `s`; without the label it asks `a`, who is wrong there."""
     play([[1, 0, 0]], [0])
-    router = PerTaskRouter(0.5).fit(grid_of(["xyy", "xyy", "xyy", "yyx", "yyx"], tasks=["r"] * 3 + ["s"] * 2))
+    router = fit_per_task_router(
+        grid_of(["xyy", "xyy", "xyy", "yyx", "yyx"], tasks=["r"] * 3 + ["s"] * 2), shrinkage=0.5
+    )
     grid = grid_of(["yyx"], tasks=["s"])
     for hidden, score in ((False, 1), (True, 0)):
         found = evaluate("policy", grid, baselines={"per_task_router": router}, hide_tasks=hidden, **LIMITS)
@@ -232,10 +235,15 @@ def policy():
     return RLFocalPolicy(Parts(members=SEEN.members, weights={name: np.ones(shape) for name, shape in shapes.items()}))
 
 
+def holding(policy, fitted):
+    arrays, facts = dump_baselines(fitted)
+    return RLFocalPolicy(replace(policy.parts, baselines=arrays, baseline_facts=facts))
+
+
 def test_a_checkpoint_carries_the_baselines_and_stays_the_same_policy(policy, tmp_path):
     """Saved and loaded, each decides as it did, on queries in another order of the members too."""
     fitted = fit_baselines(SEEN, SEEN, max_team=2)
-    carrying = with_baselines(policy, fitted)
+    carrying = holding(policy, fitted)
     carrying.save(tmp_path / "policy")
     loaded = baselines_of(RLFocalPolicy.load(tmp_path / "policy"))
     assert (policy.policy_id, carrying.embedder) == (carrying.policy_id, policy.embedder)
@@ -248,7 +256,7 @@ def test_a_checkpoint_carries_the_baselines_and_stays_the_same_policy(policy, tm
 
 def test_a_policy_without_baselines_has_none_and_damaged_ones_are_refused(policy):
     assert baselines_of(policy) == {}
-    carrying = with_baselines(policy, FITTED)
+    carrying = holding(policy, FITTED)
     for change in ({"baselines": {}}, {"baseline_facts": {}}):
         damaged = RLFocalPolicy(replace(carrying.parts, **change))
         with pytest.raises(CheckpointError, match="Stored baselines"):

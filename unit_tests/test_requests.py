@@ -21,8 +21,9 @@ from langchain_rlfocal import EnsembleError, InputError, PoolMember, RLFocalChat
 from langchain_rlfocal.chat_models import requests
 from langchain_rlfocal.chat_models.requests import Request, response_format_of, standard_choice
 from langchain_rlfocal.execution import UnusableAnswerError
-from langchain_rlfocal.testing import SchemaChatModel, ScriptedChatModel
+from langchain_rlfocal.testing import ScriptedChatModel
 from support_requests import Even, Person, add, call, ensemble, search
+from support_schema_model import SchemaChatModel
 
 SAID = [HumanMessage("?")]
 

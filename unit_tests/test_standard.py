@@ -4,7 +4,7 @@ import pytest
 from langchain_tests.unit_tests import ChatModelUnitTests
 
 from langchain_rlfocal import RLFocalChatModel
-from langchain_rlfocal.testing import SchemaChatModel
+from support_schema_model import SchemaChatModel
 
 
 @pytest.mark.filterwarnings("ignore:`api_key` is no argument of RLFocalChatModel:UserWarning")

@@ -16,9 +16,10 @@ from langchain_rlfocal import RLFocalChatModel
 from langchain_rlfocal.chat_models.metadata import text_pieces
 from langchain_rlfocal.errors import EnsembleError
 from langchain_rlfocal.policies import PriorPolicy
-from langchain_rlfocal.testing import FailingChatModel, SchemaChatModel, ScriptedChatModel, ScriptedPolicy
+from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel, ScriptedPolicy
 from support_calls import collect
 from support_ensembles import saying
+from support_schema_model import SchemaChatModel
 
 QUESTION = "Which colour?"
 TEXT = "  It is\n\n\tblue,  they say. "

@@ -18,8 +18,9 @@ from typing_extensions import override
 
 from langchain_rlfocal import EnsembleError, PoolMember
 from langchain_rlfocal.chat_models.requests import BoundTools, Request, bind_schema, response_format_of
-from langchain_rlfocal.testing import SchemaChatModel, ScriptedChatModel
+from langchain_rlfocal.testing import ScriptedChatModel
 from support_requests import Person, call, ensemble
+from support_schema_model import SchemaChatModel
 
 METHODS = ("function_calling", "json_schema", "json_mode")
 

@@ -80,6 +80,26 @@ def test_a_scripted_message_is_not_changed_by_answering():
     assert reply == AIMessage("x")
 
 
+def test_streams_come_in_pieces_with_one_usage_on_the_last_chunk():
+    """A tool call's name and id come once, its arguments in pieces under its index, also those that are no JSON."""
+    call = {"name": "weather", "args": {"city": "São Paulo", "days": 3}, "id": "1"}
+    broken = {"name": "f", "args": '{"a": 1, "b": ', "id": "2", "error": None, "type": "invalid_tool_call"}
+    model = ScriptedChatModel(script=[AIMessage("Hello to you.", tool_calls=[call], invalid_tool_calls=[broken])])
+    chunks = list(model.stream("?"))
+    assert [chunk.chunk_position for chunk in chunks] == [None] * (len(chunks) - 1) + ["last"]
+    assert [chunk for chunk in chunks if chunk.usage_metadata or chunk.response_metadata] == chunks[-1:]
+    assert [chunk.text for chunk in chunks if chunk.text] == ["Hello ", "to ", "you."]
+    pieces = [piece for chunk in chunks for piece in chunk.tool_call_chunks]
+    assert [piece["index"] for piece in pieces] == sorted(piece["index"] for piece in pieces)
+    for index, name, args in ((0, "weather", '{"city": "São Paulo", "days": 3}'), (1, "f", '{"a": 1, "b": ')):
+        mine = [piece for piece in pieces if piece["index"] == index]
+        assert len(mine) > 2
+        assert [(piece["name"], piece["id"]) for piece in mine] == [(name, str(index + 1))] + [(None, None)] * (
+            len(mine) - 1
+        )
+        assert "".join(piece["args"] for piece in mine) == args
+
+
 async def test_a_failing_model_fails_every_way():
     model = FailingChatModel(error=KeyError("gone"))
     for call in (lambda: model.invoke("?"), lambda: asyncio.run(model.ainvoke("?")), lambda: list(model.stream("?"))):

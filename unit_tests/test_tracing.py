@@ -33,8 +33,9 @@ from langchain_rlfocal._langchain import (
     untangled,
 )
 from langchain_rlfocal.errors import EnsembleError
-from langchain_rlfocal.testing import FailingChatModel, SchemaChatModel, ScriptedChatModel, ScriptedPolicy
+from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel, ScriptedPolicy
 from support_calls import CALLS, consume
+from support_schema_model import SchemaChatModel
 from support_tools import weather
 
 TREE = ("ensemble", [("member:a", []), ("member:b", [])])

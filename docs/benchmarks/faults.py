@@ -1,6 +1,6 @@
 """What a user gets where a member fails: each fault, met by real clients over real connections.
 
-    python docs/benchmarks/faults.py [--write docs/explanation/reliability.md]
+    PYTHONPATH=unit_tests/support python docs/benchmarks/faults.py [--write docs/explanation/reliability.md]
 
 Three members of a fault server. `best`, the most competent, is the one that the Decider asks first and that meets the fault;
 `good` says the same, and `wrong` does not. `ainvoke` goes through the untrained policy, which asks two and then the third if
@@ -27,8 +27,7 @@ from langchain_rlfocal.errors import RLFocalError
 from langchain_rlfocal.execution import BreakerState
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.testing import ScriptedPolicy
-from langchain_rlfocal.testing.fault_server import FaultServer
-from langchain_rlfocal.testing.faults import Fault
+from support_fault_server import Fault, FaultServer
 
 BEGIN, END = "<!-- fault table: begin -->", "<!-- fault table: end -->"
 

@@ -1,6 +1,6 @@
 """Thousands of answers at once over real connections, of which a fifth of the requests meets a fault.
 
-    python docs/benchmarks/soak.py [--answers 2000] [--seed 0]
+    PYTHONPATH=unit_tests/support python docs/benchmarks/soak.py [--answers 2000] [--seed 0]
 
 Three members of a fault server answer each question, two of them rightly, the third with what is right of the next
 question, so that the vote must put it right and an answer that went to another question would be seen. Which request
@@ -41,8 +41,7 @@ from langchain_rlfocal import RLFocalChatModel
 from langchain_rlfocal.errors import RLFocalError
 from langchain_rlfocal.execution import Budget
 from langchain_rlfocal.pool import PoolMember
-from langchain_rlfocal.testing.fault_server import FaultServer
-from langchain_rlfocal.testing.faults import Received
+from support_fault_server import FaultServer, Received
 
 DEADLINE_S = 120.0
 MAX_CONCURRENT_CALLS, MAX_THREADS = 300, 40

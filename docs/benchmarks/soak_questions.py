@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable
 
-from langchain_rlfocal.testing.faults import Fault
+from support_fault_server import Fault
 
 COMPETENCES = {"one": 0.9, "two": 0.9, "wrong": 0.5}
 PASSING = (

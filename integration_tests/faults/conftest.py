@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from langchain_rlfocal.testing.fault_server import FaultServer
+from support_fault_server import FaultServer
 
 ANSWER = "one two three four"
 
@@ -17,7 +17,6 @@ def serve() -> Iterator[Any]:
     with ExitStack() as stack:
 
         def start(script: Any = None, answer: Any = lambda _model, _question: ANSWER) -> FaultServer:
-            pytest.importorskip("uvicorn")
-            return stack.enter_context(FaultServer(answer, script=script or {}))
+            return stack.enter_context(FaultServer(answer, script=script))
 
         yield start

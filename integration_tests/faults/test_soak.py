@@ -1,4 +1,4 @@
-"""The soak, small: hundreds of answers at once, of which a fifth of the requests meets a fault."""
+"""The soak, small: a hundred answers at once, of which a fifth of the requests meets a fault."""
 
 import runpy
 from pathlib import Path
@@ -12,15 +12,17 @@ SCRIPTS = Path(__file__).parents[2] / "docs" / "benchmarks"
 
 @pytest.fixture(scope="module")
 def script():
-    pytest.importorskip("uvicorn")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(SCRIPTS)
         yield runpy.run_path(str(SCRIPTS / "soak.py"))
 
 
-def test_every_answer_is_accounted_for_and_nothing_is_left(script):
+def test_every_answer_is_accounted_for_and_nothing_is_left(script, monkeypatch):
     """What must hold is checked by the script; that it had something to check is checked here."""
-    waves = {wave.name: wave for wave in script["soak"](200, seed=0)}
+    # So few run all at once, and share the machine, however busy it is, until the last has ended.
+    names = script["soak"].__globals__
+    monkeypatch.setitem(names, "timeout_s_for", lambda num_answers, pace_s: max(1.0, 1.5 * num_answers * pace_s))
+    waves = {wave.name: wave for wave in script["soak"](100, seed=0)}
     assert [line for wave in waves.values() for line in wave.broken] == []
     for wave in waves.values():
         assert len(wave.seconds) == wave.num_right + wave.num_alone + wave.errors.total() > 0
@@ -30,8 +32,8 @@ def test_every_answer_is_accounted_for_and_nothing_is_left(script):
     assert 0.15 < tasks.faulty / tasks.requests < 0.3
     assert tasks.retries > 0
     assert tasks.early_commits > 0
-    assert threads.num_right == 10
-    assert budget.calls == 21
+    assert threads.num_right == 5
+    assert budget.calls == 11
     assert budget.errors["BudgetError"] > 0
     assert {len(row) for row in script["rows_of"](list(waves.values()))} == {5}
 
@@ -63,7 +65,7 @@ def test_the_soak_sees_what_is_broken(script, outcome, requests, rule):
     """One answer, of one member that was asked once."""
     from langchain_core.messages import AIMessage  # noqa: PLC0415
 
-    from langchain_rlfocal.testing.faults import Fault, Received  # noqa: PLC0415
+    from support_fault_server import Fault, Received  # noqa: PLC0415
 
     wave, watch, question = script["Wave"]("tasks"), script["Watch"](), script["question_of"](0)
     watch.on_custom_event("rlfocal_candidate", {"member": "one", "retries": [], "latency_s": 1.0})
@@ -76,7 +78,6 @@ def test_the_soak_sees_what_is_broken(script, outcome, requests, rule):
 
 def test_the_fault_table_is_written_between_its_marks(tmp_path, monkeypatch, capsys):
     """The first case and one that fails; seconds are left out, since a busy machine takes its own."""
-    pytest.importorskip("uvicorn")
     script = runpy.run_path(str(SCRIPTS / "faults.py"))
     names = script["main"].__globals__
     cases = [case for case in script["CASES"] if case.name in {"none", "HTTP 401"}]

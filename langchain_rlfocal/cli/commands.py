@@ -1,32 +1,45 @@
 """Command line: `rlfocal` collects outcomes, trains and evaluates policies, and shows them at work.
 
-Each command imports what it needs when it runs, so that `rlfocal --help` is quick and never loads torch. What a program
-reads goes to stdout, progress and errors to stderr. An error of the package is one line and exit code 2, never a
+Each command imports what it needs when it runs, so that `rlfocal --help` is quick and only `train` loads torch. What a
+program reads goes to stdout, progress and errors to stderr. An error of the package is one line and exit code 2, never a
 traceback; a file appears whole or not at all.
 """
 
 import importlib
+import math
+import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from langchain_rlfocal._version import __version__
-from langchain_rlfocal.cli.terminal import messages, output, progress_bar
-from langchain_rlfocal.errors import InputError, PoolError, RLFocalError
+from langchain_rlfocal.cli.views import (
+    diversity_facts,
+    diversity_views,
+    evaluation_views,
+    json_text,
+    messages,
+    output,
+    progress_bar,
+    train_views,
+)
+from langchain_rlfocal.errors import CheckpointError, InputError, OutcomeError, PoolError, RLFocalError
 from langchain_rlfocal.redaction import printable
 
 if TYPE_CHECKING:
+    from langchain_rlfocal.answers import KindLike
+    from langchain_rlfocal.features import Embedder
+    from langchain_rlfocal.outcomes import OutcomeGrid
+    from langchain_rlfocal.policies import RLFocalPolicy
     from langchain_rlfocal.pool import ModelPool
 
 _FAILED, _BAD_INPUT, _INTERRUPTED = 1, 2, 130
-"""Exit codes: a member never answered; what was given breaks a rule; Ctrl-C, as shells say it."""
 
 
 class _Commands(TyperGroup):
@@ -48,34 +61,11 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="RL-Focal: a learned team of chat models per query, and a learned fusion of their answers.",
+    help="""RL-Focal: a learned team of chat models per query, and a learned fusion of their answers.
+
+    Exit codes: 0 is success, 1 a member that never answered, 2 bad input (one line on stderr says what), 130 an interruption.
+    """,
 )
-
-
-class Split(StrEnum):
-    """The outcomes that `evaluate` scores."""
-
-    train = "train"
-    validation = "validation"
-    test = "test"
-    all = "all"
-
-
-class Missing(StrEnum):
-    """What to do with a query that a member of the pool did not answer."""
-
-    drop = "drop"
-    fail = "fail"
-
-
-class CostUnit(StrEnum):
-    """What spending is counted in."""
-
-    auto = "auto"
-    usd = "usd"
-    tokens = "tokens"
-    calls = "calls"
-
 
 # Options that several commands share.
 _Outcomes = Annotated[list[Path], typer.Argument(help="Tables of outcomes: .parquet, .jsonl or .csv.")]
@@ -84,7 +74,8 @@ _Task = Annotated[
     list[str] | None, typer.Option(help='A task to take, once for each; default: all. Wildcards as in "mmlu_pro/*".')
 ]
 _Missing = Annotated[
-    Missing, typer.Option(help="A query that a member did not answer: left out, or counted as that member's failure.")
+    Literal["drop", "fail"],
+    typer.Option(help="A query that a member did not answer: left out, or counted as that member's failure."),
 ]
 _Embedder = Annotated[
     str | None, typer.Option(help="Describe queries by embeddings too: wordllama, or package.module:function.")
@@ -134,13 +125,12 @@ def collect(
 
     Run again to go on where it stopped, and to ask again what failed: an answer on record is not asked for again.
     """
-    from langchain_rlfocal.cli.rows import open_kind
     from langchain_rlfocal.collection import Collected, collect_into, is_failure, recorded_in, unfinished_path
     from langchain_rlfocal.outcomes import read_questions
 
     asked = read_questions(questions)[:limit]
     if kind is not None:
-        opened_kind = open_kind(kind)
+        opened_kind = _open_kind(kind)
         asked = [replace(question, kind=opened_kind) for question in asked]
     failed: Counter[str] = Counter()
     tried: Counter[str] = Counter()
@@ -187,7 +177,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Directory of the checkpoint to write.")],
     member: _Member = None,
     task: _Task = None,
-    missing: _Missing = Missing.drop,
+    missing: _Missing = "drop",
     test_ids: Annotated[
         str | None, typer.Option(help='Keep the rows whose query_id matches ("test*") as test rows; default: by text.')
     ] = None,
@@ -196,7 +186,8 @@ def train(
     max_rounds: _MaxRounds = None,
     cost_weight: _CostWeight = None,
     cost_unit: Annotated[
-        CostUnit | None, typer.Option(help="What spending is counted in; auto: dollars where known, else calls.")
+        Literal["auto", "usd", "tokens", "calls"] | None,
+        typer.Option(help="What spending is counted in; auto: dollars where known, else calls."),
     ] = None,
     diversity_weight: Annotated[
         float | None, typer.Option(min=0, help="What focal diversity of the team is worth in the reward.")
@@ -206,19 +197,49 @@ def train(
     as_json: _Json = False,
 ) -> None:
     """Train Decider and Fusion on recorded outcomes, and fit the baselines; the test rows stay unseen."""
-    from langchain_rlfocal.cli.rows import Rows
-    from langchain_rlfocal.cli.training import run_train
+    from langchain_rlfocal import training
+    from langchain_rlfocal.evaluation.baselines import missing_baselines
+    from langchain_rlfocal.evaluation.report import baselines_of
 
-    config = {
+    options: dict[str, Any] = {
         "seed": seed,
         "max_team": max_team,
         "max_rounds": max_rounds,
         "cost_weight": cost_weight,
-        "cost_unit": None if cost_unit is None else cost_unit.value,
+        "cost_unit": cost_unit,
         "diversity_weight": diversity_weight,
     }
-    rows = Rows(task=task, missing=missing.value, test_ids=test_ids, kind=kind)
-    run_train(outcomes, member, out=out, rows=rows, config=config, embedder=embedder, as_json=as_json)
+    config = training.TrainingConfig(**{name: value for name, value in options.items() if value is not None})
+    with progress_bar() as progress:
+        bar = progress.add_task("Reading outcomes", total=None)
+        loaded = _open_embedder(embedder)
+        grid = _read_grid(outcomes, member, task=task, missing=missing, test_ids=test_ids, kind=kind)
+        learned, chosen, test = grid.split()
+        progress.update(bar, description="Training")
+
+        def show(step: training.Progress) -> None:
+            progress.update(bar, completed=step.step, total=step.total_steps)
+
+        policy = training.train(learned, chosen, config, embedder=loaded, on_progress=show)
+        policy.save(out)
+    baselines = list(baselines_of(policy))
+    facts = {
+        "policy_id": policy.policy_id,
+        "path": str(out),
+        "members": list(policy.members),
+        "queries": {
+            "train": len(learned),
+            "validation": len(chosen),
+            "test": len(test),
+            "repeated": grid.repeated,
+            "dropped": grid.dropped,
+        },
+        "missing": grid.missing,
+        "baselines": baselines,
+        "missing_baselines": list(missing_baselines(baselines)),
+        "card": policy.card,
+    }
+    _show(facts, train_views(facts), as_json=as_json)
 
 
 @app.command()
@@ -227,10 +248,11 @@ def evaluate(
     outcomes: _Outcomes,
     *,
     task: _Task = None,
-    split: Annotated[Split, typer.Option(help="Score these rows. Of training rows the policy knows the answers.")] = (
-        Split.test
-    ),
-    missing: _Missing = Missing.drop,
+    split: Annotated[
+        Literal["train", "validation", "test", "all"],
+        typer.Option(help="Score these rows. Of training rows the policy knows the answers."),
+    ] = "test",
+    missing: _Missing = "drop",
     test_ids: Annotated[
         str | None, typer.Option(help="The rows whose query_id matches are test rows; default: as in training.")
     ] = None,
@@ -251,27 +273,74 @@ def evaluate(
 
     Limits and cost weight are those that it was trained for, unless given.
     """
-    from langchain_rlfocal.cli.evaluation import Limits, run_evaluate
-    from langchain_rlfocal.cli.rows import Rows
+    from langchain_rlfocal.evaluation import baselines_of, fit_baselines
+    from langchain_rlfocal.evaluation import evaluate as evaluate_policy
 
-    run_evaluate(
-        checkpoint,
-        outcomes,
-        split=split.value,
-        rows=Rows(task=task, missing=missing.value, test_ids=test_ids, kind=kind),
-        limits=Limits(cost_weight=cost_weight, target_calls=target_calls, max_team=max_team, max_rounds=max_rounds),
-        embedder=embedder,
-        hide_tasks=no_task,
-        as_json=as_json,
-    )
+    if cost_weight is not None and target_calls is not None:
+        raise InputError("`--cost-weight` and `--target-calls` exclude each other, got both. Give one of them.")
+    options = {"cost_weight": cost_weight, "max_team": max_team, "max_rounds": max_rounds}
+    with progress_bar() as progress:
+        bar = progress.add_task("Reading outcomes", total=2)
+        policy = _load_policy(checkpoint, embedder)
+        limits = _limits(policy, options, target_calls=target_calls)
+        trained_ids = _object_of(policy.card, "rows").get("test_ids")
+        ids = trained_ids if test_ids is None and split != "all" else test_ids
+        if not isinstance(ids, str | None):
+            raise CheckpointError(f"The checkpoint's `test_ids` must be a text, got {ids!r:.80}. Give `--test-ids`.")
+        try:
+            grid = _read_grid(outcomes, policy.members, task=task, missing=missing, test_ids=ids, kind=kind)
+        except OutcomeError as error:
+            if test_ids is not None or ids is None or error.column != "query_id" or error.file is not None:
+                raise
+            rule = (
+                f"the policy was trained with `--test-ids {ids[:80]}`, which matches no query here. Give `--split all` "
+                "for outcomes that it has never seen, or other `--test-ids`."
+            )
+            raise OutcomeError(rule, column="query_id") from error
+        parts = dict(zip(("train", "validation", "test"), grid.split(), strict=True))
+        scored = parts.get(split, grid)
+        if not len(scored):
+            rule = f"`--split {split}` must hold at least one query, got none of {len(grid)}. Choose another split."
+            raise OutcomeError(rule)
+        progress.update(bar, advance=1, description="Evaluating")
+        fitted, source = baselines_of(policy), "checkpoint"
+        if not fitted and split == "test" and len(parts["train"]) and len(parts["validation"]):
+            fitted = fit_baselines(parts["train"], parts["validation"], max_team=limits["max_team"])
+            source = "outcomes"
+        scored = replace(scored, dropped=grid.dropped, missing=grid.missing)
+        report = evaluate_policy(policy, scored, baselines=fitted, hide_tasks=no_task, **limits)
+        progress.update(bar, advance=1)
+    facts = {
+        "checkpoint": str(checkpoint),
+        "policy_id": policy.policy_id,
+        "split": split,
+        **limits,
+        "target_calls": target_calls,
+        "task_labels": not no_task,
+        "baselines_from": source if fitted else "nowhere",
+        "repeated": grid.repeated,
+    }
+    warnings = []
+    team = fitted["random_team"].learned["size"] if "random_team" in fitted else None
+    if team not in (None, min(limits["max_team"], len(policy.members))):
+        warnings.append(f"The baselines that ask a team were fitted for {team} members at most.")
+    if split != "test" or test_ids not in (None, trained_ids):
+        warnings.append(
+            "Of outcomes that they learned from, policy and baselines know all but the training's test rows."
+        )
+    _show({**facts, **report.as_dict()}, evaluation_views(report, facts, warnings), as_json=as_json)
 
 
 @app.command()
 def diversity(outcomes: _Outcomes, *, member: _Member = None, task: _Task = None, as_json: _Json = False) -> None:
     """Measure how differently members fail, and which teams that speaks for."""
-    from langchain_rlfocal.cli.diversity import run_diversity
-
-    run_diversity(outcomes, member, task=task, as_json=as_json)
+    with progress_bar() as progress:
+        bar = progress.add_task("Reading outcomes", total=2)
+        grid = _read_grid(outcomes, member, task=task)
+        progress.update(bar, advance=1, description="Measuring")
+        facts = diversity_facts(grid)
+        progress.update(bar, advance=1)
+    _show(facts, diversity_views(facts), as_json=as_json)
 
 
 @app.command()
@@ -281,7 +350,7 @@ def questions(
     seed: Annotated[int, typer.Option(help="Same seed: the same file.")] = 0,
 ) -> None:
     """Write the question set on which the shipped policy was trained."""
-    from langchain_rlfocal.local.questions import write_questions
+    from langchain_rlfocal.demo.questions import write_questions
 
     typer.echo(f"{write_questions(out, seed=seed)} questions in {out}")
 
@@ -291,9 +360,12 @@ def demo(
     question: Annotated[list[str] | None, typer.Argument(help="Questions to ask instead of the built-in ones.")] = None,
 ) -> None:
     """Answer questions with the embedded models and the policy that ships."""
-    from langchain_rlfocal.cli.demo import run_demo
+    from langchain_rlfocal.demo.command import run_demo
 
     run_demo(output(), question or None)
+
+
+# ---- what the options name
 
 
 @contextmanager
@@ -315,34 +387,135 @@ def _open_pool(pool: str | None, members: list[str]) -> Iterator["ModelPool"]:
             named[name] = model
         yield ModelPool.from_models(named)
     elif pool in (None, "local"):
-        from langchain_rlfocal.local import embedded_pool
+        from langchain_rlfocal.demo import embedded_pool
 
         with embedded_pool() as embedded:
             yield ModelPool.from_models(embedded.members)
     else:
-        yield _load_pool(str(pool))
+        made = _import("--pool", str(pool))()
+        if not isinstance(made, ModelPool | Mapping):
+            raise InputError(
+                f"`--pool {pool}` must return a ModelPool or a mapping of names to chat models, got "
+                f"{type(made).__name__}."
+            )
+        yield made if isinstance(made, ModelPool) else ModelPool.from_models(made)
 
 
-def _load_pool(spec: str) -> "ModelPool":
-    from langchain_rlfocal.cli.rows import see_working_folder
-    from langchain_rlfocal.pool import ModelPool
+def _open_kind(name: str) -> "KindLike":
+    from langchain_rlfocal.answers import to_kind
 
-    module, colon, function = spec.partition(":")
-    if not (module and colon and function):
-        raise InputError(f"`--pool` must be `local` or package.module:function, got {spec!r}.")
-    see_working_folder()
+    return to_kind(_import("--kind", name) if ":" in name else name)
+
+
+def _open_embedder(name: str | None) -> "Embedder | None":
+    from langchain_rlfocal.embedders import load_embedder
+
+    if name is not None and ":" in name:
+        _see_working_folder()
+    return None if name is None else load_embedder(name)
+
+
+def _import(option: str, spec: str) -> Any:
+    """Import `package.module:attribute`."""
+    module, colon, attribute = spec.partition(":")
+    if not (module and colon and attribute):
+        raise InputError(f"`{option}` must be a name that `--help` lists or package.module:function, got {spec!r}.")
+    _see_working_folder()
     try:
-        make = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"`--pool {spec}` must name a function that can be imported: {error}.") from error
-    made = make()
-    if isinstance(made, ModelPool):
-        return made
-    if isinstance(made, Mapping):
-        return ModelPool.from_models(made)
-    raise InputError(
-        f"`--pool {spec}` must return a ModelPool or a mapping of names to chat models, got {type(made).__name__}."
-    )
+        return getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # a module of the user's may raise anything
+        raise InputError(f"`{option} {spec}` must name a function that can be imported: {error}.") from error
+
+
+def _see_working_folder() -> None:
+    """Let a user's own module be imported: a console script does not see the folder that it is started in."""
+    sys.path.insert(0, str(Path.cwd()))
+
+
+def _read_grid(
+    outcomes: Sequence[Path],
+    members: Sequence[str] | None,
+    *,
+    task: Sequence[str] | None = None,
+    missing: Literal["drop", "fail"] = "drop",
+    test_ids: str | None = None,
+    kind: str | None = None,
+) -> "OutcomeGrid":
+    """Read tables and lay out the rows that count; without named members, those of everyone."""
+    from langchain_rlfocal.outcomes import OutcomeTable
+
+    table = OutcomeTable.read(*outcomes)
+    if kind is not None:
+        table = table.relabelled(_open_kind(kind))
+    return table.grid(members or table.members, task=task or None, missing=missing, test_ids=test_ids)
+
+
+# ---- a checkpoint may come from an untrusted source: what its card holds is checked before it is used
+
+
+def _load_policy(checkpoint: Path, embedder: str | None) -> "RLFocalPolicy":
+    """Load a policy with the embedder that it was trained with; no module is imported because a checkpoint names it."""
+    from langchain_rlfocal.embedders import WORDLLAMA
+    from langchain_rlfocal.policies import RLFocalPolicy
+    from langchain_rlfocal.policies.checkpoint import read_checkpoint
+
+    parts = read_checkpoint(checkpoint)
+    trained_with = parts.card.get("embedder")
+    if trained_with is not None:
+        shown = f"{trained_with!r:.80}"
+        if embedder is None and trained_with != WORDLLAMA:
+            raise InputError(
+                f"The policy was trained with the embedder {shown}, which is not imported unasked. "
+                "Name it with `--embedder` if you trust it."
+            )
+        if embedder not in (None, trained_with):
+            raise InputError(f"`--embedder` must be the one of the training, {shown}, got {embedder!r}. Leave it out.")
+    return RLFocalPolicy(parts, embedder=_open_embedder(embedder or trained_with))
+
+
+def _limits(policy: "RLFocalPolicy", options: Mapping[str, Any], *, target_calls: float | None) -> dict[str, Any]:
+    """Complete the cost weight and the limits by those that a policy was trained for."""
+    trained = _object_of(policy.card, "config")
+    limits: dict[str, Any] = {name: trained.get(name) if value is None else value for name, value in options.items()}
+    if target_calls is not None:
+        limits["cost_weight"] = policy.cost_weight_for(target_calls)
+    unknown = [f"--{name.replace('_', '-')}" for name, value in limits.items() if value is None]
+    if unknown:
+        raise InputError(f"The checkpoint does not say what it was trained for. Give {', '.join(unknown)}.")
+    for name, value in limits.items():
+        is_weight = name == "cost_weight"
+        if type(value) in ((int, float) if is_weight else (int,)) and (0 if is_weight else 1) <= value < math.inf:
+            continue
+        rule = (
+            f"must be a {'finite number, at least 0' if is_weight else 'whole number, at least 1'}, got {value!r:.80}."
+        )
+        option = f"--{name.replace('_', '-')}"
+        if options[name] is not None:
+            raise InputError(f"`{option}` {rule}")
+        source = "curve" if is_weight and target_calls is not None else name
+        raise CheckpointError(f"The checkpoint's `{source}` {rule} Give {option}, or train the policy again.")
+    return limits
+
+
+def _object_of(card: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = card.get(name, {})
+    if not isinstance(value, Mapping):
+        shown = f"{value!r:.80}"
+        raise CheckpointError(f"The checkpoint's `{name}` must be a JSON object, got {shown}. Train the policy again.")
+    return value
+
+
+# ---- how a command ends
+
+
+def _show(facts: Mapping[str, Any], views: Iterator[Any], *, as_json: bool) -> None:
+    """Print a command's result: as one JSON object, or as tables and lines for people."""
+    if as_json:
+        typer.echo(json_text(facts))
+        return
+    stdout = output()
+    for view in views:
+        stdout.print(view)
 
 
 def _end(message: str, *, code: int) -> NoReturn:

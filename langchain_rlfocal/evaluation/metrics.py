@@ -1,7 +1,7 @@
-"""Metrics: means with their uncertainty, and where a score stands between single best and Oracle.
+"""Metrics: means with their uncertainty, the scale from single best to Oracle, and how long a query waits.
 
-Pure functions of scores per query. An interval comes with every mean, differences are paired by query, and randomness is
-an argument. It refuses to average nothing.
+Pure functions of figures per query. An interval comes with every mean, differences are paired by query, and randomness is an
+argument.
 """
 
 from dataclasses import dataclass
@@ -96,16 +96,7 @@ def critical_path(latency_s: Floats, asked_in_round: npt.NDArray[np.integer[Any]
 
     Returns:
         Seconds, shape [Q]: 0 where nobody was asked, NaN where the latency of a member that was asked is unknown.
-
-    Raises:
-        InputError: The two are not of one shape [Q, M], or a round is no whole number from 0.
-    """
-    fits = latency_s.shape == asked_in_round.shape and latency_s.ndim == 2
-    if not fits or asked_in_round.dtype.kind not in "iu" or (asked_in_round < 0).any():
-        raise InputError(
-            "`asked_in_round` must give each member of `latency_s` a round, a whole number from 0, got shapes "
-            f"{asked_in_round.shape} and {latency_s.shape}, numbers of type {asked_in_round.dtype}. 0 is not asked."
-        )
+    """  # fmt: skip
     wait = np.zeros(len(latency_s))
     for number in range(1, int(asked_in_round.max(initial=0)) + 1):
         wait += np.where(asked_in_round == number, latency_s, 0.0).max(axis=1, initial=0.0)

@@ -1,12 +1,11 @@
-"""Report: what a policy scores on outcomes it has not seen, beside the baselines it has to beat.
+"""Report: what a policy scores on outcomes it has not seen, compared with the baselines it has to beat.
 
 `evaluate` freezes everything: the policy decides without randomness and learns nothing, the baselines come fitted, and the
-scores of the evaluated queries reach nothing but the averages and the Oracle, who says so. It returns numbers, and leaves
-it to others to print them.
+scores of the evaluated queries reach nothing but the averages and the Oracle.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,13 +15,11 @@ from langchain_rlfocal.environment import replay
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.evaluation.baselines import (
     BASELINES,
-    Fitted,
-    FittedOracle,
-    FittedRandomTeam,
-    FittedVote,
+    Baseline,
+    load_baselines,
     missing_baselines,
+    unfitted_baselines,
 )
-from langchain_rlfocal.evaluation.fitted import dump_baselines, load_baselines
 from langchain_rlfocal.evaluation.metrics import (
     Estimate,
     bootstrap_mean,
@@ -65,21 +62,13 @@ class Figures:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain numbers: score, ci95 (low and high) and the other figures by name."""
-        return {
-            "score": self.score.mean,
-            "ci95": [self.score.low, self.score.high],
-            "macro": self.macro,
-            "mean_calls": self.mean_calls,
-            "mean_team": self.mean_team,
-            "cost_usd": self.cost_usd,
-            "latency_s": self.latency_s,
-            "n": self.n,
-        }
+        _, *figures = asdict(self).items()
+        return {"score": self.score.mean, "ci95": [self.score.low, self.score.high], **dict(figures)}
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A policy's figures beside those of the baselines, on the same queries.
+    """A policy's figures and those of the baselines, on the same queries.
 
     Attributes:
         policy: Its figures.
@@ -132,14 +121,14 @@ def evaluate(
     policy: EnsemblePolicy,
     grid: OutcomeGrid,
     *,
-    baselines: Mapping[str, Fitted],
+    baselines: Mapping[str, Baseline],
     cost_weight: float,
     max_team: int,
     max_rounds: int,
     hide_tasks: bool = False,
     seed: int = 0,
 ) -> Report:
-    """Score a policy on held-out outcomes beside the baselines.
+    """Score a policy and the baselines on held-out outcomes.
 
     Args:
         policy: The policy; it is not changed.
@@ -159,7 +148,7 @@ def evaluate(
     """
     if not len(grid):
         raise InputError("`grid` must hold at least one query, got none. Evaluate on more outcomes.")
-    fitted = {**_unfitted(grid, team=min(max_team, len(grid.members)), seed=seed), **baselines}
+    fitted = {**unfitted_baselines(grid.members, max_team=max_team, seed=seed), **baselines}
     shown = replace(grid, tasks=[""] * len(grid)) if hide_tasks else grid
     decisions = {name: fitted[name].decide(shown) for name in (*BASELINES, *fitted) if name in fitted}
     played = replay(
@@ -203,18 +192,7 @@ def evaluate(
     )
 
 
-def with_baselines(policy: RLFocalPolicy, fitted: Mapping[str, Fitted]) -> RLFocalPolicy:
-    """Return the same policy with fitted baselines, which its checkpoint will hold; its `policy_id` stays.
-
-    Raises:
-        InputError: There is none, or one is not of the kind that its name says.
-        PoolError: Two were fitted on different members.
-    """
-    arrays, facts = dump_baselines(fitted)
-    return RLFocalPolicy(replace(policy.parts, baselines=arrays, baseline_facts=facts), embedder=policy.embedder)
-
-
-def baselines_of(policy: RLFocalPolicy) -> dict[str, Fitted]:
+def baselines_of(policy: RLFocalPolicy) -> dict[str, Baseline]:
     """Read the fitted baselines that a policy holds; none where it was trained without any.
 
     Raises:
@@ -222,16 +200,6 @@ def baselines_of(policy: RLFocalPolicy) -> dict[str, Fitted]:
     """
     parts = policy.parts
     return load_baselines(parts.baselines, parts.baseline_facts) if parts.baselines or parts.baseline_facts else {}
-
-
-def _unfitted(grid: OutcomeGrid, *, team: int, seed: int) -> dict[str, Fitted]:
-    """Make the baselines that learn nothing: all members are equal to them."""
-    members, equal = grid.members, np.zeros(len(grid.members))
-    return {
-        "random_team": FittedRandomTeam(members=members, competence=equal, size=team, seed=seed),
-        "plurality": FittedVote(members=members, weights=np.ones(len(members)), competence=equal),
-        "oracle": FittedOracle(members=members),
-    }
 
 
 def _known(values: Floats) -> float | None:

@@ -1,32 +1,37 @@
-"""Outcomes: what was recorded about each query and each member, at rest.
+"""Outcomes: what was recorded about each query and each member.
 
-An `OutcomeTable` (`outcome_table`) is the long form, one row per task, query and member, as files hold it (`files`, by the
-rules of `columns`). An `OutcomeGrid` (`grids`) is the square form, queries x members, as learning and evaluation use it;
-`layout` makes it of a table, and `options` says what the scores of options stand for. Nothing here asks a model anything.
+An `OutcomeTable` is the long form, one row per task, query and member, as files hold it. An `OutcomeGrid` is the square form,
+queries x members, as learning and evaluation use it. Nothing here asks a model anything. Names of `tables` load on first use
+(PEP 562): only they need pyarrow, and a policy that answers needs none of them.
 """
 
-from langchain_rlfocal.outcomes.grids import FRACTIONS, OutcomeGrid, split_of
-from langchain_rlfocal.outcomes.outcome_table import (
-    COLUMNS,
-    QUESTION_COLUMNS,
-    Missing,
-    Outcome,
-    OutcomeTable,
-    Question,
-    append_jsonl,
-    read_questions,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from langchain_rlfocal.outcomes.grids import FRACTIONS, CostUnit, OutcomeGrid, Split, costs_of, prices_of, split_of
+
+if TYPE_CHECKING:
+    from langchain_rlfocal.outcomes.tables import COLUMNS, Missing, Outcome, OutcomeTable, Question, read_questions
 
 __all__ = [
     "COLUMNS",
     "FRACTIONS",
-    "QUESTION_COLUMNS",
+    "CostUnit",
     "Missing",
     "Outcome",
     "OutcomeGrid",
     "OutcomeTable",
     "Question",
-    "append_jsonl",
+    "Split",
+    "costs_of",
+    "prices_of",
     "read_questions",
     "split_of",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name of `tables` on first use."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.tables"), name)

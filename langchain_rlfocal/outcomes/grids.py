@@ -1,10 +1,11 @@
-"""Grids: outcomes laid out square, queries x members, as learning and evaluation use them.
+"""Grids: outcomes laid out square, queries x members, as learning and evaluation use them, with their split and their costs.
 
 An unknown number is NaN and an answer that could not be extracted is -1, and neither ever counts as zero. The split of the
 queries is a function of their text, unless the file itself sets test rows apart.
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -13,11 +14,14 @@ import numpy.typing as npt
 
 from langchain_rlfocal.errors import InputError
 
+Floats = npt.NDArray[np.float64]
+
 Split = Literal["train", "validation", "test"]
 FRACTIONS = (0.7, 0.15, 0.15)
 """Shares of train, validation and test where the caller names none."""
 
-_SPLIT_SALT = b"rlfocal-split-1"
+CostUnit = Literal["auto", "usd", "tokens", "calls"]
+"""What spending is counted in: `auto` is dollars where some cost of every member is known, else calls."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,10 +32,10 @@ class OutcomeGrid:
     cell has no answer, a score of 0, and NaN in every other array.
 
     The option arrays hold the recorded score of each of O options, and what choosing an option is worth; all four are None
-    where no cell has option scores. What option j is called is learned from all rows of the task
-    (`options.learn_names`), not from this pool or this query alone, so a policy may know `option_answers`, and whether an
-    option can be chosen. Beyond that it may see the `option_probs` of the members it asked: `option_ids` and
-    `option_scores` tell what the others answered and what is right.
+    where no cell has option scores. What option j is called is learned from all rows of the task (`tables.learn_names`), not
+    from this pool or this query alone, so a policy may know `option_answers`, and whether an option can be chosen. Beyond
+    that it may see the `option_probs` of the members it asked: `option_ids` and `option_scores` tell what the others
+    answered and what is right.
 
     Attributes:
         members: Names of the members, M of them.
@@ -52,15 +56,16 @@ class OutcomeGrid:
         option_probs: Shape [Q, M, O], each option's score on the scale it was recorded on (any scale whose largest is the
             member's choice). Option j of a cell exists where it is not NaN, of a query where it exists in any cell; O is
             the most there are in the grid that `OutcomeTable.grid` made, in each of its parts too.
-        option_answers: Shape [Q, O], the answer that option j stands for (`str`), None where the option does not exist or
-            its name is unknown.
+        option_answers: Shape [Q, O], the answer that option j names (`str`), None where the option does not exist or its
+            name is unknown.
         option_ids: Shape [Q, O], int32. The id of option j's answer: as in `answer_ids` where a member gave it, M + j where
             none did; -1 where it cannot be chosen, because it has no answer or because the query's right answer is unknown.
         option_scores: Shape [Q, O], the reward of choosing option j: the score of the first member who gave its answer, and
             where none did 1 if the answer is equal to the right one, else 0. NaN exactly where `option_ids` is -1.
-        is_test: Shape [Q], bool: whether the file sets the query apart as a test row; None where it says nothing.
+        is_test: Shape [Q], bool: whether the file sets the query apart as a test row; None if it sets none apart.
         dropped: How many queries were left out because a member did not answer; 0 in a part of a grid.
         missing: How many queries have a member who did not answer, counted as its failure; 0 in a part of a grid.
+        rows: Which rows of a table it was made of, as JSON values: what `OutcomeTable.grid` was asked for. None if unknown.
     """
 
     members: tuple[str, ...]
@@ -70,20 +75,21 @@ class OutcomeGrid:
     golds: list[str | None]
     answer_ids: npt.NDArray[np.int32]
     answers: npt.NDArray[np.object_]
-    scores: npt.NDArray[np.float64]
-    cost_usd: npt.NDArray[np.float64]
-    latency_s: npt.NDArray[np.float64]
-    prompt_tokens: npt.NDArray[np.float64]
-    completion_tokens: npt.NDArray[np.float64]
-    logprobs: npt.NDArray[np.float64]
-    response_chars: npt.NDArray[np.float64]
-    option_probs: npt.NDArray[np.float64] | None = None
+    scores: Floats
+    cost_usd: Floats
+    latency_s: Floats
+    prompt_tokens: Floats
+    completion_tokens: Floats
+    logprobs: Floats
+    response_chars: Floats
+    option_probs: Floats | None = None
     option_answers: npt.NDArray[np.object_] | None = None
     option_ids: npt.NDArray[np.int32] | None = None
-    option_scores: npt.NDArray[np.float64] | None = None
+    option_scores: Floats | None = None
     is_test: npt.NDArray[np.bool_] | None = None
     dropped: int = 0
     missing: int = 0
+    rows: Mapping[str, Any] | None = None
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -98,7 +104,7 @@ class OutcomeGrid:
                 parts[field.name] = value[rows]
             elif isinstance(value, list):
                 parts[field.name] = [value[row] for row in rows]
-        return OutcomeGrid(members=self.members, **parts)
+        return OutcomeGrid(members=self.members, rows=self.rows, **parts)
 
     def join(self, other: "OutcomeGrid") -> "OutcomeGrid":
         """Return the queries of both, parts of one grid, these first."""
@@ -109,7 +115,7 @@ class OutcomeGrid:
                 parts[field.name] = np.concatenate([one, two])
             elif isinstance(one, list):
                 parts[field.name] = one + two
-        return OutcomeGrid(members=self.members, **parts)
+        return OutcomeGrid(members=self.members, rows=self.rows, **parts)
 
     @property
     def repeated(self) -> int:
@@ -119,74 +125,99 @@ class OutcomeGrid:
     def split(
         self, *, fractions: tuple[float, float, float] = FRACTIONS, rotation: float = 0.0
     ) -> tuple["OutcomeGrid", "OutcomeGrid", "OutcomeGrid"]:
-        """Part the queries into train, validation and test.
+        """Split the queries into train, validation and test.
 
         By `split_of` each query's text; or, where the grid knows test rows (`is_test`), those are the test part, and the
-        text alone parts the others into train and validation, in the proportion of their shares. A query that is no test
-        row but has the text of one is left out, so that no text stands on two sides; `repeated` counts them.
+        text alone splits the others into train and validation, in the proportion of their shares. A query that is no test
+        row but has the text of one is left out, so that no text is in two parts; `repeated` counts them.
 
         Args:
             fractions: Shares of train, validation and test; they sum to 1.
-            rotation: Moves every query's place by this much, in [0, 1), so that other rows are test rows: with a fifth of
-                them for testing, the rotations 0, 0.2, …, 0.8 test every row once.
+            rotation: Moves every query's position by this much, in [0, 1), so that other rows are test rows: with a fifth
+                of them for testing, the rotations 0, 0.2, …, 0.8 test every row once.
 
         Raises:
             InputError: `fractions` are not three shares that sum to 1, or leave nothing to train and validation though the
                 grid knows test rows.
         """
         if self.is_test is not None:
-            fractions = _without_test(fractions)
-        sides = np.array(
+            _check_fractions(fractions)
+            if not fractions[0] + fractions[1]:
+                raise InputError(
+                    "`fractions` must leave a share to train or validation where the test rows are given, got "
+                    f"{fractions}. For example {FRACTIONS}."
+                )
+            share = fractions[0] / (fractions[0] + fractions[1])
+            fractions = (share, 1.0 - share, 0.0)
+        parts = np.array(
             [split_of(query, fractions=fractions, rotation=rotation) for query in self.queries], dtype=object
         )
         if self.is_test is not None:
-            sides[self._is_repeated()] = None
-            sides[self.is_test] = "test"
-        train, validation, test = (self.take(np.flatnonzero(sides == side)) for side in get_args(Split))
+            parts[self._is_repeated()] = None
+            parts[self.is_test] = "test"
+        train, validation, test = (self.take(np.flatnonzero(parts == part)) for part in get_args(Split))
         return train, validation, test
 
     def _is_repeated(self) -> npt.NDArray[np.bool_]:
         if self.is_test is None:
             return np.zeros(len(self), dtype=bool)
         of_test = {query for query, test in zip(self.queries, self.is_test, strict=True) if test}
-        has_twin: npt.NDArray[np.bool_] = np.array([query in of_test for query in self.queries], dtype=bool)
-        return has_twin & ~self.is_test
+        return np.array([query in of_test for query in self.queries], dtype=bool) & ~self.is_test
 
 
 def split_of(query: str, *, fractions: tuple[float, float, float] = FRACTIONS, rotation: float = 0.0) -> Split:
     """Say which part a query belongs to, by its text alone.
 
     The first 8 bytes of BLAKE2b of the text in UTF-8, personalised with the salt `rlfocal-split-1`, read as a big-endian
-    number and divided by 2^64, are the query's place in [0, 1); train comes first, then validation, then test. So the same
-    text is on the same side in every file, every run and every version.
+    number and divided by 2^64, are the query's position in [0, 1); train comes first, then validation, then test. So the
+    same text is in the same part in every file, every run and every version.
 
     Args:
         query: The query's text, unchanged.
         fractions: Shares of train, validation and test; they sum to 1.
-        rotation: Added to the place, modulo 1; see `OutcomeGrid.split`.
+        rotation: Added to the position, modulo 1; see `OutcomeGrid.split`.
 
     Raises:
         InputError: `fractions` are not three shares that sum to 1.
     """
     _check_fractions(fractions)
-    digest = hashlib.blake2b(query.encode("utf-8", "surrogatepass"), digest_size=8, person=_SPLIT_SALT).digest()
-    place = (int.from_bytes(digest, "big") / 2**64 + rotation) % 1.0
-    if place < fractions[0]:
+    text = query.encode("utf-8", "surrogatepass")
+    digest = hashlib.blake2b(text, digest_size=8, person=b"rlfocal-split-1").digest()
+    position = (int.from_bytes(digest, "big") / 2**64 + rotation) % 1.0
+    if position < fractions[0]:
         return "train"
-    return "validation" if place < fractions[0] + fractions[1] else "test"
+    return "validation" if position < fractions[0] + fractions[1] else "test"
+
+
+def costs_of(grid: OutcomeGrid, unit: CostUnit = "auto") -> Floats:
+    """Cost of each call in one unit, NaN where unknown, shape [Q, M]."""
+    if unit == "auto":
+        known = ~np.isnan(grid.cost_usd)
+        unit = "usd" if known.any(axis=0).all() and np.nansum(grid.cost_usd) > 0 else "calls"
+    if unit == "usd":
+        return grid.cost_usd
+    if unit == "tokens":
+        return grid.prompt_tokens + grid.completion_tokens
+    return np.ones_like(grid.scores)
+
+
+def prices_of(grid: OutcomeGrid, unit: CostUnit = "auto") -> tuple[Floats, float]:
+    """Estimate what calling each member costs.
+
+    By its mean cost, over the calls whose cost is known; even where some member's never is, or all are free.
+
+    Returns:
+        Each member's share of what asking the whole pool costs, shape [M], and what that is in the unit (0 where even).
+    """
+    costs = costs_of(grid, unit)
+    known = ~np.isnan(costs)
+    mean = np.where(known, costs, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    total = float(mean.sum())
+    if not known.any(axis=0).all() or total <= 0:
+        return np.full(len(mean), 1.0 / len(mean)), 0.0
+    return mean / total, total
 
 
 def _check_fractions(fractions: tuple[float, float, float]) -> None:
     if len(fractions) != 3 or min(fractions) < 0 or not np.isclose(sum(fractions), 1.0):
         raise InputError(f"`fractions` must be three shares that sum to 1, got {fractions!r}. For example {FRACTIONS}.")
-
-
-def _without_test(fractions: tuple[float, float, float]) -> tuple[float, float, float]:
-    """Give the test share to train and validation, in proportion to theirs."""
-    _check_fractions(fractions)
-    train, validation, _ = fractions
-    if not train + validation:
-        rule = "`fractions` must leave a share to train or validation where the test rows are given, got {}. For example {}."
-        raise InputError(rule.format(fractions, FRACTIONS))
-    share = train / (train + validation)
-    return share, 1.0 - share, 0.0

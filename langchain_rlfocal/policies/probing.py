@@ -11,8 +11,7 @@ import numpy as np
 from langchain_rlfocal.diversity import pairwise_focal_diversity
 from langchain_rlfocal.errors import OutcomeError, PoolError
 from langchain_rlfocal.features import features_of
-from langchain_rlfocal.outcomes import OutcomeGrid
-from langchain_rlfocal.outcomes.costs import prices_of
+from langchain_rlfocal.outcomes import OutcomeGrid, prices_of
 from langchain_rlfocal.policies.evidence import moments_of
 from langchain_rlfocal.policies.learned import RLFocalPolicy
 from langchain_rlfocal.states import Answers, Floats

@@ -1,10 +1,7 @@
-"""Doubles: chat models that say what they are told to say, or fail as they are told to fail.
-
-They are native in sync, async and streaming, and remember what they were asked. They use neither a network nor a clock
-nor chance.
-"""
+"""Chat models, a judge and a policy that do as a script says; the models are native in sync, async and streaming."""
 
 import json
+import re
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +15,8 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from pydantic import Field
 from typing_extensions import override
 
-from langchain_rlfocal.chat_models.metadata import text_pieces
+from langchain_rlfocal.chat_models.equivalence import OPPOSITES, pair_of, shown_pairs
+from langchain_rlfocal.records import Answer, Candidate, Failure, Query, Selection
 
 Reply = str | AIMessage
 Script = Mapping[str, Reply] | Sequence[Reply] | Callable[[Sequence[BaseMessage]], Reply]
@@ -40,7 +38,7 @@ class Asked:
 
 
 class DoubleChatModel(BaseChatModel):
-    """What the doubles share: every way to be called ends in one function, whose message can be streamed."""
+    """A chat model whose every way to be called ends in `_answer`."""
 
     model_name: str = "double"
     """Name in traces and in `response_metadata`."""
@@ -137,7 +135,7 @@ class DoubleChatModel(BaseChatModel):
 
 
 class ScriptedChatModel(DoubleChatModel):
-    """A chat model that says what it is told to say, natively sync, async, and streaming word by word.
+    """A chat model that says what its script says, streaming word by word.
 
     Example:
         ```python
@@ -147,8 +145,8 @@ class ScriptedChatModel(DoubleChatModel):
     """
 
     script: Script
-    """What to answer: by the last human message's text; one after the other, from the start again at the end; or as a
-    function of the messages, which may also raise."""
+    """What to answer: by the last human message's text; one after the other, over and over; or a function of the
+    messages, which may also raise."""
 
     model_name: str = "scripted"
     """Name in traces and in `response_metadata`."""
@@ -213,7 +211,7 @@ class FailingChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        for piece in text_pieces(self.after):
+        for piece in _words(self.after):
             yield ChatGenerationChunk(message=AIMessageChunk(content=piece))
         raise self.error
 
@@ -229,14 +227,108 @@ class FailingChatModel(BaseChatModel):
             yield chunk
 
 
+class JudgingChatModel(DoubleChatModel):
+    """A chat model for `equivalence=` that calls two texts the same where a function does.
+
+    Example:
+        ```python
+        judge = JudgingChatModel(same=lambda a, b: a.lower() == b.lower())
+        model = RLFocalChatModel(members=members, equivalence=judge)
+        ```
+    """
+
+    same: Callable[[str, str], bool]
+    """Tells whether two texts are the same, in the order in which they are shown; may also raise."""
+
+    model_name: str = "judge"
+    """Name in traces and in `response_metadata`."""
+
+    @property
+    def _llm_type(self) -> str:
+        return "rlfocal-judging"
+
+    @override
+    def _answer(self, messages: Sequence[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]) -> Reply:
+        verdicts = {
+            name: "same" if pair_of(a, b) != OPPOSITES and self.same(a, b) else "different"
+            for name, (a, b) in shown_pairs(messages).items()
+        }
+        return json.dumps(verdicts)
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptedPolicy:
+    """A policy that asks the teams of its script, and lets the majority decide; a tie goes to who was asked first.
+
+    Attributes:
+        teams: The members to ask in each round, also in those after one that nobody answered; after the last, and in rounds
+            with an empty team, it stops.
+        members: Names of the members that it knows.
+        trained: What it says of itself.
+        policy_id: Its name.
+    """
+
+    teams: Sequence[Sequence[str]]
+    members: tuple[str, ...]
+    trained: bool = False
+    policy_id: str = "scripted"
+
+    def select(
+        self,
+        query: Query,  # noqa: ARG002  # `Policy`'s signature
+        candidates: Sequence[Candidate],
+        failures: Sequence[Failure],
+        *,
+        available: Sequence[str],
+        round_number: int,
+        **limits: Any,  # noqa: ARG002  # as above
+    ) -> Selection:
+        """Return this round's team; see `Policy.select`."""
+        # Rounds that nobody answered do not count in `round_number`, but have left their failures.
+        past = max([round_number - 1, *(c.round for c in candidates), *(f.round for f in failures)])
+        team = tuple(self.teams[past]) if past < len(self.teams) else ()
+        return Selection(round_number, team, {name: float(name in team) for name in available})
+
+    def fuse(
+        self,
+        query: Query,  # noqa: ARG002  # `Policy`'s signature
+        candidates: Sequence[Candidate],
+        failures: Sequence[Failure],  # noqa: ARG002  # as above
+        *,
+        max_team: int,  # noqa: ARG002  # as above
+    ) -> Answer:
+        """Return the answer that most candidates give; see `Policy.fuse`."""
+        supporters: dict[str, list[str]] = {}
+        for candidate in candidates:
+            supporters.setdefault(candidate.answer or "", []).append(candidate.member)
+        votes = {label: len(names) if label else 0 for label, names in supporters.items()}
+        label = max(votes, key=lambda label: votes[label])
+        winner = next(c for c in candidates if c.member == supporters[label][0])
+        return Answer(
+            member=winner.member,
+            answer=winner.answer,
+            weights={label: num / max(sum(votes.values()), 1) for label, num in votes.items()},
+            supporters={label: tuple(names) for label, names in supporters.items()},
+        )
+
+    def competence(self, query: Query) -> Mapping[str, float]:  # noqa: ARG002  # `Policy`'s signature
+        """Give all members the same competence; see `Policy.competence`."""
+        return dict.fromkeys(self.members, 0.5)
+
+
 def question_in(messages: Sequence[BaseMessage]) -> str:
-    """Return the text of the last human message, or of the last message where there is none from a human."""
+    """Return the text of the last human message, else of the last message."""
     human = [message for message in messages if isinstance(message, HumanMessage)]
     return str((human or messages)[-1].text)
 
 
+def _words(text: str) -> list[str]:
+    """Cut a text into words with the space around them; joined, the pieces are the text."""
+    return re.findall(r"\s*\S+\s?|\s+", text)
+
+
 def _calls(message: AIMessage) -> list[tuple[str | None, str, str | None]]:
-    """List a message's tool calls by name, arguments as they would be written, and id; those that are no JSON last."""
+    """List a message's tool calls by name, arguments as JSON, and id; invalid calls last."""
     calls = [
         (call["name"], json.dumps(call["args"], ensure_ascii=False, default=str), call["id"])
         for call in message.tool_calls
@@ -245,12 +337,12 @@ def _calls(message: AIMessage) -> list[tuple[str | None, str, str | None]]:
 
 
 def _to_chunks(message: AIMessage) -> Iterator[ChatGenerationChunk]:
-    """Cut a message into chunks: one a word, then each tool call in pieces, and a last one with all that is neither."""
-    for piece in text_pieces(str(message.text)):
+    """Cut a message into chunks: one a word, then each tool call in pieces, then one with usage and metadata."""
+    for piece in _words(str(message.text)):
         yield ChatGenerationChunk(message=AIMessageChunk(content=piece))
     for index, (name, args, call_id) in enumerate(_calls(message)):
         yield _call_chunk(name, "", call_id, index)
-        for piece in text_pieces(args):
+        for piece in _words(args):
             yield _call_chunk(None, piece, None, index)
     yield ChatGenerationChunk(
         message=AIMessageChunk(

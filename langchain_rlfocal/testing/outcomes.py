@@ -1,13 +1,13 @@
-"""Outcomes: a table of outcomes whose truth is known, since it is made.
-
-It imitates nobody's benchmark: texts say nothing about which member will be right.
-"""
+"""Made outcomes, whose truth is known. Texts say nothing about which member will be right."""
 
 import random
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from langchain_rlfocal.errors import InputError
-from langchain_rlfocal.outcomes import Outcome, OutcomeTable
+
+if TYPE_CHECKING:
+    from langchain_rlfocal.outcomes import OutcomeTable
 
 
 def make_outcomes(
@@ -17,7 +17,7 @@ def make_outcomes(
     num_options: int = 4,
     costs_usd: Mapping[str, float] | None = None,
     seed: int = 0,
-) -> OutcomeTable:
+) -> "OutcomeTable":
     """Make outcomes of multiple-choice questions whose members are right exactly as often as told.
 
     Which questions a member gets right is drawn for each member by itself, so members' errors are independent; a wrong
@@ -33,6 +33,8 @@ def make_outcomes(
     Raises:
         InputError: A number is outside its range.
     """
+    from langchain_rlfocal.outcomes import Outcome, OutcomeTable  # noqa: PLC0415  # they load pyarrow, test doubles do not
+
     if num_queries < 1 or not 2 <= num_options <= 26:
         raise InputError(
             f"`num_queries` must be at least 1 and `num_options` in [2, 26], got {num_queries} and {num_options}."

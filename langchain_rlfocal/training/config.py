@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from langchain_rlfocal.errors import InputError
-from langchain_rlfocal.outcomes.costs import CostUnit
+from langchain_rlfocal.outcomes import CostUnit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,8 +19,10 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from langchain_rlfocal._version import __version__
+from langchain_rlfocal.embedders import NamedEmbedder
 from langchain_rlfocal.environment import EnsembleEnv, Replay, environment_of, play
 from langchain_rlfocal.errors import OutcomeError
+from langchain_rlfocal.evaluation.baselines import dump_baselines, fit_baselines
 from langchain_rlfocal.features import Embedder
 from langchain_rlfocal.outcomes import OutcomeGrid
 from langchain_rlfocal.policies import RLFocalPolicy
@@ -74,7 +76,7 @@ def train(
     embedder: Embedder | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> RLFocalPolicy:
-    """Train a policy.
+    """Train a policy, and fit the baselines that it will be compared with on the same rows.
 
     Args:
         train_grid: Outcomes to learn from.
@@ -84,7 +86,8 @@ def train(
         on_progress: Called after each iteration.
 
     Returns:
-        The policy that did best on the validation rows over all cost weights, `config.cost_weight` among them.
+        The policy that did best on the validation rows over all cost weights, `config.cost_weight` among them. It holds the
+        baselines, and in its card the rows that the grids were made of and the name of a `NamedEmbedder`.
 
     Raises:
         OutcomeError: There are too few rows, or the grids have different members.
@@ -229,8 +232,22 @@ def _train(
     # The networks are chosen; the validation rows can now teach the supervised models, at the penalties found.
     both = train_grid.join(validation_grid)
     refitted, labels = refit(both, config, embedder=embedder, rng=rng, facts=prepared.facts)
-    weights = {**best.parts.weights, **refitted}
-    return RLFocalPolicy(replace(best.parts, weights=weights, labels=labels, card=card), embedder=embedder)
+    if train_grid.rows is not None:
+        card["rows"] = dict(train_grid.rows)
+    if isinstance(embedder, NamedEmbedder):
+        card["embedder"] = embedder.name
+    baselines, facts = dump_baselines(
+        fit_baselines(train_grid, validation_grid, max_team=config.max_team, seed=config.seed)
+    )
+    parts = replace(
+        best.parts,
+        weights={**best.parts.weights, **refitted},
+        labels=labels,
+        card=card,
+        baselines=baselines,
+        baseline_facts=facts,
+    )
+    return RLFocalPolicy(parts, embedder=embedder)
 
 
 def _card(

@@ -14,8 +14,7 @@ import numpy as np
 from langchain_rlfocal.diversity import pairwise_focal_diversity
 from langchain_rlfocal.environment import answers_of, scores_of_places
 from langchain_rlfocal.features import SURFACE_NAMES, Embedder, features_of
-from langchain_rlfocal.outcomes import OutcomeGrid
-from langchain_rlfocal.outcomes.costs import costs_of, prices_of
+from langchain_rlfocal.outcomes import OutcomeGrid, costs_of, prices_of
 from langchain_rlfocal.policies.competence import PENALTIES as COMPETENCE_PENALTIES
 from langchain_rlfocal.policies.competence import CompetenceModel, cross_fitted, fit_competence
 from langchain_rlfocal.policies.evidence import EvidenceModel

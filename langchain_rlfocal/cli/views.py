@@ -1,0 +1,307 @@
+"""Views: the consoles and progress bars of the command line, and what its results look like on them.
+
+What a program may read goes to stdout, everything else to stderr. A terminal of 80 columns is enough for every table. Names
+are data: they neither style nor steer the terminal.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from langchain_rlfocal.redaction import printable
+
+if TYPE_CHECKING:
+    from langchain_rlfocal.diversity import TeamDiversities
+    from langchain_rlfocal.evaluation import Report
+    from langchain_rlfocal.outcomes import OutcomeGrid
+
+_WITHOUT_FUSION = (
+    "Without the baseline supervised fusion: training fits it where scikit-learn is installed "
+    "(`pip install 'langchain-rlfocal[evaluation]'`)."
+)
+
+
+def output() -> Console:
+    """Return the console of stdout."""
+    return Console(highlight=False)
+
+
+def messages() -> Console:
+    """Return the console of stderr."""
+    return Console(stderr=True, highlight=False)
+
+
+def progress_bar() -> Progress:
+    """Return a progress bar on stderr where that is a terminal; it leaves nothing behind."""
+    console = messages()
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+def json_text(value: Mapping[str, Any]) -> str:
+    """Write one JSON object for stdout."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+
+
+# ---- train
+
+
+def train_views(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """Show what was learned from, and what that gave on the validation rows."""
+    validation, curve = facts["card"]["validation"], facts["card"]["curve"]
+    best, member_scores = validation["single_best"], validation["member_scores"]
+    yield Text.assemble((facts["policy_id"], "bold"), f" in {printable(facts['path'])}")
+    counts = [f"{count} {name}" for name, count in facts["queries"].items() if count or name != "repeated"]
+    lines = {
+        "members": printable(", ".join(facts["members"])),
+        "queries": ", ".join(counts),
+        "validation": f"score {validation['score']:.3f} with {validation['mean_calls']:.2f} calls; "
+        f"single best ({printable(best)}) {member_scores[best]:.3f}",
+        "cost weight": " to ".join(
+            f"{point['cost_weight']:g} ({point['mean_calls']:.2f} calls, score {point['score']:.3f})"
+            for point in (curve[0], curve[-1])
+        ),
+    }
+    for label, text in lines.items():
+        yield Text(f"{label:<13}{text}")
+    if facts["queries"]["repeated"]:
+        yield Text("Repeated: queries with the text of a test query. They are left out.", "yellow")
+    if facts["missing"]:
+        counted = "Queries that lack a member's answer, which counts as its failure"
+        yield Text(f"{counted}: {facts['missing']}.", "yellow")
+    if "supervised_fusion" in facts["missing_baselines"]:
+        yield Text(_WITHOUT_FUSION, "yellow")
+
+
+# ---- evaluate
+
+_COLUMNS = ("", "score", "95 %", "macro", "calls", "policy − this")
+"""The columns of a report that fit; `Report.as_dict` has all."""
+
+_WAYS = ("policy", "single_best", "plurality", "best_fixed_team", "supervised_fusion", "oracle")
+"""Ways of answering whose scores per task fit."""
+
+
+def evaluation_views(report: "Report", facts: Mapping[str, Any], warnings: Sequence[str]) -> Iterator[RenderableType]:
+    """Show the policy and the baselines, their scores on each task, and how the figures were made."""
+    yield _report_table(report, title=f"{facts['policy_id']} on {report.policy.n} {facts['split']} queries")
+    yield ""
+    yield _task_table(report)
+    yield ""
+    policy, target = report.policy, facts["target_calls"]
+    usd = "" if policy.cost_usd is None else f", {policy.cost_usd:.6f} usd"
+    seconds = "" if policy.latency_s is None else f", {policy.latency_s:.2f} s"
+    most = f"at most {facts['max_team']} members in {facts['max_rounds']} rounds"
+    yield Text(f"The policy takes {report.mean_rounds:.2f} rounds{usd}{seconds} a query; {most}.")
+    taken = "" if target is None else f", taken for {target:g} calls a query from its curve on validation rows"
+    yield Text(f"Its cost weight is {facts['cost_weight']:.4g}{taken}.")
+    if report.oracle_gap_share is not None:
+        yield Text(f"It goes {report.oracle_gap_share:.1%} of the way from single best to Oracle.")
+    yield Text("The Oracle returns the best answer of any member, in hindsight. calls: members asked per query.")
+    if not facts["task_labels"]:
+        yield Text("Task labels were hidden from the policy and the baselines.")
+    for warning in (*_doubts(report, facts), *warnings):
+        yield Text(warning, "yellow")
+
+
+def _doubts(report: "Report", facts: Mapping[str, Any]) -> Iterator[str]:
+    """Say what flatters or lessens the figures."""
+    if facts["baselines_from"] == "outcomes":
+        yield "The checkpoint holds no baselines: they were fitted now, on other rows of these outcomes."
+    if facts["baselines_from"] == "nowhere":
+        yield "The checkpoint holds no baselines, and no rows are left to fit them on: some are left out."
+    elif "supervised_fusion" in report.missing_baselines:
+        yield _WITHOUT_FUSION
+    if report.dropped:
+        yield f"Queries left out because a member did not answer them: {report.dropped}."
+    if report.missing:
+        yield f"Queries that lack a member's answer, which counts as its failure: {report.missing}."
+    if facts["repeated"]:
+        yield f"Queries left out of all parts because they have the text of a test query: {facts['repeated']}."
+
+
+def _report_table(report: "Report", *, title: str) -> RenderableType:
+    from langchain_rlfocal.evaluation import HEADER  # who only asks for help does not wait for NumPy
+
+    shown = [index for index, name in enumerate(HEADER) if name in _COLUMNS]
+    # The heading of a difference would be wider than its figures.
+    table = _plain_table(*(HEADER[index].replace(" − ", "\n− ") for index in shown))
+    for row in report.table():
+        name, *figures = (row[index] for index in shown)
+        table.add_row(name.replace("_", " "), *figures, style="bold" if name == "policy" else None)
+    return _titled(title, table)
+
+
+def _task_table(report: "Report") -> RenderableType:
+    ways = [way for way in _WAYS if way == "policy" or way in report.baselines]
+    table = _plain_table("task", "n", *(way.replace("_", "\n") for way in ways))
+    table.columns[0].overflow = "fold"
+    for task, scores in report.per_task.items():
+        table.add_row(Text(printable(task)), f"{scores['n']:.0f}", *(f"{scores[way]:.3f}" for way in ways))
+    if len(report.per_task) > 1:
+        means = [report.policy if way == "policy" else report.baselines[way] for way in ways]
+        table.add_row("mean of tasks", "", *(f"{figures.macro:.3f}" for figures in means), style="bold")
+    return _titled("Score per task", table)
+
+
+# ---- diversity
+
+RIGHT = 0.5
+"""Least score of a right answer."""
+
+MAX_TEAMS = 2**14
+"""Teams that are measured at most: all of a pool of 14 members."""
+
+_MEASURES = {
+    "accuracy": ("mean accuracy of the members", ""),
+    "plurality_accuracy": ("plurality accuracy", ""),
+    "focal": ("focal diversity", "diversity"),
+    "adjusted": ("focal diversity, accuracy-adjusted", "diversity"),
+    "generalized": ("generalised diversity", "diversity"),
+    "disagreement": ("disagreement, mean of pairs", "diversity"),
+    "entropy": ("entropy E", "diversity"),
+    "kappa": ("kappa, mean of pairs", "agreement"),
+    "fleiss_kappa": ("Fleiss' kappa of right and wrong", "agreement"),
+    "fleiss_kappa_of_answers": ("Fleiss' kappa of answers", "agreement"),
+    "yule_q": ("Yule's Q, mean of pairs", "agreement"),
+    "phi": ("phi, mean of pairs", "agreement"),
+    "double_fault": ("double fault, mean of pairs", "agreement"),
+}
+"""What each measure is called, and what it grows with."""
+
+# Measure to heading: what the best teams are chosen by, and what is shown of them.
+_CHOSEN_BY = {"focal": "focal", "adjusted": "adjusted", "plurality_accuracy": "plurality"}
+_SHOWN = {"accuracy": "accuracy", "plurality_accuracy": "plurality", "focal": "focal", "adjusted": "adjusted"}
+_PAIR_COLUMNS = 12
+"""Columns of a table of pairs that fit on a terminal; more members make more tables."""
+
+
+def diversity_facts(grid: "OutcomeGrid") -> dict[str, Any]:
+    """Measure the members of a grid, their pairs and their teams, on the very outcomes that teams are chosen from.
+
+    Members are ranked by accuracy, so that a tie in a vote goes to the best of the tied, as in the baseline `plurality`.
+
+    Returns:
+        Plain values for JSON: `queries`, `dropped`, `right_from`, `members` (best first, each with its accuracy), `pool`
+        (each measure with its value and what it grows with, None where that is neither), `pairs` (the focal diversity of
+        two members, rows and columns as `members`), `max_team_size`, `teams` (all up to that size), and `best_teams` (of
+        each size, with `best_by`, the measures by which they are).
+    """
+    import numpy as np
+
+    from langchain_rlfocal.diversity import (
+        all_teams,
+        fleiss_kappa,
+        largest_team_size,
+        pairwise_focal_diversity,
+        team_diversities,
+    )
+
+    accuracies = (grid.scores >= RIGHT).mean(axis=0)
+    ranked = np.argsort(-accuracies, kind="stable")
+    names = [grid.members[member] for member in ranked]
+    correct, answer_ids = grid.scores[:, ranked] >= RIGHT, grid.answer_ids[:, ranked]
+    max_size = largest_team_size(len(names), max_teams=MAX_TEAMS)
+    measured = team_diversities(correct, teams=all_teams(len(names), max_size=max_size), answer_ids=answer_ids)
+    whole = team_diversities(correct, teams=np.ones((1, len(names)), dtype=bool), answer_ids=answer_ids)
+    # Answers are numbered by their text, alike in all queries: options A to J are categories that queries share.
+    codes: dict[str | None, int] = {}
+    shared = np.array([[codes.setdefault(text, len(codes)) for text in row] for row in grid.answers], dtype=np.intp)
+    pool = _team(whole, 0, names) | {"fleiss_kappa_of_answers": fleiss_kappa(shared)}
+    return {
+        "queries": len(grid),
+        "dropped": grid.dropped,
+        "right_from": RIGHT,
+        "members": [{"name": name, "accuracy": float(accuracies[m])} for name, m in zip(names, ranked, strict=True)],
+        "pool": {
+            name: {"value": pool[name], "grows_with": grows_with or None} for name, (_, grows_with) in _MEASURES.items()
+        },
+        "pairs": pairwise_focal_diversity(correct).tolist(),
+        "max_team_size": max_size,
+        "best_teams": [{"best_by": by, **_team(measured, index, names)} for index, by in _best(measured).items()],
+        "teams": [_team(measured, index, names) for index in range(len(measured.teams))],
+    }
+
+
+def _team(measured: "TeamDiversities", index: int, names: Sequence[str]) -> dict[str, Any]:
+    members = [name for name, is_member in zip(names, measured.teams[index], strict=True) if is_member]
+    figures = {name: float(getattr(measured, name)[index]) for name in _MEASURES if hasattr(measured, name)}
+    return {"members": members, **figures}
+
+
+def _best(measured: "TeamDiversities") -> dict[int, list[str]]:
+    """Find the best teams of each size, with the measures by which they are; of equals, the first in the members' order.
+
+    All teams of one have the same diversity, and only their accuracy tells them apart.
+    """
+    best: dict[int, list[str]] = {}
+    for size in sorted(set(measured.sizes.tolist())):
+        (index,) = (measured.sizes == size).nonzero()
+        for name in _CHOSEN_BY:
+            if size > 1 or name == "plurality_accuracy":
+                first = index[getattr(measured, name)[index].argmax()]
+                best.setdefault(int(first), []).append(name)
+    return best
+
+
+def diversity_views(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """Show members, the pool's measures, pairs and best teams; members are named once and then go by their number."""
+    numbers = {member["name"]: str(number) for number, member in enumerate(facts["members"], start=1)}
+    table = _plain_table("", "member", "accuracy", left=(0, 1))
+    for member in facts["members"]:
+        table.add_row(numbers[member["name"]], Text(printable(member["name"])), f"{member['accuracy']:.3f}")
+    yield _titled(f"Members on {facts['queries']:,} queries", table)
+    yield ""
+    table = _plain_table("measure", "value", "grows with", left=(0, 2))
+    for name, measured in facts["pool"].items():
+        table.add_row(_MEASURES[name][0], f"{measured['value']:z.3f}", measured["grows_with"] or "")
+    yield _titled("The whole pool as one team", table)
+    yield ""
+    for start in range(0, len(numbers) if len(numbers) > 1 else 0, _PAIR_COLUMNS):
+        columns = range(start, min(start + _PAIR_COLUMNS, len(numbers)))
+        table = _plain_table("", *(str(column + 1) for column in columns))
+        for row, values in enumerate(facts["pairs"]):
+            table.add_row(str(row + 1), *("-" if row == column else f"{values[column]:z.2f}" for column in columns))
+        yield _titled("Focal diversity of pairs", table)
+        yield ""
+    table = _plain_table("team", *_SHOWN.values(), "best by", left=(0, len(_SHOWN) + 1))
+    for team in facts["best_teams"]:
+        by = ", ".join(_CHOSEN_BY[name] for name in team["best_by"])
+        table.add_row(" ".join(numbers[name] for name in team["members"]), *(f"{team[n]:z.3f}" for n in _SHOWN), by)
+    yield _titled("Best teams of each size", table)
+    yield ""
+    if facts["max_team_size"] < len(numbers):
+        limit = facts["max_team_size"]
+        yield Text(f"Teams of more than {limit} of the {len(numbers)} members are not measured: too many.", "yellow")
+    if facts["dropped"]:
+        yield Text(f"{facts['dropped']} queries are left out, because a member did not answer them.", "yellow")
+    yield Text(f"An answer is right from a score of {facts['right_from']}. Compare teams of equal size only.")
+    yield Text("Teams were chosen on the queries that measure them: confirm a choice on others.")
+
+
+# ---- tables
+
+
+def _plain_table(*headings: str, left: Sequence[int] = (0,)) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if index in left else "right", no_wrap=index not in left)
+    return table
+
+
+def _titled(title: str, table: Table) -> RenderableType:
+    """Put a title above a table; the table's own would be folded to its width."""
+    return Group(Text(title, "bold"), table)

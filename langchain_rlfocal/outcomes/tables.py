@@ -1,0 +1,749 @@
+"""Tables of outcomes and lists of questions: read from Parquet, JSONL and CSV files, checked, written, laid out as grids.
+
+What breaks a column's rule is an `OutcomeError` that names the file, the column, and where it is known the row. It fills no
+gap by itself: a query that one of a pool's members did not answer is left out and counted, or, where the caller asks for
+it, counted as that member's failure. An unknown cost stays unknown. NaN in a column that may be null means null, because many
+programs write a missing number so.
+"""
+
+import errno
+import json
+import math
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any, Literal, NoReturn, Self, get_args
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from langchain_rlfocal.answers import KindLike, kind_names, label_answers, to_kind
+from langchain_rlfocal.errors import InputError, OutcomeError, PoolError
+from langchain_rlfocal.outcomes.grids import OutcomeGrid
+
+Ints = npt.NDArray[np.int64]
+Codes = tuple[Ints, list[str]]
+"""A column of texts, numbered by first appearance: each row's number (-1 is null), and the text of each number."""
+
+Missing = Literal["drop", "fail"]
+"""What to do with a query that one of a pool's members did not answer."""
+
+_TEXT, _NUMBER, _COUNT, _NUMBERS = pa.large_string(), pa.float64(), pa.int64(), pa.list_(pa.float64())
+_NOUNS = {_TEXT: "text", _NUMBER: "a number", _COUNT: "a whole number", _NUMBERS: "a list of numbers"}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """What a column of a file must hold.
+
+    Attributes:
+        name: Its name.
+        type: Text, number, whole number (`int64`), or list of numbers.
+        is_required: True if a table without the column is refused.
+        is_nullable: True if a row may leave it open.
+        minimum: Least value, or None.
+        maximum: Greatest value, or None.
+    """
+
+    name: str
+    type: pa.DataType
+    is_required: bool = False
+    is_nullable: bool = True
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+COLUMNS = (
+    Column("task", _TEXT, is_required=True, is_nullable=False),
+    Column("query_id", _TEXT, is_required=True, is_nullable=False),
+    Column("query", _TEXT, is_required=True, is_nullable=False),
+    Column("model", _TEXT, is_required=True, is_nullable=False),
+    Column("response", _TEXT),
+    Column("answer", _TEXT, is_required=True),
+    Column("gold", _TEXT),
+    Column("reward", _NUMBER, is_required=True, is_nullable=False, minimum=0.0, maximum=1.0),
+    Column("option_probs", _NUMBERS),
+    Column("prompt_tokens", _COUNT, minimum=0.0),
+    Column("completion_tokens", _COUNT, minimum=0.0),
+    Column("cost_usd", _NUMBER, minimum=0.0),
+    Column("latency_s", _NUMBER, minimum=0.0),
+    Column("logprob", _NUMBER),
+)
+"""The columns of a table of outcomes, in their order: the fields of `Outcome`."""
+
+QUESTION_COLUMNS = (*COLUMNS[:3], Column("gold", _TEXT), Column("kind", _TEXT))
+"""The columns of a file of questions, in their order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What one member answered to one query, and what that was worth.
+
+    Attributes:
+        task: Benchmark and subtask, such as `"mmlu_pro/law"`.
+        query_id: The query's name, unique within its task.
+        query: The question's text.
+        model: The member's name.
+        response: The member's full text, None where it was not recorded.
+        answer: The answer extracted from it, None if none could be extracted.
+        gold: The right answer, None where it is unknown.
+        reward: The judge's score, in [0, 1].
+        option_probs: A score per option, None where there are none.
+        prompt_tokens: Tokens of the prompt, None where unknown.
+        completion_tokens: Tokens of the response, None where unknown.
+        cost_usd: Dollars, None where unknown (unknown is not zero).
+        latency_s: Seconds to the complete response, None where unknown.
+        logprob: Mean log-probability of the response's tokens, None where unknown.
+    """
+
+    task: str
+    query_id: str
+    query: str
+    model: str
+    response: str | None = None
+    answer: str | None
+    gold: str | None = None
+    reward: float
+    option_probs: tuple[float, ...] | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cost_usd: float | None = None
+    latency_s: float | None = None
+    logprob: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A question to ask a pool.
+
+    Attributes:
+        task: The task it belongs to.
+        query_id: Its name, unique within the task.
+        query: Its text.
+        gold: The right answer, None where it is unknown.
+        kind: What counts as the same answer: a name, a kind, or a function that compares two texts; in files a name.
+    """
+
+    task: str
+    query_id: str
+    query: str
+    gold: str | None = None
+    kind: KindLike = "auto"
+
+
+class OutcomeTable:
+    """Outcomes in the long form: checked, immutable, one row per task, query and member.
+
+    Made by `read` or `from_outcomes`; iterating yields `Outcome`s in the table's order.
+    """
+
+    def __init__(self, parts: Sequence[tuple[str | None, pa.Table]], *, kind: str | None = None) -> None:
+        """Join checked tables of exactly `COLUMNS`, each with its file's name, and check their keys."""
+        self._table = pa.concat_tables([table for _, table in parts])
+        self._kind = kind
+        self._codes = {name: _codes(self._table[name]) for name in ("task", "query_id", "query", "model")}
+        self._query = self._codes["task"][0] * max(len(self._codes["query_id"][1]), 1) + self._codes["query_id"][0]
+        self._check_keys(parts)
+
+    @classmethod
+    def read(cls, *paths: str | os.PathLike[str]) -> Self:
+        """Read one or several Parquet, JSONL or CSV files as one table.
+
+        Raises:
+            InputError: No path was given.
+            OutcomeError: A file cannot be read or breaks a rule.
+        """
+        if not paths:
+            raise InputError("`read` needs at least one path, got none. Name a .parquet, .jsonl or .csv file.")
+        return cls([(str(path), _read(path, COLUMNS)) for path in paths])
+
+    @classmethod
+    def from_outcomes(cls, outcomes: Iterable[Outcome]) -> Self:
+        """Make a table of outcomes in memory.
+
+        Raises:
+            OutcomeError: An outcome breaks a rule.
+        """
+        return cls([(None, _table_of(outcomes))])
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write a Parquet, JSONL or CSV file: the whole file appears at once, or nothing does.
+
+        Raises:
+            OutcomeError: The suffix is unknown, or the file's folder does not exist or may not be written to.
+        """
+        check_writable(path)
+        file = Path(path).resolve()
+        partial = file.with_name(f".{file.name}.{secrets.token_hex(4)}.part")
+        try:
+            with partial.open("xb") as sink:
+                _WRITERS[file.suffix.lower()](self._table, sink)
+                sink.flush()
+                os.fsync(sink.fileno())
+            partial.replace(file)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def relabelled(self, kind: KindLike) -> Self:
+        """Return the table with new labels for its answers, made from the recorded responses.
+
+        Rewards stay as they are. A row without a response keeps its answer, which others of its query can then share.
+
+        Args:
+            kind: What counts as the same answer.
+
+        Raises:
+            InputError: `kind` is no kind.
+        """
+        groups: dict[tuple[str, str], list[Outcome]] = {}
+        for outcome in self:
+            groups.setdefault((outcome.task, outcome.query_id), []).append(outcome)
+        labels = {
+            (*key, outcome.model): label
+            for key, group in groups.items()
+            for outcome, label in zip(
+                group,
+                label_answers([o.response or o.answer for o in group], kind, query=group[0].query),
+                strict=True,
+            )
+        }
+        outcomes = (replace(o, answer=labels[o.task, o.query_id, o.model]) for o in self)
+        return type(self)([(None, _table_of(outcomes))], kind=to_kind(kind).name)
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def __iter__(self) -> Iterator[Outcome]:
+        for batch in self._table.to_batches(max_chunksize=8192):
+            for row in batch.to_pylist():
+                probs = row.pop("option_probs")
+                yield Outcome(**row, option_probs=None if probs is None else tuple(probs))
+
+    def __repr__(self) -> str:
+        return f"OutcomeTable({len(self)} rows, {len(self.members)} members, {len(self.tasks)} tasks)"
+
+    @cached_property
+    def members(self) -> tuple[str, ...]:
+        """Names of all members, in the order of their first row."""
+        return tuple(self._codes["model"][1])
+
+    @cached_property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of all tasks, in the order of their first row."""
+        return tuple(self._codes["task"][1])
+
+    def grid(
+        self,
+        members: Sequence[str],
+        *,
+        task: str | Sequence[str] | None = None,
+        missing: Missing = "drop",
+        test_ids: str | None = None,
+    ) -> OutcomeGrid:
+        """Lay out the queries of a pool, in the order of their first row.
+
+        Args:
+            members: The pool, in its order.
+            task: Which tasks to take, with `*` and `?` as wildcards (`"mmlu_pro/*"`); several are taken together; None
+                takes all.
+            missing: What to do with a query that one of `members` did not answer: `"drop"` leaves it out; `"fail"` keeps
+                it, as that member's failure, if another of them answered.
+            test_ids: Which queries the file itself sets apart as test rows, by their `query_id`, with wildcards
+                (`"test*"`); None leaves the split to the text. See `OutcomeGrid.split`.
+
+        Raises:
+            InputError: `missing` is neither.
+            PoolError: `members` is empty, names a member twice, or one that the table does not hold.
+            OutcomeError: A name matches no task, no query was answered by all members (`"drop"`), a member answered none
+                (`"fail"`), or `test_ids` matches no query.
+        """
+        if missing not in get_args(Missing):
+            raise InputError(f"`missing` must be one of {', '.join(get_args(Missing))}, got {missing!r}. Choose one.")
+        self._check_members(members)
+        patterns = ["*"] if task is None else [task] if isinstance(task, str) else list(task)
+        rows = np.flatnonzero(self._is_of(patterns)[self._codes["task"][0]])
+        query = np.unique(_first_rows(self._query[rows]), return_inverse=True)[1]
+        total = int(query.max()) + 1
+        columns = np.array([members.index(name) if name in members else -1 for name in self.members])
+        member = columns[self._codes["model"][0][rows]]
+        cells = np.full((total, len(members)), -1)
+        cells[query[member >= 0], member[member >= 0]] = rows[member >= 0]
+        answered = (cells >= 0).sum(axis=0)
+        if missing == "fail":
+            silent = [name for name, num in zip(members, answered, strict=True) if not num]
+            if silent:
+                rule = (
+                    f"every member must have answered a query of these tasks to fail the others, got none by {silent}. "
+                    "Leave them out of the pool."
+                )
+                raise OutcomeError(rule, column="model")
+            kept, dropped = (cells >= 0).any(axis=1), 0
+        else:
+            kept = (cells >= 0).all(axis=1)
+            dropped = int(total - kept.sum())
+        if not kept.any():
+            counts = ", ".join(f"{name} {n}" for name, n in zip(members, answered, strict=True))
+            rule = (
+                f"at least one query must be answered by all {len(members)} members, got none of {total}. "
+                f"Leave out a member; they answered: {counts}."
+            )
+            raise OutcomeError(rule)
+        grid = self._lay_out(tuple(members), cells[kept], dropped=dropped)
+        facts = {"task": patterns, "missing": missing, "test_ids": test_ids, "kind": self._kind}
+        return replace(grid, rows=facts, is_test=None if test_ids is None else _is_test(grid.query_ids, test_ids))
+
+    def _is_of(self, patterns: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """Say which of the table's tasks match."""
+        if not patterns:
+            raise OutcomeError("`task` must name at least one task, got []. Pass None for all.", column="task")
+        matches = np.array([[fnmatchcase(name, pattern) for name in self.tasks] for pattern in patterns], dtype=bool)
+        for pattern, match in zip(patterns, matches, strict=True):
+            if not match.any():
+                known = ", ".join(self.tasks[:10]) or "none"
+                rule = f"`task` must match a task of the table, got {pattern!r}. Its tasks begin: {known}."
+                raise OutcomeError(rule, column="task")
+        return np.asarray(matches.any(axis=0))
+
+    def _check_members(self, members: Sequence[str]) -> None:
+        if isinstance(members, str) or not members:
+            raise PoolError(f"`members` must name at least one member, got {members!r}. Pass a list of names.")
+        twice = next((name for index, name in enumerate(members) if name in members[:index]), None)
+        if twice is not None:
+            raise PoolError(f"`members` must name each member once, got {twice!r} twice. Remove one.")
+        unknown = [name for name in members if name not in self.members]
+        if unknown:
+            raise PoolError(f"`members` must be in the table, got {unknown}. It holds: {', '.join(self.members)}.")
+
+    def _check_keys(self, parts: Sequence[tuple[str | None, pa.Table]]) -> None:
+        """Refuse a (task, query_id, model) that occurs twice, and a (task, query_id) with two texts."""
+
+        def refuse(row: int, first: int, rule: str, column: str) -> NoReturn:
+            where = [(file, number) for file, table in parts for number in range(1, len(table) + 1)]
+            (file, number), (other_file, other) = where[row], where[first]
+            of = "" if other_file == file else f" of {other_file}"
+            raise OutcomeError(rule.format(where=f"row {other}{of}"), file=file, row=number, column=column)
+
+        text, first = self._codes["query"][0], _first_rows(self._query)
+        for row in np.flatnonzero(text[first] != text)[:1]:
+            rule = "a query must have one text in its task, got another than in {where}. Give one another `query_id`."
+            refuse(row, first[row], rule, "query")
+        first = _first_rows(self._query * max(len(self.members), 1) + self._codes["model"][0])
+        for row in np.flatnonzero(first != np.arange(len(first)))[:1]:
+            rule = "task, query_id and model must be unique together, got those of {where}. Delete one of the two."
+            refuse(row, first[row], rule, "model")
+
+    def _lay_out(self, members: tuple[str, ...], cells: npt.NDArray[np.intp], *, dropped: int) -> OutcomeGrid:
+        """Make a grid; `cells` holds the row of each cell, shape [Q, M], -1 where a member has none."""
+        table, is_absent = self._table, cells < 0
+        flat = pa.array(cells.ravel(), mask=is_absent.ravel())
+        rows = cells.max(axis=1)
+
+        def numbers(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
+            taken = column.take(flat).cast(_NUMBER)
+            return np.asarray(pc.fill_null(taken, np.nan).to_numpy(), dtype=np.float64).reshape(cells.shape)
+
+        def texts(name: str) -> list[str]:
+            numbered, values = self._codes[name]
+            return [values[code] for code in numbered[rows]]
+
+        answer_codes, values = _codes(table["answer"].take(flat))
+        answer_codes = answer_codes.reshape(cells.shape)
+        first = (answer_codes[:, :, None] == answer_codes[:, None, :]).argmax(axis=2)
+        answers = np.array([*values, None], dtype=object)[answer_codes]  # a code of -1 reads the None at the end
+        gold_codes, gold_values = _codes(table["gold"].take(flat))
+        # Members may come from files of which only one records the right answer: take the first there is.
+        gold_codes = gold_codes.reshape(cells.shape)
+        gold_codes = gold_codes[np.arange(len(cells)), (gold_codes >= 0).argmax(axis=1)]
+        golds = [None if code < 0 else gold_values[code] for code in gold_codes]
+        scores = np.where(is_absent, 0.0, numbers(table["reward"]))
+        return OutcomeGrid(
+            members=members,
+            tasks=texts("task"),
+            query_ids=texts("query_id"),
+            queries=texts("query"),
+            golds=golds,
+            answer_ids=np.where(answer_codes < 0, -1, first).astype(np.int32),
+            answers=answers,
+            scores=scores,
+            cost_usd=numbers(table["cost_usd"]),
+            latency_s=numbers(table["latency_s"]),
+            prompt_tokens=numbers(table["prompt_tokens"]),
+            completion_tokens=numbers(table["completion_tokens"]),
+            logprobs=numbers(table["logprob"]),
+            response_chars=numbers(pc.utf8_length(table["response"])),
+            dropped=dropped,
+            missing=int(is_absent.any(axis=1).sum()),
+            **self._lay_out_options(flat, answers, golds, scores, tasks=self._codes["task"][0][rows]),
+        )
+
+    def _lay_out_options(
+        self, cells: pa.Array, answers: npt.NDArray[np.object_], golds: list[str | None], scores: Any, *, tasks: Ints
+    ) -> dict[str, Any]:
+        """Make the four option arrays of a grid; nothing where no cell has options."""
+        if self._table["option_probs"].null_count == len(self):
+            return {}
+        probs = _padded(self._table["option_probs"].take(cells))
+        num_options = probs.shape[1]
+        if not num_options:
+            return {}
+        probs = probs.reshape(*answers.shape, num_options)
+        nothing = np.array(None, dtype=object)
+        exists = ~np.isnan(probs).all(axis=1)
+        names = np.where(exists, learn_names(self._table, self._codes)[tasks, :num_options], nothing)
+        right = np.array(golds, dtype=object)[:, None]
+        can_choose = np.not_equal(names, nothing) & np.not_equal(right, nothing)
+        is_same = np.equal(answers[:, :, None], names[:, None, :])
+        is_given, giver = is_same.any(axis=1), is_same.argmax(axis=1)
+        ids = np.where(is_given, giver, answers.shape[1] + np.arange(num_options))
+        worth = np.where(is_given, np.take_along_axis(scores, giver, axis=1), np.equal(names, right))
+        return {
+            "option_probs": probs,
+            "option_answers": names,
+            "option_ids": np.where(can_choose, ids, -1).astype(np.int32),
+            "option_scores": np.where(can_choose, worth, np.nan),
+        }
+
+
+def learn_names(table: pa.Table, codes: Mapping[str, Codes]) -> npt.NDArray[np.object_]:
+    """Learn what each task calls its options: the answer of the rows that score the option best.
+
+    A row is evidence for an option if it scores that one above all others and has an answer. A task's options have names
+    where the rows of all members agree: no option has two answers, no answer two options, and at least one option has its
+    answer from two queries. So letters, numbers and fixed words are found, and a task whose options are other texts in
+    every query has none; an option that no row scores best has none either. Nothing is learned from the right answers.
+
+    Args:
+        table: The whole table, so that no name depends on which members a pool has.
+        codes: Its texts by column, numbered.
+
+    Returns:
+        The names, shape [tasks, O], None where there is none.
+    """
+    probs = _padded(table["option_probs"])
+    names = np.full((len(codes["task"][1]), probs.shape[1]), None, dtype=object)
+    answer, texts = _codes(table["answer"])
+    known = np.where(np.isnan(probs), -np.inf, probs)
+    best = known.max(axis=1, keepdims=True, initial=-np.inf)
+    is_best = (known == best) & np.isfinite(best)
+    rows = np.flatnonzero((is_best.sum(axis=1) == 1) & (answer >= 0))
+    evidence = np.stack([codes["task"][0], is_best.argmax(axis=1), answer, codes["query_id"][0]])[:, rows]
+    evidence, queries = np.unique(np.unique(evidence, axis=1)[:3], axis=1, return_counts=True)
+    for task in np.unique(evidence[0]):
+        is_here = evidence[0] == task
+        _, options, answers = evidence[:, is_here]
+        is_one_to_one = len(set(options)) == len(set(answers)) == len(options)
+        if is_one_to_one and queries[is_here].max() > 1:
+            names[task, options] = [texts[code] for code in answers]
+    return names
+
+
+def read_questions(path: str | os.PathLike[str]) -> list[Question]:
+    """Read a JSONL, CSV or Parquet file of questions.
+
+    Columns: task, query_id, query; optionally gold, and kind (default `"auto"`).
+
+    Raises:
+        OutcomeError: The file cannot be read or breaks a rule.
+    """
+    rows = _read(path, QUESTION_COLUMNS).to_pylist()
+    seen: dict[tuple[str, str], int] = {}
+    for number, row in enumerate(rows, start=1):
+        row["kind"] = row["kind"] or "auto"
+        if row["kind"] not in kind_names():
+            rule = f"must be one of {', '.join(kind_names())}, got {row['kind']!r}. Correct it."
+            raise OutcomeError(rule, file=str(path), row=number, column="kind")
+        first = seen.setdefault((row["task"], row["query_id"]), number)
+        if first != number:
+            rule = f"must be unique within the task {row['task']!r}, got {row['query_id']!r} in row {first} too. Rename one."
+            raise OutcomeError(rule, file=str(path), row=number, column="query_id")
+    return [Question(**row) for row in rows]
+
+
+def append_jsonl(path: str | os.PathLike[str], outcomes: Iterable[Outcome]) -> None:
+    """Append outcomes to a JSONL file, so that a long collection can resume: all of them are added, or none is.
+
+    The file is made where it is missing, and a last line without a line end is ended first. A row that is in it already is
+    found when the file is read.
+
+    Raises:
+        OutcomeError: An outcome breaks a rule.
+        OSError: The lines cannot be written.
+    """
+    lines = b"".join(_json_lines(_table_of(outcomes)))
+    with Path(path).open("ab+", buffering=0) as sink:
+        size = sink.seek(0, os.SEEK_END)
+        if size:
+            sink.seek(size - 1)
+            lines = lines if sink.read(1) == b"\n" else b"\n" + lines
+        written = 0
+        try:
+            written = sink.write(lines)
+        finally:
+            if written < len(lines):
+                sink.truncate(size)
+    if written < len(lines):
+        raise OSError(errno.ENOSPC, "No space left for all lines", str(path))
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Check that a table can be written to `path`.
+
+    Raises:
+        OutcomeError: The suffix is unknown, or the file's folder does not exist or may not be written to.
+    """
+    file = Path(path).resolve()
+    _check_suffix(path)
+    if not file.parent.is_dir():
+        raise OutcomeError("the file's folder must exist. Create it first.", file=str(path))
+    if not os.access(file.parent, os.W_OK):
+        raise OutcomeError("the file's folder must be one that you may write to. Choose another.", file=str(path))
+
+
+# ---- reading: each reader returns what the file has of the columns, then `_checked` makes them of one type
+
+
+def _read(path: str | os.PathLike[str], columns: Sequence[Column]) -> pa.Table:
+    """Read and check one file: a table of exactly `columns`, an optional one that the file lacks being all null."""
+    _check_suffix(path)
+    file = Path(path)
+    try:
+        arrays = _READERS[file.suffix.lower()](file, columns)
+    except FileNotFoundError:
+        raise OutcomeError("the file must exist. Check the path.", file=str(file)) from None
+    except (OSError, KeyError, pa.ArrowException, UnicodeDecodeError) as error:
+        rule = f"must be a readable {file.suffix} file in UTF-8, got: {error}. Write the file again."
+        raise OutcomeError(rule, file=str(file)) from error
+    return _assemble(arrays, columns, file=str(file))
+
+
+def _read_parquet(file: Path, columns: Sequence[Column]) -> dict[str, pa.Array]:
+    with pq.ParquetFile(file) as source:
+        names = set(source.schema_arrow.names)
+        table = source.read(columns=[column.name for column in columns if column.name in names])
+    arrays = {}
+    for column in columns:
+        if column.name in names:
+            found = table[column.name]
+            try:
+                arrays[column.name] = _joined(found.cast(_NUMBER if column.type == _COUNT else column.type))
+            except pa.ArrowException:
+                rule = f"must be {_NOUNS[column.type]}, got a column of type {found.type}. Convert the column."
+                raise OutcomeError(rule, file=str(file), column=column.name) from None
+    return arrays
+
+
+def _read_csv(file: Path, columns: Sequence[Column]) -> dict[str, pa.Array]:
+    types = {column.name: _NUMBER if column.type in (_NUMBER, _COUNT) else _TEXT for column in columns}
+    table = pa_csv.read_csv(
+        file,
+        # A row must lie within one block; on one thread, errors name the row.
+        read_options=pa_csv.ReadOptions(block_size=min(max(file.stat().st_size, 2**20), 2**30), use_threads=False),
+        parse_options=pa_csv.ParseOptions(newlines_in_values=True),
+        # Only an unquoted nothing is null; a quoted one is the empty text.
+        convert_options=pa_csv.ConvertOptions(
+            column_types=types, strings_can_be_null=True, quoted_strings_can_be_null=False, null_values=[""]
+        ),
+    )
+    arrays = {}
+    for column in columns:
+        if column.name in table.column_names:
+            array = _joined(table[column.name])
+            if column.type == _NUMBERS:
+                lists = [_json_value(text, column, str(file), row) for row, text in enumerate(array.to_pylist())]
+                array = _array(lists, column, file=str(file))
+            arrays[column.name] = array
+    return arrays
+
+
+def _read_jsonl(file: Path, columns: Sequence[Column]) -> dict[str, pa.Array]:
+    values: dict[str, list[Any]] = {column.name: [] for column in columns}
+    required = [column.name for column in columns if column.is_required]
+    with file.open(encoding="utf-8-sig") as source:
+        for row, line in enumerate((line for line in source if line.strip()), start=1):
+            try:
+                found = json.loads(line)
+            except (ValueError, RecursionError):
+                found = None
+            if not isinstance(found, dict):
+                rule = f"each line must be one JSON object, got {_shown(line)}. Mend or delete the line."
+                raise OutcomeError(rule, file=str(file), row=row)
+            absent = next((name for name in required if name not in found), None)
+            if absent is not None:
+                raise OutcomeError("every row must have this column. Add it.", file=str(file), row=row, column=absent)
+            for name, of_column in values.items():
+                of_column.append(found.get(name))
+    return {column.name: _array(values[column.name], column, file=str(file)) for column in columns}
+
+
+def _table_of(outcomes: Iterable[Outcome]) -> pa.Table:
+    rows = list(outcomes)
+    arrays = {column.name: _array([getattr(row, column.name) for row in rows], column, file=None) for column in COLUMNS}
+    return _assemble(arrays, COLUMNS, file=None)
+
+
+def _array(values: list[Any], column: Column, *, file: str | None) -> pa.Array:
+    """Make an array of Python values; whole numbers stay floats until they are checked."""
+    kind = _NUMBER if column.type == _COUNT else column.type
+    try:
+        return pa.array(values, kind)
+    except UnicodeEncodeError:
+        # Half a surrogate pair, which JSON can carry, has no form in UTF-8: keep the rest of the text.
+        values = [v if v is None else v.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for v in values]
+        return pa.array(values, kind)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        for row, value in enumerate(values):
+            try:
+                pa.scalar(value, kind)
+            except (pa.ArrowException, TypeError, ValueError, OverflowError):
+                _refuse(f"must be {_NOUNS[column.type]}", value, column, file=file, row=row)
+        raise
+
+
+def _json_value(text: str | None, column: Column, file: str, row: int) -> Any:
+    try:
+        return None if text is None else json.loads(text)
+    except (ValueError, RecursionError):
+        _refuse("must be a JSON list of numbers", text, column, file=file, row=row)
+
+
+def _assemble(arrays: Mapping[str, pa.Array], columns: Sequence[Column], *, file: str | None) -> pa.Table:
+    missing = [column.name for column in columns if column.is_required and column.name not in arrays]
+    if missing:
+        rule = f"the table must have the columns {', '.join(c.name for c in columns if c.is_required)}. Add `{missing[0]}`."
+        raise OutcomeError(rule, file=file, column=missing[0])
+    rows = max(map(len, arrays.values()))
+    return pa.table(
+        {
+            column.name: _checked(arrays[column.name], column, file=file)
+            if column.name in arrays
+            else pa.nulls(rows, column.type)
+            for column in columns
+        }
+    )
+
+
+def _checked(array: pa.Array, column: Column, *, file: str | None) -> pa.Array:
+    """Check a column's values against its rule, and give them its type."""
+
+    def refuse_where(breaks: pa.Array, rule: str) -> None:
+        row = pc.index(breaks, pa.scalar(value=True)).as_py()
+        if row >= 0:
+            _refuse(rule, array[row].as_py(), column, file=file, row=row)
+
+    noun, low, high = _NOUNS[column.type], column.minimum, column.maximum
+    if column.type == _NUMBERS:
+        parts = array.flatten()
+        if parts.null_count or not pc.all(pc.is_finite(parts), min_count=0).as_py():
+            for row, values in enumerate(array.to_pylist()):
+                if not all(part is not None and math.isfinite(part) for part in values or ()):
+                    _refuse("must be a list of finite numbers", values, column, file=file, row=row)
+    if column.type in (_NUMBER, _COUNT):
+        if column.is_nullable:
+            array = pc.if_else(pc.is_nan(array), pa.scalar(None, _NUMBER), array)
+        breaks = pc.invert(pc.is_finite(array))
+        if low is not None:
+            breaks = pc.or_(breaks, pc.less(array, low))
+        if high is not None:
+            breaks = pc.or_(breaks, pc.greater(array, high))
+        if column.type == _COUNT:  # beyond 2^53 floats are no longer exact
+            breaks = pc.or_(breaks, pc.or_(pc.not_equal(pc.floor(array), array), pc.greater_equal(array, 2.0**53)))
+        limits = (
+            "finite" if low is None else f"finite and at least {low:g}" if high is None else f"in [{low:g}, {high:g}]"
+        )
+        refuse_where(breaks, f"must be {noun}, {limits}")
+        array = array.cast(column.type)
+    if not column.is_nullable:
+        refuse_where(pc.is_null(array), f"must be {noun} in every row")
+        if column.type == _TEXT:
+            refuse_where(pc.equal(array, ""), "must not be empty")
+    return array
+
+
+def _refuse(rule: str, value: object, column: Column, *, file: str | None, row: int) -> NoReturn:
+    way_out = "Leave it open where it is unknown." if column.is_nullable else "Correct or delete the row."
+    raise OutcomeError(f"{rule}, got {_shown(value)}. {way_out}", file=file, row=row + 1, column=column.name)
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _check_suffix(path: str | os.PathLike[str]) -> None:
+    suffix = Path(path).suffix
+    if suffix.lower() not in _READERS:
+        rule = f"the suffix must be one of {', '.join(_READERS)}, got {suffix!r}. Rename or convert the file."
+        raise OutcomeError(rule, file=str(path))
+
+
+# ---- writing
+
+
+def _json_lines(table: pa.Table) -> Iterator[bytes]:
+    for batch in table.to_batches(max_chunksize=8192):
+        for row in batch.to_pylist():
+            yield json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def _write_parquet(table: pa.Table, sink: IO[bytes]) -> None:
+    pq.write_table(table, sink, compression="zstd")
+
+
+def _write_jsonl(table: pa.Table, sink: IO[bytes]) -> None:
+    sink.writelines(_json_lines(table))
+
+
+def _write_csv(table: pa.Table, sink: IO[bytes]) -> None:
+    index = table.schema.get_field_index("option_probs")
+    texts = [None if value is None else json.dumps(value) for value in table[index].to_pylist()]
+    pa_csv.write_csv(table.set_column(index, "option_probs", pa.array(texts, _TEXT)), sink)
+
+
+_READERS = {".parquet": _read_parquet, ".jsonl": _read_jsonl, ".ndjson": _read_jsonl, ".csv": _read_csv}
+_WRITERS = {".parquet": _write_parquet, ".jsonl": _write_jsonl, ".ndjson": _write_jsonl, ".csv": _write_csv}
+
+
+# ---- arrays
+
+
+def _joined(column: pa.ChunkedArray) -> pa.Array:
+    combined = column.combine_chunks()
+    return pa.concat_arrays(combined.chunks) if isinstance(combined, pa.ChunkedArray) else combined
+
+
+def _codes(column: pa.ChunkedArray) -> Codes:
+    encoded = pa.chunked_array([column.combine_chunks()], _TEXT).dictionary_encode().combine_chunks()
+    return pc.fill_null(encoded.indices, -1).to_numpy().astype(np.int64), encoded.dictionary.to_pylist()
+
+
+def _padded(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
+    """Lay out lists as rows, padded with NaN to the longest, shape [rows, O]."""
+    lists = pa.chunked_array(column.chunks, _NUMBERS).combine_chunks()
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
+    longest = int(lengths.max(initial=0))
+    padded = np.full((len(lengths), longest), np.nan)
+    padded[np.arange(longest) < lengths[:, None]] = lists.flatten().to_numpy()
+    return padded
+
+
+def _first_rows(keys: Ints) -> npt.NDArray[np.intp]:
+    """Return for each row the first row with the same key."""
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    return np.asarray(first[inverse])
+
+
+def _is_test(query_ids: list[str], test_ids: str) -> npt.NDArray[np.bool_]:
+    is_test = np.array([fnmatchcase(query_id, test_ids) for query_id in query_ids], dtype=bool)
+    if not is_test.any():
+        known = ", ".join(query_ids[:10])
+        rule = f"`test_ids` must match a query of the grid, got {test_ids!r}. Its query ids begin: {known}."
+        raise OutcomeError(rule, column="query_id")
+    return is_test
