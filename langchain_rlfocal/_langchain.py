@@ -1,4 +1,4 @@
-"""Compat: every private name of langchain-core that the package touches, each pinned by a test.
+"""LangChain: every private name of langchain-core that the package uses, each pinned by a test.
 
 Why it is needed: LangChain hands a chat model no child callback manager, and none at all when it streams, so the runs of
 an ensemble's members would show up beside the ensemble's run instead of under it. `NestedRunsMixin` carries the manager
@@ -54,7 +54,7 @@ providers read, and a pydantic class's own validators."""
 _OWN_METADATA = frozenset(
     {"ls_provider", "ls_model_name", "ls_model_type", "ls_temperature", "ls_max_tokens", "ls_stop", "ls_integration"}
 )
-"""What LangChain says of the ensemble's own run, and what must not be said of its members'."""
+"""Metadata of the ensemble's own run, which must not reach its members'."""
 
 
 class EnsembleModelError(EnsembleError, ModelError):
@@ -285,7 +285,7 @@ class NestedRunsMixin(BaseChatModel):
     ) -> tuple[RunnableConfig, Parent]:
         """Fix the id of the run that a stream is about to start, and make the managers under it.
 
-        Callbacks are configured here, once: if the stream configured them anew it would make a second tracer, to which
+        Callbacks are configured here, once: if the stream configured them again it would make a second tracer, to which
         the children's parent is unknown.
         """
         config = ensure_config(config)
@@ -379,7 +379,7 @@ class NestedRunsMixin(BaseChatModel):
 
     @property
     def _cache_facts(self) -> dict[str, Any]:
-        """What decides an answer beside what traces are told."""
+        """What decides an answer besides what traces show."""
         return {}
 
 

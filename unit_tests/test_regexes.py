@@ -34,8 +34,8 @@ WIDE = {
     "features.py _WORD": "two classes that exclude each other, and nothing else",
     "features.py _YES_NO": "no two of its starts read the same blanks",
     # Used by `fullmatch` alone, and of parts that exclude each other.
-    "execution/causes.py _NUMBER": "tried once",
-    "execution/endings.py _REPEATED": "of a word that is cut to 80 characters",
+    "execution/retries.py _NUMBER": "tried once",
+    "execution/calls.py _REPEATED": "of a word that is cut to 80 characters",
 }
 """Expressions whose width has no bound, and why they are linear."""
 

@@ -74,7 +74,7 @@ def answer(messages: list[BaseMessage], state: "AnswerState") -> Generator[str |
         with closing(asked) as items:
             for item in items:
                 if isinstance(item, str):
-                    state.is_said = True
+                    state.is_relayed = True
                     yield item
                 else:
                     results = item
@@ -95,13 +95,13 @@ def answer(messages: list[BaseMessage], state: "AnswerState") -> Generator[str |
         with closing(stream_round([context.synthesizer], request, state.limits, relay=context.relay)) as items:
             for item in items:
                 if isinstance(item, str):
-                    state.is_said = True
+                    state.is_relayed = True
                     yield item
                 else:
                     synthesis = state.usable_synthesis(item[0])
     message = reply_of(state, verdict, synthesis=synthesis, model_name=context.model_name)
     context.parent.tell("rlfocal_fusion", describe_fusion, verdict, synthesis, state.notes)
-    if context.relay and not state.is_said:
+    if context.relay and not state.is_relayed:
         yield from text_pieces(str(message.text))
     yield message
 
@@ -127,7 +127,7 @@ async def aanswer(messages: list[BaseMessage], state: "AnswerState") -> AsyncGen
         async with aclosing(asked) as items:
             async for item in items:
                 if isinstance(item, str):
-                    state.is_said = True
+                    state.is_relayed = True
                     yield item
                 else:
                     results = item
@@ -154,13 +154,13 @@ async def aanswer(messages: list[BaseMessage], state: "AnswerState") -> AsyncGen
         async with aclosing(written) as items:
             async for item in items:
                 if isinstance(item, str):
-                    state.is_said = True
+                    state.is_relayed = True
                     yield item
                 else:
                     synthesis = state.usable_synthesis(item[0])
     message = reply_of(state, verdict, synthesis=synthesis, model_name=context.model_name)
     await context.parent.atell("rlfocal_fusion", describe_fusion, verdict, synthesis, state.notes)
-    if context.relay and not state.is_said:
+    if context.relay and not state.is_relayed:
         for piece in text_pieces(str(message.text)):
             yield piece
     yield message
@@ -209,7 +209,7 @@ class CallContext:
 class AnswerState:
     """The state of one answer between its first round and its message.
 
-    It enforces the caps on team and rounds, whatever the policy says.
+    It enforces the caps on team and rounds against any policy.
 
     Args:
         query: What is asked.
@@ -217,7 +217,7 @@ class AnswerState:
         policy: Makes both decisions.
         options: The options of the call.
         context: Where the answer is made.
-        request: What is asked of members beside the conversation.
+        request: What is asked of members besides the conversation.
         eligible: Who can be asked this, and why the others cannot.
         repairs: What is left out of the conversation since no provider takes it.
         limits: What the answer may take, and has taken.
@@ -231,7 +231,7 @@ class AnswerState:
         resting: Members that were not asked since their circuit breakers are open.
         judged_same: Members whose answers are the same by the judge alone.
         is_open_text: True if nobody more was asked since open text cannot come out the same.
-        is_said: True once text was passed on.
+        is_relayed: True once text was passed on.
     """
 
     def __init__(
@@ -256,7 +256,7 @@ class AnswerState:
         self.selections: list[Selection] = []
         self.resting: list[str] = []
         self.judged_same: list[tuple[str, str]] = []
-        self.is_open_text = self.is_said = False
+        self.is_open_text = self.is_relayed = False
         self._pool, self._asked = pool, set[str]()
         self._flawed: list[Candidate] = []
         self._option_letters = frozenset[str]() if request.wants_object else options_of(query.text)
@@ -324,7 +324,7 @@ class AnswerState:
         return min(self.max_team, num_failed + max(self.options.min_candidates, len(self.candidates)))
 
     def hedges(self) -> list[PoolMember]:
-        """Return who may be asked beside slow members of this round, the Decider's next choice first, as the team has room."""
+        """Return who may be asked in addition to slow members, the Decider's next choice first, as the team has room."""
         room = self.max_team - len(self._asked)
         if room < 1 or not self.limits.config.hedge or self.eligible.only is not None:
             return []
@@ -348,7 +348,7 @@ class AnswerState:
         return self.context.relay and is_alone and not self._option_letters and self.request.may_relay(members[0].model)
 
     def is_decided(self, results: Sequence[Result], running: Sequence[str]) -> bool:
-        """Tell whether the answer is certain, whatever the members still running say.
+        """Tell whether no answer of the members still running can change the result.
 
         It is where no other round can follow, no text still to come changes the labels of those that are here, and the policy promises that the present winner stays the winner, in the words of the same member.
 
@@ -386,7 +386,7 @@ class AnswerState:
         competence = self.policy.competence(self.query)
         return sum(competence[name] for name in members)
 
-    # ---- what they said
+    # ---- comparing
 
     def comparing_takes_long(self, results: Sequence[Result]) -> bool:
         """Tell whether comparing these answers may hold up an event loop."""
@@ -396,10 +396,10 @@ class AnswerState:
     def record(self, results: Sequence[Result]) -> None:
         """Take in what came of a round, and label all answers so far, since groups can change with every answer.
 
-        A text that has been passed on is the answer, whatever flaw it has.
+        A text that has been passed on is the answer, also with a flaw.
         """
         arrived = [result for result in results if isinstance(result, Candidate)]
-        aside = [] if self.is_said else [candidate for candidate in arrived if self._is_set_aside(candidate)]
+        aside = [] if self.is_relayed else [candidate for candidate in arrived if self._is_set_aside(candidate)]
         self._flawed += aside
         self._asked.update(result.member for result in results)  # hedges too
         self.failures += [result for result in results if isinstance(result, Failure)] + [failure_of(c) for c in aside]
@@ -443,12 +443,12 @@ class AnswerState:
         return self._comparison
 
     def open_pairs(self) -> list[TextPair]:
-        """Return pairs of texts that rules leave open and the judge has said nothing of: one for each two answers."""
+        """Return pairs of texts that rules leave open and the judge has not judged: one for each two labels."""
         texts, pairs = self._texts, self._compared(self._texts).open_pairs
         return [pair_of(texts[i] or "", texts[j] or "") for i, j in pairs if self._are_same(i, j) is None]
 
     def settle(self) -> None:
-        """Label the candidates again by what the judge has said."""
+        """Label the candidates again by the judge's verdicts."""
         if self.judging is None:
             return
         open_pairs = self._compared(self._texts).open_pairs
@@ -486,7 +486,7 @@ class AnswerState:
         Raises:
             EnsembleError: It broke off after its first words, which nobody can take back.
         """
-        if not self.is_said or not isinstance(result, Failure):
+        if not self.is_relayed or not isinstance(result, Failure):
             return
         kinds = {"deadline": EnsembleDeadlineError, "budget": EnsembleBudgetError}
         raise kinds.get(result.kind, EnsembleModelError)(
@@ -496,7 +496,7 @@ class AnswerState:
             is_retryable=result.is_retryable,
         ) from result.error
 
-    # ---- what they say together
+    # ---- deciding
 
     @property
     def deciding_takes_long(self) -> bool:
@@ -534,7 +534,7 @@ class AnswerState:
         if all(candidate.flaw == "refusal" for candidate in self.candidates):
             return refused(self.candidates, fused)
         how = self.options.on_disagreement
-        return agree(self.candidates, fused, self.request, on_disagreement=how, is_said=self.is_said)
+        return agree(self.candidates, fused, self.request, on_disagreement=how, is_relayed=self.is_relayed)
 
     def _fused(self) -> Answer:
         """Have the policy resolve the conflict; its answer is completed, since a user's own may leave out what weighs nothing."""
@@ -560,9 +560,9 @@ class AnswerState:
     def usable_synthesis(self, result: Result) -> Result:
         """Check what the synthesizer wrote; an answer with a flaw is a failure, unless it was passed on already."""
         self.check_whole(result)
-        return failure_of(result) if isinstance(result, Candidate) and result.flaw and not self.is_said else result
+        return failure_of(result) if isinstance(result, Candidate) and result.flaw and not self.is_relayed else result
 
-    # ---- an answer that fails
+    # ---- failing
 
     def _too_few_answered(self) -> EnsembleModelError:
         reasons = {f.member: _reason_of(f) for f in self.failures}

@@ -101,7 +101,7 @@ class RLFocalDecider(BaseDecisionModel):  # type: ignore[misc, unused-ignore]  #
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     members: Annotated[Members | Sequence[str], PlainValidator(_to_members)]
-    """The members that can be chosen, as `RLFocalChatModel` takes them; or their names alone, where the models stand
+    """The members that can be chosen, as `RLFocalChatModel` takes them; or their names alone, where the models are kept
     elsewhere. A question may offer some of them."""
 
     embeddings: Annotated[Embedder | str | None, PlainValidator(to_embedder)] = Field(default=None, repr=False)
@@ -166,7 +166,7 @@ class RLFocalDecider(BaseDecisionModel):  # type: ignore[misc, unused-ignore]  #
     def as_middleware(self) -> Any:
         """Make the middleware that has an agent's runs answered by the member that the Decider chooses.
 
-        It chooses once a run, by the latest human message; the answer stands in the agent's state as `model_route`.
+        It chooses once a run, by the latest human message; the answer is in the agent's state as `model_route`.
 
         Returns:
             A `ModelRouterMiddleware` among the members, which LangChain declares to be in beta.

@@ -231,7 +231,7 @@ class RLFocalChatModel(NestedRunsMixin):
 
     max_rounds: Count = 2
     """How many rounds there may be: after each, the Decider may ask more members, seeing the answers so far. Rounds that nobody
-    has answered do not count: until someone has, others stand in, as far as `max_team` allows."""
+    has answered do not count: until someone has, others are asked in their place, as far as `max_team` allows."""
 
     cost_weight: Weight = 0.1
     """What asking the whole pool once is worth, in units of score: 0.1 pays it for ten points of accuracy."""
@@ -264,7 +264,7 @@ class RLFocalChatModel(NestedRunsMixin):
     """Cosine of two embedded texts, above 0 and at most 1, from which they are the same, where `equivalence` is `Embeddings`."""
 
     judgements: Judgements = Field(default_factory=Judgements, exclude=True, repr=False)
-    """What the judge has said of pairs of texts, which this model and its copies share: no pair is put to it twice."""
+    """The judge's verdicts, which this model and its copies share: no pair is put to it twice."""
 
     synthesizer: BaseChatModel | PoolMember | None = Field(default=None, repr=False)
     """A chat model that writes the answer from the candidates where Fusion is unsure; None always returns a candidate. As a
@@ -320,12 +320,12 @@ class RLFocalChatModel(NestedRunsMixin):
     docs/explanation/reliability.md."""
 
     hedge: Flag = False
-    """Whether the Decider's next choice is asked, as far as `max_team` allows, beside a member that takes longer than 95 % of its
+    """Whether the Decider's next choice is asked too, as far as `max_team` allows, where a member takes longer than for 95 % of its
     answers so far; the first good answer wins."""
 
     breaker_failures: Count | None = 5
-    """After how many failed attempts in a row, of those that ran side by side one, a member's circuit breaker opens for
-    `breaker_recovery_s`; None for never. To the Decider it is absent for so long; then one call probes it."""
+    """After how many failed attempts in a row a member's circuit breaker opens for `breaker_recovery_s`; None for never. Of attempts
+    that ran at the same time one counts. While it is open the member is not available to the Decider; then one call probes it."""
 
     breaker_recovery_s: Seconds = 30.0
     """Seconds that a circuit breaker stays open, until one call probes the member."""
@@ -378,7 +378,7 @@ class RLFocalChatModel(NestedRunsMixin):
             setup = self._setup_made = _Setup(self)
         return setup
 
-    # ---- what it is, and how it stands
+    # ---- state
 
     @property
     def pool(self) -> ModelPool:
@@ -549,7 +549,7 @@ class RLFocalChatModel(NestedRunsMixin):
         what no two say alike, is never put beside what its author did not say: then the whole object is that of the member
         who agrees with most of the other fields. The outcome must fit the schema; else the most trusted member's object is
         returned. A class reads the values, with its own validators, before they are compared: "19.99" and 19.99 are one
-        Decimal. How many agree on each field stands in the message's `response_metadata["rlfocal"]["fusion"]["fields"]`.
+        Decimal. How many agree on each field is in the message's `response_metadata["rlfocal"]["fusion"]["fields"]`.
 
         Args:
             schema: A pydantic class (of version 1 or 2), a TypedDict, or a JSON schema. `"json_mode"` can do without.

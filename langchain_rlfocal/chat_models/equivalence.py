@@ -77,7 +77,7 @@ def pair_of(a: str, b: str) -> TextPair:
 
 
 def unforgeable(texts: Sequence[str]) -> str:
-    """Derive a token from texts that none of them contains: whoever wrote one of them cannot have known it."""
+    """Derive a token from texts that none of them contains, so that no author of one can have foreseen it."""
     token = sha256(json.dumps(texts).encode()).hexdigest()[:24]
     while any(token in text for text in texts):
         token = sha256(token.encode()).hexdigest()[:24]
@@ -90,9 +90,9 @@ def _after_thinking(text: str) -> str:
 
 
 class Judgements(Shared):
-    """What judges said of pairs of texts, over all answers; the latest `MAX_REMEMBERED` are kept.
+    """Verdicts of judges on pairs of texts, over all answers; the latest `MAX_REMEMBERED` are kept.
 
-    Any thread may use it. Copies are the same, a pickle begins anew. Texts are kept as digests.
+    It is thread-safe. Copies are the same object, a pickle is empty. Texts are kept as digests.
     """
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class Judgements(Shared):
         self._lock = threading.Lock()
 
     def recall(self, judge: str, query: str, pair: TextPair) -> bool | None:
-        """Return whether a judge called a pair the same; None where it has not said."""
+        """Return whether a judge called a pair the same; None where it has not judged it."""
         key = _digest(judge, query, *pair)
         with self._lock:
             same = self._said.get(key)
@@ -109,7 +109,7 @@ class Judgements(Shared):
             return same
 
     def remember(self, judge: str, query: str, pair: TextPair, *, same: bool) -> None:
-        """Keep what a judge said of a pair."""
+        """Keep a judge's verdict on a pair."""
         key = _digest(judge, query, *pair)
         with self._lock:
             self._said[key] = same
@@ -245,7 +245,7 @@ def _sendable(text: str) -> str:
 
 
 def shown_pairs(messages: Sequence[BaseMessage]) -> dict[str, TextPair]:
-    """Return the pairs of a request by their names, as they stand there: for whoever plays the judge without a language model."""
+    """Return the pairs of a request by their names, for a judge without a language model."""
     pairs: dict[str, TextPair] = {}
     for line in str(messages[-1].text).split("\n")[1:-1]:
         with_name = json.loads(line)

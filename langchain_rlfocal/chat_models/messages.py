@@ -1,4 +1,4 @@
-"""Messages: a conversation as one member can read it, whoever answered its earlier turns.
+"""Messages: a conversation as one member can read it, no matter which member answered its earlier turns.
 
 An earlier turn may have been answered by another member, or by a model of another provider. What only that provider
 understands (reasoning, signatures, its ids, its calls to its own tools) is left out; what every provider demands holds:
@@ -176,7 +176,7 @@ def _answers(calls: Sequence[ToolCall], results: Sequence[ToolMessage]) -> dict[
 
 
 def _free_id(call: ToolCall, place: str, used: set[str]) -> str:
-    """Return an unused id that every provider takes: the old one if it is, else a hash of where the call stands."""
+    """Return an unused id that every provider takes: the old one if it is, else a hash of the call's position."""
     new = old = call.get("id") or ""
     if old in used or not _PLAIN_ID.fullmatch(old):
         new = f"call_{hashlib.sha256(f'{place}/{old}'.encode(errors='surrogatepass')).hexdigest()[:24]}"
@@ -300,7 +300,7 @@ def _renamed(value: Any, ids: Mapping[str | None, str | None]) -> Any:
 
 
 def _renamed_keys(value: Any, ids: Mapping[str | None, str | None]) -> Any:
-    """Rename as `_renamed` does; Gemini's signatures and OpenAI's item ids stand under the tool-call ids themselves."""
+    """Rename as `_renamed` does; Gemini's signatures and OpenAI's item ids have the tool-call ids as keys."""
     if isinstance(value, dict) and value and value.keys() <= ids.keys():
         return {ids[key]: item for key, item in value.items()}
     return _renamed(value, ids)

@@ -109,7 +109,7 @@ def reply_of(
 
 
 def refused(candidates: Sequence[Candidate], answer: Answer) -> Verdict:
-    """Return the verdict where all candidates are refusals: one of them as it is, whatever was asked for."""
+    """Return the verdict where all candidates are refusals: one of them as it is, even where an object was asked for."""
     by_member = {candidate.member: candidate for candidate in candidates}
     member = answer.member if answer.member in by_member else candidates[0].member
     chosen = by_member[member]

@@ -1,4 +1,4 @@
-"""Requests: what a call asks of every member beside the conversation.
+"""Requests: what a call asks of every member besides the conversation.
 
 Tools, a tool choice and a response format come in the forms of every provider. They are brought into OpenAI's, as
 dictionaries, for traces, cache keys and schemas; `BoundTools` keeps what the caller gave, for what dictionaries lose. Each
@@ -84,7 +84,7 @@ class BoundTools:
 
     @cached_property
     def schema_reader(self) -> ClassReader | None:
-        """Reads the schema's objects; None where no class stands behind it."""
+        """Reads the schema's objects; None where it is of no class."""
         return reader_of(_class_of(self.schema))
 
     def bind_tools(self, model: BaseChatModel, more: Sequence[Mapping[str, Any]], kwargs: Mapping[str, Any]) -> Binding:
@@ -162,7 +162,7 @@ def bind_schema(model: BaseChatModel, schema: Any, *, method: str, strict: bool 
     more = {} if strict is None or method == "json_mode" else {"strict": strict}
     try:
         steps = model.with_structured_output(schema, method=method, **more)
-    except Exception:  # noqa: BLE001  # it can be asked another way, whatever it is
+    except Exception:  # noqa: BLE001  # it can be asked another way
         return None
     bound, arguments = _taken_apart(steps.first if isinstance(steps, RunnableSequence) else steps)
     if isinstance(arguments.get("response_format"), type):
@@ -372,7 +372,7 @@ class Request:
         """Make the request of one member, in its own terms; see `execution.Prepare`.
 
         Raises:
-            Exception: Whatever the member's `bind_tools` raises.
+            Exception: What the member's `bind_tools` raises.
         """
         model = member.model
         kind = model._llm_type  # noqa: SLF001  # LangChain's way to tell providers apart
