@@ -36,11 +36,6 @@ from support_schema_model import SchemaChatModel
 from support_tools import QUESTION, lookup
 
 
-def other(city: str) -> str:
-    """Do something else."""
-    return city
-
-
 def loosely_calling(args, name="lookup"):
     return responding(loose(tool_calls=[{"name": name, "args": args, "id": "x", "type": "tool_call"}]))
 
@@ -124,38 +119,6 @@ async def test_a_call_that_cannot_be_made_is_a_failure_and_the_rest_answer(name,
     assert [(call["name"], call["args"]) for call in message.tool_calls] == [("lookup", {"city": "Oslo"})]
     assert failures_of(message) == {"bad": kind}
     assert is_explained(message)
-
-
-UNRULY = {
-    "text where a call is due": (saying("I would rather not."), {"tool_choice": "any"}, "no_tool_call"),
-    "text where this call is due": (saying("Oslo"), {"tool_choice": "lookup"}, "no_tool_call"),
-    "another tool": (calling({"city": "Oslo"}, name="other"), {"tool_choice": "lookup"}, "wrong_tool"),
-    "two calls at once": (
-        saying(
-            AIMessage("", tool_calls=[tool_call(name="lookup", args={"city": city}, id=city) for city in ("a", "b")])
-        ),
-        {"tool_choice": "lookup", "parallel_tool_calls": False},
-        "parallel_calls",
-    ),
-}
-
-
-@pytest.mark.parametrize("door", DOORS)
-@pytest.mark.parametrize("shape", [team, first])
-@pytest.mark.parametrize("name", UNRULY)
-async def test_a_member_that_ignores_what_was_demanded_has_failed(name, shape, door):
-    bad, demand, kind = UNRULY[name]
-    message = await answer_of(shape(bad, SchemaChatModel()).bind_tools([lookup, other], **demand), door)
-    assert [(call["name"], call["args"]) for call in message.tool_calls] == [("lookup", {"city": "Oslo"})]
-    assert failures_of(message) == {"bad": kind}
-
-
-@pytest.mark.parametrize("door", DOORS)
-@pytest.mark.parametrize("shape", [team, first])
-async def test_a_call_where_none_is_allowed_is_a_failure(shape, door):
-    model = shape(calling({"city": "Oslo"})).bind_tools([lookup], tool_choice="none")
-    message = await answer_of(model, door)
-    assert (message.text, message.tool_calls, failures_of(message)) == ("yes", [], {"bad": "unwanted_call"})
 
 
 class City(BaseModel):

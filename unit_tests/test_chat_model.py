@@ -1,7 +1,6 @@
 """The chat model: what it takes and refuses, whom it asks, what it answers, and how it explains that."""
 
 import asyncio
-import copy
 import dataclasses
 import json
 import pickle
@@ -860,26 +859,9 @@ def test_what_is_no_embedder_is_refused(members, embedded, embeddings, error, te
         RLFocalChatModel(members=members, policy=embedded, embeddings=embeddings)
 
 
-def test_a_named_embedder_that_is_not_installed_names_its_extra(members, embedded, monkeypatch):
-    def absent():
-        raise MissingDependencyError("pip install 'langchain-rlfocal[wordllama]'")
-
-    monkeypatch.setattr("langchain_rlfocal.embedders._wordllama", absent)
-    with pytest.raises(MissingDependencyError, match="wordllama"):
-        RLFocalChatModel(members=members, policy=embedded, embeddings="wordllama")
-
-
 def test_a_policy_object_brings_its_own_embedder(members):
     policy = make_policy(embedder=Counting(), dimensions=3)
     assert RLFocalChatModel(members=members, policy=policy).invoke(QUESTION).text == "5"
-
-
-@pytest.mark.parametrize("copied", [copy.deepcopy, copy.copy, lambda model: pickle.loads(pickle.dumps(model))])
-def test_a_model_with_an_embedder_can_be_copied_pickled_and_rebuilt_from_its_fields(members, embedded, copied):
-    model = copied(RLFocalChatModel(members=members, policy=embedded, embeddings=Counting()))
-    rebuilt = RLFocalChatModel(**{name: getattr(model, name) for name in RLFocalChatModel.model_fields})
-    for one in (model, rebuilt):
-        assert one.invoke(QUESTION).text == "5"
 
 
 # ---- a target of calls
@@ -987,11 +969,6 @@ def test_where_the_question_asks_for_open_text_one_member_is_asked_and_the_answe
     assert "nobody more was asked: open text cannot agree" in RLFocalChatModel.explain(message)
 
 
-def test_it_is_the_most_competent_member():
-    members = [PoolMember(n, m, competence=c) for (n, m), c in zip(trio().items(), (0.2, 0.5, 0.8), strict=True)]
-    assert who(vote(members).invoke(ESSAY)) == ["c"]
-
-
 @pytest.mark.parametrize("max_rounds", [1, 2, 3])
 def test_if_it_fails_others_stand_in(max_rounds):
     members = {"x": FailingChatModel(error=ValueError("no")), "y": FailingChatModel(error=ValueError("no")), **trio()}
@@ -1069,12 +1046,6 @@ def test_objects_and_tools_are_no_open_text():
     schema = {"title": "essay", "type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
     raw = vote(members).with_structured_output(schema, include_raw=True).invoke(ESSAY)["raw"]
     assert len(who(raw)) > 1
-
-
-def test_a_call_that_names_a_member_asks_that_one():
-    message = vote().invoke(ESSAY, model="c")
-    assert who(message) == ["c"]
-    assert how(message)["open_text"] is False
 
 
 def test_as_many_as_must_have_answered_are_asked():

@@ -15,7 +15,6 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.exceptions import ContextOverflowError
 from langchain_core.globals import set_llm_cache
 from langchain_core.messages import HumanMessage, SystemMessage
-from langchain_core.output_parsers import StrOutputParser
 from langchain_core.rate_limiters import BaseRateLimiter
 from langchain_core.runnables import ConfigurableField, Runnable
 
@@ -147,13 +146,6 @@ async def test_alternatives_can_be_chosen_by_config(door):
     assert (await answer_of(model, door, QUESTION, {"configurable": {"which": "single"}})).text == "no"
 
 
-def test_an_ensemble_can_be_an_alternative_with_configurable_fields_in_a_chain():
-    model = configurable(three(), "max_team")
-    chain = model | StrOutputParser()
-    assert chain.invoke(QUESTION, {"configurable": {"max_team": 1}}) == "yes"
-    assert chain.with_config(configurable={"max_team": 1}).invoke(QUESTION) == "yes"
-
-
 # ---- tokens
 
 
@@ -255,20 +247,6 @@ def test_a_pickle_that_is_made_while_calls_run_begins_at_zero_but_for_what_was_s
     assert other.spent.calls == 3
     assert other.invoke(QUESTION).text == "yes"
     assert (other.spent.calls, model.spent.calls) == (6, 3)
-
-
-@pytest.mark.parametrize("door", DOORS)
-async def test_a_policy_that_is_saved_and_loaded_gives_the_same_answers(door, bare_policy, tmp_path):
-    members = {"ann": saying("2"), "bob": saying("3")}
-    bare_policy.save(tmp_path / "policy")
-    made, loaded = (
-        RLFocalChatModel(members=members, policy=policy, task="quiz/b")
-        for policy in (bare_policy, str(tmp_path / "policy"))
-    )
-    for question in (QUESTION, "What is 2 + 3?"):
-        assert without_chance(await answer_of(made, door, question)) == without_chance(
-            await answer_of(loaded, door, question)
-        )
 
 
 @pytest.mark.parametrize("door", DOORS)
@@ -432,13 +410,6 @@ def test_equal_models_that_are_made_apart_have_equal_keys(name):
     assert "_rlfocal" not in str(key)
 
 
-def test_a_trained_policy_that_is_saved_and_loaded_has_the_same_key(bare_policy, tmp_path):
-    bare_policy.save(tmp_path / "policy")
-    members = {"ann": saying("yes"), "bob": saying("yes")}
-    loaded = RLFocalPolicy.load(tmp_path / "policy")
-    assert key_of(members=members, policy=bare_policy) == key_of(members=members, policy=loaded)
-
-
 def test_another_trained_policy_has_another_key(random_policy):
     members = {"a": saying("yes"), "b": saying("yes")}
     keys = [key_of(members=members, policy=random_policy(("a", "b"), seed)) for seed in (1, 2)]
@@ -455,15 +426,6 @@ async def test_a_cached_answer_asks_nobody_and_costs_nothing(door):
     assert second.usage_metadata == {**first.usage_metadata, "total_cost": 0}
     assert model.rate_limiter.acquired == 1
     assert how(second) == how(first)
-
-
-def test_a_cached_answer_to_tools_keeps_its_calls():
-    model = model_of({"a": SchemaChatModel(), "b": SchemaChatModel()}, cache=InMemoryCache())
-    bound_model = model.bind_tools([lookup])
-    first, second = bound_model.invoke(QUESTION), bound_model.invoke(QUESTION)
-    assert first.tool_calls == second.tool_calls
-    assert first.tool_calls
-    assert [len(member.model.asked) for member in model.pool] == [1, 1]
 
 
 def test_another_question_is_another_key_and_an_error_is_not_cached():

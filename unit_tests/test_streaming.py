@@ -15,7 +15,6 @@ from pydantic import BaseModel, Field
 from langchain_rlfocal import RLFocalChatModel
 from langchain_rlfocal.chat_models.metadata import text_pieces
 from langchain_rlfocal.errors import EnsembleError
-from langchain_rlfocal.policies import PriorPolicy
 from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel, ScriptedPolicy
 from support_calls import collect
 from support_ensembles import saying
@@ -116,23 +115,6 @@ def test_a_member_that_answers_alone_is_relayed_and_others_are_asked_whole():
         text = "".join(chunk.text for chunk in model_of(members, *teams, **knobs).stream(QUESTION))
         assert text == "blue"
         assert seen == doors, (knobs, names, teams)
-
-
-async def test_a_relayed_token_is_there_before_the_member_has_ended():
-    """The member stops after its first word until the reader has seen it."""
-    seen = asyncio.Event()
-
-    class Halting(ScriptedChatModel):
-        async def _astream(self, *args, **kwargs):
-            async for chunk in super()._astream(*args, **kwargs):
-                yield chunk
-                await seen.wait()
-
-    words = []
-    async for chunk in model_of({"a": Halting(script=["one two"])}).astream(QUESTION):
-        words.append(chunk.text)
-        seen.set()
-    assert words[:2] == ["one ", "two"]
 
 
 @pytest.mark.parametrize("names", [("a",), ("a", "b")])
@@ -316,14 +298,6 @@ async def test_standing_in_is_bound_by_the_teams_cap():
     model = once_each({"a": failing(), "b": saying("blue")}, ["a"], ["b"], max_team=1)
     with pytest.raises(EnsembleError, match="Not asked: b; raise `max_team` to let them stand in"):
         _ = [chunks async for chunks in both_streams(model)]
-
-
-async def test_the_untrained_policy_finds_a_stand_in_too():
-    members = {"a": failing(), "b": failing(), "c": saying("blue")}
-    policy = PriorPolicy(tuple(members))
-    model = RLFocalChatModel(members=members, policy=policy, max_rounds=1, max_team=3, max_retries=0)
-    async for chunks in both_streams(model):
-        assert words_of(chunks) == ["blue"]
 
 
 def test_the_policy_is_told_no_round_beyond_the_last():

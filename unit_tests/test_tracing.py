@@ -7,7 +7,6 @@ from contextvars import ContextVar
 
 import pytest
 from langchain_core.callbacks import (
-    AsyncCallbackHandler,
     BaseCallbackHandler,
     UsageMetadataCallbackHandler,
     get_usage_metadata_callback,
@@ -171,14 +170,6 @@ async def test_the_models_own_callbacks_are_called_once_per_stream():
     list(ensemble(callbacks=[handler]).stream("?"))
     await consume(ensemble(callbacks=[handler]).astream("?"))
     assert handler.num_starts == 2
-
-
-class Ends(AsyncCallbackHandler):
-    def __init__(self):
-        self.errors = []
-
-    async def on_llm_error(self, error, **_kwargs):
-        self.errors.append(type(error))
 
 
 async def test_langchain_still_trips_over_a_models_own_cancellation():

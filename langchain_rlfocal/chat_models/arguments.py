@@ -48,9 +48,12 @@ def own_errors() -> Generator[None]:
         own = next((cause for cause in causes if isinstance(cause, RLFocalError)), None)
         if own is not None:
             raise own from own.__cause__
-        name = ".".join(map(str, details[0]["loc"])) or error.title
-        rule = details[0]["msg"].removeprefix("Input ").removeprefix("Value error, ").replace("should be", "must be")
-        raise InputError(f"`{name}` {rule}, got {details[0]['input']!r}.") from error
+        name = str(next(iter(details[0]["loc"]), error.title))
+        if details[0]["type"] == "missing":
+            raise InputError(f"`{name}` must be given.") from error
+        rules = [detail["msg"].removeprefix("Input ").removeprefix("Value error, ") for detail in details]
+        rule = " or ".join(dict.fromkeys(rule.removeprefix("should ") for rule in rules))
+        raise InputError(f"`{name}` must {rule}, got {details[0]['input']!r}.") from error
 
 
 # ---- members, embedder, policy, judge
