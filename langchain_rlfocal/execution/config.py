@@ -129,22 +129,21 @@ class AnswerLimits:
 
     # ---- overload
 
-    def admit(self) -> None:
-        """Wait until this answer may begin: at once, unless many do; later calls return at once.
+    def begin(self) -> None:
+        """Wait in this thread until the answer may begin: at once, unless many do; in later rounds at once.
 
         Raises:
             OverloadError: It would wait for too long.
         """
         if self._entry is None:
             admitted = threading.Event()
-            entry = self._enter(admitted.set)
+            entry = self._enter(admitted.set, in_thread=True)
             if not entry.is_admitted:
                 left_s = self.deadline_at_s - self.clock()
-                if not admitted.wait(None if math.isinf(left_s) else max(left_s, 0.0)):
-                    self.begun()  # at the deadline, which is then noticed as ever
+                admitted.wait(None if math.isinf(left_s) else max(left_s, 0.0))  # a deadline is then noticed as ever
 
-    async def aadmit(self) -> None:
-        """Wait until this answer may begin; see `admit`."""
+    async def abegin(self) -> None:
+        """Wait in this task until the answer may begin; see `begin`."""
         if self._entry is None:
             loop, home = asyncio.get_running_loop(), threading.get_ident()
             admitted: asyncio.Future[None] = loop.create_future()
@@ -159,31 +158,35 @@ class AnswerLimits:
                 else:
                     loop.call_soon_threadsafe(notice)
 
-            entry = self._enter(on_admitted)
+            entry = self._enter(on_admitted, in_thread=False)
             if not entry.is_admitted:
                 left_s = self.deadline_at_s - self.clock()
                 try:
                     with suppress(TimeoutError):
                         async with asyncio.timeout(None if math.isinf(left_s) else left_s):
                             await admitted
-                finally:
-                    if not admitted.done() or admitted.cancelled():
-                        self.begun()
+                except BaseException:
+                    self.ended()
+                    raise
 
     def begun(self) -> None:
-        """Say that this answer's first calls have been made, so that the next may begin; later calls have no effect."""
-        if self._entry is not None:
-            self._entry.leave(self.clock())
+        """Say that the answer's first calls have been made, so that the next may begin; later calls have no effect."""
+        if self._entry is not None and not self._entry.has_begun:
+            self.shared.admission.begun(self._entry, self.clock())
 
-    def _enter(self, on_admitted: Callable[[], None]) -> Entry:
+    def ended(self, *, delay_s: float = 0.0) -> None:
+        """Say that a round is over, and how late something was heard of in it at most; later calls have no effect."""
+        if self._entry is not None:
+            self.shared.admission.ended(self._entry, self.clock(), delay_s=delay_s)
+
+    def _enter(self, on_admitted: Callable[[], None], *, in_thread: bool) -> Entry:
+        admission, now_s = self.shared.admission, self.clock()
         try:
-            now_s = self.clock()
-            self._entry = self.shared.admission.enter(now_s, on_admitted, left_s=self.deadline_at_s - now_s)
+            self._entry = admission.enter(now_s, on_admitted, left_s=self.deadline_at_s - now_s, in_thread=in_thread)
         except Overloaded as overload:
             raise EnsembleOverloadError(
                 f"More answers are in flight than can be served: this one would wait {overload.wait_s:.0f} s for its "
-                f"beginning, and {self.shared.admission.waiting} are before it. Ask again in {overload.wait_s:.0f} s, or ask "
-                "for fewer at once.",
+                f"beginning, behind {admission.waiting} others. Ask again after that, or ask for fewer at once.",
                 retry_after_s=overload.wait_s,
             ) from None
         return self._entry

@@ -88,7 +88,8 @@ def stream_round(
     events: SimpleQueue[Event] = SimpleQueue()
     running: dict[MemberCall, _Thread] = {}
     clock = limits.clock
-    limits.admit()
+    limits.begin()
+    delay_s = 0.0
     asking = Round(
         members,
         request,
@@ -113,6 +114,8 @@ def stream_round(
             wake_at_s = asking.wake_at_s
             wait_s = None if wake_at_s is None else min(max(wake_at_s - clock(), 0.0), _LONGEST_WAIT_S)
             event = _next_of(events, wait_s)
+            if event is not None and event.at_s is not None:
+                delay_s = max(delay_s, clock() - event.at_s)
             text = asking.take(event) if event is not None else None
             if text is not None:
                 paused_s = clock()
@@ -122,7 +125,7 @@ def stream_round(
             if events.empty():
                 asking.catch_up()
     finally:
-        limits.begun()
+        limits.ended(delay_s=delay_s)
         asking.abandon()
         left = [running[call] for call in asking.take_stops()]  # none, unless the reader has left
         for work in left:
@@ -183,7 +186,7 @@ class _Thread:
         except BaseException as error:  # noqa: BLE001  # whatever a member raises is its failure
             what = call.outcome_of(error)
         self.has_ended = True
-        self._post(Event(call, what))
+        self._post(Event(call, what, call.clock()))
         call.release_slot()  # then who comes next mostly hears of a breaker that opens by this
 
     def _read(self, context: Context) -> AIMessage:
@@ -236,7 +239,8 @@ async def astream_round(
     events: asyncio.Queue[Event] = asyncio.Queue()
     running: dict[MemberCall, _Task] = {}
     clock = limits.clock
-    await limits.aadmit()
+    await limits.abegin()
+    has_begun = False
 
     def on_granted(call: MemberCall) -> None:
         if threading.get_ident() == home:
@@ -255,7 +259,9 @@ async def astream_round(
                     # Open until the task has ended: closing resets the run that the member's own calls nest under.
                     context = stack.enter_context(call.context())
                     running[call] = _Task(call, asking, events.put_nowait, context, relay=relay)
-                loop.call_soon(limits.begun)  # behind the first steps of these tasks
+                if not has_begun:
+                    has_begun = True
+                    loop.call_soon(limits.begun)  # behind the first steps of these tasks
                 if asking.is_over:
                     break
                 event = await _anext_of(events, asking.wake_at_s, clock)
@@ -268,7 +274,7 @@ async def astream_round(
                 if events.empty():
                     asking.catch_up()
         finally:
-            limits.begun()
+            limits.ended()
             asking.abandon()
             await _end([work for work in running.values() if not work.task.done()])
     yield asking.results

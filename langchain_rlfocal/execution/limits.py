@@ -121,12 +121,24 @@ class ConcurrencyLimiter(Shared):
                 self._hold(slot)
                 return slot
             self._lines.setdefault(member, OrderedDict())[slot.number] = slot
-            if self._grant_next() is slot:
-                return slot
+        self._hand_out(asking=slot)
         return slot
 
     def release(self, slot: Slot) -> None:
         """Give a slot back, or take its request out of the line, and grant what can be granted now."""
+        self._free(slot)
+        self._hand_out()
+
+    def _hand_out(self, asking: Slot | None = None) -> None:
+        """Grant what can be granted now, and call back all but the one who asks."""
+        while (granted := self._grant_next()) is not None:
+            if granted is not asking:
+                try:
+                    granted.on_granted()
+                except RuntimeError:
+                    self._free(granted)
+
+    def _free(self, slot: Slot) -> None:
         with self._lock:
             if slot.state == "held":
                 self._num_running -= 1
@@ -136,11 +148,6 @@ class ConcurrencyLimiter(Shared):
             elif slot.state == "waiting":
                 self._leave_line(slot)
             slot.state = "released"
-        while (granted := self._grant_next()) is not None:
-            try:
-                granted.on_granted()
-            except RuntimeError:
-                granted.release()
 
     def _has_room(self, slot: Slot) -> bool:
         return self._num_running < slot.total and self._running.get(slot.member, 0) < slot.of_member
@@ -359,6 +366,9 @@ BUSY_S = 0.05
 MAX_WAIT_S = 10.0
 """An answer that would wait for longer than this for its beginning is refused."""
 
+MIN_IN_THREADS, FIRST_IN_THREADS = 16, 48
+"""How many answers threads may work on at a time, at least and at first: each has a thread for each of its calls."""
+
 _MIN_MEASURED = 16
 """After how many answers that began out of the queue its pace is known."""
 
@@ -381,30 +391,27 @@ class Overloaded(Exception):  # noqa: N818  # a value of `Admission`, which the 
 class Entry:
     """One answer's beginning; made by `Admission.enter`."""
 
-    __slots__ = ("_admission", "admitted_at_s", "is_over", "on_admitted")
+    __slots__ = ("admitted_at_s", "has_begun", "in_thread", "on_admitted")
 
-    def __init__(self, admission: "Admission", on_admitted: Callable[[], None]) -> None:
-        self._admission, self.on_admitted = admission, on_admitted
+    def __init__(self, on_admitted: Callable[[], None], *, in_thread: bool) -> None:
+        self.on_admitted, self.in_thread = on_admitted, in_thread
         self.admitted_at_s: float | None = None
-        self.is_over = False
+        self.has_begun = False
 
     @property
     def is_admitted(self) -> bool:
         """True once the answer may begin."""
         return self.admitted_at_s is not None
 
-    def leave(self, now_s: float) -> None:
-        """Say that the answer's first calls have been made, or that it waits no more; later calls have no effect."""
-        self._admission.leave(self, now_s)
-
 
 class Admission(Shared):
     """Lets answers begin as fast as this process can serve them, and refuses those that would wait for too long.
 
-    An answer that begins holds a place until its first calls have been made: for one turn of the event loop, or until their
-    threads run. Where the process is idle that is at once, and nobody waits. Where it is busy a turn takes long, and fewer
-    answers begin at a time, so that those that have begun are served before they time out. So the number in flight follows
-    the measured delay of the scheduler, as gradient limits follow the round-trip time (Netflix, concurrency-limits).
+    The measure is the delay of the scheduler, as it is the round-trip time for Netflix's concurrency-limits. On an event loop an
+    answer that begins holds a place until its first calls have been made, which is one turn of the loop. Where the loop is idle
+    that is at once, and nobody waits. Where it is busy a turn takes long, and fewer answers begin at a time, so that those that
+    have begun are served before they time out. Threads take no turns; there the number of answers in flight is limited, by one
+    more for each that met no delay, and by a fifth less where what came from a member was heard of late (AIMD, as in TCP).
 
     Who has to wait stands in a queue, first come, first served. Where it is known how fast the queue moves, and a newcomer
     would wait for longer than `MAX_WAIT_S`, or than its own deadline, the newcomer is refused at once. There is one exception:
@@ -417,6 +424,9 @@ class Admission(Shared):
         self._lock = threading.RLock()  # reentrant, as above
         self._num_starting = 0
         self._max_starting = MAX_STARTING
+        self._num_in_threads = 0
+        self._max_in_threads = float(FIRST_IN_THREADS)
+        self._reduced_at_s = -math.inf
         self._queue: OrderedDict[Entry, None] = OrderedDict()
         self._begun_s: deque[float] = deque(maxlen=_MAX_MEASURED)  # when answers began out of the queue
         self._num_arrived = 0  # since an answer last began
@@ -442,22 +452,24 @@ class Admission(Shared):
         wait_s = self.wait_s
         return wait_s is not None and wait_s > 1.0
 
-    def enter(self, now_s: float, on_admitted: Callable[[], None], *, left_s: float = math.inf) -> Entry:
+    def enter(
+        self, now_s: float, on_admitted: Callable[[], None], *, left_s: float = math.inf, in_thread: bool = False
+    ) -> Entry:
         """Begin an answer, or have it wait.
 
         Args:
             now_s: The time.
             on_admitted: Called, from any thread, when the answer may begin, if it had to wait.
             left_s: Seconds until its deadline.
+            in_thread: True where its calls are made in threads.
 
         Raises:
             Overloaded: It would wait for too long.
         """
-        entry = Entry(self, on_admitted)
+        entry = Entry(on_admitted, in_thread=in_thread)
         with self._lock:
-            if self._num_starting < self._max_starting and not self._queue:
-                self._num_starting += 1
-                entry.admitted_at_s = now_s
+            if not self._queue and self._has_room(entry):
+                self._admit(entry, now_s)
                 return entry
             wait_s = self.wait_s
             if self._num_arrived == 0:
@@ -470,23 +482,57 @@ class Admission(Shared):
             self._queue[entry] = None
         return entry
 
-    def leave(self, entry: Entry, now_s: float) -> None:
-        """Free an answer's place, and let the next begin; see `Entry.leave`."""
+    def begun(self, entry: Entry, now_s: float) -> None:
+        """Note that an answer's first calls have been made, or that it waits no more; later calls have no effect."""
         with self._lock:
-            if entry.is_over:
+            if entry.has_begun:
                 return
-            entry.is_over = True
+            entry.has_begun = True
             if entry.admitted_at_s is None:
                 self._queue.pop(entry, None)
                 return
             self._num_starting -= 1
-            self._num_arrived = 0
             self._max_starting = 1 if now_s - entry.admitted_at_s > BUSY_S else MAX_STARTING
-            following: list[Entry] = []
-            while self._queue and self._num_starting < self._max_starting:
-                first, _ = self._queue.popitem(last=False)
-                first.admitted_at_s = now_s
-                self._num_starting += 1
+        self._admit_next(now_s)
+
+    def ended(self, entry: Entry, now_s: float, *, delay_s: float) -> None:
+        """Note that nothing of an answer runs any more.
+
+        Args:
+            entry: Its beginning.
+            now_s: The time.
+            delay_s: How much later than it happened something was heard of, at most.
+        """
+        self.begun(entry, now_s)
+        if not entry.in_thread or entry.admitted_at_s is None:
+            return
+        with self._lock:
+            self._num_in_threads -= 1
+            if delay_s <= BUSY_S:
+                self._max_in_threads += 1
+            elif entry.admitted_at_s > self._reduced_at_s:  # once for those that were in flight together
+                self._max_in_threads = max(float(MIN_IN_THREADS), 0.8 * self._max_in_threads)
+                self._reduced_at_s = now_s
+            entry.admitted_at_s = None
+        self._admit_next(now_s)
+
+    def _has_room(self, entry: Entry) -> bool:
+        has_thread = not entry.in_thread or self._num_in_threads < self._max_in_threads
+        return self._num_starting < self._max_starting and has_thread
+
+    def _admit(self, entry: Entry, now_s: float) -> None:
+        entry.admitted_at_s = now_s
+        self._num_starting += 1
+        self._num_in_threads += entry.in_thread
+
+    def _admit_next(self, now_s: float) -> None:
+        """Admit who can be admitted now, first come, first served."""
+        following: list[Entry] = []
+        with self._lock:
+            self._num_arrived = 0
+            while self._queue and self._has_room(first := next(iter(self._queue))):
+                del self._queue[first]
+                self._admit(first, now_s)
                 self._begun_s.append(now_s)
                 following.append(first)
             if not self._queue and not following:
@@ -496,7 +542,7 @@ class Admission(Shared):
             try:
                 first.on_admitted()
             except RuntimeError:  # so says an event loop that is closed
-                self.leave(first, now_s)
+                self.ended(first, now_s, delay_s=0.0)
 
 
 RETRY_SHARE = 0.2

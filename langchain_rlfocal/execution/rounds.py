@@ -32,10 +32,12 @@ class Event:
     Attributes:
         call: The call.
         what: None if it may run now; a piece of its text; what came of it; or an error that is no member's failure.
+        at_s: When it happened, where a thread says so.
     """
 
     call: MemberCall
     what: Result | str | BaseException | None = None
+    at_s: float | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -141,8 +143,9 @@ class Round:
         """Ask everybody; nobody where the deadline has passed already."""
         now_s = self._clock()
         if not self._end_if_late(now_s):
-            for task in list(self._tasks):
-                self._ask(task, now_s)
+            for task in self._open_tasks():
+                if task.result is None:  # it may be over by the time that the one before took
+                    self._ask(task, now_s)
 
     def begin_call(self, call: MemberCall) -> bool:
         """Begin the clock of a call, in the moment in which it is made; False if it must not be made any more."""
@@ -270,6 +273,8 @@ class Round:
             call.release_slot()
             self._drop(call)  # nothing was sent, so it says nothing of the member's health
             return self._retry_or_finish(task, call, call.failure(error), now_s)
+        if self._limits.deadline_at_s != math.inf and self._end_if_late(self._clock()):
+            return None  # making up the request took too long
         call.status, call.cut_at_s = "running", now_s + self._limit_s(task, now_s)
         self._to_start.append(call)
         self._shared.retry_budget.deposit()
