@@ -297,7 +297,7 @@ def test_a_quorum_that_fewer_members_than_it_can_be_asked_for_holds_nobody_up():
     model = RLFocalChatModel(members={"a": saying(), "b": saying()}, min_candidates=2)
     assert model.invoke(QUESTION, model="a").text == "yes"
     for _ in range(5):
-        model.shared_state.breakers.admit("b", model.clock()).fail(model.clock(), model._terms({}).breaker)
+        model.shared_state.breakers.admit("b", model.clock()).fail(model.clock(), model._setup.config.breaker)
     assert model.invoke(QUESTION).text == "yes"
     with pytest.raises(InputError, match="`min_candidates` must be at most `max_team`"):
         model.invoke(QUESTION, max_team=1)
@@ -305,7 +305,7 @@ def test_a_quorum_that_fewer_members_than_it_can_be_asked_for_holds_nobody_up():
 
 @pytest.mark.parametrize("given", [{"hedge": None}, {"early_commit": "no"}])
 def test_a_switch_is_on_or_off(given):
-    with pytest.raises(InputError, match="must be True or False"):
+    with pytest.raises(InputError, match="must be a valid boolean"):
         RLFocalChatModel(members={"a": saying()}).invoke(QUESTION, **given)
 
 
