@@ -5,9 +5,9 @@ candidate. The team shares one reward:
 
     score of the chosen candidate + diversity_weight x focal diversity of the team - cost_weight x charge of every call
 
-Every call is charged, right or wrong: in training its recorded cost as a share of what asking the whole pool costs on average,
-else, and where the cost of the call is unknown, the member's price. Whole batches of queries step at once in NumPy. Scores leave this module
-as reward only: a `State`, which is all that a policy sees, holds none.
+Every call is charged, right or wrong: in training its recorded cost as a share of what asking the whole pool costs on
+average, else, and where the cost of the call is unknown, the member's price. Whole batches of queries step at once in NumPy.
+Scores leave this module as reward only: a `State`, which is all that a policy sees, holds none.
 """
 
 from dataclasses import dataclass
@@ -17,40 +17,34 @@ import numpy as np
 from langchain_rlfocal.diversity import focal_diversity
 from langchain_rlfocal.outcomes import OutcomeGrid
 from langchain_rlfocal.policies.base import EnsemblePolicy, winners
-from langchain_rlfocal.states import Answers, Bools, Descriptors, Evidence, Floats, Ints, State, state_of
+from langchain_rlfocal.states import Answers, Bools, Evidence, Floats, Ints, MemberFeatures, State, state_of
 
 
 def answers_of(grid: OutcomeGrid) -> Answers:
-    """Lay out what a grid's members answered: one place for each member, and one for each option.
+    """Lay out what a grid's members answered: one candidate for each member, and one for each option.
 
-    An option has the same place whoever gives it, so that no place tells what members answered that were not asked.
+    An option has the same index whoever gives it, so that no index tells what members answered that were not asked.
     """
     if grid.option_probs is None:
-        return Answers(places=grid.answer_ids, labels=grid.answers, chars=grid.response_chars, logprobs=grid.logprobs)
+        return Answers(grid.answer_ids, grid.answers, grid.response_chars, grid.logprobs, option_scores=None)
     assert grid.option_ids is not None
     assert grid.option_answers is not None
     q, m, o = grid.option_probs.shape
     offered, nothing = grid.option_ids >= 0, np.array(None, dtype=object)
-    places = grid.answer_ids.copy()
+    candidate_index = grid.answer_ids.copy()
     for j in range(o):
-        places[offered[:, j, None] & (grid.answer_ids == grid.option_ids[:, j, None])] = m + j
+        candidate_index[offered[:, j, None] & (grid.answer_ids == grid.option_ids[:, j, None])] = m + j
     option_scores = np.full((q, m, m + o), np.nan)
     option_scores[:, :, m:] = np.where(offered[:, None], grid.option_probs, np.nan)
-    return Answers(
-        places=places,
-        labels=np.concatenate([grid.answers, np.where(offered, grid.option_answers, nothing)], axis=1),
-        chars=grid.response_chars,
-        logprobs=grid.logprobs,
-        option_scores=option_scores,
-    )
+    labels = np.concatenate([grid.answers, np.where(offered, grid.option_answers, nothing)], axis=1)
+    return Answers(candidate_index, labels, grid.response_chars, grid.logprobs, option_scores)
 
 
-def scores_of_places(grid: OutcomeGrid) -> Floats:
-    """Recorded score of each candidate of `answers_of`, 0 at a place that nobody can choose, shape [Q, K]."""
+def candidate_scores(grid: OutcomeGrid) -> Floats:
+    """Recorded score of each candidate of `answers_of`, 0 for one that nobody can choose, shape [Q, K]."""
     if grid.option_ids is None or grid.option_scores is None:
         return grid.scores
-    option_scores = np.where(grid.option_ids >= 0, grid.option_scores, 0.0)
-    return np.concatenate([grid.scores, option_scores], axis=1)
+    return np.concatenate([grid.scores, np.where(grid.option_ids >= 0, grid.option_scores, 0.0)], axis=1)
 
 
 class EnsembleEnv:
@@ -58,7 +52,7 @@ class EnsembleEnv:
 
     Args:
         grid: Recorded outcomes of Q queries and M members.
-        known: What the policy knows of these members near these queries.
+        features: What the policy knows of these members near these queries.
         evidence: What the policy reads in their answers, shown of asked members only.
         max_team: How many members may be asked over all rounds.
         max_rounds: How many rounds there may be.
@@ -74,7 +68,7 @@ class EnsembleEnv:
     def __init__(
         self,
         grid: OutcomeGrid,
-        known: Descriptors,
+        features: MemberFeatures,
         evidence: Evidence,
         *,
         max_team: int,
@@ -83,10 +77,10 @@ class EnsembleEnv:
         charges: Floats | None = None,
     ) -> None:
         self.max_team, self.max_rounds = min(max_team, len(grid.members)), max_rounds
-        self._known, self._evidence = known, evidence
-        self._scores = scores_of_places(grid)
+        self._features, self._evidence = features, evidence
+        self._scores = candidate_scores(grid)
         self._member_scores = grid.scores
-        self._charges = np.broadcast_to(known.price, grid.scores.shape) if charges is None else charges
+        self._charges = np.broadcast_to(features.price, grid.scores.shape) if charges is None else charges
         self._diversity_weight = diversity_weight
         self._correct = grid.scores >= 0.5
         self._team_diversity: dict[bytes, float] = {}
@@ -98,16 +92,16 @@ class EnsembleEnv:
             index: Rows of the grid, shape [B]; a row may occur more than once.
             cost_weight: What asking the whole pool once is worth in units of score, shape [B].
         """
-        self._index, self._cost_weight = index, cost_weight.astype(self._known.competence.dtype)
+        self._index, self._cost_weight = index, cost_weight.astype(self._features.competence.dtype)
         self.running: Bools = np.ones(len(index), dtype=bool)
-        self.asked: Bools = np.zeros((len(index), self._known.competence.shape[1]), dtype=bool)
+        self.asked: Bools = np.zeros((len(index), self._features.competence.shape[1]), dtype=bool)
         self.round_number = 1
 
     def state(self, episodes: Bools | None = None) -> State:
         """Return what the policy may see of these episodes, of all by default; `episodes` is a mask of shape [B]."""
         rows = np.arange(len(self._index)) if episodes is None else np.flatnonzero(episodes)
         return state_of(
-            self._known.take(self._index[rows]),
+            self._features.take(self._index[rows]),
             self._evidence.take(self._index[rows]),
             self.asked[rows],
             cost_weight=self._cost_weight[rows],
@@ -147,7 +141,7 @@ class EnsembleEnv:
 
         Args:
             state: What `state()` showed of them.
-            chosen: Places of candidates, shape [B].
+            chosen: Indices of candidates, shape [B].
 
         Returns:
             Reward of the step, shape [B]: the candidate's score and the team's diversity bonus. Where members that gave
@@ -169,12 +163,10 @@ class EnsembleEnv:
         packed, which = np.unique(np.packbits(self.asked, axis=1), axis=0, return_inverse=True)
         diversity = np.empty(len(packed))
         for row, key in enumerate(map(bytes, packed)):
-            known = self._team_diversity.get(key)
-            if known is None:
+            if key not in self._team_diversity:
                 team = np.unpackbits(packed[row], count=self.asked.shape[1]).astype(bool)
-                known = float(focal_diversity(self._correct[:, team])) if team.sum() > 1 else 0.0
-                self._team_diversity[key] = known
-            diversity[row] = known
+                self._team_diversity[key] = float(focal_diversity(self._correct[:, team])) if team.sum() > 1 else 0.0
+            diversity[row] = self._team_diversity[key]
         return diversity[which.ravel()]
 
 
@@ -247,10 +239,10 @@ def environment_of(
 ) -> EnsembleEnv:
     """Show recorded outcomes as this policy sees them; see `replay` and `EnsembleEnv`."""
     tasks: list[str | None] = [None] * len(grid) if hide_tasks else [*grid.tasks]
-    known = policy.describe(grid.queries, tasks, grid.members)
-    evidence = policy.read(known, tasks, answers_of(grid), grid.members)
+    features = policy.describe(grid.queries, tasks, grid.members)
+    evidence = policy.read(features, tasks, answers_of(grid), grid.members)
     return EnsembleEnv(
-        grid, known, evidence, max_team=max_team, max_rounds=max_rounds, diversity_weight=diversity_weight
+        grid, features, evidence, max_team=max_team, max_rounds=max_rounds, diversity_weight=diversity_weight
     )
 
 

@@ -5,9 +5,11 @@ word pairs, and the hashed task label. It is deterministic on every machine, nee
 model, and reads text only: it never looks at an answer or a label. An `Embedder` of the caller's can add a fourth block.
 """
 
+import math
 import re
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Protocol
 
@@ -67,38 +69,45 @@ def _surface(text: str, words: Sequence[str]) -> list[float]:
         return (len(ascii_text) - len(ascii_text.translate(None, chars))) / max(len(ascii_text), 1)
 
     return [
-        min(np.log1p(len(text)) / 10.0, 1.0),
-        min(np.log1p(len(words)) / 8.0, 1.0),
+        min(math.log1p(len(text)) / 10.0, 1.0),
+        min(math.log1p(len(words)) / 8.0, 1.0),
         share(_DIGITS),
-        min(sum(w.isdigit() for w in words) / 10.0, 1.0),
+        min(sum(map(str.isdigit, words)) / 10.0, 1.0),
         min(len(_OPTION.findall(text)) / 10.0, 1.0),
         float(_YES_NO.search(text) is not None),
         float("?" in text),
         share(_CODE),
         share(_UPPER),
-        min(np.log1p(text.count("\n")) / 5.0, 1.0),
+        min(math.log1p(text.count("\n")) / 5.0, 1.0),
         min(sum(map(len, words)) / max(len(words), 1) / 12.0, 1.0),
         float('"' in text or "“" in text),
     ]
 
 
-def _hashed(tokens: Iterable[str], length: int) -> npt.NDArray[np.float64]:
-    """Hash tokens into a block of length 1: the low bits of a token's CRC-32 choose the place, the top bit the sign."""
-    codes = np.fromiter((zlib.crc32(token.encode("utf-8", "surrogatepass")) for token in tokens), dtype=np.int64)
-    block = np.bincount(codes % length, weights=np.where(codes >> 31, 1.0, -1.0), minlength=length)
-    norm = float(np.linalg.norm(block))
+def _hashed(tokens: Collection[bytes], length: int) -> npt.NDArray[np.float64]:
+    """Hash tokens into a block of length 1: the low bits of a token's CRC-32 choose the index, the top bit the sign."""
+    codes = np.fromiter(map(zlib.crc32, tokens), dtype=np.int64, count=len(tokens))
+    block = np.bincount(codes % length, weights=1.0 - 2.0 * (codes < 2**31), minlength=length)
+    norm = math.sqrt(block @ block)
     return np.asarray(block / norm if norm > 0 else block, dtype=np.float64)
 
 
+@lru_cache(maxsize=1024)
 def task_features(task: str | None) -> npt.NDArray[np.float64]:
-    """Describe a task label, shape [HASHED_TASKS]; zeros for None.
+    """Describe a task label, shape [HASHED_TASKS], read-only; zeros for None.
 
-    Each of its prefixes counts, so that a new subtask resembles its siblings, and each stands in two places, so that two
-    labels rarely share both.
+    Each of its prefixes counts, so that a new subtask resembles its siblings, and each counts twice, under two hashes, so
+    that two labels rarely share both.
     """
-    parts = task.split("/") if task else []
-    prefixes = ["/".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
-    return _hashed([salt + prefix for prefix in prefixes for salt in ("", "\0")], HASHED_TASKS)
+    parts = _encoded(task).split(b"/") if task else []
+    prefixes = [b"/".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
+    features = _hashed([salt + prefix for prefix in prefixes for salt in (b"", b"\0")], HASHED_TASKS)
+    features.flags.writeable = False
+    return features
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
 
 
 def query_features(text: str, task: str | None = None) -> npt.NDArray[np.float64]:
@@ -113,8 +122,13 @@ def query_features(text: str, task: str | None = None) -> npt.NDArray[np.float64
     """
     text = text[:MAX_CHARS]
     words = _WORD.findall(text.lower())
-    hashed = _hashed({*words, *map(" ".join, pairwise(words))}, HASHED_WORDS)
-    return np.concatenate([_surface(text, words), WORDS_SCALE * hashed, task_features(task)])
+    encoded = _encoded(" ".join(words)).split()
+    hashed = _hashed({*encoded, *map(b" ".join, pairwise(encoded))}, HASHED_WORDS)
+    features = np.empty(FEATURES_DIM)
+    features[: len(SURFACE_NAMES)] = _surface(text, words)
+    np.multiply(hashed, WORDS_SCALE, out=features[len(SURFACE_NAMES) : -HASHED_TASKS])
+    features[-HASHED_TASKS:] = task_features(task)
+    return features
 
 
 def features_of(

@@ -6,6 +6,7 @@ members, reads their answers, and fuses them at the end; whom to ask is up to th
 `EnsembleEnv` is faster by far.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from langchain_rlfocal.environment import environment_of
 from langchain_rlfocal.errors import InputError, MissingDependencyError
-from langchain_rlfocal.observations import CONTEXT_AXES, MEMBER_AXES, decider_observation
+from langchain_rlfocal.observations import CONTEXT_AXES, MEMBER_AXES, Axis, decider_observation
 from langchain_rlfocal.outcomes import OutcomeGrid
 from langchain_rlfocal.policies.base import EnsemblePolicy, legal_sizes, winners
 from langchain_rlfocal.states import Bools, State
@@ -29,9 +30,6 @@ except ImportError as error:
 
 Observation = dict[str, Any]
 Action = npt.NDArray[np.int8]
-
-_RANGES = {"competence_gap": (-1.0, 0.0), "trust": (-2.0, 2.0), "lead": (0.0, 2.0)}
-"""Ranges of the Decider's axes that are not [0, 1]."""
 
 
 class SingleQueryEnv(gymnasium.Env[Observation, Action]):
@@ -95,14 +93,8 @@ class SingleQueryEnv(gymnasium.Env[Observation, Action]):
         self._cost_weight = np.array([cost_weight])
         self._row: int | None = None
         self._score: float | None = None
-        members = np.array([_RANGES.get(name, (0.0, 1.0)) for name, _ in MEMBER_AXES], dtype=np.float32)
-        context = np.array([_RANGES.get(name, (0.0, 1.0)) for name, _ in CONTEXT_AXES], dtype=np.float32)
-        low, high = (np.tile(bound, (len(grid.members), 1)) for bound in members.T)
-        self._boxes = {
-            "members": spaces.Box(low, high, dtype=np.float32),
-            "context": spaces.Box(context[:, 0], context[:, 1], dtype=np.float32),
-        }
-        self.observation_space = spaces.Dict({**self._boxes})
+        boxes = {"members": _box_of(MEMBER_AXES, len(grid.members)), "context": _box_of(CONTEXT_AXES)}
+        self.observation_space = spaces.Dict(boxes)
         self.action_space = spaces.MultiBinary(len(grid.members))
 
     def reset(
@@ -150,9 +142,8 @@ class SingleQueryEnv(gymnasium.Env[Observation, Action]):
         return self._observation(state), float(reward), terminated, False, self._info()
 
     def _observation(self, state: State) -> Observation:
-        seen = dict(zip(self._boxes, decider_observation(state), strict=True))
-        # Rounding to single precision may leave the range.
-        return {name: np.clip(seen[name][0].astype(np.float32), box.low, box.high) for name, box in self._boxes.items()}
+        members, context = decider_observation(state)
+        return {"members": members[0].astype(np.float32), "context": context[0].astype(np.float32)}
 
     def _info(self) -> dict[str, Any]:
         asked = self._env.asked[0]
@@ -162,6 +153,12 @@ class SingleQueryEnv(gymnasium.Env[Observation, Action]):
             "spent": float((asked * self._env.charges[0]).sum()),
             "score": self._score,
         }
+
+
+def _box_of(axes: Sequence[Axis], *shape: int) -> spaces.Space[Any]:
+    low = np.broadcast_to(np.array([axis.low for axis in axes], dtype=np.float32), (*shape, len(axes)))
+    high = np.broadcast_to(np.array([axis.high for axis in axes], dtype=np.float32), (*shape, len(axes)))
+    return spaces.Box(low, high, dtype=np.float32)
 
 
 def nearest_team(state: State, wanted: Bools) -> Bools:

@@ -1,90 +1,212 @@
 """Observations: what each agent sees of an ensemble in the middle of a query.
 
-A `State` holds Q queries at one round. `decider_observation` and `fusion_observation` turn it into named axes; training
-and serving call the very same functions, so the Decider is never asked about a world that it did not train in. Nothing
-here reads a score or a gold answer, and Fusion sees asked members only.
+Each axis is one row of a table: its name, meaning, range and function of a `State`. Training and serving read the same
+tables, so the Decider is never asked about a world that it did not train in. Nothing here reads a score or a gold answer,
+and Fusion sees asked members only.
 """
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from langchain_rlfocal.features import SURFACE_NAMES
 from langchain_rlfocal.states import Bools, Floats, State, share
 
+
+class Axis(NamedTuple):
+    """One axis of an observation.
+
+    Attributes:
+        name: Its name, which checkpoints list.
+        meaning: What it says.
+        of: Computes it, in a shape that broadcasts to the observation's; None for a column of `MemberFeatures.surface`.
+        low: Its least value; a lower one counts as this.
+        high: Its highest value; a higher one counts as this.
+    """
+
+    name: str
+    meaning: str
+    of: Callable[[State], Any] | None
+    low: float = 0
+    high: float = 1
+
+
+def _rank(state: State) -> np.ndarray:
+    q, m = state.asked.shape
+    order = np.argsort(np.where(state.asked, np.inf, -state.competence), axis=1, kind="stable")
+    rank = np.empty((q, m), dtype=state.competence.dtype)
+    rank[np.arange(q)[:, None], order] = np.arange(m) / m
+    return np.where(state.asked, 0, rank)
+
+
+def _diversity(state: State) -> Floats:
+    """Mean over the asked members, the member itself left out; over the pool where none was asked."""
+    diversity = state.members.diversity
+    among = (state.asked | (state.num_asked == 0)[:, None]).astype(diversity.dtype)
+    others = np.add.reduce(among, axis=1, keepdims=True) - among
+    return share(among @ diversity - among * diversity.diagonal(), others)
+
+
+def _best_other(state: State) -> Floats:
+    """Evidence of the best of the other candidates, 0 where there is none, shape [Q, K]."""
+    top, runner_up = state.top_two[:, :, None]
+    return np.asarray(np.where(state.evidence >= top, runner_up, top))
+
+
+def _competence_behind(state: State) -> np.ndarray:
+    return state.sum_of_supporters(state.competence)
+
+
+def _competence_share(state: State) -> Floats:
+    behind = _competence_behind(state)
+    return share(behind, np.add.reduce(behind, axis=1, keepdims=True))
+
+
+def _best_behind(state: State) -> np.ndarray:
+    """Competence of the most competent supporter, 0 without one, shape [Q, K]."""
+    rows = np.arange(len(state.asked))[:, None]
+    return np.where(state.supported, state.competence[rows, state.representative], 0)
+
+
+def _has_best(state: State) -> np.ndarray:
+    best = _best_behind(state)
+    return (state.supported) & (best >= np.maximum.reduce(best, axis=1, keepdims=True))
+
+
+def _mean(values: Floats) -> Floats:
+    return np.asarray(np.add.reduce(values, axis=1) / values.shape[1])
+
+
 MEMBER_AXES = (
-    ("competence", "the member's estimated score near this query, [0, 1]"),
-    ("competence_gap", "its competence minus the best of the pool, [-1, 0]"),
-    ("rank", "share of the pool's members not asked yet that are more competent, [0, 1)"),
-    ("trust", "log-odds that its answer adds to a candidate, over 4, clipped to [-2, 2]"),
-    ("price", "its price over the pool's dearest, [0, 1]"),
-    ("charge", "what calling it costs in units of score: cost_weight x its share of the pool's price, at most 1"),
-    ("asked", "1 if it was asked before"),
-    ("silent", "1 if it was asked and gave no answer"),
-    ("leads", "1 if it supports the leading candidate, or one of several that lead alike"),
-    ("agreement", "share of the answered members that say the same, [0, 1]"),
-    ("diversity", "mean pairwise focal diversity with the asked members (with the pool if none), [0, 1]"),
-    ("overturns", "1 if its trust exceeds the lead in log-odds, so that it alone could change the answer"),
+    Axis("competence", "the member's estimated score near this query", lambda s: s.competence),
+    Axis(
+        "competence_gap",
+        "its competence minus the best of the pool",
+        lambda s: s.competence - np.maximum.reduce(s.competence, axis=1, keepdims=True),
+        low=-1,
+        high=0,
+    ),
+    Axis("rank", "share of the pool's members not asked yet that are more competent", _rank),
+    Axis("trust", "log-odds that its answer adds to a candidate, over 4", lambda s: s.trust / 4, low=-2, high=2),
+    Axis("price", "its price over the pool's dearest", lambda s: s.members.price / max(s.members.price.max(), 1e-12)),
+    Axis(
+        "charge",
+        "what calling it costs in units of score: cost_weight x its share of the pool's price, at most 1",
+        lambda s: s.charge,
+    ),
+    Axis("asked", "1 if it was asked before", lambda s: s.asked),
+    Axis("silent", "1 if it was asked and gave no answer", lambda s: s.asked & ~s.answered),
+    Axis(
+        "leads",
+        "1 if it supports the leading candidate, or one of several that lead alike",
+        lambda s: s.answered & (s.of_candidate(s.belief) >= s.leading_belief[:, None]),
+    ),
+    Axis(
+        "agreement",
+        "share of the answered members that say the same",
+        lambda s: share(s.of_candidate(s.count), s.num_answered[:, None]),
+    ),
+    Axis("diversity", "mean pairwise focal diversity with the asked members (with the pool if none)", _diversity),
+    Axis(
+        "overturns",
+        "1 if its trust exceeds the lead in log-odds, so that it alone could change the answer",
+        lambda s: ~s.asked & (s.trust > s.lead[:, None]),
+    ),
 )
-"""What the Decider sees of one member: name, meaning and range."""
+"""What the Decider sees of each member, shape [Q, M]."""
+
+_ROUND_AXES = (
+    Axis("round", "rounds done over rounds allowed", lambda s: (s.round_number - 1) / s.max_rounds),
+    Axis("team", "members asked over members allowed", lambda s: s.num_asked / s.max_team),
+    Axis("last_round", "1 if this is the last round", lambda s: s.round_number >= s.max_rounds),
+    Axis("asked", "members asked over members of the pool", lambda s: s.num_asked / s.asked.shape[1]),
+    Axis(
+        "belief",
+        "probability that the evidence gives to the leading candidate, 0 if there is none",
+        lambda s: s.leading_belief,
+    ),
+    Axis("margin", "its probability minus the runner-up's", lambda s: s.leading_belief - s.runner_up_belief),
+    Axis("lead", "its log-odds minus the runner-up's (minus 0 if there is none), over 4", lambda s: s.lead / 4, high=2),
+    Axis("dissent", "distinct answers over answered members", lambda s: s.disagreement),
+    Axis("silence", "asked members without an answer over asked members", lambda s: s.silence),
+    Axis("cost_weight", "w / (w + 0.1)", lambda s: s.cost_weight / (s.cost_weight + 0.1)),
+    Axis("mean_charge", "mean charge of the pool's members", lambda s: _mean(s.charge)),
+    Axis("best_competence", "highest competence in the pool", lambda s: np.maximum.reduce(s.competence, axis=1)),
+    Axis("mean_competence", "mean competence in the pool", lambda s: _mean(s.competence)),
+)
 
 CONTEXT_AXES = (
-    ("round", "rounds done over rounds allowed, [0, 1)"),
-    ("team", "members asked over members allowed, [0, 1]"),
-    ("last_round", "1 if this is the last round"),
-    ("asked", "members asked over members of the pool, [0, 1]"),
-    ("belief", "probability that the evidence gives to the leading candidate, 0 if there is none, [0, 1]"),
-    ("margin", "its probability minus the runner-up's, [0, 1]"),
-    ("lead", "its log-odds minus the runner-up's (minus 0 if there is none), over 4, clipped to [0, 2]"),
-    ("dissent", "distinct answers over answered members, [0, 1]"),
-    ("silence", "asked members without an answer over asked members, [0, 1]"),
-    ("cost_weight", "w / (w + 0.1), [0, 1)"),
-    ("mean_charge", "mean charge of the pool's members, at most 1"),
-    ("best_competence", "highest competence in the pool, [0, 1]"),
-    ("mean_competence", "mean competence in the pool, [0, 1]"),
-    *((f"surface_{name}", "surface feature of the query, [0, 1]") for name in SURFACE_NAMES),
+    *_ROUND_AXES,
+    *(Axis(f"surface_{name}", "surface feature of the query", None) for name in SURFACE_NAMES),
 )
-"""What the Decider sees of the query and the round: name, meaning and range."""
+"""What the Decider sees of the query and the round, shape [Q]."""
 
 FUSION_AXES = (
-    ("evidence", "log-odds that supporters, option scores and label add up to, over 4, clipped to [-4, 4]"),
-    ("belief", "probability that the evidence gives to it among the candidates, [0, 1]"),
-    ("lead", "its evidence minus the best of the others' (minus 0 if there is none), over 4, clipped to [-2, 2]"),
-    ("support", "number of supporters, over 4"),
-    ("support_share", "supporters over answered members, [0, 1]"),
-    ("competence_share", "supporters' competence over all answered members' competence, [0, 1]"),
-    ("max_competence", "highest competence of a supporter, [0, 1]"),
-    ("mean_competence", "mean competence of the supporters, [0, 1]"),
-    ("has_best", "1 if the most competent answered member supports it"),
-    ("strongest", "highest evidence that one supporter adds, over 4, clipped to [-2, 2]"),
-    (
+    Axis(
+        "evidence",
+        "log-odds that supporters, option scores and label add up to, over 4",
+        lambda s: s.evidence / 4,
+        low=-4,
+        high=4,
+    ),
+    Axis("belief", "probability that the evidence gives to it among the candidates", lambda s: s.belief),
+    Axis(
+        "lead",
+        "its evidence minus the best of the others' (minus 0 if there is none), over 4",
+        lambda s: (s.evidence - _best_other(s)) / 4,
+        low=-2,
+        high=2,
+    ),
+    Axis("support", "number of supporters, over 4", lambda s: s.count / 4, high=math.inf),
+    Axis("support_share", "supporters over answered members", lambda s: share(s.count, s.num_answered[:, None])),
+    Axis("competence_share", "supporters' competence over all answered members' competence", _competence_share),
+    Axis("max_competence", "highest competence of a supporter", _best_behind),
+    Axis("mean_competence", "mean competence of the supporters", lambda s: share(_competence_behind(s), s.count)),
+    Axis("has_best", "1 if the most competent answered member supports it", _has_best),
+    Axis(
+        "strongest",
+        "highest evidence that one supporter adds, over 4",
+        lambda s: s.max_of_supporters(s.trust) / 4,
+        low=-2,
+        high=2,
+    ),
+    Axis(
         "unbacked",
-        "the part of the evidence that is not a supporter's: option scores and label, over 4, clipped to [-2, 2]",
+        "the part of the evidence that is not a supporter's: option scores and label, over 4",
+        lambda s: s.other_evidence / 4,
+        low=-2,
+        high=2,
     ),
-    (
+    Axis(
         "similarity",
-        "likeness of its text to the answers of those who say otherwise, summed, over all answered members, [0, 1]",
+        "likeness of its text to the answers of those who say otherwise, summed, over all answered members",
+        lambda s: s.similarity,
     ),
-    ("team", "members asked over members allowed, [0, 1]"),
-    ("dissent", "distinct answers over answered members, [0, 1]"),
-    ("silence", "asked members without an answer over asked members, [0, 1]"),
+    Axis("team", "members asked over members allowed", lambda s: (s.num_asked / s.max_team)[:, None]),
+    Axis("dissent", "distinct answers over answered members", lambda s: s.disagreement[:, None]),
+    Axis("silence", "asked members without an answer over asked members", lambda s: s.silence[:, None]),
 )
-"""What Fusion sees of one candidate: name, meaning and range."""
+"""What Fusion sees of each candidate, shape [Q, K]."""
 
 
-def _top_two(values: Floats, exists: Bools) -> tuple[Floats, Floats]:
-    """Find the highest and the second highest value of the candidates, 0 where there is none; shape [Q] each."""
-    padded = np.where(exists, values, -np.inf)
-    if padded.shape[1] > 1:
-        padded = np.partition(padded, -2, axis=1)
-        second = padded[:, -2]
-    else:
-        second = np.full(len(padded), -np.inf)
-    top = padded[:, -1]
-    return np.where(top > -np.inf, top, 0), np.where(second > -np.inf, second, 0)
+class _Observer:
+    """Fills an observation axis by axis, each within its range."""
+
+    def __init__(self, axes: Sequence[Axis]) -> None:
+        self._functions = [axis.of for axis in axes if axis.of is not None]
+        self._low, self._high = np.array([(axis.low, axis.high) for axis in axes], dtype=np.float32).T
+
+    def __call__(self, state: State, *shape: int) -> Floats:
+        by_axis = np.empty((len(self._functions), *shape), dtype=state.competence.dtype)
+        for index, function in enumerate(self._functions):
+            by_axis[index] = function(state)
+        observation = np.maximum(by_axis.transpose(*range(1, by_axis.ndim), 0), self._low, order="C")
+        return np.asarray(np.minimum(observation, self._high, out=observation))
 
 
-def _bounded(values: Floats, low: float, high: float) -> Floats:
-    """Clip; np.clip costs as much as a layer of a network where there is one query."""
-    return np.minimum(np.maximum(values, low), high)
+_see_members, _see_round, _see_candidates = map(_Observer, (MEMBER_AXES, _ROUND_AXES, FUSION_AXES))
 
 
 def decider_observation(state: State) -> tuple[Floats, Floats]:
@@ -94,63 +216,8 @@ def decider_observation(state: State) -> tuple[Floats, Floats]:
         What it sees of each member, shape [Q, M, len(MEMBER_AXES)], and of the query and round, shape
         [Q, len(CONTEXT_AXES)].
     """
-    asked, kind = state.asked, state.competence.dtype
-    q, m = asked.shape
-    rows = np.arange(q)[:, None]
-    top, runner_up = _top_two(state.evidence, state.candidates)
-    lead = top - runner_up
-    belief, second = _top_two(state.belief, state.candidates)
-
-    company = np.where(state.num_asked[:, None] > 0, asked, True).astype(kind)
-    others = company.sum(axis=1, keepdims=True) - company  # a member is no company to itself
-    diversity = share(company @ state.diversity - company * np.diagonal(state.diversity), others)
-    charge = np.minimum(state.cost_weight[:, None] * state.price, 1)
-    best = state.competence.max(axis=1)
-    order = np.argsort(np.where(asked, np.inf, -state.competence), axis=1, kind="stable")
-    rank = np.empty((q, m), dtype=kind)
-    rank[rows, order] = np.arange(m, dtype=kind) / m
-
-    members = np.empty((q, m, len(MEMBER_AXES)), dtype=kind)
-    for axis, values in enumerate(
-        (
-            state.competence,
-            state.competence - best[:, None],
-            np.where(asked, 0, rank),
-            _bounded(state.trust / 4, -2, 2),
-            state.price / max(float(state.price.max()), 1e-12),
-            charge,
-            asked,
-            asked & ~state.answered,
-            state.answered & (state.of_candidate(state.belief) >= belief[:, None]),
-            share(state.of_candidate(state.count), state.num_answered[:, None]),
-            diversity,
-            ~asked & (state.trust > lead[:, None]),
-        )
-    ):
-        members[:, :, axis] = values
-
-    context = np.empty((q, len(CONTEXT_AXES)), dtype=kind)
-    num_plain = len(CONTEXT_AXES) - len(SURFACE_NAMES)
-    for axis, value in enumerate(
-        (
-            (state.round_number - 1) / state.max_rounds,
-            state.num_asked / state.max_team,
-            float(state.round_number >= state.max_rounds),
-            state.num_asked / m,
-            belief,
-            belief - second,
-            _bounded(lead / 4, 0, 2),
-            share((state.count > 0).sum(axis=1), state.num_answered),
-            share(state.num_asked - state.num_answered, state.num_asked),
-            state.cost_weight / (state.cost_weight + 0.1),
-            charge.mean(axis=1),
-            best,
-            state.competence.mean(axis=1),
-        )
-    ):
-        context[:, axis] = value
-    context[:, num_plain:] = state.surface
-    return members, context
+    context = np.concatenate([_see_round(state, len(state.asked)), state.members.surface], axis=1)
+    return _see_members(state, *state.asked.shape), context
 
 
 def fusion_observation(state: State) -> tuple[Floats, Bools]:
@@ -160,31 +227,25 @@ def fusion_observation(state: State) -> tuple[Floats, Bools]:
         What it sees of each candidate, shape [Q, K, len(FUSION_AXES)] (0 elsewhere), and where the candidates are,
         shape [Q, K]: at least one wherever anyone was asked.
     """
-    kind, exists = state.competence.dtype, state.candidates
-    heard = np.where(state.answered, state.competence, 0)
-    backed = state.sum_of_supporters(heard)
-    top, runner_up = _top_two(state.evidence, exists)
-    rival = np.where(state.evidence >= top[:, None], runner_up[:, None], top[:, None])
-    best = (heard >= heard.max(axis=1, keepdims=True)) & state.answered
-    observation = np.empty((*exists.shape, len(FUSION_AXES)), dtype=kind)
-    for axis, values in enumerate(
-        (
-            _bounded(state.evidence / 4, -4, 4),
-            state.belief,
-            np.where(exists, _bounded((state.evidence - rival) / 4, -2, 2), 0),
-            state.count / 4,
-            share(state.count, state.num_answered[:, None]),
-            share(backed, heard.sum(axis=1, keepdims=True)),
-            state.max_of_supporters(heard),
-            share(backed, state.count),
-            state.sum_of_supporters(best.astype(kind)) > 0,
-            _bounded(state.max_of_supporters(state.trust) / 4, -2, 2),
-            _bounded(state.scored / 4, -2, 2),
-            state.similarity,
-            (state.num_asked / state.max_team)[:, None],
-            share((state.count > 0).sum(axis=1), state.num_answered)[:, None],
-            share(state.num_asked - state.num_answered, state.num_asked)[:, None],
-        )
-    ):
-        observation[:, :, axis] = values
-    return np.where(exists[:, :, None], observation, 0), exists
+    exists = state.candidates
+    return np.where(exists[:, :, None], _see_candidates(state, *exists.shape), 0), exists
+
+
+DECIDER_SHARED = 2 * len(MEMBER_AXES) + len(CONTEXT_AXES)
+"""What all members of a query share: mean and maximum of their axes, and the context."""
+
+FUSION_SHARED = 2 * len(FUSION_AXES)
+"""What all candidates of a query share: mean and maximum of their axes."""
+
+
+def decider_shared(members: Floats, context: Floats) -> Floats:
+    """Pool what all members share: shapes [Q, M, A] and [Q, C] to [Q, DECIDER_SHARED]."""
+    mean = np.add.reduce(members, axis=1) / members.shape[1]
+    return np.concatenate([mean, np.maximum.reduce(members, axis=1), context], axis=1)
+
+
+def fusion_shared(candidates: Floats, mask: Bools) -> Floats:
+    """Pool what all candidates share: shape [Q, K, A] to [Q, FUSION_SHARED], over the candidates that exist."""
+    count = np.maximum(np.add.reduce(mask, axis=1, keepdims=True, dtype=candidates.dtype), 1)
+    top = np.maximum.reduce(np.where(mask[:, :, None], candidates, -np.inf), axis=1)
+    return np.concatenate([np.add.reduce(candidates, axis=1) / count, np.where(top > -np.inf, top, 0)], axis=1)

@@ -20,7 +20,7 @@ from langchain_rlfocal.features import FEATURES_DIM, SURFACE_NAMES
 from langchain_rlfocal.outcomes import Outcome, OutcomeTable
 from langchain_rlfocal.policies import RLFocalPolicy
 from langchain_rlfocal.policies.checkpoint import Parts, _shapes
-from langchain_rlfocal.states import Answers, State
+from langchain_rlfocal.states import Answers, MemberFeatures, State
 from langchain_rlfocal.testing import make_outcomes
 from support_time import WAYS, no_jitter
 
@@ -219,17 +219,23 @@ def option_grid(make_grid):
 @pytest.fixture(scope="session")
 def make_state():
     def make(competence, places, **changes):
-        """One query with a place per member; None where a member was not asked, -1 where it was silent."""
+        """One query: the candidate of each member; None where a member was not asked, -1 where it was silent."""
         m = len(competence)
-        values = {
+        members = {
             "competence": np.array([competence], dtype=float),
-            "price": np.full(m, 1 / m),
-            "diversity": np.full((m, m), 0.5),
-            "surface": np.zeros((1, len(SURFACE_NAMES))),
-            "asked": np.array([[p is not None for p in places]]),
-            "places": np.array([[-1 if p is None else p for p in places]]),
             "trust": np.ones((1, m)),
-            "scored": np.zeros((1, m)),
+            "option_weights": np.zeros((1, m)),
+            "price": np.full(m, 1 / m),
+            "diversity": 0.5 * (1 - np.eye(m)),
+            "surface": np.zeros((1, len(SURFACE_NAMES))),
+        }
+        members |= {name: changes.pop(name) for name in ("price", "diversity", "surface") if name in changes}
+        values = {
+            "members": MemberFeatures(**members),
+            "asked": np.array([[p is not None for p in places]]),
+            "candidate_index": np.array([[-1 if p is None else p for p in places]]),
+            "trust": np.ones((1, m)),
+            "other_evidence": np.zeros((1, m)),
             "options": np.zeros((1, m), dtype=bool),
             "similarity": np.zeros((1, m)),
             "cost_weight": np.array([0.1]),
@@ -250,7 +256,7 @@ def make_answers():
         same = labels[:, :, None] == labels[:, None, :]
         places = np.where(labels == None, -1, same.argmax(axis=1))  # noqa: E711  # element by element
         unknown = np.full(labels.shape, np.nan)
-        return Answers(places, labels, **({"chars": unknown, "logprobs": unknown} | known))
+        return Answers(places, labels, **({"chars": unknown, "logprobs": unknown, "option_scores": None} | known))
 
     return make
 
@@ -284,7 +290,7 @@ def random_policy():
             weights[f"{layer}.bias"] += 1.0  # a layer that is silent throughout would leave rounding to decide
         weights["evidence.moments"] = rng.uniform(0.5, 2, (5, len(members)))
         weights["pool.price"] = rng.dirichlet(np.ones(len(members)))
-        weights["pool.diversity"] = rng.uniform(0, 1, (len(members), len(members)))
+        weights["pool.diversity"] = rng.uniform(0, 1, (len(members), len(members))) * (1 - np.eye(len(members)))
         return RLFocalPolicy(Parts(members=tuple(members), weights=weights, labels=labels, card=card or {"seed": seed}))
 
     return make

@@ -1,8 +1,10 @@
 """What counts as the same answer, by worked examples with their hard negatives; the laws stand in `test_answers_laws`."""
 
 import json
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -326,3 +328,14 @@ def test_importing_the_package_loads_none_of_the_libraries_of_answers():
     heavy = "{'sympy', 'math_verify', 'latex2sympy2_extended', 'babel', 'pygments', 'text_to_num', 'jsonschema'}"
     code = f"import sys, langchain_rlfocal.answers; assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_list_of_words_is_used():
+    folder = Path(kinds_module.__file__).parent
+    source = "".join(path.read_text(encoding="utf-8") for path in folder.glob("*.py"))
+    for file in (folder / "words").glob("*.toml"):
+        text = file.read_text(encoding="utf-8")
+        unused = [
+            name for name in tomllib.loads(text) if not re.search(rf"\b{name}\b", source) and f"<<{name}>>" not in text
+        ]
+        assert not unused, file.name

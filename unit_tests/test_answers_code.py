@@ -431,16 +431,6 @@ def test_threads_read_the_same():
     assert all(each == read[0] for each in read)
 
 
-def test_without_pygments_other_languages_are_compared_by_their_text(monkeypatch):
-    def missing(name):
-        raise ImportError(name)
-
-    monkeypatch.setattr(code.importlib, "import_module", missing)
-    assert both(fenced("SELECT 1", "sql"), fenced("SELECT 1  \n", "sql"), "")
-    assert not both(fenced("SELECT 1", "sql"), fenced("select 1", "sql"), "")
-    assert both(fenced("def f(x): return x"), fenced("def g(y): return y"), "")
-
-
 def test_importing_loads_no_lexers():
     told = "import sys, langchain_rlfocal.answers.code; print('pygments.lexer' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)

@@ -14,15 +14,14 @@ from langchain_rlfocal.answers import (
     canonical,
     choices,
     compare_answers,
+    comparison,
     facts,
     kind_names,
     label_answers,
     languages,
-    objects,
     reading,
     score_answer,
     statements,
-    texts,
     to_kind,
     values,
 )
@@ -148,7 +147,7 @@ def test_the_last_mark_counts_behind_megabytes_of_thought():
 
 
 def _patterns():
-    for module in (values, reading, statements, choices, texts, objects, languages, facts):
+    for module in (values, reading, statements, choices, comparison, languages, facts):
         for name, value in vars(module).items():
             group = value if isinstance(value, tuple) else (value,)
             for entry in group:

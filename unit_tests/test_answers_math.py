@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import logging
 import subprocess
 import sys
 import threading
@@ -12,9 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langchain_rlfocal.answers import mathematics
-from langchain_rlfocal.answers.mathematics import Math, looks_like_math, same_math
-from langchain_rlfocal.answers.time_limit import run_within
+from langchain_rlfocal.answers.mathematics import Math, looks_like_math, run_within, same_math
 
 MATH = Math()
 HERE = {__name__.partition(".")[0]}
@@ -599,45 +596,6 @@ def test_no_text_raises(a, b):
 @given(NOISE)
 def test_a_text_grades_as_itself_unless_it_says_nothing(text):
     assert same_math(text, text) or MATH.read(text, "") is None or not MATH.write(MATH.read(text, ""))
-
-
-# --- without the library
-
-
-def test_without_the_library_only_equal_text_is_equal(monkeypatch, caplog):
-    def missing(name, *args, **kwargs):
-        raise ModuleNotFoundError(f"No module named {name!r}")
-
-    monkeypatch.setattr(mathematics, "import_module", missing)
-    for cached in (
-        mathematics._load,
-        mathematics._warn,
-        mathematics._read,
-        mathematics._told,
-        mathematics._same_either_way,
-    ):
-        cached.cache_clear()
-    try:
-        with caplog.at_level(logging.WARNING):
-            a, b, c = (MATH.read(text, "") for text in (r"$\dfrac{1}{2} x$", r"\frac{1}{2}x", "$0.5x$"))
-        assert MATH.same(a, b)
-        assert not MATH.same(a, c)
-        assert MATH.write(a) == r"\frac{1}{2}x"
-        assert same_math(r"$\frac{1}{2} x$", r"\frac{1}{2}x")
-        assert not same_math("$x$", "$y$")
-        assert [record.message for record in caplog.records if "math-verify" in record.message] == [
-            caplog.records[0].message
-        ]
-    finally:
-        monkeypatch.undo()
-        for cached in (
-            mathematics._load,
-            mathematics._warn,
-            mathematics._read,
-            mathematics._told,
-            mathematics._same_either_way,
-        ):
-            cached.cache_clear()
 
 
 def test_a_limit_of_time_leaves_nothing_behind_in_the_interpreter():

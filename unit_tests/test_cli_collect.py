@@ -1,6 +1,7 @@
 """The command line up to outcomes: version, help, questions and collect, and how each ends."""
 
 import json
+import re
 import runpy
 from pathlib import Path
 
@@ -69,13 +70,27 @@ def test_help_names_every_command(cli):
     assert all(command in text for command in ("collect", "train", "evaluate", "diversity", "questions", "demo"))
 
 
-@pytest.mark.parametrize("name", ["command-line", "observations"])
-def test_a_reference_page_is_what_the_program_makes(name):
-    """`python docs/reference/generate.py` renews it."""
-    folder = Path(__file__).parents[1] / "docs/reference"
-    page = runpy.run_path(str(folder / "generate.py"))["PAGES"][name]
+REFERENCE = Path(__file__).parents[1] / "docs/reference"
+PAGES = runpy.run_path(str(REFERENCE / "generate.py"))["PAGES"]
 
-    assert (folder / f"{name}.md").read_text(encoding="utf-8") == page()
+
+def test_the_reference_of_observations_is_what_the_code_makes():
+    """`python docs/reference/generate.py` renews it."""
+    assert (REFERENCE / "observations.md").read_text(encoding="utf-8") == PAGES["observations"]()
+
+
+def test_the_reference_of_commands_lists_their_options_as_the_program_does():
+    """Every command, option and meaning; how types are written may change with typer."""
+    entry = re.compile(r"^## `(.+)`|^\* `([\w.-]+)[^`]*`: (.*?)(?:  \[.*)?$", re.MULTILINE)
+    shown, made = (
+        [tuple(map(str.lower, each)) for each in entry.findall(page)]
+        for page in ((REFERENCE / "command-line.md").read_text(encoding="utf-8"), PAGES["command-line"]())
+    )
+
+    assert shown == made
+    assert {"rlfocal evaluate", "--target-calls", "--missing", "outcomes..."} <= {
+        name for each in made for name in each
+    }
 
 
 def test_questions_are_written_and_the_seed_decides_them(cli, folder):

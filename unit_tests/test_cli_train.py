@@ -1,4 +1,4 @@
-"""The command line from outcomes to a policy: train, what it prints and leaves, and how it ends; diversity and demo."""
+"""The command line from outcomes to a policy: train, what it prints and leaves, and how it ends; and demo."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -184,18 +184,6 @@ def test_train_interrupted_leaves_nothing(cli, outcomes, monkeypatch):
     assert (result.exit_code, result.stdout) == (130, "")
     assert result.stderr == "Interrupted: nothing was written.\n"
     assert not Path("made").exists()
-
-
-def test_diversity_measures_the_members_and_tasks_that_are_named(cli, outcomes):
-    """Ann is right on 135 of 150 queries of one task and on 45 of the other: on both together 0.6."""
-    both = cli.said("diversity", outcomes)
-    one = cli.said("diversity", outcomes, "--member", "ann", "--task", "quiz/a")
-
-    assert both["queries"] == 300
-    assert {member["name"]: member["accuracy"] for member in both["members"]} == pytest.approx({"ann": 0.6, "bob": 0.6})
-    assert (one["queries"], one["members"]) == (150, [{"name": "ann", "accuracy": 0.9}])
-    assert "Best teams" in cli.run("diversity", outcomes).stdout
-    cli.assert_refused(cli.run("diversity", outcomes, "--member", "eve"), "eve")
 
 
 def test_demo_hands_its_questions_on(cli, monkeypatch):

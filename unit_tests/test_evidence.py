@@ -1,4 +1,4 @@
-"""The evidence model: its arithmetic by hand."""
+"""Competence and evidence: what is estimated of members, and read in their answers."""
 
 from dataclasses import replace
 
@@ -12,12 +12,17 @@ from langchain_rlfocal.policies.evidence import (
     RESPONSE_DIM,
     EvidenceModel,
     context_of,
+    cross_fitted,
+    fit_competence,
     moments_of,
     response_features,
     scaled_options,
     similarity_of,
 )
-from langchain_rlfocal.states import Descriptors
+from langchain_rlfocal.states import MemberFeatures
+
+# ---- The evidence model: its arithmetic by hand
+
 
 nan = np.nan
 
@@ -27,7 +32,7 @@ def model_of(m, **parts):
     values = {
         "shared": np.zeros(3),
         "weights": np.zeros((CONTEXT_DIM, m)),
-        "slopes": np.zeros((CONTEXT_DIM, m)),
+        "option_weights": np.zeros((CONTEXT_DIM, m)),
         "response": np.zeros((RESPONSE_DIM, m)),
         "moments": np.tile(np.array([[0.0], [1], [0], [1], [1]]), m),
         "labels": {},
@@ -36,13 +41,13 @@ def model_of(m, **parts):
     return EvidenceModel(**(values | parts))
 
 
-def known_of(trust, slopes=None):
+def known_of(trust, option_weights=None):
     trust = np.array(trust)
     q, m = trust.shape
-    return Descriptors(
+    return MemberFeatures(
         competence=np.full((q, m), 0.5),
         trust=trust,
-        slopes=np.zeros((q, m)) if slopes is None else np.array(slopes),
+        option_weights=np.zeros((q, m)) if option_weights is None else np.array(option_weights),
         price=np.full(m, 1 / m),
         diversity=np.zeros((m, m)),
         surface=np.zeros((q, len(SURFACE_NAMES))),
@@ -72,17 +77,17 @@ def test_trust_adds_up_log_odds_of_competence_and_what_the_query_is_like():
     features = np.zeros((1, FEATURES_DIM))
     features[0, 0] = 0.25
     model = model_of(2, shared=np.array([2.0, 0.5, 9.0]), weights=weights)
-    np.testing.assert_allclose(model.trust(features, np.array([[np.e / (1 + np.e), 0.5]])), [[2.8, 0.25]])
+    np.testing.assert_allclose(model.describe(features, np.array([[np.e / (1 + np.e), 0.5]]))[0], [[2.8, 0.25]])
 
 
-def test_option_slopes_add_a_common_one_and_a_member_s_own():
+def test_option_weights_add_a_common_one_and_a_member_s_own():
     """γ = .1, C of member 1 is .4 x a first feature of .5."""
     slopes = np.zeros((CONTEXT_DIM, 2))
     slopes[1, 1] = 0.4
     features = np.zeros((1, FEATURES_DIM))
     features[0, 0] = 0.5
-    model = model_of(2, shared=np.array([9.0, 9.0, 0.1]), slopes=slopes)
-    np.testing.assert_allclose(model.option_slopes(features), [[0.1, 0.3]])
+    model = model_of(2, shared=np.array([9.0, 9.0, 0.1]), option_weights=slopes)
+    np.testing.assert_allclose(model.describe(features, np.full((1, 2), 0.5))[1], [[0.1, 0.3]])
 
 
 def test_labels_are_looked_up_by_task_and_text_and_unknown_ones_add_nothing():
@@ -160,14 +165,14 @@ def test_likeness_is_not_measured_where_it_says_nothing_or_the_whole_pool_is_too
     assert similarity_of(answers, np.dtype(np.float32)).dtype == np.float32
     assert model_of(2, pool_size=MAX_COMPARED).read(known, [None], answers).similarity is not None
     assert model_of(2, pool_size=MAX_COMPARED + 1).read(known, [None], answers).similarity is None
-    assert model_of(MAX_COMPARED + 1).take([0, 1]).read(known, [None], answers).similarity is None
+    assert model_of(MAX_COMPARED + 1).read(known, [None], answers, [0, 1]).similarity is None
 
 
 def test_three_thousand_different_answers_are_read_without_a_table_of_their_likeness(make_answers):
     m = 3000
     evidence = model_of(m).read(known_of(np.ones((1, m))), [None], make_answers([[f"house {i}" for i in range(m)]]))
     assert evidence.similarity is None
-    assert evidence.scored is None
+    assert evidence.option_evidence is None
     assert evidence.trust.size == evidence.label.size == m
 
 
@@ -185,8 +190,8 @@ def test_reading_answers_adds_how_they_look_to_the_trust_and_scales_option_score
     )
     np.testing.assert_allclose(evidence.trust, [[1.5, 2.0]])
     np.testing.assert_allclose(evidence.label, [[0.25, 0]])
-    np.testing.assert_allclose(evidence.scored, [[[-3, 3], [nan, nan]]])
-    np.testing.assert_array_equal(evidence.places, [[0, 1]])
+    np.testing.assert_allclose(evidence.option_evidence, [[[-3, 3], [nan, nan]]])
+    np.testing.assert_array_equal(evidence.candidate_index, [[0, 1]])
 
 
 def test_evidence_has_the_precision_of_what_is_known(make_answers):
@@ -194,25 +199,92 @@ def test_evidence_has_the_precision_of_what_is_known(make_answers):
     known = replace(known, competence=known.competence.astype(np.float32))
     answers = make_answers([["one house", "two houses"]], option_scores=np.ones((1, 2, 2)))
     evidence = model_of(2).read(known, [None], answers)
-    for name in ("trust", "label", "scored", "similarity"):
+    for name in ("trust", "label", "option_evidence", "similarity"):
         assert getattr(evidence, name).dtype == np.float32, name
 
 
-def test_taking_members_takes_their_coefficients_and_keeps_what_they_share():
+def test_the_answers_of_some_members_are_read_as_among_all(make_answers):
     rng = np.random.default_rng(0)
-    model = model_of(
-        3,
-        shared=rng.normal(size=3),
-        **{name: rng.normal(size=getattr(model_of(3), name).shape) for name in ("weights", "slopes", "response")},
-        moments=rng.uniform(1, 2, (5, 3)),
-        labels={("t", "yes"): 1.0},
+    model = model_of(3, response=rng.normal(size=(4, 3)), moments=rng.uniform(1, 2, (5, 3)), labels={("", "yes"): 1.0})
+    known = known_of(rng.normal(size=(1, 3)), rng.normal(size=(1, 3)))
+    answers = make_answers(
+        [["yes", "no", "a b"]], chars=rng.uniform(1, 99, (1, 3)), option_scores=rng.random((1, 3, 3))
     )
-    part = model.take([2, 0])
-    assert part.labels == model.labels
-    np.testing.assert_array_equal(part.shared, model.shared)
-    for name in ("weights", "slopes", "response", "moments"):
-        np.testing.assert_array_equal(getattr(part, name), getattr(model, name)[:, [2, 0]])
-    features, competence = rng.random((4, FEATURES_DIM)), rng.uniform(0.1, 0.9, (4, 3))
-    np.testing.assert_allclose(
-        part.trust(features, competence[:, [2, 0]]), model.trust(features, competence)[:, [2, 0]]
-    )
+    part = model.read(known.of_members([2, 0]), [None], answers.of_members([2, 0]), [2, 0])
+    whole = model.read(known, [None], answers).of_members([2, 0])
+    for name in ("candidate_index", "trust", "label", "option_evidence"):
+        np.testing.assert_allclose(getattr(part, name), getattr(whole, name), err_msg=name)
+
+
+# ---- Competence estimates: closed form, honest folds
+
+
+def test_ridge_matches_a_hand_worked_fit():
+    """Features ±1, scores 1 and 0, λ = 2: centred X = (1, -1), S - mean = (½, -½); W = 1 / (2 + 2) = ¼."""
+    model = fit_competence(np.array([[1.0], [-1.0]]), np.array([[1.0], [0.0]]), penalty=2.0)
+    np.testing.assert_allclose(model.weights, [[0.25]])
+    np.testing.assert_allclose(model(np.array([[1.0], [-1.0]])), [[0.75], [0.25]])
+
+
+def test_ridge_solves_its_normal_equations_even_with_fewer_queries_than_features():
+    """(XᵀX + λI) W = Xᵀ(S − mean of S)."""
+    rng = np.random.default_rng(0)
+    features, scores = rng.normal(size=(6, 9)), rng.random((6, 2))
+    centred = features - features.mean(axis=0)
+    weights = fit_competence(features, scores, penalty=0.5).weights
+    left = (centred.T @ centred + 0.5 * np.eye(9)) @ weights
+    np.testing.assert_allclose(left, centred.T @ (scores - scores.mean(axis=0)), atol=1e-12)
+
+
+def test_estimates_stay_inside_the_unit_interval():
+    model = fit_competence(np.array([[1.0], [-1.0]]), np.array([[1.0], [0.0]]), penalty=1e-3)
+    np.testing.assert_allclose(model(np.array([[50.0], [-50.0]])), [[0.98], [0.02]])
+
+
+def test_a_member_s_estimate_depends_on_its_own_scores_only():
+    """So a member can be left out, or join later, without a new fit of the others."""
+    rng = np.random.default_rng(3)
+    features, scores = rng.normal(size=(20, 3)), rng.random((20, 3))
+    together = fit_competence(features, scores, penalty=1.0)(features)
+    np.testing.assert_allclose(fit_competence(features, scores[:, [1]], penalty=1.0)(features), together[:, [1]])
+
+
+def test_the_penalty_chosen_has_the_least_error_and_its_estimates_are_returned():
+    """By cross-validation done again by hand, fold by fold."""
+    rng = np.random.default_rng(4)
+    features, folds, penalties = rng.normal(size=(30, 2)), np.arange(30) % 3, (0.1, 10.0, 1000.0)
+    scores = (features[:, :1] + rng.normal(size=(30, 1)) > 0).astype(float)
+    by_hand = {}
+    for penalty in penalties:
+        estimates = np.empty((30, 1))
+        for fold in range(3):
+            model = fit_competence(features[folds != fold], scores[folds != fold], penalty=penalty)
+            estimates[folds == fold] = model(features[folds == fold])
+        by_hand[penalty] = estimates
+    estimates, chosen = cross_fitted(features, scores, folds, penalties=penalties)
+    assert chosen == min(penalties, key=lambda penalty: ((by_hand[penalty] - scores) ** 2).mean())
+    np.testing.assert_allclose(estimates, by_hand[chosen])
+
+
+def test_a_query_s_own_score_never_reaches_its_cross_fitted_estimate():
+    rng = np.random.default_rng(1)
+    features, scores, folds = rng.normal(size=(20, 3)), rng.random((20, 2)), np.arange(20) % 4
+    before = cross_fitted(features, scores, folds, penalties=[1.0])[0]
+    scores[7] = 1 - scores[7]
+    after = cross_fitted(features, scores, folds, penalties=[1.0])[0]
+    np.testing.assert_array_equal(before[folds == folds[7]], after[folds == folds[7]])
+    assert (before != after).any()
+
+
+def test_noise_chooses_the_strongest_penalty_and_signal_a_weak_one():
+    rng = np.random.default_rng(2)
+    features, folds = rng.normal(size=(200, 5)), np.arange(200) % 5
+    noise = (rng.random((200, 1)) < 0.5).astype(float)
+    signal = (features[:, :1] > 0).astype(float)
+    assert cross_fitted(features, noise, folds)[1] > cross_fitted(features, signal, folds)[1]
+
+
+def test_one_fold_falls_back_to_the_mean():
+    scores = np.array([[1.0, 0.0], [0.0, 0.0]])
+    estimates = cross_fitted(np.zeros((2, 3)), scores, np.zeros(2, dtype=int))[0]
+    np.testing.assert_allclose(estimates, [[0.5, 0.02], [0.5, 0.02]])

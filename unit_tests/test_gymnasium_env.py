@@ -176,14 +176,14 @@ def test_observations_are_in_the_space_that_the_axes_document():
     assert env.action_space.n == 4
     bounds = {
         name: (float(lo), float(hi))
-        for (name, _), lo, hi in zip(
+        for (name, *_), lo, hi in zip(
             MEMBER_AXES, env.observation_space["members"].low[0], env.observation_space["members"].high[0], strict=True
         )
     }
     assert bounds["competence_gap"] == (-1, 0)
     assert bounds["trust"] == (-2, 2)
     assert bounds["competence"] == (0, 1)
-    assert env.observation_space["context"].high[[name for name, _ in CONTEXT_AXES].index("lead")] == 2
+    assert env.observation_space["context"].high[[name for name, *_ in CONTEXT_AXES].index("lead")] == 2
     for seed in range(20):
         observation, _ = env.reset(seed=seed)
         assert observation in env.observation_space

@@ -61,7 +61,7 @@ def test_only_training_loads_torch_of_the_commands():
     statement = """
 from typer.testing import CliRunner
 from langchain_rlfocal.cli import app
-from langchain_rlfocal.local import POLICY_PATH
+from langchain_rlfocal.demo import POLICY_PATH
 outcomes = str(POLICY_PATH.parent / "outcomes.parquet")
 for command in (["evaluate", str(POLICY_PATH)], ["diversity"]):
     result = CliRunner().invoke(app, [*command, outcomes])

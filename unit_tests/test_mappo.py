@@ -11,9 +11,8 @@ from langchain_rlfocal.errors import InputError, OutcomeError, PoolError
 from langchain_rlfocal.outcomes import Outcome, OutcomeTable, split_of
 from langchain_rlfocal.policies import RLFocalPolicy
 from langchain_rlfocal.training import TrainingConfig, mappo, train
-from langchain_rlfocal.training.mappo import CURVE_WEIGHTS, draw_cost_weights
-from langchain_rlfocal.training.preparation import data_hash
-from langchain_rlfocal.training.rollout import draw_choice
+from langchain_rlfocal.training.mappo import CURVE_WEIGHTS, draw_choice, draw_cost_weights
+from langchain_rlfocal.training.supervised import data_hash
 
 QUICK = TrainingConfig(num_iterations=30, batch_size=256, max_team=2, max_rounds=2, validate_every=5)
 BRIEF = replace(QUICK, num_iterations=2, batch_size=64, validate_every=1, num_folds=2)

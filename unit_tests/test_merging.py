@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from langchain_rlfocal.answers.merging import Merged, merge
 from langchain_rlfocal.answers.schemas import Schema
-from langchain_rlfocal.errors import InputError
 
 INTEGER, NUMBER, STRING, BOOLEAN, NULL = ({"type": name} for name in ("integer", "number", "string", "boolean", "null"))
 LONG = "one two three four five six seven eight nine"
@@ -336,27 +335,6 @@ def test_thousands_of_fields_of_many_candidates_are_merged():
 
     assert found.value == dict.fromkeys(names, 0)
     assert set(found.agreement.values()) == {10 / 64}
-
-
-# ---- arguments
-
-
-@pytest.mark.parametrize(
-    ("values", "weights", "leader", "rule"),
-    [
-        ([], [], 0, "`weights` must be as many"),
-        ([1], [1.0, 1.0], 0, "`weights` must be as many"),
-        ([1], [1.0], 1, "`leader` must be"),
-        ([1], [1.0], -1, "`leader` must be"),
-        ([1, 2], [0.0, 0.0], 0, "`weights` must be finite"),
-        ([1, 2], [-1.0, 2.0], 0, "`weights` must be finite"),
-        ([1, 2], [math.nan, 2.0], 0, "`weights` must be finite"),
-        ([1, 2], [math.inf, 2.0], 0, "`weights` must be finite"),
-    ],
-)
-def test_unusable_arguments_are_refused(values, weights, leader, rule):
-    with pytest.raises(InputError, match=rule):
-        merge(values, weights, leader=leader, schema=Schema({}))
 
 
 # ---- laws

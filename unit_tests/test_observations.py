@@ -1,6 +1,5 @@
 """What the agents see: every axis by hand, its range, and no regard to the order of members or places."""
 
-import re
 from dataclasses import replace
 
 import numpy as np
@@ -16,11 +15,11 @@ from langchain_rlfocal.observations import (
     decider_observation,
     fusion_observation,
 )
-from langchain_rlfocal.states import State
+from langchain_rlfocal.states import MemberFeatures, State
 
-MEMBER = [name for name, _ in MEMBER_AXES]
-CONTEXT = [name for name, _ in CONTEXT_AXES]
-FUSION = [name for name, _ in FUSION_AXES]
+MEMBER = [name for name, *_ in MEMBER_AXES]
+CONTEXT = [name for name, *_ in CONTEXT_AXES]
+FUSION = [name for name, *_ in FUSION_AXES]
 
 
 @pytest.fixture
@@ -35,7 +34,7 @@ def worked(make_state):
         price=np.array([0.1, 0.2, 0.4, 0.1, 0.2]),
         surface=np.arange(len(SURFACE_NAMES))[None] / 100,
         trust=np.array([[1.2, 0.4, 0.6, 0.5, 1.0]]),
-        scored=np.array([[0.2, -0.1, 0, 0, 0]]),
+        other_evidence=np.array([[0.2, -0.1, 0, 0, 0]]),
         similarity=np.array([[0.3, 0.7, 0, 0, 0]]),
         cost_weight=np.array([0.3]),
         round_number=2,
@@ -168,7 +167,7 @@ def test_an_option_without_supporters_is_seen_by_its_scores_alone(make_state):
         [0.6, 0.8],
         [0, None],
         trust=np.array([[1.0, 5.0]]),
-        scored=np.array([[0.0, 0.0, -2.0]]),
+        other_evidence=np.array([[0.0, 0.0, -2.0]]),
         options=np.array([[False, False, True]]),
         similarity=np.zeros((1, 3)),
     )
@@ -189,7 +188,7 @@ def test_a_silence_that_stands_in_is_a_candidate_with_nothing_to_say_for_it(make
 
 def test_extreme_log_odds_are_clipped(make_state):
     """Trust of 100 and -100: over 4 and clipped to 2 (4 for a candidate's sum); the lead of 200 likewise."""
-    state = make_state([0.6, 0.8], [0, 1], trust=np.array([[100.0, -100.0]]), scored=np.array([[-30.0, 30.0]]))
+    state = make_state([0.6, 0.8], [0, 1], trust=np.array([[100.0, -100.0]]), other_evidence=np.array([[-30.0, 30.0]]))
     members, context = decider_observation(state)
     candidates, _ = fusion_observation(state)
     np.testing.assert_array_equal(members[0, :, MEMBER.index("trust")], [2, -2])
@@ -212,7 +211,7 @@ def test_free_members_have_no_price_and_no_charge(make_state):
 def test_the_best_is_the_best_of_those_heard(make_state):
     """What Fusion sees does not depend on a member that was not asked, however competent."""
     one = make_state([0.6, 0.8, 0.99], [0, 1, None])
-    other = replace(one, competence=np.array([[0.6, 0.8, 0.01]]))
+    other = replace(one, members=replace(one.members, competence=np.array([[0.6, 0.8, 0.01]])))
     for a, b in zip(fusion_observation(one), fusion_observation(other), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -233,14 +232,18 @@ def states(draw):
     exists = options | (places[:, :, None] == np.arange(m + o)).any(axis=1)
     scale = draw(st.sampled_from([0.1, 1.0, 30.0]))
     return State(
-        competence=rng.uniform(0.02, 0.98, (q, m)),
-        price=rng.dirichlet(np.ones(m)),
-        diversity=rng.random((m, m)),
-        surface=rng.random((q, len(SURFACE_NAMES))),
+        members=MemberFeatures(
+            competence=rng.uniform(0.02, 0.98, (q, m)),
+            trust=rng.normal(size=(q, m)),
+            option_weights=rng.normal(size=(q, m)),
+            price=rng.dirichlet(np.ones(m)),
+            diversity=rng.random((m, m)),
+            surface=rng.random((q, len(SURFACE_NAMES))),
+        ),
         asked=asked,
-        places=places,
+        candidate_index=places,
         trust=scale * rng.normal(size=(q, m)),
-        scored=np.where(exists, scale * rng.normal(size=(q, m + o)), 0),
+        other_evidence=np.where(exists, scale * rng.normal(size=(q, m + o)), 0),
         options=options,
         similarity=np.where(exists, rng.random((q, m + o)), 0),
         cost_weight=rng.exponential(size=q),
@@ -250,30 +253,26 @@ def states(draw):
     )
 
 
-def range_of(meaning):
-    """Read an axis's range off its documentation."""
-    found = re.search(r"[\[(](-?[\d.]+), (-?[\d.]+)[\])]", meaning)
-    if found:
-        return float(found[1]), float(found[2])
-    if meaning.startswith("1 if") or "at most 1" in meaning:
-        return 0.0, 1.0
-    assert meaning == "number of supporters, over 4"
-    return 0.0, np.inf
+CLIPPED = {"trust", "lead", "evidence", "strongest", "unbacked"}
 
 
 @given(states())
-def test_every_axis_is_finite_and_within_its_documented_range(state):
+def test_every_axis_is_finite_and_within_its_range(state):
+    """Log-odds are clipped; every other axis keeps its range by itself."""
     members, context = decider_observation(state)
     candidates, exists = fusion_observation(state)
     for values, axes in ((members, MEMBER_AXES), (context, CONTEXT_AXES), (candidates, FUSION_AXES)):
         assert values.shape[-1] == len(axes)
         assert np.isfinite(values).all()
-        for column, (name, meaning) in enumerate(axes):
-            low, high = range_of(meaning)
-            assert (values[..., column] >= low - 1e-9).all(), name
-            assert (values[..., column] <= high + 1e-9).all(), name
-            if meaning.startswith("1 if"):
-                assert np.isin(values[..., column], [0, 1]).all(), name
+        for column, axis in enumerate(axes):
+            assert (values[..., column] >= axis.low).all(), axis.name
+            assert (values[..., column] <= axis.high).all(), axis.name
+            if axis.meaning.startswith("1 if"):
+                assert np.isin(values[..., column], [0, 1]).all(), axis.name
+            if axis.of is not None and axis.name not in CLIPPED:
+                raw = np.broadcast_to(axis.of(state), values.shape[:-1])
+                raw = raw[exists] if axes is FUSION_AXES else raw
+                np.testing.assert_allclose(np.clip(raw, axis.low, axis.high), raw, atol=1e-9, err_msg=axis.name)
     np.testing.assert_array_equal(exists.any(axis=1), state.asked.any(axis=1))
     assert not candidates[~exists].any()
 
@@ -286,11 +285,9 @@ def test_observations_follow_the_order_of_members(state, random):
     random.shuffle(order)
     moved = replace(
         state,
-        competence=state.competence[:, order],
-        price=state.price[order],
-        diversity=state.diversity[np.ix_(order, order)],
+        members=state.members.of_members(order),
         asked=state.asked[:, order],
-        places=state.places[:, order],
+        candidate_index=state.candidate_index[:, order],
         trust=state.trust[:, order],
     )
     for one, two, axis in zip(decider_observation(state), decider_observation(moved), (1, None), strict=True):
@@ -302,13 +299,13 @@ def test_observations_follow_the_order_of_members(state, random):
 
 @given(states(), st.randoms(use_true_random=False))
 def test_observations_do_not_depend_on_the_numbers_of_places(state, random):
-    m, k = state.competence.shape[1], state.scored.shape[1]
+    m, k = state.competence.shape[1], state.other_evidence.shape[1]
     order = np.arange(k)  # old place of each new one; options stay beyond the members' places
     order[:m], order[m:] = random.sample(range(m), m), random.sample(range(m, k), k - m)
     moved = replace(
         state,
-        places=np.where(state.places >= 0, np.argsort(order)[state.places], -1),
-        **{name: getattr(state, name)[:, order] for name in ("scored", "options", "similarity")},
+        candidate_index=np.where(state.candidate_index >= 0, np.argsort(order)[state.candidate_index], -1),
+        **{name: getattr(state, name)[:, order] for name in ("other_evidence", "options", "similarity")},
     )
     for one, two in zip(decider_observation(state), decider_observation(moved), strict=True):
         np.testing.assert_allclose(two, one, atol=1e-9)

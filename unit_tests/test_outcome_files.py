@@ -196,13 +196,14 @@ def test_a_csv_row_longer_than_a_block_is_read(tmp_path):
 
 
 def test_parquet_types_of_other_writers_are_taken(tmp_path):
-    """Dictionaries, single precision, integers as doubles with gaps, and columns without a value."""
+    """Dictionaries, single precision, integers as doubles with gaps, numbers as texts, and columns without a value."""
     arrays = {
         "task": pa.array(["sums", "sums"]).dictionary_encode(),
         "query_id": pa.array(["q1", "q2"], pa.large_string()),
         "query": pa.array(["1 + 1?", "2 + 2?"], pa.string_view()),
         "model": pa.array(["a", "a"]),
         "answer": pa.nulls(2),
+        "gold": pa.array([2, 4]),
         "reward": pa.array([1, 0], pa.int8()),
         "option_probs": pa.array([[0.5], []], pa.large_list(pa.float32())),
         "prompt_tokens": pa.array([12.0, math.nan]),
@@ -211,8 +212,8 @@ def test_parquet_types_of_other_writers_are_taken(tmp_path):
     pq.write_table(pa.table(arrays), tmp_path / "t.parquet")
     common = {"task": "sums", "model": "a", "answer": None}
     assert list(OutcomeTable.read(tmp_path / "t.parquet")) == [
-        Outcome(**common, query_id="q1", query="1 + 1?", reward=1.0, option_probs=(0.5,), prompt_tokens=12),
-        Outcome(**common, query_id="q2", query="2 + 2?", reward=0.0, option_probs=()),
+        Outcome(**common, query_id="q1", query="1 + 1?", gold="2", reward=1.0, option_probs=(0.5,), prompt_tokens=12),
+        Outcome(**common, query_id="q2", query="2 + 2?", gold="4", reward=0.0, option_probs=()),
     ]
 
 

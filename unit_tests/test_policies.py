@@ -320,7 +320,7 @@ def test_the_cost_weight_reaches_the_decider(random_policy):
     weights["evidence.moments"][[1, 3, 4]] = 1.0
     weights["pool.price"] = np.full(4, 0.25)
     weights["competence.bias"] = np.full(4, 0.5)
-    charge = [name for name, _ in MEMBER_AXES].index("charge")
+    charge = [name for name, *_ in MEMBER_AXES].index("charge")
     weights["decider.hidden1.weight"][0, charge] = 10.0
     weights["decider.hidden2.weight"][0, 0] = 1.0
     weights["decider.out.weight"][0, 0] = -50.0

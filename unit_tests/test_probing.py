@@ -12,7 +12,7 @@ from langchain_rlfocal.features import FEATURES_DIM, features_of
 from langchain_rlfocal.outcomes import Outcome, OutcomeTable
 from langchain_rlfocal.policies import RLFocalPolicy
 from langchain_rlfocal.policies.checkpoint import Parts, _shapes
-from langchain_rlfocal.policies.probing import add_member
+from langchain_rlfocal.policies.learned import add_member
 from langchain_rlfocal.records import Candidate, Query
 
 TEXT = "Is the sun a star?"
@@ -220,7 +220,7 @@ def test_what_was_known_of_the_old_members_stays(seed):
     assert added.members == ("a", "b", "new")
     queries, tasks = [TEXT, "Why?", "1 + 1"], ["one", "two", None]
     old, new = policy.describe(queries, tasks), added.describe(queries, tasks)
-    for name in ("competence", "trust", "slopes"):
+    for name in ("competence", "trust", "option_weights"):
         np.testing.assert_allclose(getattr(new, name)[:, :2], getattr(old, name), atol=1e-6)
     assert policy.policy_id == before != added.policy_id
     assert policy.members == ("a", "b")

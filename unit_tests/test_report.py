@@ -2,13 +2,16 @@
 
 import json
 from dataclasses import replace
+from io import StringIO
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from langchain_rlfocal.cli.views import evaluation_views
 from langchain_rlfocal.errors import CheckpointError, InputError, PoolError
-from langchain_rlfocal.evaluation import HEADER, evaluate, report
+from langchain_rlfocal.evaluation import evaluate, report
 from langchain_rlfocal.evaluation.baselines import (
     BASELINES,
     dump_baselines,
@@ -207,16 +210,16 @@ def test_counts_of_left_out_and_missing_queries_are_those_of_the_grid(play):
     assert (result.as_dict()["dropped"], result.as_dict()["missing"]) == (3, 1)
 
 
-def test_a_table_has_a_row_for_the_policy_and_each_baseline(play):
+def test_people_read_a_row_for_the_policy_and_each_baseline(play):
     """Of two tasks the policy is right on one: macro ½."""
     play([[1, 0, 0]] * 2, [0, 0])
-    grid = grid_of(["xxy", "yxx"], costs=(None, 0.25, 0.125), tasks="st")
-    rows = evaluate("policy", grid, baselines=FITTED, **LIMITS).table()
-    assert all(len(row) == len(HEADER) for row in rows)
-    assert rows[0] == ("policy", "0.500", "0.000 to 1.000", "0.500", "1.00", "unknown", "1.00", "", "")
-    assert [row[0] for row in rows] == ["policy", "single_best", "random_team", "plurality", "weighted_vote", "oracle"]
-    plurality = ("1.000", "1.000 to 1.000", "1.000", "3.00", "unknown", "4.00", "-0.500", "-1.000 to +0.000")
-    assert rows[3] == ("plurality", *plurality)
+    result = evaluate("policy", grid_of(["xxy", "yxx"], tasks="st"), baselines=FITTED, **LIMITS)
+    facts = {"policy_id": "p", "split": "test", "target_calls": None, "task_labels": True, "repeated": 0, **LIMITS}
+    shown = StringIO()
+    Console(file=shown, width=80).print(*evaluation_views(result, {**facts, "baselines_from": "checkpoint"}, []))
+    lines = [" ".join(line.split()) for line in shown.getvalue().splitlines()]
+    assert "policy 0.500 0.000 to 1.000 0.500 1.00" in lines
+    assert "plurality 1.000 1.000 to 1.000 1.000 3.00 -0.500 -1.000 to +0.000" in lines
 
 
 def test_nothing_is_evaluated_on_no_query_or_without_a_member_of_the_baselines(play):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from langchain_rlfocal.features import SURFACE_NAMES
 from langchain_rlfocal.observations import FUSION_AXES, MEMBER_AXES, decider_observation, fusion_observation
 from langchain_rlfocal.policies.evidence import CONTEXT_DIM, RESPONSE_DIM, EvidenceModel
-from langchain_rlfocal.states import Answers, Descriptors, Evidence, State, share, state_of
+from langchain_rlfocal.states import Answers, Evidence, MemberFeatures, State, share, state_of
 
 seeds = st.integers(0, 2**32 - 1)
 TEXTS = np.array(["yes", "no", "a.", "a", "the red one", "the blue one", "one", None], dtype=object)
@@ -26,14 +26,11 @@ def states(draw):
     options = np.zeros((q, m + o), dtype=bool)
     options[:, m:] = asked.any(axis=1, keepdims=True) & (rng.random((q, 1)) < 0.5)
     return State(
-        competence=rng.integers(1, 5, (q, m)) / 5,
-        price=rng.dirichlet(np.ones(m)),
-        diversity=np.zeros((m, m)),
-        surface=np.zeros((q, len(SURFACE_NAMES))),
+        members=replace(make_known(rng, q, m), competence=rng.integers(1, 5, (q, m)) / 5),
         asked=asked,
-        places=np.where(heard, rng.integers(0, m + o, (q, m)), -1),
+        candidate_index=np.where(heard, rng.integers(0, m + o, (q, m)), -1),
         trust=rng.normal(size=(q, m)),
-        scored=rng.normal(size=(q, m + o)),
+        other_evidence=rng.normal(size=(q, m + o)),
         options=options,
         similarity=np.zeros((q, m + o)),
         cost_weight=rng.random(q),
@@ -46,7 +43,7 @@ def states(draw):
 def by_dictionary(state, q):
     """The same of one query, slowly: place to supporters, representative, log-odds and probability."""
     supporters = {}
-    for member, place in enumerate(state.places[q]):
+    for member, place in enumerate(state.candidate_index[q]):
         if place >= 0:
             supporters.setdefault(int(place), []).append(member)
     representative = {k: max(who, key=lambda m: (state.competence[q, m], -m)) for k, who in supporters.items()}
@@ -55,7 +52,7 @@ def by_dictionary(state, q):
         best = max(asked, key=lambda m: (state.competence[q, m], -m))
         representative[int(best)] = int(best)
     candidates = {*representative, *np.flatnonzero(state.options[q]).tolist()}
-    odds = {k: sum(state.trust[q, m] for m in supporters.get(k, ())) + state.scored[q, k] for k in candidates}
+    odds = {k: sum(state.trust[q, m] for m in supporters.get(k, ())) + state.other_evidence[q, k] for k in candidates}
     total = sum(np.exp(z) for z in odds.values())
     return supporters, representative, odds, {k: np.exp(z) / total for k, z in odds.items()}
 
@@ -95,7 +92,7 @@ def test_belief_is_the_softmax_of_trust_and_scores_over_the_candidates(make_stat
         [0.5, 0.5],
         [0, 0],
         trust=np.log([[2.0, 3.0]]),
-        scored=np.array([[np.log(0.5), 0.0]]),
+        other_evidence=np.array([[np.log(0.5), 0.0]]),
         options=np.array([[False, True]]),
     )
     np.testing.assert_allclose(state.evidence, [[np.log(3), 0]], atol=1e-15)
@@ -104,8 +101,8 @@ def test_belief_is_the_softmax_of_trust_and_scores_over_the_candidates(make_stat
 
 @given(states())
 def test_everything_about_candidates_matches_a_slow_dictionary(state):
-    k = state.scored.shape[1]
-    for q in range(len(state.places)):
+    k = state.other_evidence.shape[1]
+    for q in range(len(state.candidate_index)):
         supporters, representative, odds, belief = by_dictionary(state, q)
         np.testing.assert_array_equal(state.count[q], [len(supporters.get(p, ())) for p in range(k)])
         np.testing.assert_array_equal(state.representative[q], [representative.get(p, -1) for p in range(k)])
@@ -114,15 +111,17 @@ def test_everything_about_candidates_matches_a_slow_dictionary(state):
         np.testing.assert_allclose(state.belief[q], [belief.get(p, 0) for p in range(k)], atol=1e-12)
         top = [max((state.trust[q, m] for m in supporters.get(p, ())), default=0) for p in range(k)]
         np.testing.assert_allclose(state.max_of_supporters(state.trust)[q], top)
-        given_back = [state.scored[q, p] if p >= 0 else 0 for p in state.places[q]]
-        np.testing.assert_array_equal(state.of_candidate(state.scored)[q], given_back)
+        given_back = [state.other_evidence[q, p] if p >= 0 else 0 for p in state.candidate_index[q]]
+        np.testing.assert_array_equal(state.of_candidate(state.other_evidence)[q], given_back)
 
 
 @given(states())
 def test_single_precision_stays_single(state):
     """Half the memory of training's largest arrays hangs on it."""
     single = replace(
-        state, **{n: getattr(state, n).astype(np.float32) for n in ("competence", "trust", "scored", "similarity")}
+        state,
+        members=replace(state.members, competence=state.competence.astype(np.float32)),
+        **{n: getattr(state, n).astype(np.float32) for n in ("trust", "other_evidence", "similarity")},
     )
     for name in ("evidence", "belief", "count", "num_asked"):
         assert getattr(single, name).dtype == np.float32, name
@@ -136,10 +135,10 @@ def test_dividing_nothing_by_nothing_gives_nothing():
 
 
 def make_known(rng, q, m):
-    return Descriptors(
+    return MemberFeatures(
         competence=rng.uniform(0.1, 0.9, (q, m)),
         trust=rng.normal(size=(q, m)),
-        slopes=rng.normal(size=(q, m)),
+        option_weights=rng.normal(size=(q, m)),
         price=rng.dirichlet(np.ones(m)),
         diversity=rng.random((m, m)),
         surface=rng.random((q, len(SURFACE_NAMES))),
@@ -150,7 +149,7 @@ def make_model(rng, m):
     return EvidenceModel(
         shared=rng.normal(size=3),
         weights=rng.normal(size=(CONTEXT_DIM, m)),
-        slopes=rng.normal(size=(CONTEXT_DIM, m)),
+        option_weights=rng.normal(size=(CONTEXT_DIM, m)),
         response=rng.normal(size=(RESPONSE_DIM, m)),
         moments=rng.uniform(0.5, 2.0, (5, m)),
         labels={("", text): rng.normal() for text in TEXTS if text},
@@ -214,7 +213,7 @@ def test_what_unasked_members_answered_changes_nothing_that_an_actor_sees(seed, 
         seen.append(shown(state, answers.labels))
         beliefs.append(np.sort(state.belief, axis=1))
         # Not even the state holds anything at a place that only unasked members support.
-        for name in ("scored", "similarity", "evidence", "belief"):
+        for name in ("other_evidence", "similarity", "evidence", "belief"):
             assert not getattr(state, name)[~state.candidates].any(), name
     (members, context, rows), (members2, context2, rows2) = seen
     np.testing.assert_allclose(members2, members, atol=1e-12)
@@ -255,7 +254,7 @@ def test_option_scores_count_once_asked_and_only_where_all_asked_give_them():
     np.testing.assert_allclose(both.evidence, [[0, 0, 0.5 + 1 + 10 + 0.25, 0]])
     nobody = state_of(known, evidence, np.zeros((1, 3), dtype=bool), **limits)
     assert not nobody.candidates.any()
-    assert not nobody.scored.any()
+    assert not nobody.other_evidence.any()
 
 
 def test_trust_is_as_expected_before_the_answer_and_as_it_looks_after():

@@ -38,9 +38,9 @@ from langchain_rlfocal.features import Embedder
 from langchain_rlfocal.outcomes import OutcomeGrid
 from langchain_rlfocal.policies import RLFocalPolicy
 from langchain_rlfocal.policies.base import EnsemblePolicy, legal_sizes
-from langchain_rlfocal.states import Answers, Bools, Descriptors, Evidence, Floats, State
+from langchain_rlfocal.states import Answers, Bools, Evidence, Floats, MemberFeatures, State
 from langchain_rlfocal.training import TrainingConfig, train
-from langchain_rlfocal.training.preparation import prepare
+from langchain_rlfocal.training.supervised import prepare
 
 TARGETS = (3.0, 5.0)
 DEFAULT = "default"
@@ -68,12 +68,12 @@ class EvidenceFusion(EnsemblePolicy):
 
     def describe(
         self, queries: Sequence[str], tasks: Sequence[str | None], members: Sequence[str] | None = None
-    ) -> Descriptors:
+    ) -> MemberFeatures:
         """Describe as the trained policy does."""
         return self._policy.describe(queries, tasks, members)
 
     def read(
-        self, known: Descriptors, tasks: Sequence[str | None], answers: Answers, members: Sequence[str] | None = None
+        self, known: MemberFeatures, tasks: Sequence[str | None], answers: Answers, members: Sequence[str] | None = None
     ) -> Evidence:
         """Read as the trained policy does."""
         return self._policy.read(known, tasks, answers, members)

@@ -31,9 +31,12 @@ def observations_page() -> str:
     )
     parts = [_SEEN]
     for title, what, axes in tables:
-        rows = [f"| {index} | `{name}` | {meaning} |" for index, (name, meaning) in enumerate(axes)]
+        rows = [
+            f"| {index} | `{axis.name}` | {axis.meaning} | {axis.low:g} to {axis.high:g} |"
+            for index, axis in enumerate(axes)
+        ]
         parts.append(
-            "\n".join([f"## {title}", "", what, "", "| index | name | meaning and range |", "|---|---|---|", *rows])
+            "\n".join([f"## {title}", "", what, "", "| index | name | meaning | range |", "|---|---|---|---|", *rows])
         )
     return "\n\n".join(parts) + "\n"
 

@@ -27,6 +27,8 @@ from langchain_rlfocal.answers.reading import (
     unspaced,
 )
 
+_WORDS = values.Words("choices")
+
 _LETTER_ENDS = re.compile(
     r"[。，、；：！]|[)\]}>*:\"'_$]|[.,;!](?!\w)|\s{0,12}$|\s?\n|\s(?:is\b|because\b|since\b|as\b|[-–—(])"
 )
@@ -40,141 +42,71 @@ _LETTERS = re.compile(
     r"[\s*_`(\[]{0,8}[A-Z][)\]]?(?:(?:,| and| &|;|/|, and)\s?[(\[]?[A-Z][)\]]?){1,1}(?:(?:,| and| &|;|/|, and)?\s?[(\[]?[A-Z][)\]]?){0,8}[\s*_`.]{0,8}"
 )
 _LETTER = re.compile(r"[A-Z]")
-_DENIED_BEFORE = re.compile(
-    r"\b(?:not|rather than|instead of|unlike|neither|nor|n't|than)\b(?:(?!\b(?:is|are|be|but|answer)\b)[^.,;:\n]){0,60}$",
-    re.IGNORECASE,
-)
-_DENIED_AFTER = re.compile(
-    r"[^\w\n]{0,4}(?:(?:is|are|was|would be|can be|seems) ?)(?:not|n't|wrong|incorrect|false|ruled out|eliminated|excluded)\b"
-    r"|[^\w\n]{1,4}(?:wrong|incorrect|false)\b",
-    re.IGNORECASE,
-)
+_DENIED_BEFORE = _WORDS.pattern("denied_before")
+_DENIED_AFTER = _WORDS.pattern("denied_after")
 _MAX_BARE = 40
 _MAX_OPTION_WORDS = 2  # of a list before the question; what is longer is context
-_CHANGES = re.compile(
-    r"\b(?:but|no,|wait|instead|reflection|actually)\b[^.\n]{0,60}?\b(?:is|be|choose|pick)\s[(\[*]{0,3}([A-J])[)\]*]{0,3}[.!\s]{0,4}$",
-    re.IGNORECASE,
-)
+_CHANGES = _WORDS.pattern("changes")
 
-_CONCEDES = re.compile(
-    r"(?:while|although|though|even though|even if|whereas|despite|in spite of|unlike|rather than|instead of|compared (?:to|with)"
-    r"|as opposed to|in contrast to|not to be confused with|some (?:people )?(?:say|think|call)|people (?:often )?(?:say|think|call)"
-    r"|many (?:people )?(?:say|think|call|believe)|you might think|it (?:may|might) seem|one might think|at first)\b"
-)
-_CLAUSE_END = re.compile(r"[,;:—]|\s[-–]\s|\bbut\b|\bso\b|\btherefore\b|\bhowever\b|\bthus\b|\bhence\b|\byet\b")
+_CONCEDES = _WORDS.pattern("concedes", 0)
+_CLAUSE_END = _WORDS.pattern("clause_end", 0)
 _CONCLUDES = frozenset(["so", "therefore", "thus", "hence"])
-_DENIES = re.compile(
-    r"\b(?:not|isn't|no|never|neither|nor|rather than|instead of|unlike|than|over|versus|vs|against|except|compared to|compared with)"
-    r"(?: (?:a|an|the|really|actually|strictly|quite|just|that of|of|to be|called|considered))?$"
-)
-_UNDECIDED = re.compile(
-    r"\b(?:both|neither|either|depends?|unclear|cannot|unknown|unsure|equal(?:ly)?|the same|none|hardly|barely|scarcely|far from"
-    r"|anything but|opposite of|lacks?|fails? to|refuse|doubt|deny|denies|maybe|perhaps|might|would be|could be)\b"
-)
-_THAN_ELSEWHERE = re.compile(
-    r"\b(?:do que|que|als|che|dan|чем|niz|an|decat|daripada|del|della|di)"
-    r"(?: (?:el|la|los|las|le|l|les|un|una|une|ein|eine|einen|der|die|das|o|a|os|as|um|uma|de|het|il|lo))?$"
-)
-_LESS = frozenset(["menos", "moins", "meno", "weniger", "minder", "mindre", "mniej", "менее", "kurang", "daha"])
+_DENIES = _WORDS.pattern("denies", 0)
+_UNDECIDED = _WORDS.pattern("undecided", 0)
+_THAN_ELSEWHERE = _WORDS.pattern("than_elsewhere", 0)
 _ROOT = 4  # letters that forms of one adjective share
 _COMPARATIVE = re.compile(r"\b(?:more|less|fewer|[a-z]{2,12}(?:er|est))\b")
-_NOT_COMPARATIVE = frozenset(
-    [
-        "answer",
-        "other",
-        "another",
-        "number",
-        "water",
-        "over",
-        "under",
-        "after",
-        "never",
-        "ever",
-        "river",
-        "user",
-        "customer",
-        "order",
-        "letter",
-        "paper",
-        "power",
-        "computer",
-        "under",
-        "rather",
-        "whether",
-        "either",
-        "neither",
-        "however",
-        "together",
-        "better-known",
-        "former",
-        "latter",
-        "server",
-    ]
-)
-_QUALIFIES = re.compile(
-    r"\W{0,4}(?:but|if|unless|except|only|however|although|though|and no|or no|sometimes|partly|in part|not|when|whenever|while"
-    r"|provided|providing|as long as|for|in (?:some|most|certain)|until|with|without|depending|assuming|mostly|usually)\b"
-)
-_QUALIFIES_LATER = re.compile(r"\W{0,4}(?:however|but|except|unless|although)\b")
-_NO_AS_WORD = re.compile(r" (?:doubt|problem|worries|matter|question|one|1|way of|longer a|need)\b")
-_ASSURES = re.compile(
-    r"(?:absolutely|definitely|certainly|of course|clearly|technically|basically|generally|in short|well|strictly speaking)\b[,: ]{1,2}"
-)
+_QUALIFIES = _WORDS.pattern("qualifies", 0)
+_QUALIFIES_LATER = _WORDS.pattern("qualifies_later", 0)
+_NO_AS_WORD = _WORDS.pattern("no_as_word", 0)
+_ASSURES = _WORDS.pattern("assures", 0)
 _EDGES = ".,;:!?\"'()[]{}*_`~…。，！？、"
 
 
-class Option:
+class _Offered:
+    """A kind whose value is one of the texts that the query offers."""
+
+    def _take(self, text: str, ask: Ask) -> str | None:
+        raise NotImplementedError
+
+    def read(self, text: str, query: str) -> str | None:
+        """Return what a text takes of what the query offers."""
+        return self._take(values.clean(text), read_query(query))
+
+    def same(self, a: str, b: str) -> bool:
+        """Compare two values."""
+        return a == b
+
+    def write(self, value: str) -> str:
+        """Write a value, which is its own label."""
+        return value
+
+
+class Option(_Offered):
     """One of the lettered options that the query lists; the value is the letter."""
 
     name = "option"
 
-    def read(self, text: str, query: str) -> str | None:
-        """Return the letter of the option that a text chooses."""
-        return read_option(values.clean(text), read_query(query))
-
-    def same(self, a: str, b: str) -> bool:
-        """Compare letters."""
-        return a == b
-
-    def write(self, value: str) -> str:
-        """Write the letter."""
-        return value
+    def _take(self, text: str, ask: Ask) -> str | None:
+        return read_option(text, ask)
 
 
-class YesNo:
+class YesNo(_Offered):
     """Yes or no, in many languages; the value is `"yes"` or `"no"`."""
 
     name = "yes_no"
 
-    def read(self, text: str, query: str) -> str | None:
-        """Return what a text answers to a question of yes or no."""
-        return read_yes_no(values.clean(text), read_query(query), asked=True)
-
-    def same(self, a: str, b: str) -> bool:
-        """Compare the words."""
-        return a == b
-
-    def write(self, value: str) -> str:
-        """Write the word."""
-        return value
+    def _take(self, text: str, ask: Ask) -> str | None:
+        return read_yes_no(text, ask, asked=True)
 
 
-class Choice:
+class Choice(_Offered):
     """One of the words that the query offers, as in "positive or negative?"; the value is the word, plain."""
 
     name = "choice"
 
-    def read(self, text: str, query: str) -> str | None:
-        """Return the offered word that a text takes."""
-        return read_choice(values.clean(text), read_query(query))
-
-    def same(self, a: str, b: str) -> bool:
-        """Compare the words."""
-        return a == b
-
-    def write(self, value: str) -> str:
-        """Write the word."""
-        return value
+    def _take(self, text: str, ask: Ask) -> str | None:
+        return read_choice(text, ask)
 
 
 def bare_letter(text: str, ask: Ask) -> str | None:
@@ -224,11 +156,8 @@ def read_option(text: str, ask: Ask) -> str | None:
 
 def _is_denied(match: re.Match[str]) -> bool:
     """Whether a text denies the letter that it names: "not oxygen (A)", "option A is wrong"."""
-    before, after = (
-        match.string[max(0, match.start() - 80) : match.start()],
-        match.string[match.end() : match.end() + 40],
-    )
-    return bool(_DENIED_BEFORE.search(before) or _DENIED_AFTER.match(after))
+    before = match.string[max(0, match.start() - 80) : match.start()]
+    return bool(_DENIED_BEFORE.search(before) or _DENIED_AFTER.match(match.string[match.end() : match.end() + 40]))
 
 
 def _only_label(part: str, ask: Ask) -> str | None:
@@ -241,18 +170,12 @@ def _only_label(part: str, ask: Ask) -> str | None:
         letter = _LETTER_ONLY.fullmatch(part.strip())
         return letter[1].upper() if letter and letter[1].upper() in ask.options else None
     tokens = {token.strip(_EDGES + "-–—번").casefold() for token in re.split(r"[\s()（）]+", part)}
-    labels = [
-        label
-        for label in ask.options
-        if label.casefold() in tokens
-        or (label.isdigit() and re.search(rf"(?<![0-9.]){label}(?![0-9.])", part[:MAX_SENTENCE]))
-    ]
-    named = [
-        label
-        for label, words in ask.options.items()
-        if words and (f" {words} " in folded or (unspaced(words) and words in folded))
-    ]
-    found = {*labels, *named}
+    found = set()
+    for label, words in ask.options.items():
+        numbered = label.isdigit() and re.search(rf"(?<![0-9.]){label}(?![0-9.])", part[:MAX_SENTENCE])
+        named = words and (f" {words} " in folded or (unspaced(words) and words in folded))
+        if label.casefold() in tokens or numbered or named:
+            found.add(label)
     return found.pop() if len(found) == 1 else None
 
 
@@ -302,9 +225,8 @@ def read_yes_no(text: str, ask: Ask, *, asked: bool = False) -> str | None:
         return _verdict(verdict)
     last = yes_no(bare(words[-1]))
     told = {yes_no(bare(word)) for word in words} - {None}
-    return (
-        _verdict(last) if last is not None and len(told) == 1 and not set(words[:-1]) & (NEGATIONS - {"no"}) else None
-    )
+    denied = set(words[:-1]) & (NEGATIONS - {"no"})
+    return _verdict(last) if len(told) == 1 and not denied else None
 
 
 def _restated(sentence: str, ask: Ask) -> str | None:
@@ -398,7 +320,7 @@ def _compares_as_asked(before: str, ask: Ask) -> bool:
     """Whether a comparison in another language than English is the one that the query asks for."""
     compared = before.split()[-1:]
     asked = {word[:_ROOT] for word in ask.words}
-    return bool(compared) and compared[0][:_ROOT] in asked and not (set(before.split()) & _LESS) - ask.words
+    return bool(compared) and compared[0][:_ROOT] in asked and not (set(before.split()) & _WORDS["less"]) - ask.words
 
 
 def _concedes_before(before: str) -> bool:
@@ -406,7 +328,7 @@ def _concedes_before(before: str) -> bool:
 
 
 def _comparatives(text: str) -> set[str]:
-    return {word for word in _COMPARATIVE.findall(text) if word not in _NOT_COMPARATIVE}
+    return {word for word in _COMPARATIVE.findall(text) if word not in _WORDS["not_comparative"]}
 
 
 def _answers_as_asked(clause: str, ask: Ask) -> bool:
@@ -442,8 +364,5 @@ def _named_option(folded: str, ask: Ask) -> str | None:
         return exact[0]
     named = {letter: text for letter, text in ask.options.items() if text and f" {text} " in said}
     longest = [k for k, v in named.items() if not any(v in other and v != other for other in named.values())]
-    return (
-        longest[0]
-        if len(longest) == 1 and not re.search(rf"\bnot (?:a |an |the )?{re.escape(named[longest[0]][:80])}", said)
-        else None
-    )
+    denied = longest and re.search(rf"\bnot (?:a |an |the )?{re.escape(named[longest[0]][:80])}", said)
+    return longest[0] if len(longest) == 1 and not denied else None

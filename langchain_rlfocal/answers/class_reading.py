@@ -34,8 +34,6 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError, create_mode
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
-from langchain_rlfocal.answers.schema_rules import PASSING
-
 _NAMED = (uuid.UUID, pathlib.PurePath, ipaddress._IPAddressBase, re.Pattern, Fraction)  # noqa: SLF001  # no public base
 _DATES = (dt.date, dt.time, dt.timedelta)
 _ABSENT = object()
@@ -69,9 +67,7 @@ class ClassReader:
         """
         try:
             return self._read(value)
-        except PASSING:
-            raise
-        except BaseException as error:  # noqa: BLE001  # validators are the caller's code, whatever they raise
+        except Exception as error:  # noqa: BLE001  # validators are the caller's code
             raise NotReadError(_reason(error)) from None
 
     def _read(self, value: Any) -> Any:
@@ -129,9 +125,7 @@ def reader_of(kind: Any) -> ClassReader | None:
             return ClassReader(kind, kind.parse_obj)
         is_dataclass: bool = dataclasses.is_dataclass(kind)
         return ClassReader(kind, TypeAdapter(kind).validate_python) if is_dataclass else None
-    except PASSING:
-        raise
-    except BaseException:  # noqa: BLE001  # what cannot be read as a class has a JSON schema all the same
+    except Exception:  # noqa: BLE001  # what cannot be read as a class has a JSON schema all the same
         return None
 
 
@@ -260,13 +254,8 @@ def _alias_of(info: FieldInfo | None, name: str) -> str:
 
 def _reason(error: BaseException) -> str:
     """Say in a line why a class did not accept a value."""
-    try:
-        if isinstance(error, ValidationError):
-            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            place = ".".join(map(str, first["loc"]))
-            return f"`{place}`: {first['msg']}" if place else first["msg"]
-        return str(error) or type(error).__name__
-    except PASSING:
-        raise
-    except BaseException:  # noqa: BLE001  # an error that cannot even be written
-        return type(error).__name__
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        return f"`{place}`: {first['msg']}" if place else first["msg"]
+    return str(error) or type(error).__name__

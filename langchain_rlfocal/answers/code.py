@@ -3,14 +3,13 @@ r"""Code: two answers that hold programs are the same if the programs are, whate
 | language | read by | what does not count |
 |---|---|---|
 | Python | `ast` | layout, comments, quotes, docstrings, annotations, order of imports at the top, names of parameters and locals |
-| C, C++, C#, CSS, Dart, Go, Java, JavaScript, Kotlin, Lua, PHP, R, Rust, SQL, TypeScript | Pygments | layout, comments |
-| Bash and other shells, Elixir, Julia, PowerShell, Ruby, Swift | Pygments | comments, indentation, how wide a gap is |
+| those under `layouts` in `words/code.toml` | Pygments | layout as far as it means nothing, comments |
 | JSON | `values` | layout, order of keys, 1 or 1.0 |
-| all others, and all without Pygments | the text | white space at the ends of lines, empty lines around |
+| all others | the text | white space at the ends of lines, empty lines around |
 
-- Code stands in fences; all blocks count, in order, and consecutive blocks of Python are one program. What is written
-  around them does not count, nor do blocks of `text` and `output` beside others. Without fences the whole text is code
-  if it is Python with a statement in it, or if the query asks for code and the text is one command or statement.
+- Code is in fences; all blocks count, in order, and consecutive blocks of Python are one program. What is written around
+  them does not count, nor do blocks of `text` and `output` beside others. Without fences the whole text is code if it is
+  Python with a statement in it, or if the query asks for code and the text is one command or statement.
 - A language that no fence names is told by prompts, by parsing, by the query, by the first word.
 - Names in Python follow scopes: a parameter or a local may be called otherwise, if it is so everywhere. Names that
   somebody else may use stay: globals, attributes, classes, methods, keyword-only parameters, parameters that a call in
@@ -19,76 +18,41 @@ r"""Code: two answers that hold programs are the same if the programs are, whate
   targets of loops, `with` and `except` may be called otherwise, unless a string or the query holds the name.
 - Annotations count in class bodies, without a value, where they call something, and under foreign decorators, which
   read them; so do docstrings under foreign decorators and where the code reads docstrings.
-- Quotes, operators, literals, default values, the order of parameters and of statements count.
-- SQL: the case of keywords and a last semicolon do not count. Shells: the kind of quotes does not, where nothing in them
-  is special. Prompts (`$ `, `>>> `) are dropped.
 
-Refuses to run, to rewrite or to prove anything: `2 * x` and `x + x` differ. Python of more than `_MAX_PYTHON`
-characters, with brackets deeper than `_MAX_BRACKETS` or a tree deeper than `_MAX_TREE`, counts by its tokens; other
-languages beyond `_MAX_TOKENS` characters by their text; a text beyond `MAX_CHARS` by every character.
+Nothing is run, rewritten or proved: `2 * x` and `x + x` differ. Python that is too large or deep to parse counts by its
+tokens; other languages beyond `_MAX_TOKENS` characters by their text; a text beyond `MAX_CHARS` by every character.
 """
 
 import ast
 import builtins
 import hashlib
-import importlib
 import json
 import re
-import sys
+import textwrap
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import groupby
 from typing import Any
 
 from langchain_rlfocal.answers import values
+from langchain_rlfocal.answers.languages import PATTERNS, read_table
 from langchain_rlfocal.answers.values import MAX_CHARS
 
 _MAX_BLOCKS = 64
 _MAX_PYTHON = 50_000
-_MAX_BRACKETS = 60
 _MAX_TREE = 120  # levels of a syntax tree: each takes two frames of Python's stack, of which a caller may use half
 _MAX_TOKENS = 4_000  # some patterns of Pygments take time that grows with the square of the text
 _MAX_QUERY = 4_000
 _MAX_INLINE = 400
 
-_LEXERS = {
-    **dict.fromkeys(("c", "cpp", "csharp", "dart", "java", "javascript", "typescript", "php", "rust", "lua"), "free"),
-    **dict.fromkeys(("sql", "css"), "free"),
-    **dict.fromkeys(("go", "kotlin", "r"), "lines"),
-    **dict.fromkeys(("bash", "elixir", "julia", "powershell", "ruby", "swift"), "words"),
-    "python": "indented",
-}
-"""Languages that are compared by tokens, by what white space means there: nothing; ends of lines do; gaps too; all does."""
-
-_ALIASES = {
-    **dict.fromkeys(("py", "python3", "py3", "python2", "pycon", "ipython", "ipython3", "pyi"), "python"),
-    **dict.fromkeys(("sh", "shell", "zsh", "ksh", "console", "terminal", "shell-session", "shellsession"), "bash"),
-    **dict.fromkeys(("bash-session", "shellscript", "cmd-line", "commandline", "fish"), "bash"),
-    **dict.fromkeys(("js", "mjs", "cjs", "node", "nodejs", "jsx", "ecmascript"), "javascript"),
-    **dict.fromkeys(("ts", "tsx"), "typescript"),
-    **dict.fromkeys(("c++", "cc", "cxx", "hpp"), "cpp"),
-    **dict.fromkeys(("c#", "cs"), "csharp"),
-    **dict.fromkeys(("mysql", "postgresql", "postgres", "psql", "sqlite", "sqlite3", "tsql", "plsql"), "sql"),
-    **dict.fromkeys(("ps1", "pwsh", "posh"), "powershell"),
-    **dict.fromkeys(("regexp", "re"), "regex"),
-    "h": "c",
-    "golang": "go",
-    "rb": "ruby",
-    "rs": "rust",
-    "kt": "kotlin",
-    "pl": "perl",
-    "ex": "elixir",
-    "jl": "julia",
-    "yml": "yaml",
-    "make": "makefile",
-    "docker": "dockerfile",
-    "htm": "html",
-    "jsonc": "json5",
-}
-_PLAIN = frozenset(["text", "txt", "plain", "plaintext", "output", "stdout", "result", "none"])
+_TABLE = read_table("code")
+_LAYOUTS = {language: layout for layout, names in _TABLE["layouts"].items() for language in names.split()}
+_ALIASES = {alias: language for language, names in _TABLE["aliases"].items() for alias in names.split()}
+_WORDS = {name: frozenset(words.split()) for name, words in _TABLE["words"].items()}
 _COMMENTS = {"sql": ("--", "/*"), "lua": ("--",), "css": ("/*",), "php": ("//", "/*", "#")}
 _DASHED = ("//", "/*")
 _HASHED = frozenset(["bash", "elixir", "julia", "powershell", "python", "r", "ruby"])
@@ -105,57 +69,6 @@ _DENIAL = re.compile(
     r"\b(?:not?|never|none|nor|cannot|without|except|instead|avoid|wrong|rather|unless|neither)\b|n't\b", re.IGNORECASE
 )
 
-_MAKES = r"(?:write|implement|create|code|program|define|complete|fix|refactor|rewrite|convert|translate|port|generate)"
-_SHOWS = r"(?:give|show|provide|build|produce|need|want|return|output|make|tell|suggest|find|finish|correct|debug|optimi[sz]e)"
-_CLEAR = (
-    r"(?:(?:sql|bash|shell|python|powershell|linux|unix|git|docker|kubectl|terminal|awk|sed|grep|jq|javascript|js|java|"
-    r"typescript|go|rust|ruby|php|perl|r|c|c\+\+|c#|css|html|graphql|cypher|mongodb)\s+(?:\w+\s+){0,2}?"
-    r"(?:code|functions?|scripts?|programs?|class(?:es)?|methods?|commands?|query|queries|statements?|snippets?|"
-    r"expressions?|one-?liners?|modules?|decorators?|generators?|rules?|implementation)"
-    r"|(?:list|dict|dictionary|set|generator)\s+comprehensions?|regex(?:es|p)?|regular expressions?|code snippets?|"
-    r"source code|pseudocode|one-?liners?|sql|unit tests?|lambda)"
-)
-_LOOSE = r"(?:functions?(?! of (?:the|an?|its|your)\b)|scripts?(?= (?:that|to|which|for))|code(?! of\b)|methods?(?= (?:that|which))|sub-?routines?)"
-_NAMED = (
-    r"(?:python|javascript|js|node(?:\.js)?|typescript|java|c\+\+|c#|c(?! (?:major|minor|sharp|flat))|sql|bash|shell|"
-    r"powershell|ruby|php|rust|golang|go|kotlin|swift|perl|haskell|scala|lua|julia|dart|r|pandas|numpy|html|css)"
-)
-_ASKS_CODE = re.compile(
-    rf"\b{_MAKES}\b[^.?!\n]{{0,80}}?\b(?:{_CLEAR}|{_LOOSE}|programs?(?= (?:that|to|which))|class(?= (?:that|called|named|with|for)))(?!\w)"
-    rf"|\b{_SHOWS}\b[^.?!\n]{{0,60}}?\b(?:{_CLEAR}|code(?= (?:that|to|for|which))|commands?(?= (?:that|to|for|which)))(?!\w)"
-    rf"|\b(?:{_MAKES}|how (?:do|can|would|should|to)(?: i| you| we| one)?)\b[^.?!\n]{{0,80}}? (?:in|using|with) {_NAMED}(?![\w+#])"
-    r"|\b(?:which|what)(?:'s| is| are)? (?:the |a |an )?(?:[\w.+#-]+ ){0,3}?"
-    r"(?:(?<!in )(?<!of )commands?(?! of| over| economy)|regex|regular expression|one-?liner|sql(?: query| statement)?)(?!\w)"
-    r"|^\W{0,4}(?:an? |the )?(?:python|bash|shell|sql|javascript|powershell|regex|regular expression|one-?liner|code)"
-    r"(?: \w+){0,2} (?:that|to|which|for)\b"
-    r"|\b(?:implement|write|code)\b[^.?!\n]{0,30}?\b(?:\w{1,20}sort|algorithm|fizz-?buzz|binary search|hello,? world)\b"
-    r"|^\W{0,4}(?:reverse|sort|sum|count|find|compute|calculate|check|read|print|parse|merge|split|remove|flatten|filter|join)"
-    rf"\b[^.?!\n]{{0,80}}? (?:in|using|with) {_NAMED}(?![\w+#])"
-    r"|\bdef \w{1,40}\(",
-    re.IGNORECASE,
-)
-_ASKED = (
-    ("python", r"python\d?|pandas|numpy"),
-    ("sql", r"sql|mysql|postgres(?:ql)?|sqlite"),
-    ("javascript", r"javascript|js|node(?:\.js)?"),
-    ("typescript", r"typescript"),
-    ("powershell", r"powershell"),
-    ("regex", r"reg(?:ular )?ex(?:p|pression)?s?"),
-    ("java", r"java"),
-    ("cpp", r"c\+\+"),
-    ("csharp", r"c#"),
-    ("c", r"(?:in|ansi) c|c (?:code|function|program)"),
-    ("go", r"golang|in go|go (?:code|function|program)"),
-    *(
-        (name, name)
-        for name in ("ruby", "rust", "php", "perl", "kotlin", "swift", "scala", "lua", "julia", "dart", "css")
-    ),
-    *((name, name) for name in ("html", "haskell", "yaml", "json")),
-)
-_ASKED_LANGUAGES = tuple(
-    (name, re.compile(rf"(?<![\w.+#-])(?:{words})(?![\w+#])", re.IGNORECASE)) for name, words in _ASKED
-)
-_ASKED_SHELL = re.compile(r"\b(?:bash|shell|terminal|command[- ]line|commands?|zsh|linux|unix)\b", re.IGNORECASE)
 
 _PROMPT = re.compile(r"^(?:\([\w.-]{1,30}\) ?)?(?:[\w.-]{1,40}@[\w.-]{1,60}[: ][^$\n]{0,80})?\$ ", re.MULTILINE)
 _QUOTED = re.compile(r"\"[^\"$`\\!']*\"")
@@ -167,67 +80,10 @@ _SQL_START = re.compile(
     r"alter\s+table\s|drop\s+(?:table|view|index|database)\s|with\s+(?:recursive\s+)?\w+\s*(?:\([^)]{0,200}\)\s*)?as\s*\()",
     re.IGNORECASE,
 )
-_COMMANDS = frozenset(
-    re.findall(
-        r"\S+",
-        "apt apt-get awk aws az base64 bash brew cargo cat cd chgrp chmod chown conda cp crontab curl cut date dd df diff dig "
-        "docker docker-compose du echo env export find firewall-cmd flutter free gcloud git go gradle grep gunzip gzip head "
-        "helm hostname htop id ifconfig ip jobs journalctl jq kill killall kubectl less ln ls lsblk lscpu lsof make md5sum mkdir "
-        "mount mv mvn mysql mysqldump nc netstat nmap node npm npx openssl passwd pgrep ping pip pip3 pkill pnpm podman printf "
-        "ps psql pwd python python3 rails redis-cli rm rmdir rsync scp sed seq service sha256sum sort source ss ssh ssh-keygen "
-        "stat su sudo systemctl tail tar tee terraform top touch tr traceroute tree uname uniq unzip uptime useradd usermod "
-        "watch wc wget which who whoami xargs yarn yum zip",
-    )
-)
-
-_PIECE = re.compile(
-    r"""\#[^\n]*
-    |(?P<prefix>\b[A-Za-z]{1,2})?(?:
-        \"\"\"(?P<long>(?:[^\\]|\\.)*?)\"\"\" | '''(?P<other_long>(?:[^\\]|\\.)*?)'''
-      | "(?P<short>(?:[^"\\\n]|\\.)*+)" | '(?P<other_short>(?:[^'\\\n]|\\.)*+)'
-    )
-    |[()\[\]{}]|\\.?|["']""",
-    re.VERBOSE | re.DOTALL,
-)
-_ESCAPE = re.compile(r"\\([4-7][0-7]{2}|.)", re.DOTALL)
-_ESCAPES = frozenset("\n\\'\"abfnrtv01234567x")
-_GLUED = re.compile(r"(?<![\w.])[0-9][\w.]*?(?:and|else|for|if|in|is|or|not)\b")
-_LEAVES_FINALLY = re.compile(r"\bfinally\s*:")
-
-_SELF_AWARE = frozenset(
-    re.findall(
-        r"\S+",
-        "locals vars eval exec dir globals inspect _getframe f_locals __code__ currentframe",
-    )
-)
-"""Names of what looks at a program's own names."""
-_READS_NAMES = frozenset(["query", "evaluate"])
-"""Methods that look at them within strings, such as those of pandas."""
-_READS_DOCS = frozenset(["__doc__", "doctest", "getdoc"])
-_NEUTRAL = frozenset(
-    re.findall(
-        r"\S+",
-        "staticmethod classmethod property cache lru_cache cached_property wraps abstractmethod contextmanager "
-        "asynccontextmanager override final total_ordering functools abc contextlib typing",
-    )
-)
-"""Decorators, and modules of such, that look at nothing but what a function does."""
 _TYPES = (ast.Name, ast.Attribute, ast.Subscript, ast.Constant, ast.BinOp, ast.BitOr, ast.Tuple, ast.List)
-_STRONG = (
-    *(
-        ast.FunctionDef,
-        ast.AsyncFunctionDef,
-        ast.ClassDef,
-        ast.Import,
-        ast.ImportFrom,
-        ast.For,
-        ast.AsyncFor,
-        ast.While,
-    ),
-    *(ast.If, ast.With, ast.AsyncWith, ast.Try, ast.Match, ast.Assert, ast.Raise),
-)
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-_COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+_BLOCKS = (ast.For, ast.AsyncFor, ast.While, ast.If, ast.With, ast.AsyncWith, ast.Try, ast.Match)
+_STRONG = (*_FUNCTIONS, *_BLOCKS, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assert, ast.Raise)
 _STARTS = re.compile(r"^(?:def |async def |class |import |from \w|@\w)", re.MULTILINE)
 
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w{0,60}")
@@ -238,14 +94,8 @@ _QUERY_NAMES = re.compile(
     r"|\b([A-Za-z]\w{0,40}(?:_\w{1,40}|[a-z0-9][A-Z]\w{0,40}))\b|\b([A-Za-z_]\w{0,60})\("
 )
 
-_JOINS = frozenset(
-    re.findall(
-        r"\S+",
-        "++ -- += -= *= /= %= ^= |= &= << >> && || == != <= >= -> => ** // /* :: := ?? ?. .. =~ <- <> ~= !~ |> <| @> ## "
-        "*. +. -. /. !! %% $$ @@ ?: &. ^^",
-    )
-)
-"""Pairs of characters that say another thing when no white space stands between them."""
+_SOURCE = "<answer>"
+_QUIET = ("ignore", None, Warning, re.compile(_SOURCE), 0)
 
 _LOCK = threading.Lock()
 
@@ -291,7 +141,7 @@ class Code:
         if len(blocks) > _MAX_BLOCKS:
             return _whole(text)
         if blocks:
-            told = [block for block in blocks if block.language not in _PLAIN]
+            told = [block for block in blocks if block.language not in _WORDS["plain"]]
             asked = None if all(block.language for block in told) and told else _asked_language(query)
             return _program([(block.language, block.source) for block in told or blocks], query, asked)
         source = _unfenced(text, query)
@@ -327,7 +177,7 @@ def asks_for_code(query: str) -> bool:
 
 @lru_cache(maxsize=64)
 def _asks(part: str) -> bool:
-    return bool(_ASKS_CODE.search(part))
+    return bool(PATTERNS.asks_code.search(part))
 
 
 def _blocks(text: str) -> list[CodeBlock]:
@@ -378,8 +228,8 @@ def _opening(line: str) -> tuple[str, int, str | None] | None:
 def _single(content: str) -> CodeBlock:
     """Read a block written on one line; a first word that is a language's is its language."""
     word, _, rest = content.partition(" ")
-    known = _language(word.lower()) in {*_LEXERS, "json", "regex"} and word not in _COMMANDS and bool(rest.strip())
-    return CodeBlock(word.lower(), rest.strip()) if known else CodeBlock(None, content)
+    is_known = _language(word.lower()) in {*_LAYOUTS, "json", "regex"} and word not in _WORDS["commands"]
+    return CodeBlock(word.lower(), rest.strip()) if is_known and rest.strip() else CodeBlock(None, content)
 
 
 def _outdented(line: str, indent: int) -> str:
@@ -398,13 +248,20 @@ def _asking_part(query: str) -> str:
     return re.sub(r"[ \t]+", " ", "\n".join(parts[::2]))
 
 
+@cache
+def _asked_patterns() -> dict[str, re.Pattern[str]]:
+    named = _TABLE["asked"] | {name: name for name in _TABLE["asked"]["themselves"].split()}
+    del named["themselves"]
+    return {name: re.compile(rf"(?<![\w.+#-])(?:{words})(?![\w+#])", re.IGNORECASE) for name, words in named.items()}
+
+
 def _asked_language(query: str) -> str | None:
-    """Name the one language that a query asks for."""
+    """Name the one language that a query asks for; a shell only where it names no other."""
     text = _asking_part(query)
-    named = [name for name, words in _ASKED_LANGUAGES if words.search(text)]
-    if named:
-        return named[0] if len(named) == 1 else None
-    return "bash" if _ASKED_SHELL.search(text) else None
+    named = [name for name, words in _asked_patterns().items() if words.search(text)]
+    if len(named) > 1 and "shell" in named:
+        named.remove("shell")
+    return None if len(named) != 1 else "bash" if named[0] == "shell" else named[0]
 
 
 def _unfenced(text: str, query: str) -> str | None:
@@ -420,13 +277,12 @@ def _unfenced(text: str, query: str) -> str | None:
         return spans[0] if aside and not any(map(str.isdigit, before)) else None
     if "`" in text and asked and len(text) <= _MAX_INLINE and len(spans) > 1:
         return None
+    language = _asked_language(query) if asked else None
     for candidate in _candidates(text, asked):
         tree = parse_python(_plain_python(candidate))
-        if tree and (
-            _is_strong(tree) or (asked and _says_something(tree) and _asked_language(query) in {None, "python"})
-        ):
+        if tree and (_is_strong(tree) or (asked and _says_something(tree) and language in {None, "python"})):
             return candidate
-    return body if asked and _looks_like_code(body, _asked_language(query)) else None
+    return body if asked and _looks_like_code(body, language) else None
 
 
 def _candidates(text: str, asked: bool) -> Iterator[str]:
@@ -452,7 +308,8 @@ def _looks_like_code(body: str, language: str | None) -> bool:
         return " " not in body and bool(re.search(r"[\\^$\[\](){}*+?|]", body))
     if language in {None, "bash"}:
         word = _PROMPT.sub("", body).split(" ", 1)[0]
-        return word in _COMMANDS and not re.search(r"[a-z]{2}[.!?]$| (?:is|are|the|to|will|lists|shows|prints) ", body)
+        is_prose = re.search(r"[a-z]{2}[.!?]$| (?:is|are|the|to|will|lists|shows|prints) ", body)
+        return word in _WORDS["commands"] and not is_prose
     return body.endswith((";", "}", ")")) and bool(re.search(r"[=({]", body))
 
 
@@ -483,12 +340,12 @@ def _shown(head: str) -> str:
 
 
 def _language(tag: str) -> str:
-    return _ALIASES.get(tag, tag)
+    return str(_ALIASES.get(tag, tag))
 
 
 def _tell(tag: str | None, source: str, asked: str | None) -> tuple[str, str]:
     """Tell the language of a source, and drop the prompts of that language."""
-    if tag and tag not in _PLAIN:
+    if tag and tag not in _WORDS["plain"]:
         language = "python" if _language(tag) == "bash" and _DOCTEST.match(source) else _language(tag)
     else:
         language = _guess(source, asked)
@@ -508,11 +365,11 @@ def _guess(source: str, asked: str | None) -> str:
     if tree and (_is_strong(tree) or (asked and _says_something(tree))):
         return "python"
     first = source.split(None, 1)[0] if source.strip() else ""
-    if asked and not (asked == "python" and first in _COMMANDS):
+    if asked and not (asked == "python" and first in _WORDS["commands"]):
         return asked
     if _SQL_START.match(source):
         return "sql"
-    return "bash" if first in _COMMANDS else ""
+    return "bash" if first in _WORDS["commands"] else ""
 
 
 def _plain_python(source: str) -> str:
@@ -527,18 +384,8 @@ def _plain_python(source: str) -> str:
 
 def _dedented(source: str) -> str:
     """Drop the white space that all lines begin with, ends of lines and empty lines around."""
-    lines = [line.rstrip() for line in source.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
-    while lines and not lines[-1]:
-        lines.pop()
-    start = next((at for at, line in enumerate(lines) if line), len(lines))
-    lines = lines[start:]
-    if not lines or not lines[0][0].isspace():
-        return "\n".join(lines)
-    common = lines[0][: len(lines[0]) - len(lines[0].lstrip())]
-    for line in lines:
-        while line and not line.startswith(common):
-            common = common[:-1]
-    return "\n".join(line[len(common) :] for line in lines)
+    lines = source.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return textwrap.dedent("\n".join(map(str.rstrip, lines)).strip("\n"))
 
 
 def _form(language: str, source: str) -> tuple[str, str]:
@@ -547,24 +394,21 @@ def _form(language: str, source: str) -> tuple[str, str]:
     value = values.parse_json(source) if language == "json" else None
     if value is not None:
         return values.dump_json(value), ""
-    tokens = _tokens(language, source) if language in _LEXERS else None
+    tokens = _tokens(language, source) if language in _LAYOUTS else None
     if tokens is None:
         return "=" + source, source.split("\n", 1)[0][:60]
-    return "\x1f".join(tokens), "".join(tokens).split("\n", 1)[0][:60] if _LEXERS[language] == "words" else ""
+    return "\x1f".join(tokens), "".join(tokens).split("\n", 1)[0][:60] if _LAYOUTS[language] == "words" else ""
 
 
 # ---- tokens of other languages
 
 
-def _lex(language: str, source: str) -> list[tuple[str, str]] | None:
-    """Cut a source into tokens, as names of types and texts; None without Pygments."""
-    try:
-        with _LOCK:  # a lexer builds its tables at its first use
-            lexer: Any = importlib.import_module("pygments.lexers").get_lexer_by_name(
-                language, stripnl=False, startinline="<?" not in source
-            )
-    except (ImportError, ValueError):
-        return None
+def _lex(language: str, source: str) -> list[tuple[str, str]]:
+    """Cut a source into tokens, as names of types and texts."""
+    from pygments.lexers import get_lexer_by_name  # type: ignore[import-untyped]  # noqa: PLC0415  # slow to import
+
+    with _LOCK:  # a lexer builds its tables at its first use
+        lexer = get_lexer_by_name(language, stripnl=False, startinline="<?" not in source)
     return [(str(kind).removeprefix("Token."), text) for kind, text in lexer.get_tokens(source)]
 
 
@@ -573,9 +417,9 @@ def _tokens(language: str, source: str) -> list[str] | None:
     if len(source) > _MAX_TOKENS or "\x1f" in source:
         return None
     found = _lex(language, source)
-    if found is None or any(kind == "Error" for kind, _ in found):
+    if any(kind == "Error" for kind, _ in found):
         return None
-    layout = _LEXERS[language]
+    layout = _LAYOUTS[language]
     out: list[str] = []
     gap = "\n"  # what white space stands before the next token
     commented = False
@@ -635,7 +479,7 @@ def _gap_mark(language: str, layout: str, gap: str, previous: str, text: str) ->
     if "\n" in gap and language in {"javascript", "typescript"} and (previous in restricted or text in {"++", "--"}):
         return "\n"
     words = (left.isalnum() or left in "_$") and (right.isalnum() or right in "_$@")
-    return " " if words or left + right in _JOINS or (left == right and left in "'\"`") else ""
+    return " " if words or left + right in _WORDS["joins"] or (left == right and left in "'\"`") else ""
 
 
 def _spelled(language: str, kind: str, text: str) -> str:
@@ -685,11 +529,12 @@ def _python_tokens(source: str) -> tuple[str, str]:
 
 def parse_python(source: str) -> ast.Module | None:
     """Parse Python without a warning, whatever it holds; None where it is not Python, or too large or deep."""
-    quiet = _quiet(source)
-    if quiet is None:
+    if len(source) > _MAX_PYTHON:
         return None
+    if warnings.filters[:1] != [_QUIET]:  # a filter for sources of this name alone, which changes nothing for others
+        warnings.filterwarnings("ignore", module=_SOURCE)
     try:
-        tree = ast.parse(quiet)
+        tree = ast.parse(source, _SOURCE)
     except (SyntaxError, ValueError, RecursionError, MemoryError, SystemError):
         return None
     level: list[ast.AST] = [tree]
@@ -698,50 +543,6 @@ def parse_python(source: str) -> ast.Module | None:
         if not level:
             return tree if tree.body else None
     return None
-
-
-def _quiet(source: str) -> str | None:
-    r"""Rewrite what the parser would warn about: `"\d"` as `"\\d"`, which is the same string.
-
-    Filters of warnings belong to the whole process; no thread may change them for itself. None where a rewriting could
-    change the meaning, or where the source is too large or deep to parse.
-    """
-    if len(source) > _MAX_PYTHON or "\0" in source or _GLUED.search(source):
-        return None
-    if sys.version_info >= (3, 14) and _LEAVES_FINALLY.search(source):
-        return None
-    out: list[str] = []
-    end = depth = 0
-    changed = raw_format = False
-    for match in _PIECE.finditer(source):
-        piece, prefix = match[0], (match["prefix"] or "").lower()
-        group = match.lastgroup if match.lastgroup not in {None, "prefix"} else None
-        if group:
-            body = match[group]
-            if "f" in prefix or "t" in prefix:
-                raw_format |= "r" in prefix
-            if "\\" in body and "r" not in prefix:
-                escapes = _ESCAPES if "b" in prefix else _ESCAPES | set("NuU")
-                if any(len(escape[1]) == 3 for escape in _ESCAPE.finditer(body)):
-                    return None
-                quiet = _ESCAPE.sub(lambda it, known=escapes: it[0] if it[1] in known else "\\" + it[0], body)
-                if quiet != body:
-                    if ("f" in prefix or "t" in prefix) and re.search("[\"']", body):
-                        return None
-                    changed = True
-                    out += [source[end : match.start(group)], quiet]
-                    end = match.end(group)
-        elif piece in {'"', "'"} or (piece[0] == "\\" and piece != "\\\n"):
-            return None
-        elif piece in "([{":
-            depth += 1
-            if depth > _MAX_BRACKETS:
-                return None
-        elif piece in ")]}":
-            depth -= 1
-    if changed and raw_format:
-        return None
-    return "".join([*out, source[end:]]) if changed else source
 
 
 def _is_strong(tree: ast.Module) -> bool:
@@ -791,47 +592,50 @@ class _Scope:
         return name in self.bound and name not in self.outer and name not in self.nonlocals
 
 
-class _Normal:
-    """The normal form of a module's statements.
+class _Normal(ast.NodeTransformer):
+    """Makes the normal form of a module's statements.
 
-    Every name that may be another is written as the number of its first appearance, so that two programs with equal
-    forms differ by a renaming at most: numbers belong to pairs of scope and name, never to names alone.
+    Every name that may be another becomes the number of its first appearance, so that two programs with equal forms
+    differ by a renaming at most: numbers belong to pairs of scope and name, never to names alone.
     """
 
     def __init__(self, body: list[ast.stmt], query: str) -> None:
         self.body = body
-        self.out: list[str] = []
         self.numbers: dict[tuple[int, str], int] = {}
-        self.scopes: list[_Scope] = []  # keeps them alive: numbers go by identity
         nodes = [node for statement in body for node in ast.walk(statement)]
-        used = {node.id for node in nodes if isinstance(node, ast.Name)}
         attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+        used = attributes | {node.id for node in nodes if isinstance(node, ast.Name)}
         modules = [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
-        used |= attributes | {part for module in modules for part in module.split(".")}
-        used |= {part for node in nodes if isinstance(node, ast.alias) for part in node.name.split(".")}
+        modules += [node.name for node in nodes if isinstance(node, ast.alias)]
+        used |= {part for module in modules for part in module.split(".")}
         strings = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
-        self.renames = (
-            not (used & _SELF_AWARE)
-            and not (attributes & _READS_NAMES)
-            and not any(getattr(node, "type_params", None) for node in nodes)
+        self.renames = not (
+            used & _WORDS["self_aware"]
+            or attributes & _WORDS["reads_names"]
+            or any(getattr(node, "type_params", None) for node in nodes)
         )
-        self.documented = bool(used & _READS_DOCS)
+        self.documented = bool(used & _WORDS["reads_docs"])
         keywords = [node for node in nodes if isinstance(node, ast.keyword)]
         self.keywords = {keyword.arg for keyword in keywords if keyword.arg}
         if any(keyword.arg is None for keyword in keywords):
             self.keywords |= set(strings)
         self.named, self.signatures, self.listed = _named_by(_asking_part(query))
-        self.module = self._scope("module", None, body)
+        self.scope = self.module = _scope_of("module", None, body)
+        self.scopes = [self.module]  # keeps them alive: numbers go by identity
         self.free = self._free_names(nodes, strings)
-        self.typing = self._typing_imports()
 
     def written(self) -> tuple[str, str]:
         """Write the form and what a label shows of it."""
-        self._statements(self.body, self.module)
         first = next((node for node in self.body if isinstance(node, (*_FUNCTIONS, ast.ClassDef))), None)
         head = "" if first is None else "class" if isinstance(first, ast.ClassDef) else "def"
         name = "" if first is None or first.name in self.free else first.name
-        return "".join(self.out), f"{head} {name}".strip()
+        body = self._within(self.module, self.body)
+        used = {node.id for statement in body for node in ast.walk(statement) if isinstance(node, ast.Name)}
+        forms: list[str] = []
+        for imports, group in groupby(body, key=lambda node: isinstance(node, (ast.Import, ast.ImportFrom))):
+            statements = list(group)
+            forms += _imports(statements, used) if imports else map(ast.dump, statements)
+        return "\n".join(forms or ["Pass()"]), f"{head} {name}".strip()
 
     def _free_names(self, nodes: list[ast.AST], strings: list[str]) -> set[str]:
         """Name what nobody else uses of the names at the top: targets of loops and the like, and the one function."""
@@ -848,288 +652,184 @@ class _Normal:
         free -= declared | self.named | set(dir(builtins))  # a name may mean the built-in until it is bound
         return {name for name in free if not any(name in text for text in strings)}
 
-    def _typing_imports(self) -> set[str]:
-        """Name what is imported for annotations only: names of `typing` that nothing uses once annotations are gone."""
-        probe = _Mentions()
-        for statement in self.body:
-            probe.look(statement, in_class=False)
-        return probe.names
-
-    # -- scopes
-
-    def _scope(self, kind: str, parent: _Scope | None, body: Iterable[ast.AST]) -> _Scope:
-        scope = _Scope(kind, parent)
-        self.scopes.append(scope)
-        todo: list[tuple[ast.AST, bool]] = [(node, False) for node in body]
-        while todo:
-            node, in_comprehension = todo.pop()
-            inner: Iterable[ast.AST | None] = ast.iter_child_nodes(node)
-            if isinstance(node, ast.Name):
-                if not isinstance(node.ctx, ast.Load) and not in_comprehension:
-                    scope.bound[node.id] += 1
-            elif isinstance(node, ast.NamedExpr):
-                scope.bound[node.target.id] += 1
-                inner = [node.value]
-            elif isinstance(node, _FUNCTIONS):
-                scope.bound[node.name] += 1
-                if _is_foreign(node):
-                    scope.kept.add(node.name)
-                arguments = _arguments(node.args)
-                inner = [
-                    *node.decorator_list,
-                    *_defaults(node.args),
-                    node.returns,
-                    *(arg.annotation for arg in arguments),
-                ]
-            elif isinstance(node, ast.Lambda):
-                inner = _defaults(node.args)
-            elif isinstance(node, ast.ClassDef):
-                scope.bound[node.name] += 1
-                scope.kept.add(node.name)
-                inner = [*node.decorator_list, *node.bases, *node.keywords]
-            elif isinstance(node, _COMPREHENSIONS):
-                in_comprehension = True
-            elif isinstance(node, ast.alias):
-                scope.bound[node.asname or node.name.partition(".")[0]] += 1
-            elif isinstance(node, (ast.ExceptHandler, ast.MatchAs, ast.MatchStar)):
-                scope.bound.update([node.name] if node.name else [])
-                scope.brief.update([node.name] if node.name and isinstance(node, ast.ExceptHandler) else [])
-            elif isinstance(node, (ast.For, ast.AsyncFor)):
-                scope.brief.update(_stored(node.target))
-            elif isinstance(node, ast.withitem) and node.optional_vars is not None:
-                scope.brief.update(_stored(node.optional_vars))
-            elif isinstance(node, ast.MatchMapping):
-                scope.bound.update([node.rest] if node.rest else [])
-            elif isinstance(node, ast.Global):
-                scope.outer.update(node.names)
-            elif isinstance(node, ast.Nonlocal):
-                scope.nonlocals.update(node.names)
-            todo += [(child, in_comprehension) for child in inner if child is not None]
-        return scope
-
-    def _name(self, name: str, scope: _Scope) -> str:
+    def _name(self, name: Any) -> Any:
         """Write a name: its number if it may be another, else itself."""
-        where: _Scope | None = scope
+        where: _Scope | None = self.scope
         while where is not None and where.kind != "module":
             if name in where.outer:
                 where = None
                 break
-            visible = where is scope or where.kind != "class"
-            if visible and where.binds(name):
+            if (where is self.scope or where.kind != "class") and where.binds(name):
                 break
             where = where.parent
-        if not self.renames or (name.startswith("__") and not name.endswith("__")):
-            return repr(name)
+        if not isinstance(name, str) or not self.renames or (name.startswith("__") and not name.endswith("__")):
+            return name
         local = where is not None and where.kind in {"function", "comprehension"} and name not in where.kept
         if local or (name in self.free and (where is None or where.kind == "module")):
             owner = where if local and where is not None else self.module
             return f"${self.numbers.setdefault((id(owner), name), len(self.numbers))}"
-        return repr(name)
+        return name
 
-    # -- writing
+    def _all(self, nodes: Iterable[ast.AST | None]) -> list[Any]:
+        return [None if node is None else self.visit(node) for node in nodes]
 
-    def _put(self, *texts: str) -> None:
-        self.out += texts
+    def _within(self, scope: _Scope, nodes: Sequence[ast.AST | None]) -> list[Any]:
+        self.scopes.append(scope)
+        outer, self.scope = self.scope, scope
+        made = self._all(nodes)
+        self.scope = outer
+        return made
 
-    def _statements(self, body: list[ast.stmt], scope: _Scope) -> None:
-        self._put("{")
-        top = scope is self.module
-        written = 0
-        for imports, group in groupby(body, key=lambda node: top and isinstance(node, (ast.Import, ast.ImportFrom))):
-            if imports:
-                written += self._imports(list(group), scope)
-                continue
-            for statement in group:
-                self._node(statement, scope)
-                written += 1
-        if not written:
-            self._put("(Pass )")
-        self._put("}")
-
-    def _imports(self, group: list[ast.stmt], scope: _Scope) -> int:
-        """Write imports that follow each other, one name each, sorted unless one hides another."""
-        lines: list[str] = []
-        bound: list[str] = []
-        for node in group:
-            assert isinstance(node, (ast.Import, ast.ImportFrom))
-            module = node.module if isinstance(node, ast.ImportFrom) else None
-            level = node.level if isinstance(node, ast.ImportFrom) else 0
-            for alias in node.names:
-                name = alias.asname or alias.name.partition(".")[0]
-                idle = module in {"typing", "typing_extensions", "collections.abc"} and name not in self.typing
-                if (idle and alias.name != "*") or (module == "__future__" and alias.name == "annotations"):
-                    continue
-                bound.append(name)
-                lines.append(f"(Import {module!r} {level} {self._alias(alias, scope)})")
-        ordered = len(set(bound)) == len(bound) and "*" not in bound
-        self._put(*(sorted(lines) if ordered else lines))
-        return len(lines)
-
-    def _alias(self, alias: ast.alias, scope: _Scope) -> str:
-        if alias.name == "*":
-            return "*"
-        top = alias.name.partition(".")[0]
-        form = "top" if alias.asname is None and top != alias.name else "as"
-        return f"{alias.name!r} {form} {self._name(alias.asname or top, scope)}"
-
-    def _field(self, value: Any, scope: _Scope) -> None:
-        if isinstance(value, list):
-            self._put("[")
-            for item in value:
-                self._field(item, scope)
-            self._put("]")
-        elif isinstance(value, ast.AST):
-            self._node(value, scope)
-        else:
-            self._put(f" {value!r}")
-
-    def _node(self, node: ast.AST, scope: _Scope) -> None:
-        self._put("(", type(node).__name__, " ")
+    def visit(self, node: Any) -> Any:
+        """Make the form of a part of the tree, which it changes."""
         match node:
             case ast.Name():
-                self._put(self._name(node.id, scope))
+                node.id = self._name(node.id)
             case ast.Constant():
-                self._put(_literal(node.value))
+                # hexadecimal, since Python refuses to write long numbers as decimals
+                value = node.value
+                return ast.Constant(hex(value), kind="int") if type(value) is int else ast.Constant(value)
             case ast.JoinedStr() if all(isinstance(part, ast.Constant) for part in node.values):
-                self.out[-2:] = [
-                    "Constant",
-                    " ",
-                    _literal("".join(str(getattr(part, "value", "")) for part in node.values)),
-                ]
+                return ast.Constant("".join(str(getattr(part, "value", "")) for part in node.values))
             case ast.FunctionDef() | ast.AsyncFunctionDef():
-                self._function(node, scope)
+                self._function(node)
             case ast.Lambda():
-                inner = self._parameters(node.args, scope, [node.body], keep=False, foreign=False, function=None)
-                self._node(node.body, inner)
+                inner = self._parameters(node.args, [node.body], keep=False, is_foreign=False, function="")
+                (node.body,) = self._within(inner, [node.body])
+            case ast.arg():
+                node.arg = self._name(node.arg)
             case ast.ClassDef():
-                self._field([*node.decorator_list, None, *node.bases, *node.keywords], scope)
-                self._put(repr(node.name))
-                self._field(getattr(node, "type_params", []), scope)
                 body = node.body if self.documented or node.decorator_list else _bodied(node.body)
-                self._statements(body, self._scope("class", scope, body))
+                node.decorator_list, node.bases = self._all(node.decorator_list), self._all(node.bases)
+                node.keywords = self._all(node.keywords)
+                node.body = self._within(_scope_of("class", self.scope, body), body) or [ast.Pass()]
             case ast.ListComp() | ast.SetComp() | ast.GeneratorExp() | ast.DictComp():
-                self._comprehension(node, scope)
-            case ast.Import() | ast.ImportFrom():
-                self._put(f"{getattr(node, 'module', None)!r} {getattr(node, 'level', 0)}")
-                self._put(*(f" {self._alias(alias, scope)}" for alias in node.names))
-            case ast.Global():
-                self._put(repr(sorted(node.names)))
-            case ast.Nonlocal():
-                self._put(*(f" {self._name(name, scope)}" for name in node.names))
-            case ast.ExceptHandler():
-                self._field(node.type, scope)
-                self._bound(node.name, scope)
-                self._statements(node.body, scope)
-            case ast.MatchAs():
-                self._field(node.pattern, scope)
-                self._bound(node.name, scope)
-            case ast.MatchStar():
-                self._bound(node.name, scope)
+                self._comprehension(node)
+            case ast.ExceptHandler() | ast.MatchAs() | ast.MatchStar():
+                self.generic_visit(node)
+                node.name = self._name(node.name)
             case ast.MatchMapping():
-                self._field([*node.keys, None, *node.patterns], scope)
-                self._bound(node.rest, scope)
-            case ast.AnnAssign() if _is_idle_annotation(node, scope.kind == "class"):
-                self.out[-2:] = ["Assign", " "]
-                self._field([[node.target], node.value], scope)
-            case ast.Assign():
-                self._field([node.targets, node.value], scope)
+                self.generic_visit(node)
+                node.rest = self._name(node.rest)
+            case ast.Global():
+                node.names.sort()
+            case ast.Nonlocal():
+                node.names = [self._name(name) for name in node.names]
+            case ast.alias() if node.name != "*":
+                top = node.name.partition(".")[0]
+                is_top = node.asname is None and top != node.name  # "import a.b" names a
+                node.asname = f"{'top ' if is_top else ''}{self._name(node.asname or top)}"
+            case ast.AnnAssign(target=ast.Name(), value=ast.expr() as value) if (
+                node.simple and self.scope.kind != "class" and _is_type(node.annotation)
+            ):
+                return self.visit(ast.Assign([node.target], value))
             case _:
-                for name, value in ast.iter_fields(node):
-                    if name in {"ctx", "kind", "type_comment"}:
-                        continue
-                    if name in {"body", "orelse", "finalbody"} and isinstance(value, list):
-                        self._statements(value, scope) if value else self._put("{}")
-                    else:
-                        self._field(value, scope)
-        self._put(")")
+                self.generic_visit(node)
+        return node
 
-    def _bound(self, name: str | None, scope: _Scope) -> None:
-        self._put(" None" if name is None else f" {self._name(name, scope)}")
-
-    def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef, scope: _Scope) -> None:
-        foreign = _is_foreign(node)
-        self._field(node.decorator_list, scope)
-        self._put(self._name(node.name, scope))
-        self._field(getattr(node, "type_params", []), scope)
-        kept = foreign or (scope.kind == "module" and node.name.startswith("test"))
-        body = node.body if self.documented or foreign else _bodied(node.body)
-        inner = self._parameters(node.args, scope, body, keep=kept, foreign=foreign, function=node.name)
-        if node.returns is not None and (foreign or not _is_type(node.returns)):
-            self._field(node.returns, scope)
-        self._statements(body, inner)
+    def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+        is_foreign = _is_foreign(node)
+        keep = is_foreign or (self.scope.kind == "module" and node.name.startswith("test"))
+        body = node.body if self.documented or is_foreign else _bodied(node.body)
+        node.decorator_list = self._all(node.decorator_list)
+        inner = self._parameters(node.args, body, keep=keep, is_foreign=is_foreign, function=node.name)
+        counts = node.returns is not None and (is_foreign or not _is_type(node.returns))
+        node.returns = self.visit(node.returns) if counts else None
+        node.name = self._name(node.name)
+        node.body = self._within(inner, body) or [ast.Pass()]
 
     def _parameters(
-        self,
-        args: ast.arguments,
-        scope: _Scope,
-        body: Iterable[ast.AST],
-        *,
-        keep: bool,
-        foreign: bool,
-        function: str | None,
+        self, args: ast.arguments, body: Iterable[ast.AST], *, keep: bool, is_foreign: bool, function: str
     ) -> _Scope:
-        """Write parameters and return the scope of the function."""
-        inner = self._scope("function", scope, body)
+        """Make the form of parameters and return the scope of the function."""
+        inner = _scope_of("function", self.scope, body)
         named = [arg.arg for arg in _arguments(args)]
         inner.bound.update(named)
         places = [arg.arg for arg in (*args.posonlyargs, *args.args)]
         places = places[1:] if places[:1] in (["self"], ["cls"]) else places
-        order = self.signatures.get(function or "") or (
-            next(iter(self.signatures.values())) if len(self.signatures) == 1 else self.listed
-        )
-        order = [name for name in order if name != function]
+        only = next(iter(self.signatures.values())) if len(self.signatures) == 1 else self.listed
+        order = [name for name in self.signatures.get(function, only) if name != function]
         moved = {name for at, name in enumerate(places) if name in order and order.index(name) != at}
         inner.kept |= {arg.arg for arg in args.kwonlyargs} | (self.keywords & set(named)) | moved
         inner.kept |= set(named) if keep else set()
-        self._field([*args.defaults, None, *args.kw_defaults], scope)
-        groups = (args.posonlyargs, args.args, [args.vararg], args.kwonlyargs, [args.kwarg])
-        for group in groups:
-            self._put("<")
-            for arg in group:
-                if arg is None:
-                    continue
-                self._bound(arg.arg, inner)
-                if arg.annotation is not None and (foreign or not _is_type(arg.annotation)):
-                    self._field(arg.annotation, scope)
-            self._put(">")
+        args.defaults, args.kw_defaults = self._all(args.defaults), self._all(args.kw_defaults)
+        for arg in _arguments(args):
+            counts = arg.annotation is not None and (is_foreign or not _is_type(arg.annotation))
+            arg.annotation = self.visit(arg.annotation) if counts else None
+        self._within(inner, _arguments(args))
         return inner
 
-    def _comprehension(self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp, scope: _Scope) -> None:
-        inner = _Scope("comprehension", scope)
-        self.scopes.append(inner)
+    def _comprehension(self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp) -> None:
+        inner = _Scope("comprehension", self.scope)
         for generator in node.generators:
             inner.bound.update(_stored(generator.target))
+        node.generators[0].iter = self.visit(node.generators[0].iter)
         for at, generator in enumerate(node.generators):
-            self._put(f"<{generator.is_async}")
-            self._node(generator.iter, inner if at else scope)
-            self._node(generator.target, inner)
-            self._field(generator.ifs, inner)
-            self._put(">")
-        for part in [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]:
-            self._node(part, inner)
+            if at:
+                (generator.iter,) = self._within(inner, [generator.iter])
+            (generator.target,) = self._within(inner, [generator.target])
+            generator.ifs = self._within(inner, generator.ifs)
+        for part in ("key", "value") if isinstance(node, ast.DictComp) else ("elt",):
+            setattr(node, part, *self._within(inner, [getattr(node, part)]))
 
 
-class _Mentions:
-    """Names that a program mentions outside of the annotations that do not count."""
+def _imports(group: Iterable[Any], used: set[str]) -> list[str]:
+    """Write imports that follow each other, one name each, sorted unless one hides another; without those for annotations."""
+    lines: list[str] = []
+    bound: list[str] = []
+    for node in group:
+        module = getattr(node, "module", None)
+        for alias in node.names:
+            name = (alias.asname or alias.name).removeprefix("top ")
+            is_idle = module in {"typing", "typing_extensions", "collections.abc"} and name not in used and name != "*"
+            if not is_idle and not (module == "__future__" and alias.name == "annotations"):
+                bound.append(name)
+                lines.append(f"import {module!r} {getattr(node, 'level', 0)} {ast.dump(alias)}")
+    return sorted(lines) if len(set(bound)) == len(bound) and "*" not in bound else lines
 
-    def __init__(self) -> None:
-        self.names: set[str] = set()
 
-    def look(self, node: ast.AST, *, in_class: bool) -> None:
-        todo = [(node, in_class)]
-        while todo:
-            node, in_class = todo.pop()
-            inner: Iterable[ast.AST | None] = ast.iter_child_nodes(node)
-            if isinstance(node, ast.Name):
-                self.names.add(node.id)
-            elif isinstance(node, _FUNCTIONS) and not _is_foreign(node):
-                kept = [arg.annotation for arg in _arguments(node.args)] + [node.returns]
-                kept = [annotation for annotation in kept if annotation is not None and not _is_type(annotation)]
-                inner = [*node.decorator_list, *_defaults(node.args), *kept, *node.body]
-            elif isinstance(node, ast.AnnAssign) and _is_idle_annotation(node, in_class):
-                inner = [node.target, node.value]
-            below = isinstance(node, ast.ClassDef) or (in_class and not isinstance(node, (*_FUNCTIONS, ast.Lambda)))
-            todo += [(child, below) for child in inner if child is not None]
+def _scope_of(kind: str, parent: _Scope | None, body: Iterable[ast.AST]) -> _Scope:
+    scope = _Scope(kind, parent)
+    todo: list[tuple[ast.AST, bool]] = [(node, False) for node in body]
+    while todo:
+        node, in_comprehension = todo.pop()
+        inner: Iterable[ast.AST | None] = ast.iter_child_nodes(node)
+        match node:
+            case ast.Name(ctx=ast.Store() | ast.Del()) if not in_comprehension:
+                scope.bound[node.id] += 1
+            case ast.NamedExpr():
+                scope.bound[node.target.id] += 1
+                inner = [node.value]
+            case ast.FunctionDef() | ast.AsyncFunctionDef():
+                scope.bound[node.name] += 1
+                scope.kept.update([node.name] if _is_foreign(node) else [])
+                annotations = [arg.annotation for arg in _arguments(node.args)]
+                inner = [*node.decorator_list, *node.args.defaults, *node.args.kw_defaults, node.returns, *annotations]
+            case ast.Lambda():
+                inner = [*node.args.defaults, *node.args.kw_defaults]
+            case ast.ClassDef():
+                scope.bound[node.name] += 1
+                scope.kept.add(node.name)
+                inner = [*node.decorator_list, *node.bases, *node.keywords]
+            case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
+                in_comprehension = True
+            case ast.alias():
+                scope.bound[node.asname or node.name.partition(".")[0]] += 1
+            case ast.ExceptHandler(name=str(name)):
+                scope.bound[name] += 1
+                scope.brief[name] += 1
+            case ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)) | ast.MatchMapping(rest=str(name)):
+                scope.bound[name] += 1
+            case ast.For(target=target) | ast.AsyncFor(target=target):
+                scope.brief.update(_stored(target))
+            case ast.withitem(optional_vars=ast.AST() as target):
+                scope.brief.update(_stored(target))
+            case ast.Global():
+                scope.outer.update(node.names)
+            case ast.Nonlocal():
+                scope.nonlocals.update(node.names)
+        todo += [(child, in_comprehension) for child in inner if child is not None]
+    return scope
 
 
 def _stored(target: ast.AST) -> list[str]:
@@ -1142,23 +842,9 @@ def _arguments(args: ast.arguments) -> list[ast.arg]:
     return [*args.posonlyargs, *args.args, *args.kwonlyargs, *starred]
 
 
-def _defaults(args: ast.arguments) -> list[ast.AST]:
-    return [default for default in (*args.defaults, *args.kw_defaults) if default is not None]
-
-
 def _is_type(node: ast.AST) -> bool:
     """Tell whether an annotation names types and does nothing."""
     return all(isinstance(part, (*_TYPES, ast.Load)) for part in ast.walk(node))
-
-
-def _is_idle_annotation(node: ast.AnnAssign, in_class: bool) -> bool:
-    """Tell whether an annotated assignment does what the plain one does."""
-    return (
-        not in_class
-        and node.value is not None
-        and isinstance(node.target, ast.Name)
-        and bool(node.simple and _is_type(node.annotation))
-    )
 
 
 def _is_foreign(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
@@ -1167,14 +853,9 @@ def _is_foreign(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
         function = decorator.func if isinstance(decorator, ast.Call) else decorator
         names = [part.id for part in ast.walk(function) if isinstance(part, ast.Name)]
         names += [part.attr for part in ast.walk(function) if isinstance(part, ast.Attribute)]
-        if not names or not set(names) <= _NEUTRAL:
+        if not names or not set(names) <= _WORDS["neutral"]:
             return True
     return False
-
-
-def _literal(value: Any) -> str:
-    kind = type(value).__name__
-    return f"{kind} {value:x}" if kind == "int" else f"{kind} {value!r}"
 
 
 @lru_cache(maxsize=64)

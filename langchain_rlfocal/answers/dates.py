@@ -1,17 +1,16 @@
 """Dates and times: find them in cleaned text of many languages, and give equal ones equal values.
 
-Names of months and days come from Unicode's CLDR as Babel ships it, loaded at first use and per script; the grammar
-around them is small and ours. A parser that guesses (an order of day and month, a missing year from today's date, a
-century) would make different dates the same, so nothing is filled in: what is not said stays unknown, and what can be
-read in two ways is a value of its own, equal to the same spelling only. Where a text may not mean a date it is none:
-a year alone is a number, 1/2 a fraction, 2:1 a ratio. A time without a.m. or p.m. is one of the 24-hour clock.
+Names of months and days come from Unicode's CLDR as Babel ships it, loaded at first use and per script; other words are
+in `words/dates.toml`. A parser that guesses (an order of day and month, a missing year from today's date, a century)
+would make different dates the same, so nothing is filled in: what is not said stays unknown, and what can be read in two
+ways is a value of its own, equal to the same spelling only. Where a text may not mean a date it is none: a year alone is
+a number, 1/2 a fraction, 2:1 a ratio. A time without a.m. or p.m. is one of the 24-hour clock.
 
-Without Babel only English names are known. Nothing here raises on any text, and every step is linear in it.
+Every step is linear in the text.
 """
 
 import calendar
 import datetime as dt
-import logging
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -24,8 +23,7 @@ from langchain_rlfocal.answers.facts import Fact
 if TYPE_CHECKING:
     from babel import Locale
 
-_split = str.split
-_logger = logging.getLogger(__name__)
+_WORDS: Final = values.Words("dates")
 
 
 class When(NamedTuple):
@@ -61,12 +59,14 @@ def find_dates(text: str) -> list[Fact]:
         Facts of kind `"date"`, and `"time"` for a time without a date; each value is a `When`.
     """
     digits = _DIGIT.search(text) is not None
-    unspaced = not text.isascii() and _UNSPACED.search(text) is not None
-    names = _names(tuple(letter.search(text) is not None for letter, _ in _SCRIPTS))
+    is_ascii = text.isascii()
+    names = _names(
+        tuple((at == 0 or not is_ascii) and bool(letter.search(text)) for at, (letter, _) in enumerate(_SCRIPTS))
+    )
     groups: list[Iterable[_Piece]] = [_from_words(text, names, digits=digits)]
     if digits:
         groups = [_from_numbers(text), *groups, _from_years(text), *_from_times(text, names)]
-    if unspaced:
+    if not is_ascii and _UNSPACED.search(text):
         groups = [_from_unspaced(text, names), *groups]
     pieces: list[_Piece] = []
     covered = bytearray(len(text))
@@ -83,42 +83,25 @@ def find_dates(text: str) -> list[Fact]:
 
 @dataclass(frozen=True, slots=True)
 class _Clock:
-    """A time of day as it stands there.
-
-    Attributes:
-        hour: 0 to 24.
-        minute: 0 to 59.
-        second: 0 to 59.
-        fraction: The digits after the second, without the zeros at their end.
-        zone: Name of a zone of no certain offset.
-        offset: Minutes east of Greenwich, if said.
-    """
+    """A time of day as it stands there."""
 
     hour: int
     minute: int = 0
     second: int = 0
-    fraction: str = ""
-    zone: str = ""
-    offset: int | None = None
+    fraction: str = ""  # digits after the second, without the zeros at their end
+    zone: str = ""  # one of no certain offset
+    offset: int | None = None  # minutes east of Greenwich
 
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A date, a time or both, and where it stands; `when` holds no time before the end.
-
-    Attributes:
-        start: Where it begins.
-        end: Where it ends.
-        when: The date.
-        clock: The time.
-        bare: True for the name of a month that is a date only together with its neighbour.
-    """
+    """A date, a time or both, and where it stands; `when` holds no time before the end."""
 
     start: int
     end: int
     when: When
     clock: _Clock | None = None
-    bare: bool = False
+    bare: bool = False  # the name of a month that is a date only together with its neighbour
 
     @property
     def kind(self) -> str:
@@ -147,49 +130,14 @@ class _Names(NamedTuple):
     half: re.Pattern[str]
 
 
-_SCRIPTS: Final = (
-    (re.compile("[A-Za-z]"), "de fr es it pt nl pl sv da nb fi cs sk hu ro id ca tr"),
-    (re.compile("[\u0400-\u04ff]"), "ru uk bg sr"),
-    (re.compile("[\u0370-\u03ff]"), "el"),
-    (re.compile("[\u0590-\u05ff]"), "he"),
-    (re.compile("[\u0600-\u06ff]"), "ar fa"),
-    (re.compile("[\u0900-\u097f]"), "hi"),
-    (re.compile("[\u3040-\u30ff\u4e00-\u9fff]"), "zh ja"),
-    (re.compile("[\uac00-\ud7af]"), "ko"),
-)
-_MONTHS: Final = _split("january february march april may june july august september october november december")
-_WEEKDAYS: Final = _split("monday tuesday wednesday thursday friday saturday sunday")
+_SCRIPTS: Final = tuple((re.compile(letters), languages.split()) for letters, languages in _WORDS.rows("scripts"))
+_MONTHS: Final = _WORDS.listed("months")
+_WEEKDAYS: Final = _WORDS.listed("weekdays")
 _ENGLISH: Final = frozenset([*_MONTHS, *(name[:3] for name in _MONTHS), "sept"])
 _ENGLISH_DAYS: Final = {name[:3]: at for at, name in enumerate(_WEEKDAYS)} | {"tues": 1, "thur": 3, "thurs": 3}
-_ENGLISH_HALVES: Final = {
-    "in the morning": "morning",
-    "in the afternoon": "afternoon",
-    "in the evening": "evening",
-    "at night": "night",
-}
 _PARTS: Final = ("morning", "afternoon", "evening", "night")
-_SHORT: Final = frozenset(_split("sept okt dez janv févr avr juil déc ene abr mrt"))
-"""Abbreviations of months, beside the English ones, that are no usual word of another language."""
-_NAMES_TOO: Final = frozenset(_split("may march april june august"))
-_VERBS_TOO: Final = frozenset(_split("may march mar"))
-_WORDS_TOO: Final = frozenset(
-    _split("mars maja maj mei mai ocak nisan ekim aralık aralik kasım kasim luty únor مه مارس лютий")
-)
-"""Months, beside the English ones, that are a usual word in another language: never read alone."""
-_WEAK: Final = frozenset(_split("marco mayo marca mart marta augusta unor"))
-"""Months that are a usual word or a name in English: read within a full date only."""
-_DAYS_TOO: Final = frozenset(
-    _split("pazar cuma salı sali minggu среда субота τρίτη δευτέρα πέμπτη שבת so mo di mi do fr sa mar mer jue vie sol")
-)
-"""Weekdays that are a usual word as well ("market", "week", "third"): read beside a date only."""
-_CASES: Final = {  # what follows "in", which CLDR leaves out
-    "ru": "январе феврале марте апреле мае июне июле августе сентябре октябре ноябре декабре",
-    "uk": "січні лютому березні квітні травні червні липні серпні вересні жовтні листопаді грудні",
-    "pl": "styczniu lutym marcu kwietniu maju czerwcu lipcu sierpniu wrześniu październiku listopadzie grudniu",
-    "cs": "lednu únoru březnu dubnu květnu červnu červenci srpnu září říjnu listopadu prosinci",
-}
-_FEW_WORDS: Final = frozenset(["утра", "вечера", "ночи", "ранку", "вечора"])
-"""Parts of the day in one word that make an hour of a bare number: "9 вечера"."""
+_ENGLISH_HALVES: Final = {f"in the {part}": part for part in _PARTS[:3]} | {"at night": "night"}
+_CASES: Final = {language: names.split() for language, names in _WORDS.rows("cases")}  # what follows "in"
 _WORD = re.compile("[^\\x00-@\\[-`{-\u00bf\u00d7\u00f7\u2000-\u206f\u2190-\u2bff\u3000-\u303f\uff00-\uff20]+")
 """Letters and their marks; `\\w` would end a word at a vowel sign of Hindi."""
 
@@ -203,26 +151,16 @@ def _names(scripts: tuple[bool, ...]) -> _Names:
     full_days = {name: at for at, name in enumerate(_WEEKDAYS)}
     days, halves = full_days | _ENGLISH_DAYS, dict(_ENGLISH_HALVES)
     for (_, languages), wanted in zip(_SCRIPTS, scripts, strict=True):
-        locales = _locales() if wanted else None
-        if locales is None:
-            continue
-        for language in languages.split():
-            locale = locales.parse(language)
-            _add_months(months, language, locale)
-            _add_days(days, full_days, locale)
-            _add_halves(halves, locale)
+        if wanted:
+            from babel import Locale  # noqa: PLC0415 - heavy
+
+            for language in languages:
+                locale = Locale.parse(language)
+                _add_months(months, language, locale)
+                _add_days(days, full_days, locale)
+                _add_halves(halves, locale)
     spelled = "|".join(map(re.escape, sorted(halves, key=len, reverse=True)))
     return _Names(months, days, full_days, halves, re.compile(rf"[ ,]{{0,2}}({spelled})(?![^\W\d_])", re.IGNORECASE))
-
-
-@cache
-def _locales() -> "type[Locale] | None":
-    try:
-        from babel import Locale  # noqa: PLC0415 - heavy
-    except ImportError:
-        _logger.warning("Dates are read in English and in digits only: Babel is missing. Install `babel`.")
-        return None
-    return Locale
 
 
 def _add_months(months: dict[str, _Month], language: str, locale: "Locale") -> None:
@@ -230,11 +168,11 @@ def _add_months(months: dict[str, _Month], language: str, locale: "Locale") -> N
         bare = re.split("[ ']", word)[-1]  # Catalan: "de juliol", "d'agost"
         plain = values.fold(bare).replace("ı", "i")
         for name in [bare, plain] if len(bare) > 3 else [bare]:
-            weak = name in _WEAK or not (full or bare in _SHORT)
+            weak = name in _WORDS["weak"] or not (full or bare in _WORDS["short"])
             for prefix in ("", "ב") if language == "he" else ("",):
                 if name != "pro":  # Czech, for "prosinec"
                     months.setdefault(prefix + name, _Month(number, full, weak))
-    for at, word in enumerate(_CASES.get(language, "").split()):
+    for at, word in enumerate(_CASES.get(language, [])):
         months.setdefault(word, _Month(at + 1, full=True, weak=False))
 
 
@@ -242,7 +180,7 @@ def _add_days(days: dict[str, int], full_days: dict[str, int], locale: "Locale")
     for word, number, full in _spellings(locale.days):
         if len(word) > 1 and " " not in word:
             days.setdefault(word, number)
-            if full and word not in _DAYS_TOO:
+            if full and word not in _WORDS["days_too"]:
                 full_days.setdefault(word, number)
 
 
@@ -268,17 +206,8 @@ def _add_halves(halves: dict[str, str], locale: "Locale") -> None:
 
 # Years and eras
 
-_BEFORE_CHRIST: Final = (
-    r"B\.?C\.?(?:E\.?)?|[vV]\.? ?Chr\.?|v\. ?u\. ?Z\.|vor (?:Christus|unserer Zeitrechnung)|av(?:ant)?\.? J(?:ésus|\.)?-?C(?:hrist|\.)?"
-    r"|a\.? ?[eE]?\.? ?C\.|aC|antes de Cristo|avanti Cristo|voor Christus|v\. ?C\.|p\. ?n\. ?e\.|до н\. ?[эе]\.|до нашої ери"
-    r"|до нашей эры|f\. ?Kr\.?|eKr\.?|př\. ?n\. ?l\.|pred Kr\.|î\. ?Hr\.|π\. ?Χ\.|пр\. ?Хр\.|п\. ?н\. ?е\.|לפנה\"ס|לפני הספירה"
-    r"|ق\.? ?م\.?|قبل الميلاد|ईसा[- ]पूर्व|TCN"
-)
-_AFTER_CHRIST: Final = (
-    r"A\.?D\.?|C\.?E\.?|[nN]\.? ?Chr\.?|nach Christus|ap(?:rès)?\.? J(?:ésus|\.)?-?C(?:hrist|\.)?|d\.? ?C\.|dC"
-    r"|después de Cristo|dopo Cristo|depois de Cristo|na Christus|n\. ?e\.|н\. ?[эе]\.|нашої ери|нашей эры|e\. ?Kr\.?"
-    r"|n\. ?l\.|d\. ?Hr\.|μ\. ?Χ\.|לספירה|ميلادية?|ईस्वी|SCN"
-)
+_BEFORE_CHRIST: Final = _WORDS.pattern("before_christ", 0).pattern
+_AFTER_CHRIST: Final = _WORDS.pattern("after_christ", 0).pattern
 _ERA = re.compile(rf"\s?(?:(?P<bc>{_BEFORE_CHRIST})|(?P<ad>{_AFTER_CHRIST}))(?!\w)")
 _YEAR_AND_ERA = re.compile(
     rf"(?<![\w.,:/$-])(?:(?P<first>\d{{1,4}})\s?[-–]\s?)?(?P<year>\d{{1,6}}|\d{{1,3}},\d{{3}})"
@@ -292,28 +221,29 @@ _YEAR_WORD = re.compile(r"\s?(?:г\.|года\b|году\b|р\.|року\b|го�
 _PHRASE_ENDS = re.compile(r"[ \t]{0,8}(?:$|[\n.,;:!?)\]\"'*_]|[-–—] )")
 
 
-def _year_after(text: str, at: int, *, full: bool) -> tuple[int, int, str] | None:
-    """Read a year that follows a month or day: the year, where it ends, and the form of its number.
+class _Year(NamedTuple):
+    """A year beside a day or month: where it ends, 0 where the date ends elsewhere, and the form of its number."""
 
-    Args:
-        text: The text.
-        at: Where the month or day ends.
-        full: True if there is a day, so that a year may have three digits, or two and an apostrophe.
-    """
+    number: int
+    end: int = 0
+    form: str = ""
+
+
+def _year_after(text: str, at: int, *, full: bool) -> _Year | None:
+    """Read a year that follows a month or, where `full`, a day: then it may have three digits, or two and an apostrophe."""
     found = _YEAR.match(text, at)
     if not found or (not found["link"] and not found["comma"]):
         return None
     number, end = found["year"], found.end()
     if number[0] == "'":
-        return (int(number[1:]), end, "'") if full else None
+        return _Year(int(number[1:]), end, "'") if full else None
     if era := _ERA.match(text, end):
-        return (-int(number) if era["bc"] else int(number), era.end(), "") if int(number) else None
-    short = len(number) == 2 and found["link"] in {"-", "/"} and full
-    if short:
-        return int(number), end, "'"
-    if len(number) == 4 or (len(number) == 3 and full and _PHRASE_ENDS.match(text, end)):
+        return _Year(-int(number) if era["bc"] else int(number), era.end()) if int(number) else None
+    if len(number) == 2 and found["link"] in {"-", "/"} and full:
+        return _Year(int(number), end, "'")
+    if int(number) and (len(number) == 4 or (len(number) == 3 and full and _PHRASE_ENDS.match(text, end))):
         word = _YEAR_WORD.match(text, end)
-        return (int(number), word.end() if word else end, "") if int(number) else None
+        return _Year(int(number), word.end() if word else end)
     return None
 
 
@@ -332,15 +262,7 @@ _DAY_AFTER = re.compile(
     r"(?:\s?(?:[-–—]|to|and|&|through|bis|und)\s?(?P<last>\d{1,2})(?:st|nd|rd|th)?(?![0-9A-Za-z_]|[.,:]\d))?"
 )
 _TENTHS: Final = {"twenty": 20, "thirty": 30}
-_ORDINALS: Final = {
-    word: at + 1
-    for at, word in enumerate(
-        _split(
-            "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth"
-            " fifteenth sixteenth seventeenth eighteenth nineteenth twentieth"
-        )
-    )
-} | {"thirtieth": 30}
+_ORDINALS: Final = {word: at for at, word in enumerate(values.ORDINAL_WORDS) if at} | {"twentieth": 20, "thirtieth": 30}
 _ORDINAL: Final = rf"(?:(?P<tens>twenty|thirty)[- ])?(?P<word>{'|'.join(_ORDINALS)})"
 _ORDINAL_BEFORE = re.compile(rf"\b{_ORDINAL} (?:day )?of \Z", re.IGNORECASE)
 _ORDINAL_AFTER = re.compile(rf" (?P<the>the )?{_ORDINAL}(?!\w)", re.IGNORECASE)
@@ -360,7 +282,7 @@ def _from_words(text: str, names: _Names, *, digits: bool) -> Iterator[_Piece]:
             yield from _from_month(text, match, word, month, digits=digits)
         if word in names.days:
             yield from _from_weekday(text, match, word, names, digits=digits)
-        elif word in _CENTURIES:
+        elif word in _WORDS["centuries"]:
             yield from _from_century(text, match)
         elif word in _NAMED_HOURS:
             yield _Piece(match.start(), match.end(), When(), _Clock(_NAMED_HOURS[word]))
@@ -373,128 +295,107 @@ def _from_words(text: str, names: _Names, *, digits: bool) -> Iterator[_Piece]:
 def _from_month(text: str, match: re.Match[str], word: str, month: _Month, *, digits: bool) -> Iterator[_Piece]:
     start, end = match.span()
     english = word in _ENGLISH
-    lower = match[0].islower() and word in _VERBS_TOO
+    lower = match[0].islower() and word in _WORDS["verbs_too"]
     low = max(0, start - _LOOK_BACK)
     point = end + (text[end : end + 1] == "." and not month.full)
     before = _DAY_BEFORE.search(text, low, start) if digits else None
     day_after = _DAY_AFTER.match(text, end) if digits and not month.weak else None
-    if day_after and not day_after["link"] and not day_after["the"] and text[end : end + 1] != ".":
-        day_after = None if word not in _ENGLISH else day_after  # "Jul4" is a date, "Juli4" a name
+    if day_after and not (day_after["link"] or day_after["the"] or text[end : end + 1] == "." or english):
+        day_after = None  # "Jul4" is a date, "Juli4" a name
     if before:
         year = _year_after(text, point, full=True) or _year_after(text, end, full=True)
         other = day_after and day_after["suffix"] is None and _year_after(text, day_after.end(), full=True)
-        if month.weak and not month.full and not (year and year[0] > 999 and " of " not in text[end : year[1]]):
+        if month.weak and not month.full and not (year and year.number > 999 and " of " not in text[end : year.end]):
             return  # "4 out of 500"
         strong = year or before["of"] or (before["suffix"] and (not lower or len(before["suffix"]) > 1))
-        if other and not year and not before["of"]:
-            before = None  # "chapter 3 July 4, 1776"
-        elif strong or (not month.weak and (not lower or _PHRASE_ENDS.match(text, end))):
-            yield from _days(before, month.number, point, year)
-            return
-        else:
+        if year or before["of"] or not other:  # else "chapter 3 July 4, 1776"
+            if strong or (not month.weak and (not lower or _PHRASE_ENDS.match(text, end))):
+                yield from _days(before, month.number, point, year)
             return
     spoken = _ORDINAL_BEFORE.search(text, low, start) if english else None
     if spoken:
-        year = _year_after(text, end, full=True)
-        yield from _day(spoken.start(), year[1] if year else end, month.number, _ordinal(spoken), year)
+        yield from _day(spoken.start(), end, month.number, _ordinal(spoken), _year_after(text, end, full=True))
         return
     if day_after and int(day_after["day"]) > 31:
         return
     if day_after and int(day_after["day"]):
         yield from _month_first(text, match, word, month, day_after, lower=lower)
         return
-    if (
-        english
-        and not lower
-        and (after := _ORDINAL_AFTER.match(text, end))
-        and (after["the"] or word not in _NAMES_TOO)
-    ):
-        year = _year_after(text, after.end(), full=True)
-        yield from _day(start, year[1] if year else after.end(), month.number, _ordinal(after), year)
+    after = _ORDINAL_AFTER.match(text, end) if english and not lower else None
+    if after and (after["the"] or word not in _WORDS["names_too"]):
+        end = after.end()
+        yield from _day(start, end, month.number, _ordinal(after), _year_after(text, end, full=True))
         return
     year = _year_after(text, point, full=False) if digits else None
     if year and (_says_month(match[0], word, month) or " d" in text[point : point + 3]):
-        yield _Piece(start, year[1], When(year=year[0], month=month.number))
+        yield _Piece(start, year.end, When(year=year.number, month=month.number))
         return
-    alone = month.full and not month.weak and word not in _WORDS_TOO and not lower
+    alone = month.full and not month.weak and word not in _WORDS["words_too"] and not lower
     if alone and (not english or match[0][0].isupper()):
-        known = word not in _NAMES_TOO or _IN.search(text, low, start)
+        known = word not in _WORDS["names_too"] or _IN.search(text, low, start)
         yield _Piece(start, end, When(month=month.number), bare=not known)
 
 
 def _says_month(token: str, word: str, month: _Month) -> bool:
     """Tell whether a month followed by a year alone is one: "Mars 2020" is a mission, "may 2020" two words."""
-    if word in _VERBS_TOO:
+    if word in _WORDS["verbs_too"]:
         return token[0].isupper()
     return not month.weak and (word not in {"mars", "maja"} or token.islower())
 
 
-def _days(before: re.Match[str], month: int, end: int, year: tuple[int, int, str] | None) -> Iterator[_Piece]:
+def _days(before: re.Match[str], month: int, end: int, year: _Year | None) -> Iterator[_Piece]:
     """Make a day, or the two ends of "4-6 July 1776"."""
-    end = year[1] if year else end
+    start = before.start("day")
     if before["first"] and _valid(year, month, int(before["first"])):
-        yield from _day(before.start(), before.end("first"), month, int(before["first"]), year)
-        yield from _day(before.end("first"), end, month, int(before["day"]), year)
-    else:
-        yield from _day(before.start("day"), end, month, int(before["day"]), year)
+        start = before.end("first")
+        yield from _day(before.start(), start, month, int(before["first"]), year and year._replace(end=0))
+    yield from _day(start, end, month, int(before["day"]), year)
 
 
 def _month_first(
     text: str, match: re.Match[str], word: str, month: _Month, after: re.Match[str], *, lower: bool
 ) -> Iterator[_Piece]:
-    start, end = match.start(), after.end("suffix") if after["suffix"] not in {None, "."} else after.end("day")
+    english, marked = word in _ENGLISH, after["suffix"] not in {None, "."}
+    start, end = match.start(), after.end("suffix" if marked else "day")
     day = int(after["day"])
-    if after["last"] and not _year_after(text, after.end("day"), full=True):
+    if after["last"] and 0 < int(after["last"]) <= 31 and not _year_after(text, after.end("day"), full=True):
         year = _year_after(text, after.end(), full=True)
-        last = int(after["last"])
-        if 0 < last <= 31:
-            yield from _day(start, end, month.number, day, year)
-            yield from _day(end, year[1] if year else after.end(), month.number, last, year)
-            return
+        yield from _day(start, end, month.number, day, year and year._replace(end=0))
+        yield from _day(end, after.end(), month.number, int(after["last"]), year)
+        return
     year = _year_after(text, end, full=True)
     earlier = None if year else _YEAR_BEFORE.search(text, max(0, start - 8), start)
-    english, marked = word in _ENGLISH, after["suffix"] not in {None, "."}
     if earlier and not (english and earlier["link"][0] == "."):
-        yield from _day(earlier.start(), end, month.number, day, (int(earlier["year"]), 0, ""))
+        yield from _day(earlier.start(), end, month.number, day, _Year(int(earlier["year"])))
     elif year or (english and (not lower or marked or _PHRASE_ENDS.match(text, end))) or after["suffix"] == ".":
-        yield from _day(start, year[1] if year else end, month.number, day, year)
+        yield from _day(start, end, month.number, day, year)
 
 
 def _ordinal(match: re.Match[str]) -> int:
     return _TENTHS.get((match["tens"] or "").lower(), 0) + _ORDINALS.get((match["word"] or "").lower(), 0)
 
 
-def _day(start: int, end: int, month: int, day: int, year: tuple[int, int, str] | None) -> Iterator[_Piece]:
+def _day(start: int, end: int, month: int, day: int, year: _Year | None) -> Iterator[_Piece]:
     """Make the piece of a day, none if there is no such day."""
     if _valid(year, month, day):
-        yield _Piece(start, end, When(year[0] if year else None, month, day, form=year[2] if year else ""))
+        number, year_end, form = year or (None, 0, "")
+        yield _Piece(start, year_end or end, When(number, month, day, form=form))
 
 
-def _valid(year: tuple[int, int, str] | None, month: int, day: int) -> bool:
+def _valid(year: _Year | None, month: int, day: int) -> bool:
     """Tell whether there is such a day: before 1753, when Britain left the Julian calendar, by either calendar."""
-    if not (1 <= month <= 12 and 1 <= day <= 31) or (year is not None and not year[0] and not year[2]):
+    if not (1 <= month <= 12 and 1 <= day <= 31) or (year and not year.number and not year.form):
         return False
-    leap = year is None or year[2] != "" or year[0] < 0
-    leap = leap or calendar.isleap(year[0] if year else 4) or (year is not None and year[0] < 1753 and year[0] % 4 == 0)
-    return day <= (29 if month == 2 and leap else 28 if month == 2 else 30 if month in {4, 6, 9, 11} else 31)
+    number = year.number if year and not year.form else 4
+    leap = number < 0 or calendar.isleap(number) or (number < 1753 and number % 4 == 0)
+    return day <= (28 + leap if month == 2 else 30 if month in {4, 6, 9, 11} else 31)
 
 
 # Weekdays, centuries, noon
 
-_FEIRAS: Final = {"segunda": 0, "terça": 1, "terca": 1, "quarta": 2, "quinta": 3, "sexta": 4}
-_NAMED_HOURS: Final = {
-    **dict.fromkeys(_split("noon midday mediodía mezzogiorno полдень meiodia"), 12),
-    **dict.fromkeys(
-        _split("midnight mitternacht minuit medianoche mezzanotte middernacht midnatt полночь éjfél půlnoc"), 0
-    ),
-}
+_FEIRAS: Final = _WORDS.valued("feiras")
+_NAMED_HOURS: Final = dict.fromkeys(_WORDS["noon"], 12) | dict.fromkeys(_WORDS["midnight"], 0)
 _EDGES: Final = " \t\n.,;:!?\"'()*_`"
-_CENTURIES: Final = frozenset(
-    _split(
-        "century centuries jahrhundert jahrhunderts jh siècle siècles siglo secolo secol secolul século eeuw wiek wieku век века"
-        " веке столітті століття århundradet århundrede århundre yüzyıl yüzyılda yüzyılın století vuosisata"
-    )
-)
 _CENTURY_BEFORE = re.compile(
     rf"(?<![\w.,:/-])(?:(?P<number>\d{{1,2}})(?:st|nd|rd|th|er|[eo°.]|ème|-?(?:й|го|м|е|ші|му))?|(?P<roman>[IVX]{{1,5}})(?:e|er|ème|\.)?|{_ORDINAL})"
     r"[ -]\Z",
@@ -564,10 +465,10 @@ def _from_numbers(text: str) -> Iterator[_Piece]:
             yield from _numeric(match)
     if "T" in text:
         for match in _COMPACT.finditer(text):
-            yield from _day_and_time(match, (int(match["a"]), 0, ""))
+            yield from _day_and_time(match, _Year(int(match["a"])))
     if "tháng" in text:
         for match in _VIETNAMESE.finditer(text):
-            year = (int(match["year"]), 0, "") if match["year"] else None
+            year = _Year(int(match["year"])) if match["year"] else None
             yield from _day(match.start(), match.end(), int(match["month"]), int(match["day"]), year)
 
 
@@ -605,7 +506,7 @@ def _numeric(match: re.Match[str]) -> Iterator[_Piece]:
         return
     first, second = int(a), int(b)
     if len(a) == 4 and len(c) <= 2:
-        yield from _day_and_time(match, (first, 0, ""))
+        yield from _day_and_time(match, _Year(first))
         return
     if len(a) > 2 or match["time"]:
         return
@@ -613,22 +514,22 @@ def _numeric(match: re.Match[str]) -> Iterator[_Piece]:
     if len(c) == 4:
         year = int(c)
         if sep == "." or first > 12 or first == second:
-            yield from _day(*span, second, first, (year, 0, ""))
+            yield from _day(*span, second, first, _Year(year))
         elif second > 12:
-            yield from _day(*span, first, second, (year, 0, ""))
+            yield from _day(*span, first, second, _Year(year))
         elif first and second and year:
             yield _Piece(*span, When(year, first, second, form=sep))
     elif len(c) == 2 and len(a) == len(b) == 2 and sep == ".":
-        yield from _day(*span, second, first, (int(c), 0, "'"))
+        yield from _day(*span, second, first, _Year(int(c), form="'"))
     elif len(c) == 2 and sep == "/" and 0 < min(first, second) <= 12 and max(first, second) <= 31:
         yield _Piece(*span, When(day=0, form=f"{first}/{second}/{c}"))
 
 
-def _day_and_time(match: re.Match[str], year: tuple[int, int, str]) -> Iterator[_Piece]:
+def _day_and_time(match: re.Match[str], year: _Year) -> Iterator[_Piece]:
     groups = match.groupdict()
     korean = bool(groups.get("gap")) and match.string.startswith(".", match.end())  # "2024. 3. 4."
     day = _day(match.start(), match.end() + korean, int(match["b"]), int(match["c"]), year)
-    for piece in day if year[0] else ():
+    for piece in day if year.number else ():
         if not groups.get("h"):
             yield piece
             continue
@@ -642,7 +543,7 @@ def _day_and_time(match: re.Match[str], year: tuple[int, int, str]) -> Iterator[
 # Dates and times in Chinese, Japanese and Korean
 
 _UNSPACED = re.compile("[年月日號号時时点點曜星週礼午夜世년월일시요자정오세]")
-_ERAS: Final = {"明治": 1867, "大正": 1911, "昭和": 1925, "平成": 1988, "令和": 2018, "民国": 1911, "民國": 1911}
+_ERAS: Final = _WORDS.valued("eras")
 _UNSPACED_DATE = re.compile(
     rf"(?:(?P<era>公元前|紀元前|西元前|기원전|公元|西暦|西元|서기|{'|'.join(_ERAS)})\s?)?"
     r"(?<![0-9.,/:])(?:(?P<year>\d{1,4})\s?[年년]\s?)?(?P<month>\d{1,2})\s?[月월](?:\s?(?P<day>\d{1,2})\s?[日號号일])?"
@@ -670,7 +571,7 @@ def _from_unspaced(text: str, names: _Names) -> Iterator[_Piece]:
         yield from _unspaced_date(text, match)
     for match in _UNSPACED_YEAR.finditer(text):
         if year := _unspaced_year(match["era"], match["year"]):
-            yield _Piece(*match.span(), When(year[0]))
+            yield _Piece(*match.span(), When(year.number))
     for match in _UNSPACED_CENTURY.finditer(text):
         if number := int(match["number"]):
             yield _Piece(*match.span(), When(-number if match["era"] else number, form="century"))
@@ -691,32 +592,27 @@ def _from_unspaced(text: str, names: _Names) -> Iterator[_Piece]:
 
 
 def _unspaced_date(text: str, match: re.Match[str]) -> Iterator[_Piece]:
-    month, start, end = int(match["month"]), match.start(), match.end()
+    month, start, weekday = int(match["month"]), match.start(), match["weekday"]
     if not match["year"] and (match["era"] or text[max(0, start - 2) : start].strip()[-1:] in {"年", "년"}):
         return
-    if not 1 <= month <= 12:
-        return
     year = _unspaced_year(match["era"], match["year"]) if match["year"] else None
-    if match["year"] and not year:
+    if not 1 <= month <= 12 or (match["year"] and not year):
         return
     if not match["day"]:
-        end = match.end() if not match["weekday"] else match.start("weekday") - 1
-        yield _Piece(start, end, When(year[0] if year else None, month, form=year[2] if year else ""))
+        number, _, form = year or (None, 0, "")
+        yield _Piece(start, match.start("weekday") - 1 if weekday else match.end(), When(number, month, form=form))
         return
-    for piece in _day(start, end, month, int(match["day"]), year):
-        weekday = match["weekday"]
+    for piece in _day(start, match.end(), month, int(match["day"]), year):
         yield replace(piece, when=piece.when._replace(weekday=_WEEKDAY_SIGNS[weekday] if weekday else None))
 
 
-def _unspaced_year(era: str | None, number: str) -> tuple[int, int, str] | None:
+def _unspaced_year(era: str | None, number: str) -> _Year | None:
     year = int(number)
-    if not year:
+    if not year or (not era and len(number) == 1):
         return None
-    if era in _ERAS:
-        return year + _ERAS[era], 0, ""
     if era:
-        return -year if era.endswith(("前", "전")) else year, 0, ""
-    return None if len(number) == 1 else (year, 0, "'" if len(number) == 2 else "")
+        return _Year(year + _ERAS[era] if era in _ERAS else -year if era.endswith(("前", "전")) else year)
+    return _Year(year, form="'" if len(number) == 2 else "")
 
 
 # Times of day
@@ -733,13 +629,11 @@ _HALF = re.compile(
 _CLOCK_BEFORE = re.compile(r"(?:\b(?:kl|klo|klockan|saat|godz|godzinie|pukul|ore)\b)\.? \Z")
 _HOURS_BEFORE = re.compile(r"(?:\b(?:[àÀ]|às|om)\b) \Z")
 _FIRST_OF_RANGE = re.compile(r"(?<![\w.,:/$-])(?P<h>\d{1,2})(?:[:.](?P<m>\d\d))?\s?(?:[-–—]|to|until|till)\s?\Z")
-_ZONES: Final = {
-    "UTC": 0, "GMT": 0, "Z": 0, "WET": 0, "WEST": 60, "CET": 60, "MEZ": 60, "CEST": 120, "MESZ": 120, "EET": 120,
-    "EEST": 180, "MSK": 180, "JST": 540, "KST": 540,
-}  # fmt: skip
-_OTHER_ZONES: Final = "EST EDT CST CDT MST MDT PST PDT AKST AKDT HST AST ADT NST BST IST AEST AEDT ACST AWST NZST NZDT SAST SGT HKT PKT ET CT MT PT"
+_ZONES: Final = _WORDS.valued("zones")
 _ZONE = re.compile(
-    r"\s?\(?(?:(?P<name>" + "|".join([*_ZONES, *_OTHER_ZONES.split()]) + r")(?:\s?(?P<shift>[+-]\d{1,2}(?::?\d\d)?))?"
+    r"\s?\(?(?:(?P<name>"
+    + "|".join([*_ZONES, *_WORDS.listed("other_zones")])
+    + r")(?:\s?(?P<shift>[+-]\d{1,2}(?::?\d\d)?))?"
     r"|(?P<plus>\+\d\d(?::?\d\d)?)|(?P<minus>(?<=\s)-\d\d:?\d\d|(?<=:\d\d:\d\d)-\d\d:?\d\d)"
     r"|(?P<place>(?:Africa|America|Asia|Atlantic|Australia|Europe|Indian|Pacific)/[A-Z][A-Za-z_]{1,30})"
     r"|(?P<words>(?:Eastern|Central|Mountain|Pacific)(?: (?:Standard|Daylight))? [Tt]ime|[Ll]ocal time|Greenwich Mean Time"
@@ -849,7 +743,7 @@ def _by_part_of_day(
 ) -> tuple[int, int, _Clock, bool]:
     """Read the part of the day beside a time ("in the evening"): where all begins and ends, the time, if it is one."""
     said = names.half.match(text, end) if text[end : end + 2].strip(" ,'")[:1].isalpha() else None
-    if said and (sure or " " in said[1] or said[1].casefold() in _FEW_WORDS):
+    if said and (sure or " " in said[1] or said[1].casefold() in _WORDS["few_words"]):
         fixed = _in_half(clock, names.halves.get(said[1].casefold(), ""))
         if fixed:
             return start, said.end(), fixed, True
@@ -911,15 +805,10 @@ def _zoned(clock: _Clock, zone: re.Match[str], end: int) -> tuple[_Clock, int]:
 
 # What belongs together
 
-_BEFORE_TIME: Final = frozenset(
-    ["", "at", "um", "à", "a las", "alle", "alle ore", "às", "om", "o", "в", "о", "kl", "kl.", "klo", "klockan", "saat",
-     "godz.", "t", "@", "by", "の", "a les", "ore", "pukul", "at around", "बजे"]
-)  # fmt: skip
-_BEFORE_DATE: Final = frozenset(
-    ["", "on", "am", "le", "el", "del", "il", "em", "op", "dnia", "den", "the", "of", "on the"]
+_BEFORE_TIME, _BEFORE_DATE, _WEEKDAY_TO_DATE, _DATE_TO_WEEKDAY = (
+    frozenset(["", *(word for row in _WORDS.rows(name) for word in row)])
+    for name in ("before_time", "before_date", "weekday_to_date", "date_to_weekday")
 )
-_WEEKDAY_TO_DATE: Final = frozenset(["", "the", "der", "den", "dem", "le", "el", "il", "de", "o", "dia", "ngày", "on"])
-_DATE_TO_WEEKDAY: Final = frozenset(["", "a", "ein", "un", "on", "on a", "it was a"])
 _LINKS: Final = {
     ("weekday", "day"): _WEEKDAY_TO_DATE,
     ("day", "weekday"): _DATE_TO_WEEKDAY,
@@ -937,18 +826,10 @@ def _with_years(text: str, pieces: list[_Piece]) -> list[_Piece]:
     for at in range(len(done) - 2, -1, -1):
         piece, after = done[at], done[at + 1]
         a, b = piece.when, after.when
-        if (
-            a.month is None
-            or a.year is not None
-            or b.month is None
-            or b.year is None
-            or a.form
-            or b.form
-            or piece.clock
-        ):
+        if a.year is not None or b.year is None or a.form or piece.clock or a.month is None or b.month is None:
             continue
         forward = (a.day is None) == (b.day is None) and (a.month, a.day or 0) < (b.month, b.day or 0)
-        if forward and after.start - piece.end <= 9 and _RANGE.fullmatch(text, piece.end, after.start):
+        if forward and not b.form and after.start - piece.end <= 9 and _RANGE.fullmatch(text, piece.end, after.start):
             done[at] = replace(piece, when=a._replace(year=b.year), bare=False)
     return done
 
@@ -978,20 +859,16 @@ def _both(text: str, a: _Piece, b: _Piece, kinds: set[tuple[str, str]]) -> _Piec
     if pair not in kinds or b.start - a.end > _LONGEST_LINK:
         return None
     gap = text[a.end : b.start]
-    if "\n\n" in gap or gap.strip(" \n\t,(").casefold() not in _LINKS[pair]:
+    two_days = a.when.weekday is not None and b.when.weekday is not None
+    if (a.clock and b.clock) or two_days or "every" in {a.when.form, b.when.form}:
         return None
-    if (
-        (a.clock and b.clock)
-        or (a.when.weekday is not None and b.when.weekday is not None)
-        or "every" in {a.when.form, b.when.form}
-    ):
+    if "\n\n" in gap or gap.strip(" \n\t,(").casefold() not in _LINKS[pair]:
         return None
     date, other = (b, a) if b.kind == "day" or (a.kind == "clock") else (a, b)
     when = date.when if date.when.weekday is not None else date.when._replace(weekday=other.when.weekday)
     closes = "(" in gap and text[b.end : b.end + 1] == ")"
-    return _Piece(
-        a.start, b.end + closes, when, a.clock or b.clock, bare=a.bare and b.bare and not (a.clock or b.clock)
-    )
+    clock = a.clock or b.clock
+    return _Piece(a.start, b.end + closes, when, clock, bare=a.bare and b.bare and not clock)
 
 
 def _fact(piece: _Piece) -> Fact:

@@ -1,34 +1,20 @@
 """Kinds: what it takes to tell whether two answers are the same, as a protocol that users can implement.
 
-A kind reads a value out of a text, compares two values, and writes the label that stands for one. Kinds are named in a
-registry; where a kind is wanted, a user gives a name, an object of the protocol, or a function that compares two texts.
+A kind reads a value out of a text, compares two values, and writes the label that stands for one. Where a kind is wanted, a
+user gives a name, an object of the protocol, or a function that compares two texts.
 """
 
-import logging
+import operator
 from collections.abc import Callable
-from typing import Any, Literal, Protocol, cast, get_args, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 from langchain_rlfocal.errors import InputError
 
-logger = logging.getLogger(__name__)
-
 KindName = Literal[
-    "auto",
-    "exact",
-    "option",
-    "number",
-    "quantity",
-    "date",
-    "math",
-    "yes_no",
-    "choice",
-    "list",
-    "code",
-    "json",
-    "tool_calls",
-    "short_text",
-    "long_text",
-]
+    "auto", "exact", "option", "number", "quantity", "date", "math", "yes_no", "choice", "list", "code", "json", "tool_calls",
+    "short_text", "long_text",
+]  # fmt: skip
 
 
 @runtime_checkable
@@ -73,40 +59,26 @@ KindLike = KindName | str | Kind | Same
 """A kind: its name, an object of the protocol, or a function that compares two texts."""
 
 
-class SameKind:
-    """A kind made of a function that compares two texts; the value is the text without white space around it.
+@dataclass(eq=False)
+class MadeKind:
+    """A kind made of functions; see `Kind`."""
 
-    Args:
-        same: The function. It is asked both ways round, and only two answers of True make two texts the same.
-    """
+    name: str
+    reads: Callable[[str, str], Any]
+    compares: Callable[[Any, Any], bool] = operator.eq
+    writes: Callable[[Any], str] = str
 
-    def __init__(self, same: Same) -> None:
-        self._same = same
-        self.name = (
-            f"{getattr(same, '__module__', '')}.{getattr(same, '__qualname__', type(same).__qualname__)}".lstrip(".")
-        )
+    def read(self, text: str, query: str) -> Any:
+        """Return the value that a text answers to a query."""
+        return self.reads(text, query)
 
-    def __repr__(self) -> str:
-        return f"SameKind({self.name})"
+    def same(self, a: Any, b: Any) -> bool:
+        """Tell whether two values are the same answer."""
+        return self.compares(a, b)
 
-    def __eq__(self, other: object) -> bool:
-        return self._same == other._same if isinstance(other, SameKind) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(self.name)
-
-    def read(self, text: str, query: str) -> str | None:
-        """Return the text."""
-        del query
-        return text.strip() or None
-
-    def same(self, a: str, b: str) -> bool:
-        """Ask the function, both ways round."""
-        return a == b or (self._same(a, b) is True and self._same(b, a) is True)
-
-    def write(self, value: str) -> str:
-        """Write the text."""
-        return value
+    def write(self, value: Any) -> str:
+        """Write the label of a value."""
+        return self.writes(value)
 
 
 _REGISTERED: dict[str, Kind] = {}
@@ -116,14 +88,14 @@ def register_kind(kind: Kind) -> None:
     """Register a kind under its name, so that the name can be given wherever a kind is wanted.
 
     Raises:
-        InputError: The kind lacks a method or a name, or the name is that of a kind of this package.
+        InputError: It is no kind, or its name is that of a kind of this package.
     """
-    _check(kind)
-    if kind.name in get_args(KindName):
+    name = to_kind(kind).name
+    if name in get_args(KindName):
         raise InputError(
-            f"A kind's `name` must be its own, got {kind.name!r}, which names a kind of this package. Rename it."
+            f"A kind's `name` must be its own, got {name!r}, which names a kind of this package. Rename it."
         )
-    _REGISTERED[kind.name] = kind
+    _REGISTERED[name] = kind
 
 
 def kind_names() -> tuple[str, ...]:
@@ -137,30 +109,29 @@ def to_kind(kind: KindLike) -> Kind:
     Raises:
         InputError: It is none of these, or no kind has this name.
     """
+    names = ", ".join(kind_names())
     if isinstance(kind, str):
-        from langchain_rlfocal.answers.builtin import BUILT_IN  # noqa: PLC0415  # the kinds themselves import this module
+        from langchain_rlfocal.answers.comparison import BUILT_IN  # noqa: PLC0415  # which imports this module
 
         found = _REGISTERED.get(kind) or BUILT_IN.get(kind)
         if found is None:
-            raise InputError(
-                f"`kind` must be one of {', '.join(kind_names())}, got {kind!r}. Name one, leave it out, or register it."
-            )
+            raise InputError(f"`kind` must be one of {names}, got {kind!r}. Name one, leave it out, or register it.")
         return found
-    if not isinstance(kind, type) and all(callable(getattr(kind, name, None)) for name in ("read", "same", "write")):
-        _check(kind)
-        return cast("Kind", kind)
+    if isinstance(kind, Kind) and not isinstance(kind, type):
+        return kind
     if callable(kind) and not isinstance(kind, type):
-        return SameKind(kind)
+        return _kind_of(kind)
     raise InputError(
         f"`kind` must be a name, an object with `name`, `read`, `same` and `write`, or a function that compares two texts, got "
-        f"{type(kind).__name__}. The names are {', '.join(kind_names())}."
+        f"{type(kind).__name__}. The names are {names}."
     )
 
 
-def _check(kind: Any) -> None:
-    missing = [name for name in ("read", "same", "write") if not callable(getattr(kind, name, None))]
-    if missing or not isinstance(getattr(kind, "name", None), str) or not kind.name:
-        raise InputError(
-            f"A kind must have a `name`, and the methods `read`, `same` and `write`, got {type(kind).__name__} without "
-            f"{', '.join(missing) or 'a name'}."
-        )
+def _kind_of(same: Same) -> Kind:
+    """Make a kind of a function, which is asked both ways round: only two answers of True make two texts the same."""
+
+    def agree(a: str, b: str) -> bool:
+        return a == b or (same(a, b) is True and same(b, a) is True)
+
+    name = f"{getattr(same, '__module__', '')}.{getattr(same, '__qualname__', type(same).__qualname__)}".lstrip(".")
+    return MadeKind(name, lambda text, _: text.strip() or None, agree)

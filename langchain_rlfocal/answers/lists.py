@@ -21,12 +21,11 @@ r"""Lists: answers of several items are the same if they name the same items, in
 - Numbers of items count only where they are neither 1, 2, 3 ... nor all the same.
 - Headings and sentences around a list count by the numbers and denials in them (the number of items and what the query
   says aside); if the query asks for no list, the words before it count too: they may be the answer.
-- A list of one item is none, but for a table with one cell.
+- A list of one item is none, but for a table with one cell; so is a text longer than `MAX_CHARS`, a list of more than
+  `_MAX_ITEMS` items, and a text whose lines do not agree on being a list.
 
-Refuses to guess: a text longer than `MAX_CHARS`, a list of more than `_MAX_ITEMS` items, or a text whose lines do not
-agree on being a list is none. Two lists are compared in time linear in their length, but for `same_item`, which is asked
-about at most `_MAX_PAIRED` items on each side that do not fold to the same. With a `same_item` that is not transitive,
-and between numbered lists and bullets, `same` is not transitive either.
+Two lists are compared in time linear in their length, but for `same_item`, which is asked about at most `_MAX_PAIRED`
+items on each side that do not fold to the same. Between numbered lists and bullets `same` is not transitive.
 """
 
 import hashlib
@@ -36,8 +35,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from langchain_rlfocal.answers import values
-from langchain_rlfocal.answers.kinds import Kind, Same
-from langchain_rlfocal.answers.values import MAX_CHARS
+from langchain_rlfocal.answers.kinds import Same
+from langchain_rlfocal.answers.values import MAX_CHARS, Words
 
 _MAX_ITEMS = 2_000
 _MAX_PAIRED = 50
@@ -45,54 +44,12 @@ _MAX_LINE = 400
 _MAX_LABEL = 300
 _MAX_QUERY = 4_000
 
-_COUNTS = (
-    r"(?:two|three|four|five|six|seven|eight|nine|ten|twelve|twenty|several|some|all|the|a few|[2-9]|[1-9][0-9]{1,2})"
-)
-_ASKS_LIST = re.compile(
-    r"(?:^|[.?!:;\n] ?|\bplease |\byou |\band |\bto |\bthen )list\b(?! (?:is|has|contains|below|above|comprehension))"
-    rf"|\b(?:name|give|tell|mention|state|provide|write|find|identify|suggest|recommend|show)(?: me| us| down)? {_COUNTS} "
-    r"(?:[\w-]+ ){0,5}?[\w-]{2,30}s\b"
-    r"|\b(?:enumerate|itemi[sz]e|name all|give all|a list of|bulleted|bullet points|comma[- ]separated|examples of)\b"
-    r"|\b(?:which|what|who)(?:'re| are| were)\b(?! (?:you|we|they|i)\b)"
-    rf"|\b(?:which|what) (?:{_COUNTS} )?(?:[\w-]+ ){{0,3}}?[\w-]{{2,30}}(?<!s)s "
-    r"(?:are|were|have|has|do|does|did|can|could|should|would|may|belong|make|border|begin|start|won|share|contain)\b"
-    r"|\bwhich [\w-]{2,30}(?:ies|[^siu]s|people|men|women) \w{2,20}ed\b"
-    r"|\b(?:first|last|top|next|biggest|largest|smallest|best) "
-    r"(?:two|three|four|five|six|seven|eight|nine|ten|[2-9]|[1-9][0-9]{1,2})\b"
-    r"|(?:^|[.?!\n] ?|\bplease )(?:rank|sort|order|(?:put|arrange|place)\b[^.?!\n]{0,60}\bin\b[^.?!\n]{0,30}\border)\b"
-    r"|\b(?:nenn\w{0,3}|zähl\w{0,3}|liste|welche|énum[eé]re\w*|citez?|nommez?|quel(?:le)?s|enumera|nombra|menciona|cuáles"
-    r"|elenca|quali|nomina|quais|nomeie|noem|welke|wymień|które|перечисли\w*|назови\w*|какие|listele\w*|sırala\w*|nelerdir)\b"
-    r"|列出|列举|列舉|哪些|哪几|挙げ|列挙|나열|열거|쓰세요|적으|무엇무엇|सूची|कौन-कौन|اذكر|عدد",
-    re.IGNORECASE,
-)
-_ASKS_ORDER = re.compile(
-    r"\b(?:first|second|third|last|next|order(?:ed)?|rank\w*|steps?|stages?|phases?|sequence|procedure|instructions|recipe"
-    r"|sort\w*|chronolog\w*|timeline|ascending|descending|alphabetical\w*|reversed?|priorit\w*|top|(?:great|bigg?|larg|small|tall|long|"
-    r"short|high|low|old|young|earli|lat|fast|slow|deep|rich|heavi|light|near|clos|new|hott?|cold)(?:er|est)|(?:most|least)(?! of)"
-    r"|how (?:do|to|can|should)"
-    r"|reihenfolge|sortier\w*|ordne\w*|erste[nrs]?|größte[nrs]?|kleinste[nrs]?|älteste[nrs]?|höchste[nrs]?|schritte?"
-    r"|ordre|premi[eè]re?s?|étapes?|tri(?:er|ez)|class(?:er|ez)|orden\w*|primer[ao]?s?|pasos|mayores|menores"
-    r"|ordine|prim[ie]|passi|ordem|primeir[ao]s?|passos|maiores|volgorde|eerste|grootste|stappen|kolejno\w*|pierws\w*|najwięks\w*"
-    r"|порядк\w*|перв\w*|шаг\w*|крупнейш\w*|sıra\w*|ilk|adım\w*)\b"
-    r"|顺序|順序|步骤|步驟|排序|排列|最大|最小|前[一二三四五六七八九十0-9]|首先|順番|手順|最初|順に|순서|단계|क्रम|ترتيب|الأول",
-    re.IGNORECASE,
-)
-_ASKS_NAMES = re.compile(
-    r"\b(?:only|just)\b[^.?!\n]{0,30}?\bnames?\b|\bnames? (?:only|alone)\b|\b(?:no|without(?: any)?) (?:further )?explanations?\b"
-    r"|\bnothing else\b",
-    re.IGNORECASE,
-)
-_DENIES = re.compile(
-    r"\b(?:not?|never|none|nor|neither|cannot|without|except\w*|exclud\w*|instead|rather|wrong|incorrect|false|untrue|unless|but"
-    r"|nicht|kein\w*|nie|niemals|ohne|außer|ne|pas|jamais|sans|aucune?|sauf|nunca|jamás|sin|ning\w*|excepto|salvo"
-    r"|non|mai|senza|tranne|não|nem|sem|niet|geen|zonder|nie|bez|oprócz|не|нет|ни|без|кроме|değil|yok|hariç)\b|n't\b"
-    r"|不|没|沒|無|无|除了|ない|ません|않|아니|नहीं|ليس|لا |غير",
-    re.IGNORECASE,
-)
-_NUMBER_WORDS = re.compile(
-    r"\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|eighteen"
-    r"|nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand|million|billion|half|twice|double)\b"
-)
+_WORDS = Words("lists")
+_ASKS_LIST = _WORDS.pattern("asks_list")
+_ASKS_ORDER = _WORDS.pattern("asks_order")
+_ASKS_NAMES = _WORDS.pattern("asks_names")
+_DENIES = _WORDS.pattern("denies")
+_NUMBER_WORDS = _WORDS.pattern("number_words", 0)
 
 _THOUGHT = re.compile(r"</think>")
 _NUMBERED = re.compile(
@@ -108,13 +65,7 @@ _CELL_BORDER = re.compile(r"(?<!\\)\|")
 _PAIR = re.compile(
     r"[ \t]*(?P<key>[*_]{0,2}[^\W\d_][\w .,/()'&-]{0,40}?[*_]{0,2})[ \t]*(?::[*_]{0,2}|=)[ \t]+(?P<value>\S.*)"
 )
-_NO_KEYS = frozenset(
-    re.findall(
-        r"[^|]+",
-        "answer|final answer|the answer|reasoning|explanation|thought|thoughts|note|notes|summary|conclusion|output|result|"
-        "input|solution|question|example|source|hint|sure|here",
-    )
-)
+_NO_KEYS = frozenset(key.replace("_", " ") for key in _WORDS["no_keys"])
 """What before a colon announces something else than the value of a name."""
 _SCALAR_LIST = re.compile(
     r"""[\[]\s*+(?:(?:'[^'\\\n]*'|"[^"\\\n]*"|[^\s,\[\]{}()'"][^,\[\]{}()'"\n]*)\s*+(?:,\s*+|(?=\])))++\]"""
@@ -130,29 +81,16 @@ _NOTE = re.compile(
 _ARTICLE = re.compile(r"(?:the|an?) (?=[^\W\d_]{3})")
 _TRAILING = re.compile(r"(?:[.,;:…。、，；\s]|(?<=[^\W\d_][^\W\d_])[!?！？])+$")
 _QUOTED = re.compile(r"(['\"])([^'\"]*)\1")
-_COURTESY = re.compile(r"(?:sure|certainly|of course|okay|ok|yes|great question)(?: thing)?[!.,:] +", re.IGNORECASE)
-_LAST_AND = re.compile(r"(?:^|\s)(?:and|or|&|und|oder|et|ou|y|e|o|en|i|oraz|и|или|ve)\s+(?=\S)", re.IGNORECASE)
-_ONLY_AND = re.compile(
-    r"\s(?:and|&|und|et|y|e|ed|en|och|og|oraz|i|и|і|ve|και|και|और|و)\s|(?<=\S)(?:和|与|與|及)(?=\S)", re.IGNORECASE
-)
+_COURTESY = _WORDS.pattern("courtesy")
+_LAST_AND = _WORDS.pattern("last_and")
+_ONLY_AND = _WORDS.pattern("only_and")
 _LOOSE_COMMA = re.compile(r"(?<=[^\W\d_])(?<!\bno)(?<!\bnot),(?=\s)")
 _CODE_WORD = re.compile(r"`([a-z][a-z0-9]*)`")
 
 _COMMA = re.compile(r"[,，、](?![0-9]{3}(?![0-9]))\s*|(?<![0-9])[,，、]\s*|[,，、]\s+")
 _PACKED = re.compile(r"\s*[0-9]{1,3}(?:,[0-9]{1,4}){2,}\s*\.?\s*")
 _GROUPED = re.compile(r"\s*[0-9]{1,3}(?:,[0-9]{3})+\s*\.?\s*")
-_COPULA = re.compile(
-    r"[^,;:\n]{0,200}?(?:\b(?:are|were|is|include|includes|including|sind|sont|son|sono|são|zijn|est|ist|es|è|é|är|jest|это)\b:?|:)\s+",
-    re.IGNORECASE,
-)
-_LEAD_WORDS = frozenset(
-    re.findall(
-        r"\S+",
-        "here is are the a an of for following list below sure certainly course okay ok these this some answer answers items "
-        "my your as follows and i you in order from to can be include includes result results that it they there "
-        "le la les el los las il lo gli der die das den dem est ist sind son sont sono são es é è de du des del della do da das os as het en und et y e",
-    )
-)
+_COPULA = _WORDS.pattern("copula")
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,14 +133,13 @@ class List:
     """The kind of answers that are lists.
 
     Args:
-        same_item: Compares two items: a function of two texts, or a kind, which reads both; items of which it reads
-            none are the same if they fold to the same.
+        same_item: Compares the texts of two items that do not fold to the same.
     """
 
     name = "list"
 
-    def __init__(self, same_item: Same | Kind | None = None) -> None:
-        self._same_item = _comparing(same_item) if isinstance(same_item, Kind) else same_item
+    def __init__(self, same_item: Same | None = None) -> None:
+        self._same_item = same_item or (lambda _a, _b: False)
 
     def read(self, text: str, query: str) -> ListValue | None:
         """Read the list that a text answers; None where it holds none."""
@@ -214,12 +151,11 @@ class List:
         known = set(_words(_short(query)))
         beside = [_stated(found.lead, known | {str(len(items))}), _stated(found.tail, known)]
         if not asks or "\n" not in text.strip():
-            said = _words(f"{found.lead} {found.tail}")
-            beside.append(" ".join(word for word in said if word not in known | _LEAD_WORDS))
+            around = _words(f"{found.lead} {found.tail}")
+            beside.append(" ".join(word for word in around if word not in known | _WORDS["lead_words"]))
         asked = asks_for_order(query) or (found.numbered and not asks)
-        return ListValue(
-            items, tuple(map(_key, items)), found.numbered or asked, " / ".join(filter(None, beside)), asked
-        )
+        said = " / ".join(filter(None, beside))
+        return ListValue(items, tuple(map(_key, items)), found.numbered or asked, said, asked)
 
     def value_of(self, line: str, beside: ListValue) -> ListValue | None:
         """Read one line as a list to set beside one that was read; None where it is none, or says anything else too."""
@@ -232,19 +168,11 @@ class List:
         """Tell whether two lists have the same items: in the same order, if the query asks for one, or both have one."""
         if len(a.items) != len(b.items) or a.beside != b.beside:
             return False
-        same_item = self._same_item
-        pairs = list(zip(a.keys, b.keys, a.items, b.items, strict=True))
         if a.asked or b.asked or (a.ordered and b.ordered):
-            return all(
-                key == other_key or (same_item is not None and bool(same_item(item, other)))
-                for key, other_key, item, other in pairs
-            )
-        left, right = Counter(a.keys), Counter(b.keys)
-        if left == right:
-            return True
-        if same_item is None or (left - right).total() > _MAX_PAIRED:
-            return False
-        return _matches(_left_over(a, left - right), _left_over(b, right - left), same_item)
+            pairs = zip(a.keys, b.keys, a.items, b.items, strict=True)
+            return all(key == other_key or self._same_item(item, other) for key, other_key, item, other in pairs)
+        left, right = _left_over(a, b), _left_over(b, a)
+        return not left or (len(left) <= _MAX_PAIRED and _matches(left, right, self._same_item))
 
     def write(self, value: ListValue) -> str:
         """Write the items in one line, sorted if they have no order; a long list ends in a digest of the whole."""
@@ -318,13 +246,11 @@ def _scalars(text: str) -> ListAnswer | None:
     if isinstance(value, list):
         plain = all(isinstance(item, (str, bool)) or item is None for item in value)
         items = [item if isinstance(item, str) else str(item).lower() for item in value]
-        return ListAnswer(tuple(map(str, items)), numbered=True) if plain and len(items) > 1 else None
+        return ListAnswer(tuple(items), numbered=True) if plain and len(items) > 1 else None
     if not _SCALAR_LIST.fullmatch(text):
         return None
-    found = [
-        next(part for part in match.groups() if part is not None).strip() for match in _SCALAR.finditer(text[1:-1])
-    ]
-    return ListAnswer(tuple(found), numbered=True) if len(found) > 1 else None
+    found = tuple((match[match.lastindex or 0]).strip() for match in _SCALAR.finditer(text[1:-1]))
+    return ListAnswer(found, numbered=True) if len(found) > 1 else None
 
 
 def _table(text: str) -> ListAnswer | None:
@@ -563,30 +489,20 @@ def _named(items: tuple[str, ...]) -> tuple[str, ...]:
     found = [_NOTE.fullmatch(item) for item in items]
     notes = [match["note"] for match in found if match]
     counts = any(
-        _DENIES.search(note) or any(map(str.isdigit, note)) or _NUMBER_WORDS.search(values.fold(note)) for note in notes
+        _DENIES.search(note) or re.search(r"\d", note) or _NUMBER_WORDS.search(values.fold(note)) for note in notes
     )
     return items if counts or len(notes) < len(items) else tuple(_trimmed(match["name"]) for match in found if match)
 
 
-def _left_over(value: ListValue, more: Counter[str]) -> list[str]:
-    """List the items whose keys the other list does not have."""
-    left = Counter(more)
-    out = []
+def _left_over(value: ListValue, other: ListValue) -> list[str]:
+    """List the items whose keys another list does not have."""
+    more = Counter(value.keys) - Counter(other.keys)
+    left = []
     for item, key in zip(value.items, value.keys, strict=True):
-        if left[key] > 0:
-            left[key] -= 1
-            out.append(item)
-    return out
-
-
-def _comparing(kind: Kind) -> Same:
-    """Compare items by a kind, which reads both."""
-
-    def same(a: str, b: str) -> bool:
-        read = [kind.read(text, "") for text in (a, b)]
-        return read[0] is not None and read[1] is not None and kind.same(*read)
-
-    return same
+        if more[key] > 0:
+            more[key] -= 1
+            left.append(item)
+    return left
 
 
 def _matches(left: Sequence[str], right: Sequence[str], same: Same) -> bool:

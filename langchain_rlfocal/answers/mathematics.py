@@ -1,41 +1,46 @@
-r"""Mathematics: tell whether two formulas are equal, by the library that graders of mathematics use (math-verify).
+r"""Mathematics: find the formula that a text answers with, and tell whether two are equal, by math-verify.
 
-`math_text` finds the formula that a text answers with; the library parses it and compares two of them: numbers to six
-decimal places, expressions by simplifying their difference, sets, intervals, matrices, relations. Around it stands what
-it lacks: no signals (they fail outside the main thread), bounds on what is parsed (`math_text.size`) and a limit of
-processor time on the rest (`time_limit`), an answer in either order, and what it takes for the same although it is not:
-units that differ, a set and a tuple, formulas of which it read the beginning only.
+- Finding is looking at characters; every step is linear in the text (what is matched against patterns that are not is cut
+  to `_MAX_FORMULA` first). The words are in `words/mathematics.toml`.
+- math-verify, the library that graders of mathematics use, parses and compares: numbers to six decimal places,
+  expressions by simplifying their difference, sets, intervals, matrices, relations.
+- Around it stands what it lacks: no signals (they fail outside the main thread), a bound on the numbers that a formula
+  evaluates to (`size`), a limit of processor time on the rest (`run_within`), an answer in either order, and what it
+  takes for the same although it is not: units that differ, a set and a tuple, formulas of which it read the beginning only.
 
-Refuses to guess: what cannot be parsed, or takes too long, is the same as its own text only. Never raises, whatever the
-text. Without the library only equal text is equal.
+What cannot be parsed, or takes too long, is the same as its own text only.
 """
 
+import ctypes
 import logging
 import math
 import os
 import re
+import sys
 import threading
-from collections.abc import Callable
+import time
+import unicodedata
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
 from importlib import import_module
 from typing import Any, NamedTuple, TypeVar
 
-from langchain_rlfocal.answers import math_text
-from langchain_rlfocal.answers.math_text import Piece, looks_like_math
-from langchain_rlfocal.answers.time_limit import run_within
+from langchain_rlfocal.answers.values import TEN_WORDS, UNIT_WORDS, Words
 
-__all__ = ["Formula", "Math", "looks_like_math", "same_math"]
+__all__ = ["Formula", "Math", "looks_like_math", "run_within", "same_math"]
 
-_log = logging.getLogger(__name__)
 _T = TypeVar("_T")
+_WORDS = Words("mathematics")
 
-_MAX_BITS = 8000
-"""Bits of the largest number that evaluating a formula may meet; a power modulo such a number takes 0.2 s, in C."""
-
-_PACKAGES = frozenset(["sympy", "mpmath", "antlr4", "latex2sympy2_extended", "math_verify"])
-
+_MAX_FORMULA = 1500  # characters of a formula, and of the prose around it, that are parsed
+_MAX_TAIL = 2_000
+_MAX_DEPTH = 40
+_HUGE = 1e12
+_MAX_BITS = (
+    8000  # of the largest number that evaluating a formula may meet; a power modulo such a number takes 0.2 s, in C
+)
 _MAX_LABEL = 80
 _PARSE_S = 0.3
 _GRADE_S = 0.3
@@ -44,11 +49,544 @@ _MAX_SLOW = 2
 _MAX_TEXT_ANSWER = 120
 _MAX_ANSWER = 40
 
-_turn = threading.RLock()
-"""Held while the library works: sympy notes in shared, cached objects what it is working out, as not known yet."""
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_turn._at_fork_reinit)  # type: ignore[attr-defined]  # noqa: SLF001  # as logging does  # sympy marks in shared, cached objects what it is working out: another thread would take "unknown" for the answer
+class Piece(NamedTuple):
+    r"""The part of a text that answers.
+
+    Attributes:
+        text: LaTeX in `$...$` where all of it is a formula, else the prose that holds formulas or numbers.
+        plain: What stood there, as a label for where nothing can be parsed.
+        whole: True if all of `text` is one formula.
+        marked: True if `\boxed`, "####" or "answer" pointed at it.
+    """
+
+    text: str
+    plain: str
+    whole: bool
+    marked: bool
+
+
+_NAMES = _WORDS["functions"] | _WORDS["greek"]
+_COMMANDS = _NAMES | _WORDS["commands"]
+
+# --- writing what is not LaTeX as LaTeX
+
+_SUPER = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱˣ", "0123456789+-nix")
+_SUB = str.maketrans("₀₁₂₃₄₅₆₇₈₉₊₋", "0123456789+-")
+_SUPER_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱˣ]+")
+_SUB_RUN = re.compile("[₀₁₂₃₄₅₆₇₈₉₊₋]+")
+_ROOT = re.compile(r"([√∛])\s?(?:\(([^()]{0,200})\)|\{([^{}]{0,200})\}|([0-9]+(?:\.[0-9]+)?|[A-Za-zπ]))")
+_VULGAR = {
+    code: re.sub("(.+)/(.+)", r"\\frac{\1}{\2}", unicodedata.normalize("NFKC", chr(code)).replace("⁄", "/"))
+    for code in (0xBC, 0xBD, 0xBE, *range(0x2150, 0x215F))
+}
+_SIGNS: dict[int, str] = {
+    **_VULGAR,
+    **{ord(char): "-" for char in "−‐‑﹣－"},
+    **{ord(char): "" for char in "\u200b\u200c\u200d\u2060\ufeff\u00ad\u2061\u2062"},
+    **{ord(char): f"\\{name} " for char, name in _WORDS.pairs("signs").items()},
+    **{ord(char): f"\\mathbb{{{letter}}}" for char, letter in zip("ℝℤℚℕℂ", "RZQNC", strict=True)},
+    ord("°"): "^{\\circ}",
+}
+_SYNONYMS = {
+    "\\lbrace": "\\{", "\\rbrace": "\\}", "\\langle": "(", "\\rangle": ")", "\\not=": "\\ne ", "\\not =": "\\ne ",
+}  # fmt: skip
+_SYNONYM = re.compile(r"\\(?:[lr]brace|[lr]angle)(?![A-Za-z])|\\not ?=")
+_LONG_DASH = re.compile(r"(^|[(=,$\[{]\s?)[–—](?=\s?[\d.a-zA-Z\\])")
+_BARE_EXPONENT = re.compile(r"\^\s?([-+]\s?(?:[0-9]+(?:\.[0-9]+)?|[A-Za-z](?![A-Za-z])))")
+_LONG_EXPONENT = re.compile(r"\^\s?([0-9]{2,}(?:\.[0-9]+)?|[0-9]\.[0-9]+)")
+_SCIENTIFIC = re.compile(r"(?<![\w.])([0-9]+(?:\.[0-9]+)?)[eE]([-+]?[0-9]{1,3})(?![\w.])")
+_THOUSANDS = re.compile(r"(?<![\d.,])([0-9]{1,3})((?:(?:\\[,;:! ]|\{,\}|~)\s?[0-9]{3})+)(?![0-9])")
+_REPEATING = re.compile(
+    r"(?<![\d.,])([0-9]{0,20})\.([0-9]{0,20})\\(?:overline|bar|dot)\s?(?:\{([0-9]{1,20})\}|([0-9]))"
+)
+_NAMED = re.compile(rf"(?<![\\A-Za-z])({'|'.join(sorted(_NAMES, key=len, reverse=True))})(?![A-Za-z])")
+_RENAMED = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "infinity": "infty", "inf": "infty", "lg": "log"}
+_RUNS = (re.compile(r"[ \t\f\v\r]+"), re.compile(r"\n\s*\n\s*"))
+
+# --- finding the part that answers
+
+_THOUGHT = "</think>"
+_BOX = re.compile(r"\\f?box(?:ed)?(?![A-Za-z])\s?")
+_MARK = re.compile(
+    r"\#{4}|\banswers?\b(?:[^.\n:=$\\]{0,60}?\b(?:is|are)\b|\s?[:=])(?!\s+not\b)|\bfinal answer\b[\s*_:#]{0,12}\n",
+    re.IGNORECASE,
+)
+_JOINED = re.compile(r"\b(?:and|or)\b|[,;]")
+_ENVIRONMENT = re.compile(
+    r"(?<![\\\d])\$(?:\\[$]|[^\n$]){1,1500}\$|\$\$[^$]{1,1500}\$\$|\\\(.|\\\[.|\\begin\{", re.DOTALL
+)
+_FORMULA = re.compile(
+    r"(?:\$\$([^$]{1,1500})\$\$|(?<![\\\w$])\$((?:\\\$|[^\n$]){1,1500})(?<!\\)\$(?![0-9])|\\\(((?:(?!\\\)).){1,1500})\\\)"
+    r"|\\\[((?:(?!\\\]).){1,1500})\\\])(?P<percent>\s?(?:\\?%|percent\b|pct\b))?",
+    re.DOTALL,
+)
+_EDGES = ' \t\n*_`"'
+_ONE_NUMBER = re.compile(
+    r"[$€£¥]?\s?-?(?:[0-9]{1,3}(?:[ ,][0-9]{3})+|[0-9]+)?(?:[.,][0-9]+)?\s?(?:\\?%|percent)?", re.IGNORECASE
+)
+_NUMBER = re.compile(r"(?<![\w.])-?[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?")
+_SIGN_WORD = re.compile(r"(?<![0-9] )\b(?:negative|minus)\s+(?=\$?[0-9.\\(])", re.IGNORECASE)
+_TOKEN = re.compile(
+    r"\\(?P<command>[A-Za-z]+)|\\.|(?P<word>[A-Za-z]+)|(?P<number>[0-9]+(?:[.,][0-9]+)*)|(?P<open>[(\[{])|(?P<close>[)\]}])"
+    r"|\s+|[α-ωΑ-Ω]|(?P<sign>[-+*/^=<>!|%])|[_&.,;:'~]"
+)
+_WORD_GROUP = re.compile(
+    r"\\(?:text|textbf|textit|mathrm|mathbf|mathit|mbox|operatorname|begin|end|mathbb|mathcal)\s?\{[^{}]{0,200}\}"
+)
+_SAID = {word: n for n, word in enumerate(UNIT_WORDS)} | {word: 20 + 10 * n for n, word in enumerate(TEN_WORDS)}
+_SPOKEN = {
+    "negative": "-", "minus": "-", "plus": "+", "times": "\\cdot ", "over": "/", "squared": "^{2}", "cubed": "^{3}",
+    "equals": "=", "infinity": "\\infty ", "pi": "\\pi ", "percent": "\\%",
+}  # fmt: skip
+_PHRASES = (
+    (re.compile(r"\b(?:the )?square root of (\w+)"), r"\\sqrt{ \1 }"),
+    (re.compile(r"\b(?:the )?cube root of (\w+)"), r"\\sqrt[3]{ \1 }"),
+    (re.compile(r"\b(?:divided by|over)\b"), "over"),
+    (re.compile(r"\b(?:raised )?to the (?:power of )?(\w+?)(?:th)?(?: power)?(?=\s|$)"), r"^{ \1 }"),
+    (re.compile(r"\b(?:is )?equal(?:s)?(?: to)?\b"), "equals"),
+    (re.compile(r"\bmultiplied by\b"), "times"),
+)
+
+
+_COMMAND = re.compile(r"[a-z][a-z0-9_.-]{1,30} -{1,2}[A-Za-z][\w-]{0,30}(?: |$)")
+"""A command and its option, as in "ls -l"."""
+
+
+def looks_like_math(text: str) -> bool:
+    r"""Tell whether a text holds mathematics that is more than a number: LaTeX, powers, roots, variables, sets, relations.
+
+    Args:
+        text: The part of an answer that answers.
+    """
+    if "```" in text or _COMMAND.match(text.strip("`$ ")):
+        return False
+    text = text.strip(_EDGES)
+    if not text or len(text) > _MAX_TAIL:
+        return len(text) > _MAX_TAIL and bool(_SURE.search(text[-_MAX_TAIL:]))
+    if _PATH.search(text):
+        return False
+    if _SURE.search(text) or any(_is_telling(found) for found in _inner_formulas(text)):
+        return True
+    if _VARIABLE.fullmatch(text):
+        return True
+    if _CODE.search(text) or _ADDRESS.search(text):
+        return False
+    if _STRONG.search(_POWER_UNIT.sub(" ", text)):
+        return True
+    bare = text.rstrip(".,;")
+    if len(bare) > 200 or _ONE_NUMBER.fullmatch(bare):
+        return False
+    if _spoken(bare) is not None and not _SAID_NUMBER.fullmatch(bare.lower()):
+        return True
+    return _is_telling(bare)
+
+
+def find_piece(text: str) -> Piece | None:
+    r"""Find the part of a text that answers: after the last mark, else all that is not thinking.
+
+    Returns:
+        None for a text of nothing but white space and decoration.
+    """
+    if _THOUGHT in text:
+        text = text[text.rfind(_THOUGHT) + len(_THOUGHT) :]
+    text = text.encode("utf-8", "replace").decode()
+    tail = text[-_MAX_TAIL:]
+    boxes = list(_BOX.finditer(tail))
+    marks = [mark for mark in _MARK.finditer(tail) if tail[mark.end() :].strip(_EDGES + ":=>")]
+    if boxes and (not marks or marks[-1].start() < boxes[-1].start()):
+        content = _boxed(tail, boxes)
+        if content.strip(_EDGES):
+            return _as_piece(content.replace("$", " "), marked=True, formula=True)
+    if not marks:
+        return _as_piece(text, marked=False)
+    part = tail[marks[-1].end() :].lstrip(_EDGES + ":=>")
+    is_latex = "$" in part or "\\" in part
+    return _as_piece(_RUNS[1].split(part)[0][:_MAX_FORMULA] if is_latex else part.partition("\n")[0], marked=True)
+
+
+def numbers(prose: str) -> list[str]:
+    """List the distinct numbers that prose states, in order; after the last sign of equality, if any stand there."""
+    if _ONE_NUMBER.fullmatch(prose):
+        return [prose]
+    tail = prose.rpartition("=")[2]
+    found = _NUMBER.findall(tail) or _NUMBER.findall(prose)
+    return list(dict.fromkeys(number.replace(",", "") for number in found))
+
+
+def without_space(text: str) -> str:
+    """Reduce text that could not be parsed to what tells it apart: no white space, no case, no decoration of LaTeX."""
+    text = unicodedata.normalize("NFKC", text)
+    text = re.sub(r"\\(?:left|right|displaystyle|,|;|!|:|quad|qquad)(?![A-Za-z])|\$|[\\~]\s", "", text)
+    text = re.sub(r"\\(?:text|textbf|mathrm|mathbf|mbox)\s?\{([^{}]{0,200})\}", r"\1", text)
+    text = re.sub(r"\\[dtc]frac(?![A-Za-z])", r"\\frac", text)
+    text = "".join(text.split()).strip('*_`"').rstrip(".,;")
+    return _unquoted(text).casefold()
+
+
+def size(latex: str) -> float:
+    """Bound the bits of the largest whole number that evaluating a formula can meet, far above what it mostly takes.
+
+    Every factor and term counts as a factor; an exponent multiplies the bits of its base by its own greatest value. A
+    variable counts as 2, or where sums, products, limits or integrals put numbers in its place as the largest number
+    that stands in the formula.
+
+    Returns:
+        Bits; infinite for a formula nested deeper than anything that is read.
+    """
+    parts = _SIZE_PART.findall(latex)
+    depth = deepest = 0
+    for part in parts:
+        depth += (part in "({[") - (part in ")}]")
+        deepest = max(deepest, depth)
+    if deepest > _MAX_DEPTH or len(latex) > 4 * _MAX_FORMULA or re.search(r"[0-9][eE][-+]?[0-9]{4}", latex):
+        return math.inf
+    letters = [1.0]
+    if re.search(r"\\(?:sum|prod|int|lim|right\||big)", latex):
+        letters += [math.log2(int(part) + 1) for part in parts if part.isdigit() and len(part) < 400]
+    return _Sizer(parts, max(letters)).sequence()
+
+
+_SIZE_PART = re.compile(r"[0-9]+(?:\.[0-9]+)?|\.[0-9]+|\\[A-Za-z]+|\*\*|[A-Za-z]|[^\s\\]", re.ASCII)
+
+
+class _Sizer:
+    """Walk over a formula's parts and add up their sizes."""
+
+    def __init__(self, parts: list[str], letter: float) -> None:
+        self._parts = [*parts, ""]
+        self._letter = letter
+        self._at = 0
+
+    def sequence(self) -> float:
+        total, grows, root = 0.0, 0, 0.0
+        while part := self._parts[self._at]:
+            if part in ")}]":
+                self._at += 1
+                break
+            if part in ("\\binom", "\\dbinom", "\\tbinom", "\\choose", "\\Gamma", "\\operatorname"):
+                self._at += 1
+                grows = 2
+                continue
+            opens_root = part == "[" and self._at > 0 and self._parts[self._at - 1] == "\\sqrt"
+            bits = self._powered()
+            if opens_root:
+                root = bits
+                continue
+            if grows and part in "({[":
+                bits, grows = _product(_value(bits), bits), grows - 1
+            if root and part in "({[":
+                bits, root = _product(bits + 1, _value(root)), 0.0
+            total = min(_HUGE, total + bits)
+        return total
+
+    def _powered(self) -> float:
+        """Size of one atom with its exponents and factorials."""
+        bits = self._atom()
+        while (sign := self._parts[self._at]) in ("^", "**", "!"):
+            self._at += 1
+            if sign == "!":
+                bits = _product(_value(bits), bits + 1)
+                continue
+            while self._parts[self._at] in ("+", "-"):
+                self._at += 1
+            bits = _product(max(bits, 1.0), _value(self._powered()))
+        return bits
+
+    def _atom(self) -> float:
+        part = self._parts[self._at]
+        if not part:
+            return 0.0
+        self._at += 1
+        if part in "({[":
+            return self.sequence()
+        if part[0].isdigit() or part[0] == ".":
+            whole, _, decimals = part.partition(".")
+            return min(_HUGE, math.log2(int(whole or "0") + 1) + 3.33 * len(decimals)) if len(part) <= 400 else _HUGE
+        return self._letter if part[-1].isalpha() else 0.0
+
+
+def _value(bits: float) -> float:
+    return math.exp2(min(bits, 60.0))
+
+
+def _product(a: float, b: float) -> float:
+    return min(_HUGE, a * b)
+
+
+def _boxed(text: str, boxes: list[re.Match[str]]) -> str:
+    """Join the contents of the last boxes: those that stand beside one another, or are listed with a word between."""
+    contents: list[str] = []
+    start_of_next = len(text)
+    for box in reversed(boxes[-30:]):
+        content, end = _braced(text, box.end(), start_of_next)
+        between = text[end:start_of_next]
+        is_new = content not in contents[-1:]
+        if contents:
+            listed = len(between) < 70 and is_new and _JOINED.search(between)
+            if end > start_of_next or not (len(between) < 10 or listed):
+                break
+        if is_new:
+            contents.append(content)
+        start_of_next = box.start()
+    return ",".join(reversed(contents))
+
+
+def _braced(text: str, start: int, limit: int) -> tuple[str, int]:
+    """Take what stands in braces from a place on, and where it ends; to the end of its line if they never close."""
+    if text[start : start + 1] != "{":
+        line = text[start:limit].partition("\n")[0].partition("$")[0]
+        return line, start + len(line)
+    depth = 0
+    for at in range(start, min(limit, start + 2 * _MAX_FORMULA)):
+        depth += (text[at] == "{") - (text[at] == "}")
+        if not depth:
+            return text[start + 1 : at], at + 1
+    return text[start + 1 : limit], limit
+
+
+def _as_piece(text: str, *, marked: bool, formula: bool = False) -> Piece | None:
+    plain = text = text.strip(_EDGES)
+    if not text:
+        return None
+
+    def whole(latex: str) -> Piece:
+        return Piece(f"${latex.replace(chr(10), ' ').strip()}$", plain, whole=True, marked=marked)
+
+    if not formula and not marked and len(text) > _MAX_FORMULA:
+        text = _last_part(text)
+    if len(text) > _MAX_FORMULA:
+        return Piece("", plain, whole=True, marked=marked)
+    bare = _undecorated(to_latex(_RUNS[1].sub("\n\n", _RUNS[0].sub(" ", text))))
+    inner = _only_environment(bare)
+    if inner is not None:
+        return whole(inner)
+    if formula:
+        return whole(bare if "\\" in bare else _plain_formula(bare))
+    lone = _lone_environment(bare)
+    if lone is not None:
+        return whole(lone)
+    anchor = "answer: " if marked else ""  # what stands first after a mark answers
+    if _ENVIRONMENT.search(bare):
+        return Piece(anchor + _SIGN_WORD.sub("-", bare), plain, whole=False, marked=marked)
+    price = bare.replace("\\$", "$")
+    if _ONE_NUMBER.fullmatch(price):
+        return Piece(price, plain, whole=False, marked=marked)
+    said = _spoken(bare)
+    if said is not None or _is_formula(bare):
+        return whole(_plain_formula(bare if said is None else said))
+    prose = _SIGN_WORD.sub("-", re.sub(r"(?<=[0-9])!(?=\s|$)", ".", bare))
+    return Piece(anchor + prose, plain, whole=False, marked=marked)
+
+
+def to_latex(text: str) -> str:
+    """Write signs that LaTeX has commands for as such, and numbers that a parser would cut short in a form it reads."""
+    if not text.isascii():
+        text = _SUPER_RUN.sub(lambda run: f"^{{{run[0].translate(_SUPER)}}}", text)
+        text = _SUB_RUN.sub(lambda run: f"_{{{run[0].translate(_SUB)}}}", text)
+        text = _ROOT.sub(_root, text)
+        text = unicodedata.normalize("NFKC", text.translate(_SIGNS)).translate(_SIGNS)
+        text = _LONG_DASH.sub(r"\1-", text)
+    if "\\" in text:
+        text = _SYNONYM.sub(lambda found: _SYNONYMS[found[0]], text)
+    if "^" in text:
+        text = _BARE_EXPONENT.sub(r"^{\1}", text)
+    if "\\" in text or "{,}" in text:
+        text = _THOUSANDS.sub(lambda found: found[1] + re.sub("[^0-9]", "", found[2]), text)
+        text = _REPEATING.sub(_repeating, text)
+    return text
+
+
+def _root(found: re.Match[str]) -> str:
+    index = "[3]" if found[1] == "∛" else ""
+    return f"\\sqrt{index}{{{found[2] or found[3] or found[4]}}}"
+
+
+def _repeating(found: re.Match[str]) -> str:
+    whole, fixed, period = found[1] or "0", found[2], found[3] or found[4]
+    above = int(whole + fixed + period) - int(whole + fixed)
+    return f"\\frac{{{above}}}{{{'9' * len(period)}{'0' * len(fixed)}}}"
+
+
+def _unquoted(text: str) -> str:
+    """Drop single quotes around a text; one at its end alone is a prime."""
+    return text[1:-1] if len(text) > 2 and text[0] == text[-1] == "'" else text
+
+
+def _undecorated(text: str) -> str:
+    text = _unquoted(text.strip(_EDGES))
+    return text if text.endswith(("\\.", "\\,")) else text.rstrip(".,;").rstrip(_EDGES)
+
+
+def _only_environment(text: str) -> str | None:
+    """Take the inside of a text that is one formula between LaTeX's marks, None for any other."""
+    for start, end in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
+        if text.startswith(start) and text.endswith(end) and len(text) > len(start) + len(end):
+            inner = text[len(start) : -len(end)]
+            if "$" not in inner.replace("\\$", "") and "\\(" not in inner and "\\[" not in inner and inner.strip():
+                return inner.strip().rstrip(".,;") if not inner.rstrip().endswith(("\\,", "\\;")) else inner.strip()
+    return None
+
+
+def _lone_environment(text: str) -> str | None:
+    """Take the inside of the only formula between LaTeX's marks in a text with no number after it."""
+    found = list(_FORMULA.finditer(text))
+    if len(found) != 1 or re.search(r"[0-9]|\\frac|\\begin", text[found[0].end() :]) or text.startswith("\\begin"):
+        return None
+    inner = next(group for group in found[0].groups()[:4] if group is not None).strip()
+    return inner + ("\\%" if found[0]["percent"] else "")
+
+
+def _last_part(text: str) -> str:
+    """Take the last lines of a long text, from a place where no formula is open; all of it where there is none."""
+    tail = text[-_MAX_FORMULA:]
+    for cut in re.finditer(r"\n\s*|(?<=[a-z)][.]) ", tail):
+        rest = tail[cut.end() :]
+        if (
+            rest.count("$") % 2 == 0
+            and rest.count("\\[") == rest.count("\\]")
+            and rest.count("{") == rest.count("}")
+            and rest
+        ):
+            return rest
+    return text
+
+
+def _plain_formula(text: str) -> str:
+    """Write a formula that somebody typed without LaTeX as LaTeX."""
+    text = (
+        text.replace("**", "^").replace("<=", "\\le ").replace(">=", "\\ge ").replace("!=", "\\ne ").replace("==", "=")
+    )
+    text = re.sub(r"^\{([^{}]*)\}$", r"\\{\1\\}", text)
+    text = _SCIENTIFIC.sub(r"\1\\cdot 10^{\2}", text)
+    text = _BARE_EXPONENT.sub(r"^{\1}", text)
+    text = _LONG_EXPONENT.sub(r"^{\1}", text)
+    text = re.sub(r"(?<!\\)\babs\(([^()|]{1,200})\)", r"|\1|", text)
+    text = _NAMED.sub(lambda name: f"\\{_RENAMED.get(name[1], name[1])} ", text)
+    text = re.sub(r"\\sqrt \(([^()]{1,200})\)", r"\\sqrt{\1}", text)
+    return re.sub(r"(?<![\\A-Za-z])e\^\(([^()]{1,200})\)", r"e^{\1}", text)
+
+
+def _is_formula(text: str) -> bool:
+    """Tell whether all of a text is a formula: no words but names of functions, and something that is no number."""
+    text = _WORD_GROUP.sub(r" \\pi ", text)
+    end, signs, letters, numbers_seen, words = 0, 0, 0, 0, 0
+    for token in _TOKEN.finditer(text):
+        if token.start() != end:
+            return False
+        end = token.end()
+        word = token["word"]
+        if word and len(word) > 1 and word not in _NAMES | {"and", "or"}:
+            if len(word) > 3 or word.lower() in _WORDS["no_factors"] or (word.istitle() and len(word) > 2):
+                return False
+            words += 1
+        signs += bool(token["sign"] or token["open"] or token["command"])
+        letters += bool(word or token["command"])
+        numbers_seen += bool(token["number"])
+    if end != len(text):
+        return False
+    if words and not signs and not re.search(r"[0-9][a-z]", text):
+        return False
+    return bool(signs or (letters and (numbers_seen or len(text) == 1)))
+
+
+def _spoken(text: str) -> str | None:
+    """Write a formula said in words, such as "negative two x squared", as LaTeX; None if it is none."""
+    if len(text) > 200 or not re.search("[A-Za-z]{3}", text):
+        return None
+    text = text.lower()
+    for pattern, phrase in _PHRASES:
+        text = pattern.sub(phrase, text)
+    out: list[str] = []
+    kept = False
+    for word in re.findall(r"\\sqrt(?:\[3\])?\{|\^\{|[}]|[a-z]+|[0-9]+(?:\.[0-9]+)?|[-+*/=^()]|\S", text):
+        last = out[-1] if out else ""
+        is_ten = last.isdecimal() and int(last) in range(20, 100, 10)
+        if word in _SAID:
+            if is_ten and 0 < _SAID[word] < 10:
+                out[-1] = str(int(last) + _SAID[word])
+            elif last[-1:].isdigit():
+                return None
+            else:
+                out.append(str(_SAID[word]))
+        elif word in _SPOKEN:
+            out.append(_SPOKEN[word])
+        elif word == "-" and last.isdecimal():  # the hyphen of twenty-one
+            if not is_ten:
+                return None
+            continue
+        elif word.startswith(("\\sqrt", "^{")):
+            out.append(word)
+        elif (len(word) == 1 and (word.isalpha() or word in "+*/=^(){}")) or word[0].isdigit():
+            if word[0].isdigit() and last[-1:].isdigit():
+                return None
+            out.append(word)
+            continue
+        else:
+            return None
+        kept = True
+    return "".join(out) if kept and out else None
+
+
+# --- telling mathematics from other text
+
+_SURE = re.compile(
+    rf"\\(?:{'|'.join(sorted(_COMMANDS, key=len, reverse=True))})(?![A-Za-z])|\\[dtc]?frac\s?[0-9{{]|\\\{{|[√∛∞∪∩∅∫∑∏∈∉ℝℤℚℕℂ]"
+)
+_PATH = re.compile(r"(?<![A-Za-z])[A-Za-z]:\\[\w.]|\\\\[A-Za-z][\w.-]*\\|(?<![\w)])[~.]{0,2}/[A-Za-z]\w+/")
+_ADDRESS = re.compile(r"://|\bwww\.|[\w.+-]+@[\w-]+\.\w|[?&]\w+=\w+&")
+_CODE = _WORDS.pattern("code", 0)
+_STRONG = _WORDS.pattern("strong", 0)
+_POWER_UNIT = re.compile(
+    r"(?<![A-Za-z])(?:[kcdmµ]?m|km|ft|in|yd|s|h|kg|m/s)\s?(?:\^\s?\{?-?[0-9]\}?|[²³⁻][¹²³]?)(?![\w^])|(?:x|×|\*)\s?10\s?\^\s?\{?[-+]?[0-9]+\}?"
+)
+_SAID_NUMBER = re.compile(rf"(?:(?:negative|minus|percent|{'|'.join(_SAID)})[\s-]*)+")
+_TRIVIAL = re.compile(
+    r"[-+]?[0-9.,\s/:-]*[A-Za-z]?|[A-Za-z]|[-+]?[0-9.,/\s%$€£-]+|\(?[A-Za-z0-9]\)|\[[0-9]+\]|\[?[A-Z]\]?|[A-Z][a-z]?[-+]?|[IVXLC]+"
+)
+_VARIABLE = re.compile(
+    r"-[xyzabn]|[nkmx]!|[0-9]+/[xyzabnk]|[xyzabnk]/[0-9]+|log_[0-9]{1,3}\([0-9a-z]+\)|[xyznk]-[0-9]+|[-+]?[0-9]+(?:[.,/][0-9]+)?(?:[xyzn]|[a-z]{2}(?<![aeiou][a-z])(?<!(?:km|cm|mm|kg|mg|ml|ft|lb|oz|pm|hz|ms|ns|kb|mb|gb|tb|nd|rd|th|st|hr|px|dl|cl))|[xyz])"
+)
+_PAIR = re.compile(r"[(\[{]\s?-?[\w.\\/]+(?:\s?[,;]\s?-?[\w.\\/^]+)+\s?[)\]}]")
+_SUM = re.compile(r"[-+0-9.,\s()*/]*(?:[0-9)]\s?[+*]\s?[0-9(-]|[0-9]\()[-+0-9.,\s()*/]*")
+
+
+def _inner_formulas(text: str) -> list[str]:
+    r"""List what stands between LaTeX's marks; prices ("$5 and $6") are not between marks."""
+    found = re.findall(
+        r"\$\$([^$]{1,400})\$\$|(?<![\\\w$])\$(?! )([^$\n]{1,400})(?<! )\$(?![0-9])|\\\((.{1,400}?)\\\)|\\\[(.{1,400}?)\\\]",
+        text,
+    )
+    return [inner for groups in found for inner in groups if inner]
+
+
+def _is_telling(text: str) -> bool:
+    """Tell whether all of a text is a formula that says more than a number, a letter, a date, or a number with a unit."""
+    text = text.strip()
+    if "\n" in text or text.endswith(("+", "*", "=", "^", "(")):
+        return False
+    if _VARIABLE.fullmatch(text) or _SUM.fullmatch(text) or text in _CONSTANTS:
+        return True
+    if _TRIVIAL.fullmatch(text):
+        return False
+    if _PAIR.fullmatch(text):
+        return all(_MEMBER.fullmatch(part) for part in re.split("[,;]", text[1:-1]))
+    words = set(re.findall(r"(?<!\\)[A-Za-z]{3,}", _WORD_GROUP.sub("", text)))
+    if words - _NAMES - {"and", "or"} or not _is_formula(_POWER_UNIT.sub(" ", text)):
+        return False
+    return bool(_OPERATION.search(text) and _OPERAND.search(text)) and not _HYPHENATED.fullmatch(text)
+
+
+_CONSTANTS = frozenset(["pi", "infinity", "-infinity", "inf", "-inf", "π", "-π"])
+_MEMBER = re.compile(r"\s?-?(?:[0-9.]+(?:/[0-9]+)?|\\?[a-z]+[0-9]?|[0-9]*[a-z]|-?inf(?:inity|ty)?)\s?")
+_OPERATION = re.compile(r"[-+*/^=<>|(\\]")
+_OPERAND = re.compile(r"(?<![A-Za-z])[A-Za-z](?![A-Za-z])|\\[a-z]|[a-z]\(")
+_HYPHENATED = re.compile(
+    r"[A-Za-z]{2,}(?:[-/][A-Za-z0-9]+)+|[A-Z]{1,4}-?[0-9]+[A-Z]?|[A-Za-z][-/][A-Za-z]{1,20}|[A-Z][-/][0-9A-Z]+|[0-9]+[-/][A-Za-z]{2,20}"
+)
+
+
+# --- answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +614,13 @@ class Math:
             text: What a model wrote.
             query: Not looked at.
         """
-        piece = math_text.find_piece(text)
+        piece = find_piece(text)
         return None if piece is None else _formula(piece)
 
     def same(self, a: Any, b: Any) -> bool:
         """Tell whether two formulas are equal, in either order."""
-        if not isinstance(a, Formula) or not isinstance(b, Formula):
+        if a == b or not isinstance(a, Formula) or not isinstance(b, Formula):
             return bool(a == b)
-        if a == b:
-            return True
         first, second = sorted((a, b), key=lambda formula: (formula.label, formula.piece))
         return _same_either_way(first.piece, second.piece)
 
@@ -99,11 +635,11 @@ def same_math(gold: str, prediction: str) -> bool:
     Returns:
         False also where either cannot be read.
     """
-    wanted, given = math_text.find_piece(gold), math_text.find_piece(prediction)
+    wanted, given = find_piece(gold), find_piece(prediction)
     if wanted is None or given is None:
         return False
-    if math_text.without_space(wanted.plain) == math_text.without_space(given.plain):
-        return bool(math_text.without_space(given.plain))
+    if without_space(wanted.plain) == without_space(given.plain):
+        return bool(without_space(given.plain))
     return _grades(wanted, given)
 
 
@@ -200,45 +736,17 @@ _WARM_UP = (
 )  # fmt: skip
 
 
-def _library() -> _Library | None:
-    """Load the library at first use and warm it up; None, with one warning, where it is not installed."""
-    with _turn:
-        try:
-            return _load()
-        except ImportError as error:
-            _warn(str(error))
-            return None
-
-
 @lru_cache(maxsize=1)
-def _warn(why: str) -> None:
-    _log.warning("Formulas are compared as text only (%s). Install math-verify to compare what they mean.", why)
-
-
-@lru_cache(maxsize=1)
-def _load() -> _Library:
+def _loaded() -> _Library:
     library = _Library()
     library.warm_up()
     return library
 
 
-class _Sketch(NamedTuple):
-    """What tells most expressions apart without simplifying them.
-
-    Attributes:
-        kind: `"number"`, `"list"` (a finite set or tuple), `"interval"`, `"region"` (any other set), `"matrix"`,
-            `"equation"`, `"relations"`, `"unknown"`.
-        values: Values of the number, the elements, the ends, with a number of its own in the place of each variable.
-        shape: What else must be equal in two of a kind.
-    """
-
-    kind: str
-    values: tuple[complex, ...] = ()
-    shape: tuple[Any, ...] = ()
-    side: Any = None
-
-
-_UNKNOWN = _Sketch("unknown")
+def _library() -> _Library:
+    """Load the library at first use and warm it up."""
+    with _watch.turn:
+        return _loaded()
 
 
 class _Read(NamedTuple):
@@ -260,10 +768,19 @@ class _Read(NamedTuple):
 
 
 class _Told(NamedTuple):
-    """What an expression is called, None for none, and what tells it from others."""
+    """What an expression is called, None for none, and what tells most expressions apart without simplifying them.
+
+    Attributes:
+        label: Its spelling.
+        elements: How many it has, 1 for a number; None for what is no finite list.
+        value: Its value, or of an equation that of its right side, with a number of its own in the place of each variable.
+        gives: Of an equation whether it gives the value of a variable; None for what is none.
+    """
 
     label: str | None
-    sketch: _Sketch
+    elements: int | None = None
+    value: complex | None = None
+    gives: bool | None = None
 
 
 _NOTHING: tuple[tuple[Any, ...], str] = (), ""
@@ -273,7 +790,7 @@ _NOTHING: tuple[tuple[Any, ...], str] = (), ""
 def _read(piece: Piece) -> _Read:
     library = _library()
     found, rest = _NOTHING
-    if library is not None and piece.text and math_text.size(piece.text) <= _MAX_BITS:
+    if piece.text and size(piece.text) <= _MAX_BITS:
         found, rest = _bounded(_PARSE_S, lambda: _parse(library, piece), _NOTHING)
     return _Read(found, _significant(rest), [0])
 
@@ -281,12 +798,22 @@ def _read(piece: Piece) -> _Read:
 @lru_cache(maxsize=2048)
 def _told(piece: Piece) -> _Told:
     library, read = _library(), _read(piece)
-    if library is None or not read.is_expression:
-        return _Told(None, _UNKNOWN)
-    unevaluated = _Told(f"text {math_text.without_space(piece.plain)}", _UNKNOWN)
-    return _bounded(
-        _GROUP_S, lambda: _Told(_label(library, read.found[0]), _sketch(library, read.found[0])), unevaluated
-    )
+    if not read.is_expression:
+        return _Told(None)
+    unevaluated = _Told(f"text {without_space(piece.plain)}")
+    return _bounded(_GROUP_S, lambda: _tell(library, read.found[0]), unevaluated)
+
+
+def _tell(library: _Library, expression: Any) -> _Told:
+    sympy, label, count, gives = library.sympy, _label(library, expression), None, None
+    if isinstance(expression, (*library.finite_sets, sympy.Tuple)):
+        count = len(expression.args)
+    elif isinstance(expression, sympy.Expr) and not expression.is_Matrix:
+        count = 1
+    elif library.grader.is_equation(expression):
+        last = library.grader.take_last_relation(expression)
+        expression, gives = last.rhs, last.lhs.is_Symbol and last.lhs not in last.rhs.free_symbols
+    return _Told(label, count, _point(library, expression), gives)
 
 
 def _parse(library: _Library, piece: Piece) -> tuple[tuple[Any, ...], str]:
@@ -304,29 +831,30 @@ _PRODUCT = re.compile(r"(?<=[0-9])([a-zA-Z]{2,4})(?=[\s.$)}\]]{0,8}$)")
 def _spaced(match: re.Match[str]) -> str:
     """Set the letters of a product at the end apart, which the library takes for a unit: "2ab", but not "2cm"."""
     letters = match[1]
-    return (
-        letters
-        if letters.casefold() in _UNITS or letters.casefold() in _NO_UNITS
-        else "".join(rf" \cdot {letter}" for letter in letters)
-    )
+    is_unit = letters.casefold() in _UNITS or letters.casefold() in _WORDS["no_units"]
+    return letters if is_unit else "".join(rf" \cdot {letter}" for letter in letters)
 
 
-_WORDS = re.compile(
-    r"\\(?:text|textbf|mbox|mathrm)\s?\{[^{}]*\}|\\(?:quad|qquad|left|right|[,;:! ])|\^\s?\{?\s?\\circ\s?\}?|\\(?:approx|sim)(?![A-Za-z])|\\?\$|[\s.,;:?!~]+$|\s"
+_INSIGNIFICANT = re.compile(
+    r"\\(?:text|textbf|mbox|mathrm)\s?\{[^{}]*\}|\\(?:quad|qquad|left|right|[,;:! ])|\^\s?\{?\s?\\circ\s?\}?"
+    r"|\\(?:approx|sim)(?![A-Za-z])|\\?\$|[\s.,;:?!~]+$|\s"
 )
 _ONE_NUMBER_LEFT = re.compile(r"-?[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?")
 
 
 def _significant(latex: str) -> str:
     """Drop words, white space and punctuation from LaTeX."""
-    return _WORDS.sub("", latex)
+    return _INSIGNIFICANT.sub("", latex)
 
 
 def _bounded(seconds: float, work: Callable[[], _T], otherwise: _T) -> _T:
-    """Run work of the library's, one at a time, within a limit of time; whatever it raises ends in `otherwise`."""
-    with _turn:
+    """Run work of the library's within a limit of time; whatever it raises ends in `otherwise`.
+
+    One at a time: sympy notes in shared, cached objects what it is working out, as not known yet.
+    """
+    with _watch.turn:
         try:
-            return run_within(seconds, work, packages=_PACKAGES)
+            return run_within(seconds, work)
         except Exception:  # noqa: BLE001  # sympy raises errors of every class, and RecursionError, MemoryError
             return otherwise
 
@@ -334,76 +862,38 @@ def _bounded(seconds: float, work: Callable[[], _T], otherwise: _T) -> _T:
 def _label(library: _Library, expression: Any) -> str:
     """Spell an expression: what is spelled alike is equal, and most of what is equal is spelled alike."""
     sympy, grader = library.sympy, library.grader
+
+    def listed(parts: Any, link: str = ", ") -> str:
+        return link.join(_label(library, part) for part in parts)
+
     if expression.has(sympy.UnevaluatedExpr):  # a percentage is no number of its own: 9 % is 9 and is 0.09
         return re.sub(r"\*\(1/100\)", "%", str(expression))
     if grader.is_relation(expression):
-        parts = getattr(expression, "_unsorted_args", [expression])
         text = ""
-        for part in parts:
+        for part in getattr(expression, "_unsorted_args", [expression]):
             left, right = _label(library, part.lhs), _label(library, part.rhs)
             text = text if text.endswith(f" {left}") else f"{text} and {left}" if text else left
             text += f" {part.rel_op.replace('==', '=')} {right}"
         return text
     if isinstance(expression, sympy.Interval):
-        start, end = "(" if expression.left_open else "[", ")" if expression.right_open else "]"
-        return f"{start}{_label(library, expression.start)}, {_label(library, expression.end)}{end}"
+        ends = "(" if expression.left_open else "[", ")" if expression.right_open else "]"
+        return ends[0] + listed((expression.start, expression.end)) + ends[1]
     if isinstance(expression, sympy.Union):
-        return " ∪ ".join(_label(library, part) for part in expression.args)
+        return listed(expression.args, " ∪ ")
     if isinstance(expression, library.finite_sets):
-        return "{" + ", ".join(_label(library, part) for part in expression.args) + "}"
+        return "{" + listed(expression.args) + "}"
     if isinstance(expression, sympy.Tuple):
-        return "(" + ", ".join(_label(library, part) for part in expression.args) + ")"
+        return "(" + listed(expression.args) + ")"
     decimals = re.sub(r"(\.[0-9]*?)0+(?![0-9])", r"\1", str(grader.safe_sympy_doit(expression)))
     return re.sub(r"\boo\b", "∞", re.sub(r"(?<=[0-9])\.(?![0-9])", "", decimals))
-
-
-def _sketch(library: _Library, expression: Any) -> _Sketch:
-    sympy, grader = library.sympy, library.grader
-    if expression.has(sympy.UnevaluatedExpr):
-        return _UNKNOWN
-    if grader.is_equation(expression):
-        last = grader.take_last_relation(expression)
-        return _Sketch("equation", shape=_relation(library, last) or (), side=_sketch(library, last.rhs))
-    if grader.is_relation(expression):
-        parts = getattr(expression, "_unsorted_args", [expression])
-        return _Sketch("relations", shape=tuple(_relation(library, part) for part in parts))
-    if isinstance(expression, sympy.Interval):
-        return _listed(library, "interval", (expression.start, expression.end))
-    if isinstance(expression, (*library.finite_sets, sympy.Tuple)):
-        return _listed(library, "list", expression.args)
-    if isinstance(expression, sympy.Set):
-        parts = expression.args if isinstance(expression, sympy.Union) else ()
-        return _Sketch("region", shape=("infinite",) * any(isinstance(part, sympy.Interval) for part in parts))
-    expression = grader.safe_sympy_doit(expression)
-    if isinstance(expression, sympy.MatrixBase):
-        return _listed(library, "matrix", tuple(expression.flat()), shape=expression.shape)
-    value = _point(library, expression)
-    return _UNKNOWN if value is None else _Sketch("number", (value,))
-
-
-def _listed(library: _Library, kind: str, elements: tuple[Any, ...], *, shape: tuple[Any, ...] = ()) -> _Sketch:
-    values = [_point(library, library.grader.safe_sympy_doit(element)) for element in elements]
-    known = tuple(value for value in values if value is not None)
-    return _Sketch(kind, known if len(known) == len(values) else (), (len(values), *shape))
-
-
-def _relation(library: _Library, relation: Any) -> tuple[str, str, complex] | None:
-    """Write "x < 3" and "3 > x" as x, <, 3; None for a relation that is not between a variable and a number."""
-    left, operator, right = relation.lhs, relation.rel_op, relation.rhs
-    if right.is_Symbol and not left.free_symbols:
-        left, right = right, left
-        operator = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}.get(operator, operator)
-    if not left.is_Symbol or left in right.free_symbols or (right.free_symbols and operator != "=="):
-        return None
-    value = _point(library, right)
-    return (
-        None if value is None else (left.name if not right.free_symbols else f"{left.name} by others", operator, value)
-    )
 
 
 def _point(library: _Library, expression: Any) -> complex | None:
     """Value of an expression with a number in the place of each variable, which depends on the variable's name only."""
     sympy = library.sympy
+    if not isinstance(expression, sympy.Expr) or expression.is_Matrix or expression.has(sympy.UnevaluatedExpr):
+        return None
+    expression = library.grader.safe_sympy_doit(expression)
     if not isinstance(expression, sympy.Expr) or expression.is_Symbol or expression in {sympy.E, sympy.nan, sympy.zoo}:
         return None
     if expression.has(sympy.Integral, sympy.Sum, sympy.Product, sympy.Limit, sympy.Derivative, sympy.MatrixBase):
@@ -420,7 +910,7 @@ def _point(library: _Library, expression: Any) -> complex | None:
 
 
 def _formula(piece: Piece) -> Formula | None:
-    plain = math_text.without_space(piece.plain)
+    plain = without_space(piece.plain)
     stated = _several(piece)
     if stated:
         return Formula(_short(f"numbers {', '.join(stated)}"), piece._replace(text=""))
@@ -428,25 +918,18 @@ def _formula(piece: Piece) -> Formula | None:
     if label is not None:
         primes = "".join(sorted(name + "'" * count for name, count in _primes(piece) if count))
         base, said = _base(piece), sorted(filter(None, _qualifiers(piece) or ()))
-        told = (
-            label,
-            _unit(piece),
-            base and f"in base {base}",
-            primes and f"with {primes}",
-            read.rest and f"and {read.rest}",
-            *said,
-        )
-        return Formula(_short(" ".join(filter(None, told))), piece)
+        more = (base and f"in base {base}", primes and f"with {primes}", read.rest and f"and {read.rest}")
+        return Formula(_short(" ".join(filter(None, (label, _unit(piece), *more, *said)))), piece)
     if not plain or (not piece.whole and not piece.marked and len(plain) > _MAX_TEXT_ANSWER and not read.found):
         return None
-    return Formula(_short(plain if plain.isalpha() or _library() is None else f"text {plain}"), piece)
+    return Formula(_short(plain if plain.isalpha() else f"text {plain}"), piece)
 
 
 def _several(piece: Piece) -> list[str]:
     """List the numbers of unmarked prose that states several and no formula: it means all of them."""
     if piece.whole or piece.marked or "$" in piece.text or "\\" in piece.text:
         return []
-    stated = math_text.numbers(piece.text)
+    stated = numbers(piece.text)
     return stated if len(stated) > 1 else []
 
 
@@ -472,7 +955,7 @@ def _same_either_way(a: Piece, b: Piece) -> bool:
     gold only; and where one is an equation between numbers ("1 + 2 = 3"), which answers with its right side.
     """
     first, second = _read(a), _read(b)
-    if not first.found or not second.found or _differ(_told(a).sketch, _told(b).sketch, rounded=_rounds(a, b)):
+    if not first.found or not second.found or _differ(a, b):
         return False
     if max(first.slow[0], second.slow[0]) > _MAX_SLOW or not _really(a, b):
         return False
@@ -486,72 +969,31 @@ def _same_either_way(a: Piece, b: Piece) -> bool:
 
 def _one_way(gold: Any, prediction: Any) -> bool:
     library = _library()
-    if library is None or isinstance(gold, str) or isinstance(prediction, str):
+    if isinstance(gold, str) or isinstance(prediction, str):
         return False
     if library.grader.is_relation(gold) and isinstance(prediction, library.sympy.Set):
         return True
     return bool(library.grader.is_equation(prediction) and not prediction.free_symbols)
 
 
-def _differ(a: _Sketch, b: _Sketch, *, rounded: bool) -> bool:
-    """Tell two expressions apart by their sketches; in doubt they may be equal."""
-    kinds = {a.kind, b.kind}
-    if kinds <= {"equation", "relations"}:
-        return _relations_differ(a, b, rounded=rounded)
-    if "equation" in kinds:  # it answers with its right side
-        return _differ(a.side or a, b.side or b, rounded=rounded)
-    if "unknown" in kinds:
-        return False
-    if len(kinds) == 1:
-        if a.shape != b.shape:
-            return a.kind != "region"
-        return bool(a.values and b.values) and not _all_close(a, b, rounded=rounded)
-    if kinds == {"list", "interval"}:
-        return a.shape != b.shape or (bool(a.values and b.values) and not _all_close(a, b, rounded=rounded))
-    if kinds == {"list", "number"}:
-        return (a if a.kind == "list" else b).shape != (1,)
-    if kinds == {"list", "region"}:
-        return bool((a if a.kind == "region" else b).shape)
-    if kinds == {"list", "relations"}:
+_RELATION = re.compile(" ([<>]=?|=) ")
+
+
+def _differ(a: Piece, b: Piece) -> bool:
+    """Tell two expressions apart by their relations, numbers of elements, values; in doubt they may be equal."""
+    x, y = _told(a), _told(b)
+    stated = [{found.replace(">", "<") for found in _RELATION.findall(told.label or "")} for told in (x, y)]
+    if (all(stated) and stated[0] != stated[1]) or (x.elements and y.elements and x.elements != y.elements):
         return True
-    return "number" in kinds or "matrix" in kinds
-
-
-def _relations_differ(a: _Sketch, b: _Sketch, *, rounded: bool) -> bool:
-    relations = [sketch.shape if sketch.kind == "relations" else (sketch.shape,) for sketch in (a, b)]
-    if not all(relation for relation in relations[0] + relations[1]):
+    comparable = None in (x.gives, y.gives) or (x.gives and y.gives)
+    if not comparable or x.value is None or y.value is None or x.value == y.value:
         return False
-    x, y = (sorted(relation, key=lambda part: (part[:2], *_order(part[2]))) for relation in relations)
-    if any(part[0].endswith(" by others") for part in x + y) and {part[0] for part in x} != {part[0] for part in y}:
-        return False
-    return len(x) != len(y) or any(
-        p[:2] != q[:2] or not _close(p[2], q[2], rounded=rounded) for p, q in zip(x, y, strict=True)
-    )
-
-
-def _all_close(a: _Sketch, b: _Sketch, *, rounded: bool) -> bool:
-    pairs = zip(sorted(a.values, key=_order), sorted(b.values, key=_order), strict=True)
-    return all(_close(x, y, rounded=rounded) for x, y in pairs)
-
-
-def _order(value: complex) -> tuple[float, float]:
-    return round(value.real, 5), round(value.imag, 5)
-
-
-def _close(x: complex, y: complex, *, rounded: bool) -> bool:
-    return x == y or abs(x - y) <= 1e-9 * max(abs(x), abs(y)) + (3e-6 if rounded else 0.0)
-
-
-def _rounds(a: Piece, b: Piece) -> bool:
-    """Tell whether the library rounds, which it does where there is a decimal point."""
-    return "." in (_told(a).label or "") or "." in (_told(b).label or "")
+    rounds = "." in f"{x.label}{y.label}"  # as the library does
+    return abs(x.value - y.value) > 1e-9 * max(abs(x.value), abs(y.value)) + (3e-6 if rounds else 0.0)
 
 
 def _verified(gold: _Read, prediction: _Read, seconds: float) -> bool:
-    library = _library()
-    if library is None:
-        return False
-    verdict = _bounded(seconds, lambda: library.verify(gold.found, prediction.found), None)
+    verdict = _bounded(seconds, lambda: _library().verify(gold.found, prediction.found), None)
     if verdict is None:
         gold.slow[0] += 1
         prediction.slow[0] += 1
@@ -570,24 +1012,19 @@ def _really(a: Piece, b: Piece) -> bool:
     if any(primes[0][name] != primes[1][name] for name in primes[0].keys() & primes[1].keys()):
         return False
     said = {_qualifiers(a), _qualifiers(b)} - {None}
-    return len(said) < 2 and _read(a).rest == _read(b).rest and not _far(_told(a).sketch, _told(b).sketch)
+    return len(said) < 2 and _read(a).rest == _read(b).rest and not _far(_told(a), _told(b))
 
 
-def _far(a: _Sketch, b: _Sketch) -> bool:
+def _far(a: _Told, b: _Told) -> bool:
     """Tell apart small numbers that are the same to six decimal places, such as 1e-7 and 2e-7."""
-    if a.kind != "number" or b.kind != "number":
+    if not a.value or not b.value or a.gives is not None or b.gives is not None:
         return False
-    x, y = a.values[0], b.values[0]
-    return bool(x and y) and abs(x - y) > 1e-3 * max(abs(x), abs(y))
+    return abs(a.value - b.value) > 1e-3 * max(abs(a.value), abs(b.value))
 
 
 _BASE = re.compile(r"[0-9]\s?_\s?\{?\s?([0-9]+|\\text\s?\{[^{}]*\})\s?\}?[\s.]*$")
 _PRIMED = re.compile(r"(?<![A-Za-z\\])([A-Za-z])((?:'|\^\s?\{?\s?(?:\\prime\s?|'))*)")
-_QUALIFIER = re.compile(
-    r"\b(?:(?P<no>not|never|no|isn't|except)|(?P<less>less|fewer|under|below|smaller|lower|at most|up to|maximum)"
-    r"|(?P<more>more|greater|over|above|larger|higher|at least|minimum)|(?P<between>between|from))\b",
-    re.IGNORECASE,
-)
+_QUALIFIER = _WORDS.pattern("qualifier")
 _MAX_QUALIFIED = 80
 
 
@@ -622,28 +1059,20 @@ _UNIT_PLAIN = re.compile(
 _NUMBER_AND_LETTER = re.compile(r"\$?-?[0-9][0-9.,]*\s?[mgslh]\s?(?:\^\s?\{?[0-9]\}?)?")
 _MAX_UNIT_CHARS = 300
 _MONEY = re.compile(r"\\\$|(?<![\w$])\$(?=[0-9][0-9.,]*$)|€|£|¥")
-_NAMES = (
-    "m meter metre", "cm centimeter centimetre", "mm millimeter millimetre", "km kilometer kilometre", "ft foot feet",
-    "in inch inche", "yd yard", "mi mile", "g gram gm", "kg kilogram", "mg milligram", "lb pound", "oz ounce", "s second sec",
-    "min minute", "h hour hr", "day", "week", "month", "year yr", "l liter litre", "ml milliliter millilitre", "gal gallon",
-    "degree deg", "radian rad", "dollar usd", "cent", "euro eur", "mph", "mile/hour mile/h mi/h", "km/h kmh kph", "m/s", "rupee rs",
-    "am", "pm", "j joule", "n newton", "w watt", "kw", "v volt", "a amp ampere", "k kelvin", "hz hertz", "mol mole", "pa", "acre", "hectare",
-)  # fmt: skip
-_UNITS = {name: names.split()[0] for names in _NAMES for name in names.split()}
+_UNITS = {name: row.split()[0] for line in _WORDS.rows("units") for row in line for name in row.split()}
 _POWERS = {"square": "2", "sq": "2", "cubic": "3", "cu": "3"}
-_NO_UNITS = frozenset(["and", "or", "if", "for", "where", "when", "i", "th", "st", "nd", "rd", "a", "h", "s"])
 
 
 @lru_cache(maxsize=2048)
 def _unit(piece: Piece) -> str | None:
     """Find the unit after the last number of a text, in its canonical name; words that are no known unit count as one."""
-    bare = re.sub(r"[\s.$*_`]+$", "", math_text.to_latex(piece.plain[-_MAX_UNIT_CHARS:]))
+    bare = re.sub(r"[\s.$*_`]+$", "", to_latex(piece.plain[-_MAX_UNIT_CHARS:]))
     worded = _UNIT_TEXT.search(bare)
     if worded and re.search(r"[0-9}]", bare[: worded.start()]):
         words, power = worded[1], worded[2]
         known = _unit_name(words, power)
         return known or (
-            None if words.lower().split()[0] in _NO_UNITS else math_text.without_space(words) + (power or "")
+            None if words.lower().split()[0] in _WORDS["no_units"] else without_space(words) + (power or "")
         )
     found = list(_UNIT_PLAIN.finditer(bare))
     if found and not re.search("[0-9]", bare[found[-1].end() :]):
@@ -681,12 +1110,123 @@ def _brackets(piece: Piece) -> str | None:
     inner = re.split(r"=|\\in(?![A-Za-z])", inner)[-1]
     if inner.startswith(("\\{", "\\lbrace")) and inner.endswith(("\\}", "\\rbrace")):
         return "set"
-    return (
-        "tuple"
-        if inner[:1] in "(["
-        and inner[-1:] in ")]"
-        and "," in inner
-        and inner.find(")") in (-1, len(inner) - 1)
-        and inner[:1]
-        else None
-    )
+    pair = inner[:1] in {"(", "["} and inner[-1:] in {")", "]"} and "," in inner
+    return "tuple" if pair and inner.find(")") in (-1, len(inner) - 1) else None
+
+
+# --- time limits
+
+_PACKAGES = frozenset(["sympy", "mpmath", "antlr4", "latex2sympy2_extended", "math_verify"])
+_TICK_S = 0.02
+_IDLE_TICKS = 50
+_WALL_FACTOR = 20
+_STEPS = 1000
+
+
+class _Expired(BaseException):
+    """The time is up; no `Exception`, so that no library takes it for an error of its own."""
+
+
+class _Job:
+    """Work under way in one thread, and when it ends."""
+
+    def __init__(self, seconds: float, packages: Collection[str]) -> None:
+        self.packages = packages
+        self.thread_id = threading.get_ident()
+        self.was_thrown = False
+        try:
+            clock = time.pthread_getcpuclockid(self.thread_id)
+            self.clock: Callable[[], float] = lambda: time.clock_gettime(clock)
+            self.end = self.clock() + seconds
+        except (AttributeError, OSError):  # no clock for each thread on this system
+            self.clock, self.end = time.monotonic, time.monotonic() + seconds
+        self.wall_end = time.monotonic() + seconds * _WALL_FACTOR
+
+    def is_due(self) -> bool:
+        """Tell whether the time is up and the thread stands in code of the packages; it goes on from there."""
+        if self.clock() < self.end and time.monotonic() < self.wall_end:
+            return False
+        frame = sys._current_frames().get(self.thread_id)  # noqa: SLF001  # documented under this name
+        return frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in self.packages
+
+
+class _Watch:
+    """The jobs under way, and the thread that watches them, None where none runs."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything, as in a forked process: no watcher runs there, and who held a lock is gone."""
+        self.turn = threading.RLock()
+        self.lock = threading.Lock()
+        self.jobs: set[_Job] = set()
+        self.thread: threading.Thread | None = None
+
+    def begin(self, job: _Job) -> None:
+        with self.lock:
+            if self.thread is None:
+                self.thread = threading.Thread(target=self._run, name="langchain-rlfocal-time-limit", daemon=True)
+                self.thread.start()
+            self.jobs.add(job)
+
+    def end(self, job: _Job) -> None:
+        """Stop watching; once this returns, no exception is on its way any more."""
+        while True:
+            try:
+                with self.lock:
+                    self.jobs.discard(job)
+                if job.was_thrown:
+                    # It is raised at a jump back, if it has not been. Taking it back instead would leave the interpreter
+                    # checking for it at every step from then on.
+                    for _ in range(_STEPS):
+                        pass
+            except _Expired:
+                continue
+            return
+
+    def _run(self) -> None:
+        idle = 0
+        while True:
+            time.sleep(_TICK_S)
+            with self.lock:
+                idle = 0 if self.jobs else idle + 1
+                if idle > _IDLE_TICKS:
+                    self.thread = None
+                    return
+                for job in filter(_Job.is_due, self.jobs):
+                    job.was_thrown = True  # raised at that thread's next step
+                    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                        ctypes.c_ulong(job.thread_id), ctypes.py_object(_Expired)
+                    )
+
+
+_watch = _Watch()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_watch.reset)
+
+
+def run_within(seconds: float, work: Callable[[], _T], *, packages: Collection[str] = _PACKAGES) -> _T:
+    """Run work in this thread, and end it when its time is up and it runs a library's own code.
+
+    A library that simplifies cannot be asked how long it will take. A watching thread throws an exception into this one,
+    but not where that would be lost: in an import, or a callback of the garbage collector. A single operation in C ends
+    when it ends.
+
+    Args:
+        seconds: Processor time that the work may use, so that a busy machine changes no result.
+        work: What to run; must not call this function again.
+        packages: Names of the packages in whose code it may be ended.
+
+    Raises:
+        TimeoutError: The time was up before the work was done.
+    """
+    job = _Job(seconds, packages)
+    try:
+        try:
+            _watch.begin(job)
+            return work()
+        finally:
+            _watch.end(job)
+    except _Expired:
+        raise TimeoutError(f"Not done within {seconds} s of processor time.") from None

@@ -5,8 +5,8 @@ weight stands behind, the median of numbers. Fields on which members do not agre
 cannot be decided so, and speak of the others: where there are any, the whole object is that of the member who stands behind
 most of what was decided. So a reason never stands beside a verdict that its author did not give.
 
-It refuses to invent: whatever comes out, some candidate said verbatim; and to validate: fields that depend on each other may
-no longer fit, so the caller checks the result against the schema.
+Whatever comes out, some candidate said verbatim; but fields that depend on each other may no longer fit, so the caller
+checks the result against the schema.
 """
 
 import math
@@ -18,7 +18,6 @@ from itertools import chain
 from typing import Any
 
 from langchain_rlfocal.answers.schemas import Schema, folded_text
-from langchain_rlfocal.errors import InputError
 
 _LONG_WORDS = 8
 _CLOSE = 1e-6
@@ -63,20 +62,7 @@ def merge(values: Sequence[Any], weights: Sequence[float], *, leader: int, schem
         weights: Weight of each, N finite floats of at least 0, one of them positive; only their ratios matter.
         leader: Index of the most trusted candidate.
         schema: Schema of the values.
-
-    Raises:
-        InputError: There are no values, not as many weights, no such leader, or no positive weight.
     """
-    if not values or len(values) != len(weights):
-        raise InputError(
-            f"`weights` must be as many as `values` ({len(values)}), at least one, got {len(weights)}. Give each value one."
-        )
-    if not 0 <= leader < len(values):
-        raise InputError(f"`leader` must be an index of `values` ({len(values)}), got {leader}. Name a candidate.")
-    if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not max(weights) > 0:
-        raise InputError(
-            f"`weights` must be finite, at least 0, and one of them positive, got {list(weights)}. Weigh all alike by 1."
-        )
     largest = max(weights)
     total = math.fsum(weight / largest for weight in weights)
     merger = _Merger([weight / largest / total for weight in weights], leader)

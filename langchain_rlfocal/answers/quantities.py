@@ -15,25 +15,33 @@ r"""Quantities: the numbers of a text, whole, with their signs, scales, units an
 - Ages are numbers: "35 years old" is 35. Nouns that are counted are no units: "8 planets" is 8.
 - Number words are read in English, Russian and Chinese by the rules here; in German, French, Spanish, Italian,
   Portuguese and Dutch by `text2num`. Names of units and currencies in other languages come from CLDR through `babel`.
-  Both are loaded at the first word that might be one of theirs; without them such words stay words.
+  Both are loaded at the first word that might be one of theirs. All other words are in `words/quantities.toml`.
 - 1.234 is a thousand and more where the language of the text, or else of the question, writes it so.
 
-Refuses to read dates and times of day, which are another finder's, and words such as "about". Never raises; every step
-is linear in the text.
+Dates and times of day are another finder's. Every step is linear in the text.
 """
 
 import re
 import unicodedata
 from bisect import bisect_left
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from ipaddress import ip_address
-from math import gcd
+from math import gcd, prod
 from typing import Final
 
 from langchain_rlfocal.answers.facts import Fact
+from langchain_rlfocal.answers.values import (
+    ORDINAL_WORDS,
+    TEN_WORDS,
+    UNIT_WORDS,
+    Words,
+    decimal_text,
+    digits_of,
+    number_text_of,
+)
 
 __all__ = ["Huge", "find_quantities", "number_of"]
 
@@ -83,250 +91,20 @@ class _Atom:
     part: bool = False  # a fraction in words, which may follow "and"
 
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
+_WORDS: Final = Words("quantities")
 
 
-# Units. Factors are those of the SI brochure and of the international yard and pound, exact by definition.
-
-_PREFIXES: Final = {
-    "p": ("pico", -12), "n": ("nano", -9), "μ": ("micro", -6), "m": ("milli", -3), "c": ("centi", -2),
-    "d": ("deci", -1), "h": ("hecto", 2), "k": ("kilo", 3), "M": ("mega", 6), "G": ("giga", 9), "T": ("tera", 12),
-    "P": ("peta", 15),
-}  # fmt: skip
-_SI: Final = (  # symbols; names; base; factor; prefixes of symbols and names
-    ("m", "metre metres meter meters", "m", 1, "nμmcdk"),
-    ("g", "gram grams gramme grammes", "g", 1, "nμmcdk"),
-    ("s", "second seconds", "s", 1, "pnμm"),
-    ("L l", "litre litres liter liters", "m^3", Fraction(1, 1000), "μmcdhk"),
-    ("W", "watt watts", "W", 1, "μmkMGT"),
-    ("V", "volt volts", "V", 1, "nμmkM"),
-    ("A", "ampere amperes amp amps", "A", 1, "nμmk"),
-    ("Hz", "hertz", "Hz", 1, "kMGT"),
-    ("J", "joule joules", "J", 1, "mkMGT"),
-    ("Wh", "watthour watthours watt_hour watt_hours", "J", 3600, "kMGT"),
-    ("Pa", "pascal pascals", "Pa", 1, "hkMG"),
-    ("N", "newton newtons", "N", 1, "mkM"),
-    ("Ω", "ohm ohms", "Ω", 1, "mkM"),
-    ("F", "farad farads", "F", 1, "pnμm"),
-    ("eV", "electronvolt electronvolts", "eV", 1, "mkMGT"),
-    ("mol", "mole moles", "mol", 1, "nμmk"),
-    ("B", "byte bytes", "bit", 8, "kMGTP"),
-    ("b bit", "bit bits", "bit", 1, "kMGTP"),
-    ("bps", "", "bit/s", 1, "kMGT"),
-    ("Sv", "sievert sieverts", "Sv", 1, "μm"),
-    ("Gy", "gray grays", "Gy", 1, "m"),
-    ("Bq", "becquerel becquerels", "Bq", 1, "kMGT"),
-    ("T", "tesla teslas", "T", 1, "nμm"),
-    ("bar", "bar bars", "Pa", 100_000, "m"),
-    ("Ah", "", "A·s", 3600, "m"),
-)
-_OTHERS: Final = (  # symbols (case counts); names; base; factor
-    ("in", "inch inches", "m", Fraction(254, 10_000)),
-    ("ft", "foot feet", "m", Fraction(3048, 10_000)),
-    ("yd", "yard yards", "m", Fraction(9144, 10_000)),
-    ("mi", "mile miles", "m", Fraction(1_609_344, 1000)),
-    ("nmi", "nautical_mile nautical_miles", "m", 1852),
-    ("ly", "light_year light_years lightyear lightyears", "m", 9_460_730_472_580_800),
-    ("AU", "astronomical_unit astronomical_units", "m", 149_597_870_700),
-    ("Å", "ångström ångströms angstrom angstroms", "m", Fraction(1, 10**10)),
-    ("um", "micron microns", "m", Fraction(1, 10**6)),
-    ("lb lbs", "", "g", Fraction(45_359_237, 100_000)),
-    ("oz", "ounce ounces", "g", Fraction(45_359_237, 1_600_000)),
-    ("", "stone", "g", Fraction(45_359_237 * 14, 100_000)),
-    ("t", "tonne tonnes metric_ton metric_tons", "g", 10**6),
-    ("mcg ug", "", "g", Fraction(1, 10**6)),
-    ("", "ton tons", "ton", 1),
-    ("", "short_ton short_tons", "g", Fraction(45_359_237 * 2000, 100_000)),
-    ("", "long_ton long_tons", "g", Fraction(45_359_237 * 2240, 100_000)),
-    ("ct", "carat carats", "carat", 1),
-    ("sec secs", "", "s", 1),
-    ("min mins", "minute minutes", "s", 60),
-    ("h hr hrs", "hour hours", "s", 3600),
-    ("d", "day days", "s", 86_400),
-    ("wk wks", "week weeks", "s", 604_800),
-    ("", "fortnight fortnights", "s", 1_209_600),
-    ("mo mos", "month months", "month", 1),
-    ("yr yrs", "year years", "month", 12),
-    ("", "decade decades", "month", 120),
-    ("", "century centuries", "month", 1200),
-    ("", "millennium millennia", "month", 12_000),
-    ("ha", "hectare hectares", "m^2", 10_000),
-    ("", "acre acres", "m^2", Fraction(40_468_564_224, 10**7)),
-    ("cc", "", "m^3", Fraction(1, 10**6)),
-    ("gal gals", "gallon gallons", "gallon", 1),
-    ("qt", "quart quarts", "gallon", Fraction(1, 4)),
-    ("", "pint pints", "gallon", Fraction(1, 8)),
-    ("", "us_gallon us_gallons", "m^3", Fraction(3_785_411_784, 10**12)),
-    ("", "imperial_gallon imperial_gallons", "m^3", Fraction(454_609, 10**8)),
-    ("", "cup cups", "cup", 1),
-    ("fl_oz", "fluid_ounce fluid_ounces", "fl oz", 1),
-    ("tbsp", "tablespoon tablespoons", "tablespoon", 1),
-    ("tsp", "teaspoon teaspoons", "teaspoon", 1),
-    ("bbl", "barrel barrels", "barrel", 1),
-    ("kph kmh kmph", "", "m/s", Fraction(1000, 3600)),
-    ("mps", "", "m/s", 1),
-    ("mph", "", "m/s", Fraction(1_609_344, 3_600_000)),
-    ("kn", "knot knots", "m/s", Fraction(1852, 3600)),
-    ("mpg", "", "m/gallon", Fraction(1_609_344, 1000)),
-    ("K", "kelvin kelvins degrees_kelvin", "K", 1),
-    ("deg", "degree degrees", "°", 1),
-    ("rad", "radian radians", "rad", 1),
-    ("cal", "", "J", Fraction(4184, 1000)),
-    ("kcal", "kilocalorie kilocalories", "J", 4184),
-    ("", "calorie calories", "calorie", 1),
-    ("BTU", "", "BTU", 1),
-    ("hp", "horsepower", "horsepower", 1),
-    ("psi", "", "psi", 1),
-    ("atm", "", "Pa", 101_325),
-    ("mmHg", "", "mmHg", 1),
-    ("dB", "decibel decibels", "dB", 1),
-    ("rpm", "", "rpm", 1),
-    ("bpm", "", "bpm", 1),
-    ("px", "pixel pixels", "pixel", 1),
-    ("MP", "megapixel megapixels", "pixel", 10**6),
-    ("dpi", "", "dpi", 1),
-    ("fps", "", "fps", 1),
-    ("ppm", "", "ppm", 1),
-    ("ppb", "", "ppb", 1),
-    ("IU", "", "IU", 1),
-    ("KB", "", "bit", 8000),
-    ("Kb", "", "bit", 1000),
-    ("KiB", "kibibyte kibibytes", "bit", 8 * 2**10),
-    ("MiB", "mebibyte mebibytes", "bit", 8 * 2**20),
-    ("GiB", "gibibyte gibibytes", "bit", 8 * 2**30),
-    ("TiB", "tebibyte tebibytes", "bit", 8 * 2**40),
-    ("lm", "lumen lumens", "lm", 1),
-    ("lx", "lux", "lx", 1),
-    ("cd", "candela candelas", "cd", 1),
-    ("", "kilo kilos", "g", 1000),
-    ("كم", "", "m", 1000),
-    ("سم", "", "m", Fraction(1, 100)),
-    ("كجم كغم كغ", "", "g", 1000),
-    ("м", "", "m", 1),
-    ("км", "", "m", 1000),
-    ("см", "", "m", Fraction(1, 100)),
-    ("мм", "", "m", Fraction(1, 1000)),
-    ("г гр", "", "g", 1),
-    ("кг", "", "g", 1000),
-    ("мг", "", "g", Fraction(1, 1000)),
-    ("л", "", "m^3", Fraction(1, 1000)),
-    ("мл", "", "m^3", Fraction(1, 10**6)),
-    ("ч", "", "s", 3600),
-    ("мин", "", "s", 60),
-    ("с сек", "", "s", 1),
-    ("", "tagen", "s", 86_400),
-    ("", "monaten", "month", 1),
-    ("", "jahren лет", "month", 12),
-    ("Std", "", "s", 3600),
-    ("Min", "", "s", 60),
-    ("Sek", "", "s", 1),
-    ("公斤 千克", "", "g", 1000),
-    ("克", "", "g", 1),
-    ("毫克", "", "g", Fraction(1, 1000)),
-    ("千米 キロメートル", "", "m", 1000),
-    ("メートル", "", "m", 1),
-    ("センチメートル センチ", "", "m", Fraction(1, 100)),
-    ("キログラム", "", "g", 1000),
-    ("グラム", "", "g", 1),
-    ("リットル", "", "m^3", Fraction(1, 1000)),
-    ("分钟 分鐘", "", "s", 60),
-    ("小時", "", "s", 3600),
-    ("年間", "", "month", 12),
-    ("日間", "", "s", 86_400),
-    ("分間", "", "s", 60),
-    ("秒間", "", "s", 1),
-    ("ヶ月 カ月 か月 個月", "", "month", 1),
-)
-_CLDR_UNITS: Final = {  # identifier of CLDR: symbol here
-    "duration-second": "s", "duration-minute": "min", "duration-hour": "h", "duration-day": "d", "duration-week": "wk",
-    "duration-month": "mo", "duration-year": "yr", "length-kilometer": "km", "length-meter": "m",
-    "length-centimeter": "cm", "length-millimeter": "mm", "length-mile": "mi", "length-foot": "ft", "length-inch": "in",
-    "mass-kilogram": "kg", "mass-gram": "g", "mass-milligram": "mg", "mass-tonne": "t", "volume-liter": "l",
-    "volume-milliliter": "ml", "volume-cubic-meter": "m3", "area-square-meter": "m2", "area-square-kilometer": "km2",
-    "area-hectare": "ha", "speed-kilometer-per-hour": "kmh", "speed-meter-per-second": "mps", "power-watt": "W",
-    "power-kilowatt": "kW", "energy-kilowatt-hour": "kWh", "energy-joule": "J",
-}  # fmt: skip
-_LOCALES: Final = ("de", "fr", "es", "it", "pt", "nl", "ru", "pl", "ja", "zh", "ko", "tr", "sv", "ar", "hi")
-_ENGLISH_TOO: Final = _words("are pie pies pied mil on an ay tum cal cale cali sat sata fit vat libra")
-
-_CURRENCY_SIGNS: Final = {
-    "$": "USD", "€": "EUR", "£": "GBP", "¥": "JPY", "₹": "INR", "₽": "RUB", "₩": "KRW", "₺": "TRY", "₫": "VND",
-    "₪": "ILS", "₴": "UAH", "฿": "THB", "₦": "NGN", "₱": "PHP", "₿": "BTC", "₸": "KZT", "₾": "GEL", "₡": "CRC",
-}  # fmt: skip
-_DOLLARS: Final = {
-    "US": "USD", "USD": "USD", "A": "AUD", "AU": "AUD", "AUD": "AUD", "C": "CAD", "CA": "CAD", "CAD": "CAD",
-    "CAN": "CAD", "HK": "HKD", "HKD": "HKD", "NZ": "NZD", "NZD": "NZD", "S": "SGD", "SG": "SGD", "SGD": "SGD",
-    "NT": "TWD", "R": "BRL", "MX": "MXN", "J": "JMD", "TT": "TTD", "BZ": "BZD", "Z": "ZWL", "MEX": "MXN", "AR": "ARS",
-}  # fmt: skip
-_CODES: Final = _words(
-    "USD EUR GBP JPY CNY RMB INR RUB KRW TRY VND ILS UAH THB NGN PHP BTC ETH KZT AUD CAD HKD NZD SGD TWD BRL MXN "
-    "CHF SEK NOK DKK ISK PLN CZK HUF RON BGN RSD ZAR EGP KES GHS MAD TND AED SAR QAR KWD BHD OMR JOD PKR BDT LKR "
-    "NPR IDR MYR ARS CLP COP PEN UYU MMK"
-)
-_CASE_COUNTS: Final = frozenset(("Std", "Sek", "cd")) | _CODES - _words("USD EUR GBP JPY CNY INR RUB CHF AUD BTC")
-_MONEY: Final = (
-    ("dollar dollars buck bucks us_dollar us_dollars american_dollar american_dollars", "USD", 1),
-    ("dólar dólares dollari dollaro", "USD", 1),
-    ("доллар доллара долларов доллары dolar dolares dolarów доллар_сша доллара_сша долларов_сша", "USD", 1),
-    ("美元 美金 ドル 달러 米ドル", "USD", 1),
-    ("cent cents us_cent us_cents", "USD", 100),
-    ("euro euros евро 欧元 歐元 ユーロ 유로", "EUR", 1),
-    ("euro_cent euro_cents eurocent eurocents", "EUR", 100),
-    ("quid pound_sterling pounds_sterling british_pound british_pounds 英镑 ポンド", "GBP", 1),
-    ("penny pence", "GBP", 100),
-    ("yen 円 日元 日圓 엔", "JPY", 1),
-    ("yuan renminbi 元 人民币 块", "CNY", 1),
-    ("rupee rupees indian_rupee indian_rupees rs रुपये रुपए रुपया", "INR", 1),
-    ("rouble roubles ruble rubles рубль рубля рублей рублях руб", "RUB", 1),
-    ("won 원", "KRW", 1),
-    ("franc francs franken", "franc", 1),
-    ("swiss_franc swiss_francs", "CHF", 1),
-    ("peso pesos", "peso", 1),
-    ("mexican_peso mexican_pesos", "MXN", 1),
-    ("krona kronor krone kroner kr", "krona", 1),
-    ("zloty zlotys złoty złotych zł", "PLN", 1),
-    ("reais", "BRL", 1),
-    ("kč koruna korun", "CZK", 1),
-    ("baht", "THB", 1),
-    ("bitcoin bitcoins", "BTC", 1),
-    ("australian_dollar australian_dollars", "AUD", 1),
-    ("canadian_dollar canadian_dollars", "CAD", 1),
-    ("hong_kong_dollar hong_kong_dollars", "HKD", 1),
-    ("new_zealand_dollar new_zealand_dollars", "NZD", 1),
-    ("singapore_dollar singapore_dollars", "SGD", 1),
-)
-_PER_CENT: Final = (
-    ("percent per_cent pct prozent pour_cent por_ciento por_cento per_cento procent procenten процент процента", "%"),
-    ("процентов パーセント 퍼센트 プロセント yüzde", "%"),
-    ("percentage_point percentage_points percent_point percent_points prozentpunkte prozentpunkten", "pp"),
-    ("per_mille permille per_mil promille", "‰"),
-    ("basis_point basis_points", "bp"),
-)
-_NOTHING_AFTER: Final = frozenset(("", *'.,;:!?)]}\n"/<>=|'))
-_ENDS_UNIT: Final = frozenset(("", *'.,);:!?\n"^/*'))
-_NO_SIGN: Final = frozenset('([{\n"*,;:=<>~≈|/')
-_POUND_IS_MONEY: Final = _words(
-    "cost costs price prices priced pay pays paid worth sterling pence penny money earn earns earned salary wage "
-    "wages spend spends spent owe owes fee fees charge charged charges sell sells sold buy buys bought budget tax "
-    "rent income loan debt profit cash fine currency £"
-)
-_PENNY: Final = _Unit("money", "GBP", Fraction(1, 100))
-_POUND: Final = _Unit("quantity", "g", Fraction(45_359_237, 100_000), powers=(("g", 1),))
-
-
-def _powers(base: str) -> tuple[tuple[str, int], ...]:
-    """Take a base unit such as "m^3" or "m/s" apart."""
-    found = []
-    for at, side in enumerate(base.split("/")):
-        for piece in side.split("·"):
-            name, _, power = piece.partition("^")
-            found.append((name, int(power or 1) * (-1 if at else 1)))
-    return tuple(sorted(found))
+# Units.
 
 
 def _quantity(base: str, factor: Fraction | int) -> _Unit:
-    return _Unit("quantity", base, Fraction(factor), powers=_powers(base))
+    """Make a unit of a base such as "m^3" or "m/s"."""
+    powers = []
+    for at, side in enumerate(base.split("/")):
+        for piece in side.split("·"):
+            name, _, power = piece.partition("^")
+            powers.append((name, int(power or 1) * (-1 if at else 1)))
+    return _Unit("quantity", base, Fraction(factor), powers=tuple(sorted(powers)))
 
 
 def _combined(a: _Unit, b: _Unit, power: int) -> _Unit:
@@ -341,214 +119,106 @@ def _combined(a: _Unit, b: _Unit, power: int) -> _Unit:
     return _Unit("quantity", base, a.factor * b.factor**power, powers=kept)
 
 
+def _spelled(names: str) -> list[str]:
+    return [name.replace("_", " ") for name in names.split()]
+
+
 def _build() -> tuple[dict[str, _Unit], dict[str, _Unit], dict[str, int]]:
     """Build the tables of symbols (case counts), of names in lower case, and of first words of several."""
     symbols: dict[str, _Unit] = {}
     names: dict[str, _Unit] = {}
-    for signs, words, base, factor, prefixes in _SI:
-        unit = _quantity(base, factor)
-        symbols |= dict.fromkeys(signs.split(), unit)
-        spelled = [word.replace("_", " ") for word in words.split()]
-        names |= dict.fromkeys(spelled, unit)
-        for prefix in prefixes:
-            name, power = _PREFIXES[prefix]
-            scaled = _quantity(base, factor * Fraction(10) ** power)
-            symbols |= {prefix + sign: scaled for sign in signs.split()}
-            names |= {name + word: scaled for word in spelled}
-    for signs, words, base, factor in _OTHERS:
-        unit = _quantity(base, factor)
-        symbols |= {sign.replace("_", " "): unit for sign in signs.split()}
-        names |= {word.replace("_", " "): unit for word in words.split()}
-    lengths = {word: unit for word, unit in (*symbols.items(), *names.items()) if unit.base == "m"}
-    for word, unit in lengths.items():
+    prefixes = {sign: (name, Fraction(10) ** int(power)) for sign, name, power in _WORDS.rows("prefixes")}
+    for signs, words, base, factor, taken in _WORDS.rows("prefixed_units"):
+        scaled = [("", "", Fraction(factor)), *((sign, *prefixes[sign]) for sign in taken)]
+        for sign, prefix, by in scaled:
+            unit = _quantity(base, by if not sign else by * Fraction(factor))
+            symbols |= {sign + symbol: unit for symbol in signs.split()}
+            names |= {prefix + word: unit for word in _spelled(words)}
+    for signs, words, base, factor in _WORDS.rows("units"):
+        unit = _quantity(base, Fraction(factor))
+        symbols |= dict.fromkeys(_spelled(signs), unit)
+        names |= dict.fromkeys(_spelled(words), unit)
+    for word, unit in [item for item in (*symbols.items(), *names.items()) if item[1].base == "m"]:
         square, cube = _combined(unit, unit, 1), _combined(_combined(unit, unit, 1), unit, 1)
         if word in symbols:
             symbols |= {f"{word}2": square, f"{word}3": cube, f"sq {word}": square, f"cu {word}": cube}
         names |= {f"square {word}": square, f"cubic {word}": cube, f"sq {word}": square}
-    for degree in ("degrees ", "degree ", "deg ", ""):
-        for word in ("celsius", "centigrade", *(["c"] if degree else [])):
-            names[degree + word] = _CELSIUS
-        for word in ("fahrenheit", *(["f"] if degree else [])):
-            names[degree + word] = _FAHRENHEIT
-    for words, code, parts in _MONEY:
-        names |= {word.replace("_", " "): _Unit("money", code, Fraction(1, parts)) for word in words.split()}
-    symbols |= {code: _Unit("money", "CNY" if code == "RMB" else code) for code in _CODES}
-    for words, sign in _PER_CENT:
-        names |= {word.replace("_", " "): _Unit("percent", sign) for word in words.split()}
+    for scale, unit in (("celsius centigrade c", _CELSIUS), ("fahrenheit f", _FAHRENHEIT)):
+        for word in scale.split():
+            names |= {f"{degree} {word}": unit for degree in ("degrees", "degree", "deg")}
+            names |= {word: unit} if len(word) > 1 else {}
+    for words, code, parts in _WORDS.rows("money"):
+        names |= dict.fromkeys(_spelled(words), _Unit("money", code, Fraction(1, int(parts))))
+    symbols |= {code: _Unit("money", "CNY" if code == "RMB" else code) for code in _WORDS["currency_codes"]}
+    for words, sign in _WORDS.rows("percent"):
+        names |= dict.fromkeys(_spelled(words), _Unit("percent", sign))
     folded: dict[str, set[_Unit]] = {}
     for symbol, unit in symbols.items():
         folded.setdefault(symbol.casefold(), set()).add(unit)
-        if (symbol[0] in "MP" and symbol != "MHz") or symbol in _CASE_COUNTS:
+        if (symbol[0] in "MP" and symbol != "MHz") or symbol in _WORDS["cased_codes"]:
             folded[symbol.casefold()].add(_CELSIUS)  # not to be read in another case: "mpa" might be a thousandth
     for symbol, units in folded.items():
         if len(units) == 1 and len(symbol) > 1:  # a unit whatever the case; "mw" may be two
             names.setdefault(symbol, next(iter(units)))
     first: dict[str, int] = {}
     for name in (*names, *symbols):
-        head, _, rest = name.partition(" ")
+        head, _, rest = name.casefold().partition(" ")
         if rest:
-            first[head.casefold()] = max(first.get(head.casefold(), 0), rest.count(" ") + 1)
+            first[head] = max(first.get(head, 0), rest.count(" ") + 1)
     return symbols, names, first
 
 
 _CELSIUS: Final = _Unit("quantity", "K", Fraction(1), Fraction(27_315, 100), (("K", 1),))
 _FAHRENHEIT: Final = _Unit("quantity", "K", Fraction(5, 9), Fraction(45_967, 100), (("K", 1),))
 _SYMBOLS, _NAMES, _FIRST = _build()
-_SIGNS: Final = {
+_PENNY: Final = _Unit("money", "GBP", Fraction(1, 100))
+_POUND: Final = _SYMBOLS["lb"]
+_CURRENCY_SIGNS: Final = {sign: _Unit("money", code) for sign, code in _WORDS.pairs("currency_signs").items()}
+_SIGNS: Final = _CURRENCY_SIGNS | {
     "%": _Unit("percent", "%"), "‰": _Unit("percent", "‰"), "¢": _Unit("money", "USD", Fraction(1, 100)),
-    **{sign: _Unit("money", code) for sign, code in _CURRENCY_SIGNS.items()},
 }  # fmt: skip
+_CODES: Final = {code: _SYMBOLS[code] for code in _WORDS["currency_codes"]} | dict.fromkeys(("Rs", "RS"), _NAMES["rs"])
+_DOLLARS: Final = {before: _Unit("money", code) for before, code in _WORDS.pairs("dollars").items()}
+_WHOSE_DOLLARS: Final = {"US": "US", "Canadian": "CA", "Australian": "AU"}
 _ATTACHED: Final = frozenset("mgshlLWV")  # letters that are a unit right behind digits; "12A" is rather a room
-_ARTICLE_UNITS: Final = _words(
-    "hour day week month year minute decade century kilometre kilometer metre meter litre liter kilogram mile"
-)
 _TIMES: Final = frozenset(("s", "month"))
 _RATES: Final = frozenset(("m", "bit"))
+_NOTHING_AFTER: Final = frozenset(("", *'.,;:!?)]}\n"/<>=|'))
+_ENDS_UNIT: Final = frozenset(("", *'.,);:!?\n"^/*'))
+_NO_SIGN: Final = frozenset('([{\n"*,;:=<>~≈|/')
 
 # Numbers.
 
-_SCALES: Final = {
-    "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "quadrillion": 10**15,
-    "hundreds": 10**2, "thousands": 10**3, "millions": 10**6, "billions": 10**9, "trillions": 10**12,
-    "mio": 10**6, "mln": 10**6, "mn": 10**6, "bn": 10**9, "mrd": 10**9, "tn": 10**12, "dozen": 12, "dozens": 12,
-    "lakh": 10**5, "lakhs": 10**5, "lac": 10**5, "crore": 10**7, "crores": 10**7,
-    "tausend": 10**3, "millionen": 10**6, "milliarde": 10**9, "milliarden": 10**9, "billionen": 10**12, "dutzend": 12,
-    "mille": 10**3, "milliard": 10**9, "milliards": 10**9, "douzaine": 12,
-    "millón": 10**6, "millones": 10**6, "billones": 10**12, "milione": 10**6, "milioni": 10**6, "miliardo": 10**9,
-    "miliardi": 10**9, "mila": 10**3, "milhão": 10**6, "milhões": 10**6, "duizend": 10**3, "miljoen": 10**6,
-    "miljard": 10**9, "тысяча": 10**3, "тысячи": 10**3, "тысяч": 10**3, "тыс": 10**3, "миллион": 10**6,
-    "миллиона": 10**6, "миллионов": 10**6, "млн": 10**6, "миллиард": 10**9, "миллиарда": 10**9, "миллиардов": 10**9,
-    "млрд": 10**9, "tysiąc": 10**3, "tysiące": 10**3, "tysięcy": 10**3, "milion": 10**6, "miliony": 10**6,
-    "milionów": 10**6, "लाख": 10**5, "करोड़": 10**7,
-}  # fmt: skip
-_CJK_SCALES: Final = {
-    "十": 10, "百": 100, "千": 10**3, "万": 10**4, "萬": 10**4, "億": 10**8, "亿": 10**8,
-    "백": 100, "천": 10**3, "만": 10**4, "억": 10**8,  # behind digits only: they begin common words
-}  # fmt: skip
-_CJK_DIGITS: Final = {char: at for at, char in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2, "兩": 2}
-_CJK_COUNTERS: Final = "个個人名本枚台匹冊回歳岁つ件点種种位只隻条條張张次"
-_SUFFIX_SCALES: Final = {"k": 10**3, "M": 10**6, "bn": 10**9, "mn": 10**6, "mln": 10**6, "tn": 10**12, "mio": 10**6}
-_MONEY_SCALES: Final = _SUFFIX_SCALES | {
-    "K": 10**3, "m": 10**6, "MM": 10**6, "Mn": 10**6, "Bn": 10**9, "b": 10**9, "B": 10**9, "T": 10**12, "t": 10**12,
-}  # fmt: skip
-_ORDINAL_ENDS: Final = frozenset(("st", "nd", "rd", "th", "er", "ère", "ème", "eme", "ste", "de", "ª", "º"))
-
-_UNIT_WORDS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
-_UNIT_WORDS += " seventeen eighteen nineteen"
-_ORDINAL_WORDS = "zeroth first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth"
-_ORDINAL_WORDS += " fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth"
-_TEN_WORDS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_SCALES: Final = {word: int(value) for value, words in _WORDS.rows("scales") for word in words.split()}
+_CJK_SCALES: Final = _WORDS.valued("cjk_scales")
+_CJK_DIGITS: Final = _WORDS.valued("cjk_digits")
+_CJK_READ: Final = frozenset(char for char in (*_CJK_DIGITS, *_CJK_SCALES) if char < "가")
+_SUFFIX_SCALES: Final = _WORDS.valued("suffix_scales")
+_MONEY_SCALES: Final = _SUFFIX_SCALES | _WORDS.valued("money_scales")
 _ENGLISH: Final[dict[str, tuple[str, int]]] = (
-    {word: ("unit", n) for n, word in enumerate(_UNIT_WORDS.split())}
-    | {word: ("ten", 20 + 10 * n) for n, word in enumerate(_TEN_WORDS.split())}
-    | {word: ("ordinal", n) for n, word in enumerate(_ORDINAL_WORDS.split())}
-    | {word[:-1] + "ieth": ("ordinal", 20 + 10 * n) for n, word in enumerate(_TEN_WORDS.split())}
-    | {word + "s": ("part", n) for n, word in enumerate(_ORDINAL_WORDS.split()) if n > 2}
-    | {
-        "fourty": ("ten", 40), "hundred": ("hundred", 100), "thousand": ("scale", 10**3), "million": ("scale", 10**6),
-        "billion": ("scale", 10**9), "trillion": ("scale", 10**12), "lakh": ("scale", 10**5), "crore": ("scale", 10**7),
-        "hundredth": ("ordinal", 100), "thousandth": ("ordinal", 1000), "millionth": ("ordinal", 10**6),
-        "hundredths": ("part", 100), "thousandths": ("part", 1000), "half": ("half", 2), "halves": ("part", 2),
-        "quarter": ("quarter", 4), "quarters": ("part", 4), "dozen": ("dozen", 12), "twice": ("times", 2),
-        "thrice": ("times", 3), "once": ("times", 1),
-    }
-)  # fmt: skip
-_NOT_A_ONE: Final = _words("no any every some each this that which another other the only")
-_NOT_COUNTED: Final = _words("in for after of is was within and or to at")
-_MINUS: Final = _words("minus negative moins menos meno минус")
-_PER_WORDS: Final = _words("per every each alle cada ogni каждые каждый elke pro")
-_DAILY: Final = {
-    "hourly": "hour", "daily": "day", "weekly": "week", "monthly": "month", "yearly": "year", "annually": "year",
-}  # fmt: skip
-_ENGLISH_EVIDENCE: Final = _words(
-    "the and are that with have there it were which from this their its been what because would should these"
-    " how many much when who why did does if than she he they his her each you your by more most year years make makes"
+    {word: ("unit", n) for n, word in enumerate(UNIT_WORDS)}
+    | {word: ("ten", 20 + 10 * n) for n, word in enumerate(TEN_WORDS)}
+    | {word: ("ordinal", n) for n, word in enumerate(ORDINAL_WORDS)}
+    | {word[:-1] + "ieth": ("ordinal", 20 + 10 * n) for n, word in enumerate(TEN_WORDS)}
+    | {word + "s": ("part", n) for n, word in enumerate(ORDINAL_WORDS) if n > 2}
+    | {word: (kind, int(value)) for kind, value, words in _WORDS.rows("english_numbers") for word in words.split()}
 )
-_EVIDENCE: Final = {
-    "de": _words(
-    "der die das und ist sind war nicht ein eine es ich mit auf für von zu im den dem wurde hat kostet"
-),
-    "fr": _words(
-    "le la les et est sont des du une il elle dans pour pas que avec sur au aux a été coûte ans"
-),
-    "es": _words(
-    "el la los las y es son del una en por no que con para al fue hay cuesta años tiene"
-),
-    "it": _words(
-    "il la lo gli le e è sono del una in per non che con di al ci costa anni ha"
-),
-    "pt": _words(
-    "o a os as e é são do da uma em por não que com para de no na há custa anos tem"
-),
-    "nl": _words(
-    "de het een en is zijn van in op niet dat met voor te er kost jaar heeft"
-),
-}  # fmt: skip
-_TEXT2NUM_STARTS: Final = tuple(
-    _words(
-        "null ein zwei zwo drei vier fünf sechs sieb acht neun zehn elf zwölf zwan hundert tausend mill milj mil bill "
-        "zér un deux trois quat cinq six sept huit neuf dix onze douz treiz quin seiz vingt trent quar cinqu soix oct "
-        "non cent cer dos tres cuatr cinc seis siete och nueve diez once doce trec cator diec vein trein cuar sesent "
-        "seten noven cien due tre cinq sei sett ott nove diec undic dodic quatt ventu vent sess novan mila um dois "
-        "duas três sete oito dez doze quato dezes dezen dezoi vint quare cinqu oite nul een twee dri vijf zes zev neg "
-        "tien twaalf der twin veer vijft tacht hond duiz due zero quin dosc tresc quini setec novec duz trez quatroc "
-        "quinh sech sedic dicia dicio trint cem één"
-    )
-)
-_HOMOGRAPHS: Final = _words(
-    "miles once due elf sei dos cent cents mil dix sept null non un une una uno um uma ein eins eine een unes unos dei "
-    "der vent tre sex"
-)
-_ITALIAN_SCALES: Final = _words("milione milioni miliardo miliardi")
-_ARTICLES: Final = _words("un une una um uma ein eine einen einer een")
+_NO_ENTRY: Final = ("", 0)
+_DAILY: Final = _WORDS.pairs("daily")
+_COMMON: Final = {language: frozenset(words.split()) for language, words in _WORDS.rows("common")}
+_TEXT2NUM_STARTS: Final = tuple(_WORDS["text2num_starts"])
 _POINT_GROUPS: Final = frozenset(("de", "it", "pt", "nl"))  # in Spanish it depends on the country
 _SWAPPED: Final = {ord("."): ",", ord(","): "."}
-_HALVES: Final = dict.fromkeys(
-    [
-        "mezzo",
-        "mezza",
-        "medio",
-        "media",
-        "meio",
-        "meia",
-        "demi",
-        "demie",
-        "halbe",
-        "halber",
-        "halbes",
-        "halben",
-        "halve",
-    ],
-    Fraction(1, 2),
-) | dict.fromkeys(["anderthalb", "eineinhalb", "полтора", "полторы", "anderhalf", "anderhalve"], Fraction(3, 2))
-_JOINERS: Final = {"de": ("und",), "fr": ("et",), "es": ("y",), "it": ("e",), "pt": ("e",), "nl": ("en",)}
-_POINTS: Final = _words("komma virgule coma virgola vírgula")
-_RUSSIAN: Final[dict[str, int]] = {
-    word: value
-    for value, words in (
-        (0, "ноль нуль"), (1, "один одна одно"), (2, "два две"), (3, "три"), (4, "четыре"), (5, "пять"), (6, "шесть"),
-        (7, "семь"), (8, "восемь"), (9, "девять"), (10, "десять"), (11, "одиннадцать"), (12, "двенадцать"),
-        (13, "тринадцать"), (14, "четырнадцать"), (15, "пятнадцать"), (16, "шестнадцать"), (17, "семнадцать"),
-        (18, "восемнадцать"), (19, "девятнадцать"), (20, "двадцать"), (30, "тридцать"), (40, "сорок"),
-        (50, "пятьдесят"), (60, "шестьдесят"), (70, "семьдесят"), (80, "восемьдесят"),
-        (90, "девяносто"), (100, "сто"), (200, "двести"),
-        (300, "триста"), (400, "четыреста"), (500, "пятьсот"), (600, "шестьсот"), (700, "семьсот"), (800, "восемьсот"),
-        (900, "девятьсот"),
-    )
-    for word in words.split()
-}  # fmt: skip
-_TRIGGERS: Final = frozenset((*_ENGLISH, *_ARTICLE_UNITS, *_RUSSIAN, *_ARTICLES, *_HALVES))
+_HALVES: Final = {word: Fraction(value) for value, words in _WORDS.rows("halves") for word in words.split()}
+_JOINERS: Final = {"de": "und", "fr": "et", "es": "y", "it": "e", "pt": "e", "nl": "en"}
+_RUSSIAN: Final = _WORDS.valued("russian")
+_TRIGGERS: Final = frozenset((*_ENGLISH, *_WORDS["article_units"], *_RUSSIAN, *_WORDS["articles"], *_HALVES))
 _CONTEXT_TRIGGERS: Final = _TRIGGERS | {"a", "an", "per", "every", "each", *_DAILY}
-_VERSIONED: Final = _words(
-    "version versions ver release python node java php ruby go rust ios android macos ubuntu django kernel "
-    "firmware chapter section figure table article rule clause v"
-)
 _TO: Final = frozenset(
     (" to ", "-", "–", "—", "--", " through ", " thru ", " bis ", " до ", "~", "～", "至", "到", " – ", " — ", " à ")
 )
 _AND: Final = frozenset((" and ", " und ", " et ", " y ", " e ", " en ", " и ", ", and ", " & "))
 _JOINT: Final = frozenset(("", " ", ", ", *_AND))
-_ABBREVIATED: Final = _words("ft lb lbs hr hrs min yd yr yrs mo Std")
 _OF: Final = frozenset(
     (" of ", " out of ", " of the ", " out of the ", " of all ", " von ", " sur ", " из ", " van de ")
 )
@@ -563,6 +233,7 @@ _NAME = re.compile(rf"[\u0900-\u0d7f]{{1,40}}|[^\W\d_{_CJK}]{{1,40}}(?:[23](?![^
 _PHRASE = re.compile(r"[^\W\d_]{1,30}(?:[ -][^\W\d_]{1,30})?(?:[ -][^\W\d_]{1,30})?(?:[ -][^\W\d_]{1,30})?")
 _TAIL = re.compile(rf"[^\W_{_CJK}]{{1,1000}}")
 _DIGIT = re.compile("[0-9]")
+_ANYTHING = re.compile("[0-9@]|://")
 _RUN = re.compile(r"[0-9](?:[0-9]|[.,'_](?=[0-9])){0,1000}")
 _PLAIN = re.compile(r"[0-9]{0,1000}\.[0-9]{1,1000}")
 _GROUPED = re.compile(r"[0-9]{1,3}(?:([,'_ ])[0-9]{3})(?:\1[0-9]{3}){0,300}(?:[.][0-9]{1,1000})?")
@@ -583,6 +254,8 @@ _SCIENTIFIC = re.compile(
 _POWER = re.compile(r" ?\^ ?\{?\(?([+-]?[0-9]{1,400})(?![0-9]|\.[0-9])[)}]?")
 _FEET = re.compile(r"([0-9]{1,3})['′] ?([0-9]{1,2}(?:\.[0-9]{1,9})?)(?:[\"″]|''|′′|(?![0-9'′]|\.[0-9]))")
 _ANGLE = re.compile(r"([0-9]{1,3})° ?([0-9]{1,2})['′] ?(?:([0-9]{1,2}(?:\.[0-9]{1,9})?)(?:[\"″]|''|′′))?(?![0-9])")
+_FORMULA = re.compile(r"\$[^$\n]{1,198}(?<![\s/(-])(?:(?<![^\W\d_])|(?<=\s[^\W\d_]))\$(?![0-9])")  # $5$, $x = 5$
+_CJK_PART = re.compile(rf"( ?)([0-9](?:[0-9]|[.,'_](?=[0-9])){{0,1000}})([{''.join(_CJK_SCALES)}]{{0,2}})")
 _CLOCK = re.compile(
     r"([0-9]{1,9})(?:h ?([0-9]{1,2})(?:min|m)?(?: ?([0-9]{1,2})s?)?|m ?([0-9]{1,2})s|min ?([0-9]{1,2})s?)(?![^\W_])"
 )
@@ -641,14 +314,7 @@ def find_quantities(text: str, *, query: str = "") -> list[Fact]:
         return [Fact(0, len(text), "number", Fraction(int(text)), text)]
     words = _WORD.findall(text)
     folded = [word.casefold() for word in words]
-    if (
-        not _DIGIT.search(text)
-        and "@" not in text
-        and "://" not in text
-        and "www." not in folded
-        and _TRIGGERS.isdisjoint(folded)
-        and not any(map(_foreign_word, folded))
-    ):
+    if not _ANYTHING.search(text) and _TRIGGERS.isdisjoint(folded) and not any(map(_foreign_word, folded)):
         return []
     atoms = _Reader(text, words, folded, query).read()
     return [_fact(atom) for atom in (_joined(text, atoms) if len(atoms) > 1 else atoms)]
@@ -691,10 +357,6 @@ class _Reader:
         self.query = query
         self.atoms: list[_Atom] = []
         self.done = 0  # where the text that is already read ends
-        self._language: str | None = None
-        self._sterling: bool | None = None
-        self._listed: bool | None = None
-        self._dollars: list[int] | None = None
 
     def read(self) -> list[_Atom]:
         text, ends, folded, spans = self.text, self.ends, self.folded, self._spans()
@@ -702,16 +364,15 @@ class _Reader:
         for i, start in enumerate(self.starts):
             while at < len(spans) and spans[at].start <= start:
                 if spans[at].start >= self.done:
-                    self.atoms.append(spans[at])
-                    self.done = spans[at].end
+                    self._take(spans[at])
                 at += 1
             if start < self.done:
                 continue
             word = self.words[i]
             if "0" <= word[0] <= "9":
                 self._digits(i)
-            elif (text[ends[i] : ends[i] + 1] in {"-", "_"} and self._chain(i)) or (
-                not word.isalpha() and _DIGIT.search(word)
+            elif (not word.isalpha() and _DIGIT.search(word)) or (
+                text[ends[i] : ends[i] + 1] in {"-", "_"} and self._chain(i)
             ):
                 self._mixed(i)
             elif folded[i] in _CONTEXT_TRIGGERS or text[start - 1 : start] == "/" or word[0] > "\u2e7f":
@@ -723,53 +384,46 @@ class _Reader:
     # Names.
 
     def _spans(self) -> list[_Atom]:
-        """Find e-mail and network addresses, which need no word to begin with a digit."""
+        """Find e-mail and network addresses, which need no word to begin with a digit, and Chinese fractions."""
         text = self.text
-        found: list[_Atom] = []
+        named: list[tuple[int, str, str | None]] = []
         if "@" in text:
-            found += [self._name(m.start(), m[0].rstrip(".-"), str.casefold) for m in _EMAIL.finditer(text)]
+            named += [(m.start(), (token := m[0].rstrip(".-")), token.casefold()) for m in _EMAIL.finditer(text)]
         if "://" in text or "www." in text.casefold():
             for match in _URL.finditer(text):
-                url = match[0].rstrip(".,;:!?)*_]}")
-                found.append(self._name(match.start(), url, _url))
-        if "分" in text:
-            found += [self._over_cjk(match) for match in _CJK_FRACTION.finditer(text)]
+                token = match[0].rstrip(".,;:!?)*_]}")
+                named.append((match.start(), token, _url(token)))
         if text.count(":") >= 2:
             for match in _COLONS.finditer(text):
-                address = _address(match[0].rstrip(".:") if not match[0].endswith("::") else match[0])
-                if address:
-                    end = match.end() if match[0].endswith("::") else match.start() + len(match[0].rstrip(".:"))
-                    found.append(_Atom(match.start(), end, "identifier", value=address, label=address))
+                token = match[0] if match[0].endswith("::") else match[0].rstrip(".:")
+                named.append((match.start(), token, _address(token)))
+        found = [_named(start, start + len(token), name) for start, token, name in named if name is not None]
+        if "分" in text:
+            found += [self._over_cjk(match) for match in _CJK_FRACTION.finditer(text)]
         return sorted(found, key=lambda atom: atom.start)
 
     def _over_cjk(self, match: re.Match[str]) -> _Atom:
         """Read 3分之1, which is 1/3, and 百分之五十, which is 50%."""
-        below, above = (_cjk_number(part) for part in match.groups())
+        below, above = (int(part) if part.isdigit() else _cjk_value(part) for part in match.groups())
         if not above or not below:
-            return self._name(match.start(), match[0], str)
+            return _named(*match.span(), match[0])
         if match[1] in {"百", "100"}:
-            return _Atom(match.start(), match.end(), "percent", Fraction(above), _SIGNS["%"])
-        return _Atom(match.start(), match.end(), "number", Fraction(above, below))
-
-    def _name(self, start: int, token: str, write: Callable[[str], str]) -> _Atom:
-        value = write(token)
-        return _Atom(start, start + len(token), "identifier", value=value, label=value)
+            return _Atom(*match.span(), "percent", Fraction(above), _SIGNS["%"])
+        return _Atom(*match.span(), "number", Fraction(above, below))
 
     def _identifier(self, start: int, end: int, value: str | None = None) -> None:
-        if start > 0 and self.text[start - 1] == "#" and self.text[start - 2 : start - 1] != "#":
+        text = self.text
+        before = text[start - 1] if start else ""
+        if before == "#" and text[start - 2 : start - 1] != "#":
             start -= 1
-        elif (
-            start > self.done
-            and self.text[start - 1] == "-"
-            and self.text[start].isdigit()
-            and self._is_sign(start - 1)
-        ):
+        elif before == "-" and start > self.done and text[start].isdigit() and self._is_sign(start - 1):
             start -= 1
             value = None if value is None else f"-{value}"
-        text = self.text[start:end]
-        value = _code(text) if value is None else value
-        self.atoms.append(_Atom(start, end, "identifier", value=value, label=value))
-        self.done = end
+        self._take(_named(start, end, _code(text[start:end]) if value is None else value))
+
+    def _take(self, atom: _Atom) -> None:
+        self.atoms.append(atom)
+        self.done = atom.end
 
     def _token(self, start: int) -> int:
         """Return where the token that begins here ends; of one without end, all of it."""
@@ -786,11 +440,7 @@ class _Reader:
         for j in range(i, min(i + 8, len(self.words))):
             if not self.words[j].isalpha() and _DIGIT.search(self.words[j]):
                 return True
-            if (
-                j + 1 == len(self.words)
-                or self.starts[j + 1] != self.ends[j] + 1
-                or self.text[self.ends[j]] not in "-_"
-            ):
+            if self._gap(j) not in {"-", "_"}:
                 return False
         return False
 
@@ -798,12 +448,11 @@ class _Reader:
         """Read a token that begins with letters and holds a digit: a name, or an amount behind its currency."""
         start, word = self.starts[i], self.words[i]
         for code in (word[:3], word[:2]):
-            if word[len(code) :].isdigit() and (code in _CODES or code in {"Rs", "RS"}):
-                unit = _SYMBOLS.get(code) or _NAMES["rs"]
+            if word[len(code) :].isdigit() and code in _CODES:
                 run = _RUN.match(self.text, start + len(code))
-                amount = None if run is None else self._value(run[0])
-                if run is not None and amount is not None:
-                    self._add(i, start, run.end(), amount, money=unit)
+                amount = self._value(run[0]) if run else None
+                if run and amount is not None:
+                    self._add(i, start, run.end(), amount, money=_CODES[code])
                     return
         end = self._token(start)
         token = self.text[start:end]
@@ -819,71 +468,54 @@ class _Reader:
         assert run is not None
         end, digits = run.end(), run[0]
         following = text[end : end + 2]
-        if (
-            ("'" in digits or following[:1] in {"'", "′"})
-            and (feet := _FEET.match(text, start))
-            and _decimal(feet[2]) < 12
-        ):
-            inches = int(feet[1]) * 12 + _decimal(feet[2])
-            self._add(i, start, feet.end(), inches, unit=_SYMBOLS["in"])
+        feet = _FEET.match(text, start) if "'" in digits or following[:1] in {"'", "′"} else None
+        if feet and _decimal(feet[2]) < 12:
+            self._add(i, start, feet.end(), int(feet[1]) * 12 + _decimal(feet[2]), unit=_SYMBOLS["in"])
             return
         if following[:1] == "°" and (angle := _ANGLE.match(text, start)):
             degrees = int(angle[1]) + Fraction(int(angle[2]), 60) + _decimal(angle[3] or "0") / 3600
             self._add(i, start, angle.end(), degrees, unit=_SYMBOLS["deg"])
             return
-        if (
-            before == "."
-            and digits.isdigit()
-            and not text[start - 2 : start - 1].isalnum()
-            and text[start - 2 : start - 1] != "."
-        ):
+        earlier = text[start - 2 : start - 1]
+        if before == "." and digits.isdigit() and not earlier.isalnum() and earlier != ".":
             start = self.starts[i] = start - 1
             digits = text[start:end]
         if before == "第" and digits.isdigit():
             self._ordinal(start - 1, end, int(digits))
             return
-        if before == "#" and text[start - 2 : start - 1] != "#":
-            self._identifier(start, self._token(start))
-            return
-        if len(digits) > _MAX_DIGITS:
+        if (before == "#" and earlier != "#") or len(digits) > _MAX_DIGITS:
             self._identifier(start, self._token(start))
             return
         if (before in "+(" or following[:1] in {" ", "-", "("} or "." in digits) and self._phone(i, before, digits):
             return
-        if following == "" or (following[0] in '.,;:!?)%\n"*]' and following[1:] in {"", " ", "\n", '"', ")"}):
-            self._plain(i, digits, end)
-            return
-        if following[0] == " ":
+        plain = following == "" or (following[0] in '.,;:!?)%\n"*]' and following[1:] in {"", " ", "\n", '"', ")"})
+        if following[:1] == " ":
             if following[1:].isdigit() and self._over_spaces(i):
                 return
-            if following[1:] not in {"x", "X", "×", "*", "·", "⋅", "\\", "^", "/", ":"}:
-                self._plain(i, digits, end)
-                return
-        self._special(i, digits, end)
+            plain = following[1:] not in {"x", "X", "×", "*", "·", "⋅", "\\", "^", "/", ":"}
+        (self._plain if plain else self._special)(i, digits, end)
 
     def _phone(self, i: int, before: str, digits: str) -> bool:
         text, start = self.text, self.starts[i]
         begin = start - 1 if before in {"+", "("} else start
         if before == "(" and text[start - 2 : start - 1] == "+":
             begin -= 1
-        match = (
-            _PHONE.match(text, begin)
-            if text[begin] == "+"
-            else _PHONE_HERE.match(text, begin)
-            if begin < start or not digits.isdigit() or len(digits) in {1, 3}
-            else None
-        )
+        match = None
+        if text[begin] == "+":
+            match = _PHONE.match(text, begin)
+        elif begin < start or not digits.isdigit() or len(digits) in {1, 3}:
+            match = _PHONE_HERE.match(text, begin)
         if match is None:
             card = _CARD.match(text, start) if len(digits) == 4 else None
             if card:
                 self._identifier(start, card.end(), re.sub("[ -]", "", card[0]))
             return card is not None
-        number = "".join(_DIGIT.findall(match[0]))
-        if not (8 if match[0][0] == "+" else 9) <= len(number) <= 15 or (begin and text[begin - 1].isalnum()):
+        plus, number = match[0][0] == "+", "".join(_DIGIT.findall(match[0]))
+        if not (8 if plus else 9) <= len(number) <= 15 or (begin and text[begin - 1].isalnum()):
             return False
-        if match[0][0] == "+" and text[match.end() : match.end() + 1].isalpha():
+        if plus and text[match.end() : match.end() + 1].isalpha():
             return False
-        self._identifier(begin, match.end(), ("+" if match[0][0] == "+" else "") + number)
+        self._identifier(begin, match.end(), "+" * plus + number)
         return True
 
     def _over_spaces(self, i: int) -> bool:
@@ -930,60 +562,46 @@ class _Reader:
         self._identifier(start, end if len(digits) < _MAX_DIGITS else self._token(start))
 
     def _is_version(self, i: int) -> bool:
-        if i and self.folded[i - 1] in _VERSIONED and self.starts[i] - self.ends[i - 1] <= 2:
+        if i and self.folded[i - 1] in _WORDS["versioned"] and self.starts[i] - self.ends[i - 1] <= 2:
             return True
         return bool(self.query) and _ASKS_VERSION.search(self.query) is not None
 
     def _special(self, i: int, digits: str, end: int) -> None:
         """Read digits that something is attached to: an exponent, a fraction, a ratio, a suffix, a range, a name."""
         text, start = self.text, self.starts[i]
-        char = text[end]
-        amount = self._value(digits)
-        if amount is not None and char in "eExX×*·⋅\\ ":
-            match = _SCIENTIFIC.match(text, end)
-            if match:
-                self._add(i, start, match.end(), _scaled(amount, int(match[1] or match[2])))
-                return
-        if char in "^ " and digits.isdigit() and (match := _POWER.match(text, end)):
+        char, amount = text[end], self._value(digits)
+        joined = text[end + 1 : end + 2]
+        if amount is not None and char in "eExX×*·⋅\\ " and (match := _SCIENTIFIC.match(text, end)):
+            self._add(i, start, match.end(), _scaled(amount, int(match[1] or match[2])))
+        elif char in "^ " and digits.isdigit() and (match := _POWER.match(text, end)):
             power = _power(int(digits), int(match[1]))
             if power is None:
                 self._identifier(start, match.end(), f"{digits}^{int(match[1])}")
             else:
                 self._add(i, start, match.end(), power)
-            return
-        if char == "^" and text[end + 1 : end + 2].isalpha():
-            self._identifier(start, self._token(start))
-            return
-        if char in "/ " and digits.isdigit() and (match := _FRACTION.match(text, start)):
+        elif char in "/ " and digits.isdigit() and (match := _FRACTION.match(text, start)):
             if int(match[2]):
                 self._over(i, match)
             else:
                 self._identifier(start, match.end())
-            return
-        if char in ": " and (match := _RATIO.match(text, start)):
+        elif char in ": " and (match := _RATIO.match(text, start)):
             self._ratio(i, match)
-            return
-        if char.isalpha() and char < "\u0e00":
+        elif char.isalpha() and char < "\u0e00":
             self._suffixed(i, digits, end, amount)
-            return
-        if char in "-–—" and text[end + 1 : end + 2].isalnum():
+        elif char in "-–—" and joined.isalnum():
             self._hyphened(i, digits, end)
-            return
-        if char in "_/@" and text[end + 1 : end + 2].isdigit():
+        elif (char == "^" and joined.isalpha()) or (char in "_/@" and joined.isdigit()):
             self._identifier(start, self._token(start))
-            return
-        if char in _CJK_SCALES:
-            self._cjk_scaled(i, end, amount)
-            return
-        self._plain(i, digits, end)
+        elif char in _CJK_SCALES and amount is not None:
+            self._cjk_scaled(i)
+        else:
+            self._plain(i, digits, end)
 
     def _over(self, i: int, match: re.Match[str]) -> None:
         """Read a fraction; 120/80 is rather two numbers, such as those of blood pressure."""
         above, below = int(match[1]), int(match[2])
         if above > below >= 20 and gcd(above, below) > 1:
-            label = f"{above}/{below}"
-            self.atoms.append(_Atom(match.start(), match.end(), "ratio", value=("/", above, below), label=label))
-            self.done = match.end()
+            self._take(_Atom(*match.span(), "ratio", value=("/", above, below), label=f"{above}/{below}"))
         else:
             self._add(i, match.start(), match.end(), Fraction(above, below))
 
@@ -995,8 +613,7 @@ class _Reader:
             self._add(i, match.start(), match.end(), whole)
             return
         label = ":".join(map(_label, parts))
-        self.atoms.append(_Atom(match.start(), match.end(), "ratio", value=("ratio", *parts), label=label))
-        self.done = match.end()
+        self._take(_Atom(*match.span(), "ratio", value=("ratio", *parts), label=label))
 
     def _suffixed(self, i: int, digits: str, end: int, amount: Fraction | None) -> None:
         """Read digits with letters attached: 3rd, 5km, 1h30, 5.4M, or a name such as 12B."""
@@ -1008,7 +625,7 @@ class _Reader:
             self._identifier(start, self._token(start))
             return
         french = suffix == "e" and self.language in {"fr", "nl"}
-        if "." not in digits and amount.denominator == 1 and (suffix.casefold() in _ORDINAL_ENDS or french):
+        if "." not in digits and amount.denominator == 1 and (suffix.casefold() in _WORDS["ordinal_ends"] or french):
             self._ordinal(start, stop, int(amount))
             return
         clock = _CLOCK.match(text, start)
@@ -1016,8 +633,7 @@ class _Reader:
             self._clock(i, clock)
             return
         following = text[stop : stop + 2]
-        joined = following[:1] in {"-", "_"} and following[1:].isalnum()
-        compound = joined and not following[1:].isdigit()
+        compound = following[:1] in {"-", "_"} and following[1:].isalnum() and not following[1:].isdigit()
         scales = _MONEY_SCALES if self._currency_before(start) else _SUFFIX_SCALES
         if suffix in scales and not compound:
             self._add(i, start, stop, amount * scales[suffix])
@@ -1036,11 +652,8 @@ class _Reader:
         return self.folded[i - 1] in {"the", "his", "her", "their", "early", "late", "mid", "in", "'"}
 
     def _clock(self, i: int, match: re.Match[str]) -> None:
-        first = int(match[1])
-        if match[2]:
-            seconds = first * 3600 + int(match[2]) * 60 + int(match[3] or 0)
-        else:
-            seconds = first * 60 + int(match[4] or match[5])
+        minutes = int(match[1]) * 60 + int(match[2]) if match[2] else int(match[1])
+        seconds = minutes * 60 + int(match[3] or match[4] or match[5] or 0)
         self._add(i, match.start(), match.end(), Fraction(seconds), unit=_SYMBOLS["s"])
 
     def _hyphened(self, i: int, digits: str, end: int) -> None:
@@ -1050,12 +663,10 @@ class _Reader:
             other = _RUN.match(text, end + 1)
             right, stop = (other[0], other.end()) if other else ("", end)
             sound = all(
-                _amount(run) is not None and (run[0] != "0" or not run[1:2].isdigit()) for run in (digits, right)
+                _amount(run) is not None and not (run[0] == "0" and run[1:2].isdigit()) for run in (digits, right)
             )
-            tail = text[stop : stop + 2]
-            more = tail[:1] in {"-", "–", "/", ":"} and tail[1:].isdigit()
-            attached = tail[:1].isalpha() and not self._ends_as_unit(stop)
-            if sound and not more and not attached:
+            more = text[stop : stop + 1] in {"-", "–", "/", ":"} and text[stop + 1 : stop + 2].isdigit()
+            if sound and not more and not (text[stop : stop + 1].isalpha() and not self._ends_as_unit(stop)):
                 self._plain(i, digits, end)
                 return
         elif (text[end + 1].islower() and text[end + 2 : end + 3].isalpha()) or self._ends_as_unit(end + 1):
@@ -1073,28 +684,15 @@ class _Reader:
             return name == "M"
         return name in _SYMBOLS or name in _MONEY_SCALES or name.casefold() in _NAMES
 
-    def _cjk_scaled(self, i: int, end: int, amount: Fraction | None) -> None:
+    def _cjk_scaled(self, i: int) -> None:
         """Read 3万5千 and 1億2000万."""
-        text, start = self.text, self.starts[i]
-        if amount is None:
-            self._plain(i, text[start:end], end)
-            return
-        total, last, at = Fraction(0), 10**20, end
-        piece: Fraction | None = amount
-        while piece is not None:
-            scale, stop = 1, at
-            while text[stop : stop + 1] in _CJK_SCALES and stop < at + 2:
-                scale *= _CJK_SCALES[text[stop]]
-                stop += 1
-            if scale >= last:
+        start = end = self.starts[i]
+        total, last = Fraction(0), 10**20
+        while last > 1 and (part := _CJK_PART.match(self.text, end)):
+            amount, scale = _amount(part[2]), prod(map(_CJK_SCALES.__getitem__, part[3]))
+            if amount is None or scale >= last or (part[1] and not part[3]):
                 break
-            total, last, end = total + piece * scale, scale, stop
-            spaced = text[stop : stop + 1] == " "
-            run = _RUN.match(text, stop + spaced) if scale > 1 else None
-            piece = _amount(run[0]) if run else None
-            at = run.end() if run else stop
-            if spaced and text[at : at + 1] not in _CJK_SCALES:
-                break
+            total, last, end = total + amount * scale, scale, part.end()
         self._add(i, start, end, total)
 
     # What stands around a number.
@@ -1105,74 +703,62 @@ class _Reader:
             at -= 1
         return at >= 0 and self.text[at] in _CURRENCY_SIGNS
 
-    def _is_formula(self, at: int) -> bool:
-        """Whether the dollar sign here opens or closes a formula, as in $5$ and $x = 5$."""
-        if self._dollars is None:
-            self._dollars = [n for n, char in enumerate(self.text) if char == "$"]
-        rank = bisect_left(self._dollars, at)
-        if rank + 1 < len(self._dollars):
-            after = self._dollars[rank + 1]
-            if after - at < 200 and after > at + 1 and "\n" not in self.text[at:after]:
-                behind = self.text[after + 1 : after + 2]
-                if not self.text[after - 1].isspace() and not behind.isdigit() and self.text[after - 1] not in "/-(":
-                    return not self.text[after - 1].isalpha() or self.text[after - 2 : after - 1].isspace()
-        return False
-
     def _before(self, i: int, start: int) -> tuple[int, bool, _Unit | None]:
         """Read the sign and the currency before a number: where they begin, whether it is negative, the currency."""
-        text, negative, money = self.text, False, None
-        limit = self.done
-        near = text[start - 1 : start]
+        near = self.text[start - 1 : start]
         if not start or near in _NO_SIGN or (near == " " and not self._marked_before(i, start)):
             return start, False, None
-        at = start - 1
-        if at >= limit and text[at] in "-–+" and self._is_sign(at):
-            negative, start = text[at] != "+", at
-        at = start - 1
-        if at >= limit and text[at] == " " and start > 1:
-            at -= 1
-        if at >= limit:
-            if text[at] in _CURRENCY_SIGNS and not (text[at] == "$" and self._is_formula(at)):
-                money, start = _SIGNS[text[at]], at
-                if text[at] == "$":
-                    j = i - 1
-                    if j >= 0 and self.ends[j] == at and self.words[j] in _DOLLARS and self.starts[j] >= limit:
-                        money, start = _Unit("money", _DOLLARS[self.words[j]]), self.starts[j]
-                    elif text[at - 1 : at] == "\\":
-                        start -= 1
-            elif i and self.ends[i - 1] in {at + 1, at} and self.starts[i - 1] >= limit and at < start:
-                word = self.words[i - 1]
-                if (word in _CODES and self.ends[i - 1] == at + 1) or (word in {"Rs", "RS"} and text[at] in "s.S"):
-                    money, start = (_SYMBOLS.get(word) or _NAMES["rs"]), self.starts[i - 1]
-        if (
-            not negative
-            and money is not None
-            and start - 1 >= limit
-            and text[start - 1] in "-–"
-            and self._is_sign(start - 1)
-        ):
-            negative, start = True, start - 1
-        j = bisect_left(self.starts, start) - 1
-        if (
-            not negative
-            and j >= 0
-            and self.folded[j] in _MINUS
-            and self.ends[j] + 1 == start
-            and self.starts[j] >= limit
-        ):
+        start, negative = self._sign_before(start)
+        start, money = self._money_before(i, start)
+        if not negative and money is not None:
+            start, negative = self._sign_before(start, signs="-–")
+        j = self._word_before(start)
+        if not negative and j is not None and self.folded[j] in _WORDS["minus"] and self.starts[j] >= self.done:
             last = self.atoms[-1] if self.atoms else None
             if self.folded[j] == "negative" or last is None or last.end + 1 < self.starts[j]:
                 negative, start = True, self.starts[j]
-        if not negative and start >= 1 and text[start - 1] in "负負" and start - 1 >= limit:
+        if not negative and self.text[max(0, start - 1) : start] in {"负", "負"} and start - 1 >= self.done:
             negative, start = True, start - 1
         return start, negative, money
+
+    def _word_before(self, at: int) -> int | None:
+        """Return which word ends one character before a place; None where none does."""
+        j = bisect_left(self.starts, at) - 1
+        return j if j >= 0 and self.ends[j] + 1 == at else None
+
+    def _sign_before(self, start: int, *, signs: str = "-–+") -> tuple[int, bool]:
+        at = start - 1
+        if at >= self.done and self.text[at] in signs and self._is_sign(at):
+            return at, self.text[at] != "+"
+        return start, False
+
+    def _money_before(self, i: int, start: int) -> tuple[int, _Unit | None]:
+        """Read a currency before a number: where it begins, and it."""
+        text, limit = self.text, self.done
+        at = start - 1
+        if at >= limit and text[at] == " " and start > 1:
+            at -= 1
+        if at < limit:
+            return start, None
+        if text[at] in _CURRENCY_SIGNS and not (text[at] == "$" and _FORMULA.match(text, at)):
+            j = i - 1
+            if text[at] != "$":
+                return at, _SIGNS[text[at]]
+            if j >= 0 and self.ends[j] == at and self.words[j] in _DOLLARS and self.starts[j] >= limit:
+                return self.starts[j], _DOLLARS[self.words[j]]
+            return at - (text[at - 1 : at] == "\\"), _SIGNS["$"]
+        if i and self.ends[i - 1] in {at + 1, at} and self.starts[i - 1] >= limit and at < start:
+            word = self.words[i - 1]
+            if word in _CODES and (self.ends[i - 1] == at + 1 or (word in {"Rs", "RS"} and text[at] == ".")):
+                return self.starts[i - 1], _CODES[word]
+        return start, None
 
     def _marked_before(self, i: int, start: int) -> bool:
         """Whether a currency or "minus" stands before the space before a number."""
         if self.text[start - 2 : start - 1] in _CURRENCY_SIGNS:
             return True
         j = i - 1 if i and self.ends[i - 1] < start else bisect_left(self.starts, start) - 1
-        return j >= 0 and (self.words[j] in _CODES or self.words[j] in {"Rs", "RS"} or self.folded[j] in _MINUS)
+        return j >= 0 and (self.words[j] in _CODES or self.folded[j] in _WORDS["minus"])
 
     def _is_sign(self, at: int) -> bool:
         before = self.text[at - 1 : at]
@@ -1186,22 +772,12 @@ class _Reader:
         text = self.text
         if text[start - 2 : start] != "- " or start - 2 < self.done:
             return False
-        if self._listed is None:
-            self._listed = text.find("\n- ") >= 0
-        return not self._listed and not text[max(0, start - 10) : start - 2].rstrip()[-1:].isalnum()
+        return not self._is_listed and not text[max(0, start - 10) : start - 2].rstrip()[-1:].isalnum()
 
     def _add(
-        self,
-        i: int,
-        start: int,
-        end: int,
-        amount: Amount,
-        *,
-        unit: _Unit | None = None,
-        money: _Unit | None = None,
-        alone: bool = False,
-        part: bool = False,
-    ) -> None:
+        self, i: int, start: int, end: int, amount: Amount, *, unit: _Unit | None = None, money: _Unit | None = None,
+        alone: bool = False, part: bool = False,
+    ) -> None:  # fmt: skip
         """Add a number with what stands around it: sign, currency, scale, unit."""
         text = self.text
         begin, negative, before = (start, False, None) if alone else self._before(i, start)
@@ -1220,9 +796,8 @@ class _Reader:
                 money, end = found if found[0].factor == 1 else (money, end)
             elif money and money.base == "USD" and text[begin : begin + 2] in {"$" + text[start], "-$"}:
                 word = _NAME.match(text, end + 1) if text[end : end + 1] == " " else None
-                if word and word[0] in {"US", "Canadian", "Australian"}:
-                    money = _Unit("money", {"US": "USD", "Canadian": "CAD", "Australian": "AUD"}[word[0]])
-                    end = word.end()
+                if word and word[0] in _WHOSE_DOLLARS:
+                    money, end = _DOLLARS[_WHOSE_DOLLARS[word[0]]], word.end()
         unit = money or unit
         if negative:
             amount = -amount if isinstance(amount, Fraction) else Huge(-amount.digits, amount.exponent)
@@ -1231,19 +806,18 @@ class _Reader:
             atom = _Atom(begin, old.end(), "number", amount, None)  # an age
         elif unit and unit.kind == "quantity" and (per := self._per_before(begin)) is not None:
             atom.kind, atom.start = "per", max(per, self.done)
-        self.atoms.append(atom)
-        self.done = atom.end
+        self._take(atom)
 
     def _per_before(self, begin: int) -> int | None:
         """Return where "every" or its like stands right before a quantity; None where it does not."""
-        j = bisect_left(self.starts, begin) - 1
-        if begin and self.text[begin - 1] in "每毎":
+        if self.text[max(0, begin - 1) : begin] in {"每", "毎"}:
             return begin - 1
-        if j < 0 or self.ends[j] + 1 != begin:
+        j = self._word_before(begin)
+        if j is None:
             return None
         if self.folded[j] == "les":
             return self.starts[j - 1] if j and self.folded[j - 1] in {"toutes", "tous"} else None
-        return self.starts[j] if self.folded[j] in _PER_WORDS else None
+        return self.starts[j] if self.folded[j] in _WORDS["per"] else None
 
     def _scale(self, end: int, money: _Unit | None) -> tuple[int, int]:
         """Read "million" and its like after a number."""
@@ -1251,24 +825,21 @@ class _Reader:
         if text[end : end + 1] in _NOTHING_AFTER:
             return 1, end
         for _ in range(2):
-            at = end
-            if text[at : at + 1] in {" ", "-"}:
-                at += 1
+            at = end + (text[end : end + 1] in {" ", "-"})
             name = _NAME.match(text, at)
             if name is None:
                 break
             word = name[0]
-            factor = _SCALES.get(word.casefold(), 0)
-            if word in _CJK_SCALES:
-                factor = _CJK_SCALES[word]
-            elif word == "mil" and self.language in {"es", "pt"}:
+            lower = word.casefold()
+            factor = _CJK_SCALES.get(word) or _SCALES.get(lower, 0)
+            if word == "mil" and self.language in {"es", "pt"}:
                 factor = 1000
-            elif not factor and money and at == end + 1 and word in _MONEY_SCALES and len(word) > 1:
-                factor = _MONEY_SCALES[word]
+            elif not factor and money and at == end + 1 and len(word) > 1:
+                factor = _MONEY_SCALES.get(word, 0)
             if not factor:
                 break
             scale, end = scale * factor, name.end()
-            if word.casefold() in {"mio", "mrd", "тыс", "mln"} and text[end : end + 2] == ". ":
+            if lower in {"mio", "mrd", "тыс", "mln"} and text[end : end + 2] == ". ":
                 end += 1
         return scale, end
 
@@ -1318,45 +889,46 @@ class _Reader:
         name = _NAME.match(text, at)
         if name is None:
             return None
-        word = name[0]
+        word, end = name[0], name.end()
+        following = text[end : end + 1]
         if word[0] > "\u2e7f":
             return self._cjk_unit(word, at)
         lower = word.casefold()
         if lower in _FIRST:
-            phrase = _PHRASE.match(text, at)
-            words = re.split("[ -]", phrase[0]) if phrase else []
-            for count in range(min(len(words), _FIRST[lower] + 1), 1, -1):
-                length = sum(map(len, words[:count])) + count - 1
-                key = " ".join(words[:count])
-                unit = _SYMBOLS.get(key) or _NAMES.get(key.casefold())
-                if unit and not text[at + length : at + length + 1].isalnum():
-                    return unit, at + length
-        if not attached and text[name.end() : name.end() + 1].isdigit():
+            found = self._phrase(at, _FIRST[lower] + 1, lambda key: _SYMBOLS.get(key) or _NAMES.get(key.casefold()))
+            if found:
+                return found
+        if not attached and following.isdigit():
             return None
         if lower in {"pound", "pounds"}:
-            return (_SIGNS["£"] if self.sterling else _POUND), name.end()
-        if word in {"in", "won"} and text[name.end() : name.end() + 1] not in _ENDS_UNIT:
-            return None
+            return (_SIGNS["£"] if self.sterling else _POUND), end
         if word == "p":
-            return (_PENNY, name.end()) if self.sterling else None
+            return (_PENNY, end) if self.sterling else None
         if word == "oC":  # º, cleaned
-            return _CELSIUS, name.end()
+            return _CELSIUS, end
         if word in {"C", "F"}:
-            return _quantity(f"{word}?", 1), name.end()
-        if word in {"T", "A", "B", "b", "d"} and text[name.end() : name.end() + 1] not in _ENDS_UNIT:
+            return _quantity(f"{word}?", 1), end
+        if word in {"in", "won", "T", "A", "B", "b", "d"} and following not in _ENDS_UNIT:
             return None
         unit = _SYMBOLS.get(word) or _NAMES.get(lower)
-        if unit is None and not self.english and len(word) > 1:
-            unit = _foreign_units().get(lower)
-        if len(word) > 3 and not self.english and text[name.end() : name.end() + 1] == " ":
-            phrase = _PHRASE.match(text, at)
-            words = re.split("[ -]", phrase[0].casefold()) if phrase else []
-            for count in range(len(words), 1, -1):
-                length = sum(map(len, words[:count])) + count - 1
-                foreign = _foreign_units().get(" ".join(words[:count]))
-                if foreign and not text[at + length : at + length + 1].isalnum():
-                    return foreign, at + length
-        return (unit, name.end()) if unit else None
+        if len(word) > 1 and (unit is None or (len(word) > 3 and following == " ")) and not self.english:
+            if len(word) > 3 and following == " ":
+                found = self._phrase(at, 4, lambda key: _foreign_units().get(key.casefold()))
+                if found:
+                    return found
+            unit = unit or _foreign_units().get(lower)
+        return (unit, end) if unit else None
+
+    def _phrase(self, at: int, longest: int, find: Callable[[str], _Unit | None]) -> tuple[_Unit, int] | None:
+        """Look a unit of several words up."""
+        phrase = _PHRASE.match(self.text, at)
+        words = re.split("[ -]", phrase[0]) if phrase else []
+        for count in range(min(len(words), longest), 1, -1):
+            key = " ".join(words[:count])
+            unit = find(key)
+            if unit and not self.text[at + len(key) : at + len(key) + 1].isalnum():
+                return unit, at + len(key)
+        return None
 
     def _cjk_unit(self, word: str, at: int) -> tuple[_Unit, int] | None:
         for length in range(min(len(word), 8), 0, -1):
@@ -1369,46 +941,44 @@ class _Reader:
     def _compound_unit(self, unit: _Unit, end: int) -> tuple[_Unit, int]:
         """Read powers, quotients and products: m^2, km/h, metres per second, N·m."""
         text = self.text
-        for _ in range(4):
-            power = _EXPONENT.match(text, end)
-            if power:
-                unit = _combined(unit, unit, int(power[1]) - 1) if int(power[1]) != 1 else unit
-                end = power.end()
-                continue
+        unit, end = self._raised(unit, end)
+        for _ in range(3):
             link = _PER.match(text, end)
             found = self._simple_unit(link.end()) if link and link.end() < len(text) else None
             if not link or not found or found[0].kind != "quantity" or found[0].offset:
                 break
-            other, stop = found
             over = link[1] is not None or link[0].startswith((" per", " a"))
-            if over and other.base in _TIMES and not any(name in _RATES for name, power in unit.powers if power > 0):
+            is_rate = any(name in _RATES for name, power in unit.powers if power > 0)
+            if over and (found[0].base == "month" or (found[0].base in _TIMES and not is_rate)):
                 break  # a dose or a wage, not a speed
-            if over and other.base == "month":
-                break
-            power = _EXPONENT.match(text, stop)
-            if power:
-                other, stop = _combined(other, other, int(power[1]) - 1) if int(power[1]) != 1 else other, power.end()
-            unit, end = _combined(unit, other, -1 if over else 1), stop
+            other, end = self._raised(*found)
+            unit = _combined(unit, other, -1 if over else 1)
         return unit, end
 
-    @property
+    def _raised(self, unit: _Unit, end: int) -> tuple[_Unit, int]:
+        power = _EXPONENT.match(self.text, end)
+        if power is None:
+            return unit, end
+        return (_combined(unit, unit, int(power[1]) - 1) if power[1] != "1" else unit), power.end()
+
+    @cached_property
     def sterling(self) -> bool:
         """Whether the pounds here are money."""
-        if self._sterling is None:
-            words = {*self.folded, *self._asked()}
-            self._sterling = "£" in self.text or "£" in self.query or not _POUND_IS_MONEY.isdisjoint(words)
-        return self._sterling
+        words = (*self.folded, *self._asked())
+        return "£" in self.text or "£" in self.query or not _WORDS["pound_is_money"].isdisjoint(words)
 
     @property
     def english(self) -> bool:
         return self.language == "en"
 
-    @property
+    @cached_property
     def language(self) -> str:
         """Two letters of the language of the text, else of the question; "" where they tell of none."""
-        if self._language is None:
-            self._language = _language(self.folded) or _language(self._asked())
-        return self._language
+        return _language(self.folded) or _language(self._asked())
+
+    @cached_property
+    def _is_listed(self) -> bool:
+        return "\n- " in self.text
 
     def _asked(self) -> list[str]:
         return [word.casefold() for word in _WORD.findall(self.query[:2000])]
@@ -1422,75 +992,63 @@ class _Reader:
     # Words.
 
     def _word(self, i: int) -> None:
-        word = self.folded[i]
-        entry = _ENGLISH.get(word)
-        if entry and not (word == "six" and self.language == "fr"):
+        word, start, end = self.folded[i], self.starts[i], self.ends[i]
+        if word in _ENGLISH and not (word == "six" and self.language == "fr"):
             self._english(i)
         elif word in {"a", "an", "per", "every", "each"}:
             self._per(i)
         elif word in _DAILY:
             if self._is_near(i):
-                self._add_per(self.starts[i], self.ends[i], _NAMES[_DAILY[word]])
-        elif (
-            self.atoms
-            and self.text[self.starts[i] - 1] == "/"
-            and self.atoms[-1].end in {self.starts[i] - 1, self.starts[i] - 2}
-        ):
-            found = self._simple_unit(self.starts[i])
+                self._add_per(start, end, _NAMES[_DAILY[word]])
+        elif self.atoms and self.text[start - 1] == "/" and self.atoms[-1].end in {start - 1, start - 2}:
+            found = self._simple_unit(start)
             if found and found[0].kind == "quantity":
-                self._add_per(self.starts[i] - 1, found[1], found[0])
+                self._add_per(start - 1, found[1], found[0])
         elif self.words[i][0] > "\u2e7f":
             self._cjk_words(i)
         elif word in _HALVES:
-            if not self.english and self._unit_after(self.ends[i]):
-                self._add(i, self.starts[i], self.ends[i], _HALVES[word])
+            if not self.english and self._unit_after(end):
+                self._add(i, start, end, _HALVES[word])
         elif word in _RUSSIAN:
             self._russian(i)
         elif (
-            word in _ARTICLES
-            and not self.english
-            and self._scale(self.ends[i], None)[0] == 1
-            and self._unit_after(self.ends[i])
+            word in _WORDS["articles"] and not self.english and self._scale(end, None)[0] == 1 and self._unit_after(end)
         ):
-            self._add(i, self.starts[i], self.ends[i], Fraction(1))
+            self._add(i, start, end, Fraction(1))
         else:
             self._foreign(i)
 
     def _add_per(self, start: int, end: int, unit: _Unit, amount: int = 1) -> None:
-        self.atoms.append(_Atom(start, end, "per", Fraction(amount), unit))
-        self.done = end
+        self._take(_Atom(start, end, "per", Fraction(amount), unit))
 
     def _per(self, i: int) -> None:
         """Read "per day", "every other week", "an hour", "a dozen"."""
-        word, text, end = self.folded[i], self.text, self.ends[i]
-        if text[end : end + 1] != " " or i + 1 == len(self.words) or self.starts[i + 1] != end + 1:
+        word, start, end = self.folded[i], self.starts[i], self.ends[i]
+        if self._gap(i) != " ":
             return
         following = self.folded[i + 1]
-        last = self.atoms[-1] if self.atoms else None
         if word in {"a", "an"}:
-            kind = _ENGLISH.get(following, ("", 0))[0]
+            kind = self._entry(i + 1)[0]
             if kind in {"hundred", "scale", "dozen", "half", "quarter"} or (kind == "ordinal" and self._is_part(i + 1)):
                 self._english(i + 1, article=i)
                 return
             found = self._simple_unit(end + 1)
             if self._is_near(i) and found and found[0].base in _TIMES and found[0].kind == "quantity":
-                self._add_per(self.starts[i], found[1], found[0])
-            elif found and following in _ARTICLE_UNITS:
-                self._add(i, self.starts[i], self.ends[i], Fraction(1))
-            return
-        if last is None:
-            return
-        other = following in {"other", "second"} and word == "every" and i + 2 < len(self.words)
-        found = self._simple_unit(self.starts[i + 2] if other else end + 1)
-        if found and found[0].kind == "quantity":
-            self._add_per(self.starts[i], found[1], found[0], 2 if other else 1)
+                self._add_per(start, found[1], found[0])
+            elif found and following in _WORDS["article_units"]:
+                self._add(i, start, end, Fraction(1))
+        elif self.atoms:
+            other = following in {"other", "second"} and word == "every" and i + 2 < len(self.words)
+            found = self._simple_unit(self.starts[i + 2] if other else end + 1)
+            if found and found[0].kind == "quantity":
+                self._add_per(start, found[1], found[0], 2 if other else 1)
 
     def _is_near(self, i: int) -> bool:
         """Whether at most one word stands between the last number and a word."""
         if not self.atoms or self.starts[i] - self.atoms[-1].end > 30:
             return False
         first = bisect_left(self.starts, self.atoms[-1].end)
-        return first == i or (first == i - 1 and self.folded[first] not in _NOT_COUNTED)
+        return first == i or (first == i - 1 and self.folded[first] not in _WORDS["not_counted"])
 
     def _is_part(self, i: int) -> bool:
         """Whether "third" after "a" is a fraction: before "of" or a unit, or at an end."""
@@ -1508,154 +1066,117 @@ class _Reader:
         """What stands between a word and the next one; a line where there is none."""
         return self.text[self.ends[i] : self.starts[i + 1]] if i + 1 < len(self.words) else "\n"
 
+    def _entry(self, i: int) -> tuple[str, int]:
+        """Look an English number word up: its kind and value; `""` where it is none."""
+        return _ENGLISH.get(self.folded[i], _NO_ENTRY) if i < len(self.words) else _NO_ENTRY
+
     def _english(self, i: int, *, article: int | None = None) -> None:
         """Read the number words from here on."""
         first = i if article is None else article
-        kind, value = _ENGLISH[self.folded[i]]
+        (kind, value), gap = self._entry(i), self._gap(i)
         before = self.folded[first - 1] if first else ""
         if kind == "times":
-            following = self.folded[i + 1] if self._gap(i) == " " else ""
-            if value == 1 and following not in {"a", "an", "per", "every", *_DAILY}:
-                return
-            self.atoms.append(_Atom(self.starts[i], self.ends[i], "number", Fraction(value)))
-            self.done = self.ends[i]
+            if value > 1 or (gap == " " and self.folded[i + 1] in {"a", "an", "per", "every", *_DAILY}):
+                self._take(_Atom(self.starts[i], self.ends[i], "number", Fraction(value)))
             return
-        if kind == "unit" and value == 1 and self._gap(i) != "-" and (before in _NOT_A_ONE or self._gap(i) == "'"):
-            return
-        if kind == "quarter" and article is None and not self.text.startswith(" of an hour", self.ends[i]):
-            return
-        if kind == "half" and self._gap(i) == "-" and not self._unit_after(self.ends[i]):
-            return
+        no_number = (
+            kind == "part"
+            or (kind == "unit" and value == 1 and gap != "-" and (before in _WORDS["not_a_one"] or gap == "'"))
+            or (kind == "quarter" and article is None and not self.text.startswith(" of an hour", self.ends[i]))
+            or (kind == "half" and gap == "-" and not self._unit_after(self.ends[i]))
+        )
         if kind == "ordinal" and article is None:
-            if value == 1 and before == "at":
-                return
-            if value in {1, 2, 3} and self.text[self.ends[i] : self.ends[i] + 1] == "," and self._begins(i):
-                return  # "First, ..." orders sentences, not things
-        if kind == "part":
+            orders = value in {1, 2, 3} and gap[:1] == "," and self._begins(i)  # "First, ..." orders sentences
+            no_number = orders or (value == 1 and before == "at")
+        if no_number:
             return
         amount, last, form = self._cardinal(i)
         if form == "ordinal":
             self._ordinal(self.starts[first], self.ends[last], int(amount))
-            return
-        self._add(first, self.starts[first], self.ends[last], amount, part=form == "part")
+        else:
+            self._add(first, self.starts[first], self.ends[last], Fraction(amount), part=form == "part")
 
-    def _cardinal(self, i: int) -> tuple[Fraction, int, str]:
+    def _cardinal(self, i: int) -> tuple[Fraction | int, int, str]:
         """Value number words from here on: the value, the last word, and whether it is an ordinal or a fraction.
 
         Each word either fits what stands before it or begins another number: "twenty one" is one, "one two" are two.
         """
         total, current, room, scale = 0, 0, 10**30, 10**30  # room: what is added to `current` must be below it
-        last, begun = i, False
-        j = i
+        last = j = i
         while j < len(self.words):
-            entry = _ENGLISH.get(self.folded[j])
-            gap = self._gap(j - 1) if j > i else ""
-            if j > i and self.folded[j] == "and" and gap == " " and self._gap(j) == " " and j + 1 < len(self.words):
-                after = _ENGLISH.get(self.folded[j + 1], ("", 0))
+            begun = j > i
+            kind, value = self._entry(j)
+            gap = self._gap(j - 1) if begun else " "
+            if begun and self.folded[j] == "and" and gap == self._gap(j) == " ":
+                after = self._entry(j + 1)
                 if after[0] in {"unit", "ten", "ordinal"} and room in {100, 1000} and after[1] < room:
                     j += 1
                     continue
                 half = self._and_a_half(j)
-                if half:
-                    amount = total + current + half[0]
-                    after_scale = (
-                        _ENGLISH.get(self.folded[half[1] + 1], ("", 0)) if self._gap(half[1]) == " " else ("", 0)
-                    )
-                    if after_scale[0] == "scale":
-                        return amount * after_scale[1], half[1] + 1, "number"
-                    return amount, half[1], "number"
+                if half is None:
+                    break
+                amount, end = total + current + half[0], half[1]
+                after = self._entry(end + 1) if self._gap(end) == " " else _NO_ENTRY
+                return (amount * after[1], end + 1, "number") if after[0] == "scale" else (amount, end, "number")
+            if gap not in {" ", "-"} and not (gap == ", " and room == 1000):
                 break
-            if entry is None or (j > i and gap not in {" ", "-"} and not (gap == ", " and room == 1000)):
-                break
-            kind, value = entry
-            if kind in {"unit", "ten", "ordinal"} and kind == "ordinal" and value >= 100:
-                if begun and value < scale:
-                    return Fraction(total + max(current, 1) * value), j, "ordinal"
-                return (Fraction(value), j, "ordinal") if not begun else (Fraction(total + current), last, "number")
+            if kind == "ordinal" and value >= 100:
+                if not begun:
+                    return value, j, "ordinal"
+                return (total + max(current, 1) * value, j, "ordinal") if value < scale else (total + current, last, "")
             if kind in {"unit", "ten"}:
-                year = begun and total == 0 and current in {13, 14, 15, 16, 17, 18, 19, 20} and room in {1, 10}
-                if year and value >= 10 and gap == " " and not (current == 20 and kind == "unit" and value < 10):
-                    current, room = current * 100 + value, 10 if kind == "ten" else 1
+                if begun and not total and 13 <= current <= 20 and room in {1, 10} and value >= 10 and gap == " ":
+                    current, room = current * 100 + value, 10 if kind == "ten" else 1  # a year
                 elif not begun or value < room:
-                    current += value
-                    room = 10 if kind == "ten" and value >= 20 else 1
+                    current, room = current + value, 10 if kind == "ten" else 1
                 else:
                     break
-            elif kind == "hundred":
-                if begun and not (0 < current < 100 and room in {1, 10}):
-                    break
+            elif kind == "hundred" and (not begun or (0 < current < 100 and room in {1, 10})):
                 current, room = max(current, 1) * 100, 100
-            elif kind == "scale":
-                if begun and (value >= scale or (current == 0 and total)):
-                    break
+            elif kind == "scale" and not (begun and (value >= scale or (current == 0 and total))):
                 total, current, room, scale = total + (current if begun else 1) * value, 0, 1000, value
-            elif kind == "dozen":
-                if begun and room == 100:
-                    break
-                return Fraction((current or 1) * 12), j, "number"
-            elif kind == "ordinal":
-                if not begun:
-                    part = i and self.folded[i - 1] in {"a", "an"} and self._is_part(i)
-                    return (Fraction(1, value), j, "part") if part and value else (Fraction(value), j, "ordinal")
-                if value < room and room > 1:
-                    return Fraction(total + current + value), j, "ordinal"
-                if total == 0 and current == 1 and value > 2:
-                    return Fraction(1, value), j, "part"
-                break
-            elif kind in {"part", "half", "quarter"}:
-                if begun:
-                    if kind != "part" and current != 1:
-                        break
-                    return Fraction(total + current, value), j, "part"
-                return self._half_of(j, Fraction(1, value))
+            elif kind == "dozen" and not (begun and room == 100):
+                return (current or 1) * 12, j, ""
+            elif kind == "ordinal" and not begun:
+                part = i and self.folded[i - 1] in {"a", "an"} and self._is_part(i) and value
+                return (Fraction(1, value), j, "part") if part else (value, j, "ordinal")
+            elif kind == "ordinal" and 1 < room > value:
+                return total + current + value, j, "ordinal"
+            elif kind == "ordinal" and total == 0 and current == 1 and value > 2:
+                return Fraction(1, value), j, "part"
+            elif kind in {"part", "half", "quarter"} and begun and (kind == "part" or current == 1):
+                return Fraction(total + current, value), j, "part"
+            elif kind in {"part", "half", "quarter"} and not begun:
+                counts = self._gap(j) == self._gap(j + 1) == " " and self.folded[j + 1] == "a"  # "half a million"
+                after = self._entry(j + 2) if counts else _NO_ENTRY
+                is_scale = after[0] in {"scale", "dozen"}
+                return (Fraction(after[1], value), j + 2, "") if is_scale else (Fraction(1, value), j, "part")
             else:
                 break
-            begun, last = True, j
+            last = j
             j += 1
-        if j < len(self.words) and begun and self.folded[j] == "point" and self._gap(last) == " ":
-            decimals, k = "", j + 1
-            while k < len(self.words) and self._gap(k - 1) == " " and len(decimals) < 30:
-                entry = _ENGLISH.get(self.folded[k])
-                if entry is None or entry[0] != "unit" or entry[1] > 9:
-                    break
-                decimals += str(entry[1])
-                k += 1
+        if self._gap(last) == " " and self.folded[last + 1] == "point":
+            decimals, j = "", last + 2
+            while self._gap(j - 1) == " " and len(decimals) < 30 and self.folded[j] in UNIT_WORDS[:10]:
+                decimals += str(self._entry(j)[1])
+                j += 1
             if decimals:
-                return Fraction(total + current) + Fraction(int(decimals), 10 ** len(decimals)), k - 1, "number"
-        return Fraction(total + current), last, "number"
-
-    def _half_of(self, j: int, amount: Fraction) -> tuple[Fraction, int, str]:
-        """Read "half a million" and "half a dozen"."""
-        if self._gap(j) == " " and self.folded[j + 1] == "a" and self._gap(j + 1) == " ":
-            entry = _ENGLISH.get(self.folded[j + 2], ("", 0))
-            if entry[0] in {"scale", "dozen"}:
-                return amount * entry[1], j + 2, "number"
-        return amount, j, "part"
+                return total + current + Fraction(int(decimals), 10 ** len(decimals)), j - 1, ""
+        return total + current, last, ""
 
     def _and_a_half(self, j: int) -> tuple[Fraction, int] | None:
         """Read "and a half" and "and three quarters" behind a number."""
-        k = j + 1
-        count = 1
+        k, count = j + 1, 1
         if self.folded[k] == "a" and self._gap(k) == " ":
             k += 1
-        elif _ENGLISH.get(self.folded[k], ("", 0))[0] == "unit" and self._gap(k) in {" ", "-"}:
-            count = _ENGLISH[self.folded[k]][1]
-            k += 1
-        if k >= len(self.words):
-            return None
-        kind, value = _ENGLISH.get(self.folded[k], ("", 0))
-        fits = (
-            kind == "half"
-            or (kind in {"quarter", "part"} and k > j + 1)
-            or (kind == "ordinal" and value > 2 and k > j + 1)
-        )
-        if not fits or self.text[self.ends[k] : self.ends[k] + 4] == " of ":
-            return None
-        return Fraction(count, value), k
+        elif self._entry(k)[0] == "unit" and self._gap(k) in {" ", "-"}:
+            k, count = k + 1, self._entry(k)[1]
+        kind, value = self._entry(k)
+        fits = kind == "half" or (k > j + 1 and (kind in {"quarter", "part"} or (kind == "ordinal" and value > 2)))
+        return (Fraction(count, value), k) if fits and not self.text.startswith(" of ", self.ends[k]) else None
 
     def _ordinal(self, start: int, end: int, value: int) -> None:
-        self.atoms.append(_Atom(start, end, "number", value=("ordinal", value), label=f"{value}."))
-        self.done = end
+        self._take(_Atom(start, end, "number", value=("ordinal", value), label=f"{value}."))
 
     def _cjk_words(self, i: int) -> None:
         """Read numerals of Chinese and Japanese that stand alone or before a unit or a counter."""
@@ -1663,11 +1184,7 @@ class _Reader:
         at = 0
         while at < len(word):
             stop = at
-            while (
-                stop < len(word)
-                and stop < at + 30
-                and (word[stop] in _CJK_DIGITS or (word[stop] in _CJK_SCALES and word[stop] < "가"))
-            ):
+            while stop < min(len(word), at + 30) and word[stop] in _CJK_READ:
                 stop += 1
             if stop > at:
                 piece, rest = word[at:stop], word[stop : stop + 8]
@@ -1675,14 +1192,11 @@ class _Reader:
                 unit = self._cjk_unit(rest, start + stop) if rest else None
                 if piece == "十" and rest[:1] == "分" and rest[1:2] not in {"钟", "鐘", "間", "间", "の", "之"}:
                     value = None  # "very", far more often than ten minutes
-                alone = at == 0 and not rest and len(piece) == len(word)
                 if value is not None and word[at - 1 : at] == "第" and at:
                     self._ordinal(start + at - 1, start + stop, value)
-                elif value is not None and (alone or unit or rest[:1] in _CJK_COUNTERS or (len(piece) > 2 and rest)):
-                    if rest[:1] and rest[:1] in _CJK_COUNTERS and not unit:
-                        self._add(i, start + at, start + stop, Fraction(value), alone=True)
-                    else:
-                        self._add(i, start + at, start + stop, Fraction(value))
+                elif value is not None and (unit or not rest or rest[0] in _WORDS["cjk_counters"] or len(piece) > 2):
+                    counted = not unit and rest[:1] in _WORDS["cjk_counters"]
+                    self._add(i, start + at, start + stop, Fraction(value), alone=counted)
                     stop = max(stop, self.done - start)
                 at = stop
             else:
@@ -1690,39 +1204,27 @@ class _Reader:
 
     def _russian(self, i: int) -> None:
         total = current = 0
-        room, scale, last, j = 10**30, 10**30, i, i
+        room, scale, j = 10**30, 10**30, i
         while j < len(self.words) and (j == i or self._gap(j - 1) == " "):
             word = self.folded[j]
-            value = _RUSSIAN.get(word)
-            if value is not None:
-                if j > i and value >= room:
-                    break
-                current += value
-                room = 1 if value < 20 else 10 if value < 100 else 100
-            elif word in _SCALES and _SCALES[word] < scale and current:
-                scale = _SCALES[word]
-                total, current, room = total + current * scale, 0, 1000
+            value, by = _RUSSIAN.get(word), _SCALES.get(word, scale)
+            if value is not None and (j == i or value < room):
+                current, room = current + value, 1 if value < 20 else 10 if value < 100 else 100
+            elif value is None and by < scale and current:
+                total, current, room, scale = total + current * by, 0, 1000, by
             else:
                 break
-            last = j
             j += 1
-        if (
-            last == i
-            and self.folded[i] in {"один", "одна", "одно"}
-            and not self._unit_after(self.ends[i])
-            and len(self.words) > 1
-        ):
-            return
-        self._add(i, self.starts[i], self.ends[last], Fraction(total + current))
+        end = self.ends[j - 1]
+        alone = j == i + 1 and self.folded[i] in {"один", "одна", "одно"} and len(self.words) > 1
+        if not alone or self._unit_after(end):
+            self._add(i, self.starts[i], end, Fraction(total + current))
 
     def _foreign(self, i: int) -> None:
         """Read number words of the languages of text2num, in the language of the text or where all readings agree."""
-        word = self.folded[i]
+        word, language = self.folded[i], self.language
         readings = _foreign_word(word)
-        if not readings:
-            return
-        language = self.language
-        if language == "en":
+        if not readings or language == "en":
             return
         languages = [language] if language in readings else [] if language else sorted(readings)
         runs = {run for one in languages if (run := self._foreign_run(i, one))}
@@ -1731,44 +1233,40 @@ class _Reader:
         if len(found) != 1:
             self.done = self.ends[longest]
             return
-        value, last = next(iter(found))
-        if last == i and word in _HOMOGRAPHS and len(self.words) > 1:
-            unit = self._unit_after(self.ends[i])
-            if (word in _ARTICLES and not unit) or (word not in _ARTICLES and not language):
+        value, last = found.pop()
+        if last == i and word in _WORDS["homographs"]:
+            if len(self.words) == 1:
+                no_number = word not in {"eins", "uno"}
+            else:
+                no_number = not (self._unit_after(self.ends[i]) if word in _WORDS["articles"] else language)
+            if no_number:
                 return
-        if last == i and word in _HOMOGRAPHS and len(self.words) == 1 and word not in {"eins", "uno"}:
-            return
         self._add(i, self.starts[i], self.ends[last], value)
 
-    def _is_large(self, i: int) -> bool:
-        """Whether a word is "million" or more in any language."""
-        return _SCALES.get(self.folded[i], 0) >= 10**6
-
     def _foreign_run(self, i: int, language: str) -> tuple[Fraction, int] | None:
-        joiners = _JOINERS[language]
-        best, failures = None, 0
+        joiner, value, last, failures = _JOINERS[language], None, i, 0
         for end in range(i + 1, min(len(self.words), i + 20) + 1):
             word = self.folded[end - 1]
             if end > i + 1 and self._gap(end - 2) not in {" ", "-"}:
                 break
-            if word in joiners:
+            if word == joiner:
                 continue
             if language not in _foreign_word(word) or failures == 2:
                 break
             words = ["ein" if word == "eine" else word for word in self.folded[i:end]]
-            value = _text2num(" ".join(words), language)
-            if value is None and end - i > 2:  # "nove milioni e due"
-                kept = [word for k, word in enumerate(words) if not (word in joiners and self._is_large(i + k - 1))]
-                value = _text2num(" ".join(kept), language)
-            best, failures = (best, failures + 1) if value is None else ((value, end), 0)
-        if best is None:
+            longer = _text2num(" ".join(words), language)
+            if longer is None and end - i > 2:  # "nove milioni e due"
+                before = [0, *(_SCALES.get(word, 0) for word in self.folded[i:end])]
+                kept = [word for word, scale in zip(words, before, strict=False) if word != joiner or scale < 10**6]
+                longer = _text2num(" ".join(kept), language)
+            value, last, failures = (value, last, failures + 1) if longer is None else (longer, end - 1, 0)
+        if value is None:
             return None
-        value, end = best
-        if end + 1 < len(self.words) and self.folded[end] in _POINTS and self._gap(end - 1) == " ":
-            decimals = _text2num(self.folded[end + 1], language)
+        if self._gap(last) == " " and last + 2 < len(self.words) and self.folded[last + 1] in _WORDS["points"]:
+            decimals = _text2num(self.folded[last + 2], language)
             if decimals is not None:
-                return value + Fraction(decimals, 10 ** len(str(decimals))), end + 1
-        return Fraction(value), end - 1
+                return value + Fraction(decimals, 10 ** len(str(decimals))), last + 2
+        return Fraction(value), last
 
 
 # Joining neighbours.
@@ -1780,19 +1278,14 @@ def _joined(text: str, atoms: list[_Atom]) -> list[_Atom]:
     links: list[_Unit | None] = []  # the last unit of a compound
     for atom in atoms:
         last = out[-1] if out else None
-        gap = text[last.end : atom.start] if last is not None and 0 <= atom.start - last.end <= 14 else None
-        if last is None or gap is None:
-            out.append(atom)
-            links.append(atom.unit)
-            continue
-        compound = _compound(text, last, links[-1], atom, gap)
-        if compound:
-            out[-1], links[-1] = compound, atom.unit or links[-1]
-            continue
-        joined = _range(text, last, atom, gap) or _part_of(last, atom, gap)
-        if joined:
-            out[-1], links[-1] = joined, None
-            continue
+        if last is not None and 0 <= atom.start - last.end <= 14:
+            gap = text[last.end : atom.start]
+            if compound := _compound(text, last, links[-1], atom, gap):
+                out[-1], links[-1] = compound, atom.unit or links[-1]
+                continue
+            if joined := _range(text, last, atom, gap) or _part_of(last, atom, gap):
+                out[-1], links[-1] = joined, None
+                continue
         out.append(atom)
         links.append(atom.unit)
     return out
@@ -1800,43 +1293,34 @@ def _joined(text: str, atoms: list[_Atom]) -> list[_Atom]:
 
 def _compound(text: str, a: _Atom, unit: _Unit | None, b: _Atom, gap: str) -> _Atom | None:
     """Join 5 ft 11 in, 1 hour and 30 minutes, 5 dollars and 50 cents, two hours and a half, 5 and a half hours."""
-    if (
-        not isinstance(a.amount, Fraction)
-        or not isinstance(b.amount, Fraction)
-        or a.kind == "per"
-        or a.value
-        or b.value
-    ):
+    if not isinstance(a.amount, Fraction) or not isinstance(b.amount, Fraction) or "per" in {a.kind, b.kind}:
         return None
-    if b.part and gap == " and " and b.amount < 1 and text[b.end : b.end + 4] != " of ":
-        if a.unit and not b.unit and a.amount.denominator == 1:
+    if a.value or b.value:
+        return None
+    is_whole = a.amount.denominator == 1
+    if b.part and gap == " and " and b.amount < 1 and not text.startswith(" of ", b.end):
+        if is_whole and a.unit and not b.unit:
             return _Atom(a.start, b.end, a.kind, a.amount + b.amount, a.unit)
-        if not a.unit and a.kind == "number" and a.amount.denominator == 1 and text[b.start : b.start + 2] == "a ":
+        if is_whole and a.kind == "number" and text.startswith("a ", b.start):
             return _Atom(a.start, b.end, b.kind, a.amount + b.amount, b.unit)
         return None
-    if a.unit and not b.unit and gap == " " and _BARE_MINUTES.fullmatch(text, a.end - 1, b.end):  # "2 h 30"
-        sound = a.unit.factor == 3600 and a.amount.denominator == 1 and b.amount < 60
-        return _Atom(a.start, b.end, a.kind, a.amount + b.amount / 60, a.unit) if sound else None
-    abbreviated = (
-        gap == ". " and text[max(0, a.end - 4) : a.end].rsplit(" ", maxsplit=1)[-1].lstrip("0123456789") in _ABBREVIATED
-    )
-    if (
-        unit is None
-        or a.unit is None
-        or b.unit is None
-        or (gap not in _JOINT and not abbreviated)
-        or b.kind not in {a.kind, "per"}
-    ):
+    if unit is None or a.unit is None:
         return None
-    if b.kind == "per" or b.amount < 0 or unit.base != b.unit.base or unit.offset or b.unit.offset:
+    if not b.unit and gap == " " and _BARE_MINUTES.fullmatch(text, a.end - 1, b.end):  # "2 h 30"
+        sound = a.unit.factor == 3600 and is_whole and b.amount < 60
+        return _Atom(a.start, b.end, a.kind, a.amount + b.amount / 60, a.unit) if sound else None
+    last_word = text[max(0, a.end - 4) : a.end].rpartition(" ")[2].lstrip("0123456789")
+    if gap not in _JOINT and not (gap == ". " and last_word in _WORDS["abbreviated"]):
+        return None
+    if b.unit is None or b.kind != a.kind or b.amount < 0 or unit.base != b.unit.base or unit.offset or b.unit.offset:
         return None
     whole = (a.amount * a.unit.factor / unit.factor).denominator == 1
-    if not whole or b.unit.factor >= unit.factor or b.amount * b.unit.factor >= unit.factor or a.kind == "percent":
+    smaller = b.unit.factor < unit.factor and b.amount * b.unit.factor < unit.factor
+    if not whole or not smaller or a.kind == "percent":
         return None
     amount = abs(a.amount) * a.unit.factor + b.amount * b.unit.factor
-    amount = -amount if a.amount < 0 else amount
-    base = _Unit(a.kind, unit.base, Fraction(1), powers=unit.powers)
-    return _Atom(a.start, b.end, a.kind, amount, base)
+    base = _Unit(a.kind, unit.base, powers=unit.powers)
+    return _Atom(a.start, b.end, a.kind, -amount if a.amount < 0 else amount, base)
 
 
 def _range(text: str, a: _Atom, b: _Atom, gap: str) -> _Atom | None:
@@ -1849,32 +1333,27 @@ def _range(text: str, a: _Atom, b: _Atom, gap: str) -> _Atom | None:
         return None
     if not isinstance(a.amount, Fraction) or not isinstance(b.amount, Fraction):
         return None
-    first, second = a.unit, b.unit
-    if first is None:
-        first = second
-    elif second is None:
-        second = first
+    first, second = a.unit or b.unit, b.unit or a.unit
     if first is not None and second is not None and (first.kind, first.base) != (second.kind, second.base):
         return None
     shared = b.scale if a.scale == 1 and a.amount < b.amount / b.scale else 1  # "5-10 million"
     low, high = _in_base(a.amount * shared, first), _in_base(b.amount, second)
-    base = first.base if first else ""
     if gap in {" to ", " – ", " — ", " à "} and not before.endswith(("from ", "de ")):
-        ratio = first is None and gap == " to " and (_RATIO_WORDS.search(before) or _RATIO_AFTER.match(text, b.end))
-        if ratio or (first is None and gap == " to " and low >= high):
+        says_ratio = _RATIO_WORDS.search(before) or _RATIO_AFTER.match(text, b.end)
+        if first is None and gap == " to " and (says_ratio or low >= high):
             label = f"{_label(low)}:{_label(high)}"
             return _Atom(a.start, b.end, "ratio", value=("ratio", low, high), label=label)
         if low >= high:
             return None
+    base = first.base if first else ""
     label = f"{_label(low)} to {_label(high)} {base}".rstrip()
     return _Atom(a.start, b.end, "range", value=(base, low, high), label=label)
 
 
 def _part_of(a: _Atom, b: _Atom, gap: str) -> _Atom | None:
     """Join 9 of 12 and 9 out of the 12."""
-    if gap not in _OF or a.kind != "number" or b.kind != "number" or a.value is not None or b.value is not None:
-        return None
-    if not all(isinstance(x.amount, Fraction) and x.amount.denominator == 1 for x in (a, b)) or a.part:
+    plain = all(x.kind == "number" and x.value is None and isinstance(x.amount, Fraction) for x in (a, b))
+    if gap not in _OF or not plain or a.part or any(x.amount.denominator != 1 for x in (a, b)):  # type: ignore[union-attr]
         return None
     label = f"{_label(a.amount)} of {_label(b.amount)}"
     return _Atom(a.start, b.end, "ratio", value=("of", a.amount, b.amount), label=label)
@@ -1937,21 +1416,18 @@ def _scaled(amount: Fraction, exponent: int) -> Amount:
     """Multiply by a power of ten, without writing it out where it is long."""
     if not amount:
         return amount
-    digits, shift = _digits_of(amount)
+    digits, shift = digits_of(amount) or (0, 0)
     exponent += shift
     return Fraction(10) ** exponent * digits if abs(exponent) <= _MAX_EXPONENT else Huge(digits, exponent)
 
 
 def _scaled_by(amount: Amount, scale: int) -> Amount:
-    if isinstance(amount, Fraction):
-        amount *= scale
-        return (
-            _scaled(amount, 0)
-            if amount.numerator.bit_length() > _MAX_EXPONENT and _terminates(amount.denominator)
-            else amount
-        )
-    digits, shift = _digits_of(Fraction(amount.digits * scale))
-    return Huge(digits, amount.exponent + shift)
+    if isinstance(amount, Huge):
+        digits, shift = digits_of(Fraction(amount.digits * scale)) or (0, 0)
+        return Huge(digits, amount.exponent + shift)
+    amount *= scale
+    is_long = amount.numerator.bit_length() > _MAX_EXPONENT
+    return _scaled(amount, 0) if is_long and digits_of(amount) else amount
 
 
 def _power(base: int, exponent: int) -> Amount | None:
@@ -1963,52 +1439,15 @@ def _power(base: int, exponent: int) -> Amount | None:
     return Fraction(base) ** exponent
 
 
-def _digits_of(amount: Fraction) -> tuple[int, int]:
-    """Split a terminating decimal into digits that do not end in zero, and a power of ten."""
-    twos = fives = 0
-    below = amount.denominator
-    while below % 2 == 0:
-        below //= 2
-        twos += 1
-    while below % 5 == 0:
-        below //= 5
-        fives += 1
-    places = max(twos, fives)
-    digits = amount.numerator * 10**places // amount.denominator
-    text = str(abs(digits))
-    zeros = len(text) - len(text.rstrip("0"))
-    return digits // 10**zeros, zeros - places
-
-
-def _terminates(denominator: int) -> bool:
-    if denominator == 1:
-        return True
-    return pow(10, denominator.bit_length(), denominator) == 0
-
-
 def _label(amount: Amount) -> str:
-    """Write a number as `values.number_text` does, with all its digits; a fraction where they do not end."""
-    if isinstance(amount, Fraction):
-        if amount.denominator == 1 and -(10**20) < amount.numerator < 10**20:
-            return str(amount.numerator)
-        if not amount:
-            return "0"
-        if not _terminates(amount.denominator):
-            return f"{amount.numerator}/{amount.denominator}"
-        digits, exponent = _digits_of(amount)
-    else:
-        digits, exponent = amount.digits, amount.exponent
-    sign, text = "-" if digits < 0 else "", str(abs(digits))
-    adjusted = len(text) - 1 + exponent
-    if not -7 <= adjusted <= 20:
-        return f"{sign}{text[0]}{'.' + text[1:] if len(text) > 1 else ''}e{adjusted:+d}"
-    if exponent >= 0:
-        return sign + text + "0" * exponent
-    text = text.rjust(1 - exponent, "0")
-    return f"{sign}{text[:exponent]}.{text[exponent:]}"
+    return number_text_of(amount) if isinstance(amount, Fraction) else decimal_text(amount.digits, amount.exponent)
 
 
 # Names.
+
+
+def _named(start: int, end: int, name: str) -> _Atom:
+    return _Atom(start, end, "identifier", value=name, label=name)
 
 
 def _code(token: str) -> str:
@@ -2047,29 +1486,30 @@ def _cjk_value(text: str) -> int | None:
     if all(char in _CJK_DIGITS for char in text):
         return int("".join(str(_CJK_DIGITS[char]) for char in text))
     total = section = digit = 0
-    pending = False
+    pending, last = False, 10**20
     for char in text:
         if char in _CJK_DIGITS:
             if pending and digit:
                 return None
             digit, pending = _CJK_DIGITS[char], True
-        elif _CJK_SCALES[char] >= 10**4:
-            total, section, digit, pending = (total + section + digit or 1) * _CJK_SCALES[char], 0, 0, False
-        else:
-            section, digit, pending = section + (digit if pending else 1) * _CJK_SCALES[char], 0, False
+            continue
+        scale = _CJK_SCALES[char]
+        if scale < 10**4:
+            section += (digit if pending else 1) * scale
+        elif scale < last:  # 一億二千万
+            total, section, last = total + (section + digit or 1) * scale, 0, scale
+        else:  # 三万亿
+            total, section = (total + section + digit) * scale, 0
+        digit, pending = 0, False
     return total + section + digit
-
-
-def _cjk_number(text: str) -> int | None:
-    return int(text) if text.isdigit() else _cjk_value(text)
 
 
 def _language(words: list[str]) -> str:
     """Name the language whose common words are most; "" where that is not one alone."""
     found = set(words)
-    if not _ENGLISH_EVIDENCE.isdisjoint(found):
+    if not found.isdisjoint(_COMMON["en"]):
         return "en"
-    counts = {language: len(found & common) for language, common in _EVIDENCE.items()}
+    counts = {language: len(found & common) for language, common in _COMMON.items()}
     best = max(counts.values())
     leaders = [language for language, count in counts.items() if count == best]
     return leaders[0] if best and len(leaders) == 1 else ""
@@ -2087,17 +1527,15 @@ def _foreign_word(word: str) -> dict[str, int]:
     values = {language: _text2num(word, language) for language in _JOINERS}
     if word == "eine":
         values["de"] = 1
-    if word in _ITALIAN_SCALES:  # text2num reads them behind a number only
+    if word in _WORDS["italian_scales"]:  # text2num reads them behind a number only
         values["it"] = _SCALES[word]
     return {language: value for language, value in values.items() if value is not None}
 
 
 @lru_cache(maxsize=8192)
 def _text2num(words: str, language: str) -> int | None:
-    try:
-        from text_to_num import text2num  # type: ignore[import-untyped]  # noqa: PLC0415
-    except ImportError:
-        return None
+    from text_to_num import text2num  # type: ignore[import-untyped]  # noqa: PLC0415  # loaded at the first such word
+
     if language == "es" and words.endswith(("ún", " un")):  # before a noun
         words = words[:-2] + "uno"
     try:
@@ -2108,27 +1546,22 @@ def _text2num(words: str, language: str) -> int | None:
 
 @lru_cache(maxsize=1)
 def _foreign_units() -> dict[str, _Unit]:
-    """Name units and currencies in other languages, in lower case; nothing without babel."""
-    try:
-        from babel import Locale  # noqa: PLC0415 (loaded at the first word that may need it)
-        from babel.numbers import get_currency_name  # noqa: PLC0415
-        from babel.units import format_unit  # noqa: PLC0415
-    except ImportError:
-        return {}
-    found: dict[str, _Unit] = {}
-    clashes: set[str] = set()
+    """Name units and currencies in other languages, in lower case."""
+    from babel import Locale  # noqa: PLC0415  # loaded at the first word that may need it
+    from babel.numbers import get_currency_name  # noqa: PLC0415
+    from babel.units import format_unit  # noqa: PLC0415
 
-    def keep(names: Iterable[str], unit: _Unit) -> None:
-        for name in map(str.casefold, names):
-            if found.setdefault(name, unit) != unit:
-                clashes.add(name)
-
-    for name in _LOCALES:
+    found: dict[str, set[_Unit]] = {}
+    for name in _WORDS["locales"]:
         locale = Locale(name)
-        for identifier, symbol in _CLDR_UNITS.items():
-            spelled = (format_unit(count, identifier, "long", locale=locale) for count in (1, 2, 5, 1.5))
-            bare = (re.sub(r"[0-9.,٫\u0660-\u0669\s\u200f\u200e]{1,9}", " ", text).strip() for text in spelled)
-            keep((text for text in bare if text), _SYMBOLS[symbol])
+        for identifier, symbol in _WORDS.pairs("cldr_units").items():
+            for count in (1, 2, 5, 1.5):
+                spelled = format_unit(count, identifier, "long", locale=locale)
+                bare = re.sub(r"[0-9.,٫\u0660-\u0669\s\u200f\u200e]{1,9}", " ", spelled).strip()
+                found.setdefault(bare.casefold(), set()).add(_SYMBOLS[symbol])
         for code in ("USD", "EUR", "GBP", "JPY", "CNY", "INR", "RUB", "CHF", "KRW"):
-            keep((get_currency_name(code, count=count, locale=locale) for count in (1, 2, 5)), _Unit("money", code))
-    return {name: unit for name, unit in found.items() if name not in clashes and name not in _ENGLISH_TOO}
+            for count in (1, 2, 5):
+                named = get_currency_name(code, count=count, locale=locale).casefold()
+                found.setdefault(named, set()).add(_Unit("money", code))
+    known = {name: units.pop() for name, units in found.items() if name and len(units) == 1}
+    return {name: unit for name, unit in known.items() if name not in _WORDS["english_too"]}

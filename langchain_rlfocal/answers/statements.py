@@ -15,351 +15,62 @@ from typing import NamedTuple
 
 from langchain_rlfocal.answers import values
 from langchain_rlfocal.answers.facts import Fact, find_facts, plain_numbers
-from langchain_rlfocal.answers.languages import NEGATIONS
-from langchain_rlfocal.answers.reading import Ask, apart, bare, joined_apart, stem, uncontracted, without_ending
+from langchain_rlfocal.answers.languages import NEGATIONS, PATTERNS, WORDS, read_table
+from langchain_rlfocal.answers.reading import (
+    MAX_SENTENCE,
+    Ask,
+    apart,
+    bare,
+    concluding_clause,
+    conclusion,
+    explained,
+    final_part,
+    first_sentence,
+    joined_apart,
+    marked,
+    plain,
+    read_query,
+    readable,
+    stem,
+    uncontracted,
+    unheaded,
+    unlabelled,
+    without_ending,
+)
 
-_MAX_LABEL = 200
-_FILLERS = frozenset(
-    [
-        "equals",
-        "named",
-        "called",
-        "titled",
-        "your",
-        "my",
-        "our",
-        "them",
-        "him",
-        "us",
-        "the",
-        "a",
-        "an",
-        "is",
-        "are",
-        "was",
-        "were",
-        "be",
-        "been",
-        "being",
-        "am",
-        "it",
-        "this",
-        "that",
-        "these",
-        "those",
-        "there",
-        "he",
-        "she",
-        "they",
-        "we",
-        "i",
-        "you",
-        "its",
-        "his",
-        "her",
-        "their",
-        "of",
-        "has",
-        "have",
-        "had",
-        "do",
-        "does",
-        "did",
-        "will",
-        "would",
-        "so",
-        "then",
-        "which",
-        "who",
-        "as",
-        "well",
-        "just",
-        "also",
-        "too",
-        "please",
-        "thank",
-        "thanks",
-        "answer",
-        "final",
-        "result",
-    ]
-)
-_FILLERS_ELSEWHERE = (
-    frozenset(
-        [
-            "l",
-            "los",
-            "las",
-            "il",
-            "lo",
-            "der",
-            "das",
-            "een",
-            "het",
-            "היא",
-            "הוא",
-            "betragt",
-            "ergibt",
-            "genannt",
-            "llama",
-            "llamado",
-            "nome",
-            "chiama",
-            "appelle",
-            "egale",
-            "vale",
-            "equivale",
-            "составляет",
-            "равно",
-            "равна",
-            "равен",
-            "равняется",
-            "nel",
-            "nella",
-            "nei",
-            "nelle",
-            "nello",
-            "no",
-            "na",
-            "nos",
-            "nas",
-            "am",
-            "em",
-            "en",
-            "ist",
-            "sind",
-            "war",
-            "waren",
-            "est",
-            "sont",
-            "etait",
-            "es",
-            "son",
-            "era",
-            "fue",
-            "e",
-            "sao",
-            "foi",
-            "jest",
-            "to",
-            "dir",
-            "tir",
-            "heisst",
-            "il",
-            "elle",
-            "el",
-            "y",
-            "a",
-            "ete",
-            "par",
-            "de",
-            "des",
-            "du",
-            "les",
-            "la",
-            "le",
-            "les",
-            "um",
-            "uma",
-            "ein",
-            "eine",
-            "einen",
-            "einem",
-            "des",
-            "den",
-            "dem",
-            "im",
-            "auf",
-            "hat",
-            "ha",
-            "hebben",
-            "heeft",
-            "zijn",
-            "werd",
-            "wurde",
-            "는",
-            "은",
-            "이",
-            "가",
-            "هي",
-            "هو",
-            "है",
-            "हैं",
-            "था",
-            "थी",
-            "थे",
-            "में",
-            "ne",
-            "pas",
-        ]
-    )
-    - NEGATIONS
-)
-_BY = frozenset(["by", "par", "por", "von", "door", "da", "przez", "от", "av"])
-_ENDS_UNSPACED = re.compile(r"(?:的|な)?(?:です|でした|である|だ|になります)[。.]?\s{0,20}$|的[。.]?\s{0,20}$")
-_APPROXIMATE = frozenset(
-    [
-        "about",
-        "around",
-        "approximately",
-        "roughly",
-        "circa",
-        "approx",
-        "nearly",
-        "almost",
-        "~",
-        "≈",
-        "some",
-        "etwa",
-        "rund",
-        "ungefahr",
-        "ca",
-        "environ",
-        "unos",
-        "unas",
-        "alrededor",
-        "aproximadamente",
-        "cerca",
-        "около",
-        "примерно",
-        "yaklasik",
-        "okolo",
-        "ongeveer",
-        "约",
-        "大约",
-        "約",
-    ]
-)
-_BEFORE_NAMES = frozenset(["in", "at", "by"])
-_AND = frozenset(["and", "or", "und", "oder", "et", "ou", "y", "o", "e", "и", "или", "ve", "/", "&", "|"])
-_PREPOSITIONS = frozenset(["with", "for", "in", "on", "at", "from", "to", "by", "about"])
-_OF_TIME = frozenset(["on", "in", "at", "by", "since", "from"])
-_PARTICIPLE = re.compile(r"[^\W\d_]{2,20}(?:ed|en|wn|ung|un|de|lt|nt|ght)")
-_TIMES = frozenset(["x", "×", "by", "*", "mal", "por", "sur", "auf", "на", "op"])
+_MAX_NAMED = 400
+_MAX_STATEMENT = 20_000  # characters; the words of a longer text are compared as they are
+_CLOCKED = re.compile(r"(?<![0-9:])([0-9]{1,2}):([0-5][0-9]):([0-5][0-9])(?![0-9:])")
+_HOURS = re.compile(r"(?<![0-9])([0-9]{1,2})\s?h\s?([0-5][0-9])(?![0-9])(?!\s?(?:m|s))")
+_NAMED_VALUE = re.compile(r"(?:[*$_`]{0,3}[^\W\d_]{1,12}|[-+*/×÷^()0-9.,$€£%√ ]{1,200})\s?[=≈]\s?([^=≈\n]{1,200})")
+_LINKS = re.compile(r"[:=]|[,;] ?(?:and|but|so) ")
+_SET_EQUAL = re.compile(r"([^=≈:\n]{2,120}?)\s?[=≈:]\s?([^=≈\n]{1,200})")
+_ATTACHED = re.compile(r"(?<=[0-9])\s{0,2}=\s{0,2}(?=[-$€£]?[0-9])")
 _PAUSES = frozenset(".,:;!?)")
-_TITLES = frozenset(["sir", "dr", "doctor", "prof", "professor", "president", "mr"])
-_COMPANIES = frozenset(["inc", "ltd", "llc", "corp", "corporation", "gmbh", "plc"])
 _SHORT_NAME = re.compile(r"\((?=[^()]{0,4}[A-Z])[A-Za-z]{1,5}\)[.,;:]?")
 """A short name behind the full one: "Iron (Fe)", "World Health Organization (WHO)"."""
-_BE = frozenset(
-    ["is", "are", "was", "were", "been", "be", "est", "ete", "fu", "fue", "foi", "ist", "wurde", "werd", "zijn"]
-)
 
-_COUNTED = re.compile(
-    r"\bhow many (?:different |distinct |of the |more |full |whole )?([^\W\d_]{2,30})\b(?! (?:and|or|&) )"
-)
-_ASKS_MONEY = re.compile(
-    r"\bhow (?:much|many dollars)\b[^?]{0,200}\b(?:cost|costs|spend|spent|pay|paid|price|earn|earned|make|save|charge|worth|money|dollars|owe)\b"
-)
 _MAX_BARE = 30
 _BARE_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,14}|[1-9][0-9]{0,2}(?:,[0-9]{3}){1,4})(\.[0-9]{1,6})?")
 _NEAR = 3
 _FLAG = re.compile(r"--?[A-Za-z]")
-_NO_THINGS = frozenset(
-    [
-        "left",
-        "remaining",
-        "total",
-        "more",
-        "each",
-        "different",
-        "whole",
-        "full",
-        "altogether",
-        "combined",
-        "overall",
-        "later",
-        "earlier",
-        "to",
-        "for",
-        "from",
-        "with",
-        "of",
-        "per",
-        "in",
-        "on",
-        "at",
-        "by",
-        "until",
-        "till",
-        "every",
-        "times",
-        "since",
-        "because",
-        "if",
-        "when",
-        "while",
-        "based",
-        "using",
-        "given",
-        "after",
-        "before",
-        "out",
-        "off",
-        "away",
-        "now",
-        "today",
-        "still",
-        "only",
-        "even",
-        "making",
-        "giving",
-        "right",
-        "wrong",
-        "correct",
-        "incorrect",
-        "respectively",
-        "consecutive",
-        "long",
-        "old",
-        "tall",
-        "high",
-        "wide",
-        "deep",
-    ]
-)
 _NAME_IN_PIECES = re.compile(r"\b([A-Z]{1,4})(?:[ -][A-Z]{1,4})?[ -]?[0-9]{1,6}[A-Z]?\b")
-_LONG_FOR = {
-    "art": "Article",
-    "ch": "Chapter",
-    "chap": "Chapter",
-    "sec": "Section",
-    "fig": "Figure",
-    "vol": "Volume",
-    "eq": "Equation",
-    "no": "Number",
-    "nr": "Number",
-    "p": "Page",
-    "pp": "Page",
-    "pg": "Page",
-}
+_LONG_FOR = {short: long for long, words in read_table("words")["long_for"].items() for short in words.split()}
 _SHORT_FOR = re.compile(rf"\b({'|'.join(_LONG_FOR)})\.\s?(?=[0-9])", re.IGNORECASE)
 _COUNT = "one|two|three|four|five|six|seven|eight|nine|ten|twelve|twenty"
 _ONE_IN = re.compile(rf"\b({_COUNT}|[0-9]{{1,6}}) in (?=(?:{_COUNT}|a (?:hundred|thousand|million)|[0-9])\b|[0-9])")
 _SUFFIX = re.compile(r"'[^\W\d_]{0,6}")
 _MONTH_OF_YEAR = re.compile("([0-9]{4})-[0-9]{2}")
 _YEAR_ALONE = re.compile("0?[0-9]{3,4}")
-_ASKS_YEAR = re.compile(r"\b(?:what|which) year\b")
 
 _ABOVE, _BELOW, _UP, _DOWN = ">", "<", "up", "down"
 _SIGNS = {
-    **dict.fromkeys(["more", "over", "above", "greater", "exceeding", "exceeds", "exceed", "beyond", "higher"], _ABOVE),
-    **dict.fromkeys(["less", "under", "below", "fewer", "lower", "short"], _BELOW),
-    **dict.fromkeys(["least", "minimum"], ">="),
-    **dict.fromkeys(["most", "maximum"], "<="),
-    **dict.fromkeys(
-        ["rose", "rise", "rises", "risen", "rising", "increase", "increased", "increases", "increasing", "grew", "grow", "grows", "grown", "growth", "gain", "gained", "gains", "up", "climbed", "climb", "profit", "surplus", "earned", "earn", "added", "expanded", "doubled"],
-        _UP,
-    ),
-    **dict.fromkeys(
-        ["fell", "fall", "falls", "fallen", "falling", "decrease", "decreased", "decreases", "decreasing", "dropped", "drop", "drops", "declined", "decline", "declines", "shrank", "shrink", "lost", "lose", "loses", "loss", "down", "reduced", "reduction", "deficit", "removed", "contracted", "halved"],
-        _DOWN,
-    ),
-    **{word: word for word in ["before", "after", "north", "south", "east", "west", "early", "late", "earlier", "later", "ahead", "behind", "bc", "ad", "bce", "ce"]},
-    **{word: word for word in ["positive", "negative", "plus", "minus", "faster", "slower", "older", "younger", "taller", "shorter", "cheaper", "warmer", "colder"]},
-    **{word: word for word in ["ago", "hence", "前", "後", "后", "전", "후"]},
-    **{word: word for word in ["failed", "fail", "passed", "pass", "not", "only", "except", "excluding", "including", "remaining", "half", "twice", "double"]},
-}  # fmt: skip
+    word: word if sign == "itself" else sign
+    for sign, words in read_table("words")["signs"].items()
+    for word in words.split()
+}
+# asked for each word
+_FILLERS, _TIMES, _MAY_LEAD = WORDS.fillers, WORDS.times, WORDS.may_lead | _SIGNS.keys()
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,6 +121,12 @@ class Amount:
         if bare_one.kind != "number" or whole.kind not in units or bare_one.stated is None or whole.stated is None:
             return False
         return bare_one.stated == whole.stated or (whole.kind == "percent" and bare_one.stated * 100 == whole.stated)
+
+    @property
+    def is_date(self) -> bool:
+        """Whether it is a date, a time, or a number that may be a year."""
+        is_year = self.number is not None and self.number.denominator == 1 and 100 <= self.number < 2200
+        return self.kind in {"date", "time"} or is_year
 
     @property
     def base(self) -> object:
@@ -477,7 +194,7 @@ def read_statement(text: str, ask: Ask, *, facts_only: bool = False) -> Statemen
         The statement; None where it says nothing, or no fact where only facts count.
     """
     if ask.foreign:
-        text = _ENDS_UNSPACED.sub("", text)
+        text = PATTERNS.ends_unspaced.sub("", text)
     if ask.identifier:
         text = _NAME_IN_PIECES.sub(
             lambda name: name[0] if word_of(name[1]) in ask.words else re.sub("[ -]", "", name[0]), text
@@ -512,18 +229,10 @@ def read_statement(text: str, ask: Ask, *, facts_only: bool = False) -> Statemen
     said, extra = _set_apart(said, parts, ask)
     repeated = (*repeated, *extra)
     asked = {_SIGNS[word] for word in ask.words if word in _SIGNS}
-    counted = tuple(
-        dict.fromkeys(part for part in _only_counting(said) if not (isinstance(part, str) and part in asked))
-    )
+    counted = tuple(dict.fromkeys(part for part in _only_counting(said) if part not in asked))
     repeated = tuple(part for part in repeated if isinstance(part, Amount))
-    return Statement(
-        counted,
-        repeated,
-        (*counted, *repeated),
-        names,
-        owners=_owners(parts),
-        things=_things(parts, is_foreign=ask.foreign),
-    )
+    owners, things = _owners(parts), _things(parts, is_foreign=ask.foreign)
+    return Statement(counted, repeated, (*counted, *repeated), names, owners=owners, things=things)
 
 
 def bare_number(part: str, ask: Ask) -> Statement | None:
@@ -567,7 +276,7 @@ def _things(parts: Sequence["_Said"], *, is_foreign: bool) -> tuple[tuple[Amount
         if not (one.leads and isinstance(amount, Amount) and amount.number is not None and isinstance(thing, str)):
             continue
         stands = (is_foreign or not other.is_capital) and thing.isalpha() and thing not in _SIGNS
-        if stands and not amount.is_ordinal and thing not in _NO_THINGS and thing not in NEGATIONS:
+        if stands and not amount.is_ordinal and thing not in WORDS.no_things and thing not in NEGATIONS:
             found.setdefault(amount, stem(thing))
     return tuple(found.items())
 
@@ -598,37 +307,25 @@ def _set_apart(said: tuple[Part, ...], parts: Sequence["_Said"], ask: Ask) -> tu
     The others still must not contradict those of another statement.
     """
     amounts = list(dict.fromkeys(part for part in said if isinstance(part, Amount)))
-    counted = _COUNTED.search(ask.text.casefold())
+    counted = PATTERNS.asks_counted.search(ask.text.casefold())
     fits: list[Amount] = []
     if counted:
-        noun = stem(word_of(counted[1]))
-        order = [one.part for one in parts]
-        fits = [
-            one
-            for at, one in enumerate(order)
-            if isinstance(one, Amount)
-            and any(isinstance(after, str) and stem(after) == noun for after in order[at + 1 : at + 3])
-        ]
-        fits = [one for one in dict.fromkeys(fits) if one in amounts]
+        noun, order = stem(word_of(counted[1])), [one.part for one in parts]
+        near = [(one, order[at + 1 : at + 3]) for at, one in enumerate(order) if isinstance(one, Amount)]
+        behind = [one for one, after in near if any(isinstance(word, str) and stem(word) == noun for word in after)]
+        fits = [one for one in dict.fromkeys(behind) if one in amounts]
     elif ask.duration:
         fits = [one for one in amounts if one.kind == "quantity" and one.is_duration]
-    elif _ASKS_MONEY.search(ask.text.casefold()):
+    elif PATTERNS.asks_money.search(ask.text.casefold()):
         fits = [one for one in amounts if one.kind == "money"]
-    elif _ASKS_YEAR.search(ask.text.casefold()):
+    elif PATTERNS.asks_year.search(ask.text.casefold()):
         fits = [one for one in amounts if one.number is not None and 1000 <= one.number < 2200]
     if not fits and counted and amounts and amounts[0].number is not None:
-        plain_ones = [
-            one
-            for one in amounts
-            if one.kind == "number" and not (one.number is not None and 1900 <= one.number < 2100)
-        ]
-        fits = plain_ones if len(plain_ones) == 1 else []
+        fits = [one for one in amounts if one.kind == "number" and not 1900 <= (one.number or 0) < 2100]
     if len(fits) != 1 or len(amounts) < 2:
         return said, ()
-    main = fits[0]
-    return tuple(part for part in said if not isinstance(part, Amount) or part == main), tuple(
-        part for part in amounts if part != main
-    )
+    others = tuple(part for part in amounts if part != fits[0])
+    return tuple(part for part in said if part not in others), others
 
 
 def same_statement(a: Statement, b: Statement) -> bool:
@@ -637,26 +334,20 @@ def same_statement(a: Statement, b: Statement) -> bool:
         return True
     if _counts_others(a, b) or _counts_others(b, a):
         return False
-    if a.owners and b.owners and [word for word, _ in a.owners] == [word for word, _ in b.owners]:
-        return (
-            _alike([amount for _, amount in a.owners], [amount for _, amount in b.owners])
-            and a.negations == b.negations
-        )
-    if bool(a.said) != bool(b.said):
-        return _alike(a.content, b.content)
+    if a.owners and [word for word, _ in a.owners] == [word for word, _ in b.owners]:
+        own, others = ([amount for _, amount in one.owners] for one in (a, b))
+        return _alike(own, others) and a.negations == b.negations
     if not _alike(a.content, b.content):
         return False
-    if not (a.names <= b.names or b.names <= a.names):
-        return False
-    return not a.said or _agrees_on(a, b) or _agrees_on(b, a)
+    if bool(a.said) != bool(b.said):
+        return True
+    names_agree = a.names <= b.names or b.names <= a.names
+    return names_agree and (not a.said or _agrees_on(a, b) or _agrees_on(b, a))
 
 
 def may_be_same(a: Statement, b: Statement) -> bool:
     """Tell whether two different statements may still mean the same: no fact, and no denial, tells them apart."""
-    if a.negations != b.negations:
-        return False
-    own, others = sorted(map(str, a.facts)), sorted(map(str, b.facts))
-    return own == others
+    return a.negations == b.negations and sorted(map(str, a.facts)) == sorted(map(str, b.facts))
 
 
 def _alike(a: Sequence[Part], b: Sequence[Part]) -> bool:
@@ -738,8 +429,8 @@ def _parts(text: str, ask: Ask, *, binds: bool) -> Iterator[_Said]:
         is_capital = token.lstrip("\"'(*_")[:1].isupper()
         is_name = token[:1].isupper() and not starts
         starts = token.rstrip("\"')*_").endswith((".", "!", "?", ":"))
-        if not part or _multiplies(at, folded):
-            continue
+        if not part or (part in _TIMES and at and isinstance(after, Fact) and isinstance(folded[at - 1], Fact)):
+            continue  # "20 x 30 cm"
         if ask.foreign:
             part = without_ending(part)
         before = [] if token[-1] in _PAUSES else [*before[-2:], part]
@@ -747,25 +438,24 @@ def _parts(text: str, ask: Ask, *, binds: bool) -> Iterator[_Said]:
             part = "except"
         if part in NEGATIONS and not (part == "no" and ask.portuguese):
             yield _Said(part, True, False, False)
-        elif (
-            (part in _FILLERS and not _is_letter(token, at, tokens))
-            or (ask.foreign and (part in _FILLERS_ELSEWHERE or part == "no"))
-            or _is_dropped(part, at, folded, tokens, after)
-        ) or (
-            binds and isinstance(after, Fact) and _is_named(after, text) and _names(token, after, ask, first=at == 0)
-        ):
             continue
-        else:
-            between = (
-                part in _PREPOSITIONS
-                and repeats(_neighbour(folded, at, -1), ask)
-                and repeats(_neighbour(folded, at, 1), ask)
-            )
-            following = tokens[at + 1] if at + 1 < len(tokens) else None
-            titles = part in _TITLES and not token.isupper() and isinstance(following, str) and following[:1].isupper()
-            beside = (part in _COMPANIES and at > 0) or bool(_SHORT_NAME.fullmatch(token))
-            for word in [_cased(token, part)] if ask.cased and not repeats(part, ask) else apart(part):
-                yield _Said(word, not (between or titles or beside or repeats(word, ask)), is_name, is_capital)
+        is_filler = part in _FILLERS and not _is_letter(token, at, tokens)
+        if is_filler or (ask.foreign and (part in WORDS.fillers_elsewhere or part == "no")):
+            continue
+        if (part in _MAY_LEAD or after in WORDS.by) and _is_dropped(part, at, folded, tokens, after):
+            continue
+        if binds and isinstance(after, Fact) and _is_named(after, text) and _names(token, after, ask, first=at == 0):
+            continue
+        following = tokens[at + 1] if at + 1 < len(tokens) else None
+        leads = isinstance(following, str) and following[:1].isupper()
+        says_nothing = (
+            (part in WORDS.prepositions and all(ask.repeats(_neighbour(folded, at, step)) for step in (-1, 1)))
+            or (part in WORDS.titles and leads and not token.isupper())
+            or (part in WORDS.companies and at > 0)
+            or _SHORT_NAME.fullmatch(token)
+        )
+        for word in [_cased(token, part)] if ask.cased and not ask.repeats(part) else apart(part):
+            yield _Said(word, not (says_nothing or ask.repeats(word)), is_name, is_capital)
 
 
 def _is_letter(token: str, at: int, tokens: Sequence[str | Fact]) -> bool:
@@ -782,24 +472,14 @@ def _cased(token: str, part: str) -> str:
     return written[:1].lower() + written[1:] if written.casefold() == part else part
 
 
-def _multiplies(at: int, folded: Sequence[str | Fact]) -> bool:
-    """Whether a word stands for "times" between two facts: "20 x 30 cm"."""
-    return (
-        folded[at] in _TIMES
-        and 0 < at < len(folded) - 1
-        and isinstance(folded[at - 1], Fact)
-        and isinstance(folded[at + 1], Fact)
-    )
-
-
 def _is_dropped(
     part: str, at: int, folded: Sequence[str | Fact], tokens: Sequence[str | Fact], after: str | Fact | None
 ) -> bool:
     """Whether a word only leads to what counts: "about" and "on" before facts, "in" and "by" before names."""
     if isinstance(after, Fact):
-        if part in _AND and at > 0 and isinstance(folded[at - 1], Fact):
+        if part in WORDS.between_facts and at > 0 and isinstance(folded[at - 1], Fact):
             return True
-        if part in _APPROXIMATE or part in {"than", "to"} or part in _OF_TIME:
+        if part in WORDS.approximate or part in {"than", "to"} or part in WORDS.of_time:
             return True
         return part in _SIGNS and _SIGNS[part] in {_ABOVE, _BELOW, ">=", "<="} and bool(_sign_before([part]))
     if part == "than" or (part in {"more", "less", "greater", "fewer", "at"} and after in {"than", "least", "most"}):
@@ -807,21 +487,16 @@ def _is_dropped(
     if part in {"least", "most"} and at and folded[at - 1] == "at":
         return True
     following = tokens[at + 1] if at + 1 < len(tokens) else ""
-    if part in _BEFORE_NAMES | _BY and isinstance(following, str) and following[:1].isupper():
+    if part in WORDS.before_names and isinstance(following, str) and following[:1].isupper():
         return True
-    is_passive = after in _BY and at > 0 and folded[at - 1] in _BE
-    return is_passive and (bool(_PARTICIPLE.fullmatch(part)) or after != "by")
-
-
-def repeats(word: str | Fact | None, ask: Ask) -> bool:
-    """Whether a query holds a folded word, or another form of it."""
-    return isinstance(word, str) and (word in ask.words or stem(word) in ask.stems)
+    is_passive = after in WORDS.by and at > 0 and folded[at - 1] in WORDS.be
+    return is_passive and (bool(PATTERNS.participle.fullmatch(part)) or after != "by")
 
 
 def _neighbour(folded: Sequence[str | Fact], at: int, step: int) -> str | Fact | None:
     """Return the next part in one direction that is no filler."""
     at += step
-    while 0 <= at < len(folded) and folded[at] in _FILLERS:
+    while 0 <= at < len(folded) and folded[at] in WORDS.fillers:
         at += step
     return folded[at] if 0 <= at < len(folded) else None
 
@@ -832,7 +507,7 @@ def _next_fact(folded: Sequence[str | Fact], at: int) -> str | Fact | None:
 
 def _sign_before(before: Sequence[str]) -> str:
     """What the words right before a fact make of it: "more than", "at least"."""
-    near = [word for word in before[-3:] if word not in _APPROXIMATE]
+    near = [word for word in before[-3:] if word not in WORDS.approximate]
     while near and near[-1] in {"than", "a", "the", "of", "to"}:
         near.pop()
     sign = _SIGNS.get(near[-1], "") if near else ""
@@ -841,39 +516,35 @@ def _sign_before(before: Sequence[str]) -> str:
 
 def amount_of(fact: Fact, text: str, ask: Ask, *, sign: str = "") -> Amount:
     """Make a part of a fact; a part of a whole that the query names is the part alone."""
-    stated = fact.stated
+    stated, written = fact.stated, text[fact.start : fact.end]
     if fact.kind == "time":
-        hour = re.match(r"\s?([0-9]{1,2})(?![0-9:.h]*[1-9])", text[fact.start : fact.end])
+        hour = re.match(r"\s?([0-9]{1,2})(?![0-9:.h]*[1-9])", written)
         stated = Fraction(hour[1]) if hour else None
     if fact.kind == "number":
         stated = fact.value if isinstance(fact.value, Fraction) else stated
         if isinstance(fact.value, tuple) and fact.value[0] == "ordinal":
             stated = Fraction(fact.value[1])
-        slash = re.fullmatch(r"\s?([0-9]{1,9})\s?/\s?([0-9]{1,9})\s?", text[fact.start : fact.end])
+        slash = re.fullmatch(r"\s?([0-9]{1,9})\s?/\s?([0-9]{1,9})\s?", written)
         if slash and ask.rates and Fraction(slash[2]) in ask.numbers:
             return Amount("number", Fraction(slash[1]), slash[1], Fraction(slash[1]), sign)
     value = fact.value
     if ask.share and (share := _share(fact)) is not None:
-        return Amount("number", _as_number_value(share), values.number_text_of(share), share, sign)
-    if (
-        ask.ratio
-        and fact.kind == "range"
-        and isinstance(value, tuple)
-        and value[0] == ""
-        and " to " in text[fact.start : fact.end]
-    ):
+        return _number(share, sign)
+    if ask.ratio and fact.kind == "range" and isinstance(value, tuple) and not value[0] and " to " in written:
         return Amount("ratio", ("ratio", *value[1:]), ":".join(map(str, value[1:])), None, sign)
     if fact.kind == "range":
-        return Amount("range", value, fact.label, tuple(plain_numbers(text[fact.start : fact.end])), sign)
+        return Amount("range", value, fact.label, tuple(plain_numbers(written)), sign)
     if fact.kind == "date" and (year := _YEAR_ALONE.fullmatch(fact.label)):
-        number = Fraction(year[0])
-        return Amount("number", _as_number_value(number), values.number_text_of(number), number, sign)
+        return _number(Fraction(year[0]), sign)
     if fact.kind == "ratio" and isinstance(value, tuple) and len(value) == 3 and value[0] == "of":
         _, part, whole = value
         if isinstance(part, (int, Fraction)) and Fraction(whole) in ask.numbers:
-            number = Fraction(part)
-            return Amount("number", _as_number_value(number), values.number_text_of(number), number, sign)
+            return _number(Fraction(part), sign)
     return Amount(fact.kind, value, fact.label, stated, sign)
+
+
+def _number(number: Fraction, sign: str) -> Amount:
+    return Amount("number", _as_number_value(number), values.number_text_of(number), number, sign)
 
 
 def _share(fact: Fact) -> Fraction | None:
@@ -908,46 +579,18 @@ def _is_named(fact: Fact, text: str) -> bool:
 def _names(token: str, fact: Fact, ask: Ask, *, first: bool) -> bool:
     """Whether a word before a number makes a name of both, as in "Apollo 11": a capital, no filler, no currency."""
     word = word_of(token)
-    if not token[:1].isupper() or not token[-1:].isalnum() or word in _FILLERS or word in _SIGNS or word in _OF_TIME:
+    says_nothing = word in WORDS.fillers or word in WORDS.of_time or word in _SIGNS
+    if says_nothing or not token[:1].isupper() or not token[-1:].isalnum():
         return False
-    if repeats(word, ask) and f"{word} {fact.label}" not in _bound_names(ask):
+    if ask.repeats(word) and f"{word} {fact.label}" not in _bound_names(ask):
         return False
-    return not first or word not in _APPROXIMATE | _COMMON_STARTS
-
-
-_COMMON_STARTS = frozenset(
-    [
-        "answer",
-        "option",
-        "only",
-        "between",
-        "exactly",
-        "total",
-        "yes",
-        "no",
-        "around",
-        "over",
-        "under",
-        "at",
-        "in",
-        "on",
-        "by",
-        "for",
-        "from",
-        "with",
-        "and",
-        "or",
-        "but",
-        "if",
-    ]
-)
+    return not first or word not in WORDS.common_starts
 
 
 @lru_cache(maxsize=64)
 def _bound_names(ask: Ask) -> frozenset[str]:
     """Names with a number in a query, such as "apollo 11"."""
-    tokens = _tokens(ask.text, ask)
-    pairs = pairwise(tokens)
+    pairs = pairwise(_tokens(ask.text, ask))
     return frozenset(
         f"{word_of(name)} {fact.label}"
         for name, fact in pairs
@@ -978,3 +621,163 @@ def word_of(token: str) -> str:
     if _FLAG.match(token):
         return token.rstrip("`.,;:)\"'")
     return bare(values.fold(token[:1000]))
+
+
+# ---- which part of a text is read
+
+
+def answering_part(text: str, ask: Ask, *, whole: bool = False) -> tuple[str, bool]:
+    """Find the part of a cleaned text that answers.
+
+    Args:
+        text: The text.
+        ask: What was asked.
+        whole: Take all of a text without marks, not its first sentence.
+
+    Returns:
+        The part; and whether the text marks it as the answer.
+    """
+    text = final_part(text)
+    parts = marked(text)
+    if parts:
+        return unlabelled(parts[0], ask), True
+    part = unlabelled(unheaded(text), ask)
+    return (part, False) if whole else (_first_answer(part, ask), False)
+
+
+def read_short(text: str, ask: Ask) -> Statement | None:
+    """Read a short answer: its first sentence without explanations, or all of it where the query asks several things."""
+    part, is_marked = answering_part(text, ask)
+    if is_marked and not ask.several:
+        part = explained(first_sentence(part))
+    quoted = PATTERNS.says_quoted.fullmatch(part)
+    if quoted and all(word in WORDS.leads or ask.repeats(word) for word in plain(values.fold(quoted[1])).split()):
+        part = quoted[2]
+    part = readable(part, ask)
+    return read_statement(part, ask) or (read_statement(readable(final_part(text), ask), ask) if is_marked else None)
+
+
+def read_long(text: str) -> Statement | None:
+    """Read all that a text says, but headings and marks."""
+    part, _ = answering_part(text, _NOTHING_ASKED, whole=True)
+    if len(part) > _MAX_STATEMENT:
+        words = tuple(values.fold(part).split())
+        return Statement(words, (), words) if words else None
+    return read_statement(part, _NOTHING_ASKED)
+
+
+def read_amounts(text: str, ask: Ask) -> Statement | None:
+    """Read the facts that a text answers: those it marks, or concludes with; else all that the query does not hold.
+
+    Args:
+        text: A cleaned text.
+        ask: What was asked.
+    """
+    part, is_marked = answering_part(text, ask, whole=True)
+    if is_marked:
+        part = _marked_amount(part)
+    elif ask.several:
+        pass
+    elif concluded := conclusion(part, ask):
+        part = concluded
+    value = _NAMED_VALUE.fullmatch(part.strip())
+    part = value[1] if value else part
+    if ask.duration:
+        part = as_duration(part)
+    part = _ATTACHED.sub(" = ", explained(readable(part, ask)))
+    part = _results(part)
+    statement = read_statement(part[: 50 * MAX_SENTENCE], ask, facts_only=True)
+    if statement is None and is_marked:
+        rest = _results(readable(unheaded(final_part(text)), ask))
+        statement = read_statement(rest[: 50 * MAX_SENTENCE], ask, facts_only=True)
+    if statement is not None and not ask.several and len(statement.facts) > 1 and (clause := concluding_clause(part)):
+        statement = _concluded(statement, read_statement(clause, ask, facts_only=True))
+    return statement
+
+
+def _concluded(whole: Statement, end: Statement | None) -> Statement:
+    """Let only what a statement concludes with answer; its other facts must not contradict another's."""
+    if end is None:
+        return whole
+    others = tuple(part for part in whole.said if isinstance(part, Amount) and part not in end.said)
+    repeated = (*others, *end.repeated)
+    return Statement(end.said, repeated, (*end.said, *repeated), end.names)
+
+
+def named_value(part: str, ask: Ask) -> str | None:
+    """Return the value that a text gives what the query asks for, as in "x = 5", "log(100) = 2", "The slope is 2".
+
+    None where it gives none, or several.
+    """
+    part = part.strip()
+    if ask.several or len(part) > _MAX_NAMED:
+        return None
+    match = _NAMED_VALUE.fullmatch(part) if ask.number else None
+    if match:
+        return _undollared(match[1])
+    match = _SET_EQUAL.fullmatch(part)
+    if match and ":" not in match[2] and len(name := _squeezed(match[1])) > 1 and name in _squeezed(ask.text):
+        return _undollared(match[2])
+    match = PATTERNS.copula.fullmatch(part)
+    if (
+        match
+        and not _LINKS.search(match[2])
+        and (lead := plain(values.fold(match[1])).split())
+        and all(ask.repeats(word) for word in lead)
+    ):
+        first = word_of(match[2].split()[0])
+        return None if first in NEGATIONS else _undollared(match[2])
+    return None
+
+
+def _undollared(value: str) -> str:
+    """Drop a closing dollar sign whose opening one was cut off."""
+    return value.strip().rstrip(".").removesuffix("$") if value.count("$") % 2 else value
+
+
+def _squeezed(text: str) -> str:
+    """Drop white space and decoration, to find a formula within another text."""
+    return re.sub(r"[\s$\\{}*_`'\"-]", "", values.fold(text)[:10_000])
+
+
+def as_duration(part: str) -> str:
+    """Write 1:02:30 and 2 h 30 as durations, where they could be times of day."""
+    part = _CLOCKED.sub(r"\1 h \2 min \3 s", part)
+    return _HOURS.sub(r"\1 h \2 min", part)
+
+
+def _first_answer(part: str, ask: Ask) -> str:
+    """Take the first sentence of a text, unless the query asks more, or the text takes it back later."""
+    if ask.several or ask.listing or not (ask.fact or ask.yes_no) or len(part) > 4 * MAX_SENTENCE:
+        return part
+    first = first_sentence(part)
+    rest = part[part.find(first) + len(first) :] if first in part else ""
+    if PATTERNS.retracts.search(rest[: 4 * MAX_SENTENCE]):
+        return part
+    return explained(first)
+
+
+def _marked_amount(part: str) -> str:
+    """Take the first sentence of a marked part, and what stands behind its last sign of equality."""
+    sentence = explained(first_sentence(part))
+    before, equals, after = sentence.replace("≈", "=").rpartition("=")
+    return after if equals and any(char.isdigit() for char in after) else before or sentence
+
+
+def _results(part: str) -> str:
+    """Leave of each calculation its result: of "3 + 4 = 7" the 7."""
+    kept = []
+    for line in part.split("\n"):
+        pieces = line.split(" = ")
+        if len(pieces) > 1:
+            pieces[:-1] = map(_without_calculation, pieces[:-1])
+        kept.append(" ".join(pieces))
+    return "\n".join(kept)
+
+
+def _without_calculation(piece: str) -> str:
+    match = re.search(r"[-+*/×÷^()0-9.,$€£%\s]{1,200}$", piece)
+    return piece[: match.start()] if match and re.search(r"[0-9]", match[0]) else piece
+
+
+_NOTHING_ASKED = read_query("")

@@ -1,17 +1,18 @@
-"""Values: what a piece of text denotes by itself, whatever was asked: folded text, numbers, JSON, tool calls, likeness.
+"""Values: what a piece of text denotes by itself, whatever was asked: folded text, numbers, JSON, tool calls.
 
 Nothing here raises on any text, and nothing takes more than linear time: a text longer than `MAX_CHARS` is read at its
-head and tail only, no pattern nests quantifiers, numbers keep `_CONTEXT.prec` significant digits, and JSON nested deeper
-than `_MAX_DEPTH` is not taken for JSON. It refuses to look at the query; that is `reading`'s part.
+head and tail only, numbers keep `_CONTEXT.prec` significant digits, and JSON nested deeper than `_MAX_DEPTH` is none.
 """
 
 import json
 import re
+import tomllib
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
 from fractions import Fraction
 from functools import lru_cache
+from importlib.resources import files
 from itertools import groupby
 from typing import Any
 
@@ -26,10 +27,49 @@ _MAX_FENCES = 8
 _MAX_MARKS = 30  # marks on one letter: the limit of Unicode's stream-safe format; sorting longer runs is quadratic
 _CONTEXT = Context(prec=50, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])  # no traps: an impossible number is NaN, no error
 
-_UNITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
-_TEENS = ["thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
-_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-_WORDS = {word: number for number, word in enumerate(_UNITS + _TEENS)} | {w: 20 + 10 * i for i, w in enumerate(_TENS)}
+
+class Words(dict[str, frozenset[str]]):
+    """The words that a module reads texts by, from a TOML file of this package: a set of words for each of its texts.
+
+    Args:
+        name: The file's, without its ending.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._texts = tomllib.loads(files(__package__).joinpath("words", f"{name}.toml").read_text(encoding="utf-8"))
+
+    def __missing__(self, name: str) -> frozenset[str]:
+        self[name] = frozenset(self.listed(name))
+        return self[name]
+
+    def listed(self, name: str) -> list[str]:
+        """List words in their order."""
+        words: list[str] = self._texts[name].split()
+        return words
+
+    def rows(self, name: str) -> list[list[str]]:
+        """Take a table apart that has an entry a line, whose cells stand between vertical bars."""
+        return [[cell.strip() for cell in line.split("|")] for line in self._texts[name].strip("\n").split("\n")]
+
+    def pairs(self, name: str) -> dict[str, str]:
+        """Take pairs such as `US=USD` apart."""
+        return {key: value for key, _, value in (pair.partition("=") for pair in self.listed(name))}
+
+    def valued(self, name: str) -> dict[str, int]:
+        """Take pairs of a word and a number apart."""
+        return {word: int(value) for word, value in self.pairs(name).items()}
+
+    def pattern(self, name: str, flags: int = re.IGNORECASE) -> re.Pattern[str]:
+        """Compile a pattern whose lines are joined; `<<other>>` stands for another text of the file."""
+        joined = "".join(self._texts[name].strip("\n").split("\n"))
+        return re.compile(re.sub(r"<<(\w+)>>", lambda other: self._texts[other[1]], joined), flags)
+
+
+_NUMBER_WORDS = Words("numbers")
+UNIT_WORDS = _NUMBER_WORDS.listed("units")
+TEN_WORDS = _NUMBER_WORDS.listed("tens")
+ORDINAL_WORDS = _NUMBER_WORDS.listed("ordinals")
+_WORDS = {word: n for n, word in enumerate(UNIT_WORDS)} | {word: 20 + 10 * n for n, word in enumerate(TEN_WORDS)}
 _SCALES = {"hundred": "2", "thousand": "3", "million": "6", "billion": "9", "trillion": "12"}
 
 _DIGIT = re.compile(r"(?![0-9])\d")  # of any script
@@ -66,9 +106,7 @@ _NUMBER = re.compile(
 _PLAIN = re.compile(r"[0-9]+(?:\.[0-9]+)?|\.[0-9]+")
 _GROUPED = re.compile(r"[0-9]{1,3}(?:([,'_])[0-9]{3})(?:\1[0-9]{3})*(?:\.[0-9]+)?")
 _EUROPEAN = re.compile(r"[0-9]{1,3}(?:\.[0-9]{3})+,[0-9]+|[0-9]+,[0-9]+")
-_BELOW_100 = (
-    rf"(?:(?:{'|'.join(_TENS)})(?:[ -](?:{'|'.join(_UNITS[1:10])})(?![^\W_]))?|{'|'.join(_TEENS + _UNITS)})(?![^\W_])"
-)
+_BELOW_100 = rf"(?:(?:{'|'.join(TEN_WORDS)})(?:[ -](?:{'|'.join(UNIT_WORDS[1:10])})(?![^\W_]))?|{'|'.join(UNIT_WORDS)})(?![^\W_])"
 _BELOW_1000 = rf"{_BELOW_100}(?: hundred\b(?: (?:and )?{_BELOW_100})?)?"
 _WORD_NUMBER = re.compile(
     rf"(?<![^\W_]){_BELOW_1000}(?: (?:thousand|million|billion|trillion)\b(?:,? (?:and )?{_BELOW_1000})?){{0,4}}"
@@ -137,14 +175,41 @@ def number_text(value: Decimal) -> str:
 
 
 def number_text_of(value: Fraction) -> str:
-    """Write a fraction as `number_text` does where its decimals end, else as numerator and denominator."""
-    denominator = value.denominator
-    for prime in (2, 5):
-        while denominator % prime == 0:
-            denominator //= prime
-    if denominator != 1:
-        return str(value)
-    return number_text(_CONTEXT.divide(Decimal(value.numerator), Decimal(value.denominator)))
+    """Write a fraction as `number_text` does, with all its digits, where its decimals end; else as `1/3`."""
+    if value.denominator == 1 and -(10**20) < value.numerator < 10**20:
+        return str(value.numerator)
+    digits = digits_of(value)
+    return str(value) if digits is None else decimal_text(*digits)
+
+
+def digits_of(value: Fraction) -> tuple[int, int] | None:
+    """Split a fraction into digits that do not end in zero and a power of ten; None where its decimals do not end."""
+    below, fives = value.denominator, 0
+    twos = (below & -below).bit_length() - 1
+    below >>= twos
+    while below % 5 == 0:
+        below, fives = below // 5, fives + 1
+    if below > 1:
+        return None
+    places = max(twos, fives)
+    digits = value.numerator * 10**places // value.denominator
+    written = str(abs(digits))
+    zeros = len(written) - len(written.rstrip("0"))
+    return digits // 10**zeros, zeros - places
+
+
+def decimal_text(digits: int, exponent: int) -> str:
+    """Write digits × 10^exponent as `number_text` does, with all its digits."""
+    sign, text = "-" if digits < 0 else "", str(abs(digits))
+    adjusted = len(text) - 1 + exponent
+    if not digits:
+        return "0"
+    if not -7 <= adjusted <= 20:
+        return f"{sign}{text[0]}{'.' + text[1:] if len(text) > 1 else ''}e{adjusted:+d}"
+    if exponent >= 0:
+        return sign + text + "0" * exponent
+    text = text.rjust(1 - exponent, "0")
+    return f"{sign}{text[:exponent]}.{text[exponent:]}"
 
 
 def parse_json(text: str) -> Any:
@@ -302,18 +367,12 @@ def _is_deep(value: Any) -> bool:
 
 def _loads(text: str, *, whole: bool = True) -> Any:
     """Parse JSON; None where it is not. `whole` False allows text after the value."""
-    depth = deepest = 0
-    if text.count("[") + text.count("{") > _MAX_DEPTH:
-        for char in text:
-            depth += (char in "[{") - (char in "]}")
-            deepest = max(deepest, depth)
-    if deepest > _MAX_DEPTH:
-        return None
+    text = text.strip()
     try:
-        value, end = _DECODER.raw_decode(text.strip())
+        value, end = _DECODER.raw_decode(text)
     except (ValueError, RecursionError):
         return None
-    return None if whole and end < len(text.strip()) else value
+    return None if (whole and end < len(text)) or _is_deep(value) else value
 
 
 _DECODER = json.JSONDecoder(parse_int=_written, parse_float=_written, parse_constant=_written, strict=False)

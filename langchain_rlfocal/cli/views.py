@@ -18,6 +18,7 @@ from langchain_rlfocal.redaction import printable
 if TYPE_CHECKING:
     from langchain_rlfocal.diversity import TeamDiversities
     from langchain_rlfocal.evaluation import Report
+    from langchain_rlfocal.evaluation.metrics import Estimate
     from langchain_rlfocal.outcomes import OutcomeGrid
 
 _WITHOUT_FUSION = (
@@ -88,9 +89,6 @@ def train_views(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
 
 # ---- evaluate
 
-_COLUMNS = ("", "score", "95 %", "macro", "calls", "policy − this")
-"""The columns of a report that fit; `Report.as_dict` has all."""
-
 _WAYS = ("policy", "single_best", "plurality", "best_fixed_team", "supervised_fusion", "oracle")
 """Ways of answering whose scores per task fit."""
 
@@ -134,15 +132,24 @@ def _doubts(report: "Report", facts: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _report_table(report: "Report", *, title: str) -> RenderableType:
-    from langchain_rlfocal.evaluation import HEADER  # who only asks for help does not wait for NumPy
-
-    shown = [index for index, name in enumerate(HEADER) if name in _COLUMNS]
     # The heading of a difference would be wider than its figures.
-    table = _plain_table(*(HEADER[index].replace(" − ", "\n− ") for index in shown))
-    for row in report.table():
-        name, *figures = (row[index] for index in shown)
-        table.add_row(name.replace("_", " "), *figures, style="bold" if name == "policy" else None)
+    table = _plain_table("", "score", "95 %", "macro", "calls", "policy\n− this", "95 %")
+    for name, figures in {"policy": report.policy, **report.baselines}.items():
+        row = [
+            f"{figures.score.mean:.3f}",
+            _interval(figures.score),
+            f"{figures.macro:.3f}",
+            f"{figures.mean_calls:.2f}",
+        ]
+        if name in report.differences:
+            difference = report.differences[name]
+            row += [f"{difference.mean:+.3f}", _interval(difference, sign="+")]
+        table.add_row(name.replace("_", " "), *row, style="bold" if name == "policy" else None)
     return _titled(title, table)
+
+
+def _interval(estimate: "Estimate", *, sign: str = "") -> str:
+    return f"{estimate.low:{sign}.3f} to {estimate.high:{sign}.3f}"
 
 
 def _task_table(report: "Report") -> RenderableType:

@@ -1,6 +1,6 @@
 """Evaluation: what a policy is worth on outcomes it has not seen, compared with the baselines it has to beat."""
 
 from langchain_rlfocal.evaluation.baselines import fit_baselines
-from langchain_rlfocal.evaluation.report import HEADER, Figures, Report, baselines_of, evaluate
+from langchain_rlfocal.evaluation.report import Figures, Report, baselines_of, evaluate
 
-__all__ = ["HEADER", "Figures", "Report", "baselines_of", "evaluate", "fit_baselines"]
+__all__ = ["Figures", "Report", "baselines_of", "evaluate", "fit_baselines"]

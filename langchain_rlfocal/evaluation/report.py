@@ -33,9 +33,6 @@ from langchain_rlfocal.policies.base import EnsemblePolicy
 
 Floats = npt.NDArray[np.float64]
 
-HEADER = ("", "score", "95 %", "macro", "calls", "usd", "latency_s", "policy − this", "95 %")
-"""Headings of `Report.table`."""
-
 
 @dataclass(frozen=True, slots=True)
 class Figures:
@@ -109,12 +106,6 @@ class Report:
             "dropped": self.dropped,
             "missing": self.missing,
         }
-
-    def table(self) -> list[tuple[str, ...]]:
-        """Return one row of text per way of answering, under `HEADER`: the policy first, then each baseline."""
-        rows = [_row("policy", self.policy, difference=None)]
-        rows += [_row(name, self.baselines[name], difference=self.differences[name]) for name in self.baselines]
-        return rows
 
 
 def evaluate(
@@ -217,21 +208,3 @@ def _per_task(grid: OutcomeGrid, scores: Mapping[str, Floats]) -> dict[str, dict
         }
         for task in sorted(set(grid.tasks))
     }
-
-
-def _row(name: str, figures: Figures, *, difference: Estimate | None) -> tuple[str, ...]:
-    return (
-        name,
-        f"{figures.score.mean:.3f}",
-        _interval(figures.score),
-        f"{figures.macro:.3f}",
-        f"{figures.mean_calls:.2f}",
-        "unknown" if figures.cost_usd is None else f"{figures.cost_usd:.6f}",
-        "unknown" if figures.latency_s is None else f"{figures.latency_s:.2f}",
-        "" if difference is None else f"{difference.mean:+.3f}",
-        "" if difference is None else _interval(difference, sign="+"),
-    )
-
-
-def _interval(estimate: Estimate, *, sign: str = "") -> str:
-    return f"{estimate.low:{sign}.3f} to {estimate.high:{sign}.3f}"

@@ -1,13 +1,13 @@
 """The two decisions of an ensemble, which trained and untrained policies share.
 
-`Policy` is what the answering river calls, one query at a time. `EnsemblePolicy` builds both decisions on four batched
-methods, which training and evaluation call for thousands of queries at once: one implementation, so that an answer in
-production and a row in an evaluation are decided by the same lines.
+`Policy` is what a chat model calls, one query at a time. `EnsemblePolicy` builds both decisions on four batched methods,
+which training and evaluation call for thousands of queries at once, so that an answer in production and a row in an
+evaluation are decided by the same lines.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from langchain_rlfocal.errors import InputError, PoolError
 from langchain_rlfocal.records import Answer, Candidate, Failure, Query, Selection
-from langchain_rlfocal.states import Answers, Bools, Descriptors, Evidence, Floats, Ints, State, state_of
+from langchain_rlfocal.states import Answers, Bools, Evidence, Floats, Ints, MemberFeatures, State, state_of
 
 RECENT_QUERIES = 64
 """How many queries a policy remembers the description of."""
@@ -23,7 +23,7 @@ RECENT_QUERIES = 64
 
 @dataclass(frozen=True, slots=True)
 class Commitment:
-    """What stays as it is, whatever the members still running answer.
+    """What the members still running cannot change.
 
     Attributes:
         confidence: The least confidence that the present winner can end with; 0 where nothing shows that it stays the
@@ -115,11 +115,10 @@ def legal_sizes(state: State) -> tuple[Bools, Ints, Ints]:
         Who can be selected, shape [Q, M]; the fewest members to add, 1 while nobody has answered and there is room and
         someone left, else 0, shape [Q]; and the most, shape [Q].
     """
-    selectable = ~state.asked
-    room = state.max_team - state.asked.sum(axis=1)
-    largest = np.maximum(np.minimum(room, selectable.sum(axis=1)), 0)
-    smallest = np.where(state.answered.any(axis=1), 0, np.minimum(largest, 1))
-    return selectable, smallest, largest
+    num_asked = np.add.reduce(state.asked, axis=1, dtype=np.int64)
+    largest = np.maximum(np.minimum(state.max_team, state.asked.shape[1]) - num_asked, 0)
+    smallest = np.where(state.num_answered > 0, 0, np.minimum(largest, 1))
+    return ~state.asked, smallest, largest
 
 
 def winners(state: State, weights: Floats) -> Ints:
@@ -133,16 +132,15 @@ def winners(state: State, weights: Floats) -> Ints:
         weights: Fusion's weights, shape [Q, K].
 
     Returns:
-        The place of the winner, shape [Q].
+        The index of the winner, shape [Q].
     """
+    member, num_members = state.representative, state.asked.shape[1]
     standing = np.where(state.candidates, weights, -1.0)
-    top = state.candidates & (standing >= standing.max(axis=1, keepdims=True))
-    represented = state.representative >= 0
+    top = state.candidates & (standing >= np.maximum.reduce(standing, axis=1, keepdims=True))
     rows = np.arange(len(top))[:, None]
-    competence = np.where(represented, state.competence[rows, np.maximum(state.representative, 0)], 0)
-    top &= competence >= np.where(top, competence, -1).max(axis=1, keepdims=True)
-    last = state.competence.shape[1]
-    winner: Ints = np.where(top, np.where(represented, state.representative, last), last + 1).argmin(axis=1)
+    competence = np.where(top, np.where(member >= 0, state.competence[rows, member], 0), -1)
+    top &= competence >= np.maximum.reduce(competence, axis=1, keepdims=True)
+    winner: Ints = np.where(top, np.where(member >= 0, member, num_members), num_members + 1).argmin(axis=1)
     return winner
 
 
@@ -157,12 +155,16 @@ class EnsemblePolicy(ABC):
     @abstractmethod
     def describe(
         self, queries: Sequence[str], tasks: Sequence[str | None], members: Sequence[str] | None = None
-    ) -> Descriptors:
+    ) -> MemberFeatures:
         """Describe these members (all of the policy's if None) near these queries."""
 
     @abstractmethod
     def read(
-        self, known: Descriptors, tasks: Sequence[str | None], answers: Answers, members: Sequence[str] | None = None
+        self,
+        features: MemberFeatures,
+        tasks: Sequence[str | None],
+        answers: Answers,
+        members: Sequence[str] | None = None,
     ) -> Evidence:
         """Say what the answers of these members (all of the policy's if None) are evidence of."""
 
@@ -182,55 +184,37 @@ class EnsemblePolicy(ABC):
         """
         if members is None:
             return list(range(len(self.members)))
-        places = self._places
-        unknown = [name for name in members if name not in places]
-        if unknown:
+        column_of = self._column_of
+        try:
+            return [column_of[name] for name in members]
+        except KeyError:
+            unknown = ", ".join(name for name in members if name not in column_of)
             msg = (
-                f"The policy must know every member that it decides about; unknown: {', '.join(unknown)}; known: "
+                f"The policy must know every member that it decides about; unknown: {unknown}; known: "
                 f"{', '.join(self.members)}. Train a policy on outcomes of these members, or leave them out of the pool."
             )
-            raise PoolError(msg)
-        return [places[name] for name in members]
+            raise PoolError(msg) from None
 
     @cached_property
-    def _places(self) -> dict[str, int]:
-        return {name: place for place, name in enumerate(self.members)}
+    def _column_of(self) -> dict[str, int]:
+        return {name: column for column, name in enumerate(self.members)}
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the memory of recent queries behind."""
         return {name: value for name, value in self.__dict__.items() if name != "_recent"}
 
     @cached_property
-    def _recent(self) -> Callable[[str, str | None], Descriptors]:
+    def _recent(self) -> Callable[[str, str | None], MemberFeatures]:
         """`describe` of one query, remembered: every round of an answer, and its fusion, ask for the same.
 
         Of all members, so that it is found again whoever was asked; an embedder may be slow, or cost.
         """
         return lru_cache(maxsize=RECENT_QUERIES)(lambda text, task: self.describe([text], [task]))
 
-    def _known(self, query: Query, members: Sequence[str]) -> Descriptors:
-        """Describe these members near a query."""
-        known, columns = self._recent(query.text, query.task), self.columns(members)
-        if len(columns) == len(self.members):
-            return known  # members come in the policy's own order
-        return replace(
-            known,
-            competence=known.competence[:, columns],
-            trust=known.trust[:, columns],
-            slopes=known.slopes[:, columns],
-            price=known.price[columns],
-            diversity=known.diversity[np.ix_(columns, columns)],
-        )
-
-    def _in_order(self, members: Sequence[str]) -> tuple[str, ...]:
-        """Put members, named once or more, in the policy's own order, which breaks all ties."""
-        own = self.members
-        return tuple(own[column] for column in sorted(set(self.columns(members))))
-
     def _state(
         self,
         query: Query,
-        members: tuple[str, ...],
+        members: Sequence[str],
         candidates: Sequence[Candidate],
         failures: Sequence[Failure],
         *,
@@ -238,24 +222,33 @@ class EnsemblePolicy(ABC):
         max_rounds: int,
         max_team: int,
         cost_weight: float,
-    ) -> tuple[State, list[str | None]]:
-        """Return where the query stands, and the answer at each place."""
-        place = {name: index for index, name in enumerate(members)}
-        known = self._known(query, members)
-        asked = np.zeros((1, len(members)), dtype=bool)
-        heard = [*(c.member for c in candidates), *(f.member for f in failures)]
-        asked[0, [place[name] for name in heard]] = True
-        answers = _answers(candidates, place)
+    ) -> tuple[list[str], State, list[str | None]]:
+        """Return the members in the policy's own order, which breaks all ties; their state; and each candidate's label."""
+        columns, features = sorted(set(self.columns(members))), self._recent(query.text, query.task)
+        if len(columns) < len(self.members):
+            features = features.of_members(columns)
+        own = self.members
+        names = [own[column] for column in columns]
+        position = {name: index for index, name in enumerate(names)}
+        asked = np.zeros((1, len(names)), dtype=bool)
+        asked[0, [position[one.member] for one in candidates]] = True
+        asked[0, [position[one.member] for one in failures]] = True
+        if candidates:
+            answers = _answers(candidates, position)
+            evidence, labels = self.read(features, [query.task], answers, names), answers.labels[0].tolist()
+        else:
+            silent, none = np.full(asked.shape, -1), np.zeros(asked.shape, dtype=features.trust.dtype)
+            evidence, labels = Evidence(silent, features.trust, none, None, None), [None] * len(names)
         state = state_of(
-            known,
-            self.read(known, [query.task], answers, members),
+            features,
+            evidence,
             asked,
-            cost_weight=np.array([cost_weight], dtype=known.competence.dtype),
+            cost_weight=np.array([cost_weight], dtype=features.competence.dtype),
             round_number=round_number,
             max_rounds=max_rounds,
             max_team=max_team,
         )
-        return state, answers.labels[0].tolist()
+        return names, state, labels
 
     def select(
         self,
@@ -270,10 +263,9 @@ class EnsemblePolicy(ABC):
         cost_weight: float,
     ) -> Selection:
         """Choose the members to ask in this round; see `Policy.select`."""
-        members = self._in_order([*available, *(c.member for c in candidates), *(f.member for f in failures)])
-        state, _ = self._state(
+        names, state, _ = self._state(
             query,
-            members,
+            [*available, *(c.member for c in candidates), *(f.member for f in failures)],
             candidates,
             failures,
             round_number=round_number,
@@ -282,12 +274,13 @@ class EnsemblePolicy(ABC):
             cost_weight=cost_weight,
         )
         teams, probabilities_of = self.team(state)
-        probabilities = probabilities_of()
-        chosen = [m for m in np.lexsort((-state.competence[0], -probabilities[0])) if teams[0, m]]
+        probabilities, competence = probabilities_of()[0].tolist(), state.competence[0].tolist()
+        chosen = sorted(np.flatnonzero(teams[0]).tolist(), key=lambda m: (-probabilities[m], -competence[m]))
+        asked = state.asked[0].tolist()
         return Selection(
             round=round_number,
-            members=tuple(members[m] for m in chosen),
-            probabilities={name: float(probabilities[0, m]) for m, name in enumerate(members) if not state.asked[0, m]},
+            members=tuple(names[m] for m in chosen),
+            probabilities={name: p for name, p, was in zip(names, probabilities, asked, strict=True) if not was},
         )
 
     def fuse(
@@ -302,14 +295,14 @@ class EnsemblePolicy(ABC):
         if not candidates:
             msg = "Fusion needs at least one candidate, got none. Ask a member first, or raise its failure."
             raise InputError(msg)
-        # A member that failed has nothing to return, so where nobody has a canonical answer it must not stand in.
-        mute = all(candidate.answer is None for candidate in candidates)
-        heard = self._in_order([*(c.member for c in candidates), *(() if mute else (f.member for f in failures))])
-        state, labels = self._state(
+        # A member that failed has nothing to return, so where nobody has a canonical answer it cannot be the one.
+        none_answered = all(candidate.answer is None for candidate in candidates)
+        counted = () if none_answered else failures
+        names, state, labels = self._state(
             query,
-            heard,
+            [*(c.member for c in candidates), *(f.member for f in counted)],
             candidates,
-            () if mute else failures,
+            counted,
             round_number=1,
             max_rounds=1,
             max_team=max_team,
@@ -317,20 +310,23 @@ class EnsemblePolicy(ABC):
         )
         weights = self.weigh(state)
         winner = int(winners(state, weights)[0])
-        rank = np.argsort(-state.competence[0], kind="stable")
-        if mute and labels[winner] is None:  # somebody's text is returned, and nothing agrees with anything
-            best = heard[int(state.representative[0, winner])]
-            return Answer(member=best, answer=None, weights={"": 0.0}, supporters={"": tuple(heard[m] for m in rank)})
-        named = {int(k): labels[k] or "" for k in np.flatnonzero(state.candidates[0])}
-        represented = int(state.representative[0, winner])
+        representative = [names[m] if m >= 0 else None for m in state.representative[0].tolist()]
+        ranked = state.members.by_competence[0].tolist()
+        if none_answered and labels[winner] is None:  # somebody's text is returned, and nothing agrees with anything
+            supporters = {"": tuple(names[m] for m in ranked)}
+            return Answer(member=representative[winner], answer=None, weights={"": 0.0}, supporters=supporters)
+        behind: dict[int, list[str]] = {k: [] for k in np.flatnonzero(state.candidates[0]).tolist()}
+        supported = state.candidate_index[0].tolist()
+        for m in ranked:
+            if supported[m] >= 0:
+                behind[supported[m]].append(names[m])
         return Answer(
-            member=heard[represented] if represented >= 0 else None,
+            member=representative[winner],
             answer=labels[winner],
-            weights={label: float(weights[0, k]) for k, label in named.items()},
+            weights={labels[k] or "": float(weights[0, k]) for k in behind},
             supporters={
-                label: tuple(heard[m] for m in rank if state.places[0, m] == k)
-                or ((heard[int(state.representative[0, k])],) if state.representative[0, k] >= 0 else ())
-                for k, label in named.items()
+                labels[k] or "": tuple(who or ([alone] if (alone := representative[k]) else []))
+                for k, who in behind.items()
             },
         )
 
@@ -342,7 +338,7 @@ class EnsemblePolicy(ABC):
         *,
         running: Sequence[str],
     ) -> Commitment:
-        """Promise what `fuse` makes of these candidates and whatever else comes; nothing, unless a policy knows better.
+        """Say what answers still to come cannot change; a policy that cannot tell promises nothing.
 
         Args:
             query: The query.
@@ -364,28 +360,27 @@ class EnsemblePolicy(ABC):
         return dict(zip(self.members, map(float, estimates), strict=True))
 
 
-def _answers(candidates: Sequence[Candidate], place: Mapping[str, int]) -> Answers:
-    """Lay out one query's candidates for members at these places; every member has room for a candidate of its own."""
-    num_members = len(place)
-    columns: dict[str, int] = {}
-    places = np.full((1, num_members), -1)
-    chars, logprobs = np.full((1, num_members), np.nan), np.full((1, num_members), np.nan)
-    for candidate in sorted(candidates, key=lambda one: place[one.member]):
-        member = place[candidate.member]
+def _answers(candidates: Sequence[Candidate], position: Mapping[str, int]) -> Answers:
+    """Lay out one query's candidates for members at these positions; every member has room for a candidate of its own."""
+    num_members = len(position)
+    index_of: dict[str, int] = {}
+    candidate_index, chars, logprobs = [-1] * num_members, [np.nan] * num_members, [np.nan] * num_members
+    for candidate in sorted(candidates, key=lambda one: position[one.member]):
+        member = position[candidate.member]
         if candidate.answer is not None:
-            places[0, member] = columns.setdefault(candidate.answer, member)
-        chars[0, member] = len(candidate.text)
+            candidate_index[member] = index_of.setdefault(candidate.answer, member)
+        chars[member] = len(candidate.text)
         if candidate.logprob is not None:
-            logprobs[0, member] = candidate.logprob
-    optional = sorted({label for candidate in candidates for label in candidate.option_probs or ()} - set(columns))
-    columns |= {label: num_members + k for k, label in enumerate(optional)}
+            logprobs[member] = candidate.logprob
+    optional = sorted({label for candidate in candidates for label in candidate.option_probs or ()} - set(index_of))
+    index_of |= {label: num_members + k for k, label in enumerate(optional)}
     labels = np.full((1, num_members + len(optional)), None, dtype=object)
-    for label, column in columns.items():
-        labels[0, column] = label
+    for label, index in index_of.items():
+        labels[0, index] = label
     option_scores = None
     if any(candidate.option_probs for candidate in candidates):
         option_scores = np.full((1, num_members, labels.shape[1]), np.nan)
         for candidate in candidates:
             for label, score in (candidate.option_probs or {}).items():
-                option_scores[0, place[candidate.member], columns[label]] = score
-    return Answers(places=places, labels=labels, chars=chars, logprobs=logprobs, option_scores=option_scores)
+                option_scores[0, position[candidate.member], index_of[label]] = score
+    return Answers(np.array([candidate_index]), labels, np.array([chars]), np.array([logprobs]), option_scores)

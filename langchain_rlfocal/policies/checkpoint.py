@@ -1,29 +1,27 @@
 """Checkpoints: one directory of `weights.safetensors` and `checkpoint.json`.
 
-A stranger may have written what is read. Reading it never executes anything and never trusts a size (`untrusted`), and every
-array is checked against the type and shape that its name demands. What does not fit is refused with a message that says what
-to do. There is no pickle anywhere.
+A stranger may have written what is read, so there is no pickle: sizes are capped, pydantic reads the facts, and every array
+is checked against the type and shape that its name demands.
 """
 
 import json
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from safetensors.numpy import save
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from langchain_rlfocal.errors import CheckpointError
 from langchain_rlfocal.features import FEATURES_DIM
-from langchain_rlfocal.observations import CONTEXT_AXES, FUSION_AXES, MEMBER_AXES
+from langchain_rlfocal.observations import CONTEXT_AXES, DECIDER_SHARED, FUSION_AXES, FUSION_SHARED, MEMBER_AXES
 from langchain_rlfocal.policies.evidence import CONTEXT_DIM, RESPONSE_DIM
-from langchain_rlfocal.policies.networks import DECIDER_SHARED, FUSION_SHARED
-from langchain_rlfocal.policies.untrusted import check_length, parse_arrays, parse_json, read_file, shortened
 
 FORMAT_VERSION = 2
 MAX_BYTES = 64 * 2**20
@@ -37,9 +35,7 @@ MAX_SIZE = 1e6
 
 _WEIGHTS, _FACTS = "weights.safetensors", "checkpoint.json"
 _BASELINE = "baseline."
-_NEEDED = frozenset(
-    ("format_version", "members", "pool_fingerprint", "observation_spec", "labels", "card", "baselines")
-)
+_MAX_SHOWN = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +47,7 @@ class Parts:
         weights: Arrays by name; `_shapes` lists names and shapes.
         labels: Task and label of each entry of the array `evidence.labels`.
         card: Facts of the training. JSON values only.
-        baselines: Arrays of the fitted baselines by name; `evaluation.fitted` reads them.
+        baselines: Arrays of the fitted baselines by name; `evaluation` reads them.
         baseline_facts: What else they need. JSON values only.
     """
 
@@ -63,6 +59,20 @@ class Parts:
     baseline_facts: Mapping[str, Any] = field(default_factory=dict)
 
 
+class _Facts(BaseModel):
+    """What `checkpoint.json` holds."""
+
+    model_config = ConfigDict(strict=True)
+
+    format_version: Literal[2]
+    members: list[str]
+    pool_fingerprint: str
+    observation_spec: dict[str, Any]
+    labels: list[tuple[str, str]]
+    card: dict[str, Any]
+    baselines: dict[str, Any]
+
+
 def pool_fingerprint(members: Sequence[str]) -> str:
     """Hash the names of a pool's members; their order does not matter."""
     return sha256(json.dumps(sorted(members)).encode()).hexdigest()
@@ -72,9 +82,9 @@ def observation_spec() -> dict[str, Any]:
     """Name the axes that this version's policies see; a checkpoint trained on others is refused."""
     return {
         "features": FEATURES_DIM,
-        "member": [name for name, _ in MEMBER_AXES],
-        "context": [name for name, _ in CONTEXT_AXES],
-        "fusion": [name for name, _ in FUSION_AXES],
+        "member": [axis.name for axis in MEMBER_AXES],
+        "context": [axis.name for axis in CONTEXT_AXES],
+        "fusion": [axis.name for axis in FUSION_AXES],
     }
 
 
@@ -133,13 +143,12 @@ def check_parts(parts: Parts) -> None:
         if not (np.abs(weights[name]) <= MAX_SIZE).all():
             msg = f"Array `{name}` must be finite and within ±{MAX_SIZE:g}, but is not. Train the policy again."
             raise CheckpointError(msg)
-    for row in (1, 3, 4):
-        if not (weights["evidence.moments"][row] >= 1 / MAX_SIZE).all():
-            msg = (
-                f"Array `evidence.moments` must hold positive standard deviations, of at least {1 / MAX_SIZE:g}. Train the "
-                "policy again."
-            )
-            raise CheckpointError(msg)
+    if not (weights["evidence.moments"][[1, 3, 4]] >= 1 / MAX_SIZE).all():
+        msg = (
+            f"Array `evidence.moments` must hold positive standard deviations, of at least {1 / MAX_SIZE:g}. Train the "
+            "policy again."
+        )
+        raise CheckpointError(msg)
 
 
 def write_checkpoint(path: str | PathLike[str], parts: Parts) -> None:
@@ -166,54 +175,31 @@ def write_checkpoint(path: str | PathLike[str], parts: Parts) -> None:
     }
     arrays = {**parts.weights, **{_BASELINE + name: array for name, array in parts.baselines.items()}}
     text = json.dumps(facts, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-    data, encoded = (
-        save({name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}),
-        text.encode("utf-8", "surrogatepass"),
-    )
-    # What could not be read again is not written.
-    check_length(target / _WEIGHTS, len(data), most=MAX_BYTES)
-    check_length(target / _FACTS, len(encoded), most=MAX_FACTS_BYTES)
-    parse_arrays(data, target / _WEIGHTS)
-    parse_json(encoded, target / _FACTS)
+    data = save({name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)})
+    try:
+        encoded = text.encode()
+    except UnicodeEncodeError as error:
+        msg = f"A checkpoint must hold whole characters only: {error}. Rename the member, task or label."
+        raise CheckpointError(msg) from error
+    _check_length(target / _WEIGHTS, len(data), most=MAX_BYTES)
+    _check_length(target / _FACTS, len(encoded), most=MAX_FACTS_BYTES)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    except OSError as error:
-        msg = f"`{target}` cannot be written: {error}. Choose a directory that you may write to."
-        raise CheckpointError(msg) from error
-    try:
-        (fresh / _WEIGHTS).write_bytes(data)
-        (fresh / _FACTS).write_text(text, encoding="utf-8")
-        fresh.chmod(0o755)
-        if target.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-            target.replace(old / "old")
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as directory:
+            new, old = Path(directory, "new"), Path(directory, "old")
+            new.mkdir()
+            (new / _WEIGHTS).write_bytes(data)
+            (new / _FACTS).write_bytes(encoded)
+            if target.exists():
+                target.replace(old)
             try:
-                fresh.replace(target)
+                new.replace(target)
             except OSError:
-                (old / "old").replace(target)
+                if old.exists():
+                    old.replace(target)
                 raise
-            finally:
-                shutil.rmtree(old)
-        else:
-            fresh.replace(target)
     except OSError as error:
-        msg = f"`{target}` cannot be written: {error}. What was there is still there; make room and save again."
-        raise CheckpointError(msg) from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
-def _read(path: Path, *, most: int) -> bytes:
-    try:
-        return read_file(path, most=most)
-    except (OSError, ValueError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        msg = (
-            f"`{path}` cannot be read: {error}. Give the directory that `rlfocal train --out` wrote, which holds "
-            f"{_FACTS} and {_WEIGHTS}."
-        )
+        msg = f"`{target}` cannot be written: {error}. What was there is still there; make room or choose another directory."
         raise CheckpointError(msg) from error
 
 
@@ -224,48 +210,87 @@ def read_checkpoint(path: str | PathLike[str]) -> Parts:
         CheckpointError: It is absent, damaged, too large, or of a format or observation spec that does not fit.
     """
     target = Path(path)
-    facts = parse_json(_read(target / _FACTS, most=MAX_FACTS_BYTES), target / _FACTS)
-    absent = _NEEDED - set(facts)
-    if absent:
-        msg = (
-            f"`{target / _FACTS}` must be the JSON object of a checkpoint, but lacks {', '.join(sorted(absent))}. Train the "
-            "policy again."
-        )
-        raise CheckpointError(msg)
-    if facts["format_version"] != FORMAT_VERSION:
-        msg = (
-            f"`{target}` must have format version {FORMAT_VERSION}, has {facts['format_version']!r:.80}. Train it again with "
-            "this version of langchain-rlfocal, or install the version that wrote it."
-        )
-        raise CheckpointError(msg)
-    members, labels, card, baseline_facts = (facts[key] for key in ("members", "labels", "card", "baselines"))
-    if facts["observation_spec"] != observation_spec():
+    facts = _read_facts(target / _FACTS)
+    if facts.observation_spec != observation_spec():
         msg = f"`{target}` was trained on other observations than this version makes. Train the policy again."
         raise CheckpointError(msg)
-    if not _is_texts(members) or not isinstance(card, dict) or not isinstance(baseline_facts, dict):
-        msg = f"`{target / _FACTS}` must name its members as strings and hold a card. Train the policy again."
-        raise CheckpointError(msg)
-    if not isinstance(labels, list) or not all(_is_texts(pair) and len(pair) == 2 for pair in labels):
-        msg = f"`{target / _FACTS}` must name its labels as pairs of strings. Train the policy again."
-        raise CheckpointError(msg)
-    if facts["pool_fingerprint"] != pool_fingerprint(members):
+    if facts.pool_fingerprint != pool_fingerprint(facts.members):
         msg = f"`{target}`: the pool's fingerprint must match its members, but does not: the file was edited by hand."
         raise CheckpointError(msg)
-    arrays = parse_arrays(_read(target / _WEIGHTS, most=MAX_BYTES), target / _WEIGHTS)
+    arrays = _read_arrays(target / _WEIGHTS)
     weights = {name: array for name, array in arrays.items() if not name.startswith(_BASELINE)}
     for name, array in weights.items():
         if array.dtype != np.float32:
             msg = f"Array `{shortened(name)}` must hold floats of 32 bits, got {array.dtype}. Train the policy again."
             raise CheckpointError(msg)
     return Parts(
-        members=tuple(members),
+        members=tuple(facts.members),
         weights=weights,
-        labels=[(task, label) for task, label in labels],
-        card=card,
-        baselines={name[len(_BASELINE) :]: array for name, array in arrays.items() if name.startswith(_BASELINE)},
-        baseline_facts=baseline_facts,
+        labels=facts.labels,
+        card=facts.card,
+        baselines={name.removeprefix(_BASELINE): array for name, array in arrays.items() if name not in weights},
+        baseline_facts=facts.baselines,
     )
 
 
-def _is_texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+def shortened(text: str) -> str:
+    """Cut a stranger's text to what a message can hold."""
+    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 1]}…"
+
+
+def _check_length(path: Path, length: int, *, most: int) -> None:
+    if length > most:
+        msg = (
+            f"`{path}` must be at most {most} bytes, has {length}. Give a checkpoint of this package; a policy that has grown "
+            "so large must be trained for fewer members, labels or tasks."
+        )
+        raise CheckpointError(msg)
+
+
+def _read(path: Path, *, most: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(most + 1)
+    except OSError as error:
+        msg = (
+            f"`{path}` cannot be read: {error}. Give the directory that `rlfocal train --out` wrote, which holds "
+            f"{_FACTS} and {_WEIGHTS}."
+        )
+        raise CheckpointError(msg) from error
+    if len(data) > most:
+        _check_length(path, path.stat().st_size, most=most)
+    return data
+
+
+def _read_facts(path: Path) -> _Facts:
+    data = _read(path, most=MAX_FACTS_BYTES)
+    try:
+        return _Facts.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        if where == "format_version" and first["type"] != "missing":
+            msg = (
+                f"`{path.parent}` must have format version {FORMAT_VERSION}, has {shortened(repr(first['input']))}. Train it "
+                "again with this version of langchain-rlfocal, or install the version that wrote it."
+            )
+            raise CheckpointError(msg) from error
+        wrong = shortened(f"{where}: {first['msg']}" if where else first["msg"])
+        msg = f"`{path}` must be the JSON object of a checkpoint: {wrong}. Train the policy again."
+        raise CheckpointError(msg) from error
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        arrays = load(_read(path, most=MAX_BYTES))
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        msg = f"`{path}` must be a whole safetensors file: {shortened(str(error))}. Copy it again or train the policy again."
+        raise CheckpointError(msg) from error
+    for name, array in arrays.items():
+        # NumPy trusts a boolean to be 0 or 1, and reads beyond the end of an array where it is not.
+        if array.dtype.kind not in "biuf" or (array.dtype.kind == "b" and array.view(np.uint8).max(initial=0) > 1):
+            msg = f"Array `{shortened(name)}` in `{path}` must hold numbers or booleans. Train the policy again."
+            raise CheckpointError(msg)
+    return arrays

@@ -16,7 +16,7 @@ from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.features import SURFACE_NAMES
 from langchain_rlfocal.policies.base import RECENT_QUERIES, Commitment, EnsemblePolicy, legal_sizes
 from langchain_rlfocal.records import Answer, Candidate, Failure, Query, Selection
-from langchain_rlfocal.states import Answers, Bools, Descriptors, Evidence, Floats, State
+from langchain_rlfocal.states import Answers, Bools, Evidence, Floats, MemberFeatures, State
 
 FIRST_ROUND = 2
 """How many members the first of several rounds asks."""
@@ -58,38 +58,41 @@ class PriorPolicy(EnsemblePolicy):
 
     def describe(
         self, queries: Sequence[str], tasks: Sequence[str | None], members: Sequence[str] | None = None
-    ) -> Descriptors:
+    ) -> MemberFeatures:
         """Describe members by their declared competence, everywhere the same; see `EnsemblePolicy.describe`."""
         del tasks
         columns = self.columns(members)
         competence = np.tile(self._competence[columns], (len(queries), 1))
-        return Descriptors(
+        return MemberFeatures(
             competence=competence,
             trust=competence,
-            slopes=np.zeros_like(competence),
+            option_weights=np.zeros_like(competence),
             price=np.full(len(columns), 1.0 / len(self._members)),
             diversity=np.zeros((len(columns), len(columns))),
             surface=np.zeros((len(queries), len(SURFACE_NAMES))),
         )
 
     def read(
-        self, known: Descriptors, tasks: Sequence[str | None], answers: Answers, members: Sequence[str] | None = None
+        self,
+        features: MemberFeatures,
+        tasks: Sequence[str | None],
+        answers: Answers,
+        members: Sequence[str] | None = None,
     ) -> Evidence:
         """Trust every answer as its member; see `EnsemblePolicy.read`."""
         del tasks, members
         return Evidence(
-            places=answers.places,
-            trust=known.trust,
+            candidate_index=answers.candidate_index,
+            trust=features.trust,
             label=np.zeros(answers.labels.shape),
-            scored=None,
+            option_evidence=None,
             similarity=None,
         )
 
     def team(self, state: State) -> tuple[Bools, Callable[[], Floats]]:
         """Ask the two best, then the rest where they differ; see `EnsemblePolicy.team`."""
         selectable, smallest, largest = legal_sizes(state)
-        num_answers = (state.count > 0).sum(axis=1)
-        agreed = (state.num_answered >= min(FIRST_ROUND, state.max_team)) & (num_answers == 1)
+        agreed = (state.num_answered >= min(FIRST_ROUND, state.max_team)) & (state.num_answers == 1)
         if state.round_number == 1 and state.max_rounds > 1:
             size = np.minimum(largest, FIRST_ROUND)
         else:
@@ -101,7 +104,7 @@ class PriorPolicy(EnsemblePolicy):
 
     def weigh(self, state: State) -> Floats:
         """Share the weight by summed competence; see `EnsemblePolicy.weigh`."""
-        weights = state.sum_of_supporters(np.where(state.answered, state.competence, 0.0))
+        weights = state.sum_of_supporters(state.competence)
         total = weights.sum(axis=1, keepdims=True)
         even = state.candidates / np.maximum(state.candidates.sum(axis=1, keepdims=True), 1)
         return np.where(total > 0, weights / np.where(total > 0, total, 1.0), even)
@@ -114,10 +117,10 @@ class PriorPolicy(EnsemblePolicy):
         *,
         running: Sequence[str],
     ) -> Commitment:
-        """Promise the winner that outweighs any other with all who still run behind it; see `EnsemblePolicy.commitment`.
+        """Promise the winner if it outweighs every other even with all running members behind that one.
 
-        The least that it can end with is its weight among all of theirs: a member that joins it, or fails, leaves it more.
-        A tie promises nothing, whoever breaks it. An option without a supporter weighs nothing, so it cannot win.
+        The least confidence it can end with is its weight over all weights: a member that joins it, or fails, leaves it
+        more. A tie promises nothing. An option without a supporter weighs nothing, so it cannot win.
         """
         nothing = super().commitment(query, candidates, failures, running=running)
         if all(candidate.answer is None for candidate in candidates):

@@ -16,6 +16,8 @@ Logits are bounded (`LOGIT_BOUND`), so no team is ever impossible, and in double
 for teams of up to 80 members.
 """
 
+from functools import lru_cache
+
 import numpy as np
 
 from langchain_rlfocal.states import Bools, Floats, Ints
@@ -66,18 +68,33 @@ def subset_log_prob(logits: Floats, selectable: Bools, team: Bools, *, smallest:
 
 
 def subset_marginals(logits: Floats, selectable: Bools, *, smallest: Ints, largest: Ints) -> Floats:
-    """Compute the probability that each member is in the team, shape [Q, M]; 0 where no team is legal."""
+    """Compute the probability that each member is in the team, shape [Q, M]; 0 where no team is legal.
+
+    With e⁻ and e⁺ the polynomials of the members before and after m:
+
+        P(m ∈ S) ∝ wₘ Σ_{i, j} e⁻_i e⁺_j   for smallest ≤ i + j + 1 ≤ largest
+    """
     num_sizes = int(largest.max(initial=0)) + 1
     odds = odds_of(logits, selectable)
-    legal = size_mask(smallest, largest, num_sizes)
-    num_members = odds.shape[1]
-    others = np.where(np.eye(num_members, dtype=bool), 0.0, odds[:, None, :])  # [Q, M, M]: all but the member itself
-    rest = symmetric_polynomials(others, num_sizes)
-    with_member = np.where(legal[:, None, 1:], rest[:, :, :-1], 0.0).sum(axis=2) * odds
-    # A subset holds the first member or not: e_k = w₁ e_{k-1}(others) + e_k(others).
-    total = with_member[:, 0] + np.where(legal, rest[:, 0], 0.0).sum(axis=1)
-    marginals: Floats = with_member / np.where(total > 0, total, 1.0)[:, None]
-    return marginals
+    q, m = odds.shape
+    # Both directions at once: polynomials of the first n members, and of the last n.
+    steps = np.stack([odds.T, odds.T[::-1]], axis=1)[..., None]
+    polynomials = np.zeros((m + 1, 2, q, num_sizes))
+    polynomials[..., 0] = 1.0
+    lower, upper = polynomials[..., :-1], polynomials[..., 1:]
+    for step, below, old, new in zip(steps, lower[:-1], upper[:-1], upper[1:], strict=True):
+        np.multiply(step, below, out=new)
+        np.add(new, old, out=new)
+    before, after = polynomials[:-1, 0].swapaxes(0, 1), polynomials[-2::-1, 1].swapaxes(0, 1)
+    legal = size_mask(smallest, largest, 2 * num_sizes).astype(float)
+    with_member = np.add.reduce((before @ legal[:, _sums_of_sizes(num_sizes) + 1]) * after, axis=2) * odds
+    total = np.add.reduce(polynomials[-1, 0] * legal[:, :num_sizes], axis=1)
+    return np.asarray(with_member / np.where(total > 0, total, 1.0)[:, None])
+
+
+@lru_cache(maxsize=32)
+def _sums_of_sizes(num_sizes: int) -> Ints:
+    return np.arange(num_sizes)[:, None] + np.arange(num_sizes)
 
 
 def most_probable_subset(logits: Floats, selectable: Bools, *, smallest: Ints, largest: Ints) -> Bools:
@@ -87,10 +104,11 @@ def most_probable_subset(logits: Floats, selectable: Bools, *, smallest: Ints, l
     pool's order.
     """
     ranked = np.argsort(np.where(selectable, -logits, np.inf), axis=1, kind="stable")
-    rank = np.argsort(ranked, axis=1, kind="stable")
-    wanted = (selectable & (logits > 0)).sum(axis=1)
-    size = np.clip(wanted, smallest, np.minimum(largest, selectable.sum(axis=1)))
-    team: Bools = (rank < size[:, None]) & selectable
+    wanted = np.add.reduce(selectable & (logits > 0), axis=1)
+    size = np.minimum(np.maximum(wanted, smallest), np.minimum(largest, np.add.reduce(selectable, axis=1)))
+    q, m = logits.shape
+    team: Bools = np.empty((q, m), dtype=bool)
+    team[np.arange(q)[:, None], ranked] = np.arange(m) < size[:, None]
     return team
 
 

@@ -1,10 +1,29 @@
 """Configuration of training: every hyperparameter, once, with its meaning."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import get_args
 
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.outcomes import CostUnit
+
+_RULES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
+    (
+        "at least 1",
+        lambda value: value >= 1,
+        "max_team max_rounds num_iterations batch_size num_epochs num_minibatches validate_every patience",
+    ),
+    ("at least 1", lambda value: value >= 1, "decider_hidden fusion_hidden critic_hidden"),
+    ("at least 2", lambda value: value >= 2, "num_folds"),
+    ("finite and not negative", lambda value: 0 <= value < math.inf, "cost_weight diversity_weight entropy_coef"),
+    (
+        "finite and positive",
+        lambda value: 0 < value < math.inf,
+        "learning_rate fusion_learning_rate clip_epsilon value_coef max_grad_norm target_kl",
+    ),
+    ("in [0, 1]", lambda value: 0 <= value <= 1, "gamma gae_lambda"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,45 +87,11 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        counts = (
-            "max_team",
-            "max_rounds",
-            "num_iterations",
-            "batch_size",
-            "num_epochs",
-            "num_minibatches",
-            "decider_hidden",
-            "fusion_hidden",
-            "critic_hidden",
-            "validate_every",
-            "patience",
-        )
-        for name in counts:
-            if getattr(self, name) < 1:
-                msg = f"`{name}` must be at least 1, got {getattr(self, name)}."
-                raise InputError(msg)
-        for name in ("cost_weight", "diversity_weight", "entropy_coef"):
-            if not 0.0 <= getattr(self, name) < float("inf"):
-                msg = f"`{name}` must be finite and not negative, got {getattr(self, name)}."
-                raise InputError(msg)
-        for name in (
-            "learning_rate",
-            "fusion_learning_rate",
-            "clip_epsilon",
-            "value_coef",
-            "max_grad_norm",
-            "target_kl",
-        ):
-            if not 0.0 < getattr(self, name) < float("inf"):
-                msg = f"`{name}` must be finite and positive, got {getattr(self, name)}. Leave it out for the default."
-                raise InputError(msg)
-        for name in ("gamma", "gae_lambda"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                msg = f"`{name}` must be in [0, 1], got {getattr(self, name)}. 1 discounts nothing."
-                raise InputError(msg)
+        for rule, is_met, names in _RULES:
+            for name in names.split():
+                if not is_met(getattr(self, name)):
+                    msg = f"`{name}` must be {rule}, got {getattr(self, name)}. Leave it out for the default."
+                    raise InputError(msg)
         if self.cost_unit not in get_args(CostUnit):
             msg = f"`cost_unit` must be one of {', '.join(get_args(CostUnit))}, got {self.cost_unit!r}. Choose one."
-            raise InputError(msg)
-        if self.num_folds < 2:
-            msg = f"`num_folds` must be at least 2, got {self.num_folds}."
             raise InputError(msg)

@@ -4,10 +4,11 @@ Both actors share one team reward and see only their own observation; the critic
 Every iteration plays a batch of episodes with drawn cost weights, estimates advantages, and takes clipped steps. The
 weights that did best on the validation rows, played without randomness, are the result: a copy, not an alias.
 
-Source: Yu et al., 2022, "The surprising effectiveness of PPO in cooperative multi-agent games".
-https://arxiv.org/abs/2103.01955
+Sources: Yu et al., 2022, "The surprising effectiveness of PPO in cooperative multi-agent games",
+https://arxiv.org/abs/2103.01955; Schulman et al., 2017, "Proximal policy optimization algorithms", equations 7 and 9.
 """
 
+import math
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
+from torch import Tensor, nn
 
 from langchain_rlfocal._version import __version__
 from langchain_rlfocal.embedders import NamedEmbedder
@@ -24,15 +26,24 @@ from langchain_rlfocal.environment import EnsembleEnv, Replay, environment_of, p
 from langchain_rlfocal.errors import OutcomeError
 from langchain_rlfocal.evaluation.baselines import dump_baselines, fit_baselines
 from langchain_rlfocal.features import Embedder
+from langchain_rlfocal.observations import (
+    DECIDER_SHARED,
+    FUSION_AXES,
+    FUSION_SHARED,
+    MEMBER_AXES,
+    decider_observation,
+    decider_shared,
+    fusion_observation,
+    fusion_shared,
+)
 from langchain_rlfocal.outcomes import OutcomeGrid
-from langchain_rlfocal.policies import RLFocalPolicy
+from langchain_rlfocal.policies.base import legal_sizes
 from langchain_rlfocal.policies.checkpoint import Parts
-from langchain_rlfocal.states import Floats
+from langchain_rlfocal.policies.learned import DeciderNetwork, FusionNetwork, RLFocalPolicy
+from langchain_rlfocal.policies.subsets import LOGIT_BOUND, sample_subset, size_mask, subset_log_prob
+from langchain_rlfocal.states import Bools, Floats, Ints, State, softmax
 from langchain_rlfocal.training.config import TrainingConfig
-from langchain_rlfocal.training.networks import Actors, Critic
-from langchain_rlfocal.training.preparation import Prepared, data_hash, prepare, refit
-from langchain_rlfocal.training.rollout import STATE_DIM, roll_out
-from langchain_rlfocal.training.updates import update
+from langchain_rlfocal.training.supervised import TrainingData, data_hash, prepare, refit
 
 MIN_QUERIES = 10
 """Fewer training rows than this teach nothing that could be told from chance."""
@@ -44,6 +55,506 @@ _CHECKED_WEIGHTS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
 """Cost weights over which, with the configured one, the best weights are chosen: one policy serves them all."""
 
 _FREE, _LOWEST, _HIGHEST = 0.2, 0.01, 1.0
+
+FUSION_SHARPNESS = 4.0
+"""In training Fusion draws from its logits times this: close to the best candidate, which serving takes, yet still drawn.
+Without it the reward would be spent on sharpening the odds of answers that win anyway."""
+
+_PRIVILEGED = 8
+STATE_DIM = DECIDER_SHARED + FUSION_SHARED + _PRIVILEGED
+"""S, the length of the critic's joint state."""
+
+
+# ---- networks and losses
+
+
+class _JoinedLayer(nn.Linear):
+    """relu(W [own; shared] + b) of what each member or candidate has and what all share; see `policies.learned`."""
+
+    def forward(self, own: Tensor, shared: Tensor) -> Tensor:  # type: ignore[override]
+        """Compute [B, N, H] from own [B, N, A] and shared [B, S]."""
+        axes = own.shape[-1]
+        common = nn.functional.linear(shared, self.weight[:, axes:], self.bias)
+        return torch.relu(nn.functional.linear(own, self.weight[:, :axes]) + common[:, None, :])
+
+
+class DeciderNet(nn.Module):
+    """On/off logit of each member; see `policies.learned.DeciderNetwork`."""
+
+    def __init__(self, hidden: int, *, num_members: int) -> None:
+        super().__init__()
+        self.hidden1 = _JoinedLayer(len(MEMBER_AXES) + DECIDER_SHARED, hidden)
+        self.hidden2 = nn.Linear(hidden, hidden)
+        self.out = nn.Linear(hidden, 1)
+        nn.init.orthogonal_(self.out.weight, gain=0.01)
+        # Even chances at first, of a team of about two.
+        nn.init.constant_(self.out.bias, -math.log(max(num_members / 2 - 1, 1.0)))
+
+    def forward(self, members: Tensor, shared: Tensor) -> Tensor:
+        """Compute bounded logits, shape [B, M]."""
+        raw = self.out(torch.relu(self.hidden2(self.hidden1(members, shared)))).squeeze(-1)
+        bounded: Tensor = LOGIT_BOUND * torch.tanh(raw / LOGIT_BOUND)
+        return bounded
+
+
+class FusionNet(nn.Module):
+    """Logit of each candidate; see `policies.learned.FusionNetwork`. It starts as the vote by evidence."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.hidden = _JoinedLayer(len(FUSION_AXES) + FUSION_SHARED, hidden)
+        self.out = nn.Linear(hidden, 1)
+        self.vote = nn.Linear(len(FUSION_AXES), 1)
+        for layer in (self.out, self.vote):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        with torch.no_grad():
+            self.vote.weight[0, [axis.name for axis in FUSION_AXES].index("evidence")] = 4.0  # the axis is over 4
+
+    def forward(self, candidates: Tensor, shared: Tensor, mask: Tensor) -> Tensor:
+        """Compute logits, shape [B, K]; a very low one where there is no candidate."""
+        logits = self.out(self.hidden(candidates, shared)) + self.vote(candidates)
+        masked: Tensor = logits.squeeze(-1).masked_fill(~mask, -1e9)
+        return masked
+
+
+class Actors(nn.Module):
+    """Both actors; its state dict names the arrays as the checkpoint does."""
+
+    def __init__(self, *, decider_hidden: int, fusion_hidden: int, num_members: int) -> None:
+        super().__init__()
+        self.decider = DeciderNet(decider_hidden, num_members=num_members)
+        self.fusion = FusionNet(fusion_hidden)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Copy the weights out, by name."""
+        return {name: tensor.detach().cpu().numpy().copy() for name, tensor in self.state_dict().items()}
+
+
+class Critic(nn.Module):
+    """Value of the joint state, shape [...] from [..., S]. It sees recorded scores: in training only."""
+
+    def __init__(self, inputs: int, hidden: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1)
+        )
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Compute values."""
+        values: Tensor = self.layers(states).squeeze(-1)
+        return values
+
+
+class _SubsetTerms(torch.autograd.Function):
+    """log Z and H of `subset_log_prob_and_entropy`, whose gradients are known: P(m ∈ S), and minus Cov(1[m ∈ S], ℓ·1[S]).
+
+    The covariance is the derivative of the marginals along ℓ, so one forward pass computes it beside them: each polynomial
+    and its derivative, of the members before m and of those after it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, selectable: Tensor, legal_sizes: Tensor) -> tuple[Tensor, Tensor]:
+        (b, m), k = logits.shape, legal_sizes.shape[1]
+        odds = torch.where(selectable, torch.exp(logits), 0.0)
+        # Axes: value or derivative, forwards or backwards, member, query, size.
+        steps = torch.stack([odds.T, odds.T.flip(0)])[..., None]
+        along = steps * torch.stack([logits.T, logits.T.flip(0)])[..., None]
+        tables = odds.new_zeros(2, 2, m + 1, b, k)
+        tables[0, ..., 0] = 1.0
+        for n in range(m):
+            old, new = tables[:, :, n], tables[:, :, n + 1]
+            new.copy_(old)
+            new[..., 1:] += steps[:, n] * old[..., :-1]
+            new[1, ..., 1:] += along[:, n] * old[0, ..., :-1]
+        before, after = tables[:, 0, :-1], tables[:, 1, :-1].flip(1)
+        sizes = torch.arange(k)
+        total_size = sizes[:, None] + sizes + 1
+        legal = torch.where(total_size < k, legal_sizes[:, total_size.clamp(max=k - 1)], 0.0)  # [B, K, K]
+        reach = torch.einsum("vmbi,bij->vmbj", before, legal)
+        others = (reach[0] * after[0]).sum(-1).T
+        others_along = (reach[1] * after[0] + reach[0] * after[1]).sum(-1).T
+        total = (tables[0, 0, -1] * legal_sizes).sum(-1)
+        marginals = odds * others / total[:, None]
+        mean = (marginals * logits).sum(-1)
+        covariance = odds * (logits * others + others_along) / total[:, None] - marginals * mean[:, None]
+        ctx.save_for_backward(marginals, covariance)
+        return torch.log(total), torch.log(total) - mean
+
+    @staticmethod
+    def backward(ctx: Any, log_total: Tensor, entropy: Tensor) -> tuple[Tensor, None, None]:
+        marginals, covariance = ctx.saved_tensors
+        return log_total[:, None] * marginals - entropy[:, None] * covariance, None, None
+
+
+def subset_log_prob_and_entropy(
+    logits: Tensor, selectable: Tensor, team: Tensor, legal_sizes: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Compute log P(S) and the entropy of `policies.subsets`' distribution, differentiably.
+
+        log P(S) = Σ_{m ∈ S} ℓₘ − log Z        H = log Z − Σₘ P(m ∈ S) ℓₘ
+
+    Args:
+        logits: Logits, shape [B, M].
+        selectable: Who can be selected, shape [B, M].
+        team: The team, legal, shape [B, M].
+        legal_sizes: Which sizes 0 .. K - 1 are legal, shape [B, K].
+
+    Returns:
+        Log-probability and entropy, both of shape [B].
+    """
+    logits = logits.double()  # products of many odds overflow single precision
+    log_total, entropy = _SubsetTerms.apply(logits, selectable, legal_sizes.double())  # type: ignore[no-untyped-call]
+    return torch.where(team, logits, 0.0).sum(-1) - log_total, entropy
+
+
+def gae(rewards: Floats, values: Floats, active: Bools, *, gamma: float, gae_lambda: float) -> tuple[Floats, Floats]:
+    """Estimate advantages with generalized advantage estimation over the steps that were taken.
+
+    Works backwards from A_T = 0, v_T = 0 (every episode terminates):
+
+        δₜ = rₜ + γ vₜ₊₁ − vₜ
+        Aₜ = δₜ + γ λ Aₜ₊₁
+
+    where t + 1 is the next *active* step: an episode that stopped early passes over its idle steps, which neither
+    discount nor bootstrap. Rewards of idle steps must be 0.
+
+    Source: Schulman et al., 2016, section 3. https://arxiv.org/abs/1506.02438
+
+    Args:
+        rewards: Reward after each step, shape [T, ...].
+        values: Critic's value before each step, shape [T, ...].
+        active: Steps that were taken, shape [T, ...].
+        gamma: Discount γ in [0, 1].
+        gae_lambda: λ in [0, 1].
+
+    Returns:
+        Advantages and returns (advantages plus values), both 0 at idle steps, shape [T, ...].
+
+    Raises:
+        ValueError: The shapes differ.
+    """
+    if not rewards.shape == values.shape == active.shape:
+        msg = f"`rewards`, `values` and `active` must have one shape, got {rewards.shape}, {values.shape}, {active.shape}."
+        raise ValueError(msg)
+    advantages = np.zeros_like(rewards)
+    next_value, next_advantage = np.zeros(rewards.shape[1:]), np.zeros(rewards.shape[1:])
+    for t in range(len(rewards) - 1, -1, -1):
+        delta = rewards[t] + gamma * next_value - values[t]
+        advantage = delta + gamma * gae_lambda * next_advantage
+        advantages[t] = np.where(active[t], advantage, 0.0)
+        next_value = np.where(active[t], values[t], next_value)
+        next_advantage = np.where(active[t], advantage, next_advantage)
+    return advantages, np.where(active, advantages + values, 0.0)
+
+
+def clipped_surrogate(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, *, clip_epsilon: float) -> Tensor:
+    """Compute the clipped policy loss.
+
+        r = exp(log π − log π_old)
+        L = −mean(min(r A, clip(r, 1 − ε, 1 + ε) A))
+
+    Args:
+        log_probs: Log-probabilities of the actions under the current policy, shape [B].
+        old_log_probs: The same under the policy that acted, shape [B].
+        advantages: Advantages, shape [B].
+        clip_epsilon: ε > 0.
+
+    Returns:
+        The loss, a scalar.
+    """
+    ratio = torch.exp(log_probs - old_log_probs)
+    clipped = ratio.clamp(1.0 - clip_epsilon, 1.0 + clip_epsilon)
+    return -torch.minimum(ratio * advantages, clipped * advantages).mean()
+
+
+def clipped_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, *, clip_epsilon: float) -> Tensor:
+    """Compute the critic's loss with its change clipped.
+
+        v' = v_old + clip(v − v_old, −ε, ε)
+        L = ½ mean(max((v − R)², (v' − R)²))
+
+    Args:
+        values: Values by the current critic, shape [B].
+        old_values: Values by the critic that saw the rollout, shape [B].
+        returns: What the values should have been, shape [B].
+        clip_epsilon: ε > 0.
+
+    Returns:
+        The loss, a scalar.
+    """
+    clipped = old_values + (values - old_values).clamp(-clip_epsilon, clip_epsilon)
+    return 0.5 * torch.maximum((values - returns) ** 2, (clipped - returns) ** 2).mean()
+
+
+def approximate_kl(log_probs: Tensor, old_log_probs: Tensor) -> Tensor:
+    """Estimate KL(π_old ‖ π) from actions of π_old: mean(r − 1 − log r), unbiased and never negative.
+
+    Source: Schulman, 2020, "Approximating KL divergence", estimator k3. http://joschu.net/blog/kl-approx.html
+    """
+    log_ratio = log_probs - old_log_probs
+    return (torch.expm1(log_ratio) - log_ratio).mean()
+
+
+# ---- rollouts
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """B episodes: N decisions of the Decider, in the order of rounds, and one of Fusion each.
+
+    Attributes:
+        step: Round of each of the Decider's decisions, counted from 0, shape [N].
+        episode: Episode of each, shape [N].
+        members: What it saw of the members, shape [N, M, A].
+        shared: What it saw besides, shape [N, DECIDER_SHARED].
+        selectable: Who could be selected, shape [N, M].
+        legal_sizes: Which team sizes were legal, shape [N, L].
+        teams: Teams drawn, shape [N, M].
+        log_probs: Log-probabilities of the teams, shape [N].
+        candidates: What Fusion saw of the candidates, shape [B, K, G].
+        candidates_shared: What it saw besides, shape [B, FUSION_SHARED].
+        exists: Where the candidates are, shape [B, K].
+        chosen: Candidates drawn, shape [B].
+        chosen_log_probs: Log-probabilities of the candidates drawn, shape [B].
+        states: The critic's joint states: of the Decider's decisions, then of Fusion's, shape [N + B, S].
+        rewards: Reward after each step, Fusion's last, shape [T, B].
+        active: Steps that were taken, shape [T, B].
+    """
+
+    step: Ints
+    episode: Ints
+    members: Floats
+    shared: Floats
+    selectable: Bools
+    legal_sizes: Bools
+    teams: Bools
+    log_probs: Floats
+    candidates: Floats
+    candidates_shared: Floats
+    exists: Bools
+    chosen: Ints
+    chosen_log_probs: Floats
+    states: Floats
+    rewards: Floats
+    active: Bools
+
+    def by_step(self, values: Floats) -> Floats:
+        """Lay out what there is of each decision, shape [N + B], by step and episode, shape [T, B]; 0 elsewhere."""
+        laid_out = np.zeros(self.rewards.shape)
+        laid_out[self.step, self.episode] = values[: len(self.step)]
+        laid_out[-1] = values[len(self.step) :]
+        return laid_out
+
+    def by_decision(self, values: Floats) -> Floats:
+        """Undo `by_step`."""
+        return np.concatenate([values[self.step, self.episode], values[-1]])
+
+
+def joint_state(
+    state: State, member_scores: Floats, scores: Floats, *, shared: Floats, fusion: Floats | None = None
+) -> Floats:
+    """Show the critic everything: both actors' observations, pooled, and the recorded scores that no actor sees.
+
+    A baseline may know what the actors do not: it shifts no gradient, since it does not depend on the action.
+
+    Args:
+        state: Where the queries stand.
+        member_scores: Recorded scores of all members, shape [B, M].
+        scores: Recorded scores of the candidates, shape [B, K].
+        shared: What all members share of the Decider's observation, shape [B, DECIDER_SHARED].
+        fusion: What all candidates share of Fusion's, shape [B, FUSION_SHARED]; None before the last step.
+
+    Returns:
+        Joint states, shape [B, S].
+    """
+    b, m = state.asked.shape
+    states = np.zeros((b, STATE_DIM), dtype=np.float32)
+    states[:, :DECIDER_SHARED] = shared
+    if fusion is not None:
+        states[:, DECIDER_SHARED:-_PRIVILEGED] = fusion
+    left = np.where(state.asked, 0.0, member_scores)
+    offered = np.where(state.candidates, scores, 0.0)
+    for column, values in enumerate(
+        (
+            float(fusion is not None),
+            member_scores.mean(axis=1),
+            member_scores.max(axis=1),
+            left.max(axis=1),
+            left.sum(axis=1) / np.maximum(m - state.num_asked, 1),
+            (left * state.competence).sum(axis=1) / np.where(state.asked, 0, state.competence).sum(axis=1).clip(1e-6),
+            offered.max(axis=1),
+            (offered * state.belief).sum(axis=1),
+        )
+    ):
+        states[:, DECIDER_SHARED + FUSION_SHARED + column] = values
+    return states
+
+
+def draw_choice(logits: Floats, rng: np.random.Generator) -> tuple[Ints, Floats]:
+    """Draw one candidate per row by softmax; returns indices and their log-probabilities, shape [B]."""
+    probabilities = softmax(logits.astype(np.float64))
+    uniform = rng.random((len(logits), 1))
+    chosen = (probabilities.cumsum(axis=1) <= uniform).sum(axis=1)
+    # Rounding may leave the last sum below 1: then the last one that can be chosen is meant.
+    last = logits.shape[1] - 1 - np.isfinite(logits)[:, ::-1].argmax(axis=1)
+    chosen = np.minimum(chosen, last)
+    return chosen, np.log(np.maximum(probabilities[np.arange(len(logits)), chosen], 1e-300))
+
+
+def roll_out(
+    env: EnsembleEnv, weights: Mapping[str, Floats], index: Ints, cost_weight: Floats, *, rng: np.random.Generator
+) -> Rollout:
+    """Play one episode for each named row.
+
+    Args:
+        env: The environment.
+        weights: The actors' weights, by name.
+        index: Rows of the environment's grid, shape [B].
+        cost_weight: Each episode's cost weight, shape [B].
+        rng: Source of all randomness.
+    """
+    env.reset(index, cost_weight)
+    decider, fusion = DeciderNetwork(weights), FusionNetwork(weights)
+    num_episodes, num_sizes = len(index), env.max_team + 1
+    steps: list[dict[str, np.ndarray]] = []
+    rewards, active = [], []
+    while env.running.any():
+        running = env.running
+        state = env.state(running)
+        members, context = decider_observation(state)
+        shared = decider_shared(members, context)
+        logits = decider(members, shared).astype(np.float64)
+        selectable, smallest, largest = legal_sizes(state)
+        team = sample_subset(logits, selectable, smallest=smallest, largest=largest, rng=rng)
+        steps.append(
+            {
+                "step": np.full(len(team), len(steps)),
+                "episode": np.flatnonzero(running),
+                "members": members,
+                "shared": shared,
+                "selectable": selectable,
+                "legal_sizes": size_mask(smallest, largest, num_sizes),
+                "teams": team,
+                "log_probs": subset_log_prob(logits, selectable, team, smallest=smallest, largest=largest),
+                "states": joint_state(state, *env.scores(running), shared=shared),
+            }
+        )
+        teams = np.zeros((num_episodes, members.shape[1]), dtype=bool)
+        teams[running] = team
+        rewards.append(env.ask(teams))
+        active.append(running)
+    state = env.state()
+    shared = decider_shared(*decider_observation(state))
+    candidates, exists = fusion_observation(state)
+    pooled = fusion_shared(candidates, exists)
+    chosen, chosen_log_probs = draw_choice(FUSION_SHARPNESS * fusion(candidates, pooled, exists), rng)
+    rewards.append(env.fuse(state, chosen))
+    active.append(np.ones(num_episodes, dtype=bool))
+    parts = {name: np.concatenate([step[name] for step in steps]) for name in steps[0]}
+    last = joint_state(state, *env.scores(), shared=shared, fusion=pooled)
+    parts["states"] = np.concatenate([parts["states"], last])
+    return Rollout(
+        **parts,
+        candidates=candidates,
+        candidates_shared=pooled,
+        exists=exists,
+        chosen=chosen,
+        chosen_log_probs=chosen_log_probs,
+        rewards=np.stack(rewards),
+        active=np.stack(active),
+    )
+
+
+# ---- updates
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(array.astype(np.float32) if array.dtype == np.float64 else array)
+
+
+def _normalised(values: Floats, chosen: Bools) -> Floats:
+    """Bring the chosen values to mean 0 and standard deviation 1."""
+    part = values[chosen]
+    return np.where(chosen, (values - part.mean()) / (part.std() + 1e-8), 0.0)
+
+
+def update(
+    actors: Actors,
+    critic: Critic,
+    optimizer: torch.optim.Optimizer,
+    rollout: Rollout,
+    config: TrainingConfig,
+    *,
+    entropy_coef: float,
+    rng: np.random.Generator,
+) -> float:
+    """Take the clipped steps of one rollout.
+
+    Every minibatch holds a share of the Decider's decisions, of Fusion's, and of the states that the critic saw. Advantages
+    are normalised for each actor by itself.
+
+    Returns:
+        How far the last pass moved the policy: approximate KL divergence, of both actors together.
+    """
+    states = _tensor(rollout.states)
+    with torch.no_grad():
+        old_values = critic(states)
+    advantages, returns = gae(
+        rollout.rewards,
+        rollout.by_step(old_values.numpy().astype(np.float64)),
+        rollout.active,
+        gamma=config.gamma,
+        gae_lambda=config.gae_lambda,
+    )
+    fusing = np.zeros_like(rollout.active)
+    fusing[-1] = True
+    deciding = rollout.active & ~fusing
+    advantage = _tensor(rollout.by_decision(_normalised(advantages, deciding) + _normalised(advantages, fusing)))
+    target = _tensor(rollout.by_decision(returns))
+    n, b = len(rollout.step), len(rollout.chosen)
+    members, shared, teams = _tensor(rollout.members), _tensor(rollout.shared), _tensor(rollout.teams)
+    selectable, sizes = _tensor(rollout.selectable), _tensor(rollout.legal_sizes)
+    candidates, pooled = _tensor(rollout.candidates), _tensor(rollout.candidates_shared)
+    exists, chosen = _tensor(rollout.exists), _tensor(rollout.chosen)
+    old_teams, old_chosen = _tensor(rollout.log_probs), _tensor(rollout.chosen_log_probs)
+
+    kl = 0.0
+    for _ in range(config.num_epochs):
+        moved = []
+        num_parts = min(config.num_minibatches, b)
+        parts = [np.array_split(rng.permutation(count), num_parts) for count in (n, b, n + b)]
+        for decisions, fusions, seen in zip(*parts, strict=True):
+            d, f, s = map(torch.from_numpy, (decisions, fusions, seen))
+            decided, entropy = subset_log_prob_and_entropy(
+                actors.decider(members[d], shared[d]), selectable[d], teams[d], sizes[d]
+            )
+            choice = torch.log_softmax(FUSION_SHARPNESS * actors.fusion(candidates[f], pooled[f], exists[f]), dim=-1)
+            fused = choice.gather(1, chosen[f, None]).squeeze(1)
+            choice_entropy = -(choice.exp() * choice.clamp(min=-1e3)).sum(-1)
+            policy_loss = clipped_surrogate(
+                decided, old_teams[d], advantage[:n][d], clip_epsilon=config.clip_epsilon
+            ) + clipped_surrogate(fused, old_chosen[f], advantage[n:][f], clip_epsilon=config.clip_epsilon)
+            value_loss = clipped_value_loss(
+                critic(states[s]), old_values[s], target[s], clip_epsilon=config.clip_epsilon
+            )
+            loss = (
+                policy_loss + config.value_coef * value_loss - entropy_coef * (entropy.mean() + choice_entropy.mean())
+            )
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch declares it without types
+            nn.utils.clip_grad_norm_(actors.parameters(), config.max_grad_norm)
+            nn.utils.clip_grad_norm_(critic.parameters(), config.max_grad_norm)
+            optimizer.step()
+            with torch.no_grad():
+                moved.append(float(approximate_kl(decided, old_teams[d]) + approximate_kl(fused, old_chosen[f])))
+        kl = float(np.mean(moved))
+        if kl > config.target_kl:
+            break
+    return kl
+
+
+# ---- training
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,15 +663,15 @@ def _train(
     on_progress: Callable[[Progress], None],
 ) -> RLFocalPolicy:
     rng = np.random.default_rng(config.seed)
-    prepared = prepare(train_grid, config, embedder=embedder, rng=rng)
+    data = prepare(train_grid, config, embedder=embedder, rng=rng)
     env = EnsembleEnv(
-        prepared.grid,
-        prepared.known,
-        prepared.evidence,
+        data.grid,
+        data.features,
+        data.evidence,
         max_team=config.max_team,
         max_rounds=config.max_rounds,
         diversity_weight=config.diversity_weight,
-        charges=prepared.charges,
+        charges=data.charges,
     )
     with torch.random.fork_rng(devices=[]):  # the caller's random state stays its own
         torch.manual_seed(config.seed)
@@ -177,11 +688,12 @@ def _train(
             {"params": [*actors.fusion.parameters()]},
         ],
         eps=1e-5,
+        fused=True,
     )
 
     def policy_now() -> RLFocalPolicy:
-        weights = {**prepared.weights, **actors.arrays()}
-        parts = Parts(members=train_grid.members, weights=weights, labels=prepared.labels)
+        weights = {**data.weights, **actors.arrays()}
+        parts = Parts(members=train_grid.members, weights=weights, labels=data.labels)
         return RLFocalPolicy(parts, embedder=embedder)
 
     best, best_step, stale = policy_now(), 0, 0
@@ -195,7 +707,7 @@ def _train(
         rollout = roll_out(
             env,
             actors.arrays(),
-            rng.integers(len(prepared.grid), size=config.batch_size),
+            rng.integers(len(data.grid), size=config.batch_size),
             draw_cost_weights(config.batch_size, rng),
             rng=rng,
         )
@@ -223,7 +735,7 @@ def _train(
     card = _card(
         best,
         validation,
-        prepared=prepared,
+        data=data,
         train_grid=train_grid,
         validation_grid=validation_grid,
         config=config,
@@ -231,7 +743,7 @@ def _train(
     )
     # The networks are chosen; the validation rows can now teach the supervised models, at the penalties found.
     both = train_grid.join(validation_grid)
-    refitted, labels = refit(both, config, embedder=embedder, rng=rng, facts=prepared.facts)
+    refitted, labels = refit(both, config, embedder=embedder, rng=rng, facts=data.facts)
     if train_grid.rows is not None:
         card["rows"] = dict(train_grid.rows)
     if isinstance(embedder, NamedEmbedder):
@@ -254,7 +766,7 @@ def _card(
     policy: RLFocalPolicy,
     validation: _Validation,
     *,
-    prepared: Prepared,
+    data: TrainingData,
     train_grid: OutcomeGrid,
     validation_grid: OutcomeGrid,
     config: TrainingConfig,
@@ -272,7 +784,7 @@ def _card(
             "python": platform.python_version(),
             "torch": version("torch"),
         },
-        "training": {"queries": len(train_grid), "best_step": best_step, **prepared.facts},
+        "training": {"queries": len(train_grid), "best_step": best_step, **data.facts},
         "validation": {
             "queries": len(validation_grid),
             "score": float(played.scores.mean()),

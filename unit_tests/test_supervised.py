@@ -1,4 +1,4 @@
-"""The fit of the evidence model, against what theory says of members whose errors are known."""
+"""The supervised part of training finds what theory gives, and never sees the query it describes."""
 
 from dataclasses import fields, replace
 
@@ -7,17 +7,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from langchain_rlfocal.environment import answers_of
 from langchain_rlfocal.features import FEATURES_DIM, query_features
+from langchain_rlfocal.outcomes import Outcome, OutcomeGrid, OutcomeTable
+from langchain_rlfocal.policies.checkpoint import _shapes
 from langchain_rlfocal.policies.evidence import CONTEXT_DIM, response_features, scaled_options
 from langchain_rlfocal.states import Answers
-from langchain_rlfocal.training.evidence import (
+from langchain_rlfocal.training import TrainingConfig, supervised
+from langchain_rlfocal.training.supervised import (
     Examples,
     cross_fitted_evidence,
+    data_hash,
     draw_teams,
     fit_evidence,
+    folds_of,
     frequent_labels,
-    take,
+    prepare,
 )
+
+# ---- The fit of the evidence model, against what theory says of members whose errors are known
+
 
 nan = np.nan
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -28,11 +37,11 @@ def examples_of(make_answers):
     def make(labels, scores, *, competence=0.5, tasks=None, teams=None, features=None, **known):
         """What each member said and what that was worth; nothing is known of the queries unless told."""
         answers = make_answers(labels, **known)
-        q, m = answers.places.shape
+        q, m = answers.candidate_index.shape
         return Examples(
             features=np.zeros((q, FEATURES_DIM)) if features is None else features,
             competence=np.full((q, m), competence),
-            tasks=[None] * q if tasks is None else tasks,
+            tasks=np.array([None] * q if tasks is None else tasks, dtype=object),
             answers=answers,
             scores=np.array(scores, dtype=float),
             teams=np.ones((q, m), dtype=bool) if teams is None else teams,
@@ -57,7 +66,7 @@ def test_the_fit_finds_the_log_odds_that_theory_gives(examples_of):
     labels, scores = independent([0.9, 0.4, 0.4, 0.4, 0.4], num_queries=6000)
     examples = examples_of(labels, scores)
     model = fit_evidence(examples, [], penalty=3e-4)
-    trust = model.trust(examples.features[:1], examples.competence[:1])[0]
+    trust = model.describe(examples.features[:1], examples.competence[:1])[0][0]
     assert trust.argmax() == 0
     np.testing.assert_allclose(trust[0], np.log(27), atol=0.35)
     np.testing.assert_allclose(trust[1:], np.log(2), atol=0.15)
@@ -73,7 +82,7 @@ def test_competence_that_is_known_carries_over_to_a_member_that_was_never_fitted
     np.testing.assert_allclose([scale, base], [1, np.log(3)], atol=0.3)
     newcomer = replace(model, weights=np.zeros((CONTEXT_DIM, 1)))
     np.testing.assert_allclose(
-        newcomer.trust(np.zeros((1, FEATURES_DIM)), np.array([[0.9]])), [[scale * np.log(9) + base]]
+        newcomer.describe(np.zeros((1, FEATURES_DIM)), np.array([[0.9]]))[0], [[scale * np.log(9) + base]]
     )
 
 
@@ -109,7 +118,7 @@ def test_slopes_of_informative_option_scores_are_those_of_theory(examples_of):
     scores[np.arange(q), rng.integers(0, 4, q)] = 1
     option_scores = rng.normal(size=(q, 2, 4)) + delta[:, None] * scores[:, None]
     answers = Answers(
-        places=np.full((q, 2), -1),
+        candidate_index=np.full((q, 2), -1),
         labels=np.full((q, 4), None, dtype=object),
         chars=np.full((q, 2), nan),
         logprobs=np.full((q, 2), nan),
@@ -117,7 +126,7 @@ def test_slopes_of_informative_option_scores_are_those_of_theory(examples_of):
     )
     examples = replace(examples_of([[None, None]] * q, scores[:, :2]), answers=answers, scores=scores)
     model = fit_evidence(examples, [], penalty=3e-4)
-    slopes = model.option_slopes(examples.features[:1])[0]
+    slopes = model.describe(examples.features[:1], examples.competence[:1])[1][0]
     np.testing.assert_allclose(slopes, delta * model.moments[4], atol=0.1)
 
 
@@ -137,7 +146,7 @@ def test_partial_scores_count_in_part(examples_of):
     """Two members always differ; one earns .8 and the other .2, or the other way round, 3 to 1: the first is trusted."""
     scores = [[0.8, 0.2]] * 30 + [[0.2, 0.8]] * 10
     model = fit_evidence(examples_of([["x", "y"]] * 40, scores), [], penalty=3e-3)
-    first, second = model.trust(np.zeros((1, FEATURES_DIM)), np.full((1, 2), 0.5))[0]
+    first, second = model.describe(np.zeros((1, FEATURES_DIM)), np.full((1, 2), 0.5))[0][0]
     assert first > second + 0.5
 
 
@@ -187,7 +196,7 @@ def test_a_member_that_was_not_asked_teaches_nothing(examples_of):
 def objective(model, examples, labels, penalty):
     """What the fit minimises, computed query by query in plain NumPy."""
     losses = []
-    trust, slopes = model.trust(examples.features, examples.competence), model.option_slopes(examples.features)
+    trust, slopes = model.describe(examples.features, examples.competence)
     trust = trust + np.einsum("qmr,rm->qm", response_features(examples.answers, model.moments), model.response)
     scaled = None
     if examples.answers.option_scores is not None:
@@ -195,7 +204,7 @@ def objective(model, examples, labels, penalty):
     for q, team in enumerate(examples.teams):
         odds = {}
         for m in np.flatnonzero(team):
-            if (place := examples.answers.places[q, m]) >= 0:
+            if (place := examples.answers.candidate_index[q, m]) >= 0:
                 odds[place] = odds.get(place, 0.0) + trust[q, m]
         for k in range(examples.scores.shape[1]) if scaled is not None else ():
             if not np.isnan(scaled[q, team, k]).any():
@@ -208,7 +217,7 @@ def objective(model, examples, labels, penalty):
         if worth and max(worth) > min(worth):
             shares = np.exp(list(odds.values()))
             losses.append(-np.log(shares @ worth / shares.sum()))
-    own = sum((part**2).sum() for part in (model.weights, model.slopes, model.response))
+    own = sum((part**2).sum() for part in (model.weights, model.option_weights, model.response))
     own += sum(b**2 for b in model.labels.values())
     return np.mean(losses) + penalty * own + 1e-3 * ((model.shared[:2] - 1) ** 2).sum()
 
@@ -221,7 +230,9 @@ def test_no_small_step_from_the_fit_lowers_the_loss(make_answers, examples_of, s
     q, m, penalty = 30, 3, 0.03
     labels = rng.choice(np.array(["x", "y", "z", None], dtype=object), size=(q, m))
     answers = make_answers(labels)
-    scores = np.take_along_axis(rng.random((q, m)), np.maximum(answers.places, 0), axis=1) * (answers.places >= 0)
+    scores = np.take_along_axis(rng.random((q, m)), np.maximum(answers.candidate_index, 0), axis=1) * (
+        answers.candidate_index >= 0
+    )
     features = np.zeros((q, FEATURES_DIM))
     features[:, :2] = rng.random((q, 2))
     examples = examples_of(
@@ -246,7 +257,7 @@ def test_no_small_step_from_the_fit_lowers_the_loss(make_answers, examples_of, s
 
     places = [("shared", 0), ("shared", 1), ("weights", (0, 0)), ("weights", (1, 2)), ("response", (1, 1))]
     places += [("labels", pair) for pair in pairs]
-    places += [("shared", 2), ("slopes", (2, 0))] if has_options else []
+    places += [("shared", 2), ("option_weights", (2, 0))] if has_options else []
     for name, place in places:
         up, down = (objective(moved(name, place, step), examples, pairs, penalty) for step in (1e-3, -1e-3))
         assert abs(up - down) / 2e-3 < 5e-3, (name, place)
@@ -321,8 +332,185 @@ def test_the_same_examples_give_the_same_coefficients(examples_of):
 def test_taking_examples_takes_every_part(examples_of):
     labels, scores = independent([0.8, 0.6], num_queries=4)
     examples = examples_of(labels, scores, tasks=["a", "b", "c", "d"])
-    part = take(examples, np.array([True, False, True, False]))
-    assert part.tasks == ["a", "c"]
+    part = examples.take(np.array([True, False, True, False]))
+    assert part.tasks.tolist() == ["a", "c"]
     np.testing.assert_array_equal(part.answers.labels, labels[[0, 2]])
     for name in ("features", "competence", "scores", "teams"):
         np.testing.assert_array_equal(getattr(part, name), getattr(examples, name)[[0, 2]])
+
+
+# ---- Preparation: honest estimates of every training query, prices by hand, and a hash of all that is read
+
+
+FIXED = {"competence_penalty": [3.0], "evidence_penalty": [0.03]}
+CONFIG = TrainingConfig(num_folds=3, max_team=2)
+
+
+def make_grid(num=24, *, seed=0, costs=None, has_options=False, texts=None):
+    """Three members, right half the time, on questions of two tasks."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for q in range(num):
+        for m, member in enumerate("abc"):
+            probs = rng.dirichlet(np.ones(3))
+            answer = "ABC"[int(probs.argmax())] if has_options else str(rng.choice(["A", "B", "a long answer"]))
+            rows.append(
+                Outcome(
+                    task=f"task/{q % 2}",
+                    query_id=str(q),
+                    query=texts[q] if texts else f"Question number {q}?",
+                    model=member,
+                    response="x" * int(rng.integers(1, 500)),
+                    answer=answer if rng.random() < 0.9 else None,
+                    gold="A",
+                    reward=float(answer == "A"),
+                    cost_usd=None if costs is None else costs[q % len(costs)][m],
+                    prompt_tokens=10 * (m + 1),
+                    completion_tokens=q,
+                    option_probs=tuple(probs) if has_options else None,
+                    logprob=-rng.random(),
+                )
+            )
+    return OutcomeTable.from_outcomes(rows).grid(["a", "b", "c"])
+
+
+def prepared(grid, config=CONFIG, *, penalties=FIXED, embedder=None):
+    return prepare(grid, config, embedder=embedder, rng=np.random.default_rng(0), penalties=penalties)
+
+
+def shown(result):
+    """What an episode may show of each row, without what belongs to no row."""
+    known, evidence = result.features, result.evidence
+    arrays = [known.competence, known.trust, known.option_weights, evidence.trust, evidence.label]
+    arrays += [array for array in (evidence.option_evidence, evidence.similarity) if array is not None]
+    return [np.nan_to_num(array.reshape(len(array), -1)) for array in arrays]
+
+
+def turned_round(grid, rows):
+    """The same outcomes, but in these rows what was right is wrong."""
+    changes = {"scores": np.where(rows[:, None], 1 - grid.scores, grid.scores)}
+    if grid.option_scores is not None:
+        changes["option_scores"] = np.where(rows[:, None], 1 - grid.option_scores, grid.option_scores)
+    return replace(grid, **changes)
+
+
+def test_a_querys_own_score_never_reaches_its_competence():
+    """Turned round in one fold, scores change the estimates of the other folds alone."""
+    grid = make_grid()
+    inside = folds_of(grid.queries, 3) == 1
+    before, after = (prepared(g).features.competence for g in (grid, turned_round(grid, inside)))
+    twice = np.tile(inside, 2)
+    np.testing.assert_array_equal(before[twice], after[twice])
+    assert (before[~twice] != after[~twice]).any()
+
+
+@pytest.mark.parametrize("has_options", [False, True])
+def test_a_querys_own_score_never_reaches_what_is_read_in_its_answers(has_options, monkeypatch):
+    """With the competences held as they are: those of the other folds are allowed to know it."""
+    grid = make_grid(has_options=has_options)
+    held = np.random.default_rng(1).uniform(0.3, 0.7, (2 * len(grid), 3))
+    monkeypatch.setattr(supervised, "cross_fitted", lambda *_, **__: (held, 3.0))
+    inside = folds_of(grid.queries, 3) == 1
+    twice, is_other = np.tile(inside, 2), False
+    for before, after in zip(shown(prepared(grid)), shown(prepared(turned_round(grid, inside))), strict=True):
+        np.testing.assert_array_equal(before[twice], after[twice])
+        is_other |= bool((before[~twice] != after[~twice]).any())
+    assert is_other
+
+
+def test_every_query_is_learned_with_its_task_and_without():
+    grid = make_grid()
+    result = prepared(grid)
+    assert len(result.grid) == len(result.features.competence) == 2 * len(grid)
+    assert result.grid.queries == grid.queries * 2
+    np.testing.assert_array_equal(result.grid.scores[: len(grid)], result.grid.scores[len(grid) :])
+    assert (result.features.competence[: len(grid)] != result.features.competence[len(grid) :]).any()
+
+
+@pytest.mark.parametrize("has_options", [False, True])
+def test_it_makes_the_arrays_that_a_policy_holds_beside_its_networks(has_options):
+    result = prepared(make_grid(60, has_options=has_options))
+    sizes = {"features": len(result.weights["competence.mean"]), "decider": 1, "fusion": 1}
+    shapes = _shapes(3, len(result.labels), sizes)
+    own = {name: shape for name, shape in shapes.items() if not name.startswith(("decider.", "fusion."))}
+    assert {name: np.shape(array) for name, array in result.weights.items()} == own
+    assert all(np.isfinite(array).all() for array in result.weights.values())
+    assert result.labels, "frequent answers have a coefficient of their own"
+    assert (result.evidence.option_evidence is not None) == has_options
+
+
+def test_the_penalties_are_chosen_among_those_offered_and_told():
+    result = prepared(make_grid(), penalties={"competence_penalty": [1.0, 30.0], "evidence_penalty": [0.1, 0.2]})
+    assert result.facts["competence_penalty"] in {1.0, 30.0}
+    assert result.facts["evidence_penalty"] in {0.1, 0.2}
+    assert prepared(make_grid()).facts == {"competence_penalty": 3.0, "evidence_penalty": 0.03}
+
+
+def test_calls_are_charged_what_they_cost_by_hand():
+    """Mean costs 4, 3 and 1 dollars: 8 to ask everyone. A call of 6 is charged 6/8; an unknown one its member's mean."""
+    grid = make_grid(costs=[(2.0, 3.0, None), (6.0, 3.0, 1.0)])
+    result = prepared(grid)
+    np.testing.assert_allclose(result.weights["pool.price"], [0.5, 0.375, 0.125])
+    np.testing.assert_allclose(result.charges[0], [0.25, 0.375, 0.125])
+    np.testing.assert_allclose(result.charges[1], [0.75, 0.375, 0.125])
+
+
+@pytest.mark.parametrize("costs", [None, [(0.0, 0.0, 0.0)], [(1.0, 1.0, None)]], ids=["unknown", "zero", "one unknown"])
+def test_where_dollars_tell_nothing_every_call_costs_the_same(costs):
+    result = prepared(make_grid(costs=costs))
+    np.testing.assert_allclose(result.weights["pool.price"], 1 / 3)
+    np.testing.assert_allclose(result.charges, 1 / 3)
+
+
+def test_tokens_can_be_what_is_charged():
+    """Prompts of 10, 20 and 30 tokens, completions of q for query q: of 0 to 23, 11.5 on average."""
+    result = prepared(make_grid(), replace(CONFIG, cost_unit="tokens"))
+    np.testing.assert_allclose(result.weights["pool.price"], np.array([21.5, 31.5, 41.5]) / 94.5)
+    np.testing.assert_allclose(result.charges[4], np.array([14, 24, 34]) / 94.5)
+
+
+def test_folds_keep_repeated_questions_together_and_have_no_gaps():
+    queries = ["one", "two", "one", "three", "two", "one"]
+    folds = folds_of(queries, 5)
+    assert folds[0] == folds[2] == folds[5]
+    assert folds[1] == folds[4]
+    assert set(folds) == set(range(folds.max() + 1))
+    assert folds_of(["half \ud800"], 5).tolist() == [0]
+
+
+def test_one_question_asked_again_and_again_leaves_one_fold_and_finite_weights():
+    result = prepared(make_grid(texts=["The same question?"] * 24))
+    assert all(np.isfinite(array).all() for array in [*result.weights.values(), *shown(result)])
+
+
+def test_the_hash_changes_with_whatever_is_read_and_with_nothing_else():
+    grid = make_grid(costs=[(1.0, 2.0, 3.0)], has_options=True)
+    unread = {"members", "query_ids", "golds", "latency_s", "is_test", "dropped", "missing", "rows"}
+    hashes = {data_hash(grid)}
+    for field in fields(OutcomeGrid):
+        value = getattr(grid, field.name)
+        if field.name in unread or value is None:
+            continue
+        if isinstance(value, list):
+            changed = [*value[:-1], "other"]
+        else:
+            changed = value.copy()
+            changed[-1] = "other" if value.dtype == object else value[-1] + 1
+        hashes.add(data_hash(replace(grid, **{field.name: changed})))
+    assert len(hashes) == 1 + len(fields(OutcomeGrid)) - len(unread)
+    assert data_hash(make_grid(costs=[(1.0, 2.0, 3.0)], has_options=True)) in hashes
+    assert data_hash(replace(grid, members=("a", "b", "x"))) not in hashes
+    for name in ("latency_s", "golds", "query_ids"):
+        assert data_hash(replace(grid, **{name: getattr(make_grid(seed=1), name)})) == data_hash(grid)
+    assert data_hash(grid, grid) != data_hash(grid)
+
+
+def test_an_embedder_adds_its_dimensions_to_what_competence_reads():
+    class Parity:
+        def embed_documents(self, texts):
+            return [[float(len(text) % 2), 1.0] for text in texts]
+
+    grid = make_grid()
+    plain, embedded = prepared(grid), prepared(grid, embedder=Parity())
+    assert len(embedded.weights["competence.mean"]) == len(plain.weights["competence.mean"]) + 2
+    assert answers_of(embedded.grid).candidate_index.shape == (48, 3)
