@@ -14,7 +14,7 @@ from langchain_core.runnables import ConfigurableField
 
 from langchain_rlfocal import PoolMember, RLFocalChatModel
 from langchain_rlfocal.errors import InputError
-from langchain_rlfocal.execution import tokens
+from langchain_rlfocal.execution import budgets
 from langchain_rlfocal.policies import RLFocalPolicy
 from langchain_rlfocal.testing import SchemaChatModel, ScriptedPolicy
 from support_contract import DOORS, answer_of, model_of, three
@@ -151,9 +151,9 @@ def test_an_ensemble_can_be_an_alternative_with_configurable_fields_in_a_chain()
 
 @pytest.fixture
 def nothing_said_yet():
-    tokens._say_once.cache_clear()
+    budgets._say_once.cache_clear()
     yield
-    tokens._say_once.cache_clear()
+    budgets._say_once.cache_clear()
 
 
 @pytest.mark.disable_socket
