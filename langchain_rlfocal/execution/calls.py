@@ -491,6 +491,8 @@ def usage_of(message: AIMessage) -> UsageMetadata | None:
     reported = message.usage_metadata
     if not isinstance(reported, Mapping) or not all(_is_count(reported.get(name)) for name in _COUNTS):
         return None
+    if all(map(_is_count, reported.values())):
+        return reported
     usable: dict[str, Any] = {}
     for name, value in reported.items():
         if isinstance(value, Mapping):
@@ -610,6 +612,8 @@ _REASONS = (
     "native_finish_reason",
 )
 """Keys of `response_metadata` under which providers say why a response ended, the usual ones first."""
+
+_ENDS = frozenset({*_REASONS, "amazon-bedrock-guardrailAction"})
 
 _DETAILS = (
     "stop_sequence",
@@ -748,8 +752,8 @@ def _has_refusal(message: AIMessage) -> bool:
 def _words(message: AIMessage) -> Iterator[str]:
     """Yield each word by which the provider names the end, in one spelling."""
     metadata = _metadata(message)
-    for key in (*_REASONS, "amazon-bedrock-guardrailAction"):
-        yield _spelled(metadata.get(key))
+    for key in metadata.keys() & _ENDS:
+        yield _spelled(metadata[key])
     if _spelled(metadata.get("status")) == "incomplete":
         yield "incomplete"
     details, feedback = metadata.get("incomplete_details"), metadata.get("prompt_feedback")
