@@ -1,15 +1,16 @@
-"""Compat: every private name of langchain-core that the package touches, each pinned by a test.
+"""LangChain: every private name of langchain-core that the package uses, each pinned by a test.
 
 Why it is needed: LangChain hands a chat model no child callback manager, and none at all when it streams, so the runs of
-an ensemble's members would show up beside the ensemble's run instead of under it. `NestingChatModel` carries the manager
+an ensemble's members would show up beside the ensemble's run instead of under it. `NestedRunsMixin` carries the manager
 to them in a private call argument that reaches neither traces nor cache keys. It also closes the ensemble's run when it
 is cancelled. It does not ask anyone; that is `execution`.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, Self, cast
 from uuid import UUID
 
@@ -38,7 +39,7 @@ from langchain_core.utils.uuid import uuid7
 from pydantic import Field
 from typing_extensions import override
 
-from langchain_rlfocal.errors import BudgetError, DeadlineError, DisagreementError, EnsembleError
+from langchain_rlfocal.errors import BudgetError, DeadlineError, DisagreementError, EnsembleError, OverloadError
 from langchain_rlfocal.redaction import shown_values
 
 MemberCallbacks = Literal["tracers", "all", "none"]
@@ -46,14 +47,14 @@ MemberCallbacks = Literal["tracers", "all", "none"]
 PARENT_KEY = "_rlfocal_parent"
 """Call argument under which the callback managers of an ensemble's run travel to `_generate` and `_stream`."""
 
-ORIGINALS_KEY = "_rlfocal_originals"
+BOUND_TOOLS_KEY = "_rlfocal_bound_tools"
 """Call argument under which tools, or a schema, travel as the caller gave them: as dictionaries they lose what only some
 providers read, and a pydantic class's own validators."""
 
 _OWN_METADATA = frozenset(
     {"ls_provider", "ls_model_name", "ls_model_type", "ls_temperature", "ls_max_tokens", "ls_stop", "ls_integration"}
 )
-"""What LangChain says of the ensemble's own run, and what must not be said of its members'."""
+"""Metadata of the ensemble's own run, which must not reach its members'."""
 
 
 class EnsembleModelError(EnsembleError, ModelError):
@@ -70,6 +71,10 @@ class EnsembleDeadlineError(DeadlineError, EnsembleModelError, ModelTimeoutError
 
 class EnsembleBudgetError(BudgetError, EnsembleModelError):
     """`BudgetError` that LangChain also knows for a chat model's error."""
+
+
+class EnsembleOverloadError(OverloadError, EnsembleModelError):
+    """`OverloadError` that LangChain also knows for a chat model's error, which trying again later may mend."""
 
 
 class EnsembleDisagreementError(DisagreementError, ModelError):
@@ -101,7 +106,7 @@ def child_manager(
     *,
     parent_run_id: UUID,
     mode: MemberCallbacks,
-    own_params: Mapping[str, Any],
+    own_params: Callable[[], Mapping[str, Any]],
 ) -> CallbackManager | AsyncCallbackManager:
     """Make the callback manager for runs under an ensemble's run.
 
@@ -109,7 +114,7 @@ def child_manager(
         manager: Manager of the ensemble's run, or the one it is about to be started with.
         parent_run_id: The ensemble's run.
         mode: Which handlers members' runs report to: `"tracers"` for tracers that do not stream, `"all"`, `"none"`.
-        own_params: What LangChain tells LangSmith's tracer of the ensemble, and what must not be said of its members.
+        own_params: Gives what LangChain tells LangSmith's tracer of the ensemble, which must not be said of its members.
     """
     is_async = isinstance(manager, AsyncCallbackManager | AsyncCallbackManagerForLLMRun)
     child = (AsyncCallbackManager if is_async else CallbackManager)(handlers=[], parent_run_id=parent_run_id)
@@ -119,7 +124,7 @@ def child_manager(
         handlers = [h for h in handlers if isinstance(h, BaseTracer) and not isinstance(h, streaming)]
     elif mode == "none":
         handlers = []
-    child.set_handlers([_without(h, own_params) if isinstance(h, LangChainTracer) else h for h in handlers])
+    child.set_handlers([_without(h, own_params()) if isinstance(h, LangChainTracer) else h for h in handlers])
     child.add_tags(manager.inheritable_tags)
     child.add_metadata({k: v for k, v in manager.inheritable_metadata.items() if k not in _OWN_METADATA})
     return child
@@ -140,13 +145,13 @@ class Parent:
 
     Attributes:
         members: Callback manager for members' runs; None outside any run.
-        own: Callback manager for events of the ensemble's own run, which all of its handlers are told; None as above.
-        rivers: What answers under this run and must end with it.
+        own: Callback manager for events of the ensemble's own run, which all of its handlers are told; None without any.
+        streams: Answers that are streamed under this run, to be closed with it.
     """
 
     members: CallbackManager | AsyncCallbackManager | None = None
     own: CallbackManager | AsyncCallbackManager | None = None
-    rivers: list[AsyncGenerator[Any]] = field(default_factory=list)
+    streams: list[AsyncGenerator[Any]] = field(default_factory=list)
 
     @classmethod
     def of(
@@ -156,24 +161,26 @@ class Parent:
         run_id: UUID,
         mode: MemberCallbacks,
         own_handlers: Sequence[BaseCallbackHandler] = (),
-        own_params: Mapping[str, Any] | None = None,
+        own_params: Callable[[], Mapping[str, Any]] = dict,
     ) -> Self:
         """Make the managers under a run; see `child_manager`. `own_handlers` are those of the ensemble alone."""
-        params = own_params or {}
-        members = child_manager(manager, parent_run_id=run_id, mode=mode, own_params=params)
-        own = child_manager(manager, parent_run_id=run_id, mode="all", own_params=params)
-        own.set_handlers([*manager.handlers, *(h for h in own_handlers if h not in manager.handlers)])
+        members = child_manager(manager, parent_run_id=run_id, mode=mode, own_params=own_params)
+        handlers = [*manager.handlers, *(h for h in own_handlers if h not in manager.handlers)]
+        if not handlers:
+            return cls(members)
+        own = child_manager(manager, parent_run_id=run_id, mode="all", own_params=own_params)
+        own.set_handlers(handlers)
         return cls(members, own)
 
-    def tell(self, name: str, data: Mapping[str, Any]) -> None:
-        """Tell the handlers of the ensemble's run of a custom event."""
-        if self.own is not None and self.own.handlers:
-            dispatch_custom_event(name, data, config={"callbacks": self.own})
+    def tell(self, name: str, describe: Callable[..., Mapping[str, Any]], *args: Any) -> None:
+        """Dispatch a custom event to the handlers of the ensemble's run; its data is made only if there are any."""
+        if self.own is not None:
+            dispatch_custom_event(name, describe(*args), config={"callbacks": self.own})
 
-    async def atell(self, name: str, data: Mapping[str, Any]) -> None:
-        """Tell the handlers of the ensemble's run of a custom event."""
-        if self.own is not None and self.own.handlers:
-            await adispatch_custom_event(name, data, config={"callbacks": self.own})
+    async def atell(self, name: str, describe: Callable[..., Mapping[str, Any]], *args: Any) -> None:
+        """Dispatch a custom event to the handlers of the ensemble's run; its data is made only if there are any."""
+        if self.own is not None:
+            await adispatch_custom_event(name, describe(*args), config={"callbacks": self.own})
 
 
 class OpenRuns(AsyncCallbackHandler):
@@ -250,8 +257,8 @@ class ClosingBinding(_ChatModelBinding):
                 yield chunk
 
 
-class NestingChatModel(BaseChatModel):
-    """A chat model that calls other chat models, whose runs belong under its own."""
+class NestedRunsMixin(BaseChatModel):
+    """What a chat model overrides of LangChain so that the runs of its members belong under its own."""
 
     member_callbacks: MemberCallbacks = Field(default="tracers", exclude=True)
     """Which of the caller's callback handlers see the members' own runs.
@@ -278,7 +285,7 @@ class NestingChatModel(BaseChatModel):
     ) -> tuple[RunnableConfig, Parent]:
         """Fix the id of the run that a stream is about to start, and make the managers under it.
 
-        Callbacks are configured here, once: if the stream configured them anew it would make a second tracer, to which
+        Callbacks are configured here, once: if the stream configured them again it would make a second tracer, to which
         the children's parent is unknown.
         """
         config = ensure_config(config)
@@ -325,8 +332,8 @@ class NestingChatModel(BaseChatModel):
                     yield chunk
             finally:
                 # LangChain leaves what streams to the garbage collector: members would end after their ensemble's run.
-                for river in parent.rivers:
-                    await river.aclose()
+                for stream in parent.streams:
+                    await stream.aclose()
 
     def _generate_with_cache(
         self,
@@ -336,7 +343,7 @@ class NestingChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         if run_manager is not None and PARENT_KEY not in kwargs:
-            params = self._get_invocation_params(stop=stop, **kwargs)
+            params = partial(self._get_invocation_params, stop=stop, **kwargs)
             kwargs[PARENT_KEY] = Parent.of(
                 run_manager, run_id=run_manager.run_id, mode=self.member_callbacks, own_params=params
             )
@@ -350,7 +357,7 @@ class NestingChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         if run_manager is not None and PARENT_KEY not in kwargs:
-            params = self._get_invocation_params(stop=stop, **kwargs)
+            params = partial(self._get_invocation_params, stop=stop, **kwargs)
             kwargs[PARENT_KEY] = Parent.of(
                 run_manager, run_id=run_manager.run_id, mode=self.member_callbacks, own_params=params
             )
@@ -366,13 +373,13 @@ class NestingChatModel(BaseChatModel):
         return super()._get_invocation_params(stop=stop, **_shown(kwargs))
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
-        originals = kwargs.get(ORIGINALS_KEY)
-        facts = [self._cache_facts, None if originals is None else originals.cache_key]
+        bound = kwargs.get(BOUND_TOOLS_KEY)
+        facts = [self._cache_facts, None if bound is None else bound.cache_key]
         return super()._get_llm_string(stop=stop, **_shown(kwargs), ensemble_facts=facts)
 
     @property
     def _cache_facts(self) -> dict[str, Any]:
-        """What decides an answer beside what traces are told."""
+        """What decides an answer besides what traces show."""
         return {}
 
 
@@ -391,4 +398,4 @@ def _shown(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _public(kwargs: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in kwargs.items() if name not in {PARENT_KEY, ORIGINALS_KEY}}
+    return {name: value for name, value in kwargs.items() if name not in {PARENT_KEY, BOUND_TOOLS_KEY}}

@@ -17,7 +17,7 @@ from langchain_core.messages import HumanMessage
 
 from langchain_rlfocal.answers import label_answers, score_answer
 from langchain_rlfocal.errors import InputError, OutcomeError
-from langchain_rlfocal.execution import Inquiry, aask_members
+from langchain_rlfocal.execution import RoundRequest, aask_members
 from langchain_rlfocal.outcomes import Outcome, OutcomeTable, Question
 from langchain_rlfocal.outcomes.tables import append_jsonl, check_writable
 from langchain_rlfocal.pool import ModelPool, PoolMember
@@ -242,7 +242,7 @@ def _golds(questions: Sequence[Question], known: dict[tuple[str, str], list[Outc
 
 
 async def _ask(question: Question, gold: str, members: Sequence[PoolMember], earlier: Sequence[Outcome]) -> Collected:
-    answers = await aask_members(members, Inquiry(messages=[HumanMessage(question.query)], round_number=1))
+    answers = await aask_members(members, RoundRequest(messages=[HumanMessage(question.query)], round_number=1))
     texts = [answer.text if isinstance(answer, Candidate) else None for answer in answers]
     # What was recorded before keeps its label, and a member that gives the same answer now gets it too.
     before = [outcome.response or outcome.answer for outcome in earlier]

@@ -87,7 +87,7 @@ class Failure:
         member: The member's name.
         round: Round in which it was asked, counted from 1.
         kind: Short class of the cause: the exception's type name; what is wrong with a response, such as `"empty"`; or why the
-            ensemble did not wait: `"timeout"`, `"deadline"`, `"budget"`, `"resting"` (its breaker is open), `"cancelled"`.
+            ensemble did not wait: `"timeout"`, `"deadline"`, `"budget"`, `"breaker_open"`, `"cancelled"`.
         reason: One line for a person.
         latency_s: Seconds from asking to the failure.
         is_retryable: True if asking again may help.

@@ -5,7 +5,6 @@ Members are doubles that obey tools and schemas; what they are asked is what `as
 
 import asyncio
 import copy
-from contextlib import nullcontext
 
 import pytest
 from langchain_core.exceptions import ContextOverflowError
@@ -13,7 +12,6 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, Tool
 from pydantic import BaseModel
 
 from langchain_rlfocal import RLFocalChatModel
-from langchain_rlfocal.errors import EnsembleError
 from langchain_rlfocal.records import Selection
 from langchain_rlfocal.testing import ScriptedPolicy
 from support_history import THINKING
@@ -24,7 +22,6 @@ pytest.importorskip("langchain.agents", reason="langchain is optional")
 from langchain.agents import create_agent
 from langchain.agents.middleware import (
     ModelFallbackMiddleware,
-    ModelRetryMiddleware,
     SummarizationMiddleware,
 )
 from langchain.agents.structured_output import ProviderStrategy, ToolStrategy
@@ -154,15 +151,6 @@ async def test_a_bare_class_goes_the_providers_way_only_where_every_member_knows
     assert result["structured_response"] == Person(name="Ada", age=36)
 
 
-async def test_a_member_whose_object_breaks_the_schema_does_not_reach_the_agent(call):
-    bad = SchemaChatModel(model_name="bad", answers=lambda *_: '{"name": "Ada", "age": "old"}')
-    members = {"bad": bad, **obeying("ann")}
-    result = await call(create_agent(model_of(members), response_format=ProviderStrategy(Person)), asking(ABOUT))
-    assert result["structured_response"] == Person(name="Ada", age=36)
-    failures = result["messages"][-1].response_metadata["rlfocal"]["failures"]
-    assert [(f["member"], f["kind"]) for f in failures] == [("bad", "invalid_object")]
-
-
 # ---- middleware
 
 
@@ -186,23 +174,6 @@ async def test_an_ensemble_falls_back_and_is_fallen_back_on(call, first, fallbac
     result = await call(agent, asking())
     assert result["messages"][-1].text == ANSWER
     assert_paired(result["messages"])
-
-
-@pytest.mark.parametrize(("error", "num_asked"), [(ConnectionError("lost"), 2), (ValueError("lost"), 1)])
-async def test_a_failure_is_retried_where_that_may_help_and_only_there(call, error, num_asked):
-    asked = []
-
-    def answers(*_):
-        asked.append(1)
-        if len(asked) == 1:
-            raise error
-        return "Here I am."
-
-    retry = ModelRetryMiddleware(max_retries=2, initial_delay=0, jitter=False)
-    agent = create_agent(model_of({"ann": SchemaChatModel(answers=answers)}), [weather], middleware=[retry])
-    with nullcontext() if num_asked == 2 else pytest.raises(EnsembleError, match="lost"):
-        assert (await call(agent, asking()))["messages"][-1].text == "Here I am."
-    assert len(asked) == num_asked
 
 
 def talk(num_turns):
@@ -281,16 +252,6 @@ async def test_a_stream_of_messages_holds_the_ensembles_own_tokens_once(stream, 
     assert [c["name"] for c in calls if c["name"]] == ["weather"]
     assert len({chunk.id for chunk in spoken}) == 2
     assert sum(chunk.usage_metadata is not None for chunk in spoken) == 2
-
-
-@pytest.mark.parametrize("stream", ["stream", "astream"])
-async def test_a_stream_of_updates_holds_each_message_once(stream):
-    items = await stream_of(create_agent(model_of(), [weather]), stream, stream_mode="updates")
-    messages = [message for item in items for update in item.values() for message in update["messages"]]
-    assert [next(iter(item)) for item in items] == ["model", "tools", "model"]
-    assert kinds_of(messages) == ["ai", "tool", "ai"]
-    assert messages[-1].text == ANSWER
-    assert_paired(messages)
 
 
 # ---- interrupts

@@ -10,20 +10,35 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
 from langchain_rlfocal import InputError
-from langchain_rlfocal.execution.budgets import TOLERANCE, Budget, BudgetRefusal, Cost, Ledger, _lock, reserve
+from langchain_rlfocal.execution.budgets import (
+    ASSUMED_OUTPUT_TOKENS,
+    TOKENS_PER_MEDIUM,
+    TOLERANCE,
+    Budget,
+    BudgetRefusal,
+    Ledger,
+    Usage,
+    _lock,
+    output_bound,
+    prompt_tokens,
+    reserve,
+    response_tokens,
+)
+from langchain_rlfocal.testing import ScriptedChatModel
 
-ONE_CALL = Cost(calls=1)
+ONE_CALL = Usage(calls=1)
 
 
 # ---- what may be said
 
 
-@pytest.mark.parametrize("name", ["max_calls", "max_tokens", "max_usd", "max_seconds"])
+@pytest.mark.parametrize("name", ["max_calls", "max_tokens", "max_usd"])
 @pytest.mark.parametrize("value", [True, -1, math.nan, math.inf, "1"])
 def test_a_limit_that_is_none_is_refused_by_name(name, value):
-    with pytest.raises(InputError, match=rf"`{name}` must be .* of at least 0, got .*Leave it out"):
+    with pytest.raises(InputError, match=rf"`{name}` must be .* of at least 0, got "):
         Budget(**{name: value})
 
 
@@ -37,22 +52,15 @@ def test_a_budget_of_nothing_lets_nothing_through_that_costs():
     """0 is legal, and says what it says; a call that costs no dollars fits 0 dollars."""
     for name, bound in {
         "max_calls": ONE_CALL,
-        "max_tokens": Cost(tokens=1),
-        "max_usd": Cost(usd=1e-12),
-        "max_seconds": Cost(seconds=1e-12),
+        "max_tokens": Usage(tokens=1),
+        "max_usd": Usage(usd=1e-12),
     }.items():
         ledger = Ledger()
         with pytest.raises(BudgetRefusal) as refusal:
             reserve(bound, [(ledger, Budget(**{name: 0}))])
         assert refusal.value.limit == name
-    free = reserve(Cost(calls=1, tokens=9, seconds=math.inf), [(Ledger(), Budget(max_usd=0))])
-    assert free.bound == Cost(calls=1, tokens=9, seconds=math.inf)
-
-
-def test_costs_add_and_subtract_field_by_field():
-    cost, other = Cost(3, 20, 0.5, 2.0), Cost(1, 5, 0.25, 0.5)
-    assert cost + other == Cost(4, 25, 0.75, 2.5)
-    assert cost - other == Cost(2, 15, 0.25, 1.5)
+    free = reserve(Usage(calls=1, tokens=9), [(Ledger(), Budget(max_usd=0))])
+    assert free.bound == Usage(calls=1, tokens=9)
 
 
 # ---- one account
@@ -61,16 +69,16 @@ def test_costs_add_and_subtract_field_by_field():
 def test_what_is_reserved_counts_until_it_is_settled_and_what_is_spent_for_good():
     """10 tokens: 6 reserved leave 4; they cost 3, so 7 are left."""
     ledger, budget = Ledger(), Budget(max_tokens=10)
-    first = reserve(Cost(1, 6), [(ledger, budget)])
-    assert (ledger.spent, ledger.reserved) == (Cost(), Cost(1, 6))
+    first = reserve(Usage(1, 6), [(ledger, budget)])
+    assert (ledger.spent, ledger.reserved) == (Usage(), Usage(1, 6))
     with pytest.raises(BudgetRefusal):
-        reserve(Cost(1, 5), [(ledger, budget)])
-    assert (ledger.spent, ledger.reserved) == (Cost(), Cost(1, 6))
-    first.settle(Cost(1, 3))
-    assert (ledger.spent, ledger.reserved) == (Cost(1, 3), Cost())
+        reserve(Usage(1, 5), [(ledger, budget)])
+    assert (ledger.spent, ledger.reserved) == (Usage(), Usage(1, 6))
+    first.settle(Usage(1, 3))
+    assert (ledger.spent, ledger.reserved) == (Usage(1, 3), Usage())
     with pytest.raises(BudgetRefusal):
-        reserve(Cost(1, 8), [(ledger, budget)])
-    reserve(Cost(1, 7), [(ledger, budget)])
+        reserve(Usage(1, 8), [(ledger, budget)])
+    reserve(Usage(1, 7), [(ledger, budget)])
 
 
 @pytest.mark.parametrize(
@@ -83,114 +91,52 @@ def test_what_is_reserved_counts_until_it_is_settled_and_what_is_spent_for_good(
         ),
         (
             Budget(max_tokens=2500),
-            Cost(tokens=501),
+            Usage(tokens=501),
             "`max_tokens` of `budget` is 2,500, of which 1,000 is spent and 1,000 reserved",
         ),
         (
             Budget(max_usd=0.5),
-            Cost(usd=0.3),
+            Usage(usd=0.3),
             r"`max_usd` of `budget` is 0\.5, of which 0\.125 is spent and 0\.125 .* asked for 0\.3",
-        ),
-        (
-            Budget(max_seconds=4.0),
-            Cost(seconds=math.inf),
-            "`max_seconds` of `budget` is 4, of which 2 is spent and 2 .* asked for inf",
         ),
     ],
 )
 def test_a_refusal_names_the_limit_and_what_is_spent_reserved_and_asked_for(budget, bound, words):
-    each = Cost(calls=1, tokens=1000, usd=0.125, seconds=2.0)
+    each = Usage(calls=1, tokens=1000, usd=0.125)
     ledger = Ledger()
     reserve(each, [(ledger, Budget())]).settle(each)
-    reserve(each, [(ledger, Budget(max_seconds=9.0))])
+    reserve(each, [(ledger, Budget(max_calls=9))])
     with pytest.raises(BudgetRefusal, match=words) as refusal:
         reserve(bound, [(ledger, budget)])
     assert f"`{refusal.value.limit}`" in str(refusal.value)
-    again = pickle.loads(pickle.dumps(refusal.value))
-    assert (str(again), again.limit) == (str(refusal.value), refusal.value.limit)
 
 
 def test_a_call_is_settled_once():
     ledger = Ledger()
     reservation = reserve(ONE_CALL, [(ledger, Budget())])
-    reservation.settle(Cost(1, 5))
-    reservation.settle(Cost(1, 7))
-    assert ledger.spent == Cost(1, 5)
+    reservation.settle(Usage(1, 5))
+    reservation.settle(Usage(1, 7))
+    assert ledger.spent == Usage(1, 5)
 
 
 def test_what_a_provider_took_beyond_the_bound_is_said_and_binds():
     ledger, budget = Ledger(), Budget(max_tokens=10)
-    reserve(Cost(1, 6), [(ledger, budget)]).settle(Cost(1, 60))
+    reserve(Usage(1, 6), [(ledger, budget)]).settle(Usage(1, 60))
     assert ledger.spent.tokens == 60
     with pytest.raises(BudgetRefusal, match="60 is spent"):
-        reserve(Cost(1, 0), [(ledger, budget)])
-
-
-def test_no_report_refills_a_budget():
-    """A provider that reports fewer than no tokens, and a number that is none, count as zero."""
-    ledger = Ledger(Cost(1, 6, 0.5, 1.0))
-    reservation = reserve(Cost(1, -5), [(ledger, Budget(max_tokens=6))])
-    assert reservation.bound == ledger.reserved == ONE_CALL
-    reservation.settle(Cost(1, -5, -0.25, math.nan))
-    assert ledger.spent == Cost(2, 6, 0.5, 1.0)
+        reserve(Usage(1, 0), [(ledger, budget)])
 
 
 def test_a_reset_forgets_what_was_spent_and_not_what_runs():
-    ledger, budget = Ledger(Cost(calls=1)), Budget(max_calls=2)
+    ledger, budget = Ledger(Usage(calls=1)), Budget(max_calls=2)
     running = reserve(ONE_CALL, [(ledger, budget)])
     ledger.reset()
-    assert (ledger.spent, ledger.reserved) == (Cost(), ONE_CALL)
+    assert (ledger.spent, ledger.reserved) == (Usage(), ONE_CALL)
     reserve(ONE_CALL, [(ledger, budget)])
     with pytest.raises(BudgetRefusal):
         reserve(ONE_CALL, [(ledger, budget)])
     running.settle(ONE_CALL)
     assert ledger.spent == ONE_CALL
-
-
-# ---- seconds
-
-
-def test_a_call_is_granted_the_seconds_that_are_left_and_at_most_what_it_asks_for():
-    """Of 10 seconds the first asks 4 and takes 3; the second wants any, and has 7; then none are left."""
-    ledger, budget = Ledger(), Budget(max_seconds=10.0)
-    first = reserve(Cost(seconds=4.0), [(ledger, budget)])
-    assert first.bound.seconds == 4.0
-    first.settle(Cost(seconds=3.0))
-    second = reserve(Cost(seconds=math.inf), [(ledger, budget)])
-    assert second.bound.seconds == 7.0
-    assert ledger.reserved.seconds == 7.0
-    with pytest.raises(BudgetRefusal) as refusal:
-        reserve(Cost(seconds=1.0), [(ledger, budget)])
-    assert refusal.value.limit == "max_seconds"
-    second.settle(Cost(seconds=6.5))
-    assert reserve(Cost(seconds=1.0), [(ledger, budget)]).bound.seconds == 0.5
-
-
-def test_the_tightest_account_grants_the_seconds_and_each_holds_what_was_granted():
-    mine, ours, free = Ledger(), Ledger(Cost(seconds=4.0)), Ledger()
-    accounts = [(mine, Budget(max_seconds=9.0)), (ours, Budget(max_seconds=6.0)), (free, Budget())]
-    reservation = reserve(Cost(calls=1, seconds=5.0), accounts)
-    assert reservation.bound == Cost(calls=1, seconds=2.0)
-    assert [ledger.reserved.seconds for ledger, _ in accounts] == [2.0, 2.0, 2.0]
-    reservation.settle(Cost(calls=1, seconds=1.0))
-    assert [ledger.spent.seconds for ledger, _ in accounts] == [1.0, 5.0, 1.0]
-
-
-def test_where_no_budget_limits_seconds_they_stay_as_asked_for_and_none_are_reserved():
-    ledger = Ledger()
-    reservation = reserve(Cost(calls=1, seconds=math.inf), [(ledger, Budget(max_calls=2))])
-    assert reservation.bound.seconds == math.inf
-    assert ledger.reserved == ONE_CALL
-    reservation.settle(Cost(calls=1, seconds=2.5))
-    assert ledger.spent.seconds == 2.5
-
-
-def test_rounding_leaves_no_seconds_to_grant():
-    """0.1 + 0.2 is not 0.3: what is left of 0.3 then is no time to ask anybody."""
-    left = 0.3 - 0.1 - 0.2 + 2**-50
-    ledger = Ledger(Cost(seconds=0.3 - left))
-    with pytest.raises(BudgetRefusal):
-        reserve(Cost(seconds=1.0), [(ledger, Budget(max_seconds=0.3))])
 
 
 # ---- several accounts
@@ -202,7 +148,7 @@ def test_all_accounts_take_a_call_or_none_does():
     for accounts in ([wide, narrow], [narrow, wide]):
         with pytest.raises(BudgetRefusal):
             reserve(ONE_CALL, accounts)
-        assert wide[0].reserved == wide[0].spent == narrow[0].reserved == Cost()
+        assert wide[0].reserved == wide[0].spent == narrow[0].reserved == Usage()
 
 
 def test_a_ledger_that_comes_twice_is_charged_once():
@@ -210,13 +156,7 @@ def test_a_ledger_that_comes_twice_is_charged_once():
     reservation = reserve(ONE_CALL, [(ledger, Budget(max_calls=5)), (ledger, Budget(max_calls=1))])
     assert ledger.reserved == ONE_CALL
     reservation.settle(ONE_CALL)
-    assert (ledger.spent, ledger.reserved) == (ONE_CALL, Cost())
-
-
-def test_a_call_without_an_account_is_granted_what_it_asks_for():
-    reservation = reserve(Cost(1, 2, 3.0, math.inf), [])
-    reservation.settle(Cost(1))
-    assert reservation.bound == Cost(1, 2, 3.0, math.inf)
+    assert (ledger.spent, ledger.reserved) == (ONE_CALL, Usage())
 
 
 # ---- laws
@@ -225,28 +165,25 @@ def test_a_call_without_an_account_is_granted_what_it_asks_for():
 @given(
     num=st.integers(1, 300),
     usd=st.floats(1e-9, 1e9, allow_nan=False),
-    parts=st.sampled_from(["usd", "seconds"]),
 )
-def test_n_equal_parts_of_a_budget_fit_into_it_and_nothing_more(num, usd, parts):
-    ledger, budget = Ledger(), Budget(**{f"max_{parts}": usd})
-    part = Cost(**{parts: usd / num})
+def test_n_equal_parts_of_a_budget_fit_into_it_and_nothing_more(num, usd):
+    ledger, budget = Ledger(), Budget(max_usd=usd)
+    part = Usage(usd=usd / num)
     reservations = [reserve(part, [(ledger, budget)]) for _ in range(num)]
-    assert sum(getattr(each.bound, parts) for each in reservations) == pytest.approx(usd, rel=TOLERANCE)
+    assert sum(each.bound.usd for each in reservations) == pytest.approx(usd, rel=TOLERANCE)
     with pytest.raises(BudgetRefusal):
         reserve(part, [(ledger, budget)])
     for reservation in reservations:
         reservation.settle(reservation.bound)
-    assert ledger.reserved == Cost()
+    assert ledger.reserved == Usage()
     with pytest.raises(BudgetRefusal):
         reserve(part, [(ledger, budget)])
 
 
 amounts = st.floats(0, 40, allow_nan=False)
-costs = st.builds(
-    Cost, calls=st.integers(0, 3), tokens=st.integers(0, 40), usd=amounts, seconds=amounts | st.just(math.inf)
-)
+costs = st.builds(Usage, calls=st.integers(0, 3), tokens=st.integers(0, 40), usd=amounts)
 limits = st.none() | st.integers(0, 100)
-budgets = st.builds(Budget, max_calls=limits, max_tokens=limits, max_usd=limits, max_seconds=limits)
+budgets = st.builds(Budget, max_calls=limits, max_tokens=limits, max_usd=limits)
 steps = st.lists(st.tuples(costs, st.floats(0, 1), st.booleans()), max_size=40)
 
 
@@ -269,12 +206,8 @@ def test_no_order_of_calls_overruns_a_budget_and_accounts_add_up(own, shared, an
             assert [(ledger.spent, ledger.reserved) for ledger in (*ledgers, ours)] == before
         else:
             granted = reservation.bound
-            assert (granted.calls, granted.tokens, granted.usd) == (bound.calls, bound.tokens, bound.usd)
-            assert granted.seconds <= bound.seconds
-            seconds = min(granted.seconds, 50.0) * share
-            running.append(
-                (i, reservation, Cost(granted.calls, int(granted.tokens * share), granted.usd * share, seconds))
-            )
+            assert granted == bound
+            running.append((i, reservation, Usage(granted.calls, int(granted.tokens * share), granted.usd * share)))
         if ends_one and running:
             who, reservation, actual = running.pop(draw.randrange(len(running)))
             reservation.settle(actual)
@@ -285,14 +218,14 @@ def test_no_order_of_calls_overruns_a_budget_and_accounts_add_up(own, shared, an
     for who, reservation, actual in running:
         reservation.settle(actual)
         settled.setdefault(who, []).append(actual)
-    assert all(ledger.reserved == Cost() for ledger in (*ledgers, ours))
+    assert all(ledger.reserved == Usage() for ledger in (*ledgers, ours))
     for i, ledger in enumerate(ledgers):
         assert_sums(ledger.spent, settled.get(i, []))
     assert_sums(ours.spent, [actual for each in settled.values() for actual in each])
 
 
 def assert_within(cost, budget):
-    for name in ("calls", "tokens", "usd", "seconds"):
+    for name in ("calls", "tokens", "usd"):
         limit = getattr(budget, f"max_{name}")
         assert limit is None or getattr(cost, name) <= limit * (1 + 2 * TOLERANCE)
 
@@ -300,9 +233,8 @@ def assert_within(cost, budget):
 def assert_sums(spent, actuals):
     assert spent.calls == sum(actual.calls for actual in actuals)
     assert spent.tokens == sum(actual.tokens for actual in actuals)
-    for name in ("usd", "seconds"):
-        exact = float(sum((Fraction(getattr(actual, name)) for actual in actuals), Fraction()))
-        assert getattr(spent, name) == pytest.approx(exact, rel=TOLERANCE, abs=0)
+    exact = float(sum((Fraction(actual.usd) for actual in actuals), Fraction()))
+    assert spent.usd == pytest.approx(exact, rel=TOLERANCE, abs=0)
 
 
 # ---- threads
@@ -333,8 +265,8 @@ def test_threads_that_meet_never_overrun_a_budget_together_nor_wait_for_each_oth
 
     with ThreadPoolExecutor(num_threads) as pool:
         assert sum(pool.map(ask, range(num_threads))) == 20
-    assert first[0].spent == second[0].spent == Cost(calls=20)
-    assert first[0].reserved == second[0].reserved == Cost()
+    assert first[0].spent == second[0].spent == Usage(calls=20)
+    assert first[0].reserved == second[0].reserved == Usage()
 
 
 def test_the_check_and_the_reservation_are_one_step():
@@ -362,11 +294,80 @@ def test_the_check_and_the_reservation_are_one_step():
 
 def test_copies_are_the_same_ledger_and_a_pickle_carries_what_was_spent_alone():
     ledger = Ledger()
-    reserve(Cost(1, 2, 0.5, 1.0), [(ledger, Budget())]).settle(Cost(1, 2, 0.5, 1.0))
+    reserve(Usage(1, 2, 0.5), [(ledger, Budget())]).settle(Usage(1, 2, 0.5))
     running = reserve(ONE_CALL, [(ledger, Budget())])
     assert copy.copy(ledger) is copy.deepcopy(ledger) is copy.deepcopy({"model": [ledger]})["model"][0] is ledger
     there = pickle.loads(pickle.dumps(ledger))
-    assert (there.spent, there.reserved) == (Cost(1, 2, 0.5, 1.0), Cost())
+    assert (there.spent, there.reserved) == (Usage(1, 2, 0.5), Usage())
     running.settle(ONE_CALL)
     assert there.spent.calls == 1
     assert reserve(ONE_CALL, [(there, Budget(max_calls=2))]).bound == ONE_CALL
+
+
+# ---- tokens
+
+QUESTION = HumanMessage("What is the capital of Chile?")
+
+
+def test_a_token_is_four_characters_and_each_message_has_some_of_its_own():
+    """29 characters and the role of 4 are ⌈33 / 4⌉ = 9, and 3 for the message."""
+    assert prompt_tokens([QUESTION], {}) == 9 + 3
+    assert prompt_tokens([QUESTION, QUESTION], {}) == 2 * 12
+
+
+def test_each_character_that_is_not_ascii_is_a_token():
+    """Ten: ⌈(10 + 4) / 4⌉ = 4, 3 for the message, and ¾ more for each: 7½."""
+    assert prompt_tokens([HumanMessage("东西南北" * 2 + "左右")], {}) == 14
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100_000}},
+        {"type": "image", "base64": "A" * 100_000, "mime_type": "image/png"},
+        {"type": "input_audio", "input_audio": {"data": "A" * 100_000, "format": "wav"}},
+        {"type": "file", "file": {"file_data": "A" * 100_000}},
+        {"image": {"format": "png", "source": {"bytes": b"A" * 100_000}}},
+    ],
+    ids=lambda block: str(block.get("type")),
+)
+def test_a_medium_counts_as_a_thousand_tokens_whatever_its_size(block):
+    asked = [HumanMessage([{"type": "text", "text": QUESTION.content}, block])]
+    assert TOKENS_PER_MEDIUM <= prompt_tokens(asked, {}) <= TOKENS_PER_MEDIUM + 20
+
+
+def test_a_long_text_is_no_medium():
+    assert prompt_tokens([HumanMessage([{"type": "text", "text": "word " * 2000}])], {}) > 2000
+
+
+def test_tools_and_formats_are_sent_too():
+    def add(a: int, b: int) -> int:
+        """Add two numbers."""
+        return a + b
+
+    alone = prompt_tokens([QUESTION], {})
+    assert prompt_tokens([QUESTION], {"tools": [add], "temperature": 1}) > alone + 20
+    assert prompt_tokens([QUESTION], {"response_format": {"type": "object", "title": "x" * 400}}) > alone + 100
+
+
+def test_calls_and_their_results_are_counted():
+    call = AIMessage("", tool_calls=[{"name": "search", "args": {"query": "x" * 400}, "id": "1"}])
+    assert response_tokens(call) > 100
+    assert prompt_tokens([QUESTION, call, ToolMessage("y" * 400, tool_call_id="1")], {}) > 212
+
+
+@pytest.mark.parametrize(
+    ("fields", "kwargs", "expected"),
+    [
+        ({}, {}, ASSUMED_OUTPUT_TOKENS),
+        ({}, {"max_tokens": 7}, 7),
+        ({}, {"max_completion_tokens": 8}, 8),
+        ({}, {"num_predict": -1}, ASSUMED_OUTPUT_TOKENS),
+        ({}, {"max_tokens": 7, "n": 3}, 21),
+        ({"profile": {"max_output_tokens": 9}}, {}, 9),
+        ({"profile": {"max_output_tokens": 9}}, {"max_output_tokens": 5}, 5),
+    ],
+    ids=str,
+)
+def test_a_response_is_bounded_by_the_call_else_by_the_model_else_by_a_guess(fields, kwargs, expected):
+    assert output_bound(ScriptedChatModel(script=["yes"], **fields), kwargs) == expected

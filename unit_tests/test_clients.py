@@ -1,31 +1,24 @@
-"""Clients that do not retry: openai's against a transport that counts, other shapes by stand-ins."""
+"""Clients that make one attempt: OpenAI's against a transport that counts, other kinds by stand-ins."""
 
 import asyncio
 import gc
 import json
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from types import SimpleNamespace
 from typing import Any
 
 import httpx2
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from langchain_core.caches import InMemoryCache
-from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.exceptions import ModelAPIError
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
-from langchain_core.rate_limiters import InMemoryRateLimiter
 from langchain_openai import ChatOpenAI
-from pydantic import Field, PrivateAttr
+from pydantic import Field
 
 from langchain_rlfocal import RLFocalChatModel
 from langchain_rlfocal.execution import clients
-from langchain_rlfocal.execution.clients import STEPS_S, quiet
+from langchain_rlfocal.execution.clients import without_retries
 from langchain_rlfocal.testing import ScriptedChatModel
 
 
@@ -66,7 +59,7 @@ async def astream(model):
         pass
 
 
-# ---- openai's
+# ---- OpenAI's
 
 
 @pytest.mark.parametrize("ask", [invoke, stream, ainvoke, astream])
@@ -75,7 +68,7 @@ async def test_one_request_is_made_where_openais_client_makes_three(ask, respons
     wire = Wire()
     model = wire.model(use_responses_api=responses_api)
     with pytest.raises(ModelAPIError):
-        await ask(quiet(model))
+        await ask(without_retries(model))
     assert len(wire.bodies) == 1
     with pytest.raises(ModelAPIError):
         await ask(model)
@@ -83,12 +76,10 @@ async def test_one_request_is_made_where_openais_client_makes_three(ask, respons
 
 
 def test_the_copy_differs_in_its_clients_alone():
-    """They share the connections; cache key, trace and what may be limited or watched stay the same."""
-    model = Wire().model(
-        rate_limiter=InMemoryRateLimiter(), cache=InMemoryCache(), callbacks=[BaseCallbackHandler()], max_retries=4
-    )
+    """They share the connections; cache key and trace stay the same."""
+    model = Wire().model(max_retries=4)
     before = dict(vars(model))
-    copied = quiet(model)
+    copied = without_retries(model)
     assert vars(model) == before
     assert type(copied) is ChatOpenAI
     changed = {name for name, value in vars(copied).items() if value is not before[name]}
@@ -96,106 +87,80 @@ def test_the_copy_differs_in_its_clients_alone():
     assert copied.root_client._client is model.root_client._client
     assert copied.root_async_client._client is model.root_async_client._client
     assert copied.client._client is copied.root_client
-    assert copied.model_fields_set == model.model_fields_set
     assert copied._get_llm_string(stop=["x"]) == model._get_llm_string(stop=["x"])
     assert copied._identifying_params == model._identifying_params
     assert copied._get_ls_params() == model._get_ls_params()
 
 
 def test_the_client_gives_up_in_time_and_never_later_than_by_itself():
-    """Three seconds are rounded up to five, of which connecting has two, since it had no more before."""
+    """Of its own 30 s three are left; connecting has two, since it had no more before."""
     wire = Wire()
     own = httpx2.Timeout(30, connect=2)
-    with pytest.raises(ModelAPIError):
-        quiet(wire.model(timeout=own), timeout_s=3).invoke("hi")
-    with pytest.raises(ModelAPIError):
-        quiet(wire.model(timeout=own), timeout_s=40).invoke("hi")
-    assert wire.timeouts[0] == {"connect": 2, "read": 5, "write": 5, "pool": 5}
+    for timeout_s in (3, 40):
+        with pytest.raises(ModelAPIError):
+            without_retries(wire.model(timeout=own), timeout_s=timeout_s).invoke("hi")
+    assert wire.timeouts[0] == {"connect": 2, "read": 3, "write": 3, "pool": 3}
     assert wire.timeouts[1] == {"connect": 2, "read": 30, "write": 30, "pool": 30}
 
 
-def test_models_that_are_quiet_already_are_returned_themselves():
+def test_models_with_nothing_to_switch_off_are_returned_themselves():
     model = Wire().model(max_retries=0, timeout=4)
-    assert quiet(model) is model
-    assert quiet(model, timeout_s=4.5) is model
-    assert quiet(model, timeout_s=2) is not model
+    assert without_retries(model) is model
+    assert without_retries(model, timeout_s=4.5) is model
+    assert without_retries(model, timeout_s=2) is not model
     scripted = ScriptedChatModel(script=["yes"])
-    assert quiet(scripted, timeout_s=1) is scripted
+    assert without_retries(scripted, timeout_s=1) is scripted
     ensemble = RLFocalChatModel(members={"a": model, "b": scripted})
-    assert quiet(ensemble, timeout_s=1) is ensemble
+    assert without_retries(ensemble, timeout_s=1) is ensemble
 
 
-def test_a_model_without_one_of_its_clients_is_quiet_in_the_other():
+def test_a_model_without_one_of_its_clients_has_the_other_changed():
     """An asynchronous key leaves the model without a synchronous client."""
 
     async def key():
         return "k"
 
-    model = ChatOpenAI(model="m", api_key=key)
-    copied = quiet(model)
-    assert model.root_client is copied.root_client is copied.client is None
-    assert (model.root_async_client.max_retries, copied.root_async_client.max_retries) == (2, 0)
+    copied = without_retries(ChatOpenAI(model="m", api_key=key))
+    assert copied.root_client is copied.client is None
+    assert copied.root_async_client.max_retries == 0
 
 
 # ---- memory
 
 
-def test_a_copy_is_made_once_for_a_model_and_a_step():
+def test_a_copy_is_made_once_for_a_model_and_a_time_out():
     model = Wire().model()
-    assert quiet(model) is quiet(model)
-    assert quiet(model, timeout_s=6) is quiet(model, timeout_s=10)
-    assert quiet(model, timeout_s=6) is not quiet(model, timeout_s=11)
-    assert quiet(model, timeout_s=1e9) is quiet(model, timeout_s=None)
-    assert quiet(Wire().model()) is not quiet(model)
+    assert without_retries(model) is without_retries(model)
+    assert without_retries(model, timeout_s=6) is without_retries(model, timeout_s=6)
+    assert without_retries(model, timeout_s=6) is not without_retries(model, timeout_s=11)
+    assert without_retries(Wire().model()) is not without_retries(model)
 
 
 def test_what_is_set_on_the_model_later_is_seen():
     wire = Wire()
     model = wire.model()
-    quiet(model)
+    without_retries(model)
     model.temperature = 0.9
     with pytest.raises(ModelAPIError):
-        quiet(model).invoke("hi")
+        without_retries(model).invoke("hi")
     assert wire.bodies[-1]["temperature"] == 0.9
 
 
-def test_a_copy_goes_with_its_model_and_a_new_model_at_the_same_place_gets_its_own():
+def test_a_copy_goes_with_its_model():
     model = Wire().model()
     key = (id(model), None)
-    quiet(model)
+    without_retries(model)
     assert key in clients._kept
     del model
     gc.collect()
     assert key not in clients._kept
 
 
-def test_no_more_copies_are_kept_than_allowed(monkeypatch):
-    monkeypatch.setattr(clients, "MAX_KEPT", 2)
-    models = [ScriptedChatModel(script=["yes"]) for _ in range(4)]
-    for model in models:
-        quiet(model)
-    assert [kept.model() for kept in clients._kept.values()] == models[2:]
-
-
-def test_a_copy_is_made_while_no_other_thread_can_make_one():
-    """While it is made, another thread cannot take the lock."""
-
-    class Asking(ChatOpenAI):
-        def model_copy(self, **given):
-            with ThreadPoolExecutor(1) as pool:
-                could_enter.append(pool.submit(clients._lock.acquire, blocking=False).result())
-            return super().model_copy(**given)
-
-    could_enter = []
-    assert quiet(Asking(model="m", api_key="k")).root_client.max_retries == 0
-    assert could_enter == [False]
-
-
-# ---- other shapes
+# ---- other kinds
 
 
 class Sdk:
-    """A client as Stainless generates it, for anthropic and groq."""
+    """A client as Stainless generates it, for Anthropic and Groq."""
 
     def __init__(self, max_retries=2, timeout=60.0):
         self.max_retries, self.timeout = max_retries, timeout
@@ -220,12 +185,12 @@ class Plain(BaseChatModel):
         return ChatResult(generations=[ChatGeneration(message=AIMessage("yes"))])
 
 
-class GroqShaped(Plain):
+class GroqLike(Plain):
     client: Any = Field(default_factory=lambda: Resource(Sdk()), exclude=True)
     max_retries: int = 2
 
 
-class AnthropicShaped(Plain):
+class AnthropicLike(Plain):
     max_retries: int = 2
 
     @property
@@ -237,11 +202,10 @@ class AnthropicShaped(Plain):
         return Sdk(self.max_retries)
 
 
-class GoogleShaped(Plain):
-    """Reads its fields at each call, where 0 attempts mean its own default; is keyed by all of its fields."""
+class GoogleLike(Plain):
+    """Reads its field at each call, where 0 attempts mean its own default; is keyed by all of its fields."""
 
     max_retries: int = 6
-    timeout: float | None = None
     client: Any = Field(default_factory=object, exclude=True)
 
     @classmethod
@@ -249,140 +213,48 @@ class GoogleShaped(Plain):
         return True
 
 
-class MistralShaped(Plain):
-    max_retries: int = 5
-    timeout: int = 120
-    client: Any = Field(default_factory=lambda: httpx2.Client(timeout=120), exclude=True)
+class Uncopyable(GoogleLike):
+    def model_copy(self, **_):
+        raise TypeError
 
 
-class OllamaShaped(Plain):
-    _client: Any = PrivateAttr(default_factory=lambda: Resource(httpx2.Client(timeout=None)))
-
-
-class OpenRouterSdk:
-    _sub_sdk_map = ("chat", "models")
-
-    def __init__(self, timeout_ms=None):
-        self.sdk_configuration = SimpleNamespace(retry_config="up to 300 s", timeout_ms=timeout_ms)
-
-    def __getattr__(self, name):
-        if name not in self._sub_sdk_map:
-            raise AttributeError(name)
-        made = vars(self)[name] = SimpleNamespace(sdk_configuration=self.sdk_configuration)
-        return made
-
-
-def test_a_resource_is_made_anew_on_a_client_that_does_not_retry():
-    model = GroqShaped()
-    copied = quiet(model, timeout_s=7)
-    assert (copied.client._client.max_retries, copied.client._client.timeout) == (0, 10)
+def test_a_resource_is_made_on_a_client_that_does_not_retry():
+    model = GroqLike()
+    copied = without_retries(model, timeout_s=7)
+    assert (copied.client._client.max_retries, copied.client._client.timeout) == (0, 7)
     assert (model.client._client.max_retries, model.client._client.timeout) == (2, 60)
     assert copied.max_retries == 2
 
 
 def test_a_client_made_at_first_use_is_made_for_the_copy_and_the_parameters_stay():
-    model = AnthropicShaped()
-    copied = quiet(model)
+    model = AnthropicLike()
+    copied = without_retries(model)
     assert copied._client.max_retries == 0
     assert "_client" not in vars(model)
     assert copied._get_llm_string() == model._get_llm_string()
     assert model._client.max_retries == 2
 
 
-def test_fields_that_are_read_at_each_call_are_set_to_one_attempt_and_keep_their_cache_key():
-    model = GoogleShaped()
-    copied = quiet(model, timeout_s=9)
-    assert (copied.max_retries, copied.timeout) == (1, 10)
-    assert (model.max_retries, model.timeout) == (6, None)
+def test_a_field_that_is_read_at_each_call_is_set_to_one_attempt_and_keeps_its_cache_key():
+    model = GoogleLike()
+    copied = without_retries(model)
+    assert (copied.max_retries, model.max_retries) == (1, 6)
     assert "_serialized" not in vars(model)
     assert copied._get_llm_string() == model._get_llm_string()
-    assert quiet(GoogleShaped(timeout=3), timeout_s=9).timeout == 3
-    once = GoogleShaped(max_retries=1, timeout=3)
-    assert quiet(once, timeout_s=9) is once
-    assert quiet(GoogleShaped(max_retries=0)).max_retries == 1
+    once = GoogleLike(max_retries=1)
+    assert without_retries(once) is once
+    assert without_retries(GoogleLike(max_retries=0)).max_retries == 1
 
 
-def test_a_bare_client_of_http_is_copied_with_its_connections():
-    """Its time-out is what counts: the field was read when the client was made."""
-    model = MistralShaped()
-    copied = quiet(model, timeout_s=9)
-    assert copied.client.timeout == httpx2.Timeout(10)
-    assert model.client.timeout == httpx2.Timeout(120)
-    assert copied.client._transport is model.client._transport
-    assert (copied.max_retries, copied.timeout) == (1, 120)
-    assert quiet(model).client is model.client
-
-
-def test_a_private_client_around_one_of_http_is_copied_with_it():
-    model = OllamaShaped()
-    copied = quiet(model, timeout_s=9)
-    assert copied._client._client.timeout == httpx2.Timeout(10)
-    assert model._client._client.timeout == httpx2.Timeout(None)
-    assert quiet(model) is model
-
-
-def test_a_client_that_closes_itself_when_collected_is_left_alone():
-    """A copy of it would close the connections of both."""
-
-    class Closing(httpx2.Client):
-        def __del__(self):
-            self.close()
-
-    Closing.__module__ = "httpx2"
-    model = MistralShaped(max_retries=1, client=Closing(timeout=120))
-    assert quiet(model, timeout_s=9).client is model.client
-
-
-@pytest.mark.parametrize(("own_ms", "expected_ms"), [(None, 10_000), (4_000, 4_000), (60_000, 10_000)])
-def test_a_configuration_is_copied_with_the_parts_that_refer_to_it(own_ms, expected_ms):
-    model = GroqShaped(client=OpenRouterSdk(own_ms))
-    assert model.client.chat.sdk_configuration.retry_config == "up to 300 s"
-    copied = quiet(model, timeout_s=9)
-    assert vars(copied.client.chat.sdk_configuration) == {"retry_config": None, "timeout_ms": expected_ms}
-    assert vars(model.client.chat.sdk_configuration) == {"retry_config": "up to 300 s", "timeout_ms": own_ms}
-    assert quiet(model).client.sdk_configuration.timeout_ms == own_ms
-    assert copied.max_retries == 2
-
-
-def test_the_client_that_closes_the_connections_lives_as_long_as_its_copy():
-    model = GroqShaped(client=OpenRouterSdk())
-    assert quiet(model).client.made_by is model.client
-
-
-class FrozenField(GoogleShaped):
-    max_retries: int = Field(default=6, frozen=True)
-
-
-class Uncopyable(GoogleShaped):
-    def model_copy(self, **_):
-        raise TypeError
-
-
-def test_a_frozen_field_is_changed_in_the_copy_and_a_model_that_cannot_be_copied_stays(caplog):
-    assert quiet(FrozenField()).max_retries == 1
+def test_a_model_that_cannot_be_copied_is_asked_as_it_is(caplog):
     caplog.set_level(logging.DEBUG, clients.logger.name)
     model = Uncopyable()
-    assert quiet(model) is quiet(model) is model
+    assert without_retries(model) is without_retries(model) is model
     assert [record.message for record in caplog.records] == [
         "Uncopyable is asked with a client that may retry by itself, since copying it raised TypeError."
     ]
 
 
-@given(st.floats(allow_nan=True, allow_infinity=True))
-def test_any_number_of_seconds_is_rounded_up_to_a_step(timeout_s):
-    """Nothing below the first step, no limit beyond the last."""
-    limit_s = quiet(GoogleShaped(), timeout_s=timeout_s).timeout
-    if limit_s is None:
-        assert not timeout_s <= STEPS_S[-1]
-    else:
-        assert limit_s in STEPS_S
-        assert timeout_s <= limit_s
-        assert all(step < timeout_s for step in STEPS_S if step < limit_s)
-
-
-@pytest.mark.parametrize(
-    ("own", "expected"), [((3, 60), (3, 10)), ((None, 60.0), (10, 10)), (0.5, 0.5), (None, 10), (60, 10)]
-)
-def test_every_form_of_time_out_keeps_its_form(own, expected):
-    model = GroqShaped(client=Sdk(timeout=own))
-    assert quiet(model, timeout_s=9).client.timeout == expected
+@pytest.mark.parametrize(("own", "expected"), [(0.5, 0.5), (None, 9), (60, 9)])
+def test_the_shorter_time_out_holds(own, expected):
+    assert without_retries(GroqLike(client=Sdk(timeout=own)), timeout_s=9).client.timeout == expected

@@ -8,7 +8,7 @@ from langchain_core.tools import tool
 from pydantic import BaseModel, model_validator
 
 from langchain_rlfocal import DisagreementError, EnsembleError, RLFocalChatModel
-from langchain_rlfocal.chat_models.consensus import decide
+from langchain_rlfocal.chat_models.consensus import agree
 from langchain_rlfocal.chat_models.requests import Request
 from langchain_rlfocal.records import Answer, Candidate
 from langchain_rlfocal.testing import ScriptedPolicy
@@ -185,9 +185,9 @@ def test_fusions_weights_decide_and_not_the_number_of_members():
     answer = Answer(
         "a", label, {label: 0.6, "oslo": 0.2, "bergen": 0.2}, {label: ("a",), "oslo": ("b",), "bergen": ("c",)}
     )
-    assert decide(candidates, answer, request, on_disagreement="raise").calls == one.tool_calls
+    assert agree(candidates, answer, request, on_disagreement="raise").calls == one.tool_calls
     lighter = Answer("a", label, {label: 0.4, "oslo": 0.25, "bergen": 0.35}, answer.supporters)
-    verdict = decide(candidates, lighter, request, on_disagreement="raise")
+    verdict = agree(candidates, lighter, request, on_disagreement="raise")
     assert (verdict.action, verdict.text, verdict.agreement) == ("text", "Bergen", pytest.approx(0.6))
     assert verdict.answer.member == "c"
 

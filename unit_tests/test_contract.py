@@ -1,23 +1,29 @@
-"""Contract: what LangChain promises of every chat model holds for an ensemble: configuration, retries, caches, copies."""
+"""Contract: what LangChain promises of every chat model holds for an ensemble: configuration, caches, retries, copies."""
 
 import asyncio
 import copy
 import json
 import logging
 import pickle
-import warnings
+import typing
+from dataclasses import dataclass
+from functools import partial
 
 import pytest
+from langchain_core.caches import BaseCache, InMemoryCache
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.exceptions import ContextOverflowError
+from langchain_core.globals import set_llm_cache
 from langchain_core.messages import HumanMessage, SystemMessage
-from langchain_core.output_parsers import StrOutputParser
-from langchain_core.runnables import ConfigurableField
+from langchain_core.rate_limiters import BaseRateLimiter
+from langchain_core.runnables import ConfigurableField, Runnable
 
 from langchain_rlfocal import PoolMember, RLFocalChatModel
-from langchain_rlfocal.errors import InputError
-from langchain_rlfocal.execution import tokens
+from langchain_rlfocal.errors import EnsembleError, InputError
+from langchain_rlfocal.execution import budgets
 from langchain_rlfocal.policies import RLFocalPolicy
-from langchain_rlfocal.testing import ScriptedPolicy
-from support_contract import DOORS, answer_of, model_of, three
+from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel, ScriptedPolicy
+from support_contract import DOORS, City, answer_of, model_of, three
 from support_ensembles import asked, how, saying
 from support_gauges import let_others_run
 from support_schema_model import SchemaChatModel
@@ -113,7 +119,7 @@ async def test_a_configured_call_shares_the_policy_the_pool_and_the_count_of_cal
     assert prepared is not model
     assert prepared.policy is model.policy
     assert prepared.pool is model.pool
-    assert prepared.runtime is model.runtime
+    assert prepared.shared_state is model.shared_state
 
 
 def test_a_configured_policy_that_came_from_a_path_is_not_read_again(bare_policy, tmp_path, monkeypatch):
@@ -140,21 +146,14 @@ async def test_alternatives_can_be_chosen_by_config(door):
     assert (await answer_of(model, door, QUESTION, {"configurable": {"which": "single"}})).text == "no"
 
 
-def test_an_ensemble_can_be_an_alternative_with_configurable_fields_in_a_chain():
-    model = configurable(three(), "max_team")
-    chain = model | StrOutputParser()
-    assert chain.invoke(QUESTION, {"configurable": {"max_team": 1}}) == "yes"
-    assert chain.with_config(configurable={"max_team": 1}).invoke(QUESTION) == "yes"
-
-
 # ---- tokens
 
 
 @pytest.fixture
 def nothing_said_yet():
-    tokens._say_once.cache_clear()
+    budgets._say_once.cache_clear()
     yield
-    tokens._say_once.cache_clear()
+    budgets._say_once.cache_clear()
 
 
 @pytest.mark.disable_socket
@@ -229,55 +228,25 @@ def test_a_binding_can_be_copied_and_pickled(copied):
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
 async def test_a_copy_that_is_made_while_calls_run_waits_for_their_place(copied):
     model = three(max_concurrent_calls=1)
-    place = model.runtime.limits.request("a", on_granted=lambda: None)
+    place = model.shared_state.limiter.acquire("a", on_granted=lambda: None)
     other = copied(model)
-    assert other.runtime is model.runtime
+    assert other.shared_state is model.shared_state
     asking = asyncio.create_task(other.ainvoke(QUESTION))
     await let_others_run()
-    assert (model.runtime.limits.running, model.runtime.limits.waiting) == ({"a": 1}, 1)
-    place.leave()
+    assert (model.shared_state.limiter.running, model.shared_state.limiter.waiting) == ({"a": 1}, 1)
+    place.release()
     assert (await asking).text == "yes"
 
 
 def test_a_pickle_that_is_made_while_calls_run_begins_at_zero_but_for_what_was_spent():
     model = three(max_concurrent_calls=1)
     model.invoke(QUESTION)
-    model.runtime.limits.request("a", on_granted=lambda: None)
+    model.shared_state.limiter.acquire("a", on_granted=lambda: None)
     other = pickled(model)
     assert other.spent == model.spent
     assert other.spent.calls == 3
     assert other.invoke(QUESTION).text == "yes"
     assert (other.spent.calls, model.spent.calls) == (6, 3)
-
-
-@pytest.mark.parametrize("door", DOORS)
-async def test_a_policy_that_is_saved_and_loaded_gives_the_same_answers(door, bare_policy, tmp_path):
-    members = {"ann": saying("2"), "bob": saying("3")}
-    bare_policy.save(tmp_path / "policy")
-    made, loaded = (
-        RLFocalChatModel(members=members, policy=policy, task="quiz/b")
-        for policy in (bare_policy, str(tmp_path / "policy"))
-    )
-    for question in (QUESTION, "What is 2 + 3?"):
-        assert without_chance(await answer_of(made, door, question)) == without_chance(
-            await answer_of(loaded, door, question)
-        )
-
-
-def test_asdict_says_what_identifies_the_model_in_json():
-    facts = three(max_team=2, cost_weight=0.3).asdict()
-    json.dumps(facts)
-    assert (facts["_type"], facts["max_team"], facts["cost_weight"]) == ("rlfocal", 2, 0.3)
-    assert list(facts["members"]) == ["a", "b", "c"]
-    assert facts["policy"] == "scripted"
-
-
-def test_unknown_arguments_warn_and_known_ones_do_not():
-    with pytest.warns(UserWarning, match="`max_teams` is no argument of RLFocalChatModel .* `max_team`"):
-        three(max_teams=3)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        three(cache=False, rate_limiter=None, disable_streaming=True, output_version="v1", profile={}, verbose=False)
 
 
 @pytest.mark.parametrize("door", DOORS)
@@ -291,3 +260,397 @@ async def test_a_call_can_have_one_member_answer_under_its_name(door):
     assert message.response_metadata["model_name"] == "rlfocal"
     with pytest.raises(InputError, match="must be the name of a member"):
         await answer_of(model, door, model="c")
+
+
+def roam(city: str) -> str:
+    """Roam a city."""
+    return city
+
+
+# ---- the cache
+
+
+class Keys(BaseCache):
+    """Remembers nothing but the keys."""
+
+    def __init__(self):
+        self.keys = []
+
+    def lookup(self, prompt, llm_string):
+        self.keys.append((prompt, llm_string))
+
+    def update(self, prompt, llm_string, return_val):
+        pass
+
+    def clear(self, **kwargs):
+        pass
+
+
+def initials(a, b):
+    return a[:1] == b[:1]
+
+
+def first(number):
+    return lambda a, b: a[:number] == b[:number]
+
+
+@dataclass(frozen=True)
+class Initials:
+    """Compares so many first letters."""
+
+    number: int
+    name: str = "initials"
+
+    def read(self, text, query):
+        return text[: self.number]
+
+    def same(self, a, b):
+        return a == b
+
+    def write(self, value):
+        return value
+
+
+class Alike:
+    def __init__(self, model="small"):
+        self.model = model
+
+    def embed_documents(self, texts):
+        return [[1.0] for _ in texts]
+
+
+def key_of(*, bound=None, call=None, **fields):
+    """The key under which an answer is cached, of a model that is made anew for it."""
+    cache = Keys()
+    members = fields.pop("members", None) or {"a": SchemaChatModel(), "b": SchemaChatModel(model_name="other")}
+    model = model_of(members, cache=cache, **fields)
+    (bound(model) if bound else model).invoke(QUESTION, **(call or {}))
+    return cache.keys[0]
+
+
+def bound(*tools, **kwargs):
+    return lambda model: model.bind_tools(list(tools), **kwargs)
+
+
+def declared(**facts):
+    return {
+        name: PoolMember(name, SchemaChatModel(model_name=model_name), **facts)
+        for name, model_name in (("a", "schema"), ("b", "other"))
+    }
+
+
+DIFFERENCES = {
+    "nothing": {},
+    "another member": {"members": {"a": SchemaChatModel(), "b": SchemaChatModel(model_name="third")}},
+    "one member less": {"members": {"a": SchemaChatModel()}},
+    "another name of a member": {"members": {"a": SchemaChatModel(), "c": SchemaChatModel(model_name="other")}},
+    "what a member says that it takes": {
+        "members": {"a": SchemaChatModel(profile={"tool_calling": True}), "b": SchemaChatModel(model_name="other")}
+    },
+    "another policy": {"policy": ScriptedPolicy([["a"], ["b"]], ("a", "b"), policy_id="else")},
+    "no policy": {"policy": None},
+    "a competence, where there is no policy": {"policy": None, "members": declared(competence=0.9)},
+    "max_team": {"max_team": 1},
+    "max_rounds": {"max_rounds": 1},
+    "cost_weight": {"cost_weight": 0.2},
+    "task": {"task": "t"},
+    "answer_kind": {"answer_kind": "number"},
+    "a function for a kind": {"answer_kind": initials},
+    "another function for a kind": {"answer_kind": lambda a, b: a in {b, "x", "y", "z"}},
+    "a third that stands in the same place": {"answer_kind": lambda a, b: a != b},
+    "a function that holds a number": {"answer_kind": first(2)},
+    "a function that holds another number": {"answer_kind": first(3)},
+    "a function that is given a number": {"answer_kind": partial(initials, 2)},
+    "a function that is given another number": {"answer_kind": partial(initials, 3)},
+    "an object for a kind": {"answer_kind": Initials(2)},
+    "another object for a kind": {"answer_kind": Initials(3)},
+    "a method for a kind": {"answer_kind": Initials(2).same},
+    "a call's own answer_kind": {"call": {"answer_kind": "option"}},
+    "a call's own function for a kind": {"call": {"answer_kind": first(4)}},
+    "equivalence": {"equivalence": saying("so")},
+    "another judge": {"equivalence": saying("so", model_name="other")},
+    "embeddings": {"equivalence": Alike()},
+    "other embeddings": {"equivalence": Alike("large")},
+    "equivalence_threshold": {"equivalence": Alike(), "equivalence_threshold": 0.8},
+    "on_disagreement": {"on_disagreement": "text"},
+    "synthesizer": {"synthesizer": saying("so")},
+    "synthesize_below": {"synthesize_below": 0.1},
+    "temperature": {"temperature": 0.5},
+    "max_tokens": {"max_tokens": 5},
+    "stop": {"stop": ["."]},
+    "a call's own stop": {"call": {"stop": ["."]}},
+    "a call's own max_team": {"call": {"max_team": 5}},
+    "a call's own cost_weight": {"call": {"cost_weight": 0.3}},
+    "a call's own task": {"call": {"task": "u"}},
+    "a call's member": {"call": {"model": "a"}},
+    "a tool": {"bound": bound(lookup)},
+    "another tool": {"bound": bound(roam)},
+    "two tools": {"bound": bound(lookup, roam)},
+    "tool_choice": {"bound": bound(lookup, tool_choice="lookup")},
+    "no calls": {"bound": bound(lookup, tool_choice="none")},
+    "strict": {"bound": bound(lookup, strict=True)},
+    "parallel_tool_calls": {"bound": bound(lookup, parallel_tool_calls=False)},
+    "response_format": {"bound": bound(lookup, response_format=City)},
+    "consensus": {"bound": bound(lookup, consensus="fields")},
+}
+
+
+def test_every_difference_makes_another_cache_key():
+    keys = {name: key_of(**difference) for name, difference in DIFFERENCES.items()}
+    twins = [(a, b) for a in keys for b in keys if a < b and keys[a] == keys[b]]
+    assert twins == []
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_equal_models_that_are_made_apart_have_equal_keys(name):
+    """So a cache that outlives the process is of use: no address, id or secret is part of a key."""
+    key = key_of(**DIFFERENCES[name])
+    assert key == key_of(**copy.deepcopy(DIFFERENCES[name]))
+    assert " at 0x" not in str(key)
+    assert "_rlfocal" not in str(key)
+
+
+def test_another_trained_policy_has_another_key(random_policy):
+    members = {"a": saying("yes"), "b": saying("yes")}
+    keys = [key_of(members=members, policy=random_policy(("a", "b"), seed)) for seed in (1, 2)]
+    assert keys[0] != keys[1]
+
+
+@pytest.mark.parametrize("door", ["invoke", "ainvoke", "batch", "abatch"])
+async def test_a_cached_answer_asks_nobody_and_costs_nothing(door):
+    model = three(cache=InMemoryCache(), rate_limiter=Counting())
+    first = await answer_of(model, door)
+    second = await answer_of(model, door)
+    assert first.text == second.text == "yes"
+    assert [len(member.model.asked) for member in model.pool] == [1, 1, 1]
+    assert second.usage_metadata == {**first.usage_metadata, "total_cost": 0}
+    assert model.rate_limiter.acquired == 1
+    assert how(second) == how(first)
+
+
+def test_another_question_is_another_key_and_an_error_is_not_cached():
+    calls = []
+
+    def fail_once(_messages):
+        calls.append(1)
+        if len(calls) == 1:
+            raise TimeoutError("late")
+        return "yes"
+
+    model = model_of({"a": ScriptedChatModel(script=fail_once)}, cache=InMemoryCache())
+    with pytest.raises(EnsembleError):
+        model.invoke(QUESTION)
+    assert model.invoke(QUESTION).text == model.invoke(QUESTION).text == "yes"
+    assert model.invoke("Another?").text == "yes"
+    assert len(calls) == 3
+
+
+def test_the_global_cache_serves_members_too_unless_they_say_otherwise():
+    """The ensemble refuses the cache, its first member takes it: the second call asks the others alone."""
+    members = {"a": saying("yes"), "b": saying("yes", cache=False)}
+    model = model_of(members, cache=False)
+    set_llm_cache(InMemoryCache())
+    try:
+        model.invoke(QUESTION)
+        assert model.invoke(QUESTION).text == "yes"
+    finally:
+        set_llm_cache(None)
+    assert [len(member.asked) for member in members.values()] == [1, 2]
+
+
+# ---- rate limits
+
+
+class Counting(BaseRateLimiter):
+    """Counts what is acquired, through whichever door."""
+
+    def __init__(self):
+        self.acquired = 0
+
+    def acquire(self, *, blocking=True):
+        assert blocking
+        self.acquired += 1
+        return True
+
+    async def aacquire(self, *, blocking=True):
+        return self.acquire(blocking=blocking)
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("max_team", [1, 3], ids=["relayed", "fused"])
+async def test_a_call_takes_one_permit_of_the_ensemble_and_one_of_each_member_that_is_asked(max_team, door):
+    own, limiters = Counting(), {name: Counting() for name in "abc"}
+    members = {name: saying("yes", rate_limiter=limiter) for name, limiter in limiters.items()}
+    model = model_of(members, rate_limiter=own, max_team=max_team)
+    await answer_of(model, door)
+    assert own.acquired == 1
+    assert [limiter.acquired for limiter in limiters.values()] == ([1, 0, 0] if max_team == 1 else [1, 1, 1])
+
+
+# ---- what members can take
+
+
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+IMAGES = {
+    "OpenAI's": {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}},
+    "LangChain's": {"type": "image", "base64": PIXEL, "mime_type": "image/png"},
+    "LangChain's first": {"type": "image", "source_type": "base64", "data": PIXEL, "mime_type": "image/png"},
+    "Anthropic's": {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}},
+    "Google's": {"type": "media", "mime_type": "image/png", "data": PIXEL},
+}
+
+
+def able(**profile):
+    return saying("yes", profile=profile)
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("form", IMAGES)
+async def test_an_image_goes_to_those_alone_that_take_images(form, door):
+    blind, seeing = able(image_inputs=False), able(image_inputs=True)
+    message = await answer_of(
+        model_of({"blind": blind, "seeing": seeing}, policy=None),
+        door,
+        [HumanMessage([{"type": "text", "text": "What is it?"}, IMAGES[form]])],
+    )
+    assert (asked(message), blind.asked) == ([["seeing"]], [])
+    assert how(message)["excluded"] == {"blind": "takes no images"}
+    assert len(seeing.asked[0].messages[0].content) == 2
+
+
+@pytest.mark.parametrize("door", DOORS)
+async def test_a_long_conversation_goes_to_those_alone_that_can_hold_it(door):
+    """4,000 characters are about 1,000 tokens."""
+    short, long = able(max_input_tokens=100), able(max_input_tokens=10_000)
+    message = await answer_of(model_of({"short": short, "long": long}, policy=None), door, "word " * 800)
+    assert (asked(message), short.asked) == ([["long"]], [])
+    assert how(message)["excluded"]["short"].startswith("takes 100 tokens and the conversation has about 1,")
+
+
+@pytest.mark.parametrize("door", DOORS)
+async def test_where_nobody_can_hold_the_conversation_it_is_langchains_overflow(door):
+    model = model_of({"a": able(max_input_tokens=10), "b": able(max_input_tokens=20)}, policy=None)
+    with pytest.raises(ContextOverflowError) as caught:
+        await answer_of(model, door, "word " * 800)
+    assert isinstance(caught.value, EnsembleError)
+    assert set(caught.value.failures) == {"a", "b"}
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"a": able(image_inputs=False)},
+        {"a": able(image_inputs=False), "b": able(image_inputs=True, max_input_tokens=1)},
+    ],
+    ids=["only images matter", "images and length matter"],
+)
+async def test_where_nobody_can_be_asked_for_another_reason_it_is_no_overflow(members, door):
+    with pytest.raises(EnsembleError, match="not asked: it takes") as caught:
+        await answer_of(model_of(members, policy=None), door, [HumanMessage([IMAGES["OpenAI's"]])])
+    assert not isinstance(caught.value, ContextOverflowError)
+    assert all(member.asked == [] for member in members.values())
+
+
+def test_the_profile_of_an_ensemble_says_what_it_can_do():
+    model = model_of(
+        {
+            "a": able(image_inputs=False, tool_calling=True, max_input_tokens=100, max_output_tokens=10),
+            "b": able(image_inputs=True, tool_calling=False, max_input_tokens=200, max_output_tokens=20),
+        }
+    )
+    assert model.profile["image_inputs"] is True
+    assert model.profile["tool_calling"] is True
+    assert model.profile["max_input_tokens"] == 200
+    assert model.profile["max_output_tokens"] == 10
+    assert model_of({"a": saying("x")}).profile is None
+    assert model_of({"a": able(image_inputs=True)}, profile={"image_inputs": False}).profile == {"image_inputs": False}
+
+
+def test_a_conversation_too_long_for_the_member_that_a_call_names_is_an_overflow():
+    members = {"a": able(max_input_tokens=10), "b": able(max_input_tokens=100_000)}
+    with pytest.raises(ContextOverflowError, match="none of 1 did"):
+        model_of(members).invoke("word " * 500, model="a")
+
+
+# ---- config, retries, fallbacks
+
+
+class Runs(BaseCallbackHandler):
+    def __init__(self):
+        self.starts = []
+
+    def on_chat_model_start(self, serialized, messages, **kwargs):
+        self.starts.append((kwargs["name"], set(kwargs["tags"] or ()), kwargs["metadata"]))
+
+
+@pytest.mark.parametrize("door", DOORS)
+async def test_a_bound_config_names_and_tags_the_run(door):
+    runs = Runs()
+    model = three().with_config(run_name="my run", tags=["mine"], metadata={"who": "me"}, callbacks=[runs])
+    await answer_of(model, door)
+    [(name, tags, metadata)] = runs.starts
+    assert (name, metadata["who"]) == ("my run", "me")
+    assert "mine" in tags
+
+
+@pytest.mark.parametrize("door", ["invoke", "ainvoke", "batch", "abatch"])
+async def test_an_ensemble_error_can_be_retried(door):
+    """The only member fails at first and answers when it is asked again."""
+    calls = []
+
+    def fail_once(_messages):
+        calls.append(1)
+        if len(calls) == 1:
+            raise TimeoutError("late")
+        return "yes"
+
+    model = model_of({"a": ScriptedChatModel(script=fail_once)})
+    retrying = model.with_retry(
+        retry_if_exception_type=(EnsembleError,), wait_exponential_jitter=False, stop_after_attempt=2
+    )
+    assert (await answer_of(retrying, door)).text == "yes"
+    assert len(calls) == 2
+
+
+def test_retries_end_with_the_error_itself():
+    model = model_of({"a": FailingChatModel(error=TimeoutError("late"))})
+    with pytest.raises(EnsembleError, match="TimeoutError: late"):
+        model.with_retry(wait_exponential_jitter=False, stop_after_attempt=2).invoke(QUESTION)
+
+
+@pytest.mark.parametrize("door", DOORS)
+async def test_another_model_can_be_the_fallback_of_an_ensemble_and_the_other_way_round(door):
+    failing = model_of({"a": FailingChatModel(error=TimeoutError("late"))})
+    assert (await answer_of(failing.with_fallbacks([saying("spare")]), door)).text == "spare"
+    alone = FailingChatModel(error=TimeoutError("late"))
+    assert (await answer_of(alone.with_fallbacks([three()]), door)).text == "yes"
+
+
+def tooled(*, fails=False):
+    def fail(_messages, _tools):
+        raise TimeoutError("late")
+
+    members = {name: SchemaChatModel(answers=fail if fails else None) for name in "ab"}
+    return model_of(members)
+
+
+@pytest.mark.parametrize("door", DOORS)
+async def test_tools_are_bound_to_a_model_and_its_fallbacks_at_once(door):
+    model = tooled(fails=True).with_fallbacks([tooled()]).bind_tools([lookup], tool_choice="lookup")
+    message = await answer_of(model, door)
+    assert [(call["name"], call["args"]) for call in message.tool_calls] == [("lookup", {"city": "Oslo"})]
+
+
+@pytest.mark.parametrize("method", ["function_calling", "json_schema"])
+async def test_structured_output_goes_to_a_model_and_its_fallbacks_at_once(method):
+    model = tooled(fails=True).with_fallbacks([tooled()]).with_structured_output(City, method=method)
+    assert model.invoke("The city is 'Oslo'.") == City(name="Oslo")
+    assert await model.ainvoke("The city is 'Oslo'.") == City(name="Oslo")
+
+
+def test_type_hints_that_langchain_reads_resolve():
+    for name in ("bind_tools", "with_structured_output", "stream", "astream", "get_num_tokens", "explain"):
+        assert typing.get_type_hints(getattr(RLFocalChatModel, name))
+    hints = typing.get_type_hints(RLFocalChatModel.bind_tools)
+    assert issubclass(typing.get_origin(hints["return"]), Runnable)

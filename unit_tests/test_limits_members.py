@@ -11,10 +11,10 @@ from langchain_core.runnables import ConfigurableField
 
 from langchain_rlfocal import PoolMember, RLFocalChatModel
 from langchain_rlfocal.errors import EnsembleError, InputError, PoolError
-from langchain_rlfocal.execution import Runtime
+from langchain_rlfocal.execution import SharedState
 from langchain_rlfocal.records import Candidate, Failure
 from langchain_rlfocal.testing import FailingChatModel, ScriptedPolicy
-from support_asking import aask, arelay, ask, errand_of, relay
+from support_asking import aask, arelay, ask, limits_of, relay
 from support_ensembles import saying
 from support_gauges import GUARD_S, Gauge, is_free, let_others_run
 
@@ -38,7 +38,7 @@ def holding(gauge, name="a"):
 async def test_asking_a_team_holds_to_the_limits_and_asks_everybody():
     gauge = Gauge()
     members = [PoolMember(name, saying(name, on_acall=holding(gauge, name))) for name in "abcd"]
-    results = await aask(members, QUESTION, errand=errand_of(max_concurrent_calls=2))
+    results = await aask(members, QUESTION, limits=limits_of(max_concurrent_calls=2))
     assert [result.text for result in results] == ["a", "b", "c", "d"]
     assert gauge.most[None] == 2
 
@@ -53,14 +53,14 @@ def test_asking_a_team_in_threads_holds_to_the_limits_and_asks_everybody():
 
         return PoolMember(name, saying(name, on_call=hold))
 
-    results = ask([member(name) for name in "abcd"], QUESTION, errand=errand_of(max_concurrent_calls=1))
+    results = ask([member(name) for name in "abcd"], QUESTION, limits=limits_of(max_concurrent_calls=1))
     assert [result.text for result in results] == ["a", "b", "c", "d"]
     assert gauge.most[None] == 1
 
 
 def test_streams_in_threads_hold_to_the_limits():
     """Two streams meet each time, of forty; a third would come in if it could."""
-    gauge, meeting, runtime = Gauge(), threading.Barrier(2), Runtime()
+    gauge, meeting, shared = Gauge(), threading.Barrier(2), SharedState()
 
     def hold():
         gauge.enter("m")
@@ -70,7 +70,7 @@ def test_streams_in_threads_hold_to_the_limits():
     member = PoolMember("m", saying("yes", on_call=hold))
 
     def read(_number):
-        return list(relay(member, QUESTION, errand=errand_of(max_concurrent_calls=2, runtime=runtime)))[-1].text
+        return list(relay(member, QUESTION, limits=limits_of(max_concurrent_calls=2, shared=shared)))[-1].text
 
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(read, range(40))) == {"yes"}
@@ -88,62 +88,62 @@ async def test_waiting_for_a_place_is_not_the_members_latency():
         think()
 
     members = [PoolMember("slow", saying("s", on_call=think, on_acall=athink)), PoolMember("quick", saying("q"))]
-    slow, quick = await aask(members, QUESTION, errand=errand_of(max_concurrent_calls=1, clock=lambda: now[0]))
+    slow, quick = await aask(members, QUESTION, limits=limits_of(max_concurrent_calls=1, clock=lambda: now[0]))
     assert (slow.latency_s, quick.latency_s) == (5, 0)
 
 
 def one_at_a_time(model):
     """A member that can be asked by one call at a time, and how to make the errands of its calls."""
-    runtime = Runtime()
-    return PoolMember("m", model, max_concurrent_calls=1), lambda: errand_of(max_concurrent_calls=1, runtime=runtime)
+    shared = SharedState()
+    return PoolMember("m", model, max_concurrent_calls=1), lambda: limits_of(max_concurrent_calls=1, shared=shared)
 
 
 @pytest.mark.parametrize("model", [saying("yes"), saying(""), FailingChatModel(error=KeyError("k"), after="half an")])
 async def test_whatever_comes_of_a_member_its_place_is_free_again(model):
     """Were a place kept, the next call would wait for ever."""
-    member, errand = one_at_a_time(model)
+    member, limits = one_at_a_time(model)
     results = [
-        ask([member], QUESTION, errand=errand())[0],
-        list(relay(member, QUESTION, errand=errand()))[-1],
-        (await asyncio.wait_for(aask([member], QUESTION, errand=errand()), GUARD_S))[0],
-        [item async for item in arelay(member, QUESTION, errand=errand())][-1],
+        ask([member], QUESTION, limits=limits())[0],
+        list(relay(member, QUESTION, limits=limits()))[-1],
+        (await asyncio.wait_for(aask([member], QUESTION, limits=limits()), GUARD_S))[0],
+        [item async for item in arelay(member, QUESTION, limits=limits())][-1],
     ]
     assert all(isinstance(result, Candidate | Failure) for result in results)
-    assert is_free(errand().runtime)
+    assert is_free(limits().shared)
 
 
 async def test_leaving_a_stream_early_gives_its_place_back():
-    member, errand = one_at_a_time(saying("a b c d"))
-    stream = relay(member, QUESTION, errand=errand())
+    member, limits = one_at_a_time(saying("a b c d"))
+    stream = relay(member, QUESTION, limits=limits())
     next(stream)
     stream.close()
-    assert is_free(errand().runtime)
-    astream = arelay(member, QUESTION, errand=errand())
+    assert is_free(limits().shared)
+    astream = arelay(member, QUESTION, limits=limits())
     await anext(astream)
     await astream.aclose()
-    assert is_free(errand().runtime)
-    assert ask([member], QUESTION, errand=errand())[0].text == "a b c d"
+    assert is_free(limits().shared)
+    assert ask([member], QUESTION, limits=limits())[0].text == "a b c d"
 
 
 async def test_cancelling_a_team_of_which_some_wait_gives_all_places_back():
     """`a` runs and never ends, `b` and `c` wait for its place; after the cancellation another can be asked."""
-    runtime, begun, never = Runtime(), asyncio.Event(), asyncio.Event()
+    shared, begun, never = SharedState(), asyncio.Event(), asyncio.Event()
 
     async def hold():
         begun.set()
         await never.wait()
 
     members = [PoolMember(name, saying(name, on_acall=hold)) for name in "abc"]
-    asking = asyncio.create_task(aask(members, QUESTION, errand=errand_of(max_concurrent_calls=1, runtime=runtime)))
+    asking = asyncio.create_task(aask(members, QUESTION, limits=limits_of(max_concurrent_calls=1, shared=shared)))
     await begun.wait()
-    assert (runtime.limits.running, runtime.limits.waiting) == ({"a": 1}, 2)
+    assert (shared.limiter.running, shared.limiter.waiting) == ({"a": 1}, 2)
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
     assert asyncio.all_tasks() == {asyncio.current_task()}
-    assert is_free(runtime)
+    assert is_free(shared)
     other = PoolMember("d", saying("d"))
-    assert ask([other], QUESTION, errand=errand_of(max_concurrent_calls=1, runtime=runtime))[0].text == "d"
+    assert ask([other], QUESTION, limits=limits_of(max_concurrent_calls=1, shared=shared))[0].text == "d"
 
 
 # ---- the model's own
@@ -161,7 +161,7 @@ async def counted(models, calls_each=4):
         for member in model.pool:
             member.model.on_acall = holding(gauge)
     await asyncio.wait_for(asyncio.gather(*(model.abatch(["?"] * calls_each) for model in models)), GUARD_S)
-    assert all(is_free(model.runtime) for model in models)
+    assert all(is_free(model.shared_state) for model in models)
     return gauge.most[None]
 
 
@@ -184,25 +184,25 @@ async def test_a_copy_shares_the_count_of_calls(copied):
     assert await counted([model, copied(model)]) == 2
 
 
-async def test_models_made_apart_count_apart_unless_they_are_given_one_runtime():
+async def test_models_made_apart_count_apart_unless_they_are_given_one_shared_state():
     """Two calls of each run at once, so four in all; where they share the count, two."""
     apart = [model_of([PoolMember("a", saying("x"))], max_concurrent_calls=2) for _ in range(2)]
     assert await counted(apart) == 4
-    assert await counted([apart[0], rebuilt(apart[1], runtime=apart[0].runtime)]) == 2
+    assert await counted([apart[0], rebuilt(apart[1], shared_state=apart[0].shared_state)]) == 2
 
 
 async def test_a_copy_with_another_cap_counts_the_same_calls():
     """A call of the model's runs, so that its copy with a cap of one waits, and one with a cap of two does not."""
     model = model_of([PoolMember("a", saying("x"))], max_concurrent_calls=5)
-    place = model.runtime.limits.request("a", on_granted=lambda: None)
+    place = model.shared_state.limiter.acquire("a", on_granted=lambda: None)
     waiting = asyncio.create_task(rebuilt(model, max_concurrent_calls=1).ainvoke("?"))
     await let_others_run()
-    assert model.runtime.limits.waiting == 1
-    place.leave()
+    assert model.shared_state.limiter.waiting == 1
+    place.release()
     assert (await waiting).text == "x"
-    place = model.runtime.limits.request("a", on_granted=lambda: None)
+    place = model.shared_state.limiter.acquire("a", on_granted=lambda: None)
     assert (await rebuilt(model, max_concurrent_calls=2).ainvoke("?")).text == "x"
-    place.leave()
+    place.release()
 
 
 async def test_two_queries_of_a_model_share_its_limits_and_an_error_frees_them():

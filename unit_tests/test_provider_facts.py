@@ -3,7 +3,6 @@
 import asyncio
 import enum
 import json
-import logging
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,19 +20,18 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, validate_call
 
 from langchain_rlfocal import ModelPool, PoolMember, RLFocalChatModel
-from langchain_rlfocal.chat_models.history import history_for
+from langchain_rlfocal.chat_models.messages import history_for
 from langchain_rlfocal.collection import collect
 from langchain_rlfocal.errors import EnsembleError
-from langchain_rlfocal.execution import Budget, tokens
-from langchain_rlfocal.execution.causes import (
+from langchain_rlfocal.execution.calls import ending_in_words, ending_of, flaw_of, refusal_in_words
+from langchain_rlfocal.execution.clients import cannot_think, thinking_switched_off, without_thinking
+from langchain_rlfocal.execution.retries import (
     is_of_member,
     is_retryable,
     may_have_cost,
     misses_thinking,
     refused_arguments,
 )
-from langchain_rlfocal.execution.endings import ending_in_words, ending_of, flaw_of, refusal_in_words
-from langchain_rlfocal.execution.thinking import calm_model, calm_settings, cannot_think
 from langchain_rlfocal.outcomes import Question
 from langchain_rlfocal.testing import ScriptedPolicy
 from support_ensembles import asked, how, model_of
@@ -778,7 +776,7 @@ def test_an_argument_that_the_first_line_of_an_error_does_not_name_is_named(name
 def test_a_response_that_breaks_the_providers_own_schema_still_opens_the_breaker():
     model = model_of({"a": Picky(error=fault_of(lambda: Response(content=3))), "b": scripted("no")}, breaker_failures=1)
     model.invoke("?", foo=1)
-    assert model.breakers["a"].status == "open"
+    assert model.breakers["a"].state == "open"
 
 
 def test_an_error_that_cannot_be_read_is_no_argument():
@@ -898,7 +896,7 @@ def test_a_member_thinks_on_about_its_own_call():
 def test_thinking_that_no_provider_objects_to_is_left_as_it_is(thinking):
     member = Thinker(thinking=thinking, error="no", seen=[])
     assert not cannot_think(member, {}, LOOP)
-    assert calm_model(member, everything=False) is member
+    assert without_thinking(member, everything=False) is member
 
 
 ERRORS = [
@@ -967,59 +965,26 @@ def test_all_that_switches_thinking_on_is_switched_off_and_nothing_else():
         "extra_body": {"seed": 1},
     }
     strict = {"thinking": OFF, "model_kwargs": {"thinking": OFF, "seed": 1}}
-    assert calm_settings(settings, everything=False) == strict
-    assert calm_settings(settings, everything=True) == {
+    assert thinking_switched_off(settings, everything=False) == strict
+    assert thinking_switched_off(settings, everything=True) == {
         **strict,
         "reasoning": {"enabled": False},
         "enable_thinking": False,
     }
     assert settings["thinking"] is ON
-    assert calm_settings(calm_settings(settings, everything=True), everything=True) == {}
+    assert thinking_switched_off(thinking_switched_off(settings, everything=True), everything=True) == {}
 
 
 def test_anthropics_own_model_sends_what_switches_thinking_off():
     anthropic = pytest.importorskip("langchain_anthropic")
     model = anthropic.ChatAnthropic(model="claude-sonnet-4-5", api_key="x", thinking=ON, max_tokens=2000)
-    calm = calm_model(model, everything=False)
+    calm = without_thinking(model, everything=False)
     assert calm._get_request_payload("?")["thinking"] == OFF
     assert model._get_request_payload("?")["thinking"] == ON
     assert calm._get_llm_string() != model._get_llm_string()
 
 
-# ---- budgets that are none
-
-
-@pytest.fixture
-def no_vocabulary(monkeypatch, tmp_path):
-    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
-    monkeypatch.delenv("DATA_GYM_CACHE_DIR", raising=False)
-    for function in (tokens._loaded, tokens._say_once):
-        function.cache_clear()
-    yield
-    for function in (tokens._loaded, tokens._say_once):
-        function.cache_clear()
-
-
-@pytest.mark.parametrize("door", DOORS)
-@pytest.mark.parametrize("budget", [{}, {"budget": {"max_calls": 9}}, {"budget_per_answer": {"max_calls": 9}}], ids=str)
-@pytest.mark.usefixtures("no_vocabulary")
-async def test_nobody_is_told_of_estimates_where_no_budget_limits_tokens(caplog, budget, door):
-    model = together("Paris", "Paris", **{name: Budget(**limits) for name, limits in budget.items()})
-    with caplog.at_level(logging.DEBUG, "langchain_rlfocal"):
-        await answer_of(model, door)
-    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
-    assert model.spent.tokens > 0
-
-
-@pytest.mark.parametrize("limits", [{"max_tokens": 10_000}, {"max_usd": 1.0}], ids=str)
-@pytest.mark.usefixtures("no_vocabulary")
-def test_who_limits_tokens_or_dollars_is_told_once(caplog, limits):
-    member = PoolMember("a", Said(says=AIMessage("Paris")), input_usd_per_mtok=1.0, output_usd_per_mtok=1.0)
-    model = RLFocalChatModel(members=[member], budget=Budget(**limits))
-    with caplog.at_level(logging.WARNING, "langchain_rlfocal"):
-        model.invoke("?")
-        model.invoke("?")
-    assert ["budgets" in record.getMessage() for record in caplog.records] == [True]
+# ---- collecting
 
 
 def test_a_member_that_refuses_is_recorded_with_what_it_said():

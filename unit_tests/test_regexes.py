@@ -18,7 +18,7 @@ from langchain_rlfocal.answers.dates import find_dates
 from langchain_rlfocal.answers.quantities import find_quantities
 from langchain_rlfocal.answers.schemas import Schema
 from langchain_rlfocal.answers.values import clean
-from langchain_rlfocal.chat_models.replies import text_pieces
+from langchain_rlfocal.chat_models.metadata import text_pieces
 from langchain_rlfocal.features import features_of
 from langchain_rlfocal.redaction import masked, printable, secrets_of, without_secrets
 
@@ -30,14 +30,12 @@ WIDE = {
     "redaction.py _NAMED_SECRET": "ends with it",
     "redaction.py _CREDENTIALS": "ends with it",
     "redaction.py _BARE_KEY": "ends with it",
-    "chat_models/replies.py text_pieces": "where the first alternative fails, the second takes all that it tried",
+    "chat_models/metadata.py text_pieces": "where the first alternative fails, the second takes all that it tried",
     "features.py _WORD": "two classes that exclude each other, and nothing else",
     "features.py _YES_NO": "no two of its starts read the same blanks",
-    "chat_models/profiles.py _DATA_TYPE": "tried at the beginning only",
-    "chat_models/profiles.py _ENDING": "reads the last 200 characters only",
     # Used by `fullmatch` alone, and of parts that exclude each other.
-    "execution/causes.py _NUMBER": "tried once",
-    "execution/endings.py _REPEATED": "of a word that is cut to 80 characters",
+    "execution/retries.py _NUMBER": "tried once",
+    "execution/calls.py _REPEATED": "of a word that is cut to 80 characters",
 }
 """Expressions whose width has no bound, and why they are linear."""
 

@@ -1,4 +1,4 @@
-"""Requests: tools and formats in each member's own terms, and what an answer must hold to be one."""
+"""Requests: what each member is asked, in its own terms, and when a response is what was asked for."""
 
 import contextlib
 import functools
@@ -9,6 +9,7 @@ from typing import TypedDict
 import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages.tool import invalid_tool_call
 from langchain_core.runnables import RunnableBinding
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_openai import ChatOpenAI
@@ -16,9 +17,9 @@ from pydantic import BaseModel
 from pydantic.v1 import BaseModel as BaseModelV1
 from typing_extensions import override
 
-from langchain_rlfocal import EnsembleError, InputError, PoolMember
-from langchain_rlfocal.chat_models.forms import response_format_of, standard_choice
-from langchain_rlfocal.chat_models.requests import Request
+from langchain_rlfocal import EnsembleError, InputError, PoolMember, RLFocalChatModel
+from langchain_rlfocal.chat_models import requests
+from langchain_rlfocal.chat_models.requests import Request, response_format_of, standard_choice
 from langchain_rlfocal.execution import UnusableAnswerError
 from langchain_rlfocal.testing import ScriptedChatModel
 from support_requests import Even, Person, add, call, ensemble, search
@@ -261,7 +262,7 @@ def test_a_schema_takes_a_member_that_knows_formats_or_tools():
 def test_real_bindings_are_taken_apart():
     """A binding does not close the stream of what it binds, so the model itself must be what is called."""
     member = PoolMember("a", ChatOpenAI(model="gpt-x", api_key="none"))
-    brief = Request.of({"tools": [add], "tool_choice": "any", "temperature": 0.5}).brief(member, SAID)
+    brief = Request.of({"tools": [add], "tool_choice": "any", "temperature": 0.5}).prepare(member, SAID)
     assert brief.model is member.model
     assert brief.kwargs["tool_choice"] == "required"
     assert brief.kwargs["temperature"] == 0.5
@@ -271,8 +272,8 @@ def test_real_bindings_are_taken_apart():
 def test_cache_marks_stay_for_an_ensemble_whose_members_may_read_them():
     marked = [HumanMessage([{"type": "text", "text": "?", "cache_control": {"type": "ephemeral"}}])]
     plain, inner = PoolMember("a", SchemaChatModel()), PoolMember("b", ensemble({"x": SchemaChatModel()}))
-    assert "cache_control" not in Request().brief(plain, marked).messages[0].content[0]
-    assert "cache_control" in Request().brief(inner, marked).messages[0].content[0]
+    assert "cache_control" not in Request().prepare(plain, marked).messages[0].content[0]
+    assert "cache_control" in Request().prepare(inner, marked).messages[0].content[0]
 
 
 def test_classes_of_one_schema_and_other_validators_share_no_answer():
@@ -326,3 +327,200 @@ def test_an_ensemble_within_an_ensemble_takes_tools():
     )
     assert [made["name"] for made in message.tool_calls] == ["add"]
     assert not message.response_metadata["rlfocal"]["failures"]
+
+
+# ---- what an answer must hold
+
+BOTH = Request.of({"tools": [add, search]})
+
+
+@pytest.mark.parametrize(
+    ("request_", "message", "kind"),
+    [
+        (BOTH, AIMessage("", tool_calls=[call("sub", a=1)]), "unknown_tool"),
+        (BOTH, AIMessage("", tool_calls=[call("add")]), "invalid_arguments"),
+        (BOTH, AIMessage("", tool_calls=[call("add", a="three")]), "invalid_arguments"),
+        (BOTH, AIMessage("", tool_calls=[call("add", a=1), call("add", a=[1])]), "invalid_arguments"),
+        (
+            BOTH,
+            AIMessage("text", invalid_tool_calls=[invalid_tool_call(name="add", args='{"a": ', id="1", error="?")]),
+            "invalid_json",
+        ),
+        (Request.of({"tools": [add, search], "tool_choice": "any"}), AIMessage("text"), "no_tool_call"),
+        (
+            Request.of({"tools": [add, search], "tool_choice": "add"}),
+            AIMessage("", tool_calls=[call("search", query="x")]),
+            "wrong_tool",
+        ),
+        (
+            Request.of({"tools": [add], "tool_choice": "none"}),
+            AIMessage("", tool_calls=[call("add", a=1)]),
+            "unwanted_call",
+        ),
+        (
+            Request.of({"tools": [add], "parallel_tool_calls": False}),
+            AIMessage("", tool_calls=[call("add", a=1), call("add", a=2)]),
+            "parallel_calls",
+        ),
+        (Request.of({"response_format": Person}), AIMessage("Ann"), "invalid_json"),
+        (Request.of({"response_format": Person}), AIMessage('{"name": '), "invalid_json"),
+        (Request.of({"response_format": Person}), AIMessage('{"age": 3}'), "invalid_object"),
+        (
+            Request.of({"response_format": Person}),
+            AIMessage([{"type": "refusal", "refusal": "I will not"}]),
+            "refusal",
+        ),
+        (
+            Request.of({"response_format": Person}),
+            AIMessage("", additional_kwargs={"refusal": "I will not"}),
+            "refusal",
+        ),
+        (Request.of({"response_format": {"type": "json_object"}}), AIMessage("{"), "invalid_json"),
+    ],
+)
+def test_an_answer_that_breaks_the_request_is_unusable(request_, message, kind):
+    with pytest.raises(UnusableAnswerError) as caught:
+        request_.check(message)
+    assert caught.value.kind == kind
+    assert caught.value.message is message
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (BOTH, AIMessage("text")),
+        (BOTH, AIMessage("", tool_calls=[call("add", a="3"), call("search", query="x")])),
+        (Request.of({}), AIMessage("", tool_calls=[call("anything")])),
+        (Request.of({"response_format": Person}), AIMessage('Sure:\n```json\n{"name": "Ann"}\n```\nDone.')),
+        (Request.of({"response_format": Person}), AIMessage('Sure: {"name": "Ann"}, as you asked.')),
+        (Request.of({"response_format": Person, "tools": [add]}), AIMessage("", tool_calls=[call("add", a=3)])),
+        (Request.of({"response_format": {"type": "json_object"}}), AIMessage("[1]")),
+    ],
+)
+def test_an_answer_that_holds_what_was_asked_for_is_usable(request_, message):
+    request_.check(message)
+
+
+def test_a_format_or_a_tool_that_nobody_can_read_is_refused_before_anyone_is_asked():
+    member = SchemaChatModel()
+    model = ensemble({"a": member})
+    with pytest.raises(InputError):
+        model.with_structured_output(None)
+    with pytest.raises(InputError):
+        model.with_structured_output(Person, method="magic")
+    with pytest.raises(InputError):
+        model.bind_tools([add], tool_choice="sub")
+    with pytest.raises(InputError):
+        model.invoke("?", consensus="some")
+    assert not member.asked
+
+
+def test_a_member_with_a_price_is_bound_like_any():
+    model = RLFocalChatModel(members=[PoolMember("a", SchemaChatModel(), input_usd_per_mtok=1.0)])
+    assert model.bind_tools([add], tool_choice="any").invoke("Add 1 and 2").tool_calls
+
+
+class TextModel(ScriptedChatModel):
+    """A model of a provider that knows tools, and neither `strict` nor response formats."""
+
+    @override
+    def bind_tools(self, tools, *, tool_choice=None, **kwargs):
+        return self.bind(functions=[getattr(one, "name", str(one)) for one in tools], choice=tool_choice, **kwargs)
+
+
+class Number(BaseModel):
+    """A number."""
+
+    n: int
+
+
+class Trio(BaseModel):
+    """Three numbers."""
+
+    a: int
+    b: int
+    c: int
+
+
+def test_a_format_that_a_call_brings_goes_before_the_one_that_was_bound():
+    told = SchemaChatModel(answers=lambda *_: '{"n": 3}')
+    bound = ensemble({"a": told}).bind_tools([], response_format=Even)
+    with pytest.raises(EnsembleError, match="n must be even"):
+        bound.invoke("?")
+    assert bound.invoke("?", response_format=Number).text == '{"n": 3}'
+
+
+def test_json_of_no_titled_schema_can_be_asked_for():
+    told = SchemaChatModel(answers=lambda *_: '{"n": 3}')
+    model = ensemble({"a": told})
+    assert model.bind_tools([add], response_format={"type": "json_object"}).invoke("?").text == '{"n": 3}'
+    untitled = {"type": "object", "properties": {"n": {"type": "string"}}}
+    with pytest.raises(EnsembleError, match="is not of type"):
+        model.with_structured_output({**untitled, "properties": {"n": {"type": "array"}}}, method="json_mode").invoke(
+            "?"
+        )
+
+
+async def test_a_preface_to_a_schema_that_goes_as_a_tool_is_not_relayed():
+    spoken = AIMessage("Here you are.", tool_calls=[call("Person", name="Ann")])
+    model = ensemble({"a": TextModel(script=[spoken])}, max_team=1)
+    structured = model.with_structured_output(Person, method="json_schema")
+    assert structured.invoke("?") == Person(name="Ann")
+    assert list(structured.stream("?")) == [Person(name="Ann")]
+    assert [one async for one in structured.astream("?")] == [Person(name="Ann")]
+
+
+def test_an_object_is_one_whether_or_not_another_member_calls_a_tool():
+    plain = TextModel(script=[AIMessage("", tool_calls=[call("Person", name="Ann")])])
+    fenced = SchemaChatModel(answers=lambda *_: 'Here:\n```json\n{"name":  "Ann"}\n```')
+    caller = SchemaChatModel(answers=lambda *_: AIMessage("", tool_calls=[call("add", a=1)]))
+    for way in ("leader", "text"):
+        model = ensemble({"a": plain, "b": fenced, "c": caller}, on_disagreement=way)
+        message = model.bind_tools([add], response_format=Person).invoke("?")
+        assert (message.text, message.tool_calls) == ('{"name": "Ann"}', [])
+        assert message.response_metadata["rlfocal"]["fusion"]["action"] == "object"
+
+
+@pytest.mark.parametrize("choice", [None, "none"])
+def test_a_call_without_a_name_is_none(choice):
+    nameless = SchemaChatModel(answers=lambda *_: AIMessage("", tool_calls=[call("", a=1)]))
+    with pytest.raises(EnsembleError, match=r"unknown_tool|unwanted_call"):
+        ensemble({"a": nameless}).bind_tools([add], tool_choice=choice).invoke("?")
+
+
+def test_an_ensemble_within_an_ensemble_agrees_on_objects_field_by_field():
+    people = [Trio(a=1, b=1, c=2), Trio(a=1, b=2, c=1), Trio(a=2, b=1, c=1)]
+    inner = ensemble(
+        {
+            name: SchemaChatModel(
+                answers=lambda *_, one=one: AIMessage("", tool_calls=[call("Trio", **one.model_dump())])
+            )
+            for name, one in zip("xyz", people, strict=True)
+        },
+        on_disagreement="raise",
+    )
+    assert ensemble({"inner": inner}).with_structured_output(Trio).invoke("?") == Trio(a=1, b=1, c=1)
+
+
+def test_structured_output_is_one_object_whatever_the_caller_says():
+    model = ensemble({"a": SchemaChatModel()})
+    assert isinstance(model.with_structured_output(Person, parallel_tool_calls=True).invoke('"Ann"'), Person)
+
+
+def test_an_image_goes_to_a_member_that_can_be_asked_at_all():
+    seeing, calling = ScriptedChatModel(script=["x"]), SchemaChatModel(answers=lambda *_: "y")
+    seeing.profile = {"image_inputs": True}
+    image = {"type": "image", "base64": "aGk=", "mime_type": "image/png"}
+    asked = [HumanMessage([{"type": "text", "text": "?"}, image])]
+    message = ensemble({"a": seeing, "b": calling}).bind_tools([add]).invoke(asked)
+    assert message.text == "y"
+    assert message.response_metadata["rlfocal"]["excluded"] == {"a": "knows no tools"}
+
+
+def test_one_bound_model_remembers_no_more_bindings_than_it_may(monkeypatch):
+    monkeypatch.setattr(requests, "_MAX_BINDINGS", 2)
+    originals, model = requests.BoundTools(tools=(add,)), SchemaChatModel()
+    for strict in (True, False, None, True, False):
+        _, arguments = originals.bind_tools(model, [], {"strict": strict})
+        assert arguments["tools"][0]["function"]["name"] == "add"
+        assert len(originals._bindings) <= 2

@@ -17,8 +17,7 @@ from pydantic.v1 import BaseModel as BaseModelV1
 from typing_extensions import override
 
 from langchain_rlfocal import EnsembleError, PoolMember
-from langchain_rlfocal.chat_models.forms import Originals, bind_schema, response_format_of
-from langchain_rlfocal.chat_models.requests import Request
+from langchain_rlfocal.chat_models.requests import BoundTools, Request, bind_schema, response_format_of
 from langchain_rlfocal.testing import ScriptedChatModel
 from support_requests import Person, call, ensemble
 from support_schema_model import SchemaChatModel
@@ -382,9 +381,9 @@ def test_a_members_own_way_is_found_once():
 
 def brief_of(model: BaseChatModel, method, strict=None):
     form = {"type": "json_object"} if method == "json_mode" else response_format_of(Person, strict=strict)
-    originals = Originals(schema=Person, form=form, method=method, strict=strict)
-    request = Request(response_format=form, originals=originals)
-    return request.brief(PoolMember("a", model), [HumanMessage("?")])
+    originals = BoundTools(schema=Person, form=form, method=method, strict=strict)
+    request = Request(response_format=form, bound=originals)
+    return request.prepare(PoolMember("a", model), [HumanMessage("?")])
 
 
 def test_the_packages_of_providers_are_asked_their_own_way():

@@ -153,7 +153,7 @@ def cell(values: Sequence[object]) -> str:
 
 def breaker_cell(runs: Sequence[Run]) -> str:
     """Say what the breaker makes of `best`: whether it is open, and how many failures in a row it counts."""
-    states = [None if one.breaker is None else (one.breaker.status, one.breaker.failures) for one in runs]
+    states = [None if one.breaker is None else (one.breaker.state, one.breaker.failures) for one in runs]
     return cell(["" if state is None else f"{state[0]}, {state[1]} failed" for state in states])
 
 

@@ -107,7 +107,7 @@ def ensemble(server: FaultServer, **settings: Any) -> RLFocalChatModel:
         min_candidates=MIN_CANDIDATES,
         deadline_s=DEADLINE_S,
         breaker_failures=BREAKER_FAILURES,
-        breaker_rest_s=0.5,
+        breaker_recovery_s=0.5,
         **settings,
     )
 
@@ -125,7 +125,7 @@ def patience_of(number: int, num_answers: int, pace_s: float) -> dict[str, Any]:
 def num_booked(result: Mapping[str, Any]) -> int:
     """Count the attempts of a member that had begun, and are booked therefore."""
     return sum(
-        row.get("kind") not in {"budget", "resting"} and (row.get("kind") not in STOPPED or row["latency_s"] > 0)
+        row.get("kind") not in {"budget", "breaker_open"} and (row.get("kind") not in STOPPED or row["latency_s"] > 0)
         for row in [*result["retries"], result]
     )
 
@@ -269,10 +269,10 @@ def wave_on_a_budget(name: str, num_answers: int, seed: int, pace_s: float) -> W
 
 
 def _check_account(wave: Wave, model: RLFocalChatModel) -> None:
-    spent, reserved = model.spent.calls, model.runtime.ledger.reserved
+    spent, reserved = model.spent.calls, model.shared_state.ledger.reserved
     wave.check("calls and bookings differ:", holds=wave.requests <= spent <= wave.calls, seen=(spent, wave.calls))
     wave.check("something stays reserved:", holds=reserved.calls == 0, seen=reserved)
-    running, waiting = model.runtime.limits.running, model.runtime.limits.waiting
+    running, waiting = model.shared_state.limiter.running, model.shared_state.limiter.waiting
     wave.check("places are not given back:", holds=not running and not waiting, seen=(running, waiting))
 
 
@@ -322,7 +322,7 @@ def rows_of(waves: Sequence[Wave]) -> list[list[object]]:
         ["of them faulty", *(w.faulty for w in waves)],
         ["retries", *(w.retries for w in waves)],
         ["attempts that ran out of time", *(w.kinds["timeout"] for w in waves)],
-        ["members left alone by a breaker", *(w.kinds["resting"] for w in waves)],
+        ["members left alone by a breaker", *(w.kinds["breaker_open"] for w in waves)],
         ["members not asked for the budget's sake", *(w.kinds["budget"] for w in waves)],
         ["seconds of an answer: median", *at(50)],
         ["95th percentile", *at(95)],

@@ -11,9 +11,9 @@ from langchain_core.exceptions import ModelError
 from pydantic import SecretStr
 
 from langchain_rlfocal import RLFocalChatModel
-from langchain_rlfocal.chat_models import reliability
+from langchain_rlfocal.chat_models import ensemble as ensemble_module
 from langchain_rlfocal.errors import BudgetError, DeadlineError, EnsembleError
-from langchain_rlfocal.execution import RetryRule
+from langchain_rlfocal.execution import RetryPolicy
 from langchain_rlfocal.testing import ScriptedPolicy
 from support_fault_server import Fault
 
@@ -90,8 +90,8 @@ class Watch(BaseCallbackHandler):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Retries wait for hundredths of a second; what a provider asks for is still waited for."""
-    rule = partial(RetryRule, initial_s=0.01, max_s=0.02, jitter_s=0.0)
-    monkeypatch.setattr(reliability, "RetryRule", rule)
+    rule = partial(RetryPolicy, initial_s=0.01, max_s=0.02, jitter_s=0.0)
+    monkeypatch.setattr(ensemble_module, "RetryPolicy", rule)
 
 
 def ensemble(server, *teams, **settings):
@@ -172,7 +172,7 @@ def test_one_member_fails(serve, name, way):
     assert [(member, attempt) for member, attempt, _ in watch.runs] == asked
     assert len({run_id for *_, run_id in watch.runs}) == len(asked)
     assert model.spent.calls == len(asked)
-    assert model.runtime.ledger.reserved.calls == 0
+    assert model.shared_state.ledger.reserved.calls == 0
     is_async = way in {"ainvoke", "astream"}
     if is_async or "timeout" not in kinds:
         server.wait_until(lambda: server.open_connections == 0)
@@ -278,13 +278,13 @@ def test_a_breaker_rests_a_member_and_probes_it(serve):
     server = start(serve, {"best": [Fault("status")] * 2})
     members = {name: server.model(name) for name in ANSWERS}
     model = RLFocalChatModel(
-        members=members, clock=lambda: now[0], max_retries=0, breaker_failures=2, breaker_rest_s=10.0
+        members=members, clock=lambda: now[0], max_retries=0, breaker_failures=2, breaker_recovery_s=10.0
     )
     steps = [(0.0, "closed", 1), (1.0, "open", 2), (2.0, "open", 2), (10.9, "open", 2), (11.0, None, 3)]
     for now[0], status, num_asked in steps:
         assert model.invoke(QUESTION).text == "It is Lisbon."
         state = model.breakers.get("best")
-        assert (state and state.status) == status
+        assert (state and state.state) == status
         assert sum(request.model == "best" for request in server.received) == num_asked
     end_of(server)
 

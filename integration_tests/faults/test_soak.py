@@ -42,7 +42,7 @@ def test_a_wrong_answer_passes_only_where_nobody_else_answered(script):
     """The third member says "page b" to the first question; beside one who knows, it must not win."""
     from langchain_core.messages import AIMessage  # noqa: PLC0415
 
-    failed = {"member": "one", "retries": [], "latency_s": 1.0, "kind": "resting"}
+    failed = {"member": "one", "retries": [], "latency_s": 1.0, "kind": "breaker_open"}
     for other, broken, alone in ((failed, 0, 1), ({**failed, "kind": "ValueError"}, 0, 1), ({"member": "one"}, 1, 0)):
         wave, watch = script["Wave"]("budget"), script["Watch"]()
         for result in (other, {"member": "wrong"}):

@@ -1,12 +1,15 @@
 """The chat model: a learned team of chat models behind LangChain's interface.
 
-`ensemble` is the model and `river` the way of one query through it, in order; `turns` keeps its state and the caps.
-`binding` takes tools and schemas from LangChain, `requests` puts them to each member and checks what comes back, `consensus`
-decides what the candidates together do; `history` and `profiles` see to it that a member is asked only what it can read.
-`options` reads what a member scores the options of a question; `replies` makes the message, `explanations` says how it came
-about, `synthesis` writes the synthesizer's prompt and `equivalence` the equivalence judge's, `arguments` checks what the
-constructor is given.
-`decider` is the Decider alone, as LangChain's decision model.
+ensemble      the model: what callers can set, and every way to call it
+answering     the way of one query: select, call, compare, judge, fuse, synthesize, reply
+arguments     what constructors and calls take, and what they make of it
+requests      tools and response formats, as each member is asked for them, and checks of what comes back
+messages      a conversation as one member can read it
+capabilities  who can be asked
+consensus     what the candidates together do
+equivalence   the judge of texts that rules leave open
+metadata      the reply, and how it came about
+decider       the Decider alone, as LangChain's decision model
 """
 
 from langchain_rlfocal.chat_models.decider import RLFocalDecider

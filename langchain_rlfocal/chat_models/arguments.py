@@ -1,42 +1,62 @@
-"""Arguments: what a chat model's constructor makes of `members`, `embeddings` and `policy`, and what it refuses.
+"""Arguments: what the constructors and the calls of chat models take, and what they make of it.
 
-Each check names the rule, the value and the way out. While answering only what a call says of its costs is read.
+A wrong argument is an `InputError`, or the error that its documentation names, wherever it is given.
 """
 
 import dataclasses
 import difflib
 import hashlib
-import json
-import math
 import re
 import types
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
 from langchain_core.language_models import BaseChatModel
-from pydantic import SecretStr, ValidationError, ValidationInfo
+from pydantic import ConfigDict, Field, PlainValidator, SecretStr, ValidationError, ValidationInfo
+from pydantic.dataclasses import dataclass as checked_dataclass
 
 from langchain_rlfocal.answers import KindLike, to_kind
-from langchain_rlfocal.chat_models.equivalence import Judge, Judgements, LikenessChatModel
+from langchain_rlfocal.chat_models.consensus import OnDisagreement
 from langchain_rlfocal.embedders import load_embedder
 from langchain_rlfocal.errors import CheckpointError, InputError, PoolError, RLFocalError
+from langchain_rlfocal.execution import Budget, ExecutionConfig
 from langchain_rlfocal.features import Embedder
 from langchain_rlfocal.policies import Policy, RLFocalPolicy
 from langchain_rlfocal.pool import MemberLike, ModelPool, PoolMember
 from langchain_rlfocal.redaction import printable, shown_values
 
-_MAX_DEPTH = 8
-
-_EMBEDDER_NAMES = ("name", "model", "model_name", "model_id", "deployment", "dimensions", "size")
-"""Under these names embedders say which they are."""
-
 _MAX_NAME_CHARS = 80
 _MAX_NAMES_CHARS = 2000
+_MAX_DEPTH = 8
 
 Members = Mapping[str, MemberLike] | Sequence[PoolMember] | ModelPool
+
+
+@contextmanager
+def own_errors() -> Generator[None]:
+    """Raise the package's own errors where pydantic would wrap them, or would raise its own."""
+    try:
+        yield
+    except ValidationError as error:
+        details = error.errors()
+        causes = [detail.get("ctx", {}).get("error") for detail in details]
+        own = next((cause for cause in causes if isinstance(cause, RLFocalError)), None)
+        if own is not None:
+            raise own from own.__cause__
+        name = str(next(iter(details[0]["loc"]), error.title))
+        if details[0]["type"] == "missing":
+            raise InputError(f"`{name}` must be given.") from error
+        rules = [detail["msg"].removeprefix("Input ").removeprefix("Value error, ") for detail in details]
+        rule = " or ".join(dict.fromkeys(rule.removeprefix("should ") for rule in rules))
+        raise InputError(f"`{name}` must {rule}, got {details[0]['input']!r}.") from error
+
+
+# ---- members, embedder, policy, judge
 
 
 def to_pool(value: Any) -> ModelPool:
@@ -103,60 +123,6 @@ def to_policy(value: Any, info: ValidationInfo) -> Policy | None:
     )
 
 
-def to_answer_kind(value: Any) -> KindLike:
-    """Check a kind of answer; it stays as it is given.
-
-    Raises:
-        InputError: It is no name of a kind, no `Kind` and no function.
-    """
-    to_kind(value)
-    kind: KindLike = value
-    return kind
-
-
-def kind_facts(kind: KindLike) -> str:
-    """Name a kind of answer for caches and traces: by its name, or by where its function or class stands.
-
-    Of a function its code counts too, and the plain values that it holds, so that two lambdas of a module are two kinds; of an
-    object its `name` and, where it is a dataclass, its plain fields.
-    """
-    if isinstance(kind, str):
-        return kind
-    home: Any = kind if hasattr(kind, "__qualname__") else type(kind)
-    digest = hashlib.blake2b(repr(_plain_facts(kind)).encode("utf-8", "replace"), digest_size=6).hexdigest()
-    return f"{getattr(home, '__module__', None)}.{home.__qualname__}-{digest}"
-
-
-def _plain_facts(value: Any, depth: int = 0) -> Any:
-    """Say what a value is, the same in every process: by no address, no order of hashes, and nothing that counts or grows."""
-    if value is None or isinstance(value, str | int | float | bytes):
-        return value
-    if depth > _MAX_DEPTH:
-        return None
-
-    def inner(parts: Iterable[Any]) -> list[Any]:
-        return [_plain_facts(part, depth + 1) for part in parts]
-
-    if isinstance(value, tuple):
-        return inner(value)
-    if isinstance(value, frozenset):
-        return sorted(map(repr, inner(value)))
-    if isinstance(value, re.Pattern):
-        return [value.pattern, value.flags]
-    if isinstance(value, types.CodeType):
-        return [value.co_code, *inner(value.co_consts), *value.co_names]
-    if isinstance(value, types.FunctionType):
-        held = [cell.cell_contents for cell in value.__closure__ or () if cell != types.CellType()]
-        return inner([value.__code__, *held, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()])
-    if isinstance(value, types.MethodType):
-        return inner([value.__func__, value.__self__])
-    if isinstance(value, partial):
-        return inner([value.func, *value.args, *sorted(value.keywords.items())])
-    fields = dataclasses.fields(value) if dataclasses.is_dataclass(value) else ()
-    home = f"{type(value).__module__}.{type(value).__qualname__}"
-    return [home, *inner(getattr(value, name, None) for name in ("name", *(field.name for field in fields)))]
-
-
 def to_equivalence(value: Any) -> BaseChatModel | PoolMember | Embedder | None:
     """Make a judge of what a caller gives as `equivalence`: a name becomes a chat model.
 
@@ -178,53 +144,14 @@ def to_equivalence(value: Any) -> BaseChatModel | PoolMember | Embedder | None:
     )
 
 
-def judge_of(given: BaseChatModel | PoolMember | Embedder, *, threshold: float, known: Judgements) -> Judge:
-    """Make the judge that is asked.
-
-    Args:
-        given: A chat model, with prices or without, or an embedder.
-        threshold: Cosine from which two texts are the same to an embedder.
-        known: What judges said before.
-    """
-    facts = json.dumps(equivalence_facts(given, threshold=threshold), sort_keys=True, default=str)
-    member = judging_member(given, threshold=threshold)
-    return Judge(member, facts, by_likeness=not isinstance(given, BaseChatModel | PoolMember), known=known)
-
-
-def judging_member(given: BaseChatModel | PoolMember | Embedder, *, threshold: float) -> PoolMember:
-    """Return the judge as a member, with the prices that it is given with; see `judge_of`."""
-    if isinstance(given, PoolMember):
-        return given
-    if isinstance(given, BaseChatModel):
-        return PoolMember("equivalence", given)
-    model = LikenessChatModel(embedder=given, threshold=threshold, cache=False)
-    # What an embedding costs nobody says; it counts as a call, and in seconds.
-    return PoolMember("equivalence", model, input_usd_per_mtok=0.0, output_usd_per_mtok=0.0)
-
-
-def equivalence_facts(
-    given: BaseChatModel | PoolMember | Embedder | None, *, threshold: float
-) -> dict[str, Any] | None:
-    """Return what identifies a judge to traces and caches, without what it says is secret."""
-    if given is None:
-        return None
-    if isinstance(given, BaseChatModel | PoolMember):
-        return identifying_params_of(given.model if isinstance(given, PoolMember) else given)
-    said = {name: getattr(given, name, None) for name in _EMBEDDER_NAMES}
-    named = {name: value for name, value in said.items() if isinstance(value, str | int)}
-    kind = f"{type(given).__module__}.{type(given).__qualname__}"
-    return {**shown_values(named), "_type": kind, "threshold": threshold}
-
-
 def check_embeddings(policy: Policy, embeddings: Embedder | None) -> None:
     """Check that a given embedder is the one that the policy uses.
 
     Raises:
         InputError: It is not: the policy has another, or uses none.
     """
-    if embeddings is None or embeddings is getattr(policy, "embedder", None):
-        return
-    raise _superfluous(f"The policy `{policy.policy_id}` has an embedder of its own, or needs none")
+    if embeddings is not None and embeddings is not getattr(policy, "embedder", None):
+        raise _superfluous(f"The policy `{policy.policy_id}` has an embedder of its own, or needs none")
 
 
 def _superfluous(reason: str) -> InputError:
@@ -255,58 +182,154 @@ def check_known(pool: ModelPool, policy: Policy) -> None:
     )
 
 
-def target_of(given: dict[str, Any], *, default: float | None) -> float | None:
-    """Take the target of mean calls out of a call's arguments; one that gives a cost weight itself has none.
+def check_priced(members: Iterable[PoolMember], config: ExecutionConfig) -> None:
+    """Check that every member has prices where a budget limits dollars, since unknown is not zero.
 
     Raises:
-        InputError: The call gives both.
+        InputError: One has none.
     """
-    if "target_calls" not in given:
-        return None if "cost_weight" in given else default
-    target: float | None = given.pop("target_calls")
-    if target is not None and "cost_weight" in given:
+    if config.budget.max_usd is None and config.budget_per_answer.max_usd is None:
+        return
+    unpriced = [m.name for m in members if m.input_usd_per_mtok is None or m.output_usd_per_mtok is None]
+    if unpriced:
         raise InputError(
-            f"A call must give `target_calls` or `cost_weight`, got both ({target!r} and {given['cost_weight']!r}): the "
-            "first chooses the second. Leave one out."
+            f"Where `max_usd` limits a budget every member must have prices, without: {', '.join(unpriced)}. Give "
+            "PoolMember(name, model, input_usd_per_mtok=..., output_usd_per_mtok=...); 0 where it is free."
         )
-    return target
 
 
-def cost_weight_for(target: float, policy: Policy) -> float:
-    """Choose the cost weight at which a policy asks so many members on average; see `RLFocalPolicy.cost_weight_for`.
+# ---- the options of a call
+
+RetryOn = Callable[[Exception], bool | None] | type[Exception] | tuple[type[Exception], ...]
+
+
+def to_answer_kind(value: Any) -> KindLike:
+    """Check a kind of answer; it stays as it is given.
 
     Raises:
-        InputError: The target is no finite number of at least 1, or the policy has no curve to choose from.
+        InputError: It is no name of a kind, no `Kind` and no function.
     """
-    if isinstance(target, bool) or not isinstance(target, int | float) or not 1 <= target < math.inf:
-        raise InputError(f"`target_calls` must be a finite number of at least 1, got {target!r}. One member is a team.")
-    choose: Callable[[float], float] | None = getattr(policy, "cost_weight_for", None)
-    if choose is None:
-        raise InputError(
-            f"`target_calls` needs a trained policy, which knows what each cost weight leads to; `{policy.policy_id}` is "
-            "none. Train a policy, or bound the calls by `max_team`."
-        )
-    return choose(target)
+    to_kind(value)
+    kind: KindLike = value
+    return kind
 
 
-class RaisesOwnErrors:
-    """A pydantic class whose constructor raises the package's own errors, as documented, and not what pydantic makes of them."""
+def to_budget(value: Any) -> Budget:
+    """Read a budget: one, its limits by name, or None for none.
 
-    if not TYPE_CHECKING:  # type checkers read the constructor's arguments off the fields
+    Raises:
+        InputError: It is none of these, or a limit is unknown or outside its range.
+    """
+    if isinstance(value, Budget):
+        return value
+    limits = {} if value is None else value
+    known = Budget.__dataclass_fields__
+    if not isinstance(limits, Mapping) or not set(limits) <= set(known):
+        raise InputError(f"A budget must be a `Budget`, or its limits by name ({', '.join(known)}), got {value!r}.")
+    return Budget(**limits)
 
-        def __init__(self, **kwargs: Any) -> None:
-            try:
-                super().__init__(**kwargs)
-            except ValidationError as error:
-                causes = [detail.get("ctx", {}).get("error") for detail in error.errors()]
-                own = next((cause for cause in causes if isinstance(cause, RLFocalError)), None)
-                if own is None:
-                    raise
-                raise own from own.__cause__
+
+def to_retry_on(value: Any) -> RetryOn | None:
+    """Check a retry rule of the user's.
+
+    Raises:
+        InputError: It is no function, no exception class and no tuple of them.
+    """
+    classes = value if isinstance(value, tuple) else (value,)
+    are_errors = all(isinstance(one, type) and issubclass(one, Exception) for one in classes)
+    if value is None or are_errors or (callable(value) and not isinstance(value, type)):
+        rule: RetryOn | None = value
+        return rule
+    raise InputError(
+        "`retry_on` must be an exception class, a tuple of them, or a function that takes an exception and returns True, "
+        f"False, or None to leave it to the built-in rule, got {value!r}."
+    )
+
+
+AnswerKind = Annotated[KindLike, PlainValidator(to_answer_kind)]
+BudgetLike = Annotated[Budget | Mapping[str, float] | None, PlainValidator(to_budget)]
+RetryRule = Annotated[RetryOn | None, PlainValidator(to_retry_on)]
+Count = Annotated[int, Field(ge=1, strict=True)]
+Natural = Annotated[int, Field(ge=0, strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+Share = Annotated[float, Field(ge=0, le=1, strict=True)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+MeanCalls = Annotated[float, Field(ge=1, allow_inf_nan=False, strict=True)]
+
+
+@checked_dataclass(frozen=True, kw_only=True, config=ConfigDict(arbitrary_types_allowed=True))
+class CallOptions:
+    """What one call may set; the fields of the same names of `RLFocalChatModel` hold where it does not.
+
+    Raises:
+        InputError: A value is outside its range.
+    """
+
+    max_team: Count
+    max_rounds: Count
+    cost_weight: Weight
+    target_calls: MeanCalls | None
+    task: str | None
+    answer_kind: AnswerKind
+    min_candidates: Count
+    synthesize_below: Share
+    on_disagreement: OnDisagreement
+    timeout: Seconds | None
+    member_timeout_s: Seconds | None
+    deadline_s: Seconds | None
+    max_retries: Natural
+    retry_on: RetryRule
+    early_commit: Flag
+    hedge: Flag
+    budget_per_answer: BudgetLike
+
+    def __post_init__(self) -> None:
+        if self.min_candidates > self.max_team:
+            raise InputError(
+                f"`min_candidates` must be at most `max_team` ({self.max_team}), got {self.min_candidates}: no more are asked."
+            )
+
+    def with_call(self, kwargs: dict[str, Any], policy: Policy) -> "CallOptions":
+        """Take the options out of a call's arguments.
+
+        Raises:
+            InputError: A value is outside its range, the call gives both `target_calls` and `cost_weight`, or the
+                policy has no curve to choose from.
+        """
+        given = {name: kwargs.pop(name) for name in OPTION_NAMES if name in kwargs}
+        if not given:
+            return self.at_target(policy)
+        if given.get("max_retries", 0) is None:  # so says a config that leaves it open
+            del given["max_retries"]
+        if "cost_weight" in given:
+            if given.get("target_calls") is not None:
+                raise InputError(
+                    f"A call must give `target_calls` or `cost_weight`, got both ({given['target_calls']!r} and "
+                    f"{given['cost_weight']!r}): the first chooses the second. Leave one out."
+                )
+            given["target_calls"] = None
+        with own_errors():
+            return replace(self, **given).at_target(policy)
+
+    def at_target(self, policy: Policy) -> "CallOptions":
+        """Choose the cost weight at which the policy asks `target_calls` members on average."""
+        if self.target_calls is None:
+            return self
+        choose: Callable[[float], float] | None = getattr(policy, "cost_weight_for", None)
+        if choose is None:
+            raise InputError(
+                f"`target_calls` needs a trained policy, which knows what each cost weight leads to; `{policy.policy_id}` is "
+                "none. Train a policy, or bound the calls by `max_team`."
+            )
+        return replace(self, cost_weight=choose(self.target_calls))
+
+
+OPTION_NAMES = tuple(field.name for field in dataclasses.fields(CallOptions))
 
 
 def only_member(name: Any, pool: ModelPool, *, own_name: str) -> str | None:
-    """Read a call's `model`: the one member that shall answer; None for the ensemble's own name, or where none is given.
+    """Read a call's `model`: the one member that answers; None for the ensemble's own name, or where none is given.
 
     Raises:
         InputError: It is no member's name.
@@ -333,6 +356,9 @@ def warn_of_unknown(given: Iterable[str], *, known: Sequence[str], owner: str) -
             )
 
 
+# ---- what identifies it to caches and traces
+
+
 def identifying_params_of(model: BaseChatModel) -> dict[str, Any]:
     """Return what identifies a chat model to traces and caches, without what it says is secret."""
     secret = set(model.lc_secrets)
@@ -341,13 +367,52 @@ def identifying_params_of(model: BaseChatModel) -> dict[str, Any]:
     return {**shown_values(shown), "_type": model._llm_type}  # noqa: SLF001  # as above
 
 
+def kind_id(kind: KindLike) -> str:
+    """Identify a kind of answer: by its name, or by the name of its function or class and a digest of what it holds.
+
+    Two lambdas of one module are two kinds, and the same lambda is the same kind in every process.
+    """
+    if isinstance(kind, str):
+        return kind
+    home: Any = kind if hasattr(kind, "__qualname__") else type(kind)
+    digest = hashlib.blake2b(repr(_contents(kind, 0)).encode("utf-8", "replace"), digest_size=6).hexdigest()
+    return f"{getattr(home, '__module__', None)}.{home.__qualname__}-{digest}"
+
+
+def _contents(value: Any, depth: int) -> Any:
+    """Describe a value the same in every process: no addresses, no order of hashes, nothing that counts or grows."""
+    parts: list[Any]
+    if value is None or isinstance(value, str | int | float | bytes):
+        return value
+    if isinstance(value, tuple):
+        parts = [*value]
+    elif isinstance(value, frozenset):
+        parts = sorted(value, key=repr)
+    elif isinstance(value, re.Pattern):
+        parts = [value.pattern, value.flags]
+    elif isinstance(value, types.CodeType):
+        parts = [value.co_code, *value.co_consts, *value.co_names]
+    elif isinstance(value, types.FunctionType):
+        held = [cell.cell_contents for cell in value.__closure__ or () if cell != types.CellType()]
+        parts = [value.__code__, *held, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
+    elif isinstance(value, types.MethodType):
+        parts = [value.__func__, value.__self__]
+    elif isinstance(value, partial):
+        parts = [value.func, *value.args, *sorted(value.keywords.items())]
+    else:
+        fields = dataclasses.fields(value) if dataclasses.is_dataclass(value) else ()
+        parts = [f"{type(value).__module__}.{type(value).__qualname__}", getattr(value, "name", None)]
+        parts += [getattr(value, field.name, None) for field in fields]
+    return None if depth > _MAX_DEPTH else [_contents(part, depth + 1) for part in parts]
+
+
 def cycle_in(model: BaseChatModel) -> list[str] | None:
     """Find an ensemble that is among what it asks itself.
 
     Returns:
         Names on the way from the ensemble back to it; None where there is no such way.
     """
-    harmless: set[int] = set()  # what was walked through: an ensemble may be asked by many
+    harmless: set[int] = set()  # an ensemble may be asked by many
 
     def walk(at: BaseChatModel, names: list[str], above: set[int]) -> list[str] | None:
         pool = getattr(at, "members", None)
@@ -361,10 +426,11 @@ def cycle_in(model: BaseChatModel) -> list[str] | None:
             other = other.model if isinstance(other, PoolMember) else other
             if isinstance(other, BaseChatModel):
                 below[role] = other
-        found = (walk(each, [*names, name], above | {id(at)}) for name, each in below.items())
-        path = next((path for path in found if path is not None), None)
-        if path is None:
-            harmless.add(id(at))
-        return path
+        for name, each in below.items():
+            path = walk(each, [*names, name], above | {id(at)})
+            if path is not None:
+                return path
+        harmless.add(id(at))
+        return None
 
     return walk(model, [str(getattr(model, "model_name", "ensemble"))], set())

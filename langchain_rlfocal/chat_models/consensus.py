@@ -2,7 +2,7 @@
 
 Fusion weighs labels; a label stands for a whole multiset of tool calls, for a text, or for an object. Members vote for
 their calls as a whole or for answering in text: one member's calls win, and calls are never mixed. Objects of structured
-output that no majority agrees on are agreed on field by field. It decides on labels that `Request` made, and asks nobody.
+output without a majority are agreed on field by field.
 """
 
 import json
@@ -51,13 +51,13 @@ class Verdict:
     merged: bool = False
 
 
-def decide(
+def agree(
     candidates: Sequence[Candidate],
     answer: Answer,
     request: Request,
     *,
     on_disagreement: OnDisagreement,
-    is_said: bool = False,
+    is_relayed: bool = False,
 ) -> Verdict:
     """Decide what the candidates together do.
 
@@ -66,7 +66,7 @@ def decide(
         answer: What Fusion made of the labels.
         request: What was asked of them.
         on_disagreement: What to do where no action has a majority and tools are among the proposals.
-        is_said: True if the text of a lone candidate has been passed on already, so that it stays as it is.
+        is_relayed: True if the text of a lone candidate has been passed on already, so that it stays as it is.
 
     Raises:
         DisagreementError: There is no majority, and the caller wants none else or text is no way out.
@@ -74,7 +74,7 @@ def decide(
     by_member = {candidate.member: candidate for candidate in candidates}
     acting = {candidate.answer or "" for candidate in candidates if request.acts(candidate.message)}
     if request.wants_object and (not acting or request.response_format is None):
-        return _agree_on_object(candidates, answer, request, is_said=is_said)
+        return _agree_on_object(candidates, answer, request, is_relayed=is_relayed)
     shares = {label: answer.weights.get(label, 0.0) for label in sorted(acting)}
     texts = {label: weight for label, weight in answer.weights.items() if label not in acting}
     text_share = sum(texts.values())
@@ -96,21 +96,21 @@ def decide(
         objects = [candidate for candidate in candidates if not request.acts(candidate.message)]
         assert heaviest_text is not None, "text wins only where there is some"
         answer = replace(answer, answer=heaviest_text or None, member=answer.supporters[heaviest_text][0])
-        return _agree_on_object(objects, answer, request, is_said=is_said)
+        return _agree_on_object(objects, answer, request, is_relayed=is_relayed)
     label = best_calls if action == "tool_calls" else heaviest_text
     assert label is not None, "what wins is there"
     if label != own:
         answer = replace(answer, answer=label or None, member=answer.supporters[label][0])
     if not acting:
         agreement = answer.weights.get(label, 0.0)
-    if answer.member is None:  # an option that no member ranked first: nobody has said it in words
+    if answer.member is None:  # an option that no member ranked first: nobody has written it
         return Verdict(answer, answer.answer or "", (), "text", agreement)
     winner = by_member[answer.member]
     calls = winner.message.tool_calls if action == "tool_calls" else ()
     return Verdict(answer, winner.text, calls, action, agreement)  # type: ignore[arg-type]  # as above
 
 
-def _agree_on_object(candidates: Sequence[Candidate], answer: Answer, request: Request, *, is_said: bool) -> Verdict:
+def _agree_on_object(candidates: Sequence[Candidate], answer: Answer, request: Request, *, is_relayed: bool) -> Verdict:
     """Take the object of a majority, else agree field by field, else take Fusion's winner."""
     leader = next((index for index, candidate in enumerate(candidates) if candidate.member == answer.member), 0)
     winner, merged = candidates[leader], False
@@ -134,7 +134,7 @@ def _agree_on_object(candidates: Sequence[Candidate], answer: Answer, request: R
     if value is None:
         value = request.written_of(winner.message)
     text, calls = json.dumps(value, ensure_ascii=False), []
-    if is_said:
+    if is_relayed:
         text = winner.text
     elif request.response_format is None:
         text, calls = "", [ToolCall(name=winner.message.tool_calls[0]["name"], args=value, id=None)]

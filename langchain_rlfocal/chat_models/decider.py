@@ -17,17 +17,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 from langchain_core.messages import BaseMessage, HumanMessage
 from pydantic import ConfigDict, Field, PlainValidator, model_validator
 
+from langchain_rlfocal.chat_models.answering import query_of
 from langchain_rlfocal.chat_models.arguments import (
     Members,
-    RaisesOwnErrors,
+    Weight,
     check_embeddings,
     check_known,
+    own_errors,
     to_embedder,
     to_policy,
     to_pool,
     warn_of_unknown,
 )
-from langchain_rlfocal.chat_models.turns import Knobs, query_of
 from langchain_rlfocal.errors import InputError, MissingDependencyError, PoolError
 from langchain_rlfocal.features import Embedder
 from langchain_rlfocal.policies import Policy, PriorPolicy
@@ -72,7 +73,7 @@ def _to_members(value: Any) -> ModelPool | tuple[str, ...]:
     return tuple(value)
 
 
-class RLFocalDecider(RaisesOwnErrors, BaseDecisionModel):  # type: ignore[misc, unused-ignore]  # as above
+class RLFocalDecider(BaseDecisionModel):  # type: ignore[misc, unused-ignore]  # as above
     """Chooses the one member that should answer a query.
 
     A `ChoiceAnswer`'s `choice` is the member that the policy's Decider selects when it may ask one member, once.
@@ -100,7 +101,7 @@ class RLFocalDecider(RaisesOwnErrors, BaseDecisionModel):  # type: ignore[misc, 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     members: Annotated[Members | Sequence[str], PlainValidator(_to_members)]
-    """The members that can be chosen, as `RLFocalChatModel` takes them; or their names alone, where the models stand
+    """The members that can be chosen, as `RLFocalChatModel` takes them; or their names alone, where the models are kept
     elsewhere. A question may offer some of them."""
 
     embeddings: Annotated[Embedder | str | None, PlainValidator(to_embedder)] = Field(default=None, repr=False)
@@ -109,7 +110,7 @@ class RLFocalDecider(RaisesOwnErrors, BaseDecisionModel):  # type: ignore[misc, 
     policy: Annotated[Policy | str | PathLike[str] | None, PlainValidator(to_policy)] = None
     """A trained policy, or the path of its checkpoint; None takes members' declared competences at their word."""
 
-    cost_weight: float = 0.1
+    cost_weight: Weight = 0.1
     """What asking the whole pool once is worth, in units of score; a trained Decider weighs members' prices by it."""
 
     task: str | None = None
@@ -117,6 +118,12 @@ class RLFocalDecider(RaisesOwnErrors, BaseDecisionModel):  # type: ignore[misc, 
 
     model: str = "rlfocal"
     """The Decider's name in traces. A response bears the policy's id."""
+
+    if not TYPE_CHECKING:  # type checkers read the constructor's arguments off the fields
+
+        def __init__(self, **kwargs: Any) -> None:
+            with own_errors():
+                super().__init__(**kwargs)
 
     @model_validator(mode="before")
     @classmethod
@@ -128,7 +135,6 @@ class RLFocalDecider(RaisesOwnErrors, BaseDecisionModel):  # type: ignore[misc, 
     @model_validator(mode="after")
     def _check_rlfocal(self) -> Self:
         policy = self._decider
-        _ = self._knobs
         if isinstance(self.members, ModelPool):
             check_known(self.members, policy)
         else:
@@ -154,17 +160,13 @@ class RLFocalDecider(RaisesOwnErrors, BaseDecisionModel):  # type: ignore[misc, 
         return self.policy
 
     @property
-    def _knobs(self) -> Knobs:
-        return Knobs(max_team=1, max_rounds=1, cost_weight=self.cost_weight, target_calls=None, task=self.task)
-
-    @property
     def _provider(self) -> str:
         return "rlfocal"
 
     def as_middleware(self) -> Any:
         """Make the middleware that has an agent's runs answered by the member that the Decider chooses.
 
-        It chooses once a run, by the latest human message; the answer stands in the agent's state as `model_route`.
+        It chooses once a run, by the latest human message; the answer is in the agent's state as `model_route`.
 
         Returns:
             A `ModelRouterMiddleware` among the members, which LangChain declares to be in beta.
@@ -208,16 +210,15 @@ class RLFocalDecider(RaisesOwnErrors, BaseDecisionModel):  # type: ignore[misc, 
             )
         offered = [*question.criteria]
         _check_names(offered, self._names, what=f"The options of `{name}`")
-        knobs = self._knobs
         selection = self._decider.select(
             query,
             [],
             [],
             available=[member for member in self._names if member in question.criteria],
             round_number=1,
-            max_rounds=knobs.max_rounds,
-            max_team=knobs.max_team,
-            cost_weight=knobs.cost_weight,
+            max_rounds=1,
+            max_team=1,
+            cost_weight=self.cost_weight,
         )
         choice = next((member for member in selection.members if member in question.criteria), None)
         if choice is None:
@@ -230,7 +231,7 @@ class RLFocalDecider(RaisesOwnErrors, BaseDecisionModel):  # type: ignore[misc, 
 
 
 def _query_of(state: Any, *, task: str | None) -> Query:
-    """Make the query of a state: see `turns.query_of` where messages are anywhere in it, else its text, or its JSON.
+    """Make the query of a state: see `answering.query_of` where messages are anywhere in it, else its text, or its JSON.
 
     Raises:
         InputError: It says nothing.

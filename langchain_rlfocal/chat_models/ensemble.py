@@ -1,75 +1,177 @@
-"""The chat model: a learned team of chat models behind one, the answering river in order.
+"""The chat model: a learned team of chat models behind one.
 
-Messages become a `Query`; the Decider selects members, which are asked at once and become candidates; labelled answers
-go back to the Decider for another round, or to Fusion, which decides whose answer is returned. Policies decide
-(`policies`), `turns` keeps the state, `execution` waits; here they meet LangChain.
-
-It never merges members' tool calls, never passes on what is meant for one provider alone, and never learns while it
-answers.
+`RLFocalChatModel` says what callers can set, and gives every way to call it to `answering`, which asks the members and fuses
+what they say. It never merges members' tool calls, never passes on what is meant for one provider alone, and never learns
+while it answers.
 """
 
 import json
-from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
+from operator import is_, itemgetter
 from os import PathLike
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel, LangSmithParams, ModelProfile
+from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput, ModelProfile
 from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.output_parsers import (
+    JsonOutputKeyToolsParser,
+    JsonOutputParser,
+    PydanticOutputParser,
+    PydanticToolsParser,
+)
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from pydantic import ConfigDict, Field, PlainValidator, model_validator
-from typing_extensions import override
+from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+from langchain_core.tools import BaseTool
+from langchain_core.utils.pydantic import is_basemodel_subclass
+from pydantic import ConfigDict, Field, PlainValidator, PrivateAttr, model_validator
 
+from langchain_rlfocal._langchain import BOUND_TOOLS_KEY, NestedRunsMixin
 from langchain_rlfocal._version import __version__
-from langchain_rlfocal.answers import KindLike
+from langchain_rlfocal.chat_models.answering import AnswerState, CallContext, aanswer, answer, query_of
 from langchain_rlfocal.chat_models.arguments import (
+    OPTION_NAMES,
+    AnswerKind,
+    BudgetLike,
+    CallOptions,
+    Count,
+    Flag,
+    MeanCalls,
     Members,
-    RaisesOwnErrors,
+    Natural,
+    RetryRule,
+    Seconds,
+    Share,
+    Weight,
     check_embeddings,
     check_known,
-    cost_weight_for,
+    check_priced,
     cycle_in,
-    equivalence_facts,
     identifying_params_of,
-    judge_of,
-    judging_member,
-    kind_facts,
+    kind_id,
     only_member,
-    target_of,
-    to_answer_kind,
+    own_errors,
+    to_budget,
     to_embedder,
     to_equivalence,
     to_policy,
     to_pool,
     warn_of_unknown,
 )
+from langchain_rlfocal.chat_models.capabilities import eligible_of, merged_profile
 from langchain_rlfocal.chat_models.consensus import OnDisagreement
-from langchain_rlfocal.chat_models.equivalence import Hearing, Judge, Judgements
-from langchain_rlfocal.chat_models.explanations import explain
-from langchain_rlfocal.chat_models.history import repairs_of
-from langchain_rlfocal.chat_models.profiles import merged_profile
-from langchain_rlfocal.chat_models.reliability import ReliableChatModel, check_bounded
-from langchain_rlfocal.chat_models.replies import to_chunk
-from langchain_rlfocal.chat_models.requests import Request
-from langchain_rlfocal.chat_models.river import Results, Settings, Step, Surroundings, answer, arun, run
-from langchain_rlfocal.chat_models.turns import Knobs, Turn, eligible_of, query_of
+from langchain_rlfocal.chat_models.equivalence import Judge, Judgements, Judging
+from langchain_rlfocal.chat_models.messages import repairs_of
+from langchain_rlfocal.chat_models.metadata import explain, to_chunk
+from langchain_rlfocal.chat_models.requests import (
+    BoundTools,
+    Request,
+    name_of,
+    response_format_of,
+    standard_choice,
+    to_tool,
+)
 from langchain_rlfocal.errors import InputError, PoolError
-from langchain_rlfocal.execution import Budget, ensembles_around, num_tokens, num_tokens_of_messages
+from langchain_rlfocal.execution import (
+    AnswerLimits,
+    BreakerConfig,
+    BreakerState,
+    Budget,
+    ExecutionConfig,
+    RetryPolicy,
+    SharedState,
+    Usage,
+    enclosing_ensembles,
+    num_tokens,
+    num_tokens_of_messages,
+)
 from langchain_rlfocal.features import Embedder
 from langchain_rlfocal.policies import Policy, PriorPolicy
 from langchain_rlfocal.pool import ModelPool, PoolMember
 
 MAX_NESTED = 8
-"""How deep ensembles may stand in one another."""
+"""How deep ensembles can be nested."""
+
+Tool = dict[str, Any] | type | Callable[..., Any] | BaseTool
+Method = Literal["function_calling", "json_schema", "json_mode"]
 
 
-class RLFocalChatModel(RaisesOwnErrors, ReliableChatModel):
+class _Setup:
+    """What is the same for every call of a model: made at first use, and again once a field was changed.
+
+    Attributes:
+        pool: The members.
+        policy: Makes both decisions: the given one, or the prior.
+        synthesizer: The synthesizer as a member; None for nobody.
+        judge: The equivalence judge; None where there is none.
+        options: The options of a call that sets none.
+        config: The same for `execution`.
+    """
+
+    def __init__(self, model: "RLFocalChatModel") -> None:
+        self._made_of = [*vars(model).values()]
+        assert isinstance(model.members, ModelPool), "members become a pool on validation"
+        assert not isinstance(model.policy, str | PathLike), "paths are loaded on validation"
+        assert not isinstance(model.equivalence, str), "names become models on validation"
+        if (path := cycle_in(model)) is not None:
+            raise PoolError(
+                f"An ensemble must not be its own member, got {' > '.join(path)}. Take it out of one of them."
+            )
+        self.pool: ModelPool = model.members
+        self.models = {member.name: member.model for member in self.pool}
+        self.policy: Policy = model.policy or PriorPolicy(self.pool.names, {m.name: m.competence for m in self.pool})
+        given = model.synthesizer
+        self.synthesizer = PoolMember("synthesizer", given) if isinstance(given, BaseChatModel) else given
+        self.judge: Judge | None = None
+        if model.equivalence is not None:
+            threshold, known = model.equivalence_threshold, model.judgements
+            self.judge = Judge.of(model.equivalence, threshold=threshold, known=known)
+        with own_errors():
+            self.options = CallOptions(**{name: getattr(model, name) for name in OPTION_NAMES})
+        self.config = self.config_of(model, self.options)
+        check_known(self.pool, self.policy)
+        self.options.at_target(self.policy)  # there is one, if one is wanted
+
+    def fits(self, model: "RLFocalChatModel") -> bool:
+        """Tell whether no field of the model was changed since."""
+        values = vars(model).values()
+        return len(values) == len(self._made_of) and all(map(is_, values, self._made_of))
+
+    def config_of(self, model: "RLFocalChatModel", options: CallOptions) -> ExecutionConfig:
+        """Make the limits of a call's answer.
+
+        Raises:
+            InputError: A budget limits dollars, and a member has no price.
+        """
+        failures = model.breaker_failures
+        config = ExecutionConfig(
+            retry=RetryPolicy(max_retries=options.max_retries, retry_on=options.retry_on),
+            breaker=None if failures is None else BreakerConfig(failures, model.breaker_recovery_s),
+            timeout_s=options.timeout,
+            member_timeout_s=options.member_timeout_s,
+            deadline_s=options.deadline_s,
+            max_concurrent_calls=model.max_concurrent_calls,
+            budget=to_budget(model.budget),
+            budget_per_answer=to_budget(options.budget_per_answer),
+            early_commit=options.early_commit,
+            hedge=options.hedge,
+        )
+        everybody = [*self.pool, self.synthesizer, None if self.judge is None else self.judge.member]
+        check_priced([member for member in everybody if member is not None], config)
+        return config
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(None), ()  # a copy of the model makes its own
+
+
+class RLFocalChatModel(NestedRunsMixin):
     """A learned team of chat models behind one.
 
     For each query a Decider selects a small team of the pool's members, round by round; they are asked at once, and
     Fusion decides which answer is returned. It is called like any chat model: `invoke`, `batch`, `stream`, their async
-    twins, and in chains. How an answer came about stands in `message.response_metadata["rlfocal"]`; for people there is
+    twins, and in chains. How an answer came about is in `message.response_metadata["rlfocal"]`; for people there is
     `model.explain(message)`.
 
     Example:
@@ -89,9 +191,9 @@ class RLFocalChatModel(RaisesOwnErrors, ReliableChatModel):
         print(model.explain(message))
         ```
 
-    `max_team`, `max_rounds`, `cost_weight`, `target_calls`, `task`, and of the reliability `deadline_s`, `min_candidates`,
-    `timeout`, `member_timeout_s`, `max_retries`, `early_commit`, `hedge` and `budget_per_answer`, and `answer_kind`, can also be
-    given to one call, or bound with `.bind()`. A call's `model` is the name of one member, who then answers alone. Other call arguments go to the members.
+    One call may set the options that `CallOptions` lists (`max_team`, `cost_weight`, `task`, `deadline_s`, `retry_on` and so
+    on), also by `.bind()`. A call's `model` is the name of one member, who then answers alone. Other call arguments go to the
+    members.
 
     Raises:
         PoolError: The pool is empty, names a member twice, or has a member that the policy does not know.
@@ -124,17 +226,17 @@ class RLFocalChatModel(RaisesOwnErrors, ReliableChatModel):
     `synthesizer` could use more of them, one is asked. `response_metadata` then says `"trained": False`.
     """
 
-    max_team: int = 3
+    max_team: Count = 3
     """How many members may be asked for one query, over all rounds. Failures count."""
 
-    max_rounds: int = 2
+    max_rounds: Count = 2
     """How many rounds there may be: after each, the Decider may ask more members, seeing the answers so far. Rounds that nobody
-    has answered do not count: until someone has, others stand in, as far as `max_team` allows."""
+    has answered do not count: until someone has, others are asked in their place, as far as `max_team` allows."""
 
-    cost_weight: float = 0.1
+    cost_weight: Weight = 0.1
     """What asking the whole pool once is worth, in units of score: 0.1 pays it for ten points of accuracy."""
 
-    target_calls: float | None = None
+    target_calls: MeanCalls | None = None
     """How many members may be asked on average, instead of `cost_weight`: the least cost weight at which the policy asked no
     more on its validation rows, under the limits of its training. None leaves it to `cost_weight`, which a call can also do
     by giving that.
@@ -143,7 +245,7 @@ class RLFocalChatModel(RaisesOwnErrors, ReliableChatModel):
     task: str | None = None
     """Task label of the queries, such as `"mmlu_pro/law"`, where it is known."""
 
-    answer_kind: Annotated[KindLike, PlainValidator(to_answer_kind)] = "auto"
+    answer_kind: AnswerKind = "auto"
     """What counts as the same answer: the name of a kind, a `Kind` of your own, or a function that tells of two texts whether
     they are. `"auto"` reads each answer in the light of the query.
     """
@@ -158,17 +260,17 @@ class RLFocalChatModel(RaisesOwnErrors, ReliableChatModel):
     `equivalence_threshold` on. A pair without a verdict, for whatever reason, differs.
     """
 
-    equivalence_threshold: float = 0.9
+    equivalence_threshold: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.9
     """Cosine of two embedded texts, above 0 and at most 1, from which they are the same, where `equivalence` is `Embeddings`."""
 
     judgements: Judgements = Field(default_factory=Judgements, exclude=True, repr=False)
-    """What the judge has said of pairs of texts, which this model and its copies share: no pair is put to it twice."""
+    """The judge's verdicts, which this model and its copies share: no pair is put to it twice."""
 
     synthesizer: BaseChatModel | PoolMember | None = Field(default=None, repr=False)
     """A chat model that writes the answer from the candidates where Fusion is unsure; None always returns a candidate. As a
     `PoolMember` it has prices."""
 
-    synthesize_below: float = 0.5
+    synthesize_below: Share = 0.5
     """Confidence of Fusion, in [0, 1], below which the synthesizer writes the answer."""
 
     on_disagreement: OnDisagreement = "leader"
@@ -191,6 +293,69 @@ class RLFocalChatModel(RaisesOwnErrors, ReliableChatModel):
     streaming: bool | None = None
     """True answers `invoke` by way of the stream; False answers even `stream` whole; None leaves it to LangChain."""
 
+    timeout: Seconds | None = None
+    """Seconds that one attempt of a member may take; None leaves it to the member's own client."""
+
+    member_timeout_s: Seconds | None = None
+    """Seconds that a member may take for all its attempts and the waiting between them; None for any time."""
+
+    deadline_s: Seconds | None = None
+    """Seconds after which Fusion answers with what has arrived; None waits for all. Members still running are cancelled. Fewer
+    than `min_candidates` raise `DeadlineError`."""
+
+    min_candidates: Count = 1
+    """How many members must have answered where the deadline or a budget cuts an answer short."""
+
+    max_retries: Natural = 2
+    """How often a member is asked again after an error that may pass: a lost connection, a time-out, HTTP 408, 409, 425, 429
+    and 5xx, or whatever LangChain calls retryable. Waits of 0.5 s, 1 s and so on with jitter, or what the provider asks for in
+    `Retry-After`. The retries of members' own clients are switched off, so that they do not multiply."""
+
+    retry_on: RetryRule = None
+    """Which errors are worth another attempt, where the built-in rule errs: an exception class, several of them, or a function
+    that takes an exception and returns True, False, or None to leave it to the rule."""
+
+    early_commit: Flag = True
+    """Whether members that can no longer change the answer are cancelled. Only where that is exact: see
+    docs/explanation/reliability.md."""
+
+    hedge: Flag = False
+    """Whether the Decider's next choice is asked too, as far as `max_team` allows, where a member takes longer than for 95 % of its
+    answers so far; the first good answer wins."""
+
+    breaker_failures: Count | None = 5
+    """After how many failed attempts in a row a member's circuit breaker opens for `breaker_recovery_s`; None for never. Of attempts
+    that ran at the same time one counts. While it is open the member is not available to the Decider; then one call probes it."""
+
+    breaker_recovery_s: Seconds = 30.0
+    """Seconds that a circuit breaker stays open, until one call probes the member."""
+
+    budget: BudgetLike = None
+    """What all answers of this model and its copies may spend together, such as `Budget(max_usd=5)` or
+    `{"max_calls": 100}`; None for any amount. A call is made only if the most that it can cost is still there."""
+
+    budget_per_answer: BudgetLike = None
+    """What one answer may spend, retries, the synthesizer and the equivalence judge included."""
+
+    max_concurrent_calls: Count | None = None
+    """How many calls of members may run at once, over all queries that this model and its copies answer, in all threads and
+    event loops; None for any number. `PoolMember.max_concurrent_calls` caps one member."""
+
+    shared_state: SharedState = Field(default_factory=SharedState, exclude=True, repr=False)
+    """What this model and its copies share in this process: running calls, breakers, latencies, spending. Give one model's to
+    another to have them share it too."""
+
+    clock: Callable[[], float] = Field(default=time.perf_counter, exclude=True, repr=False)
+    """Gives seconds; latencies are its differences."""
+
+    _setup_made: _Setup | None = PrivateAttr(default=None)
+
+    if not TYPE_CHECKING:  # type checkers read the constructor's arguments off the fields
+
+        def __init__(self, **kwargs: Any) -> None:
+            with own_errors():
+                super().__init__(**kwargs)
+
     @model_validator(mode="before")
     @classmethod
     def _warn_of_unknown_arguments(cls, values: Any) -> Any:
@@ -201,117 +366,55 @@ class RLFocalChatModel(RaisesOwnErrors, ReliableChatModel):
 
     @model_validator(mode="after")
     def _set_up_rlfocal(self) -> Self:
-        self._knobs({})
-        if not 0 <= self.synthesize_below <= 1:
-            raise InputError(f"`synthesize_below` must be in [0, 1], got {self.synthesize_below}.")
-        if not 0 < self.equivalence_threshold <= 1:
-            raise InputError(
-                f"`equivalence_threshold` must be above 0 and at most 1, got {self.equivalence_threshold}. At 1 only texts "
-                "whose vectors point the same way are the same."
-            )
-        check_bounded(self._everybody, self._terms({}))
-        check_known(self.pool, self._decider_and_fusion)
         assert not isinstance(self.embeddings, str), "names are loaded on validation"
-        check_embeddings(self._decider_and_fusion, self.embeddings)
+        check_embeddings(self._setup.policy, self.embeddings)
         self._add_version("langchain-rlfocal", __version__)
         return self
 
     @property
-    @override
+    def _setup(self) -> _Setup:
+        setup = self._setup_made
+        if setup is None or not setup.fits(self):
+            setup = self._setup_made = _Setup(self)
+        return setup
+
+    # ---- state
+
+    @property
     def pool(self) -> ModelPool:
-        assert isinstance(self.members, ModelPool), "members become a pool on validation"
-        return self.members
+        """The members as a pool."""
+        return self._setup.pool
 
     @property
-    def _decider_and_fusion(self) -> Policy:
-        """The policy that decides: the given one, or the prior. Made anew, so that a copy with another pool has its own."""
-        if self.policy is None:
-            return PriorPolicy(self.pool.names, {member.name: member.competence for member in self.pool})
-        assert not isinstance(self.policy, str | PathLike), "paths are loaded on validation"
-        return self.policy
+    def spent(self) -> Usage:
+        """What all answers of this model and its copies have spent so far."""
+        return self.shared_state.ledger.spent
+
+    def reset_spending(self) -> None:
+        """Set what is spent to zero."""
+        self.shared_state.ledger.reset()
 
     @property
-    def _everybody(self) -> list[PoolMember]:
-        """The members, and the synthesizer and the equivalence judge where there is one."""
-        given, synthesizer = self._equivalence, self._synthesizing_member
-        judges = [] if given is None else [judging_member(given, threshold=self.equivalence_threshold)]
-        return [*self.pool, *([] if synthesizer is None else [synthesizer]), *judges]
+    def breakers(self) -> dict[str, BreakerState]:
+        """State of each breaker that is open, is being probed, or counts failures; a member not named is healthy.
 
-    @property
-    def _judge(self) -> Judge | None:
-        """Who says whether texts are the same that rules leave open."""
-        given = self._equivalence
-        if given is None:
-            return None
-        return judge_of(given, threshold=self.equivalence_threshold, known=self.judgements)
+        That of the synthesizer is called "(synthesizer)", that of the equivalence judge "(equivalence)".
+        """
+        return self.shared_state.breakers.states(self.clock())
 
-    @property
-    def _equivalence(self) -> BaseChatModel | PoolMember | Embedder | None:
-        assert not isinstance(self.equivalence, str), "names become models on validation"
-        return self.equivalence
+    def reset_breakers(self, member: str | None = None) -> None:
+        """Close the circuit breaker of a member, or of all, so that it is asked again at once.
 
-    @property
-    def _synthesizing_member(self) -> PoolMember | None:
-        """The synthesizer as a member, with the prices that it is given with."""
-        given = self.synthesizer
-        return PoolMember("synthesizer", given) if isinstance(given, BaseChatModel) else given
+        Args:
+            member: Its name, "(synthesizer)" or "(equivalence)"; None for all.
 
-    @property
-    def _cache_facts(self) -> dict[str, Any]:
-        """What members say that they can take decides who is asked, and what cuts an answer short decides who is heard."""
-        profiles = {member.name: member.model.profile for member in self.pool if member.model.profile}
-        cuts = (self.deadline_s, self.member_timeout_s, self.timeout, self.min_candidates, self.budget_per_answer)
-        facts = {"profiles": json.dumps(profiles, sort_keys=True, default=str)} if profiles else {}
-        return facts if cuts == (None, None, None, 1, Budget()) else {**facts, "cuts": repr(cuts)}
-
-    @property
-    def _llm_type(self) -> str:
-        return "rlfocal"
-
-    @property
-    def _identifying_params(self) -> dict[str, Any]:
-        self._check_no_cycle()  # these lines would follow it for ever
-        synthesizer = self._synthesizing_member
-        return {
-            "model_name": self.model_name,
-            "members": {member.name: identifying_params_of(member.model) for member in self.pool},
-            "policy": self._decider_and_fusion.policy_id,
-            "max_team": self.max_team,
-            "max_rounds": self.max_rounds,
-            "cost_weight": self.cost_weight,
-            "target_calls": self.target_calls,
-            "task": self.task,
-            "answer_kind": kind_facts(self.answer_kind),
-            "equivalence": equivalence_facts(self._equivalence, threshold=self.equivalence_threshold),
-            "synthesizer": None if synthesizer is None else identifying_params_of(synthesizer.model),
-            "synthesize_below": self.synthesize_below,
-            "on_disagreement": self.on_disagreement,
-            "temperature": self.temperature,
-            "max_tokens": self.max_tokens,
-            "default_stop": self.stop,  # LangChain puts a call's own under "stop"
-        }
-
-    def _get_invocation_params(self, stop: list[str] | None = None, **kwargs: Any) -> dict[str, Any]:
-        return super()._get_invocation_params(stop=stop, **_with_named_kind(kwargs))
-
-    def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
-        return super()._get_llm_string(stop=stop, **_with_named_kind(kwargs))
-
-    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        params = super()._get_ls_params(stop=stop or self.stop, **kwargs)
-        params["ls_provider"] = "rlfocal"
-        return params
-
-    def _resolve_model_profile(self) -> ModelProfile | None:
-        return merged_profile([member.model for member in self.pool])
-
-    def get_num_tokens(self, text: str) -> int:
-        """Count a text's tokens: by `custom_get_token_ids` where that is given, else estimated, without a network."""
-        return num_tokens(text, self.custom_get_token_ids)
-
-    def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
-        """Count the tokens of a conversation and of tools; see `get_num_tokens`."""
-        return num_tokens_of_messages(messages, tools, self.custom_get_token_ids)
+        Raises:
+            InputError: There is no such member, and no breaker of that name in `breakers`.
+        """
+        known = dict.fromkeys([*self.pool.names, *self.breakers])
+        if member is not None and member not in known:
+            raise InputError(f"`member` must be one of {', '.join(known)}, or None for all, got {member!r}.")
+        self.shared_state.breakers.reset(member)
 
     @staticmethod
     def explain(message: AIMessage | Mapping[str, Any]) -> str:
@@ -325,6 +428,185 @@ class RLFocalChatModel(RaisesOwnErrors, ReliableChatModel):
         """
         return explain(message)
 
+    def get_num_tokens(self, text: str) -> int:
+        """Count a text's tokens: by `custom_get_token_ids` where that is given, else estimated, without a network."""
+        return num_tokens(text, self.custom_get_token_ids)
+
+    def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
+        """Count the tokens of a conversation and of tools; see `get_num_tokens`."""
+        return num_tokens_of_messages(messages, tools, self.custom_get_token_ids)
+
+    @property
+    def _llm_type(self) -> str:
+        return "rlfocal"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        setup = self._setup
+        return {
+            "model_name": self.model_name,
+            "members": {member.name: identifying_params_of(member.model) for member in setup.pool},
+            "policy": setup.policy.policy_id,
+            "max_team": self.max_team,
+            "max_rounds": self.max_rounds,
+            "cost_weight": self.cost_weight,
+            "target_calls": self.target_calls,
+            "task": self.task,
+            "answer_kind": kind_id(self.answer_kind),
+            "equivalence": None if setup.judge is None else dict(setup.judge.facts),
+            "synthesizer": setup.synthesizer and identifying_params_of(setup.synthesizer.model),
+            "synthesize_below": self.synthesize_below,
+            "on_disagreement": self.on_disagreement,
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+            "default_stop": self.stop,  # LangChain puts a call's own under "stop"
+        }
+
+    def _get_invocation_params(self, stop: list[str] | None = None, **kwargs: Any) -> dict[str, Any]:
+        return super()._get_invocation_params(stop=stop, **_identifying(kwargs))
+
+    @property
+    def _cache_facts(self) -> dict[str, Any]:
+        """What decides an answer besides `_identifying_params`: what members can take, and what may cut an answer short."""
+        profiles = {member.name: member.model.profile for member in self.pool if member.model.profile}
+        cuts = (self.deadline_s, self.member_timeout_s, self.timeout, self.min_candidates, self.budget_per_answer)
+        facts = {"profiles": json.dumps(profiles, sort_keys=True, default=str)} if profiles else {}
+        return facts if cuts == (None, None, None, 1, Budget()) else {**facts, "cuts": repr(cuts)}
+
+    def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
+        return super()._get_llm_string(stop=stop, **_identifying(kwargs))
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        params = super()._get_ls_params(stop=stop or self.stop, **kwargs)
+        params["ls_provider"] = "rlfocal"
+        return params
+
+    def _resolve_model_profile(self) -> ModelProfile | None:
+        return merged_profile(self._setup.models.values())
+
+    # ---- tools and structured output
+
+    def bind_tools(
+        self,
+        tools: Sequence[Tool],
+        *,
+        tool_choice: dict[str, Any] | str | bool | None = None,
+        strict: bool | None = None,
+        parallel_tool_calls: bool | None = None,
+        response_format: Any = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Give tools to every member that is asked, in its own provider's form.
+
+        Members vote for their tool calls as a whole, or for answering in text. The winner's calls are returned as that
+        member made them, with ids of their own; calls of several members are never put together.
+
+        Args:
+            tools: LangChain tools, functions, pydantic classes, or tools in OpenAI's form.
+            tool_choice: `"auto"`, `"none"`, `"any"`, or a tool's name; other providers' forms of these are understood. A
+                member that ignores a forced choice has failed.
+            strict: Whether members must keep to the schemas strictly, where their providers can.
+            parallel_tool_calls: False allows one call at most; a member that makes more has failed.
+            response_format: What a text must be where no tool is called: a class, a JSON schema, or OpenAI's form.
+            **kwargs: Bound to the call as they are.
+
+        Raises:
+            InputError: The tool choice names no tool, or the response format is none.
+        """
+        formatted = [to_tool(tool, strict=strict) for tool in tools]
+        names = tuple(name_of(tool) for tool in formatted)
+        choice = standard_choice(tool_choice, names)
+        form = response_format_of(response_format, strict=strict)
+        bound = BoundTools(tuple(tools), tuple(formatted), response_format, form)
+        for schema in bound.schemas.values():
+            schema.narrowed({})  # what a schema's first use costs is paid here, not while members are waited for
+        given = {
+            "tool_choice": None if choice == "auto" else choice,
+            "strict": strict,
+            "parallel_tool_calls": parallel_tool_calls,
+            "response_format": form,
+        }
+        return self.bind(
+            tools=formatted,
+            **{name: value for name, value in given.items() if value is not None},
+            **{BOUND_TOOLS_KEY: bound},
+            **kwargs,
+        )
+
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type | None = None,
+        *,
+        include_raw: bool = False,
+        method: Method = "function_calling",
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, Any]:
+        """Have the answer as an object.
+
+        An object that more than half of Fusion's weight agrees on is returned as it is; else members agree field by field:
+        they vote on choices, whole numbers and short strings, and the median is taken of other numbers. Free text, and
+        what no two say alike, is never put beside what its author did not say: then the whole object is that of the member
+        who agrees with most of the other fields. The outcome must fit the schema; else the most trusted member's object is
+        returned. A class reads the values, with its own validators, before they are compared: "19.99" and 19.99 are one
+        Decimal. How many agree on each field is in the message's `response_metadata["rlfocal"]["fusion"]["fields"]`.
+
+        Args:
+            schema: A pydantic class (of version 1 or 2), a TypedDict, or a JSON schema. `"json_mode"` can do without.
+            include_raw: True returns `{"raw": message, "parsed": object, "parsing_error": error or None}`.
+            method: How members are asked for it: by a tool they must call, by a JSON schema, or for any JSON, which the
+                prompt must then describe. For the latter two each member is asked as its own `with_structured_output` does.
+            strict: Whether members must keep to the schema strictly, where their providers can.
+            **kwargs: Bound to the call as they are.
+
+        Returns:
+            A runnable that returns an instance of a pydantic class, else a dictionary.
+
+        Raises:
+            InputError: There is no schema where one is needed, or the method is unknown.
+        """
+        if schema is None and method != "json_mode":
+            raise InputError(f'`schema` must be given for method="{method}". Only "json_mode" can do without.')
+        is_class = isinstance(schema, type) and is_basemodel_subclass(schema)
+        traced = {"kwargs": {"method": method, "strict": strict}, "schema": schema}
+        parser: Runnable[Any, Any]
+        if method == "function_calling":
+            assert schema is not None, "checked above"
+            name = name_of(to_tool(schema))
+            llm = self.bind_tools(
+                [schema],
+                tool_choice=name,
+                strict=strict,
+                ls_structured_output_format=traced,
+                **{"consensus": "fields", **kwargs, "parallel_tool_calls": False},  # it is one object
+            )
+            parser = (
+                PydanticToolsParser(tools=[schema], first_tool_only=True)
+                if is_class and isinstance(schema, type)
+                else JsonOutputKeyToolsParser(key_name=name, first_tool_only=True)
+            )
+        elif method in {"json_schema", "json_mode"}:
+            form = {"type": "json_object"} if method == "json_mode" else response_format_of(schema, strict=strict)
+            llm = self.bind(
+                response_format=form,
+                ls_structured_output_format=traced,
+                **{BOUND_TOOLS_KEY: BoundTools(schema=schema, form=form, method=method, strict=strict)},
+                **kwargs,
+            )
+            parser = PydanticOutputParser(pydantic_object=schema) if is_class else JsonOutputParser()  # type: ignore[arg-type]  # a pydantic class, as checked
+        else:
+            raise InputError(
+                f'`method` must be "function_calling", "json_schema" or "json_mode", got {method!r}. The first works with '
+                "every member that knows tools."
+            )
+        if not include_raw:
+            return llm | parser
+        parsed = RunnablePassthrough.assign(parsed=itemgetter("raw") | parser, parsing_error=lambda _: None)
+        unparsed = RunnablePassthrough.assign(parsed=lambda _: None)
+        return RunnableMap(raw=llm) | parsed.with_fallbacks([unparsed], exception_key="parsing_error")
+
+    # ---- answering
+
     def _generate(
         self,
         messages: list[BaseMessage],
@@ -332,8 +614,9 @@ class RLFocalChatModel(RaisesOwnErrors, ReliableChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        *_, message = run(*self._open(messages, stop, run_manager, kwargs, relay=False))
-        assert isinstance(message, AIMessage)
+        state = self._state_of(messages, stop, run_manager, kwargs, relay=False)
+        *_, message = answer(messages, state)
+        assert isinstance(message, AIMessage), "the message comes last"
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     async def _agenerate(
@@ -343,9 +626,10 @@ class RLFocalChatModel(RaisesOwnErrors, ReliableChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        async with aclosing(arun(*self._open(messages, stop, run_manager, kwargs, relay=False))) as items:
+        state = self._state_of(messages, stop, run_manager, kwargs, relay=False)
+        async with aclosing(aanswer(messages, state)) as items:
             *_, message = [item async for item in items]
-        assert isinstance(message, AIMessage)
+        assert isinstance(message, AIMessage), "the message comes last"
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     def _stream(
@@ -355,7 +639,8 @@ class RLFocalChatModel(RaisesOwnErrors, ReliableChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        with closing(run(*self._open(messages, stop, run_manager, kwargs, relay=True))) as items:
+        state = self._state_of(messages, stop, run_manager, kwargs, relay=True)
+        with closing(answer(messages, state)) as items:
             for item in items:
                 yield to_chunk(item)
 
@@ -366,13 +651,13 @@ class RLFocalChatModel(RaisesOwnErrors, ReliableChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        steps, around = self._open(messages, stop, run_manager, kwargs, relay=True)
-        async with aclosing(arun(steps, around)) as items:
-            around.parent.rivers.append(items)
+        state = self._state_of(messages, stop, run_manager, kwargs, relay=True)
+        async with aclosing(aanswer(messages, state)) as items:
+            state.context.parent.streams.append(items)
             async for item in items:
                 yield to_chunk(item)
 
-    def _open(
+    def _state_of(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None,
@@ -380,74 +665,61 @@ class RLFocalChatModel(RaisesOwnErrors, ReliableChatModel):
         kwargs: dict[str, Any],
         *,
         relay: bool,
-    ) -> tuple[Generator[Step, Results, None], Surroundings]:
-        """Make the river of one call, and say where it runs."""
-        self._check_no_cycle()
+    ) -> AnswerState:
+        """Begin an answer: check the call, and take its options out of its arguments; the rest goes to the members."""
+        setup = self._setup
+        self._check_nesting()
         parent = self._take_parent(run_manager, kwargs)
         kwargs.pop("stream", None)  # LangChain means it for this model alone
-        only = only_member(kwargs.pop("model", None), self.pool, own_name=self.model_name)
-        knobs, errand = self._knobs(kwargs), self._errand(kwargs)
-        answer_kind = to_answer_kind(kwargs.pop("answer_kind", self.answer_kind))
-        check_bounded(self._everybody, errand.terms)
-        own = {name: getattr(self, name) for name in ("temperature", "max_tokens") if getattr(self, name) is not None}
+        only = only_member(kwargs.pop("model", None), setup.pool, own_name=self.model_name)
+        options = setup.options.with_call(kwargs, setup.policy)
+        config = setup.config if options is setup.options else setup.config_of(self, options)
+        own = {name: value for name in ("temperature", "max_tokens") if (value := getattr(self, name)) is not None}
         request = Request.of({**own, **kwargs})
-        query, judge = query_of(messages, task=knobs.task), self._judge
-        turn = Turn(
+        query = query_of(messages, task=options.task)
+        needing_tools = [name for name, model in setup.models.items() if request.needs_tools(model)]
+        return AnswerState(
             query,
-            pool=self.pool,
-            policy=self._decider_and_fusion,
-            knobs=knobs,
-            answer_kind=answer_kind,
+            pool=setup.pool,
+            policy=setup.policy,
+            options=options,
+            context=CallContext(
+                parent=parent,
+                ensemble_id=id(self),
+                model_name=only or self.model_name,
+                synthesizer=setup.synthesizer,
+                stop=stop or self.stop,
+                relay=relay,
+            ),
             request=request,
-            eligible=eligible_of(self.pool, messages, request=request, only=only),
+            eligible=eligible_of(setup.models, messages, tools=needing_tools, only=only),
             repairs=repairs_of(messages),
-            errand=errand,
-            hearing=None if judge is None else Hearing(judge, query.text),
-            is_written_over=self.synthesizer is not None,
+            limits=AnswerLimits(config, shared=self.shared_state, clock=self.clock),
+            judging=None if setup.judge is None else Judging(setup.judge, query.text),
         )
-        settings = Settings(
-            model_name=only or self.model_name,
-            synthesizer=self._synthesizing_member,
-            synthesize_below=self.synthesize_below,
-            on_disagreement=self.on_disagreement,
-            relay=relay,
-        )
-        return answer(messages, turn, settings), Surroundings(parent, errand, stop or self.stop, id(self))
 
-    def _check_no_cycle(self) -> None:
-        """Check that no member leads back to this model, also within what a member asks.
+    def _check_nesting(self) -> None:
+        """Check that this call is not made, however indirectly, by this model itself, nor too deep within others.
 
         Raises:
-            PoolError: One does.
+            PoolError: It is.
         """
-        path, around = cycle_in(self), ensembles_around()
-        if path is None and id(self) in around:
-            path = [self.model_name, "...", self.model_name]
-        if path is not None:
+        enclosing = enclosing_ensembles()
+        if id(self) in enclosing:
             raise PoolError(
-                f"An ensemble must not be its own member, got {' > '.join(path)}. Take it out of one of them."
+                f"An ensemble must not be its own member, got {self.model_name} > ... > {self.model_name}. Take it out of one "
+                "of them."
             )
-        if len(around) >= MAX_NESTED:  # copies of one ensemble that ask each other are as endless, and each is another
+        if (
+            len(enclosing) >= MAX_NESTED
+        ):  # copies of one ensemble that ask each other are as endless, and each is another
             raise PoolError(
-                f"Ensembles must not be nested deeper than {MAX_NESTED}, and `{self.model_name}` is asked below {len(around)}. "
-                "Look for one that a member leads back to."
+                f"Ensembles must not be nested deeper than {MAX_NESTED}, and `{self.model_name}` is asked below "
+                f"{len(enclosing)}. Look for one that a member leads back to."
             )
 
-    def _knobs(self, kwargs: dict[str, Any]) -> Knobs:
-        """Take the knobs out of a call's arguments; what a call does not set is the model's."""
-        target = target_of(kwargs, default=self.target_calls)
-        if target is not None:
-            kwargs["cost_weight"] = cost_weight_for(target, self._decider_and_fusion)
-        names = ("max_team", "max_rounds", "cost_weight", "task", "min_candidates")
-        knobs = Knobs(**{name: kwargs.pop(name, getattr(self, name)) for name in names}, target_calls=target)
-        if knobs.min_candidates > knobs.max_team:
-            raise InputError(
-                f"`min_candidates` must be at most `max_team` ({knobs.max_team}), got {knobs.min_candidates}: no more are asked."
-            )
-        return knobs
 
-
-def _with_named_kind(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Name the kind of answer among a call's arguments, for caches and traces, which take no objects."""
-    given = kwargs.get("answer_kind")
-    return kwargs if given is None else {**kwargs, "answer_kind": kind_facts(given)}
+def _identifying(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return what of a call's arguments identifies its answer to caches and traces, which take no functions."""
+    kept = {name: value for name, value in kwargs.items() if name != "retry_on"}
+    return kept if kept.get("answer_kind") is None else {**kept, "answer_kind": kind_id(kept["answer_kind"])}

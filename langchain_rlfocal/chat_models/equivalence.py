@@ -8,7 +8,7 @@ What members wrote is data. It goes to the judge as JSON strings between two mar
 names that no text can foresee, so that a verdict which a text brings along is none; and among them is a pair of opposites,
 which a judge that follows the texts, or says "same" to everything, calls the same: then none of its verdicts counts.
 
-This module writes that and reads what comes back. It does not find the pairs (`answers` does), and it asks nobody.
+The pairs are found by `answers`, and the judge is asked by `answering`.
 """
 
 import json
@@ -17,7 +17,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from typing import Any, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -27,11 +27,12 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from pydantic import Field
 from typing_extensions import override
 
-from langchain_rlfocal.chat_models.synthesis import unforgeable
-from langchain_rlfocal.execution.limits import Shared
+from langchain_rlfocal.chat_models.arguments import identifying_params_of
+from langchain_rlfocal.execution import Shared
+from langchain_rlfocal.features import Embedder
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.records import Candidate, Failure
-from langchain_rlfocal.redaction import printable
+from langchain_rlfocal.redaction import printable, shown_values
 
 MAX_REMEMBERED = 4096
 """Of how many pairs the verdicts are remembered; then the one that was not needed for longest is forgotten."""
@@ -41,6 +42,9 @@ MAX_TEXT_CHARS = 20_000
 
 MAX_CHARS_AT_ONCE = 200_000
 """How many characters of answers one request may have; pairs beyond differ."""
+
+_EMBEDDER_NAMES = ("name", "model", "model_name", "model_id", "deployment", "dimensions", "size")
+"""Attributes by which embedders identify themselves."""
 
 _MAX_QUESTION_CHARS = 8_000
 _MAX_REPLY_CHARS = 20_000  # a verdict takes twenty
@@ -72,15 +76,23 @@ def pair_of(a: str, b: str) -> TextPair:
     return one, other
 
 
+def unforgeable(texts: Sequence[str]) -> str:
+    """Derive a token from texts that none of them contains, so that no author of one can have foreseen it."""
+    token = sha256(json.dumps(texts).encode()).hexdigest()[:24]
+    while any(token in text for text in texts):
+        token = sha256(token.encode()).hexdigest()[:24]
+    return token
+
+
 def _after_thinking(text: str) -> str:
     said = text.rpartition("</think>")[2]
     return said if said.strip() else text
 
 
 class Judgements(Shared):
-    """What judges said of pairs of texts, over all answers; the latest `MAX_REMEMBERED` are kept.
+    """Verdicts of judges on pairs of texts, over all answers; the latest `MAX_REMEMBERED` are kept.
 
-    Any thread may use it. Copies are the same, a pickle begins anew. Texts are kept as digests.
+    It is thread-safe. Copies are the same object, a pickle is empty. Texts are kept as digests.
     """
 
     def __init__(self) -> None:
@@ -88,7 +100,7 @@ class Judgements(Shared):
         self._lock = threading.Lock()
 
     def recall(self, judge: str, query: str, pair: TextPair) -> bool | None:
-        """Return whether a judge called a pair the same; None where it has not said."""
+        """Return whether a judge called a pair the same; None where it has not judged it."""
         key = _digest(judge, query, *pair)
         with self._lock:
             same = self._said.get(key)
@@ -97,7 +109,7 @@ class Judgements(Shared):
             return same
 
     def remember(self, judge: str, query: str, pair: TextPair, *, same: bool) -> None:
-        """Keep what a judge said of a pair."""
+        """Keep a judge's verdict on a pair."""
         key = _digest(judge, query, *pair)
         with self._lock:
             self._said[key] = same
@@ -119,34 +131,62 @@ def _digest(*texts: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """Who says whether two texts are the same answer.
+    """Says whether two texts are the same answer.
 
     Attributes:
         member: Whom to ask, with its prices.
-        identity: What tells it from other judges, whose verdicts are others.
+        facts: What identifies it to traces and caches, and tells it from other judges.
         by_likeness: True for an embedder, whose verdict does not depend on the order.
         known: What is remembered over all answers.
     """
 
     member: PoolMember
-    identity: str
+    facts: Mapping[str, Any]
     by_likeness: bool = False
     known: Judgements = field(default_factory=Judgements)
 
+    @classmethod
+    def of(cls, given: BaseChatModel | PoolMember | Embedder, *, threshold: float, known: Judgements) -> Self:
+        """Make a judge of a chat model, with prices or without, or of an embedder.
+
+        Args:
+            given: The model or embedder.
+            threshold: Cosine from which two texts are the same to an embedder.
+            known: What judges said before.
+        """
+        if isinstance(given, BaseChatModel):
+            given = PoolMember("equivalence", given)
+        if isinstance(given, PoolMember):
+            return cls(given, identifying_params_of(given.model), known=known)
+        named = {name: getattr(given, name, None) for name in _EMBEDDER_NAMES}
+        shown = shown_values({name: value for name, value in named.items() if isinstance(value, str | int)})
+        kind = f"{type(given).__module__}.{type(given).__qualname__}"
+        model = LikenessChatModel(embedder=given, threshold=threshold, cache=False)
+        # The price of an embedding is unknown to LangChain; it counts as a call.
+        member = PoolMember("equivalence", model, input_usd_per_mtok=0.0, output_usd_per_mtok=0.0)
+        return cls(member, {**shown, "_type": kind, "threshold": threshold}, by_likeness=True, known=known)
+
+    @property
+    def identity(self) -> str:
+        """Tells verdicts of this judge from those of others."""
+        return json.dumps(self.facts, sort_keys=True, default=str)
+
 
 @dataclass(frozen=True, slots=True)
-class Sheet:
+class JudgePrompt:
     """One request to a judge.
 
     Attributes:
         messages: What to ask.
         pairs: The pairs by the names that they have there.
         control: Name of the pair of opposites; None where there is none.
+        is_swapped: True if each pair, and the pairs, are shown in the other order.
     """
 
     messages: list[BaseMessage]
     pairs: Mapping[str, TextPair]
     control: str | None
+    is_swapped: bool = False
 
     @classmethod
     def of(cls, query: str, pairs: Sequence[TextPair], *, swapped: bool = False, controlled: bool = True) -> Self:
@@ -172,7 +212,8 @@ class Sheet:
             HumanMessage("\n".join([f"<{marker}>", *block, f"</{marker}>"])),
         ]
         control = names[-1] if controlled else None
-        return cls(messages, {name: pair for name, pair in zip(names, asked, strict=True) if name != control}, control)
+        shown = {name: pair for name, pair in zip(names, asked, strict=True) if name != control}
+        return cls(messages, shown, control, swapped)
 
     def read(self, reply: str) -> tuple[dict[TextPair, bool], str | None]:
         """Read the verdicts off a reply.
@@ -204,7 +245,7 @@ def _sendable(text: str) -> str:
 
 
 def shown_pairs(messages: Sequence[BaseMessage]) -> dict[str, TextPair]:
-    """Return the pairs of a request by their names, as they stand there: for whoever plays the judge without a language model."""
+    """Return the pairs of a request by their names, for a judge without a language model."""
     pairs: dict[str, TextPair] = {}
     for line in str(messages[-1].text).split("\n")[1:-1]:
         with_name = json.loads(line)
@@ -241,7 +282,7 @@ def _objects_in(text: str) -> Iterator[dict[str, Any]]:
         at = text.find("{", end)
 
 
-class Hearing:
+class Judging:
     """What a judge is asked for one answer, and what it said.
 
     Args:
@@ -262,12 +303,26 @@ class Hearing:
         self.notes: list[str] = []
         self.num_pairs = self.num_recalled = 0
         self._verdicts: dict[TextPair, bool] = {}
+        self._same_once: list[TextPair] = []
 
     def verdict(self, pair: TextPair) -> bool | None:
         """Return whether a pair is the same; None where that was not asked."""
         return self._verdicts.get(pair)
 
-    def to_ask(self, pairs: Sequence[TextPair]) -> list[TextPair]:
+    def next_prompt(self, pairs: Sequence[TextPair]) -> "JudgePrompt | None":
+        """Return the next request to the judge, None where nothing is left to ask.
+
+        Args:
+            pairs: Pairs without a verdict. What is called the same is put to the judge once more, in the other order.
+        """
+        is_again = bool(self._same_once)
+        asked = self._same_once if is_again else self._to_ask(pairs)
+        self._same_once = []
+        if not asked:
+            return None
+        return JudgePrompt.of(self._query, asked, swapped=is_again, controlled=not self.judge.by_likeness)
+
+    def _to_ask(self, pairs: Sequence[TextPair]) -> list[TextPair]:
         """Return the pairs to put to the judge: not those that it is known to have judged, nor what is too long."""
         asked, num_chars, num_unasked = [], 0, 0
         for pair in dict.fromkeys(pairs):
@@ -289,39 +344,27 @@ class Hearing:
             self.notes.append(f"{_differ(num_unasked)}: too long to put to the equivalence judge")
         return asked
 
-    def sheet(self, pairs: Sequence[TextPair], *, swapped: bool) -> Sheet:
-        """Write a request; see `Sheet.of`."""
-        return Sheet.of(self._query, pairs, swapped=swapped, controlled=not self.judge.by_likeness)
-
-    def take(self, sheet: Sheet, result: Candidate | Failure, *, is_last: bool) -> list[TextPair]:
-        """Take in what came of a request.
-
-        Args:
-            sheet: The request.
-            result: What came of it.
-            is_last: True if a pair that is called the same now is the same, False if that is to be asked once more.
-
-        Returns:
-            The pairs that were called the same.
-        """
+    def take(self, prompt: "JudgePrompt", result: Candidate | Failure) -> None:
+        """Take in what came of a request. A pair is the same once it was called so in both orders."""
         self.results.append(result)
+        verdicts: dict[TextPair, bool] = {}
         if isinstance(result, Failure):
-            verdicts: dict[TextPair, bool] = {}
             fault: str | None = f"{result.kind}: {result.reason.rstrip('.')}"
         else:
-            verdicts, fault = sheet.read(result.text)
-        unjudged = [pair for pair in sheet.pairs.values() if pair not in verdicts]
+            verdicts, fault = prompt.read(result.text)
+        unjudged = [pair for pair in prompt.pairs.values() if pair not in verdicts]
         for pair in unjudged:  # not asked again for this answer, and not held against it in others
             self._verdicts[pair] = False
         if fault is not None:
             self.notes.append(
                 printable(f"{_differ(len(unjudged))}, without a verdict of the equivalence judge: {fault}")
             )
+        is_last = prompt.is_swapped or self.judge.by_likeness
+        self._same_once = [pair for pair, same in verdicts.items() if same and not is_last]
         for pair, same in verdicts.items():
             if is_last or not same:
                 self._verdicts[pair] = same
                 self.judge.known.remember(self.judge.identity, self._query, pair, same=same)
-        return [pair for pair, same in verdicts.items() if same]
 
 
 def _differ(number: int) -> str:

@@ -1,44 +1,283 @@
-"""Requests: what a call asks of every member beside the conversation.
+"""Requests: what a call asks of every member besides the conversation.
 
-Tools, a tool choice and a response format are given once, in LangChain's terms, and put to each member by its own
-`bind_tools`, since providers name them differently. What comes back is held against the same request, whoever answers:
-arguments must be valid, a forced call must be made, an object must fit its schema. It does not compare candidates.
+Tools, a tool choice and a response format come in the forms of every provider. They are brought into OpenAI's, as
+dictionaries, for traces, cache keys and schemas; `BoundTools` keeps what the caller gave, for what dictionaries lose. Each
+member is asked by its own `bind_tools` or `with_structured_output`, and its response is checked against the same request:
+arguments must be valid, a forced call must be made, an object must fit its schema.
 """
 
-from collections.abc import Mapping
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from itertools import repeat
+from functools import cache, cached_property
 from typing import Any, Literal, Self, get_args
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, ToolCall
+from langchain_core.runnables import Runnable, RunnableBinding, RunnableSequence
+from langchain_core.tools import BaseTool, Tool
+from langchain_core.tools.base import create_schema_from_function
+from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
+from langchain_core.utils.pydantic import get_fields
 
-from langchain_rlfocal._langchain import ORIGINALS_KEY
+from langchain_rlfocal._langchain import BOUND_TOOLS_KEY
+from langchain_rlfocal.answers.class_reading import ClassReader, reader_of
 from langchain_rlfocal.answers.json_texts import json_in
 from langchain_rlfocal.answers.schemas import Reading, Schema, canonical_calls
-from langchain_rlfocal.chat_models.forms import (
-    Binding,
-    Originals,
-    bind,
-    calls_tools,
-    name_of,
-    response_format_of,
-    schema_of,
-    standard_choice,
-    to_tool,
-    tool_arguments,
-)
-from langchain_rlfocal.chat_models.history import authors_of, history_for
+from langchain_rlfocal.chat_models.messages import authors_of, history_for
 from langchain_rlfocal.errors import InputError
-from langchain_rlfocal.execution import Brief, UnusableAnswerError
+from langchain_rlfocal.execution import MemberRequest, UnusableAnswerError
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.redaction import printable
 
 Consensus = Literal["whole", "fields"]
 """How tool calls are agreed on: one member's calls win whole, or, for structured output, field by field."""
 
-_MAX_TRIED = 16  # objects of one text that are held against the schema, from the last
+Binding = tuple[Runnable[Any, Any], dict[str, Any]]
+"""A model and the arguments bound to it. LangChain's bindings are taken apart, since closing their stream does not close the
+model's."""
+
+_MAX_BINDINGS = 64
+_MAX_TRIED = 16
+"""How many objects of one text are tried against the schema, from the last."""
+
+
+# ---- what the caller bound
+
+
+@dataclass(frozen=True, eq=False)
+class BoundTools:
+    """Tools, and the schema of a response format, as the caller gave them, and what is made of them once.
+
+    As dictionaries they lose what only some providers read, and a class's own validators.
+
+    Attributes:
+        tools: The tools.
+        formatted: The same in OpenAI's form; where a call brings others, these do not count.
+        schema: The schema of structured output; None where none was given.
+        form: The response format in OpenAI's form; None where none was given.
+        method: The `method` of `with_structured_output`; None where the schema came otherwise.
+        strict: Whether members must keep to it strictly; None leaves it to them.
+    """
+
+    tools: tuple[Any, ...] = ()
+    formatted: tuple[dict[str, Any], ...] = ()
+    schema: Any = None
+    form: Mapping[str, Any] | None = None
+    method: str | None = None
+    strict: bool | None = None
+    _bindings: dict[Any, tuple[BaseChatModel, Binding | None]] = field(default_factory=dict, repr=False)
+
+    def __reduce__(self) -> tuple[type["BoundTools"], tuple[Any, ...]]:
+        return type(self), (self.tools, self.formatted, self.schema, self.form, self.method, self.strict)
+
+    @property
+    def cache_key(self) -> list[str]:
+        """Tells classes apart whose schemas are equal, but not their validators."""
+        return [_class_name(one) for one in (*self.tools, self.schema)]
+
+    @cached_property
+    def schemas(self) -> dict[str, Schema]:
+        """Schema of each tool's arguments, by the tool's name."""
+        return _schemas_of(self.formatted, [reader_of(_class_of(tool)) for tool in self.tools])
+
+    @cached_property
+    def schema_reader(self) -> ClassReader | None:
+        """Reads the schema's objects; None where it is of no class."""
+        return reader_of(_class_of(self.schema))
+
+    def bind_tools(self, model: BaseChatModel, more: Sequence[Mapping[str, Any]], kwargs: Mapping[str, Any]) -> Binding:
+        """Bind these tools, and more, by the model's own `bind_tools`; once for equal arguments."""
+        key = (id(model), repr(sorted(kwargs.items())), repr(more))
+        found = self._once(model, key, lambda: bind(model, [*self.tools, *more], kwargs))
+        assert found is not None, "`bind` returns one"
+        return found
+
+    def bind_schema(self, model: BaseChatModel, schema: Any, *, method: str, strict: bool | None) -> Binding | None:
+        """Bind a schema by the model's own `with_structured_output`; once. See the function `bind_schema`."""
+        key = (id(model), method, strict, id(schema) if schema is self.schema else repr(schema))
+        return self._once(model, key, lambda: bind_schema(model, schema, method=method, strict=strict))
+
+    def _once(self, model: BaseChatModel, key: Any, make: Callable[[], Binding | None]) -> Binding | None:
+        found = self._bindings.get(key)
+        if found is None:
+            if len(self._bindings) >= _MAX_BINDINGS:
+                self._bindings.clear()
+            found = self._bindings[key] = model, make()  # with the model, so that its id stays its own
+        return found[1]
+
+
+def _schemas_of(tools: Sequence[Mapping[str, Any]], readers: Sequence[ClassReader | None]) -> dict[str, Schema]:
+    return {
+        name_of(tool): Schema(tool["function"].get("parameters") or {}, reader)
+        for tool, reader in zip(tools, readers, strict=True)
+        if isinstance(tool.get("function"), Mapping)
+    }
+
+
+def _class_name(one: Any) -> str:
+    kind = one if isinstance(one, type) else type(one)
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    # Classes made on the fly can share a name and differ; no other process knows them anyway.
+    is_found = getattr(sys.modules.get(kind.__module__), kind.__qualname__, None) is kind
+    return name if is_found or kind is not one else f"{name} {id(kind)}"
+
+
+def _class_of(given: Any) -> Any:
+    """Return the class that reads a tool's arguments, or what was given itself; None if there is none."""
+    try:
+        if isinstance(given, Tool) and not given.args_schema:
+            return None  # its one argument goes by another name
+        if isinstance(given, BaseTool):
+            full, called = given.args_schema, given.tool_call_schema  # without the arguments that are injected
+            is_all = (
+                isinstance(full, type) and isinstance(called, type) and [*get_fields(full)] == [*get_fields(called)]
+            )
+            return full if is_all else called  # which has lost the validators
+        if isinstance(given, type) or not callable(given):
+            return given
+        name = getattr(given, "__name__", type(given).__name__)
+        # As LangChain makes the schema of a function.
+        return create_schema_from_function(
+            name, given, filter_args=(), parse_docstring=True, error_on_invalid_docstring=False, include_injected=False
+        )
+    except Exception:  # noqa: BLE001  # a provider's own tool, or a caller's class that pydantic cannot take
+        return None
+
+
+def bind(model: BaseChatModel, tools: Sequence[Any], kwargs: Mapping[str, Any]) -> Binding:
+    """Bind tools to a model by its own `bind_tools`."""
+    return _taken_apart(model.bind_tools([*tools], **kwargs))
+
+
+def bind_schema(model: BaseChatModel, schema: Any, *, method: str, strict: bool | None) -> Binding | None:
+    """Bind a schema to a model as its own `with_structured_output` does.
+
+    Returns:
+        None where it has none of its own, does not know the method, or does more than to bind arguments.
+    """
+    if type(model).with_structured_output is BaseChatModel.with_structured_output:
+        return None
+    more = {} if strict is None or method == "json_mode" else {"strict": strict}
+    try:
+        steps = model.with_structured_output(schema, method=method, **more)
+    except Exception:  # noqa: BLE001  # it can be asked another way
+        return None
+    bound, arguments = _taken_apart(steps.first if isinstance(steps, RunnableSequence) else steps)
+    if isinstance(arguments.get("response_format"), type):
+        # Given a class, OpenAI's client parses the answer too, which is ours to do, and warns of what it made.
+        arguments = {**arguments, "response_format": response_format_of(schema, strict=strict)}
+    is_wrong = method == "json_mode" and calls_tools(arguments)  # any JSON has no name by which a call could be known
+    return None if is_wrong or not arguments or not isinstance(bound, BaseChatModel) else (bound, arguments)
+
+
+def calls_tools(arguments: Mapping[str, Any]) -> bool:
+    """Tell whether bound arguments have a model answer by a call."""
+    return not arguments.keys().isdisjoint({"tools", "functions", "tool_choice"})
+
+
+def _taken_apart(bound: Runnable[Any, Any]) -> Binding:
+    arguments: dict[str, Any] = {}
+    while isinstance(bound, RunnableBinding) and not bound.config and not bound.config_factories:
+        arguments = {**bound.kwargs, **arguments}
+        bound = bound.bound
+    return bound, arguments
+
+
+# ---- in OpenAI's form
+
+
+def name_of(tool: Mapping[str, Any]) -> str:
+    """Return the name of a tool in OpenAI's form; a provider's own tool goes by its type."""
+    function = tool.get("function")
+    if isinstance(function, Mapping):
+        return str(function.get("name", ""))
+    return str(tool.get("name") or tool.get("type") or next(iter(tool), ""))
+
+
+def to_tool(tool: Any, *, strict: bool | None = None) -> dict[str, Any]:
+    """Bring a tool into OpenAI's form; a provider's own tool, which is no function, stays as it is.
+
+    Raises:
+        InputError: It is no tool of any kind.
+    """
+    if isinstance(tool, Mapping) and tool.get("type", "function") not in {"function", "object"}:
+        return dict(tool)
+    try:
+        return convert_to_openai_tool(tool, strict=strict)
+    except Exception as error:
+        if isinstance(tool, Mapping) and tool:
+            return dict(tool)
+        raise InputError(
+            f"A tool must be a LangChain tool, a function, a class or a dictionary, got {type(tool).__name__}: {error}"
+        ) from error
+
+
+def standard_choice(choice: Any, names: Sequence[str]) -> str:
+    """Reduce a tool choice of any provider's form to `"auto"`, `"none"`, `"any"` or a tool's name.
+
+    Raises:
+        InputError: It is of no known form, or names no tool.
+    """
+    if isinstance(choice, Mapping):
+        function = choice.get("function")
+        of_another = choice.get("name") or choice.get("type") or "{}"
+        choice = function.get("name") if isinstance(function, Mapping) else of_another
+    if choice in (None, False, "auto"):
+        return "auto"
+    if choice in names:
+        return str(choice)
+    if choice == "none":
+        return "none"
+    if choice is True and len(names) == 1:
+        return names[0]
+    if choice in (True, "any", "required") and names:
+        return "any"
+    raise InputError(
+        f'`tool_choice` must be "auto", "none", "any" or the name of a bound tool, got {choice!r}; bound: '
+        f"{', '.join(names) or 'none'}."
+    )
+
+
+def response_format_of(given: Any, *, strict: bool | None = None) -> dict[str, Any] | None:
+    """Bring a response format into OpenAI's form: of a class or schema, or such a form already.
+
+    Raises:
+        InputError: It is none of these.
+    """
+    if given is None:
+        return None
+    if isinstance(given, Mapping) and given.get("type") in {"json_object", "json_schema", "text"}:
+        return None if given["type"] == "text" else dict(given)
+    try:
+        schema = convert_to_json_schema(given, strict=strict)
+    except Exception as error:
+        raise InputError(
+            f"A response format must be a class, a JSON schema or of OpenAI's form, got {type(given).__name__}: {error}"
+        ) from error
+    described = {"name": schema.get("title", "answer"), "schema": schema}
+    return {"type": "json_schema", "json_schema": described if strict is None else {**described, "strict": strict}}
+
+
+def schema_of(given: Any) -> Mapping[str, Any] | None:
+    """Return the JSON schema of what a caller gave for structured output; None where that says nothing of one."""
+    if isinstance(given, Mapping):
+        if given.get("type") in {"json_object", "json_schema", "text"}:
+            found = given.get("json_schema", {}).get("schema")
+            return found if isinstance(found, Mapping) else None
+        if "parameters" not in given and "function" not in given and "input_schema" not in given:
+            return given
+    return convert_to_json_schema(given)
+
+
+@cache
+def tool_arguments(model_class: type[BaseChatModel]) -> frozenset[str]:
+    """Name the arguments of a class's `bind_tools`: what it does not name it would pass on to a provider unread."""
+    return frozenset(inspect.signature(model_class.bind_tools).parameters)
+
+
+# ---- a request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,17 +286,17 @@ class Request:
 
     Attributes:
         tools: Tools in OpenAI's form.
-        originals: The tools, and the schema of the response format, as the caller gave them.
+        bound: The tools, and the schema of the response format, as the caller gave them.
         choice: `"auto"`, `"none"`, `"any"`, or the name of the tool that must be called.
-        strict: Whether members shall hold to the schemas strictly; None leaves it to them.
+        strict: Whether members must keep to the schemas strictly; None leaves it to them.
         parallel: Whether several calls at once are allowed; None leaves it to the members.
         response_format: What the text must be, in OpenAI's form; None for any text.
         consensus: How tool calls are agreed on.
-        arguments: All other call arguments; they go to the members as they are.
+        arguments: All other call arguments, passed to the members as they are.
     """
 
     tools: tuple[dict[str, Any], ...] = ()
-    originals: Originals = field(default_factory=Originals)
+    bound: BoundTools = field(default_factory=BoundTools)
     choice: str = "auto"
     strict: bool | None = None
     parallel: bool | None = None
@@ -79,7 +318,7 @@ class Request:
             raise InputError(f'`consensus` must be "whole" or "fields", got {consensus!r}.')
         return cls(
             tools=tools,
-            originals=rest.pop(ORIGINALS_KEY, None) or Originals(),
+            bound=rest.pop(BOUND_TOOLS_KEY, None) or BoundTools(),
             choice=standard_choice(rest.pop("tool_choice", None), [name_of(tool) for tool in tools]),
             strict=rest.pop("strict", None),
             parallel=rest.pop("parallel_tool_calls", None),
@@ -99,7 +338,7 @@ class Request:
         return self.choice not in {"auto", "none"}
 
     def may_relay(self, model: BaseChatModel) -> bool:
-        """Tell whether the text of a lone member is the answer as it comes, rather than beside a call or nothing."""
+        """Tell whether the text of a lone member can be passed on while it comes: no call or object is wanted instead."""
         return not self.is_forced and not self._gives_schema_as_tool(model)
 
     @property
@@ -113,48 +352,43 @@ class Request:
         if self.response_format is None:
             return next(iter(self.schemas.values()), Schema({}))
         given = self.response_format.get("json_schema", {}).get("schema")
-        if given is None and self._has_original_schema:  # any JSON is asked for, and the caller knows which
-            given = schema_of(self.originals.schema)
-        return Schema(given or {}, self.originals.schema_reader if self._has_original_schema else None)
-
-    @property
-    def _has_original_schema(self) -> bool:
-        """True if the response format is the one of the originals, and not one that the call brings itself."""
-        return self.originals.schema is not None and self.response_format == self.originals.form
+        if self.bound.schema is None or self.response_format != self.bound.form:  # the call brings its own
+            return Schema(given or {})
+        if given is None:  # any JSON is asked for, and the caller knows which
+            given = schema_of(self.bound.schema)
+        return Schema(given or {}, self.bound.schema_reader)
 
     @cached_property
     def schemas(self) -> dict[str, Schema]:
         """Schema of each tool's arguments, by the tool's name."""
-        readers = self.originals.tool_readers if self.tools == self.originals.formatted else repeat(None)
-        return {
-            name_of(tool): Schema(tool["function"].get("parameters") or {}, reader)
-            for tool, reader in zip(self.tools, readers, strict=False)
-            if isinstance(tool.get("function"), Mapping)
-        }
+        is_bound = self.tools == self.bound.formatted
+        return self.bound.schemas if is_bound else _schemas_of(self.tools, [None] * len(self.tools))
 
     def needs_tools(self, model: BaseChatModel) -> bool:
         """Tell whether a model must know tools to be asked this: for tools, or for a schema that it takes only as one."""
         return (bool(self.tools) and self.choice != "none") or self._gives_schema_as_tool(model)
 
-    def brief(self, member: PoolMember, messages: list[BaseMessage]) -> Brief:
-        """Put the request to one member in its own terms; see `execution.Adapt`.
+    def prepare(self, member: PoolMember, messages: list[BaseMessage]) -> MemberRequest:
+        """Make the request of one member, in its own terms; see `execution.Prepare`.
 
         Raises:
-            Exception: Whatever the member's `bind_tools` raises.
+            Exception: What the member's `bind_tools` raises.
         """
         model = member.model
         kind = model._llm_type  # noqa: SLF001  # LangChain's way to tell providers apart
         # Of an ensemble's members too some may read cache marks, and it tells them apart itself.
         keeps_marks = kind.startswith("anthropic") or kind == "rlfocal"
         conversation = self._conversation(messages, member.name, keeps_marks=keeps_marks)
+        if self.is_plain and not self.tools:
+            return MemberRequest(model, conversation, self.arguments)
         if (own := self._own_way(model)) is not None:
-            return Brief(own[0], conversation, {**own[1], **self.arguments}, self.check)
+            return MemberRequest(own[0], conversation, {**own[1], **self.arguments}, self.check)
         known = tool_arguments(type(model))
         given: dict[str, Any] = {}
         if "response_format" in known and self.response_format is not None:
             given["response_format"] = self.response_format
         if not self.needs_tools(model):
-            return Brief(model, conversation, {**given, **self.arguments}, self.check)
+            return MemberRequest(model, conversation, {**given, **self.arguments}, self.check)
         if self.strict is not None and "strict" in known:
             given["strict"] = self.strict
         if self.parallel is not None and "parallel_tool_calls" in known:
@@ -167,14 +401,13 @@ class Request:
             given["tool_choice"] = "any"  # its answer is a call too
         if kind == "rlfocal" and self.consensus != "whole":
             given["consensus"] = self.consensus
-        if tuple(tools) == self.originals.formatted:
-            bound, arguments = self.originals.bound_to(model, more, given)
+        if tuple(tools) == self.bound.formatted:
+            bound, arguments = self.bound.bind_tools(model, more, given)
         else:  # the call brings tools of its own
             bound, arguments = bind(model, [*tools, *more], given)
-        return Brief(bound, conversation, {**arguments, **self.arguments}, self.check)
+        return MemberRequest(bound, conversation, {**arguments, **self.arguments}, self.check)
 
     def _conversation(self, messages: list[BaseMessage], name: str, *, keeps_marks: bool) -> list[BaseMessage]:
-        """Return the conversation as a member can read it; what several read alike is made once."""
         key = (tuple(map(id, messages)), name if name in authors_of(messages) else None, keeps_marks)
         if key not in self._conversations:  # with the messages, so that their ids stay their own
             self._conversations[key] = messages, history_for(messages, name, is_anthropic=keeps_marks)
@@ -195,15 +428,15 @@ class Request:
         """Ask for an object as a model's own `with_structured_output` does; None where tools or `bind_tools` tell it."""
         if self.response_format is None or (self.tools and self.choice != "none"):
             return None
-        originals = self.originals
-        if originals.method is not None and self.response_format == originals.form:
-            return originals.structured(model, originals.schema, method=originals.method, strict=originals.strict)
+        bound = self.bound
+        if bound.method is not None and self.response_format == bound.form:
+            return bound.bind_schema(model, bound.schema, method=bound.method, strict=bound.strict)
         if "response_format" in tool_arguments(type(model)):
             return None
         described = self.response_format.get("json_schema", {})
         schema = {"title": self._object_name, **described.get("schema", {})} if described else None
         method = "json_schema" if described else "json_mode"
-        return originals.structured(model, schema, method=method, strict=described.get("strict"))
+        return bound.bind_schema(model, schema, method=method, strict=described.get("strict"))
 
     @property
     def _object_name(self) -> str:
@@ -218,7 +451,7 @@ class Request:
         return {"type": "function", "function": {**told, "parameters": described.get("schema", {})}}
 
     def check(self, message: AIMessage) -> None:
-        """Hold a response against the request.
+        """Check a response against the request.
 
         Raises:
             UnusableAnswerError: A call is no JSON, of an unknown tool, with arguments that do not fit or one too many; a

@@ -1,64 +1,70 @@
 """Execution: put one query to the selected members at once, and get the best out of members that are slow, flaky or dear.
 
 The only package that waits on the network. A member that answers becomes a `Candidate`; one that does not becomes a
-`Failure`. Both are values: nothing a member does can raise out of `ask_members`, so Fusion always sees the whole team.
-Two things pass through, since they are no non-answers: the wish to stop the program, and LangGraph's control flow.
+`Failure`. Both are values: nothing a member does can raise out of `ask_members`, so Fusion always sees the whole team. Two
+things pass through, since they are no non-answers: the wish to stop the program, and LangGraph's control flow.
 
-`rounds` decides when to ask, to ask again, to ask somebody else and to stop, and waits for nothing; `threads` and `tasks` do
-what it says; `asking` is one call, `attempts` are a round's parts, `responses` puts a stream together. What `rounds` stands on: `errands` (what an answer
-may take), `causes` and `retries` (which errors are worth another attempt, and when), `endings` (what a provider says of an
-answer), `clients` (members that do not retry by themselves), `thinking` (nor think where they cannot), `limits`, `breakers`, `latencies`, `budgets`, `charges` and `tokens`. It does not compare answers
-(`Candidate.answer` is None here).
+    drivers   threads and tasks, which do what a round says
+    rounds    when to ask, ask again, ask somebody else and stop: a state machine without I/O
+    calls     one attempt: what is asked, and what comes of it
+    clients   the member's model without retries of its own
+    config    what an answer may take, and what answers share
+    retries   which errors are worth another attempt, and when
+    budgets   what calls may cost, and their tokens
+    limits    calls at once, circuit breakers, usual latencies, overload
+
+It does not compare answers (`Candidate.answer` is None here).
 """
 
-from langchain_rlfocal.execution.asking import (
+from langchain_rlfocal.execution.budgets import TOKEN_LIMITS, Budget, Usage, num_tokens, num_tokens_of_messages
+from langchain_rlfocal.execution.calls import (
     MAX_REASON_CHARS,
     MAX_TEXT_CHARS,
-    Brief,
-    Clock,
-    Inquiry,
+    MemberRequest,
+    Result,
     Role,
+    RoundRequest,
     UnusableAnswerError,
-    ensembles_around,
+    blocks_of,
+    enclosing_ensembles,
+    ending_of,
     failure_of,
+    is_refusal,
+    plain,
     usage_of,
 )
-from langchain_rlfocal.execution.attempts import Result
-from langchain_rlfocal.execution.breakers import BreakerRule, BreakerState
-from langchain_rlfocal.execution.budgets import Budget, Cost
-from langchain_rlfocal.execution.endings import blocks_of, ending_of, is_refusal, plain
-from langchain_rlfocal.execution.errands import Errand, Runtime, Terms
-from langchain_rlfocal.execution.retries import RetryRule
-from langchain_rlfocal.execution.rounds import IsSettled
-from langchain_rlfocal.execution.tasks import aask_members, astream_round
-from langchain_rlfocal.execution.threads import ask_members, stream_round
-from langchain_rlfocal.execution.tokens import TOKEN_LIMITS, num_tokens, num_tokens_of_messages
+from langchain_rlfocal.execution.config import AnswerLimits, Clock, ExecutionConfig, SharedState
+from langchain_rlfocal.execution.drivers import aask_members, ask_members, astream_round, stream_round
+from langchain_rlfocal.execution.limits import BreakerConfig, BreakerState, Shared
+from langchain_rlfocal.execution.retries import RetryPolicy
+from langchain_rlfocal.execution.rounds import IsDecided
 
 __all__ = [
     "MAX_REASON_CHARS",
     "MAX_TEXT_CHARS",
     "TOKEN_LIMITS",
-    "BreakerRule",
+    "AnswerLimits",
+    "BreakerConfig",
     "BreakerState",
-    "Brief",
     "Budget",
     "Clock",
-    "Cost",
-    "Errand",
-    "Inquiry",
-    "IsSettled",
+    "ExecutionConfig",
+    "IsDecided",
+    "MemberRequest",
     "Result",
-    "RetryRule",
+    "RetryPolicy",
     "Role",
-    "Runtime",
-    "Terms",
+    "RoundRequest",
+    "Shared",
+    "SharedState",
     "UnusableAnswerError",
+    "Usage",
     "aask_members",
     "ask_members",
     "astream_round",
     "blocks_of",
+    "enclosing_ensembles",
     "ending_of",
-    "ensembles_around",
     "failure_of",
     "is_refusal",
     "num_tokens",

@@ -1,32 +1,34 @@
-"""Budgets: what calls may cost together, and the accounts that hold them to it.
+"""Budgets: what calls may cost together, what they can cost at most, and the accounts that hold them to it.
 
-A call reserves the most that it can cost before it begins, and books what it did cost when it has ended; what is spent
-and what is reserved count alike, so that calls that run at once cannot overrun a budget together. A call answers to
-several accounts, and they all take it or none does. One lock guards every account: it is held for additions only, and
-with one lock there is no order in which two could be taken the wrong way round.
-
-Money and seconds are floats, and so are sums of them: a reservation fits if it passes its budget by no more than a
-billionth of it (`TOLERANCE`), so that N equal parts of a budget fit into it. What is reserved is summed anew each time and
-comes back to exactly zero; what is spent drifts by less than the tolerance within some million calls. Calls and tokens are
-whole numbers and exact.
-
-It measures nothing, prices nothing, and stops no call: whoever reserves says what a call can cost, and keeps to the seconds
-that are granted.
+A call reserves the most that it can cost before it begins, and books what it did cost when it has ended. What is spent and
+what is reserved count alike, so that calls which run at once cannot overrun a budget together. A call answers to several
+accounts, and either all take it or none does. Tokens that a provider does not report are estimated, without a network.
 """
 
+import json
+import logging
 import math
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from langchain_rlfocal.errors import InputError
-from langchain_rlfocal.execution.limits import Shared
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage, get_buffer_string
+from langchain_core.messages.utils import count_tokens_approximately
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_openai_tool
+
+from langchain_rlfocal.execution.limits import Shared, check_number
 
 TOLERANCE = 1e-9
-"""The part of a budget in dollars or seconds that is rounding."""
+"""The part of a budget in dollars that is rounding, so that N equal parts of a budget fit into it."""
 
-_lock = threading.RLock()  # entered again by the ledgers that `reserve` asks while it holds it
+_logger = logging.getLogger(__name__)
+_lock = (
+    threading.RLock()
+)  # one for all ledgers, so that there is no order in which two could be locked the wrong way round
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,6 @@ class Budget:
         max_calls: Calls, attempts that fail included.
         max_tokens: Tokens of prompts and responses.
         max_usd: Dollars.
-        max_seconds: Seconds that calls take, summed: two calls at once spend two seconds a second.
 
     Raises:
         InputError: A limit is negative or not finite, or no whole number where it must be one.
@@ -46,50 +47,37 @@ class Budget:
     max_calls: int | None = None
     max_tokens: int | None = None
     max_usd: float | None = None
-    max_seconds: float | None = None
 
     def __post_init__(self) -> None:
-        for name, kind, said in (
-            ("max_calls", int, "a whole number"),
-            ("max_tokens", int, "a whole number"),
-            ("max_usd", int | float, "a finite number"),
-            ("max_seconds", int | float, "a finite number"),
-        ):
-            value = getattr(self, name)
-            if value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, kind) or not 0 <= value < math.inf:
-                raise InputError(f"`{name}` must be {said} of at least 0, got {value!r}. Leave it out for no limit.")
+        for name, whole in (("max_calls", True), ("max_tokens", True), ("max_usd", False)):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), whole=whole)
+
+    @property
+    def limits_tokens(self) -> bool:
+        """True if the tokens of calls matter to it."""
+        return self.max_tokens is not None or self.max_usd is not None
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
+class Usage:
     """What calls cost, or can cost.
 
     Attributes:
         calls: How many calls.
         tokens: Tokens of prompts and responses.
         usd: Dollars, of calls whose member has prices.
-        seconds: Seconds that calls take, summed; a bound may be infinite.
     """
 
     calls: int = 0
     tokens: int = 0
     usd: float = 0.0
-    seconds: float = 0.0
 
-    def __add__(self, other: "Cost") -> "Cost":
-        return Cost(
-            self.calls + other.calls, self.tokens + other.tokens, self.usd + other.usd, self.seconds + other.seconds
-        )
-
-    def __sub__(self, other: "Cost") -> "Cost":
-        return Cost(
-            self.calls - other.calls, self.tokens - other.tokens, self.usd - other.usd, self.seconds - other.seconds
-        )
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(self.calls + other.calls, self.tokens + other.tokens, self.usd + other.usd)
 
 
-_NOTHING = Cost()
+_NOTHING = Usage()
 _ANY = Budget()
 
 
@@ -100,143 +88,220 @@ class BudgetRefusal(Exception):  # noqa: N818  # no fault of anybody's: the budg
         limit: The limit that it could overrun, for example `"max_usd"`.
     """
 
-    def __init__(self, message: str, *, limit: str = "") -> None:
+    def __init__(self, limit: str, budget: str, amounts: Sequence[str]) -> None:
         self.limit = limit
-        super().__init__(message)
+        most, spent, reserved, asked = amounts
+        super().__init__(
+            f"`{limit}` of `{budget}` is {most}, of which {spent} is spent and {reserved} reserved for calls that run, and a "
+            f"call asked for {asked}."
+        )
 
 
 class Ledger(Shared):
-    """What was spent, and what is reserved for calls that run.
-
-    Any thread may use it. Copies are the same ledger, since copies of a model spend the same money; a pickle carries what was
-    spent, and none of the reservations: the calls run elsewhere.
+    """What was spent, and what is reserved for calls that run; a pickle carries what was spent.
 
     Args:
         spent: What was spent before.
-        name: What callers set its budget by.
+        name: The name of the setting that is its budget, for messages.
     """
 
-    def __init__(self, spent: Cost = _NOTHING, name: str = "budget") -> None:
+    def __init__(self, spent: Usage = _NOTHING, name: str = "budget") -> None:
         self._spent, self._name = spent, name
-        self._held: dict[Reservation, Cost] = {}
+        self._held: dict[Reservation, Usage] = {}
 
     @property
-    def spent(self) -> Cost:
+    def spent(self) -> Usage:
         """What calls that have ended cost."""
-        with _lock:
-            return self._spent
+        return self._spent
 
     @property
-    def reserved(self) -> Cost:
-        """The most that calls that run can cost; their seconds only where a budget limits those."""
+    def reserved(self) -> Usage:
+        """The most that calls that run can cost; summed each time, so that it comes back to exactly zero."""
         with _lock:
-            return sum(list(self._held.values()), _NOTHING)  # listed first: what is collected meanwhile may settle
+            return sum(list(self._held.values()), _NOTHING)
 
     def reset(self) -> None:
-        """Forget what was spent; calls that run keep their reservations, and are booked when they end."""
+        """Forget what was spent; calls that run keep their reservations."""
         with _lock:
             self._spent = _NOTHING
 
-    def hold(self, reservation: "Reservation", cost: Cost) -> None:
-        """Note what a reservation holds; `reserve` does so once every account has taken it."""
-        with _lock:
-            self._held[reservation] = cost
+    def hold(self, reservation: "Reservation", usage: Usage) -> None:
+        """Note what a reservation holds; see `reserve`."""
+        self._held[reservation] = usage
 
-    def book(self, reservation: "Reservation", actual: Cost) -> None:
-        """Free what a reservation holds and note what was spent instead; nothing where it holds nothing."""
-        with _lock:
-            if self._held.pop(reservation, None) is not None:
-                self._spent += actual
+    def book(self, reservation: "Reservation", actual: Usage) -> None:
+        """Note what was spent instead of what a reservation holds; nothing where it holds nothing."""
+        if self._held.pop(reservation, None) is not None:
+            self._spent += actual
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.spent, self._name)
-
-    def grant(self, bound: Cost, budget: Budget) -> Cost:
-        """Return what a budget leaves of a bound; the lock is held.
+    def check(self, bound: Usage, budget: Budget) -> None:
+        """Check that a budget has room for a call; the lock is held.
 
         Raises:
             BudgetRefusal: It could be overrun.
         """
         if budget == _ANY:  # nothing to add up, however many calls run
-            return bound
-        all_spent, all_reserved = self.spent, self.reserved
-        for limit in ("calls", "tokens", "usd", "seconds"):
+            return
+        for limit in ("calls", "tokens", "usd"):
             most = getattr(budget, f"max_{limit}")
             if most is None:
                 continue
-            spent, reserved, asked = (getattr(cost, limit) for cost in (all_spent, all_reserved, bound))
-            tolerance = most * TOLERANCE if limit in {"usd", "seconds"} else 0
-            left = most - spent - reserved
-            if limit == "seconds" and left > tolerance:
-                bound = replace(bound, seconds=min(asked, left))
-            elif limit == "seconds" or asked > left + tolerance:
-                raise _refusal(f"max_{limit}", self._name, most, spent, reserved, asked)
-        return bound
+            spent, reserved, asked = (getattr(usage, limit) for usage in (self._spent, self.reserved, bound))
+            if spent + reserved + asked > most + (most * TOLERANCE if limit == "usd" else 0):
+                amounts = [f"{x:,}" if isinstance(x, int) else f"{x:.6g}" for x in (most, spent, reserved, asked)]
+                raise BudgetRefusal(f"max_{limit}", self._name, amounts)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.spent, self._name)
 
 
 class Reservation:
-    """A place for one call in every account that it answers to; `reserve` makes it.
+    """What one call holds in every account that it answers to; made by `reserve`.
 
     Attributes:
-        bound: What was granted; the call must end within its seconds.
+        bound: The most that the call can cost.
     """
 
     __slots__ = ("_ledgers", "bound")
 
-    def __init__(self, bound: Cost, ledgers: Sequence[Ledger]) -> None:
+    def __init__(self, bound: Usage, ledgers: Sequence[Ledger]) -> None:
         self.bound, self._ledgers = bound, tuple(ledgers)
 
-    def settle(self, actual: Cost) -> None:
-        """Book what the call did cost and free what it held; only the first time has an effect.
-
-        Args:
-            actual: What it cost, even where that is more than was granted. What is below zero counts as zero: no report of a
-                provider refills a budget.
-        """
+    def settle(self, actual: Usage) -> None:
+        """Book what the call did cost, even if that is more than was reserved; only the first time has an effect."""
         with _lock:
             for ledger in self._ledgers:
-                ledger.book(self, _from_zero(actual))
+                ledger.book(self, actual)
 
 
-def reserve(bound: Cost, accounts: Sequence[tuple[Ledger, Budget]]) -> Reservation:
-    """Reserve the most that a call can cost, in every account or in none.
-
-    Calls, tokens and dollars are granted as asked for, where
+def reserve(bound: Usage, accounts: Sequence[tuple[Ledger, Budget]]) -> Reservation:
+    """Reserve the most that a call can cost, in every account or in none:
 
         spent + reserved + bound ≤ budget.
 
-    Of seconds a call is granted what the budgets leave, at most what it asks for, and is refused only where they leave none.
-    Where no budget limits seconds they stay as asked for, and none are reserved.
-
     Args:
-        bound: The most that the call can cost; its seconds may be infinite.
-        accounts: The ledgers that it answers to, each with what may be spent there; a ledger may come twice.
+        bound: The most that the call can cost.
+        accounts: The ledgers that it answers to, each with what may be spent there.
 
     Raises:
         BudgetRefusal: The call could overrun a budget; nothing is reserved.
-    """
-    bound = _from_zero(bound)
-    limits_seconds = any(budget.max_seconds is not None for _, budget in accounts)
+    """  # noqa: D415  # the formula ends the sentence
     with _lock:
         for ledger, budget in accounts:
-            bound = ledger.grant(bound, budget)
-        ledgers = [ledger for ledger, _ in accounts]
-        reservation = Reservation(bound, ledgers)
-        for ledger in ledgers:
-            ledger.hold(reservation, bound if limits_seconds else replace(bound, seconds=0.0))
+            ledger.check(bound, budget)
+        reservation = Reservation(bound, [ledger for ledger, _ in accounts])
+        for ledger, _ in accounts:
+            ledger.hold(reservation, bound)
     return reservation
 
 
-def _refusal(limit: str, name: str, *amounts: float) -> BudgetRefusal:
-    """Say what is over; the amounts are the limit, what is spent, what is reserved and what was asked for."""
-    shown = (f"{amount:,}" if isinstance(amount, int) else f"{amount:.6g}" for amount in amounts)
-    return BudgetRefusal(
-        "`{}` of `{}` is {}, of which {} is spent and {} reserved for calls that run, and a call asked for {}.".format(
-            limit, name, *shown
-        ),
-        limit=limit,
-    )
+# ---- tokens
+
+ASSUMED_OUTPUT_TOKENS = 4096
+"""The most tokens of a response where neither the call nor the model says."""
+
+TOKENS_PER_MEDIUM = 1000
+"""What an image, a recording or a file takes, whatever its size."""
+
+TOKEN_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "num_predict")
+
+_CHARS_PER_TOKEN = 4
+_SCHEMAS = ("tools", "functions", "response_format")
+_MAX_DATA_CHARS = 4000  # of a block that is no text; longer ones hold media
+
+Tokenizer = Callable[[str], list[int]]
+
+_NO_TOKENIZER = (
+    "Token counts of RLFocalChatModel are estimates, since members count differently. Give `custom_get_token_ids`, for "
+    'example tiktoken.get_encoding("o200k_base").encode, to count by one tokenizer.'
+)
 
 
-def _from_zero(cost: Cost) -> Cost:
-    return Cost(max(0, cost.calls), max(0, cost.tokens), max(0.0, cost.usd), max(0.0, cost.seconds))
+@cache
+def _say_once(words: str) -> None:
+    _logger.warning(words)
+
+
+def num_tokens(text: str, tokenizer: Tokenizer | None) -> int:
+    """Count a text's tokens by a tokenizer, or estimate them where there is none."""
+    if tokenizer is not None:
+        return len(tokenizer(text))
+    _say_once(_NO_TOKENIZER)
+    return math.ceil(len(text) / _CHARS_PER_TOKEN)
+
+
+def num_tokens_of_messages(
+    messages: Sequence[BaseMessage], tools: Sequence[Any] | None, tokenizer: Tokenizer | None
+) -> int:
+    """Count a conversation's tokens, and those of tools' schemas, by a tokenizer, or estimate them."""
+    described = [tool if isinstance(tool, BaseTool) else convert_to_openai_tool(tool) for tool in tools or ()]
+    if tokenizer is not None:
+        schemas = [str(convert_to_openai_tool(tool)) for tool in described]
+        return sum(len(tokenizer(text)) for text in [*(get_buffer_string([m]) for m in messages), *schemas])
+    _say_once(_NO_TOKENIZER)
+    return count_tokens_approximately(messages, tools=described or None)
+
+
+def prompt_tokens(messages: Sequence[BaseMessage], kwargs: Mapping[str, Any]) -> int:
+    """Estimate the tokens that a call sends: its messages, and the schemas of tools and formats.
+
+    A token for every four characters, one for each that is not ASCII, and `TOKENS_PER_MEDIUM` for each image, recording or
+    file, as LangChain's `count_tokens_approximately` does otherwise.
+    """
+    schemas = "".join(json.dumps(kwargs[name], default=_described) for name in _SCHEMAS if kwargs.get(name))
+    return sum(map(_message_tokens, messages)) + math.ceil(len(schemas) / _CHARS_PER_TOKEN)
+
+
+def response_tokens(message: AIMessage) -> int:
+    """Estimate the tokens of a response whose provider reports none."""
+    return _message_tokens(message)
+
+
+def output_bound(model: BaseChatModel, kwargs: Mapping[str, Any]) -> int:
+    """Return the most tokens that a response can have.
+
+    It is what the call's arguments say (`max_tokens`, or what providers call it: `TOKEN_LIMITS`), else the model's
+    attributes of these names, else its profile's `max_output_tokens`, else `ASSUMED_OUTPUT_TOKENS`; times `n`, where the
+    call or the model asks for several responses.
+
+    Args:
+        model: The model itself, nothing bound.
+        kwargs: Arguments of the call, those bound to the model among them.
+    """
+    limits = [
+        *(kwargs.get(name) for name in TOKEN_LIMITS),
+        *(getattr(model, name, None) for name in TOKEN_LIMITS),
+        (model.profile or {}).get("max_output_tokens"),
+    ]
+    responses = [kwargs.get("n"), getattr(model, "n", None)]
+    return _first_number(limits, ASSUMED_OUTPUT_TOKENS) * _first_number(responses, 1)
+
+
+def _first_number(values: Sequence[Any], default: int) -> int:
+    """Return the first positive whole number: None, 0 and -1 say "as many as you like" somewhere."""
+    return next((value for value in values if type(value) is int and value > 0), default)
+
+
+def _message_tokens(message: BaseMessage) -> int:
+    content = message.content
+    blocks = content if isinstance(content, list) else [content]
+    light = [_without_data(block) for block in blocks]
+    counted = message if isinstance(content, str) else message.model_copy(update={"content": light})
+    num_not_ascii = sum(not char.isascii() for char in str(light))
+    estimate = count_tokens_approximately([counted], tokens_per_image=TOKENS_PER_MEDIUM)
+    return int(estimate + num_not_ascii * (1 - 1 / _CHARS_PER_TOKEN))
+
+
+def _without_data(block: Any) -> Any:
+    """Take a medium, whatever a provider calls it, for an image."""
+    if isinstance(block, dict) and block.get("type") != "text" and len(str(block)) > _MAX_DATA_CHARS:
+        return {"type": "image"}
+    return block
+
+
+def _described(tool: Any) -> Any:
+    """Describe what is no JSON: a tool, or a class that a response must fit."""
+    try:
+        return convert_to_openai_tool(tool)
+    except Exception:  # noqa: BLE001  # it can be anything
+        return str(tool)

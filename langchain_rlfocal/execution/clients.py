@@ -1,104 +1,69 @@
-"""Clients: the same chat model, whose provider's client makes one attempt and gives up in time.
+"""The same chat model, as an ensemble asks it: without retries of its client, and, where it must be, without thinking.
 
-Providers' packages ask again by themselves, twice to five times. Under an ensemble that asks again too, attempts would
-multiply, and a breaker would see one failure of three. And a call in a thread ends only when its client gives up.
+Providers' clients ask again by themselves, twice to five times. Under an ensemble that asks again too, attempts would
+multiply, and a circuit breaker would see one failure of three. And some providers refuse to have a model think about a tool
+call that another model made, since its reasoning is missing.
 
-It never changes the caller's model, its parameters, cache key or trace: a copy with other clients is made, which share their
-connections with the caller's. What it does not recognise stays as it is; it raises nothing.
+The caller's model never changes: a copy is made, whose parameters, cache key and trace are the same, and whose clients share
+their connections with the caller's.
 """
 
-import copy
 import logging
 import threading
 import weakref
-from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
 logger = logging.getLogger(__name__)
 
-STEPS_S = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
-"""Time-outs that clients are made for, in seconds; few, so that few clients are made. Beyond the last, none is set."""
-
-MAX_KEPT = 1024
-"""How many copies are remembered; then the oldest is forgotten, and made anew when it is asked for."""
+# ---- without retries
 
 _CLIENTS = ("root_client", "root_async_client", "client", "async_client", "_client", "_async_client")
 """Under which names providers' models keep their clients, or the one resource of theirs that they use."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """A model's copy; None where the model itself serves.
-
-    Attributes:
-        model: Forgets this when the model goes, so that no other one is taken for it.
-        values: What it was made of, compared by identity: a model that was changed since has another copy.
-        made: The copy.
-    """
-
-    model: weakref.ref[BaseChatModel]
-    values: Sequence[Any]
-    made: BaseChatModel | None
-
-
-_kept: OrderedDict[tuple[int, int | None], _Kept] = OrderedDict()
+_kept: dict[tuple[int, float | None], tuple[weakref.ref[BaseChatModel], dict[str, Any], BaseChatModel | None]] = {}
 _lock = threading.RLock()  # reentrant: a model may be collected, and then forgotten, while one is being remembered
 
 
-def quiet(model: BaseChatModel, *, timeout_s: float | None = None) -> BaseChatModel:
-    """Return the same model with clients that do not retry.
+def without_retries(model: BaseChatModel, *, timeout_s: float | None = None) -> BaseChatModel:
+    """Return the same model with clients that make one attempt.
 
-    Known are models whose clients have `with_options`, as openai's, anthropic's and groq's, or a configuration, as
-    OpenRouter's, and those that read a field `max_retries` at each call, as Google's and Mistral's do. Anything set on the model later is seen.
+    Known are models whose clients have `with_options` (OpenAI, Anthropic, Groq and those built alike), and those that read a
+    field `max_retries` at each call (Google, Mistral). Any other is asked as it is.
 
     Args:
         model: Any chat model.
-        timeout_s: After how many seconds the client is to give up, rounded up to one of `STEPS_S`, and never later than it
-            would by itself; None leaves that to it. Clients measure each of connecting, sending and silence while reading,
-            so that an answer which comes in drops may take longer.
+        timeout_s: After how many seconds a client with `with_options` is to give up, where it has no time-out of its own that
+            is shorter; None leaves that to it. Clients measure each of connecting, sending and silence while reading.
 
     Returns:
-        A copy, the same for the same model and time-out while the model is unchanged; or the model itself where it has
-        nothing to switch off, or cannot be copied.
+        A copy, the same one as long as nothing is set on the model; the model itself where it has nothing to switch off.
     """
-    step_s = None if timeout_s is None else next((step for step in STEPS_S if timeout_s <= step), None)
-    key = (id(model), step_s)
-    with _lock:
-        values = _values_of(model)
-        kept = _kept.get(key)
-        if kept is None or not _are_same(kept.values, values):
-            kept = _Kept(weakref.ref(model, partial(_forget, key)), values, _copy_of(model, step_s))
+    key = (id(model), timeout_s)
+    kept = _kept.get(key)
+    if kept is None or not _is_unchanged(model, kept[1]):
+        with _lock:
+            fields = dict(vars(model))
+            kept = weakref.ref(model, lambda _: _kept.pop(key, None)), fields, _copy_of(model, timeout_s)
             _kept[key] = kept
-            while len(_kept) > MAX_KEPT:
-                _kept.popitem(last=False)
-    return model if kept.made is None else kept.made
+    return model if kept[2] is None else kept[2]
 
 
-def _forget(key: tuple[int, int | None], _: weakref.ref[BaseChatModel]) -> None:
-    with _lock:
-        _kept.pop(key, None)
+def _is_unchanged(model: BaseChatModel, fields: dict[str, Any]) -> bool:
+    try:
+        return vars(model) == fields
+    except Exception:  # noqa: BLE001  # a field may be anything, such as an array
+        return False
 
 
-def _values_of(model: BaseChatModel) -> list[Any]:
-    """List what a copy is made of: the fields, and the clients that are made when they are first used."""
-    held = vars(model)
-    return [held.get(name) for name in (*type(model).model_fields, *_CLIENTS)]
-
-
-def _are_same(ours: Sequence[Any], theirs: Sequence[Any]) -> bool:
-    return len(ours) == len(theirs) and all(mine is yours for mine, yours in zip(ours, theirs, strict=True))
-
-
-def _copy_of(model: BaseChatModel, step_s: int | None) -> BaseChatModel | None:
+def _copy_of(model: BaseChatModel, timeout_s: float | None) -> BaseChatModel | None:
     """Make the copy; None where there is nothing to change, or it cannot be made."""
     try:
-        # An ensemble's members are quiet already.
-        return None if model._llm_type == "rlfocal" else _changed(model, step_s)  # noqa: SLF001
+        # An ensemble asks its members without retries already.
+        return None if model._llm_type == "rlfocal" else _changed(model, timeout_s)  # noqa: SLF001
     except Exception as error:  # noqa: BLE001  # any model may come, with any client
         # What it says may hold the client's key.
         kinds = type(model).__name__, type(error).__name__
@@ -106,119 +71,160 @@ def _copy_of(model: BaseChatModel, step_s: int | None) -> BaseChatModel | None:
         return None
 
 
-def _changed(model: BaseChatModel, step_s: int | None) -> BaseChatModel | None:
-    """Make the copy; None where there is nothing to change."""
+def _changed(model: BaseChatModel, timeout_s: float | None) -> BaseChatModel | None:
     copied = model.model_copy()
-    quiets = _Quiets(step_s)
-    clients = {name: client for name in _CLIENTS if (client := getattr(copied, name, None)) is not None}
-    changes = {name: changed for name, client in clients.items() if (changed := quiets.of(client)) is not client}
-    if not quiets.has_options and (fields := _field_changes(model, step_s, has_timeout=bool(changes))):
-        changes |= fields
+    changes: dict[str, Any] = {}
+    made: dict[int, Any] = {}  # by client, since several fields can hold the same
+    has_options = False
+    for name in _CLIENTS:
+        held = getattr(copied, name, None)
+        client = held if _has_options(held) else getattr(held, "_client", None)
+        if not _has_options(client):
+            continue
+        has_options = True
+        changed = made.setdefault(id(client), _without_client_retries(client, timeout_s))
+        if changed is not client:
+            resource: Any = type(held)
+            changes[name] = changed if client is held else resource(changed)  # a resource keeps methods of its client
+    if not has_options and _reads_field(model) and model.max_retries != 1:  # type: ignore[attr-defined]
+        changes["max_retries"] = 1  # some count attempts here, and take 0 for their default
         if model.is_lc_serializable():
             # The cache key is made of all fields, and must stay the one of the caller's model.
             vars(copied)["_serialized"] = model.model_copy()._serialized  # noqa: SLF001
-    vars(copied).update(changes)  # past validation, which might refuse a value, or make clients anew
+    vars(copied).update(changes)  # past validation, which might refuse a value, or make clients again
     return copied if changes else None
 
 
-def _field_changes(model: BaseChatModel, step_s: int | None, *, has_timeout: bool) -> dict[str, Any]:
-    """Return other values for LangChain's standard fields, of a model that reads them at each call.
-
-    Some count attempts there, and take 0 for their default: 1 is one attempt.
-    """
-    fields: dict[str, Any] = {
-        name: getattr(model, name) for name in ("max_retries", "timeout") if name in type(model).model_fields
-    }
-    if not isinstance(fields.get("max_retries"), int):
-        return {}
-    wanted: dict[str, Any] = {"max_retries": 1}
-    if "timeout" in fields and not has_timeout:
-        wanted["timeout"] = _sooner(fields["timeout"], step_s)
-    return {name: value for name, value in wanted.items() if value != fields[name]}
-
-
-class _Quiets:
-    """Makes clients that do not retry, one of each.
-
-    Attributes:
-        has_options: Whether any of them had options for it.
-    """
-
-    def __init__(self, step_s: int | None) -> None:
-        self.has_options = False
-        self._step_s = step_s
-        self._made: dict[int, Any] = {}
-
-    def of(self, client: Any) -> Any:
-        """Return a client, or a resource of one, that makes one attempt; the same object where nothing is to change."""
-        if _has_options(client):
-            return self._of_client(client)
-        if hasattr(getattr(client, "sdk_configuration", None), "retry_config"):
-            return self._of_configured(client)
-        inner = getattr(client, "_client", None)
-        if _has_options(inner):
-            changed = self._of_client(inner)
-            return client if changed is inner else type(client)(changed)  # a resource keeps methods of its client
-        changed = _hurried(inner, self._step_s)
-        if changed is inner:
-            return _hurried(client, self._step_s)
-        outer = copy.copy(client)
-        outer._client = changed  # noqa: SLF001  # where it was found
-        return outer
-
-    def _of_client(self, client: Any) -> Any:
-        self.has_options = True
-        if id(client) not in self._made:
-            timeout = _sooner(client.timeout, self._step_s)
-            options = {"max_retries": 0} if client.max_retries else {}
-            options |= {"timeout": timeout} if timeout != client.timeout else {}
-            self._made[id(client)] = client.with_options(**options) if options else client
-        return self._made[id(client)]
-
-    def _of_configured(self, client: Any) -> Any:
-        """Copy a client that is generated by Speakeasy, as OpenRouter's: what it is made of refers to a configuration."""
-        self.has_options = True
-        configuration = copy.copy(client.sdk_configuration)
-        configuration.retry_config = None
-        if self._step_s is not None:
-            own_ms, limit_ms = configuration.timeout_ms, self._step_s * 1000
-            configuration.timeout_ms = limit_ms if own_ms is None else min(own_ms, limit_ms)
-        changed = copy.copy(client)
-        for name in changed._sub_sdk_map:  # noqa: SLF001  # parts already made keep the other configuration
-            vars(changed).pop(name, None)
-        # The connections are closed when the client that made them is collected.
-        vars(changed).update(sdk_configuration=configuration, made_by=client)
-        return changed
-
-
 def _has_options(client: Any) -> bool:
-    """Recognise the clients of openai and of those generated like it."""
+    """Recognise the clients of OpenAI and of those generated like it."""
     return isinstance(getattr(client, "max_retries", None), int) and callable(getattr(client, "with_options", None))
 
 
-def _hurried(client: Any, step_s: int | None) -> Any:
-    """Return a client of HTTP that gives up sooner and shares the connections; the same object for anything else."""
-    package = type(client).__module__.partition(".")[0]
-    # What closes itself when it is collected would close the connections of both.
-    if package not in {"httpx", "httpx2"} or hasattr(type(client), "__del__"):
-        return client
-    timeout = _sooner(client.timeout, step_s)
-    if timeout == client.timeout:
-        return client
-    changed = copy.copy(client)
-    changed.timeout = timeout
-    return changed
+def _reads_field(model: BaseChatModel) -> bool:
+    return "max_retries" in type(model).model_fields and isinstance(getattr(model, "max_retries", None), int)
 
 
-def _sooner(own: Any, step_s: int | None) -> Any:
-    """Return the time-out, in the form of the client's own, that is over first."""
-    if step_s is None:
-        return own
-    limit_s = float(step_s)
-    if own is None:
-        return limit_s
+def _without_client_retries(client: Any, timeout_s: float | None) -> Any:
+    options: dict[str, Any] = {"max_retries": 0} if client.max_retries else {}
+    timeout = _shorter(client.timeout, timeout_s)
+    if timeout != client.timeout:
+        options["timeout"] = timeout
+    return client.with_options(**options) if options else client
+
+
+def _shorter(own: Any, limit_s: float | None) -> Any:
+    """Return the time-out that is over first, in the form of the client's own: seconds, or an object of httpx."""
+    if limit_s is None or own is None:
+        return limit_s if own is None else own
     if isinstance(own, int | float):
         return min(own, limit_s)
-    if isinstance(own, tuple):
-        return tuple(_sooner(part, step_s) for part in own)
-    return type(own)(**{name: _sooner(getattr(own, name), step_s) for name in ("connect", "read", "write", "pool")})
+    parts = {name: getattr(own, name) for name in ("connect", "read", "write", "pool")}
+    return type(own)(**{name: limit_s if part is None else min(part, limit_s) for name, part in parts.items()})
+
+
+# ---- without thinking
+
+DISABLED = {"type": "disabled"}
+"""Thinking off, in Anthropic's form, which others have taken over."""
+
+_HOLDERS = ("extra_body", "model_kwargs", "additional_model_request_fields")
+"""Settings that hold further ones, as providers name them."""
+
+_STRICT = frozenset({"enabled"})
+"""Types of thinking for which each tool call must have its reasoning; adaptive thinking does without."""
+
+_OFF_TYPES = frozenset({"disabled", "off", "none"})
+_BLOCKS = frozenset({"thinking", "redacted_thinking", "reasoning", "reasoning_content"})
+_KWARGS = frozenset({"reasoning_content", "reasoning_details", "thinking_blocks", "reasoning"})
+
+
+def cannot_think(model: BaseChatModel, arguments: Mapping[str, Any], messages: Sequence[BaseMessage]) -> bool:
+    """Tell whether a model would think about a conversation that its provider refuses to have thought about.
+
+    Args:
+        model: The model.
+        arguments: What it is called with.
+        messages: The conversation as it is put to the model.
+    """
+    return _lacks_thinking(messages) and bool(
+        thinking_switched_off(arguments, everything=False) or thinking_switched_off(_fields_of(model), everything=False)
+    )
+
+
+def without_thinking(model: BaseChatModel, *, everything: bool) -> BaseChatModel:
+    """Return a copy that does not think; the model itself where its fields say nothing of it. See `thinking_switched_off`."""
+    changes = thinking_switched_off(_fields_of(model), everything=everything)
+    if not changes:
+        return model
+    copied = model.model_copy()
+    vars(copied).pop("_serialized", None)  # the cache key, which is made of all fields: this one answers differently
+    vars(copied).update(changes)  # past validation, which might refuse a value, or make clients anew
+    return copied
+
+
+def thinking_switched_off(settings: Mapping[str, Any], *, everything: bool) -> dict[str, Any]:
+    """Return other values for the settings that let a model think; empty where none does.
+
+    Args:
+        settings: A call's arguments, or a model's fields.
+        everything: True for whatever switches thinking on, False for what wants reasoning beside each tool call.
+    """
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        changed = _switched_off(name, value, everything=everything)
+        if changed is not None:
+            found[name] = changed
+        elif (
+            name in _HOLDERS
+            and isinstance(value, Mapping)
+            and (inner := thinking_switched_off(value, everything=everything))
+        ):
+            found[name] = {**value, **inner}
+    return found
+
+
+def disabling_argument(model: BaseChatModel) -> dict[str, Any]:
+    """Return the argument that switches off what a model thinks by default; none where its own fields do so already."""
+    own = _fields_of(model)
+    if "thinking" not in own and thinking_switched_off(own, everything=True):
+        return {}
+    if "thinking" not in own and "extra_body" in own:  # a client of openai knows no argument of this name
+        return {"extra_body": {**(own["extra_body"] or {}), "thinking": dict(DISABLED)}}
+    return {"thinking": dict(DISABLED)}
+
+
+def _switched_off(name: str, value: Any, *, everything: bool) -> Any:
+    """Return what switches one setting off; None where it is none of thinking, or is off."""
+    if name == "thinking" and isinstance(value, Mapping):
+        kind = value.get("type")
+        is_on = kind not in _OFF_TYPES if everything else kind in _STRICT
+        return dict(DISABLED) if is_on else None
+    if not everything:
+        return None
+    if name == "reasoning" and isinstance(value, Mapping):
+        return {"enabled": False} if value.get("enabled") is not False else None
+    if name in {"thinking", "reasoning", "enable_thinking"} and value is True:
+        return False
+    return None
+
+
+def _fields_of(model: BaseChatModel) -> dict[str, Any]:
+    held = vars(model)
+    names = ("thinking", "reasoning", "enable_thinking", *_HOLDERS)
+    return {name: held[name] for name in names if name in held and name in type(model).model_fields}
+
+
+def _lacks_thinking(messages: Sequence[BaseMessage]) -> bool:
+    """Tell whether a tool loop that is under way holds calls without reasoning; what was settled before it may."""
+    for message in reversed(messages):
+        if isinstance(message, HumanMessage):
+            return False
+        if isinstance(message, AIMessage) and message.tool_calls and not _has_thinking(message):
+            return True
+    return False
+
+
+def _has_thinking(message: AIMessage) -> bool:
+    blocks = message.content if isinstance(message.content, list) else []
+    kinds = {block.get("type") for block in blocks if isinstance(block, dict)}
+    return not kinds.isdisjoint(_BLOCKS) or any(message.additional_kwargs.get(name) for name in _KWARGS)

@@ -1,26 +1,131 @@
-"""Retries: after how long one member is asked again, and when to give up on it.
+"""Retries: which errors are worth another attempt, after how long, and what else an error says of a call.
 
-tenacity decides; what drives it here is its own protocol without its sleep, so that one who waits on many members at once
-can wait for all of them together. It asks nobody and does not wait.
+Whether asking again may help, how long the provider wants to wait, whether the member is to blame, whether anything was sent
+at all, and whether the attempt may be on the bill. Libraries that need not be installed are recognised by the names of their
+exceptions. Nothing here raises, whatever a member's exception holds.
 """
 
-import sys
+import asyncio
+import concurrent.futures
+import json
+import random
+import re
+import socket
 import time
-from collections.abc import Callable
+from calendar import timegm
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_tz
+from itertools import islice
+from typing import Any
 
-import tenacity
+from langchain_core.exceptions import ContextOverflowError, ModelError, ModelInvalidRequestError
 
-from langchain_rlfocal.errors import InputError
-from langchain_rlfocal.execution.causes import is_retryable, retry_after_s
+from langchain_rlfocal.errors import InputError, RLFocalError
+from langchain_rlfocal.execution.limits import check_number
+
+_PASSING_STATUS = frozenset({408, 409, 425, 429})
+_REQUEST_STATUS = frozenset({400, 413, 422})
+
+_LOST = frozenset(
+    {
+        *(
+            f"{package}.{name}"
+            for package in ("httpx", "httpx2")
+            for name in ("TimeoutException", "NetworkError", "RemoteProtocolError", "ProxyError")
+        ),
+        *(f"requests.{name}" for name in ("ConnectionError", "Timeout", "ChunkedEncodingError")),
+        *(f"aiohttp.{name}" for name in ("ClientConnectionError", "ClientPayloadError")),
+        *(f"botocore.{name}" for name in ("ConnectionError", "ConnectionClosedError", "ReadTimeoutError")),
+    }
+)
+"""Connections that were lost, or took too long, as HTTP libraries call them."""
+
+_UNMADE = frozenset(
+    {
+        *(f"{package}.{name}" for package in ("httpx", "httpx2") for name in ("ConnectError", "ConnectTimeout")),
+        *(f"{package}.PoolTimeout" for package in ("httpx", "httpx2")),
+        *(f"urllib3.{name}" for name in ("NewConnectionError", "ConnectTimeoutError")),
+        "requests.ConnectTimeout",
+        "aiohttp.ClientConnectorError",
+        *(f"botocore.{name}" for name in ("EndpointConnectionError", "ConnectTimeoutError")),
+    }
+)
+"""Connections that were never made: nothing was sent."""
+
+_ANSWERED = frozenset({"UnusableAnswerError", "ContentFilterFinishReasonError", "LengthFinishReasonError"})
+"""The member did respond; what it said is no answer to this request."""
+
+_NAMED_ARGUMENT = re.compile(
+    r"unexpected keyword argument '([^']{1,200})'"
+    r"|multiple values for (?:keyword )?argument '([^']{1,200})'"
+    r"|missing \d{1,9} required (?:positional|keyword-only) arguments?: '([^']{1,200})'"
+    r"|'([^']{1,200})' is an invalid keyword argument"
+)
+"""How Python says that a function was called with other arguments than it takes."""
+
+_TOLD_ARGUMENT = re.compile(
+    r"\b(?:unknown|unexpected|unsupported|unrecogni[sz]ed|invalid)\b[^.\n]{0,40}\b(?:argument|parameter|param|option|keyword|kwarg)s?\b"
+    r"|\b(?:argument|parameter|param|option|keyword|kwarg)s?\b[^.\n]{0,120}\b(?:unknown|unexpected|not supported|not allowed)\b",
+    re.IGNORECASE,
+)
+"""How clients say it in words of their own; it counts where they name an argument of the call."""
+
+_NAMED_PARAMETER = re.compile(
+    r'(?:Unknown parameter|Missing required parameter) in [\w.\[\]]{1,200}: "([^"]{1,200})"|for parameter ([\w.\[\]]{1,200}),'
+)
+"""How botocore says the same, of what it checks before it sends it."""
+
+_CALL_ERRORS = frozenset(
+    {
+        "unexpected_keyword_argument",
+        "missing_argument",
+        "missing_keyword_only_argument",
+        "multiple_argument_values",
+        "unexpected_positional_argument",
+    }
+)
+"""Types of pydantic's errors that speak of a call."""
+
+_UNWRITABLE = re.compile(r"is not JSON serializable|not JSON compliant|Circular reference detected")
+"""How a request's body cannot be written."""
+
+_WITHOUT_THINKING = re.compile(
+    r"expected .?thinking.? or .?redacted_thinking"
+    r"|must start with a thinking block"
+    r"|(?:thinking|redacted_thinking).{0,40} blocks? .{0,80}cannot be modified"
+    r"|(?:missing|must|required|invalid|corrupted|without|include)[^.]{0,80}(?:reasoning_content|thought[_ ]?signature)"
+    r"|(?:reasoning_content|thought[_ ]?signature)[^.]{0,80}(?:missing|must|required|not valid|invalid|corrupted)"
+    r"|invalid .?signature.? in .?thinking",
+    re.IGNORECASE,
+)
+"""How providers say that a tool call lacks the reasoning that led to it."""
+
+_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]*)?")
+
+_MAX_WORDS = 10_000
+"""How many characters of an error's text are read."""
+
+NO_ARGUMENTS: Mapping[str, Any] = {}
+"""What a call is made with of which nothing is known."""
+
+_MAX_SECONDS = 1e9
+"""What a wait beyond is taken for: no one means so many seconds."""
+
+_MAX_CHAIN = 16
+"""How many causes of an error are looked at; a chain may be a circle."""
+
 
 MAX_RETRY_AFTER_S = 60.0
-"""A provider that wants to be left alone for longer is given up: the answer is needed before."""
+"""A provider that wants a longer wait is given up: the answer is needed before."""
+
+RetryOn = Callable[[Exception], bool | None] | type[Exception] | tuple[type[Exception], ...]
+"""A caller's own rule: a function that says True, False, or None to leave it to the built-in rule; or errors to retry."""
 
 
 @dataclass(frozen=True, slots=True)
-class RetryRule:
-    """How often one member is asked again, and after how long.
+class RetryPolicy:
+    """How often one member is asked again, after which errors, and after how long.
 
     Before the n-th retry, n from 1, passes
 
@@ -34,87 +139,326 @@ class RetryRule:
         initial_s: Seconds before the first retry.
         max_s: What the doubling stops at, in seconds.
         jitter_s: Most seconds of the random part.
+        retry_on: The caller's own rule, which is asked first; None for the built-in one (`is_retryable`).
 
     Raises:
         InputError: A value is outside its range.
+
+    Example:
+        ```python
+        RetryPolicy(max_retries=3, retry_on=lambda error: True if "overloaded" in str(error) else None)
+        ```
     """
 
     max_retries: int = 2
     initial_s: float = 0.5
     max_s: float = 8.0
     jitter_s: float = 0.5
+    retry_on: RetryOn | None = None
 
     def __post_init__(self) -> None:
-        retries = self.max_retries
-        if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
-            raise InputError(
-                f"`max_retries` must be a whole number of at least 0, got {retries!r}. 0 asks each member once."
-            )
+        check_number("max_retries", self.max_retries, whole=True)
         for name in ("initial_s", "max_s", "jitter_s"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
-                raise InputError(
-                    f"`{name}` must be a finite number of seconds, not negative, got {value!r}. Give for example 0.5."
-                )
+            check_number(name, getattr(self, name))
         if self.initial_s > self.max_s:
-            raise InputError(
-                f"`initial_s` must be at most `max_s` ({self.max_s}), got {self.initial_s}. Raise `max_s` with it."
-            )
+            raise InputError(f"`initial_s` must be at most `max_s` ({self.max_s}), got {self.initial_s}.")
 
+    def is_retryable(self, error: BaseException) -> bool:
+        """Tell whether asking the same member again may help: by the caller's rule, else by the built-in one."""
+        rule = self.retry_on
+        if rule is not None and isinstance(error, Exception):
+            if isinstance(rule, type | tuple):
+                return isinstance(error, rule) or is_retryable(error)
+            decision = rule(error)
+            if decision is not None:
+                return decision
+        return is_retryable(error)
 
-class Retries:
-    """One member's attempts at one answer.
-
-    Args:
-        rule: How often, and after how long.
-        wall: Gives the time in seconds since 1970, for providers that name a date.
-    """
-
-    __slots__ = ("_retrying", "_state", "_wall")
-
-    def __init__(self, rule: RetryRule, *, wall: Callable[[], float] = time.time) -> None:
-        doubling = tenacity.wait_exponential(multiplier=rule.initial_s, max=rule.max_s)
-        jitter = tenacity.wait_random(0, rule.jitter_s)
-
-        def wait(state: tenacity.RetryCallState) -> float:
-            assert state.outcome is not None
-            asked_s = self._asked_s(state.outcome.result())
-            return max(doubling(state), min(asked_s, MAX_RETRY_AFTER_S)) + jitter(state)
-
-        self._wall = wall
-        self._retrying = tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(rule.max_retries + 1),
-            wait=wait,
-            # An error is given as a result: tenacity raises what it gives up on, which would change the error's traceback.
-            retry=tenacity.retry_if_result(
-                lambda error: is_retryable(error) and self._asked_s(error) <= MAX_RETRY_AFTER_S
-            ),
-            retry_error_callback=lambda _: None,
-        )
-        self._state = tenacity.RetryCallState(self._retrying, None, (), {})
-
-    @property
-    def num_attempts(self) -> int:
-        """Attempts that were made or are awaited: 1, and one more for each wait that was granted."""
-        return self._state.attempt_number
-
-    def wait_s(self, error: BaseException) -> float | None:
+    def wait_s(self, error: BaseException, number: int, *, wall: Callable[[], float] = time.time) -> float | None:
         """Decide on an attempt that has failed.
 
         Args:
             error: What the member raised.
+            number: Which retry would be next, counted from 1.
+            wall: Gives the time in seconds since 1970, for providers that name a date.
 
         Returns:
-            Seconds until the next attempt; None to give up: no attempt is left, asking again does not help, or the
-            provider wants a longer wait than `MAX_RETRY_AFTER_S`.
+            Seconds until the next attempt; None to give up: no attempt is left, asking again does not help, or the provider
+            wants a longer wait than `MAX_RETRY_AFTER_S`.
         """
-        self._retrying.begin()  # its statistics belong to a thread, and this one may be another than the last
-        self._state.set_result(error)
-        decision = self._retrying.iter(self._state)
-        if not isinstance(decision, tenacity.DoSleep):
+        if number > self.max_retries or not self.is_retryable(error):
             return None
-        self._state.prepare_for_next_attempt()
-        return float(decision)
+        asked_s = retry_after_s(error, wall_s=wall()) or 0.0
+        if asked_s > MAX_RETRY_AFTER_S:
+            return None
+        doubled_s = min(self.max_s, self.initial_s * 2.0 ** min(number - 1, 1000))
+        return max(doubled_s, asked_s) + random.uniform(0, self.jitter_s)  # noqa: S311  # no secret
 
-    def _asked_s(self, error: BaseException) -> float:
-        return retry_after_s(error, wall_s=self._wall()) or 0.0
+
+def is_retryable(error: BaseException) -> bool:
+    """Tell whether asking the same member again may help.
+
+    An ensemble's errors never are: its members were asked again already. Neither is an account without credit, which no
+    waiting fills. Otherwise the provider's own word decides (the header `x-should-retry`), then LangChain's, then the
+    HTTP status, then whether a connection was lost.
+    """
+    if isinstance(error, RLFocalError) or _is_cancellation(error) or _is_broke(error):
+        return False
+    word = _header(error, "x-should-retry")
+    if word in {"true", "false"}:
+        return word == "true"
+    if isinstance(error, ModelError):
+        return _read(error, "is_retryable") is True
+    status = _status(error)
+    if status is not None:
+        return status in _PASSING_STATUS or status >= 500
+    return (
+        isinstance(error, TimeoutError | ConnectionError)
+        or not _LOST.isdisjoint(_qualified_names(error))
+        or "APIConnectionError" in _names(error)
+    )
+
+
+def retry_after_s(error: BaseException, *, wall_s: float) -> float | None:
+    """Return how many seconds the provider asks to wait: by header, else by the error's attribute `retry_after`.
+
+    Args:
+        error: What the member raised.
+        wall_s: The time now, in seconds since 1970, which a date in the header is relative to.
+
+    Returns:
+        At least 0; None where nothing is asked for, or nothing that makes sense.
+    """
+    milliseconds = _seconds(_header(error, "retry-after-ms"), wall_s=None)
+    if milliseconds is not None:
+        return milliseconds / 1000
+    seconds = _seconds(_header(error, "retry-after"), wall_s=wall_s)
+    if seconds is not None:
+        return seconds
+    attribute = _any(error, "retry_after")
+    is_number = isinstance(attribute, int | float) and not isinstance(attribute, bool)
+    return float(min(attribute, _MAX_SECONDS)) if is_number and attribute >= 0 else None
+
+
+def is_of_member(error: BaseException, arguments: Mapping[str, Any] = NO_ARGUMENTS) -> bool:
+    """Tell whether an error speaks of the member's health, and not of the request, which would fail anywhere.
+
+    What nobody knows counts against the member: a breaker that opens too often is seen, one that never opens is not.
+
+    Args:
+        error: What the member raised.
+        arguments: What it was called with; see `refused_arguments`.
+    """
+    if _is_cancellation(error) or isinstance(error, RLFocalError):
+        return False
+    if is_retryable(error):
+        return True
+    if refused_arguments(error, arguments) is not None or misses_thinking(error):
+        return False
+    if isinstance(error, ContextOverflowError | ModelInvalidRequestError) or _status(error) in _REQUEST_STATUS:
+        return False
+    return not any(name in _ANSWERED or "Refusal" in name for name in _names(error))
+
+
+def refused_arguments(error: BaseException, arguments: Mapping[str, Any] = NO_ARGUMENTS) -> tuple[str, ...] | None:
+    """Name the arguments that a member's client would not take, so that nothing was sent.
+
+    A call with an argument that the client does not know, or without one that it needs; a value that it checks itself, or
+    that cannot be written into a request.
+
+    Args:
+        error: What the member raised.
+        arguments: What it was called with. Only by these names are errors of validation known for the caller's: what
+            validates arguments also validates responses.
+
+    Returns:
+        The names, none where the error does not tell; None where the error is of another kind.
+    """
+    for each in _chain(error):
+        found = _refused_by(each, arguments)
+        if found is not None:
+            return found
+    return None
+
+
+def _refused_by(error: BaseException, arguments: Mapping[str, Any]) -> tuple[str, ...] | None:
+    if isinstance(error, UnicodeEncodeError):
+        return ()
+    if isinstance(error, TypeError | ValueError) and _UNWRITABLE.search(_words(error)):
+        return tuple(name for name, value in arguments.items() if not _is_writable(value))
+    if isinstance(error, TypeError):
+        named = _NAMED_ARGUMENT.search(_words(error))
+        return None if named is None else tuple(filter(None, named.groups()))
+    kinds = _qualified_names(error)
+    if "botocore.ParamValidationError" in kinds:
+        found = _NAMED_PARAMETER.findall(_words(error))
+        return tuple(dict.fromkeys(name or place for name, place in found))
+    if not kinds.isdisjoint({"pydantic.ValidationError", "pydantic_core.ValidationError"}):
+        return _refused_by_pydantic(error, arguments)
+    if isinstance(error, ValueError) and _status(error) is None and _TOLD_ARGUMENT.search(_words(error)):
+        told = {_snake(word) for word in re.findall(r"\w+", _words(error))}
+        if named_in_words := tuple(name for name in arguments if _snake(name) in told):
+            return named_in_words
+    return None
+
+
+def _refused_by_pydantic(error: BaseException, arguments: Mapping[str, Any]) -> tuple[str, ...] | None:
+    try:
+        faults = [(fault["type"], [_snake(str(part)) for part in fault["loc"]]) for fault in error.errors()]  # type: ignore[attr-defined]  # pydantic's, of either version
+    except Exception:  # noqa: BLE001  # a member's exception is the member's code
+        return None
+    known = {_snake(name): name for name in arguments}
+    names = [part for kind, place in faults for part in place if kind in _CALL_ERRORS or part in known]
+    return tuple(dict.fromkeys(known.get(name, name) for name in names)) or None
+
+
+def _snake(name: str) -> str:
+    """Write a name as arguments are: some providers' clients name them as their protocols do."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def _is_writable(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except Exception:  # noqa: BLE001  # an argument can be anything
+        return False
+    return True
+
+
+def misses_thinking(error: BaseException) -> bool:
+    """Tell whether a provider refuses to have its model think, since a tool call lacks the reasoning that led to it."""
+    if isinstance(error, RLFocalError):
+        return False
+    status = _status(error)
+    if status is not None and not 400 <= status < 500:
+        return False
+    return any(_WITHOUT_THINKING.search(_words(each)) for each in _chain(error))
+
+
+def may_have_cost(error: BaseException, arguments: Mapping[str, Any] = NO_ARGUMENTS) -> bool:
+    """Tell whether the provider may charge for an attempt that failed.
+
+    It does not where it answered with an HTTP error, nor where nothing was sent. Of all else nobody knows: a call that was
+    cut off, or ran out of time, may have been worked on.
+
+    Args:
+        error: What the member raised.
+        arguments: What it was called with; see `refused_arguments`.
+    """
+    status = _status(error)
+    if (status is not None and status >= 400) or refused_arguments(error, arguments) is not None:
+        return False
+    return not any(
+        isinstance(each, ConnectionRefusedError | socket.gaierror) or not _UNMADE.isdisjoint(_qualified_names(each))
+        for each in _chain(error, with_context=True)
+    )
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    return isinstance(error, asyncio.CancelledError | concurrent.futures.CancelledError)
+
+
+def _is_broke(error: BaseException) -> bool:
+    code = _any(error, "code")
+    return isinstance(code, str) and code == "insufficient_quota"
+
+
+def _chain(error: BaseException, *, with_context: bool = False) -> Iterator[BaseException]:
+    """Walk from an error to what it was raised from; `with_context` also to what was being handled, said or not."""
+
+    def walk() -> Iterator[BaseException]:
+        each: BaseException | None = error
+        while each is not None:
+            yield each
+            each = each.__cause__ or (each.__context__ if with_context else None)
+
+    return islice(walk(), _MAX_CHAIN)
+
+
+def _read(holder: object, name: str) -> Any:
+    """Read an attribute; None where there is none, or reading it fails."""
+    try:
+        return getattr(holder, name, None)
+    except Exception:  # noqa: BLE001  # a member's exception is the member's code
+        return None
+
+
+def _any(error: BaseException, name: str) -> Any:
+    """Return an attribute of the first error of the chain that has it."""
+    return next((value for each in _chain(error) if (value := _read(each, name)) is not None), None)
+
+
+def _status(error: BaseException) -> int | None:
+    """Return the HTTP status, under whichever name a provider's package gives it."""
+    for each in _chain(error):
+        response = _read(each, "response")
+        for holder, name in (
+            (each, "status_code"),
+            (response, "status_code"),
+            (each, "http_status"),
+            (_aws_facts(response), "HTTPStatusCode"),
+            (each, "code"),
+            (each, "status"),
+        ):
+            value = holder.get(name) if isinstance(holder, dict) else _read(holder, name)
+            # Ollama says -1 where it has no status.
+            if isinstance(value, int) and 100 <= value < 600:
+                return int(value)
+    return None
+
+
+def _aws_facts(response: Any) -> dict[str, Any]:
+    """Return what botocore's errors, whose response is a mapping, say of HTTP; empty for any other."""
+    facts = response.get("ResponseMetadata") if isinstance(response, dict) else None
+    return facts if isinstance(facts, dict) else {}
+
+
+def _header(error: BaseException, name: str) -> str | None:
+    """Return a header of the response that an error carries, whatever the case of its name."""
+    for each in _chain(error):
+        response = _read(each, "response")
+        for headers in (
+            _read(response, "headers"),
+            _read(each, "headers"),
+            _aws_facts(response).get("HTTPHeaders", {}),
+        ):
+            try:
+                value = next((value for key, value in headers.items() if str(key).lower() == name), None)
+            except Exception:  # noqa: BLE001, S112  # not a mapping, or a broken one
+                continue
+            if isinstance(value, str | int | float):
+                return str(value).strip().lower()
+    return None
+
+
+def _seconds(value: str | None, *, wall_s: float | None) -> float | None:
+    """Read a number of seconds or, where the time now is given, a date of HTTP."""
+    if value is None:
+        return None
+    if _NUMBER.fullmatch(value):
+        return min(float(value), _MAX_SECONDS)
+    if wall_s is None:
+        return None
+    try:
+        date = parsedate_tz(value)
+        # A date without a zone is in UTC, as all of HTTP's are; `mktime_tz` would take it for local time.
+        wait_s = None if date is None else timegm(date[:6]) - (date[9] or 0) - wall_s
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return wait_s if wait_s is not None and wait_s >= 0 else None
+
+
+def _words(error: BaseException) -> str:
+    try:
+        return str(error)[:_MAX_WORDS]
+    except Exception:  # noqa: BLE001  # a member's exception is the member's code
+        return ""
+
+
+def _names(error: BaseException) -> set[str]:
+    return {base.__name__ for base in type(error).__mro__}
+
+
+def _qualified_names(error: BaseException) -> set[str]:
+    """Return the names of an error's classes, each after its package."""
+    return {f"{base.__module__.partition('.')[0]}.{base.__name__}" for base in type(error).__mro__}

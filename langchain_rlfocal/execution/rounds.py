@@ -1,36 +1,72 @@
 """Rounds: when to ask, ask again, ask somebody else, and stop asking.
 
-A `Round` decides and waits for nothing: it is told what happens, with the time, and says which attempts to start, which to
-stop, and when to be woken. `threads` and `tasks` do what it says. So every rule (attempts, deadlines, hedges, breakers,
-budgets, early commit) stands here once, and can be tested without a thread, a loop or a second of waiting.
+A `Round` decides and waits for nothing: it is told what happens, with the time, and says which calls to start, which to stop,
+and when to be woken. `drivers` does what it says. So every rule (attempts, deadlines, hedges, circuit breakers, budgets, early
+stopping) is here once, and can be tested without a thread, an event loop or a second of waiting.
 
 Every member that was asked ends in exactly one result, whatever happens and in whatever order it is heard of.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
-from langchain_rlfocal.execution.asking import Call, Inquiry
-from langchain_rlfocal.execution.attempts import Attempt, Event, Result, Seat
-from langchain_rlfocal.execution.budgets import BudgetRefusal, Cost, reserve
-from langchain_rlfocal.execution.causes import is_of_member, misses_thinking
-from langchain_rlfocal.execution.charges import bound_of, cost_of
-from langchain_rlfocal.execution.clients import STEPS_S
-from langchain_rlfocal.execution.errands import Errand
-from langchain_rlfocal.execution.retries import Retries
+from langchain_rlfocal.execution.budgets import BudgetRefusal, Usage, reserve
+from langchain_rlfocal.execution.calls import MemberCall, Result, RoundRequest
+from langchain_rlfocal.execution.config import AnswerLimits
+from langchain_rlfocal.execution.retries import is_of_member, misses_thinking
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.records import Candidate, Failure
 
-LOOK_S = 5.0
-"""How long a member waits in line before it looks whether places are held by calls that nobody waits for, if it is not told."""
+LATE_S = 0.01
+"""A time-out that is noticed later than this is put off once, by as much again: what has arrived meanwhile must be read first."""
 
-OUTLASTING = 3
-"""A call that nobody waits for keeps its place until it has ended, at most for so many times the time that its client was
-given: that was to give up long before, and others must not wait for ever."""
-
-IsSettled = Callable[[Sequence[Result], Sequence[str]], bool]
+IsDecided = Callable[[Sequence[Result], Sequence[str]], bool]
 """Tells from what has arrived in this round, and the names of those still out, whether the answer is certain already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What has happened to a call.
+
+    Attributes:
+        call: The call.
+        what: None if it may run now; a piece of its text; what came of it; or an error that is no member's failure.
+        at_s: When it happened, where a thread says so.
+    """
+
+    call: MemberCall
+    what: Result | str | BaseException | None = None
+    at_s: float | None = None
+
+
+@dataclass(slots=True, eq=False)
+class MemberTask:
+    """A member in this round, from being asked to its result; its calls follow one another.
+
+    Attributes:
+        member: The member.
+        hedge_of: The member that it is asked beside, if it is a hedge.
+        hedge: Its own hedge.
+        thinks: False once its provider has refused to have it think about this conversation.
+        call: The call that waits or runs.
+        failed: Failed attempts that were followed by another.
+        num_retries: How many of these count as retries.
+        retry_at_s: When it is asked again; infinite if it is not.
+        first_s: When its first call was let through.
+        result: What came of it.
+    """
+
+    member: PoolMember
+    hedge_of: "MemberTask | None" = None
+    hedge: "MemberTask | None" = None
+    thinks: bool = True
+    call: MemberCall | None = None
+    failed: list[Failure] = field(default_factory=list)
+    num_retries: int = 0
+    retry_at_s: float = math.inf
+    first_s: float | None = None
+    result: Result | None = None
 
 
 class Round:
@@ -38,78 +74,90 @@ class Round:
 
     Args:
         members: Whom to ask.
-        inquiry: What to ask.
-        errand: The answer that it is for.
-        on_granted: Told of each attempt that may run now, or has news of its place, from any thread; it has an `Event` of it
-            taken.
-        spares: Whom to ask beside a slow member, in this order, where the errand's terms hedge.
-        is_settled: Tells whether what has arrived settles the answer; None to wait for everybody.
-        in_threads: True where attempts cannot be cancelled, so that members' clients have to give up by themselves.
+        request: What to ask.
+        limits: The answer that it is for.
+        on_granted: Told of each call that had to wait and may run now, from any thread; it has an `Event` of it taken.
+        hedges: Whom to ask beside a slow member, in this order, where the config hedges.
+        is_decided: Tells whether what has arrived decides the answer; None to wait for everybody.
+        in_threads: True where calls cannot be cancelled, so that members' clients have to give up by themselves.
     """
 
     def __init__(
         self,
         members: Sequence[PoolMember],
-        inquiry: Inquiry,
-        errand: Errand,
+        request: RoundRequest,
+        limits: AnswerLimits,
         *,
-        on_granted: Callable[[Attempt], None],
-        spares: Sequence[PoolMember] = (),
-        is_settled: IsSettled | None = None,
+        on_granted: Callable[[MemberCall], None],
+        hedges: Sequence[PoolMember] = (),
+        is_decided: IsDecided | None = None,
         in_threads: bool = False,
     ) -> None:
-        self._inquiry, self._errand = inquiry, errand
-        self._terms, self._runtime = errand.terms, errand.runtime
-        self._on_granted, self._in_threads = on_granted, in_threads
-        self._spares = [*spares] if errand.terms.hedge else []
-        self._is_settled = is_settled if errand.terms.early_commit else None
-        self._seats = [Seat(member) for member in members]
+        self._request, self._limits, self._on_granted = request, limits, on_granted
+        self._config, self._shared, self._clock = limits.config, limits.shared, limits.clock
+        self._hedges = [*hedges] if self._config.hedge else []
+        self._is_decided = is_decided if self._config.early_commit else None
+        self._client_timeout_s = self._config.call_timeout_s if in_threads else None
+        self._counts_tokens = any(budget.limits_tokens for _, budget in limits.accounts)
+        self._tasks = [MemberTask(member) for member in members]
+        self._run_config = request.run_config()
         self._has_news = False
-        self._to_start: list[Attempt] = []
-        self._to_stop: list[Attempt] = []
+        self._to_start: list[MemberCall] = []
+        self._to_stop: list[MemberCall] = []
 
     # ---- what to do
 
-    def take_starts(self) -> list[Attempt]:
-        """Return the attempts to start now, each once."""
+    def take_starts(self) -> list[MemberCall]:
+        """Return the calls to start now, each once."""
         starts, self._to_start = self._to_start, []
-        return [attempt for attempt in starts if attempt.status == "running"]
+        return [call for call in starts if call.status == "running"]
 
-    def take_stops(self) -> list[Attempt]:
-        """Return the running attempts to stop now, each once; what comes of them no longer counts."""
+    def take_stops(self) -> list[MemberCall]:
+        """Return the running calls to stop now, each once; what comes of them no longer counts."""
         stops, self._to_stop = self._to_stop, []
         return stops
 
     @property
     def is_over(self) -> bool:
         """True once every member has a result."""
-        return all(seat.result is not None for seat in self._seats)
+        return all(task.result is not None for task in self._tasks)
 
     @property
     def results(self) -> list[Result]:
         """What came of each member, in the order of being asked: once the round is over, of everybody."""
-        return [seat.result for seat in self._seats if seat.result is not None]
+        return [task.result for task in self._tasks if task.result is not None]
 
     @property
     def wake_at_s(self) -> float | None:
-        """When `catch_up` is due, by the errand's clock; None if only an event can change anything."""
-        at_s = self._errand.deadline_at_s
-        for seat in self._open_seats():
-            at_s = min(at_s, seat.retry_at_s, self._hedge_at_s(seat), self._member_end_s(seat))
-            if seat.attempt is not None:
-                at_s = min(at_s, seat.attempt.cut_at_s)
-                if seat.attempt.status == "waiting":
-                    at_s = min(at_s, self._runtime.limits.expires_s, self._errand.clock() + LOOK_S)
-        return at_s if math.isfinite(at_s) else None
+        """When `catch_up` is due, by the clock; None if only an event can change anything."""
+        at_s = self._limits.deadline_at_s
+        for task in self._open_tasks():
+            at_s = min(at_s, task.retry_at_s, self._hedge_at_s(task), self._member_end_s(task))
+            if task.call is not None:
+                at_s = min(at_s, task.call.cut_at_s)
+        return at_s if at_s != math.inf else None
 
     # ---- what happens
 
     def begin(self) -> None:
         """Ask everybody; nobody where the deadline has passed already."""
-        if self._is_late(self._errand.clock()):
-            return
-        for seat in list(self._seats):
-            self._ask(seat)
+        now_s = self._clock()
+        if not self._end_if_late(now_s):
+            for task in self._open_tasks():
+                if task.result is None:  # it may be over by the time that the one before took
+                    self._ask(task, now_s)
+
+    def begin_call(self, call: MemberCall) -> bool:
+        """Begin the clock of a call, in the moment in which it is made; False if it must not be made any more."""
+        if call.status != "running":
+            return False
+        now_s = self._clock()
+        task = next(task for task in self._tasks if task.call is call)
+        limit_s = self._limit_s(task, now_s)
+        if limit_s <= 0:
+            return False
+        call.started_s, call.cut_at_s, call.has_begun = now_s, now_s + limit_s, True
+        return True
 
     def take(self, event: Event) -> str | None:
         """Take in what has happened.
@@ -120,277 +168,267 @@ class Round:
         Raises:
             BaseException: What is no member's failure, such as LangGraph's control flow.
         """
-        attempt, what = event.attempt, event.what
-        if attempt.status == "over":
+        call, what = event.call, event.what
+        if call.status == "over":
             return None
         if isinstance(what, str):
-            attempt.has_spoken = True
+            call.has_spoken = True
             return what
         if isinstance(what, BaseException):
             raise what
-        if what is None:
-            if attempt.status == "waiting" and attempt.place is not None and attempt.place.is_held:
-                self._grant(attempt, self._errand.clock())
-        else:
-            self._end(attempt, what, self._errand.clock())
+        if what is not None:
+            self._end(call, what, self._clock())
+        elif call.status == "waiting" and call.slot is not None and call.slot.is_held:
+            self._let_through(call, self._clock())
         return None
 
     def pause(self, seconds: float) -> None:
         """Put everything off by the time that the reader of a stream took."""
-        self._errand.pause(seconds)
-        for seat in self._open_seats():
-            if seat.first_s is not None:
-                seat.first_s += seconds
-            if seat.attempt is not None:
-                seat.attempt.cut_at_s += seconds
+        self._limits.pause(seconds)
+        for task in self._open_tasks():
+            if task.first_s is not None:
+                task.first_s += seconds
+            if task.call is not None:
+                task.call.cut_at_s += seconds
 
     def catch_up(self) -> None:
-        """Do what is due by now, once all that has happened is taken in: cut off what takes too long, ask again, hedge, commit.
-
-        What has arrived counts, even if it is heard of late.
-        """
+        """Do what is due by now, once all that has happened is taken in: cut off what takes too long, ask again, hedge, stop."""
         if self.wake_at_s is not None:
-            self._do_what_is_due(self._errand.clock())
+            self._do_what_is_due(self._clock())
         if self._has_news:
             self._has_news = False
-            self._commit_if_settled()
-
-    def _do_what_is_due(self, now_s: float) -> None:
-        if self._is_late(now_s):
-            return
-        self._runtime.limits.expire(now_s)
-        for seat in self._open_seats():
-            attempt = seat.attempt
-            if now_s >= self._member_end_s(seat):
-                self._cut(seat, f"No answer within the {self._terms.member_timeout_s:g} s of a member.", now_s)
-            elif attempt is not None and now_s >= attempt.cut_at_s:
-                if attempt.is_cut_by_budget:
-                    self._cancel(seat, "The seconds that were left in the budget are over.", now_s, kind="budget")
-                else:
-                    self._time_out(attempt, now_s)
-            elif now_s >= seat.retry_at_s:
-                self._ask(seat)
-            elif now_s >= self._hedge_at_s(seat):
-                seat.hedge = Seat(self._spares.pop(0), hedge_of=seat)
-                self._seats.append(seat.hedge)
-                self._ask(seat.hedge)
+            self._stop_if_decided()
 
     def abandon(self) -> None:
         """End whatever is still open, since nobody waits for it any more."""
-        for seat in self._open_seats():
-            self._cancel(seat, "Nobody waited for the answer any more.", self._errand.clock())
+        for task in self._open_tasks():
+            self._cancel(task, "Nobody waited for the answer any more.", self._clock())
 
     # ---- how
 
-    def _open_seats(self) -> list[Seat]:
-        return [seat for seat in self._seats if seat.result is None]
+    def _do_what_is_due(self, now_s: float) -> None:
+        if self._end_if_late(now_s):
+            return
+        for task in self._open_tasks():
+            call = task.call
+            if now_s >= self._member_end_s(task):
+                self._cut(task, f"No answer within the {self._config.member_timeout_s:g} s of a member.", now_s)
+            elif call is not None and now_s >= call.cut_at_s:
+                late_s = now_s - call.cut_at_s
+                if late_s > LATE_S and call.has_begun and not call.is_postponed:
+                    call.is_postponed, call.cut_at_s = True, now_s + late_s
+                else:
+                    self._time_out(task, call, now_s)
+            elif now_s >= task.retry_at_s:
+                self._ask(task, now_s)
+            elif now_s >= self._hedge_at_s(task):
+                member = self._hedges.pop(0)
+                if self._limits.may_add_load():
+                    task.hedge = MemberTask(member, hedge_of=task)
+                    self._tasks.append(task.hedge)
+                    self._ask(task.hedge, now_s)
+
+    def _open_tasks(self) -> list[MemberTask]:
+        return [task for task in self._tasks if task.result is None]
 
     def _key(self, member: PoolMember) -> str:
         """Name a member for limits and breakers; a synthesizer may be called like a member."""
-        return member.name if self._inquiry.role == "member" else f"({self._inquiry.role})"
+        return member.name if self._request.role == "member" else f"({self._request.role})"
 
-    def _ask(self, seat: Seat) -> None:
-        """Have the next attempt of a member wait for its place."""
-        seat.retry_at_s = math.inf
-        call = Call(seat.member, self._inquiry, self._errand.clock, len(seat.failed) + 1, seat.thinks)
-        seat.attempt = attempt = Attempt(call, seat)
-        place = self._runtime.limits.request(
-            self._key(seat.member),
-            on_granted=lambda: self._on_granted(attempt),
-            on_news=lambda: self._on_granted(attempt),
-            total=self._terms.max_concurrent_calls,
-            of_member=seat.member.max_concurrent_calls,
+    def _ask(self, task: MemberTask, now_s: float) -> None:
+        """Have a member's next call wait for its slot, or begin at once."""
+        task.retry_at_s = math.inf
+        number = len(task.failed) + 1
+        call = MemberCall(
+            task.member, self._request, self._clock, number, task.thinks, self._config.retry, started_s=now_s
         )
-        attempt.place = place
+        task.call = call
+        call.slot = self._shared.limiter.acquire(
+            self._key(task.member),
+            on_granted=lambda: self._on_granted(call),
+            total=self._config.max_concurrent_calls,
+            of_member=task.member.max_concurrent_calls,
+        )
+        if call.slot.is_held:
+            self._let_through(call, now_s)
 
-    def _grant(self, attempt: Attempt, now_s: float) -> None:
-        """Start an attempt that has its place now, if its breaker and the budgets let it."""
-        seat, call = attempt.seat, attempt.call
-        if self._is_late(now_s):
+    def _let_through(self, call: MemberCall, now_s: float) -> None:
+        """Have a call started that has its slot, if its breaker and the budgets let it."""
+        task = next(task for task in self._tasks if task.call is call)
+        if self._end_if_late(now_s):
             return None
-        seat.first_s = now_s if seat.first_s is None else seat.first_s
-        if self._terms.breaker is not None:
-            attempt.permit = self._runtime.breakers.admit(self._key(seat.member), now_s)
-            if attempt.permit is None:
-                return self._cancel(seat, "It failed too often of late and is left alone.", now_s, kind="resting")
-        limit_s = self._limit_s(seat, now_s)
+        task.first_s = now_s if task.first_s is None else task.first_s
+        if self._config.breaker is not None:
+            key = self._key(task.member)
+            call.permit = self._shared.breakers.admit(key, now_s)
+            if call.permit is None:
+                reason = self._shared.breakers.state(key, now_s).reason
+                return self._cancel(task, f"{reason[0].upper()}{reason[1:]}.", now_s, kind="breaker_open")
         try:
-            call.begin(timeout_s=limit_s if self._in_threads and math.isfinite(limit_s) else None)
-            if math.isfinite(limit_s):  # making up the request has taken its time
-                now_s = self._errand.clock()
-                limit_s = self._limit_s(seat, now_s)
-            bound = bound_of(call, limit_s=limit_s, budgets=[budget for _, budget in self._errand.accounts])
-            attempt.reservation = reserve(bound, self._errand.accounts)
+            call.prepare(self._run_config, timeout_s=self._client_timeout_s)
+            call.reservation = reserve(call.bound(counts_tokens=self._counts_tokens), self._limits.accounts)
         except BudgetRefusal as refusal:
-            return self._cancel(seat, str(refusal), now_s, kind="budget")
+            return self._cancel(task, str(refusal), now_s, kind="budget")
         except Exception as error:  # noqa: BLE001  # whatever a member's own code raises is its failure
-            attempt.leave()
-            self._drop(attempt)  # nothing was sent, so it says nothing of the member's health
-            return self._retry_or_finish(attempt, call.failure(error), now_s)
-        granted_s = attempt.reservation.bound.seconds
-        attempt.cut_at_s, attempt.is_cut_by_budget = now_s + min(limit_s, granted_s), granted_s < limit_s
-        attempt.status = "running"
-        self._to_start.append(attempt)
+            call.release_slot()
+            self._drop(call)  # nothing was sent, so it says nothing of the member's health
+            return self._retry_or_finish(task, call, call.failure(error), now_s)
+        if self._limits.deadline_at_s != math.inf and self._end_if_late(self._clock()):
+            return None  # making up the request took too long
+        call.status, call.cut_at_s = "running", now_s + self._limit_s(task, now_s)
+        self._to_start.append(call)
+        self._shared.retry_budget.deposit()
         return None
 
-    def _end(self, attempt: Attempt, result: Result, now_s: float) -> None:
-        """Take in what came of an attempt."""
-        seat = attempt.seat
-        self._close(attempt, result, now_s)
-        if isinstance(result, Candidate):
-            self._finish(seat, replace(result, retries=tuple(seat.failed)))
-            if result.flaw is None:
-                self._release_pair(seat, now_s)
-        else:
-            self._retry_or_finish(attempt, result, now_s)
+    def _end(self, call: MemberCall, result: Result, now_s: float) -> None:
+        """Take in what came of a call."""
+        task = next(task for task in self._tasks if task.call is call)
+        self._close(call, result, now_s)
+        if isinstance(result, Failure):
+            self._retry_or_finish(task, call, result, now_s)
+            return
+        self._finish(task, replace(result, retries=tuple(task.failed)) if task.failed else result)
+        if result.flaw is None:
+            for other in (task.hedge, task.hedge_of):  # the first good answer of the two wins
+                if other is not None and other.result is None:
+                    self._cancel(other, f"`{task.member.name}` answered first in its place.", now_s)
 
-    def _limit_s(self, seat: Seat, now_s: float) -> float:
-        """Return how long an attempt that begins now may take."""
-        timeout_s = math.inf if self._terms.timeout_s is None else self._terms.timeout_s
-        return min(timeout_s, self._member_end_s(seat) - now_s, self._errand.deadline_at_s - now_s)
+    def _limit_s(self, task: MemberTask, now_s: float) -> float:
+        """Return how long a call that begins now may take."""
+        timeout_s = math.inf if self._config.timeout_s is None else self._config.timeout_s
+        return min(timeout_s, self._member_end_s(task) - now_s, self._limits.deadline_at_s - now_s)
 
-    def _member_end_s(self, seat: Seat) -> float:
-        limit_s = self._terms.member_timeout_s
-        return math.inf if limit_s is None or seat.first_s is None else seat.first_s + limit_s
+    def _member_end_s(self, task: MemberTask) -> float:
+        limit_s = self._config.member_timeout_s
+        return math.inf if limit_s is None or task.first_s is None else task.first_s + limit_s
 
-    def _hedge_at_s(self, seat: Seat) -> float:
-        if not self._spares or seat.hedge is not None or seat.hedge_of is not None or seat.first_s is None:
+    def _hedge_at_s(self, task: MemberTask) -> float:
+        if not self._hedges or task.hedge is not None or task.hedge_of is not None or task.first_s is None:
             return math.inf
-        usual_s = self._runtime.latencies.p95_s(self._key(seat.member))
-        return math.inf if usual_s is None else seat.first_s + usual_s
+        usual_s = self._shared.latencies.p95_s(self._key(task.member))
+        return math.inf if usual_s is None else task.first_s + usual_s
 
-    def _is_late(self, now_s: float) -> bool:
+    def _end_if_late(self, now_s: float) -> bool:
         """End everything if the deadline has passed, and tell whether it has."""
-        if math.isinf(self._errand.deadline_at_s) or now_s < self._errand.deadline_at_s:
+        if now_s < self._limits.deadline_at_s:
             return False
-        for seat in self._open_seats():
-            self._cut(seat, "No answer by the deadline.", now_s, kind="deadline")
+        for task in self._open_tasks():
+            self._cut(task, "No answer by the deadline.", now_s, kind="deadline")
         return True
 
-    def _time_out(self, attempt: Attempt, now_s: float) -> None:
-        took_s = now_s - attempt.call.started_s
+    def _time_out(self, task: MemberTask, call: MemberCall, now_s: float) -> None:
         reason = (
-            f"No answer within {took_s:.3g} s." if attempt.has_begun else "It had no turn before its time was over."
+            f"No answer within {now_s - call.started_s:.3g} s."
+            if call.has_begun
+            else "It had no turn before its time was over."
         )
-        failure = self._failure(attempt.seat, "timeout", reason, now_s)
-        self._end_by_force(attempt, failure, now_s)
-        self._retry_or_finish(attempt, failure, now_s)
+        failure = self._failure(task, "timeout", reason, now_s)
+        self._end_by_force(call, failure, now_s)
+        self._retry_or_finish(task, call, failure, now_s)
 
-    def _retry_or_finish(self, attempt: Attempt, failure: Failure, now_s: float) -> None:
-        seat = attempt.seat
+    def _retry_or_finish(self, task: MemberTask, call: MemberCall, failure: Failure, now_s: float) -> None:
         assert failure.error is not None, "what ended by itself has an error"
-        seat.retries = seat.retries or Retries(self._terms.retry)
-        wait_s = None if attempt.has_spoken else seat.retries.wait_s(failure.error)
-        if wait_s is None and not attempt.has_spoken and seat.thinks and misses_thinking(failure.error):
-            seat.thinks, wait_s = False, 0.0  # the same without thinking is no retry of what failed
-        at_s = math.inf if wait_s is None else now_s + wait_s
-        failure = attempt.call.shown(failure)
-        is_open = self._terms.breaker is not None and self._runtime.breakers.is_open(self._key(seat.member), now_s)
-        if at_s < min(self._errand.deadline_at_s, self._member_end_s(seat)) and not is_open:
-            seat.failed.append(failure)
-            seat.attempt, seat.retry_at_s = None, at_s
+        at_s = math.inf
+        if not call.has_spoken:
+            wait_s = self._config.retry.wait_s(failure.error, task.num_retries + 1)
+            if wait_s is not None and self._limits.may_add_load():
+                task.num_retries, at_s = task.num_retries + 1, now_s + wait_s
+            elif wait_s is None and task.thinks and misses_thinking(failure.error):
+                task.thinks, at_s = False, now_s  # the same without thinking is no retry of what failed
+        failure = call.shown(failure)
+        is_open = self._config.breaker is not None and self._shared.breakers.is_open(self._key(task.member), now_s)
+        if at_s < min(self._limits.deadline_at_s, self._member_end_s(task)) and not is_open:
+            task.failed.append(failure)
+            task.call, task.retry_at_s = None, at_s
         else:
-            self._finish(seat, replace(failure, retries=tuple(seat.failed)))
+            self._finish(task, replace(failure, retries=tuple(task.failed)))
 
-    def _cut(self, seat: Seat, reason: str, now_s: float, *, kind: str = "timeout") -> None:
+    def _cut(self, task: MemberTask, reason: str, now_s: float, *, kind: str = "timeout") -> None:
         """End a member whose time is up."""
-        attempt, failure = seat.attempt, self._failure(seat, kind, reason, now_s)
-        if attempt is not None:
-            self._end_by_force(attempt, failure, now_s)
-        self._finish(seat, replace(failure, retries=tuple(seat.failed)))
+        failure = self._failure(task, kind, reason, now_s)
+        if task.call is not None:
+            self._end_by_force(task.call, failure, now_s)
+        self._finish(task, replace(failure, retries=tuple(task.failed)))
 
-    def _end_by_force(self, attempt: Attempt, failure: Failure, now_s: float) -> None:
-        """Stop an attempt whose time is up; if it had not begun, that says nothing of its member."""
-        if self._stop(attempt, now_s):
-            self._close(attempt, failure, now_s)
+    def _end_by_force(self, call: MemberCall, failure: Failure, now_s: float) -> None:
+        """Stop a call whose time is up; if it had not begun, that says nothing of its member."""
+        if self._stop(call):
+            self._close(call, failure, now_s)
         else:
-            self._drop(attempt)
+            self._drop(call)
 
-    def _cancel(self, seat: Seat, reason: str, now_s: float, *, kind: str = "cancelled") -> None:
+    def _cancel(self, task: MemberTask, reason: str, now_s: float, *, kind: str = "cancelled") -> None:
         """End a member that is not needed, which says nothing of its health."""
-        attempt = seat.attempt
-        failure = replace(self._failure(seat, kind, reason, now_s), is_retryable=kind == "resting")
-        if attempt is not None:
-            if self._stop(attempt, now_s):
-                self._settle(attempt, failure, now_s)
-            self._drop(attempt)
-        self._finish(seat, replace(failure, retries=tuple(seat.failed)))
+        failure = replace(self._failure(task, kind, reason, now_s), is_retryable=kind == "breaker_open")
+        if task.call is not None:
+            if self._stop(task.call):
+                self._settle(task.call, failure)
+            self._drop(task.call)
+        self._finish(task, replace(failure, retries=tuple(task.failed)))
 
-    def _failure(self, seat: Seat, kind: str, reason: str, now_s: float) -> Failure:
-        started_s = seat.attempt.call.started_s if seat.attempt and seat.attempt.has_begun else now_s
+    def _failure(self, task: MemberTask, kind: str, reason: str, now_s: float) -> Failure:
+        has_begun = task.call is not None and task.call.has_begun
         return Failure(
-            member=seat.member.name,
-            round=self._inquiry.round_number,
+            member=task.member.name,
+            round=self._request.round_number,
             kind=kind,
             reason=reason,
-            latency_s=max(now_s - started_s, 0.0),
+            latency_s=max(now_s - task.call.started_s, 0.0) if task.call is not None and has_begun else 0.0,
             is_retryable=True,
             error=TimeoutError(reason) if kind in {"timeout", "deadline"} else None,
         )
 
-    def _stop(self, attempt: Attempt, now_s: float) -> bool:
-        """Have an attempt stopped, or take it back if it has not begun, and tell whether it had begun."""
-        if attempt.status == "running" and attempt not in self._to_start:
-            self._to_stop.append(attempt)
-        attempt.status = "over"
-        if not attempt.has_begun:
-            attempt.leave()
-            if attempt.reservation is not None:
-                attempt.reservation.settle(Cost())
-        elif attempt.place is not None and math.isfinite(attempt.cut_at_s):
-            given_s = max(attempt.cut_at_s - attempt.call.started_s, STEPS_S[0])
-            attempt.place.leave_by(max(attempt.call.started_s + OUTLASTING * given_s, now_s))
-        return attempt.has_begun
+    def _stop(self, call: MemberCall) -> bool:
+        """Have a call stopped, or take it back if it has not begun, and tell whether it had begun."""
+        if call.status == "running" and call not in self._to_start:
+            self._to_stop.append(call)
+        call.status = "over"
+        if not call.has_begun:
+            call.release_slot()
+            if call.reservation is not None:
+                call.reservation.settle(Usage())
+        return call.has_begun
 
-    def _finish(self, seat: Seat, result: Result) -> None:
-        seat.attempt, seat.retry_at_s, seat.result, self._has_news = None, math.inf, result, True
+    def _finish(self, task: MemberTask, result: Result) -> None:
+        task.call, task.retry_at_s, task.result, self._has_news = None, math.inf, result, True
 
-    def _release_pair(self, seat: Seat, now_s: float) -> None:
-        """Cancel the other of a hedged pair: the first good answer wins."""
-        for other in (seat.hedge, seat.hedge_of):
-            if other is not None and other.result is None:
-                self._cancel(other, f"`{seat.member.name}` answered first in its place.", now_s)
-
-    def _commit_if_settled(self) -> None:
+    def _stop_if_decided(self) -> None:
         """Cancel those still out if they can no longer change the answer."""
-        open_seats = self._open_seats()
-        if self._is_settled is None or not open_seats:
+        open_tasks = self._open_tasks()
+        if self._is_decided is None or not open_tasks:
             return
-        if self._is_settled(self.results, [seat.member.name for seat in open_seats]):
-            for seat in open_seats:
-                self._cancel(seat, "The others had settled the answer.", self._errand.clock())
+        if self._is_decided(self.results, [task.member.name for task in open_tasks]):
+            for task in open_tasks:
+                self._cancel(task, "The others had settled the answer.", self._clock())
 
-    def _drop(self, attempt: Attempt) -> None:
-        """Have an attempt count neither for nor against its member."""
-        attempt.status = "over"
-        if attempt.permit is not None:
-            attempt.permit.drop()
+    def _drop(self, call: MemberCall) -> None:
+        """Have a call count neither for nor against its member."""
+        call.status = "over"
+        if call.permit is not None:
+            call.permit.drop()
 
-    def _close(self, attempt: Attempt, result: Result, now_s: float) -> None:
-        """Book what an attempt cost and what it says of its member's health."""
-        attempt.status, key = "over", self._key(attempt.seat.member)
-        self._settle(attempt, result, now_s)
-        permit, rule = attempt.permit, self._terms.breaker
+    def _close(self, call: MemberCall, result: Result, now_s: float) -> None:
+        """Book what a call cost and what it says of its member's health."""
+        call.status, key = "over", self._key(call.member)
+        self._settle(call, result)
+        permit, breaker = call.permit, self._config.breaker
         if isinstance(result, Candidate):
-            self._runtime.latencies.add(key, result.latency_s)
+            self._shared.latencies.add(key, result.latency_s)
             if permit is not None:
                 permit.succeed()
-        elif permit is not None and rule is not None:
-            if self._is_at_fault(key, attempt, result):
-                permit.fail(now_s, rule)
+        elif permit is not None and breaker is not None:
+            if self._is_at_fault(key, call, result):
+                permit.fail(now_s, breaker)
             else:
                 permit.drop()
 
-    def _is_at_fault(self, key: str, attempt: Attempt, failure: Failure) -> bool:
+    def _is_at_fault(self, key: str, call: MemberCall, failure: Failure) -> bool:
         """Tell whether a failure speaks against the member: not, if it had less time than it is known to need."""
         if failure.kind in {"deadline", "timeout"}:
-            usual_s = self._runtime.latencies.p95_s(key)
+            usual_s = self._shared.latencies.p95_s(key)
             return usual_s is None or failure.latency_s >= usual_s
-        return failure.error is None or is_of_member(failure.error, attempt.call.arguments)
+        return failure.error is None or is_of_member(failure.error, call.arguments)
 
-    def _settle(self, attempt: Attempt, result: Result, now_s: float) -> None:
-        if attempt.reservation is not None:
-            seconds = max(now_s - attempt.call.started_s, 0.0)
-            limited = [budget for _, budget in self._errand.accounts]
-            bound = attempt.reservation.bound
-            attempt.reservation.settle(cost_of(attempt.call, result, bound=bound, seconds=seconds, budgets=limited))
+    def _settle(self, call: MemberCall, result: Result) -> None:
+        if call.reservation is not None:
+            call.reservation.settle(call.usage(result))

@@ -3,10 +3,10 @@
 import time
 
 from langchain_rlfocal.execution import (
-    Errand,
-    Inquiry,
-    RetryRule,
-    Terms,
+    AnswerLimits,
+    ExecutionConfig,
+    RetryPolicy,
+    RoundRequest,
     aask_members,
     ask_members,
     astream_round,
@@ -16,38 +16,38 @@ from langchain_rlfocal.execution import (
 CLOCK = time.perf_counter
 
 
-def terms_of(**fields):
-    """Terms without retries, unless they are given."""
-    return Terms(**{"retry": RetryRule(max_retries=0), **fields})
+def config_of(**fields):
+    """ExecutionConfig without retries, unless they are given."""
+    return ExecutionConfig(**{"retry": RetryPolicy(max_retries=0), **fields})
 
 
-def errand_of(*, clock=CLOCK, runtime=None, **fields):
-    return Errand(terms_of(**fields), runtime=runtime, clock=clock)
+def limits_of(*, clock=CLOCK, shared=None, **fields):
+    return AnswerLimits(config_of(**fields), shared=shared, clock=clock)
 
 
-def _parts(messages, round_number, errand, clock, rest):
-    own = {name: rest.pop(name) for name in ("config", "role", "adapt", "stop") if name in rest}
-    inquiry = Inquiry(messages=messages, round_number=round_number, kwargs=rest, **own)
-    return inquiry, errand or errand_of(clock=clock)
+def _parts(messages, round_number, limits, clock, rest):
+    own = {name: rest.pop(name) for name in ("config", "role", "prepare", "stop") if name in rest}
+    request = RoundRequest(messages=messages, round_number=round_number, kwargs=rest, **own)
+    return request, limits or limits_of(clock=clock)
 
 
-def ask(members, messages, *, round_number=1, errand=None, clock=CLOCK, **rest):
-    return ask_members(members, *_parts(messages, round_number, errand, clock, rest))
+def ask(members, messages, *, round_number=1, limits=None, clock=CLOCK, **rest):
+    return ask_members(members, *_parts(messages, round_number, limits, clock, rest))
 
 
-async def aask(members, messages, *, round_number=1, errand=None, clock=CLOCK, **rest):
-    return await aask_members(members, *_parts(messages, round_number, errand, clock, rest))
+async def aask(members, messages, *, round_number=1, limits=None, clock=CLOCK, **rest):
+    return await aask_members(members, *_parts(messages, round_number, limits, clock, rest))
 
 
-def relay(member, messages, *, round_number=1, errand=None, clock=CLOCK, **rest):
+def relay(member, messages, *, round_number=1, limits=None, clock=CLOCK, **rest):
     """Yield the member's text in pieces, and what came of it."""
-    for item in stream_round([member], *_parts(messages, round_number, errand, clock, rest), relay=True):
+    for item in stream_round([member], *_parts(messages, round_number, limits, clock, rest), relay=True):
         yield item if isinstance(item, str) else item[0]
 
 
-async def arelay(member, messages, *, round_number=1, errand=None, clock=CLOCK, **rest):
+async def arelay(member, messages, *, round_number=1, limits=None, clock=CLOCK, **rest):
     """Yield the member's text in pieces, and what came of it."""
-    items = astream_round([member], *_parts(messages, round_number, errand, clock, rest), relay=True)
+    items = astream_round([member], *_parts(messages, round_number, limits, clock, rest), relay=True)
     try:
         async for item in items:
             yield item if isinstance(item, str) else item[0]

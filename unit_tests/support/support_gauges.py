@@ -33,6 +33,6 @@ class Gauge:
                 self.inside[key] -= 1
 
 
-def is_free(runtime):
+def is_free(shared):
     """True if no call has a place or waits for one."""
-    return (runtime.limits.running, runtime.limits.waiting) == ({}, 0)
+    return (shared.limiter.running, shared.limiter.waiting) == ({}, 0)

@@ -2,7 +2,7 @@
 
 from langchain_core.messages import AIMessage
 
-from langchain_rlfocal.chat_models.history import native_of
+from langchain_rlfocal.chat_models.messages import native_of
 
 USAGE = {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2}
 THINKING = {"type": "thinking", "thinking": "hm", "signature": "sig"}

@@ -20,8 +20,8 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from pydantic import Field
 
 from langchain_rlfocal import RLFocalChatModel
-from langchain_rlfocal.chat_models import reliability
-from langchain_rlfocal.execution import RetryRule, threads
+from langchain_rlfocal.chat_models import ensemble as ensemble_module
+from langchain_rlfocal.execution import RetryPolicy, drivers
 from langchain_rlfocal.testing.doubles import DoubleChatModel
 
 GUARD_S = 20
@@ -117,7 +117,7 @@ class ThreadTime:
             assert self._changed.wait_for(lambda: thread not in self._due, GUARD_S), "Nobody woke a member."
 
     def next_of(self, events, wait_s):
-        """Stand for `threads._next_of`."""
+        """Stand for `drivers._next_of`."""
         own_s = math.inf if wait_s is None else self.now + wait_s
         while True:
             active = [thread for thread in self.threads if thread not in self._due]
@@ -313,8 +313,8 @@ class Play:
 
 def is_clear(model):
     """True if an ensemble holds nothing any more: no place, nobody in line, no money."""
-    runtime = model.runtime
-    return (runtime.limits.running, runtime.limits.waiting, runtime.ledger.reserved.calls) == ({}, 0, 0)
+    shared = model.shared_state
+    return (shared.limiter.running, shared.limiter.waiting, shared.ledger.reserved.calls) == ({}, 0, 0)
 
 
 def play(way, make, question=QUESTION, /, *, config=None, left=0, **kwargs):
@@ -352,8 +352,8 @@ def thread_time():
     """Have threads live in virtual time; at the end all come to theirs."""
     with pytest.MonkeyPatch.context() as patch:
         time = ThreadTime()
-        patch.setattr(threads, "_next_of", time.next_of)
-        patch.setattr(threads, "JOIN_S", 0)
+        patch.setattr(drivers, "_next_of", time.next_of)
+        patch.setattr(drivers, "JOIN_S", 0)
         patch.setattr(ThreadTime, "current", time)
         try:
             yield time
@@ -365,7 +365,7 @@ def thread_time():
 def no_jitter():
     """Retries after exactly 0.5 s, 1 s and so on."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reliability, "RetryRule", partial(RetryRule, jitter_s=0.0))
+        patch.setattr(ensemble_module, "RetryPolicy", partial(RetryPolicy, jitter_s=0.0))
         yield
 
 

@@ -1,0 +1,782 @@
+"""Calls: one attempt to ask one member, and what its response or error becomes.
+
+A response becomes a `Candidate`, anything else a `Failure`. What a provider says of how its response came to an end (a limit, a
+filter, a refusal) is read here; only what it declares counts, and a refusal in the model's own words is a text like any other.
+"""
+
+import json
+import math
+import re
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import Context, ContextVar
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Any, Literal, cast
+
+from langchain_core.callbacks import BaseCallbackManager
+from langchain_core.language_models import LanguageModelInput
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, UsageMetadata, message_chunk_to_message
+from langchain_core.messages.tool import invalid_tool_call
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import ensure_config, set_config_context
+
+from langchain_rlfocal._langchain import is_control_flow, untangled
+from langchain_rlfocal.errors import EnsembleError
+from langchain_rlfocal.execution.budgets import Reservation, Usage, output_bound, prompt_tokens, response_tokens
+from langchain_rlfocal.execution.clients import (
+    cannot_think,
+    disabling_argument,
+    thinking_switched_off,
+    without_retries,
+    without_thinking,
+)
+from langchain_rlfocal.execution.config import Clock
+from langchain_rlfocal.execution.limits import Permit, Slot
+from langchain_rlfocal.execution.retries import RetryPolicy, may_have_cost, refused_arguments
+from langchain_rlfocal.pool import PoolMember
+from langchain_rlfocal.records import Candidate, Failure, Flaw
+from langchain_rlfocal.redaction import RedactedError, printable, secrets_of, shown_text, without_secrets
+
+MAX_TEXT_CHARS = 1_000_000
+"""A longer answer is a failure: comparing, storing and showing it costs more than it can be worth."""
+
+MAX_CONTENT_CHARS = 20_000_000
+"""The same for all that its content holds: media, reasoning, whatever a provider puts there."""
+
+MAX_REASON_CHARS = 500
+
+MAX_NAMES, MAX_NAME_CHARS = 3, 80
+"""How many arguments are named in a reason, and with how much of their names."""
+
+_COUNTS = ("input_tokens", "output_tokens", "total_tokens")
+_MAX_COUNT = 10**12
+"""Who reports more tokens, or fewer than none, has miscounted; sums and prices of such counts break."""
+
+Role = Literal["member", "synthesizer", "equivalence"]
+Result = Candidate | Failure
+
+_asking: ContextVar[tuple[int, ...]] = ContextVar("rlfocal_asking", default=())
+
+
+def enclosing_ensembles() -> tuple[int, ...]:
+    """Return the ids of the ensembles within whose calls the present code runs, outermost first."""
+    return _asking.get()
+
+
+# ---- what is asked
+
+
+class UnusableAnswerError(Exception):
+    """A member responded, but with nothing that can be an answer.
+
+    Attributes:
+        kind: Short class of the cause: `"empty"`, `"too_long"`, a candidate's flaw, or what a `MemberRequest`'s check says.
+        message: What it responded, so that its tokens are counted; None for a stream that was cut off.
+    """
+
+    def __init__(self, kind: str, reason: str, message: AIMessage | None = None) -> None:
+        self.kind, self.message = kind, message
+        super().__init__(reason)
+
+
+@dataclass(frozen=True, slots=True)
+class MemberRequest:
+    """What one member is asked, as its model takes it.
+
+    Attributes:
+        model: The member's model, with tools bound where there are any.
+        messages: The conversation as this member can read it.
+        kwargs: Other call arguments.
+        check: Raises `UnusableAnswerError` on a response that breaks what was asked for.
+    """
+
+    model: Runnable[LanguageModelInput, AIMessage]
+    messages: list[BaseMessage]
+    kwargs: Mapping[str, Any]
+    check: Callable[[AIMessage], None] | None = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """All call arguments, those bound to the model among them."""
+        return {**getattr(self.model, "kwargs", {}), **self.kwargs}
+
+
+Prepare = Callable[[PoolMember, list[BaseMessage]], MemberRequest]
+"""Makes a member's request of the messages, a list of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundRequest:
+    """What is put to every member of a round.
+
+    Attributes:
+        messages: What to ask; each member gets its own list of the same messages.
+        round_number: Round to note in the records, counted from 1.
+        config: Callbacks, tags and metadata for the members' runs; what is missing comes from the enclosing run.
+        role: What traces say that the members are.
+        prepare: Makes each member's request, arguments included; what it raises is that member's failure. None asks everybody
+            the same.
+        stop: Stop sequences for the members.
+        kwargs: Other call arguments, passed on where there is no `prepare`.
+        ensemble_id: Id of the ensemble that asks, None if none does; see `enclosing_ensembles`.
+    """
+
+    messages: Sequence[BaseMessage]
+    round_number: int
+    config: RunnableConfig = field(default_factory=RunnableConfig)
+    role: Role = "member"
+    prepare: Prepare | None = None
+    stop: list[str] | None = None
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    ensemble_id: int | None = None
+
+    def run_config(self) -> RunnableConfig:
+        """Make what the configs of all members' runs have in common; see `MemberCall.start`."""
+        config = ensure_config(None)  # what LangGraph keeps for the enclosing node must reach members
+        config.pop("run_id", None)
+        config["callbacks"] = self.config.get("callbacks", config.get("callbacks"))
+        config["tags"] = [*(self.config.get("tags") or ())]
+        config["metadata"] = {
+            **(self.config.get("metadata") or {}),
+            "rlfocal_role": self.role,
+            "rlfocal_round": self.round_number,
+        }
+        return config
+
+
+# ---- one attempt
+
+
+@dataclass(slots=True, eq=False)
+class MemberCall:
+    """One attempt to ask one member: it waits for its slot, runs, and is over, which is when what comes of it does not count.
+
+    Attributes:
+        member: Whom to ask.
+        request: What to ask.
+        clock: Gives seconds.
+        number: Which attempt it is, counted from 1.
+        thinks: False to ask the member without its thinking, whatever the conversation.
+        retry: Which errors are worth another attempt.
+        status: Where it is.
+        started_s: When it was sent, moved on by the time that the reader of its stream took.
+        cut_at_s: When it is cut off.
+        is_postponed: True once that was put off, since the event loop was late.
+        slot: Its place among the calls that run; whoever runs the call releases it when the call has ended.
+        has_begun: True once something may have been sent.
+        has_spoken: True once text of it was passed on, after which nobody can be asked instead.
+        prepared: What the member is asked.
+        config: Config of the member's run.
+    """
+
+    member: PoolMember
+    request: RoundRequest
+    clock: Clock
+    number: int = 1
+    thinks: bool = True
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    status: Literal["waiting", "running", "over"] = "waiting"
+    started_s: float = 0.0
+    cut_at_s: float = math.inf
+    is_postponed: bool = False
+    slot: Slot | None = None
+    permit: Permit | None = None
+    reservation: Reservation | None = None
+    has_begun: bool = False
+    has_spoken: bool = False
+    prepared: MemberRequest | None = None
+    config: RunnableConfig = field(default_factory=RunnableConfig)
+    _secrets_found: frozenset[str] | None = None
+
+    def prepare(self, common: RunnableConfig, *, timeout_s: float | None = None) -> None:
+        """Make what the member is asked, and the config of its run.
+
+        Args:
+            common: See `RoundRequest.run_config`.
+            timeout_s: Seconds after which the member's own client shall give up, None to leave it alone.
+        """
+        self.started_s = self.clock()
+        request, role = self.request, self.request.role
+        name = f"member:{self.member.name}" if role == "member" else role
+        callbacks = common.get("callbacks")
+        # LangGraph shows no tokens of runs tagged "nostream": members speak to the ensemble, not to the user.
+        tags = [*common["tags"], f"rlfocal:{name}", f"rlfocal:round:{request.round_number}", "nostream"]
+        self.config = {
+            **common,
+            "callbacks": callbacks.copy() if isinstance(callbacks, BaseCallbackManager) else callbacks,
+            "run_name": name,
+            "tags": tags,
+            "metadata": {**common["metadata"], "rlfocal_member": self.member.name, "rlfocal_attempt": self.number},
+        }
+        model = without_retries(self.member.model, timeout_s=timeout_s)
+        self.prepared = prepared = self._request_of(
+            self.member if model is self.member.model else replace(self.member, model=model)
+        )
+        if self.thinks and not cannot_think(model, prepared.arguments, prepared.messages):
+            return
+        everything = not self.thinks
+        other = without_thinking(model, everything=everything)
+        if other is not model:
+            prepared = self._request_of(replace(self.member, model=other))
+        changes = thinking_switched_off(prepared.arguments, everything=everything)
+        if everything and not changes:
+            changes = disabling_argument(model)
+        self.prepared = replace(prepared, kwargs={**prepared.kwargs, **changes})
+
+    def _request_of(self, member: PoolMember) -> MemberRequest:
+        messages, prepare = list(self.request.messages), self.request.prepare
+        return (
+            MemberRequest(member.model, messages, self.request.kwargs) if prepare is None else prepare(member, messages)
+        )
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments that the member is called with."""
+        return dict(self.request.kwargs) if self.prepared is None else self.prepared.arguments
+
+    def release_slot(self) -> None:
+        """Give the call's slot back, or leave the line."""
+        if self.slot is not None:
+            self.slot.release()
+
+    # ---- asking
+
+    def invoke(self, context: Context) -> AIMessage:
+        """Ask for the whole response."""
+        asked = self._asked
+        return context.run(asked.model.invoke, asked.messages, self.config, stop=self.request.stop, **asked.kwargs)
+
+    async def ainvoke(self) -> AIMessage:
+        """Ask for the whole response."""
+        asked = self._asked
+        return await asked.model.ainvoke(asked.messages, self.config, stop=self.request.stop, **asked.kwargs)
+
+    def stream(self, context: Context) -> Iterator[AIMessage]:
+        """Ask for the response in chunks."""
+        asked = self._asked
+        return context.run(asked.model.stream, asked.messages, self.config, stop=self.request.stop, **asked.kwargs)
+
+    def astream(self) -> AsyncIterator[AIMessage]:
+        """Ask for the response in chunks."""
+        asked = self._asked
+        return asked.model.astream(asked.messages, self.config, stop=self.request.stop, **asked.kwargs)
+
+    @property
+    def _asked(self) -> MemberRequest:
+        assert self.prepared is not None, "a call is prepared before it is made"
+        return self.prepared
+
+    @contextmanager
+    def context(self) -> Generator[Context]:
+        """Open the context in which the member runs: what it asks on its own belongs under the same run."""
+        enclosing = self.config.copy()
+        enclosing.pop("run_name", None)
+        with set_config_context(enclosing) as context:
+            if self.request.ensemble_id is not None:
+                context.run(_asking.set, (*enclosing_ensembles(), self.request.ensemble_id))
+            yield context
+
+    # ---- what comes of it
+
+    def candidate(self, message: AIMessage) -> Candidate:
+        """Record a response.
+
+        A refusal need not be what was asked for. What is left of an answer after a filter is a refusal where it is none.
+
+        Raises:
+            UnusableAnswerError: It is empty, too long, or not what was asked for.
+        """
+        latency_s = self.clock() - self.started_s
+        check_kind(message)
+        text = str(message.text)
+        calls = [*message.tool_calls, *message.invalid_tool_calls]
+        num_chars = len(text) + sum(len(str(call["name"])) + len(str(call["args"])) for call in calls)
+        check_size(num_chars, num_chars_in(message.content), message)
+        flaw = flaw_of(message)
+        if flaw != "refusal":
+            try:
+                self._check(message, text)
+            except UnusableAnswerError as error:
+                if flaw != "filtered":
+                    raise _with_ending(error, message, is_cut=flaw == "truncated") from None
+                flaw = "refusal"
+        usage = usage_of(message)
+        prompt_tokens = usage["input_tokens"] if usage else None
+        completion_tokens = usage["output_tokens"] if usage else None
+        return Candidate(
+            member=self.member.name,
+            round=self.request.round_number,
+            text=text,
+            answer=None,
+            latency_s=latency_s,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+            cost_usd=self.member.cost_usd(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens),
+            logprob=_mean_logprob(message),
+            flaw=flaw,
+            message=message,
+        )
+
+    def _check(self, message: AIMessage, text: str) -> None:
+        """Check that a response can be an answer.
+
+        Raises:
+            UnusableAnswerError: It cannot.
+        """
+        if self._asked.check is not None:
+            self._asked.check(message)
+        if not text.strip() and not message.tool_calls:
+            raise UnusableAnswerError("empty", "The response has neither text nor tool calls.", message)
+        if not all(map(_is_call, message.tool_calls)):
+            raise UnusableAnswerError("malformed", "A call must have a name, and arguments that are JSON.", message)
+
+    def failure(self, error: BaseException) -> Failure:
+        """Record a non-answer.
+
+        Raises:
+            Exception: The error itself, if it is LangGraph's control flow.
+        """
+        if is_control_flow(error):
+            raise error
+        error = untangled(error)
+        name = type(error).__name__
+        # An ensemble that failed has asked again already, but its caller still may.
+        retryable = error.is_retryable if isinstance(error, EnsembleError) else self.retry.is_retryable(error)
+        lines = shown_text(_words_of(error).strip(), self._secrets()).splitlines()
+        reason = lines[0] if lines else f"{name} without a message"
+        # What checks its arguments may name them further below, or not at all.
+        refused = refused_arguments(error, self.arguments) or ()
+        unnamed = [name for name in refused if not any(f"{mark}{name}{mark}" in reason for mark in "'\"`")]
+        also = f" (argument {', '.join(f'`{one[:MAX_NAME_CHARS]}`' for one in unnamed[:MAX_NAMES])})" if unnamed else ""
+        reason = (reason.rstrip(".:") if also else reason)[: MAX_REASON_CHARS - len(also)] + also
+        return Failure(
+            member=self.member.name,
+            round=self.request.round_number,
+            kind=error.kind if isinstance(error, UnusableAnswerError) else name,
+            reason=reason,
+            latency_s=self.clock() - self.started_s,
+            is_retryable=retryable,
+            error=error,
+        )
+
+    def outcome_of(self, error: BaseException) -> Failure | BaseException:
+        """Record a non-answer; return the error itself, if it is LangGraph's control flow."""
+        return error if is_control_flow(error) else self.failure(error)
+
+    def shown(self, failure: Failure) -> Failure:
+        """Return a failure whose error tells no secret.
+
+        What a provider repeats of its caller's keys must reach neither logs nor tracebacks. It comes last, since what is
+        decided on an error is decided on the error itself.
+        """
+        error = failure.error
+        if error is None or isinstance(error, UnusableAnswerError):  # its words are our own
+            return failure
+        try:
+            return replace(failure, error=without_secrets(error, self._secrets()))
+        except Exception:  # noqa: BLE001  # a member's exception is the member's code
+            return replace(failure, error=RedactedError(failure.reason))
+
+    def _secrets(self) -> frozenset[str]:
+        """Find what must not be told of this call; once, since it takes milliseconds."""
+        if self._secrets_found is None:
+            asked = self.prepared
+            self._secrets_found = secrets_of(
+                (self.member.model, None if asked is None else (asked.model, asked.kwargs))
+            )
+        return self._secrets_found
+
+    # ---- what it costs
+
+    def bound(self, *, counts_tokens: bool) -> Usage:
+        """Return the most that this call can cost; its tokens only where a budget limits them."""
+        if not counts_tokens:
+            return Usage(calls=1)
+        return self._priced(self._prompt_tokens(), output_bound(self.member.model, self._asked.kwargs))
+
+    def usage(self, result: Result) -> Usage:
+        """Return what this call has cost.
+
+        What a provider reports is believed; what it does not report is estimated; what nobody can know (a call cut off on its
+        way) is the most that it can be. Only a provider's own refusal, or a connection that was never made, is free.
+        """
+        if isinstance(result, Candidate):
+            message = result.message
+        elif isinstance(result.error, UnusableAnswerError) and result.error.message is not None:
+            message = result.error.message
+        elif result.error is not None and not may_have_cost(result.error, self.arguments):
+            return Usage(calls=1)
+        else:
+            return Usage(calls=1) if self.reservation is None else self.reservation.bound
+        usage = usage_of(message)
+        if usage is not None:
+            return self._priced(usage["input_tokens"], usage["output_tokens"])
+        return self._priced(self._prompt_tokens(), response_tokens(message))
+
+    def _prompt_tokens(self) -> int:
+        return prompt_tokens(self._asked.messages, self.arguments)
+
+    def _priced(self, prompt: int, completion: int) -> Usage:
+        """Price tokens; a member without prices costs nothing here, and is refused where a budget limits dollars."""
+        usd = self.member.cost_usd(prompt_tokens=prompt, completion_tokens=completion)
+        return Usage(calls=1, tokens=prompt + completion, usd=usd or 0.0)
+
+
+def failure_of(candidate: Candidate) -> Failure:
+    """Say why an answer with a flaw is none, where others have answered without."""
+    assert candidate.flaw is not None, "a whole answer is no failure"
+    ending = ending_in_words(candidate.message)
+    words = " ".join(refusal_in_words(candidate.message).split()) if candidate.flaw == "refusal" else ""
+    because = f" ({ending})" if ending else ""
+    reason = {
+        "refusal": f"It would not answer{because}{': ' if words else ''}{words or '.'}",
+        "truncated": f"Its answer breaks off{because}.",
+        "filtered": f"A part of its answer was withheld{because}.",
+    }[candidate.flaw]
+    return Failure(
+        member=candidate.member,
+        round=candidate.round,
+        kind=candidate.flaw,
+        reason=printable(reason)[:MAX_REASON_CHARS],
+        latency_s=candidate.latency_s,
+        retries=candidate.retries,
+        error=UnusableAnswerError(candidate.flaw, reason, candidate.message),
+    )
+
+
+def _with_ending(error: UnusableAnswerError, message: AIMessage, *, is_cut: bool) -> UnusableAnswerError:
+    """Say of a response that is no answer also how it ended, where that may be why."""
+    ending = ending_in_words(message, of_flaws=is_cut)
+    if not ending or not (is_cut or error.kind == "empty"):
+        return error
+    how = "broke off" if is_cut else "ended"
+    return UnusableAnswerError(error.kind, f"{str(error).rstrip('.')}; it {how} ({ending}).", error.message)
+
+
+def check_kind(message: Any) -> None:
+    """Check that a response is a model's message.
+
+    Raises:
+        UnusableAnswerError: It is not.
+    """
+    if not isinstance(message, AIMessage):
+        raise UnusableAnswerError("malformed", f"The response is a {type(message).__name__}, not an AIMessage.")
+
+
+def _is_call(call: Mapping[str, Any]) -> bool:
+    """Tell whether a tool call can be handed on."""
+    name, args = call["name"], call["args"]
+    try:
+        json.dumps(args)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return (
+        isinstance(name, str)
+        and bool(name.strip())
+        and isinstance(args, dict)
+        and all(isinstance(key, str) for key in args)
+    )
+
+
+def _words_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  # a member's exception is the member's code
+        return ""
+
+
+def usage_of(message: AIMessage) -> UsageMetadata | None:
+    """Return the tokens that a message reports, as far as they can be added up; None where it reports none that can."""
+    reported = message.usage_metadata
+    if not isinstance(reported, Mapping) or not all(_is_count(reported.get(name)) for name in _COUNTS):
+        return None
+    if all(map(_is_count, reported.values())):
+        return reported
+    usable: dict[str, Any] = {}
+    for name, value in reported.items():
+        if isinstance(value, Mapping):
+            usable[name] = {detail: count for detail, count in value.items() if _is_count(count)}
+        elif _is_count(value):
+            usable[name] = value
+    return cast("UsageMetadata", usable)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= _MAX_COUNT
+
+
+def check_size(num_chars: int, num_content_chars: int, message: AIMessage | None) -> None:
+    """Check the length of a response, or of what has come of it: of text and calls, and of its whole content.
+
+    Raises:
+        UnusableAnswerError: It is too long.
+    """
+    for most, num in ((MAX_TEXT_CHARS, num_chars), (MAX_CONTENT_CHARS, num_content_chars)):
+        if num > most:
+            reason = f"An answer must have at most {most:,} characters, got {num:,}. Ask with `max_tokens`."
+            raise UnusableAnswerError("too_long", reason, message)
+
+
+def num_chars_in(content: Any) -> int:
+    """Count the characters of a message's content: its text, and whatever else its blocks hold."""
+    if isinstance(content, str):
+        return len(content)
+    parts = content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
+    return sum(map(num_chars_in, parts))
+
+
+def _mean_logprob(message: AIMessage) -> float | None:
+    """Average the tokens' log-probabilities where the member reports them in OpenAI's form; never raises."""
+    reported = message.response_metadata.get("logprobs")
+    tokens = reported.get("content") if isinstance(reported, Mapping) else None
+    if not isinstance(tokens, list) or not tokens:
+        return None
+    reports = [token.get("logprob") if isinstance(token, Mapping) else None for token in tokens]
+    values = [value for value in reports if isinstance(value, int | float) and math.isfinite(value)]
+    return math.fsum(values) / len(values) if len(values) == len(tokens) else None
+
+
+# ---- streamed responses
+
+
+class StreamedResponse:
+    """Chunks of a streamed response, put together at the end."""
+
+    def __init__(self) -> None:
+        self._chunks: list[AIMessage] = []
+        self._num_chars = self._num_content_chars = 0
+        self._held = ""
+        self._begun = False
+
+    def add(self, chunk: AIMessage) -> str:
+        """Add a chunk and return the text that can be passed on: none before the first that is not blank.
+
+        Raises:
+            UnusableAnswerError: The chunk is no message of a model, or the response has become too long.
+        """
+        check_kind(chunk)
+        usage = usage_of(chunk)
+        self._chunks.append(
+            chunk if usage == chunk.usage_metadata else chunk.model_copy(update={"usage_metadata": usage})
+        )
+        text = str(chunk.text)
+        calls = chunk.tool_call_chunks if isinstance(chunk, AIMessageChunk) else ()
+        self._num_chars += len(text) + sum(len(call["name"] or "") + len(call["args"] or "") for call in calls)
+        self._num_content_chars += num_chars_in(chunk.content)
+        check_size(self._num_chars, self._num_content_chars, None)
+        self._begun = self._begun or bool(text.strip())
+        if not self._begun:  # nothing but white space is no answer, and for that another member can stand in
+            self._held += text
+            return ""
+        text, self._held = self._held + text, ""
+        return text
+
+    @property
+    def message(self) -> AIMessage:
+        """The whole response, empty if there were no chunks."""
+        chunks = [chunk for chunk in self._chunks if isinstance(chunk, AIMessageChunk)]
+        if not chunks:  # a model that cannot stream yields its message as it is
+            return self._chunks[-1] if self._chunks else AIMessage(content="")
+        whole = chunks[0] + chunks[1:]
+        message = cast("AIMessage", message_chunk_to_message(whole))
+        # LangChain completes arguments that break off; nobody may call with those.
+        broken = [chunk for chunk in whole.tool_call_chunks if not _is_object(chunk["args"])]
+        if broken:
+            known = [(call["id"], call["args"]) for call in message.invalid_tool_calls]
+            new = [c for c in broken if (c["id"], c["args"]) not in known]
+            faulty = [invalid_tool_call(name=c["name"], args=c["args"], id=c["id"], error=None) for c in new]
+            message.invalid_tool_calls = [*message.invalid_tool_calls, *faulty]
+            message.tool_calls = [call for call in message.tool_calls if call["id"] not in {c["id"] for c in broken}]
+        return message
+
+
+def _is_object(args: str | None) -> bool:
+    """Tell whether a call's arguments are written to their end."""
+    try:
+        return isinstance(json.loads(args or "{}", strict=False), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+# ---- how a response ended
+
+_REASONS = (
+    "finish_reason",
+    "stop_reason",
+    "done_reason",
+    "stopReason",
+    "finishReason",
+    "completion_reason",
+    "completionReason",
+    "native_finish_reason",
+)
+"""Keys of `response_metadata` under which providers say why a response ended, the usual ones first."""
+
+_ENDS = frozenset({*_REASONS, "amazon-bedrock-guardrailAction"})
+
+_DETAILS = (
+    "stop_sequence",
+    "stop_details",
+    "finish_message",
+    "status",
+    "incomplete_details",
+    "prompt_feedback",
+    "block_reason",
+    "is_blocked",
+    "safety_ratings",
+    "content_filter_results",
+    "prompt_filter_results",
+    "amazon-bedrock-guardrailAction",
+    "is_truncated",
+)
+"""Keys of `response_metadata` that say more of it."""
+
+_CUT_WORDS = (
+    "length max_length model_length context_length limit token_limit time_limit max_tokens max_token max_new_tokens max_output "
+    "max_output_tokens max_completion_tokens maximum_tokens model_context_window_exceeded context_window_exceeded "
+    "context_length_exceeded error_limit error error_finish network_error insufficient_system_resource incomplete truncated "
+    "truncated_final not_finished pause_turn cancelled user_cancel abort aborted timeout"
+)
+_WITHHELD_WORDS = (
+    "content_filter content_filtered filter filtered safety recitation blocklist blacklist blocked prohibited_content spii "
+    "image_safety image_prohibited_content image_recitation guardrail guardrails guardrail_intervened intervened error_toxic "
+    "sensitive moderation content_moderation model_armor safety_violation"
+)
+_CUT, _WITHHELD = frozenset(_CUT_WORDS.split()), frozenset(_WITHHELD_WORDS.split())
+_REFUSED = frozenset({"refusal", "refused"})
+_FLAWED = _CUT | _WITHHELD | _REFUSED
+_UNBLOCKED = frozenset({"", "none", "blocked_reason_unspecified", "block_reason_unspecified"})
+
+_PREFIX = re.compile(r"^(?:finish_reason|stop_reason|alternative_status|completion_reason)_(?=.)")
+_REPEATED = re.compile(r"(.+?)\1+")
+_MAX_WORD_CHARS = 80
+_MAX_KEPT_CHARS = 10_000
+
+
+def flaw_of(message: AIMessage) -> Flaw | None:
+    """Say what keeps a response from being a whole answer; None for a whole one, or where the provider says nothing."""
+    if _has_refusal(message):
+        return "refusal"
+    said = set(_words(message))
+    if said & _REFUSED:
+        return "refusal"
+    if said & _WITHHELD:
+        return "filtered"
+    return "truncated" if said & _CUT else None
+
+
+def ending_of(message: AIMessage) -> dict[str, Any]:
+    """Return what the provider says of the end, under its own keys and in JSON values; empty where it says nothing."""
+    metadata = _metadata(message)
+    given = {key: metadata[key] for key in (*_REASONS, *_DETAILS) if metadata.get(key) is not None}
+    kept = {key: plain(value, most=_MAX_KEPT_CHARS) for key, value in given.items()}
+    return {key: value for key, value in kept.items() if value is not None}
+
+
+def ending_in_words(message: AIMessage, *, of_flaws: bool = True) -> str:
+    """Name the reason that the provider gives, for people; empty where it gives none.
+
+    Args:
+        message: The response.
+        of_flaws: True for reasons only that make a flaw, False for any.
+    """
+    metadata = _metadata(message)
+    details, feedback = metadata.get("incomplete_details"), metadata.get("prompt_feedback")
+    found = [(key, metadata.get(key)) for key in _REASONS]
+    found += [("incomplete", details.get("reason"))] if isinstance(details, Mapping) else []
+    found += [("block_reason", feedback.get("block_reason"))] if isinstance(feedback, Mapping) else []
+    for key, value in found:
+        word = value.name if isinstance(value, Enum) else value
+        if isinstance(word, str) and word and (not of_flaws or key == "block_reason" or _spelled(word) in _FLAWED):
+            return f"{key} `{word[:_MAX_WORD_CHARS]}`"
+    return ""
+
+
+def is_refusal(message: AIMessage) -> bool:
+    """Tell whether LangChain knows a response for a refusal."""
+    return any(block.get("type") == "refusal" for block in blocks_of(message))
+
+
+def refusal_in_words(message: AIMessage) -> str:
+    """Return in what words a response refuses: those that the provider sets apart, else its text; empty where there are none."""
+    said = [block.get("refusal") for block in blocks_of(message) if block.get("type") == "refusal"]
+    said += [message.additional_kwargs.get("refusal"), str(message.text)]
+    said += [message.response_metadata.get("finish_message")]
+    return next((words for words in said if isinstance(words, str) and words.strip()), "")
+
+
+def blocks_of(message: AIMessage) -> list[dict[str, Any]]:
+    """Return a message's content in LangChain's standard blocks; none where that fails, as it does for content of odd kinds."""
+    try:
+        return [dict(block) for block in message.content_blocks if isinstance(block, Mapping)]
+    except Exception:  # noqa: BLE001  # what reads a provider's form may fail on what is none of it
+        return []
+
+
+def plain(value: Any, *, most: int) -> Any:
+    """Copy a value by way of JSON; None where JSON cannot hold it, or only in more than so many characters."""
+    try:
+        text = json.dumps(value, allow_nan=False, default=_described)
+        return json.loads(text) if len(text) <= most else None
+    except Exception:  # noqa: BLE001  # what a provider's own object says of itself is its code
+        return None
+
+
+def _described(value: Any) -> Any:
+    """Describe what is no JSON: a member of an enumeration, or a provider's own record."""
+    if isinstance(value, Enum):
+        return value.name
+    for name in ("model_dump", "dict", "to_dict"):
+        if callable(describe := getattr(value, name, None)):
+            return describe()
+    raise TypeError(type(value).__name__)
+
+
+def _metadata(message: AIMessage) -> Mapping[str, Any]:
+    metadata = message.response_metadata
+    return metadata if isinstance(metadata, Mapping) else {}
+
+
+def _has_refusal(message: AIMessage) -> bool:
+    kwargs = message.additional_kwargs
+    if isinstance(kwargs, Mapping) and kwargs.get("refusal"):
+        return True
+    given = message.content if isinstance(message.content, list) else []
+    if any(isinstance(block, Mapping) and block.get("type") == "refusal" for block in given):
+        return True
+    # LangChain's own reading knows what only one provider's metadata say.
+    return bool(_metadata(message).get("model_provider")) and is_refusal(message)
+
+
+def _words(message: AIMessage) -> Iterator[str]:
+    """Yield each word by which the provider names the end, in one spelling."""
+    metadata = _metadata(message)
+    for key in metadata.keys() & _ENDS:
+        yield _spelled(metadata[key])
+    if _spelled(metadata.get("status")) == "incomplete":
+        yield "incomplete"
+    details, feedback = metadata.get("incomplete_details"), metadata.get("prompt_feedback")
+    if isinstance(details, Mapping):
+        yield _spelled(details.get("reason"))
+    reason = feedback.get("block_reason") if isinstance(feedback, Mapping) else None
+    if metadata.get("is_blocked") is True or _spelled(reason or metadata.get("block_reason")) not in _UNBLOCKED:
+        yield "blocked"
+    if metadata.get("is_truncated") is True:
+        yield "truncated"
+
+
+def _spelled(value: Any) -> str:
+    """Write a word as it is looked up: `FinishReason.MAX_TOKENS`, `maxTokens` and `max-tokens` are `max_tokens`.
+
+    A stream that says its reason in several chunks leaves it several times in one word.
+    """
+    if isinstance(value, Enum):
+        value = value.name
+    if not isinstance(value, str) or len(value) > _MAX_WORD_CHARS:
+        return ""
+    word = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", value.rsplit(".", 1)[-1])
+    word = re.sub(r"[^a-z]+", "_", word.lower()).strip("_")
+    word = _PREFIX.sub("", word)
+    repeated = _REPEATED.fullmatch(word)
+    return repeated[1] if repeated else word
