@@ -300,7 +300,7 @@ def test_evaluate_refuses_what_is_no_checkpoint_and_what_no_table_holds(cli, che
         ({"max_team": None}, ["does not say", "--max-team"]),
         ({"max_rounds": 0}, ["`max_rounds`", "got 0", "--max-rounds"]),
         ({"max_rounds": 1.5}, ["`max_rounds`", "1.5"]),
-        ({"cost_weight": float("inf")}, ["checkpoint.json", "finite numbers"]),
+        ({"cost_weight": float("inf")}, ["`cost_weight`", "inf"]),
         ({"cost_weight": -0.1}, ["`cost_weight`", "-0.1"]),
         ({"cost_weight": [0.1]}, ["`cost_weight`", "[0.1]"]),
     ],
