@@ -72,6 +72,7 @@ ANSWERS = [
 
 DIFFERENT = [
     ("Who won the group?", "Group A", "Group I"),
+    ("Quale gruppo ha vinto?", "Gruppo A", "Gruppo I"),
     ("Is it safe?", "Yes, when cooked", "Yes, when raw"),
     ("Is it safe?", "Yes", "Yes. However, not for babies."),
     ("Is it spam or ham?", "It's anything but spam.", "spam"),

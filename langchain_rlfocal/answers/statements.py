@@ -439,8 +439,8 @@ def _parts(text: str, ask: Ask, *, binds: bool) -> Iterator[_Said]:
         if part in NEGATIONS and not (part == "no" and ask.portuguese):
             yield _Said(part, True, False, False)
             continue
-        is_filler = part in _FILLERS and not _is_letter(token, at, tokens)
-        if is_filler or (ask.foreign and (part in WORDS.fillers_elsewhere or part == "no")):
+        is_filler = part in _FILLERS or (ask.foreign and part in WORDS.fillers_elsewhere)
+        if (is_filler and not _is_letter(token, at, tokens)) or (ask.foreign and part == "no"):
             continue
         if (part in _MAY_LEAD or after in WORDS.by) and _is_dropped(part, at, folded, tokens, after):
             continue
