@@ -423,8 +423,10 @@ class Round:
                 permit.drop()
 
     def _is_at_fault(self, key: str, call: MemberCall, failure: Failure) -> bool:
-        """Tell whether a failure speaks against the member: not, if it had less time than it is known to need."""
+        """Tell whether a failure speaks against the member: not, if this process is overloaded, or it had less time than it needs."""
         if failure.kind in {"deadline", "timeout"}:
+            if self._shared.admission.is_busy:
+                return False
             usual_s = self._shared.latencies.p95_s(key)
             return usual_s is None or failure.latency_s >= usual_s
         return failure.error is None or is_of_member(failure.error, call.arguments)
