@@ -273,7 +273,7 @@ class Round:
             call.release_slot()
             self._drop(call)  # nothing was sent, so it says nothing of the member's health
             return self._retry_or_finish(task, call, call.failure(error), now_s)
-        if self._limits.deadline_at_s != math.inf and self._end_if_late(self._clock()):
+        if self._limits.is_late and self._end_if_late(self._clock()):
             return None  # making up the request took too long
         call.status, call.cut_at_s = "running", now_s + self._limit_s(task, now_s)
         self._to_start.append(call)
@@ -310,7 +310,7 @@ class Round:
 
     def _end_if_late(self, now_s: float) -> bool:
         """End everything if the deadline has passed, and tell whether it has."""
-        if now_s < self._limits.deadline_at_s:
+        if now_s < self._limits.deadline_at_s or self._limits.deadline_at_s == math.inf:
             return False
         for task in self._open_tasks():
             self._cut(task, "No answer by the deadline.", now_s, kind="deadline")
