@@ -235,7 +235,7 @@ def of_aws(status, **headers):
 
 
 @pytest.mark.parametrize(
-    ("status", "retryable", "of_member"), [(429, True, True), (503, True, True), (400, False, False)]
+    ("status", "retryable", "of_member"), [(429, True, False), (503, True, True), (400, False, False)]
 )
 def test_what_botocore_says_of_http_is_read_from_its_mapping(status, retryable, of_member):
     error = of_aws(status, **{"retry-after": "7"})
@@ -458,8 +458,8 @@ def test_what_is_no_mapping_of_headers_holds_none(headers):
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        *((refused(status), True) for status in (401, 403, 404, 402, 429, 500, 503)),
-        *((refused(status), False) for status in (400, 413, 422)),
+        *((refused(status), True) for status in (401, 403, 404, 402, 500, 503)),
+        *((refused(status), False) for status in (400, 413, 422, 429)),
         (refused(400, x_should_retry="true"), True),
         (TimeoutError(), True),
         (ValueError("unknown"), True),

@@ -25,6 +25,7 @@ from langchain_rlfocal.errors import InputError, RLFocalError
 from langchain_rlfocal.execution.limits import check_number
 
 _PASSING_STATUS = frozenset({408, 409, 425, 429})
+_TOO_MANY = 429
 _REQUEST_STATUS = frozenset({400, 413, 422})
 
 _LOST = frozenset(
@@ -250,6 +251,8 @@ def is_of_member(error: BaseException, arguments: Mapping[str, Any] = NO_ARGUMEN
         arguments: What it was called with; see `refused_arguments`.
     """
     if _is_cancellation(error) or isinstance(error, RLFocalError):
+        return False
+    if _status(error) == _TOO_MANY and not _is_broke(error):  # it asks for patience, and retries give it
         return False
     if is_retryable(error):
         return True

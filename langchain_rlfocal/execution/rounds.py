@@ -273,7 +273,7 @@ class Round:
             call.release_slot()
             self._drop(call)  # nothing was sent, so it says nothing of the member's health
             return self._retry_or_finish(task, call, call.failure(error), now_s)
-        if self._limits.deadline_at_s != math.inf and self._end_if_late(self._clock()):
+        if self._limits.is_late and self._end_if_late(self._clock()):
             return None  # making up the request took too long
         call.status, call.cut_at_s = "running", now_s + self._limit_s(task, now_s)
         self._to_start.append(call)
@@ -310,7 +310,7 @@ class Round:
 
     def _end_if_late(self, now_s: float) -> bool:
         """End everything if the deadline has passed, and tell whether it has."""
-        if now_s < self._limits.deadline_at_s:
+        if now_s < self._limits.deadline_at_s or self._limits.deadline_at_s == math.inf:
             return False
         for task in self._open_tasks():
             self._cut(task, "No answer by the deadline.", now_s, kind="deadline")
@@ -423,8 +423,10 @@ class Round:
                 permit.drop()
 
     def _is_at_fault(self, key: str, call: MemberCall, failure: Failure) -> bool:
-        """Tell whether a failure speaks against the member: not, if it had less time than it is known to need."""
+        """Tell whether a failure speaks against the member: not, if this process is overloaded, or it had less time than it needs."""
         if failure.kind in {"deadline", "timeout"}:
+            if self._shared.admission.is_busy:
+                return False
             usual_s = self._shared.latencies.p95_s(key)
             return usual_s is None or failure.latency_s >= usual_s
         return failure.error is None or is_of_member(failure.error, call.arguments)
