@@ -53,21 +53,13 @@ async def trace(model, call, **config):
 
 
 @pytest.mark.parametrize("call", CALLS)
-async def test_members_runs_stand_under_the_ensembles_run(call):
+async def test_members_runs_are_under_the_ensembles_run(call):
+    """Also in a chain, and where a member is an ensemble itself."""
     assert tree_of(await trace(ensemble(), call)) == TREE
-
-
-@pytest.mark.parametrize("call", CALLS)
-async def test_in_a_chain_the_ensembles_run_stands_under_the_chains(call):
     chain = RunnableLambda(lambda question: question) | ensemble().with_config(run_name="ensemble")
     run = await trace(chain, call, run_name="chain")
-    children = dict(tree_of(run)[1])
     assert run.name == "chain"
-    assert children["ensemble"] == TREE[1]
-
-
-@pytest.mark.parametrize("call", CALLS)
-async def test_an_ensemble_in_an_ensemble_nests_its_members_runs(call):
+    assert dict(tree_of(run)[1])["ensemble"] == TREE[1]
     run = await trace(ensemble(a=ensemble()), call)
     assert tree_of(run) == ("ensemble", [("member:a", TREE[1]), ("member:b", [])])
 
@@ -127,15 +119,8 @@ async def test_members_do_not_show_in_a_streamed_log():
 
 
 @pytest.mark.parametrize("call", CALLS)
-async def test_the_parent_travels_without_being_traced(call):
-    run = await trace(ensemble(), call)
-    assert PARENT_KEY not in str(run.extra)
-    assert PARENT_KEY not in str(run.serialized)
-    assert all(PARENT_KEY not in str(child.extra) for child in run.child_runs)
-
-
-@pytest.mark.parametrize("call", CALLS)
 async def test_members_runs_say_who_they_are_and_not_who_the_ensemble_is(call):
+    """The parent travels without being traced."""
     run = await trace(ensemble(), call, tags=["mine"], metadata={"session": "s1"})
     for child in run.child_runs:
         metadata = child.extra["metadata"]
@@ -143,6 +128,7 @@ async def test_members_runs_say_who_they_are_and_not_who_the_ensemble_is(call):
         assert (metadata["rlfocal_role"], metadata["rlfocal_member"], metadata["session"]) == ("member", name, "s1")
         assert metadata["ls_provider"] != "rlfocal"
         assert {"nostream", "mine", f"rlfocal:member:{name}"} <= set(child.tags)
+    assert PARENT_KEY not in f"{run.extra} {run.serialized} {[child.extra for child in run.child_runs]}"
 
 
 async def test_a_callers_run_id_is_the_ensembles_run_id():
@@ -166,17 +152,11 @@ class Starts(BaseCallbackHandler):
 @pytest.mark.parametrize(("mode", "num_starts"), [("tracers", 1), ("none", 1), ("all", 3)])
 @pytest.mark.parametrize("call", ["invoke", "stream"])
 def test_members_report_to_the_handlers_that_member_callbacks_names(call, mode, num_starts):
-    """The ensemble and its two members are three chat models."""
-    handler = Starts()
-    CALLS[call](ensemble(member_callbacks=mode), {"callbacks": [handler]})
+    """The ensemble and its two members are three chat models; with none even tracers see no member."""
+    handler, collector = Starts(), RunCollectorCallbackHandler()
+    CALLS[call](ensemble(member_callbacks=mode), {"callbacks": [handler, collector]})
     assert handler.num_starts == num_starts
-
-
-@pytest.mark.parametrize("call", ["invoke", "stream"])
-def test_with_none_even_tracers_see_no_member(call):
-    collector = RunCollectorCallbackHandler()
-    CALLS[call](ensemble(member_callbacks="none"), {"callbacks": [collector]})
-    assert [run.child_runs for run in collector.traced_runs] == [[]]
+    assert [len(run.child_runs) for run in collector.traced_runs] == [0 if mode == "none" else 2]
 
 
 async def test_members_tokens_do_not_mix_with_the_ensembles_event_stream():
@@ -194,40 +174,27 @@ async def test_the_models_own_callbacks_are_called_once_per_stream():
     assert handler.num_starts == 2
 
 
-def test_an_answer_is_cached_under_a_key_that_does_not_change_from_run_to_run():
-    cache = InMemoryCache()
-    members = {name: ScriptedChatModel(script=["yes"]) for name in "ab"}
-    model = ensemble(cache=cache, **members)
-    model.invoke("?", {"callbacks": [RunCollectorCallbackHandler()]})
-    model.invoke("?", {"callbacks": [RunCollectorCallbackHandler()]})
-    assert [len(member.asked) for member in members.values()] == [1, 1]
-
-
 @pytest.mark.parametrize(
-    "difference",
+    ("fields", "knobs"),
     [
-        {"stop": ["."]},
-        {"temperature": 0.5},
-        {"max_tokens": 9},
-        {"task": "t"},
-        {"answer_kind": "number"},
-        {"max_team": 1},
+        ({}, {}),
+        ({"stop": ["."]}, {}),
+        ({"temperature": 0.5}, {}),
+        ({"max_tokens": 9}, {}),
+        ({"task": "t"}, {}),
+        ({"answer_kind": "number"}, {}),
+        ({"max_team": 1}, {}),
+        ({}, {"max_team": 1}),
     ],
 )
-def test_models_that_differ_do_not_take_each_others_answers_from_the_cache(difference):
+def test_an_answer_is_taken_from_the_cache_unless_fields_or_knobs_differ(fields, knobs):
+    """The key does not change from run to run."""
     cache, member = InMemoryCache(), ScriptedChatModel(script=["yes"])
-    ensemble(cache=cache, a=member).invoke("?")
-    ensemble(cache=cache, a=member, **difference).invoke("?")
-    assert len(member.asked) == 2
-
-
-def test_knobs_are_part_of_the_cache_key():
-    member = ScriptedChatModel(script=["yes"])
-    model = ensemble(cache=InMemoryCache(), a=member)
-    model.invoke("?")
-    model.invoke("?", max_team=1)
-    model.bind(max_team=1).invoke("?")
-    assert len(member.asked) == 2
+    ensemble(cache=cache, a=member).invoke("?", {"callbacks": [RunCollectorCallbackHandler()]})
+    other = ensemble(cache=cache, a=member, **fields)
+    other.invoke("?", {"callbacks": [RunCollectorCallbackHandler()]}, **knobs)
+    other.bind(**knobs).invoke("?")
+    assert len(member.asked) == (2 if fields or knobs else 1)
 
 
 class Ends(AsyncCallbackHandler):
@@ -258,7 +225,7 @@ async def test_a_cancelled_call_closes_its_run(call):
 
 
 async def test_langchain_still_trips_over_a_models_own_cancellation():
-    """The reason for `untangled`: once LangChain reports the cancellation itself, it can go."""
+    """The reason for `untangled`: once LangChain reports the cancellation itself, it can go. Other errors are left."""
 
     class Cancelling(ScriptedChatModel):
         async def _agenerate(self, *_args, **_kwargs):
@@ -267,9 +234,6 @@ async def test_langchain_still_trips_over_a_models_own_cancellation():
     with pytest.raises(AttributeError) as caught:
         await Cancelling(script=[]).ainvoke("?")
     assert isinstance(untangled(caught.value), asyncio.CancelledError)
-
-
-def test_other_errors_are_left_as_they_are():
     for error in (ValueError("no"), AttributeError("no"), AttributeError("no", obj=3)):
         assert untangled(error) is error
 
