@@ -164,7 +164,7 @@ def test_a_client_that_keeps_its_connection_uses_one(serve):
         for stream in (False, True, False):
             assert ask(server, client=client, stream=stream).status_code == 200
             assert server.open_connections == 1
-    server.wait_until(lambda: server.open_connections == 0, timeout_s=3600)  # the server tells; nobody looks again
+    server.wait_until(lambda: server.open_connections == 0)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -198,23 +198,6 @@ def test_a_client_that_loses_patience_has_left(serve):
     with pytest.raises(ModelError):
         read(model, [])
     server.wait_until(all_ended(server, "left", "left"))
-
-
-async def test_hundreds_are_served_at_once(serve):
-    """All 200 wait for their first byte at the same time, then each gets the fault and the answer that are its own."""
-
-    def script(_model, question, _attempt):
-        return Fault("drop_before" if int(question) % 2 else "ok", delay_s=0.05)
-
-    server = serve(script, answer=lambda _model, question: question)
-    model = server.model("m")
-    tasks = [asyncio.create_task(model.ainvoke(str(i))) for i in range(200)]
-    results = await asyncio.gather(*tasks, return_exceptions=True)
-    for i, result in enumerate(results):
-        assert isinstance(result, ModelConnectionError) if i % 2 else result.text == str(i)
-    assert sorted(int(request.question) for request in server.received) == list(range(200))
-    assert sum(request.ended == "dropped" for request in server.received) == 100
-    await soon(server, lambda: server.open_connections == 0)
 
 
 def rlfocal_threads():
