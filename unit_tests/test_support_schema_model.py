@@ -58,21 +58,10 @@ def called(message):
 class Standard:
     """What the double can do; the tests that are skipped need a network, a provider's recording or another model."""
 
-    @property
-    def chat_model_class(self):
-        return SchemaChatModel
-
-    @property
-    def supports_json_mode(self):
-        return True
-
-    @property
-    def supports_anthropic_inputs(self):
-        return True
-
-    @property
-    def supports_model_override(self):
-        return False
+    chat_model_class = SchemaChatModel
+    supports_json_mode = True
+    supports_anthropic_inputs = True
+    supports_model_override = False
 
 
 class TestSchemaChatModelUnit(Standard, ChatModelUnitTests):
@@ -124,9 +113,8 @@ def test_a_tool_is_called_and_its_result_repeated():
     messages.append(model.invoke(messages))
     messages.append(get_weather.invoke(messages[-1].tool_calls[0]))
     assert model.invoke(messages).text == "get_weather says: Rome: sunny for 1 days"
-    assert called(model.invoke([*messages, HumanMessage("And the weather in Oslo?")])) == [
-        ("get_weather", {"city": "Oslo"})
-    ]
+    again = model.invoke([*messages, HumanMessage("And the weather in Oslo?")])
+    assert called(again) == [("get_weather", {"city": "Oslo"})]
 
 
 def test_forced_after_a_result_it_calls_what_it_has_not_called():
@@ -146,11 +134,8 @@ def test_ids_of_calls_differ_between_calls_turns_and_models_and_are_always_the_s
     def ids(name, messages):
         return [call["id"] for call in SchemaChatModel(model_name=name).bind_tools(TOOLS).invoke(messages).tool_calls]
 
-    all_ids = [
-        *ids("a", question),
-        *ids("b", question),
-        *ids("a", [HumanMessage(question), AIMessage("no"), HumanMessage(question)]),
-    ]
+    later = [HumanMessage(question), AIMessage("no"), HumanMessage(question)]
+    all_ids = [*ids("a", question), *ids("b", question), *ids("a", later)]
     assert len(set(all_ids)) == len(all_ids) == 6
     assert ids("a", question) == all_ids[:2]
 
@@ -187,19 +172,14 @@ def test_a_function_can_answer_instead():
 
 
 @pytest.mark.parametrize("method", ["function_calling", "json_schema"])
-@pytest.mark.parametrize("strict", [None, True])
-def test_structured_output_gives_objects_of_the_schema(method, strict):
+def test_structured_output_gives_objects_of_the_schema_or_the_message_and_the_error(method):
+    """LangChain's own tests, above, ask for the forms that a schema may have."""
+    model = SchemaChatModel()
     question, given = "In Rome it is cloudy and 21.5 degrees", {"city": "Rome", "degrees": 21.5, "sky": "cloudy"}
-    options = {"method": method, "strict": strict}
-    assert SchemaChatModel().with_structured_output(Weather, **options).invoke(question) == Weather(**given)
-    as_dict = SchemaChatModel().with_structured_output(Weather.model_json_schema(), **options).invoke(question)
-    assert as_dict == given | ({"wind": None} if strict else {})
-    assert SchemaChatModel().with_structured_output(WeatherDict, **options).invoke(question) == {"city": "Rome"}
-
-
-@pytest.mark.parametrize("method", ["function_calling", "json_schema"])
-def test_structured_output_can_include_the_message_and_the_error(method):
-    read = SchemaChatModel().with_structured_output(WeatherDict, include_raw=True, method=method).invoke("Say Rome")
+    for strict, value in ((None, given), (True, given | {"wind": None})):
+        as_dict = model.with_structured_output(Weather.model_json_schema(), method=method, strict=strict)
+        assert as_dict.invoke(question) == value
+    read = model.with_structured_output(WeatherDict, include_raw=True, method=method).invoke("Say Rome")
     assert isinstance(read["raw"], AIMessage)
     assert (read["parsed"], read["parsing_error"]) == ({"city": "Rome"}, None)
     call = {"name": "Weather", "args": {"city": 1}, "id": "1"}
@@ -210,6 +190,14 @@ def test_structured_output_can_include_the_message_and_the_error(method):
 
 
 # ---- values
+
+
+class Node(BaseModel):
+    """It holds itself, and ends as soon as it may."""
+
+    value: int
+    next: Optional["Node"]
+    others: list["Node"]
 
 
 @pytest.mark.parametrize(
@@ -236,6 +224,7 @@ def test_structured_output_can_include_the_message_and_the_error(method):
         ({"anyOf": [{"type": "null"}, {"type": "integer", "minimum": 1, "maximum": 0}]}, "1", None),
         ({"oneOf": [{"minimum": 3}, {"minimum": 5}], "type": "integer"}, "", 3),
         ({"allOf": [{"required": ["a"]}, {"properties": {"a": {"const": 1}}}]}, "", {"a": 1}),
+        (Node.model_json_schema(), "7", {"value": 7, "next": None, "others": []}),
     ],
 )  # fmt: skip
 def test_a_value_made_by_hand(schema, text, value):
@@ -255,16 +244,6 @@ def test_a_value_made_by_hand(schema, text, value):
 def test_a_schema_without_a_value_is_refused(schema):
     with pytest.raises(InputError):
         make_value(schema)
-
-
-class Node(BaseModel):
-    value: int
-    next: Optional["Node"]
-    others: list["Node"]
-
-
-def test_a_schema_that_holds_itself_ends_as_soon_as_it_may():
-    assert make_value(Node.model_json_schema(), "7") == {"value": 7, "next": None, "others": []}
 
 
 class Colour(Enum):
