@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_rlfocal.answers import languages, values
-from langchain_rlfocal.answers.languages import ANSWER_MARKS, NEGATIONS, read_table, yes_no
+from langchain_rlfocal.answers import values
+from langchain_rlfocal.answers.choices import yes_no
+from langchain_rlfocal.answers.reading import ANSWER_MARKS
+from langchain_rlfocal.answers.values import NEGATIONS, PATTERNS, WORDS
 
 YES = (
     "Yes yes. yeah Yep YUP ja Ja! oui Oui. sí Si sim да Да. так tak da はい ええ 是 是的 对 네 예 हाँ हां نعم أجل evet כן ναι igen kyllä "
@@ -90,10 +92,10 @@ def test_what_stands_around_a_word_does_not_matter(word, frame):
 
 
 def test_every_list_and_pattern_is_used_and_every_name_that_is_used_has_one():
-    sources = "".join(path.read_text(encoding="utf-8") for path in Path(languages.__file__).parent.glob("*.py"))
-    included = {name for table in read_table("words").values() for name in table.get("include", "").split()}
-    words = set(re.findall(r"\bWORDS\.(\w+)", sources)) | included
+    sources = "".join(path.read_text(encoding="utf-8") for path in Path(values.__file__).parent.glob("*.py"))
+    included = {name for table in WORDS.entries.values() for name in table.get("include", "").split()}
+    words = set(re.findall(r'\bWORDS\["(\w+)"', sources)) | included
     patterns = set(re.findall(r"\bPATTERNS\.(\w+)", sources)) | set(re.findall(r'_asks\("(\w+)"\)', sources))
 
-    assert words == set(read_table("words")) - {"yes_no", "answer_marks", "signs", "long_for"}
-    assert patterns == set(read_table("patterns"))
+    assert words == set(WORDS.entries) - {"yes_no", "answer_marks", "signs", "long_for"}
+    assert patterns == set(PATTERNS.entries)

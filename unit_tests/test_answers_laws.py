@@ -15,10 +15,8 @@ from langchain_rlfocal.answers import (
     choices,
     compare_answers,
     comparison,
-    facts,
     kind_names,
     label_answers,
-    languages,
     reading,
     score_answer,
     statements,
@@ -147,9 +145,9 @@ def test_the_last_mark_counts_behind_megabytes_of_thought():
 
 
 def _patterns():
-    for name in languages.read_table("patterns"):
-        yield pytest.param(getattr(languages.PATTERNS, name), id=name)
-    for module in (values, reading, statements, choices, comparison, languages, facts):
+    for name in values.PATTERNS.entries:
+        yield pytest.param(getattr(values.PATTERNS, name), id=name)
+    for module in (values, reading, statements, choices, comparison):
         for name, value in vars(module).items():
             group = value if isinstance(value, tuple) else (value,)
             for entry in group:

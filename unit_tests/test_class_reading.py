@@ -27,8 +27,7 @@ from pydantic.v1 import BaseModel as BaseModelV1
 from pydantic.v1 import Field as FieldV1
 from typing_extensions import TypedDict
 
-from langchain_rlfocal.answers.class_reading import reader_of
-from langchain_rlfocal.answers.schemas import Schema
+from langchain_rlfocal.answers.schemas import Schema, reader_of
 
 
 def schema_of(kind):

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_rlfocal.answers.json_texts import json_in
-from langchain_rlfocal.answers.values import find_json
+from langchain_rlfocal.answers.values import find_json, json_in
 
 BOB, WRONG = '{"name": "Bob"}', '{"name": "Wrong"}'
 OPENINGS = ["<think>", "<thinking>", "<THINK>", "<|think|>", "[THINK]", "◁think▷", "<reasoning>", "<thought>", "<seed:think>",

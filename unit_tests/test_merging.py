@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_rlfocal.answers.merging import Merged, merge
-from langchain_rlfocal.answers.schemas import Schema
+from langchain_rlfocal.answers.schemas import Merged, Schema, merge
 
 INTEGER, NUMBER, STRING, BOOLEAN, NULL = ({"type": name} for name in ("integer", "number", "string", "boolean", "null"))
 LONG = "one two three four five six seven eight nine"

@@ -7,7 +7,6 @@ as no choice.
 import re
 
 from langchain_rlfocal.answers import values
-from langchain_rlfocal.answers.languages import NEGATIONS, yes_no
 from langchain_rlfocal.answers.reading import (
     MAX_SENTENCE,
     Ask,
@@ -18,7 +17,6 @@ from langchain_rlfocal.answers.reading import (
     letter_of_option,
     marked,
     plain,
-    read_query,
     sentences_of,
     stem,
     uncontracted,
@@ -26,6 +24,7 @@ from langchain_rlfocal.answers.reading import (
     unlabelled,
     unspaced,
 )
+from langchain_rlfocal.answers.values import NEGATIONS, WORDS
 
 _WORDS = values.Words("choices")
 
@@ -42,71 +41,38 @@ _LETTERS = re.compile(
     r"[\s*_`(\[]{0,8}[A-Z][)\]]?(?:(?:,| and| &|;|/|, and)\s?[(\[]?[A-Z][)\]]?){1,1}(?:(?:,| and| &|;|/|, and)?\s?[(\[]?[A-Z][)\]]?){0,8}[\s*_`.]{0,8}"
 )
 _LETTER = re.compile(r"[A-Z]")
-_DENIED_BEFORE = _WORDS.pattern("denied_before")
-_DENIED_AFTER = _WORDS.pattern("denied_after")
 _MAX_BARE = 40
 _MAX_OPTION_WORDS = 2  # of a list before the question; what is longer is context
-_CHANGES = _WORDS.pattern("changes")
 
-_CONCEDES = _WORDS.pattern("concedes", 0)
-_CLAUSE_END = _WORDS.pattern("clause_end", 0)
 _CONCLUDES = frozenset(["so", "therefore", "thus", "hence"])
-_DENIES = _WORDS.pattern("denies", 0)
-_UNDECIDED = _WORDS.pattern("undecided", 0)
-_THAN_ELSEWHERE = _WORDS.pattern("than_elsewhere", 0)
 _ROOT = 4  # letters that forms of one adjective share
 _COMPARATIVE = re.compile(r"\b(?:more|less|fewer|[a-z]{2,12}(?:er|est))\b")
-_QUALIFIES = _WORDS.pattern("qualifies", 0)
-_QUALIFIES_LATER = _WORDS.pattern("qualifies_later", 0)
-_NO_AS_WORD = _WORDS.pattern("no_as_word", 0)
-_ASSURES = _WORDS.pattern("assures", 0)
 _EDGES = ".,;:!?\"'()[]{}*_`~…。，！？、"
+_YES_NO_EDGES = " \t\n\r.,;:!?¡¿\"'()[]{}*_`~…。!?、،؟।"
 
 
-class _Offered:
-    """A kind whose value is one of the texts that the query offers."""
-
-    def _take(self, text: str, ask: Ask) -> str | None:
-        raise NotImplementedError
-
-    def read(self, text: str, query: str) -> str | None:
-        """Return what a text takes of what the query offers."""
-        return self._take(values.clean(text), read_query(query))
-
-    def same(self, a: str, b: str) -> bool:
-        """Compare two values."""
-        return a == b
-
-    def write(self, value: str) -> str:
-        """Write a value, which is its own label."""
-        return value
+def _yes_and_no() -> tuple[frozenset[str], frozenset[str]]:
+    pairs = WORDS.entries["yes_no"].values()
+    yes, no = (frozenset(values.fold(word) for pair in pairs for word in pair[i].split()) for i in (0, 1))
+    return yes - no, no - yes
 
 
-class Option(_Offered):
-    """One of the lettered options that the query lists; the value is the letter."""
-
-    name = "option"
-
-    def _take(self, text: str, ask: Ask) -> str | None:
-        return read_option(text, ask)
+_YES, _NO = _yes_and_no()
 
 
-class YesNo(_Offered):
-    """Yes or no, in many languages; the value is `"yes"` or `"no"`."""
+def yes_no(phrase: str) -> bool | None:
+    """Tell whether a word or short phrase, and nothing beside it, is a yes or a no in some language.
 
-    name = "yes_no"
+    Args:
+        phrase: The whole answer; case, accents and punctuation around it do not matter.
 
-    def _take(self, text: str, ask: Ask) -> str | None:
-        return read_yes_no(text, ask, asked=True)
-
-
-class Choice(_Offered):
-    """One of the words that the query offers, as in "positive or negative?"; the value is the word, plain."""
-
-    name = "choice"
-
-    def _take(self, text: str, ask: Ask) -> str | None:
-        return read_choice(text, ask)
+    Returns:
+        True for yes, False for no, None for anything else and for a word that is yes in one language and no in another.
+    """
+    if len(phrase) > _MAX_BARE:
+        return None
+    word = values.fold(phrase).strip(_YES_NO_EDGES)
+    return True if word in _YES else False if word in _NO else None
 
 
 def bare_letter(text: str, ask: Ask) -> str | None:
@@ -143,7 +109,7 @@ def read_option(text: str, ask: Ask) -> str | None:
             return letter
     if not ask.letters:
         return None
-    if changed := _CHANGES.search(text):
+    if changed := _WORDS.changes.search(text):
         letter = changed[1].upper()
         return letter if letter in ask.options else None
     within = [(match[1] or match[2]).upper() for match in _LETTER_WITHIN.finditer(text) if not _is_denied(match)]
@@ -157,7 +123,9 @@ def read_option(text: str, ask: Ask) -> str | None:
 def _is_denied(match: re.Match[str]) -> bool:
     """Whether a text denies the letter that it names: "not oxygen (A)", "option A is wrong"."""
     before = match.string[max(0, match.start() - 80) : match.start()]
-    return bool(_DENIED_BEFORE.search(before) or _DENIED_AFTER.match(match.string[match.end() : match.end() + 40]))
+    return bool(
+        _WORDS.denied_before.search(before) or _WORDS.denied_after.match(match.string[match.end() : match.end() + 40])
+    )
 
 
 def _only_label(part: str, ask: Ask) -> str | None:
@@ -193,7 +161,7 @@ def read_yes_no(text: str, ask: Ask, *, asked: bool = False) -> str | None:
     text = final_part(text)
     part = unlabelled(unheaded((marked(text) or [text])[0]), ask)
     sentence = values.fold(first_sentence(values.unlatex(part))[:MAX_SENTENCE])
-    assured = _ASSURES.match(sentence)
+    assured = _WORDS.assures.match(sentence)
     sentence = sentence[assured.end() :] if assured else sentence
     words = sentence.split()
     if not words:
@@ -208,8 +176,8 @@ def read_yes_no(text: str, ask: Ask, *, asked: bool = False) -> str | None:
         if head.rstrip("*_`") == "no." and rest.strip()[:1].isdigit():
             return None  # "No. 5"
         after = " ".join(sentences_of(part)[1:2])[:MAX_SENTENCE].casefold()
-        qualified = _QUALIFIES.match(rest) is not None and not _only_repeats(rest, ask)
-        if qualified or _QUALIFIES_LATER.match(after) or (head == "no" and _NO_AS_WORD.match(rest)):
+        qualified = _WORDS.qualifies.match(rest) is not None and not _only_repeats(rest, ask)
+        if qualified or _WORDS.qualifies_later.match(after) or (head == "no" and _WORDS.no_as_word.match(rest)):
             return None
         if not (asked or ask.yes_no):
             restates = all(word in ask.words for word in plain(rest).split() if word not in {"it", "is", "does"})
@@ -274,13 +242,13 @@ def _verdict(is_yes: bool | None) -> str | None:
 
 def _taken(sentence: str, ask: Ask) -> str | None:
     """Find the one alternative that a folded sentence asserts."""
-    if _UNDECIDED.search(sentence) or sentence.endswith("?"):
+    if _WORDS.undecided.search(sentence) or sentence.endswith("?"):
         return None
     asserted: list[tuple[str, bool, bool]] = []  # choice, whether its clause concludes, whether it answers as asked
     start, concludes = 0, False
-    for end in [*_CLAUSE_END.finditer(sentence), None]:
+    for end in [*_WORDS.clause_end.finditer(sentence), None]:
         clause = sentence[start : end.start() if end else len(sentence)].strip()
-        if clause and not _CONCEDES.match(clause):
+        if clause and not _WORDS.concedes.match(clause):
             asserted += [(choice, concludes, _answers_as_asked(clause, ask)) for choice in _asserted(clause, ask)]
         if end is None:
             break
@@ -307,11 +275,15 @@ def _asserted(clause: str, ask: Ask) -> list[str]:
         if at < 0 or longer:
             continue
         before = said[:at].strip()
-        if ask.foreign and (than := _THAN_ELSEWHERE.search(before)):
+        if ask.foreign and (than := _WORDS.than_elsewhere.search(before)):
             if not _compares_as_asked(before[: than.start()], ask):
                 return []
             continue
-        if not _DENIES.search(before) and not re.search(r"\bnot\b", before[-30:]) and not _concedes_before(before):
+        if (
+            not _WORDS.denies.search(before)
+            and not re.search(r"\bnot\b", before[-30:])
+            and not _concedes_before(before)
+        ):
             found.append(choice)
     return found
 

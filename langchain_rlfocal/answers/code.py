@@ -39,8 +39,7 @@ from itertools import groupby
 from typing import Any
 
 from langchain_rlfocal.answers import values
-from langchain_rlfocal.answers.languages import PATTERNS, read_table
-from langchain_rlfocal.answers.values import MAX_CHARS
+from langchain_rlfocal.answers.values import MAX_CHARS, PATTERNS, Words
 
 _MAX_BLOCKS = 64
 _MAX_PYTHON = 50_000
@@ -49,10 +48,9 @@ _MAX_TOKENS = 4_000  # some patterns of Pygments take time that grows with the s
 _MAX_QUERY = 4_000
 _MAX_INLINE = 400
 
-_TABLE = read_table("code")
-_LAYOUTS = {language: layout for layout, names in _TABLE["layouts"].items() for language in names.split()}
-_ALIASES = {alias: language for language, names in _TABLE["aliases"].items() for alias in names.split()}
-_WORDS = {name: frozenset(words.split()) for name, words in _TABLE["words"].items()}
+_WORDS = Words("code")
+_LAYOUTS = _WORDS.inverted("layouts")
+_ALIASES = _WORDS.inverted("aliases")
 _COMMENTS = {"sql": ("--", "/*"), "lua": ("--",), "css": ("/*",), "php": ("//", "/*", "#")}
 _DASHED = ("//", "/*")
 _HASHED = frozenset(["bash", "elixir", "julia", "powershell", "python", "r", "ruby"])
@@ -250,7 +248,7 @@ def _asking_part(query: str) -> str:
 
 @cache
 def _asked_patterns() -> dict[str, re.Pattern[str]]:
-    named = _TABLE["asked"] | {name: name for name in _TABLE["asked"]["themselves"].split()}
+    named = _WORDS.entries["asked"] | {name: name for name in _WORDS.entries["asked"]["themselves"].split()}
     del named["themselves"]
     return {name: re.compile(rf"(?<![\w.+#-])(?:{words})(?![\w+#])", re.IGNORECASE) for name, words in named.items()}
 

@@ -17,10 +17,9 @@ from itertools import combinations
 from typing import Any
 
 from langchain_rlfocal.answers import values
-from langchain_rlfocal.answers.choices import Choice, Option, YesNo, bare_letter, read_choice, read_option, read_yes_no
+from langchain_rlfocal.answers.choices import bare_letter, read_choice, read_option, read_yes_no
 from langchain_rlfocal.answers.code import Code, CodeBlock, find_code, parse_python
 from langchain_rlfocal.answers.kinds import Kind, KindLike, KindName, MadeKind, to_kind
-from langchain_rlfocal.answers.languages import PATTERNS, WORDS
 from langchain_rlfocal.answers.lists import List, find_list
 from langchain_rlfocal.answers.mathematics import Math, looks_like_math, same_math
 from langchain_rlfocal.answers.quantities import number_of
@@ -48,6 +47,7 @@ from langchain_rlfocal.answers.statements import (
     read_statement,
     same_statement,
 )
+from langchain_rlfocal.answers.values import PATTERNS, WORDS
 
 logger = logging.getLogger(__name__)
 
@@ -496,7 +496,7 @@ def _symbol(part: str, ask: Ask) -> str | None:
     if (
         len(spans) != 1
         or " " in (span := spans.pop())
-        or not all(word in WORDS.tells_to_type or ask.repeats(word) for word in rest)
+        or not all(word in WORDS["tells_to_type"] or ask.repeats(word) for word in rest)
     ):
         return None
     return span if _SYMBOL.fullmatch(span) else None
@@ -703,15 +703,16 @@ BUILT_IN: dict[str, Kind] = {
         Auto(),
         # The text itself: the same but for white space around it, and for how Unicode composes it; or equal Python literals.
         MadeKind("exact", lambda text, _: exact_text(text), writes=_shortened),
-        Option(),
+        # The letter of a listed option.
+        MadeKind("option", lambda text, query: read_option(values.clean(text), read_query(query))),
         # A number without a unit equals that number of any one unit.
         MadeKind("number", _read_number, same_statement, _shortened),
         # In any unit of the same dimension: 90 minutes and 1.5 hours.
         MadeKind("quantity", _read_number, _same_quantity, _shortened),
         MadeKind("date", _read_date, same_statement, _shortened),
         _MATH,
-        YesNo(),
-        Choice(),
+        MadeKind("yes_no", lambda text, query: read_yes_no(values.clean(text), read_query(query), asked=True)),
+        MadeKind("choice", lambda text, query: read_choice(values.clean(text), read_query(query))),
         _LIST,
         _CODE,
         MadeKind("json", _read_json),

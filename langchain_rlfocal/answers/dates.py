@@ -14,11 +14,12 @@ import datetime as dt
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from langchain_rlfocal.answers import values
-from langchain_rlfocal.answers.facts import Fact
+from langchain_rlfocal.answers.quantities import Fact, find_quantities
 
 if TYPE_CHECKING:
     from babel import Locale
@@ -206,12 +207,10 @@ def _add_halves(halves: dict[str, str], locale: "Locale") -> None:
 
 # Years and eras
 
-_BEFORE_CHRIST: Final = _WORDS.pattern("before_christ", 0).pattern
-_AFTER_CHRIST: Final = _WORDS.pattern("after_christ", 0).pattern
-_ERA = re.compile(rf"\s?(?:(?P<bc>{_BEFORE_CHRIST})|(?P<ad>{_AFTER_CHRIST}))(?!\w)")
+_ERA = re.compile(rf"\s?(?:(?P<bc>{_WORDS.before_christ.pattern})|(?P<ad>{_WORDS.after_christ.pattern}))(?!\w)")
 _YEAR_AND_ERA = re.compile(
     rf"(?<![\w.,:/$-])(?:(?P<first>\d{{1,4}})\s?[-–]\s?)?(?P<year>\d{{1,6}}|\d{{1,3}},\d{{3}})"
-    rf"\s?(?:(?P<bc>{_BEFORE_CHRIST})|(?P<ad>{_AFTER_CHRIST}))(?!\w)"
+    rf"\s?(?:(?P<bc>{_WORDS.before_christ.pattern})|(?P<ad>{_WORDS.after_christ.pattern}))(?!\w)"
 )
 _ERA_AND_YEAR = re.compile(r"(?<!\w)(?:(?P<bc>M\.?Ö\.?|Milattan [Öö]nce)|A\.?D\.?)\s(?P<year>\d{1,4})(?![\w]|[.,:]\d)")
 _YEAR = re.compile(
@@ -944,3 +943,38 @@ def _label(when: When) -> str:
         zone = when.zone or ""
         parts.append(when.clock + (zone if zone[:1] in {"", "Z", "+", "-"} else f" {zone}"))
     return " ".join(parts)
+
+
+# Dates and quantities together
+
+_SLASHED = re.compile(r"(?<![0-9/])([0-9]{1,2})/([0-9]{1,2})/([0-9]{4})(?![0-9/])")
+_PERCENT_FIRST = re.compile(r"(?<![0-9%])%([0-9][0-9.,]{0,20})(?![0-9%])")
+
+
+def find_facts(text: str, *, query: str = "", day_first: bool = False) -> list[Fact]:
+    """Find the facts in cleaned text, in order; none overlap. Dates and times come before numbers.
+
+    Args:
+        text: Cleaned text.
+        query: What was asked, cleaned; tells whether pounds are money, and whether 3.10 is a version.
+        day_first: Read 3/4/2024 as the third of April, as all languages but English do.
+    """
+    if day_first and "/" in text:
+        text = _SLASHED.sub(r"\1.\2.\3", text)
+    if "%" in text:
+        text = _PERCENT_FIRST.sub(r"\1%", text)
+    dates = find_dates(text)
+    if dates:
+        pieces, end = [], 0
+        for date in dates:
+            pieces += [text[end : date.start], " " * (date.end - date.start)]
+            end = date.end
+        text = "".join([*pieces, text[end:]])
+    return sorted([*dates, *find_quantities(text, query=query)], key=lambda fact: fact.start)
+
+
+def plain_numbers(text: str) -> Iterator[Fraction]:
+    """Yield every number in a text, those within quantities, ranges and dates included."""
+    for _, value in values.numbers(values.fold(text)):
+        if -400 < value.adjusted() < 400:
+            yield Fraction(value)

@@ -45,11 +45,6 @@ _MAX_LABEL = 300
 _MAX_QUERY = 4_000
 
 _WORDS = Words("lists")
-_ASKS_LIST = _WORDS.pattern("asks_list")
-_ASKS_ORDER = _WORDS.pattern("asks_order")
-_ASKS_NAMES = _WORDS.pattern("asks_names")
-_DENIES = _WORDS.pattern("denies")
-_NUMBER_WORDS = _WORDS.pattern("number_words", 0)
 
 _THOUGHT = re.compile(r"</think>")
 _NUMBERED = re.compile(
@@ -81,16 +76,12 @@ _NOTE = re.compile(
 _ARTICLE = re.compile(r"(?:the|an?) (?=[^\W\d_]{3})")
 _TRAILING = re.compile(r"(?:[.,;:…。、，；\s]|(?<=[^\W\d_][^\W\d_])[!?！？])+$")
 _QUOTED = re.compile(r"(['\"])([^'\"]*)\1")
-_COURTESY = _WORDS.pattern("courtesy")
-_LAST_AND = _WORDS.pattern("last_and")
-_ONLY_AND = _WORDS.pattern("only_and")
 _LOOSE_COMMA = re.compile(r"(?<=[^\W\d_])(?<!\bno)(?<!\bnot),(?=\s)")
 _CODE_WORD = re.compile(r"`([a-z][a-z0-9]*)`")
 
 _COMMA = re.compile(r"[,，、](?![0-9]{3}(?![0-9]))\s*|(?<![0-9])[,，、]\s*|[,，、]\s+")
 _PACKED = re.compile(r"\s*[0-9]{1,3}(?:,[0-9]{1,4}){2,}\s*\.?\s*")
 _GROUPED = re.compile(r"\s*[0-9]{1,3}(?:,[0-9]{3})+\s*\.?\s*")
-_COPULA = _WORDS.pattern("copula")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +138,7 @@ class List:
         found = find_list(text, commas=asks)
         if found is None:
             return None
-        items = _named(found.items) if _ASKS_NAMES.search(_short(query)) else found.items
+        items = _named(found.items) if _WORDS.asks_names.search(_short(query)) else found.items
         known = set(_words(_short(query)))
         beside = [_stated(found.lead, known | {str(len(items))}), _stated(found.tail, known)]
         if not asks or "\n" not in text.strip():
@@ -190,12 +181,12 @@ class List:
 
 def asks_for_list(query: str) -> bool:
     """Tell whether a query asks for several things."""
-    return bool(_ASKS_LIST.search(_short(query)))
+    return bool(_WORDS.asks_list.search(_short(query)))
 
 
 def asks_for_order(query: str) -> bool:
     """Tell whether a query asks for things in an order."""
-    return bool(_ASKS_ORDER.search(_short(query)))
+    return bool(_WORDS.asks_order.search(_short(query)))
 
 
 def find_list(text: str, *, commas: bool = False) -> ListAnswer | None:
@@ -401,11 +392,11 @@ def _inline(text: str) -> ListAnswer | None:
     """Read one line whose parts stand between commas or semicolons, or with "and" between two."""
     lead, _, rest = text.strip().rpartition(":\n")
     line = (rest if lead and "\n" not in lead.strip() else text).strip()
-    courtesy = _COURTESY.match(line)
+    courtesy = _WORDS.courtesy.match(line)
     line = line[courtesy.end() :] if courtesy else line
     if "\n" in line or len(line) > _MAX_LINE or re.search(r"[a-z]{3}[.!?] +\S", line):
         return None
-    copula = _COPULA.match(line)
+    copula = _WORDS.copula.match(line)
     if copula and copula.end() < len(line):
         lead, line = f"{lead} {copula[0]}", line[copula.end() :]
     line = line.rstrip(" .!")
@@ -416,11 +407,11 @@ def _inline(text: str) -> ListAnswer | None:
     else:
         parts = _COMMA.split(line)
         if len(parts) == 1:
-            parts = _ONLY_AND.split(line) if line.count(" ") <= 8 else parts
-    last = _LAST_AND.match(parts[-1])
+            parts = _WORDS.only_and.split(line) if line.count(" ") <= 8 else parts
+    last = _WORDS.last_and.match(parts[-1])
     if last:
         parts[-1] = parts[-1][last.end() :]
-    elif len(parts) > 1 and ";" not in line and (inner := list(_ONLY_AND.finditer(parts[-1]))):
+    elif len(parts) > 1 and ";" not in line and (inner := list(_WORDS.only_and.finditer(parts[-1]))):
         cut = inner[-1]
         parts[-1:] = [parts[-1][: cut.start()], parts[-1][cut.end() :]]
     items = [_plain(part) for part in parts]
@@ -478,7 +469,7 @@ def _stated(text: str, known: set[str]) -> str:
         return ""
     folded = values.in_digits(values.fold(text))
     numbers = [word for word in _words(text) if any(map(str.isdigit, word)) and word not in known]
-    denials = [word for word in (match[0].strip() for match in _DENIES.finditer(folded)) if word not in known]
+    denials = [word for word in (match[0].strip() for match in _WORDS.denies.finditer(folded)) if word not in known]
     if not numbers and not denials:
         return ""
     return " ".join(folded.split()) if denials else " ".join(numbers)
@@ -489,7 +480,8 @@ def _named(items: tuple[str, ...]) -> tuple[str, ...]:
     found = [_NOTE.fullmatch(item) for item in items]
     notes = [match["note"] for match in found if match]
     counts = any(
-        _DENIES.search(note) or re.search(r"\d", note) or _NUMBER_WORDS.search(values.fold(note)) for note in notes
+        _WORDS.denies.search(note) or re.search(r"\d", note) or _WORDS.number_words.search(values.fold(note))
+        for note in notes
     )
     return items if counts or len(notes) < len(items) else tuple(_trimmed(match["name"]) for match in found if match)
 

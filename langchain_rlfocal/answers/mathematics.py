@@ -170,9 +170,9 @@ def looks_like_math(text: str) -> bool:
         return True
     if _VARIABLE.fullmatch(text):
         return True
-    if _CODE.search(text) or _ADDRESS.search(text):
+    if _WORDS.code.search(text) or _ADDRESS.search(text):
         return False
-    if _STRONG.search(_POWER_UNIT.sub(" ", text)):
+    if _WORDS.strong.search(_POWER_UNIT.sub(" ", text)):
         return True
     bare = text.rstrip(".,;")
     if len(bare) > 200 or _ONE_NUMBER.fullmatch(bare):
@@ -535,8 +535,6 @@ _SURE = re.compile(
 )
 _PATH = re.compile(r"(?<![A-Za-z])[A-Za-z]:\\[\w.]|\\\\[A-Za-z][\w.-]*\\|(?<![\w)])[~.]{0,2}/[A-Za-z]\w+/")
 _ADDRESS = re.compile(r"://|\bwww\.|[\w.+-]+@[\w-]+\.\w|[?&]\w+=\w+&")
-_CODE = _WORDS.pattern("code", 0)
-_STRONG = _WORDS.pattern("strong", 0)
 _POWER_UNIT = re.compile(
     r"(?<![A-Za-z])(?:[kcdmµ]?m|km|ft|in|yd|s|h|kg|m/s)\s?(?:\^\s?\{?-?[0-9]\}?|[²³⁻][¹²³]?)(?![\w^])|(?:x|×|\*)\s?10\s?\^\s?\{?[-+]?[0-9]+\}?"
 )
@@ -1024,7 +1022,6 @@ def _far(a: _Told, b: _Told) -> bool:
 
 _BASE = re.compile(r"[0-9]\s?_\s?\{?\s?([0-9]+|\\text\s?\{[^{}]*\})\s?\}?[\s.]*$")
 _PRIMED = re.compile(r"(?<![A-Za-z\\])([A-Za-z])((?:'|\^\s?\{?\s?(?:\\prime\s?|'))*)")
-_QUALIFIER = _WORDS.pattern("qualifier")
 _MAX_QUALIFIED = 80
 
 
@@ -1047,7 +1044,7 @@ def _qualifiers(piece: Piece) -> frozenset[str | None] | None:
     """List what a short text says of its number that makes it another one; None for a long text, which says much."""
     if len(piece.plain) > _MAX_QUALIFIED:
         return None
-    return frozenset(found.lastgroup for found in _QUALIFIER.finditer(piece.plain))
+    return frozenset(found.lastgroup for found in _WORDS.qualifier.finditer(piece.plain))
 
 
 _UNIT_TEXT = re.compile(

@@ -32,7 +32,6 @@ from ipaddress import ip_address
 from math import gcd, prod
 from typing import Final
 
-from langchain_rlfocal.answers.facts import Fact
 from langchain_rlfocal.answers.values import (
     ORDINAL_WORDS,
     TEN_WORDS,
@@ -43,10 +42,31 @@ from langchain_rlfocal.answers.values import (
     number_text_of,
 )
 
-__all__ = ["Huge", "find_quantities", "number_of"]
+__all__ = ["Fact", "Huge", "find_quantities", "number_of"]
 
 _MAX_EXPONENT = 1000
 _MAX_DIGITS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One fact in a text.
+
+    Attributes:
+        start: Where it begins in the text.
+        end: Where it ends, exclusive.
+        kind: `"number"`, `"quantity"`, `"money"`, `"percent"`, `"date"`, `"time"`, `"identifier"`, `"range"`, `"ratio"`.
+        value: What it states; equal kinds and values mean the same.
+        label: Canonical spelling; different values of a kind have different labels.
+        stated: The bare number that it is written with, if it is just one: 90 in "90 minutes".
+    """
+
+    start: int
+    end: int
+    kind: str
+    value: Hashable
+    label: str
+    stated: Fraction | None = None
 
 
 @dataclass(frozen=True, slots=True)

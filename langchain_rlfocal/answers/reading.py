@@ -7,14 +7,15 @@ that answers. They compare nothing, and never raise.
 import re
 from collections.abc import Callable, Mapping
 from functools import cached_property, lru_cache
-from itertools import takewhile
+from itertools import groupby, takewhile
 from typing import TypeVar
 
 from langchain_rlfocal.answers import values
 from langchain_rlfocal.answers.code import asks_for_code
-from langchain_rlfocal.answers.facts import Fact, find_facts, plain_numbers
-from langchain_rlfocal.answers.languages import ANSWER_MARKS, NEGATIONS, PATTERNS, WORDS
+from langchain_rlfocal.answers.dates import find_facts, plain_numbers
 from langchain_rlfocal.answers.lists import asks_for_list
+from langchain_rlfocal.answers.quantities import Fact
+from langchain_rlfocal.answers.values import NEGATIONS, PATTERNS, WORDS
 
 _T = TypeVar("_T")
 
@@ -70,6 +71,41 @@ _CONTRACTIONS = (
     (re.compile(r"\b(it|he|she|that|there|here|what|who|where)'s\b", re.IGNORECASE), r"\1 is"),
     (re.compile(r"'s\b", re.IGNORECASE), ""),
 )
+
+
+_CLOSING = r"[\"'*_`)\]]{0,4}"
+_SIGN = rf"\s?(?:[:：=]|\s?[-–—](?=\s)){_CLOSING}"
+
+
+def _either(words: str) -> str:
+    """Write the alternatives of listed words, as written and as folded, the longest first."""
+    spelled = {form for word in values.spaced(words) for form in (values.clean(word).casefold(), values.fold(word))}
+    return "|".join(map(re.escape, sorted(spelled, key=lambda word: (-len(word), word))))
+
+
+def _answer_marks() -> re.Pattern[str]:
+    """Write the pattern, the words grouped by their first letter, so that a search tries only those that fit."""
+    table = WORDS.entries["answer_marks"]
+    branches: list[tuple[str, str]] = []
+    for nouns, between, verbs in table["nouns"]:
+        said = rf"(?: (?:{_either(between)}))?" if between else ""
+        is_ = rf"| (?:{_either(verbs)})(?![^\W_])(?:\s?:)?" if verbs else ""
+        is_ = f"|{table['joined'][nouns]}" if nouns in table["joined"] else is_
+        for noun in _either(nouns).split("|"):
+            first = noun[: 2 if noun[0] == "\\" else 1]
+            branches.append((first, rf"{noun[len(first) :]}{said}{_CLOSING}(?:{_SIGN}{is_})"))
+    grouped = groupby(sorted(branches), key=lambda branch: branch[0])
+    spaced = "|".join(f"{letter}(?:{'|'.join(rest for _, rest in group)})" for letter, group in grouped)
+    signs = rf"(?:{table['unspaced']})(?:{_CLOSING}{_SIGN}|(?:{table['unspaced_verbs']})(?![不没沒非]))"
+    denied = rf"(?! ?(?:{_either(table['denied'])})\b)"
+    return re.compile(rf"(?:(?<![^\W_])(?:{spaced})|{signs})(?:(?<=[-–—:：=\"'*_`)\]])|{denied})", re.IGNORECASE)
+
+
+ANSWER_MARKS = _answer_marks()
+"""Finds the final marks of many languages ("Respuesta:", "La réponse est", "答案是") in cleaned or folded text.
+
+What precedes the word ("final", "correct", an article) is not part of the match; what follows the match is the answer.
+"""
 
 
 def _asks(name: str) -> cached_property[bool]:
@@ -327,7 +363,7 @@ def unlabelled(text: str, ask: Ask) -> str:
     if match is None or "\n" in text.strip() or _LABEL_WITHIN.search(text, match.start("value")):
         return text
     label = plain(values.fold(match["label"])).split()
-    known = all(word in WORDS.generic_labels or ask.repeats(word) for word in label)
+    known = all(word in WORDS["generic_labels"] or ask.repeats(word) for word in label)
     return text[match.start("value") :] if label and known else text
 
 
@@ -434,7 +470,7 @@ def bare(word: str) -> str:
 
 def content_words(folded: str) -> list[str]:
     """List the words of a folded sentence that count, in order."""
-    return [word for word in plain(uncontracted(folded)).split() if word not in WORDS.no_content]
+    return [word for word in plain(uncontracted(folded)).split() if word not in WORDS["no_content"]]
 
 
 _DOTTED_CLOCK = re.compile(r"(?<![0-9.])([01]?[0-9]|2[0-4])\.([0-5][0-9])(?![0-9.])")
@@ -486,9 +522,9 @@ _LETTER_FIRST = re.compile(
 
 def _abbreviates(word: str | None, after: str) -> bool:
     folded = (word or "").casefold()
-    if folded in WORDS.abbreviations_before_numbers and after[-1:].isdigit():
+    if folded in WORDS["abbreviations_before_numbers"] and after[-1:].isdigit():
         return True
-    return folded in WORDS.abbreviations or (len(folded) == 1 and folded.isalpha())
+    return folded in WORDS["abbreviations"] or (len(folded) == 1 and folded.isalpha())
 
 
 def _marked_by(mark: re.Match[str], end: int) -> str:
@@ -591,7 +627,7 @@ def _alternatives(sentence: str, *, foreign: bool) -> tuple[str, ...]:
         return ()
     before, after = sentence[: ors[-1].start()], sentence[ors[-1].end() :]
     raw = re.split(r"[,;:?!)«»\"]|\. |\.$", after)[0].split()
-    last = _without_articles([*raw[:1], *takewhile(lambda word: word not in WORDS.cuts, raw[1:])])
+    last = _without_articles([*raw[:1], *takewhile(lambda word: word not in WORDS["cuts"], raw[1:])])
     size = len(last)
     pieces = [piece for piece in re.split(r"[,;:(] ?", separator.sub(",", before)) if piece.strip()]
     if not 1 <= size <= 4 or not pieces:
@@ -600,9 +636,9 @@ def _alternatives(sentence: str, *, foreign: bool) -> tuple[str, ...]:
         same = plain(" ".join(last[1:]))
         return (same, f"{last[0]} {same}") if same and f" {same} " in f" {plain(before)} " else ()
     own = pieces[-1].split()
-    while own and own[-1] in WORDS.copulas:
+    while own and own[-1] in WORDS["copulas"]:
         own.pop()
-    at = max((i for i, word in enumerate(own) if word in WORDS.articles), default=-1)
+    at = max((i for i, word in enumerate(own) if word in WORDS["articles"]), default=-1)
     if at >= 0 and 0 < len(own) - at - 1 < size:
         if own[-1] == last[-1]:  # "a planet or a dwarf planet"
             own = own[at + 1 :]
@@ -613,8 +649,8 @@ def _alternatives(sentence: str, *, foreign: bool) -> tuple[str, ...]:
     for piece in reversed(pieces[:-1]):
         words = _without_articles(plain(piece).split())
         if len(words) > size:
-            tells = words[0] in WORDS.telling and len(words) - size <= 3
-            if tells or (words[0] in WORDS.first_verbs and re.search(r"[,;]", before)):
+            tells = words[0] in WORDS["telling"] and len(words) - size <= 3
+            if tells or (words[0] in WORDS["first_verbs"] and re.search(r"[,;]", before)):
                 chosen.append(" ".join(words[-size:]))
             break
         chosen.append(" ".join(words))
@@ -623,9 +659,9 @@ def _alternatives(sentence: str, *, foreign: bool) -> tuple[str, ...]:
 
 
 def _without_articles(words: list[str]) -> list[str]:
-    while len(words) > 1 and words[0] in WORDS.articles:
+    while len(words) > 1 and words[0] in WORDS["articles"]:
         words = words[1:]
-    while len(words) > 1 and words[-1] in WORDS.copulas:
+    while len(words) > 1 and words[-1] in WORDS["copulas"]:
         words = words[:-1]
     return words
 

@@ -14,8 +14,8 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from langchain_rlfocal.answers import values
-from langchain_rlfocal.answers.facts import Fact, find_facts, plain_numbers
-from langchain_rlfocal.answers.languages import NEGATIONS, PATTERNS, WORDS, read_table
+from langchain_rlfocal.answers.dates import find_facts, plain_numbers
+from langchain_rlfocal.answers.quantities import Fact
 from langchain_rlfocal.answers.reading import (
     MAX_SENTENCE,
     Ask,
@@ -37,6 +37,7 @@ from langchain_rlfocal.answers.reading import (
     unlabelled,
     without_ending,
 )
+from langchain_rlfocal.answers.values import NEGATIONS, PATTERNS, WORDS
 
 _MAX_NAMED = 400
 _MAX_STATEMENT = 20_000  # characters; the words of a longer text are compared as they are
@@ -55,7 +56,7 @@ _BARE_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,14}|[1-9][0-9]{0,2}(?:,[0-9]{3})
 _NEAR = 3
 _FLAG = re.compile(r"--?[A-Za-z]")
 _NAME_IN_PIECES = re.compile(r"\b([A-Z]{1,4})(?:[ -][A-Z]{1,4})?[ -]?[0-9]{1,6}[A-Z]?\b")
-_LONG_FOR = {short: long for long, words in read_table("words")["long_for"].items() for short in words.split()}
+_LONG_FOR = WORDS.inverted("long_for")
 _SHORT_FOR = re.compile(rf"\b({'|'.join(_LONG_FOR)})\.\s?(?=[0-9])", re.IGNORECASE)
 _COUNT = "one|two|three|four|five|six|seven|eight|nine|ten|twelve|twenty"
 _ONE_IN = re.compile(rf"\b({_COUNT}|[0-9]{{1,6}}) in (?=(?:{_COUNT}|a (?:hundred|thousand|million)|[0-9])\b|[0-9])")
@@ -64,13 +65,9 @@ _MONTH_OF_YEAR = re.compile("([0-9]{4})-[0-9]{2}")
 _YEAR_ALONE = re.compile("0?[0-9]{3,4}")
 
 _ABOVE, _BELOW, _UP, _DOWN = ">", "<", "up", "down"
-_SIGNS = {
-    word: word if sign == "itself" else sign
-    for sign, words in read_table("words")["signs"].items()
-    for word in words.split()
-}
+_SIGNS = {word: word if sign == "itself" else sign for word, sign in WORDS.inverted("signs").items()}
 # asked for each word
-_FILLERS, _TIMES, _MAY_LEAD = WORDS.fillers, WORDS.times, WORDS.may_lead | _SIGNS.keys()
+_FILLERS, _TIMES, _MAY_LEAD = WORDS["fillers"], WORDS["times"], WORDS["may_lead"] | _SIGNS.keys()
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +273,7 @@ def _things(parts: Sequence["_Said"], *, is_foreign: bool) -> tuple[tuple[Amount
         if not (one.leads and isinstance(amount, Amount) and amount.number is not None and isinstance(thing, str)):
             continue
         stands = (is_foreign or not other.is_capital) and thing.isalpha() and thing not in _SIGNS
-        if stands and not amount.is_ordinal and thing not in WORDS.no_things and thing not in NEGATIONS:
+        if stands and not amount.is_ordinal and thing not in WORDS["no_things"] and thing not in NEGATIONS:
             found.setdefault(amount, stem(thing))
     return tuple(found.items())
 
@@ -439,19 +436,19 @@ def _parts(text: str, ask: Ask, *, binds: bool) -> Iterator[_Said]:
         if part in NEGATIONS and not (part == "no" and ask.portuguese):
             yield _Said(part, True, False, False)
             continue
-        is_filler = part in _FILLERS or (ask.foreign and part in WORDS.fillers_elsewhere)
+        is_filler = part in _FILLERS or (ask.foreign and part in WORDS["fillers_elsewhere"])
         if (is_filler and not _is_letter(token, at, tokens)) or (ask.foreign and part == "no"):
             continue
-        if (part in _MAY_LEAD or after in WORDS.by) and _is_dropped(part, at, folded, tokens, after):
+        if (part in _MAY_LEAD or after in WORDS["by"]) and _is_dropped(part, at, folded, tokens, after):
             continue
         if binds and isinstance(after, Fact) and _is_named(after, text) and _names(token, after, ask, first=at == 0):
             continue
         following = tokens[at + 1] if at + 1 < len(tokens) else None
         leads = isinstance(following, str) and following[:1].isupper()
         says_nothing = (
-            (part in WORDS.prepositions and all(ask.repeats(_neighbour(folded, at, step)) for step in (-1, 1)))
-            or (part in WORDS.titles and leads and not token.isupper())
-            or (part in WORDS.companies and at > 0)
+            (part in WORDS["prepositions"] and all(ask.repeats(_neighbour(folded, at, step)) for step in (-1, 1)))
+            or (part in WORDS["titles"] and leads and not token.isupper())
+            or (part in WORDS["companies"] and at > 0)
             or _SHORT_NAME.fullmatch(token)
         )
         for word in [_cased(token, part)] if ask.cased and not ask.repeats(part) else apart(part):
@@ -477,9 +474,9 @@ def _is_dropped(
 ) -> bool:
     """Whether a word only leads to what counts: "about" and "on" before facts, "in" and "by" before names."""
     if isinstance(after, Fact):
-        if part in WORDS.between_facts and at > 0 and isinstance(folded[at - 1], Fact):
+        if part in WORDS["between_facts"] and at > 0 and isinstance(folded[at - 1], Fact):
             return True
-        if part in WORDS.approximate or part in {"than", "to"} or part in WORDS.of_time:
+        if part in WORDS["approximate"] or part in {"than", "to"} or part in WORDS["of_time"]:
             return True
         return part in _SIGNS and _SIGNS[part] in {_ABOVE, _BELOW, ">=", "<="} and bool(_sign_before([part]))
     if part == "than" or (part in {"more", "less", "greater", "fewer", "at"} and after in {"than", "least", "most"}):
@@ -487,16 +484,16 @@ def _is_dropped(
     if part in {"least", "most"} and at and folded[at - 1] == "at":
         return True
     following = tokens[at + 1] if at + 1 < len(tokens) else ""
-    if part in WORDS.before_names and isinstance(following, str) and following[:1].isupper():
+    if part in WORDS["before_names"] and isinstance(following, str) and following[:1].isupper():
         return True
-    is_passive = after in WORDS.by and at > 0 and folded[at - 1] in WORDS.be
+    is_passive = after in WORDS["by"] and at > 0 and folded[at - 1] in WORDS["be"]
     return is_passive and (bool(PATTERNS.participle.fullmatch(part)) or after != "by")
 
 
 def _neighbour(folded: Sequence[str | Fact], at: int, step: int) -> str | Fact | None:
     """Return the next part in one direction that is no filler."""
     at += step
-    while 0 <= at < len(folded) and folded[at] in WORDS.fillers:
+    while 0 <= at < len(folded) and folded[at] in WORDS["fillers"]:
         at += step
     return folded[at] if 0 <= at < len(folded) else None
 
@@ -507,7 +504,7 @@ def _next_fact(folded: Sequence[str | Fact], at: int) -> str | Fact | None:
 
 def _sign_before(before: Sequence[str]) -> str:
     """What the words right before a fact make of it: "more than", "at least"."""
-    near = [word for word in before[-3:] if word not in WORDS.approximate]
+    near = [word for word in before[-3:] if word not in WORDS["approximate"]]
     while near and near[-1] in {"than", "a", "the", "of", "to"}:
         near.pop()
     sign = _SIGNS.get(near[-1], "") if near else ""
@@ -579,12 +576,12 @@ def _is_named(fact: Fact, text: str) -> bool:
 def _names(token: str, fact: Fact, ask: Ask, *, first: bool) -> bool:
     """Whether a word before a number makes a name of both, as in "Apollo 11": a capital, no filler, no currency."""
     word = word_of(token)
-    says_nothing = word in WORDS.fillers or word in WORDS.of_time or word in _SIGNS
+    says_nothing = word in WORDS["fillers"] or word in WORDS["of_time"] or word in _SIGNS
     if says_nothing or not token[:1].isupper() or not token[-1:].isalnum():
         return False
     if ask.repeats(word) and f"{word} {fact.label}" not in _bound_names(ask):
         return False
-    return not first or word not in WORDS.common_starts
+    return not first or word not in WORDS["common_starts"]
 
 
 @lru_cache(maxsize=64)
@@ -651,7 +648,7 @@ def read_short(text: str, ask: Ask) -> Statement | None:
     if is_marked and not ask.several:
         part = explained(first_sentence(part))
     quoted = PATTERNS.says_quoted.fullmatch(part)
-    if quoted and all(word in WORDS.leads or ask.repeats(word) for word in plain(values.fold(quoted[1])).split()):
+    if quoted and all(word in WORDS["leads"] or ask.repeats(word) for word in plain(values.fold(quoted[1])).split()):
         part = quoted[2]
     part = readable(part, ask)
     return read_statement(part, ask) or (read_statement(readable(final_part(text), ask), ask) if is_marked else None)
