@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -23,6 +22,7 @@ from langchain_rlfocal.answers import (
     to_kind,
 )
 from langchain_rlfocal.answers import kinds as kinds_module
+from langchain_rlfocal.answers.values import Words
 from langchain_rlfocal.errors import InputError
 
 PAIRS = Path(__file__).parents[1] / "docs/benchmarks/same_answer_pairs.jsonl"
@@ -340,12 +340,27 @@ def test_importing_the_package_loads_none_of_the_libraries_of_answers():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_every_list_of_words_is_used():
+def test_every_list_and_pattern_is_used_and_every_name_that_is_used_has_one():
     folder = Path(kinds_module.__file__).parent
-    source = "".join(path.read_text(encoding="utf-8") for path in folder.glob("*.py"))
-    for file in (folder / "words").glob("*.toml"):
-        text = file.read_text(encoding="utf-8")
-        unused = [
-            name for name in tomllib.loads(text) if not re.search(rf"\b{name}\b", source) and f"<<{name}>>" not in text
-        ]
-        assert not unused, file.name
+    sources = [path.read_text(encoding="utf-8") for path in folder.glob("*.py")]
+    readers = [(name, re.search(rf'^{name} = (?:values\.)?Words\("(\w+)"\)|^{name}: Final = (?:values\.)?Words\("(\w+)"\)', source, re.MULTILINE), source)
+               for source in sources for name in ("WORDS", "PATTERNS", "_WORDS", "_NUMBER_WORDS")]  # fmt: skip
+    files = set()
+    for reader, found, own in readers:
+        if found is None:
+            continue
+        source = own if reader.startswith("_") else "".join(sources)
+        entries = Words(found[1] or found[2]).entries
+        files.add(found[1] or found[2])
+        method = r'\.(?:rows|listed|pairs|valued|inverted|entries)[(\[]"(\w+)"'
+        asked = re.findall(
+            rf'(?<!\w){reader}(?:{method}|\["(\w+)"\]|\.(?!(?:rows|listed|pairs|valued|inverted|entries)\b)(\w+))',
+            source,
+        )
+        names = {name for groups in asked for name in groups if name}
+        inner = set(re.findall(r"<<(\w+)>>", str(entries))) | {
+            name for entry in entries.values() if isinstance(entry, dict) for name in entry.get("include", "").split()
+        }
+        assert names <= entries.keys(), found
+        assert [name for name in entries.keys() - names - inner if f'"{name}"' not in source] == [], found
+    assert files == {path.stem for path in folder.glob("words/*.toml")}

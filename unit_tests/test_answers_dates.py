@@ -1,6 +1,5 @@
 """Dates and times: equal ones in any spelling and language, and never two different ones with one value."""
 
-import re
 import subprocess
 import sys
 import threading
@@ -14,7 +13,6 @@ from hypothesis import strategies as st
 
 from langchain_rlfocal.answers import dates, values
 from langchain_rlfocal.answers.dates import When, find_dates
-from support_patterns import repeats_of
 
 
 def said(text):
@@ -260,23 +258,6 @@ def test_all_names_of_months_in_full_are_read_in_every_language():
                 assert (
                     said(f"4 {name} 1776") == [("date", When(1776, number, 4))] or name[0].isdigit() or "月" in name
                 ), name
-
-
-def _patterns():
-    for name, value in vars(dates).items():
-        for entry in value if isinstance(value, tuple) else (value,):
-            pattern = entry[0] if isinstance(entry, tuple) and entry else entry
-            if isinstance(pattern, re.Pattern):
-                yield pytest.param(pattern, id=name)
-    yield pytest.param(dates._names((True,) * len(dates._SCRIPTS)).half, id="parts of the day")
-
-
-@pytest.mark.parametrize("pattern", list(_patterns()))
-def test_no_pattern_can_take_more_than_linear_time(pattern):
-    parsed = re._parser.parse(pattern.pattern, pattern.flags)
-    assert not any(above for _, above in repeats_of(parsed))
-    one_class = len(parsed) == 1 and str(parsed[0][0]) == "MAX_REPEAT"
-    assert one_class or parsed.getwidth()[1] < 3_000
 
 
 def test_many_threads_read_the_same():

@@ -28,25 +28,12 @@ from langchain_rlfocal.answers.values import NEGATIONS, WORDS
 
 _WORDS = values.Words("choices")
 
-_LETTER_ENDS = re.compile(
-    r"[。，、；：！]|[)\]}>*:\"'_$]|[.,;!](?!\w)|\s{0,12}$|\s?\n|\s(?:is\b|because\b|since\b|as\b|[-–—(])"
-)
-_LETTER_WITHIN = re.compile(r"[(\[]([A-Z])[)\]]|\b(?:option|choice)\s[(\"'*]{0,3}([A-Za-z])\b", re.IGNORECASE)
-_LETTER_ALONE = re.compile(r"(?<![\w'’])([B-HJ-Z])(?![\w'’])")
-_LETTER_ONLY = re.compile(
-    r"[\W_]{0,8}(?:(?:option|choice|letter|answer)[\W_]{1,4}){0,1}([A-Za-z])[\W_]{0,8}", re.IGNORECASE
-)
 
-_LETTERS = re.compile(
-    r"[\s*_`(\[]{0,8}[A-Z][)\]]?(?:(?:,| and| &|;|/|, and)\s?[(\[]?[A-Z][)\]]?){1,1}(?:(?:,| and| &|;|/|, and)?\s?[(\[]?[A-Z][)\]]?){0,8}[\s*_`.]{0,8}"
-)
-_LETTER = re.compile(r"[A-Z]")
 _MAX_BARE = 40
 _MAX_OPTION_WORDS = 2  # of a list before the question; what is longer is context
 
 _CONCLUDES = frozenset(["so", "therefore", "thus", "hence"])
 _ROOT = 4  # letters that forms of one adjective share
-_COMPARATIVE = re.compile(r"\b(?:more|less|fewer|[a-z]{2,12}(?:er|est))\b")
 _EDGES = ".,;:!?\"'()[]{}*_`~…。，！？、"
 _YES_NO_EDGES = " \t\n\r.,;:!?¡¿\"'()[]{}*_`~…。!?、،؟।"
 
@@ -79,7 +66,7 @@ def bare_letter(text: str, ask: Ask) -> str | None:
     """Read a text that is nothing but the letter of an option."""
     if len(text) > _MAX_BARE or not ask.letters:
         return None
-    match = _LETTER_ONLY.fullmatch(text)
+    match = _WORDS.letter_only.fullmatch(text)
     letter = match[1].upper() if match else None
     return letter if letter in ask.options else None
 
@@ -92,8 +79,8 @@ def read_option(text: str, ask: Ask) -> str | None:
     """
     text = final_part(text)
     parts = marked(text)
-    if several := _LETTERS.fullmatch((parts or [text])[0][:MAX_SENTENCE]):
-        letters = sorted({letter.upper() for letter in _LETTER.findall(several[0])})
+    if several := _WORDS.letters.fullmatch((parts or [text])[0][:MAX_SENTENCE]):
+        letters = sorted({letter.upper() for letter in _WORDS.letter.findall(several[0])})
         return ",".join(letters) if set(letters) <= set(ask.options) else None
     if ask.options_first or not ask.letters:
         part = (parts or [text])[0][:MAX_SENTENCE]
@@ -112,8 +99,8 @@ def read_option(text: str, ask: Ask) -> str | None:
     if changed := _WORDS.changes.search(text):
         letter = changed[1].upper()
         return letter if letter in ask.options else None
-    within = [(match[1] or match[2]).upper() for match in _LETTER_WITHIN.finditer(text) if not _is_denied(match)]
-    alone = [match[1] for match in _LETTER_ALONE.finditer(text) if not _is_denied(match)]
+    within = [(match[1] or match[2]).upper() for match in _WORDS.letter_within.finditer(text) if not _is_denied(match)]
+    alone = [match[1] for match in _WORDS.letter_alone.finditer(text) if not _is_denied(match)]
     known = [[letter for letter in letters if not ask.options or letter in ask.options] for letters in (within, alone)]
     if known[0]:
         return known[0][-1]
@@ -135,7 +122,7 @@ def _only_label(part: str, ask: Ask) -> str | None:
     if said and not (ask.options_first and len(ask.options[said[0]].split()) > _MAX_OPTION_WORDS):
         return said[0]
     if ask.options_first:
-        letter = _LETTER_ONLY.fullmatch(part.strip())
+        letter = _WORDS.letter_only.fullmatch(part.strip())
         return letter[1].upper() if letter and letter[1].upper() in ask.options else None
     tokens = {token.strip(_EDGES + "-–—번").casefold() for token in re.split(r"[\s()（）]+", part)}
     found = set()
@@ -220,15 +207,12 @@ def read_choice(text: str, ask: Ask) -> str | None:
     if not sentences or len(part) > 4 * MAX_SENTENCE:
         return None
     if ask.foreign or len(sentences) > 1:
-        sentences = [_ENDING.sub("", sentence) for sentence in sentences]
+        sentences = [_WORDS.ending.sub("", sentence) for sentence in sentences]
     taken = [_taken(values.fold(uncontracted(sentence)), ask) for sentence in sentences]
     said = [choice for choice in taken if choice is not None]
     if not said or len(set(said)) != 1:
         return None
     return said[0] if taken[0] is not None or taken[-1] is not None else None
-
-
-_ENDING = re.compile(r"(?:입니다|이에요|예요|이다|है|है।|です|だ|的)[.。।]?\s{0,20}$")
 
 
 def _only_repeats(text: str, ask: Ask) -> bool:
@@ -300,7 +284,7 @@ def _concedes_before(before: str) -> bool:
 
 
 def _comparatives(text: str) -> set[str]:
-    return {word for word in _COMPARATIVE.findall(text) if word not in _WORDS["not_comparative"]}
+    return {word for word in _WORDS.comparative.findall(text) if word not in _WORDS["not_comparative"]}
 
 
 def _answers_as_asked(clause: str, ask: Ask) -> bool:
@@ -323,7 +307,7 @@ def _letter(text: str, ask: Ask) -> str | None:
         return None
     letter, after = match["letter"], match["after"]
     known = letter.upper() in ask.options if ask.options else True
-    ends = bool(_LETTER_ENDS.match(after)) or not after
+    ends = bool(_WORDS.letter_ends.match(after)) or not after
     stands = ends if letter.islower() or letter in "AI" else ends or after[:1].isspace()
     return letter.upper() if known and stands else None
 

@@ -57,40 +57,12 @@ _HASHED = frozenset(["bash", "elixir", "julia", "powershell", "python", "r", "ru
 _MEANING = ("//go:", "// +build", "/*+", "/*!", "///", "// @ts-", "#!", "#[")
 """Comments that are more than comments: directives, hints, attributes."""
 
-_FENCE = re.compile(r"(?P<before>[^`~\n]*+)(?P<fence>`{3,}+|~{3,}+)(?P<info>[^`\n]*)")
-_BEFORE = re.compile(r"[ \t>]*(?:(?:[-*+•]|[0-9]{1,3}[.)])[ \t]+)?")
-_TAG = re.compile(r"[{\s.]{0,4}([A-Za-z][\w+#.-]{0,30})", re.ASCII)
-_SPAN = re.compile(r"(?<!`)(`{1,2})(?!`)([^`\n]{1,400}?)(?<!`)\1(?!`)")
-_ONE_LINE = re.compile(r"`{3,}+([^`\n]{1,400})`{3,}")
-_THOUGHT = re.compile(r"(?<![\"'`])</think>(?![\"'`])")
-_DENIAL = re.compile(
-    r"\b(?:not?|never|none|nor|cannot|without|except|instead|avoid|wrong|rather|unless|neither)\b|n't\b", re.IGNORECASE
-)
 
-
-_PROMPT = re.compile(r"^(?:\([\w.-]{1,30}\) ?)?(?:[\w.-]{1,40}@[\w.-]{1,60}[: ][^$\n]{0,80})?\$ ", re.MULTILINE)
-_QUOTED = re.compile(r"\"[^\"$`\\!']*\"")
-"""A string of a shell in which nothing is special: both kinds of quotes say the same."""
-_DOCTEST = re.compile(r"\s*(?:>>>|In \[[0-9]{1,4}\]:)(?: |$)", re.MULTILINE)
-_DOCTEST_LINE = re.compile(r"[ \t]*(?:>>>|\.\.\.|In \[[0-9]{1,4}\]:|\.\.\.:)(?: |$)(.*)")
-_SQL_START = re.compile(
-    r"\s*(?:select\s+\S|insert\s+into\s|update\s+\S+\s+set\s|delete\s+from\s|create\s+(?:or\s|table|view|index|unique)|"
-    r"alter\s+table\s|drop\s+(?:table|view|index|database)\s|with\s+(?:recursive\s+)?\w+\s*(?:\([^)]{0,200}\)\s*)?as\s*\()",
-    re.IGNORECASE,
-)
 _TYPES = (ast.Name, ast.Attribute, ast.Subscript, ast.Constant, ast.BinOp, ast.BitOr, ast.Tuple, ast.List)
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _BLOCKS = (ast.For, ast.AsyncFor, ast.While, ast.If, ast.With, ast.AsyncWith, ast.Try, ast.Match)
 _STRONG = (*_FUNCTIONS, *_BLOCKS, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assert, ast.Raise)
-_STARTS = re.compile(r"^(?:def |async def |class |import |from \w|@\w)", re.MULTILINE)
 
-_IDENTIFIER = re.compile(r"[A-Za-z_]\w{0,60}")
-_SIGNATURE = re.compile(r"\b([A-Za-z_]\w{0,60})\(([^()\n]{0,300})\)")
-_QUERY_NAMES = re.compile(
-    r"`([^`\n]{1,120})`|\"([A-Za-z_]\w{0,60})\"|'([A-Za-z_]\w{0,60})'"
-    r"|\b(?:called|named|name|function|def|method|class)(?: is| it| be)?:? (?=([A-Za-z_]\w{0,60}))"
-    r"|\b([A-Za-z]\w{0,40}(?:_\w{1,40}|[a-z0-9][A-Z]\w{0,40}))\b|\b([A-Za-z_]\w{0,60})\("
-)
 
 _SOURCE = "<answer>"
 _QUIET = ("ignore", None, Warning, re.compile(_SOURCE), 0)
@@ -131,7 +103,7 @@ class Code:
 
     def read(self, text: str, query: str) -> Program | None:
         """Read the code of an answer; None where the text holds none."""
-        thought = [match.end() for match in _THOUGHT.finditer(text)]
+        thought = [match.end() for match in _WORDS.thought.finditer(text)]
         text = text[thought[-1] :] if thought and text[thought[-1] :].strip() else text
         if len(text) > MAX_CHARS:
             return _whole(text) if "```" in text or "~~~" in text else None
@@ -197,7 +169,7 @@ def _blocks(text: str) -> list[CodeBlock]:
             else:
                 lines.append(_outdented(line, indent))
         elif "```" in line or "~~~" in line:
-            single = _ONE_LINE.fullmatch(line.strip())
+            single = _WORDS.one_line.fullmatch(line.strip())
             opening = None if single else _opening(line)
             if single:
                 blocks.append(_single(single[1].strip()))
@@ -211,12 +183,12 @@ def _blocks(text: str) -> list[CodeBlock]:
 
 def _opening(line: str) -> tuple[str, int, str | None] | None:
     """Read a line that opens a block: its fence, how far it is indented, its language."""
-    match = _FENCE.fullmatch(line[:2000])
+    match = _WORDS.fence.fullmatch(line[:2000])
     if not match:
         return None
     before, info = match["before"], match["info"].strip()
-    tag = _TAG.match(info)
-    if not _BEFORE.fullmatch(before):  # "Use: ```bash" is no Markdown, but is written
+    tag = _WORDS.tag.match(info)
+    if not _WORDS.before.fullmatch(before):  # "Use: ```bash" is no Markdown, but is written
         if match["fence"][0] == "~" or not before.rstrip().endswith(":") or len(info.split()) > 1:
             return None
         before = ""
@@ -268,10 +240,10 @@ def _unfenced(text: str, query: str) -> str | None:
     if not body:
         return None
     asked = asks_for_code(query)
-    spans = list({match[2] for match in _SPAN.finditer(text)}) if asked and len(text) <= _MAX_INLINE else []
+    spans = list({match[2] for match in _WORDS.span.finditer(text)}) if asked and len(text) <= _MAX_INLINE else []
     if len(spans) == 1:
         before, after = text[: text.index(spans[0])], text[text.rindex(spans[0]) + len(spans[0]) :]
-        aside = len(before.split()) <= 14 and not after.strip("` \t\n.!:;") and not _DENIAL.search(before)
+        aside = len(before.split()) <= 14 and not after.strip("` \t\n.!:;") and not _WORDS.denial.search(before)
         return spans[0] if aside and not any(map(str.isdigit, before)) else None
     if "`" in text and asked and len(text) <= _MAX_INLINE and len(spans) > 1:
         return None
@@ -286,7 +258,7 @@ def _unfenced(text: str, query: str) -> str | None:
 def _candidates(text: str, asked: bool) -> Iterator[str]:
     """List what may be the code of a text: all, or, if code is asked for, from its first definition on."""
     yield _dedented(text)
-    start = _STARTS.search(text) if asked else None
+    start = _WORDS.starts.search(text) if asked else None
     if start:
         rest = text[start.start() :]
         for _ in range(4):
@@ -298,14 +270,14 @@ def _candidates(text: str, asked: bool) -> Iterator[str]:
 
 def _looks_like_code(body: str, language: str | None) -> bool:
     """Tell whether a text without fences is a command, a statement of SQL or a regular expression, and no prose."""
-    if language == "sql" or (language is None and _SQL_START.match(body)):
-        return bool(_SQL_START.match(body)) and len(body.split("\n\n")) == 1
+    if language == "sql" or (language is None and _WORDS.sql_start.match(body)):
+        return bool(_WORDS.sql_start.match(body)) and len(body.split("\n\n")) == 1
     if "\n" in body or len(body) > _MAX_INLINE:
         return False
     if language == "regex":
         return " " not in body and bool(re.search(r"[\\^$\[\](){}*+?|]", body))
     if language in {None, "bash"}:
-        word = _PROMPT.sub("", body).split(" ", 1)[0]
+        word = _WORDS.prompt.sub("", body).split(" ", 1)[0]
         is_prose = re.search(r"[a-z]{2}[.!?]$| (?:is|are|the|to|will|lists|shows|prints) ", body)
         return word in _WORDS["commands"] and not is_prose
     return body.endswith((";", "}", ")")) and bool(re.search(r"[=({]", body))
@@ -344,18 +316,18 @@ def _language(tag: str) -> str:
 def _tell(tag: str | None, source: str, asked: str | None) -> tuple[str, str]:
     """Tell the language of a source, and drop the prompts of that language."""
     if tag and tag not in _WORDS["plain"]:
-        language = "python" if _language(tag) == "bash" and _DOCTEST.match(source) else _language(tag)
+        language = "python" if _language(tag) == "bash" and _WORDS.doctest.match(source) else _language(tag)
     else:
         language = _guess(source, asked)
     if language == "python":
         return language, _plain_python(source)
-    return language, _PROMPT.sub("", source) if language == "bash" else source
+    return language, _WORDS.prompt.sub("", source) if language == "bash" else source
 
 
 def _guess(source: str, asked: str | None) -> str:
-    if _DOCTEST.match(source):
+    if _WORDS.doctest.match(source):
         return "python"
-    if _PROMPT.match(source.lstrip()):
+    if _WORDS.prompt.match(source.lstrip()):
         return "bash"
     if source.lstrip()[:1] in {"{", "["} and asked != "python" and isinstance(values.parse_json(source), (dict, list)):
         return "json"
@@ -365,15 +337,15 @@ def _guess(source: str, asked: str | None) -> str:
     first = source.split(None, 1)[0] if source.strip() else ""
     if asked and not (asked == "python" and first in _WORDS["commands"]):
         return asked
-    if _SQL_START.match(source):
+    if _WORDS.sql_start.match(source):
         return "sql"
     return "bash" if first in _WORDS["commands"] else ""
 
 
 def _plain_python(source: str) -> str:
     """Drop the prompts of an interactive session and what it printed."""
-    if _DOCTEST.match(source):
-        lines = map(_DOCTEST_LINE.fullmatch, source.splitlines())
+    if _WORDS.doctest.match(source):
+        lines = map(_WORDS.doctest_line.fullmatch, source.splitlines())
         session = "\n".join(match[1] for match in lines if match)
         if parse_python(session):  # else what has no prompt may be no output
             return session
@@ -483,7 +455,7 @@ def _gap_mark(language: str, layout: str, gap: str, previous: str, text: str) ->
 def _spelled(language: str, kind: str, text: str) -> str:
     if language == "sql" and kind.startswith(("Keyword", "Name.Builtin", "Operator.Word")):
         return " ".join(text.casefold().split())
-    if language == "bash" and _QUOTED.fullmatch(text):
+    if language == "bash" and _WORDS.quoted.fullmatch(text):
         return f"'{text[1:-1]}'"
     return " ".join(text.split()) if kind.startswith("Comment.Preproc") else text
 
@@ -860,14 +832,14 @@ def _is_foreign(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 def _named_by(text: str) -> tuple[frozenset[str], dict[str, list[str]], list[str]]:
     """Read the names that a query's asking part gives: all, the parameters of each function it writes out, those it sets apart in order."""
     signatures: dict[str, list[str]] = {}
-    for match in _SIGNATURE.finditer(text):
-        named = (_IDENTIFIER.match(part.strip()) for part in match[2].split(","))
+    for match in _WORDS.signature.finditer(text):
+        named = (_WORDS.identifier.match(part.strip()) for part in match[2].split(","))
         signatures[match[1]] = [name[0] for name in named if name]
     names: set[str] = set()
     listed: list[str] = []
-    for match in _QUERY_NAMES.finditer(text):
-        found = _IDENTIFIER.findall(next(filter(None, match.groups()), ""))
+    for match in _WORDS.query_names.finditer(text):
+        found = _WORDS.identifier.findall(next(filter(None, match.groups()), ""))
         names.update(found)
-        if match[1] and _IDENTIFIER.fullmatch(match[1]):
+        if match[1] and _WORDS.identifier.fullmatch(match[1]):
             listed.append(match[1])
     return frozenset(names), {name: order for name, order in signatures.items() if order}, list(dict.fromkeys(listed))

@@ -68,18 +68,10 @@ _MAX_LABEL = 200
 _MAX_LITERAL = 20_000
 _MAX_NOTE = 200
 _LONG_CHARS = 4_000
-_SCALARS = re.compile(r"\s{0,20}\[[^\[\]{}]{1,2000}\]\s{0,20}")
 _NO_CODE = frozenset(
     ["text", "txt", "plain", "plaintext", "markdown", "md", "json", "output", "console", "latex", "math"]
 )
-_SYMBOL = re.compile(r"(?=[-:/!@#%^&<>=|\\~+$])[^\w\s`\"'(]{1,4}[\w.=/!?-]{0,40}|[\w.-]{1,40}[!=|&~:]")
 _MAY_BE_NAMED = frozenset(":=(")
-_CODE_FACTS = re.compile(
-    r"\b[0-9][0-9.]{0,40}\b|\"[^\"\n]{0,200}\"|'[^'\n]{0,200}'|[<>!=]=|[<>]|\bnot\b|\bin\b|\band\b|\bor\b|&&|\|\||![a-z(]|[-+*/%]"
-)
-_SPAN = re.compile(r"`([^`\n]{1,300})`")
-_TAGGED = re.compile(r"<(?:tool|function)_call>\s{0,20}([^<]{1,20000})")
-_PYTHON_CALL = re.compile(r"\[?\s{0,4}[A-Za-z_][\w.]{0,100}\(\s{0,4}[A-Za-z_]\w{0,60}\s?=(?!=)")
 
 
 # ---- who agrees with whom
@@ -341,7 +333,7 @@ def _may_be_same(kind: Kind, a: Any, b: Any) -> bool:
         a, b = Found(kind, a, ""), Found(kind, b, "")
     if a.kind.name == b.kind.name == "code":
         # What no other spelling of a program may change: its numbers, texts, comparisons and denials.
-        return sorted(_CODE_FACTS.findall(a.part)) == sorted(_CODE_FACTS.findall(b.part))
+        return sorted(PATTERNS.code_facts.findall(a.part)) == sorted(PATTERNS.code_facts.findall(b.part))
     is_text = {a.kind.name, b.kind.name} <= {"short_text", "long_text"}
     return (
         is_text and isinstance(a.value, Statement) and isinstance(b.value, Statement) and may_be_same(a.value, b.value)
@@ -425,11 +417,11 @@ def find(text: str, ask: Ask, query: str) -> Found | None:
     if (
         not is_marked
         and ("{" in text or "[" in text)
-        and ("json" in ask.text.casefold() or not _SCALARS.fullmatch(part))
+        and ("json" in ask.text.casefold() or not PATTERNS.scalars.fullmatch(part))
         and (json := read_whole_json(text)) is not None
     ):
         return found("json", json)
-    if _SCALARS.fullmatch(part):
+    if PATTERNS.scalars.fullmatch(part):
         part = part.strip()[1:-1]
     blocks = [block for block in find_code(final) if block.language not in _NO_CODE]
     if (
@@ -479,7 +471,7 @@ def find(text: str, ask: Ask, query: str) -> Found | None:
 
 def _printed(final: str) -> str | None:
     """Find what a short text says that a program prints."""
-    spans = set(_SPAN.findall(final))
+    spans = set(PATTERNS.span.findall(final))
     if len(spans) == 1 and "\n" not in final and len(final) <= _MAX_MARKED:
         return str(spans.pop())
     match = PATTERNS.prints.fullmatch(final)
@@ -490,16 +482,16 @@ def _symbol(part: str, ask: Ask) -> str | None:
     """Read a word with signs that count, such as "-i" and ":q!", where a text gives one and says little else."""
     if "`" not in part:
         token = part.strip("*_ ")
-        return token if _SYMBOL.fullmatch(token) else None
-    spans = set(_SPAN.findall(part))
-    rest = plain(values.fold(_SPAN.sub(" ", part))).split()
+        return token if PATTERNS.symbol.fullmatch(token) else None
+    spans = set(PATTERNS.span.findall(part))
+    rest = plain(values.fold(PATTERNS.span.sub(" ", part))).split()
     if (
         len(spans) != 1
         or " " in (span := spans.pop())
         or not all(word in WORDS["tells_to_type"] or ask.repeats(word) for word in rest)
     ):
         return None
-    return span if _SYMBOL.fullmatch(span) else None
+    return span if PATTERNS.symbol.fullmatch(span) else None
 
 
 @lru_cache(maxsize=1024)
@@ -520,7 +512,7 @@ def _read_code(final: str, ask: Ask, query: str, blocks: Sequence[CodeBlock]) ->
     if not ask.code and not _is_mostly_code(final, blocks) and (ask.prose or not tagged):
         return None
     value = _CODE.read(final, query)
-    spans = set(_SPAN.findall(final)) if value is None and ask.code else set()
+    spans = set(PATTERNS.span.findall(final)) if value is None and ask.code else set()
     command = PATTERNS.command.fullmatch(spans.pop() if len(spans) == 1 else final.strip())
     if value is None and ask.code and command:
         value = _CODE.read(f"```\n{command[1]}\n```", query)
@@ -581,7 +573,7 @@ def read_calls(text: str) -> str | None:
     """Return the calls of tools that a text makes: in tags, as JSON with names and arguments, or as calls of Python."""
     final = final_part(text)
     if "<tool_call>" in final or "<function_call>" in final:
-        found = [values.parse_json(match[1]) for match in list(_TAGGED.finditer(final))[:_MAX_CALLS]]
+        found = [values.parse_json(match[1]) for match in list(PATTERNS.tagged.finditer(final))[:_MAX_CALLS]]
         calls = [call for value in found for call in (value if isinstance(value, list) else [value])]
         return values.read_tool_calls(values.dump_json(calls)) if calls and all(map(_is_call, calls)) else None
     stripped = final.strip()
@@ -607,7 +599,7 @@ def _is_call(value: Any) -> bool:
 
 def _python_calls(text: str) -> str | None:
     """Read one call, or a list of calls, whose arguments are keywords and literals."""
-    match = _PYTHON_CALL.match(text)
+    match = PATTERNS.python_call.match(text)
     if match is None or len(text) > _MAX_PYTHON_CALL or text.count("(") > _MAX_CALLS:
         return None
     tree = parse_python(text)

@@ -41,28 +41,12 @@ from langchain_rlfocal.answers.values import NEGATIONS, PATTERNS, WORDS
 
 _MAX_NAMED = 400
 _MAX_STATEMENT = 20_000  # characters; the words of a longer text are compared as they are
-_CLOCKED = re.compile(r"(?<![0-9:])([0-9]{1,2}):([0-5][0-9]):([0-5][0-9])(?![0-9:])")
-_HOURS = re.compile(r"(?<![0-9])([0-9]{1,2})\s?h\s?([0-5][0-9])(?![0-9])(?!\s?(?:m|s))")
-_NAMED_VALUE = re.compile(r"(?:[*$_`]{0,3}[^\W\d_]{1,12}|[-+*/×÷^()0-9.,$€£%√ ]{1,200})\s?[=≈]\s?([^=≈\n]{1,200})")
-_LINKS = re.compile(r"[:=]|[,;] ?(?:and|but|so) ")
-_SET_EQUAL = re.compile(r"([^=≈:\n]{2,120}?)\s?[=≈:]\s?([^=≈\n]{1,200})")
-_ATTACHED = re.compile(r"(?<=[0-9])\s{0,2}=\s{0,2}(?=[-$€£]?[0-9])")
 _PAUSES = frozenset(".,:;!?)")
-_SHORT_NAME = re.compile(r"\((?=[^()]{0,4}[A-Z])[A-Za-z]{1,5}\)[.,;:]?")
-"""A short name behind the full one: "Iron (Fe)", "World Health Organization (WHO)"."""
 
 _MAX_BARE = 30
-_BARE_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,14}|[1-9][0-9]{0,2}(?:,[0-9]{3}){1,4})(\.[0-9]{1,6})?")
 _NEAR = 3
-_FLAG = re.compile(r"--?[A-Za-z]")
-_NAME_IN_PIECES = re.compile(r"\b([A-Z]{1,4})(?:[ -][A-Z]{1,4})?[ -]?[0-9]{1,6}[A-Z]?\b")
 _LONG_FOR = WORDS.inverted("long_for")
 _SHORT_FOR = re.compile(rf"\b({'|'.join(_LONG_FOR)})\.\s?(?=[0-9])", re.IGNORECASE)
-_COUNT = "one|two|three|four|five|six|seven|eight|nine|ten|twelve|twenty"
-_ONE_IN = re.compile(rf"\b({_COUNT}|[0-9]{{1,6}}) in (?=(?:{_COUNT}|a (?:hundred|thousand|million)|[0-9])\b|[0-9])")
-_SUFFIX = re.compile(r"'[^\W\d_]{0,6}")
-_MONTH_OF_YEAR = re.compile("([0-9]{4})-[0-9]{2}")
-_YEAR_ALONE = re.compile("0?[0-9]{3,4}")
 
 _ABOVE, _BELOW, _UP, _DOWN = ">", "<", "up", "down"
 _SIGNS = {word: word if sign == "itself" else sign for word, sign in WORDS.inverted("signs").items()}
@@ -193,13 +177,13 @@ def read_statement(text: str, ask: Ask, *, facts_only: bool = False) -> Statemen
     if ask.foreign:
         text = PATTERNS.ends_unspaced.sub("", text)
     if ask.identifier:
-        text = _NAME_IN_PIECES.sub(
+        text = PATTERNS.name_in_pieces.sub(
             lambda name: name[0] if word_of(name[1]) in ask.words else re.sub("[ -]", "", name[0]), text
         )
     if "." in text:
         text = _SHORT_FOR.sub(lambda short: _LONG_FOR[short[1].casefold()] + " ", text)
     if ask.share:
-        text = _ONE_IN.sub(r"\1 out of ", text)
+        text = PATTERNS.one_in.sub(r"\1 out of ", text)
     parts = list(_parts(text, ask, binds=facts_only))
     full = tuple(one.part for one in parts)
     said = tuple(one.part for one in parts if one.is_new)
@@ -236,7 +220,7 @@ def bare_number(part: str, ask: Ask) -> Statement | None:
     """Read a text that is nothing but a number in its most usual spelling, as `read_statement` would."""
     if len(part) > _MAX_BARE:
         return None
-    match = _BARE_NUMBER.fullmatch(part.strip(" *_`.") if part[:1] != "." else part)
+    match = PATTERNS.bare_number.fullmatch(part.strip(" *_`.") if part[:1] != "." else part)
     if match is None or (ask.foreign and not match[0].isdigit()) or (match[1] and not ask.number):
         return None
     number = Fraction(match[0].replace(",", ""))
@@ -407,7 +391,7 @@ def _parts(text: str, ask: Ask, *, binds: bool) -> Iterator[_Said]:
     for at, token in enumerate(tokens):
         if isinstance(token, Fact):
             name = tokens[at - 1] if at else None
-            month = _MONTH_OF_YEAR.fullmatch(token.label) if token.kind == "date" else None
+            month = PATTERNS.month_of_year.fullmatch(token.label) if token.kind == "date" else None
             if binds and isinstance(name, str) and _is_named(token, text) and _names(name, token, ask, first=at == 1):
                 bound = f"{word_of(name)} {token.label}"  # "Apollo 11" is a name
                 yield _Said(bound, bound not in _bound_names(ask), True, True)
@@ -449,7 +433,7 @@ def _parts(text: str, ask: Ask, *, binds: bool) -> Iterator[_Said]:
             (part in WORDS["prepositions"] and all(ask.repeats(_neighbour(folded, at, step)) for step in (-1, 1)))
             or (part in WORDS["titles"] and leads and not token.isupper())
             or (part in WORDS["companies"] and at > 0)
-            or _SHORT_NAME.fullmatch(token)
+            or PATTERNS.short_name.fullmatch(token)
         )
         for word in [_cased(token, part)] if ask.cased and not ask.repeats(part) else apart(part):
             yield _Said(word, not (says_nothing or ask.repeats(word)), is_name, is_capital)
@@ -531,7 +515,7 @@ def amount_of(fact: Fact, text: str, ask: Ask, *, sign: str = "") -> Amount:
         return Amount("ratio", ("ratio", *value[1:]), ":".join(map(str, value[1:])), None, sign)
     if fact.kind == "range":
         return Amount("range", value, fact.label, tuple(plain_numbers(written)), sign)
-    if fact.kind == "date" and (year := _YEAR_ALONE.fullmatch(fact.label)):
+    if fact.kind == "date" and (year := PATTERNS.year_alone.fullmatch(fact.label)):
         return _number(Fraction(year[0]), sign)
     if fact.kind == "ratio" and isinstance(value, tuple) and len(value) == 3 and value[0] == "of":
         _, part, whole = value
@@ -604,7 +588,7 @@ def _tokens(text: str, ask: Ask) -> list[str | Fact]:
         tokens.append(fact)
         end = fact.end
         if ask.foreign and text[end : end + 1] == "'":  # "1789'da"
-            end += len(_SUFFIX.match(text[end:])[0])  # type: ignore[index]  # it matches nothing too
+            end += len(PATTERNS.suffix.match(text[end:])[0])  # type: ignore[index]  # it matches nothing too
     return tokens + _words(text[end:])
 
 
@@ -615,7 +599,7 @@ def _words(text: str) -> list[str]:
 @lru_cache(maxsize=8192)
 def word_of(token: str) -> str:
     """Fold a word and strip what is around it; a flag of a command, such as "-A", stays."""
-    if _FLAG.match(token):
+    if PATTERNS.flag.match(token):
         return token.rstrip("`.,;:)\"'")
     return bare(values.fold(token[:1000]))
 
@@ -677,11 +661,11 @@ def read_amounts(text: str, ask: Ask) -> Statement | None:
         pass
     elif concluded := conclusion(part, ask):
         part = concluded
-    value = _NAMED_VALUE.fullmatch(part.strip())
+    value = PATTERNS.named_value.fullmatch(part.strip())
     part = value[1] if value else part
     if ask.duration:
         part = as_duration(part)
-    part = _ATTACHED.sub(" = ", explained(readable(part, ask)))
+    part = PATTERNS.attached.sub(" = ", explained(readable(part, ask)))
     part = _results(part)
     statement = read_statement(part[: 50 * MAX_SENTENCE], ask, facts_only=True)
     if statement is None and is_marked:
@@ -709,16 +693,16 @@ def named_value(part: str, ask: Ask) -> str | None:
     part = part.strip()
     if ask.several or len(part) > _MAX_NAMED:
         return None
-    match = _NAMED_VALUE.fullmatch(part) if ask.number else None
+    match = PATTERNS.named_value.fullmatch(part) if ask.number else None
     if match:
         return _undollared(match[1])
-    match = _SET_EQUAL.fullmatch(part)
+    match = PATTERNS.set_equal.fullmatch(part)
     if match and ":" not in match[2] and len(name := _squeezed(match[1])) > 1 and name in _squeezed(ask.text):
         return _undollared(match[2])
     match = PATTERNS.copula.fullmatch(part)
     if (
         match
-        and not _LINKS.search(match[2])
+        and not PATTERNS.links.search(match[2])
         and (lead := plain(values.fold(match[1])).split())
         and all(ask.repeats(word) for word in lead)
     ):
@@ -739,8 +723,8 @@ def _squeezed(text: str) -> str:
 
 def as_duration(part: str) -> str:
     """Write 1:02:30 and 2 h 30 as durations, where they could be times of day."""
-    part = _CLOCKED.sub(r"\1 h \2 min \3 s", part)
-    return _HOURS.sub(r"\1 h \2 min", part)
+    part = PATTERNS.clocked.sub(r"\1 h \2 min \3 s", part)
+    return PATTERNS.hours.sub(r"\1 h \2 min", part)
 
 
 def _first_answer(part: str, ask: Ask) -> str:
