@@ -216,7 +216,6 @@ def read_choice(text: str, ask: Ask) -> str | None:
 
 
 def _only_repeats(text: str, ask: Ask) -> bool:
-    """Whether a folded text says nothing that the query does not."""
     return all(word in ask.words for word in plain(text).split())
 
 
@@ -225,7 +224,6 @@ def _verdict(is_yes: bool | None) -> str | None:
 
 
 def _taken(sentence: str, ask: Ask) -> str | None:
-    """Find the one alternative that a folded sentence asserts."""
     if _WORDS.undecided.search(sentence) or sentence.endswith("?"):
         return None
     asserted: list[tuple[str, bool, bool]] = []  # choice, whether its clause concludes, whether it answers as asked
@@ -288,7 +286,6 @@ def _comparatives(text: str) -> set[str]:
 
 
 def _answers_as_asked(clause: str, ask: Ask) -> bool:
-    """Whether a clause holds the comparative that the query asks for."""
     return bool(_comparatives(clause) & ask.words)
 
 

@@ -226,7 +226,6 @@ def _asked_patterns() -> dict[str, re.Pattern[str]]:
 
 
 def _asked_language(query: str) -> str | None:
-    """Name the one language that a query asks for; a shell only where it names no other."""
     text = _asking_part(query)
     named = [name for name, words in _asked_patterns().items() if words.search(text)]
     if len(named) > 1 and "shell" in named:
@@ -235,7 +234,6 @@ def _asked_language(query: str) -> str | None:
 
 
 def _unfenced(text: str, query: str) -> str | None:
-    """Find the code of a text without fences."""
     body = text.strip()
     if not body:
         return None
@@ -304,7 +302,6 @@ def _whole(text: str) -> Program:
 
 
 def _shown(head: str) -> str:
-    """Cut a head to what fits in a label."""
     head = "".join(char if char.isprintable() else " " for char in " ".join(head.split()))
     return head if len(head) <= 32 else f"{head[:31]}…"
 
@@ -314,7 +311,6 @@ def _language(tag: str) -> str:
 
 
 def _tell(tag: str | None, source: str, asked: str | None) -> tuple[str, str]:
-    """Tell the language of a source, and drop the prompts of that language."""
     if tag and tag not in _WORDS["plain"]:
         language = "python" if _language(tag) == "bash" and _WORDS.doctest.match(source) else _language(tag)
     else:
@@ -516,7 +512,6 @@ def parse_python(source: str) -> ast.Module | None:
 
 
 def _is_strong(tree: ast.Module) -> bool:
-    """Tell whether a tree holds a statement that no other text looks like."""
     return any(isinstance(node, _STRONG) for node in tree.body) or any(
         isinstance(node, ast.Expr)
         and isinstance(node.value, ast.Call)
@@ -540,7 +535,6 @@ def _says_something(tree: ast.Module) -> bool:
 
 
 def _bodied(body: list[ast.stmt]) -> list[ast.stmt]:
-    """Drop a docstring."""
     first = body[0].value if body and isinstance(body[0], ast.Expr) else None
     documented = isinstance(first, ast.Constant) and isinstance(first.value, str)
     return body[1:] if documented else body
@@ -803,7 +797,6 @@ def _scope_of(kind: str, parent: _Scope | None, body: Iterable[ast.AST]) -> _Sco
 
 
 def _stored(target: ast.AST) -> list[str]:
-    """List the names that a target binds."""
     return [node.id for node in ast.walk(target) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
 
 

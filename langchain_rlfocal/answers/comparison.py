@@ -211,7 +211,6 @@ def can_coincide(query: str, texts: Sequence[str] = (), kind: KindLike = "auto")
 
 
 def _is_open(read: tuple[Any, str] | None) -> bool:
-    """Whether what was read is a text that others can hardly repeat: long, or code of many lines."""
     found = read[0] if read else None
     if not isinstance(found, Found):
         return False
@@ -470,7 +469,6 @@ def find(text: str, ask: Ask, query: str) -> Found | None:
 
 
 def _printed(final: str) -> str | None:
-    """Find what a short text says that a program prints."""
     spans = set(PATTERNS.span.findall(final))
     if len(spans) == 1 and "\n" not in final and len(final) <= _MAX_MARKED:
         return str(spans.pop())
@@ -661,7 +659,6 @@ def _read_date(text: str, query: str) -> Statement | None:
 
 
 def _same_quantity(a: Statement, b: Statement) -> bool:
-    """Compare numbers and units, in order."""
     units = [[(part.kind, part.value) if isinstance(part, Amount) else part for part in one.said] for one in (a, b)]
     return same_statement(a, b) and units[0] == units[1]
 
@@ -675,7 +672,6 @@ def _read_json(text: str, query: str) -> str | None:
 
 
 def _shortened(value: Any) -> str:
-    """Write a label, cut with a digest of what is cut."""
     label = str(value)
     if len(label) <= _MAX_LABEL:
         return label
@@ -683,7 +679,6 @@ def _shortened(value: Any) -> str:
 
 
 def _same_item(a: str, b: str) -> bool:
-    """Tell whether two items of lists are the same."""
     one, other = (read_statement(values.clean(item), read_query("")) for item in (a, b))
     return one is not None and other is not None and same_statement(one, other)
 

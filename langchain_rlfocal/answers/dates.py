@@ -84,8 +84,6 @@ def find_dates(text: str) -> list[Fact]:
 
 @dataclass(frozen=True, slots=True)
 class _Clock:
-    """A time of day as it stands there."""
-
     hour: int
     minute: int = 0
     second: int = 0
@@ -355,7 +353,6 @@ def _ordinal(match: re.Match[str]) -> int:
 
 
 def _day(start: int, end: int, month: int, day: int, year: _Year | None) -> Iterator[_Piece]:
-    """Make the piece of a day, none if there is no such day."""
     if _valid(year, month, day):
         number, year_end, form = year or (None, 0, "")
         yield _Piece(start, year_end or end, When(number, month, day, form=form))
@@ -414,7 +411,6 @@ def _from_century(text: str, match: re.Match[str]) -> Iterator[_Piece]:
 
 
 def _roman(text: str) -> int:
-    """Read a Roman numeral below forty; 0 where it is none."""
     text = text.upper()
     tens = len(text) - len(text.lstrip("X"))
     ones = ["", "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX"]
@@ -425,7 +421,6 @@ def _roman(text: str) -> int:
 
 
 def _from_numbers(text: str) -> Iterator[_Piece]:
-    """Find dates that are marked by their digits alone."""
     for match in _WORDS.numeric.finditer(text):
         if not (match["sep"] == "-" and text[match.start() - 1 : match.start()] == "-"):
             yield from _numeric(match)
@@ -439,7 +434,6 @@ def _from_numbers(text: str) -> Iterator[_Piece]:
 
 
 def _from_years(text: str) -> Iterator[_Piece]:
-    """Find years with an era, and decades."""
     for match in _YEAR_AND_ERA.finditer(text):
         if match["first"]:
             yield from _era_year(match.start(), match.end("first"), match["first"], before=bool(match["bc"]))
@@ -583,7 +577,6 @@ _WORDED_ZONES: Final = {"Greenwich Mean Time": 0, "Coordinated Universal Time": 
 def _clock(
     hour: str, minute: str | None = None, second: str | None = None, fraction: str | None = None
 ) -> _Clock | None:
-    """Make a time of day, None if there is no such time."""
     h, m, s = int(hour), int(minute or 0), int(second or 0)
     if h > 24 or m > 59 or s > 59 or (h == 24 and (m or s)):
         return None
@@ -591,7 +584,6 @@ def _clock(
 
 
 def _in_half(clock: _Clock, part: str) -> _Clock | None:
-    """Put a time into a part of the day, None if it cannot be told to lie there."""
     h = clock.hour
     if part in {"am", "pm"}:
         if not h or h > 12:
@@ -722,7 +714,6 @@ def _part_before(text: str, start: int, names: _Names) -> tuple[int, str]:
 
 
 def _offset(text: str) -> int:
-    """Read an offset such as +05:30, +0530 or +5 as minutes."""
     digits = text[1:].replace(":", "")
     hours, minutes = (digits, "0") if len(digits) <= 2 else (digits[:-2], digits[-2:])
     return (-1 if text[0] == "-" else 1) * (60 * int(hours) + int(minutes))
@@ -782,7 +773,6 @@ def _with_years(text: str, pieces: list[_Piece]) -> list[_Piece]:
 
 
 def _joined(text: str, pieces: list[_Piece]) -> list[_Piece]:
-    """Join each date with the weekday and the time of day that stand beside it."""
     for kinds in (
         {("weekday", "day")},
         {("day", "weekday")},
@@ -867,7 +857,6 @@ def _written(clock: _Clock) -> str:
 
 
 def _label(when: When) -> str:
-    """Write a value, as ISO 8601 does where it can."""
     parts: list[str] = []
     year = "" if when.year is None else f"{'-' if when.year < 0 else ''}{abs(when.year):04d}"
     if when.form in {"/", "-"}:

@@ -186,7 +186,6 @@ def _after_thought(text: str) -> str:
 
 
 def _unfenced(text: str) -> str:
-    """Take a list out of the one fence that holds all of the text."""
     lines = text.strip().split("\n")
     if len(lines) > 2 and _WORDS.fence.fullmatch(lines[0].strip()) and lines[-1].strip() == "```":
         lines = lines[1:-1]
@@ -195,7 +194,6 @@ def _unfenced(text: str) -> str:
 
 
 def _scalars(text: str) -> ListAnswer | None:
-    """Read a list of scalars in brackets."""
     text = text.strip()
     if not text.startswith("["):
         return None
@@ -211,7 +209,6 @@ def _scalars(text: str) -> ListAnswer | None:
 
 
 def _table(text: str) -> ListAnswer | None:
-    """Read the one Markdown table of a text."""
     lines = text.split("\n")
     piped = [line.strip().startswith("|") or bool(_is_alignment(line)) for line in lines]
     at = next((at for at, line in enumerate(lines) if _is_alignment(line)), None)
@@ -306,7 +303,6 @@ def _settle(loose: list[str], found: list[list[str]], section: str) -> str:
 
 
 def _item(line: str) -> tuple[str, str]:
-    """Read a line's number and item; both empty if it is none."""
     match = _WORDS.numbered.fullmatch(line)
     if match:
         circled = match["circled"]
@@ -330,7 +326,6 @@ def _counted(numbers: Sequence[str]) -> bool | None:
 
 
 def _pairs(text: str) -> ListAnswer | None:
-    """Read lines that all are a key and its value."""
     lines = [line for line in text.split("\n") if line.strip()]
     lead = ""
     if lines and (_WORDS.heading.fullmatch(lines[0][:_MAX_LINE]) or lines[0].rstrip().endswith(":")):
@@ -401,7 +396,6 @@ def _joined(lines: Sequence[str]) -> str:
 
 
 def _short(query: str) -> str:
-    """Take of a long query both ends."""
     if len(query) > _MAX_QUERY:
         query = f"{query[: _MAX_QUERY // 2]}\n{query[-_MAX_QUERY // 2 :]}"
     return re.sub(r"[ \t]+", " ", query)
@@ -418,7 +412,6 @@ def _key(item: str) -> str:
 
 
 def _trimmed(text: str) -> str:
-    """Drop punctuation at the end, quotes around all, and a leading article."""
     text = _WORDS.trailing.sub("", text.strip()) or text.strip()
     quoted = _WORDS.quoted.fullmatch(text)
     text = _WORDS.trailing.sub("", quoted[2]) if quoted and quoted[2].strip() else text
@@ -453,7 +446,6 @@ def _named(items: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _left_over(value: ListValue, other: ListValue) -> list[str]:
-    """List the items whose keys another list does not have."""
     more = Counter(value.keys) - Counter(other.keys)
     left = []
     for item, key in zip(value.items, value.keys, strict=True):

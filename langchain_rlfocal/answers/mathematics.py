@@ -581,8 +581,6 @@ def same_math(gold: str, prediction: str) -> bool:
 
 
 class _Library:
-    """What is used of the library, and of those that it is built on."""
-
     def __init__(self) -> None:
         self.sympy: Any = import_module("sympy")
         self.grader: Any = import_module("math_verify.grader")
@@ -767,7 +765,6 @@ def _spaced(match: re.Match[str]) -> str:
 
 
 def _significant(latex: str) -> str:
-    """Drop words, white space and punctuation from LaTeX."""
     return _WORDS.insignificant.sub("", latex)
 
 
@@ -937,7 +934,6 @@ def _really(a: Piece, b: Piece) -> bool:
 
 
 def _far(a: _Told, b: _Told) -> bool:
-    """Tell apart small numbers that are the same to six decimal places, such as 1e-7 and 2e-7."""
     if not a.value or not b.value or a.gives is not None or b.gives is not None:
         return False
     return abs(a.value - b.value) > 1e-3 * max(abs(a.value), abs(b.value))
@@ -1038,8 +1034,6 @@ class _Expired(BaseException):
 
 
 class _Job:
-    """Work under way in one thread, and when it ends."""
-
     def __init__(self, seconds: float, packages: Collection[str]) -> None:
         self.packages = packages
         self.thread_id = threading.get_ident()

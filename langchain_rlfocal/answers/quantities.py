@@ -118,7 +118,6 @@ _WORDS: Final = Words("quantities")
 
 
 def _quantity(base: str, factor: Fraction | int) -> _Unit:
-    """Make a unit of a base such as "m^3" or "m/s"."""
     powers = []
     for at, side in enumerate(base.split("/")):
         for piece in side.split("·"):
@@ -128,7 +127,6 @@ def _quantity(base: str, factor: Fraction | int) -> _Unit:
 
 
 def _combined(a: _Unit, b: _Unit, power: int) -> _Unit:
-    """Multiply a unit by a power of another."""
     powers = dict(a.powers)
     for name, exponent in b.powers:
         powers[name] = powers.get(name, 0) + exponent * power
@@ -144,7 +142,6 @@ def _spelled(names: str) -> list[str]:
 
 
 def _build() -> tuple[dict[str, _Unit], dict[str, _Unit], dict[str, int]]:
-    """Build the tables of symbols (case counts), of names in lower case, and of first words of several."""
     symbols: dict[str, _Unit] = {}
     names: dict[str, _Unit] = {}
     prefixes = {sign: (name, Fraction(10) ** int(power)) for sign, name, power in _WORDS.rows("prefixes")}
@@ -310,8 +307,6 @@ def number_of(text: str, *, query: str = "") -> Fact | None:
 
 
 class _Reader:
-    """Reads the atoms of one text, word by word."""
-
     def __init__(self, text: str, words: list[str], folded: list[str], query: str) -> None:
         self.text = text
         self.words = words
@@ -400,7 +395,6 @@ class _Reader:
         return end
 
     def _chain(self, i: int) -> bool:
-        """Whether the words joined by hyphens from here on hold a digit."""
         for j in range(i, min(i + 8, len(self.words))):
             if not self.words[j].isalpha() and _WORDS.digit.search(self.words[j]):
                 return True
@@ -697,7 +691,6 @@ class _Reader:
         return start, False
 
     def _money_before(self, i: int, start: int) -> tuple[int, _Unit | None]:
-        """Read a currency before a number: where it begins, and it."""
         text, limit = self.text, self.done
         at = start - 1
         if at >= limit and text[at] == " " and start > 1:
@@ -742,7 +735,6 @@ class _Reader:
         self, i: int, start: int, end: int, amount: Amount, *, unit: _Unit | None = None, money: _Unit | None = None,
         alone: bool = False, part: bool = False,
     ) -> None:  # fmt: skip
-        """Add a number with what stands around it: sign, currency, scale, unit."""
         text = self.text
         begin, negative, before = (start, False, None) if alone else self._before(i, start)
         if not negative and not alone and "/" in text[start : min(end, start + 20)] and self._fraction_sign(start):
@@ -784,7 +776,6 @@ class _Reader:
         return self.starts[j] if self.folded[j] in _WORDS["per"] else None
 
     def _scale(self, end: int, money: _Unit | None) -> tuple[int, int]:
-        """Read "million" and its like after a number."""
         text, scale = self.text, 1
         if text[end : end + 1] in _NOTHING_AFTER:
             return 1, end
@@ -848,7 +839,6 @@ class _Reader:
         return self._compound_unit(*found)
 
     def _simple_unit(self, at: int, *, attached: bool = False) -> tuple[_Unit, int] | None:
-        """Look one name or symbol of a unit up."""
         text = self.text
         name = _WORDS.name.match(text, at)
         if name is None:
@@ -884,7 +874,6 @@ class _Reader:
         return (unit, end) if unit else None
 
     def _phrase(self, at: int, longest: int, find: Callable[[str], _Unit | None]) -> tuple[_Unit, int] | None:
-        """Look a unit of several words up."""
         phrase = _WORDS.phrase.match(self.text, at)
         words = re.split("[ -]", phrase[0]) if phrase else []
         for count in range(min(len(words), longest), 1, -1):
@@ -903,7 +892,6 @@ class _Reader:
         return None
 
     def _compound_unit(self, unit: _Unit, end: int) -> tuple[_Unit, int]:
-        """Read powers, quotients and products: m^2, km/h, metres per second, N·m."""
         text = self.text
         unit, end = self._raised(unit, end)
         for _ in range(3):
@@ -1008,7 +996,6 @@ class _Reader:
                 self._add_per(start, found[1], found[0], 2 if other else 1)
 
     def _is_near(self, i: int) -> bool:
-        """Whether at most one word stands between the last number and a word."""
         if not self.atoms or self.starts[i] - self.atoms[-1].end > 30:
             return False
         first = bisect_left(self.starts, self.atoms[-1].end)
@@ -1022,7 +1009,6 @@ class _Reader:
         return after.startswith((" of ", " of")) or not after or after[0] in ".,;!?)\n"
 
     def _begins(self, i: int) -> bool:
-        """Whether a word begins a sentence."""
         before = self.text[max(0, self.starts[i] - 4) : self.starts[i]].rstrip(" *-")[-1:]
         return i == 0 or before in {"", ".", "!", "?", "\n", ":"}
 
@@ -1035,7 +1021,6 @@ class _Reader:
         return _ENGLISH.get(self.folded[i], _NO_ENTRY) if i < len(self.words) else _NO_ENTRY
 
     def _english(self, i: int, *, article: int | None = None) -> None:
-        """Read the number words from here on."""
         first = i if article is None else article
         (kind, value), gap = self._entry(i), self._gap(i)
         before = self.folded[first - 1] if first else ""
@@ -1143,7 +1128,6 @@ class _Reader:
         self._take(_Atom(start, end, "number", value=("ordinal", value), label=f"{value}."))
 
     def _cjk_words(self, i: int) -> None:
-        """Read numerals of Chinese and Japanese that stand alone or before a unit or a counter."""
         word, start = self.words[i], self.starts[i]
         at = 0
         while at < len(word):
@@ -1185,7 +1169,6 @@ class _Reader:
             self._add(i, self.starts[i], end, Fraction(total + current))
 
     def _foreign(self, i: int) -> None:
-        """Read number words of the languages of text2num, in the language of the text or where all readings agree."""
         word, language = self.folded[i], self.language
         readings = _foreign_word(word)
         if not readings or language == "en":
@@ -1237,7 +1220,6 @@ class _Reader:
 
 
 def _joined(text: str, atoms: list[_Atom]) -> list[_Atom]:
-    """Join compounds, ranges, ratios and parts of a whole."""
     out: list[_Atom] = []
     links: list[_Unit | None] = []  # the last unit of a compound
     for atom in atoms:
@@ -1288,7 +1270,6 @@ def _compound(text: str, a: _Atom, unit: _Unit | None, b: _Atom, gap: str) -> _A
 
 
 def _range(text: str, a: _Atom, b: _Atom, gap: str) -> _Atom | None:
-    """Join 5-7, from 5 to 7, between 5 and 7 kg, and 3 to 2, which is a ratio."""
     if a.value is not None or b.value is not None or "per" in {a.kind, b.kind}:
         return None
     before = text[max(0, a.start - 40) : a.start].casefold()
@@ -1315,7 +1296,6 @@ def _range(text: str, a: _Atom, b: _Atom, gap: str) -> _Atom | None:
 
 
 def _part_of(a: _Atom, b: _Atom, gap: str) -> _Atom | None:
-    """Join 9 of 12 and 9 out of the 12."""
     plain = all(x.kind == "number" and x.value is None and isinstance(x.amount, Fraction) for x in (a, b))
     if gap not in _OF or not plain or a.part or any(x.amount.denominator != 1 for x in (a, b)):  # type: ignore[union-attr]
         return None
@@ -1356,13 +1336,11 @@ def _in_base(amount: Fraction, unit: _Unit | None) -> Fraction:
 
 
 def _decimal(digits: str) -> Fraction:
-    """Value digits with at most one point."""
     whole, _, part = digits.partition(".")
     return Fraction(int(whole + part), 10 ** len(part)) if part else Fraction(int(whole or 0))
 
 
 def _amount(digits: str) -> Fraction | None:
-    """Value a run of digits and separators; None where it is no one number."""
     if len(digits) > _MAX_DIGITS:
         return None
     if digits.isdigit() or _WORDS.plain.fullmatch(digits):
@@ -1377,7 +1355,6 @@ def _amount(digits: str) -> Fraction | None:
 
 
 def _scaled(amount: Fraction, exponent: int) -> Amount:
-    """Multiply by a power of ten, without writing it out where it is long."""
     if not amount:
         return amount
     digits, shift = digits_of(amount) or (0, 0)
@@ -1395,7 +1372,6 @@ def _scaled_by(amount: Amount, scale: int) -> Amount:
 
 
 def _power(base: int, exponent: int) -> Amount | None:
-    """Raise to a power; None where that is long."""
     if base == 10:
         return _scaled(Fraction(1), exponent)
     if base.bit_length() * abs(exponent) > 3000 or (not base and exponent < 0):
@@ -1431,7 +1407,6 @@ def _url(url: str) -> str:
 
 
 def _address(text: str) -> str | None:
-    """Write an address of IPv6 or of a network card in one form; None for anything else."""
     if len(text) == 17 and text.count(":") == 5 and all(len(pair) == 2 for pair in text.split(":")):
         return text.casefold()
     if text.count(":") < 2 or not (":" in text.strip(":") and ("::" in text or text.count(":") == 7)):
@@ -1446,7 +1421,6 @@ def _address(text: str) -> str | None:
 
 
 def _cjk_value(text: str) -> int | None:
-    """Value Chinese numerals; None where they are none."""
     if all(char in _CJK_DIGITS for char in text):
         return int("".join(str(_CJK_DIGITS[char]) for char in text))
     total = section = digit = 0
@@ -1510,7 +1484,6 @@ def _text2num(words: str, language: str) -> int | None:
 
 @lru_cache(maxsize=1)
 def _foreign_units() -> dict[str, _Unit]:
-    """Name units and currencies in other languages, in lower case."""
     from babel import Locale  # noqa: PLC0415  # loaded at the first word that may need it
     from babel.numbers import get_currency_name  # noqa: PLC0415
     from babel.units import format_unit  # noqa: PLC0415

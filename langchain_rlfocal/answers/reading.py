@@ -57,7 +57,6 @@ _SIGN = rf"\s?(?:[:：=]|\s?[-–—](?=\s)){_CLOSING}"
 
 
 def _either(words: str) -> str:
-    """Write the alternatives of listed words, as written and as folded, the longest first."""
     spelled = {form for word in values.spaced(words) for form in (values.clean(word).casefold(), values.fold(word))}
     return "|".join(map(re.escape, sorted(spelled, key=lambda word: (-len(word), word))))
 

@@ -209,7 +209,6 @@ def _model_of(kind: Any) -> type[BaseModel]:
 
 
 def _with_models(hint: Any) -> Any:
-    """Put models in place of the TypedDicts in a type."""
     if typing_extensions.is_typeddict(hint):
         return _model_of(hint)
     arguments, origin = get_args(hint), get_origin(hint)
@@ -222,7 +221,6 @@ def _with_models(hint: Any) -> Any:
 
 
 def _parts_of(made: Any) -> Any:
-    """Take apart what a class made."""
     if isinstance(made, Enum):
         return _parts_of(made.value)
     if made is None or isinstance(made, (bool, int, float, Decimal, str, *_DATES)):
@@ -253,7 +251,6 @@ def _key_of(key: Any) -> str:
 
 
 def _fields_of(made: Any) -> Any:
-    """Return the fields of an instance by the names under which its class reads them; None if it has no fields."""
     if isinstance(made, BaseModel):
         infos = type(made).model_fields
         if type(made).__pydantic_root_model__:
@@ -293,7 +290,6 @@ def _alias_of(info: FieldInfo | None, name: str) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """Say in a line why a class did not accept a value."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         place = ".".join(map(str, first["loc"]))
@@ -565,7 +561,6 @@ class _Root:
         return Registry().with_resource("", DRAFT202012.create_resource(self.rules)).resolver()
 
     def _is_closed(self, rules: Any) -> bool:
-        """Whether every reference within rules points at something."""
         if isinstance(rules, dict):
             if isinstance(rules.get("$ref"), str) and self.target(rules["$ref"]) is None:
                 return False
@@ -684,7 +679,6 @@ class _Reader:
         return value
 
     def _absent(self, value: dict[str, Any], rules: dict[str, Any]) -> dict[str, Any]:
-        """Collect the defaults of what is absent."""
         found = {}
         for name, sub in _mapping_of(rules, "properties").items():
             if name not in value and isinstance(sub, dict) and "default" in sub:
@@ -704,25 +698,21 @@ class _Reader:
 
 
 def _types_of(rules: Any) -> Sequence[str]:
-    """Name the types that rules want; none where they want none."""
     found = rules.get("type") if isinstance(rules, dict) else None
     return [name for name in (found if isinstance(found, list) else [found]) if name in _TYPES]
 
 
 def _list_of(rules: Any, word: str) -> list[Any]:
-    """Return what is under a keyword, if it is a list; else an empty one."""
     found = rules.get(word) if isinstance(rules, dict) else None
     return found if isinstance(found, list) else []
 
 
 def _mapping_of(rules: Any, word: str) -> dict[str, Any]:
-    """Return what is under a keyword, if it is an object; else an empty one."""
     found = rules.get(word) if isinstance(rules, dict) else None
     return found if isinstance(found, dict) else {}
 
 
 def _property_rules(rules: Any, name: str) -> list[Any]:
-    """Find the rules for a property of that name."""
     properties = _mapping_of(rules, "properties")
     found = [properties[name]] if name in properties else []
     with suppress(re.error):
@@ -732,13 +722,11 @@ def _property_rules(rules: Any, name: str) -> list[Any]:
 
 
 def _item_rules(rules: dict[str, Any], at: int) -> list[Any]:
-    """Find the rules for the item at an index of a list."""
     prefix = _list_of(rules, "prefixItems")
     return [prefix[at]] if at < len(prefix) else [rules["items"]] if "items" in rules else []
 
 
 def _shortened(text: str, limit: int) -> str:
-    """Cut a text to so many characters."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
@@ -923,7 +911,6 @@ class _Merger:
         return merged
 
     def _decide(self, path: str, winners: Collection[int], said: Collection[int], *, has_fields: bool = False) -> None:
-        """Note one of two sides."""
         others = [candidate for candidate in said if candidate not in winners]
         sides = {**dict.fromkeys(winners, winners), **dict.fromkeys(others, others)}
         self.fields.append(_Field(path, winners, lambda candidate: sides.get(candidate, ()), has_fields=has_fields))
@@ -946,7 +933,6 @@ class _Merger:
         return found
 
     def _median(self, candidates: Sequence[int], said: Mapping[int, Any]) -> int:
-        """Find the most trusted candidate that says the lower weighted median."""
         half, below = self._share(candidates) / 2 - _EPSILON, 0.0
         for candidate in sorted(candidates, key=lambda candidate: said[candidate]):
             below += self.shares[candidate]
@@ -1028,7 +1014,6 @@ def _is_scalar(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether a value is a finite number that a float can hold."""
     if isinstance(value, Decimal):
         return value.is_finite() and abs(value) <= sys.float_info.max
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

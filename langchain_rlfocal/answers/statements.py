@@ -274,7 +274,6 @@ def _counts_others(a: Statement, b: Statement) -> bool:
 
 
 def _near_facts(said: tuple[Part, ...], full: tuple[Part, ...]) -> tuple[Part, ...]:
-    """Leave out words far from every fact, but for denials."""
     near: set[Part] = set()
     for at, part in enumerate(full):
         if isinstance(part, Amount):
@@ -342,7 +341,6 @@ def _same_part(a: Part, b: Part) -> bool:
 
 
 def _within(few: Sequence[Part], many: Sequence[Part]) -> bool:
-    """Whether the parts of one are in the other, in the same order."""
     rest = iter(many)
     return all(any(_same_part(part, other) for other in rest) for part in few)
 
@@ -440,7 +438,6 @@ def _parts(text: str, ask: Ask, *, binds: bool) -> Iterator[_Said]:
 
 
 def _is_letter(token: str, at: int, tokens: Sequence[str | Fact]) -> bool:
-    """Whether a capital A or I names something, as in "Group A", and is no article or pronoun."""
     if token.strip(".,;:!?\"'()*_`") not in {"A", "I"} or at == 0:
         return False
     after = tokens[at + 1] if at + 1 < len(tokens) else None
@@ -529,7 +526,6 @@ def _number(number: Fraction, sign: str) -> Amount:
 
 
 def _share(fact: Fact) -> Fraction | None:
-    """The part of a whole that "1 in 4" and "1 out of 4" state."""
     value = fact.value
     if fact.kind == "ratio" and isinstance(value, tuple) and value[0] == "of" and value[2]:
         return Fraction(value[1]) / Fraction(value[2])
@@ -553,7 +549,6 @@ def _is_repeated(amount: Amount, ask: Ask) -> bool:
 
 
 def _is_named(fact: Fact, text: str) -> bool:
-    """Whether a number follows a word directly."""
     return fact.kind == "number" and fact.start > 1 and text[fact.start - 1] == " " and text[fact.start - 2].isalnum()
 
 
@@ -570,7 +565,6 @@ def _names(token: str, fact: Fact, ask: Ask, *, first: bool) -> bool:
 
 @lru_cache(maxsize=64)
 def _bound_names(ask: Ask) -> frozenset[str]:
-    """Names with a number in a query, such as "apollo 11"."""
     pairs = pairwise(_tokens(ask.text, ask))
     return frozenset(
         f"{word_of(name)} {fact.label}"
@@ -580,7 +574,6 @@ def _bound_names(ask: Ask) -> frozenset[str]:
 
 
 def _tokens(text: str, ask: Ask) -> list[str | Fact]:
-    """Split a cleaned text into words and facts."""
     tokens: list[str | Fact] = []
     end = 0
     for fact in find_facts(text, query=ask.text, day_first=ask.foreign):
@@ -712,7 +705,6 @@ def named_value(part: str, ask: Ask) -> str | None:
 
 
 def _undollared(value: str) -> str:
-    """Drop a closing dollar sign whose opening one was cut off."""
     return value.strip().rstrip(".").removesuffix("$") if value.count("$") % 2 else value
 
 

@@ -457,7 +457,6 @@ def _written(number: str | float | Decimal) -> _Written:
 
 
 def _is_deep(value: Any) -> bool:
-    """Tell whether a value is nested deeper than `_MAX_DEPTH`."""
     level = [value]
     for _ in range(_MAX_DEPTH + 1):
         held = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, (dict, list))]
