@@ -71,17 +71,13 @@ ANSWERS = [
 
 
 DIFFERENT = [
-    ("Who won the group?", "Group A", "Group I"),
-    ("Quale gruppo ha vinto?", "Gruppo A", "Gruppo I"),
-    ("Is it safe?", "Yes, when cooked", "Yes, when raw"),
-    ("Is it safe?", "Yes", "Yes. However, not for babies."),
+    ("Who won the group?", "Group A", "Group I"), ("Quale gruppo ha vinto?", "Gruppo A", "Gruppo I"),
+    ("Is it safe?", "Yes, when cooked", "Yes, when raw"), ("Is it safe?", "Yes", "Yes. However, not for babies."),
     ("Is it spam or ham?", "It's anything but spam.", "spam"),
     ("Is it positive or negative?", "It fails to be positive.", "positive"),
-    ("What is the symbol for cobalt?", "Co", "CO"),
-    ("Where is he from?", "Congo", "DR Congo"),
-    ("Which command?", "ls -l", "ls -L"),
-    ("Expand it.", "$a^2+b^2+2ab$", "$a^2+b^2+2$"),
-]
+    ("What is the symbol for cobalt?", "Co", "CO"), ("Where is he from?", "Congo", "DR Congo"),
+    ("Which command?", "ls -l", "ls -L"), ("Expand it.", "$a^2+b^2+2ab$", "$a^2+b^2+2$"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("query", "one", "other"), DIFFERENT)
@@ -125,36 +121,22 @@ def test_of_the_labelled_pairs_none_is_merged_wrongly_and_few_are_split():
 @pytest.mark.parametrize(
     ("kind", "query", "text", "label"),
     [
-        ("option", INLINE, "The correct option is (C).", "C"),
-        ("option", INLINE, "I do not know", None),
-        ("option", "", "The answer is (D).", "D"),
-        ("number", "", "1,234.50", "1234.5"),
-        ("number", "", "−3", "-3"),
-        ("number", "", "The answer is negative 3.", "-3"),
-        ("number", "", "two hundred and five", "205"),
-        ("number", "", "1e999999", "1e+999999"),
-        ("number", "", "3 million", "3000000"),
-        ("number", "", "no number here", None),
-        ("number", "What comes next: 2, 4, 6?", "8, 10", "8 10"),
-        ("quantity", "", "2.5 km", "2500 m"),
-        ("date", "", "4th of July, 1776", "1776-07-04"),
-        ("date", "", "no date", None),
-        ("yes_no", "", "Yes, since it shines.", "yes"),
-        ("yes_no", "", "Oui.", "yes"),
-        ("yes_no", "", "Perhaps", None),
-        ("choice", "Is it red or blue?", "It is blue, not red.", "blue"),
+        ("option", INLINE, "The correct option is (C).", "C"), ("option", INLINE, "I do not know", None),
+        ("option", "", "The answer is (D).", "D"), ("number", "", "1,234.50", "1234.5"), ("number", "", "−3", "-3"),
+        ("number", "", "The answer is negative 3.", "-3"), ("number", "", "two hundred and five", "205"),
+        ("number", "", "1e999999", "1e+999999"), ("number", "", "3 million", "3000000"),
+        ("number", "", "no number here", None), ("number", "What comes next: 2, 4, 6?", "8, 10", "8 10"),
+        ("quantity", "", "2.5 km", "2500 m"), ("date", "", "4th of July, 1776", "1776-07-04"),
+        ("date", "", "no date", None), ("yes_no", "", "Yes, since it shines.", "yes"), ("yes_no", "", "Oui.", "yes"),
+        ("yes_no", "", "Perhaps", None), ("choice", "Is it red or blue?", "It is blue, not red.", "blue"),
         ("choice", "Is it red or blue?", "It is green.", None),
-        ("json", "", 'Here: {"b": 1.0, "a": [1e2, true]}', '{"a":[100,true],"b":1}'),
-        ("json", "", "[1, 2", None),
+        ("json", "", 'Here: {"b": 1.0, "a": [1e2, true]}', '{"a":[100,true],"b":1}'), ("json", "", "[1, 2", None),
         ("tool_calls", "", '{"function": {"name": "f", "arguments": "{}"}}', '[["f",{}]]'),
-        ("tool_calls", "", "I cannot call anything.", None),
-        ("short_text", "", "The Café!", "cafe"),
-        ("short_text", "", "Mr. Smith. He wrote it.", "smith wrote"),
-        ("long_text", "", "  One\n\n two ", "1 2"),
-        ("exact", "", " Yes \n", "Yes"),
-        ("exact", "", "#### aB", "aB"),
+        ("tool_calls", "", "I cannot call anything.", None), ("short_text", "", "The Café!", "cafe"),
+        ("short_text", "", "Mr. Smith. He wrote it.", "smith wrote"), ("long_text", "", "  One\n\n two ", "1 2"),
+        ("exact", "", " Yes \n", "Yes"), ("exact", "", "#### aB", "aB"),
     ],
-)
+)  # fmt: skip
 def test_a_kind_reads_a_text_as_its_label(kind, query, text, label):
     assert canonical(text, kind, query=query) == label
 
@@ -229,15 +211,12 @@ def _raise(*args):
 @pytest.mark.parametrize(
     ("kind", "note"),
     [
-        (Broken(read=_raise), "raised RuntimeError"),
-        (Broken(same=_raise), "raised RuntimeError"),
-        (Broken(write=_raise), "raised RuntimeError"),
-        (Broken(same=lambda a, b: "maybe"), "not to True or False"),
-        (Broken(write=lambda value: 7), "wrote no label"),
-        (Broken(write=lambda value: ""), "wrote no label"),
+        (Broken(read=_raise), "raised RuntimeError"), (Broken(same=_raise), "raised RuntimeError"),
+        (Broken(write=_raise), "raised RuntimeError"), (Broken(same=lambda a, b: "maybe"), "not to True or False"),
+        (Broken(write=lambda value: 7), "wrote no label"), (Broken(write=lambda value: ""), "wrote no label"),
         (_raise, "raised RuntimeError"),
     ],
-)
+)  # fmt: skip
 def test_a_kind_that_raises_or_returns_nonsense_makes_answers_differ_and_says_why(kind, note):
     comparison = compare_answers(["one", "two"], kind)
     assert comparison.labels[0] is None or comparison.labels[0] != comparison.labels[1]
@@ -272,16 +251,13 @@ def test_merged_makes_one_label_of_pairs_that_mean_the_same_and_a_chain_is_no_ci
 @pytest.mark.parametrize(
     ("query", "texts", "can"),
     [
-        ("Write a poem about the sea.", [], False),
-        ("Explain why the sky is blue.", [], False),
-        ("Is it true? Explain.", [], True),
-        ("What is the capital of France?", [], True),
-        ("Tell me of Oslo.", ["word " * 80, "other " * 80], False),
-        ("Tell me of Oslo.", ["word " * 80, "Oslo"], True),
+        ("Write a poem about the sea.", [], False), ("Explain why the sky is blue.", [], False),
+        ("Is it true? Explain.", [], True), ("What is the capital of France?", [], True),
+        ("Tell me of Oslo.", ["word " * 80, "other " * 80], False), ("Tell me of Oslo.", ["word " * 80, "Oslo"], True),
         ("Write a Python class.", ["```python\n" + "x = 1\n" * 30 + "```"], False),
         ("Which command lists containers?", ["```sh\ndocker ps\n```"], True),
     ],
-)
+)  # fmt: skip
 def test_open_text_cannot_coincide(query, texts, can):
     assert can_coincide(query, texts) is can
 
@@ -290,20 +266,15 @@ def test_open_text_cannot_coincide(query, texts, can):
     ("answer", "gold", "kind", "query", "score"),
     [
         ("The ship sank in 1912.", "1912", "auto", "When did it sink?", 1.0),
-        ("The ship sank in 1913.", "1912", "auto", "When did it sink?", 0.0),
-        ("green", "(B)", "auto", INLINE, 1.0),
-        ("240", "240.0", "auto", "How much?", 1.0),
-        ("1000001", "1000000", "number", "", 0.0),
+        ("The ship sank in 1913.", "1912", "auto", "When did it sink?", 0.0), ("green", "(B)", "auto", INLINE, 1.0),
+        ("240", "240.0", "auto", "How much?", 1.0), ("1000001", "1000000", "number", "", 0.0),
         ('"answer": "\'aB\'"', "aB", "auto", "[PYTHON]\nassert f('a') == ??\n[/PYTHON]", 1.0),
         ('"answer": "\'ab\'"', "aB", "auto", "[PYTHON]\nassert f('a') == ??\n[/PYTHON]", 0.0),
-        (r"The result is $\boxed{\frac{2}{4}}$.", r"\frac{1}{2}", "auto", "", 1.0),
-        ("x + 1", "1 + x", "math", "", 1.0),
-        ("x - 1", "1 - x", "math", "", 0.0),
-        (None, "7", "auto", "", 0.0),
-        ("7", "", "auto", "", 0.0),
+        (r"The result is $\boxed{\frac{2}{4}}$.", r"\frac{1}{2}", "auto", "", 1.0), ("x + 1", "1 + x", "math", "", 1.0),
+        ("x - 1", "1 - x", "math", "", 0.0), (None, "7", "auto", "", 0.0), ("7", "", "auto", "", 0.0),
         ("none", "none", "number", "", 0.0),
     ],
-)
+)  # fmt: skip
 def test_an_answer_scores_one_where_it_says_what_gold_says(answer, gold, kind, query, score):
     assert score_answer(answer, gold, kind, query=query) == score
 

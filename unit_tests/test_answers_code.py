@@ -245,19 +245,12 @@ def test_parameters_may_have_other_names_than_the_query_writes():
 @pytest.mark.parametrize(
     ("text", "query"),
     [
-        ("", WRITE),
-        ("Paris", WRITE),
-        ("x = 5", "Solve 2x = 10."),
-        ("Answer: 5", "What is 2 + 3?"),
-        ("Name: Bob", "Who?"),
-        ("I cannot help with that.", WRITE),
-        ("Do not use `docker ps`.", COMMAND),
-        ("Use `docker ps` or `docker container ls`.", COMMAND),
-        ("git is a version control system.", COMMAND),
-        ("`docker ps`", "What is it?"),
-        ("```\n```", WRITE),
+        ("", WRITE), ("Paris", WRITE), ("x = 5", "Solve 2x = 10."), ("Answer: 5", "What is 2 + 3?"),
+        ("Name: Bob", "Who?"), ("I cannot help with that.", WRITE), ("Do not use `docker ps`.", COMMAND),
+        ("Use `docker ps` or `docker container ls`.", COMMAND), ("git is a version control system.", COMMAND),
+        ("`docker ps`", "What is it?"), ("```\n```", WRITE),
     ],
-)
+)  # fmt: skip
 def test_a_text_without_code_is_none(text, query):
     assert Code().read(text, query) is None
 
@@ -277,19 +270,12 @@ def test_blocks_are_found_in_order_with_their_languages():
 @pytest.mark.parametrize(
     "query",
     [
-        WRITE,
-        COMMAND,
-        SQL,
-        "How do I reverse a list in Python?",
-        "Give me a regex that matches emails",
-        "What is the bash command to list files?",
-        "Implement quicksort",
-        "Write a CSS rule that centers a div",
+        WRITE, COMMAND, SQL, "How do I reverse a list in Python?", "Give me a regex that matches emails",
+        "What is the bash command to list files?", "Implement quicksort", "Write a CSS rule that centers a div",
         "Show me a Python one-liner that sums a list",
-        "Complete the code:\n```python\ndef f():\n```\nWrite a function that ends it.",
-        "Reverse a string in Python.",
+        "Complete the code:\n```python\ndef f():\n```\nWrite a function that ends it.", "Reverse a string in Python.",
     ],
-)
+)  # fmt: skip
 def test_queries_that_ask_for_code(query):
     assert asks_for_code(query)
 
@@ -297,17 +283,12 @@ def test_queries_that_ask_for_code(query):
 @pytest.mark.parametrize(
     "query",
     [
-        "What does the function f return?",
-        "What does this print?\n```python\n# write a function that\nprint(1)\n```",
-        "Write a haiku about Python",
-        "Which officer took command of the fleet?",
-        "Write a story about a class of students",
-        "What is the country code of France?",
-        "Name the function of mitochondria",
-        "Is this function correct?",
-        "",
+        "What does the function f return?", "What does this print?\n```python\n# write a function that\nprint(1)\n```",
+        "Write a haiku about Python", "Which officer took command of the fleet?",
+        "Write a story about a class of students", "What is the country code of France?",
+        "Name the function of mitochondria", "Is this function correct?", "",
     ],
-)
+)  # fmt: skip
 def test_queries_that_ask_for_no_code(query):
     assert not asks_for_code(query)
 
@@ -356,16 +337,10 @@ def test_parsing_never_warns_and_is_never_stricter_than_python(source):
 @pytest.mark.parametrize(
     "source",
     [
-        "x = '\\d \\. \\w'",
-        "x = f'\\d{y}'",
-        "x = b'\\N'",
-        "x = '\\400'",
-        "x = 1if y else 2",
-        "x = 0x1for y",
-        "x is 1",
+        "x = '\\d \\. \\w'", "x = f'\\d{y}'", "x = b'\\N'", "x = '\\400'", "x = 1if y else 2", "x = 0x1for y", "x is 1",
         "'a'()",
     ],
-)
+)  # fmt: skip
 def test_python_that_the_parser_warns_about_is_read_without_a_warning(source):
     assert both(fenced(source), fenced(source + "  # c"), "")
 
@@ -373,21 +348,12 @@ def test_python_that_the_parser_warns_about_is_read_without_a_warning(source):
 @pytest.mark.parametrize(
     "source",
     [
-        "(" * 40_000,
-        "x = " + "(" * 90 + "1" + ")" * 90,
-        "x = " + "-" * 20_000 + "1",
-        "x" + ".a" * 20_000,
-        "x = 1" + " + 1" * 10_000,
-        "\n".join(" " * depth + "if a:" for depth in range(300)),
-        "x = " + "lambda: " * 5_000 + "1",
-        "'" * 40_001,
-        '"""' * 13_333,
-        "\\" * 40_000,
-        "x = 0x" + "f" * 40_000,
-        "x = " + "9" * 40_000,
-        "f(" * 30 + ")" * 30,
+        "(" * 40_000, "x = " + "(" * 90 + "1" + ")" * 90, "x = " + "-" * 20_000 + "1", "x" + ".a" * 20_000,
+        "x = 1" + " + 1" * 10_000, "\n".join(" " * depth + "if a:" for depth in range(300)),
+        "x = " + "lambda: " * 5_000 + "1", "'" * 40_001, '"""' * 13_333, "\\" * 40_000, "x = 0x" + "f" * 40_000,
+        "x = " + "9" * 40_000, "f(" * 30 + ")" * 30,
     ],
-)
+)  # fmt: skip
 def test_deep_or_odd_python_is_compared_by_its_text(source):
     start = time.perf_counter()
     assert both(fenced(source), fenced(source + "\n\n"), "")

@@ -28,15 +28,10 @@ from support_patterns import repeats_of
 
 KINDS = kind_names()
 QUERIES = [
-    "",
-    "Which colour has the sky? (A) red (B) green (C) blue",
-    "Which city?\nA. Paris\nB. London\nC. New York",
-    "What is 3 + 4?",
-    "What is the capital of France?",
-    "Is the sun a star?",
-    "Which is larger, 12 or 7?",
+    "", "Which colour has the sky? (A) red (B) green (C) blue", "Which city?\nA. Paris\nB. London\nC. New York",
+    "What is 3 + 4?", "What is the capital of France?", "Is the sun a star?", "Which is larger, 12 or 7?",
     "Explain why the sky is blue.",
-]
+]  # fmt: skip
 FRAGMENTS = [
     "answer is ", "Answer: ", r"\boxed{", "}", "#### ", '"answer": ', "yes", "No", ". ", ", ", "\n", "Question:", "</think>",
     "the ", "a ", "A", "(B)", "C) ", "7", "3.50", "-", "$", "%", "1/2", "1e5", "²", "½", "½", "seven", "million", " is ",

@@ -102,19 +102,9 @@ DIFFERENT = [
 ]
 
 NO_LISTS = [
-    "",
-    "Paris",
-    "1. Paris",
-    "- Paris",
-    "It is 3.14 - 2. That is all, and no more.",
-    "J. Smith\nK. Jones",
-    "Reasoning: it is so\nAnswer: 5",
-    "x = 4 - 2\nx = 2",
-    "---\n***\n* * *",
-    "(3, 4)",
-    "[[1, 2], [3, 4]]",
-    '{"a": 1}',
-]
+    "", "Paris", "1. Paris", "- Paris", "It is 3.14 - 2. That is all, and no more.", "J. Smith\nK. Jones",
+    "Reasoning: it is so\nAnswer: 5", "x = 4 - 2\nx = 2", "---\n***\n* * *", "(3, 4)", "[[1, 2], [3, 4]]", '{"a": 1}',
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("query", "a", "b"), THE_SAME)
@@ -189,18 +179,11 @@ def test_each_item_is_paired_with_one_of_its_own():
 @pytest.mark.parametrize(
     "query",
     [
-        "List three fruits.",
-        "Name three US presidents.",
-        "Which countries border Portugal?",
-        "What are the primary colours?",
-        "Who were the first five presidents?",
-        "Please list all planets.",
-        "Give me five names for a dog",
-        "What are the top 10 movies?",
-        "Nenne drei Flüsse.",
-        "列出三种水果",
+        "List three fruits.", "Name three US presidents.", "Which countries border Portugal?",
+        "What are the primary colours?", "Who were the first five presidents?", "Please list all planets.",
+        "Give me five names for a dog", "What are the top 10 movies?", "Nenne drei Flüsse.", "列出三种水果",
     ],
-)
+)  # fmt: skip
 def test_queries_that_ask_for_several_things(query):
     assert asks_for_list(query)
 
@@ -208,14 +191,10 @@ def test_queries_that_ask_for_several_things(query):
 @pytest.mark.parametrize(
     "query",
     [
-        "What is the sum of the list [1, 2, 3]?",
-        "Is the list sorted?",
-        "What is the capital of France?",
-        "Who are you?",
-        "How does a list comprehension work?",
-        "",
+        "What is the sum of the list [1, 2, 3]?", "Is the list sorted?", "What is the capital of France?",
+        "Who are you?", "How does a list comprehension work?", "",
     ],
-)
+)  # fmt: skip
 def test_queries_that_ask_for_one_thing(query):
     assert not asks_for_list(query)
 
@@ -238,24 +217,12 @@ def test_labels_are_short_and_tell_long_lists_apart():
 @pytest.mark.parametrize(
     "text",
     [
-        "- a\n" * 30_000,
-        "1. " * 30_000,
-        "# " * 45_000,
-        "- x" + "\n  y" * 20_000 + "\n- z",
-        "| a " * 20_000 + "\n" + "|-" * 20_000,
-        "[" * 90_000,
-        "[1," * 30_000,
-        "['a'," * 18_000,
-        "**" * 45_000,
-        "- " * 45_000,
-        "a, " * 30_000,
-        "a: b\n" * 18_000,
-        " " * 90_000,
-        "(" * 90_000,
-        "- \ud800\n- \x00",
+        "- a\n" * 30_000, "1. " * 30_000, "# " * 45_000, "- x" + "\n  y" * 20_000 + "\n- z",
+        "| a " * 20_000 + "\n" + "|-" * 20_000, "[" * 90_000, "[1," * 30_000, "['a'," * 18_000, "**" * 45_000,
+        "- " * 45_000, "a, " * 30_000, "a: b\n" * 18_000, " " * 90_000, "(" * 90_000, "- \ud800\n- \x00",
         "1. a\n" * 5_000_00,
     ],
-)
+)  # fmt: skip
 def test_any_text_is_read_in_little_time(text):
     start = time.perf_counter()
     for asked in ("List things", text):

@@ -55,16 +55,11 @@ def test_marks_of_thinking_in_a_string_are_a_string(text):
         (f"{WRONG}\nNo:\n```json\n{BOB}\n```", [{"name": "Bob"}, {"name": "Wrong"}]),
         ('{"a": {"b": {"c": 1}}} end', [{"a": {"b": {"c": 1}}}]),
         ('```\n[{"a": 1}, {"a": 2}]\n```', [[{"a": 1}, {"a": 2}]]),
-        (f"{BOB} and [[1]] and {{}}", [{"name": "Bob"}, [[1]], {}]),
-        ("[1]", [[1]]),
-        (" 3 ", [3]),
-        ("null", [None]),
-        ("Bob [1] says so", []),
-        (r"\frac{1}{2} { x } {y: 1}", []),
-        ('{"a": "two\nlines"}', [{"a": "two\nlines"}]),
+        (f"{BOB} and [[1]] and {{}}", [{"name": "Bob"}, [[1]], {}]), ("[1]", [[1]]), (" 3 ", [3]), ("null", [None]),
+        ("Bob [1] says so", []), (r"\frac{1}{2} { x } {y: 1}", []), ('{"a": "two\nlines"}', [{"a": "two\nlines"}]),
         ("", []),
     ],
-)
+)  # fmt: skip
 def test_of_several_objects_the_last_is_the_best(text, found):
     assert json_in(text) == found
 
@@ -90,24 +85,10 @@ def test_a_part_of_a_broken_object_is_no_object_and_one_after_it_is():
 @pytest.mark.parametrize(
     "unit",
     [
-        "{",
-        '{"',
-        '{"a":',
-        '{"a":1} ',
-        '{"a": "',
-        "[",
-        "[{",
-        "{ ",
-        '["a",',
-        "<think>",
-        "</think>",
-        "<",
-        "```json\n{",
-        "{}",
-        '{"a":[',
-        "{'",
+        "{", '{"', '{"a":', '{"a":1} ', '{"a": "', "[", "[{", "{ ", '["a",', "<think>", "</think>", "<", "```json\n{",
+        "{}", '{"a":[', "{'",
     ],
-)
+)  # fmt: skip
 def test_a_megabyte_takes_no_more_than_a_moment(unit):
     text = unit * (1_000_000 // len(unit))
     begun = time.process_time()

@@ -111,17 +111,13 @@ def test_strings_in_lists_are_the_same_in_any_case_and_white_space():
 @pytest.mark.parametrize(
     ("said", "weights", "median", "share"),
     [
-        ([1.0, 2.0, 9.0], [1, 1, 1], 2.0, 1 / 3),
-        ([9.0, 1.0, 2.0, 3.0], [1, 1, 1, 1], 2.0, 0.25),  # the lower of two
-        ([1.0, 2.0, 9.0], [1, 1, 3], 9.0, 0.6),
-        ([1.0, 2.0], [3, 3], 1.0, 0.5),
-        ([1.5, 1.5000001, 9.0], [1, 1, 1], 1.5000001, 2 / 3),
-        ([3, 4.5, 3.0], [1, 1, 1], 3, 2 / 3),
+        ([1.0, 2.0, 9.0], [1, 1, 1], 2.0, 1 / 3), ([9.0, 1.0, 2.0, 3.0], [1, 1, 1, 1], 2.0, 0.25),  # the lower of two
+        ([1.0, 2.0, 9.0], [1, 1, 3], 9.0, 0.6), ([1.0, 2.0], [3, 3], 1.0, 0.5),
+        ([1.5, 1.5000001, 9.0], [1, 1, 1], 1.5000001, 2 / 3), ([3, 4.5, 3.0], [1, 1, 1], 3, 2 / 3),
         ([1.0, 2.0, 3.0], [0.1, 0.3, 0.4], 2.0, 0.375),  # half the weight, but for rounding
-        ([2.0, math.inf, math.nan], [1, 0.5, 0.5], 2.0, 0.5),
-        ([10**400, 10**400, 1.5], [1, 1, 1], 10**400, 2 / 3),
+        ([2.0, math.inf, math.nan], [1, 0.5, 0.5], 2.0, 0.5), ([10**400, 10**400, 1.5], [1, 1, 1], 10**400, 2 / 3),
     ],
-)
+)  # fmt: skip
 def test_of_numbers_the_lower_weighted_median_comes_out_verbatim(said, weights, median, share):
     value, agreement = field(said, weights, rules=NUMBER)
 
