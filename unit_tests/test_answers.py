@@ -20,9 +20,12 @@ from langchain_rlfocal.answers import (
     register_kind,
     score_answer,
     to_kind,
+    values,
 )
 from langchain_rlfocal.answers import kinds as kinds_module
-from langchain_rlfocal.answers.values import Words
+from langchain_rlfocal.answers.choices import yes_no
+from langchain_rlfocal.answers.reading import ANSWER_MARKS
+from langchain_rlfocal.answers.values import NEGATIONS, Words
 from langchain_rlfocal.errors import InputError
 
 PAIRS = Path(__file__).parents[1] / "docs/benchmarks/same_answer_pairs.jsonl"
@@ -67,22 +70,18 @@ ANSWERS = [
     ("Give JSON.", ['{"a": 1.0, "b": 2}', '```json\n{"b": 2, "a": 1}\n```', '<think>{"a": 3}</think>{"a": 1, "b": 2}'], ['{"a": 1}']),
     ("Play jazz. Tool: play(genre)", ['<tool_call>{"name": "play", "arguments": {"genre": "jazz"}}</tool_call>', 'play(genre="jazz")'], ['play(genre="rock")']),
     ("Describe the drug.", ["The drug is safe for all children under five.", "The drug is **safe** for all children under five."], ["The drug isn't safe for all children under five.", "The drug is safe for all children under six."]),
+    ("Who won the group?", ["Group A"], ["Group I"]),
+    ("Quale gruppo ha vinto?", ["Gruppo A"], ["Gruppo I"]),
+    ("Is it safe?", ["Yes, when cooked"], ["Yes, when raw"]),
+    ("Is it safe?", ["Yes"], ["Yes. However, not for babies."]),
+    ("Is it spam or ham?", ["spam"], ["It's anything but spam."]),
+    ("Is it positive or negative?", ["positive"], ["It fails to be positive."]),
+    ("What is the symbol for cobalt?", ["Co"], ["CO"]),
+    ("Where is he from?", ["Congo"], ["DR Congo"]),
+    ("Which command?", ["ls -l"], ["ls -L"]),
+    ("Expand it.", ["$a^2+b^2+2ab$"], ["$a^2+b^2+2$"]),
+    ("Which of 5, 8 and 11 is odd, and which is prime?", ["5 and 11"], ["8 and 11"]),
 ]  # fmt: skip
-
-
-DIFFERENT = [
-    ("Who won the group?", "Group A", "Group I"), ("Quale gruppo ha vinto?", "Gruppo A", "Gruppo I"),
-    ("Is it safe?", "Yes, when cooked", "Yes, when raw"), ("Is it safe?", "Yes", "Yes. However, not for babies."),
-    ("Is it spam or ham?", "It's anything but spam.", "spam"),
-    ("Is it positive or negative?", "It fails to be positive.", "positive"),
-    ("What is the symbol for cobalt?", "Co", "CO"), ("Where is he from?", "Congo", "DR Congo"),
-    ("Which command?", "ls -l", "ls -L"), ("Expand it.", "$a^2+b^2+2ab$", "$a^2+b^2+2$"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("query", "one", "other"), DIFFERENT)
-def test_what_is_plainly_different_is_not_merged(query, one, other):
-    assert len(set(label_answers([one, other], query=query))) == 2
 
 
 def test_code_is_left_open_only_where_no_number_and_no_denial_differs():
@@ -153,11 +152,6 @@ def test_a_number_without_a_unit_equals_one_with_a_unit_but_no_two_units():
     assert len(set(label_answers(["18 km", "18 miles"], "number"))) == 2
     assert len(set(label_answers(["18 km", "18 miles", "18"], "number"))) >= 2
     assert len(set(label_answers(["18 km", "18"], "quantity"))) == 2
-
-
-def test_what_repeats_the_query_may_be_left_out_but_not_contradict():
-    query = "Which of 5, 8 and 11 is odd, and which is prime?"
-    assert len(set(label_answers(["5 and 11", "8 and 11"], query=query))) == 2
 
 
 class Colour:
@@ -289,25 +283,13 @@ def test_tool_calls_compare_as_multisets_whatever_the_order_of_calls_and_argumen
     )
 
 
-def test_odd_tool_calls_do_not_raise():
-    circle: dict[str, object] = {}
-    circle["self"] = circle
-    odd = {"nan": float("nan"), "huge": 10**5000, 7: {1, 2}, "none": None, "half": "\ud800", "circle": circle}
-    assert canonical_tool_calls([{"name": None, "args": odd}, {}, {"name": "f", "args": "not json"}])
-
-
-def test_importing_the_package_loads_none_of_the_libraries_of_answers():
-    heavy = {
-        "sympy",
-        "math_verify",
-        "latex2sympy2_extended",
-        "babel",
-        "pygments",
-        "text_to_num",
-        "jsonschema",
-        "referencing",
-    }
-    code = f"import sys, langchain_rlfocal.answers.schemas; found = {heavy} & set(sys.modules); assert not found, found"
+def test_reading_english_numbers_loads_none_of_the_libraries_of_answers():
+    code = (
+        "import sys, langchain_rlfocal.answers.schemas, langchain_rlfocal.answers.quantities as q\n"
+        "q.find_quantities('5 km, $6 and two dogs are here')\n"
+        "heavy = 'sympy math_verify latex2sympy2_extended babel pygments text_to_num jsonschema referencing'\n"
+        "assert not set(heavy.split()) & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -335,3 +317,71 @@ def test_every_list_and_pattern_is_used_and_every_name_that_is_used_has_one():
         assert names <= entries.keys(), found
         assert [name for name in entries.keys() - names - inner if f'"{name}"' not in source] == [], found
     assert files == {path.stem for path in folder.glob("words/*.toml")}
+
+
+# ---- words of many languages
+
+YES = (
+    "Yes yes. yeah Yep YUP ja Ja! oui Oui. sí Si sim да Да. так tak da はい ええ 是 是的 对 네 예 हाँ हां نعم أجل evet כן ναι igen kyllä "
+    "ano áno jah taip jā ya có ใช่ হ্যাঁ ஆம் ہاں بله ndiyo **Yes** ¡Sí!"
+)
+NO = (
+    "No no. nope Nah nein Nein! non no não nao нет Нет. не ні nie ne いいえ いや 不 不是 否 아니요 아니오 नहीं لا hayır Hayir HAYIR לא "
+    "όχι nem ei nee nej nei tidak không ไม่ใช่ না இல்லை نہیں نه hapana `No`"
+)
+
+
+@pytest.mark.parametrize(("words", "verdict"), [(YES, True), (NO, False)])
+def test_words_for_yes_and_no_mean_it_in_many_languages(words, verdict):
+    assert [word for word in words.split() if yes_no(word) is not verdict] == []
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["jo", "maybe", "", "true", "false", "yes sir", "not yes", "yesterday", "nobody", "ν", "y", "5", "?!", "yes or no"],
+)
+def test_what_is_neither_or_both_means_nothing(word):
+    """Jo is yes in Luxembourgish and no in Albanian."""
+    assert yes_no(word) is None
+
+
+MARKED = [
+    "答案：5", "答案是5", "最终答案：5", "正确答案是 5", "答えは5", "答え: 5", "回答：5", "正解は 5", "Ответ: 5", "Правильный ответ: 5",
+    "Окончательный ответ — 5", "Відповідь: 5", "Respuesta: 5", "La respuesta es 5", "La respuesta correcta es 5", "Respuesta final: 5",
+    "Réponse : 5", "La réponse est 5", "Réponse finale : 5", "Antwort: 5", "Die Antwort ist 5", "Die Antwort lautet 5",
+    "Die richtige Antwort lautet: 5", "Risposta: 5", "La risposta è 5", "Resposta: 5", "A resposta é 5", "Antwoord: 5",
+    "Odpowiedź: 5", "Odpowiedź to 5", "Cevap: 5", "الجواب: 5", "الإجابة: 5", "الإجابة الصحيحة هي 5", "उत्तर: 5", "सही उत्तर: 5", "답: 5",
+    "정답: 5", "정답은 5", "Svar: 5", "Vastaus: 5", "תשובה: 5", "התשובה היא 5", "Απάντηση: 5", "Válasz: 5", "Đáp án: 5", "Jawaban: 5",
+    "คำตอบคือ 5", "Final answer: 5", "**Final Answer:** 5", "The answer is 5", "**Respuesta**: 5", "ANTWORT: 5", "Answer = 5",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", MARKED)
+@pytest.mark.parametrize("form", [values.clean, values.fold])
+def test_what_follows_a_mark_is_the_answer(text, form):
+    written = form("Some thoughts: 3, then 4. " + text)
+    marks = list(ANSWER_MARKS.finditer(written))
+    assert len(marks) == 1
+    assert written[marks[0].end() :].strip() == "5"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the answer to life", "the answer on page 5", "He answers: 5", "La respuesta no es 5", "Die Antwort ist nicht 5",
+        "The answer is not 5", "答案不是5", "대답은 5", "L'antwort", "la réponse n'est pas 5", "no answers", "Beantwortung: 5",
+    ],
+)  # fmt: skip
+def test_what_marks_no_answer_is_no_mark(text):
+    assert not ANSWER_MARKS.search(values.clean(text))
+    assert not ANSWER_MARKS.search(values.fold(text))
+
+
+def test_the_answer_no_is_marked_as_any_other():
+    for text in ["The answer is no", "La respuesta es no", "Answer: not guilty", "Die Antwort ist nein"]:
+        assert ANSWER_MARKS.search(values.fold(text))
+
+
+def test_negations_are_folded():
+    assert all(values.fold(word) == word for word in NEGATIONS)
+    assert {"not", "n't", "kein", "jamais", "sin", "без", "degil", "ليس", "नहीं", "לא", "nao"} <= NEGATIONS
