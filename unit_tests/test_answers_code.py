@@ -120,28 +120,12 @@ def test_blocks_are_found_in_order_with_their_languages():
     assert len(find_code("```\na\n```\n" * 1000)) == code._MAX_BLOCKS
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
-        WRITE, COMMAND, SQL, "How do I reverse a list in Python?", "Give me a regex that matches emails",
-        "What is the bash command to list files?", "Implement quicksort", "Write a CSS rule that centers a div",
-        "Show me a Python one-liner that sums a list",
-        "Complete the code:\n```python\ndef f():\n```\nWrite a function that ends it.", "Reverse a string in Python.",
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("query", _TABLE["asks_for_code"])
 def test_queries_that_ask_for_code(query):
     assert asks_for_code(query)
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
-        "What does the function f return?", "What does this print?\n```python\n# write a function that\nprint(1)\n```",
-        "Write a haiku about Python", "Which officer took command of the fleet?",
-        "Write a story about a class of students", "What is the country code of France?",
-        "Name the function of mitochondria", "Is this function correct?", "",
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("query", _TABLE["asks_for_none"])
 def test_queries_that_ask_for_no_code(query):
     assert not asks_for_code(query)
 

@@ -20,10 +20,8 @@ from langchain_rlfocal.answers import (
     reading,
     score_answer,
     statements,
-    to_kind,
     values,
 )
-from langchain_rlfocal.answers.comparison import _read, _same
 from support_patterns import repeats_of
 
 KINDS = kind_names()
@@ -60,16 +58,6 @@ def test_no_text_raises_every_label_can_be_written_and_a_text_is_the_same_as_its
     assert labels[0] == labels[2]
     assert all(label is None or (label and label.encode()) for label in labels)
     assert score_answer(text, other, kind, query=query) in {0.0, 1.0}
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=20)
-@given(a=ODD_TEXTS, b=ODD_TEXTS, query=st.sampled_from(QUERIES))
-def test_being_the_same_is_symmetric(kind, a, b, query):
-    used = to_kind(kind)
-    one, other = (_read(used, text, query, {}) for text in (a, b))
-    if one is not None and other is not None:
-        assert _same(used, one, other, {}) == _same(used, other, one, {})
 
 
 @given(st.data())

@@ -16,40 +16,7 @@ SAME = _TABLE["same"]
 DIFFERENT = _TABLE["different"]
 
 
-FOUND = [
-    ("He was 36 when he died in 1791.", ["number 36", "number 1791"]),
-    ("Mozart was 35 years old when he died in 1791.", ["number 35", "number 1791"]),
-    ("20 is 25% of 80.", ["number 20", "percent 25%", "number 80"]),
-    ("It costs $6 for 3 apples.", ["money 6 USD", "number 3"]), ("10 - 5", ["number 10", "number 5"]),
-    ("10 minus 5", ["number 10", "number 5"]), ("- 5 apples", ["number 5"]), ("pages 3-5", ["range 3 to 5"]),
-    ("1, 2, 3", ["number 1", "number 2", "number 3"]), ("1,2,3", ["number 1", "number 2", "number 3"]),
-    ("In 2020 300 people came.", ["number 2020", "number 300"]), ("$5 and $6", ["money 5 USD", "money 6 USD"]),
-    ("$5 + 3 = 8$", ["number 5", "number 3", "number 8"]),
-    ("Take 2 tablets of 500 mg every 8 hours.", ["number 2", "quantity 0.5 g", "quantity per 28800 s"]),
-    ("5 mg/kg/day", ["quantity 0.000005 g/g", "quantity per 86400 s"]), ("It costs 5 pounds", ["money 5 GBP"]),
-    ("It weighs 5 pounds", ["quantity 2267.96185 g"]),
-    ("room 12B at 221B Baker Street", ["identifier 12b", "identifier 221b"]), ("the 1990s", ["identifier 1990s"]),
-    ("the 7B model GPT-4o-mini", ["identifier 7b", "identifier gpt-4o-mini"]),
-    ("3D, 5G, 4K, A4, N95, MP3", [f"identifier {name}" for name in ("3d", "5g", "4k", "a4", "n95", "mp3")]),
-    ("First, add one cup.", ["quantity 1 cup"]), ("Once upon a time no one knew which one this one was, at once.", []),
-    ("the first half of the second quarter", ["number 1.", "number 0.5", "number 2."]),
-    ("hundreds of people, a few dozens", []), ("one two three", ["number 1", "number 2", "number 3"]), ("elf", []),
-    ("The elf once came due in sept", []), ("Il y a vingt et un chats.", ["number 21"]),
-    ("Ein Hund und zwei Katzen", ["number 2"]), ("eine Million Euro", ["money 1000000 EUR"]),
-    ("他有3只猫和12条狗,共二十三个人", ["number 3", "number 12", "number 23"]), ("一般来说十分重要", []),
-    ("1億2000万円", ["money 120000000 JPY"]), ("一億二千万円", ["money 120000000 JPY"]), ("三万亿元", ["money 3000000000000 CNY"]),
-    ("7 days in a week", ["quantity 604800 s", "quantity 604800 s"]), ("2 h 30", ["quantity 9000 s"]),
-    ("1만 5천 원", ["money 15000 KRW"]), ("만일 천사가 백일", []), ("5 كم", ["quantity 5000 m"]),
-    ("Die Gemeinde hat 12.480 Einwohner und eine Fläche von 1,234 ha.", ["number 12480", "quantity 12340 m^2"]),
-    ("The town has 12.480 inhabitants.", ["number 12.48"]), ("Lucía tiene veintiún años.", ["quantity 252 month"]),
-    ("40 hours a week", ["quantity 144000 s", "quantity per 604800 s"]), ("40 miles an hour", ["quantity 17.8816 m/s"]),
-    ("5 in the morning", ["number 5"]),
-    ("5 real numbers, 3 pen names and 2 mad dogs", ["number 5", "number 3", "number 2"]),
-    ("between 5 and 7 kg", ["range 5000 to 7000 g"]), ("a ratio of 2 to 3", ["ratio 2:3"]), ("10:30", ["ratio 10:30"]),
-    ("5 km and 300 people", ["quantity 5000 m", "number 300"]), ("40°26'46\"N", ["quantity 72803/1800 °"]),
-    ("1e999999", ["number 1e+999999"]), ("1/0", ["identifier 1/0"]), ("#### 42", ["number 42"]),
-    ("2x + 3 = 7", ["identifier 2x", "number 3", "number 7"]),
-]  # fmt: skip
+FOUND = _TABLE["found"].items()
 
 LABELS = [
     "0", "7", "-7", "1234.5", "0.0000001", "1e-8", "1e20", "1e21", "123456789012345678901234", "-2.5e-30", "1000000",
