@@ -294,29 +294,21 @@ def test_reading_english_numbers_loads_none_of_the_libraries_of_answers():
 
 
 def test_every_list_and_pattern_is_used_and_every_name_that_is_used_has_one():
-    folder = Path(kinds_module.__file__).parent
-    sources = [path.read_text(encoding="utf-8") for path in folder.glob("*.py")]
-    readers = [(name, re.search(rf'^{name} = (?:values\.)?Words\("(\w+)"\)|^{name}: Final = (?:values\.)?Words\("(\w+)"\)', source, re.MULTILINE), source)
-               for source in sources for name in ("WORDS", "PATTERNS", "_WORDS", "_NUMBER_WORDS")]  # fmt: skip
-    files = set()
-    for reader, found, own in readers:
-        if found is None:
-            continue
-        source = own if reader.startswith("_") else "".join(sources)
-        entries = Words(found[1] or found[2]).entries
-        files.add(found[1] or found[2])
-        method = r'\.(?:rows|listed|pairs|valued|inverted|entries)[(\[]"(\w+)"'
-        asked = re.findall(
-            rf'(?<!\w){reader}(?:{method}|\["(\w+)"\]|\.(?!(?:rows|listed|pairs|valued|inverted|entries)\b)(\w+))',
-            source,
-        )
-        names = {name for groups in asked for name in groups if name}
-        inner = set(re.findall(r"<<(\w+)>>", str(entries))) | {
-            name for entry in entries.values() if isinstance(entry, dict) for name in entry.get("include", "").split()
-        }
-        assert names <= entries.keys(), found
-        assert [name for name in entries.keys() - names - inner if f'"{name}"' not in source] == [], found
-    assert files == {path.stem for path in folder.glob("words/*.toml")}
+    sources = [path.read_text(encoding="utf-8") for path in Path(values.__file__).parent.glob("*.py")]
+    for source in sources:
+        for name, file in re.findall(r'^(\w+)(?:: Final)? = (?:values\.)?Words\("(\w+)"\)', source, re.MULTILINE):
+            text = source if name.startswith("_") else "".join(sources)
+            entries = Words(file).entries
+            uses = re.findall(rf'(?<!\w){name}(?:\.(\w+)|\["(\w+)"\])', text)
+            used = {one for pair in uses for one in pair if one} - set(dir(Words))
+            tables = [entry for entry in entries.values() if isinstance(entry, dict)]
+            named = re.findall(r"<<(\w+)>>", str(entries)) + re.findall(r'"(\w+)"', text)
+            assert used <= entries.keys(), file
+            assert entries.keys() <= {
+                *used,
+                *named,
+                *(one for table in tables for one in table.get("include", "").split()),
+            }
 
 
 # ---- words of many languages
