@@ -13,7 +13,7 @@ from typing import Any, Literal
 from langchain_core.messages import ToolCall
 
 from langchain_rlfocal._langchain import EnsembleDisagreementError
-from langchain_rlfocal.answers.merging import merge
+from langchain_rlfocal.answers.schemas import merge
 from langchain_rlfocal.chat_models.requests import Request
 from langchain_rlfocal.records import Answer, Candidate
 from langchain_rlfocal.redaction import printable

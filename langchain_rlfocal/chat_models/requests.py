@@ -22,9 +22,8 @@ from langchain_core.utils.function_calling import convert_to_json_schema, conver
 from langchain_core.utils.pydantic import get_fields
 
 from langchain_rlfocal._langchain import BOUND_TOOLS_KEY
-from langchain_rlfocal.answers.class_reading import ClassReader, reader_of
-from langchain_rlfocal.answers.json_texts import json_in
-from langchain_rlfocal.answers.schemas import Reading, Schema, canonical_calls
+from langchain_rlfocal.answers.schemas import ClassReader, Reading, Schema, canonical_calls, reader_of
+from langchain_rlfocal.answers.values import json_in
 from langchain_rlfocal.chat_models.messages import authors_of, history_for
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.execution import MemberRequest, UnusableAnswerError
