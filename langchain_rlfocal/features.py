@@ -54,15 +54,23 @@ class Embedder(Protocol):
 
 
 _WORD = re.compile(r"[^\W\d_]+|\d+")
+_ASCII_WORD = re.compile(r"[a-z]+|[0-9]+")
 _OPTION = re.compile(r"(?:^|[\s(])\(?[A-J][).]\s")
-_YES_NO = re.compile(
-    r"\b(?:yes or no|true or false)\b|(?:^|[.?!\n][^\S\n]*)(?:is|are|was|were|do|does|did|can|has|have|will)\b",
-    re.IGNORECASE,
-)
+_OPTION_LETTER = re.compile(r"[A-J][).]")
+_EITHER = re.compile(r"\b(?:yes or no|true or false)\b", re.IGNORECASE)
+_VERB = r"(?:is|are|was|were|do|does|did|can|has|have|will)\b"
+_STARTS_WITH_VERB = re.compile(_VERB, re.IGNORECASE)
+_SENTENCE_WITH_VERB = re.compile(rf"[.?!\n][^\S\n]*{_VERB}", re.IGNORECASE)
 _DIGITS, _UPPER, _CODE = b"0123456789", bytes(range(ord("A"), ord("Z") + 1)), b"{}[]<>=;_\\/*+^|&#"
 
 
-def _surface(text: str, words: Sequence[str]) -> list[float]:
+def _asks_yes_or_no(text: str, lower: str) -> bool:
+    if _STARTS_WITH_VERB.match(text) or _SENTENCE_WITH_VERB.search(text):
+        return True
+    return " or " in lower and _EITHER.search(text) is not None
+
+
+def _surface(text: str, lower: str, words: Sequence[str]) -> list[float]:
     ascii_text = text.encode("ascii", "replace")
 
     def share(chars: bytes) -> float:
@@ -73,8 +81,8 @@ def _surface(text: str, words: Sequence[str]) -> list[float]:
         min(math.log1p(len(words)) / 8.0, 1.0),
         share(_DIGITS),
         min(sum(map(str.isdigit, words)) / 10.0, 1.0),
-        min(len(_OPTION.findall(text)) / 10.0, 1.0),
-        float(_YES_NO.search(text) is not None),
+        min(len(_OPTION.findall(text)) / 10.0, 1.0) if _OPTION_LETTER.search(text) else 0.0,
+        float(_asks_yes_or_no(text, lower)),
         float("?" in text),
         share(_CODE),
         share(_UPPER),
@@ -121,11 +129,12 @@ def query_features(text: str, task: str | None = None) -> npt.NDArray[np.float64
         Vector of shape [F]: surface features, word hashes scaled to length `WORDS_SCALE`, task hashes scaled to length 1.
     """
     text = text[:MAX_CHARS]
-    words = _WORD.findall(text.lower())
+    lower = text.lower()
+    words = (_ASCII_WORD if lower.isascii() else _WORD).findall(lower)
     encoded = _encoded(" ".join(words)).split()
     hashed = _hashed({*encoded, *map(b" ".join, pairwise(encoded))}, HASHED_WORDS)
     features = np.empty(FEATURES_DIM)
-    features[: len(SURFACE_NAMES)] = _surface(text, words)
+    features[: len(SURFACE_NAMES)] = _surface(text, lower, words)
     np.multiply(hashed, WORDS_SCALE, out=features[len(SURFACE_NAMES) : -HASHED_TASKS])
     features[-HASHED_TASKS:] = task_features(task)
     return features
