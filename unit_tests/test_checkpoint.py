@@ -242,7 +242,7 @@ def test_a_wrong_array_is_named(saved, name, value, message):
 def test_a_missing_array_is_named(saved):
     file = saved / "weights.safetensors"
     save_file({name: array for name, array in load_file(file).items() if name != "pool.price"}, file)
-    with pytest.raises(CheckpointError, match=r"missing or unknown: pool\.price\. Train it again"):
+    with pytest.raises(CheckpointError, match=r"missing or unknown: pool\.price\. Train the policy again"):
         RLFocalPolicy.load(saved)
 
 

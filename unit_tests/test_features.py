@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_rlfocal import embedders
-from langchain_rlfocal.embedders import load_embedder
+from langchain_rlfocal import features
 from langchain_rlfocal.errors import InputError, MissingDependencyError
 from langchain_rlfocal.features import (
     FEATURES_DIM,
@@ -22,6 +21,7 @@ from langchain_rlfocal.features import (
     SURFACE_NAMES,
     WORDS_SCALE,
     features_of,
+    load_embedder,
     query_features,
     task_features,
 )
@@ -225,9 +225,9 @@ def test_a_name_that_names_no_embedder_is_refused(own, name, message):
 
 @pytest.fixture
 def nothing_remembered():
-    embedders._wordllama.cache_clear()
+    features._wordllama.cache_clear()
     yield
-    embedders._wordllama.cache_clear()
+    features._wordllama.cache_clear()
 
 
 def test_without_the_package_the_command_that_installs_it_is_named(nothing_remembered, monkeypatch):
@@ -259,7 +259,7 @@ def test_texts_are_not_padded_to_the_longest_of_a_batch():
         asked.update(arguments)
         return np.zeros((len(texts), 256))
 
-    embedders._WordLlama(types.SimpleNamespace(embed=embed)).embed_documents(["short", "long " * 4000])
+    features._WordLlama(types.SimpleNamespace(embed=embed)).embed_documents(["short", "long " * 4000])
     assert asked == {"batch_size": 1}
 
 
@@ -301,7 +301,7 @@ import socket, sys
 def refuse(*_):
     raise AssertionError("a connection was asked for")
 socket.socket.connect = refuse
-from langchain_rlfocal.embedders import load_embedder
+from langchain_rlfocal.features import load_embedder
 assert len(load_embedder("wordllama").embed_documents(["x"])[0]) == 256
 assert "torch" not in sys.modules
 """

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import compress
 from typing import Any, Protocol
 
 import numpy as np
@@ -74,7 +75,7 @@ class Policy(Protocol):
             query: The query.
             candidates: Answers of all rounds before this one.
             failures: Non-answers of all rounds before this one.
-            available: Members that may be asked, in the pool's order; those already asked are ignored.
+            available: Members that may be asked; those already asked are ignored.
             round_number: This round, counted from 1.
             max_rounds: How many rounds there may be.
             max_team: How many members may be asked over all rounds.
@@ -95,13 +96,7 @@ class Policy(Protocol):
         *,
         max_team: int,
     ) -> Answer:
-        """Resolve the candidates' conflict.
-
-        Args:
-            query: The query.
-            candidates: All candidates, at least one. Equal `answer`s say the same; an `answer` of None supports nothing.
-            failures: All non-answers.
-            max_team: How many members could have been asked.
+        """Resolve the candidates' conflict: equal `answer`s say the same, an `answer` of None supports nothing.
 
         Raises:
             InputError: There is no candidate.
@@ -154,21 +149,21 @@ class _Described:
 class _Probabilities(Mapping[str, float]):
     """Probabilities by member, computed when first read: they take longer than the choice."""
 
-    def __init__(self, names: Sequence[str], compute: Callable[[], list[float]]) -> None:
-        self._names, self._compute = names, compute
+    def __init__(self, names: Sequence[str], free: Bools, compute: Callable[[], Floats]) -> None:
+        self._names, self._free, self._compute = names, free, compute
 
     @cached_property
     def _values(self) -> dict[str, float]:
-        return dict(zip(self._names, self._compute(), strict=True))
+        return dict(zip(compress(self._names, self._free[0]), self._compute()[self._free].tolist(), strict=True))
 
     def __getitem__(self, name: str) -> float:
         return self._values[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+        return iter(self._values)
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._values)
 
     def __repr__(self) -> str:
         return repr(self._values)
@@ -269,8 +264,8 @@ class EnsemblePolicy(ABC):
             names = tuple(names[column] for column in columns)
             position = {name: index for index, name in enumerate(names)}
         asked = np.zeros((1, len(names)), dtype=bool)
-        for one in (*candidates, *failures):
-            asked[0, position[one.member]] = True
+        for member in (*(c.member for c in candidates), *(f.member for f in failures)):
+            asked[0, position[member]] = True
         if candidates:
             answers = _answers(candidates, position)
             evidence, labels = self.read(features, [query.task], answers, names), answers.labels[0].tolist()
@@ -316,11 +311,10 @@ class EnsemblePolicy(ABC):
         if len(chosen) > 1:
             preferred, competence = preference[0].tolist(), state.competence[0].tolist()
             chosen.sort(key=lambda m: (-preferred[m], -competence[m]))
-        free = [name for name, was in zip(names, state.asked[0].tolist(), strict=True) if not was]
         return Selection(
             round=round_number,
             members=tuple(names[m] for m in chosen),
-            probabilities=_Probabilities(free, lambda: probabilities()[~state.asked].tolist()),
+            probabilities=_Probabilities(names, ~state.asked, probabilities),
         )
 
     def fuse(
@@ -375,10 +369,9 @@ class EnsemblePolicy(ABC):
 
         Args:
             query: The query.
-            candidates: Candidates so far, with labels that are final; see `labels_are_final`.
+            candidates: Candidates so far, with labels that are final.
             failures: Non-answers so far.
-            running: Members that are still asked. Each may fail, say what another says or something new, or answer
-                without a canonical answer.
+            running: Members that are still asked: each may fail, agree, say something new, or give no canonical answer.
 
         Raises:
             PoolError: The policy does not know one of the members.

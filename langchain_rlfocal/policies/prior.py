@@ -9,6 +9,7 @@ vote. It learns nothing, reads nothing of the query, and does not weigh cost aga
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -144,30 +145,17 @@ class PriorPolicy(EnsemblePolicy):
         query: Query,
         candidates: Sequence[Candidate],
         failures: Sequence[Failure],
-        *,
-        available: Sequence[str],
-        round_number: int,
-        max_rounds: int,
-        max_team: int,
-        cost_weight: float,
+        **limits: Any,
     ) -> Selection:
         """Choose the members to ask; see `Policy.select`. The first choice, which is the same for every query, is remembered."""
-        key = (tuple(available), round_number, max_rounds, max_team)
-        is_first = not candidates and not failures
-        if is_first and key in self._first:
-            return self._first[key]
-        selection = super().select(
-            query,
-            candidates,
-            failures,
-            available=available,
-            round_number=round_number,
-            max_rounds=max_rounds,
-            max_team=max_team,
-            cost_weight=cost_weight,
-        )
-        if is_first and len(self._first) < RECENT_QUERIES:
-            self._first[key] = selection
+        if candidates or failures:
+            return super().select(query, candidates, failures, **limits)
+        key = (*limits["available"], *(limits[name] for name in ("round_number", "max_rounds", "max_team")))
+        selection = self._first.get(key)
+        if selection is None:
+            selection = super().select(query, (), (), **limits)
+            if len(self._first) < RECENT_QUERIES:
+                self._first[key] = selection
         return selection
 
     def fuse(
