@@ -819,7 +819,7 @@ async def test_a_policy_that_was_trained_with_an_embedder_answers_with_it(member
 
 def test_an_embedder_may_be_given_by_its_name(members, tmp_path):
     pytest.importorskip("wordllama", reason="the extra `wordllama` is not installed")
-    from langchain_rlfocal.embedders import load_embedder  # noqa: PLC0415
+    from langchain_rlfocal.features import load_embedder  # noqa: PLC0415
 
     make_policy(embedder=load_embedder("wordllama"), dimensions=256).save(tmp_path / "policy")
     model = RLFocalChatModel(members=members, policy=tmp_path / "policy", embeddings="wordllama")

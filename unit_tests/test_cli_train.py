@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from langchain_rlfocal import training
-from langchain_rlfocal.embedders import load_embedder
 from langchain_rlfocal.evaluation import baselines
 from langchain_rlfocal.evaluation.baselines import BASELINES
 from langchain_rlfocal.evaluation.report import baselines_of
+from langchain_rlfocal.features import load_embedder
 from langchain_rlfocal.outcomes import OutcomeTable
 from langchain_rlfocal.policies import RLFocalPolicy
 from langchain_rlfocal.training import TrainingConfig

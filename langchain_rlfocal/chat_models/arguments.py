@@ -22,10 +22,9 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from langchain_rlfocal.answers import KindLike, to_kind
 from langchain_rlfocal.chat_models.consensus import OnDisagreement
-from langchain_rlfocal.embedders import load_embedder
 from langchain_rlfocal.errors import CheckpointError, InputError, PoolError, RLFocalError
 from langchain_rlfocal.execution import Budget, ExecutionConfig
-from langchain_rlfocal.features import Embedder
+from langchain_rlfocal.features import Embedder, load_embedder
 from langchain_rlfocal.policies import Policy, RLFocalPolicy
 from langchain_rlfocal.pool import MemberLike, ModelPool, PoolMember
 from langchain_rlfocal.redaction import printable, shown_values

@@ -217,12 +217,13 @@ class RLFocalPolicy(EnsemblePolicy):
         members, context = decider_observation(state)
         return self._decider(members, decider_shared(members, context))
 
-    def team(self, state: State) -> tuple[Bools, Callable[[], Floats]]:
+    def team(self, state: State) -> tuple[Bools, Floats, Callable[[], Floats]]:
         """Choose the most probable team; see `EnsemblePolicy.team`."""
         logits = self.team_logits(state).astype(np.float64)
         selectable, smallest, largest = legal_sizes(state)
         return (
             most_probable_subset(logits, selectable, smallest=smallest, largest=largest),
+            logits,
             lambda: subset_marginals(logits, selectable, smallest=smallest, largest=largest),
         )
 
