@@ -15,7 +15,7 @@ from langchain_core.tracers.base import BaseTracer
 from langchain_rlfocal import PoolMember, RLFocalChatModel
 from langchain_rlfocal.chat_models import equivalence
 from langchain_rlfocal.chat_models.equivalence import (
-    MAX_TEXT_CHARS,
+    MAX_CHARS_AT_ONCE,
     OPPOSITES,
     Judgements,
     JudgePrompt,
@@ -377,7 +377,7 @@ def test_the_last_verdict_counts():
 
 def test_texts_that_are_too_long_are_not_put_to_it():
     judge = judge_of(always)
-    texts = [f"{ENERGY} {'and so on ' * (MAX_TEXT_CHARS // 9)}", f"{POWER} {'as it were ' * (MAX_TEXT_CHARS // 9)}"]
+    texts = [f"{ENERGY} {'and so on ' * (MAX_CHARS_AT_ONCE // 9)}", f"{POWER} {'as it were ' * (MAX_TEXT_CHARS // 9)}"]
     message = judged(texts, judge).invoke(QUESTION)
     assert judge.asked == []
     assert how(message)["fusion"]["confidence"] == 0.5
