@@ -208,9 +208,10 @@ def tokens_of(result: Candidate | Failure) -> UsageMetadata | None:
 
 def _message_of(result: Candidate | Failure) -> AIMessage | None:
     """Return what a member responded; None where it did not respond."""
-    if isinstance(result, Candidate):
-        return result.message
-    return result.error.message if isinstance(result.error, UnusableAnswerError) else None
+    if isinstance(result, Failure):
+        return result.error.message if isinstance(result.error, UnusableAnswerError) else None
+    message: AIMessage = result.message
+    return message
 
 
 def describe(state: "AnswerState", verdict: Verdict, synthesis: Candidate | Failure | None) -> dict[str, Any]:
@@ -222,6 +223,7 @@ def describe(state: "AnswerState", verdict: Verdict, synthesis: Candidate | Fail
         synthesis: What came of asking the synthesizer, None if it was not asked.
     """
     spent = state.limits.ledger.spent
+    results: list[Candidate | Failure] = [*state.candidates, *state.failures]
     written = None if synthesis is None else {"latency_s": _number(synthesis.latency_s), **_describe_call(synthesis)}
     return {
         "policy": state.policy.policy_id,
@@ -237,7 +239,7 @@ def describe(state: "AnswerState", verdict: Verdict, synthesis: Candidate | Fail
         "fusion": describe_fusion(verdict, synthesis, state.notes),
         "equivalence": None if state.judging is None else _describe_judging(state.judging, state.judged_same),
         "synthesizer": written,
-        "usage": {result.member: tokens_of(result) for result in (*state.candidates, *state.failures)},
+        "usage": {result.member: tokens_of(result) for result in results},
         "resting": list(state.resting),
         "spent": {"calls": spent.calls, "tokens": spent.tokens, "usd": _number(spent.usd)},
     }
@@ -366,7 +368,9 @@ def explain(message: AIMessage | Mapping[str, Any]) -> str:
 def _cells(row: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
     """Write what came of one member into the table's columns."""
     failed, fusion = "kind" in row, facts["fusion"]
-    chances = next((one["probabilities"] for one in facts["rounds"] if one["round"] == row["round"]), {})
+    chances: Mapping[str, float] = next(
+        (one["probabilities"] for one in facts["rounds"] if one["round"] == row["round"]), {}
+    )
     said = row["answer"] if not failed and row["answer"] is not None else row.get("text") or _end_of(row)
     counts = [] if failed else [row["prompt_tokens"], row["completion_tokens"]]
     return [

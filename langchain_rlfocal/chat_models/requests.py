@@ -126,9 +126,9 @@ def _class_of(given: Any) -> Any:
             return None  # its one argument goes by another name
         if isinstance(given, BaseTool):
             full, called = given.args_schema, given.tool_call_schema  # without the arguments that are injected
-            are_classes = isinstance(full, type) and isinstance(called, type)
-            is_all = are_classes and [*get_fields(full)] == [*get_fields(called)]
-            return full if is_all else called  # which has lost the validators
+            if not (isinstance(full, type) and isinstance(called, type)):
+                return called
+            return full if [*get_fields(full)] == [*get_fields(called)] else called  # which has lost the validators
         if isinstance(given, type) or not callable(given):
             return given
         name = getattr(given, "__name__", type(given).__name__)
