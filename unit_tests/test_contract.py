@@ -167,7 +167,9 @@ def pickled(model):
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickled, RLFocalChatModel.model_copy])
 def test_a_copy_with_limits_and_a_trained_policy_answers_as_the_model_does(copied, random_policy):
     members = [PoolMember(name, saying(name), max_concurrent_calls=2) for name in ("ann", "bob")]
-    model = RLFocalChatModel(members=members, policy=random_policy(("ann", "bob")), max_concurrent_calls=3, task="quiz/a", max_team=2)
+    model = RLFocalChatModel(
+        members=members, policy=random_policy(("ann", "bob")), max_concurrent_calls=3, task="quiz/a", max_team=2
+    )
     answer = model.invoke(QUESTION)
     other = copied(model)
     assert without_chance(other.invoke(QUESTION)) == without_chance(answer)
