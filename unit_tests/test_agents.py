@@ -237,9 +237,9 @@ def doubts(messages, _tools):
 WRITTEN = {"synthesizer": SchemaChatModel(says="It is dry."), "synthesize_below": 1.0}
 
 
-@pytest.mark.parametrize("mode", ["tracers", "all"])
-@pytest.mark.parametrize("stream", ["stream", "astream"])
-@pytest.mark.parametrize("version", ["v1", "v2"])
+@pytest.mark.parametrize(
+    ("stream", "version", "mode"), [("stream", "v1", "tracers"), ("astream", "v2", "all"), ("stream", "v2", "all")]
+)
 @pytest.mark.parametrize(("fields", "text"), [({}, ANSWER), ({"max_team": 1}, ANSWER), (WRITTEN, "It is dry.")])
 async def test_a_stream_of_messages_holds_the_ensembles_own_tokens_once(stream, version, mode, fields, text):
     """Fused, relayed from one member, and written by a synthesizer, since one of three doubts."""

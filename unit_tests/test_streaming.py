@@ -2,10 +2,9 @@
 
 import asyncio
 import json
-from typing import ClassVar
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
 from langchain_core.messages import AIMessage, AIMessageChunk
@@ -60,41 +59,29 @@ def fusing(text=TEXT, **fields):
 
 
 @pytest.mark.parametrize("make", [relaying, fusing])
-async def test_the_pieces_make_up_the_text_to_the_last_space(make):
-    for chunks in await streams_of(make()):
+async def test_the_chunks_together_are_what_invoke_answers_and_only_the_last_has_metadata(make):
+    """LangChain joins what it finds on several chunks: the model would be called "rlfocalrlfocal"."""
+    model = make(clock=lambda: 0.0)
+    whole = model.invoke(QUESTION)
+    for chunks in await streams_of(model):
+        *others, last = chunks
         assert len(chunks) > 4
-        assert "".join(chunk.content for chunk in chunks) == TEXT
+        assert all(chunk.usage_metadata is None and chunk.response_metadata == {} for chunk in others)
+        assert last.chunk_position == "last"
+        merged = sum(chunks[1:], chunks[0])
+        assert merged.content == whole.content == TEXT
+        assert merged.response_metadata == whole.response_metadata
+        assert merged.usage_metadata == whole.usage_metadata
+        assert len({chunk.id for chunk in chunks}) == 1
+        assert json.dumps(merged.response_metadata)
 
 
+@settings(max_examples=50)
 @given(st.text())
 def test_pieces_of_any_text_joined_are_the_text(text):
     pieces = list(text_pieces(text))
     assert "".join(pieces) == text
     assert all(pieces)
-
-
-@pytest.mark.parametrize("make", [relaying, fusing])
-async def test_only_the_last_chunk_carries_metadata_and_usage(make):
-    """LangChain joins what it finds on several chunks: the model would be called "rlfocalrlfocal"."""
-    for chunks in await streams_of(make()):
-        *others, last = chunks
-        assert all(chunk.usage_metadata is None and chunk.response_metadata == {} for chunk in others)
-        assert last.chunk_position == "last"
-        assert last.usage_metadata["input_tokens"] > 0
-        assert last.response_metadata.keys() == {"model_name", "rlfocal"}
-
-
-@pytest.mark.parametrize("make", [relaying, fusing])
-async def test_the_chunks_together_are_what_invoke_answers(make):
-    model = make(clock=lambda: 0.0)
-    whole = model.invoke(QUESTION)
-    for chunks in await streams_of(model):
-        merged = sum(chunks[1:], chunks[0])
-        assert merged.content == whole.content
-        assert merged.response_metadata == whole.response_metadata
-        assert merged.usage_metadata == whole.usage_metadata
-        assert len({chunk.id for chunk in chunks}) == 1
-        assert json.dumps(merged.response_metadata)
 
 
 def test_a_member_that_answers_alone_is_relayed_and_others_are_asked_whole():
@@ -115,19 +102,6 @@ def test_a_member_that_answers_alone_is_relayed_and_others_are_asked_whole():
         text = "".join(chunk.text for chunk in model_of(members, *teams, **knobs).stream(QUESTION))
         assert text == "blue"
         assert seen == doors, (knobs, names, teams)
-
-
-@pytest.mark.parametrize("names", [("a",), ("a", "b")])
-async def test_tool_calls_come_whole_and_once(names):
-    call = {"name": "add", "args": {"a": 1, "ü": "ö"}, "id": "theirs", "type": "tool_call"}
-    two = [call, {**call, "args": {"a": 2}}]
-    model = model_of({name: saying(AIMessage("Adding.", tool_calls=two)) for name in names})
-    for chunks in await streams_of(model):
-        merged = sum(chunks[1:], chunks[0])
-        assert [(c["name"], c["args"]) for c in merged.tool_calls] == [("add", call["args"]), ("add", {"a": 2})]
-        assert len({c["id"] for c in merged.tool_calls} - {"theirs"}) == 2
-        assert merged.content == "Adding."
-        assert "ü" in merged.tool_call_chunks[0]["args"]
 
 
 async def test_provider_extras_of_relayed_chunks_stay_behind():
@@ -155,22 +129,6 @@ async def test_provider_extras_of_relayed_chunks_stay_behind():
         assert all(chunk.id.startswith("lc_run-") and chunk.additional_kwargs == {} for chunk in chunks)
 
 
-def test_a_reader_that_leaves_a_sync_stream_ends_the_member():
-    ended = []
-
-    class Halting(ScriptedChatModel):
-        def _stream(self, *args, **kwargs):
-            try:
-                yield from super()._stream(*args, **kwargs)
-            finally:
-                ended.append(True)
-
-    stream = model_of({"a": Halting(script=["one two"])}).stream(QUESTION)
-    next(stream)
-    stream.close()
-    assert ended == [True]
-
-
 class Tokens(BaseCallbackHandler):
     def __init__(self):
         self.tokens = []
@@ -179,11 +137,17 @@ class Tokens(BaseCallbackHandler):
         self.tokens.append(token)
 
 
+@pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
 @pytest.mark.parametrize("make", [relaying, fusing])
-def test_a_handler_is_told_each_token_once(make):
+async def test_handlers_and_events_are_told_each_token_once(make):
     handler = Tokens()
-    list(make().stream(QUESTION, {"callbacks": [handler]}))
-    assert "".join(handler.tokens) == TEXT
+    chunks = list(make().stream(QUESTION, {"callbacks": [handler]}))
+    [block] = sum(chunks[1:], chunks[0]).content_blocks
+    assert (block["type"], block["text"], "".join(handler.tokens)) == ("text", TEXT, TEXT)
+    stream = make().stream_events(QUESTION, version="v3")
+    assert "".join(stream.text) == TEXT
+    astream = await make().astream_events(QUESTION, version="v3")
+    assert "".join([piece async for piece in astream.text]) == TEXT
 
 
 def test_streaming_true_answers_invoke_by_way_of_the_stream_and_false_answers_stream_whole():
@@ -192,26 +156,6 @@ def test_streaming_true_answers_invoke_by_way_of_the_stream_and_false_answers_st
     assert "".join(handler.tokens) == message.text == TEXT
     assert message.response_metadata["rlfocal"]["trained"] is False
     assert [str(chunk.text) for chunk in relaying(streaming=False).stream(QUESTION)] == [TEXT]
-
-
-@pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
-@pytest.mark.parametrize("make", [relaying, fusing])
-async def test_the_newest_event_stream_carries_the_same_answer(make):
-    stream = make().stream_events(QUESTION, version="v3")
-    assert "".join(stream.text) == TEXT
-    astream = await make().astream_events(QUESTION, version="v3")
-    assert "".join([piece async for piece in astream.text]) == TEXT
-
-
-@pytest.mark.parametrize("make", [relaying, fusing])
-async def test_content_blocks_are_one_text_block(make):
-    for chunks in await streams_of(make(output_version="v1")):
-        merged = sum(chunks[1:], chunks[0])
-        [block] = merged.content_blocks
-        assert (block["type"], block["text"]) == ("text", TEXT)
-
-
-QUESTION = "Which colour?"
 
 
 @tool
@@ -224,17 +168,6 @@ class Colour(BaseModel):
     """A colour."""
 
     name: str
-
-
-class Halting(ScriptedChatModel):
-    """Stops after its first word until the reader has seen it."""
-
-    seen: asyncio.Event
-
-    async def _astream(self, *args, **kwargs):
-        async for chunk in super()._astream(*args, **kwargs):
-            yield chunk
-            await self.seen.wait()
 
 
 class Doors(SchemaChatModel):
@@ -324,35 +257,31 @@ async def test_an_unusable_answer_before_the_first_token_is_stood_in_for():
         assert [f["kind"] for f in how(chunks)["failures"]] == ["unknown_tool"]
 
 
-async def test_after_the_first_token_nobody_stands_in():
-    members = {"a": failing(after="Half an"), "b": saying("blue")}
-    model = once_each(members, ["a"], ["b"], max_rounds=1)
-    words, awords = [], []
-    with pytest.raises(EnsembleError, match="`a` broke off while its text was being passed on") as caught:
-        words.extend(chunk.text for chunk in model.stream(QUESTION))
-    assert caught.value.is_retryable
-    assert caught.value.failures == {"a": "ConnectionError: lost"}
-    with pytest.raises(EnsembleError, match="broke off"):
-        await collect(model.astream(QUESTION), awords)
-    assert words == awords == ["Half ", "an"]
-    assert not members["b"].asked
+LOOKING = AIMessage("Let me look.", tool_calls=[{"name": "look", "args": {"where": ["x"]}, "id": "1"}])
 
 
 @pytest.mark.parametrize(
-    ("error", "is_retryable"), [(ConnectionError("lost"), True), (ValueError("bad request"), False)]
+    ("bad", "words", "reason", "is_retryable"),
+    [
+        (failing(after="Half an"), ["Half ", "an"], "ConnectionError: lost", True),
+        (FailingChatModel(error=ValueError("bad"), after="Half an"), ["Half ", "an"], "ValueError: bad", False),
+        (answering(LOOKING), ["Let ", "me ", "look."], "invalid_arguments: The arguments", False),
+    ],
 )
-def test_a_stream_that_breaks_off_says_whether_asking_again_may_help_and_what_came(error, is_retryable):
-    class Events(BaseCallbackHandler):
-        told: ClassVar[list] = []
-
-        def on_custom_event(self, name, data, **_):
-            self.told.append((name, data.get("kind")))
-
-    model = once_each({"a": FailingChatModel(error=error, after="Half an")}, ["a"])
-    with pytest.raises(EnsembleError, match="broke off") as caught:
-        list(model.stream(QUESTION, {"callbacks": [Events()]}))
+async def test_after_the_first_token_nobody_stands_in(bad, words, reason, is_retryable):
+    members = {"a": bad, "b": answering("blue")}
+    model = once_each(members, ["a"], ["b"], max_rounds=1)
+    bound = model.bind_tools([look]) if isinstance(bad, SchemaChatModel) else model
+    came, acame = [], []
+    with pytest.raises(EnsembleError, match="`a` broke off while its text was being passed on") as caught:
+        came.extend(chunk.text for chunk in bound.stream(QUESTION))
     assert caught.value.is_retryable is is_retryable
-    assert Events.told[-1] == ("rlfocal_candidate", type(error).__name__)
+    assert caught.value.failures["a"].startswith(reason)
+    with pytest.raises(EnsembleError, match="broke off"):
+        await collect(bound.astream(QUESTION), acame)
+    assert came == acame == words
+    assert not members["b"].asked
+    assert bound.invoke(QUESTION).text == "blue"
 
 
 @pytest.mark.parametrize("bound", [False, True])
@@ -390,14 +319,6 @@ def test_a_stream_that_is_left_open_does_not_keep_the_program_from_ending():
     assert chunk.text == "one "
 
 
-async def test_a_call_that_does_not_fit_after_the_first_token_is_an_error_too():
-    spoken = AIMessage("Let me look.", tool_calls=[{"name": "look", "args": {"where": ["x"]}, "id": "1"}])
-    model = once_each({"a": answering(spoken), "b": answering("blue")}, ["a"], ["b"], max_rounds=1).bind_tools([look])
-    with pytest.raises(EnsembleError, match="`a` broke off while its text was being passed on: invalid_arguments"):
-        list(model.stream(QUESTION))
-    assert model.invoke(QUESTION).text == "blue"
-
-
 async def test_a_member_that_the_call_names_is_relayed_whatever_the_policy_wants():
     members = {"a": saying("red"), "b": saying("deep blue"), "c": saying("red")}
     async for chunks in both_streams(once_each(members, ["a", "c"], ["b"]).bind(model="b")):
@@ -427,6 +348,19 @@ async def test_a_lone_members_text_is_relayed_and_its_calls_come_last():
         assert [(call["name"], call["args"]) for call in whole.tool_calls] == [("look", {"where": "up"})]
 
 
+@pytest.mark.parametrize("names", [("a",), ("a", "b")])
+async def test_several_calls_come_whole_and_once(names):
+    call = {"name": "add", "args": {"a": 1, "ü": "ö"}, "id": "theirs", "type": "tool_call"}
+    two = [call, {**call, "args": {"a": 2}}]
+    model = model_of({name: saying(AIMessage("Adding.", tool_calls=two)) for name in names})
+    for chunks in await streams_of(model):
+        merged = sum(chunks[1:], chunks[0])
+        assert [(c["name"], c["args"]) for c in merged.tool_calls] == [("add", call["args"]), ("add", {"a": 2})]
+        assert len({c["id"] for c in merged.tool_calls} - {"theirs"}) == 2
+        assert merged.content == "Adding."
+        assert "ü" in merged.tool_call_chunks[0]["args"]
+
+
 async def test_where_a_call_is_forced_text_that_leads_to_none_is_not_passed_on():
     model = once_each({"a": answering("I would rather talk."), "b": SchemaChatModel()}, ["a"], ["b"], max_rounds=1)
     async for chunks in both_streams(model.bind_tools([look], tool_choice="any")):
@@ -454,13 +388,35 @@ def divided(synthesizer):
     return once_each(members, ["a", "b"], synthesizer=synthesizer, synthesize_below=1.0)
 
 
-async def test_the_synthesizers_tokens_are_there_before_it_has_ended():
-    seen = asyncio.Event()
-    words = []
-    async for chunk in divided(Halting(script=["deep violet"], seen=seen)).astream(QUESTION):
-        words.append(chunk.text)
+class Halting(ScriptedChatModel):
+    """Stops after its first word until the reader has seen it."""
+
+    seen: asyncio.Event
+
+    async def _astream(self, *args, **kwargs):
+        async for chunk in super()._astream(*args, **kwargs):
+            yield chunk
+            await self.seen.wait()
+
+
+async def test_the_synthesizers_tokens_are_there_before_it_has_ended_and_the_last_chunk_has_the_sum():
+    """Members say 1 and 2 words, the synthesizer 2; each member reads 2, the synthesizer its prompt."""
+    seen, chunks = asyncio.Event(), []
+    writer = Halting(script=["deep violet"], seen=seen)
+    async for chunk in divided(writer).astream(QUESTION):
+        chunks.append(chunk)
         seen.set()
-    assert words == ["deep ", "violet", ""]
+    assert [chunk.text for chunk in chunks] == ["deep ", "violet", ""]
+    [usage] = [chunk.usage_metadata for chunk in chunks if chunk.usage_metadata]
+    prompt = sum(len(str(message.text).split()) for message in writer.asked[-1].messages)
+    assert (usage["output_tokens"], usage["input_tokens"]) == (1 + 2 + 2, 2 + 2 + prompt)
+
+
+async def test_a_synthesizer_that_breaks_off_is_an_error():
+    model = divided(failing(after="Half an"))
+    with pytest.raises(EnsembleError, match="`synthesizer` broke off"):
+        _ = [chunks async for chunks in both_streams(model)]
+    assert model.invoke(QUESTION).text == "red"
 
 
 async def test_a_synthesizer_that_fails_before_its_first_token_leaves_the_answer_to_the_candidate():
@@ -468,23 +424,3 @@ async def test_a_synthesizer_that_fails_before_its_first_token_leaves_the_answer
         assert "".join(words_of(chunks)) == "red"
         assert how(chunks)["fusion"]["synthesized"] is False
         assert how(chunks)["synthesizer"]["failure"]["kind"] == "ConnectionError"
-
-
-async def test_a_synthesizer_that_breaks_off_is_an_error():
-    model = divided(failing(after="Half an"))
-    with pytest.raises(EnsembleError, match="`synthesizer` broke off"):
-        list(model.stream(QUESTION))
-    with pytest.raises(EnsembleError, match="`synthesizer` broke off"):
-        _ = [chunk async for chunk in model.astream(QUESTION)]
-    assert model.invoke(QUESTION).text == "red"
-
-
-async def test_usage_of_a_synthesized_stream_is_the_sum_on_one_chunk():
-    """Each of three calls reports its words: 2 + 1, 2 + 2 and, for its prompt of w words, w + 1."""
-    writer = saying("violet")
-    async for chunks in both_streams(divided(writer)):
-        [usage] = [chunk.usage_metadata for chunk in chunks if chunk.usage_metadata]
-        prompt = sum(len(str(message.text).split()) for message in writer.asked[-1].messages)
-        assert usage["output_tokens"] == 1 + 2 + 1
-        assert usage["input_tokens"] == 2 + 2 + prompt
-        assert [chunk.chunk_position for chunk in chunks].count("last") == 1
