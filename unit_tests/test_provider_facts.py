@@ -23,8 +23,8 @@ from langchain_rlfocal import ModelPool, PoolMember, RLFocalChatModel
 from langchain_rlfocal.chat_models.messages import history_for
 from langchain_rlfocal.collection import collect
 from langchain_rlfocal.errors import EnsembleError
-from langchain_rlfocal.execution.endings import ending_in_words, ending_of, flaw_of, refusal_in_words
 from langchain_rlfocal.execution.clients import cannot_think, thinking_switched_off, without_thinking
+from langchain_rlfocal.execution.endings import ending_in_words, ending_of, flaw_of, refusal_in_words
 from langchain_rlfocal.execution.retries import (
     is_of_member,
     is_retryable,

@@ -13,8 +13,6 @@ from contextlib import aclosing, closing
 
 import httpx2
 import pytest
-from langchain_core.exceptions import ModelInvalidRequestError, ModelRateLimitError, ModelTimeoutError
-from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
 from langchain_openai import ChatOpenAI
 
 from langchain_rlfocal import PoolMember, RLFocalChatModel
