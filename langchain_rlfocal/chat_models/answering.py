@@ -106,11 +106,59 @@ def answer(messages: list[BaseMessage], state: "AnswerState") -> Generator[str |
     yield message
 
 
-async def aanswer(messages: list[BaseMessage], state: "AnswerState") -> AsyncGenerator[str | AIMessage]:
+async def aanswer(messages: list[BaseMessage], state: "AnswerState") -> AIMessage:
     """Answer, on this event loop.
 
+    Raises:
+        EnsembleError: Nobody answered.
+        DisagreementError: There is no majority, and the caller wants none else.
+    """
+    context = state.context
+    while members := state.next_members():
+        await context.parent.atell("rlfocal_selection", describe_selection, state.selections[-1])
+        request = context.round_request(messages, state.round_number, request=state.request)
+        hedges, is_decided = state.hedges(), state.is_decided
+        results = await aask_members(members, request, state.limits, hedges=hedges, is_decided=is_decided)
+        await _atake_in(results, state)
+    verdict = await _adecide(state)
+    synthesis = None
+    if context.synthesizer is not None and state.is_unsure(verdict):
+        drafted = synthesis_messages(messages, state.candidates, verdict.answer)
+        request = context.round_request(drafted, state.round_number, role="synthesizer")
+        [written] = await aask_members([context.synthesizer], request, state.limits)
+        synthesis = state.usable_synthesis(written)
+    message = reply_of(state, verdict, synthesis=synthesis, model_name=context.model_name)
+    await context.parent.atell("rlfocal_fusion", describe_fusion, verdict, synthesis, state.notes)
+    return message
+
+
+async def _atake_in(results: Sequence[Result], state: "AnswerState") -> None:
+    """Compare what came of a round, and ask the equivalence judge about what rules leave open."""
+    if state.comparing_takes_long(results):
+        await asyncio.to_thread(state.record, results)
+    else:
+        state.record(results)
+    while state.judging is not None and (prompt := state.judging.next_prompt(state.open_pairs())):
+        request = state.context.round_request(prompt.messages, state.round_number, role="equivalence")
+        [judged] = await aask_members([state.judging.judge.member], request, state.limits)
+        state.judging.take(prompt, judged)
+    state.settle()
+    for result in state.results_of_round:
+        await state.context.parent.atell("rlfocal_candidate", describe_result, result)
+        state.check_whole(result)
+
+
+async def _adecide(state: "AnswerState") -> Verdict:
+    if state.deciding_takes_long:
+        await asyncio.to_thread(state.take_the_best)
+    return state.decide()
+
+
+async def astream_answer(messages: list[BaseMessage], state: "AnswerState") -> AsyncGenerator[str | AIMessage]:
+    """Answer, on this event loop, and pass the text on as early as it is certain; see `aanswer`.
+
     Yields:
-        The text, piece by piece as early as it is certain, where it is to be relayed; and last, always, the message.
+        The text, piece by piece; and last, always, the message.
 
     Raises:
         EnsembleError: Nobody answered, or one whose text was already being passed on broke off.
@@ -120,38 +168,25 @@ async def aanswer(messages: list[BaseMessage], state: "AnswerState") -> AsyncGen
     results: list[Result] = []
     while members := state.next_members():
         await context.parent.atell("rlfocal_selection", describe_selection, state.selections[-1])
-        relay = state.may_relay(members)
         request = context.round_request(messages, state.round_number, request=state.request)
-        hedges, is_decided = ((), None) if relay else (state.hedges(), state.is_decided)
-        asked = astream_round(members, request, state.limits, hedges=hedges, is_decided=is_decided, relay=relay)
-        async with aclosing(asked) as items:
-            async for item in items:
-                if isinstance(item, str):
-                    state.is_relayed = True
-                    yield item
-                else:
-                    results = item
-        if state.comparing_takes_long(results):
-            await asyncio.to_thread(state.record, results)
+        if state.may_relay(members):
+            async with aclosing(astream_round(members, request, state.limits)) as items:
+                async for item in items:
+                    if isinstance(item, str):
+                        state.is_relayed = True
+                        yield item
+                    else:
+                        results = item
         else:
-            state.record(results)
-        while state.judging is not None and (prompt := state.judging.next_prompt(state.open_pairs())):
-            request = context.round_request(prompt.messages, state.round_number, role="equivalence")
-            [judged] = await aask_members([state.judging.judge.member], request, state.limits)
-            state.judging.take(prompt, judged)
-        state.settle()
-        for result in state.results_of_round:
-            await context.parent.atell("rlfocal_candidate", describe_result, result)
-            state.check_whole(result)
-    if state.deciding_takes_long:
-        await asyncio.to_thread(state.take_the_best)
-    verdict = state.decide()
+            hedges, is_decided = state.hedges(), state.is_decided
+            results = await aask_members(members, request, state.limits, hedges=hedges, is_decided=is_decided)
+        await _atake_in(results, state)
+    verdict = await _adecide(state)
     synthesis = None
     if context.synthesizer is not None and state.is_unsure(verdict):
         drafted = synthesis_messages(messages, state.candidates, verdict.answer)
         request = context.round_request(drafted, state.round_number, role="synthesizer")
-        written = astream_round([context.synthesizer], request, state.limits, relay=context.relay)
-        async with aclosing(written) as items:
+        async with aclosing(astream_round([context.synthesizer], request, state.limits)) as items:
             async for item in items:
                 if isinstance(item, str):
                     state.is_relayed = True
@@ -160,7 +195,7 @@ async def aanswer(messages: list[BaseMessage], state: "AnswerState") -> AsyncGen
                     synthesis = state.usable_synthesis(item[0])
     message = reply_of(state, verdict, synthesis=synthesis, model_name=context.model_name)
     await context.parent.atell("rlfocal_fusion", describe_fusion, verdict, synthesis, state.notes)
-    if context.relay and not state.is_relayed:
+    if not state.is_relayed:
         for piece in text_pieces(str(message.text)):
             yield piece
     yield message

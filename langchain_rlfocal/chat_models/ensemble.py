@@ -30,7 +30,7 @@ from pydantic import ConfigDict, Field, PlainValidator, PrivateAttr, model_valid
 
 from langchain_rlfocal._langchain import BOUND_TOOLS_KEY, NestedRunsMixin
 from langchain_rlfocal._version import __version__
-from langchain_rlfocal.chat_models.answering import AnswerState, CallContext, aanswer, answer, query_of
+from langchain_rlfocal.chat_models.answering import AnswerState, CallContext, aanswer, answer, astream_answer, query_of
 from langchain_rlfocal.chat_models.arguments import (
     OPTION_NAMES,
     AnswerKind,
@@ -627,9 +627,7 @@ class RLFocalChatModel(NestedRunsMixin):
         **kwargs: Any,
     ) -> ChatResult:
         state = self._state_of(messages, stop, run_manager, kwargs, relay=False)
-        async with aclosing(aanswer(messages, state)) as items:
-            *_, message = [item async for item in items]
-        assert isinstance(message, AIMessage), "the message comes last"
+        message = await aanswer(messages, state)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     def _stream(
@@ -652,7 +650,7 @@ class RLFocalChatModel(NestedRunsMixin):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         state = self._state_of(messages, stop, run_manager, kwargs, relay=True)
-        async with aclosing(aanswer(messages, state)) as items:
+        async with aclosing(astream_answer(messages, state)) as items:
             state.context.parent.streams.append(items)
             async for item in items:
                 yield to_chunk(item)

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import Context, ContextVar
+from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Literal, cast
@@ -18,8 +18,8 @@ from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, UsageMetadata, message_chunk_to_message
 from langchain_core.messages.tool import invalid_tool_call
-from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.runnables.config import ensure_config, set_config_context
+from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
+from langchain_core.runnables.config import ensure_config, set_config_context, var_child_runnable_config
 
 from langchain_rlfocal._langchain import is_control_flow, untangled
 from langchain_rlfocal.errors import EnsembleError
@@ -99,7 +99,8 @@ class MemberRequest:
     @property
     def arguments(self) -> dict[str, Any]:
         """All call arguments, those bound to the model among them."""
-        return {**getattr(self.model, "kwargs", {}), **self.kwargs}
+        bound = self.model.kwargs if isinstance(self.model, RunnableBinding) else {}
+        return {**bound, **self.kwargs}
 
 
 Prepare = Callable[[PoolMember, list[BaseMessage]], MemberRequest]
@@ -267,15 +268,34 @@ class MemberCall:
         assert self.prepared is not None, "a call is prepared before it is made"
         return self.prepared
 
+    @property
+    def is_traced(self) -> bool:
+        """True if any handler is told of the member's run."""
+        callbacks = self.config.get("callbacks")
+        handlers = callbacks.handlers if isinstance(callbacks, BaseCallbackManager) else callbacks
+        return bool(handlers or self.member.model.callbacks)
+
     @contextmanager
     def context(self) -> Generator[Context]:
         """Open the context in which the member runs: what it asks on its own belongs under the same run."""
-        enclosing = self.config.copy()
-        enclosing.pop("run_name", None)
-        with set_config_context(enclosing) as context:
+        with set_config_context(self._enclosing) as context:
             if self.request.ensemble_id is not None:
                 context.run(_asking.set, (*enclosing_ensembles(), self.request.ensemble_id))
             yield context
+
+    def plain_context(self) -> Context:
+        """Make the same context where no tracer has to be told of it, so that there is nothing to close."""
+        context = copy_context()
+        context.run(var_child_runnable_config.set, self._enclosing)
+        if self.request.ensemble_id is not None:
+            context.run(_asking.set, (*enclosing_ensembles(), self.request.ensemble_id))
+        return context
+
+    @property
+    def _enclosing(self) -> RunnableConfig:
+        enclosing = self.config.copy()
+        enclosing.pop("run_name", None)
+        return enclosing
 
     # ---- what comes of it
 
