@@ -21,7 +21,7 @@ from langchain_rlfocal._langchain import (
     EnsembleOverflowError,
     Parent,
 )
-from langchain_rlfocal.answers import Comparison, can_coincide, compare_answers, loads_first, takes_long
+from langchain_rlfocal.answers import Comparison, KindLike, can_coincide, compare_answers, loads_first, takes_long
 from langchain_rlfocal.chat_models.arguments import CallOptions
 from langchain_rlfocal.chat_models.capabilities import Eligible
 from langchain_rlfocal.chat_models.consensus import MAJORITY, Verdict, agree
@@ -143,9 +143,10 @@ async def _atake_in(results: Sequence[Result], state: "AnswerState") -> None:
         [judged] = await aask_members([state.judging.judge.member], request, state.limits)
         state.judging.take(prompt, judged)
     state.settle()
-    for result in state.results_of_round:
-        await state.context.parent.atell("rlfocal_candidate", describe_result, result)
-        state.check_whole(result)
+    if state.context.parent.own is not None or state.is_relayed:
+        for result in state.results_of_round:
+            await state.context.parent.atell("rlfocal_candidate", describe_result, result)
+            state.check_whole(result)
 
 
 async def _adecide(state: "AnswerState") -> Verdict:
@@ -312,6 +313,8 @@ class AnswerState:
 
     def _present(self) -> list[str]:
         """Return who can be asked now, in the pool's order: for the Decider a member with an open breaker is absent."""
+        if not self.limits.is_any_breaker_open:
+            return [*self.eligible.members]
         return [name for name in self.eligible.members if name in self._asked or not self.limits.is_breaker_open(name)]
 
     def next_members(self) -> list[PoolMember]:
@@ -344,7 +347,7 @@ class AnswerState:
             )
         chosen = tuple(name for name in selection.members if name in present and name not in self._asked)[:room]
         if chosen:
-            self.selections.append(replace(selection, round=self.round_number + 1, members=chosen))
+            self.selections.append(Selection(self.round_number + 1, chosen, selection.probabilities))
             self._asked.update(chosen)
         return [self._pool[name] for name in chosen]
 
@@ -435,15 +438,19 @@ class AnswerState:
         """
         arrived = [result for result in results if isinstance(result, Candidate)]
         aside = [] if self.is_relayed else [candidate for candidate in arrived if self._is_set_aside(candidate)]
-        self._flawed += aside
-        self._asked.update(result.member for result in results)  # hedges too
-        self.failures += [result for result in results if isinstance(result, Failure)] + [failure_of(c) for c in aside]
-        self.candidates = self._labelled([*self.candidates, *(one for one in arrived if one not in aside)])
+        self._asked.update([result.member for result in results])  # hedges too
+        if len(arrived) < len(results) or aside:
+            self._flawed += aside
+            self.failures += [result for result in results if isinstance(result, Failure)]
+            self.failures += [failure_of(candidate) for candidate in aside]
+            arrived = [candidate for candidate in arrived if candidate not in aside]
+        self.candidates = self._labelled([*self.candidates, *arrived])
 
     def _is_set_aside(self, candidate: Candidate) -> bool:
         """Tell whether an answer counts for none yet; one that breaks off where the caller wanted it to is the answer."""
-        is_wanted = candidate.flaw == "truncated" and any(self.request.arguments.get(name) for name in TOKEN_LIMITS)
-        return candidate.flaw is not None and not is_wanted
+        if candidate.flaw is None:
+            return False
+        return candidate.flaw != "truncated" or not any(self.request.arguments.get(name) for name in TOKEN_LIMITS)
 
     def _labelled(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Give candidates that say the same the same label."""
@@ -461,20 +468,22 @@ class AnswerState:
         labelled = []
         for one, act, text_label, kind in zip(candidates, acts, comparison.labels, comparison.kinds, strict=True):
             if act is not None:
-                labelled.append(replace(one, answer=act, answer_kind=acting_kind))
+                labelled.append(one.labelled(act, acting_kind, one.option_probs))
                 continue
             label = text_label or None
             if label is not None and label in acts:  # a text that reads like tool calls does not make them
                 label = f"text: {label}"
             probs = option_probs_of(one.message, label, options=self._option_letters)
-            labelled.append(replace(one, answer=label, answer_kind=kind, option_probs=probs))
+            labelled.append(one.labelled(label, kind, probs))
         return labelled
 
     def _compared(self, texts: Sequence[str | None]) -> Comparison:
         """Compare texts by the rules; remembered, since each round, and the end, compares the same."""
         if self._comparison is None or self._texts != tuple(texts):
             self._texts = tuple(texts)
-            self._comparison = compare_answers(texts, self.options.answer_kind, query=self.query.text)
+            is_short = sum(len(text) for text in texts if text is not None) <= _SHORT_CHARS
+            compare = _compare_short if is_short and self.options.answer_kind == "auto" else _compare
+            self._comparison = compare(self._texts, self.options.answer_kind, self.query.text)
         return self._comparison
 
     def open_pairs(self) -> list[TextPair]:
@@ -543,6 +552,8 @@ class AnswerState:
 
         Where an object or a call must come, a refusal is taken for one only if LangChain knows it for one.
         """
+        if not self._flawed and not any(candidate.flaw for candidate in self.candidates):
+            return
         is_bound = self.request.wants_object or self.request.is_forced
         withheld = [one for one in self._flawed if is_bound and one.flaw == "refusal" and not is_refusal(one.message)]
         given = [*self.candidates, *(one for one in self._flawed if one not in withheld)]
@@ -576,7 +587,10 @@ class AnswerState:
         answer = self.policy.fuse(self.query, self.candidates, self.failures, max_team=self.max_team)
         own: dict[str, tuple[str, ...]] = {}
         for candidate in self.candidates:
-            own[candidate.answer or ""] = (*own.get(candidate.answer or "", ()), candidate.member)
+            label = candidate.answer or ""
+            own[label] = (*own.get(label, ()), candidate.member)
+        if own.keys() == answer.supporters.keys() == answer.weights.keys() and "" not in own:
+            return answer
         supporters = own | {label: names for label, names in answer.supporters.items() if names or label not in own}
         weights = {label: answer.weights.get(label, 0.0) for label in [*answer.weights, *supporters]}
         if "" in weights:  # what nobody can read agrees with nothing
@@ -641,6 +655,13 @@ class AnswerState:
         if left:
             return f"Not asked: {', '.join(left)}; raise `max_team` to let them stand in."
         return "Every member that can be asked was; add one that does not share their cause."
+
+
+def _compare(texts: Sequence[str | None], kind: KindLike, query: str) -> Comparison:
+    return compare_answers(texts, kind, query=query)
+
+
+_compare_short = lru_cache(maxsize=1024)(_compare)
 
 
 def _takes_long(text: str) -> bool:

@@ -373,7 +373,8 @@ class RLFocalChatModel(NestedRunsMixin):
 
     @property
     def _setup(self) -> _Setup:
-        setup = self._setup_made
+        private = self.__pydantic_private__
+        setup: _Setup | None = None if private is None else private["_setup_made"]  # pydantic's own way takes longer
         if setup is None or not setup.fits(self):
             setup = self._setup_made = _Setup(self)
         return setup
@@ -675,7 +676,8 @@ class RLFocalChatModel(NestedRunsMixin):
         own = {name: value for name in ("temperature", "max_tokens") if (value := getattr(self, name)) is not None}
         request = Request.of({**own, **kwargs})
         query = query_of(messages, task=options.task)
-        needing_tools = [name for name, model in setup.models.items() if request.needs_tools(model)]
+        asks_more = not request.is_plain
+        needing_tools = [name for name, model in setup.models.items() if asks_more and request.needs_tools(model)]
         return AnswerState(
             query,
             pool=setup.pool,
@@ -719,5 +721,7 @@ class RLFocalChatModel(NestedRunsMixin):
 
 def _identifying(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return what of a call's arguments identifies its answer to caches and traces, which take no functions."""
+    if not kwargs:
+        return kwargs
     kept = {name: value for name, value in kwargs.items() if name != "retry_on"}
     return kept if kept.get("answer_kind") is None else {**kept, "answer_kind": kind_id(kept["answer_kind"])}

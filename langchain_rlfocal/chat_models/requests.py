@@ -25,7 +25,7 @@ from langchain_rlfocal._langchain import BOUND_TOOLS_KEY
 from langchain_rlfocal.answers.class_reading import ClassReader, reader_of
 from langchain_rlfocal.answers.json_texts import json_in
 from langchain_rlfocal.answers.schemas import Reading, Schema, canonical_calls
-from langchain_rlfocal.chat_models.messages import authors_of, history_for
+from langchain_rlfocal.chat_models.messages import authors_of, history_for, needs_reading
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.execution import MemberRequest, UnusableAnswerError
 from langchain_rlfocal.pool import PoolMember
@@ -279,6 +279,8 @@ def tool_arguments(model_class: type[BaseChatModel]) -> frozenset[str]:
 
 # ---- a request
 
+_NO_TOOLS = BoundTools()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
@@ -311,6 +313,8 @@ class Request:
         Raises:
             InputError: The tool choice names no tool, or an argument is none of its kind.
         """
+        if not kwargs:
+            return cls(bound=_NO_TOOLS)
         rest = dict(kwargs)
         tools = tuple(to_tool(tool) for tool in rest.pop("tools", None) or ())
         consensus = rest.pop("consensus", "whole")
@@ -408,6 +412,8 @@ class Request:
         return MemberRequest(bound, conversation, {**arguments, **self.arguments}, self.check)
 
     def _conversation(self, messages: list[BaseMessage], name: str, *, keeps_marks: bool) -> list[BaseMessage]:
+        if not needs_reading(messages):
+            return messages
         key = (tuple(map(id, messages)), name if name in authors_of(messages) else None, keeps_marks)
         if key not in self._conversations:  # with the messages, so that their ids stay their own
             self._conversations[key] = messages, history_for(messages, name, is_anthropic=keeps_marks)
@@ -513,6 +519,8 @@ class Request:
 
     def label_of(self, message: AIMessage) -> str | None:
         """Say in one canonical text what a checked response does; None where its text is the answer."""
+        if not message.tool_calls and not self.wants_object:
+            return None
         if id(message) not in self._labels:  # labels are asked for with every answer that arrives
             self._labels[id(message)] = message, self._label(message)
         return self._labels[id(message)][1]
@@ -534,6 +542,8 @@ class Request:
     def _calls_in(self, message: AIMessage) -> list[ToolCall]:
         """Return a response's tool calls, but for the object that came as one."""
         calls = message.tool_calls
+        if not calls:
+            return calls
         names = {name_of(tool) for tool in self.tools}
         is_named = bool(self._object_name) and self._object_name not in names
         is_object = is_named and len(calls) == 1 and calls[0]["name"] == self._object_name

@@ -15,13 +15,13 @@ from enum import Enum
 from typing import Any, Literal, cast
 
 from langchain_core.callbacks import BaseCallbackManager
-from langchain_core.language_models import LanguageModelInput
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, UsageMetadata, message_chunk_to_message
 from langchain_core.messages.tool import invalid_tool_call
 from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
 from langchain_core.runnables.config import ensure_config, set_config_context, var_child_runnable_config
 
-from langchain_rlfocal._langchain import is_control_flow, untangled
+from langchain_rlfocal._langchain import NestedRunsMixin, is_control_flow, untangled
 from langchain_rlfocal.errors import EnsembleError
 from langchain_rlfocal.execution.budgets import Reservation, Usage, output_bound, prompt_tokens, response_tokens
 from langchain_rlfocal.execution.clients import (
@@ -205,11 +205,13 @@ class MemberCall:
         tags = [*common["tags"], f"rlfocal:{name}", f"rlfocal:round:{request.round_number}", "nostream"]
         self.config = {
             **common,
-            "callbacks": callbacks.copy() if isinstance(callbacks, BaseCallbackManager) else callbacks,
+            "callbacks": callbacks,
             "run_name": name,
             "tags": tags,
             "metadata": {**common["metadata"], "rlfocal_member": self.member.name, "rlfocal_attempt": self.number},
         }
+        if isinstance(callbacks, BaseCallbackManager) and self.is_traced:
+            self.config["callbacks"] = callbacks.copy()  # what watches the call's runs is added to it
         model = without_retries(self.member.model, timeout_s=timeout_s)
         self.prepared = prepared = self._request_of(
             self.member if model is self.member.model else replace(self.member, model=model)
@@ -251,7 +253,7 @@ class MemberCall:
     async def ainvoke(self) -> AIMessage:
         """Ask for the whole response."""
         asked = self._asked
-        return await asked.model.ainvoke(asked.messages, self.config, stop=self.request.stop, **asked.kwargs)
+        return await asked.model.ainvoke(asked.messages, self._told, stop=self.request.stop, **asked.kwargs)
 
     def stream(self, context: Context) -> Iterator[AIMessage]:
         """Ask for the response in chunks."""
@@ -264,6 +266,17 @@ class MemberCall:
         return asked.model.astream(asked.messages, self.config, stop=self.request.stop, **asked.kwargs)
 
     @property
+    def _told(self) -> RunnableConfig:
+        """The config to call a task's member with: without what only handlers would be told, where there are none.
+
+        What the member asks on its own finds the whole config in its context.
+        """
+        model = self._asked.model
+        if self.is_traced or not isinstance(model, BaseChatModel) or isinstance(model, NestedRunsMixin):
+            return self.config
+        return {"run_name": self.config["run_name"], "tags": [], "metadata": {}}
+
+    @property
     def _asked(self) -> MemberRequest:
         assert self.prepared is not None, "a call is prepared before it is made"
         return self.prepared
@@ -271,9 +284,7 @@ class MemberCall:
     @property
     def is_traced(self) -> bool:
         """True if any handler is told of the member's run."""
-        callbacks = self.config.get("callbacks")
-        handlers = callbacks.handlers if isinstance(callbacks, BaseCallbackManager) else callbacks
-        return bool(handlers or self.member.model.callbacks)
+        return _has_handlers(self.config) or self.member.model.callbacks is not None
 
     @contextmanager
     def context(self) -> Generator[Context]:
@@ -309,10 +320,14 @@ class MemberCall:
         """
         latency_s = self.clock() - self.started_s
         check_kind(message)
-        text = str(message.text)
-        calls = [*message.tool_calls, *message.invalid_tool_calls]
-        num_chars = len(text) + sum(len(str(call["name"])) + len(str(call["args"])) for call in calls)
-        check_size(num_chars, num_chars_in(message.content), message)
+        content = message.content
+        text = content if type(content) is str else str(message.text)
+        num_chars = len(text)
+        if message.tool_calls or message.invalid_tool_calls:
+            calls = [*message.tool_calls, *message.invalid_tool_calls]
+            num_chars += sum(len(str(call["name"])) + len(str(call["args"])) for call in calls)
+        if num_chars > MAX_TEXT_CHARS or content is not text:
+            check_size(num_chars, num_chars_in(content), message)
         flaw = flaw_of(message)
         if flaw != "refusal":
             try:
@@ -333,7 +348,7 @@ class MemberCall:
             prompt_tokens=prompt_tokens,
             completion_tokens=completion_tokens,
             cost_usd=self.member.cost_usd(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens),
-            logprob=_mean_logprob(message),
+            logprob=_mean_logprob(message) if message.response_metadata else None,
             flaw=flaw,
             message=message,
         )
@@ -346,9 +361,10 @@ class MemberCall:
         """
         if self._asked.check is not None:
             self._asked.check(message)
-        if not text.strip() and not message.tool_calls:
-            raise UnusableAnswerError("empty", "The response has neither text nor tool calls.", message)
-        if not all(map(_is_call, message.tool_calls)):
+        if not message.tool_calls:
+            if not text or text.isspace():
+                raise UnusableAnswerError("empty", "The response has neither text nor tool calls.", message)
+        elif not all(map(_is_call, message.tool_calls)):
             raise UnusableAnswerError("malformed", "A call must have a name, and arguments that are JSON.", message)
 
     def failure(self, error: BaseException) -> Failure:
@@ -435,12 +451,18 @@ class MemberCall:
         return self._priced(self._prompt_tokens(), response_tokens(message))
 
     def _prompt_tokens(self) -> int:
-        return prompt_tokens(self._asked.messages, self.arguments)
+        asked = self._asked
+        return prompt_tokens(asked.messages, asked.arguments)
 
     def _priced(self, prompt: int, completion: int) -> Usage:
         """Price tokens; a member without prices costs nothing here, and is refused where a budget limits dollars."""
         usd = self.member.cost_usd(prompt_tokens=prompt, completion_tokens=completion)
         return Usage(calls=1, tokens=prompt + completion, usd=usd or 0.0)
+
+
+def _has_handlers(config: RunnableConfig) -> bool:
+    callbacks = config.get("callbacks")
+    return bool(callbacks.handlers if isinstance(callbacks, BaseCallbackManager) else callbacks)
 
 
 def failure_of(candidate: Candidate) -> Failure:
@@ -509,6 +531,8 @@ def _words_of(error: BaseException) -> str:
 def usage_of(message: AIMessage) -> UsageMetadata | None:
     """Return the tokens that a message reports, as far as they can be added up; None where it reports none that can."""
     reported = message.usage_metadata
+    if reported is None:
+        return None
     if not isinstance(reported, Mapping) or not all(_is_count(reported.get(name)) for name in _COUNTS):
         return None
     if all(map(_is_count, reported.values())):
@@ -678,6 +702,8 @@ def flaw_of(message: AIMessage) -> Flaw | None:
     """Say what keeps a response from being a whole answer; None for a whole one, or where the provider says nothing."""
     if _has_refusal(message):
         return "refusal"
+    if not message.response_metadata:
+        return None
     said = set(_words(message))
     if said & _REFUSED:
         return "refusal"
@@ -688,7 +714,8 @@ def flaw_of(message: AIMessage) -> Flaw | None:
 
 def ending_of(message: AIMessage) -> dict[str, Any]:
     """Return what the provider says of the end, under its own keys and in JSON values; empty where it says nothing."""
-    metadata = _metadata(message)
+    if not (metadata := _metadata(message)):
+        return {}
     given = {key: metadata[key] for key in (*_REASONS, *_DETAILS) if metadata.get(key) is not None}
     kept = {key: plain(value, most=_MAX_KEPT_CHARS) for key, value in given.items()}
     return {key: value for key, value in kept.items() if value is not None}
@@ -762,8 +789,8 @@ def _has_refusal(message: AIMessage) -> bool:
     kwargs = message.additional_kwargs
     if isinstance(kwargs, Mapping) and kwargs.get("refusal"):
         return True
-    given = message.content if isinstance(message.content, list) else []
-    if any(isinstance(block, Mapping) and block.get("type") == "refusal" for block in given):
+    given = message.content if isinstance(message.content, list) else ()
+    if given and any(isinstance(block, Mapping) and block.get("type") == "refusal" for block in given):
         return True
     # LangChain's own reading knows what only one provider's metadata say.
     return bool(_metadata(message).get("model_provider")) and is_refusal(message)

@@ -116,6 +116,11 @@ class AnswerLimits:
         """True once the deadline has passed."""
         return self.deadline_at_s != math.inf and self.clock() >= self.deadline_at_s
 
+    @property
+    def is_any_breaker_open(self) -> bool:
+        """True if some member's circuit breaker is open, or being probed."""
+        return self.config.breaker is not None and self.shared.breakers.is_any_open
+
     def is_breaker_open(self, member: str) -> bool:
         """Tell whether a member's circuit breaker lets no call through now."""
         return self.config.breaker is not None and self.shared.breakers.is_open(member, self.clock())

@@ -293,6 +293,11 @@ class Breakers(Shared):
         self.lock = threading.RLock()  # reentrant, as above
         self.periods: dict[str, _Period] = {}
 
+    @property
+    def is_any_open(self) -> bool:
+        """True if some breaker is open, or half open."""
+        return any(period.open_until_s is not None for period in [*self.periods.values()])
+
     def is_open(self, member: str, now_s: float) -> bool:
         """Tell whether no call of the member is let through: its breaker is open, or its probe is under way."""
         period = self.periods.get(member)
