@@ -142,7 +142,13 @@ class AnswerLimits:
             entry = self._enter(admitted.set, in_thread=True)
             if not entry.is_admitted:
                 left_s = self.deadline_at_s - self.clock()
-                admitted.wait(None if math.isinf(left_s) else max(left_s, 0.0))  # a deadline is then noticed as ever
+                try:
+                    admitted.wait(
+                        None if math.isinf(left_s) else max(left_s, 0.0)
+                    )  # a deadline is then noticed as ever
+                except BaseException:  # Ctrl-C
+                    self.ended()
+                    raise
 
     async def abegin(self) -> None:
         """Wait in this task until the answer may begin; see `begin`."""
