@@ -66,7 +66,7 @@ def focal_diversity(correct: Bools) -> float:
     al., "Dynamic optimizations of LLM ensembles with two-stage reinforcement learning agents".
     https://arxiv.org/abs/2502.04492
     """
-    return float(focal_diversities(correct, _whole(correct))[0])
+    return float(_focal(_wrong(correct), _whole(correct))[0])
 
 
 def focal_diversities(correct: Bools, teams: Bools) -> Floats:

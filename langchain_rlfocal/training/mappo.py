@@ -21,10 +21,11 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from langchain_rlfocal._version import __version__
+from langchain_rlfocal.embedders import NamedEmbedder
 from langchain_rlfocal.environment import EnsembleEnv, Replay, environment_of, play
 from langchain_rlfocal.errors import OutcomeError
 from langchain_rlfocal.evaluation.baselines import dump_baselines, fit_baselines
-from langchain_rlfocal.features import Embedder, NamedEmbedder
+from langchain_rlfocal.features import Embedder
 from langchain_rlfocal.observations import (
     DECIDER_SHARED,
     FUSION_AXES,
@@ -65,16 +66,6 @@ STATE_DIM = DECIDER_SHARED + FUSION_SHARED + _PRIVILEGED
 
 
 # ---- networks and losses
-
-
-class _JoinedLayer(nn.Linear):
-    """relu(W [own; shared] + b) of what each member or candidate has and what all share; see `policies.learned`."""
-
-    def forward(self, own: Tensor, shared: Tensor) -> Tensor:  # type: ignore[override]
-        """Compute [B, N, H] from own [B, N, A] and shared [B, S]."""
-        axes = own.shape[-1]
-        common = nn.functional.linear(shared, self.weight[:, axes:], self.bias)
-        return torch.relu(nn.functional.linear(own, self.weight[:, :axes]) + common[:, None, :])
 
 
 class _TwoLayers(torch.autograd.Function):
@@ -156,7 +147,7 @@ class FusionNet(nn.Module):
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
-        self.hidden = _JoinedLayer(len(FUSION_AXES) + FUSION_SHARED, hidden)
+        self.hidden = nn.Linear(len(FUSION_AXES) + FUSION_SHARED, hidden)
         self.out = nn.Linear(hidden, 1)
         self.vote = nn.Linear(len(FUSION_AXES), 1)
         for layer in (self.out, self.vote):
@@ -167,7 +158,10 @@ class FusionNet(nn.Module):
 
     def forward(self, candidates: Tensor, shared: Tensor, mask: Tensor) -> Tensor:
         """Compute logits, shape [B, K]; a very low one where there is no candidate."""
-        logits = self.out(self.hidden(candidates, shared)) + self.vote(candidates)
+        own, common = torch.split(self.hidden.weight, [len(FUSION_AXES), FUSION_SHARED], dim=1)
+        of_all = nn.functional.linear(shared, common, self.hidden.bias)
+        hidden = torch.relu(nn.functional.linear(candidates, own) + of_all[:, None])
+        logits = self.out(hidden) + self.vote(candidates)
         masked: Tensor = logits.squeeze(-1).masked_fill(~mask, -1e9)
         return masked
 
@@ -572,26 +566,22 @@ def update(
     advantage = _tensor(rollout.by_decision(_normalised(advantages, deciding) + _normalised(advantages, fusing)))
     target = _tensor(rollout.by_decision(returns))
     n, b = len(rollout.step), len(rollout.chosen)
-    names = ("members", "shared", "selectable", "teams", "legal_sizes", "log_probs")
-    decisions = (*(_tensor(getattr(rollout, name)) for name in names), advantage[:n])
-    of_fusions = ("candidates", "candidates_shared", "exists", "chosen", "chosen_log_probs")
-    fusions = (*(_tensor(getattr(rollout, name)) for name in of_fusions), advantage[n:])
+    of_decider = ("members", "shared", "selectable", "teams", "legal_sizes", "log_probs")
+    of_fusion = ("candidates", "candidates_shared", "exists", "chosen", "chosen_log_probs")
+    decisions = (*(_tensor(getattr(rollout, name)) for name in of_decider), advantage[:n])
+    fusions = (*(_tensor(getattr(rollout, name)) for name in of_fusion), advantage[n:])
     num_parts = min(config.num_minibatches, b)
 
     kl = 0.0
     for _ in range(config.num_epochs):
         moved = []
-        shares = [
+        shares = (
             _shuffled_parts(tensors, num_parts, rng) for tensors in (decisions, fusions, (states, old_values, target))
-        ]
-        for (members, shared, selectable, teams, sizes, old_teams, gain), (
-            candidates,
-            pooled,
-            exists,
-            chosen,
-            old_chosen,
-            fusion_gain,
-        ), (seen, old_seen, seen_target) in zip(*shares, strict=True):
+        )
+        for decision, fusion, state in zip(*shares, strict=True):
+            members, shared, selectable, teams, sizes, old_teams, gain = decision
+            candidates, pooled, exists, chosen, old_chosen, fusion_gain = fusion
+            seen, old_seen, seen_target = state
             decided, entropy = subset_log_prob_and_entropy(actors.decider(members, shared), selectable, teams, sizes)
             choice = torch.log_softmax(FUSION_SHARPNESS * actors.fusion(candidates, pooled, exists), dim=-1)
             fused = choice.gather(1, chosen[:, None]).squeeze(1)
