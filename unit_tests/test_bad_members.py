@@ -13,13 +13,12 @@ from pydantic import BaseModel, Field
 from langchain_rlfocal import RLFocalChatModel
 from langchain_rlfocal.errors import EnsembleError, InputError
 from langchain_rlfocal.testing import FailingChatModel, ScriptedPolicy
+from support_contract import answer_of
 from support_odd_members import (
-    DOORS,
     TEN_MB,
     Odd,
     Saying,
     Tooled,
-    answer_of,
     calling,
     failures_of,
     first,
@@ -176,7 +175,7 @@ async def test_what_bind_tools_raises_is_the_members_failure():
     assert (message.text, failures_of(message)) == ("yes", {"bad": "TypeError"})
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("door", ["invoke", "ainvoke", "stream", "astream"])
 async def test_where_everybody_is_bad_one_error_names_each_with_its_cause(door):
     members = {
         "mute": saying(""),

@@ -397,6 +397,12 @@ def test_a_message_that_was_changed_since_or_lacks_a_result_stays_neutral(winner
     assert neutral.response_metadata == {}
 
 
+def test_calls_that_share_an_id_cannot_be_told_apart_and_stay_neutral():
+    messages = [ours(claude(tool_calls=[call("x"), call("x")]), ids=("n1", "n2"))]
+    messages += [ToolMessage("", tool_call_id="n1"), ToolMessage("", tool_call_id="n2")]
+    assert isinstance(history_for(messages, "ann")[0].content, str)
+
+
 def test_what_is_kept_is_copied_so_that_no_member_can_change_it():
     message = ours(claude())
     own = history_for([message, ToolMessage("2", tool_call_id="call_1")], "ann")[0]

@@ -32,12 +32,14 @@ from langchain_rlfocal.execution.retries import (
 )
 from langchain_rlfocal.outcomes import Question
 from langchain_rlfocal.testing import ScriptedPolicy
+from support_contract import answer_of
 from support_ensembles import asked, how, model_of
 from support_ensembles import saying as scripted
-from support_odd_members import DOORS, answer_of, failures_of, is_explained
+from support_odd_members import failures_of, is_explained
 from support_schema_model import SchemaChatModel
 from support_tools import lookup
 
+DOORS = ["invoke", "ainvoke", "stream", "astream"]
 WHOLE = "Air scatters short waves more than long ones."
 
 

@@ -16,16 +16,11 @@ from langchain_rlfocal.chat_models.metadata import text_pieces
 from langchain_rlfocal.errors import EnsembleError
 from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel, ScriptedPolicy
 from support_calls import collect
-from support_ensembles import saying
+from support_ensembles import model_of, saying
 from support_schema_model import SchemaChatModel
 
 QUESTION = "Which colour?"
 TEXT = "  It is\n\n\tblue,  they say. "
-
-
-def model_of(members, *rounds, **fields):
-    teams = rounds or (tuple(members),)
-    return RLFocalChatModel(members=members, policy=ScriptedPolicy(teams, tuple(members)), **fields)
 
 
 async def streams_of(model, **kwargs):
@@ -193,12 +188,6 @@ def failing(after=""):
     return FailingChatModel(error=ConnectionError("lost"), after=after)
 
 
-def once_each(members, *rounds, **fields):
-    """A model that asks these teams, round by round, and each member once."""
-    policy = ScriptedPolicy(rounds, tuple(members))
-    return RLFocalChatModel(members=members, policy=policy, max_retries=0, **fields)
-
-
 async def both_streams(model):
     """The chunks of both streams of one question."""
     yield list(model.stream(QUESTION))
@@ -218,7 +207,7 @@ def how(chunks):
 
 @pytest.mark.parametrize("knobs", [{"max_rounds": 1}, {"max_rounds": 2}, {"max_rounds": 1, "max_team": 2}])
 async def test_before_the_first_token_the_next_member_stands_in_as_the_team_allows(knobs):
-    model = once_each({"a": failing(), "b": saying("deep blue"), "c": saying("red")}, ["a"], ["b"], ["c"], **knobs)
+    model = model_of({"a": failing(), "b": saying("deep blue"), "c": saying("red")}, ["a"], ["b"], ["c"], **knobs)
     async for chunks in both_streams(model):
         assert words_of(chunks) == ["deep ", "blue"]
         assert [row["asked"] for row in how(chunks)["rounds"]] == [["a"], ["b"]]
@@ -228,7 +217,7 @@ async def test_before_the_first_token_the_next_member_stands_in_as_the_team_allo
 
 
 async def test_standing_in_is_bound_by_the_teams_cap():
-    model = once_each({"a": failing(), "b": saying("blue")}, ["a"], ["b"], max_team=1)
+    model = model_of({"a": failing(), "b": saying("blue")}, ["a"], ["b"], max_team=1)
     with pytest.raises(EnsembleError, match="Not asked: b; raise `max_team` to let them stand in"):
         _ = [chunks async for chunks in both_streams(model)]
 
@@ -251,7 +240,7 @@ def test_the_policy_is_told_no_round_beyond_the_last():
 async def test_an_unusable_answer_before_the_first_token_is_stood_in_for():
     unknown = AIMessage("", tool_calls=[{"name": "sing", "args": {}, "id": "1"}])
     members = {"a": answering(unknown), "b": answering("blue")}
-    model = once_each(members, ["a"], ["b"], max_rounds=1).bind_tools([look])
+    model = model_of(members, ["a"], ["b"], max_rounds=1).bind_tools([look])
     async for chunks in both_streams(model):
         assert words_of(chunks) == ["blue"]
         assert [f["kind"] for f in how(chunks)["failures"]] == ["unknown_tool"]
@@ -270,7 +259,7 @@ LOOKING = AIMessage("Let me look.", tool_calls=[{"name": "look", "args": {"where
 )
 async def test_after_the_first_token_nobody_stands_in(bad, words, reason, is_retryable):
     members = {"a": bad, "b": answering("blue")}
-    model = once_each(members, ["a"], ["b"], max_rounds=1)
+    model = model_of(members, ["a"], ["b"], max_rounds=1)
     bound = model.bind_tools([look]) if isinstance(bad, SchemaChatModel) else model
     came, acame = [], []
     with pytest.raises(EnsembleError, match="`a` broke off while its text was being passed on") as caught:
@@ -301,7 +290,7 @@ async def test_closing_a_stream_early_waits_for_its_member_and_closes_its_run_be
         async def on_llm_error(self, error, *, run_id, parent_run_id=None, **_):
             ended.append("member's run" if parent_run_id else "ensemble's run")
 
-    model = once_each({"a": Slow(script=["one two"])}, ["a"], member_callbacks="all")
+    model = model_of({"a": Slow(script=["one two"])}, ["a"], member_callbacks="all")
     model = model.bind(task="colours") if bound else model
     stream = model.astream(QUESTION, {"callbacks": [Runs()]})
     assert (await anext(stream)).text == "one "
@@ -312,7 +301,7 @@ async def test_closing_a_stream_early_waits_for_its_member_and_closes_its_run_be
 @pytest.mark.timeout(20)
 def test_a_stream_that_is_left_open_does_not_keep_the_program_from_ending():
     async def main():
-        stream = once_each({"a": saying("one two three four")}, ["a"]).astream(QUESTION)
+        stream = model_of({"a": saying("one two three four")}, ["a"]).astream(QUESTION)
         return await anext(stream), stream
 
     chunk, _stream = asyncio.run(main())
@@ -321,7 +310,7 @@ def test_a_stream_that_is_left_open_does_not_keep_the_program_from_ending():
 
 async def test_a_member_that_the_call_names_is_relayed_whatever_the_policy_wants():
     members = {"a": saying("red"), "b": saying("deep blue"), "c": saying("red")}
-    async for chunks in both_streams(once_each(members, ["a", "c"], ["b"]).bind(model="b")):
+    async for chunks in both_streams(model_of(members, ["a", "c"], ["b"]).bind(model="b")):
         assert words_of(chunks) == ["deep ", "blue"]
         assert chunks[-1].response_metadata["model_name"] == "b"
         assert how(chunks)["rounds"] == [{"round": 1, "asked": ["b"], "probabilities": {"b": 1.0}}]
@@ -329,7 +318,7 @@ async def test_a_member_that_the_call_names_is_relayed_whatever_the_policy_wants
 
 async def test_the_only_member_that_can_be_asked_is_relayed():
     members = {"a": saying("red"), "b": Doors(says="deep blue")}
-    async for chunks in both_streams(once_each(members, ["b", "a"]).bind_tools([look])):
+    async for chunks in both_streams(model_of(members, ["b", "a"]).bind_tools([look])):
         assert words_of(chunks) == ["deep ", "blue"]
         assert how(chunks)["excluded"] == {"a": "knows no tools"}
     assert members["b"].doors == ["stream", "astream"]
@@ -340,7 +329,7 @@ async def test_the_only_member_that_can_be_asked_is_relayed():
 
 async def test_a_lone_members_text_is_relayed_and_its_calls_come_last():
     spoken = AIMessage("Let me look.", tool_calls=[{"name": "look", "args": {"where": "up"}, "id": "1"}])
-    model = once_each({"a": answering(spoken)}, ["a"], max_team=1).bind_tools([look])
+    model = model_of({"a": answering(spoken)}, ["a"], max_team=1).bind_tools([look])
     async for chunks in both_streams(model):
         assert words_of(chunks) == ["Let ", "me ", "look."]
         assert [len(chunk.tool_call_chunks) for chunk in chunks] == [0, 0, 0, 1]
@@ -362,7 +351,7 @@ async def test_several_calls_come_whole_and_once(names):
 
 
 async def test_where_a_call_is_forced_text_that_leads_to_none_is_not_passed_on():
-    model = once_each({"a": answering("I would rather talk."), "b": SchemaChatModel()}, ["a"], ["b"], max_rounds=1)
+    model = model_of({"a": answering("I would rather talk."), "b": SchemaChatModel()}, ["a"], ["b"], max_rounds=1)
     async for chunks in both_streams(model.bind_tools([look], tool_choice="any")):
         assert words_of(chunks) == []
         assert [call["name"] for call in chunks[-1].tool_call_chunks] == ["look"]
@@ -371,7 +360,7 @@ async def test_where_a_call_is_forced_text_that_leads_to_none_is_not_passed_on()
 
 async def test_a_lone_members_object_is_relayed_as_it_is_written():
     written = '```json\n{"name":  "blue"}\n```'
-    model = once_each({"a": answering(written)}, ["a"], max_team=1)
+    model = model_of({"a": answering(written)}, ["a"], max_team=1)
     bound = model.bind(response_format={"type": "json_object"})
     async for chunks in both_streams(bound):
         assert "".join(words_of(chunks)) == written
@@ -385,7 +374,7 @@ async def test_a_lone_members_object_is_relayed_as_it_is_written():
 
 def divided(synthesizer):
     members = {"a": saying("red"), "b": saying("deep blue")}
-    return once_each(members, ["a", "b"], synthesizer=synthesizer, synthesize_below=1.0)
+    return model_of(members, ["a", "b"], synthesizer=synthesizer, synthesize_below=1.0)
 
 
 class Halting(ScriptedChatModel):

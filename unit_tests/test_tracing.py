@@ -32,6 +32,7 @@ from langchain_rlfocal._langchain import (
 from langchain_rlfocal.errors import EnsembleError
 from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel, ScriptedPolicy
 from support_calls import CALLS, consume
+from support_ensembles import model_of
 from support_schema_model import SchemaChatModel
 from support_tools import weather
 
@@ -169,12 +170,6 @@ async def test_a_tracer_that_the_environment_switches_on_sees_the_whole_tree(cal
     if asyncio.iscoroutine(done):
         await done
     assert [tree_of(run) for tracer in made for run in tracer.traced_runs] == [TREE]
-
-
-def model_of(members, *rounds, **fields):
-    """An ensemble whose policy asks these teams, round by round; without rounds, everyone at once."""
-    policy = ScriptedPolicy(rounds or (tuple(members),), tuple(members))
-    return RLFocalChatModel(members=members, policy=policy, **{"max_team": len(members), **fields})
 
 
 def saying(*words, **fields):

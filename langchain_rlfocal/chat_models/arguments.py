@@ -26,7 +26,6 @@ from langchain_rlfocal.policies import Policy, RLFocalPolicy
 from langchain_rlfocal.pool import MemberLike, ModelPool, PoolMember
 from langchain_rlfocal.redaction import printable, shown_values
 
-_MAX_NAME_CHARS = 80
 _MAX_NAMES_CHARS = 2000
 _MAX_DEPTH = 8
 
@@ -139,9 +138,7 @@ def check_known(pool: ModelPool, policy: Policy) -> None:
     unknown = [name for name in pool.names if name not in policy.members]
     if not unknown:
         return
-    # Their names are a checkpoint's, which may be a stranger's.
-    known = printable(", ".join(name[:_MAX_NAME_CHARS] for name in policy.members))
-    known = known if len(known) <= _MAX_NAMES_CHARS else f"{known[:_MAX_NAMES_CHARS]}…"
+    known = printable(", ".join(policy.members)[:_MAX_NAMES_CHARS])  # a checkpoint may be a stranger's
     if len(unknown) == len(pool):
         raise CheckpointError(
             f"The policy `{policy.policy_id}` belongs to another pool: it knows none of {', '.join(unknown)}; it knows "
