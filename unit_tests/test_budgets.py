@@ -22,10 +22,10 @@ from langchain_rlfocal.execution.budgets import (
     Ledger,
     Usage,
     _lock,
+    message_tokens,
     output_bound,
     prompt_tokens,
     reserve,
-    response_tokens,
 )
 from langchain_rlfocal.testing import ScriptedChatModel
 
@@ -302,7 +302,7 @@ def test_tools_and_formats_are_sent_too():
 
 def test_calls_and_their_results_are_counted():
     call = AIMessage("", tool_calls=[{"name": "search", "args": {"query": "x" * 400}, "id": "1"}])
-    assert response_tokens(call) > 100
+    assert message_tokens(call) > 100
     assert prompt_tokens([QUESTION, call, ToolMessage("y" * 400, tool_call_id="1")], {}) > 212
 
 

@@ -159,7 +159,13 @@ RETRIES = {
 TIME = {
     "an attempt of 1 s is cut off and made again: at 0, 1½ and 3½ s": case(
         {"a": [(10, "no"), (10, "no"), (0.5, "yes")]},
-        {"text": "yes", "took_s": 4, "begun_s": {"a": [0, 1.5, 3.5]}, "retries": {"a": ["timeout"] * 2}},
+        {
+            "text": "yes",
+            "took_s": 4,
+            "begun_s": {"a": [0, 1.5, 3.5]},
+            "retries": {"a": ["timeout"] * 2},
+            "in_tasks": {"hows": {"a": ["cancelled", "cancelled", "answered"]}},
+        },
         timeout=1,
     ),
     "each attempt has the whole of its 1 s": case(
@@ -247,7 +253,15 @@ CAPS = {
 }
 EARLY = {
     "two of three that agree do not wait for the third, which is no fault of its own": case(
-        trio(), {"text": "yes", "took_s": 2, "kinds": {"c": "cancelled"}, "breakers": {}, "calls": 3}
+        trio(),
+        {
+            "text": "yes",
+            "took_s": 2,
+            "kinds": {"c": "cancelled"},
+            "breakers": {},
+            "calls": 3,
+            "in_tasks": {"hows": {"c": ["cancelled"]}},
+        },
     ),
     "switched off": case(trio(), {"took_s": 9, "kinds": {}}, early_commit=False),
     "switched off by a call": case(trio(), {"took_s": 9, "kinds": {}}, call={"early_commit": False}),
@@ -428,6 +442,7 @@ def seen_of(answer, models):
         "calls": model.spent.calls,
         "usd": pytest.approx(model.spent.usd),
         "begun_s": {name: member.begun_s for name, member in models.items()},
+        "hows": {name: member.hows for name, member in models.items()},
         "breakers": {name: (breaker.state, breaker.failures) for name, breaker in model.breakers.items()},
     }
     if error is not None:
@@ -473,7 +488,7 @@ def test_what_members_do_gives_what_was_worked_out_by_hand(way, name):
         assert then.pop("says", "") in str(answer.error)
     seen = seen_of(answer, models)
     for key, value in then.items():
-        is_map_in_part = key in {"begun_s", "latencies_s", "retries"}
+        is_map_in_part = key in {"begun_s", "hows", "latencies_s", "retries"}
         assert (seen[key] | value if is_map_in_part else value) == seen[key], key
     if way == "ainvoke":
         assert all(child.end_time is not None for run in collector.traced_runs for child in run.child_runs)
