@@ -50,11 +50,7 @@ def test_a_limit_that_is_none_is_refused_by_name(name, value):
 
 def test_a_budget_of_nothing_lets_nothing_through_that_costs():
     """0 is legal, and says what it says; a call that costs no dollars fits 0 dollars."""
-    for name, bound in {
-        "max_calls": ONE_CALL,
-        "max_tokens": Usage(tokens=1),
-        "max_usd": Usage(usd=1e-12),
-    }.items():
+    for name, bound in {"max_calls": ONE_CALL, "max_tokens": Usage(tokens=1), "max_usd": Usage(usd=1e-12)}.items():
         ledger = Ledger()
         with pytest.raises(BudgetRefusal) as refusal:
             reserve(bound, [(ledger, Budget(**{name: 0}))])
@@ -112,10 +108,7 @@ def test_a_refusal_names_the_limit_and_what_is_spent_reserved_and_asked_for(budg
 # ---- laws
 
 
-@given(
-    num=st.integers(1, 300),
-    usd=st.floats(1e-9, 1e9, allow_nan=False),
-)
+@given(num=st.integers(1, 300), usd=st.floats(1e-9, 1e9, allow_nan=False))
 def test_n_equal_parts_of_a_budget_fit_into_it_and_nothing_more(num, usd):
     ledger, budget = Ledger(), Budget(max_usd=usd)
     part = Usage(usd=usd / num)

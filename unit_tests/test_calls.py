@@ -361,10 +361,7 @@ async def test_a_model_that_cannot_stream_comes_in_one_piece():
         disable_streaming: bool = True
 
     member = PoolMember("m", Whole(script=["in one"]))
-    for items in (
-        list(relay(member, QUESTION)),
-        [item async for item in arelay(member, QUESTION)],
-    ):
+    for items in (list(relay(member, QUESTION)), [item async for item in arelay(member, QUESTION)]):
         text, candidate = items
         assert text == candidate.text == "in one"
 

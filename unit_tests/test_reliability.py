@@ -232,11 +232,7 @@ CAPS = {
     ),
     "waiting for a slot counts towards the deadline": case(
         {"a": [(2, "yes")], "b": [(2, "yes")], "c": [(2, "yes")]},
-        {
-            "took_s": 3,
-            "kinds": {"b": "deadline", "c": "deadline"},
-            "in_tasks": {"begun_s": {"c": []}, "calls": 2},
-        },
+        {"took_s": 3, "kinds": {"b": "deadline", "c": "deadline"}, "in_tasks": {"begun_s": {"c": []}, "calls": 2}},
         deadline_s=3,
         max_concurrent_calls=1,
         early_commit=False,
