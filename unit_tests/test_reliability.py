@@ -570,14 +570,6 @@ def test_another_deadline_is_another_cache_key():
     assert len(keys) == 4
 
 
-@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
-def test_what_an_ensemble_raises_leads_to_no_error_that_tells_a_key(way):
-    answer = play(way, ensemble({"a": timed((1, ValueError("key=planted77secret is wrong")))}), QUESTION)
-    assert isinstance(answer.error, EnsembleError)
-    assert answer.error.__cause__ is not None
-    assert "planted" not in f"{answer.error} {answer.error.__cause__}"
-
-
 async def test_a_member_that_closes_what_it_had_opened_is_cancelled_once():
     """The first attempt is cut off and still closes when the second has answered: nothing disturbs it a second time."""
     calls, again, closed = [], asyncio.Event(), []
