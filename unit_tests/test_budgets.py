@@ -22,10 +22,10 @@ from langchain_rlfocal.execution.budgets import (
     Ledger,
     Usage,
     _lock,
+    message_tokens,
     output_bound,
     prompt_tokens,
     reserve,
-    response_tokens,
 )
 from langchain_rlfocal.testing import ScriptedChatModel
 
@@ -50,11 +50,7 @@ def test_a_limit_that_is_none_is_refused_by_name(name, value):
 
 def test_a_budget_of_nothing_lets_nothing_through_that_costs():
     """0 is legal, and says what it says; a call that costs no dollars fits 0 dollars."""
-    for name, bound in {
-        "max_calls": ONE_CALL,
-        "max_tokens": Usage(tokens=1),
-        "max_usd": Usage(usd=1e-12),
-    }.items():
+    for name, bound in {"max_calls": ONE_CALL, "max_tokens": Usage(tokens=1), "max_usd": Usage(usd=1e-12)}.items():
         ledger = Ledger()
         with pytest.raises(BudgetRefusal) as refusal:
             reserve(bound, [(ledger, Budget(**{name: 0}))])
@@ -112,10 +108,7 @@ def test_a_refusal_names_the_limit_and_what_is_spent_reserved_and_asked_for(budg
 # ---- laws
 
 
-@given(
-    num=st.integers(1, 300),
-    usd=st.floats(1e-9, 1e9, allow_nan=False),
-)
+@given(num=st.integers(1, 300), usd=st.floats(1e-9, 1e9, allow_nan=False))
 def test_n_equal_parts_of_a_budget_fit_into_it_and_nothing_more(num, usd):
     ledger, budget = Ledger(), Budget(max_usd=usd)
     part = Usage(usd=usd / num)
@@ -302,7 +295,7 @@ def test_tools_and_formats_are_sent_too():
 
 def test_calls_and_their_results_are_counted():
     call = AIMessage("", tool_calls=[{"name": "search", "args": {"query": "x" * 400}, "id": "1"}])
-    assert response_tokens(call) > 100
+    assert message_tokens(call) > 100
     assert prompt_tokens([QUESTION, call, ToolMessage("y" * 400, tool_call_id="1")], {}) > 212
 
 

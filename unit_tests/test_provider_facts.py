@@ -333,12 +333,6 @@ def test_sources_of_a_text_that_is_not_returned_are_not_either():
     assert message.content == "In words of its own."
 
 
-@pytest.mark.parametrize("name", CITED)
-def test_what_another_member_reads_in_the_next_turn_is_the_text_alone(name):
-    message = together(CITED[name]).invoke("How many live in Oslo?")
-    assert history_for([HumanMessage("?"), message, HumanMessage("And?")], "bob")[1] == AIMessage(message.text)
-
-
 def test_tokens_are_counted_once_in_a_stream_with_sources():
     usage = {"input_tokens": 5, "output_tokens": 3, "total_tokens": 8}
     said = CITED["LangChain's own"].model_copy(update={"usage_metadata": usage})
@@ -505,13 +499,6 @@ async def test_langchains_middleware_acts_on_a_refusal_of_all(name, how_called):
         else:
             state = agent.invoke(asks) if how_called == "invoke" else await agent.ainvoke(asks)
         assert state["messages"][-1].text == "fallback"
-
-
-@knows_refusals
-@pytest.mark.parametrize("name", REFUSALS)
-def test_langchains_middleware_lets_an_answer_beside_a_refusal_pass(name):
-    state = with_fallback(together(REFUSALS[name], WHOLE)).invoke({"messages": [HumanMessage("?")]})
-    assert state["messages"][-1].text == WHOLE
 
 
 class City(BaseModel):

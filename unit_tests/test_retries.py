@@ -299,10 +299,7 @@ SAID = {
         [with_status(503, kind()) for kind in (ModelAuthenticationError, ModelNotFoundError, ModelError)],
     ),
     "the provider has the word over both": ("RM-", [refused(400, x_should_retry="true")]),
-    "and the other way too": (
-        "---",
-        [refused(429, x_should_retry="false"), openai_limit(x_should_retry="false")],
-    ),
+    "and the other way too": ("---", [refused(429, x_should_retry="false"), openai_limit(x_should_retry="false")]),
     "an account without credit, which no waiting fills": (
         "-M-",
         [refused(429, NO_CREDIT, x_should_retry="true"), openai_limit(NO_CREDIT)],

@@ -303,23 +303,6 @@ print(model.invoke("Is it so?").text)
     assert (ended.stdout, ended.returncode) == ("yes\n", 0), ended.stderr
 
 
-async def test_who_cancels_an_answer_leaves_nothing_behind():
-    member = timed((100, "yes"))
-
-    async def main():
-        loop = asyncio.get_running_loop()
-        model = ensemble({"a": member})(loop.time)
-        asking = asyncio.create_task(model.ainvoke(QUESTION))
-        await asyncio.sleep(1)
-        asking.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await asking
-        assert is_clear(model)
-
-    await asyncio.to_thread(in_virtual_time, main())
-    assert member.hows == ["cancelled"]
-
-
 def test_threads_of_an_abandoned_answer_are_told_to_end():
     """The reader of a stream who leaves: the member's thread ends at its next piece."""
     begun = threading.Event()

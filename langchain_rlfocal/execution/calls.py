@@ -20,7 +20,7 @@ from langchain_core.runnables.config import ensure_config, set_config_context, v
 
 from langchain_rlfocal._langchain import NestedRunsMixin, is_control_flow, untangled
 from langchain_rlfocal.errors import EnsembleError
-from langchain_rlfocal.execution.budgets import Reservation, Usage, output_bound, prompt_tokens, response_tokens
+from langchain_rlfocal.execution.budgets import Reservation, Usage, message_tokens, output_bound, prompt_tokens
 from langchain_rlfocal.execution.clients import (
     cannot_think,
     disabling_argument,
@@ -446,7 +446,7 @@ class MemberCall:
         usage = usage_of(message)
         if usage is not None:
             return self._priced(usage["input_tokens"], usage["output_tokens"])
-        return self._priced(self._prompt_tokens(), response_tokens(message))
+        return self._priced(self._prompt_tokens(), message_tokens(message))
 
     def _prompt_tokens(self) -> int:
         asked = self._asked

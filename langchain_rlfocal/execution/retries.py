@@ -208,14 +208,9 @@ def is_retryable(error: BaseException) -> bool:
 
 
 def retry_after_s(error: BaseException, *, wall_s: float) -> float | None:
-    """Return how many seconds the provider asks to wait: by header, else by the error's attribute `retry_after`.
+    """Return how many seconds the provider asks to wait, by header, else by the attribute `retry_after`; None where it does not.
 
-    Args:
-        error: What the member raised.
-        wall_s: The time now, in seconds since 1970, which a date in the header is relative to.
-
-    Returns:
-        At least 0; None where nothing is asked for, or nothing that makes sense.
+    A date in the header is relative to `wall_s`, the time now in seconds since 1970.
     """
     milliseconds = _seconds(_header(error, "retry-after-ms"), wall_s=None)
     if milliseconds is not None:
@@ -232,10 +227,6 @@ def is_of_member(error: BaseException, arguments: Mapping[str, Any] = NO_ARGUMEN
     """Tell whether an error speaks of the member's health, and not of the request, which would fail anywhere.
 
     Unknown errors count against the member: a breaker that opens too often is seen, one that never opens is not.
-
-    Args:
-        error: What the member raised.
-        arguments: What it was called with; see `refused_arguments`.
     """
     if _is_cancellation(error) or isinstance(error, RLFocalError):
         return False
@@ -253,16 +244,9 @@ def is_of_member(error: BaseException, arguments: Mapping[str, Any] = NO_ARGUMEN
 def refused_arguments(error: BaseException, arguments: Mapping[str, Any] = NO_ARGUMENTS) -> tuple[str, ...] | None:
     """Name the arguments that a member's client would not take, so that nothing was sent.
 
-    A call with an argument that the client does not know, or without one that it needs; a value that it checks itself, or
-    that cannot be written into a request.
-
-    Args:
-        error: What the member raised.
-        arguments: What it was called with. Only by these names are errors of validation known for the caller's: what
-            validates arguments also validates responses.
-
-    Returns:
-        The names, none where the error does not tell; None where the error is of another kind.
+    An argument is unknown, missing, of a wrong value, or cannot be written into a request. Errors of validation count only
+    where they name one of `arguments`, since responses are validated too. Empty where the error names none; None where it is
+    of another kind.
     """
     found = (_refused_by(each, arguments) for each in _chain(error))
     return next((names for names in found if names is not None), None)
@@ -290,10 +274,7 @@ def _refused_by(error: BaseException, arguments: Mapping[str, Any]) -> tuple[str
 
 
 def _refused_by_pydantic(error: BaseException, arguments: Mapping[str, Any]) -> tuple[str, ...] | None:
-    try:
-        faults = [(fault["type"], [_snake(str(part)) for part in fault["loc"]]) for fault in error.errors()]  # type: ignore[attr-defined]  # pydantic's, of either version
-    except Exception:  # noqa: BLE001  # a member's exception is the member's code
-        return None
+    faults = [(fault["type"], [_snake(str(part)) for part in fault["loc"]]) for fault in error.errors()]  # type: ignore[attr-defined]  # pydantic's, of either version
     known = {_snake(name): name for name in arguments}
     names = [part for kind, place in faults for part in place if kind in _CALL_ERRORS or part in known]
     return tuple(dict.fromkeys(known.get(name, name) for name in names)) or None
@@ -325,12 +306,8 @@ def misses_thinking(error: BaseException) -> bool:
 def may_have_cost(error: BaseException, arguments: Mapping[str, Any] = NO_ARGUMENTS) -> bool:
     """Tell whether the provider may charge for an attempt that failed.
 
-    It does not where it answered with an HTTP error, nor where nothing was sent. Of all else nobody knows: a call that was
-    cut off, or ran out of time, may have been worked on.
-
-    Args:
-        error: What the member raised.
-        arguments: What it was called with; see `refused_arguments`.
+    It does not where it answered with an HTTP error, nor where nothing was sent. A call that was cut off, or ran out of time,
+    may have been worked on.
     """
     status = _status(error)
     if (status is not None and status >= 400) or refused_arguments(error, arguments) is not None:

@@ -21,11 +21,10 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from langchain_rlfocal._version import __version__
-from langchain_rlfocal.embedders import NamedEmbedder
 from langchain_rlfocal.environment import EnsembleEnv, Replay, environment_of, play
 from langchain_rlfocal.errors import OutcomeError
 from langchain_rlfocal.evaluation.baselines import dump_baselines, fit_baselines
-from langchain_rlfocal.features import Embedder
+from langchain_rlfocal.features import Embedder, NamedEmbedder
 from langchain_rlfocal.observations import (
     DECIDER_SHARED,
     FUSION_AXES,
