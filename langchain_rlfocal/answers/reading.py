@@ -282,8 +282,12 @@ class Ask:
         return [*self._questions, *self._told]
 
 
-read_query = lru_cache(maxsize=64)(Ask)
-"""Read what a query asks for."""
+_read_short, _read_long = lru_cache(maxsize=1024)(Ask), lru_cache(maxsize=64)(Ask)
+
+
+def read_query(query: str) -> Ask:
+    """Read what a query asks for; kept, since it is asked for before, while and after its answers come, of many at once."""
+    return (_read_short if len(query) <= _MAX_KEPT else _read_long)(query)
 
 
 def _kept(read: Callable[[str], _T]) -> Callable[[str], _T]:

@@ -21,7 +21,7 @@ from langchain_rlfocal._langchain import (
     EnsembleOverflowError,
     Parent,
 )
-from langchain_rlfocal.answers import Comparison, KindLike, can_coincide, compare_answers, loads_first, takes_long
+from langchain_rlfocal.answers import Comparison, can_coincide, compare_answers, loads_first, takes_long
 from langchain_rlfocal.chat_models.arguments import CallOptions
 from langchain_rlfocal.chat_models.capabilities import Eligible
 from langchain_rlfocal.chat_models.consensus import MAJORITY, Verdict, agree
@@ -481,10 +481,12 @@ class AnswerState:
         """Compare texts by the rules; remembered, since each round, and the end, compares the same."""
         if self._comparison is None or self._texts != tuple(texts):
             self._texts = tuple(texts)
-            is_short = sum(len(text) for text in texts if text is not None) <= _SHORT_CHARS
-            kind = self.options.answer_kind
-            compare = _compare_short if is_short and kind == "auto" else _compare
-            self._comparison = compare(self._texts, kind, self.query.text)  # type: ignore[arg-type]  # a name is hashable
+            kind, query = self.options.answer_kind, self.query.text
+            is_short = sum([len(text or "") for text in texts]) <= _SHORT_CHARS >= len(query)
+            if is_short and kind == "auto":
+                self._comparison = _compare_short(self._texts, query)
+            else:
+                self._comparison = compare_answers(texts, kind, query=query)
         return self._comparison
 
     def open_pairs(self) -> list[TextPair]:
@@ -658,11 +660,9 @@ class AnswerState:
         return "Every member that can be asked was; add one that does not share their cause."
 
 
-def _compare(texts: Sequence[str | None], kind: KindLike, query: str) -> Comparison:
-    return compare_answers(texts, kind, query=query)
-
-
-_compare_short = lru_cache(maxsize=1024)(_compare)
+@lru_cache(maxsize=1024)
+def _compare_short(texts: tuple[str | None, ...], query: str) -> Comparison:
+    return compare_answers(texts, query=query)
 
 
 def _takes_long(text: str) -> bool:

@@ -274,7 +274,9 @@ def message_tokens(message: BaseMessage) -> int:
     """Estimate the tokens of one message, sent or received."""
     content = message.content
     role = _ROLES.get(type(message))
-    if role is not None and isinstance(content, str) and content.isascii() and not getattr(message, "tool_calls", ()):
+    if isinstance(message, AIMessage) and message.tool_calls:
+        role = None
+    if role is not None and isinstance(content, str) and content.isascii():
         num_chars = len(content) + len(role) + len(message.name or "")
         return math.ceil(num_chars / _CHARS_PER_TOKEN) + _TOKENS_PER_MESSAGE  # as below, in a fiftieth of the time
     blocks = content if isinstance(content, list) else [content]

@@ -47,6 +47,7 @@ MAX_REASON_CHARS = 500
 MAX_NAMES, MAX_NAME_CHARS = 3, 80
 """How many arguments are named in a reason, and with how much of their names."""
 
+_ONE_CALL = Usage(calls=1)
 _COUNTS = ("input_tokens", "output_tokens", "total_tokens")
 _MAX_COUNT = 10**12
 """Who reports more tokens, or fewer than none, has miscounted; sums and prices of such counts break."""
@@ -426,7 +427,7 @@ class MemberCall:
     def bound(self, *, counts_tokens: bool) -> Usage:
         """Return the most that this call can cost; its tokens only where a budget limits them."""
         if not counts_tokens:
-            return Usage(calls=1)
+            return _ONE_CALL
         return self._priced(self._prompt_tokens(), output_bound(self.member.model, self._asked.kwargs))
 
     def usage(self, result: Result) -> Usage:

@@ -53,10 +53,10 @@ _MAX_KEPT_CHARS = 10_000
 
 def flaw_of(message: AIMessage) -> Flaw | None:
     """Say what keeps a response from being a whole answer; None for a whole one, or where the provider says nothing."""
+    if not (message.response_metadata or message.additional_kwargs) and isinstance(message.content, str):
+        return None
     if _has_refusal(message):
         return "refusal"
-    if not message.response_metadata:
-        return None
     said = set(_words(message))
     if said & _REFUSED:
         return "refusal"
@@ -67,6 +67,8 @@ def flaw_of(message: AIMessage) -> Flaw | None:
 
 def ending_of(message: AIMessage) -> dict[str, Any]:
     """Return what the provider says of the end, under its own keys and in JSON values; empty where it says nothing."""
+    if not message.response_metadata:
+        return {}
     metadata = _metadata(message)
     given = {key: metadata[key] for key in (*_REASONS, *_DETAILS) if metadata.get(key) is not None}
     kept = {key: plain(value, most=_MAX_KEPT_CHARS) for key, value in given.items()}
