@@ -494,7 +494,7 @@ def _symbol(part: str, ask: Ask) -> str | None:
 
 @lru_cache(maxsize=1024)
 def _kept(text: str, query: str) -> Found | None:
-    """Read a short text once: an ensemble labels its answers anew with each that arrives."""
+    """Read a short text once: an ensemble labels its answers again with each that arrives."""
     return find(text, read_query(query), query)
 
 

@@ -44,7 +44,7 @@ _LONGEST_WAIT_S = 3600.0  # threads cannot wait for any number of seconds at onc
 _END: Any = object()  # the end of a stream, since a member may yield None
 
 _stragglers: set[asyncio.Task[Any]] = set()
-"""Tasks that do not heed their cancellation: kept, since the loop itself holds tasks only weakly."""
+"""Tasks that ignore their cancellation: kept, since the loop itself holds tasks only weakly."""
 
 _logger = logging.getLogger(__name__)
 
