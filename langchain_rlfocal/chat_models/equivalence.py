@@ -24,7 +24,7 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from pydantic import Field
 from typing_extensions import override
 
-from langchain_rlfocal.answers.json_texts import json_in
+from langchain_rlfocal.answers.values import json_in
 from langchain_rlfocal.chat_models.arguments import identifying_params_of
 from langchain_rlfocal.execution import Shared
 from langchain_rlfocal.features import Embedder
