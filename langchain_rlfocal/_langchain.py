@@ -124,9 +124,12 @@ def child_manager(
         handlers = [h for h in handlers if isinstance(h, BaseTracer) and not isinstance(h, streaming)]
     elif mode == "none":
         handlers = []
-    child.set_handlers([_without(h, own_params()) if isinstance(h, LangChainTracer) else h for h in handlers])
-    child.add_tags(manager.inheritable_tags)
-    child.add_metadata({k: v for k, v in manager.inheritable_metadata.items() if k not in _OWN_METADATA})
+    if handlers:
+        child.set_handlers([_without(h, own_params()) if isinstance(h, LangChainTracer) else h for h in handlers])
+    if manager.inheritable_tags:
+        child.add_tags(manager.inheritable_tags)
+    if metadata := {k: v for k, v in manager.inheritable_metadata.items() if k not in _OWN_METADATA}:
+        child.add_metadata(metadata)
     return child
 
 
@@ -391,7 +394,8 @@ def _handlers_of(model: BaseChatModel) -> list[BaseCallbackHandler]:
 
 def _shown(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return the caller's arguments of a call without secrets; schemas, which hold none and are large, as they are."""
-    public = _public(kwargs)
+    if not (public := _public(kwargs)):
+        return public
     names = ("tools", "functions", "response_format")
     schemas: dict[str, Any] = {name: public[name] for name in names if name in public}
     return {**shown_values({name: value for name, value in public.items() if name not in schemas}), **schemas}

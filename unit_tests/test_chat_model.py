@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -58,6 +59,11 @@ QUESTION = "What is 2 + 3?"
         ({"timeout": 0}, InputError, "`timeout` must be greater than 0, got 0"),
         ({"retry_on": "503"}, InputError, "`retry_on` must be an exception class"),
         ({"policy": 3}, InputError, "`policy` must be the path of a checkpoint"),
+        (
+            {"policy": SimpleNamespace(select=print, fuse=print)},
+            InputError,
+            "`policy` must be the path of a checkpoint",
+        ),
         ({"policy": "no/such/checkpoint"}, CheckpointError, "no/such/checkpoint"),
     ],
 )

@@ -299,7 +299,7 @@ FEW = np.array([[0.9, 0.4, 0.2], [0.4, 0.9, 0.6], [0.2, 0.6, 0.9]])
             {"member leads": [1, 1, 0], "context belief": 0.5, "context margin": 0, "context lead": 0},
             id="answers that lead alike all lead",
         ),
-        pytest.param([0.8, 0.8, 0.7], [0, 1, 2], {}, {"fusion has_best": [1, 1, 0]}, id="equals are all the best"),
+        pytest.param([0.6, 0.6, 0.5], [0, 1, 2], {}, {"fusion has_best": [1, 1, 0]}, id="equals are all the best"),
         pytest.param(
             [0.6, 0.8],
             [0, None],

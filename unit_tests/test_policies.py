@@ -107,11 +107,13 @@ def test_an_untrained_policy_asks_two_and_the_rest_where_they_differ(competence,
 def test_an_untrained_vote_is_weighted_by_competence_and_ties_go_to_the_most_competent(
     competence, outcomes, member, confidence
 ):
-    answer = fused(PriorPolicy("abc", competence), outcomes)
-    assert (answer.member, answer.answer) == (member, "yes")
-    assert answer.confidence == answer.weights["yes"] == pytest.approx(confidence)
-    assert sum(answer.weights.values()) == pytest.approx(1)
-    assert set(answer.supporters["no"]) == {name for name, said in outcomes.items() if said == "no"}
+    policy = PriorPolicy("abc", competence)
+    batched = EnsemblePolicy.fuse(policy, QUERY, *results_of(outcomes), max_team=3)
+    for answer in (fused(policy, outcomes), batched):
+        assert (answer.member, answer.answer) == (member, "yes")
+        assert answer.confidence == answer.weights["yes"] == pytest.approx(confidence)
+        assert sum(answer.weights.values()) == pytest.approx(1)
+        assert set(answer.supporters["no"]) == {name for name, said in outcomes.items() if said == "no"}
 
 
 def test_an_untrained_policys_name_tells_competences_apart():
@@ -319,6 +321,14 @@ def test_an_option_that_nobody_ranks_first_wins_by_hand(random_policy):
     assert dict(answer.supporters) == {"A": ("a",), "B": ("b",), "C": ()}
     without = policy.fuse(QUERY, [candidates[0], replace(candidates[1], option_probs=None)], [], max_team=2)
     assert without.answer in {"A", "B"}  # an option that one of them does not score is no candidate
+    silent = policy.fuse(QUERY, [replace(candidate, answer=None) for candidate in candidates], [], max_team=2)
+    assert (silent.member, silent.answer) == (None, "C")
+    assert dict(silent.supporters) == {
+        "A": (),
+        "B": (),
+        "C": (),
+        "": ("b",),
+    }  # the more competent silence, at odds of 1
 
 
 def test_a_policy_that_was_trained_without_option_scores_makes_nothing_of_them(random_policy):
@@ -543,26 +553,25 @@ def with_curve(random_policy):
     return make
 
 
+CURVE = ((0.0, 3.0), (0.2, 2.0), (0.6, 1.5), (0.8, 1.5), (0.9, 1.2))
+
+
 @pytest.mark.parametrize(
-    ("target", "expected"),
-    [(3.0, 0.0), (5.0, 0.0), (2.5, 0.1), (2.0, 0.2), (1.75, 0.4), (1.5, 0.6), (1.2, 0.9), (1.0, 0.9)],
+    ("points", "target", "expected"),
+    [
+        *((CURVE, target, weight) for target, weight in ((3.0, 0.0), (5.0, 0.0), (2.5, 0.1), (2.0, 0.2), (1.5, 0.6))),
+        (CURVE, 1.75, 0.4),  # halfway from .2 to .6
+        (CURVE, 1.2, 0.9),
+        (CURVE, 1.0, 0.9),  # out of reach
+        # 3, 1, 2, 1, in any order: the first crossing, three quarters of the way from 0 to .1.
+        (((0.3, 1.0), (0.0, 3.0), (0.2, 2.0), (0.1, 1.0)), 1.5, 0.075),
+        (((0.1, 2.0),), 1.5, 0.1),
+        (((0.1, 2.0), (0.5, 2.0)), 1.5, 0.5),
+        (((0.1, 2.0), (0.5, 2.0)), 2.0, 0.1),
+    ],
 )
-def test_the_cost_weight_for_a_target_by_hand(with_curve, target, expected):
-    """Through (0, 3), (.2, 2), (.6, 1.5), (.8, 1.5), (.9, 1.2): 1.75 is halfway from .2 to .6; 1 is out of reach."""
-    policy = with_curve((0.0, 3.0), (0.2, 2.0), (0.6, 1.5), (0.8, 1.5), (0.9, 1.2))
-    assert policy.cost_weight_for(target) == pytest.approx(expected)
-
-
-def test_a_curve_that_rises_again_is_left_at_its_first_crossing(with_curve):
-    """3, 1, 2, 1: for 1.5 the first crossing, three quarters of the way from 0 to .1. Points come in any order."""
-    policy = with_curve((0.3, 1.0), (0.0, 3.0), (0.2, 2.0), (0.1, 1.0))
-    assert policy.cost_weight_for(1.5) == pytest.approx(0.075)
-
-
-def test_a_curve_of_one_point_or_one_height_gives_its_ends(with_curve):
-    assert with_curve((0.1, 2.0)).cost_weight_for(1.5) == 0.1
-    assert with_curve((0.1, 2.0), (0.5, 2.0)).cost_weight_for(1.5) == 0.5
-    assert with_curve((0.1, 2.0), (0.5, 2.0)).cost_weight_for(2.0) == 0.1
+def test_the_cost_weight_for_a_target_by_hand(with_curve, points, target, expected):
+    assert with_curve(*points).cost_weight_for(target) == pytest.approx(expected)
 
 
 @given(st.lists(st.tuples(st.floats(0, 2), st.floats(1, 5)), min_size=1, max_size=6), st.floats(1, 6))

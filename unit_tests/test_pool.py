@@ -52,6 +52,8 @@ def test_a_pool_keeps_its_members_in_the_order_given():
     ("make", "message"),
     [
         (lambda: ModelPool([]), "at least one member, got none"),
+        (lambda: PoolMember("a", MODEL, competence="high"), "`competence` of member `a` must be in .0, 1., got 'high'"),
+        (lambda: PoolMember("a", MODEL, input_usd_per_mtok="1"), "must be finite and not negative, got '1'"),
         (lambda: ModelPool.from_models({}), "at least one member, got none"),
         (lambda: ModelPool([PoolMember("a", MODEL)] * 2), "got `a` twice"),
         (lambda: ModelPool([MODEL]), "must hold `PoolMember`s, got ScriptedChatModel"),

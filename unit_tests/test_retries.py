@@ -117,6 +117,13 @@ def test_a_callers_rule_adds_errors_and_leaves_the_others_to_the_built_in_one(re
     assert RetryPolicy().wait_s(OutOfStockError(), 1) is None
 
 
+def test_a_callers_rule_that_raises_leaves_it_to_the_built_in_one(caplog):
+    """Such as `lambda error: error.status == 529` on an error without a status: the answer must not hang or fail by it."""
+    policy = RetryPolicy(jitter_s=0, retry_on=lambda error: error.status == 529)
+    assert [policy.wait_s(error, 1) for error in (TimeoutError(), ValueError())] == [0.5, None]
+    assert "`retry_on` raised on TimeoutError" in caplog.text
+
+
 def test_a_callers_rule_may_also_say_no():
     policy = RetryPolicy(retry_on=lambda error: False if isinstance(error, TimeoutError) else None)
     assert policy.wait_s(TimeoutError(), 1) is None

@@ -134,6 +134,12 @@ def test_what_the_class_reads_once_only_is_returned_as_it_was_written(method):
     assert parsed == Cents(amount=19.99)
 
 
+def test_a_tool_choice_beside_the_schema_changes_nothing():
+    """There is one tool, and it must be called; LangChain's own models override it likewise."""
+    model = ensemble({"a": says({"amount": "3"}, name="Order")}, max_team=1)
+    assert model.with_structured_output(Order, tool_choice="auto").invoke("?").amount == 3
+
+
 def test_classes_that_return_dictionaries_are_read_too():
     class Price(TypedDict):
         """A price."""

@@ -21,7 +21,7 @@ from langchain_rlfocal._langchain import (
     EnsembleOverflowError,
     Parent,
 )
-from langchain_rlfocal.answers import Comparison, can_coincide, compare_answers, loads_first, takes_long
+from langchain_rlfocal.answers import Comparison, KindLike, can_coincide, compare_answers, loads_first, takes_long
 from langchain_rlfocal.chat_models.arguments import CallOptions
 from langchain_rlfocal.chat_models.capabilities import Eligible
 from langchain_rlfocal.chat_models.consensus import MAJORITY, Verdict, agree
@@ -106,11 +106,60 @@ def answer(messages: list[BaseMessage], state: "AnswerState") -> Generator[str |
     yield message
 
 
-async def aanswer(messages: list[BaseMessage], state: "AnswerState") -> AsyncGenerator[str | AIMessage]:
+async def aanswer(messages: list[BaseMessage], state: "AnswerState") -> AIMessage:
     """Answer, on this event loop.
 
+    Raises:
+        EnsembleError: Nobody answered.
+        DisagreementError: There is no majority, and the caller wants none else.
+    """
+    context = state.context
+    while members := state.next_members():
+        await context.parent.atell("rlfocal_selection", describe_selection, state.selections[-1])
+        request = context.round_request(messages, state.round_number, request=state.request)
+        hedges, is_decided = state.hedges(), state.is_decided
+        results = await aask_members(members, request, state.limits, hedges=hedges, is_decided=is_decided)
+        await _atake_in(results, state)
+    verdict = await _adecide(state)
+    synthesis = None
+    if context.synthesizer is not None and state.is_unsure(verdict):
+        drafted = synthesis_messages(messages, state.candidates, verdict.answer)
+        request = context.round_request(drafted, state.round_number, role="synthesizer")
+        [written] = await aask_members([context.synthesizer], request, state.limits)
+        synthesis = state.usable_synthesis(written)
+    message = reply_of(state, verdict, synthesis=synthesis, model_name=context.model_name)
+    await context.parent.atell("rlfocal_fusion", describe_fusion, verdict, synthesis, state.notes)
+    return message
+
+
+async def _atake_in(results: Sequence[Result], state: "AnswerState") -> None:
+    """Compare what came of a round, and ask the equivalence judge about what rules leave open."""
+    if state.comparing_takes_long(results):
+        await asyncio.to_thread(state.record, results)
+    else:
+        state.record(results)
+    while state.judging is not None and (prompt := state.judging.next_prompt(state.open_pairs())):
+        request = state.context.round_request(prompt.messages, state.round_number, role="equivalence")
+        [judged] = await aask_members([state.judging.judge.member], request, state.limits)
+        state.judging.take(prompt, judged)
+    state.settle()
+    if state.context.parent.own is not None or state.is_relayed:
+        for result in state.results_of_round:
+            await state.context.parent.atell("rlfocal_candidate", describe_result, result)
+            state.check_whole(result)
+
+
+async def _adecide(state: "AnswerState") -> Verdict:
+    if state.deciding_takes_long:
+        await asyncio.to_thread(state.take_the_best)
+    return state.decide()
+
+
+async def astream_answer(messages: list[BaseMessage], state: "AnswerState") -> AsyncGenerator[str | AIMessage]:
+    """Answer, on this event loop, and pass the text on as early as it is certain; see `aanswer`.
+
     Yields:
-        The text, piece by piece as early as it is certain, where it is to be relayed; and last, always, the message.
+        The text, piece by piece; and last, always, the message.
 
     Raises:
         EnsembleError: Nobody answered, or one whose text was already being passed on broke off.
@@ -120,38 +169,25 @@ async def aanswer(messages: list[BaseMessage], state: "AnswerState") -> AsyncGen
     results: list[Result] = []
     while members := state.next_members():
         await context.parent.atell("rlfocal_selection", describe_selection, state.selections[-1])
-        relay = state.may_relay(members)
         request = context.round_request(messages, state.round_number, request=state.request)
-        hedges, is_decided = ((), None) if relay else (state.hedges(), state.is_decided)
-        asked = astream_round(members, request, state.limits, hedges=hedges, is_decided=is_decided, relay=relay)
-        async with aclosing(asked) as items:
-            async for item in items:
-                if isinstance(item, str):
-                    state.is_relayed = True
-                    yield item
-                else:
-                    results = item
-        if state.comparing_takes_long(results):
-            await asyncio.to_thread(state.record, results)
+        if state.may_relay(members):
+            async with aclosing(astream_round(members, request, state.limits)) as items:
+                async for item in items:
+                    if isinstance(item, str):
+                        state.is_relayed = True
+                        yield item
+                    else:
+                        results = item
         else:
-            state.record(results)
-        while state.judging is not None and (prompt := state.judging.next_prompt(state.open_pairs())):
-            request = context.round_request(prompt.messages, state.round_number, role="equivalence")
-            [judged] = await aask_members([state.judging.judge.member], request, state.limits)
-            state.judging.take(prompt, judged)
-        state.settle()
-        for result in state.results_of_round:
-            await context.parent.atell("rlfocal_candidate", describe_result, result)
-            state.check_whole(result)
-    if state.deciding_takes_long:
-        await asyncio.to_thread(state.take_the_best)
-    verdict = state.decide()
+            hedges, is_decided = state.hedges(), state.is_decided
+            results = await aask_members(members, request, state.limits, hedges=hedges, is_decided=is_decided)
+        await _atake_in(results, state)
+    verdict = await _adecide(state)
     synthesis = None
     if context.synthesizer is not None and state.is_unsure(verdict):
         drafted = synthesis_messages(messages, state.candidates, verdict.answer)
         request = context.round_request(drafted, state.round_number, role="synthesizer")
-        written = astream_round([context.synthesizer], request, state.limits, relay=context.relay)
-        async with aclosing(written) as items:
+        async with aclosing(astream_round([context.synthesizer], request, state.limits)) as items:
             async for item in items:
                 if isinstance(item, str):
                     state.is_relayed = True
@@ -160,7 +196,7 @@ async def aanswer(messages: list[BaseMessage], state: "AnswerState") -> AsyncGen
                     synthesis = state.usable_synthesis(item[0])
     message = reply_of(state, verdict, synthesis=synthesis, model_name=context.model_name)
     await context.parent.atell("rlfocal_fusion", describe_fusion, verdict, synthesis, state.notes)
-    if context.relay and not state.is_relayed:
+    if not state.is_relayed:
         for piece in text_pieces(str(message.text)):
             yield piece
     yield message
@@ -277,6 +313,8 @@ class AnswerState:
 
     def _present(self) -> list[str]:
         """Return who can be asked now, in the pool's order: for the Decider a member with an open breaker is absent."""
+        if not self.limits.is_any_breaker_open:
+            return [*self.eligible.members]
         return [name for name in self.eligible.members if name in self._asked or not self.limits.is_breaker_open(name)]
 
     def next_members(self) -> list[PoolMember]:
@@ -309,7 +347,7 @@ class AnswerState:
             )
         chosen = tuple(name for name in selection.members if name in present and name not in self._asked)[:room]
         if chosen:
-            self.selections.append(replace(selection, round=self.round_number + 1, members=chosen))
+            self.selections.append(Selection(self.round_number + 1, chosen, selection.probabilities))
             self._asked.update(chosen)
         return [self._pool[name] for name in chosen]
 
@@ -400,15 +438,19 @@ class AnswerState:
         """
         arrived = [result for result in results if isinstance(result, Candidate)]
         aside = [] if self.is_relayed else [candidate for candidate in arrived if self._is_set_aside(candidate)]
-        self._flawed += aside
-        self._asked.update(result.member for result in results)  # hedges too
-        self.failures += [result for result in results if isinstance(result, Failure)] + [failure_of(c) for c in aside]
-        self.candidates = self._labelled([*self.candidates, *(one for one in arrived if one not in aside)])
+        self._asked.update([result.member for result in results])  # hedges too
+        if len(arrived) < len(results) or aside:
+            self._flawed += aside
+            self.failures += [result for result in results if isinstance(result, Failure)]
+            self.failures += [failure_of(candidate) for candidate in aside]
+            arrived = [candidate for candidate in arrived if candidate not in aside]
+        self.candidates = self._labelled([*self.candidates, *arrived])
 
     def _is_set_aside(self, candidate: Candidate) -> bool:
         """Tell whether an answer counts for none yet; one that breaks off where the caller wanted it to is the answer."""
-        is_wanted = candidate.flaw == "truncated" and any(self.request.arguments.get(name) for name in TOKEN_LIMITS)
-        return candidate.flaw is not None and not is_wanted
+        if candidate.flaw is None:
+            return False
+        return candidate.flaw != "truncated" or not any(self.request.arguments.get(name) for name in TOKEN_LIMITS)
 
     def _labelled(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Give candidates that say the same the same label."""
@@ -426,20 +468,23 @@ class AnswerState:
         labelled = []
         for one, act, text_label, kind in zip(candidates, acts, comparison.labels, comparison.kinds, strict=True):
             if act is not None:
-                labelled.append(replace(one, answer=act, answer_kind=acting_kind))
+                labelled.append(one.labelled(act, acting_kind, one.option_probs))
                 continue
             label = text_label or None
             if label is not None and label in acts:  # a text that reads like tool calls does not make them
                 label = f"text: {label}"
             probs = option_probs_of(one.message, label, options=self._option_letters)
-            labelled.append(replace(one, answer=label, answer_kind=kind, option_probs=probs))
+            labelled.append(one.labelled(label, kind, probs))
         return labelled
 
     def _compared(self, texts: Sequence[str | None]) -> Comparison:
         """Compare texts by the rules; remembered, since each round, and the end, compares the same."""
         if self._comparison is None or self._texts != tuple(texts):
             self._texts = tuple(texts)
-            self._comparison = compare_answers(texts, self.options.answer_kind, query=self.query.text)
+            is_short = sum(len(text) for text in texts if text is not None) <= _SHORT_CHARS
+            kind = self.options.answer_kind
+            compare = _compare_short if is_short and kind == "auto" else _compare
+            self._comparison = compare(self._texts, kind, self.query.text)  # type: ignore[arg-type]  # a name is hashable
         return self._comparison
 
     def open_pairs(self) -> list[TextPair]:
@@ -508,6 +553,8 @@ class AnswerState:
 
         Where an object or a call must come, a refusal is taken for one only if LangChain knows it for one.
         """
+        if not self._flawed and not any(candidate.flaw for candidate in self.candidates):
+            return
         is_bound = self.request.wants_object or self.request.is_forced
         withheld = [one for one in self._flawed if is_bound and one.flaw == "refusal" and not is_refusal(one.message)]
         given = [*self.candidates, *(one for one in self._flawed if one not in withheld)]
@@ -541,7 +588,10 @@ class AnswerState:
         answer = self.policy.fuse(self.query, self.candidates, self.failures, max_team=self.max_team)
         own: dict[str, tuple[str, ...]] = {}
         for candidate in self.candidates:
-            own[candidate.answer or ""] = (*own.get(candidate.answer or "", ()), candidate.member)
+            label = candidate.answer or ""
+            own[label] = (*own.get(label, ()), candidate.member)
+        if own.keys() == answer.supporters.keys() == answer.weights.keys() and "" not in own:
+            return answer
         supporters = own | {label: names for label, names in answer.supporters.items() if names or label not in own}
         weights = {label: answer.weights.get(label, 0.0) for label in [*answer.weights, *supporters]}
         if "" in weights:  # what nobody can read agrees with nothing
@@ -606,6 +656,13 @@ class AnswerState:
         if left:
             return f"Not asked: {', '.join(left)}; raise `max_team` to let them stand in."
         return "Every member that can be asked was; add one that does not share their cause."
+
+
+def _compare(texts: Sequence[str | None], kind: KindLike, query: str) -> Comparison:
+    return compare_answers(texts, kind, query=query)
+
+
+_compare_short = lru_cache(maxsize=1024)(_compare)
 
 
 def _takes_long(text: str) -> bool:

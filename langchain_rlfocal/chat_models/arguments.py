@@ -95,7 +95,7 @@ def to_policy(value: Any, info: ValidationInfo) -> Policy | None:
                     '`embeddings=...`: a LangChain `Embeddings`, or a name such as "wordllama".'
                 ) from error
             raise _superfluous(f"The policy `{value}` was trained without an embedder") from error
-    if value is None or (hasattr(value, "select") and hasattr(value, "fuse")):
+    if value is None or all(hasattr(value, name) for name in ("members", "select", "fuse")):
         policy: Policy | None = value
         return policy
     raise InputError(

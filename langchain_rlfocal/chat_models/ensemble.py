@@ -30,7 +30,7 @@ from pydantic import ConfigDict, Field, PlainValidator, PrivateAttr, model_valid
 
 from langchain_rlfocal._langchain import BOUND_TOOLS_KEY, NestedRunsMixin
 from langchain_rlfocal._version import __version__
-from langchain_rlfocal.chat_models.answering import AnswerState, CallContext, aanswer, answer, query_of
+from langchain_rlfocal.chat_models.answering import AnswerState, CallContext, aanswer, answer, astream_answer, query_of
 from langchain_rlfocal.chat_models.arguments import (
     OPTION_NAMES,
     AnswerKind,
@@ -373,7 +373,8 @@ class RLFocalChatModel(NestedRunsMixin):
 
     @property
     def _setup(self) -> _Setup:
-        setup = self._setup_made
+        private = self.__pydantic_private__
+        setup: _Setup | None = None if private is None else private["_setup_made"]  # pydantic's own way takes longer
         if setup is None or not setup.fits(self):
             setup = self._setup_made = _Setup(self)
         return setup
@@ -469,7 +470,8 @@ class RLFocalChatModel(NestedRunsMixin):
     def _cache_facts(self) -> dict[str, Any]:
         """What decides an answer besides `_identifying_params`: what members can take, and what may cut an answer short."""
         profiles = {member.name: member.model.profile for member in self.pool if member.model.profile}
-        cuts = (self.deadline_s, self.member_timeout_s, self.timeout, self.min_candidates, self.budget_per_answer)
+        budget = to_budget(self.budget_per_answer)  # a default is not validated
+        cuts = (self.deadline_s, self.member_timeout_s, self.timeout, self.min_candidates, budget)
         facts = {"profiles": json.dumps(profiles, sort_keys=True, default=str)} if profiles else {}
         return facts if cuts == (None, None, None, 1, Budget()) else {**facts, "cuts": repr(cuts)}
 
@@ -575,10 +577,14 @@ class RLFocalChatModel(NestedRunsMixin):
             name = name_of(to_tool(schema))
             llm = self.bind_tools(
                 [schema],
-                tool_choice=name,
                 strict=strict,
                 ls_structured_output_format=traced,
-                **{"consensus": "fields", **kwargs, "parallel_tool_calls": False},  # it is one object
+                **{
+                    "consensus": "fields",
+                    **kwargs,
+                    "tool_choice": name,
+                    "parallel_tool_calls": False,
+                },  # it is one object
             )
             parser = (
                 PydanticToolsParser(tools=[schema], first_tool_only=True)
@@ -627,9 +633,7 @@ class RLFocalChatModel(NestedRunsMixin):
         **kwargs: Any,
     ) -> ChatResult:
         state = self._state_of(messages, stop, run_manager, kwargs, relay=False)
-        async with aclosing(aanswer(messages, state)) as items:
-            *_, message = [item async for item in items]
-        assert isinstance(message, AIMessage), "the message comes last"
+        message = await aanswer(messages, state)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     def _stream(
@@ -652,7 +656,7 @@ class RLFocalChatModel(NestedRunsMixin):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         state = self._state_of(messages, stop, run_manager, kwargs, relay=True)
-        async with aclosing(aanswer(messages, state)) as items:
+        async with aclosing(astream_answer(messages, state)) as items:
             state.context.parent.streams.append(items)
             async for item in items:
                 yield to_chunk(item)
@@ -677,7 +681,8 @@ class RLFocalChatModel(NestedRunsMixin):
         own = {name: value for name in ("temperature", "max_tokens") if (value := getattr(self, name)) is not None}
         request = Request.of({**own, **kwargs})
         query = query_of(messages, task=options.task)
-        needing_tools = [name for name, model in setup.models.items() if request.needs_tools(model)]
+        asks_more = not request.is_plain
+        needing_tools = [name for name, model in setup.models.items() if asks_more and request.needs_tools(model)]
         return AnswerState(
             query,
             pool=setup.pool,
@@ -721,5 +726,7 @@ class RLFocalChatModel(NestedRunsMixin):
 
 def _identifying(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return what of a call's arguments identifies its answer to caches and traces, which take no functions."""
+    if not kwargs:
+        return kwargs
     kept = {name: value for name, value in kwargs.items() if name != "retry_on"}
     return kept if kept.get("answer_kind") is None else {**kept, "answer_kind": kind_id(kept["answer_kind"])}

@@ -100,7 +100,7 @@ def history_for(messages: Sequence[BaseMessage], member_name: str, *, is_anthrop
         member_name: The member that is to be asked.
         is_anthropic: True to keep `cache_control` on content blocks, which other providers refuse.
     """
-    if not any(map(_needs_reading, messages)):
+    if not needs_reading(messages):
         return [*messages]
     history: list[BaseMessage] = []
     for message, calls in _pair(messages)[0]:
@@ -119,13 +119,13 @@ def authors_of(messages: Sequence[BaseMessage]) -> frozenset[str]:
 
 def repairs_of(messages: Sequence[BaseMessage]) -> list[str]:
     """Say in a line each what `history_for` leaves out of a conversation for every member, without any text of it."""
-    left_out = _pair(messages)[1] if any(map(_needs_reading, messages)) else Counter[str]()
+    left_out = _pair(messages)[1] if needs_reading(messages) else Counter[str]()
     return [f"left out {left_out[what]} {what}" for what in (_ORPHANED, _UNANSWERED, _SILENT) if left_out[what]]
 
 
-def _needs_reading(message: BaseMessage) -> bool:
-    """Tell whether a message can need a change: an answer, a tool's result, or content in blocks."""
-    return isinstance(message, AIMessage | ToolMessage) or not isinstance(message.content, str)
+def needs_reading(messages: Sequence[BaseMessage]) -> bool:
+    """Tell whether any message can need a change: an answer, a tool's result, or content in blocks."""
+    return any(isinstance(m, AIMessage | ToolMessage) or not isinstance(m.content, str) for m in messages)
 
 
 # ---- pairing

@@ -23,7 +23,7 @@ from langchain_core.utils.pydantic import get_fields
 from langchain_rlfocal._langchain import BOUND_TOOLS_KEY
 from langchain_rlfocal.answers.schemas import ClassReader, Reading, Schema, canonical_calls, reader_of
 from langchain_rlfocal.answers.values import json_in
-from langchain_rlfocal.chat_models.messages import authors_of, history_for
+from langchain_rlfocal.chat_models.messages import authors_of, history_for, needs_reading
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.execution import MemberRequest, UnusableAnswerError, is_refusal
 from langchain_rlfocal.pool import PoolMember
@@ -269,6 +269,8 @@ def tool_arguments(model_class: type[BaseChatModel]) -> frozenset[str]:
 
 # ---- a request
 
+_NO_TOOLS = BoundTools()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
@@ -301,6 +303,8 @@ class Request:
         Raises:
             InputError: The tool choice names no tool, or an argument is none of its kind.
         """
+        if not kwargs:
+            return cls(bound=_NO_TOOLS)
         rest = dict(kwargs)
         tools = tuple(to_tool(tool) for tool in rest.pop("tools", None) or ())
         consensus = rest.pop("consensus", "whole")
@@ -398,6 +402,8 @@ class Request:
 
     def _conversation(self, messages: list[BaseMessage], name: str, *, keeps_marks: bool) -> list[BaseMessage]:
         """Return the conversation as a member can read it: the same for all whose own messages are not in it."""
+        if not needs_reading(messages):
+            return messages
         key = (tuple(map(id, messages)), name if name in authors_of(messages) else None, keeps_marks)
         return [*self._once(key, messages, lambda: history_for(messages, name, is_anthropic=keeps_marks))]
 
@@ -505,6 +511,8 @@ class Request:
 
     def label_of(self, message: AIMessage) -> str | None:
         """Say in one canonical text what a checked response does; None where its text is the answer."""
+        if not message.tool_calls and not self.wants_object:
+            return None
         return self._once(("label", id(message)), message, lambda: self._label(message))
 
     def _label(self, message: AIMessage) -> str | None:
@@ -520,6 +528,8 @@ class Request:
     def _calls_in(self, message: AIMessage) -> list[ToolCall]:
         """Return a response's tool calls, but for the object that came as one."""
         calls = message.tool_calls
+        if not calls:
+            return calls
         names = {name_of(tool) for tool in self.tools}
         is_named = bool(self._object_name) and self._object_name not in names
         is_object = is_named and len(calls) == 1 and calls[0]["name"] == self._object_name

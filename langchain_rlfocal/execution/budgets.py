@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage, get_buffer_string
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, get_buffer_string
 from langchain_core.messages.utils import count_tokens_approximately
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
@@ -54,6 +54,11 @@ class Budget:
                 check_number(name, getattr(self, name), whole=whole)
 
     @property
+    def limits_anything(self) -> bool:
+        """True if it has any limit."""
+        return self.max_calls is not None or self.limits_tokens
+
+    @property
     def limits_tokens(self) -> bool:
         """True if the tokens of calls matter to it."""
         return self.max_tokens is not None or self.max_usd is not None
@@ -78,7 +83,6 @@ class Usage:
 
 
 _NOTHING = Usage()
-_ANY = Budget()
 
 
 class BudgetRefusal(Exception):  # noqa: N818  # no fault of anybody's: the budget does what it is for
@@ -106,13 +110,14 @@ class Ledger(Shared):
     """
 
     def __init__(self, spent: Usage = _NOTHING, name: str = "budget") -> None:
-        self._spent, self._name = spent, name
+        self._calls, self._tokens, self._usd, self._name = spent.calls, spent.tokens, spent.usd, name
         self._held: dict[Reservation, Usage] = {}
 
     @property
     def spent(self) -> Usage:
         """What calls that have ended cost."""
-        return self._spent
+        with _lock:
+            return Usage(self._calls, self._tokens, self._usd)
 
     @property
     def reserved(self) -> Usage:
@@ -123,7 +128,7 @@ class Ledger(Shared):
     def reset(self) -> None:
         """Forget what was spent; calls that run keep their reservations."""
         with _lock:
-            self._spent = _NOTHING
+            self._calls, self._tokens, self._usd = 0, 0, 0.0
 
     def hold(self, reservation: "Reservation", usage: Usage) -> None:
         """Note what a reservation holds; see `reserve`."""
@@ -132,7 +137,9 @@ class Ledger(Shared):
     def book(self, reservation: "Reservation", actual: Usage) -> None:
         """Note what was spent instead of what a reservation holds; nothing where it holds nothing."""
         if self._held.pop(reservation, None) is not None:
-            self._spent += actual
+            self._calls += actual.calls
+            self._tokens += actual.tokens
+            self._usd += actual.usd
 
     def check(self, bound: Usage, budget: Budget) -> None:
         """Check that a budget has room for a call; the lock is held.
@@ -140,13 +147,11 @@ class Ledger(Shared):
         Raises:
             BudgetRefusal: It could be overrun.
         """
-        if budget == _ANY:  # nothing to add up, however many calls run
-            return
         for limit in ("calls", "tokens", "usd"):
             most = getattr(budget, f"max_{limit}")
             if most is None:
                 continue
-            spent, reserved, asked = (getattr(usage, limit) for usage in (self._spent, self.reserved, bound))
+            spent, reserved, asked = (getattr(usage, limit) for usage in (self.spent, self.reserved, bound))
             if spent + reserved + asked > most + (most * TOLERANCE if limit == "usd" else 0):
                 amounts = [f"{x:,}" if isinstance(x, int) else f"{x:.6g}" for x in (most, spent, reserved, asked)]
                 raise BudgetRefusal(f"max_{limit}", self._name, amounts)
@@ -188,7 +193,8 @@ def reserve(bound: Usage, accounts: Sequence[tuple[Ledger, Budget]]) -> Reservat
     """  # noqa: D415  # the formula ends the sentence
     with _lock:
         for ledger, budget in accounts:
-            ledger.check(bound, budget)
+            if budget.limits_anything:  # else there is nothing to add up, however many calls run
+                ledger.check(bound, budget)
         reservation = Reservation(bound, [ledger for ledger, _ in accounts])
         for ledger, _ in accounts:
             ledger.hold(reservation, bound)
@@ -206,6 +212,8 @@ TOKENS_PER_MEDIUM = 1000
 TOKEN_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "num_predict")
 
 _CHARS_PER_TOKEN = 4
+_TOKENS_PER_MESSAGE = 3
+_ROLES: dict[type[BaseMessage], str] = {HumanMessage: "user", AIMessage: "assistant"}
 _SCHEMAS = ("tools", "functions", "response_format")
 _MAX_DATA_CHARS = 4000  # of a block that is no text; longer ones hold media
 
@@ -284,6 +292,10 @@ def _first_number(values: Sequence[Any], default: int) -> int:
 
 def _message_tokens(message: BaseMessage) -> int:
     content = message.content
+    role = _ROLES.get(type(message))
+    if role is not None and isinstance(content, str) and content.isascii() and not getattr(message, "tool_calls", ()):
+        num_chars = len(content) + len(role) + len(message.name or "")
+        return math.ceil(num_chars / _CHARS_PER_TOKEN) + _TOKENS_PER_MESSAGE  # as below, in a fiftieth of the time
     blocks = content if isinstance(content, list) else [content]
     light = [_without_data(block) for block in blocks]
     counted = message if isinstance(content, str) else message.model_copy(update={"content": light})

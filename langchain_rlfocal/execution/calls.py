@@ -7,18 +7,18 @@ import json
 import math
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import Context, ContextVar
+from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 from langchain_core.callbacks import BaseCallbackManager
-from langchain_core.language_models import LanguageModelInput
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, UsageMetadata, message_chunk_to_message
 from langchain_core.messages.tool import invalid_tool_call
-from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.runnables.config import ensure_config, set_config_context
+from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
+from langchain_core.runnables.config import ensure_config, set_config_context, var_child_runnable_config
 
-from langchain_rlfocal._langchain import is_control_flow, untangled
+from langchain_rlfocal._langchain import NestedRunsMixin, is_control_flow, untangled
 from langchain_rlfocal.errors import EnsembleError
 from langchain_rlfocal.execution.budgets import Reservation, Usage, output_bound, prompt_tokens, response_tokens
 from langchain_rlfocal.execution.clients import (
@@ -97,7 +97,8 @@ class MemberRequest:
     @property
     def arguments(self) -> dict[str, Any]:
         """All call arguments, those bound to the model among them."""
-        return {**getattr(self.model, "kwargs", {}), **self.kwargs}
+        bound = self.model.kwargs if isinstance(self.model, RunnableBinding) else {}
+        return {**bound, **self.kwargs}
 
 
 Prepare = Callable[[PoolMember, list[BaseMessage]], MemberRequest]
@@ -202,11 +203,13 @@ class MemberCall:
         tags = [*common["tags"], f"rlfocal:{name}", f"rlfocal:round:{request.round_number}", "nostream"]
         self.config = {
             **common,
-            "callbacks": callbacks.copy() if isinstance(callbacks, BaseCallbackManager) else callbacks,
+            "callbacks": callbacks,
             "run_name": name,
             "tags": tags,
             "metadata": {**common["metadata"], "rlfocal_member": self.member.name, "rlfocal_attempt": self.number},
         }
+        if isinstance(callbacks, BaseCallbackManager) and self.is_traced:
+            self.config["callbacks"] = callbacks.copy()  # what watches the call's runs is added to it
         model = without_retries(self.member.model, timeout_s=timeout_s)
         self.prepared = prepared = self._request_of(
             self.member if model is self.member.model else replace(self.member, model=model)
@@ -248,7 +251,7 @@ class MemberCall:
     async def ainvoke(self) -> AIMessage:
         """Ask for the whole response."""
         asked = self._asked
-        return await asked.model.ainvoke(asked.messages, self.config, stop=self.request.stop, **asked.kwargs)
+        return await asked.model.ainvoke(asked.messages, self._told, stop=self.request.stop, **asked.kwargs)
 
     def stream(self, context: Context) -> Iterator[AIMessage]:
         """Ask for the response in chunks."""
@@ -261,19 +264,47 @@ class MemberCall:
         return asked.model.astream(asked.messages, self.config, stop=self.request.stop, **asked.kwargs)
 
     @property
+    def _told(self) -> RunnableConfig:
+        """The config to call a task's member with: without what only handlers would be told, where there are none.
+
+        What the member asks on its own finds the whole config in its context.
+        """
+        model = self._asked.model
+        if self.is_traced or not isinstance(model, BaseChatModel) or isinstance(model, NestedRunsMixin):
+            return self.config
+        return {"run_name": self.config["run_name"], "tags": [], "metadata": {}}
+
+    @property
     def _asked(self) -> MemberRequest:
         assert self.prepared is not None, "a call is prepared before it is made"
         return self.prepared
 
+    @property
+    def is_traced(self) -> bool:
+        """True if any handler is told of the member's run."""
+        return _has_handlers(self.config) or self.member.model.callbacks is not None
+
     @contextmanager
     def context(self) -> Generator[Context]:
         """Open the context in which the member runs: what it asks on its own belongs under the same run."""
-        enclosing = self.config.copy()
-        enclosing.pop("run_name", None)
-        with set_config_context(enclosing) as context:
+        with set_config_context(self._enclosing) as context:
             if self.request.ensemble_id is not None:
                 context.run(_asking.set, (*enclosing_ensembles(), self.request.ensemble_id))
             yield context
+
+    def plain_context(self) -> Context:
+        """Make the same context where no tracer has to be told of it, so that there is nothing to close."""
+        context = copy_context()
+        context.run(var_child_runnable_config.set, self._enclosing)
+        if self.request.ensemble_id is not None:
+            context.run(_asking.set, (*enclosing_ensembles(), self.request.ensemble_id))
+        return context
+
+    @property
+    def _enclosing(self) -> RunnableConfig:
+        enclosing = self.config.copy()
+        enclosing.pop("run_name", None)
+        return enclosing
 
     # ---- what comes of it
 
@@ -287,10 +318,14 @@ class MemberCall:
         """
         latency_s = self.clock() - self.started_s
         check_kind(message)
-        text = str(message.text)
-        calls = [*message.tool_calls, *message.invalid_tool_calls]
-        num_chars = len(text) + sum(len(str(call["name"])) + len(str(call["args"])) for call in calls)
-        check_size(num_chars, num_chars_in(message.content), message)
+        content = message.content
+        text = content if type(content) is str else str(message.text)
+        num_chars = len(text)
+        if message.tool_calls or message.invalid_tool_calls:
+            calls = [*message.tool_calls, *message.invalid_tool_calls]
+            num_chars += sum(len(str(call["name"])) + len(str(call["args"])) for call in calls)
+        if num_chars > MAX_TEXT_CHARS or content is not text:
+            check_size(num_chars, num_chars_in(content), message)
         flaw = flaw_of(message)
         if flaw != "refusal":
             try:
@@ -311,7 +346,7 @@ class MemberCall:
             prompt_tokens=prompt_tokens,
             completion_tokens=completion_tokens,
             cost_usd=self.member.cost_usd(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens),
-            logprob=_mean_logprob(message),
+            logprob=_mean_logprob(message) if message.response_metadata else None,
             flaw=flaw,
             message=message,
         )
@@ -324,9 +359,10 @@ class MemberCall:
         """
         if self._asked.check is not None:
             self._asked.check(message)
-        if not text.strip() and not message.tool_calls:
-            raise UnusableAnswerError("empty", "The response has neither text nor tool calls.", message)
-        if not all(map(_is_call, message.tool_calls)):
+        if not message.tool_calls:
+            if not text or text.isspace():
+                raise UnusableAnswerError("empty", "The response has neither text nor tool calls.", message)
+        elif not all(map(_is_call, message.tool_calls)):
             raise UnusableAnswerError("malformed", "A call must have a name, and arguments that are JSON.", message)
 
     def failure(self, error: BaseException) -> Failure:
@@ -413,12 +449,18 @@ class MemberCall:
         return self._priced(self._prompt_tokens(), response_tokens(message))
 
     def _prompt_tokens(self) -> int:
-        return prompt_tokens(self._asked.messages, self.arguments)
+        asked = self._asked
+        return prompt_tokens(asked.messages, asked.arguments)
 
     def _priced(self, prompt: int, completion: int) -> Usage:
         """Price tokens; a member without prices costs nothing here, and is refused where a budget limits dollars."""
         usd = self.member.cost_usd(prompt_tokens=prompt, completion_tokens=completion)
         return Usage(calls=1, tokens=prompt + completion, usd=usd or 0.0)
+
+
+def _has_handlers(config: RunnableConfig) -> bool:
+    callbacks = config.get("callbacks")
+    return bool(callbacks.handlers if isinstance(callbacks, BaseCallbackManager) else callbacks)
 
 
 def failure_of(candidate: Candidate) -> Failure:
@@ -487,6 +529,8 @@ def _words_of(error: BaseException) -> str:
 def usage_of(message: AIMessage) -> UsageMetadata | None:
     """Return the tokens that a message reports, as far as they can be added up; None where it reports none that can."""
     reported = message.usage_metadata
+    if reported is None:
+        return None
     if not isinstance(reported, Mapping) or not all(_is_count(reported.get(name)) for name in _COUNTS):
         return None
     if all(map(_is_count, reported.values())):

@@ -94,6 +94,7 @@ class AnswerLimits:
     Attributes:
         ledger: What this answer has spent.
         deadline_at_s: When it must be there, by the clock; infinite for no deadline.
+        accounts: What every call is booked to, each with what it allows.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class AnswerLimits:
         self.ledger = Ledger(name="budget_per_answer")
         deadline_s = self.config.deadline_s
         self.deadline_at_s = math.inf if deadline_s is None else clock() + deadline_s
+        self.accounts = ((self.ledger, self.config.budget_per_answer), (self.shared.ledger, self.config.budget))
         self._entry: Entry | None = None
 
     @property
@@ -114,14 +116,14 @@ class AnswerLimits:
         """True once the deadline has passed."""
         return self.deadline_at_s != math.inf and self.clock() >= self.deadline_at_s
 
+    @property
+    def is_any_breaker_open(self) -> bool:
+        """True if some member's circuit breaker is open, or being probed."""
+        return self.config.breaker is not None and self.shared.breakers.is_any_open
+
     def is_breaker_open(self, member: str) -> bool:
         """Tell whether a member's circuit breaker lets no call through now."""
         return self.config.breaker is not None and self.shared.breakers.is_open(member, self.clock())
-
-    @property
-    def accounts(self) -> list[tuple[Ledger, Budget]]:
-        """What every call is booked to, each with what it allows."""
-        return [(self.ledger, self.config.budget_per_answer), (self.shared.ledger, self.config.budget)]
 
     def pause(self, seconds: float) -> None:
         """Put the deadline off by the time that the reader of a stream took."""
@@ -135,16 +137,22 @@ class AnswerLimits:
         Raises:
             OverloadError: It would wait for too long.
         """
-        if self._entry is None:
+        if not self._begins_at_once(in_thread=True):
             admitted = threading.Event()
             entry = self._enter(admitted.set, in_thread=True)
             if not entry.is_admitted:
                 left_s = self.deadline_at_s - self.clock()
-                admitted.wait(None if math.isinf(left_s) else max(left_s, 0.0))  # a deadline is then noticed as ever
+                try:
+                    admitted.wait(
+                        None if math.isinf(left_s) else max(left_s, 0.0)
+                    )  # a deadline is then noticed as ever
+                except BaseException:  # Ctrl-C
+                    self.ended()
+                    raise
 
     async def abegin(self) -> None:
         """Wait in this task until the answer may begin; see `begin`."""
-        if self._entry is None:
+        if not self._begins_at_once(in_thread=False):
             loop, home = asyncio.get_running_loop(), threading.get_ident()
             admitted: asyncio.Future[None] = loop.create_future()
 
@@ -168,6 +176,11 @@ class AnswerLimits:
                 except BaseException:
                     self.ended()
                     raise
+
+    def _begins_at_once(self, *, in_thread: bool) -> bool:
+        if self._entry is None:
+            self._entry = self.shared.admission.enter_at_once(self.clock(), in_thread=in_thread)
+        return self._entry is not None
 
     def begun(self) -> None:
         """Say that the answer's first calls have been made, so that the next may begin; later calls have no effect."""

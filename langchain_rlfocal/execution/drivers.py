@@ -8,6 +8,7 @@ waits for it, and neither does the program.
 import asyncio
 import logging
 import threading
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import ExitStack, aclosing
 from contextvars import Context, copy_context
@@ -212,82 +213,147 @@ class _Thread:
 
 
 async def aask_members(
-    members: Sequence[PoolMember], request: RoundRequest, limits: AnswerLimits | None = None
-) -> list[Result]:
-    """Ask members at once and wait for all; see `astream_round`."""
-    async with aclosing(astream_round(members, request, limits or AnswerLimits())) as items:
-        *_, results = [item async for item in items]
-    assert isinstance(results, list), "results come last"
-    return results
-
-
-async def astream_round(
     members: Sequence[PoolMember],
     request: RoundRequest,
-    limits: AnswerLimits,
+    limits: AnswerLimits | None = None,
     *,
     hedges: Sequence[PoolMember] = (),
     is_decided: IsDecided | None = None,
-    relay: bool = False,
-) -> AsyncGenerator[str | list[Result]]:
-    """Ask members at once, each call in a task of its own; see `stream_round`.
+) -> list[Result]:
+    """Ask members at once, each call in a task of its own, and return what came of each; see `stream_round`.
 
-    A relayed member is at most one piece ahead of the reader. When the reader leaves, or is cancelled, every call is cancelled
-    too, and has ended when this has.
+    Whoever cancels this cancels every call, and each has ended when this has.
     """
-    loop, home = asyncio.get_running_loop(), threading.get_ident()
-    events: asyncio.Queue[Event] = asyncio.Queue()
-    running: dict[MemberCall, _Task] = {}
-    clock = limits.clock
+    limits = limits or AnswerLimits()
     await limits.abegin()
-    has_begun = False
-
-    def on_granted(call: MemberCall) -> None:
-        if threading.get_ident() == home:
-            events.put_nowait(Event(call))
-        else:
-            loop.call_soon_threadsafe(events.put_nowait, Event(call))
-
-    asking = Round(members, request, limits, on_granted=on_granted, hedges=hedges, is_decided=is_decided)
-    with ExitStack() as stack:
-        try:
-            asking.begin()
-            while True:
-                for call in asking.take_stops():
-                    running[call].stop()
-                for call in asking.take_starts():
-                    # Open until the task has ended: closing resets the run that the member's own calls nest under.
-                    context = stack.enter_context(call.context())
-                    running[call] = _Task(call, asking, events.put_nowait, context, relay=relay)
-                if not has_begun:
-                    has_begun = True
-                    loop.call_soon(limits.begun)  # behind the first steps of these tasks
-                if asking.is_over:
-                    break
-                event = await _anext_of(events, asking.wake_at_s, clock)
-                text = asking.take(event) if event is not None else None
-                if text is not None:
-                    running[event.call].room.release()  # type: ignore[union-attr]  # texts come by events
-                    paused_s = clock()
-                    yield text
-                    asking.pause(clock() - paused_s)
-                if events.empty():
-                    asking.catch_up()
-        finally:
-            limits.ended()
-            asking.abandon()
-            await _end([work for work in running.values() if not work.task.done()])
-    yield asking.results
-
-
-async def _anext_of(events: asyncio.Queue[Event], wake_at_s: float | None, clock: Callable[[], float]) -> Event | None:
-    if wake_at_s is None or not events.empty():
-        return await events.get()
+    tasks = _Tasks(members, request, limits, hedges=hedges, is_decided=is_decided)
     try:
-        async with asyncio.timeout(max(wake_at_s - clock(), 0.0)):
-            return await events.get()
-    except TimeoutError:
-        return None
+        while not tasks.are_over():
+            event = await tasks.next_event()
+            while event is not None:
+                tasks.asking.take(event)
+                event = tasks.events.popleft() if tasks.events else None
+            tasks.asking.catch_up()
+    finally:
+        await tasks.end()
+    return tasks.asking.results
+
+
+async def astream_round(
+    members: Sequence[PoolMember], request: RoundRequest, limits: AnswerLimits
+) -> AsyncGenerator[str | list[Result]]:
+    """Ask one member in a task, and pass its text on while it comes; see `stream_round`.
+
+    The member is at most one piece ahead of the reader. When the reader leaves, or is cancelled, its call is cancelled too, and
+    has ended when this has.
+    """
+    await limits.abegin()
+    tasks = _Tasks(members, request, limits, relay=True)
+    try:
+        while not tasks.are_over():
+            event = await tasks.next_event()
+            text = tasks.asking.take(event) if event is not None else None
+            if text is not None:
+                tasks.let_go_on(event)
+                paused_s = limits.clock()
+                yield text
+                tasks.asking.pause(limits.clock() - paused_s)
+            if not tasks.events:
+                tasks.asking.catch_up()
+    finally:
+        await tasks.end()
+    yield tasks.asking.results
+
+
+class _Tasks:
+    """The calls of a round, each in a task, and what is heard of them."""
+
+    def __init__(
+        self,
+        members: Sequence[PoolMember],
+        request: RoundRequest,
+        limits: AnswerLimits,
+        *,
+        hedges: Sequence[PoolMember] = (),
+        is_decided: IsDecided | None = None,
+        relay: bool = False,
+    ) -> None:
+        self._loop, self._home = asyncio.get_running_loop(), threading.get_ident()
+        self._limits, self._relay = limits, relay
+        self._running: dict[MemberCall, _Task] = {}
+        self._news: asyncio.Future[None] | None = None
+        self._has_begun = False
+        self._opened: ExitStack | None = None
+        self.events: deque[Event] = deque()
+        self.asking = Round(members, request, limits, on_granted=self._on_granted, hedges=hedges, is_decided=is_decided)
+
+    def are_over(self) -> bool:
+        """Start and stop what the round says, and tell whether it is over."""
+        asking = self.asking
+        if not self._has_begun:
+            asking.begin()
+        for call in asking.take_stops():
+            self._running[call].stop()
+        for call in asking.take_starts():
+            self._running[call] = _Task(call, asking, self.post, self._context_of(call), relay=self._relay)
+        if not self._has_begun:
+            self._has_begun = True
+            self._loop.call_soon(self._limits.begun)  # behind the first steps of these tasks
+        return asking.is_over
+
+    def _context_of(self, call: MemberCall) -> Context:
+        if not call.is_traced:
+            return call.plain_context()
+        if self._opened is None:
+            self._opened = ExitStack()
+        # Open until the task has ended: closing resets the run that the member's own calls nest under.
+        return self._opened.enter_context(call.context())
+
+    def post(self, event: Event) -> None:
+        """Take note of what has happened, on this loop."""
+        self.events.append(event)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+    def _on_granted(self, call: MemberCall) -> None:
+        if threading.get_ident() == self._home:
+            self.post(Event(call))
+        else:
+            self._loop.call_soon_threadsafe(self.post, Event(call))
+
+    async def next_event(self) -> Event | None:
+        """Wait for what happens next; None if something is due before."""
+        if not self.events:
+            wake_at_s = self.asking.wake_at_s
+            self._news = self._loop.create_future()
+            if wake_at_s is None:
+                await self._news
+            else:
+                timer = self._loop.call_later(max(wake_at_s - self._limits.clock(), 0.0), self._wake)
+                try:
+                    await self._news
+                finally:
+                    timer.cancel()
+        return self.events.popleft() if self.events else None
+
+    def let_go_on(self, event: Event | None) -> None:
+        """Let the member whose piece of text this was read on."""
+        if event is not None:
+            self._running[event.call].room.release()
+
+    async def end(self) -> None:
+        """End what still runs, since the round is over or nobody waits for it any more."""
+        self._limits.ended()
+        self.asking.abandon()
+        try:
+            await _end([work for work in self._running.values() if not work.task.done()])
+        finally:
+            self._running.clear()
+            if self._opened is not None:
+                self._opened.close()
 
 
 async def _end(works: Sequence["_Task"]) -> None:
@@ -315,15 +381,19 @@ class _Task:
     ) -> None:
         self._call, self._asking, self._post, self._relay = call, asking, post, relay
         self._second: asyncio.TimerHandle | None = None
-        self.room = asyncio.Semaphore(1)
+        self._has_begun = False
+        if relay:
+            self.room = asyncio.Semaphore(1)
         self.task = asyncio.create_task(self._run(), name=f"rlfocal:{call.member.name}", context=context)
-        self.task.add_done_callback(self._leave)  # cancelled before its first step, it runs no line
 
     def stop(self) -> None:
         """Cancel the task, and once more if it has not ended in time."""
         if self._second is None and not self.task.done():
             self.task.cancel()
-            self._second = self.task.get_loop().call_later(CANCEL_GRACE_S, self._stop_again)
+            if self._has_begun:  # else it runs no line
+                self._second = self.task.get_loop().call_later(CANCEL_GRACE_S, self._stop_again)
+            else:
+                self._call.release_slot()
 
     def _stop_again(self) -> None:
         self.task.cancel()
@@ -331,30 +401,31 @@ class _Task:
 
     async def _run(self) -> None:
         """Make the call, and tell what came of it."""
-        call = self._call
-        if not self._asking.begin_call(call):
-            return
-        runs = _watched(call)
-        what: Result | BaseException
+        call, self._has_begun = self._call, True
         try:
-            what = call.candidate(await (self._read() if self._relay else call.ainvoke()))
+            if self._asking.begin_call(call):
+                what = await self._outcome()
+                self._post(Event(call, what))
+        finally:
+            call.release_slot()  # then who comes next hears of a breaker that opens by this
+            if self._second is not None:
+                self._second.cancel()
+
+    async def _outcome(self) -> Result | BaseException:
+        call = self._call
+        runs = _watched(call) if call.is_traced else None
+        try:
+            return call.candidate(await (self._read() if self._relay else call.ainvoke()))
         except asyncio.CancelledError as error:
             if runs is not None:
                 await runs.close(error)
             if call.status == "over":
                 raise
-            what = call.outcome_of(error)
+            return call.outcome_of(error)
         except PROPAGATED as error:
-            what = error
+            return error
         except BaseException as error:  # noqa: BLE001  # whatever a member raises is its failure
-            what = call.outcome_of(error)
-        self._post(Event(call, what))
-        call.release_slot()  # then who comes next hears of a breaker that opens by this
-
-    def _leave(self, _: asyncio.Task[None]) -> None:
-        self._call.release_slot()
-        if self._second is not None:
-            self._second.cancel()
+            return call.outcome_of(error)
 
     async def _read(self) -> AIMessage:
         call, response = self._call, StreamedResponse()
@@ -371,9 +442,6 @@ class _Task:
 
 
 def _watched(call: MemberCall) -> OpenRuns | None:
-    """Watch the runs of a call, to close them if it is cancelled; None where no handler is told of them."""
-    callbacks = call.config.get("callbacks")
-    has_handlers = isinstance(callbacks, BaseCallbackManager) and bool(
-        callbacks.handlers or call.member.model.callbacks
-    )
-    return OpenRuns.under(call.config, call.member.model) if has_handlers else None
+    """Watch the runs of a call, to close them if it is cancelled; None where there is no manager that tells of them."""
+    has_manager = isinstance(call.config.get("callbacks"), BaseCallbackManager)
+    return OpenRuns.under(call.config, call.member.model) if has_manager else None

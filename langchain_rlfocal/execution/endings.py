@@ -53,8 +53,12 @@ _MAX_KEPT_CHARS = 10_000
 
 def flaw_of(message: AIMessage) -> Flaw | None:
     """Say what keeps a response from being a whole answer; None for a whole one, or where the provider says nothing."""
+    if _has_refusal(message):
+        return "refusal"
+    if not message.response_metadata:
+        return None
     said = set(_words(message))
-    if _has_refusal(message) or said & _REFUSED:
+    if said & _REFUSED:
         return "refusal"
     if said & _WITHHELD:
         return "filtered"
@@ -64,7 +68,8 @@ def flaw_of(message: AIMessage) -> Flaw | None:
 def ending_of(message: AIMessage) -> dict[str, Any]:
     """Return what the provider says of the end, under its own keys and in JSON values; empty where it says nothing."""
     metadata = _metadata(message)
-    kept = {key: plain(metadata.get(key), most=_MAX_KEPT_CHARS) for key in (*_REASONS, *_DETAILS)}
+    given = {key: metadata[key] for key in (*_REASONS, *_DETAILS) if metadata.get(key) is not None}
+    kept = {key: plain(value, most=_MAX_KEPT_CHARS) for key, value in given.items()}
     return {key: value for key, value in kept.items() if value is not None}
 
 

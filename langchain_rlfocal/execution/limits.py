@@ -55,7 +55,7 @@ class Slot:
     member: str
     total: float
     of_member: float
-    on_granted: Callable[[], None]
+    on_granted: Callable[[], None] | None
     limiter: "ConcurrencyLimiter"
     state: Literal["waiting", "held", "released"] = "waiting"
 
@@ -115,26 +115,30 @@ class ConcurrencyLimiter(Shared):
         for name, cap in (("total", total), ("of_member", of_member)):
             if cap is not None and cap < 1:
                 raise InputError(f"`{name}` must be at least 1, got {cap}. Give None for any number.")
+        slot = Slot(next(self._numbers), member, total or math.inf, of_member or math.inf, None, self)
         with self._lock:
-            slot = Slot(next(self._numbers), member, total or math.inf, of_member or math.inf, on_granted, self)
             if not self._lines and self._has_room(slot):
                 self._hold(slot)
                 return slot
+            slot.on_granted = on_granted
             self._lines.setdefault(member, OrderedDict())[slot.number] = slot
         self._hand_out(asking=slot)
         return slot
 
     def release(self, slot: Slot) -> None:
         """Give a slot back, or take its request out of the line, and grant what can be granted now."""
-        self._free(slot)
-        self._hand_out()
+        if slot.state != "released":
+            self._free(slot)
+            if self._lines:
+                self._hand_out()
 
     def _hand_out(self, asking: Slot | None = None) -> None:
         """Grant what can be granted now, and call back all but the one who asks."""
         while (granted := self._grant_next()) is not None:
-            if granted is not asking:
+            tell, granted.on_granted = granted.on_granted, None
+            if granted is not asking and tell is not None:
                 try:
-                    granted.on_granted()
+                    tell()
                 except RuntimeError:
                     self._free(granted)
 
@@ -147,7 +151,7 @@ class ConcurrencyLimiter(Shared):
                     del self._running[slot.member]
             elif slot.state == "waiting":
                 self._leave_line(slot)
-            slot.state = "released"
+            slot.state, slot.on_granted = "released", None
 
     def _has_room(self, slot: Slot) -> bool:
         return self._num_running < slot.total and self._running.get(slot.member, 0) < slot.of_member
@@ -289,6 +293,11 @@ class Breakers(Shared):
         self.lock = threading.RLock()  # reentrant, as above
         self.periods: dict[str, _Period] = {}
 
+    @property
+    def is_any_open(self) -> bool:
+        """True if some breaker is open, or half open."""
+        return any(period.open_until_s is not None for period in [*self.periods.values()])
+
     def is_open(self, member: str, now_s: float) -> bool:
         """Tell whether no call of the member is let through: its breaker is open, or its probe is under way."""
         period = self.periods.get(member)
@@ -297,7 +306,9 @@ class Breakers(Shared):
     def admit(self, member: str, now_s: float) -> Permit | None:
         """Let one call of a member run, as its probe if the breaker is half open; None if none may run now."""
         with self.lock:
-            period = self.periods.setdefault(member, _Period())
+            period = self.periods.get(member)
+            if period is None:
+                period = self.periods[member] = _Period()
             if not period.lets_through(now_s):
                 return None
             period.is_probed = period.open_until_s is not None
@@ -404,6 +415,10 @@ class Entry:
         return self.admitted_at_s is not None
 
 
+def _tell_nobody() -> None:
+    """Do nothing: who is admitted at once need not be told."""
+
+
 class Admission(Shared):
     """Lets answers begin as fast as this process can serve them, and refuses those that would wait for too long.
 
@@ -449,8 +464,17 @@ class Admission(Shared):
     @property
     def is_busy(self) -> bool:
         """True where a newcomer would wait for a second and more."""
-        wait_s = self.wait_s
+        wait_s = self.wait_s if self._queue else None
         return wait_s is not None and wait_s > 1.0
+
+    def enter_at_once(self, now_s: float, *, in_thread: bool = False) -> Entry | None:
+        """Begin an answer if it need not wait; None if it has to."""
+        entry = Entry(_tell_nobody, in_thread=in_thread)
+        with self._lock:
+            if self._queue or not self._has_room(entry):
+                return None
+            self._admit(entry, now_s)
+        return entry
 
     def enter(
         self, now_s: float, on_admitted: Callable[[], None], *, left_s: float = math.inf, in_thread: bool = False
@@ -493,7 +517,8 @@ class Admission(Shared):
                 return
             self._num_starting -= 1
             self._max_starting = 1 if now_s - entry.admitted_at_s > BUSY_S else MAX_STARTING
-        self._admit_next(now_s)
+        if self._queue or self._begun_s or self._num_arrived:
+            self._admit_next(now_s)
 
     def ended(self, entry: Entry, now_s: float, *, delay_s: float) -> None:
         """Note that nothing of an answer runs any more.
@@ -503,7 +528,8 @@ class Admission(Shared):
             now_s: The time.
             delay_s: How much later than it happened something was heard of, at most.
         """
-        self.begun(entry, now_s)
+        if not entry.has_begun:
+            self.begun(entry, now_s)
         if not entry.in_thread or entry.admitted_at_s is None:
             return
         with self._lock:
@@ -565,8 +591,9 @@ class RetryBudget(Shared):
 
     def deposit(self) -> None:
         """Note a first attempt."""
-        with self._lock:
-            self._saved = min(self._saved + RETRY_SHARE, self._most)
+        if self._saved < self._most:
+            with self._lock:
+                self._saved = min(self._saved + RETRY_SHARE, self._most)
 
     def withdraw(self, now_s: float) -> bool:
         """Take out one retry; False if there is none left."""

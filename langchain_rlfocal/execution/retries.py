@@ -8,6 +8,7 @@ exceptions. Nothing here raises, whatever a member's exception holds.
 import asyncio
 import concurrent.futures
 import json
+import logging
 import re
 import socket
 import time
@@ -23,6 +24,8 @@ from langchain_core.exceptions import ContextOverflowError, ModelError, ModelInv
 
 from langchain_rlfocal.errors import InputError, RLFocalError
 from langchain_rlfocal.execution.limits import check_number
+
+_logger = logging.getLogger(__name__)
 
 _PASSING_STATUS = frozenset({408, 409, 425, 429})
 _TOO_MANY = 429
@@ -148,7 +151,11 @@ class RetryPolicy:
         if rule is not None and isinstance(error, Exception):
             if isinstance(rule, type | tuple):
                 return isinstance(error, rule) or is_retryable(error)
-            decision = rule(error)
+            try:
+                decision = rule(error)
+            except Exception:
+                _logger.exception("`retry_on` raised on %s; the built-in rule decides.", type(error).__name__)
+                decision = None
             if decision is not None:
                 return decision
         return is_retryable(error)

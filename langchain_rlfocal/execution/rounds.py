@@ -69,6 +69,10 @@ class MemberTask:
     result: Result | None = None
 
 
+def _tell_nobody(_: MemberCall) -> None:
+    """Do nothing: the round is over."""
+
+
 class Round:
     """One round of asking.
 
@@ -99,7 +103,11 @@ class Round:
         self._is_decided = is_decided if self._config.early_commit else None
         self._client_timeout_s = self._config.call_timeout_s if in_threads else None
         self._counts_tokens = any(budget.limits_tokens for _, budget in limits.accounts)
+        has_limit = self._config.call_timeout_s is not None or limits.deadline_at_s != math.inf
+        self._is_timed = bool(self._hedges) or has_limit
         self._tasks = [MemberTask(member) for member in members]
+        self._task_of: dict[MemberCall, MemberTask] = {}
+        self._num_open, self._num_retrying = len(self._tasks), 0
         self._run_config = request.run_config()
         self._has_news = False
         self._to_start: list[MemberCall] = []
@@ -109,18 +117,22 @@ class Round:
 
     def take_starts(self) -> list[MemberCall]:
         """Return the calls to start now, each once."""
-        starts, self._to_start = self._to_start, []
+        if not (starts := self._to_start):
+            return starts
+        self._to_start = []
         return [call for call in starts if call.status == "running"]
 
     def take_stops(self) -> list[MemberCall]:
         """Return the running calls to stop now, each once; what comes of them no longer counts."""
-        stops, self._to_stop = self._to_stop, []
+        if not (stops := self._to_stop):
+            return stops
+        self._to_stop = []
         return stops
 
     @property
     def is_over(self) -> bool:
         """True once every member has a result."""
-        return all(task.result is not None for task in self._tasks)
+        return not self._num_open
 
     @property
     def results(self) -> list[Result]:
@@ -130,6 +142,8 @@ class Round:
     @property
     def wake_at_s(self) -> float | None:
         """When `catch_up` is due, by the clock; None if only an event can change anything."""
+        if not self._is_timed and not self._num_retrying:
+            return None
         at_s = self._limits.deadline_at_s
         for task in self._open_tasks():
             at_s = min(at_s, task.retry_at_s, self._hedge_at_s(task), self._member_end_s(task))
@@ -152,8 +166,7 @@ class Round:
         if call.status != "running":
             return False
         now_s = self._clock()
-        task = next(task for task in self._tasks if task.call is call)
-        limit_s = self._limit_s(task, now_s)
+        limit_s = self._limit_s(self._task_of[call], now_s)
         if limit_s <= 0:
             return False
         call.started_s, call.cut_at_s, call.has_begun = now_s, now_s + limit_s, True
@@ -193,7 +206,7 @@ class Round:
 
     def catch_up(self) -> None:
         """Do what is due by now, once all that has happened is taken in: cut off what takes too long, ask again, hedge, stop."""
-        if self.wake_at_s is not None:
+        if self._is_timed or self._num_retrying:
             self._do_what_is_due(self._clock())
         if self._has_news:
             self._has_news = False
@@ -203,6 +216,9 @@ class Round:
         """End whatever is still open, since nobody waits for it any more."""
         for task in self._open_tasks():
             self._cancel(task, "Nobody waited for the answer any more.", self._clock())
+        # Nothing is heard of any more, and reference counts alone free the round.
+        self._task_of.clear()
+        self._on_granted = _tell_nobody
 
     # ---- how
 
@@ -226,6 +242,7 @@ class Round:
                 if self._limits.may_add_load():
                     task.hedge = MemberTask(member, hedge_of=task)
                     self._tasks.append(task.hedge)
+                    self._num_open += 1
                     self._ask(task.hedge, now_s)
 
     def _open_tasks(self) -> list[MemberTask]:
@@ -237,12 +254,15 @@ class Round:
 
     def _ask(self, task: MemberTask, now_s: float) -> None:
         """Have a member's next call wait for its slot, or begin at once."""
-        task.retry_at_s = math.inf
+        if task.retry_at_s != math.inf:
+            task.retry_at_s = math.inf
+            self._num_retrying -= 1
         number = len(task.failed) + 1
         call = MemberCall(
             task.member, self._request, self._clock, number, task.thinks, self._config.retry, started_s=now_s
         )
         task.call = call
+        self._task_of[call] = task
         call.slot = self._shared.limiter.acquire(
             self._key(task.member),
             on_granted=lambda: self._on_granted(call),
@@ -254,7 +274,7 @@ class Round:
 
     def _let_through(self, call: MemberCall, now_s: float) -> None:
         """Have a call started that has its slot, if its breaker and the budgets let it."""
-        task = next(task for task in self._tasks if task.call is call)
+        task = self._task_of[call]
         if self._end_if_late(now_s):
             return None
         task.first_s = now_s if task.first_s is None else task.first_s
@@ -282,7 +302,7 @@ class Round:
 
     def _end(self, call: MemberCall, result: Result, now_s: float) -> None:
         """Take in what came of a call."""
-        task = next(task for task in self._tasks if task.call is call)
+        task = self._task_of[call]
         self._close(call, result, now_s)
         if isinstance(result, Failure):
             self._retry_or_finish(task, call, result, now_s)
@@ -295,6 +315,8 @@ class Round:
 
     def _limit_s(self, task: MemberTask, now_s: float) -> float:
         """Return how long a call that begins now may take."""
+        if not self._is_timed:
+            return math.inf
         timeout_s = math.inf if self._config.timeout_s is None else self._config.timeout_s
         return min(timeout_s, self._member_end_s(task) - now_s, self._limits.deadline_at_s - now_s)
 
@@ -340,6 +362,7 @@ class Round:
         if at_s < min(self._limits.deadline_at_s, self._member_end_s(task)) and not is_open:
             task.failed.append(failure)
             task.call, task.retry_at_s = None, at_s
+            self._num_retrying += 1
         else:
             self._finish(task, replace(failure, retries=tuple(task.failed)))
 
@@ -390,12 +413,14 @@ class Round:
         return call.has_begun
 
     def _finish(self, task: MemberTask, result: Result) -> None:
+        if task.retry_at_s != math.inf:
+            self._num_retrying -= 1
+        self._num_open -= 1
         task.call, task.retry_at_s, task.result, self._has_news = None, math.inf, result, True
 
     def _stop_if_decided(self) -> None:
         """Cancel those still out if they can no longer change the answer."""
-        open_tasks = self._open_tasks()
-        if self._is_decided is None or not open_tasks:
+        if self._is_decided is None or not (open_tasks := self._open_tasks()):
             return
         if self._is_decided(self.results, [task.member.name for task in open_tasks]):
             for task in open_tasks:

@@ -142,7 +142,7 @@ def sample_subset(
     for m in range(num_members):
         inside = odds[:, m] * np.maximum(weight(m + 1, low - 1, high - 1), 0.0)
         outside = np.maximum(weight(m + 1, low, high), 0.0)
-        take = (high > 0) & (uniform[:, m] * (inside + outside) < inside)
+        take = uniform[:, m] * (inside + outside) < inside
         team[:, m] = take
         low, high = low - take, high - take
     return team

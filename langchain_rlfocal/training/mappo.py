@@ -574,8 +574,8 @@ def update(
     n, b = len(rollout.step), len(rollout.chosen)
     names = ("members", "shared", "selectable", "teams", "legal_sizes", "log_probs")
     decisions = (*(_tensor(getattr(rollout, name)) for name in names), advantage[:n])
-    names = ("candidates", "candidates_shared", "exists", "chosen", "chosen_log_probs")
-    fusions = (*(_tensor(getattr(rollout, name)) for name in names), advantage[n:])
+    of_fusions = ("candidates", "candidates_shared", "exists", "chosen", "chosen_log_probs")
+    fusions = (*(_tensor(getattr(rollout, name)) for name in of_fusions), advantage[n:])
     num_parts = min(config.num_minibatches, b)
 
     kl = 0.0

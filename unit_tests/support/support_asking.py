@@ -47,7 +47,7 @@ def relay(member, messages, *, round_number=1, limits=None, clock=CLOCK, **rest)
 
 async def arelay(member, messages, *, round_number=1, limits=None, clock=CLOCK, **rest):
     """Yield the member's text in pieces, and what came of it."""
-    items = astream_round([member], *_parts(messages, round_number, limits, clock, rest), relay=True)
+    items = astream_round([member], *_parts(messages, round_number, limits, clock, rest))
     try:
         async for item in items:
             yield item if isinstance(item, str) else item[0]
