@@ -71,6 +71,8 @@ ANSWERS = [
     ("Play jazz. Tool: play(genre)", ['<tool_call>{"name": "play", "arguments": {"genre": "jazz"}}</tool_call>', 'play(genre="jazz")'], ['play(genre="rock")']),
     ("Describe the drug.", ["The drug is safe for all children under five.", "The drug is **safe** for all children under five."], ["The drug isn't safe for all children under five.", "The drug is safe for all children under six."]),
     ("Who won the group?", ["Group A"], ["Group I"]),
+    ("Is it in stock?", ["No."], ["No. 5"]),
+    ("Which is bigger: 9.11 or 9.9?", ["9.11"], ["9.11 is smaller"]),
     ("Quale gruppo ha vinto?", ["Gruppo A"], ["Gruppo I"]),
     ("Is it safe?", ["Yes, when cooked"], ["Yes, when raw"]),
     ("Is it safe?", ["Yes"], ["Yes. However, not for babies."]),

@@ -245,6 +245,12 @@ def test_what_is_no_object_is_merged_under_the_empty_path():
     assert merged([{}, {"a": 1}, {}]) == Merged({}, {"a": pytest.approx(2 / 3)})
 
 
+def test_two_fields_of_one_path_show_the_lesser_agreement():
+    found = merged([{"a.b": 1, "a": {"b": 1}}, {"a.b": 2, "a": {"b": 1}}, {"a.b": 1, "a": {"b": 1}}])
+
+    assert found.agreement == {"a.b": pytest.approx(2 / 3)}
+
+
 def test_a_candidate_of_no_weight_decides_nothing_but_ties_and_what_is_required():
     values = [{"city": "Rome", "zip": 1}, {"zip": 2}]
 
