@@ -201,14 +201,14 @@ CONNECTION = of_package("aiohttp.ClientConnectionError")
 NO_CREDIT = {"code": "insufficient_quota"}
 
 ERRORS = {
-    # HTTP: what passes, what speaks of the member, what of the request
-    "RM-": [refused(status) for status in (408, 409, 425, 500, 502, 503, 504, 529, 599)],
-    "R--": [refused(429), refused(429, {"code": "rate_limit_exceeded"}), refused(429, x_should_retry="maybe")],
-    "-M-": [refused(status) for status in (401, 402, 403, 404, 410)],
-    "---": [refused(status) for status in (400, 413, 422)],
-    "-MC": [refused(200), refused(301)],
-}
-SAID = {
+    "HTTP statuses that pass": ("RM-", [refused(status) for status in (408, 409, 425, 500, 502, 503, 504, 529, 599)]),
+    "too many requests": (
+        "R--",
+        [refused(429), refused(429, {"code": "rate_limit_exceeded"}), refused(429, x_should_retry="maybe")],
+    ),
+    "statuses that speak of the member": ("-M-", [refused(status) for status in (401, 402, 403, 404, 410)]),
+    "statuses that speak of the request": ("---", [refused(status) for status in (400, 413, 422)]),
+    "no status of an error": ("-MC", [refused(200), refused(301)]),
     "where packages keep the status": (
         "RM-",
         [
@@ -330,7 +330,7 @@ SAID = {
         ],
     ),
 }
-ROWS = [(flags, error) for flags, errors in (*ERRORS.items(), *SAID.values()) for error in errors]
+ROWS = [(flags, error) for flags, errors in ERRORS.values() for error in errors]
 
 
 @pytest.mark.parametrize(("flags", "error"), ROWS, ids=[f"{type(error).__name__}-{flags}" for flags, error in ROWS])

@@ -221,6 +221,7 @@ def test_a_member_that_ignores_its_cancellation_holds_nobody_up(caplog):
 
 def test_a_cancellation_that_gets_lost_is_said_again(caplog):
     """At 2 s the wait for the second piece ends as if it had come; the wait for the third is cancelled at 3 s."""
+    caplog.set_level(logging.DEBUG, drivers.__name__)
     member = timed((0, [(1, "n"), (50, "o"), (50, "!")]), num_lost=1)
     answer = play("ainvoke", ensemble({"a": timed((1, "yes")), "b": member}, deadline_s=2, early_commit=False))
     assert (answer.message.text, answer.took_s) == ("yes", 2 + drivers.CANCEL_GRACE_S)
