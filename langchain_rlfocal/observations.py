@@ -80,7 +80,11 @@ MEMBER_AXES = (
     ),
     Axis("rank", "share of the pool's members not asked yet that are more competent", _rank),
     Axis("trust", "log-odds that its answer adds to a candidate, over 4", lambda s: s.trust / 4, low=-2, high=2),
-    Axis("price", "its price over the pool's most expensive", lambda s: s.members.price / max(s.members.price.max(), 1e-12)),
+    Axis(
+        "price",
+        "its price over the pool's most expensive",
+        lambda s: s.members.price / max(s.members.price.max(), 1e-12),
+    ),
     Axis(
         "charge",
         "what calling it costs in units of score: cost_weight x its share of the pool's price, at most 1",
