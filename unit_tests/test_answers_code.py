@@ -174,7 +174,7 @@ def test_python_that_the_parser_warns_about_is_read_without_a_warning(source):
 
 @pytest.mark.parametrize(
     "source",
-    ["(" * 40_000, "x = " + "(" * 90 + "1" + ")" * 90, "x = " + "-" * 20_000 + "1", "x" + ".a" * 20_000,
+    ["(" * 40_000, "x = " + "(" * 90 + "1" + ")" * 90, "x = " + "-" * 20_000 + "1", "x" + ".a" * 20_000, "x = 1" + " + 1" * 10_000, "x = " + "lambda: " * 5_000 + "1",
      "\n".join(" " * depth + "if a:" for depth in range(300)), "'" * 40_001, "x = " + "9" * 40_000],
 )  # fmt: skip
 def test_deep_or_odd_python_is_compared_by_its_text(source):
