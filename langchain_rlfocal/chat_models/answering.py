@@ -239,6 +239,7 @@ class CallContext:
             prepare=(request or Request()).prepare,
             stop=None if role == "equivalence" else self.stop,  # the judge does not write for the user
             ensemble_id=self.ensemble_id,
+            has_listeners=self.parent.own is not None,
         )
 
 
