@@ -161,7 +161,7 @@ def _to_member(name: str, model: MemberLike) -> PoolMember:
     if isinstance(model, PoolMember):
         if model.name != name:
             raise PoolError(
-                f"A `PoolMember` must stand under its own name, got `{model.name}` under `{name}`. "
+                f"A `PoolMember` must have its key as its name, got `{model.name}` under `{name}`. "
                 "Rename one, or give a sequence of members."
             )
         return model

@@ -153,12 +153,12 @@ def test_a_file_counts_like_an_image_however_large_it_is():
 @pytest.mark.parametrize(
     ("fields", "needs", "reason"),
     [
-        ({"tool_calling": False}, needing(tools=True), "knows no tools"),
+        ({"tool_calling": False}, needing(tools=True), "does not support tools"),
         ({"tool_calling": False}, needing(), None),
         ({}, needing("image_inputs", tools=True), None),
-        ({"image_inputs": False}, needing("image_inputs"), "takes no images"),
+        ({"image_inputs": False}, needing("image_inputs"), "does not accept images"),
         ({"image_inputs": True}, needing("image_inputs"), None),
-        ({"image_url_inputs": False}, needing("image_url_inputs"), "takes no images by address"),
+        ({"image_url_inputs": False}, needing("image_url_inputs"), "does not accept images by address"),
         ({"pdf_inputs": False, "audio_inputs": False}, needing("audio_inputs", "pdf_inputs"), "takes no PDFs"),
         ({"max_input_tokens": 8192}, needing(tokens=9000), "takes 8,192 tokens and the conversation has about 9,000"),
         ({"max_input_tokens": 8192}, needing(tokens=8192), None),
@@ -167,7 +167,9 @@ def test_a_file_counts_like_an_image_however_large_it_is():
 )
 def test_a_model_is_taken_at_its_word(fields, needs, reason):
     assert unfit(model(**fields), needs) == reason
-    assert unfit(Plain(profile={"tool_calling": True}), needing(tools=True)) == "knows no tools"  # without bind_tools
+    assert (
+        unfit(Plain(profile={"tool_calling": True}), needing(tools=True)) == "does not support tools"
+    )  # without bind_tools
 
 
 SAYS = "does not say that it takes images"
@@ -176,11 +178,15 @@ SAYS = "does not say that it takes images"
 @pytest.mark.parametrize(
     ("pool", "needs", "reasons"),
     [
-        ({"c": model(), "a": Plain(), "d": model(tool_calling=True)}, needing(tools=True), {"a": "knows no tools"}),
+        (
+            {"c": model(), "a": Plain(), "d": model(tool_calling=True)},
+            needing(tools=True),
+            {"a": "does not support tools"},
+        ),
         (
             {"says": model(image_inputs=True), "silent": Plain(), "never": model(image_inputs=False)},
             needing("image_inputs"),
-            {"silent": SAYS, "never": "takes no images"},
+            {"silent": SAYS, "never": "does not accept images"},
         ),
         # One declares images, but the conversation is too long for it: the silent are asked.
         (

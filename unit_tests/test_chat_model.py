@@ -88,7 +88,9 @@ def test_a_knob_outside_its_range_is_refused_at_the_call(knobs):
 
 
 def test_an_unknown_argument_warns_and_names_the_nearest():
-    with pytest.warns(UserWarning, match="`temprature` is no argument of RLFocalChatModel.*`temperature`") as caught:
+    with pytest.warns(
+        UserWarning, match="`temprature` is not an argument of RLFocalChatModel.*`temperature`"
+    ) as caught:
         RLFocalChatModel(members={"a": saying("x")}, temprature=0.3)
     assert caught[0].filename == __file__
 
@@ -591,7 +593,7 @@ def test_explain_tells_of_agreement_of_members_left_out_and_of_repairs():
     orphan = ToolMessage("42", tool_call_id="call_1")
     shown = RLFocalChatModel.explain(model.invoke([HumanMessage("Where?"), orphan])).splitlines()
     assert "agreement on these tool calls 1.00" in shown
-    assert "b was left out: it knows no tools" in shown
+    assert "b was left out: it does not support tools" in shown
     assert "of the conversation: left out 1 tool result(s) that answer no tool call" in shown
 
 
@@ -604,7 +606,7 @@ def test_explain_tells_of_agreement_of_members_left_out_and_of_repairs():
         ),
         (
             ['{"n": 1, "m": "x"}', '{"n": 2, "m": "y"}', '{"n": 2, "m": "x", "l": 1}'],
-            {"put together from several members"},
+            {"merged from several members"},
         ),
     ],
 )
@@ -800,7 +802,7 @@ def test_where_the_question_asks_for_open_text_one_member_is_asked_and_the_answe
     message = vote().invoke(ESSAY)
     assert (asked(message), message.text) == ([["a"]], TEXTS["a"])
     assert how(message)["open_text"] is True
-    assert "nobody more was asked: open text cannot agree" in RLFocalChatModel.explain(message)
+    assert "no more members were asked: open text cannot agree" in RLFocalChatModel.explain(message)
 
 
 @pytest.mark.parametrize(

@@ -464,7 +464,7 @@ def able(**profile):
 @pytest.mark.parametrize(
     ("cannot", "can", "question", "reason"),
     [
-        ({"image_inputs": False}, {"image_inputs": True}, IMAGE, "takes no images"),
+        ({"image_inputs": False}, {"image_inputs": True}, IMAGE, "does not accept images"),
         ({"max_input_tokens": 100}, {"max_input_tokens": 10_000}, LONG, "takes 100 tokens and the conversation has"),
     ],
 )

@@ -96,7 +96,7 @@ def test_an_answer_shows_picks_candidates_fusion_and_the_single_best():
     assert words["Ensemble"] == ["Ensemble", "No", "right"]
     assert "gemma3-few-shot; weights no 0.83, yes 0.17; 3 calls, 1.25 s" in text
     assert words["Single"] == ["Single", "best", "Yes", "wrong"]
-    assert "smollm2-plain, 0.50 s; asked apart, not in the ensemble's cost" in text
+    assert "smollm2-plain, 0.50 s; asked separately, not in the ensemble's cost" in text
 
 
 def text_of(view, *, width: int = 100) -> str:

@@ -305,7 +305,7 @@ def test_a_decider_that_asks_the_most_competent_asks_a_better_newcomer():
         ("new", ("b", "new"), PoolError, "missing: a\\.$"),
         ("new", ("other",), PoolError, "missing: a, b, new\\.$"),
         ("new", ("a", "b", "New"), PoolError, "missing: new\\.$"),
-        ("new", None, OutcomeError, r"at least one query, got none\. Fifty are a start"),
+        ("new", None, OutcomeError, r"at least one query, got none\. About 50 are enough to start"),
     ],
 )
 def test_a_probe_that_does_not_fit_is_refused(name, held, error, message):

@@ -364,7 +364,7 @@ async def test_where_all_are_cut_off_the_best_is_returned_and_says_so(door):
     assert (message.text, message.response_metadata["finish_reason"]) == ("5", "length")
     assert how(message)["fusion"]["confidence"] == pytest.approx(2 / 3)
     assert [candidate["flaw"] for candidate in how(message)["candidates"]] == ["truncated"] * 3
-    assert "m2 was cut off, and nobody did better" in RLFocalChatModel.explain(message)
+    assert "m2 was cut off, and no other answer was better" in RLFocalChatModel.explain(message)
 
 
 @pytest.mark.parametrize(
@@ -416,7 +416,7 @@ def test_an_answer_with_a_flaw_settles_nothing_for_who_still_runs():
         (AIMessage(""), r"neither text nor tool calls\. Every"),
         (
             AIMessage("", response_metadata={"prompt_feedback": {"block_reason": "OTHER"}}),
-            r"It would not answer \(block_reason `OTHER`\)",
+            r"It refused to answer \(block_reason `OTHER`\)",
         ),
     ],
     ids=str,
@@ -463,7 +463,7 @@ async def test_a_refusal_is_no_answer_where_another_answered(name, door):
     assert message.text == WHOLE
     assert refusal_blocks(message) == []
     assert failures_of(message) == {"m1": "refusal", "m2": "refusal"}
-    assert "m1 refused: It would not answer" in RLFocalChatModel.explain(message)
+    assert "m1 refused: It refused to answer" in RLFocalChatModel.explain(message)
 
 
 @knows_refusals
@@ -532,7 +532,7 @@ def test_what_a_filter_withholds_from_all_is_a_text_as_a_lone_members_and_no_obj
     model = together(ended("", "content_filter"), ended("", "content_filter"))
     message = model.invoke("?")
     assert (message.content, message.response_metadata["finish_reason"]) == ("", "content_filter")
-    with pytest.raises(EnsembleError, match="refusal: It would not answer"):
+    with pytest.raises(EnsembleError, match="refusal: It refused to answer"):
         model.with_structured_output(City, method=method).invoke("?")
 
 

@@ -257,8 +257,8 @@ def test_a_member_that_cannot_bind_tools_is_left_out_and_one_whose_binding_fails
     message = ensemble(models).bind_tools([add]).invoke("?")
     assert message.text == "yes"
     how = message.response_metadata["rlfocal"]
-    assert how["excluded"] == {"a": "knows no tools"}
-    with pytest.raises(EnsembleError, match="a: not asked: it knows no tools"):
+    assert how["excluded"] == {"a": "does not support tools"}
+    with pytest.raises(EnsembleError, match="a: not asked: it does not support tools"):
         ensemble({"a": models["a"]}).bind_tools([add]).invoke("?")
     assert [(f["member"], f["kind"], f["reason"]) for f in how["failures"]] == [
         ("b", "ValueError", "no such tool here")
@@ -418,4 +418,4 @@ def test_an_image_goes_to_a_member_that_can_be_asked_at_all():
     asked = [HumanMessage([{"type": "text", "text": "?"}, image])]
     message = ensemble({"a": seeing, "b": calling}).bind_tools([add]).invoke(asked)
     assert message.text == "y"
-    assert message.response_metadata["rlfocal"]["excluded"] == {"a": "knows no tools"}
+    assert message.response_metadata["rlfocal"]["excluded"] == {"a": "does not support tools"}

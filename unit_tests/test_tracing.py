@@ -93,6 +93,29 @@ class Delegating(ScriptedChatModel):
         return ChatResult(generations=[ChatGeneration(message=await self.inner.bind().ainvoke(messages))])
 
 
+class Listener(BaseCallbackHandler):
+    """Keeps of each run that it is told of the tags and the parent."""
+
+    def __init__(self):
+        self.told = []
+
+    def on_chat_model_start(self, serialized, messages, *, parent_run_id=None, tags=None, **kwargs):
+        self.told.append((tags, parent_run_id))
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("is_inner", [False, True])
+async def test_a_members_own_handler_is_told_whose_run_it_is_where_nobody_else_listens(call, is_inner):
+    own = Listener()
+    asked = ScriptedChatModel(script=["yes"], callbacks=[own])
+    done = CALLS[call](ensemble(a=Delegating(script=[], inner=asked) if is_inner else asked), {})
+    if asyncio.iscoroutine(done):
+        await done
+    [(tags, parent)] = own.told
+    assert {"rlfocal:member:a", "rlfocal:round:1", "nostream"} <= {*tags}
+    assert parent is not None
+
+
 @pytest.mark.parametrize("call", ["invoke", "ainvoke", "stream", "astream"])
 @pytest.mark.parametrize("is_relayed", [False, True])
 async def test_what_a_member_asks_on_its_own_belongs_to_the_ensemble_and_not_to_the_chain_around(call, is_relayed):

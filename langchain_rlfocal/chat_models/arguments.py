@@ -302,7 +302,7 @@ def warn_of_unknown(given: Iterable[str], *, known: Sequence[str], owner: str) -
         if name not in known:
             nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
             warnings.warn(
-                f"`{name}` is no argument of {owner} and has no effect. Did you mean `{nearest}`?",
+                f"`{name}` is not an argument of {owner} and has no effect. Did you mean `{nearest}`?",
                 UserWarning,
                 stacklevel=6,  # past pydantic and LangChain, to the line that constructs the model
             )

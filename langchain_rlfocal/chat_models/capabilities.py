@@ -151,7 +151,7 @@ def unfit(model: BaseChatModel, needs: Needs) -> str | None:
     profile = model.profile or {}
     has_no_tools = type(model).bind_tools is BaseChatModel.bind_tools
     if needs.tools and (has_no_tools or profile.get("tool_calling") is False):
-        return "knows no tools"
+        return "does not support tools"
     for key in _in_order(needs.inputs):
         if profile.get(key) is False:
             return f"takes no {_NOUNS[key]}"

@@ -356,7 +356,9 @@ def explain(message: AIMessage | Mapping[str, Any]) -> str:
         tried = "; ".join(f"{r['kind']}: {r['reason'].rstrip('.')}" for r in row.get("retries") or ())
         lines += [f"{row['member']} was asked {len(row['retries']) + 1} times: {tried}"] if tried else []
     lines += [f"{row['member']} {_end_of(row)}: {row['reason']}" for row in failures]
-    lines += [f"{row['member']} {_ENDS[row['flaw']]}, and nobody did better" for row in candidates if row.get("flaw")]
+    lines += [
+        f"{row['member']} {_ENDS[row['flaw']]}, and no other answer was better" for row in candidates if row.get("flaw")
+    ]
     lines += [f"{name} was left out: {BREAKER_OPEN}" for name in facts.get("resting") or ()]
     lines += [f"{name} was left out: it {reason}" for name, reason in (facts.get("excluded") or {}).items()]
     lines += [f"of the conversation: {repair}" for repair in facts.get("repairs") or ()]
@@ -429,11 +431,11 @@ def _agreement(fusion: Mapping[str, Any]) -> list[str]:
     if fusion.get("action") != "object":
         return []
     fields = ", ".join(f"{path or 'the value'} {_decimal(share)}" for path, share in fusion["fields"].items())
-    return [f"agreement by field: {fields}", *(["put together from several members"] if fusion["merged"] else [])]
+    return [f"agreement by field: {fields}", *(["merged from several members"] if fusion["merged"] else [])]
 
 
 def _comparison(facts: Mapping[str, Any]) -> list[str]:
-    """Say what could not be compared, what a judge found to be the same, and why nobody more was asked."""
+    """Say what could not be compared, what a judge found to be the same, and why no more members were asked."""
     unread = [row["member"] for row in facts["candidates"] if row["answer"] is None and row.get("flaw") != "refusal"]
     lines = [f"nothing comparable could be read in the answer of {', '.join(unread)}"] if unread else []
     judged = facts.get("equivalence") or {}
@@ -441,7 +443,7 @@ def _comparison(facts: Mapping[str, Any]) -> list[str]:
     lines += facts["fusion"].get("notes") or ()
     if facts.get("open_text"):
         lines.append(
-            "nobody more was asked: open text cannot agree; `equivalence` or `synthesizer` would use more answers"
+            "no more members were asked: open text cannot agree; `equivalence` or `synthesizer` would use more answers"
         )
     return lines
 

@@ -469,10 +469,12 @@ class Request:
     def _check_calls(self, message: AIMessage, calls: list[ToolCall]) -> None:
         if message.invalid_tool_calls:
             name = _named(message.invalid_tool_calls[0]["name"])
-            raise UnusableAnswerError("invalid_json", f"The arguments of a call of {name} are no JSON object.", message)
+            raise UnusableAnswerError(
+                "invalid_json", f"The arguments of a call of {name} are not a JSON object.", message
+            )
         schemas, names = self.schemas, {name_of(tool) for tool in self.tools}
         if self.choice == "none" and calls:
-            raise UnusableAnswerError("unwanted_call", "No tool was to be called.", message)
+            raise UnusableAnswerError("unwanted_call", "No tool call was allowed.", message)
         for call in calls:
             if call["name"] not in names:
                 raise UnusableAnswerError("unknown_tool", f"There is no tool {_named(call['name'])}.", message)
@@ -484,7 +486,7 @@ class Request:
         if self.is_forced and not calls:
             raise UnusableAnswerError("no_tool_call", "A tool had to be called, and none was.", message)
         if self.is_forced and self.choice != "any" and any(call["name"] != self.choice for call in calls):
-            raise UnusableAnswerError("wrong_tool", f"Only {_named(self.choice)} was to be called.", message)
+            raise UnusableAnswerError("wrong_tool", f"Only {_named(self.choice)} may be called.", message)
         if self.parallel is False and len(calls) > 1:
             raise UnusableAnswerError("parallel_calls", f"One call was allowed, and {len(calls)} were made.", message)
 
@@ -543,7 +545,7 @@ class Request:
             raise UnusableAnswerError("refusal", "The member refused to answer.", message)
         found = json_in(str(message.text))
         if not found:
-            raise UnusableAnswerError("invalid_json", "The text is no JSON.", message)
+            raise UnusableAnswerError("invalid_json", "The text is not JSON.", message)
         return found
 
 

@@ -120,6 +120,7 @@ class RoundRequest:
         stop: Stop sequences for the members.
         kwargs: Other call arguments, passed on where there is no `prepare`.
         ensemble_id: Id of the ensemble that asks, None if none does; see `enclosing_ensembles`.
+        has_listeners: False if no handler is told of the run around, so that none but a member's own can be told of its run.
     """
 
     messages: Sequence[BaseMessage]
@@ -130,6 +131,7 @@ class RoundRequest:
     stop: list[str] | None = None
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     ensemble_id: int | None = None
+    has_listeners: bool = True
 
     def run_config(self) -> RunnableConfig:
         """Make what the configs of all members' runs have in common; see `MemberCall.start`."""
@@ -270,8 +272,8 @@ class MemberCall:
 
         What the member asks on its own finds the whole config in its context.
         """
-        model = self._asked.model
-        if self.is_traced or not isinstance(model, BaseChatModel) or isinstance(model, NestedRunsMixin):
+        model, has_listeners = self._asked.model, self.request.has_listeners or self.is_traced
+        if has_listeners or not isinstance(model, BaseChatModel) or isinstance(model, NestedRunsMixin):
             return self.config
         return {"run_name": self.config["run_name"], "tags": [], "metadata": {}}
 
@@ -471,9 +473,9 @@ def failure_of(candidate: Candidate) -> Failure:
     words = " ".join(refusal_in_words(candidate.message).split()) if candidate.flaw == "refusal" else ""
     because = f" ({ending})" if ending else ""
     reason = {
-        "refusal": f"It would not answer{because}{': ' if words else ''}{words or '.'}",
+        "refusal": f"It refused to answer{because}{': ' if words else ''}{words or '.'}",
         "truncated": f"Its answer breaks off{because}.",
-        "filtered": f"A part of its answer was withheld{because}.",
+        "filtered": f"Part of its answer was filtered{because}.",
     }[candidate.flaw]
     return Failure(
         member=candidate.member,

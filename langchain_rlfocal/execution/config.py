@@ -198,8 +198,8 @@ class AnswerLimits:
             self._entry = admission.enter(now_s, on_admitted, left_s=self.deadline_at_s - now_s, in_thread=in_thread)
         except Overloaded as overload:
             raise EnsembleOverloadError(
-                f"More answers are in flight than can be served: this one would wait {overload.wait_s:.0f} s for its "
-                f"beginning, behind {admission.waiting} others. Ask again after that, or ask for fewer at once.",
+                f"More answers are in flight than can be served: this one would wait {overload.wait_s:.0f} s to start, "
+                f"behind {admission.waiting} others. Ask again after that, or ask for fewer at once.",
                 retry_after_s=overload.wait_s,
             ) from None
         return self._entry

@@ -366,7 +366,7 @@ async def _end(works: Sequence["_Task"]) -> None:
     try:
         _, left = await asyncio.wait(left, timeout=CANCEL_GRACE_S + LAST_GRACE_S)
         for task in left:
-            _logger.debug("%s does not end though it is cancelled; nobody waits for it any more.", task.get_name())
+            _logger.debug("%s ignores its cancellation and was abandoned.", task.get_name())
     finally:  # this may be cancelled too, and again
         for task in left:
             _stragglers.add(task)

@@ -220,7 +220,7 @@ class BreakerState:
     @property
     def reason(self) -> str:
         """Why a call is not let through, for a person."""
-        probe = f"next probe in {self.retry_in_s:.0f} s" if self.state == "open" else "a probe is under way"
+        probe = f"next probe in {self.retry_in_s:.0f} s" if self.state == "open" else "a probe is running"
         return f"circuit breaker open after {self.failures} consecutive failures; {probe}"
 
 

@@ -322,7 +322,7 @@ def add_member(policy: RLFocalPolicy, name: str, probe: "OutcomeGrid") -> RLFoca
             f"The probe must hold outcomes of the whole pool and of `{name}`; missing: {', '.join(missing)}."
         )
     if not len(probe):
-        raise OutcomeError("The probe must hold at least one query, got none. Fifty are a start.")
+        raise OutcomeError("The probe must hold at least one query, got none. About 50 are enough to start.")
     columns = [probe.members.index(member) for member in (*policy.members, name)]
     old = policy.parts.weights
     theta = _resemblance(policy, probe, probe.scores[:, columns[-1]])
