@@ -257,7 +257,7 @@ def enumerated(logits, selectable, smallest, largest):
 
 def in_torch(logits, selectable, team, smallest, largest):
     leaf = torch.tensor(logits[None], dtype=torch.float64, requires_grad=True)
-    sizes = size_mask(np.array([smallest]), np.array([largest]), len(logits) + 1)
+    sizes = size_mask(np.array([smallest]), np.array([largest]), largest + 1)
     mask = torch.tensor(np.isin(np.arange(len(logits)), team)[None])
     return leaf, *subset_log_prob_and_entropy(leaf, torch.tensor(selectable[None]), mask, torch.tensor(sizes))
 
