@@ -159,7 +159,7 @@ def test_a_file_counts_like_an_image_however_large_it_is():
         ({"image_inputs": False}, needing("image_inputs"), "does not accept images"),
         ({"image_inputs": True}, needing("image_inputs"), None),
         ({"image_url_inputs": False}, needing("image_url_inputs"), "does not accept images by address"),
-        ({"pdf_inputs": False, "audio_inputs": False}, needing("audio_inputs", "pdf_inputs"), "takes no PDFs"),
+        ({"pdf_inputs": False, "audio_inputs": False}, needing("audio_inputs", "pdf_inputs"), "does not accept PDFs"),
         ({"max_input_tokens": 8192}, needing(tokens=9000), "takes 8,192 tokens and the conversation has about 9,000"),
         ({"max_input_tokens": 8192}, needing(tokens=8192), None),
         ({"max_input_tokens": 0}, needing(tokens=8192), None),
@@ -172,7 +172,7 @@ def test_a_model_is_taken_at_its_word(fields, needs, reason):
     )  # without bind_tools
 
 
-SAYS = "does not say that it takes images"
+SAYS = "does not declare that it accepts images"
 
 
 @pytest.mark.parametrize(

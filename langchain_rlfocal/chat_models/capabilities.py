@@ -154,7 +154,7 @@ def unfit(model: BaseChatModel, needs: Needs) -> str | None:
         return "does not support tools"
     for key in _in_order(needs.inputs):
         if profile.get(key) is False:
-            return f"takes no {_NOUNS[key]}"
+            return f"does not accept {_NOUNS[key]}"
     most = _tokens(profile, "max_input_tokens")
     if most is not None and needs.tokens > most:
         return f"takes {most:,} tokens and the conversation has about {needs.tokens:,}"
@@ -174,7 +174,7 @@ def fit_members(models: Mapping[str, BaseChatModel], needs: Needs) -> tuple[tupl
     for key in _in_order(needs.inputs):
         declared = [name for name in fit if (models[name].profile or {}).get(key) is True]
         if declared:
-            reasons |= {n: f"does not say that it takes {_NOUNS[key]}" for n in fit if n not in declared}
+            reasons |= {n: f"does not declare that it accepts {_NOUNS[key]}" for n in fit if n not in declared}
             fit = declared
     return tuple(fit), {name: reasons[name] for name in models if name in reasons}
 
