@@ -19,7 +19,7 @@ from langchain_rlfocal import RLFocalChatModel
 from langchain_rlfocal.execution import clients
 from langchain_rlfocal.execution.clients import without_retries
 from langchain_rlfocal.testing import ScriptedChatModel
-from support_odd_members import DOORS, answer_of
+from support_contract import answer_of
 
 
 class Wire:
@@ -45,7 +45,7 @@ class Wire:
 # ---- OpenAI's
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("door", ["invoke", "ainvoke", "stream", "astream"])
 @pytest.mark.parametrize("responses_api", [False, True])
 async def test_one_request_is_made_where_openais_client_makes_three(door, responses_api):
     wire = Wire()
