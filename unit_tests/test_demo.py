@@ -165,7 +165,7 @@ def test_the_single_best_member_is_asked_apart_and_its_call_is_not_the_ensembles
     text = console.export_text()
     assert "1 of 2: yes or no" in text
     assert "2 of 2: open" in text
-    assert "In sum" in text
+    assert "Total" in text
 
 
 @pytest.fixture

@@ -428,7 +428,7 @@ def test_a_response_of_nothing_says_how_it_ended(said, says):
     assert failure.get("ending", {}) == said.response_metadata
 
 
-@pytest.mark.parametrize(("said", "kind"), [(ended("In sum", "length"), "truncated"), (REFUSALS["OpenAI"], "refusal")])
+@pytest.mark.parametrize(("said", "kind"), [(ended("Total", "length"), "truncated"), (REFUSALS["OpenAI"], "refusal")])
 def test_a_synthesizer_that_breaks_off_or_refuses_writes_over_nobody(said, kind):
     message = together("4", "5", synthesizer=Said(says=said), synthesize_below=1.0).invoke("What is 2 + 3?")
     assert message.text in {"4", "5"}

@@ -186,7 +186,7 @@ def answer_view(shown: Shown, *, title: str) -> RenderableType:
 
 def summary_view(results: Sequence[Shown]) -> RenderableType:
     """Show right answers, calls and seconds of the ensemble and of the single best member."""
-    table = Table(title="In sum", title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+    table = Table(title="Total", title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
     for heading in ("", "right", "calls", "seconds"):
         table.add_column(heading, justify="right" if heading else "left")
     names = ", ".join(sorted({shown.alone["member"] for shown in results}))
@@ -204,7 +204,7 @@ def summary_view(results: Sequence[Shown]) -> RenderableType:
         f"{sum(shown.alone['latency_s'] for shown in results):.1f}",
     )
     note = (
-        "Seconds are no race: a member's first answer includes reading its prompt, later ones do not, and the single best "
+        "Times are not comparable: a member's first answer includes reading its prompt, later ones do not, and the single best "
         "member is asked last and alone."
     )
     return Group(Text(), Rule(style="cyan"), table, Text(), Text(note, style="dim"))
