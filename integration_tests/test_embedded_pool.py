@@ -20,7 +20,6 @@ from langchain_rlfocal.errors import InputError
 
 STYLES = read_styles()
 QUESTION = "What is the opposite of up? Answer with one word."
-EVERY_MEMBER = pytest.mark.parametrize("name", MEMBERS)
 
 
 def post(base_url, path, **body):
@@ -62,29 +61,23 @@ def test_there_are_six_members_of_two_models_each_prompted_in_its_own_way(embedd
     assert {prompting.style for prompting in MEMBERS.values()} == set(STYLES)
 
 
-@EVERY_MEMBER
-def test_a_member_answers_with_text_usage_and_logprobs(embedded, name):
+@pytest.mark.parametrize("name", MEMBERS)
+def test_a_member_answers_with_text_usage_and_logprobs_and_streams_piece_by_piece(embedded, name):
+    """As many pieces as the usage counts tokens, or nearly so: the last ones are an end and a stop sequence.
+
+    At temperature 0 the stream repeats the answer.
+    """
     reply = embedded.members[name].invoke(QUESTION)
     assert reply.text.strip()
     assert reply.usage_metadata["input_tokens"] > 0
     tokens = reply.response_metadata["logprobs"]["content"]
     assert 0 < len(tokens) <= reply.usage_metadata["output_tokens"] <= MEMBERS[name].max_tokens
     assert all(token["logprob"] <= 0 for token in tokens)
-
-
-@EVERY_MEMBER
-def test_a_stream_gives_the_text_piece_by_piece_and_usage_once(embedded, name):
-    """As many pieces as the usage counts tokens, or nearly so: the last ones are an end and a stop sequence."""
     chunks = list(embedded.members[name].stream(QUESTION))
     (usage,) = [chunk.usage_metadata for chunk in chunks if chunk.usage_metadata]
-    pieces = [chunk for chunk in chunks if chunk.text]
+    pieces = [chunk.text for chunk in chunks if chunk.text]
     assert max(1, usage["output_tokens"] - 2) <= len(pieces) <= usage["output_tokens"]
-
-
-@pytest.mark.parametrize("name", [name for name, prompting in MEMBERS.items() if prompting.temperature == 0])
-def test_a_member_at_temperature_0_repeats_itself(embedded, name):
-    first, second = (embedded.members[name].invoke(QUESTION) for _ in range(2))
-    assert first.text == second.text
+    assert MEMBERS[name].temperature or "".join(pieces) == reply.text
 
 
 def test_the_styles_of_one_model_answer_differently(embedded):

@@ -55,8 +55,13 @@ def test_a_burst_is_answered_in_part_and_the_rest_is_told_to_come_again(overload
     assert {overload.describe(one.error) for one in done.refused} <= {"OverloadError (retryable)"}
 
 
-async def test_after_a_burst_of_tasks_the_next_question_is_answered(overload):
-    quiet = next(n for n in range(10**5, 10**6) if voted(overload, n) == overload.right_answer(n))
+@pytest.fixture
+def quiet(overload):
+    """A question that the vote answers rightly."""
+    return next(n for n in range(10**5, 10**6) if voted(overload, n) == overload.right_answer(n))
+
+
+async def test_after_a_burst_of_tasks_the_next_question_is_answered(overload, quiet):
     with overload.Server(num_places=2, latency_s=0.1, share_of_faults=0.0) as server:
         async with server.async_members() as members:
             ask = overload.in_tasks("ensemble", members, breaker_failures=None)
@@ -65,8 +70,7 @@ async def test_after_a_burst_of_tasks_the_next_question_is_answered(overload):
             assert len(asyncio.all_tasks()) == 1
 
 
-def test_after_a_burst_of_threads_the_next_question_is_answered(overload):
-    quiet = next(n for n in range(10**5, 10**6) if voted(overload, n) == overload.right_answer(n))
+def test_after_a_burst_of_threads_the_next_question_is_answered(overload, quiet):
     with overload.Server(num_places=2, latency_s=0.1, share_of_faults=0.0) as server, server.members() as members:
         ask = overload.in_threads("ensemble", members, pool=None, breaker_failures=None)
         overload.run_threads(ask, overload.Load(60, 60), first=0)

@@ -21,45 +21,20 @@ class EnsembleTests(ChatModelIntegrationTests):
     - `test_stream_time`: it times a recording of a provider's HTTP traffic, and these members have none.
     """
 
-    @property
-    def chat_model_class(self):
-        return RLFocalChatModel
+    chat_model_class = RLFocalChatModel
 
     @property
     def chat_model_params(self):
         return {"members": {name: SchemaChatModel(model_name=f"model-{name}") for name in MEMBERS}}
 
-    @property
-    def has_tool_calling(self):
-        return True
-
-    @property
-    def has_tool_choice(self):
-        return True
-
-    @property
-    def has_structured_output(self):
-        return True
-
-    @property
-    def supports_json_mode(self):
-        return True
-
-    @property
-    def returns_usage_metadata(self):
-        return True
-
-    @property
-    def supports_anthropic_inputs(self):
-        return True
-
-    @property
-    def supports_model_override(self):
-        return True
-
-    @property
-    def model_override_value(self):
-        return "b"
+    has_tool_calling = True
+    has_tool_choice = True
+    has_structured_output = True
+    supports_json_mode = True
+    returns_usage_metadata = True
+    supports_anthropic_inputs = True
+    supports_model_override = True
+    model_override_value = "b"
 
 
 class TestOneMemberIsAsked(EnsembleTests):

@@ -25,25 +25,11 @@ class EmbeddedTests(ChatModelIntegrationTests):
     def _pool(self, embedded):
         self.pool = embedded
 
-    @property
-    def chat_model_class(self):
-        return RLFocalChatModel
-
-    @property
-    def has_tool_calling(self):
-        return False
-
-    @property
-    def has_structured_output(self):
-        return False
-
-    @property
-    def supports_model_override(self):
-        return True
-
-    @property
-    def model_override_value(self):
-        return "smollm2-plain"
+    chat_model_class = RLFocalChatModel
+    has_tool_calling = False
+    has_structured_output = False
+    supports_model_override = True
+    model_override_value = "smollm2-plain"
 
 
 class TestTheEmbeddedPoolAsItComes(EmbeddedTests):
@@ -68,9 +54,7 @@ class TestMembersWithRoomForJSON(EmbeddedTests):
         members = {name: self.pool.members[name].model_copy(update=room) for name in names}
         return {"members": members, "max_team": 1}
 
-    @property
-    def has_structured_output(self):
-        return True
+    has_structured_output = True
 
     @property
     def structured_output_kwargs(self):

@@ -69,6 +69,11 @@ def focal_diversity(correct: Bools) -> float:
     return float(_focal(_wrong(correct), _whole(correct))[0])
 
 
+def focal_diversities(correct: Bools, teams: Bools) -> Floats:
+    """Measure `focal_diversity` of many teams of a pool, shape [T], from correct [Q, M] and teams [T, M]."""
+    return _focal(_wrong(correct), teams)
+
+
 def independent_focal_diversity(error_rates: Floats) -> float:
     """Compute the focal diversity of members whose errors are independent: what chance alone gives.
 
@@ -374,8 +379,11 @@ def _generalized(wrong: Floats, teams: Bools) -> Floats:
 
 
 def _focal(wrong: Floats, teams: Bools) -> Floats:
-    views = [_generalized(wrong[wrong[:, member] > 0], teams) for member in range(teams.shape[1])]
-    return _mean_over_members(np.stack(views, axis=1), teams)
+    views = np.zeros(teams.shape)
+    for member in np.flatnonzero(teams.any(axis=0)):
+        its = teams[:, member]
+        views[its, member] = _generalized(wrong[wrong[:, member] > 0], teams[its])
+    return _mean_over_members(views, teams)
 
 
 def _independent_focal(error_rates: Floats, teams: Bools) -> Floats:

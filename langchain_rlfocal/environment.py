@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from langchain_rlfocal.diversity import focal_diversity
+from langchain_rlfocal.diversity import focal_diversities
 from langchain_rlfocal.outcomes import OutcomeGrid
 from langchain_rlfocal.policies.base import EnsemblePolicy, winners
 from langchain_rlfocal.states import Answers, Bools, Evidence, Floats, Ints, MemberFeatures, State, state_of
@@ -161,12 +161,13 @@ class EnsembleEnv:
     def _diversity_of_teams(self) -> Floats:
         """Focal diversity of each episode's team over all recorded queries, 0 for a team of one, shape [B]."""
         packed, which = np.unique(np.packbits(self.asked, axis=1), axis=0, return_inverse=True)
-        diversity = np.empty(len(packed))
-        for row, key in enumerate(map(bytes, packed)):
-            if key not in self._team_diversity:
-                team = np.unpackbits(packed[row], count=self.asked.shape[1]).astype(bool)
-                self._team_diversity[key] = float(focal_diversity(self._correct[:, team])) if team.sum() > 1 else 0.0
-            diversity[row] = self._team_diversity[key]
+        keys = [row.tobytes() for row in packed]
+        new = [row for row, key in enumerate(keys) if key not in self._team_diversity]
+        if new:
+            teams = np.unpackbits(packed[new], axis=1, count=self.asked.shape[1]).astype(bool)
+            found = focal_diversities(self._correct, teams)
+            self._team_diversity.update(zip([keys[row] for row in new], found.tolist(), strict=True))
+        diversity = np.array([self._team_diversity[key] for key in keys])
         return diversity[which.ravel()]
 
 

@@ -95,7 +95,7 @@ class OverloadError(EnsembleError):
 class DisagreementError(RLFocalError):
     """Members answered, but on what to do they disagree; raised only where the caller asked for it.
 
-    It is no `EnsembleError`, so that a handler of those does not act where nobody agrees.
+    It is not an `EnsembleError`, so that a handler of those does not act where nobody agrees.
 
     Attributes:
         proposals: What each member would have done, by its name.

@@ -2,21 +2,27 @@
 
 A query becomes one vector of three blocks: surface (lengths, digits, options, shape of the question), hashed words and
 word pairs, and the hashed task label. It is deterministic on every machine, needs no vocabulary, no download and no
-model, and reads text only: it never looks at an answer or a label. An `Embedder` of the caller's can add a fourth block.
+model, and reads text only: it never looks at an answer or a label.
+
+An embedder can add a fourth block. It is found by its name, which can be written in a command or a configuration:
+`"wordllama"` is the static embedding whose weights come with the package of that name (256 dimensions, about a millisecond a
+query, no network, no torch); any other name is `package.module:function`, a function without arguments that returns one.
 """
 
+import importlib
 import math
 import re
 import zlib
-from collections.abc import Collection, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Collection, Sequence
+from functools import cache, lru_cache
 from itertools import pairwise
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from langchain_rlfocal.errors import InputError
+from langchain_rlfocal.errors import InputError, MissingDependencyError
 
 SURFACE_NAMES = (
     "length",
@@ -46,6 +52,10 @@ MAX_CHARS = 20_000
 """Text beyond this many characters is not read: a long document's head says what kind of question it is."""
 
 
+WORDLLAMA = "wordllama"
+"""Name of the embedder whose weights come in a package."""
+
+
 class Embedder(Protocol):
     """Turns texts into vectors; any LangChain `Embeddings` is one."""
 
@@ -54,15 +64,23 @@ class Embedder(Protocol):
 
 
 _WORD = re.compile(r"[^\W\d_]+|\d+")
+_ASCII_WORD = re.compile(r"[a-z]+|[0-9]+")
 _OPTION = re.compile(r"(?:^|[\s(])\(?[A-J][).]\s")
-_YES_NO = re.compile(
-    r"\b(?:yes or no|true or false)\b|(?:^|[.?!\n][^\S\n]*)(?:is|are|was|were|do|does|did|can|has|have|will)\b",
-    re.IGNORECASE,
-)
+_OPTION_LETTER = re.compile(r"[A-J][).]")
+_EITHER = re.compile(r"\b(?:yes or no|true or false)\b", re.IGNORECASE)
+_VERB = r"(?:is|are|was|were|do|does|did|can|has|have|will)\b"
+_STARTS_WITH_VERB = re.compile(_VERB, re.IGNORECASE)
+_SENTENCE_WITH_VERB = re.compile(rf"[.?!\n][^\S\n]*{_VERB}", re.IGNORECASE)
 _DIGITS, _UPPER, _CODE = b"0123456789", bytes(range(ord("A"), ord("Z") + 1)), b"{}[]<>=;_\\/*+^|&#"
 
 
-def _surface(text: str, words: Sequence[str]) -> list[float]:
+def _asks_yes_or_no(text: str, lower: str) -> bool:
+    if _STARTS_WITH_VERB.match(text) or _SENTENCE_WITH_VERB.search(text):
+        return True
+    return " or " in lower and _EITHER.search(text) is not None
+
+
+def _surface(text: str, lower: str, words: Sequence[str]) -> list[float]:
     ascii_text = text.encode("ascii", "replace")
 
     def share(chars: bytes) -> float:
@@ -73,8 +91,8 @@ def _surface(text: str, words: Sequence[str]) -> list[float]:
         min(math.log1p(len(words)) / 8.0, 1.0),
         share(_DIGITS),
         min(sum(map(str.isdigit, words)) / 10.0, 1.0),
-        min(len(_OPTION.findall(text)) / 10.0, 1.0),
-        float(_YES_NO.search(text) is not None),
+        min(len(_OPTION.findall(text)) / 10.0, 1.0) if _OPTION_LETTER.search(text) else 0.0,
+        float(_asks_yes_or_no(text, lower)),
         float("?" in text),
         share(_CODE),
         share(_UPPER),
@@ -121,11 +139,12 @@ def query_features(text: str, task: str | None = None) -> npt.NDArray[np.float64
         Vector of shape [F]: surface features, word hashes scaled to length `WORDS_SCALE`, task hashes scaled to length 1.
     """
     text = text[:MAX_CHARS]
-    words = _WORD.findall(text.lower())
+    lower = text.lower()
+    words = (_ASCII_WORD if lower.isascii() else _WORD).findall(lower)
     encoded = _encoded(" ".join(words)).split()
     hashed = _hashed({*encoded, *map(b" ".join, pairwise(encoded))}, HASHED_WORDS)
     features = np.empty(FEATURES_DIM)
-    features[: len(SURFACE_NAMES)] = _surface(text, words)
+    features[: len(SURFACE_NAMES)] = _surface(text, lower, words)
     np.multiply(hashed, WORDS_SCALE, out=features[len(SURFACE_NAMES) : -HASHED_TASKS])
     features[-HASHED_TASKS:] = task_features(task)
     return features
@@ -165,3 +184,85 @@ def features_of(
         )
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.concatenate([features, WORDS_SCALE * vectors / np.where(norms > 0, norms, 1.0)], axis=1)
+
+
+class NamedEmbedder:
+    """An embedder and the name that it can be loaded by; it is copied and pickled by that name.
+
+    Attributes:
+        name: The name.
+    """
+
+    def __init__(self, name: str, embedder: Embedder) -> None:
+        self.name, self._embedder = name, embedder
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Embed N texts, shape [N, E]."""
+        return self._embedder.embed_documents(texts)
+
+    def __reduce__(self) -> tuple[Callable[[str], Embedder], tuple[str]]:
+        return load_embedder, (self.name,)
+
+    def __repr__(self) -> str:
+        return f"load_embedder({self.name!r})"
+
+
+def load_embedder(name: str) -> Embedder:
+    """Load an embedder by its name.
+
+    Args:
+        name: `"wordllama"`, or `package.module:function`.
+
+    Returns:
+        The embedder. It is copied and pickled by its name.
+
+    Raises:
+        MissingDependencyError: `wordllama` is not installed, or not whole.
+        InputError: The name is neither, names nothing that can be called, or the call gives no embedder.
+    """
+    if name == WORDLLAMA:
+        return NamedEmbedder(name, _wordllama())
+    module, colon, function = name.partition(":")
+    if not (module and colon and function):
+        raise InputError(f"An embedder's name must be `{WORDLLAMA}` or package.module:function, got {name!r}.")
+    try:
+        made = getattr(importlib.import_module(module), function)()
+    except Exception as error:  # a function of the caller's may raise anything
+        raise InputError(
+            f"The embedder `{name}` must name a function that can be imported and called without arguments, got "
+            f"{type(error).__name__}: {error}. Correct the name, or the function."
+        ) from error
+    if not callable(getattr(made, "embed_documents", None)):
+        raise InputError(
+            f"The embedder `{name}` must return an object with `embed_documents`, got {type(made).__name__}. "
+            "Return for example a LangChain `Embeddings`."
+        )
+    return NamedEmbedder(name, made)
+
+
+class _WordLlama:
+    """wordllama's model, which embeds each text by itself: a batch is padded to its longest text."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        # The tokenizer takes no half of a surrogate pair.
+        clean = [text.encode("utf-8", "replace").decode() for text in texts]
+        vectors: list[list[float]] = self._model.embed(clean, batch_size=1).tolist()
+        return vectors
+
+
+@cache
+def _wordllama() -> Embedder:
+    """Load the model once: 34 MB."""
+    try:
+        package: Any = importlib.import_module("wordllama")
+        # Without both it looks for its tokenizer on a hub, though the package holds it.
+        folder = Path(package.__file__).parent
+        return _WordLlama(package.WordLlama.load(cache_dir=folder, disable_download=True))
+    except (ImportError, FileNotFoundError) as error:
+        raise MissingDependencyError(
+            f"The embedder `{WORDLLAMA}` needs its package, whole: `pip install 'langchain-rlfocal[wordllama]'`. "
+            f"{type(error).__name__}: {error}"
+        ) from error

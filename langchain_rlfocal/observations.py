@@ -35,10 +35,10 @@ class Axis(NamedTuple):
 
 def _rank(state: State) -> np.ndarray:
     q, m = state.asked.shape
-    order = np.argsort(np.where(state.asked, np.inf, -state.competence), axis=1, kind="stable")
+    order = np.where(state.asked, np.inf, -state.competence).argsort(axis=1, kind="stable")
     rank = np.empty((q, m), dtype=state.competence.dtype)
     rank[np.arange(q)[:, None], order] = np.arange(m) / m
-    return np.where(state.asked, 0, rank)
+    return rank * ~state.asked
 
 
 def _diversity(state: State) -> Floats:
@@ -55,24 +55,14 @@ def _best_other(state: State) -> Floats:
     return np.asarray(np.where(state.evidence >= top, runner_up, top))
 
 
-def _competence_behind(state: State) -> np.ndarray:
-    return state.sum_of_supporters(state.competence)
-
-
 def _competence_share(state: State) -> Floats:
-    behind = _competence_behind(state)
+    behind = state.competence_behind
     return share(behind, np.add.reduce(behind, axis=1, keepdims=True))
 
 
-def _best_behind(state: State) -> np.ndarray:
-    """Competence of the most competent supporter, 0 without one, shape [Q, K]."""
-    rows = np.arange(len(state.asked))[:, None]
-    return np.where(state.supported, state.competence[rows, state.representative], 0)
-
-
 def _has_best(state: State) -> np.ndarray:
-    best = _best_behind(state)
-    return (state.supported) & (best >= np.maximum.reduce(best, axis=1, keepdims=True))
+    best = state.best_behind
+    return state.supported & (best >= np.maximum.reduce(best, axis=1, keepdims=True))
 
 
 def _mean(values: Floats) -> Floats:
@@ -90,7 +80,11 @@ MEMBER_AXES = (
     ),
     Axis("rank", "share of the pool's members not asked yet that are more competent", _rank),
     Axis("trust", "log-odds that its answer adds to a candidate, over 4", lambda s: s.trust / 4, low=-2, high=2),
-    Axis("price", "its price over the pool's dearest", lambda s: s.members.price / max(s.members.price.max(), 1e-12)),
+    Axis(
+        "price",
+        "its price over the pool's most expensive",
+        lambda s: s.members.price / max(s.members.price.max(), 1e-12),
+    ),
     Axis(
         "charge",
         "what calling it costs in units of score: cost_weight x its share of the pool's price, at most 1",
@@ -162,8 +156,8 @@ FUSION_AXES = (
     Axis("support", "number of supporters, over 4", lambda s: s.count / 4, high=math.inf),
     Axis("support_share", "supporters over answered members", lambda s: share(s.count, s.num_answered[:, None])),
     Axis("competence_share", "supporters' competence over all answered members' competence", _competence_share),
-    Axis("max_competence", "highest competence of a supporter", _best_behind),
-    Axis("mean_competence", "mean competence of the supporters", lambda s: share(_competence_behind(s), s.count)),
+    Axis("max_competence", "highest competence of a supporter", lambda s: s.best_behind),
+    Axis("mean_competence", "mean competence of the supporters", lambda s: share(s.competence_behind, s.count)),
     Axis("has_best", "1 if the most competent answered member supports it", _has_best),
     Axis(
         "strongest",

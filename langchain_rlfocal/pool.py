@@ -47,13 +47,13 @@ class PoolMember:
                 f"Member `{self.name}` must be a LangChain chat model (BaseChatModel), got "
                 f"{type(self.model).__name__}. Give the chat model itself: not a chain, nor what `.bind()` returns."
             )
-        if not 0 <= self.competence <= 1:
-            raise PoolError(f"`competence` of member `{self.name}` must be in [0, 1], got {self.competence}.")
+        if not _is_number(self.competence) or not 0 <= self.competence <= 1:
+            raise PoolError(f"`competence` of member `{self.name}` must be in [0, 1], got {self.competence!r}.")
         for price in ("input_usd_per_mtok", "output_usd_per_mtok"):
             value = getattr(self, price)
-            if value is not None and not 0 <= value < math.inf:
+            if value is not None and (not _is_number(value) or not 0 <= value < math.inf):
                 raise PoolError(
-                    f"`{price}` of member `{self.name}` must be finite and not negative, got {value}. "
+                    f"`{price}` of member `{self.name}` must be finite and not negative, got {value!r}. "
                     "Leave it out where the price is unknown."
                 )
 
@@ -73,6 +73,10 @@ class PoolMember:
         ):
             return None
         return (prompt_tokens * self.input_usd_per_mtok + completion_tokens * self.output_usd_per_mtok) / 1e6
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 MemberLike = BaseChatModel | str | PoolMember
@@ -157,7 +161,7 @@ def _to_member(name: str, model: MemberLike) -> PoolMember:
     if isinstance(model, PoolMember):
         if model.name != name:
             raise PoolError(
-                f"A `PoolMember` must stand under its own name, got `{model.name}` under `{name}`. "
+                f"A `PoolMember` must have its key as its name, got `{model.name}` under `{name}`. "
                 "Rename one, or give a sequence of members."
             )
         return model

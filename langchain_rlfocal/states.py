@@ -111,7 +111,7 @@ class MemberFeatures(Rows):
     @cached
     def by_competence(self) -> Ints:
         """Members from the most to the least competent, the earlier of equals first, shape [Q, M]."""
-        return np.argsort(-self.competence, axis=1, kind="stable")
+        return (-self.competence).argsort(axis=1, kind="stable")
 
 
 @dataclass(frozen=True)
@@ -270,6 +270,17 @@ class State:
         if self._silent is not None:
             best[self._silent] = self._silent[1]
         return best
+
+    @cached
+    def competence_behind(self) -> Floats:
+        """Competence of each candidate's supporters, summed, shape [Q, K]."""
+        return self.sum_of_supporters(self.competence)
+
+    @cached
+    def best_behind(self) -> Floats:
+        """Competence of each candidate's most competent supporter, 0 without one, shape [Q, K]."""
+        rows = np.arange(len(self.asked))[:, None]
+        return np.asarray(self.competence[rows, self.representative] * self.supported)
 
     @cached
     def candidates(self) -> Bools:

@@ -12,33 +12,24 @@ from hypothesis import strategies as st
 from langchain_rlfocal.answers import (
     MAX_CHARS,
     canonical,
-    choices,
     compare_answers,
-    comparison,
-    facts,
+    dates,
     kind_names,
     label_answers,
-    languages,
+    quantities,
     reading,
     score_answer,
     statements,
-    to_kind,
     values,
 )
-from langchain_rlfocal.answers.comparison import _read, _same
 from support_patterns import repeats_of
 
 KINDS = kind_names()
 QUERIES = [
-    "",
-    "Which colour has the sky? (A) red (B) green (C) blue",
-    "Which city?\nA. Paris\nB. London\nC. New York",
-    "What is 3 + 4?",
-    "What is the capital of France?",
-    "Is the sun a star?",
-    "Which is larger, 12 or 7?",
+    "", "Which colour has the sky? (A) red (B) green (C) blue", "Which city?\nA. Paris\nB. London\nC. New York",
+    "What is 3 + 4?", "What is the capital of France?", "Is the sun a star?", "Which is larger, 12 or 7?",
     "Explain why the sky is blue.",
-]
+]  # fmt: skip
 FRAGMENTS = [
     "answer is ", "Answer: ", r"\boxed{", "}", "#### ", '"answer": ', "yes", "No", ". ", ", ", "\n", "Question:", "</think>",
     "the ", "a ", "A", "(B)", "C) ", "7", "3.50", "-", "$", "%", "1/2", "1e5", "²", "½", "½", "seven", "million", " is ",
@@ -67,16 +58,6 @@ def test_no_text_raises_every_label_can_be_written_and_a_text_is_the_same_as_its
     assert labels[0] == labels[2]
     assert all(label is None or (label and label.encode()) for label in labels)
     assert score_answer(text, other, kind, query=query) in {0.0, 1.0}
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=20)
-@given(a=ODD_TEXTS, b=ODD_TEXTS, query=st.sampled_from(QUERIES))
-def test_being_the_same_is_symmetric(kind, a, b, query):
-    used = to_kind(kind)
-    one, other = (_read(used, text, query, {}) for text in (a, b))
-    if one is not None and other is not None:
-        assert _same(used, one, other, {}) == _same(used, other, one, {})
 
 
 @given(st.data())
@@ -129,46 +110,44 @@ async def _now(said):
     return label_answers(said)
 
 
-@pytest.mark.parametrize("text", ["a" * 10_000_000, "1 " * 5_000_000, "[" * 10_000_000])
-def test_ten_megabytes_are_read_at_their_ends_only(text):
+@pytest.mark.parametrize("text", ["a" * 2_000_000, "[" * 2_000_000])
+def test_megabytes_are_read_at_their_ends_only(text):
     assert len(values.clean(text)) <= MAX_CHARS
     for kind in ("auto", "option", "json", "short_text"):
         answer = canonical(text, kind, query=text)
         assert answer is None or len(answer) <= MAX_CHARS
 
 
-def test_a_letter_carries_at_most_thirty_marks():
-    """Unicode normalization sorts a run of marks, in time quadratic in the run: "a" and 30 marks are 31 characters."""
-    assert len(values.clean("a" + "\u0316\u0300" * 10_000)) <= 31
-
-
 def test_the_last_mark_counts_behind_megabytes_of_thought():
-    assert canonical("x" * 10_000_000 + " The answer is 7.", "number") == "7"
+    assert canonical("x" * 2_000_000 + " The answer is 7.", "number") == "7"
 
 
 def _patterns():
-    for name in languages.read_table("patterns"):
-        yield pytest.param(getattr(languages.PATTERNS, name), id=name)
-    for module in (values, reading, statements, choices, comparison, languages, facts):
+    """Yield what reads any text: the file or module, the name, and the pattern."""
+    for file in ("patterns", "choices", "dates", "quantities"):
+        words = values.Words(file)
+        for name, entry in words.entries.items():
+            if file == "patterns" or (isinstance(entry, str) and re.search(r"[(\[\\]", entry) and "|" not in name):
+                yield file, name, getattr(words, name)
+    for module in (values, reading, dates, quantities, statements):
         for name, value in vars(module).items():
-            group = value if isinstance(value, tuple) else (value,)
-            for entry in group:
+            for entry in value if isinstance(value, tuple) else (value,):
                 pattern = entry[0] if isinstance(entry, tuple) and entry else entry
                 if isinstance(pattern, re.Pattern):
-                    yield pytest.param(pattern, id=f"{name}: {pattern.pattern[:30]}")
+                    yield module.__name__.rpartition(".")[2], name, pattern
+    yield "dates", "half of the day", dates._names((True,) * len(dates._SCRIPTS)).half
 
 
-@pytest.mark.parametrize("pattern", list(_patterns()))
-def test_no_pattern_can_take_more_than_linear_time(pattern):
+@pytest.mark.parametrize(("place", "name", "pattern"), [pytest.param(*row, id=row[1]) for row in _patterns()])
+def test_no_pattern_can_take_more_than_linear_time(place, name, pattern):
     """A pattern of bounded width does a bounded amount at each place, so that a search is linear in the text.
 
     Without bounds: one class repeated and nothing else (it never fails after it has begun), or a pattern used only by
-    `fullmatch` on a piece of bounded length. No repetition stands within another.
+    `fullmatch` on a piece of bounded length. A repetition within another is a short one.
     """
     parsed = re._parser.parse(pattern.pattern, pattern.flags)
-    repeats = list(repeats_of(parsed))
-    assert not any(around > 8 for _, above in repeats for around in above)
-    matched_whole = {values._PLAIN, values._GROUPED, values._EUROPEAN}
+    is_strict = place in {"dates", "quantities"}
+    assert not any(around > (1 if is_strict else 8) for _, above in repeats_of(parsed) for around in above)
     one_class = len(parsed) == 1 and str(parsed[0][0]) == "MAX_REPEAT"
-    if pattern not in matched_whole and not one_class:
-        assert parsed.getwidth()[1] < 30_000
+    if (place, name) not in {("values", one) for one in ("_PLAIN", "_GROUPED", "_EUROPEAN")} and not one_class:
+        assert parsed.getwidth()[1] < (3_000 if is_strict else 30_000)

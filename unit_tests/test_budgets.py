@@ -22,10 +22,10 @@ from langchain_rlfocal.execution.budgets import (
     Ledger,
     Usage,
     _lock,
+    message_tokens,
     output_bound,
     prompt_tokens,
     reserve,
-    response_tokens,
 )
 from langchain_rlfocal.testing import ScriptedChatModel
 
@@ -35,26 +35,22 @@ ONE_CALL = Usage(calls=1)
 # ---- what may be said
 
 
-@pytest.mark.parametrize("name", ["max_calls", "max_tokens", "max_usd"])
-@pytest.mark.parametrize("value", [True, -1, math.nan, math.inf, "1"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, 1.0) for name in ("max_calls", "max_tokens")),
+        *((name, value) for name in ("max_calls", "max_usd") for value in (True, -1, "1")),
+        *(("max_usd", value) for value in (math.nan, math.inf)),
+    ],
+)
 def test_a_limit_that_is_none_is_refused_by_name(name, value):
     with pytest.raises(InputError, match=rf"`{name}` must be .* of at least 0, got "):
         Budget(**{name: value})
 
 
-@pytest.mark.parametrize("name", ["max_calls", "max_tokens"])
-def test_calls_and_tokens_are_whole_numbers(name):
-    with pytest.raises(InputError, match="a whole number"):
-        Budget(**{name: 1.0})
-
-
 def test_a_budget_of_nothing_lets_nothing_through_that_costs():
     """0 is legal, and says what it says; a call that costs no dollars fits 0 dollars."""
-    for name, bound in {
-        "max_calls": ONE_CALL,
-        "max_tokens": Usage(tokens=1),
-        "max_usd": Usage(usd=1e-12),
-    }.items():
+    for name, bound in {"max_calls": ONE_CALL, "max_tokens": Usage(tokens=1), "max_usd": Usage(usd=1e-12)}.items():
         ledger = Ledger()
         with pytest.raises(BudgetRefusal) as refusal:
             reserve(bound, [(ledger, Budget(**{name: 0}))])
@@ -66,39 +62,37 @@ def test_a_budget_of_nothing_lets_nothing_through_that_costs():
 # ---- one account
 
 
-def test_what_is_reserved_counts_until_it_is_settled_and_what_is_spent_for_good():
-    """10 tokens: 6 reserved leave 4; they cost 3, so 7 are left."""
-    ledger, budget = Ledger(), Budget(max_tokens=10)
-    first = reserve(Usage(1, 6), [(ledger, budget)])
-    assert (ledger.spent, ledger.reserved) == (Usage(), Usage(1, 6))
-    with pytest.raises(BudgetRefusal):
-        reserve(Usage(1, 5), [(ledger, budget)])
-    assert (ledger.spent, ledger.reserved) == (Usage(), Usage(1, 6))
-    first.settle(Usage(1, 3))
-    assert (ledger.spent, ledger.reserved) == (Usage(1, 3), Usage())
-    with pytest.raises(BudgetRefusal):
-        reserve(Usage(1, 8), [(ledger, budget)])
-    reserve(Usage(1, 7), [(ledger, budget)])
+ACCOUNTS = {
+    "what is reserved counts until it is settled, and what is spent for good": "6 !5 6=3 !8 7",
+    "a call is settled once": "6 6=3 6=5 7",
+    "what a provider took beyond the bound binds": "6 6=60 !0",
+    "a reset forgets what was spent and not what runs": "3 3=3 6 reset 4 !1 6=2 4=8 !1",
+}
+
+
+@pytest.mark.parametrize("name", ACCOUNTS)
+def test_a_budget_of_ten_tokens(name):
+    """`6` reserves six tokens, `!5` is refused five, `6=3` settles the reservation of six with three."""
+    ledger, budget, running = Ledger(), Budget(max_tokens=10), {}
+    for step in ACCOUNTS[name].split():
+        bound, _, actual = step.lstrip("!").partition("=")
+        if step == "reset":
+            ledger.reset()
+        elif actual:
+            running[bound].settle(Usage(1, int(actual)))
+        elif step.startswith("!"):
+            with pytest.raises(BudgetRefusal):
+                reserve(Usage(1, int(bound)), [(ledger, budget)])
+        else:
+            running[bound] = reserve(Usage(1, int(bound)), [(ledger, budget)])
 
 
 @pytest.mark.parametrize(
     ("budget", "bound", "words"),
     [
-        (
-            Budget(max_calls=2),
-            ONE_CALL,
-            "`max_calls` of `budget` is 2, of which 1 is spent and 1 reserved .* asked for 1",
-        ),
-        (
-            Budget(max_tokens=2500),
-            Usage(tokens=501),
-            "`max_tokens` of `budget` is 2,500, of which 1,000 is spent and 1,000 reserved",
-        ),
-        (
-            Budget(max_usd=0.5),
-            Usage(usd=0.3),
-            r"`max_usd` of `budget` is 0\.5, of which 0\.125 is spent and 0\.125 .* asked for 0\.3",
-        ),
+        (Budget(max_calls=2), ONE_CALL, "`max_calls` of `budget` is 2, of which 1 is spent and 1 reserved .* for 1"),
+        (Budget(max_tokens=2500), Usage(tokens=501), "2,500, of which 1,000 is spent and 1,000 reserved"),
+        (Budget(max_usd=0.5), Usage(usd=0.3), r"0\.5, of which 0\.125 is spent and 0\.125 .* asked for 0\.3"),
     ],
 )
 def test_a_refusal_names_the_limit_and_what_is_spent_reserved_and_asked_for(budget, bound, words):
@@ -111,61 +105,10 @@ def test_a_refusal_names_the_limit_and_what_is_spent_reserved_and_asked_for(budg
     assert f"`{refusal.value.limit}`" in str(refusal.value)
 
 
-def test_a_call_is_settled_once():
-    ledger = Ledger()
-    reservation = reserve(ONE_CALL, [(ledger, Budget())])
-    reservation.settle(Usage(1, 5))
-    reservation.settle(Usage(1, 7))
-    assert ledger.spent == Usage(1, 5)
-
-
-def test_what_a_provider_took_beyond_the_bound_is_said_and_binds():
-    ledger, budget = Ledger(), Budget(max_tokens=10)
-    reserve(Usage(1, 6), [(ledger, budget)]).settle(Usage(1, 60))
-    assert ledger.spent.tokens == 60
-    with pytest.raises(BudgetRefusal, match="60 is spent"):
-        reserve(Usage(1, 0), [(ledger, budget)])
-
-
-def test_a_reset_forgets_what_was_spent_and_not_what_runs():
-    ledger, budget = Ledger(Usage(calls=1)), Budget(max_calls=2)
-    running = reserve(ONE_CALL, [(ledger, budget)])
-    ledger.reset()
-    assert (ledger.spent, ledger.reserved) == (Usage(), ONE_CALL)
-    reserve(ONE_CALL, [(ledger, budget)])
-    with pytest.raises(BudgetRefusal):
-        reserve(ONE_CALL, [(ledger, budget)])
-    running.settle(ONE_CALL)
-    assert ledger.spent == ONE_CALL
-
-
-# ---- several accounts
-
-
-def test_all_accounts_take_a_call_or_none_does():
-    """The second refuses, so the first shows nothing of it, whichever comes first."""
-    wide, narrow = (Ledger(), Budget(max_calls=9)), (Ledger(), Budget(max_calls=0))
-    for accounts in ([wide, narrow], [narrow, wide]):
-        with pytest.raises(BudgetRefusal):
-            reserve(ONE_CALL, accounts)
-        assert wide[0].reserved == wide[0].spent == narrow[0].reserved == Usage()
-
-
-def test_a_ledger_that_comes_twice_is_charged_once():
-    ledger = Ledger()
-    reservation = reserve(ONE_CALL, [(ledger, Budget(max_calls=5)), (ledger, Budget(max_calls=1))])
-    assert ledger.reserved == ONE_CALL
-    reservation.settle(ONE_CALL)
-    assert (ledger.spent, ledger.reserved) == (ONE_CALL, Usage())
-
-
 # ---- laws
 
 
-@given(
-    num=st.integers(1, 300),
-    usd=st.floats(1e-9, 1e9, allow_nan=False),
-)
+@given(num=st.integers(1, 300), usd=st.floats(1e-9, 1e9, allow_nan=False))
 def test_n_equal_parts_of_a_budget_fit_into_it_and_nothing_more(num, usd):
     ledger, budget = Ledger(), Budget(max_usd=usd)
     part = Usage(usd=usd / num)
@@ -352,7 +295,7 @@ def test_tools_and_formats_are_sent_too():
 
 def test_calls_and_their_results_are_counted():
     call = AIMessage("", tool_calls=[{"name": "search", "args": {"query": "x" * 400}, "id": "1"}])
-    assert response_tokens(call) > 100
+    assert message_tokens(call) > 100
     assert prompt_tokens([QUESTION, call, ToolMessage("y" * 400, tool_call_id="1")], {}) > 212
 
 

@@ -7,7 +7,8 @@ import pickle
 import subprocess
 import sys
 import threading
-from pathlib import Path
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,8 +19,7 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from pydantic import SecretStr, ValidationError
 
-from langchain_rlfocal import ModelPool, PoolMember, RLFocalChatModel, RLFocalPolicy
-from langchain_rlfocal.chat_models import answering
+from langchain_rlfocal import PoolMember, RLFocalChatModel, RLFocalPolicy
 from langchain_rlfocal.errors import CheckpointError, EnsembleError, InputError, MissingDependencyError, PoolError
 from langchain_rlfocal.features import FEATURES_DIM
 from langchain_rlfocal.policies import PriorPolicy
@@ -50,18 +50,20 @@ QUESTION = "What is 2 + 3?"
         ({"members": [PoolMember("a", saying("x")), PoolMember("a", saying("x"))]}, PoolError, "`a` twice"),
         ({"members": {"a": 3}}, PoolError, "`a` must be a LangChain chat model"),
         ({"members": saying("x")}, PoolError, "must be a mapping of names"),
-        ({"members": "openai:gpt"}, PoolError, "must be a mapping of names"),
         ({"max_team": 0}, InputError, "`max_team` must be greater than or equal to 1, got 0"),
-        ({"max_rounds": 0}, InputError, "`max_rounds` must be greater than or equal to 1, got 0"),
         ({"cost_weight": -0.1}, InputError, "`cost_weight` must be greater than or equal to 0, got -0.1"),
         ({"cost_weight": float("inf")}, InputError, "`cost_weight` must be a finite number"),
-        ({"cost_weight": float("nan")}, InputError, "`cost_weight` must be a finite number"),
         ({"synthesize_below": 1.5}, InputError, "`synthesize_below` must be less than or equal to 1, got 1.5"),
         ({"max_team": "many"}, InputError, "`max_team` must be a valid integer, got 'many'"),
         ({"max_retries": -1}, InputError, "`max_retries` must be greater than or equal to 0, got -1"),
         ({"timeout": 0}, InputError, "`timeout` must be greater than 0, got 0"),
         ({"retry_on": "503"}, InputError, "`retry_on` must be an exception class"),
         ({"policy": 3}, InputError, "`policy` must be the path of a checkpoint"),
+        (
+            {"policy": SimpleNamespace(select=print, fuse=print)},
+            InputError,
+            "`policy` must be the path of a checkpoint",
+        ),
         ({"policy": "no/such/checkpoint"}, CheckpointError, "no/such/checkpoint"),
     ],
 )
@@ -86,7 +88,9 @@ def test_a_knob_outside_its_range_is_refused_at_the_call(knobs):
 
 
 def test_an_unknown_argument_warns_and_names_the_nearest():
-    with pytest.warns(UserWarning, match="`temprature` is no argument of RLFocalChatModel.*`temperature`") as caught:
+    with pytest.warns(
+        UserWarning, match="`temprature` is not an argument of RLFocalChatModel.*`temperature`"
+    ) as caught:
         RLFocalChatModel(members={"a": saying("x")}, temprature=0.3)
     assert caught[0].filename == __file__
 
@@ -99,70 +103,39 @@ def test_all_documented_arguments_are_known(recwarn):
 # ---- the policy and the pool
 
 
-def test_a_member_that_the_policy_does_not_know_is_refused_by_name():
-    policy = ScriptedPolicy([["a"]], ("a", "b"))
-    with pytest.raises(PoolError, match=r"unknown: c; known: a, b\. Leave the unknown out"):
-        RLFocalChatModel(members={"a": saying("x"), "c": saying("x")}, policy=policy)
-
-
-def test_a_policy_that_knows_nobody_of_the_pool_belongs_to_another():
-    with pytest.raises(CheckpointError, match="belongs to another pool: it knows none of c; it knows a, b"):
-        RLFocalChatModel(members={"c": saying("x")}, policy=ScriptedPolicy([["a"]], ("a", "b")))
-
-
-def test_names_of_a_strangers_policy_are_shown_in_short_and_steer_no_terminal():
-    names = ("\x1b[31m" + "x" * 1000, *(f"member{number}" for number in range(1000)))
-    with pytest.raises(CheckpointError, match="belongs to another pool") as caught:
-        RLFocalChatModel(members={"c": saying("x")}, policy=ScriptedPolicy([["a"]], names))
-    assert "\x1b" not in str(caught.value)
-    assert "x" * 100 not in str(caught.value)
-    assert "member1, " in str(caught.value)
-    assert len(str(caught.value)) < 2500
-
-
-def test_members_of_the_policy_that_the_pool_lacks_are_left_out():
-    policy = PriorPolicy(("a", "b", "c"))
-    assert RLFocalChatModel(members={"b": saying("5")}, policy=policy).invoke(QUESTION).text == "5"
-
-
-def test_a_path_is_loaded_as_a_checkpoint(monkeypatch):
-    policy = ScriptedPolicy([["a"]], ("a",), trained=True, policy_id="rlfocal-x")
-    monkeypatch.setattr(RLFocalPolicy, "load", lambda path, embedder: policy if path == Path("here") else None)
-    message = RLFocalChatModel(members={"a": saying("5")}, policy=Path("here")).invoke(QUESTION)
-    assert how(message)["trained"] is True
-    assert how(message)["policy"] == "rlfocal-x"
+@pytest.mark.parametrize(
+    ("names", "error", "text"),
+    [
+        ("ac", PoolError, r"unknown: c; known: a, b\. Leave the unknown out"),
+        ("c", CheckpointError, "belongs to another pool: it knows none of c; it knows a, b"),
+        ("b", None, ""),
+    ],
+)
+def test_the_policy_must_know_every_member_and_may_know_more(names, error, text):
+    members = {name: saying("5") for name in names}
+    with pytest.raises(error, match=text) if error else nullcontext():
+        assert RLFocalChatModel(members=members, policy=PriorPolicy("ab")).invoke(QUESTION).text == "5"
 
 
 # ---- call arguments
 
 
-def test_knobs_bind_one_call_and_reach_no_member():
+def test_options_bind_one_call_and_other_arguments_reach_the_members_but_never_the_models_name():
     member = saying("5")
-    model = model_of({"a": member, "b": saying("4")})
+    model = model_of({"a": member, "b": saying("4")}, temperature=0.1, max_tokens=7, stop=["."])
     message = model.bind(max_team=1, max_rounds=1, cost_weight=0.0, task="t").invoke(QUESTION)
-    assert [row["asked"] for row in how(message)["rounds"]] == [["a"]]
-    assert member.asked[-1].kwargs == {}
+    list(model.stream(QUESTION, stop=["\n"], temperature=0.9, tools=[], model="rlfocal", stream=True))
+    assert asked(message) == [["a"]]
     assert (model.max_team, model.task) == (2, None)
-
-
-@pytest.mark.parametrize("call", ["invoke", "stream"])
-def test_other_call_arguments_and_stop_reach_the_members_but_never_the_models_name(call):
-    member = saying("5")
-    model = model_of({"a": member})
-    list(getattr(model, call)(QUESTION, stop=["\n"], temperature=0.5, tools=[], model="rlfocal", stream=True))
-    assert member.asked[-1].stop == ["\n"]
-    assert member.asked[-1].kwargs == {"temperature": 0.5}
-
-
-def test_the_models_own_settings_reach_the_members_unless_the_call_says_otherwise():
-    member = saying("5")
-    model = model_of({"a": member}, temperature=0.1, max_tokens=7, stop=["."])
-    model.invoke(QUESTION)
-    model.invoke(QUESTION, stop=["\n"], temperature=0.9)
     assert [(asked.stop, asked.kwargs) for asked in member.asked] == [
         (["."], {"temperature": 0.1, "max_tokens": 7}),
         (["\n"], {"temperature": 0.9, "max_tokens": 7}),
     ]
+    params = model._get_ls_params(model="other")
+    assert params == {
+        "ls_provider": "rlfocal", "ls_model_type": "chat", "ls_model_name": "other", "ls_temperature": 0.1,
+        "ls_max_tokens": 7, "ls_stop": ["."],
+    }  # fmt: skip
 
 
 # ---- a good citizen
@@ -190,30 +163,11 @@ def test_it_says_what_it_is_without_secrets():
     assert json.dumps(model.asdict())
 
 
-def test_it_tells_langsmith_its_name_and_settings():
-    model = model_of({"a": saying("x")}, model="mine", temperature=0.5, max_tokens=9, stop=["."])
-    assert model._get_ls_params() == {
-        "ls_provider": "rlfocal",
-        "ls_model_type": "chat",
-        "ls_model_name": "mine",
-        "ls_temperature": 0.5,
-        "ls_max_tokens": 9,
-        "ls_stop": ["."],
-    }
-    assert model._get_ls_params(model="other")["ls_model_name"] == "other"
-    assert model.invoke(QUESTION).response_metadata["model_name"] == "mine"
-
-
 def test_it_can_be_rebuilt_from_its_fields_as_configurable_fields_does():
     model = model_of({"a": saying("5"), "b": saying("4")})
     rebuilt = RLFocalChatModel(**{name: getattr(model, name) for name in RLFocalChatModel.model_fields})
     assert rebuilt.pool is model.pool
     assert "".join(chunk.text for chunk in rebuilt.stream(QUESTION)) == "5"
-
-
-def test_a_pool_is_taken_as_it_is():
-    pool = ModelPool.from_models({"a": saying("5")})
-    assert RLFocalChatModel(members=pool).pool is pool
 
 
 def test_answering_and_explaining_load_rich_only_to_explain_and_torch_never():
@@ -229,9 +183,6 @@ model.explain(message)
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True)
-
-
-QUESTION = "What is 2 + 3?"
 
 
 CALLS = {
@@ -343,113 +294,96 @@ async def test_ainvoke_uses_no_threads_for_async_members():
     assert (await model_of({"a": saying("5"), "b": saying("5")}).ainvoke(QUESTION)).text == "5"
 
 
-def test_a_second_round_is_asked_after_the_first_and_all_answers_are_fused():
-    asked = []
+class Watching(ScriptedPolicy):
+    """Notes what it is told."""
 
-    def member(name, answer):
-        return ScriptedChatModel(script=lambda _: asked.append(name) or answer)
+    def select(self, query, candidates, failures, **told):
+        WATCHED.append({**told, "query": query, "answers": [candidate.answer for candidate in candidates]})
+        return super().select(query, candidates, failures, **told)
 
-    model = model_of({"a": member("a", "4"), "b": member("b", "5"), "c": member("c", "5")}, ["a"], ["b", "c"])
-    message = model.invoke(QUESTION)
-    assert message.text == "5"
-    assert asked[0] == "a"
-    assert [row["asked"] for row in how(message)["rounds"]] == [["a"], ["b", "c"]]
-    assert [(row["member"], row["round"]) for row in how(message)["candidates"]] == [("a", 1), ("b", 2), ("c", 2)]
+    def fuse(self, query, candidates, failures, *, max_team):
+        WATCHED.append({"max_team": max_team})
+        return super().fuse(query, candidates, failures, max_team=max_team)
 
 
-def test_answers_are_labelled_anew_each_round_for_the_decider_to_see():
-    """The Decider's second look finds two candidates with one canonical answer, the third is the team's last."""
-    seen = []
+WATCHED = []
 
-    class Watching(ScriptedPolicy):
-        def select(self, query, candidates, failures, **kwargs):
-            seen.append([candidate.answer for candidate in candidates])
-            return super().select(query, candidates, failures, **kwargs)
 
+def test_the_policy_sees_query_options_and_the_answers_so_far_and_no_larger_a_team_than_there_can_be():
+    WATCHED.clear()
     members = {"a": saying("It is 5."), "b": saying("5"), "c": saying("4")}
     policy = Watching([["a", "b"], ["c"]], ("a", "b", "c"))
-    RLFocalChatModel(members=members, policy=policy, max_rounds=3).invoke(QUESTION)
-    assert seen == [[], ["5", "5"]]
+    model = RLFocalChatModel(members=members, policy=policy, max_rounds=3, max_team=9, task="t", cost_weight=0.3)
+    message = model.invoke(QUESTION)
+    first, second, fusing = WATCHED
+    assert (first["query"].text, first["query"].task) == (QUESTION, "t")
+    terms = {"available": ("a", "b", "c"), "max_rounds": 3, "max_team": 3, "cost_weight": 0.3}
+    assert {name: first[name] for name in terms} == terms
+    assert [(seen["round_number"], seen["answers"]) for seen in (first, second)] == [(1, []), (2, ["5", "5"])]
+    assert fusing == {"max_team": 3}
+    assert [(row["member"], row["round"]) for row in how(message)["candidates"]] == [("a", 1), ("b", 1), ("c", 2)]
 
 
-def test_the_policy_sees_the_last_human_text_the_task_and_the_knobs():
-    seen = {}
-
-    class Watching(ScriptedPolicy):
-        def select(self, query, candidates, failures, **kwargs):
-            seen.update(kwargs, query=query)
-            return super().select(query, candidates, failures, **kwargs)
-
-    blocks = [{"type": "text", "text": "What is "}, {"type": "text", "text": "it?"}]
-    pool = {name: saying("x") for name in "abcd"}
-    model = RLFocalChatModel(members=pool, policy=Watching([["a", "b", "c"]], tuple(pool)), task="t", cost_weight=0.3)
-    model.invoke([SystemMessage("Be brief."), HumanMessage("Hi"), AIMessage("Hello"), HumanMessage(blocks)])
-    assert (seen["query"].text, seen["query"].task) == ("What is it?", "t")
-    assert seen["available"] == ("a", "b", "c", "d")
-    assert (seen["round_number"], seen["max_rounds"], seen["max_team"], seen["cost_weight"]) == (1, 2, 3, 0.3)
-    model.invoke([AIMessage("An answer to continue")])
-    assert seen["query"].text == "An answer to continue"
-    model.invoke([HumanMessage("Add"), AIMessage("I will"), ToolMessage("3", tool_call_id="1")])
-    assert seen["query"].text == "Add"
+@pytest.mark.parametrize(
+    ("messages", "text"),
+    [
+        (
+            [
+                SystemMessage("Be brief."),
+                HumanMessage("Hi"),
+                AIMessage("Hello"),
+                HumanMessage([{"type": "text", "text": "What is "}, {"type": "text", "text": "it?"}]),
+            ],
+            "What is it?",
+        ),
+        ([AIMessage("An answer to continue")], "An answer to continue"),
+        ([HumanMessage("Add"), AIMessage("I will"), ToolMessage("3", tool_call_id="1")], "Add"),
+    ],
+)
+def test_the_query_is_the_last_human_text(messages, text):
+    WATCHED.clear()
+    RLFocalChatModel(members={"a": saying("x")}, policy=Watching([["a"]], ("a",))).invoke(messages)
+    assert WATCHED[0]["query"].text == text
 
 
 # ---- caps
 
 
-@pytest.mark.parametrize(("max_team", "asked"), [(1, ["a"]), (2, ["a", "b"]), (3, ["a", "b", "c"])])
-def test_the_cap_on_the_team_binds_whatever_the_policy_wants(max_team, asked):
+@pytest.mark.parametrize(
+    ("rounds", "fields", "expected"),
+    [
+        (["a", "bc"], {"max_team": 1}, [["a"]]),
+        (["a", "bc"], {"max_team": 2}, [["a"], ["b"]]),
+        (["a", "bc"], {"max_team": 3}, [["a"], ["b", "c"]]),
+        (["a", "b", "c"], {"max_rounds": 2}, [["a"], ["b"]]),
+        (["a", "ab"], {}, [["a"], ["b"]]),
+    ],
+)
+def test_the_caps_bind_whatever_the_policy_wants_and_nobody_is_asked_twice(rounds, fields, expected):
     members = {name: saying("5") for name in "abc"}
-    message = model_of(members, ["a"], ["b", "c"], max_team=max_team).invoke(QUESTION)
-    assert [member for row in how(message)["rounds"] for member in row["asked"]] == asked
-
-
-def test_the_cap_on_rounds_binds_whatever_the_policy_wants():
-    members = {name: saying("5") for name in "abc"}
-    message = model_of(members, ["a"], ["b"], ["c"], max_rounds=2).invoke(QUESTION)
-    assert [row["asked"] for row in how(message)["rounds"]] == [["a"], ["b"]]
-
-
-def test_nobody_is_asked_twice():
-    member = saying("5")
-    model_of({"a": member, "b": saying("4")}, ["a"], ["a", "b"]).invoke(QUESTION)
-    assert len(member.asked) == 1
-
-
-def test_the_policy_sees_no_larger_a_team_than_the_pool_can_fill():
-    seen = []
-
-    class Watching(ScriptedPolicy):
-        def select(self, query, candidates, failures, **kwargs):
-            seen.append(kwargs["max_team"])
-            return super().select(query, candidates, failures, **kwargs)
-
-        def fuse(self, query, candidates, failures, *, max_team):
-            seen.append(max_team)
-            return super().fuse(query, candidates, failures, max_team=max_team)
-
-    RLFocalChatModel(members={"a": saying("x")}, policy=Watching([["a"]], ("a",)), max_team=3).invoke(QUESTION)
-    assert set(seen) == {1}
+    assert asked(model_of(members, *rounds, **fields).invoke(QUESTION)) == expected
+    assert all(len(member.asked) <= 1 for member in members.values())
 
 
 # ---- without training
 
 
-def test_without_a_policy_the_members_vote_and_the_answer_says_so():
-    message = RLFocalChatModel(members={"a": saying("4"), "b": saying("5"), "c": saying("5")}).invoke(QUESTION)
-    assert message.text == "5"
+@pytest.mark.parametrize(
+    ("said", "competences", "text", "teams"),
+    [
+        (["4", "5", "5"], [None] * 3, "5", [["a", "b"], ["c"]]),
+        (["5", "5", "4"], [None] * 3, "5", [["a", "b"]]),
+        (["4", "5"], [0.3, 0.9], "5", [["b", "a"]]),
+    ],
+)
+def test_without_a_policy_competences_and_a_vote_decide_and_the_answer_says_so(said, competences, text, teams):
+    facts = [{} if one is None else {"competence": one} for one in competences]
+    members = [PoolMember(n, saying(w), **fact) for n, w, fact in zip("abc", said, facts, strict=False)]
+    message = RLFocalChatModel(members=members).invoke(QUESTION)
+    assert message.text == text
+    assert [sorted(team) for team in asked(message)] == [sorted(team) for team in teams]
     assert how(message)["trained"] is False
     assert how(message)["policy"].startswith("prior-")
-
-
-def test_without_a_policy_declared_competences_break_the_tie():
-    members = [PoolMember("a", saying("4"), competence=0.3), PoolMember("b", saying("5"), competence=0.9)]
-    assert RLFocalChatModel(members=members).invoke(QUESTION).text == "5"
-
-
-def test_without_a_policy_members_who_agree_are_not_asked_for_a_third_opinion():
-    third = saying("5")
-    RLFocalChatModel(members={"a": saying("5"), "b": saying("5"), "c": third}).invoke(QUESTION)
-    assert third.asked == []
 
 
 # ---- failures
@@ -477,30 +411,21 @@ async def test_when_all_fail_one_error_names_every_member_and_its_cause(call):
     assert isinstance(caught.value.__cause__, ModelRateLimitError)
 
 
-def test_when_all_fail_on_the_length_langchain_can_tell():
-    members = {name: FailingChatModel(error=ContextOverflowError("too long")) for name in "ab"}
-    with pytest.raises(ContextOverflowError, match="Every member that can be asked was"):
+@pytest.mark.parametrize(("other", "is_length"), [(ContextOverflowError("long"), True), (ValueError("no"), False)])
+def test_when_all_fail_on_the_length_langchain_can_tell(other, is_length):
+    members = {"a": FailingChatModel(error=ContextOverflowError("long")), "b": FailingChatModel(error=other)}
+    with pytest.raises(EnsembleError, match="Every member that can be asked was") as caught:
         model_of(members).invoke(QUESTION)
+    assert isinstance(caught.value, ContextOverflowError) == is_length
 
 
-def test_where_only_some_fail_on_the_length_it_is_not_the_length():
-    members = {"a": FailingChatModel(error=ContextOverflowError("long")), "b": FailingChatModel(error=ValueError("no"))}
-    with pytest.raises(EnsembleError) as caught:
-        model_of(members).invoke(QUESTION)
-    assert not isinstance(caught.value, ContextOverflowError)
-
-
-def test_tokens_of_an_unusable_answer_are_counted():
+def test_tokens_of_an_unusable_answer_are_counted_and_unknown_ones_are_not_zero():
     """The empty answer took 5 + 7 tokens, the good one 5 + 1."""
     usage = UsageMetadata(input_tokens=5, output_tokens=7, total_tokens=12)
     message = model_of({"a": saying(AIMessage("", usage_metadata=usage)), "b": saying("5")}).invoke(QUESTION)
     assert message.usage_metadata == {"input_tokens": 10, "output_tokens": 8, "total_tokens": 18}
     assert how(message)["usage"]["a"] == usage
-
-
-def test_unknown_usage_is_unknown_and_not_zero():
-    message = model_of({"a": saying("5", reports_usage=False)}).invoke(QUESTION)
-    assert message.usage_metadata is None
+    assert model_of({"a": saying("5", reports_usage=False)}).invoke(QUESTION).usage_metadata is None
 
 
 async def test_cancelling_cancels_every_member_and_leaves_no_task():
@@ -525,17 +450,6 @@ async def test_cancelling_cancels_every_member_and_leaves_no_task():
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_a_timeout_around_the_call_is_a_timeout():
-    never = asyncio.Event()
-    model = model_of({"a": saying("5", on_acall=never.wait)})
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(model.ainvoke(QUESTION), timeout=0)
-    assert asyncio.all_tasks() == {asyncio.current_task()}
-
-
-QUESTION = "What is 2 + 3?"
-
-
 # ---- the message
 
 
@@ -554,34 +468,6 @@ def test_the_answer_is_a_neutral_copy_of_the_winners_message():
     assert "model_provider" not in message.response_metadata
 
 
-def test_one_members_tool_calls_win_whole_with_ids_of_our_own():
-    """Two members call add(1, 2), arguments in another order; the third calls something else."""
-
-    def calling(call_id, **args):
-        return saying(AIMessage("", tool_calls=[{"name": "add", "args": args, "id": call_id, "type": "tool_call"}]))
-
-    members = {"a": calling("x", a=9, b=9), "b": calling("y", a=1, b=2), "c": calling("z", b=2, a=1)}
-    message = model_of(members).invoke(QUESTION)
-    [call] = message.tool_calls
-    assert (call["name"], call["args"]) == ("add", {"a": 1, "b": 2})
-    assert call["id"].startswith("call_")
-    assert len(call["id"]) == 29
-    assert how(message)["fusion"]["confidence"] == pytest.approx(2 / 3)
-
-
-def test_the_text_beside_tool_calls_is_no_answer(monkeypatch):
-    """It must not decide what counts as the same answer among the texts."""
-    seen = []
-    compare = answering.compare_answers
-    monkeypatch.setattr(
-        answering, "compare_answers", lambda texts, *a, **k: seen.append(texts) or compare(texts, *a, **k)
-    )
-    call = {"name": "f", "args": {}, "id": "1", "type": "tool_call"}
-    model = model_of({"a": saying(AIMessage("I will call f.", tool_calls=[call])), "b": saying("5")})
-    model.invoke("What is two plus three, and what does f say?")  # asked nowhere else: short answers are compared once
-    assert seen == [[None, "5"]]
-
-
 # ---- the synthesizer
 
 
@@ -597,45 +483,49 @@ async def test_where_fusion_is_unsure_the_synthesizer_writes_the_answer():
         assert how(message)["fusion"]["synthesized"] is True
         usage = how(message)["synthesizer"]["usage"]
         assert how(message)["synthesizer"]["failure"] is None
+        assert "answered by the synthesizer" in RLFocalChatModel.explain(message)
         assert message.usage_metadata["output_tokens"] == 3 + usage["output_tokens"]
         assert how(message)["usage"].keys() == {"a", "b", "c"}
 
 
-def test_where_fusion_is_sure_the_synthesizer_is_not_asked():
+CALL = {"name": "f", "args": {}, "id": "1", "type": "tool_call"}
+
+
+class Doubting(ScriptedPolicy):
+    """Is never sure."""
+
+    def fuse(self, query, candidates, failures, **kwargs):
+        answer = super().fuse(query, candidates, failures, **kwargs)
+        return dataclasses.replace(answer, weights=dict.fromkeys(answer.weights, 0.1))
+
+
+@pytest.mark.parametrize(
+    ("members", "fields"),
+    [
+        ({"a": saying("red"), "b": saying("blue")}, {"synthesize_below": 0.3}),
+        ({"a": saying(AIMessage("", tool_calls=[CALL])), "b": saying("red")}, {"synthesize_below": 1.0}),
+        ({"a": saying("red")}, {"policy": Doubting([["a"]], ("a",))}),
+    ],
+    ids=["sure", "tool calls", "a single candidate"],
+)
+def test_the_synthesizer_is_not_asked_where_it_is_not_needed(members, fields):
     synthesizer = saying("never")
-    assert divided(synthesizer, synthesize_below=0.3).invoke("Which colour?").text == "red"
+    policy = ScriptedPolicy([tuple(members)], tuple(members))
+    model = RLFocalChatModel(members=members, synthesizer=synthesizer, **{"policy": policy, **fields})
+    assert how(model.invoke("Which colour?"))["fusion"]["synthesized"] is False
     assert synthesizer.asked == []
 
 
 def test_if_the_synthesizer_fails_the_selected_candidate_answers_and_the_failure_is_recorded():
     message = divided(FailingChatModel(error=TimeoutError("late")), clock=lambda: 0.0).invoke("Which colour?")
     assert message.text == "red"
+    assert "the synthesizer failed: TimeoutError: late" in RLFocalChatModel.explain(message)
     assert how(message)["fusion"]["synthesized"] is False
     assert how(message)["synthesizer"] == {
         "latency_s": 0.0,
         "usage": None,
         "failure": {"kind": "TimeoutError", "reason": "late", "latency_s": 0.0},
     }
-
-
-def test_tool_calls_are_never_synthesized():
-    call = {"name": "f", "args": {}, "id": "1", "type": "tool_call"}
-    synthesizer = saying("never")
-    members = {"a": saying(AIMessage("", tool_calls=[call])), "b": saying("red")}
-    assert model_of(members, synthesizer=synthesizer, synthesize_below=1.0).invoke("?").tool_calls
-    assert synthesizer.asked == []
-
-
-def test_a_single_candidate_is_never_synthesized_however_doubtful():
-    class Doubting(ScriptedPolicy):
-        def fuse(self, query, candidates, failures, **kwargs):
-            answer = super().fuse(query, candidates, failures, **kwargs)
-            return dataclasses.replace(answer, weights=dict.fromkeys(answer.weights, 0.1))
-
-    synthesizer = saying("never")
-    policy = Doubting([["a"]], ("a",))
-    assert RLFocalChatModel(members={"a": saying("5")}, policy=policy, synthesizer=synthesizer).invoke("?").text == "5"
-    assert synthesizer.asked == []
 
 
 def test_what_members_write_is_data_to_the_synthesizer():
@@ -648,8 +538,9 @@ def test_what_members_write_is_data_to_the_synthesizer():
     synthesizer = saying("calm")
     model = model_of({"a": saying(injection), "b": saying("blue")}, synthesizer=synthesizer, synthesize_below=1.0)
     history = [SystemMessage("Speak French."), HumanMessage("Hi"), AIMessage("Hello"), HumanMessage("Which colour?")]
-    assert model.invoke(history).text == "calm"
+    assert model.invoke(history, stop=["\n"], temperature=0.5).text == "calm"
     [asked] = synthesizer.asked
+    assert (asked.stop, asked.kwargs) == (["\n"], {})
     system, *middle, last = asked.messages
     assert [type(message) for message in asked.messages] == [SystemMessage, HumanMessage, AIMessage, HumanMessage]
     question, opening, *drafts, closing = last.text.splitlines()[0], *last.text.splitlines()[2:]
@@ -662,23 +553,6 @@ def test_what_members_write_is_data_to_the_synthesizer():
     assert system.text.count(f"<{marker}>") == 1
     assert system.text.endswith("Speak French.")
     assert "pwned" not in system.text + "".join(message.text for message in middle)
-
-
-def test_the_marker_changes_with_the_texts_so_that_none_can_contain_it():
-    """A member that repeats the marker of the last call gets another one."""
-    synthesizer = saying("x")
-    model = model_of({"a": saying("red"), "b": saying("blue")}, synthesizer=synthesizer, synthesize_below=1.0)
-    model.invoke("?")
-    marker = synthesizer.asked[0].messages[-1].text.splitlines()[2].strip("<>")
-    model = model_of({"a": saying(f"</{marker}>"), "b": saying("blue")}, synthesizer=synthesizer, synthesize_below=1.0)
-    model.invoke("?")
-    assert marker not in synthesizer.asked[1].messages[-1].text.splitlines()[2]
-
-
-def test_the_synthesizer_gets_stop_and_no_other_call_argument():
-    synthesizer = saying("x")
-    divided(synthesizer, temperature=0.5).invoke("?", stop=["\n"], tools=[])
-    assert (synthesizer.asked[0].stop, synthesizer.asked[0].kwargs) == (["\n"], {})
 
 
 # ---- explaining
@@ -712,12 +586,6 @@ def test_explain_shows_what_members_wrote_as_it_is_and_keeps_the_terminal_safe()
     assert all(len(line) <= 110 for line in text.splitlines())
 
 
-def test_explain_tells_of_the_synthesizer():
-    assert "answered by the synthesizer" in RLFocalChatModel.explain(divided(saying("x")).invoke("?"))
-    failed = divided(FailingChatModel(error=TimeoutError("late"))).invoke("?")
-    assert "the synthesizer failed: TimeoutError: late" in RLFocalChatModel.explain(failed)
-
-
 def test_explain_tells_of_agreement_of_members_left_out_and_of_repairs():
     call = {"name": "look", "args": {"where": "up"}, "id": "1"}
     members = {"a": SchemaChatModel(answers=lambda *_: AIMessage("", tool_calls=[call])), "b": saying("no")}
@@ -725,28 +593,28 @@ def test_explain_tells_of_agreement_of_members_left_out_and_of_repairs():
     orphan = ToolMessage("42", tool_call_id="call_1")
     shown = RLFocalChatModel.explain(model.invoke([HumanMessage("Where?"), orphan])).splitlines()
     assert "agreement on these tool calls 1.00" in shown
-    assert "b was left out: it knows no tools" in shown
+    assert "b was left out: it does not support tools" in shown
     assert "of the conversation: left out 1 tool result(s) that answer no tool call" in shown
 
 
-def test_explain_tells_of_each_field():
-    texts = ['{"n": 1, "m": "x"}', '{"n": 2, "m": "x"}', '{"n": 2, "m": "y"}']
-    members = {
-        name: SchemaChatModel(answers=lambda *_, text=text: text) for name, text in zip("abc", texts, strict=True)
-    }
-    model = RLFocalChatModel(members=members, max_rounds=1)
-    message = model.invoke(QUESTION, response_format={"type": "json_object"})
-    assert json.loads(message.text) == {"n": 2, "m": "x"}
-    shown = RLFocalChatModel.explain(message).splitlines()
-    assert "agreement by field: n 0.67, m 0.67" in shown
-    assert "answered by b (*), confidence 0.33" in shown
-    mixed = ['{"n": 1, "m": "x"}', '{"n": 2, "m": "y"}', '{"n": 2, "m": "x", "l": 1}']
-    members = {
-        name: SchemaChatModel(answers=lambda *_, text=text: text) for name, text in zip("abc", mixed, strict=True)
-    }
+@pytest.mark.parametrize(
+    ("texts", "lines"),
+    [
+        (
+            ['{"n": 1, "m": "x"}', '{"n": 2, "m": "x"}', '{"n": 2, "m": "y"}'],
+            {"agreement by field: n 0.67, m 0.67", "answered by b (*), confidence 0.33"},
+        ),
+        (
+            ['{"n": 1, "m": "x"}', '{"n": 2, "m": "y"}', '{"n": 2, "m": "x", "l": 1}'],
+            {"merged from several members"},
+        ),
+    ],
+)
+def test_explain_tells_of_each_field(texts, lines):
+    members = {n: SchemaChatModel(answers=lambda *_, text=text: text) for n, text in zip("abc", texts, strict=True)}
     message = RLFocalChatModel(members=members, max_rounds=1).invoke(QUESTION, response_format={"type": "json_object"})
     assert json.loads(message.text) == {"n": 2, "m": "x"}
-    assert "put together from several members" in RLFocalChatModel.explain(message).splitlines()
+    assert lines <= set(RLFocalChatModel.explain(message).splitlines())
 
 
 @pytest.mark.parametrize("stranger", [AIMessage("hi"), {}, {"rlfocal": {}}, {"rlfocal": 3}, None, "text"])
@@ -755,7 +623,6 @@ def test_explain_refuses_what_is_not_ours(stranger):
         RLFocalChatModel.explain(stranger)
 
 
-QUESTION = "What is 2 + 3?"
 CURVE = [
     {"cost_weight": 0.0, "mean_calls": 3.0, "score": 0.9, "mean_spent": 1.0},
     {"cost_weight": 0.2, "mean_calls": 2.0, "score": 0.8, "mean_spent": 0.6},
@@ -818,51 +685,32 @@ async def test_a_policy_that_was_trained_with_an_embedder_answers_with_it(member
     assert embeddings.asked == [QUESTION, "What is 2 + 4?"]
 
 
+def test_a_policy_and_its_embedder_must_fit(members, embedded, plain):
+    policy = make_policy(embedder=Counting(), dimensions=3)
+    assert RLFocalChatModel(members=members, policy=policy).invoke(QUESTION).text == "5"
+    for given, embeddings, text in [
+        (embedded, None, r"embedded` must have the embedder .* got none. Give the same one as `embedd"),
+        (embedded, 3, "`embeddings` must be a LangChain `Embeddings`.*got int"),
+        (embedded, "nowhere", "package.module:function, got 'nowhere'"),
+        (plain, Counting(), r"plain` was trained without an embedder.*Leave `embeddings` out"),
+        (None, Counting(), "Leave `embeddings` out"),
+        (make_policy(), Counting(), "Leave `embeddings` out"),
+        (policy, Counting(), "Leave `embeddings` out"),
+    ]:
+        with pytest.raises(InputError, match=text):
+            RLFocalChatModel(members=members, policy=given, embeddings=embeddings)
+    with pytest.raises(InputError, match="must give vectors of length 3, as in training, got 4"):
+        RLFocalChatModel(members=members, policy=embedded, embeddings=Counting(size=4)).invoke(QUESTION)
+
+
 def test_an_embedder_may_be_given_by_its_name(members, tmp_path):
     pytest.importorskip("wordllama", reason="the extra `wordllama` is not installed")
-    from langchain_rlfocal.embedders import load_embedder  # noqa: PLC0415
+    from langchain_rlfocal.features import load_embedder  # noqa: PLC0415
 
     make_policy(embedder=load_embedder("wordllama"), dimensions=256).save(tmp_path / "policy")
     model = RLFocalChatModel(members=members, policy=tmp_path / "policy", embeddings="wordllama")
     assert model.invoke(QUESTION).text == "5"
     assert pickle.loads(pickle.dumps(model)).invoke(QUESTION).text == "5"
-
-
-def test_an_embedder_that_is_missing_is_asked_for(members, embedded):
-    with pytest.raises(InputError, match=r"embedded` must have the embedder .* got none. Give the same one as `embedd"):
-        RLFocalChatModel(members=members, policy=embedded)
-
-
-def test_an_embedder_that_is_not_needed_is_refused(members, plain):
-    with pytest.raises(InputError, match=r"plain` was trained without an embedder.*Leave `embeddings` out"):
-        RLFocalChatModel(members=members, policy=plain, embeddings=Counting())
-    for policy in (None, PriorPolicy("abc"), make_policy(), make_policy(embedder=Counting(), dimensions=3)):
-        with pytest.raises(InputError, match=r"Leave `embeddings` out"):
-            RLFocalChatModel(members=members, policy=policy, embeddings=Counting())
-
-
-def test_an_embedder_of_another_length_is_told_so(members, embedded):
-    for size in (1, 4):
-        model = RLFocalChatModel(members=members, policy=embedded, embeddings=Counting(size=size))
-        with pytest.raises(InputError, match=f"must give vectors of length 3, as in training, got {size}"):
-            model.invoke(QUESTION)
-
-
-@pytest.mark.parametrize(
-    ("embeddings", "error", "text"),
-    [
-        (3, InputError, "`embeddings` must be a LangChain `Embeddings`.*got int"),
-        ("nowhere", InputError, "package.module:function, got 'nowhere'"),
-    ],
-)
-def test_what_is_no_embedder_is_refused(members, embedded, embeddings, error, text):
-    with pytest.raises(error, match=text):
-        RLFocalChatModel(members=members, policy=embedded, embeddings=embeddings)
-
-
-def test_a_policy_object_brings_its_own_embedder(members):
-    policy = make_policy(embedder=Counting(), dimensions=3)
-    assert RLFocalChatModel(members=members, policy=policy).invoke(QUESTION).text == "5"
 
 
 # ---- a target of calls
@@ -873,9 +721,19 @@ def test_a_target_chooses_the_cost_weight_and_the_answer_says_so(members, plain)
     model = RLFocalChatModel(members=members, policy=plain, target_calls=2.5, cost_weight=0.7)
     message = model.invoke(QUESTION)
     assert how(message)["cost_weight"] == pytest.approx(0.1)
-    assert how(message)["target_calls"] == 2.5
     assert "(trained; cost weight 0.1, for 2.5 calls a query on average)" in model.explain(message)
+    assert "(trained; cost weight 0.25)" in model.explain(model.invoke(QUESTION, cost_weight=0.25))
     assert model._identifying_params["target_calls"] == 2.5
+    with pytest.raises(InputError, match=r"`target_calls` or `cost_weight`, got both \(2 and 0.5\).*Leave one out"):
+        model.invoke(QUESTION, target_calls=2, cost_weight=0.5)
+
+
+@pytest.mark.parametrize("target", [0.99, True, "2", float("nan")])
+def test_an_impossible_target_is_refused(members, plain, target):
+    with pytest.raises(InputError, match="`target_calls` must be "):
+        RLFocalChatModel(members=members, policy=plain).invoke(QUESTION, target_calls=target)
+    with pytest.raises(InputError, match="`target_calls` must be"):
+        RLFocalChatModel(members=members, policy=plain, target_calls=target)
 
 
 @pytest.mark.parametrize(
@@ -898,21 +756,6 @@ def test_what_a_call_says_of_its_costs_goes_before_what_the_model_says(members, 
     assert all(asked.kwargs == {} for member in members.values() for asked in member.asked)
 
 
-def test_a_call_cannot_give_both(members, plain):
-    model = RLFocalChatModel(members=members, policy=plain)
-    with pytest.raises(InputError, match=r"`target_calls` or `cost_weight`, got both \(2 and 0.5\).*Leave one out"):
-        model.invoke(QUESTION, target_calls=2, cost_weight=0.5)
-
-
-@pytest.mark.parametrize("target", [0, 0.99, -1, True, "2", float("nan"), float("inf")])
-def test_an_impossible_target_is_refused(members, plain, target):
-    with pytest.raises(InputError, match="`target_calls` must be "):
-        RLFocalChatModel(members=members, policy=plain).invoke(QUESTION, target_calls=target)
-    if isinstance(target, float):
-        with pytest.raises(InputError, match="`target_calls` must be"):
-            RLFocalChatModel(members=members, policy=plain, target_calls=target)
-
-
 @pytest.mark.parametrize(
     ("policy", "text"),
     [
@@ -926,14 +769,6 @@ def test_a_policy_without_a_curve_cannot_have_a_target(members, policy, text):
         RLFocalChatModel(members=members, policy=policy, target_calls=2)
     with pytest.raises(InputError, match=text):
         RLFocalChatModel(members=members, policy=policy).invoke(QUESTION, target_calls=2)
-
-
-def test_the_explanation_of_a_trained_policy_tells_its_cost_weight(members, plain):
-    model = RLFocalChatModel(members=members, policy=plain)
-    message = model.invoke(QUESTION, cost_weight=0.25)
-    assert "(trained; cost weight 0.25)" in model.explain(message)
-    del how(message)["cost_weight"], how(message)["target_calls"]  # as earlier versions wrote it
-    assert "(trained)" in model.explain(message)
 
 
 ESSAY = "Write an essay about fog, in three paragraphs."
@@ -967,15 +802,7 @@ def test_where_the_question_asks_for_open_text_one_member_is_asked_and_the_answe
     message = vote().invoke(ESSAY)
     assert (asked(message), message.text) == ([["a"]], TEXTS["a"])
     assert how(message)["open_text"] is True
-    assert "nobody more was asked: open text cannot agree" in RLFocalChatModel.explain(message)
-
-
-@pytest.mark.parametrize("max_rounds", [1, 2, 3])
-def test_if_it_fails_others_stand_in(max_rounds):
-    members = {"x": FailingChatModel(error=ValueError("no")), "y": FailingChatModel(error=ValueError("no")), **trio()}
-    message = vote(members, max_team=4, max_rounds=max_rounds).invoke(ESSAY)
-    assert asked(message) == [["x"], ["y"], ["a"]]
-    assert message.text == TEXTS["a"]
+    assert "no more members were asked: open text cannot agree" in RLFocalChatModel.explain(message)
 
 
 @pytest.mark.parametrize(
@@ -993,93 +820,61 @@ def test_whoever_can_use_more_answers_gets_them(fields, question):
     assert how(message)["open_text"] is False
 
 
-def test_where_the_question_does_not_tell_two_are_asked_and_no_third_if_both_are_open_text():
-    message = vote().invoke(UNCLEAR)
-    assert asked(message) == [["a", "b"]]
-    assert how(message)["open_text"] is True
-    assert how(message)["fusion"]["confidence"] == 0.5
+def failing():
+    return FailingChatModel(error=ValueError("no"))
 
 
-def test_where_one_of_the_two_fails_the_other_is_enough():
-    message = vote({"x": FailingChatModel(error=ValueError("no")), **trio()}).invoke(UNCLEAR)
-    assert (asked(message), message.text) == ([["x", "a"]], TEXTS["a"])
+CALLING = ScriptedChatModel(script=lambda _: SchemaChatModel().bind_tools([weather]).invoke("weather in Oslo?"))
 
 
 @pytest.mark.parametrize(
-    ("question", "texts"),
+    ("members", "question", "fields", "teams", "is_open"),
     [
-        ("What is 2 + 3?", {"a": "4", "b": "5", "c": "5"}),
-        ("Is it so? Answer yes or no.", {"a": "yes", "b": "no", "c": "no"}),
-        ("What is the capital of Australia?", {"a": "Sydney", "b": "Canberra", "c": "Canberra"}),
+        # Others stand in for those that fail, whatever the rounds.
+        ({"x": failing(), "y": failing(), **trio()}, ESSAY, {"max_team": 4, "max_rounds": 1}, ["x", "y", "a"], True),
+        ({"x": failing(), "y": failing(), **trio()}, ESSAY, {"max_team": 4, "max_rounds": 3}, ["x", "y", "a"], True),
+        # Where the question does not tell, two are asked, and no third if both are open text.
+        (trio(), UNCLEAR, {}, ["ab"], True),
+        ({"x": failing(), **trio()}, UNCLEAR, {}, ["xa"], True),
+        (trio(), ESSAY, {"min_candidates": 2}, ["ab"], True),
+        (trio(), ESSAY, {"policy": PriorPolicy("abc")}, ["a"], True),
+        # A short answer can still find another; so can what a named kind compares, and tool calls.
+        (trio({**TEXTS, "b": "Yes.", "c": "Yes."}), UNCLEAR, {}, ["ab", "c"], False),
+        (trio(), ESSAY, {"answer_kind": "short_text"}, ["ab", "c"], False),
+        ({"x": CALLING, **trio()}, UNCLEAR, {"max_team": 4}, ["xa", "bc"], False),
+        (trio({"a": "4", "b": "5", "c": "5"}), QUESTION, {}, ["ab", "c"], False),
+        (trio({"a": "yes", "b": "no", "c": "no"}), "Is it so? Answer yes or no.", {}, ["ab", "c"], False),
+        (trio({"a": "Sydney", "b": "Canberra", "c": "Canberra"}), "What is the capital of it?", {}, ["ab", "c"], False),
+        # A policy of one's own decides itself, and a pool of one is not said to have been cut.
+        (trio(), ESSAY, {"policy": ScriptedPolicy([list("abc")], tuple("abc"))}, ["abc"], False),
+        ({"a": saying(TEXTS["a"])}, ESSAY, {}, ["a"], False),
     ],
 )
-def test_answers_that_can_agree_are_voted_on(question, texts):
-    message = vote(trio(texts)).invoke(question)
-    assert asked(message) == [["a", "b"], ["c"]]
-    assert message.text == texts["c"]
-    assert how(message)["open_text"] is False
-
-
-def test_one_short_answer_beside_a_long_one_can_still_find_another():
-    message = vote(trio({**TEXTS, "b": "Yes.", "c": "Yes."})).invoke(UNCLEAR)
-    assert asked(message) == [["a", "b"], ["c"]]
-
-
-def test_a_named_kind_that_can_agree_is_voted_on():
-    message = vote(answer_kind="short_text").invoke(ESSAY)
-    assert asked(message) == [["a", "b"], ["c"]]
-
-
-def test_a_policy_of_ones_own_decides_itself():
-    message = model_of(trio()).invoke(ESSAY)
-    assert who(message) == ["a", "b", "c"]
-    assert how(message)["open_text"] is False
-
-
-def test_the_vote_is_the_same_if_it_is_given_as_a_policy():
-    assert who(vote(policy=PriorPolicy("abc")).invoke(ESSAY)) == ["a"]
+def test_as_many_are_asked_as_can_agree(members, question, fields, teams, is_open):
+    message = vote(members, **fields).invoke(question)
+    assert asked(message) == [[*team] for team in teams]
+    assert how(message)["open_text"] is is_open
+    assert message.text == (members["c"].script[0] if teams == ["ab", "c"] and not fields else message.text)
 
 
 def test_objects_and_tools_are_no_open_text():
     members = {name: SchemaChatModel(model_name=name) for name in "abc"}
-    with_tools = vote(members).bind_tools([weather]).invoke(ESSAY)
-    assert len(who(with_tools)) > 1
+    assert len(who(vote(members).bind_tools([weather]).invoke(ESSAY))) > 1
     schema = {"title": "essay", "type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
-    raw = vote(members).with_structured_output(schema, include_raw=True).invoke(ESSAY)["raw"]
-    assert len(who(raw)) > 1
+    assert len(who(vote(members).with_structured_output(schema, include_raw=True).invoke(ESSAY)["raw"])) > 1
 
 
-def test_as_many_as_must_have_answered_are_asked():
-    assert who(vote(min_candidates=2).invoke(ESSAY)) == ["a", "b"]
-
-
-def test_a_pool_of_one_is_not_said_to_have_been_cut():
-    assert how(vote({"a": saying(TEXTS["a"])}).invoke(ESSAY))["open_text"] is False
-
-
-async def test_its_tokens_are_passed_on_as_they_come():
-    """The second member never speaks, and the stream does not wait for it."""
-    for chunks in (list(vote().stream(ESSAY)), await consume(vote().astream(ESSAY))):
-        assert "".join(chunk.text for chunk in chunks) == TEXTS["a"]
-        assert sum(bool(chunk.text) for chunk in chunks) == len(TEXTS["a"].split())
-
-
-async def test_one_that_fails_before_its_first_token_is_replaced_in_a_stream_too():
-    members = {"x": FailingChatModel(error=ValueError("no")), **trio()}
-    for chunks in (list(vote(members).stream(ESSAY)), await consume(vote(members).astream(ESSAY))):
-        assert "".join(chunk.text for chunk in chunks) == TEXTS["a"]
+async def test_open_text_is_passed_on_as_it_comes_also_of_one_that_stands_in():
+    for members in (trio(), {"x": failing(), **trio()}):
+        for chunks in (list(vote(members).stream(ESSAY)), await consume(vote(members).astream(ESSAY))):
+            assert "".join(chunk.text for chunk in chunks) == TEXTS["a"]
+            assert sum(bool(chunk.text) for chunk in chunks) == len(TEXTS["a"].split())
 
 
 def test_the_first_answer_is_there_when_it_has_come(way):
     members = {"a": timed((1, TEXTS["a"])), "b": timed((9, TEXTS["b"])), "c": timed((9, TEXTS["c"]))}
     answer = play(way, ensemble(members), ESSAY)
     assert (answer.took_s, answer.answered) == (1, ["a"])
-
-
-def test_a_member_that_calls_a_tool_unasked_is_no_open_text():
-    calling = ScriptedChatModel(script=lambda _: SchemaChatModel().bind_tools([weather]).invoke("weather in Oslo?"))
-    message = vote({"x": calling, **trio()}, max_team=4).invoke(UNCLEAR)
-    assert len(who(message)) == 4
 
 
 # ---- errors of the caller's own kind

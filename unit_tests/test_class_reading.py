@@ -27,8 +27,7 @@ from pydantic.v1 import BaseModel as BaseModelV1
 from pydantic.v1 import Field as FieldV1
 from typing_extensions import TypedDict
 
-from langchain_rlfocal.answers.class_reading import reader_of
-from langchain_rlfocal.answers.schemas import Schema
+from langchain_rlfocal.answers.schemas import Schema, reader_of
 
 
 def schema_of(kind):
@@ -76,37 +75,20 @@ class Node(BaseModel):
 @pytest.mark.parametrize(
     ("kind", "one", "other"),
     [
-        (Decimal, "19.99", 19.99),
-        (Decimal, "19.990", "19.99"),
-        (list[Decimal], ["20.00", 3], [20.0, "3.0"]),
-        (dict[str, Decimal], {"a": "1.0", "b": 2}, {"b": "2", "a": 1}),
-        (dict[int, str], {"1": "x"}, {"01": "x"}),
-        (int, "3", 3.0),
-        (float, 1, "1.0"),
-        (bool, "yes", True),
+        (Decimal, "19.99", 19.99), (Decimal, "19.990", "19.99"), (list[Decimal], ["20.00", 3], [20.0, "3.0"]),
+        (dict[str, Decimal], {"a": "1.0", "b": 2}, {"b": "2", "a": 1}), (dict[int, str], {"1": "x"}, {"01": "x"}),
+        (int, "3", 3.0), (float, 1, "1.0"), (bool, "yes", True),
         (dt.datetime, "2024-05-01T12:00:00Z", "2024-05-01T12:00:00+00:00"),
         (dt.datetime, "2024-05-01T12:00:00Z", "2024-05-01T14:00:00+02:00"),
-        (dt.datetime, "2024-05-01T12:00:00Z", 1714564800),
-        (dt.datetime, "2024-05-01 12:00", "2024-05-01T12:00:00.000"),
-        (dt.date, "2024-05-01", "2024-05-01T00:00:00"),
-        (dt.time, "12:00", "12:00:00"),
-        (dt.timedelta, "PT60S", 60),
-        (Color, "red", "RED"),
-        (Color, "red", " Red"),
-        (Level, "HIGH", 2),
-        (list[Level | None], ["low", None], [1, None]),
-        (Literal["yes", "no"], "yes", "YES"),
+        (dt.datetime, "2024-05-01T12:00:00Z", 1714564800), (dt.datetime, "2024-05-01 12:00", "2024-05-01T12:00:00.000"),
+        (dt.date, "2024-05-01", "2024-05-01T00:00:00"), (dt.time, "12:00", "12:00:00"), (dt.timedelta, "PT60S", 60),
+        (Color, "red", "RED"), (Color, "red", " Red"), (Level, "HIGH", 2),
+        (list[Level | None], ["low", None], [1, None]), (Literal["yes", "no"], "yes", "YES"),
         (uuid.UUID, "C0FFEE00-0000-4000-8000-000000000000", "c0ffee00000040008000000000000000"),
-        (set[str], ["a", "b"], ["b", "a", "a"]),
-        (frozenset[Decimal], ["1", "2.0"], [2, 1.0]),
-        (tuple[int, str], ["1", "x"], [1, "x"]),
-        (Point, {"x": 1, "y": 2}, [1, "2"]),
-        (bytes, "abc", "abc"),
-        (AnyUrl, "http://a.org", "http://a.org/"),
-        (ipaddress.IPv6Address, "::1", "0:0:0:0:0:0:0:1"),
-        (pathlib.Path, "a/b", "a//b"),
-        (SecretStr, "x", "x"),
-        (str, "Andr\u00e9", "Andre\u0301"),
+        (set[str], ["a", "b"], ["b", "a", "a"]), (frozenset[Decimal], ["1", "2.0"], [2, 1.0]),
+        (tuple[int, str], ["1", "x"], [1, "x"]), (Point, {"x": 1, "y": 2}, [1, "2"]), (bytes, "abc", "abc"),
+        (AnyUrl, "http://a.org", "http://a.org/"), (ipaddress.IPv6Address, "::1", "0:0:0:0:0:0:0:1"),
+        (pathlib.Path, "a/b", "a//b"), (SecretStr, "x", "x"), (str, "Andr\u00e9", "Andre\u0301"),
         (list[str], ["Rome ", "New  York"], ["rome", "New York"]),
         (Node, {"name": "r", "children": [{"name": "x"}]}, {"name": "r", "children": [{"name": "x", "children": [], "note": None}]}),
     ],
@@ -118,27 +100,17 @@ def test_what_the_class_makes_the_same_is_the_same(kind, one, other):
 @pytest.mark.parametrize(
     ("kind", "one", "other"),
     [
-        (Decimal, "19.99", "19.9900001"),
-        (Decimal, "1" * 60, "1" * 59 + "2"),
-        (int, 10**60, 10**60 + 1),
+        (Decimal, "19.99", "19.9900001"), (Decimal, "1" * 60, "1" * 59 + "2"), (int, 10**60, 10**60 + 1),
         (dt.datetime, "2024-05-01T12:00:00Z", "2024-05-01T12:00:00"),
         (dt.datetime, "2024-05-01T12:00:00Z", "2024-05-01T12:00:00+02:00"),
         (dt.datetime, "2024-05-01T12:00:00Z", "2024-05-01T12:00:00.000001Z"),
-        (dt.datetime, "0001-01-01T00:00:00+05:00", "0001-01-01T00:00:00+06:00"),
-        (Color, "red", "green"),
-        (Literal["a", "A"], "a", "A"),
-        (Annotated[str, Field(pattern="^[aA]$")], "a", "A"),
-        (list[str], ["a", "b"], ["b", "a"]),
-        (set[str], ["a"], ["a", "b"]),
-        (SecretStr, "x", "y"),
-        (pathlib.Path, "a/b", "A/b"),
-        (dt.timedelta, 60, 61),
-        (str, "a", "b"),
-        (Any, "1", 1),
-        (int | str, "1", 1),
+        (dt.datetime, "0001-01-01T00:00:00+05:00", "0001-01-01T00:00:00+06:00"), (Color, "red", "green"),
+        (Literal["a", "A"], "a", "A"), (Annotated[str, Field(pattern="^[aA]$")], "a", "A"),
+        (list[str], ["a", "b"], ["b", "a"]), (set[str], ["a"], ["a", "b"]), (SecretStr, "x", "y"),
+        (pathlib.Path, "a/b", "A/b"), (dt.timedelta, 60, 61), (str, "a", "b"), (Any, "1", 1), (int | str, "1", 1),
         (Node, {"name": "r"}, {"name": "r", "note": "x"}),
     ],
-)
+)  # fmt: skip
 def test_what_the_class_makes_different_is_different(kind, one, other):
     assert not same(of(field=kind), {"field": one}, {"field": other})
 
@@ -213,11 +185,6 @@ def test_what_a_typed_dict_may_lack_stays_absent_at_every_depth():
     assert schema.write(schema.read(value).value) == {"amount": "1", "n": 3, "parts": [{}, {"amount": "2.0"}]}
     assert not same(schema, value, {"amount": 1, "parts": [{}, {}]})
     assert not same(schema, value, {"amount": 1})
-
-
-@pytest.mark.parametrize("given", [None, 3, {"type": "object"}, int, "Priced", [Priced], object()])
-def test_what_is_no_class_has_no_reader(given):
-    assert reader_of(given) is None
 
 
 def test_aliases_are_written_as_the_class_reads_them():
@@ -363,19 +330,3 @@ def test_a_class_that_makes_what_nobody_knows_has_its_values_compared_as_written
     assert same(schema, {"handle": "a"}, {"handle": "A "})
     assert not same(schema, {"handle": "1"}, {"handle": 1})
     assert schema.write(schema.read({"handle": "a"}).value) == {"handle": "a"}
-
-
-@pytest.mark.parametrize("value", ["\ud800", "x" * 1_000_000, "{" * 1_000_000, 10**4_000, float("nan"), [[[[]]]], None])
-def test_strange_values_are_read_or_refused(value):
-    for kind in (str, int, Decimal, dt.datetime, Color, Any, list[str], Node):
-        reading = of(field=kind).read({"field": value})
-        of(field=kind).label(reading.value)
-        assert reading.fault is None or len(reading.fault) <= 200
-
-
-def test_a_value_deeper_than_the_class_can_hold_is_a_fault():
-    value: dict[str, Any] = {"name": "x"}
-    for _ in range(300):
-        value = {"name": "x", "children": [value]}
-
-    assert schema_of(Node).read(value).fault == "the value is nested deeper than 100 levels"

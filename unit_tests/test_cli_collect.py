@@ -60,14 +60,12 @@ def folder(folder):
     return folder
 
 
-def test_version_is_printed(cli):
+def test_version_and_help_are_printed(cli):
     assert cli.run("--version").stdout == f"rlfocal {__version__}\n"
-
-
-def test_help_names_every_command(cli):
     text = cli.run("--help").stdout
-
     assert all(command in text for command in ("collect", "train", "evaluate", "diversity", "questions", "demo"))
+    text = " ".join(cli.run("collect", "--help").stdout.replace("│", " ").split())
+    assert "`local` (the default)" in text
 
 
 REFERENCE = Path(__file__).parents[1] / "docs/reference"
@@ -103,35 +101,18 @@ def test_questions_are_written_and_the_seed_decides_them(cli, folder):
 
 @pytest.mark.parametrize("pool", ["my_pools:pool", "my_pools:mapping"])
 def test_collect_asks_the_pool_of_the_user_and_writes_outcomes(cli, folder, pool):
-    """Ann says yes and is right twice, Bob says no and is right once."""
-    result = cli.run("collect", "questions.jsonl", "--out", "out.parquet", "--pool", pool)
-
+    """Ann says yes and is right twice, Bob says no and is right once; a limit takes the first questions only."""
+    asked = ("collect", "questions.jsonl", "--pool", pool)
+    result = cli.run(*asked, "--out", "out.parquet")
     assert result.exit_code == 0, result.stderr
     assert result.stdout == "6 outcomes of 2 members in out.parquet\n"
     scores = {(o.model, o.query_id): o.reward for o in OutcomeTable.read("out.parquet")}
+    right = {("ann", "first"), ("bob", "second"), ("ann", "third")}
     assert scores == {
-        ("ann", "first"): 1.0,
-        ("bob", "first"): 0.0,
-        ("ann", "second"): 0.0,
-        ("bob", "second"): 1.0,
-        ("ann", "third"): 1.0,
-        ("bob", "third"): 0.0,
+        (name, q["query_id"]): (name, q["query_id"]) in right for name in ("ann", "bob") for q in QUESTIONS
     }
-
-
-def test_collect_takes_the_first_questions_only_where_a_limit_says_so(cli, folder):
-    cli.run(
-        "collect", "questions.jsonl", "--out", "out.csv", "--pool", "my_pools:pool", "--limit", 2, "--concurrency", 1
-    )
-
+    assert cli.run(*asked, "--out", "out.csv", "--limit", 2, "--concurrency", 1).exit_code == 0
     assert [o.query_id for o in OutcomeTable.read("out.csv")] == ["first", "first", "second", "second"]
-
-
-def test_collect_says_which_member_failed_how_often_and_why(cli, folder):
-    result = cli.run("collect", "questions.jsonl", "--out", "out.jsonl", "--pool", "my_pools:failing")
-
-    assert "bob failed 3 times, recorded as worth 0. First: ValueError: [red]no key" in result.stderr
-    assert "ann" not in result.stderr
 
 
 def test_collect_ends_with_code_1_where_a_member_never_answered_and_asks_it_again_next_time(cli, folder):
@@ -139,38 +120,28 @@ def test_collect_ends_with_code_1_where_a_member_never_answered_and_asks_it_agai
     failed = cli.run("collect", "questions.jsonl", "--out", "out.jsonl", "--pool", "my_pools:failing")
     held = len(OutcomeTable.read("out.jsonl"))
     again = cli.run("collect", "questions.jsonl", "--out", "out.jsonl", "--pool", "my_pools:mapping")
-
     assert (failed.exit_code, held) == (1, 6)
     assert failed.stdout == "6 outcomes of 2 members in out.jsonl\n"
-    assert failed.stderr.splitlines()[-1] == (
-        "Failed every question asked in this run: bob. The table is written; run the same command again to ask again "
-        "what failed."
+    assert "bob failed 3 times, recorded as worth 0. First: ValueError: [red]no key" in failed.stderr
+    assert "ann" not in failed.stderr
+    last = failed.stderr.splitlines()[-1]
+    assert last.startswith(
+        "Failed every question asked in this run: bob. The table is written; run the same command again"
     )
     assert (again.exit_code, again.stderr) == (0, "")
     assert [o.response for o in OutcomeTable.read("out.jsonl") if o.model == "bob"] == ["no"] * 3
 
 
-def test_collect_where_a_member_failed_once_ends_well_and_says_how_to_ask_again(cli, folder):
-    """What the provider says neither styles nor steers the terminal, and shows no key."""
+def test_what_members_and_errors_say_neither_styles_nor_steers_the_terminal_and_shows_no_key(cli, folder):
+    """Where a member failed once the collection ends well, and says how to ask again; a pool that fails is refused."""
     args = ("--pool", "my_pools:once", "--concurrency", 1)
     result = cli.run("collect", "questions.jsonl", "--out", "out.jsonl", *args)
-
     assert result.exit_code == 0
     assert "bob failed 1 times, recorded as worth 0. First: ValueError: [red]busy [2J key=***" in result.stderr
     assert result.stderr.splitlines()[-1] == "Run the same command again to ask again what failed."
-
-
-def test_what_an_error_quotes_cannot_steer_the_terminal(cli, folder):
-    result = cli.run("collect", "questions.jsonl", "--out", "out.jsonl", "--pool", "my_pools:unreachable")
-
-    cli.assert_refused(result, " [2Jno way")
-    assert "\x1b" not in result.stderr
-
-
-def test_collect_help_says_which_pool_is_asked_where_none_is_named(cli):
-    text = cli.run("collect", "--help").stdout
-
-    assert "`local` (the default)" in " ".join(text.replace("│", " ").split())
+    refused = cli.run("collect", "questions.jsonl", "--out", "new.jsonl", "--pool", "my_pools:unreachable")
+    cli.assert_refused(refused, " [2Jno way")
+    assert "\x1b" not in refused.stderr
 
 
 def test_collect_interrupted_says_how_to_go_on_and_keeps_what_it_has(cli, folder):
@@ -205,10 +176,7 @@ def test_collect_interrupted_says_how_to_go_on_and_keeps_what_it_has(cli, folder
 )
 def test_collect_refuses_bad_input_in_one_line_and_leaves_nothing(cli, folder, options, words):
     before = sorted(folder.iterdir())
-
-    result = cli.run("collect", "questions.jsonl", "--out", "out.parquet", *options)
-
-    cli.assert_refused(result, *words)
+    cli.assert_refused(cli.run("collect", "questions.jsonl", "--out", "out.parquet", *options), *words)
     assert [path for path in sorted(folder.iterdir()) if path.name != "__pycache__"] == before
 
 

@@ -17,57 +17,32 @@ ANSWERS = {
 
 
 def outcome(query, model, answer, **changes):
-    facts = {
-        "task": "quiz",
-        "query_id": query,
-        "query": f"Query {query}?",
-        "model": model,
-        "answer": answer,
-        "gold": "a",
-    }
-    return Outcome(**{**facts, "reward": float(answer == "a"), **changes})
+    facts = {"task": "quiz", "query_id": str(query), "query": f"Query {query}?", "model": model, "answer": answer}
+    return Outcome(**{**facts, "gold": "a", "reward": float(answer == "a"), **changes})
+
+
+HAND = [outcome(q, model, answers[q]) for model, answers in ANSWERS.items() for q in range(4)]
 
 
 @pytest.fixture
-def write(tmp_path, monkeypatch):
-    """Write a table and return its path; the terminal has 80 columns."""
-    monkeypatch.setenv("COLUMNS", "80")
+def said(cli, tmp_path):
+    """Write outcomes, run the command on them, and return its JSON."""
 
-    def write_table(table):
-        path = tmp_path / "outcomes.jsonl"
-        table.write(path)
-        return path
-
-    return write_table
-
-
-@pytest.fixture
-def hand():
-    return [outcome(str(q), model, answers[q]) for model, answers in ANSWERS.items() for q in range(4)]
-
-
-def options(members, tasks):
-    return [
-        word for name, values in (("--member", members), ("--task", tasks)) for each in values for word in (name, each)
-    ]
-
-
-@pytest.fixture
-def said(cli):
-    """Run the command and return its JSON."""
-
-    def run(path, members=(), tasks=()):
-        return cli.said("diversity", path, *options(members, tasks))
+    def run(rows, *options):
+        OutcomeTable.from_outcomes(rows).write(tmp_path / "outcomes.jsonl")
+        return cli.said("diversity", tmp_path / "outcomes.jsonl", *options)
 
     return run
 
 
 @pytest.fixture
-def shown(cli):
-    """Run the command and return what it prints for people."""
+def shown(cli, tmp_path, monkeypatch):
+    """The same for people, in a terminal of 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
 
-    def run(path, members=()):
-        result = cli.run("diversity", path, *options(members, ()))
+    def run(rows, *options):
+        OutcomeTable.from_outcomes(rows).write(tmp_path / "outcomes.jsonl")
+        result = cli.run("diversity", tmp_path / "outcomes.jsonl", *options)
         assert result.exit_code == 0, result.output
         assert max(map(len, result.stdout.splitlines())) <= 80
         return result.stdout
@@ -75,7 +50,7 @@ def shown(cli):
     return run
 
 
-def test_json_holds_members_best_first_and_what_the_pool_measures_by_hand(write, hand, said):
+def test_json_holds_members_best_first_and_what_the_pool_measures_by_hand(said):
     """Of equal members the first of the pool is first. Failures per query 2, 1, 2, 1: Σi = 6, Σi(i−1) = 4.
 
     GD = 1 − 4/(2·6) = ⅔. Cleo fails queries 3 and 4 (2 and 1 failures): 1 − 2/(2·3) = ⅔, so do Ann and, with 2 and 2,
@@ -84,8 +59,8 @@ def test_json_holds_members_best_first_and_what_the_pool_measures_by_hand(write,
     Entropy: right and wrong split 1 to 2 on every query, as evenly as three can.
     Answers: one of three pairs agrees, P̄ = ⅓; a 6, b 3, d 3 of 12: P_e = ¼ + 1/16 + 1/16 = ⅜; (⅓ − ⅜)/(5/8) = −1/15
     """
-    facts = said(write(OutcomeTable.from_outcomes(hand)))
-
+    facts = said(HAND)
+    pool = facts["pool"]
     assert (facts["queries"], facts["dropped"], facts["max_team_size"]) == (4, 0, 3)
     assert facts["members"] == [{"name": name, "accuracy": 0.5} for name in ("cleo", "ann", "bob")]
     expected = {
@@ -99,36 +74,25 @@ def test_json_holds_members_best_first_and_what_the_pool_measures_by_hand(write,
         "entropy": 1,
         "fleiss_kappa_of_answers": -1 / 15,
     }
-    for name, value in expected.items():
-        assert facts["pool"][name]["value"] == pytest.approx(value), name
-    assert facts["pairs"] == [
-        [0, 1, pytest.approx(1 / 3)],
-        [1, 0, pytest.approx(1 / 3)],
-        [pytest.approx(1 / 3)] * 2 + [0],
-    ]
-
-
-def test_json_says_of_each_measure_what_it_grows_with(write, hand, said):
-    pool = said(write(OutcomeTable.from_outcomes(hand)))["pool"]
-
-    grows = {
-        kind: {name for name in pool if pool[name]["grows_with"] == kind} for kind in ("diversity", "agreement", None)
-    }
+    assert {name: pool[name]["value"] for name in expected} == pytest.approx(expected)
+    third = pytest.approx(1 / 3)
+    assert facts["pairs"] == [[0, 1, third], [1, 0, third], [third, third, 0]]
+    grows = {kind: {name for name in pool if pool[name]["grows_with"] == kind} for kind in ("diversity", None)}
     assert grows["diversity"] == {"focal", "adjusted", "generalized", "disagreement", "entropy"}
-    assert grows["agreement"] >= {"kappa", "yule_q", "phi", "double_fault", "fleiss_kappa"}
     assert grows[None] == {"accuracy", "plurality_accuracy"}
+    assert {pool[name]["grows_with"] for name in ("kappa", "yule_q", "phi", "double_fault", "fleiss_kappa")} == {
+        "agreement"
+    }
 
 
-def test_json_holds_every_team_and_the_best_of_each_size(write, hand, said):
+def test_json_holds_every_team_and_the_best_of_each_size(said):
     """Of one all are as good, so the first; of two, Cleo and Ann never fail together, and their first decides the votes."""
-    facts = said(write(OutcomeTable.from_outcomes(hand)))
-
-    assert [team["members"] for team in facts["teams"]] == [
-        ["cleo"], ["ann"], ["bob"], ["cleo", "ann"], ["cleo", "bob"], ["ann", "bob"], ["cleo", "ann", "bob"],
-    ]  # fmt: skip
-    best = [(team["members"], team["best_by"]) for team in facts["best_teams"]]
+    facts = said(HAND)
+    assert [" ".join(team["members"]) for team in facts["teams"]] == [
+        *("cleo", "ann", "bob", "cleo ann", "cleo bob", "ann bob", "cleo ann bob")
+    ]
     every = ["focal", "adjusted", "plurality_accuracy"]
-    assert best == [
+    assert [(team["members"], team["best_by"]) for team in facts["best_teams"]] == [
         (["cleo"], ["plurality_accuracy"]),
         (["cleo", "ann"], every),
         (["cleo", "ann", "bob"], every),
@@ -138,30 +102,24 @@ def test_json_holds_every_team_and_the_best_of_each_size(write, hand, said):
     assert pair.items() <= facts["best_teams"][1].items()
 
 
-def test_members_are_ranked_so_that_the_best_decides_a_tie(write, said):
+def test_members_are_ranked_so_that_the_best_decides_a_tie(said):
     """Bob, last of the pool, is right on both queries; whoever disagrees with him alone loses the vote."""
-    rows = [outcome(str(q), model, answer) for model, answer in (("ann", "b"), ("bob", "a")) for q in range(2)]
-    facts = said(write(OutcomeTable.from_outcomes(rows)))
-
+    facts = said([outcome(q, model, answer) for model, answer in (("ann", "b"), ("bob", "a")) for q in range(2)])
     assert facts["members"] == [{"name": "bob", "accuracy": 1}, {"name": "ann", "accuracy": 0}]
     assert facts["pool"]["plurality_accuracy"]["value"] == 1
 
 
-def test_of_equally_diverse_teams_the_first_by_rank_is_best(write, said):
+def test_of_equally_diverse_teams_the_first_by_rank_is_best(said):
     """Nobody ever fails with another, so all pairs have full focal diversity; Cleo and Dan fail least."""
     wrong = {"ann": (0, 1), "bob": (2, 3), "cleo": (4,), "dan": (5,)}
-    rows = [
-        outcome(str(q), name, f"not {name}" if q in mine else "a") for name, mine in wrong.items() for q in range(9)
-    ]
-    facts = said(write(OutcomeTable.from_outcomes(rows)))
-
-    by_focal = [team["members"] for team in facts["best_teams"] if "focal" in team["best_by"]]
+    rows = [outcome(q, name, f"not {name}" if q in mine else "a") for name, mine in wrong.items() for q in range(9)]
+    by_focal = [team["members"] for team in said(rows)["best_teams"] if "focal" in team["best_by"]]
     assert by_focal[0] == ["cleo", "dan"]
 
 
-def test_people_read_members_measures_pairs_and_best_teams(write, hand, shown):
-    lines = [" ".join(line.split()) for line in shown(write(OutcomeTable.from_outcomes(hand))).splitlines()]
-
+def test_people_read_members_measures_pairs_and_best_teams(shown):
+    text = shown(HAND)
+    lines = [" ".join(line.split()) for line in text.splitlines()]
     for line in (
         "Members on 4 queries",
         "2 ann 0.500",
@@ -174,88 +132,72 @@ def test_people_read_members_measures_pairs_and_best_teams(write, hand, shown):
         "1 2 3 0.500 0.500 0.611 0.236 focal, adjusted, plurality",
     ):
         assert line in lines, line
-    assert not any("left out" in line or "not measured" in line for line in lines)
+    assert "left out" not in text
+    assert "not measured" not in text
 
 
-def test_names_cannot_steer_the_terminal(write, shown):
-    rows = [outcome("1", name, "a") for name in ("[red]ann", "bob\x1b[2J")]
-    text = shown(write(OutcomeTable.from_outcomes(rows)))
-
+def test_names_cannot_steer_the_terminal(shown):
+    text = shown([outcome(1, name, "a") for name in ("[red]ann", "bob\x1b[2J")])
     assert "[red]ann" in text
     assert "bob [2J" in text
     assert "\x1b" not in text
 
 
-def test_queries_that_a_member_left_open_are_counted(write, hand, said, shown):
-    path = write(OutcomeTable.from_outcomes([*hand, outcome("9", "ann", "a")]))
+def test_queries_that_a_member_left_open_are_counted(said, shown):
+    rows = [*HAND, outcome(9, "ann", "a")]
+    assert said(rows)["dropped"] == 1
+    assert "1 queries are left out, because a member did not answer them." in shown(rows)
 
-    assert said(path)["dropped"] == 1
-    assert "1 queries are left out, because a member did not answer them." in shown(path)
 
-
-def test_members_and_tasks_are_those_that_are_named(write, hand, said):
-    rows = [*hand, *(replace(row, task="exam", answer="a", reward=1.0) for row in hand)]
-    path = write(OutcomeTable.from_outcomes(rows))
-
-    assert said(path)["queries"] == 8
-    facts = said(path, ["bob", "ann"], ["ex*"])
+def test_members_and_tasks_are_those_that_are_named(said):
+    rows = [*HAND, *(replace(row, task="exam", answer="a", reward=1.0) for row in HAND)]
+    assert said(rows)["queries"] == said(rows, "--task", "quiz", "--task", "exam")["queries"] == 8
+    facts = said(rows, "--member", "bob", "--member", "ann", "--task", "ex*")
     assert facts["queries"] == 4
     assert [member["name"] for member in facts["members"]] == ["bob", "ann"]
-    assert said(path, tasks=["quiz", "exam"])["queries"] == 8
 
 
-def test_where_teams_are_too_many_their_size_is_limited_and_said(write, hand, said, shown, monkeypatch):
+def test_where_teams_are_too_many_their_size_is_limited_and_said(said, shown, monkeypatch):
     """Three members have 3 teams of one and 3 of two; the whole pool is measured all the same."""
     monkeypatch.setattr(views, "MAX_TEAMS", 6)
-    path = write(OutcomeTable.from_outcomes(hand))
-
-    facts = said(path)
+    facts = said(HAND)
     assert (facts["max_team_size"], len(facts["teams"])) == (2, 6)
     assert facts["pool"]["focal"]["value"] == pytest.approx(11 / 18)
-    assert "Teams of more than 2 of the 3 members are not measured: too many." in shown(path)
+    assert "Teams of more than 2 of the 3 members are not measured: too many." in shown(HAND)
 
 
-def test_a_table_of_pairs_is_cut_where_it_would_not_fit(write, shown, monkeypatch):
+def test_a_table_of_pairs_is_cut_where_it_would_not_fit(shown, monkeypatch):
     monkeypatch.setattr(views, "MAX_TEAMS", 200)
     accuracies = {f"member-with-a-long-name-{number}": 0.5 for number in range(14)}
-    text = shown(write(make_outcomes({"quiz": accuracies}, num_queries=20)))
-
+    text = shown(make_outcomes({"quiz": accuracies}, num_queries=20))
     assert text.count("Focal diversity of pairs") == 2
     assert all(name in text for name in accuracies)
 
 
-def test_a_pool_of_one_has_no_pairs_to_show(write, hand, said, shown):
-    path = write(OutcomeTable.from_outcomes(hand))
-
-    assert "pairs" not in shown(path, ["ann"]).replace("mean of pairs", "")
-    facts = said(path, ["ann"])
+def test_a_pool_of_one_has_no_pairs_to_show(said, shown):
+    assert "pairs" not in shown(HAND, "--member", "ann").replace("mean of pairs", "")
+    facts = said(HAND, "--member", "ann")
     assert facts["pairs"] == [[0]]
     assert [team["best_by"] for team in facts["best_teams"]] == [["plurality_accuracy"]]
 
 
 @pytest.mark.parametrize(("answer", "focal"), [("a", 1), ("b", 0), (None, 0)])
-def test_members_that_always_say_the_same_are_measured_without_nan(write, said, answer, focal):
+def test_members_that_always_say_the_same_are_measured_without_nan(said, answer, focal):
     """`said` refuses NaN. Where nobody fails nothing fails together; where nobody answers, nobody is right."""
-    rows = [outcome(str(q), name, answer) for name in ("ann", "bob") for q in range(3)]
-    pool = said(write(OutcomeTable.from_outcomes(rows)))["pool"]
-
-    values = {
-        name: pool[name]["value"] for name in ("focal", "adjusted", "kappa", "fleiss_kappa", "plurality_accuracy")
-    }
-    assert values == {"focal": focal, "adjusted": 0, "kappa": 1, "fleiss_kappa": 1, "plurality_accuracy": answer == "a"}
-    assert pool["fleiss_kappa_of_answers"]["value"] == 1
+    pool = said([outcome(q, name, answer) for name in ("ann", "bob") for q in range(3)])["pool"]
+    expected = {"focal": focal, "adjusted": 0, "kappa": 1, "fleiss_kappa": 1, "fleiss_kappa_of_answers": 1}
+    expected["plurality_accuracy"] = float(answer == "a")
+    assert {name: pool[name]["value"] for name in expected} == expected
 
 
-def test_an_answer_is_right_from_half_of_the_score(write, said):
-    rows = [outcome(str(q), "ann", "a", reward=reward) for q, reward in enumerate((0.49, 0.5, 0.9, 0.1))]
-    facts = said(write(OutcomeTable.from_outcomes(rows)))
-
+def test_an_answer_is_right_from_half_of_the_score(said):
+    facts = said([outcome(q, "ann", "a", reward=reward) for q, reward in enumerate((0.49, 0.5, 0.9, 0.1))])
     assert (facts["right_from"], facts["members"][0]["accuracy"]) == (0.5, 0.5)
 
 
-def test_what_cannot_be_measured_is_refused(cli, write, hand):
-    path = write(OutcomeTable.from_outcomes(hand))
-
+def test_what_cannot_be_measured_is_refused(cli, tmp_path):
+    path = tmp_path / "outcomes.jsonl"
+    OutcomeTable.from_outcomes(HAND).write(path)
     cli.assert_refused(cli.run("diversity", path, "--member", "eve"), "eve")
     cli.assert_refused(cli.run("diversity", path, "--task", "other/*"), "other/*")
     cli.assert_refused(cli.run("diversity", path.with_name("absent.csv")), "must exist")

@@ -15,13 +15,9 @@ from langchain_rlfocal.policies import RLFocalPolicy
 from langchain_rlfocal.testing import make_outcomes
 
 
-@pytest.mark.parametrize("columns", [80, 100])
-def test_evaluate_prints_the_policy_beside_the_baselines_within_the_terminal(
-    cli, checkpoint, outcomes, monkeypatch, columns
-):
-    monkeypatch.setenv("COLUMNS", str(columns))
+def test_evaluate_prints_the_policy_beside_the_baselines_within_the_terminal(cli, checkpoint, outcomes, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     result = cli.run("evaluate", checkpoint, outcomes)
-
     assert result.exit_code == 0, result.stderr
     first = [line.split("  ")[0].strip() for line in result.stdout.splitlines()]
     for name in ("policy", "single best", "plurality", "best fixed team", "oracle", "quiz/a", "mean of tasks"):
@@ -29,38 +25,34 @@ def test_evaluate_prints_the_policy_beside_the_baselines_within_the_terminal(
     assert all(name.split("_")[0] in result.stdout for name in BASELINES)
     assert "95 %" in result.stdout
     assert "…" not in result.stdout
-    assert max(map(len, result.stdout.splitlines())) <= columns
+    assert max(map(len, result.stdout.splitlines())) <= 80
 
 
 def test_evaluate_prints_one_json_object_with_all_figures_of_policy_and_baselines(cli, checkpoint, outcomes):
+    """Of the test rows, with the limits of the training."""
     said = cli.said("evaluate", checkpoint, outcomes)
-
     figures = {"score", "ci95", "macro", "mean_calls", "mean_team", "cost_usd", "latency_s", "n"}
     assert set(said["policy"]) == {*figures, "mean_rounds"}
     assert tuple(said["baselines"]) == BASELINES
     assert all(set(baseline) == figures for baseline in said["baselines"].values())
     assert (said["missing_baselines"], said["baselines_from"]) == ([], "checkpoint")
     assert (said["dropped"], said["missing"], said["repeated"]) == (0, 0, 0)
-
-
-def test_evaluate_scores_the_test_rows_with_the_limits_of_the_training_unless_told_otherwise(cli, checkpoint, outcomes):
-    default = cli.said("evaluate", checkpoint, outcomes)
-    told = cli.said("evaluate", checkpoint, outcomes, "--split", "all", "--max-team", 1, "--cost-weight", 0.5)
-
     config = RLFocalPolicy.load(checkpoint).card["config"]
-    assert [default[name] for name in ("max_team", "max_rounds", "cost_weight")] == [
-        config[name] for name in ("max_team", "max_rounds", "cost_weight")
-    ]
-    assert (default["split"], told["split"]) == ("test", "all")
-    assert default["policy"]["n"] < told["policy"]["n"] == 300
-    assert (told["max_team"], told["cost_weight"]) == (1, 0.5)
-    assert told["policy"]["mean_calls"] == 1.0
+    limits = ("max_team", "max_rounds", "cost_weight")
+    assert [said[name] for name in limits] == [config[name] for name in limits]
+    assert said["split"] == "test"
+    assert said["policy"]["n"] < 300
+
+
+def test_evaluate_takes_other_limits_and_rows_where_it_is_told_to(cli, checkpoint, outcomes):
+    said = cli.said("evaluate", checkpoint, outcomes, "--split", "all", "--max-team", 1, "--cost-weight", 0.5)
+    assert (said["split"], said["policy"]["n"], said["max_team"], said["cost_weight"]) == ("all", 300, 1, 0.5)
+    assert said["policy"]["mean_calls"] == 1.0
 
 
 def test_evaluate_compares_on_outcomes_never_seen_with_the_baselines_of_the_checkpoint(cli, checkpoint, unseen):
     """Fitted on the very rows the single best would be Ann, always right; of the training it is whoever was best there."""
     said = cli.said("evaluate", checkpoint, unseen, "--split", "all")
-
     single = {"ann": 1.0, "bob": 0.0}[RLFocalPolicy.load(checkpoint).card["validation"]["single_best"]]
     assert said["policy"]["n"] == 40
     assert said["baselines"]["single_best"]["score"] == single
@@ -71,44 +63,45 @@ def test_evaluate_compares_on_outcomes_never_seen_with_the_baselines_of_the_chec
 def test_evaluate_gives_the_single_best_member_what_its_rows_say(cli, checkpoint, outcomes):
     """On one task one is right 0.9 of the time, the other 0.3, in all three splits together."""
     said = cli.said("evaluate", checkpoint, outcomes, "--task", "quiz/a", "--split", "all")
-
     single = {"ann": 0.9, "bob": 0.3}[RLFocalPolicy.load(checkpoint).card["validation"]["single_best"]]
     assert said["baselines"]["single_best"]["score"] == pytest.approx(single)
     assert list(said["per_task"]) == ["quiz/a"]
     assert "mean of tasks" not in cli.shown("evaluate", checkpoint, outcomes, "--task", "quiz/a"), "of one task"
-    assert list(cli.said("evaluate", checkpoint, outcomes, "--task", "*/a", "--task", "*/b")["per_task"]) == [
-        "quiz/a",
-        "quiz/b",
-    ]
+    both = cli.said("evaluate", checkpoint, outcomes, "--task", "*/a", "--task", "*/b")
+    assert list(both["per_task"]) == ["quiz/a", "quiz/b"]
 
 
-def test_evaluate_counts_what_a_member_did_not_answer(cli, checkpoint, gaps):
+@pytest.mark.parametrize(
+    ("options", "counts", "words"),
+    [
+        ((), (290, 10, 0), "left out because a member did not answer them: 10."),
+        (("--missing", "fail"), (300, 0, 10), "lack a member's answer, which counts as its failure: 10."),
+    ],
+)
+def test_evaluate_counts_what_a_member_did_not_answer(cli, checkpoint, gaps, *, options, counts, words):
     """Bob did not answer ten queries: they are left out, or count as his failure; both are said."""
-    args = (checkpoint, gaps, "--split", "all")
-    dropped, failed = cli.said("evaluate", *args), cli.said("evaluate", *args, "--missing", "fail")
-
-    assert (dropped["policy"]["n"], dropped["dropped"], dropped["missing"]) == (290, 10, 0)
-    assert (failed["policy"]["n"], failed["dropped"], failed["missing"]) == (300, 0, 10)
-    assert "left out because a member did not answer them: 10." in cli.shown("evaluate", *args)
-    assert "lack a member's answer, which counts as its failure: 10." in cli.shown(
-        "evaluate", *args, "--missing", "fail"
-    )
+    args = ("evaluate", checkpoint, gaps, "--split", "all", *options)
+    said = cli.said(*args)
+    assert (said["policy"]["n"], said["dropped"], said["missing"]) == counts
+    assert words in cli.shown(*args)
 
 
-def test_evaluate_warns_where_policy_and_baselines_know_rows(cli, checkpoint, outcomes):
-    warning = "policy and baselines know all but the training's test rows"
-
-    assert warning in cli.shown("evaluate", checkpoint, outcomes, "--split", "all")
-    assert warning in cli.shown("evaluate", checkpoint, outcomes, "--test-ids", "1*")
-    assert warning not in cli.shown("evaluate", checkpoint, outcomes)
-
-
-def test_evaluate_says_where_the_baselines_were_fitted_for_larger_teams(cli, checkpoint, outcomes):
-    warning = "were fitted for 2 members at most"
-
-    assert warning in cli.shown("evaluate", checkpoint, outcomes, "--max-team", 1)
-    assert warning not in cli.shown("evaluate", checkpoint, outcomes)
-    assert warning not in cli.shown("evaluate", checkpoint, outcomes, "--max-team", 7), "there are two members"
+@pytest.mark.parametrize(
+    ("options", "knows_rows", "larger_teams"),
+    [
+        ((), False, False),
+        (("--split", "all"), True, False),
+        (("--test-ids", "1*"), True, False),
+        (("--max-team", 1), False, True),
+        (("--max-team", 7), False, False),  # there are two members
+    ],
+)
+def test_evaluate_warns_where_rows_are_known_or_baselines_ask_more(
+    cli, checkpoint, outcomes, *, options, knows_rows, larger_teams
+):
+    text = cli.shown("evaluate", checkpoint, outcomes, *options)
+    assert ("policy and baselines know all but the training's test rows" in text) == knows_rows
+    assert ("were fitted for 2 members at most" in text) == larger_teams
 
 
 def test_evaluate_can_hide_the_task_labels_from_the_policy(cli, checkpoint, outcomes, monkeypatch):
@@ -122,7 +115,6 @@ def test_evaluate_can_hide_the_task_labels_from_the_policy(cli, checkpoint, outc
 
     monkeypatch.setattr(RLFocalPolicy, "describe", spy)
     hidden, shown = cli.said("evaluate", checkpoint, outcomes, "--no-task"), cli.said("evaluate", checkpoint, outcomes)
-
     assert seen == [{None}, {"quiz/a", "quiz/b"}]
     assert (hidden["task_labels"], shown["task_labels"]) == (False, True)
     assert list(hidden["per_task"]) == list(shown["per_task"]) == ["quiz/a", "quiz/b"]
@@ -147,26 +139,22 @@ def test_evaluate_refuses_bad_options_in_one_line(cli, checkpoint, outcomes, opt
     cli.assert_refused(cli.run("evaluate", checkpoint, outcomes, *options), *words)
 
 
-def test_evaluate_refuses_to_count_as_failures_the_queries_of_a_member_without_rows(cli, checkpoint, quiz, half):
-    """Bob has no row at all, or none on the task that is asked for."""
+def test_evaluate_refuses_what_is_no_checkpoint_and_what_no_table_holds(cli, checkpoint, quiz, outcomes, half):
+    """Bob has no row at all, or none on the task that is asked for; one query is in one split, and the others are empty."""
+    cli.assert_refused(cli.run("evaluate", "absent", outcomes), "absent", "rlfocal train --out")
+    cli.assert_refused(cli.run("evaluate", checkpoint, "absent.parquet"), "absent.parquet")
+    Path("damaged").mkdir()
+    Path("damaged/checkpoint.json").write_text("{", encoding="utf-8")
+    cli.assert_refused(cli.run("evaluate", "damaged", outcomes), "damaged")
     OutcomeTable.from_outcomes([o for o in quiz if o.model == "ann"]).write("ann.parquet")
-
     cli.assert_refused(cli.run("evaluate", checkpoint, "ann.parquet", "--missing", "fail"), "['bob']")
     args = (half, "--missing", "fail", "--task", "quiz/a")
     cli.assert_refused(cli.run("evaluate", checkpoint, *args), "['bob']", "Leave them out")
-
-
-def test_evaluate_refuses_an_empty_split(cli, checkpoint, folder):
-    """One query stands in one split; the two others are empty."""
     make_outcomes({"quiz": {"ann": 1.0, "bob": 0.0}}, num_queries=1).write("one.jsonl")
-    refused = [
-        result
-        for split in ("train", "validation", "test")
-        if (result := cli.run("evaluate", checkpoint, "one.jsonl", "--split", split)).exit_code
-    ]
-
-    assert len(refused) == 2
-    for result in refused:
+    ran = [cli.run("evaluate", checkpoint, "one.jsonl", "--split", each) for each in ("train", "validation", "test")]
+    empty = [result for result in ran if result.exit_code]
+    assert len(empty) == 2
+    for result in empty:
         cli.assert_refused(result, "at least one query")
 
 
@@ -176,7 +164,6 @@ def test_evaluate_interrupted_says_nothing_of_writing(cli, checkpoint, outcomes,
 
     monkeypatch.setattr("langchain_rlfocal.policies.checkpoint.read_checkpoint", interrupt)
     result = cli.run("evaluate", checkpoint, outcomes)
-
     assert (result.exit_code, result.stdout, result.stderr) == (130, "", "Interrupted.\n")
 
 
@@ -184,9 +171,7 @@ def test_names_of_tasks_and_members_neither_style_nor_steer_the_terminal(cli, fo
     """Markup in a name is shown as it is written; an escape sequence loses its escape."""
     tasks, members = ("a[/b]", "[red]c\x1b[2J"), {"[bold]ann[/x]": 0.9, "bob\x1b[2J": 0.3}
     make_outcomes(dict.fromkeys(tasks, members), num_queries=100).write("odd.jsonl")
-
     results = [cli.run("train", "odd.jsonl", "--out", "odd"), cli.run("evaluate", "odd", "odd.jsonl")]
-
     assert [result.exit_code for result in results] == [0, 0], results
     assert "[bold]ann[/x], bob [2J" in results[0].stdout
     assert "a[/b]" in results[1].stdout
@@ -204,37 +189,28 @@ def with_card(policy, **changes):
 
 
 def test_evaluate_takes_the_cost_weight_of_a_number_of_calls_from_the_curve(cli, quiz_policy, outcomes):
-    """From 2 calls at 0 to 1 call at 0.4: 1.5 calls stand half-way, at 0.2."""
+    """From 2 calls at 0 to 1 call at 0.4: 1.5 calls are half-way, at 0.2."""
     curve = [{"cost_weight": weight, "mean_calls": calls} for weight, calls in ((0.0, 2.0), (0.4, 1.0))]
     with_card(quiz_policy, curve=curve).save("curved")
-
-    said = cli.said("evaluate", "curved", outcomes, "--target-calls", 1.5)
+    args = ("evaluate", "curved", outcomes, "--target-calls", 1.5)
+    said = cli.said(*args)
     assert (said["cost_weight"], said["target_calls"]) == (pytest.approx(0.2), 1.5)
-    assert "cost weight is 0.2, taken for 1.5 calls a query" in cli.shown(
-        "evaluate", "curved", outcomes, "--target-calls", 1.5
-    )
+    assert "cost weight is 0.2, taken for 1.5 calls a query" in cli.shown(*args)
     assert said["policy"] == cli.said("evaluate", "curved", outcomes, "--cost-weight", 0.2)["policy"]
 
 
 def test_evaluate_without_stored_baselines_fits_them_on_the_other_rows_or_leaves_them_out(cli, bare_policy, outcomes):
-    """One query stands in one split, so there is nothing to fit on."""
+    """Never on rows that it scores. One query is in one split, so there is nothing to fit on."""
     bare_policy.save("bare")
     make_outcomes({"quiz/a": {"ann": 1.0, "bob": 0.0}}, num_queries=1).write("one.parquet")
-    fitted, none = cli.said("evaluate", "bare", outcomes), cli.said("evaluate", "bare", "one.parquet", "--split", "all")
-
-    assert (fitted["baselines_from"], none["baselines_from"]) == ("outcomes", "nowhere")
-    assert tuple(fitted["baselines"]) == BASELINES
-    assert list(none["baselines"]) == ["random_team", "plurality", "oracle"]
-    assert "best_fixed_team" in none["missing_baselines"]
+    fitted = cli.said("evaluate", "bare", outcomes)
+    assert (fitted["baselines_from"], tuple(fitted["baselines"])) == ("outcomes", BASELINES)
     assert "holds no baselines: they were fitted now" in cli.shown("evaluate", "bare", outcomes)
     assert "some are left out" in cli.shown("evaluate", "bare", "one.parquet", "--split", "all")
-
-
-@pytest.mark.parametrize("split", ["train", "validation", "all"])
-def test_evaluate_never_fits_baselines_on_rows_that_it_scores(cli, bare_policy, outcomes, split):
-    bare_policy.save("bare")
-    said = cli.said("evaluate", "bare", outcomes, "--split", split)
-    assert (said["baselines_from"], list(said["baselines"])) == ("nowhere", ["random_team", "plurality", "oracle"])
+    for table, split in (("one.parquet", "all"), (outcomes, "train"), (outcomes, "validation"), (outcomes, "all")):
+        none = cli.said("evaluate", "bare", table, "--split", split)
+        assert (none["baselines_from"], list(none["baselines"])) == ("nowhere", ["random_team", "plurality", "oracle"])
+        assert "best_fixed_team" in none["missing_baselines"]
 
 
 def test_evaluate_says_which_baseline_the_training_could_not_fit(cli, quiz_policy, outcomes):
@@ -242,7 +218,6 @@ def test_evaluate_says_which_baseline_the_training_could_not_fit(cli, quiz_polic
     del fitted["supervised_fusion"]
     arrays, facts = dump_baselines(fitted)
     RLFocalPolicy(replace(quiz_policy.parts, baselines=arrays, baseline_facts=facts)).save("poor")
-
     assert "langchain-rlfocal[evaluation]" in cli.shown("evaluate", "poor", outcomes)
     assert cli.said("evaluate", "poor", outcomes)["missing_baselines"] == ["supervised_fusion"]
 
@@ -250,7 +225,6 @@ def test_evaluate_says_which_baseline_the_training_could_not_fit(cli, quiz_polic
 def test_evaluate_scores_the_test_rows_that_the_training_set_apart(cli, quiz_policy, outcomes, unseen):
     """In each task 15 of 150 names end in 3, as many in 6 and in 9. Where no name matches, it says what to do."""
     with_card(quiz_policy, rows={"test_ids": "*[369]"}).save("apart")
-
     assert cli.said("evaluate", "apart", outcomes)["policy"]["n"] == 90
     assert cli.said("evaluate", "apart", outcomes, "--test-ids", "*3")["policy"]["n"] == 30
     assert "know all but" not in cli.shown("evaluate", "apart", outcomes, "--test-ids", "*[369]")
@@ -259,41 +233,28 @@ def test_evaluate_scores_the_test_rows_that_the_training_set_apart(cli, quiz_pol
     assert cli.said("evaluate", "apart", unseen, "--split", "all")["policy"]["n"] == 40
 
 
-def test_evaluate_loads_by_itself_only_the_embedder_that_it_knows(cli, outcomes, my_embedder, quick_training):
-    """A module that a checkpoint names is imported only where the caller names it too."""
+def test_evaluate_loads_by_itself_only_the_embedder_that_it_knows(
+    cli, quiz_policy, outcomes, *, my_embedder, quick_training, monkeypatch
+):
+    """A module that a checkpoint names is imported only where the caller names it too; the packaged one is loaded."""
     assert cli.run("train", outcomes, "--out", "embedded", "--embedder", my_embedder).exit_code == 0
     sys.modules.pop("my_embedders")
-
     cli.assert_refused(cli.run("evaluate", "embedded", outcomes), my_embedder, "not imported unasked")
     assert "my_embedders" not in sys.modules
     assert cli.said("evaluate", "embedded", outcomes, "--embedder", my_embedder)["policy"]["n"] > 0
     refused = cli.run("evaluate", "embedded", outcomes, "--embedder", "my_embedders:other")
     cli.assert_refused(refused, f"'{my_embedder}'", "'my_embedders:other'")
-
-
-def test_evaluate_loads_the_packaged_embedder_that_the_checkpoint_names(cli, quiz_policy, outcomes, monkeypatch):
-    """Which is refused here, since these weights were trained without one."""
     asked = []
     with_card(quiz_policy, embedder="wordllama").save("named")
     monkeypatch.setattr(commands, "_open_embedder", asked.append)
-
     assert cli.said("evaluate", "named", outcomes)["policy"]["n"] > 0
     assert asked == ["wordllama"]
-
-
-def test_evaluate_refuses_what_is_no_checkpoint_and_what_no_table_holds(cli, checkpoint, outcomes):
-    cli.assert_refused(cli.run("evaluate", "absent", outcomes), "absent", "rlfocal train --out")
-    cli.assert_refused(cli.run("evaluate", checkpoint, "absent.parquet"), "absent.parquet")
-    Path("damaged").mkdir()
-    Path("damaged/checkpoint.json").write_text("{", encoding="utf-8")
-    cli.assert_refused(cli.run("evaluate", "damaged", outcomes), "damaged")
 
 
 @pytest.mark.parametrize(
     ("config", "words"),
     [
         ([1, 2], ["`config`", "JSON object", "[1, 2]"]),
-        ("text", ["`config`", "JSON object", "'text'"]),
         ({"max_team": "x"}, ["`max_team`", "whole number, at least 1", "'x'", "--max-team"]),
         ({"max_team": -1}, ["`max_team`", "-1"]),
         ({"max_team": True}, ["`max_team`", "True"]),
@@ -311,38 +272,29 @@ def test_evaluate_refuses_limits_that_a_checkpoint_made_up(cli, checkpoint, outc
     card = facts["card"]
     card["config"] = {**card["config"], **config} if isinstance(config, dict) else config
     path.write_text(json.dumps(facts), encoding="utf-8")
-
     cli.assert_refused(cli.run("evaluate", checkpoint, outcomes), *words)
 
 
 @pytest.mark.parametrize(
-    ("curve", "words"),
+    ("card", "options", "words"),
     [
-        (None, ["must hold a curve"]),
-        ([], ["must hold a curve"]),
-        (3, ["must hold a curve"]),
-        ([{"cost_weight": 0.1}], ["must hold a curve"]),
-        ([{"cost_weight": -1, "mean_calls": 1}], ["`curve`", "at least 0", "-1", "--cost-weight"]),
+        ({"curve": None}, ["--target-calls", 2], ["must hold a curve"]),
+        ({"curve": []}, ["--target-calls", 2], ["must hold a curve"]),
+        ({"curve": 3}, ["--target-calls", 2], ["must hold a curve"]),
+        ({"curve": [{"cost_weight": 0.1}]}, ["--target-calls", 2], ["must hold a curve"]),
+        (
+            {"curve": [{"cost_weight": -1, "mean_calls": 1}]},
+            ["--target-calls", 2],
+            ["`curve`", "at least 0", "-1", "--cost-weight"],
+        ),
+        ({"embedder": 7}, [], ["embedder 7", "--embedder"]),
+        ({"embedder": "os:getcwd"}, [], ["'os:getcwd'", "not imported unasked"]),
+        ({"rows": 7}, [], ["`rows`", "7"]),
+        ({"rows": {"test_ids": 7}}, [], ["`test_ids`", "7", "--test-ids"]),
     ],
 )
-def test_evaluate_refuses_a_target_without_a_curve_or_with_one_that_a_checkpoint_made_up(
-    cli, quiz_policy, outcomes, curve, words
+def test_evaluate_refuses_a_curve_rows_and_an_embedder_that_a_checkpoint_made_up(
+    cli, quiz_policy, outcomes, *, card, options, words
 ):
-    with_card(quiz_policy, curve=curve).save("curved")
-
-    cli.assert_refused(cli.run("evaluate", "curved", outcomes, "--target-calls", 2), *words)
-
-
-@pytest.mark.parametrize(
-    ("card", "words"),
-    [
-        ({"embedder": 7}, ["embedder 7", "--embedder"]),
-        ({"embedder": "os:getcwd"}, ["'os:getcwd'", "not imported unasked"]),
-        ({"rows": 7}, ["`rows`", "7"]),
-        ({"rows": {"test_ids": 7}}, ["`test_ids`", "7", "--test-ids"]),
-    ],
-)
-def test_evaluate_refuses_what_a_checkpoint_made_up_of_its_rows_and_embedder(cli, quiz_policy, outcomes, card, words):
     with_card(quiz_policy, **card).save("made_up")
-
-    cli.assert_refused(cli.run("evaluate", "made_up", outcomes), *words)
+    cli.assert_refused(cli.run("evaluate", "made_up", outcomes, *options), *words)

@@ -1,6 +1,5 @@
 """Clients that make one attempt: OpenAI's against a transport that counts, other kinds by stand-ins."""
 
-import asyncio
 import gc
 import json
 import logging
@@ -20,6 +19,7 @@ from langchain_rlfocal import RLFocalChatModel
 from langchain_rlfocal.execution import clients
 from langchain_rlfocal.execution.clients import without_retries
 from langchain_rlfocal.testing import ScriptedChatModel
+from support_odd_members import DOORS, answer_of
 
 
 class Wire:
@@ -42,37 +42,18 @@ class Wire:
         return ChatOpenAI(model="m", api_key="k", base_url="http://localhost/v1", **{**http, **given})
 
 
-async def invoke(model):
-    await asyncio.to_thread(model.invoke, "hi")
-
-
-async def stream(model):
-    await asyncio.to_thread(lambda: list(model.stream("hi")))
-
-
-async def ainvoke(model):
-    await model.ainvoke("hi")
-
-
-async def astream(model):
-    async for _ in model.astream("hi"):
-        pass
-
-
 # ---- OpenAI's
 
 
-@pytest.mark.parametrize("ask", [invoke, stream, ainvoke, astream])
+@pytest.mark.parametrize("door", DOORS)
 @pytest.mark.parametrize("responses_api", [False, True])
-async def test_one_request_is_made_where_openais_client_makes_three(ask, responses_api):
+async def test_one_request_is_made_where_openais_client_makes_three(door, responses_api):
     wire = Wire()
     model = wire.model(use_responses_api=responses_api)
-    with pytest.raises(ModelAPIError):
-        await ask(without_retries(model))
-    assert len(wire.bodies) == 1
-    with pytest.raises(ModelAPIError):
-        await ask(model)
-    assert len(wire.bodies) == 4
+    for asked, num_requests in ((without_retries(model), 1), (model, 1 + 3)):
+        with pytest.raises(ModelAPIError):
+            await answer_of(asked, door, "hi")
+        assert len(wire.bodies) == num_requests
 
 
 def test_the_copy_differs_in_its_clients_alone():
@@ -128,28 +109,16 @@ def test_a_model_without_one_of_its_clients_has_the_other_changed():
 # ---- memory
 
 
-def test_a_copy_is_made_once_for_a_model_and_a_time_out():
+def test_a_copy_is_made_once_for_a_model_and_a_time_out_until_something_is_set_on_the_model_or_it_is_gone():
     model = Wire().model()
-    assert without_retries(model) is without_retries(model)
+    copied = without_retries(model)
+    assert without_retries(model) is copied
     assert without_retries(model, timeout_s=6) is without_retries(model, timeout_s=6)
     assert without_retries(model, timeout_s=6) is not without_retries(model, timeout_s=11)
-    assert without_retries(Wire().model()) is not without_retries(model)
-
-
-def test_what_is_set_on_the_model_later_is_seen():
-    wire = Wire()
-    model = wire.model()
-    without_retries(model)
+    assert without_retries(Wire().model()) is not copied
     model.temperature = 0.9
-    with pytest.raises(ModelAPIError):
-        without_retries(model).invoke("hi")
-    assert wire.bodies[-1]["temperature"] == 0.9
-
-
-def test_a_copy_goes_with_its_model():
-    model = Wire().model()
+    assert without_retries(model).temperature == 0.9
     key = (id(model), None)
-    without_retries(model)
     assert key in clients._kept
     del model
     gc.collect()
@@ -218,11 +187,12 @@ class Uncopyable(GoogleLike):
         raise TypeError
 
 
-def test_a_resource_is_made_on_a_client_that_does_not_retry():
-    model = GroqLike()
+@pytest.mark.parametrize(("own", "expected"), [(60, 7), (0.5, 0.5), (None, 7)])
+def test_a_resource_is_made_on_a_client_that_does_not_retry_and_the_shorter_time_out_holds(own, expected):
+    model = GroqLike(client=Resource(Sdk(timeout=own)))
     copied = without_retries(model, timeout_s=7)
-    assert (copied.client._client.max_retries, copied.client._client.timeout) == (0, 7)
-    assert (model.client._client.max_retries, model.client._client.timeout) == (2, 60)
+    assert (copied.client._client.max_retries, copied.client._client.timeout) == (0, expected)
+    assert (model.client._client.max_retries, model.client._client.timeout) == (2, own)
     assert copied.max_retries == 2
 
 
@@ -253,8 +223,3 @@ def test_a_model_that_cannot_be_copied_is_asked_as_it_is(caplog):
     assert [record.message for record in caplog.records] == [
         "Uncopyable is asked with a client that may retry by itself, since copying it raised TypeError."
     ]
-
-
-@pytest.mark.parametrize(("own", "expected"), [(0.5, 0.5), (None, 9), (60, 9)])
-def test_the_shorter_time_out_holds(own, expected):
-    assert without_retries(GroqLike(client=Sdk(timeout=own)), timeout_s=9).client.timeout == expected

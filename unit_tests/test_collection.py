@@ -6,7 +6,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langchain_rlfocal.collection import acollect, collect, collect_into, is_failure, recorded_in, unfinished_path
@@ -37,7 +37,6 @@ def timeless(outcomes):
 def test_every_member_is_asked_every_question_and_scored_by_the_gold_answer():
     """Ann knows all three; Bob has the first and the last wrong. Rows run by question, then by member."""
     outcomes = collect(make_pool(ann=ScriptedChatModel(script=RIGHT), bob=ScriptedChatModel(script=WRONG)), QUESTIONS)
-
     assert [(o.task, o.query_id, o.model, o.answer, o.reward) for o in outcomes] == [
         ("quiz/yes_no", "1", "ann", "yes", 1.0),
         ("quiz/yes_no", "1", "bob", "no", 0.0),
@@ -60,9 +59,7 @@ def test_tokens_price_and_log_probability_are_recorded_and_what_is_unknown_stays
         output_usd_per_mtok=1.0,
     )
     silent = PoolMember("bob", ScriptedChatModel(script=RIGHT, reports_usage=False))
-
     known, unknown = collect(ModelPool([told, silent]), QUESTIONS[1:2])
-
     assert (known.prompt_tokens, known.completion_tokens) == (9, 4)
     assert known.cost_usd == pytest.approx(22e-6)
     assert known.logprob == pytest.approx(-0.5)
@@ -73,9 +70,7 @@ def test_tokens_price_and_log_probability_are_recorded_and_what_is_unknown_stays
 def test_a_member_that_fails_is_a_non_answer_worth_nothing_and_its_reason_is_told():
     seen = []
     pool = make_pool(ann=ScriptedChatModel(script=RIGHT), bob=FailingChatModel(error=ValueError("no such model")))
-
     outcomes = collect(pool, QUESTIONS, on_collected=seen.append)
-
     failed = [o for o in outcomes if o.model == "bob"]
     assert [(o.answer, o.response, o.reward) for o in failed] == [(None, None, 0.0)] * 3
     assert all(o.latency_s is not None for o in failed)
@@ -85,31 +80,23 @@ def test_a_member_that_fails_is_a_non_answer_worth_nothing_and_its_reason_is_tol
     ] * 3
 
 
-def test_all_members_of_all_questions_in_flight_are_out_at_once():
+def test_all_members_of_the_questions_in_flight_are_out_at_once_and_no_more():
     """Two questions of two members meet at a barrier for four: one call fewer at a time, and nobody would pass it."""
-    barrier = asyncio.Barrier(4)
-    models = {name: ScriptedChatModel(script=RIGHT, on_acall=barrier.wait) for name in ("ann", "bob")}
-    twice = [*QUESTIONS[:2], replace(QUESTIONS[0], query_id="3"), replace(QUESTIONS[1], query_id="4")]
-
-    assert len(collect(make_pool(**models), twice, max_in_flight=2)) == 8
-
-
-def test_no_more_questions_are_in_flight_than_allowed():
-    out = []
-    most = 0
+    barrier, out, most = asyncio.Barrier(4), [], []
 
     async def measure():
-        nonlocal most
         out.append(1)
-        most = max(most, len(out))
+        await barrier.wait()
         for _ in range(20):  # lets every other task run, were there one
             await asyncio.sleep(0)
+        most.append(len(out))
+        await barrier.wait()
         out.pop()
 
+    models = {name: ScriptedChatModel(script=RIGHT, on_acall=measure) for name in ("ann", "bob")}
     many = [replace(QUESTIONS[0], query_id=str(n)) for n in range(6)]
-    collect(make_pool(ann=ScriptedChatModel(script=RIGHT, on_acall=measure)), many, max_in_flight=2)
-
-    assert most == 2
+    assert len(collect(make_pool(**models), many, max_in_flight=2)) == len(most) == 12
+    assert set(most) == {4}
 
 
 def test_outcomes_stand_in_the_order_of_the_questions_whichever_is_answered_first():
@@ -126,32 +113,17 @@ def test_outcomes_stand_in_the_order_of_the_questions_whichever_is_answered_firs
 
     pool = make_pool(ann=ScriptedChatModel(script=RIGHT, on_acall=first_waits))
     outcomes = collect(pool, QUESTIONS[:2], on_collected=tell, max_in_flight=2)
-
     assert told == [QUESTIONS[1], QUESTIONS[0]]
     assert [o.query for o in outcomes] == [q.query for q in QUESTIONS[:2]]
 
 
-def test_what_is_recorded_is_not_asked_again():
-    ann, bob = ScriptedChatModel(script=RIGHT), ScriptedChatModel(script=WRONG)
-    recorded = collect(make_pool(ann=ann), QUESTIONS)
-    ann.asked.clear()
-
-    outcomes = collect(make_pool(ann=ann, bob=bob), QUESTIONS, recorded=recorded)
-
-    assert ann.asked == []
-    assert [o.model for o in outcomes] == ["bob"] * 3
-    assert len(bob.asked) == 3
-
-
-def test_a_failure_is_asked_again_and_its_answer_replaces_it(tmp_path: Path):
+def test_what_is_recorded_is_not_asked_again_but_a_failure_is_and_its_answer_replaces_it(tmp_path: Path):
     """Bob fails at first; at the second run he alone is asked, and the third asks nobody."""
     out, ann, bob = tmp_path / "outcomes.parquet", ScriptedChatModel(script=RIGHT), ScriptedChatModel(script=WRONG)
     collect_into(out, make_pool(ann=ann, bob=FailingChatModel(error=ValueError("no key"))), QUESTIONS)
     ann.asked.clear()
-
     for _ in range(2):
         table = collect_into(out, make_pool(ann=ann, bob=bob), QUESTIONS)
-
     assert (ann.asked, len(bob.asked)) == ([], 3)
     assert [o.reward for o in table if o.model == "bob"] == [0.0, 1.0, 0.0]
     assert len(table) == len(OutcomeTable.read(out)) == 6
@@ -207,7 +179,6 @@ def test_of_two_records_an_answer_wins_over_a_failure_and_the_newer_over_the_old
 def test_an_outcome_that_says_anything_of_an_answer_is_no_failure(told):
     """Tables of others may have no column for responses; their members are not asked again for that."""
     (failed,) = collect(make_pool(ann=FailingChatModel(error=ValueError("no key"))), QUESTIONS[:1])
-
     assert is_failure(failed)
     assert not is_failure(replace(failed, **told))
 
@@ -223,6 +194,7 @@ def test_who_joins_later_gets_the_label_of_who_said_the_same_before():
         assert later.answer == first.answer
 
 
+@settings(max_examples=20)
 @given(done=st.sets(st.tuples(st.integers(0, 2), st.sampled_from(["ann", "bob"]))))
 def test_a_collection_in_two_parts_gives_what_one_gives_at_once(done):
     """Whatever part of the table was recorded before, it and the rest are the whole."""
@@ -230,42 +202,32 @@ def test_a_collection_in_two_parts_gives_what_one_gives_at_once(done):
     whole = timeless(collect(pool, QUESTIONS))
     keys = {(QUESTIONS[index].task, QUESTIONS[index].query_id, name) for index, name in done}
     recorded = [o for o in whole if (o.task, o.query_id, o.model) in keys]
-
     rest = timeless(collect(pool, QUESTIONS, recorded=recorded))
-
     assert len(rest) + len(recorded) == len(whole)
     assert {(o.task, o.query_id, o.model): o for o in [*recorded, *rest]} == {
         (o.task, o.query_id, o.model): o for o in whole
     }
 
 
-def test_a_question_without_a_gold_answer_is_refused_before_anybody_is_asked():
+@pytest.mark.parametrize(
+    ("questions", "named", "row", "column"),
+    [
+        ([QUESTIONS[0], replace(QUESTIONS[1], query_id="9", gold=None)], "quiz/sums/9", 2, "gold"),
+        ([QUESTIONS[1], QUESTIONS[1]], "unique within the task", 2, "query_id"),
+        ([replace(QUESTIONS[0], query="Can a fish fly?")], "another `query_id`", 1, "query"),
+    ],
+)
+def test_questions_that_break_a_rule_are_refused_before_anybody_is_asked(questions, named, row, column):
+    """A question without a gold answer, one that occurs twice, one whose text changed since it was recorded."""
     ann = ScriptedChatModel(script=RIGHT)
-
-    with pytest.raises(OutcomeError, match=r"needs a gold answer.*quiz/sums/9") as caught:
-        collect(make_pool(ann=ann), [QUESTIONS[0], replace(QUESTIONS[1], query_id="9", gold=None)])
-
-    assert (caught.value.row, caught.value.column) == (2, "gold")
-    assert ann.asked == []
-
-
-def test_a_question_that_stands_twice_is_refused():
-    with pytest.raises(OutcomeError, match="unique within the task"):
-        collect(make_pool(ann=ScriptedChatModel(script=RIGHT)), [QUESTIONS[0], QUESTIONS[0]])
-
-
-def test_a_question_whose_text_changed_since_it_was_recorded_is_refused():
-    """Its outcomes would stand for another question."""
-    pool = make_pool(ann=ScriptedChatModel(script=RIGHT))
-    recorded = collect(pool, QUESTIONS[:1])
-
-    with pytest.raises(OutcomeError, match="another `query_id`"):
-        collect(pool, [replace(QUESTIONS[0], query="Can a fish fly?")], recorded=recorded)
-
-
-def test_at_least_one_question_must_be_in_flight():
+    recorded = collect(make_pool(bob=ann), QUESTIONS[:1])
+    ann.asked.clear()
+    with pytest.raises(OutcomeError, match=named) as caught:
+        collect(make_pool(ann=ann), questions, recorded=recorded)
+    assert (caught.value.row, caught.value.column) == (row, column)
     with pytest.raises(InputError, match="at least 1, got 0"):
-        collect(make_pool(ann=ScriptedChatModel(script=RIGHT)), QUESTIONS, max_in_flight=0)
+        collect(make_pool(ann=ann), QUESTIONS, max_in_flight=0)
+    assert ann.asked == []
 
 
 async def test_a_cancelled_collection_leaves_no_call_behind():
@@ -322,9 +284,7 @@ def test_a_file_collected_in_two_runs_equals_one_collected_at_once(tmp_path: Pat
         collect_into(out, pool, QUESTIONS, on_collected=stop_after_two, max_in_flight=1)
     assert not out.exists()
     assert len(OutcomeTable.read(unfinished_path(out))) == 4
-
     table = collect_into(out, pool, QUESTIONS)
-
     assert [len(model.asked) for model in models.values()] == [3, 3]
     assert timeless(OutcomeTable.read(out)) == timeless(table) == timeless(OutcomeTable.read(whole))
     assert sorted(tmp_path.iterdir()) == [out, whole]
@@ -333,9 +293,7 @@ def test_a_file_collected_in_two_runs_equals_one_collected_at_once(tmp_path: Pat
 def test_what_a_table_held_of_others_stays_in_it(tmp_path: Path):
     out = tmp_path / "outcomes.jsonl"
     collect_into(out, make_pool(old=ScriptedChatModel(script=WRONG)), QUESTIONS[2:])
-
     collect_into(out, make_pool(ann=ScriptedChatModel(script=RIGHT)), QUESTIONS[:2])
-
     assert [(o.task, o.query_id, o.model) for o in OutcomeTable.read(out)] == [
         ("quiz/yes_no", "1", "ann"),
         ("quiz/sums", "1", "ann"),
@@ -350,9 +308,7 @@ def test_an_end_between_the_last_two_steps_does_no_harm(tmp_path: Path):
     table = collect_into(out, make_pool(ann=ann), QUESTIONS)
     table.write(unfinished_path(out))
     ann.asked.clear()
-
     again = collect_into(out, make_pool(ann=ann), QUESTIONS)
-
     assert ann.asked == []
     assert list(again) == list(OutcomeTable.read(out)) == list(table)
     assert not unfinished_path(out).exists()
@@ -361,7 +317,6 @@ def test_an_end_between_the_last_two_steps_does_no_harm(tmp_path: Path):
 @pytest.mark.parametrize("name", ["outcomes.txt", "no/such/folder/outcomes.jsonl"])
 def test_a_table_that_cannot_be_written_is_refused_before_anybody_is_asked(tmp_path: Path, name: str):
     ann = ScriptedChatModel(script=RIGHT)
-
     with pytest.raises(OutcomeError, match=name):
         collect_into(tmp_path / name, make_pool(ann=ann), QUESTIONS)
 

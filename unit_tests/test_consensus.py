@@ -61,17 +61,44 @@ def made(message):
 # ---- tool calls
 
 
-def test_the_calls_that_most_members_make_are_returned_as_one_of_them_made_them():
-    """Two of three add 3 and 2: one says so in another order and with 2.0, one leaves the default out."""
-    model = ensemble(
-        calls(("add", {"b": 2.0, "a": 3})), calls(("search", {"query": "3 + 2"})), calls(("add", {"a": 3}))
-    ).bind_tools([add, search])
-    message = model.invoke("?")
-    assert made(message) == [("add", {"b": 2.0, "a": 3})]
-    assert fusion(message)["member"] == "a"
-    assert fusion(message)["action"] == "tool_calls"
-    assert fusion(message)["agreement"] == pytest.approx(2 / 3)
-    assert fusion(message)["confidence"] == pytest.approx(2 / 3)
+ONE, TWO, ASK = ("add", {"a": 1}), ("add", {"a": 2}), ("search", {"query": "x"})
+SPOKEN = calls(ONE).model_copy(update={"content": "Let me see."})
+LIKE_A_CALL = '[["add",{"a":1,"b":2}]]'
+DIVIDED = (calls(ONE), calls(ASK), "I do not know")
+
+
+@pytest.mark.parametrize(
+    ("answers", "way", "text", "actions", "agreement"),
+    [
+        # Arguments in another order, 2.0 for 2, and defaults left out are the same call, returned as its author made it.
+        ((calls(("add", {"b": 2.0, "a": 3})), calls(ASK), calls(("add", {"a": 3}))), "leader", "", [("add", {"b": 2.0, "a": 3})], 2 / 3),
+        # Members vote for their whole set of calls, in any order, and never for a union; the same call twice is another action.
+        ((calls(ONE, TWO), calls(TWO, ONE), calls(ONE)), "leader", "", [ONE, TWO], 2 / 3),
+        ((calls(ONE, ONE), calls(ONE), calls(ONE)), "leader", "", [ONE], 2 / 3),
+        # Texts vote together against a call, whatever they say; the heavier is returned.
+        (("Oslo", calls(ASK), "Bergen"), "leader", "Oslo", [], 2 / 3),
+        ((SPOKEN, "no", calls(("add", {"a": 1, "b": 2}))), "leader", "Let me see.", [ONE], 2 / 3),
+        ((calls(ONE), LIKE_A_CALL, LIKE_A_CALL), "leader", LIKE_A_CALL, [], 2 / 3),
+        # Without a majority the heaviest proposal, or a text where that is wanted; a majority is never disputed.
+        (DIVIDED, "leader", "", [ONE], 1 / 3),
+        (DIVIDED, "text", "I do not know", [], 1 / 3),
+        ((calls(ONE), calls(ONE), "no"), "text", "", [ONE], 2 / 3),
+        ((calls(ONE), calls(ONE), "no"), "raise", "", [ONE], 2 / 3),
+        # Texts that differ are no disagreement on what to do.
+        (("Oslo", "Bergen", "Rome"), "leader", "Oslo", [], 1 / 3),
+        (("Oslo", "Bergen", "Rome"), "raise", "Oslo", [], 1 / 3),
+    ],
+)  # fmt: skip
+def test_what_has_most_weight_is_done_as_one_member_would(answers, way, text, actions, agreement):
+    message = ensemble(*answers, on_disagreement=way).bind_tools([add, search]).invoke("?")
+    assert (message.text, made(message)) == (text, actions)
+    assert fusion(message)["action"] == ("tool_calls" if actions else "text")
+    assert fusion(message)["agreement"] == pytest.approx(agreement)
+
+
+def test_a_text_that_reads_like_a_call_has_a_label_of_its_own():
+    message = ensemble(calls(ONE), LIKE_A_CALL, LIKE_A_CALL).bind_tools([add]).invoke("?")
+    assert set(fusion(message)["weights"]) == {LIKE_A_CALL, f"text: {LIKE_A_CALL}"}
 
 
 def test_ids_are_fresh_and_safe_for_every_provider():
@@ -81,67 +108,7 @@ def test_ids_are_fresh_and_safe_for_every_provider():
     assert all(id_.startswith("call_") and len(id_) == 29 and id_[5:].isalnum() for id_ in ids)
 
 
-def test_members_vote_for_their_whole_set_of_calls_and_never_for_a_union():
-    """a and b make two calls, in another order; c makes the one that all three share."""
-    first, second = ("add", {"a": 1}), ("add", {"a": 2})
-    message = ensemble(calls(first, second), calls(second, first), calls(first)).bind_tools([add]).invoke("?")
-    assert made(message) == [first, second]
-    assert fusion(message)["agreement"] == pytest.approx(2 / 3)
-
-
-def test_the_same_call_twice_is_another_action_than_once():
-    once = ("add", {"a": 1})
-    message = ensemble(calls(once, once), calls(once), calls(once)).bind_tools([add]).invoke("?")
-    assert made(message) == [once]
-
-
-def test_members_who_answer_in_text_vote_together_against_a_call_whatever_they_say():
-    """Two different texts have two votes of three for answering in text; the heavier text is returned."""
-    message = ensemble("Oslo", calls(("search", {"query": "Norway"})), "Bergen").bind_tools([search]).invoke("?")
-    assert (message.text, made(message)) == ("Oslo", [])
-    assert fusion(message)["action"] == "text"
-    assert fusion(message)["agreement"] == pytest.approx(2 / 3)
-    assert fusion(message)["confidence"] == pytest.approx(1 / 3)
-
-
-def test_the_text_beside_the_winning_calls_goes_with_them():
-    spoken = calls(("add", {"a": 1}))
-    spoken.content = "Let me see."
-    message = ensemble(spoken, "no", calls(("add", {"a": 1, "b": 2}))).bind_tools([add]).invoke("?")
-    assert (message.text, made(message)) == ("Let me see.", [("add", {"a": 1})])
-
-
-def test_a_text_that_reads_like_a_call_does_not_vote_for_it():
-    text = '[["add",{"a":1,"b":2}]]'
-    message = ensemble(calls(("add", {"a": 1})), text, text).bind_tools([add]).invoke("?")
-    assert (message.text, made(message)) == (text, [])
-    assert fusion(message)["weights"] == {
-        '[["add",{"a":1,"b":2}]]': pytest.approx(1 / 3),
-        f"text: {text}": pytest.approx(2 / 3),
-    }
-
-
 # ---- disagreement
-
-DIVIDED = (calls(("add", {"a": 1})), calls(("search", {"query": "x"})), "I do not know")
-
-
-def test_without_a_majority_the_heaviest_proposal_is_followed():
-    message = ensemble(*DIVIDED).bind_tools([add, search]).invoke("?")
-    assert made(message) == [("add", {"a": 1})]
-    assert fusion(message)["agreement"] == pytest.approx(1 / 3)
-
-
-def test_half_the_weight_is_no_majority():
-    model = ensemble(DIVIDED[0], DIVIDED[1], on_disagreement="raise").bind_tools([add, search])
-    with pytest.raises(DisagreementError):
-        model.invoke("?")
-
-
-def test_a_caller_can_have_a_text_instead_of_disputed_calls():
-    message = ensemble(*DIVIDED, on_disagreement="text").bind_tools([add, search]).invoke("?")
-    assert (message.text, made(message)) == ("I do not know", [])
-    assert fusion(message)["member"] == "c"
 
 
 def test_where_nobody_answers_in_text_the_text_says_what_was_proposed():
@@ -152,6 +119,11 @@ def test_where_nobody_answers_in_text_the_text_says_what_was_proposed():
     assert fusion(message)["agreement"] == 0
 
 
+def test_half_the_weight_is_no_majority():
+    with pytest.raises(DisagreementError):
+        ensemble(*DIVIDED[:2], on_disagreement="raise").bind_tools([add, search]).invoke("?")
+
+
 @pytest.mark.parametrize("way_out", ["text", "raise"])
 def test_where_a_call_is_forced_text_is_no_way_out_of_a_disagreement(way_out):
     model = ensemble(*DIVIDED[:2], on_disagreement=way_out).bind_tools([add, search], tool_choice="any")
@@ -159,17 +131,6 @@ def test_where_a_call_is_forced_text_is_no_way_out_of_a_disagreement(way_out):
         model.invoke("?")
     assert caught.value.proposals == {"a": 'add({"a": 1})', "b": 'search({"query": "x"})'}
     assert caught.value.is_retryable is False
-
-
-@pytest.mark.parametrize("way", ["leader", "text", "raise"])
-def test_texts_that_differ_are_no_disagreement_on_what_to_do(way):
-    assert ensemble("Oslo", "Bergen", on_disagreement=way).bind_tools([add]).invoke("?").text == "Oslo"
-
-
-def test_a_majority_is_never_disputed():
-    one = calls(("add", {"a": 1}))
-    for way in ("leader", "text", "raise"):
-        assert made(ensemble(one, one, "no", on_disagreement=way).bind_tools([add]).invoke("?")) == [("add", {"a": 1})]
 
 
 def test_fusions_weights_decide_and_not_the_number_of_members():
@@ -296,10 +257,6 @@ def test_a_lone_object_is_read_as_leniently_as_several():
     told = ensemble('Sure: {"name": "Ann", "age": "30", "height_m": 1.7}, as you asked.')
     parsed = told.with_structured_output(Person.model_json_schema(), method="json_schema").invoke("?")
     assert parsed == {**ANN, "is_member": False}
-
-
-def test_texts_that_differ_agree_no_more_than_fusion_says():
-    assert fusion(ensemble("Paris", "Rome", "Oslo").invoke("?"))["agreement"] == pytest.approx(1 / 3)
 
 
 def test_nobody_who_stands_in_where_nobody_answers_acts_where_nobody_agrees():

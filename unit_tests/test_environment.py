@@ -24,8 +24,6 @@ from langchain_rlfocal.policies.base import winners
 from langchain_rlfocal.policies.checkpoint import Parts, _shapes
 from langchain_rlfocal.records import Candidate, Query
 from langchain_rlfocal.states import Evidence, MemberFeatures
-from langchain_rlfocal.training.config import TrainingConfig
-from langchain_rlfocal.training.supervised import prepare
 
 # ---- The environment: rewards, episodes, options and costs by hand
 
@@ -87,38 +85,21 @@ def test_a_team_of_one_has_no_diversity(make_grid):
     np.testing.assert_allclose(env.fuse(env.state(), np.array([1, 1])), [1, 1 + 0.3])
 
 
-def test_a_wrong_answer_is_charged_like_a_right_one(make_grid):
-    env = env_of(make_grid([["no", "yes"], ["yes", "no"]]), max_team=1, max_rounds=1)
-    env.reset(np.array([0, 1]), np.array([0.2, 0.2]))
-    np.testing.assert_allclose(env.ask(mask("a", "a", members="ab")), [-0.1, -0.1])
-    np.testing.assert_allclose(env.fuse(env.state(), np.array([0, 0])), [0, 1])
-
-
-def test_known_costs_are_charged_and_without_them_prices(make_grid):
-    """Cost weight .5. Charges of .1 and .6 of the pool, or prices of .25 and .75."""
-    grid = make_grid([["no", "yes"]])
-    for charges, expected in ((np.array([[0.1, 0.6]]), -0.35), (None, -0.5)):
-        env = env_of(grid, known=even(grid, [0.25, 0.75]), max_team=2, max_rounds=1, charges=charges)
-        env.reset(np.array([0]), np.array([0.5]))
-        np.testing.assert_allclose(env.ask(mask("ab", members="ab")), [expected])
-
-
-@pytest.mark.usefixtures("one_thread")
-def test_an_unknown_cost_is_charged_at_the_member_s_price(make_grid):
-    """a costs 2 cents on average (1 and 3, the rest unknown), b always 6: the pool 8; a's share 1, 3 and 2 eighths."""
-    costs = [[0.01, 0.06], [0.03, 0.06], *[[None, 0.06]] * 18]
-    grid = make_grid([["yes", "no"], ["no", "yes"]] * 10, cost_usd=costs)
-    penalties = {"competence_penalty": [1.0], "evidence_penalty": [0.1]}
-    prepared = prepare(
-        grid, TrainingConfig(num_folds=2), embedder=None, rng=np.random.default_rng(0), penalties=penalties
-    )
-    np.testing.assert_allclose(prepared.charges[:3], [[1 / 8, 3 / 4], [3 / 8, 3 / 4], [2 / 8, 3 / 4]])
-
-
-def test_nothing_is_charged_at_a_cost_weight_of_zero(make_grid):
-    env = env_of(make_grid([["yes", "no"]]), max_team=2, max_rounds=1)
-    env.reset(np.array([0]), np.array([0.0]))
-    np.testing.assert_array_equal(env.ask(mask("ab", members="ab")), [0])
+@pytest.mark.parametrize(
+    ("answers", "charges", "cost_weight", "expected"),
+    [
+        (["no", "yes"], [0.1, 0.6], 0.5, -0.35),
+        (["yes", "no"], [0.1, 0.6], 0.5, -0.35),  # right or wrong
+        (["no", "yes"], None, 0.5, -0.5),  # prices of ¼ and ¾
+        (["no", "yes"], None, 0.0, 0.0),
+    ],
+)
+def test_known_costs_are_charged_and_without_them_prices(make_grid, answers, charges, cost_weight, expected):
+    grid = make_grid([answers])
+    charges = None if charges is None else np.array([charges])
+    env = env_of(grid, known=even(grid, [0.25, 0.75]), max_team=2, max_rounds=1, charges=charges)
+    env.reset(np.array([0]), np.array([cost_weight]))
+    np.testing.assert_allclose(env.ask(mask("ab", members="ab")), [expected])
 
 
 def test_where_one_answer_was_scored_differently_the_most_competent_member_s_counts(make_grid):
@@ -263,25 +244,22 @@ def test_costs_are_counted_in_the_unit_asked_for(make_grid):
         np.testing.assert_array_equal(costs_of(make_grid(rows, cost_usd=cost_usd)), np.ones((2, 2)))
 
 
-def test_prices_are_shares_of_mean_known_costs(make_grid):
-    """a costs 1 and 3, 2 on average; b 6 where known: ¼ and ¾ of 8 cents."""
-    grid = make_grid([["yes", "no"]] * 2, cost_usd=[[0.01, 0.06], [0.03, None]])
-    price, total = prices_of(grid)
-    np.testing.assert_allclose(price, [0.25, 0.75])
-    assert total == pytest.approx(0.08)
-
-
-@pytest.mark.parametrize("cost_usd", [[[0.1, None]], [[0.0, 0.0]], [[None, None]]])
-def test_prices_are_even_where_some_are_unknown_or_all_are_free(make_grid, cost_usd):
-    price, total = prices_of(make_grid([["yes", "no"]], cost_usd=cost_usd), "usd")
-    np.testing.assert_array_equal(price, [0.5, 0.5])
-    assert total == 0
-
-
-def test_calls_cost_one_each(make_grid):
-    price, total = prices_of(make_grid([["yes", "no", "no", "no"]]))
-    np.testing.assert_array_equal(price, [0.25] * 4)
-    assert total == 4
+@pytest.mark.parametrize(
+    ("cost_usd", "unit", "price", "total"),
+    [
+        # a costs 1 and 3, 2 on average; b 6 where known: ¼ and ¾ of 8 cents.
+        ([[0.01, 0.06], [0.03, None]], "auto", [0.25, 0.75], 0.08),
+        ([[0.01, 0.06], [0.03, None]], "calls", [0.5, 0.5], 2),
+        # Even where some are unknown, or all are free.
+        ([[0.1, None]] * 2, "usd", [0.5, 0.5], 0),
+        ([[0.0, 0.0]] * 2, "usd", [0.5, 0.5], 0),
+        ([[None, None]] * 2, "usd", [0.5, 0.5], 0),
+    ],
+)
+def test_prices_are_shares_of_mean_known_costs(make_grid, cost_usd, unit, price, total):
+    shares, whole = prices_of(make_grid([["yes", "no"]] * 2, cost_usd=cost_usd), unit)
+    np.testing.assert_allclose(shares, price)
+    assert whole == pytest.approx(total)
 
 
 # ---- Policies in the environment: decided without labels or unasked answers, and one by one as in a batch

@@ -62,32 +62,21 @@ def test_the_context_is_one_and_the_surface_and_task_features_without_the_words(
     surface = len(SURFACE_NAMES)
     np.testing.assert_array_equal(context[0, 1 : 1 + surface], features[0, :surface])
     np.testing.assert_array_equal(context[0, 1 + surface :], features[0, surface + HASHED_WORDS :])
+    embedded = np.concatenate([features, np.ones((1, 5))], axis=1)
+    np.testing.assert_array_equal(context_of(embedded), context)
 
 
-def test_embeddings_behind_the_features_are_no_context():
-    features = query_features("How many apples?", "maths/sums")[None]
-    longer = np.concatenate([features, np.ones((1, 5))], axis=1)
-    np.testing.assert_array_equal(context_of(longer), context_of(features))
+def test_what_is_expected_of_answers_by_hand():
+    """Trust, with α = 2 and β = ½, of log-odds 1 and A = .3: 2 + ½ + .3; of log-odds 0 and A = -1 x a first feature of .25.
 
-
-def test_trust_adds_up_log_odds_of_competence_and_what_the_query_is_like():
-    """α = 2, β = ½. Member 0: log-odds 1, A = .3: 2 + ½ + .3. Member 1: log-odds 0, A = -1 x a first feature of .25."""
-    weights = np.zeros((CONTEXT_DIM, 2))
-    weights[0, 0], weights[1, 1] = 0.3, -1.0
-    features = np.zeros((1, FEATURES_DIM))
-    features[0, 0] = 0.25
-    model = model_of(2, shared=np.array([2.0, 0.5, 9.0]), weights=weights)
-    np.testing.assert_allclose(model.describe(features, np.array([[np.e / (1 + np.e), 0.5]]))[0], [[2.8, 0.25]])
-
-
-def test_option_weights_add_a_common_one_and_a_member_s_own():
-    """γ = .1, C of member 1 is .4 x a first feature of .5."""
-    slopes = np.zeros((CONTEXT_DIM, 2))
-    slopes[1, 1] = 0.4
-    features = np.zeros((1, FEATURES_DIM))
-    features[0, 0] = 0.5
-    model = model_of(2, shared=np.array([9.0, 9.0, 0.1]), option_weights=slopes)
-    np.testing.assert_allclose(model.describe(features, np.full((1, 2), 0.5))[1], [[0.1, 0.3]])
+    Option weights, with γ = .1: that alone, and with C = .4 x the feature .25.
+    """
+    weights, slopes, features = np.zeros((CONTEXT_DIM, 2)), np.zeros((CONTEXT_DIM, 2)), np.zeros((1, FEATURES_DIM))
+    weights[0, 0], weights[1, 1], slopes[1, 1], features[0, 0] = 0.3, -1.0, 0.4, 0.25
+    model = model_of(2, shared=np.array([2.0, 0.5, 0.1]), weights=weights, option_weights=slopes)
+    trust, option_weights = model.describe(features, np.array([[np.e / (1 + np.e), 0.5]]))
+    np.testing.assert_allclose(trust, [[2.8, 0.25]])
+    np.testing.assert_allclose(option_weights, [[0.1, 0.2]])
 
 
 def test_labels_are_looked_up_by_task_and_text_and_unknown_ones_add_nothing():
@@ -128,9 +117,6 @@ def test_moments_are_those_of_what_is_known(make_answers):
         option_scores=scores,
     )
     np.testing.assert_allclose(moments_of(answers)[:, 0], [2, 1, -0.5, 1, np.sqrt(2.5)])
-
-
-def test_moments_of_nothing_known_divide_by_one(make_answers):
     np.testing.assert_array_equal(moments_of(make_answers([["a", None]])), np.tile([[0.0], [1], [0], [1], [1]], 2))
 
 
@@ -224,6 +210,7 @@ def test_ridge_matches_a_hand_worked_fit():
     model = fit_competence(np.array([[1.0], [-1.0]]), np.array([[1.0], [0.0]]), penalty=2.0)
     np.testing.assert_allclose(model.weights, [[0.25]])
     np.testing.assert_allclose(model(np.array([[1.0], [-1.0]])), [[0.75], [0.25]])
+    np.testing.assert_allclose(model(np.array([[50.0], [-50.0]])), [[0.98], [0.02]])  # inside the unit interval
 
 
 def test_ridge_solves_its_normal_equations_even_with_fewer_queries_than_features():
@@ -234,11 +221,6 @@ def test_ridge_solves_its_normal_equations_even_with_fewer_queries_than_features
     weights = fit_competence(features, scores, penalty=0.5).weights
     left = (centred.T @ centred + 0.5 * np.eye(9)) @ weights
     np.testing.assert_allclose(left, centred.T @ (scores - scores.mean(axis=0)), atol=1e-12)
-
-
-def test_estimates_stay_inside_the_unit_interval():
-    model = fit_competence(np.array([[1.0], [-1.0]]), np.array([[1.0], [0.0]]), penalty=1e-3)
-    np.testing.assert_allclose(model(np.array([[50.0], [-50.0]])), [[0.98], [0.02]])
 
 
 def test_a_member_s_estimate_depends_on_its_own_scores_only():

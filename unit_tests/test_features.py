@@ -8,11 +8,10 @@ import types
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from langchain_rlfocal import embedders
-from langchain_rlfocal.embedders import load_embedder
+from langchain_rlfocal import features
 from langchain_rlfocal.errors import InputError, MissingDependencyError
 from langchain_rlfocal.features import (
     FEATURES_DIM,
@@ -22,6 +21,7 @@ from langchain_rlfocal.features import (
     SURFACE_NAMES,
     WORDS_SCALE,
     features_of,
+    load_embedder,
     query_features,
     task_features,
 )
@@ -52,6 +52,7 @@ class Fixed:
         return self.vectors
 
 
+@example("\ud800 \x00 word", "\udfff/task")
 @given(st.text(max_size=300), st.none() | st.text(max_size=30))
 def test_any_text_gives_a_finite_vector_with_surface_in_the_unit_interval(text, task):
     vector = query_features(text, task)
@@ -59,10 +60,6 @@ def test_any_text_gives_a_finite_vector_with_surface_in_the_unit_interval(text, 
     assert np.isfinite(vector).all()
     surface = vector[: len(SURFACE_NAMES)]
     assert ((surface >= 0) & (surface <= 1)).all()
-
-
-def test_lone_surrogates_and_nul_bytes_are_only_text():
-    assert np.isfinite(query_features("\ud800 \x00 word", "\udfff/task")).all()
 
 
 def test_word_and_task_blocks_have_their_length_or_none():
@@ -88,32 +85,31 @@ def test_words_and_pairs_count_once_whatever_their_case():
     np.testing.assert_array_equal(query_features("RED red red")[WORDS], block)
 
 
-def test_the_question_s_shape_is_seen():
-    assert surface("Is the sun a star?")["yes_no"] == 1
-    assert surface("It rained. Was it cold?")["yes_no"] == 1
-    assert surface("Answer true or false.")["yes_no"] == 1
-    assert surface("Name a star.")["yes_no"] == 0
-    assert surface("Which?\nA) one\nB) two\nC) three")["options"] == 0.3
-    assert surface("2 + 2 = ?")["numbers"] == 0.2
-    assert surface("2 + 2 = ?")["question_mark"] == 1
-    assert surface('He said "no".')["quoted"] == 1
-    assert surface("He said no.")["quoted"] == 0
-
-
-def test_shares_and_lengths_match_hand_worked_ones():
-    """`AB 12 =` has 7 characters: 2 digits, 2 capitals, 1 of code; words `ab` and `12`, 2 letters each; no line break."""
-    seen = surface("AB 12 =")
-    for name, expected in (
-        ("digit_share", 2 / 7),
-        ("upper_share", 2 / 7),
-        ("code_share", 1 / 7),
-        ("mean_word_length", 2 / 12),
-        ("length", np.log(8) / 10),
-        ("words", np.log(3) / 8),
-        ("lines", 0),
-    ):
-        np.testing.assert_allclose(seen[name], expected, err_msg=name)
-    np.testing.assert_allclose(surface("a\nb\nc")["lines"], np.log(3) / 5)
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Is the sun a star?", {"yes_no": 1, "question_mark": 1}),
+        ("It rained. Was it cold?", {"yes_no": 1}),
+        ("The rain was cold", {"yes_no": 0, "question_mark": 0}),
+        ("Answer true or FALSE.", {"yes_no": 1}),
+        ("Untrue or false", {"yes_no": 0}),
+        ("One or two\n  does", {"yes_no": 1}),
+        ("Name an island.", {"yes_no": 0}),
+        ("Which?\nA) one\nB) two\nC) three", {"options": 0.3}),
+        ("(A) one (J. two A)no XA) no K) no", {"options": 0.2}),
+        ("2 + 2 = ?", {"numbers": 0.2}),
+        ('He said "no".', {"quoted": 1}),
+        ("He said no.", {"quoted": 0}),
+        ("a\nb\nc", {"lines": np.log(3) / 5}),
+        # 7 characters: 2 digits, 2 capitals, 1 of code; words `ab` and `12`, 2 letters each; no line break.
+        ("AB 12 =", {"digit_share": 2 / 7, "upper_share": 2 / 7, "code_share": 1 / 7, "mean_word_length": 2 / 12}),
+        ("AB 12 =", {"length": np.log(8) / 10, "words": np.log(3) / 8, "lines": 0}),
+        ("ab12_é٣x", {"words": np.log(6) / 8}),  # ab, 12, é, ٣ and x
+    ],
+)
+def test_surface_features_match_hand_worked_ones(text, expected):
+    seen = surface(text)
+    assert {name: seen[name] for name in expected} == pytest.approx(expected)
 
 
 def test_text_beyond_the_cap_changes_nothing():
@@ -134,14 +130,12 @@ def test_another_process_computes_the_same():
     assert len(runs) == 1
 
 
-def test_no_queries_give_an_empty_matrix():
-    assert features_of([], []).shape == (0, FEATURES_DIM)
-
-
-def test_features_of_many_are_those_of_each():
+def test_features_of_many_are_those_of_each_and_of_none_an_empty_matrix():
     texts, tasks = ["One?", "Two?"], ["a/b", None]
     stacked = np.stack([query_features(text, task) for text, task in zip(texts, tasks, strict=True)])
     np.testing.assert_array_equal(features_of(texts, tasks), stacked)
+    assert features_of([], []).shape == (0, FEATURES_DIM)
+    assert features_of([], [], embedder=Lengths()).shape == (0, FEATURES_DIM + 2)
 
 
 def test_an_embedder_s_vectors_come_last_at_the_length_of_words():
@@ -150,14 +144,8 @@ def test_an_embedder_s_vectors_come_last_at_the_length_of_words():
     np.testing.assert_array_equal(features[:, :FEATURES_DIM], features_of(["abc", "abcd"], [None, None]))
     expected = WORDS_SCALE * np.array([[3, 1], [4, 1]]) / np.sqrt([[10], [17]])
     np.testing.assert_allclose(features[:, FEATURES_DIM:], expected)
-
-
-def test_an_embedder_reads_no_more_of_a_text_than_the_cap():
-    features = features_of(["a" * (MAX_CHARS + 5)], [None], embedder=Lengths())
-    np.testing.assert_allclose(features[0, FEATURES_DIM] / features[0, FEATURES_DIM + 1], MAX_CHARS)
-
-
-def test_a_vector_of_zeros_stays_one():
+    long = features_of(["a" * (MAX_CHARS + 5)], [None], embedder=Lengths())[0]
+    np.testing.assert_allclose(long[FEATURES_DIM] / long[FEATURES_DIM + 1], MAX_CHARS)  # of a text no more than the cap
     assert not features_of(["a"], [None], embedder=Fixed([[0.0, 0.0]]))[:, FEATURES_DIM:].any()
 
 
@@ -192,16 +180,11 @@ def own(monkeypatch):
     monkeypatch.setitem(sys.modules, module.__name__, module)
 
 
-def test_a_function_of_the_users_is_called_and_its_embedder_used(own):
-    assert load_embedder("own_embedders:counting").embed_documents(["ab", ""]) == [[2.0, 1.0], [0.0, 1.0]]
-
-
-def test_an_embedder_is_pickled_by_its_name_whatever_it_holds(own):
+def test_an_embedder_is_found_and_pickled_by_its_name(own):
     embedder = load_embedder("own_embedders:counting")
-    assert repr(embedder) == "load_embedder('own_embedders:counting')"
-    for twin in (pickle.loads(pickle.dumps(embedder)), copy.deepcopy(embedder), copy.copy(embedder)):
-        assert repr(twin) == repr(embedder)
-        assert twin.embed_documents(["abc"]) == [[3.0, 1.0]]
+    for twin in (embedder, pickle.loads(pickle.dumps(embedder)), copy.deepcopy(embedder), copy.copy(embedder)):
+        assert repr(twin) == "load_embedder('own_embedders:counting')"
+        assert twin.embed_documents(["ab", ""]) == [[2.0, 1.0], [0.0, 1.0]]
 
 
 @pytest.mark.parametrize(
@@ -225,9 +208,9 @@ def test_a_name_that_names_no_embedder_is_refused(own, name, message):
 
 @pytest.fixture
 def nothing_remembered():
-    embedders._wordllama.cache_clear()
+    features._wordllama.cache_clear()
     yield
-    embedders._wordllama.cache_clear()
+    features._wordllama.cache_clear()
 
 
 def test_without_the_package_the_command_that_installs_it_is_named(nothing_remembered, monkeypatch):
@@ -259,7 +242,7 @@ def test_texts_are_not_padded_to_the_longest_of_a_batch():
         asked.update(arguments)
         return np.zeros((len(texts), 256))
 
-    embedders._WordLlama(types.SimpleNamespace(embed=embed)).embed_documents(["short", "long " * 4000])
+    features._WordLlama(types.SimpleNamespace(embed=embed)).embed_documents(["short", "long " * 4000])
     assert asked == {"batch_size": 1}
 
 
@@ -278,15 +261,10 @@ class TestWordLlama:
 
     def test_a_texts_vector_does_not_depend_on_its_company(self, embedder):
         """Training embeds thousands at once, serving one: a companion must not change how sums are rounded."""
-        texts = ["What is 2 + 3?", "", "  ", "naïve 北京 🙂", "long " * 4000]
+        texts = ["What is 2 + 3?", "", "  ", "naïve 北京 🙂", "long " * 4000, "\ud800 half"]
         together = embedder.embed_documents(texts)
         assert together == [embedder.embed_documents([text])[0] for text in texts]
         assert np.isfinite(together).all()
-
-    def test_half_a_surrogate_pair_is_no_obstacle(self, embedder):
-        assert np.isfinite(embedder.embed_documents(["\ud800 half"])).all()
-
-    def test_no_text_gives_no_vector(self, embedder):
         assert embedder.embed_documents([]) == []
 
     def test_it_joins_the_features(self, embedder):
@@ -301,7 +279,7 @@ import socket, sys
 def refuse(*_):
     raise AssertionError("a connection was asked for")
 socket.socket.connect = refuse
-from langchain_rlfocal.embedders import load_embedder
+from langchain_rlfocal.features import load_embedder
 assert len(load_embedder("wordllama").embed_documents(["x"])[0]) == 256
 assert "torch" not in sys.modules
 """

@@ -69,51 +69,28 @@ def test_an_episode_matches_hand_worked_rewards():
     assert info == {"row": 0, "asked": ("a", "b", "d"), "spent": 0.75, "score": 1.0}
 
 
-def test_naming_nobody_stops_and_returns_what_there_is():
-    env = make_env(make_grid([["no", "yes", "yes", "yes"]]))
-    env.reset()
-    env.step(action("a"))
-    _, reward, terminated, _, info = env.step(action(""))
-    assert (reward, terminated, info["score"], info["asked"]) == (0.0, True, 0.0, ("a",))
-
-
 @pytest.mark.parametrize(
-    ("wish", "team"),
+    ("said", "wishes", "asked", "ended", "score"),
     [
-        pytest.param("", ("b",), id="nobody: the most competent"),
-        pytest.param("ad", ("a", "d"), id="legal: as it is"),
-        pytest.param("abcd", ("b", "c", "d"), id="too many: the most competent"),
+        pytest.param("nnnn", [""], "b", False, None, id="nobody at first: the most competent"),
+        pytest.param("nnnn", ["ad"], "ad", False, None, id="legal: as it is"),
+        pytest.param("nnnn", ["abcd"], "bcd", True, 0.0, id="too many: the most competent"),
+        # Two places are left: of c and d, equally competent, and b, the earlier c joins b.
+        pytest.param("nnnn", ["a", "abcd"], "abc", True, 0.0, id="too many for the room that is left"),
+        pytest.param("nyyy", ["a", ""], "a", True, 0.0, id="nobody later: what there is"),
+        pytest.param("nyyy", ["a", "a"], "a", True, 0.0, id="only members that were asked: what there is"),
+        # The most competent, b, was asked; c and d are next, and c is the earlier.
+        pytest.param("n-yy", ["b", ""], "bc", True, 1.0, id="nobody where only silence was heard: one more"),
     ],
 )
-def test_a_first_action_is_taken_as_the_nearest_legal_team(wish, team):
-    env = make_env()
+def test_an_action_is_taken_as_the_nearest_legal_team(*, said, wishes, asked, ended, score):
+    env = make_env(make_grid([[{"n": "no", "y": "yes", "-": None}[letter] for letter in said]]))
     env.reset()
-    assert env.step(action(wish))[4]["asked"] == team
-
-
-def test_a_later_action_is_cut_to_the_room_that_is_left():
-    """a was asked, two places are left: of c and d, equally competent, and b, the earlier c joins b."""
-    env = make_env(make_grid([["no", "no", "no", "no"]]))
-    env.reset()
-    env.step(action("a"))
-    assert env.step(action("abcd"))[4]["asked"] == ("a", "b", "c")
-
-
-def test_naming_only_members_that_were_asked_stops():
-    env = make_env(make_grid([["no", "yes", "yes", "yes"]]))
-    env.reset()
-    env.step(action("a"))
-    _, _, terminated, _, info = env.step(action("a"))
-    assert (terminated, info["asked"]) == (True, ("a",))
-
-
-def test_where_only_silence_was_heard_one_more_is_asked():
-    """The most competent, b, was asked; c and d are next, and c is the earlier."""
-    env = make_env(make_grid([["no", None, "yes", "yes"]]))
-    env.reset()
-    env.step(action("b"))
-    _, _, terminated, _, info = env.step(action(""))
-    assert (terminated, info["asked"], info["score"]) == (True, ("b", "c"), 1.0)
+    for wish in wishes:
+        _, reward, terminated, _, info = env.step(action(wish))
+    assert (terminated, info["asked"], info["score"]) == (ended, tuple(asked), score)
+    if wishes[-1] == "" and asked == "a":
+        assert reward == 0.0
 
 
 def test_no_legal_team_is_nearer_to_a_wish_than_the_one_taken():
@@ -207,22 +184,17 @@ def test_a_row_can_be_asked_for():
         env.reset(options={"row": 30})
 
 
-def test_a_step_outside_an_episode_is_refused():
+def test_a_step_outside_an_episode_or_of_another_form_is_refused():
     env = make_env(max_rounds=1)
     with pytest.raises(InputError, match="Call `reset` first"):
         env.step(action("a"))
     env.reset()
+    for wrong in (np.zeros(3, dtype=np.int8), np.full(4, 2), np.zeros((1, 4), dtype=np.int8)):
+        with pytest.raises(InputError, match="a 0 or 1 for each of 4 members"):
+            env.step(wrong)
     env.step(action("a"))
     with pytest.raises(InputError, match="Call `reset` first"):
         env.step(action("a"))
-
-
-@pytest.mark.parametrize("wrong", [np.zeros(3, dtype=np.int8), np.full(4, 2), np.zeros((1, 4), dtype=np.int8)])
-def test_an_action_of_another_form_is_refused(wrong):
-    env = make_env()
-    env.reset()
-    with pytest.raises(InputError, match="a 0 or 1 for each of 4 members"):
-        env.step(wrong)
 
 
 @pytest.mark.parametrize(
@@ -246,24 +218,19 @@ def test_a_pool_that_the_policy_does_not_know_is_refused():
         SingleQueryEnv(drawn_grid(), PriorPolicy(("a", "b", "c")), cost_weight=0.1, max_team=2, max_rounds=1)
 
 
-def test_without_gymnasium_the_error_names_the_extra():
-    """In a process of its own, where importing gymnasium fails."""
+def test_gymnasium_is_imported_by_nothing_else_and_its_absence_names_the_extra():
+    """In a process of its own: first as it is, then where importing gymnasium fails."""
     code = (
-        "import sys; sys.modules['gymnasium'] = None\n"
+        "import sys, langchain_rlfocal.environment\n"
+        "print('gymnasium' in sys.modules)\n"
+        "import langchain_rlfocal.gymnasium_env\n"
+        "print('torch' in sys.modules)\n"
+        "del sys.modules['langchain_rlfocal.gymnasium_env']\n"
+        "sys.modules['gymnasium'] = None\n"
         "from langchain_rlfocal.errors import MissingDependencyError\n"
         "try:\n    import langchain_rlfocal.gymnasium_env\n"
         "except MissingDependencyError as error:\n    print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[:2] == ["False", "False"]
     assert "pip install 'langchain-rlfocal[gymnasium]'" in done.stdout
-
-
-def test_nothing_else_imports_gymnasium_or_torch():
-    code = (
-        "import sys, langchain_rlfocal.environment\n"
-        "before = 'gymnasium' in sys.modules\n"
-        "import langchain_rlfocal.gymnasium_env\n"
-        "print(before, 'torch' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "False"]

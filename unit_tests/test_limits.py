@@ -4,6 +4,7 @@ import asyncio
 import copy
 import math
 import pickle
+import re
 import sys
 import threading
 from collections import Counter
@@ -14,8 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from langchain_core.messages import HumanMessage
+from langchain_core.runnables import ConfigurableField
 
-from langchain_rlfocal.errors import InputError
+from langchain_rlfocal import PoolMember, RLFocalChatModel
+from langchain_rlfocal.errors import InputError, PoolError
 from langchain_rlfocal.execution import SharedState
 from langchain_rlfocal.execution.limits import (
     MIN_SAMPLES,
@@ -28,8 +32,13 @@ from langchain_rlfocal.execution.limits import (
     Latencies,
     RetryBudget,
 )
+from langchain_rlfocal.records import Candidate, Failure
+from langchain_rlfocal.testing import FailingChatModel, ScriptedPolicy
+from support_asking import aask, arelay, ask, limits_of, relay
+from support_ensembles import saying
+from support_gauges import GUARD_S, Gauge, is_free, let_others_run
 
-GUARD_S = 30
+QUESTION = [HumanMessage("What is it?")]
 
 
 class Desk:
@@ -58,45 +67,37 @@ def desk():
     return Desk()
 
 
-# ---- caps
+# ---- calls at once
+
+DESKS = {
+    "without caps nobody waits": "+a1 +a2 +a3 +b =a1,a2,a3,b",
+    "the total binds over all members": "+a:2 +b:2 +c:2 =a,b -a =a,b,c",
+    "a member's own cap holds up nobody else": "+a1:2/1 +a2:2/1 +a3:2/1 +b:2/1 =a1,b -b =a1,b -a1 =a1,b,a2",
+    "one count binds requests with other caps": "+a1:2 +a2:2 +b1:3 +b2:1 -a1 -a2 =a1,a2,b1 -b1 =a1,a2,b1,b2",
+    "b wants to be the only one, and is not overtaken; once it runs, its cap binds nobody else": (
+        "+a:2 +b:1 +c:2 +d:2 =a -a =a,b,c -b =a,b,c,d"
+    ),
+    "one that waits for the total is not overtaken by one without caps": "+a:1 +b:1 +c =a",
+    "a higher cap of the member does not overtake a lower": "+a1/1 +a2/1 +a3/9 =a1 -a1 =a1,a2,a3",
+    "a request withdrawn lets those behind it pass, and never runs": "+a:2 +b:1 +c:2 -b =a,c -b -a -c =a,c",
+    "leaving twice gives one slot back": "+a1:2 +a2:2 +a3:2 +a4:2 -a1 -a1 =a1,a2,a3",
+}
+STEP = re.compile(r"\+(?P<name>\w+)(?::(?P<total>\d))?(?:/(?P<of_member>\d))?")
 
 
-def test_without_caps_nobody_waits(desk):
-    for number in range(7):
-        desk.ask(f"a{number}")
-    assert desk.limits.running == {"a": 7}
-    assert desk.limits.waiting == 0
-
-
-def test_the_total_binds_over_all_members(desk):
-    for name in ("a", "b", "c"):
-        desk.ask(name, total=2)
-    assert (desk.granted, desk.limits.running, desk.limits.waiting) == (["a", "b"], {"a": 1, "b": 1}, 1)
-    desk.leave("a")
-    assert (desk.granted, desk.limits.running, desk.limits.waiting) == (["a", "b", "c"], {"b": 1, "c": 1}, 0)
-
-
-def test_a_members_own_cap_holds_up_nobody_else(desk):
-    """The second and third call of `a` stand aside, and `b` gets the second of two places."""
-    for name in ("a1", "a2", "a3", "b1"):
-        desk.ask(name, total=2, of_member=1)
-    assert desk.granted == ["a1", "b1"]
-    desk.leave("b1")
-    assert desk.granted == ["a1", "b1"]
-    desk.leave("a1")
-    assert desk.granted == ["a1", "b1", "a2"]
-
-
-def test_one_count_binds_requests_with_other_caps(desk):
-    """A cap of one waits for both that run under a cap of two; one of three does not."""
-    desk.ask("a1", total=2)
-    desk.ask("a2", total=2)
-    desk.ask("b1", total=3)
-    desk.ask("b2", total=1)
-    desk.leave("a1", "a2")
-    assert desk.granted == ["a1", "a2", "b1"]
-    desk.leave("b1")
-    assert desk.granted == ["a1", "a2", "b1", "b2"]
+@pytest.mark.parametrize("name", DESKS)
+def test_who_gets_a_slot(desk, name):
+    """`+a1:2/1` asks for a call of `a` under a total of 2 and 1 of the member, `-a1` leaves; after `=` who got one so far."""
+    for step in DESKS[name].split():
+        if asked := STEP.fullmatch(step):
+            caps = {cap: int(asked[cap]) for cap in ("total", "of_member") if asked[cap]}
+            desk.ask(asked["name"], **caps)
+        elif step.startswith("-"):
+            desk.leave(step[1:])
+        else:
+            assert desk.granted == step[1:].split(",")
+    desk.leave(*desk.places)
+    assert (desk.limits.running, desk.limits.waiting) == ({}, 0)
 
 
 @pytest.mark.parametrize("caps", [{"total": 0}, {"of_member": 0}, {"total": -1}])
@@ -105,59 +106,6 @@ def test_a_cap_under_which_no_call_could_ever_run_is_refused(desk, caps):
     with pytest.raises(InputError, match=f"`{name}` must be at least 1, got .* None for any number"):
         desk.ask("a", **caps)
     assert desk.limits.waiting == 0
-
-
-# ---- order
-
-
-def test_one_that_waits_for_the_total_is_not_overtaken_by_a_higher_total(desk):
-    """`b` wants to be the only one; were each `c` let in when it comes, `b` would wait for ever.
-
-    Once `b` runs, its cap binds nobody else: `c` comes in under its own.
-    """
-    desk.ask("a", total=2)
-    desk.ask("b", total=1)
-    desk.ask("c", total=2)
-    desk.ask("d", total=2)
-    assert desk.granted == ["a"]
-    desk.leave("a")
-    assert desk.granted == ["a", "b", "c"]
-    desk.leave("b")
-    assert desk.granted == ["a", "b", "c", "d"]
-
-
-def test_one_that_waits_for_the_total_is_not_overtaken_by_one_without_caps(desk):
-    desk.ask("a", total=1)
-    desk.ask("b", total=1)
-    desk.ask("c")
-    assert desk.granted == ["a"]
-
-
-def test_a_higher_cap_of_the_member_does_not_overtake_a_lower(desk):
-    desk.ask("a1", of_member=1)
-    desk.ask("a2", of_member=1)
-    desk.ask("a3", of_member=9)
-    assert desk.granted == ["a1"]
-    desk.leave("a1")
-    assert desk.granted == ["a1", "a2", "a3"]
-
-
-def test_a_request_withdrawn_lets_those_behind_it_pass_and_never_runs(desk):
-    desk.ask("a", total=2)
-    desk.ask("b", total=1)
-    desk.ask("c", total=2)
-    desk.leave("b")
-    assert desk.granted == ["a", "c"]
-    desk.leave("b", "a", "c")
-    assert (desk.granted, desk.limits.running, desk.limits.waiting) == (["a", "c"], {}, 0)
-
-
-def test_leaving_twice_gives_one_place_back(desk):
-    for name in ("a1", "a2", "a3", "a4"):
-        desk.ask(name, total=2)
-    desk.leave("a1", "a1")
-    assert desk.limits.running == {"a": 2}
-    assert desk.granted == ["a1", "a2", "a3"]
 
 
 CAPS = st.none() | st.integers(1, 4)
@@ -227,9 +175,6 @@ def test_any_order_of_requests_and_leaves_is_fair_and_within_the_caps(steps):
     assert (waiting, limits.running, limits.waiting) == ([], {}, 0)
 
 
-# ---- calling back
-
-
 def test_the_place_of_a_closed_event_loop_goes_to_the_next_in_line(desk):
     """What a loop raises that nobody runs any more does not reach whoever leaves; more in line than a stack is deep."""
     loop, count = asyncio.new_event_loop(), 2 * sys.getrecursionlimit()
@@ -244,9 +189,6 @@ def test_the_place_of_a_closed_event_loop_goes_to_the_next_in_line(desk):
     for place in gone:
         place.release()
     assert desk.limits.running == {"a": 1}
-
-
-# ---- threads and loops
 
 
 def test_a_place_left_by_another_thread_while_its_request_is_called_back_goes_on(desk):
@@ -291,9 +233,34 @@ def test_a_thread_and_two_event_loops_share_one_count():
     assert sorted(order, key=str) == [{"a": 1}, {"b": 1}]
 
 
-GUARD_S = 30
+# ---- circuit breakers
+
 RULE = BreakerConfig(failures=2, recovery_s=10.0)
 """Opens at the second failure in a row, for ten seconds."""
+
+BREAKERS = {
+    "opens at the second failure in a row, for ten seconds": "1 a 2 a- closed:1 b 3 b- open:2:10 12.5 !c open:2:0.5",
+    "a success between failures starts the count again": "a a- b b+ c c- d d+ closed",
+    "from the end of the rest one call probes, and its success closes": (
+        "a a- b b- 9.99 !c 10 half_open:2 p !c half_open:2 1000 !c p+ closed c d e"
+    ),
+    "after that failures count from zero": "a a- b b- 10 p p+ c c- closed:1",
+    "a failing probe opens again": "a a- b b- 10 p 12 p- open:3:10 21.9 !c 22 c",
+    "a dropped probe lets another call probe": "a a- b b- 10 p p~ half_open:2 q q+ closed",
+    "a dropped call neither counts nor ends the row": "a a- b b~ c c- open:2:10",
+    "calls that fail side by side are one sign, and those after them another": (
+        "a b c d 1 a- b- c- d- closed:1 e 2 e- open:2:10"
+    ),
+    "a success between does not let those before it count again": "a b a- c c+ b- closed",
+    "a success that is late does not close": "z a a- b b- z+ 1 open:2:9",
+    "a failure that is late neither prolongs the rest nor ends the probe": (
+        "x y z a a- b b- 9 x- open:2:1 10 p y~ !q p+ z- closed"
+    ),
+    "a reset closes, and forgets the probe under way": "a a- b b- 10 p reset closed p- closed",
+    "a reset forgets calls under way": "x a a- b reset x- closed b- closed",
+    "the first report of a call counts": "a a- a- a+ closed:1",
+    "the first report of a probe counts": "a a- b b- 10 p p~ q p~ !r q+ q- closed",
+}
 
 
 def opened(now=0.0):
@@ -304,135 +271,42 @@ def opened(now=0.0):
     return breakers
 
 
-def status(breakers, now):
-    state = breakers.states(now).get("m")
-    return state.state if state else "closed"
+@pytest.mark.parametrize("name", BREAKERS)
+def test_a_breaker_goes_from_state_to_state(name):
+    """A number is the time; `a` begins a call and `!a` is refused one; `a+` succeeds, `a-` fails, `a~` is dropped.
+
+    A state stands with its failures and the seconds until it may probe.
+    """
+    breakers, calls, now_s = Breakers(), {}, 0.0
+    ends = {
+        "+": lambda permit: permit.succeed(),
+        "-": lambda permit: permit.fail(now_s, RULE),
+        "~": lambda permit: permit.drop(),
+    }
+    for step in BREAKERS[name].split():
+        state, *numbers = step.split(":")
+        if step[0].isdigit():
+            now_s = float(step)
+        elif state in {"closed", "open", "half_open"}:
+            failures, retry_in_s = (*map(float, numbers), 0.0, 0.0)[:2]
+            state_of_m = {"m": BreakerState(state, int(failures), retry_in_s)} if failures else {}
+            assert breakers.states(now_s) == state_of_m
+        elif step == "reset":
+            breakers.reset("m")
+        elif step[-1] in ends:
+            ends[step[-1]](calls[step[0]])
+        else:
+            is_refused = step.startswith("!")
+            assert breakers.is_open("m", now_s) == is_refused
+            calls[step[-1]] = breakers.admit("m", now_s)
+            assert (calls[step[-1]] is None) == is_refused
 
 
-# ---- by hand
-
-
-def test_a_breaker_opens_at_the_failure_that_is_one_too_many_and_rests():
-    """The second failure, at 3 s, opens it until 13 s."""
-    breakers = Breakers()
-    breakers.admit("m", 1.0).fail(2.0, RULE)
-    assert not breakers.is_open("m", 2.0)
-    assert breakers.states(2.0) == {"m": BreakerState("closed", 1, 0.0)}
-    breakers.admit("m", 2.0).fail(3.0, RULE)
-    assert breakers.is_open("m", 3.0)
-    assert breakers.admit("m", 12.5) is None
-    assert breakers.states(12.5) == {"m": BreakerState("open", 2, 0.5)}
-
-
-def test_a_success_between_failures_starts_the_count_again():
-    breakers = Breakers()
-    for ends in ("fail", "succeed", "fail", "succeed"):
-        permit = breakers.admit("m", 0.0)
-        permit.fail(0.0, RULE) if ends == "fail" else permit.succeed()
-    assert breakers.states(0.0) == {}
-
-
-def test_from_the_end_of_the_rest_one_call_probes_and_its_success_closes():
-    breakers = opened()
-    assert breakers.is_open("m", 9.99)
-    assert not breakers.is_open("m", 10.0)
-    assert breakers.states(10.0) == {"m": BreakerState("half_open", 2, 0.0)}
-    probe = breakers.admit("m", 10.0)
-    assert breakers.is_open("m", 10.0)
-    assert breakers.admit("m", 1e9) is None
-    assert breakers.states(10.0) == {"m": BreakerState("half_open", 2, 0.0)}
-    probe.succeed()
-    assert breakers.states(10.0) == {}
-    assert None not in [breakers.admit("m", 10.0) for _ in range(3)]
-
-
-def test_after_the_success_of_a_probe_failures_count_from_zero():
-    breakers = opened()
-    breakers.admit("m", 10.0).succeed()
-    breakers.admit("m", 10.0).fail(10.0, RULE)
-    assert breakers.states(10.0) == {"m": BreakerState("closed", 1, 0.0)}
-
-
-def test_a_failing_probe_opens_again_for_the_rest_that_its_own_rule_says():
+def test_a_failing_probe_rests_for_as_long_as_its_own_rule_says():
     """At 12 s for 50 s, though that rule would bear a hundred failures."""
     breakers = opened()
     breakers.admit("m", 10.0).fail(12.0, BreakerConfig(failures=100, recovery_s=50.0))
     assert breakers.states(12.0) == {"m": BreakerState("open", 3, 50.0)}
-    assert breakers.admit("m", 61.9) is None
-    assert breakers.admit("m", 62.0) is not None
-
-
-def test_a_dropped_probe_lets_another_call_probe():
-    breakers = opened()
-    breakers.admit("m", 10.0).drop()
-    assert status(breakers, 10.0) == "half_open"
-    assert not breakers.is_open("m", 10.0)
-    breakers.admit("m", 10.0).succeed()
-    assert status(breakers, 10.0) == "closed"
-
-
-def test_a_dropped_call_neither_counts_nor_ends_the_row():
-    breakers = Breakers()
-    breakers.admit("m", 0.0).fail(0.0, RULE)
-    breakers.admit("m", 0.0).drop()
-    breakers.admit("m", 0.0).fail(0.0, RULE)
-    assert status(breakers, 0.0) == "open"
-
-
-def test_calls_that_fail_side_by_side_are_one_sign_and_those_after_them_another():
-    """Ten begin before the first failure is heard of and count once; the next one begins after it, and opens."""
-    breakers = Breakers()
-    for permit in [breakers.admit("m", 0.0) for _ in range(10)]:
-        permit.fail(1.0, RULE)
-    assert breakers.states(1.0) == {"m": BreakerState("closed", 1, 0.0)}
-    breakers.admit("m", 1.0).fail(2.0, RULE)
-    assert breakers.states(2.0) == {"m": BreakerState("open", 2, 10.0)}
-
-
-def test_a_success_between_does_not_let_those_before_it_count_again():
-    breakers = Breakers()
-    first, second = breakers.admit("m", 0.0), breakers.admit("m", 0.0)
-    first.fail(0.0, RULE)
-    breakers.admit("m", 0.0).succeed()
-    second.fail(0.0, RULE)
-    assert breakers.states(0.0) == {}
-
-
-def test_a_success_that_is_late_does_not_close_what_has_opened_since():
-    breakers = Breakers()
-    late = breakers.admit("m", 0.0)
-    for _ in range(2):
-        breakers.admit("m", 0.0).fail(0.0, RULE)
-    late.succeed()
-    assert breakers.states(1.0) == {"m": BreakerState("open", 2, 9.0)}
-
-
-def test_a_failure_that_is_late_neither_prolongs_the_rest_nor_ends_the_probe():
-    breakers = Breakers()
-    late, later, latest = [breakers.admit("m", 0.0) for _ in range(3)]
-    for _ in range(2):
-        breakers.admit("m", 0.0).fail(0.0, RULE)
-    late.fail(9.0, RULE)
-    assert breakers.states(9.0) == {"m": BreakerState("open", 2, 1.0)}
-    probe = breakers.admit("m", 10.0)
-    later.drop()
-    assert breakers.admit("m", 10.0) is None
-    probe.succeed()
-    latest.fail(10.0, BreakerConfig(failures=1))
-    assert breakers.states(10.0) == {}
-
-
-def test_a_reset_closes_and_forgets_calls_under_way():
-    breakers = opened()
-    probe = breakers.admit("m", 10.0)
-    breakers.reset("m")
-    assert breakers.states(10.0) == {}
-    probe.fail(10.0, RULE)
-    before = breakers.admit("m", 10.0)
-    breakers.admit("m", 10.0).fail(10.0, RULE)
-    breakers.reset()
-    before.fail(10.0, BreakerConfig(failures=1))
-    assert breakers.states(10.0) == {}
 
 
 def test_a_reset_of_one_member_leaves_the_others_as_they_are():
@@ -446,45 +320,16 @@ def test_a_reset_of_one_member_leaves_the_others_as_they_are():
     assert breakers.states(0.0) == {}
 
 
-def test_of_several_reports_of_one_call_the_first_has_an_effect():
-    breakers = Breakers()
-    permit = breakers.admit("m", 0.0)
-    permit.fail(0.0, RULE)
-    permit.fail(0.0, RULE)
-    permit.succeed()
-    assert breakers.states(0.0) == {"m": BreakerState("closed", 1, 0.0)}
-    breakers = opened()
-    dropped = breakers.admit("m", 10.0)
-    dropped.drop()
-    probe = breakers.admit("m", 10.0)
-    dropped.drop()
-    assert breakers.admit("m", 10.0) is None
-    probe.succeed()
-    probe.fail(10.0, BreakerConfig(failures=1))
-    assert breakers.states(10.0) == {}
-
-
-# ---- rules
-
-
-@pytest.mark.parametrize("failures", [0, -1, True, 2.0, "5", None])
-def test_a_number_of_failures_that_is_none_is_refused(failures):
-    with pytest.raises(InputError, match="`failures` must be a whole number of at least 1, got"):
-        BreakerConfig(failures=failures)
-
-
-@pytest.mark.parametrize("recovery_s", [0, -1.0, math.inf, math.nan, 10**400, True, "30", None])
-def test_a_rest_that_is_no_time_is_refused(recovery_s):
-    with pytest.raises(InputError, match="`recovery_s` must be a finite number above 0, got"):
-        BreakerConfig(recovery_s=recovery_s)
-
-
-def test_a_rule_is_a_value_with_defaults():
-    assert BreakerConfig() == BreakerConfig(failures=5, recovery_s=30.0)
-    assert BreakerConfig(failures=1, recovery_s=sys.float_info.max).failures == 1
-
-
-# ---- any schedule
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("failures", value) for value in (0, True, 2.0, "5", None)),
+        *(("recovery_s", value) for value in (0, -1.0, math.inf, math.nan, True, "30")),
+    ],
+)
+def test_a_rule_outside_its_range_is_refused_by_name(field, value):
+    with pytest.raises(InputError, match=f"`{field}` must be"):
+        BreakerConfig(**{field: value})
 
 
 @dataclass
@@ -581,36 +426,7 @@ class AgainstTheModel(RuleBasedStateMachine):
 test_breakers_behave_as_their_model_in_any_schedule = AgainstTheModel.TestCase
 
 
-# ---- threads and copies
-
-
-def test_of_threads_that_ask_at_once_exactly_one_probes():
-    breakers, meeting = opened(), threading.Barrier(8)
-
-    def one(_number):
-        meeting.wait(GUARD_S)
-        return breakers.admit("m", 10.0)
-
-    with ThreadPoolExecutor(8) as pool:
-        permits = list(pool.map(one, range(8), timeout=GUARD_S))
-    assert permits.count(None) == 7
-
-
-@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
-def test_a_copy_is_the_same_object(copied):
-    breakers = opened()
-    assert copied(breakers) is breakers
-
-
-def test_a_pickle_begins_with_every_breaker_closed():
-    breakers = opened()
-    other = pickle.loads(pickle.dumps(breakers))
-    assert other.states(0.0) == {}
-    other.admit("m", 0.0).fail(0.0, RULE)
-    assert breakers.states(0.0)["m"].failures == 2
-
-
-GUARD_S = 30
+# ---- usual latencies
 
 
 def after(*values, member="m"):
@@ -626,20 +442,6 @@ def test_the_percentile_is_unknown_with_nineteen_answers_and_known_with_twenty()
     assert latencies.p95_s("m") is None
     latencies.add("m", 20)
     assert latencies.p95_s("m") == 19
-
-
-@pytest.mark.parametrize(("count", "rank"), [(20, 19), (21, 20), (39, 38), (40, 38), (41, 39), (100, 95)])
-def test_the_percentile_is_the_nearest_rank_rounded_up(count, rank):
-    """⌈0.95 n⌉ by hand: 19; 19.95 → 20; 37.05 → 38; 38; 38.95 → 39; 95. The answers come slowest first."""
-    assert after(*range(count, 0, -1)).p95_s("m") == rank
-
-
-def test_the_answer_before_the_last_hundred_is_forgotten():
-    """Ninety-four answers of 1 s and six of 9 s: the 95th smallest of a hundred is 9 s; of five, it would be 1 s."""
-    latencies = after(*[9.0] * 6, *[1.0] * 94)
-    assert latencies.p95_s("m") == 9.0
-    latencies.add("m", 1.0)
-    assert latencies.p95_s("m") == 1.0
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=130))
@@ -667,29 +469,14 @@ def test_members_are_apart_and_reset_forgets_one_or_all():
     assert [latencies.p95_s(name) for name in "abc"] == [None, None, None]
 
 
-def test_threads_that_add_and_read_together_lose_no_answer():
-    """Four threads each add twenty-five answers of 1 s to a full window of 9 s and read: then all of it is 1 s.
-
-    A window that changes while it is read would raise.
-    """
-    latencies, meeting = after(*[9.0] * WINDOW), threading.Barrier(4)
-
-    def one(_number):
-        meeting.wait(GUARD_S)
-        for _ in range(25):
-            latencies.add("m", 1.0)
-            assert latencies.p95_s("m") in {1.0, 9.0}
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(one, range(4), timeout=GUARD_S))
-    assert list(latencies._recent["m"]) == [1.0] * WINDOW
-
-
 @pytest.mark.parametrize("kind", [Admission, Breakers, ConcurrencyLimiter, Latencies, RetryBudget, SharedState])
 def test_copies_are_the_same_object_and_a_pickle_is_a_new_one(kind):
     state = kind()
     assert copy.copy(state) is copy.deepcopy(state) is copy.deepcopy({"model": [state]})["model"][0] is state
     assert pickle.loads(pickle.dumps(state)) is not state
+
+
+# ---- every interleaving of two threads
 
 
 def interleaved(begin):
@@ -723,9 +510,6 @@ def interleaved(begin):
             second()
         yield state
         number += 1
-
-
-# ---- limits
 
 
 @pytest.mark.parametrize(
@@ -773,9 +557,6 @@ def test_wherever_a_second_thread_asks_for_the_last_place_one_has_it():
         assert (sum(desk.limits.running.values()), desk.limits.waiting) == (1, 1)
 
 
-# ---- circuit breakers
-
-
 def test_wherever_a_second_thread_comes_in_one_probes():
     def begin():
         permits.clear()
@@ -788,54 +569,224 @@ def test_wherever_a_second_thread_comes_in_one_probes():
         assert permits.count(None) == 1
 
 
-def test_wherever_a_second_thread_comes_in_two_failures_at_once_count_as_one():
-    def begin():
-        breakers = Breakers()
-        permits = [breakers.admit("m", 0.0) for _ in range(2)]
-        return breakers, breakers.lock, *(lambda p=permit: p.fail(0.0, BreakerConfig(3)) for permit in permits)
-
-    for breakers in interleaved(begin):
-        assert breakers.states(0.0) == {"m": BreakerState("closed", 1, 0.0)}
+CLOSED_ONCE = [{"m": BreakerState("closed", 1, 0.0)}]
 
 
-def test_wherever_a_second_thread_comes_in_one_permit_counts_once():
-    def begin():
-        breakers = Breakers()
-        permit = breakers.admit("m", 0.0)
-        return breakers, breakers.lock, *[lambda: permit.fail(0.0, RULE)] * 2
-
-    for breakers in interleaved(begin):
-        assert breakers.states(0.0) == {"m": BreakerState("closed", 1, 0.0)}
+def two_failures():
+    """Of calls that ran at once."""
+    breakers = Breakers()
+    permits = [breakers.admit("m", 0.0) for _ in range(2)]
+    return breakers, *(lambda p=permit: p.fail(0.0, BreakerConfig(3)) for permit in permits)
 
 
-def test_wherever_a_second_thread_opens_a_breaker_a_late_success_does_not_close_it():
+def one_failure_twice():
+    breakers = Breakers()
+    permit = breakers.admit("m", 0.0)
+    return breakers, *[lambda: permit.fail(0.0, RULE)] * 2
+
+
+def a_late_success_and_an_opening():
     """Either the success was first, and one failure follows it, or the breaker opened and stays so."""
+    breakers = Breakers()
+    breakers.admit("m", 0.0).fail(0.0, RULE)
+    late, other = [breakers.admit("m", 0.0) for _ in range(2)]
+    return breakers, late.succeed, lambda: other.fail(0.0, RULE)
 
+
+def a_dropped_probe_and_a_reset():
+    breakers = opened(-10.0)
+    return breakers, breakers.admit("m", 0.0).drop, breakers.reset
+
+
+def reading_and_a_new_member():
+    """A member more while they are read would end the reading."""
+    breakers = opened()
+    return breakers, lambda: breakers.states(0.0), lambda: breakers.admit("new", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("set_up", "states"),
+    [
+        (two_failures, CLOSED_ONCE),
+        (one_failure_twice, CLOSED_ONCE),
+        (a_late_success_and_an_opening, [{"m": BreakerState("open", 2, 10.0)}, *CLOSED_ONCE]),
+        (a_dropped_probe_and_a_reset, [{}]),
+        (reading_and_a_new_member, [{"m": BreakerState("open", 2, 10.0)}]),
+    ],
+)
+def test_wherever_a_second_thread_comes_in_a_breaker_is_in_a_state_of_one_after_the_other(set_up, states):
     def begin():
-        breakers = Breakers()
-        breakers.admit("m", 0.0).fail(0.0, RULE)
-        late, other = [breakers.admit("m", 0.0) for _ in range(2)]
-        return breakers, breakers.lock, late.succeed, lambda: other.fail(0.0, RULE)
+        breakers, first, second = set_up()
+        return breakers, breakers.lock, first, second
 
-    after = [breakers.states(0.0)["m"] for breakers in interleaved(begin)]
-    assert set(after) == {BreakerState("open", 2, 10.0), BreakerState("closed", 1, 0.0)}
-
-
-def test_wherever_a_second_thread_drops_a_probe_the_reset_holds():
-    def begin():
-        breakers = opened()
-        return breakers, breakers.lock, breakers.admit("m", 10.0).drop, breakers.reset
-
-    for breakers in interleaved(begin):
-        assert breakers.states(10.0) == {}
+    found = [breakers.states(0.0) for breakers in interleaved(begin)]
+    assert all(state in states for state in found)
+    assert all(state in found for state in states)
 
 
-def test_wherever_a_second_thread_comes_in_all_states_are_read():
-    """A member more or less while they are read would end the reading."""
+# ---- caps where members are asked, over all that copies of a model ask
 
-    def begin():
-        breakers = opened()
-        return breakers, breakers.lock, lambda: breakers.states(0.0), lambda: breakers.admit("new", 0.0)
 
-    for breakers in interleaved(begin):
-        assert set(breakers.states(0.0)) == {"m"}
+def holding(gauge, name="a"):
+    """A call that is counted while it gives way to others."""
+
+    async def hold():
+        gauge.enter(name)
+        await let_others_run()
+        gauge.leave(name)
+
+    return hold
+
+
+def test_streams_in_threads_hold_to_the_limits():
+    """Two streams meet each time, of forty; a third would come in if it could."""
+    gauge, meeting, shared = Gauge(), threading.Barrier(2), SharedState()
+
+    def hold():
+        gauge.enter("m")
+        meeting.wait(GUARD_S)
+        gauge.leave("m")
+
+    member = PoolMember("m", saying("yes", on_call=hold))
+
+    def read(_number):
+        return list(relay(member, QUESTION, limits=limits_of(max_concurrent_calls=2, shared=shared)))[-1].text
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(read, range(40))) == {"yes"}
+    assert gauge.most[None] == 2
+
+
+def one_at_a_time(model):
+    """A member that can be asked by one call at a time, and how to make the errands of its calls."""
+    shared = SharedState()
+    return PoolMember("m", model, max_concurrent_calls=1), lambda: limits_of(max_concurrent_calls=1, shared=shared)
+
+
+@pytest.mark.parametrize("model", [saying("yes"), saying(""), FailingChatModel(error=KeyError("k"), after="half an")])
+async def test_whatever_comes_of_a_member_its_place_is_free_again(model):
+    """Were a place kept, the next call would wait for ever."""
+    member, limits = one_at_a_time(model)
+    results = [
+        ask([member], QUESTION, limits=limits())[0],
+        list(relay(member, QUESTION, limits=limits()))[-1],
+        (await asyncio.wait_for(aask([member], QUESTION, limits=limits()), GUARD_S))[0],
+        [item async for item in arelay(member, QUESTION, limits=limits())][-1],
+    ]
+    assert all(isinstance(result, Candidate | Failure) for result in results)
+    assert is_free(limits().shared)
+
+
+async def test_leaving_a_stream_early_gives_its_place_back():
+    member, limits = one_at_a_time(saying("a b c d"))
+    stream = relay(member, QUESTION, limits=limits())
+    next(stream)
+    stream.close()
+    assert is_free(limits().shared)
+    astream = arelay(member, QUESTION, limits=limits())
+    await anext(astream)
+    await astream.aclose()
+    assert is_free(limits().shared)
+    assert ask([member], QUESTION, limits=limits())[0].text == "a b c d"
+
+
+async def test_cancelling_a_team_of_which_some_wait_gives_all_places_back():
+    """`a` runs and never ends, `b` and `c` wait for its place; after the cancellation another can be asked."""
+    shared, begun, never = SharedState(), asyncio.Event(), asyncio.Event()
+
+    async def hold():
+        begun.set()
+        await never.wait()
+
+    members = [PoolMember(name, saying(name, on_acall=hold)) for name in "abc"]
+    asking = asyncio.create_task(aask(members, QUESTION, limits=limits_of(max_concurrent_calls=1, shared=shared)))
+    await begun.wait()
+    assert (shared.limiter.running, shared.limiter.waiting) == ({"a": 1}, 2)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert is_free(shared)
+    other = PoolMember("d", saying("d"))
+    assert ask([other], QUESTION, limits=limits_of(max_concurrent_calls=1, shared=shared))[0].text == "d"
+
+
+def model_of(members, **fields):
+    names = tuple(member.name for member in members)
+    return RLFocalChatModel(members=members, policy=ScriptedPolicy([names], names), max_team=len(names), **fields)
+
+
+async def counted(models, calls_each=4):
+    """Ask models at once, by some calls each, and return how many calls ran at once."""
+    gauge = Gauge()
+    for model in models:
+        for member in model.pool:
+            member.model.on_acall = holding(gauge)
+    await asyncio.wait_for(asyncio.gather(*(model.abatch(["?"] * calls_each) for model in models)), GUARD_S)
+    assert all(is_free(model.shared_state) for model in models)
+    return gauge.most[None]
+
+
+@pytest.mark.parametrize(("total", "of_member", "most"), [(None, 2, 2), (3, None, 3), (3, 2, 2), (2, 3, 2)])
+async def test_a_models_cap_and_its_members_both_hold(total, of_member, most):
+    member = PoolMember("a", saying("x"), max_concurrent_calls=of_member)
+    assert await counted([model_of([member], max_concurrent_calls=total)]) == most
+
+
+def rebuilt(model, **fields):
+    return RLFocalChatModel(**{name: getattr(model, name) for name in RLFocalChatModel.model_fields} | fields)
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [copy.copy, copy.deepcopy, RLFocalChatModel.model_copy, rebuilt],
+    ids=["copy", "deepcopy", "model_copy", "rebuilt"],
+)
+async def test_a_copy_shares_the_count_of_calls(copied):
+    model = model_of([PoolMember("a", saying("x"))], max_concurrent_calls=2)
+    assert await counted([model, copied(model)]) == 2
+
+
+async def test_models_made_apart_count_apart_unless_they_are_given_one_shared_state():
+    """Two calls of each run at once, so four in all; where they share the count, two."""
+    apart = [model_of([PoolMember("a", saying("x"))], max_concurrent_calls=2) for _ in range(2)]
+    assert await counted(apart) == 4
+    assert await counted([apart[0], rebuilt(apart[1], shared_state=apart[0].shared_state)]) == 2
+
+
+async def test_a_copy_with_another_cap_counts_the_same_calls():
+    """A call of the model's runs, so that its copy with a cap of one waits, and one with a cap of two does not."""
+    model = model_of([PoolMember("a", saying("x"))], max_concurrent_calls=5)
+    place = model.shared_state.limiter.acquire("a", on_granted=lambda: None)
+    waiting = asyncio.create_task(rebuilt(model, max_concurrent_calls=1).ainvoke("?"))
+    await let_others_run()
+    assert model.shared_state.limiter.waiting == 1
+    place.release()
+    assert (await waiting).text == "x"
+    place = model.shared_state.limiter.acquire("a", on_granted=lambda: None)
+    assert (await rebuilt(model, max_concurrent_calls=2).ainvoke("?")).text == "x"
+    place.release()
+
+
+@pytest.mark.parametrize("cap", [0, -1, 1.5, True, "two"])
+def test_a_members_cap_must_be_a_whole_number_of_at_least_one(cap):
+    with pytest.raises(PoolError, match="`max_concurrent_calls` of member `a`"):
+        PoolMember("a", saying("x"), max_concurrent_calls=cap)
+
+
+async def test_a_cap_that_is_changed_holds_from_then_on_and_for_that_copy_alone():
+    model = model_of([PoolMember("a", saying("x"))])
+    other = model.model_copy()
+    assert await counted([model]) == 4
+    model.max_concurrent_calls = 2
+    assert await counted([model]) == 2
+    assert await counted([model.model_copy(update={"max_concurrent_calls": 1})]) == 1
+    assert await counted([other]) == 4
+
+
+async def test_a_cap_given_by_config_holds_over_all_calls():
+    gauge = Gauge()
+    base = RLFocalChatModel(members={"a": saying("yes", on_acall=holding(gauge))})
+    model = base.configurable_fields(max_concurrent_calls=ConfigurableField(id="cap"))
+    await model.abatch(["?"] * 8, {"configurable": {"cap": 2}})
+    assert gauge.most[None] == 2

@@ -3,7 +3,6 @@
 import copy
 import json
 import re
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -11,15 +10,11 @@ from hypothesis import strategies as st
 from langchain_core.messages import (
     AIMessage,
     AIMessageChunk,
-    BaseMessage,
-    ChatMessage,
     FunctionMessage,
     HumanMessage,
-    RemoveMessage,
     SystemMessage,
     ToolMessage,
 )
-from langchain_openai.chat_models.base import _convert_message_to_dict
 
 from langchain_rlfocal.chat_models.messages import history_for, native_of, repairs_of
 from support_history import THINKING, USAGE, call, ours
@@ -45,25 +40,24 @@ def test_a_plain_conversation_is_passed_on_as_the_same_objects():
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "text"),
     [
-        "5",
-        ["5"],
-        [{"type": "text", "text": "5", "id": "msg_1", "index": 0, "annotations": [{"type": "citation"}], "extras": {}}],
-        [THINKING, {"type": "redacted_thinking", "data": "x"}, {"type": "text", "text": "5"}],
-        [{"type": "reasoning", "summary": [], "encrypted_content": "x", "id": "rs_1"}, "5"],
-        [{"type": "text", "text": "5", "signature": "x"}, {"type": "refusal", "refusal": "no"}],
-        [{"type": "server_tool_use", "id": "s"}, {"type": "web_search_tool_result", "content": []}, "5"],
-        [
-            {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}},
-            {"type": "file", "file_id": "f"},
-            "5",
-        ],
-        [{"text": "5"}, {"odd": 1}, {"type": "text", "text": None}],
-        [{"type": "non_standard", "value": {}}, {"type": ["odd"]}, "5"],
+        (["5"], "5"),
+        ([{"type": "text", "text": "It is "}, {"type": "text", "text": "5", "citations": [{}]}, "."], "It is 5."),
+        ([THINKING, {"type": "redacted_thinking", "data": "x"}, {"type": "text", "text": "5"}], "5"),
+        ([{"type": "reasoning", "summary": [], "encrypted_content": "x", "id": "rs_1"}, "5"], "5"),
+        ([{"type": "text", "text": "5", "signature": "x"}, {"type": "refusal", "refusal": "no"}], "5"),
+        ([{"type": "server_tool_use", "id": "s"}, {"type": "web_search_tool_result", "content": []}, "5"], "5"),
+        ([{"type": "image", "url": "https://x"}, {"type": "file", "file_id": "f"}, "5"], "5"),
+        ([{"text": "5"}, {"odd": 1}, {"type": "text", "text": None}], "5"),
+        ([{"type": "refusal", "refusal": "I will not."}], "I will not."),
+        ("", None),
+        (" \n", None),
+        ([THINKING], None),
+        ([{"type": "image", "url": "https://x"}], None),
     ],
 )
-def test_an_assistant_message_is_reduced_to_its_text(content):
+def test_an_assistant_message_is_reduced_to_its_text_and_left_out_without_any(content, text):
     """Reasoning, signatures, other tools' blocks, media, ids, usage and metadata are another provider's affair."""
     message = AIMessage(
         content,
@@ -74,23 +68,12 @@ def test_an_assistant_message_is_reduced_to_its_text(content):
         id="msg_1",
         name="ann",
     )
-    assert history_for([message], "ann") == [AIMessage("5", name="ann")]
+    assert history_for([message], "ann") == ([] if text is None else [AIMessage(text, name="ann")])
+    left_out = ["left out 1 assistant message(s) without text or tool calls"]
+    assert repairs_of([message]) == (left_out if text is None else [])
 
 
-def test_texts_in_several_blocks_become_one():
-    """Cited answers come in pieces that are one sentence."""
-    content = [{"type": "text", "text": "It is "}, {"type": "text", "text": "5", "citations": [{}]}, "."]
-    assert history_for([AIMessage(content)], "ann") == [AIMessage("It is 5.")]
-
-
-def test_tool_calls_keep_their_name_arguments_and_id_alone():
-    signed = {**call("c1", a=1), "extras": {"signature": "x"}, "index": 0}
-    message = AIMessage("I will add.").model_copy(update={"tool_calls": [signed]})
-    neutral, _ = history_for([message, ToolMessage("1", tool_call_id="c1")], "ann")
-    assert neutral == AIMessage("I will add.", tool_calls=[call("c1", a=1)])
-
-
-def test_a_chunk_becomes_a_message():
+def test_a_chunk_with_a_call_becomes_a_message_with_its_name_arguments_and_id_alone():
     chunk = AIMessageChunk(
         [{"type": "text", "text": "5", "index": 0}],
         tool_call_chunks=[{"name": "add", "args": '{"a": 1}', "id": "c1", "index": 0}],
@@ -99,35 +82,8 @@ def test_a_chunk_becomes_a_message():
     [neutral, _] = history_for([chunk, ToolMessage("1", tool_call_id="c1")], "ann")
     assert type(neutral) is AIMessage
     assert neutral == AIMessage("5", tool_calls=[call("c1", a=1)])
-
-
-@pytest.mark.parametrize("silent", ["", [], " \n", [""], [THINKING], [{"type": "image", "url": "https://x"}], [{}]])
-def test_an_assistant_message_without_text_or_calls_is_left_out(silent):
-    messages = [HumanMessage("Hi"), AIMessage(silent, id="1"), HumanMessage("Hello?")]
-    assert history_for(messages, "ann") == [messages[0], messages[2]]
-    assert repairs_of(messages) == ["left out 1 assistant message(s) without text or tool calls"]
-
-
-def test_a_message_whose_content_is_none_says_nothing():
-    message = AIMessage.model_construct(content=None, tool_calls=[])
-    assert history_for([HumanMessage("Hi"), message], "ann") == [HumanMessage("Hi")]
-
-
-def test_messages_of_other_kinds_are_passed_on_as_they_are():
-    class Note(BaseMessage):
-        type: str = "note"
-
-    messages = [
-        ChatMessage("hi", role="critic"),
-        FunctionMessage("3", name="add"),
-        RemoveMessage(id="1"),
-        Note([{"type": "text", "text": "x"}, "y"]),
-        HumanMessage(""),
-        HumanMessage([]),
-        SystemMessage(["a", {"odd": 1}]),
-    ]
-    history = history_for(messages, "ann")
-    assert all(new is old for new, old in zip(history, messages, strict=True))
+    signed = AIMessage("5").model_copy(update={"tool_calls": [{**call("c1", a=1), "extras": {"signature": "x"}}]})
+    assert history_for([signed, ToolMessage("1", tool_call_id="c1")], "ann")[0] == neutral
 
 
 # ---- marks for a cache
@@ -136,21 +92,17 @@ def test_messages_of_other_kinds_are_passed_on_as_they_are():
 def test_marks_for_a_cache_reach_anthropic_models_alone():
     """They may stand on a block, on what is said of it, or on a block inside it; the rest of the block stays."""
     mark = {"type": "ephemeral"}
-    image = {"type": "image", "url": "https://x"}
     messages = [
         SystemMessage([{"type": "text", "text": "Rules", "cache_control": mark}]),
-        HumanMessage(["Look:", image, {"type": "text", "text": "x", "extras": {"cache_control": mark, "k": 1}}]),
+        HumanMessage(["Look:", {"type": "text", "text": "x", "extras": {"cache_control": mark, "k": 1}}]),
         AIMessage("", tool_calls=[call()]),
-        ToolMessage(
-            [{"type": "search_result", "content": [{"type": "text", "cache_control": mark}]}], tool_call_id="c1"
-        ),
+        ToolMessage([{"type": "result", "content": [{"type": "text", "cache_control": mark}]}], tool_call_id="c1"),
     ]
     assert history_for(messages, "ann", is_anthropic=True) == messages
     system, human, _, result = history_for(messages, "ann")
     assert system.content == [{"type": "text", "text": "Rules"}]
-    assert human.content == ["Look:", image, {"type": "text", "text": "x", "extras": {"k": 1}}]
-    assert human.content[1] is messages[1].content[1]
-    assert result.content == [{"type": "search_result", "content": [{"type": "text"}]}]
+    assert human.content == ["Look:", {"type": "text", "text": "x", "extras": {"k": 1}}]
+    assert result.content == [{"type": "result", "content": [{"type": "text"}]}]
     assert messages[0].content[0]["cache_control"] == mark
 
 
@@ -173,12 +125,13 @@ def test_a_result_must_answer_a_call_of_the_message_right_before_it():
 
 
 def test_a_call_without_a_result_is_left_out():
-    """One of two calls is answered before the user speaks; the last message's calls are still open."""
+    """One of two calls is answered before the user speaks; the last messages' calls are still open."""
     messages = [
         AIMessage("", tool_calls=[call("c1"), call("c2", b=1)]),
         ToolMessage("x", tool_call_id="c2"),
         HumanMessage("And?"),
         AIMessage("Let me see.", tool_calls=[call("c3")]),
+        AIMessage("", tool_calls=[call("c4", "secret")]),
     ]
     assert history_for(messages, "ann") == [
         AIMessage("", tool_calls=[call("c2", b=1)]),
@@ -186,14 +139,8 @@ def test_a_call_without_a_result_is_left_out():
         messages[2],
         AIMessage("Let me see."),
     ]
-    assert repairs_of(messages) == ["left out 2 tool call(s) without a result"]
-
-
-def test_a_message_that_loses_its_only_call_and_says_nothing_is_left_out():
-    messages = [HumanMessage("Hi"), AIMessage("", tool_calls=[call()]), HumanMessage("Hello?")]
-    assert history_for(messages, "ann") == [messages[0], messages[2]]
     assert repairs_of(messages) == [
-        "left out 1 tool call(s) without a result",
+        "left out 3 tool call(s) without a result",
         "left out 1 assistant message(s) without text or tool calls",
     ]
 
@@ -212,29 +159,17 @@ def test_results_in_a_human_message_become_messages_of_their_own():
     assert history_for([messages[0], HumanMessage([result])], "ann")[-1].type == "tool"
 
 
-def test_repairs_are_told_without_a_word_of_the_messages():
-    messages = [ToolMessage("secret", tool_call_id="secret"), AIMessage("", tool_calls=[call("secret", "secret")])]
-    assert not any("secret" in line for line in repairs_of(messages))
-
-
 # ---- ids
 
 
-@pytest.mark.parametrize("odd", ["a|b", "x" * 41, "fc 1", "ü", "\ud800", "functions.add:0"])
+@pytest.mark.parametrize("odd", ["a|b", "x" * 41, "ü", "functions.add:0", None])
 def test_an_id_that_a_provider_refuses_is_replaced_in_call_and_result(odd):
-    messages = [AIMessage("", tool_calls=[call(odd)]), ToolMessage("x", tool_call_id=odd)]
+    messages = [AIMessage("", tool_calls=[call(odd)]), ToolMessage("x", tool_call_id=odd or "")]
     asking, result = history_for(messages, "ann")
     assert re.fullmatch(r"call_[0-9a-f]{24}", asking.tool_calls[0]["id"])
     assert result.tool_call_id == asking.tool_calls[0]["id"]
     assert history_for(messages, "bob") == [asking, result], "the same for every member, so that prompts can be cached"
-    assert messages[1].tool_call_id == odd
-
-
-@pytest.mark.parametrize("missing", [None, ""])
-def test_a_call_without_an_id_is_answered_by_a_result_without_one(missing):
-    messages = [AIMessage("", tool_calls=[call(missing)]), ToolMessage("x", tool_call_id="")]
-    asking, result = history_for(messages, "ann")
-    assert asking.tool_calls[0]["id"] == result.tool_call_id != ""
+    assert messages[1].tool_call_id == (odd or "")
 
 
 def test_an_id_that_comes_again_is_replaced_where_it_comes_again():
@@ -315,7 +250,7 @@ def assert_strict(messages):
     assert not waiting
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(messages=CONVERSATIONS, member=st.sampled_from(["ann", "bob", "eve"]))
 def test_every_history_is_valid_for_the_strictest_provider_and_the_input_is_not_changed(messages, member):
     before = copy.deepcopy(messages)
@@ -329,7 +264,7 @@ def test_every_history_is_valid_for_the_strictest_provider_and_the_input_is_not_
             assert isinstance(message.content, str)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(messages=CONVERSATIONS, member=st.sampled_from(["ann", "bob", "eve"]), is_anthropic=st.booleans())
 def test_doing_it_twice_does_no_more_than_once(messages, member, is_anthropic):
     once = history_for(messages, member, is_anthropic=is_anthropic)
@@ -337,31 +272,6 @@ def test_doing_it_twice_does_no_more_than_once(messages, member, is_anthropic):
     assert twice == once
     assert all(new is old for new, old in zip(twice, once, strict=True))
     assert repairs_of(once) == []
-
-
-@settings(max_examples=100)
-@given(messages=CONVERSATIONS)
-def test_a_history_for_a_stranger_is_good_for_everybody(messages):
-    """A valid neutral conversation is returned equal, for whichever member."""
-    neutral = history_for(messages, "eve")
-    assert history_for(neutral, "ann") == neutral
-
-
-@settings(max_examples=200)
-@given(messages=CONVERSATIONS, member=st.sampled_from(["ann", "eve"]))
-def test_langchain_openai_writes_it_without_a_mismatch(messages, member):
-    """Its own converter, which sends what it finds."""
-    waiting = set()
-    for message in history_for(messages, member):
-        sent = SimpleNamespace(**{"tool_calls": [], **_convert_message_to_dict(message)})
-        if sent.role == "tool":
-            assert sent.tool_call_id in waiting
-            waiting.remove(sent.tool_call_id)
-        else:
-            assert not waiting
-            waiting = {c["id"] for c in sent.tool_calls}
-            assert len(waiting) == len(sent.tool_calls)
-    assert not waiting
 
 
 def claude(**changes):
@@ -393,53 +303,27 @@ def test_what_is_kept_of_a_message_is_what_its_provider_wants_back():
 
 
 @pytest.mark.parametrize(
-    "message",
+    ("fields", "is_kept"),
     [
-        AIMessage([THINKING, {"type": "text", "text": "5"}]),
-        AIMessage("Adding.", tool_calls=[call()]),
-        AIMessage([{"type": "text", "text": "x"}, "y", {"type": "tool_use", "id": "c1"}], tool_calls=[call()]),
-        AIMessage("", tool_calls=[call()], additional_kwargs={"tool_calls": [{"id": "c1"}], "refusal": None, "k": {}}),
-        AIMessage("", tool_calls=[call()], response_metadata={"rlfocal": {"native": None}}),
+        ({"content": [THINKING]}, True),
+        ({"content": [{"type": "text", "text": "x", "extras": {"signature": "s"}}]}, True),
+        ({"content": [{"type": "tool_call", "id": "c1", "extras": {"thought_signature": "s"}}]}, True),
+        ({"content": "", "additional_kwargs": {"__gemini_function_call_thought_signatures__": {"c1": "s"}}}, True),
+        ({"content": "", "response_metadata": {"rlfocal": {"native": {"member": "x", "message": {}}}}}, True),
+        ({"content": "Adding."}, False),
+        ({"content": [THINKING], "tool_calls": []}, False),
+        ({"content": [{"type": "text", "text": "x"}, "y", {"type": "tool_use", "id": "c1"}]}, False),
+        ({"content": "", "additional_kwargs": {"tool_calls": [{"id": "c1"}], "refusal": None, "k": {}}}, False),
+        ({"content": [{"type": "thinking", "signature": b"x"}]}, False),
+        ({"content": [THINKING], "tool_calls": [call(a=float("nan"))]}, False),
+        ({"content": [{"type": "thinking", "thinking": "x" * 99_000}]}, True),
+        ({"content": [{"type": "thinking", "thinking": "x" * 100_000}]}, False),
     ],
 )
-def test_nothing_is_kept_where_the_neutral_reply_says_it_all(message):
-    assert native_of(message) is None
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"content": [THINKING]},
-        {"content": [{"type": "redacted_thinking", "data": "x"}]},
-        {"content": [{"type": "text", "text": "x", "extras": {"signature": "s"}}]},
-        {"content": [{"type": "tool_call", "id": "c1", "extras": {"thought_signature": "s"}}]},
-        {"content": "", "additional_kwargs": {"__gemini_function_call_thought_signatures__": {"c1": "s"}}},
-        {"content": "", "response_metadata": {"rlfocal": {"native": {"member": "x", "message": {}}}}},
-    ],
-)
-def test_each_kind_of_reasoning_and_signature_is_kept(fields):
-    assert native_of(AIMessage(**fields, tool_calls=[call()])) is not None
-
-
-def test_what_json_cannot_hold_is_not_kept():
-    """A keyword that it cannot hold goes; content or arguments that it cannot hold take the whole with them."""
-    assert native_of(claude(content=[{"type": "thinking", "signature": b"x"}])) is None
-    assert native_of(claude(tool_calls=[call(a=float("nan"))])) is None
+def test_reasoning_and_signatures_are_kept_where_there_is_a_call_and_json_can_hold_them(fields, is_kept):
+    assert (native_of(AIMessage(**{"tool_calls": [call()], **fields})) is not None) == is_kept
     kept = native_of(claude(additional_kwargs={"audio": b"x", "signatures": {"c1": "s"}}))
     assert kept["additional_kwargs"] == {"signatures": {"c1": "s"}}
-    deep = []
-    for _ in range(5000):
-        deep = [deep]
-    assert native_of(claude(content=[{"type": "thinking", "thinking": deep}])) is None
-
-
-def test_a_message_of_more_than_100_000_characters_is_not_kept():
-    def thinking(size):
-        return claude(content=[{"type": "thinking", "thinking": "ü" * size}])
-
-    frame = len(json.dumps(native_of(thinking(0)), ensure_ascii=False))
-    assert native_of(thinking(100_000 - frame)) is not None
-    assert native_of(thinking(100_001 - frame)) is None
 
 
 # ---- what becomes of it
@@ -491,60 +375,32 @@ def test_ids_are_replaced_wherever_providers_write_them():
     }
 
 
-def test_the_own_message_follows_ids_that_had_to_be_replaced():
-    messages = [ours(claude(), ids=("odd|1",)), ToolMessage("2", tool_call_id="odd|1")]
-    own, result = history_for(messages, "ann")
-    assert own.content[2]["id"] == own.tool_calls[0]["id"] == result.tool_call_id
-    assert result.tool_call_id.startswith("call_")
-
-
 @pytest.mark.parametrize(
-    "change",
+    ("winner", "change"),
     [
-        {"tool_calls": [call("call_1", a=2, id="toolu_1")]},
-        {"tool_calls": [call("call_1", "subtract", a=1, id="toolu_1")]},
-        {"tool_calls": [call("call_1", a=1, id="toolu_1"), call("call_2")]},
-        {"content": "I will ***."},
+        (claude(), {"tool_calls": [call("call_1", a=2, id="toolu_1")]}),
+        (claude(), {"tool_calls": [call("call_1", "subtract", a=1, id="toolu_1")]}),
+        (claude(), {"tool_calls": [call("call_1", a=1, id="toolu_1"), call("call_2")]}),
+        (claude(), {"content": "I will ***."}),
+        (claude(tool_calls=[call("x1"), call("x2")]), {}),
+        (claude(), {"response_metadata": {"rlfocal": {"native": {"member": "ann", "message": {"content": 3}}}}}),
+        (claude(), {"response_metadata": {"rlfocal": 3}}),
     ],
+    ids=["argument", "name", "one more", "text", "a call without a result", "metadata of another", "or none"],
 )
-def test_a_message_that_was_changed_since_stays_as_it_is_now(change):
+def test_a_message_that_was_changed_since_or_lacks_a_result_stays_neutral(winner, change):
     """A person edited the call, or a filter took something out of the text: the old message must not come back."""
-    messages = [ours(claude()).model_copy(update=change), ToolMessage("2", tool_call_id="call_1")]
-    neutral = history_for(messages, "ann")[0]
+    answered = ours(winner, ids=("call_1", "call_9")[: len(winner.tool_calls)]).model_copy(update=change)
+    neutral = history_for([answered, ToolMessage("2", tool_call_id="call_1")], "ann")[0]
     assert neutral.content == change.get("content", "I will add.")
+    assert [made["id"] for made in neutral.tool_calls] == ["call_1"]
     assert neutral.response_metadata == {}
-
-
-def test_a_message_one_of_whose_calls_was_not_answered_is_neutral():
-    """Its provider would miss the result."""
-    winner = claude(tool_calls=[call("x1"), call("x2")])
-    history = history_for([ours(winner, ids=("n1", "n2")), ToolMessage("", tool_call_id="n2")], "ann")
-    assert history[0] == AIMessage("I will add.", tool_calls=[call("n2")])
 
 
 def test_calls_that_share_an_id_cannot_be_told_apart_and_stay_neutral():
     messages = [ours(claude(tool_calls=[call("x"), call("x")]), ids=("n1", "n2"))]
     messages += [ToolMessage("", tool_call_id="n1"), ToolMessage("", tool_call_id="n2")]
     assert isinstance(history_for(messages, "ann")[0].content, str)
-
-
-@pytest.mark.parametrize(
-    "native",
-    [
-        None,
-        3,
-        {},
-        {"member": "ann", "message": None},
-        {"member": "ann", "message": {"content": 3}},
-        {"member": "ann", "message": {"content": "I will add.", "tool_calls": [{"odd": 1}]}},
-        {"member": "ann", "message": {"content": "I will add.", "tool_calls": 7}},
-        {"member": "ann", "message": {"content": "I will add.", "tool_calls": [], "additional_kwargs": "x"}},
-    ],
-)
-def test_metadata_that_is_not_ours_is_ignored(native):
-    message = ours(claude()).model_copy(update={"response_metadata": {"rlfocal": {"native": native}}})
-    neutral = history_for([message, ToolMessage("2", tool_call_id="call_1")], "ann")[0]
-    assert neutral == AIMessage("I will add.", tool_calls=message.tool_calls)
 
 
 def test_what_is_kept_is_copied_so_that_no_member_can_change_it():

@@ -61,48 +61,30 @@ def steady_queue(door, num_waiting, pace_s):
 # ---- who begins
 
 
-def test_four_begin_at_once_and_the_fifth_when_one_has_begun(door):
-    assert [door.enter(name) for name in "abcde"] == [True] * 4 + [False]
-    door.begun("b")
-    assert (door.called, door.admission.waiting) == (["e"], 0)
+DOORS = {
+    "four begin at once, and the fifth when one has begun": "+abcd ?e b=e",
+    "who has begun holds no place": "+abcd abcd= +efgh efgh= +ijkl",
+    "first come, first served, and who leaves the queue is not called": "+abcd ?efg e= a=f b=g",
+    "to say twice that one has begun frees one place": "+abcd ?efg a=e a= ~a=",
+    "after a long turn one begins at a time, and after a short one four": "+abcd ?efghijkl 2 abcd=e 3.9 e=f 4 f=ghij",
+}
 
 
-def test_who_has_begun_holds_no_place(door):
-    """A thousand, one after the other, and none of them ends."""
-    for number in range(1000):
-        assert door.enter(number)
-        door.begun(number)
-
-
-def test_after_a_long_turn_one_begins_at_a_time_and_after_a_short_one_four(door):
-    for number in range(20):
-        door.enter(number)
-    for number in range(4):
-        door.begun(number, 2 * BUSY_S)
-    assert door.called == [4]
-    door.begun(4, 3.9 * BUSY_S)
-    assert door.called == [4, 5]
-    door.begun(5, 4 * BUSY_S)
-    assert door.called == [4, 5, 6, 7, 8, 9]
-
-
-def test_the_queue_is_first_come_first_served_and_who_leaves_it_is_not_called(door):
-    for name in "abcdefg":
-        door.enter(name)
-    door.begun("e")
-    door.begun("a")
-    door.begun("b")
-    assert door.called == ["f", "g"]
-    assert door.admission.waiting == 0
-
-
-def test_to_say_twice_that_one_has_begun_frees_one_place(door):
-    for name in "abcdefg":
-        door.enter(name)
-    door.begun("a")
-    door.begun("a")
-    door.ended("a")
-    assert door.called == ["e"]
+@pytest.mark.parametrize("name", DOORS)
+def test_who_begins(door, name):
+    """`+a` begins at once and `?b` waits; after `a=b` a has begun (`~a`: has ended), which calls b in; numbers are turns."""
+    now_s = 0.0
+    for step in DOORS[name].split():
+        if step[0].isdigit():
+            now_s = float(step) * BUSY_S
+        elif step[0] in "+?":
+            assert [door.enter(each, now_s) for each in step[1:]] == [step[0] == "+"] * len(step[1:])
+        else:
+            who, _, called = step.partition("=")
+            door.called.clear()
+            for each in who.removeprefix("~"):
+                (door.ended if step[0] == "~" else door.begun)(each, now_s)
+            assert "".join(door.called) == called
 
 
 def test_the_place_of_a_closed_event_loop_goes_to_the_next(door):
@@ -168,6 +150,7 @@ def test_threads_work_on_so_many_answers_and_one_more_for_each_that_met_no_delay
     for number in range(FIRST_IN_THREADS):
         assert door.enter(number, in_thread=True)
         door.begun(number)
+    assert door.enter("task")
     assert not door.enter("next", in_thread=True)
     door.ended(0, 1.0)
     assert door.called == ["next"]
@@ -190,13 +173,6 @@ def test_those_in_flight_together_reduce_the_limit_once_and_never_below_its_floo
         door.enter(f"late {number}", now_s, in_thread=True)
         door.ended(f"late {number}", now_s + 0.5, delay_s=1.0)
     assert door.admission._max_in_threads == MIN_IN_THREADS
-
-
-def test_tasks_are_not_limited_by_what_threads_do(door):
-    for number in range(FIRST_IN_THREADS):
-        door.enter(number, in_thread=True)
-        door.begun(number)
-    assert door.enter("task")
 
 
 # ---- retries

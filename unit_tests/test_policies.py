@@ -1,30 +1,41 @@
-"""Policies decide as documented, trained or not, and never about members that they do not know."""
+"""Policies decide as documented, trained or not, one query as many, and promise only what nobody can change."""
 
 import copy
 import math
 import pickle
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from langchain_rlfocal.environment import replay
 from langchain_rlfocal.errors import InputError, PoolError
 from langchain_rlfocal.observations import MEMBER_AXES
-from langchain_rlfocal.policies import PriorPolicy, RLFocalPolicy
+from langchain_rlfocal.outcomes import Outcome, OutcomeTable
+from langchain_rlfocal.policies import Commitment, PriorPolicy, RLFocalPolicy
+from langchain_rlfocal.policies.base import EnsemblePolicy
 from langchain_rlfocal.policies.checkpoint import Parts
 from langchain_rlfocal.records import Candidate, Failure, Query
 
 QUERY = Query("Is the sun a star?", "facts")
+FAILED = object()
 
 
-def says(member, answer, *, round_number=1):
-    return Candidate(member=member, round=round_number, text=answer or "", answer=answer, latency_s=0.1)
+def says(member, answer, scores=None):
+    return Candidate(member=member, round=1, text=answer or "", answer=answer, latency_s=0.1, option_probs=scores)
 
 
 def fails(member):
     return Failure(member=member, round=1, kind="TimeoutError", reason="too late", latency_s=1.0)
+
+
+def results_of(outcomes, scores=None):
+    """Split outcomes by member, an answer, None or `FAILED`, into candidates and failures."""
+    candidates = [says(m, o, (scores or {}).get(m)) for m, o in outcomes.items() if o is not FAILED]
+    return candidates, [fails(m) for m, o in outcomes.items() if o is FAILED]
 
 
 def select(policy, candidates=(), failures=(), *, available="abcd", round_number=1, max_rounds=2, max_team=3, cost=0.1):
@@ -40,111 +51,161 @@ def select(policy, candidates=(), failures=(), *, available="abcd", round_number
     )
 
 
+def fused(policy, outcomes, scores=None):
+    return policy.fuse(QUERY, *results_of(outcomes, scores), max_team=len(policy.members))
+
+
+def committed(policy, outcomes, running, scores=None):
+    return policy.commitment(QUERY, *results_of(outcomes, scores), running=tuple(running))
+
+
 @pytest.fixture(params=["prior", "learned"])
 def policy_of(request, random_policy):
     """What makes a policy of the members it is given: one that was never trained, one of random weights."""
     return PriorPolicy if request.param == "prior" else random_policy
 
 
-class TestPriorPolicy:
-    def test_the_first_round_asks_the_two_most_competent(self):
-        policy = PriorPolicy("abcd", {"c": 0.9, "b": 0.8})
-        assert select(policy).members == ("c", "b")
-        assert select(policy).probabilities == {"a": 0, "b": 1, "c": 1, "d": 0}
-
-    def test_equal_competences_follow_the_pool_s_order(self):
-        assert select(PriorPolicy("abcd")).members == ("a", "b")
-
-    def test_two_who_agree_end_the_matter(self):
-        candidates = [says("a", "yes"), says("b", "yes")]
-        assert select(PriorPolicy("abcd"), candidates, round_number=2).members == ()
-
-    def test_two_who_differ_call_in_the_rest_of_the_team(self):
-        candidates = [says("a", "yes"), says("b", "no")]
-        assert select(PriorPolicy("abcd"), candidates, round_number=2).members == ("c",)
-        assert select(PriorPolicy("abcd"), candidates, round_number=2, max_team=4).members == ("c", "d")
-
-    def test_one_answer_and_one_failure_are_no_agreement(self):
-        assert select(PriorPolicy("abcd"), [says("a", "yes")], [fails("b")], round_number=2).members == ("c",)
-
-    def test_a_single_round_asks_the_whole_team_at_once(self):
-        assert select(PriorPolicy("abcd"), max_rounds=1).members == ("a", "b", "c")
-
-    def test_a_team_of_one_is_legal(self):
-        policy = PriorPolicy("ab")
-        assert select(policy, available="ab", max_team=1).members == ("a",)
-        assert select(policy, [says("a", "yes")], available="ab", max_team=1, round_number=2).members == ()
-
-    def test_with_equal_competences_fusion_is_a_plurality_vote(self):
-        answer = PriorPolicy("abc").fuse(QUERY, [says("a", "no"), says("b", "yes"), says("c", "yes")], [], max_team=3)
-        assert (answer.member, answer.answer) == ("b", "yes")
-        assert answer.weights == pytest.approx({"no": 1 / 3, "yes": 2 / 3})
-        assert answer.supporters == {"no": ("a",), "yes": ("b", "c")}
-        assert answer.confidence == pytest.approx(2 / 3)
-
-    def test_a_competent_minority_outweighs_a_weak_majority(self):
-        """.9 against .3 + .4."""
-        policy = PriorPolicy("abc", {"a": 0.9, "b": 0.3, "c": 0.4})
-        answer = policy.fuse(QUERY, [says("b", "no"), says("c", "no"), says("a", "yes")], [], max_team=3)
-        assert answer.member == "a"
-
-    def test_a_tie_goes_to_the_most_competent_supporter(self):
-        """.6 against .4 + .2: equal weights, and a has the more competent supporter."""
-        policy = PriorPolicy("abc", {"a": 0.5, "b": 0.25, "c": 0.25})
-        answer = policy.fuse(QUERY, [says("b", "no"), says("c", "no"), says("a", "yes")], [], max_team=3)
-        assert answer.member == "a"
-
-    def test_its_name_tells_competences_apart(self):
-        assert PriorPolicy("ab").policy_id != PriorPolicy("ab", {"a": 0.6}).policy_id
-        assert PriorPolicy("ab").policy_id == PriorPolicy("ab").policy_id
-        assert not PriorPolicy("ab").trained
-
-    @pytest.mark.parametrize("declared", [{"a": 1.2}, {"a": float("nan")}, {"x": 0.5}])
-    def test_an_impossible_competence_is_refused(self, declared):
-        with pytest.raises(InputError, match="competence"):
-            PriorPolicy("ab", declared)
+@pytest.fixture
+def policy(policy_of):
+    return policy_of("abcd")
 
 
-class TestEveryPolicy:
-    @pytest.fixture
-    def policy(self, policy_of):
-        return policy_of("abcd")
+# ---- the untrained policy
 
-    def test_an_unknown_member_is_named(self, policy):
+
+@pytest.mark.parametrize(
+    ("competence", "outcomes", "limits", "expected"),
+    [
+        pytest.param({"c": 0.9, "b": 0.8}, {}, {}, "cb", id="the two most competent first"),
+        pytest.param({}, {}, {}, "ab", id="equals in the pool's order"),
+        pytest.param({}, {"a": "yes", "b": "yes"}, {"round_number": 2}, "", id="agreed"),
+        pytest.param({}, {"a": "yes", "b": "no"}, {"round_number": 2}, "c", id="differed"),
+        pytest.param({}, {"a": "yes", "b": "no"}, {"round_number": 2, "max_team": 4}, "cd", id="with more room"),
+        pytest.param({}, {"a": "yes", "b": FAILED}, {"round_number": 2}, "c", id="one answer is no agreement"),
+        pytest.param({}, {}, {"max_rounds": 1}, "abc", id="a single round"),
+        pytest.param({}, {}, {"max_team": 1}, "a", id="a team of one"),
+        pytest.param({}, {"a": "yes"}, {"max_team": 1, "round_number": 2}, "", id="which is full"),
+    ],
+)
+def test_an_untrained_policy_asks_two_and_the_rest_where_they_differ(competence, outcomes, limits, expected):
+    selection = select(PriorPolicy("abcd", competence), *results_of(outcomes), **limits)
+    assert selection.members == tuple(expected)
+    assert selection.probabilities == {name: float(name in expected) for name in "abcd" if name not in outcomes}
+
+
+@pytest.mark.parametrize(
+    ("competence", "outcomes", "member", "confidence"),
+    [
+        pytest.param({}, {"a": "no", "b": "yes", "c": "yes"}, "b", 2 / 3, id="plurality"),
+        pytest.param({"a": 0.9, "b": 0.3, "c": 0.4}, {"b": "no", "c": "no", "a": "yes"}, "a", 0.9 / 1.6, id="minority"),
+        pytest.param({"a": 0.5, "b": 0.25, "c": 0.25}, {"b": "no", "c": "no", "a": "yes"}, "a", 0.5, id="a tie"),
+        pytest.param(
+            {"a": 0.1, "b": 0.2, "c": 0.3}, {"a": "no", "b": "no", "c": "yes"}, "c", 0.5, id="but for rounding"
+        ),
+    ],
+)
+def test_an_untrained_vote_is_weighted_by_competence_and_ties_go_to_the_most_competent(
+    competence, outcomes, member, confidence
+):
+    policy = PriorPolicy("abc", competence)
+    batched = EnsemblePolicy.fuse(policy, QUERY, *results_of(outcomes), max_team=3)
+    for answer in (fused(policy, outcomes), batched):
+        assert (answer.member, answer.answer) == (member, "yes")
+        assert answer.confidence == answer.weights["yes"] == pytest.approx(confidence)
+        assert sum(answer.weights.values()) == pytest.approx(1)
+        assert set(answer.supporters["no"]) == {name for name, said in outcomes.items() if said == "no"}
+
+
+def test_an_untrained_policys_name_tells_competences_apart():
+    assert PriorPolicy("ab").policy_id != PriorPolicy("ab", {"a": 0.6}).policy_id
+    assert PriorPolicy("ab").policy_id == PriorPolicy("ab").policy_id
+    assert not PriorPolicy("ab").trained
+
+
+@pytest.mark.parametrize("declared", [{"a": 1.2}, {"a": float("nan")}, {"x": 0.5}])
+def test_an_impossible_competence_is_refused(declared):
+    with pytest.raises(InputError, match="competence"):
+        PriorPolicy("ab", declared)
+
+
+NAMES = ("a", "b", "c", "d", "e")
+COMPETENCES = st.lists(st.sampled_from([0.0, 0.1, 0.2, 0.3, 0.5, 0.9]) | st.floats(0, 1), min_size=5, max_size=5)
+
+
+@given(COMPETENCES, st.lists(st.sampled_from(["x", "y", "z", "failed", "not asked"]), min_size=5, max_size=5))
+def test_a_vote_is_counted_as_the_batched_methods_count_it(competences, said):
+    policy = PriorPolicy(NAMES, dict(zip(NAMES, competences, strict=True)))
+    answers = dict(zip(NAMES, said, strict=True))
+    candidates = [says(name, text) for name, text in answers.items() if len(text) == 1]
+    failures = [fails(name) for name, text in answers.items() if text == "failed"]
+    if candidates:
+        quick = policy.fuse(QUERY, candidates, failures, max_team=5)
+        batched = EnsemblePolicy.fuse(policy, QUERY, candidates, failures, max_team=5)
+        assert (quick.member, quick.answer, quick.supporters) == (batched.member, batched.answer, batched.supporters)
+        assert quick.weights.keys() == batched.weights.keys()
+        assert all(abs(share - batched.weights[label]) < 1e-12 for label, share in quick.weights.items())
+
+
+@given(COMPETENCES, st.sets(st.sampled_from(NAMES), min_size=1), st.integers(1, 5), st.integers(1, 3))
+def test_the_first_choice_is_remembered_as_it_was(competences, available, max_team, max_rounds):
+    policy = PriorPolicy(NAMES, dict(zip(NAMES, competences, strict=True)))
+    limits = {"round_number": 1, "max_rounds": max_rounds, "max_team": max_team, "cost_weight": 0.1}
+    names = [name for name in NAMES if name in available]
+    first = policy.select(QUERY, [], [], available=names, **limits)
+    assert policy.select(Query("Another?"), [], [], available=names, **limits) == first
+    assert EnsemblePolicy.select(policy, QUERY, [], [], available=names, **limits) == first
+
+
+# ---- every policy
+
+
+def test_an_unknown_member_is_named(policy):
+    for decide in (
+        lambda: select(policy, available="az"),
+        lambda: fused(policy, {"z": "yes"}),
+        lambda: committed(policy, {"a": "yes"}, "z"),
+        lambda: committed(policy, {"a": None}, "z"),
+    ):
         with pytest.raises(PoolError, match=r"unknown: z; known: a, b, c, d"):
-            select(policy, available="az")
+            decide()
 
-    def test_fusing_nothing_is_refused(self, policy):
-        with pytest.raises(InputError, match="at least one candidate"):
-            policy.fuse(QUERY, [], [fails("a")], max_team=3)
 
-    def test_candidates_without_an_answer_still_give_one_of_them(self, policy):
-        """A failed member has nothing to return, however competent it is; and what nobody can compare does not agree."""
-        answer = policy.fuse(QUERY, [says("b", None), says("c", None)], [fails("a")], max_team=3)
-        assert answer.member in {"b", "c"}
-        assert answer.answer is None
-        assert answer.weights == {"": 0.0}
-        assert answer.confidence == 0.0
-        assert set(answer.supporters[""]) == {"b", "c"}
+def test_fusing_nothing_is_refused(policy):
+    with pytest.raises(InputError, match="at least one candidate"):
+        policy.fuse(QUERY, [], [fails("a")], max_team=3)
 
-    def test_a_candidate_without_an_answer_never_wins_against_one_that_has_one(self, policy):
-        for without, with_answer in (("a", "b"), ("b", "a"), ("d", "c")):
-            answer = policy.fuse(QUERY, [says(without, None), says(with_answer, "yes")], [], max_team=3)
-            assert answer.member == with_answer
 
-    def test_after_failures_someone_else_is_asked_while_there_is_room(self, policy):
-        selection = select(policy, [], [fails("a"), fails("b")], round_number=2)
-        assert len(selection.members) == 1
-        assert not {"a", "b"} & set(selection.members)
-        assert select(policy, [], [fails("a"), fails("b"), fails("c")], round_number=2).members == ()
+def test_candidates_without_an_answer_still_give_one_of_them(policy):
+    """A failed member has nothing to return, however competent it is; and what nobody can compare does not agree."""
+    answer = policy.fuse(QUERY, [says("b", None), says("c", None)], [fails("a")], max_team=3)
+    assert answer.member in {"b", "c"}
+    assert answer.answer is None
+    assert answer.weights == {"": 0.0}
+    assert answer.confidence == 0.0
+    assert set(answer.supporters[""]) == {"b", "c"}
 
-    def test_a_left_out_member_is_not_chosen(self, policy):
-        assert "b" not in select(policy, available="acd").members
 
-    def test_competence_is_told_by_name(self, policy):
-        competence = policy.competence(QUERY)
-        assert list(competence) == list("abcd")
-        assert all(0 <= value <= 1 for value in competence.values())
+def test_a_candidate_without_an_answer_never_wins_against_one_that_has_one(policy):
+    for without, with_answer in (("a", "b"), ("b", "a"), ("d", "c")):
+        answer = policy.fuse(QUERY, [says(without, None), says(with_answer, "yes")], [], max_team=3)
+        assert answer.member == with_answer
+
+
+def test_after_failures_someone_else_is_asked_while_there_is_room(policy):
+    selection = select(policy, [], [fails("a"), fails("b")], round_number=2)
+    assert len(selection.members) == 1
+    assert not {"a", "b"} & set(selection.members)
+    assert select(policy, [], [fails("a"), fails("b"), fails("c")], round_number=2).members == ()
+
+
+def test_a_left_out_member_is_not_chosen(policy):
+    assert "b" not in select(policy, available="acd").members
+
+
+def test_competence_is_told_by_name(policy):
+    competence = policy.competence(QUERY)
+    assert list(competence) == list("abcd")
+    assert all(0 <= value <= 1 for value in competence.values())
 
 
 @given(
@@ -260,6 +321,14 @@ def test_an_option_that_nobody_ranks_first_wins_by_hand(random_policy):
     assert dict(answer.supporters) == {"A": ("a",), "B": ("b",), "C": ()}
     without = policy.fuse(QUERY, [candidates[0], replace(candidates[1], option_probs=None)], [], max_team=2)
     assert without.answer in {"A", "B"}  # an option that one of them does not score is no candidate
+    silent = policy.fuse(QUERY, [replace(candidate, answer=None) for candidate in candidates], [], max_team=2)
+    assert (silent.member, silent.answer) == (None, "C")
+    assert dict(silent.supporters) == {
+        "A": (),
+        "B": (),
+        "C": (),
+        "": ("b",),
+    }  # the more competent silence, at odds of 1
 
 
 def test_a_policy_that_was_trained_without_option_scores_makes_nothing_of_them(random_policy):
@@ -299,18 +368,32 @@ def test_a_thousand_candidates_are_fused_in_a_moment(policy_of):
         assert answer.confidence == pytest.approx(666 / 1000)
 
 
-def test_a_query_is_described_once_whatever_the_rounds_and_whoever_answered():
-    """An embedder may be slow, or cost."""
-    policy, described = PriorPolicy("abcd"), []
-    describe = policy.describe
-    policy.describe = lambda *args: described.append(args) or describe(*args)
+def test_a_query_is_described_once_and_the_answers_that_the_decider_saw_are_read_once():
+    """An embedder may be slow, or cost. Other answers, or the same in another order, are read again."""
+    policy, called = PriorPolicy("abcd"), []
+    for method in ("describe", "read"):
+        real = getattr(policy, method)
+        setattr(policy, method, lambda *args, real=real, method=method: called.append(method) or real(*args))
+    candidates = [says("a", "yes"), says("b", None)]
     select(policy)
-    select(policy, [says("a", "yes"), says("b", "no")], round_number=2)
-    policy.fuse(QUERY, [says("a", "yes"), says("b", "no")], [fails("c")], max_team=3)
+    select(policy, candidates, round_number=2)
+    policy.fuse(QUERY, candidates, [], max_team=3)
     policy.competence(QUERY)
-    assert len(described) == 1
+    assert called == ["describe", "read"]
+    policy.fuse(QUERY, candidates, [fails("c")], max_team=3)
+    policy.fuse(QUERY, [*candidates, says("d", None)], [fails("c")], max_team=3)
+    assert called == ["describe", "read", "read", "read"]
     policy.competence(replace(QUERY, task="other"))
-    assert len(described) == 2
+    assert called[4:] == ["describe"]
+
+
+def test_a_fusion_is_the_same_whatever_the_decider_saw_before(random_policy):
+    candidates = [says("a", "A"), says("b", "B"), says("c", "A")]
+    fresh, used = random_policy("abcd", 2), random_policy("abcd", 2)
+    select(used, candidates[:2], round_number=2, cost=7.0)
+    select(used, candidates, [fails("d")], round_number=2, max_team=4)
+    select(used, candidates, round_number=2, max_team=4, cost=7.0)
+    assert used.fuse(QUERY, candidates, [], max_team=3) == fresh.fuse(QUERY, candidates, [], max_team=3)
 
 
 def test_the_cost_weight_reaches_the_decider(random_policy):
@@ -355,3 +438,318 @@ def test_the_weights_of_a_policy_cannot_be_changed(random_policy):
         policy.parts.weights["pool.price"] = np.zeros(2)
     given["pool.price"][0] = 7.0
     assert RLFocalPolicy(policy.parts).policy_id == before != RLFocalPolicy(replace(parts, weights=given)).policy_id
+
+
+# ---- one by one, and all at once
+
+
+LETTERS = "ABC"
+
+
+def record(rng, *, members="abcd", num=5, has_options=True):
+    """Outcomes of multiple-choice queries: answers of random length, some silent, some members without scores."""
+    rows = []
+    for q in range(num):
+        for member in members:
+            probs = rng.dirichlet(np.ones(3)) if has_options and rng.random() < 0.9 else None
+            choice = int(probs.argmax()) if probs is not None else int(rng.integers(3))
+            rows.append(
+                Outcome(
+                    task="facts",
+                    query_id=str(q),
+                    query=f"Question {q}: (A) one (B) two (C) three?",
+                    model=member,
+                    response="word " * int(rng.integers(1, 1200)),
+                    answer=LETTERS[choice] if rng.random() < 0.8 else None,
+                    gold="A",
+                    reward=float(choice == 0),
+                    option_probs=None if probs is None else tuple(probs),
+                    logprob=-rng.random() if rng.random() < 0.7 else None,
+                )
+            )
+    kept = [row for row in rows if rng.random() < 0.9]  # the others are failures
+    return OutcomeTable.from_outcomes(kept if {row.model for row in kept} == set(members) else rows)
+
+
+def told(grid, q, member):
+    """What the member did on a recorded query, as the answering river hands it on."""
+    m = grid.members.index(member)
+    if np.isnan(grid.response_chars[q, m]):
+        return Failure(member=member, round=1, kind="TimeoutError", reason="too late", latency_s=1.0)
+    probs = None
+    if grid.option_probs is not None:
+        scored = zip(grid.option_answers[q], grid.option_probs[q, m], strict=True)
+        probs = {label: float(p) for label, p in scored if label is not None and not np.isnan(p)}
+    logprob = grid.logprobs[q, m]
+    return Candidate(
+        member=member,
+        round=1,
+        text="x" * int(grid.response_chars[q, m]),
+        answer=grid.answers[q, m],
+        latency_s=0.1,
+        logprob=None if np.isnan(logprob) else float(logprob),
+        option_probs=probs,
+    )
+
+
+@example(seed=8234, max_rounds=1, max_team=1, cost_weight=0.0)
+@given(st.integers(0, 10_000), st.integers(1, 3), st.integers(1, 4), st.sampled_from([0.0, 0.1, 1.0]))
+def test_answering_query_by_query_equals_replaying_the_batch(random_policy, seed, max_rounds, max_team, cost_weight):
+    """With option scores, silent members, failures, lengths, log-probabilities, and a member left out."""
+    rng = np.random.default_rng(seed)
+    table = record(rng, has_options=seed % 3 > 0)
+    members = ("abcd", "acd", "cb")[seed % 3]
+    grid = table.grid(tuple(members), missing="fail")
+    limits = {"max_rounds": max_rounds, "max_team": min(max_team, len(members)), "cost_weight": cost_weight}
+    for policy in (
+        PriorPolicy(members, {members[-1]: 0.7}),
+        random_policy("abcd", seed, labels=[("facts", "A"), ("", "B")]),
+    ):
+        played = replay(policy, grid, **limits)
+        for q in range(len(grid)):
+            query, results, is_tied = Query(grid.queries[q], grid.tasks[q]), [], False
+            for round_number in range(1, max_rounds + 1):
+                candidates = [result for result in results if isinstance(result, Candidate)]
+                failures = [result for result in results if isinstance(result, Failure)]
+                selection = policy.select(
+                    query, candidates, failures, available=tuple(members), round_number=round_number, **limits
+                )
+                results += [told(grid, q, member) for member in selection.members]
+                is_tied = is_tied or _is_tied(selection)
+                if not selection.members:
+                    break
+            if is_tied:
+                continue
+            assert {result.member for result in results} == {grid.members[m] for m in np.flatnonzero(played.asked[q])}
+            candidates = [result for result in results if isinstance(result, Candidate)]
+            failures = [result for result in results if isinstance(result, Failure)]
+            if not any(candidate.answer for candidate in candidates):
+                continue  # nobody answered: a replay returns silence, where the river raises or returns a text
+            answer = policy.fuse(query, candidates, failures, max_team=limits["max_team"])
+            assert answer.member == (None if played.chosen[q] < 0 else grid.members[played.chosen[q]])
+            assert played.scores[q] == (
+                float(answer.answer == "A")
+                if answer.member is None
+                else grid.scores[q, grid.members.index(answer.member)]
+            )
+
+
+def _is_tied(selection):
+    """Whether one left out is as probable as one picked: members rank by their order then, which is not the grid's."""
+    left = [p for name, p in selection.probabilities.items() if name not in selection.members]
+    picked = [selection.probabilities[name] for name in selection.members]
+    return bool(left and picked) and math.isclose(max(left), min(picked), rel_tol=1e-9)
+
+
+# ---- a target of calls
+
+
+@pytest.fixture(scope="session")
+def with_curve(random_policy):
+    def make(*points):
+        curve = [{"cost_weight": weight, "mean_calls": calls} for weight, calls in points]
+        return random_policy("ab", card={"curve": curve})
+
+    return make
+
+
+CURVE = ((0.0, 3.0), (0.2, 2.0), (0.6, 1.5), (0.8, 1.5), (0.9, 1.2))
+
+
+@pytest.mark.parametrize(
+    ("points", "target", "expected"),
+    [
+        *((CURVE, target, weight) for target, weight in ((3.0, 0.0), (5.0, 0.0), (2.5, 0.1), (2.0, 0.2), (1.5, 0.6))),
+        (CURVE, 1.75, 0.4),  # halfway from .2 to .6
+        (CURVE, 1.2, 0.9),
+        (CURVE, 1.0, 0.9),  # out of reach
+        # 3, 1, 2, 1, in any order: the first crossing, three quarters of the way from 0 to .1.
+        (((0.3, 1.0), (0.0, 3.0), (0.2, 2.0), (0.1, 1.0)), 1.5, 0.075),
+        (((0.1, 2.0),), 1.5, 0.1),
+        (((0.1, 2.0), (0.5, 2.0)), 1.5, 0.5),
+        (((0.1, 2.0), (0.5, 2.0)), 2.0, 0.1),
+    ],
+)
+def test_the_cost_weight_for_a_target_by_hand(with_curve, points, target, expected):
+    assert with_curve(*points).cost_weight_for(target) == pytest.approx(expected)
+
+
+@given(st.lists(st.tuples(st.floats(0, 2), st.floats(1, 5)), min_size=1, max_size=6), st.floats(1, 6))
+def test_the_cost_weight_for_a_target_lies_on_the_curve(with_curve, points, target):
+    weight = with_curve(*points).cost_weight_for(target)
+    assert min(w for w, _ in points) <= weight <= max(w for w, _ in points)
+
+
+@pytest.mark.parametrize("target", [0.99, 0, -1, float("nan")])
+def test_a_target_below_one_call_is_refused(with_curve, target):
+    with pytest.raises(InputError, match="`target_calls` must be at least 1"):
+        with_curve((0.0, 2.0)).cost_weight_for(target)
+
+
+@pytest.mark.parametrize("card", [{"seed": 0}, {"curve": []}, {"curve": None}, {"curve": 3}, {"curve": [{"score": 1}]}])
+def test_without_a_curve_there_is_no_target(random_policy, card):
+    with pytest.raises(InputError, match="must hold a curve"):
+        random_policy("ab", card=card).cost_weight_for(2)
+
+
+# ---- an embedder
+
+
+class Letters:
+    """Counts vowels and other letters: two dimensions."""
+
+    def embed_documents(self, texts):
+        return [[sum(c in "aeiou" for c in text), sum(c not in "aeiou" for c in text)] for text in texts]
+
+
+@pytest.fixture
+def embedding_parts(random_policy):
+    parts, rng = random_policy("abcd").parts, np.random.default_rng(0)
+    weights = dict(parts.weights)
+    weights["competence.weights"] = np.concatenate([weights["competence.weights"], rng.normal(size=(2, 4))])
+    weights["competence.mean"] = np.concatenate([weights["competence.mean"], np.zeros(2)])
+    return replace(parts, weights=weights)
+
+
+def test_an_embedder_changes_what_is_known_of_a_query(random_policy, embedding_parts):
+    policy = RLFocalPolicy(embedding_parts, embedder=Letters())
+    assert policy.needs_embedder
+    plain = random_policy("abcd")
+    assert not plain.needs_embedder
+    assert policy.competence(QUERY) != plain.competence(QUERY)
+    for twin in (copy.deepcopy(policy), pickle.loads(pickle.dumps(policy))):
+        assert twin.competence(QUERY) == policy.competence(QUERY)
+
+
+def test_a_missing_or_superfluous_embedder_is_refused(random_policy, embedding_parts):
+    with pytest.raises(InputError, match="needs the embedder that it was trained with: pass `embedder"):
+        RLFocalPolicy(embedding_parts)
+    with pytest.raises(InputError, match="was trained without an embedder: pass none"):
+        RLFocalPolicy(random_policy("ab").parts, embedder=Letters())
+
+
+@pytest.mark.parametrize("vectors", [[[1.0]], [[1.0, 2.0, 3.0]], [[1.0, float("nan")]], [], [1.0]])
+def test_an_embedder_that_gives_other_vectors_is_refused(embedding_parts, vectors):
+    class Odd(Letters):
+        def embed_documents(self, texts):
+            return vectors
+
+    with pytest.raises(InputError, match="The embedder must give"):
+        RLFocalPolicy(embedding_parts, embedder=Odd()).competence(QUERY)
+
+
+# ---- what the members still running cannot change
+
+
+NOTHING = Commitment(0.0, author_is_final=False)
+AGREED = {"a": "yes", "b": "yes"}
+
+
+@pytest.mark.parametrize(
+    ("competence", "outcomes", "running", "confidence", "author_is_final"),
+    [
+        # ½ + ½ against ½: the third can only lower the share, to 1 / 1½.
+        ({}, AGREED, "c", 2 / 3, True),
+        # 1½ against 1: with both the others, whether they are here, run, or one of each.
+        ({}, AGREED | {"c": "yes"}, "de", 3 / 5, True),
+        ({}, AGREED | {"c": "yes", "d": "no"}, "e", 3 / 5, True),
+        ({}, AGREED | {"c": "yes", "d": FAILED}, "e", 3 / 4, True),
+        ({}, AGREED | {"c": "yes", "d": None}, "e", 3 / 4, True),
+        # b and c outweigh a, .5 + .5 against .5, but a, being earlier, would speak for them.
+        ({}, {"b": "yes", "c": "yes"}, "a", 2 / 3, False),
+        # .5 + .5 against .9, and against .4 where it is a less competent one that runs.
+        ({"c": 0.9, "d": 0.4}, AGREED, "c", 1 / 1.9, False),
+        ({"c": 0.9, "d": 0.4}, AGREED, "d", 1 / 1.4, True),
+        # .9 against .3 + .5.
+        ({"a": 0.9, "b": 0.3, "c": 0.5}, {"a": "yes"}, "bc", 0.9 / 1.7, True),
+        # .9 against .5 + .3 or .4 + .3, of 2.1 in all: others who differ from each other do not add up.
+        ({"a": 0.9, "b": 0.5, "c": 0.4, "d": 0.3}, {"a": "yes", "b": "no", "c": "true"}, "d", 0.9 / 2.1, True),
+        # Where nobody runs it is what fusion says.
+        ({}, {"a": "yes", "b": "no", "c": FAILED}, "", 1 / 2, True),
+    ],
+)
+def test_a_promise_by_hand(competence, outcomes, running, confidence, author_is_final):
+    promise = committed(PriorPolicy("abcde", competence), outcomes, running)
+    assert promise == Commitment(pytest.approx(confidence), author_is_final=author_is_final)
+
+
+@pytest.mark.parametrize(
+    ("competence", "outcomes", "running"),
+    [
+        ({}, {}, "a"),
+        ({}, {"a": "yes"}, "b"),
+        ({}, AGREED, "cd"),
+        ({}, AGREED | {"c": "no"}, "d"),
+        ({}, {"a": None}, "b"),
+        ({}, {"a": None, "b": FAILED}, ""),
+        ({"c": 0.9, "d": 0.4}, AGREED, "cd"),
+        ({"a": 0.1, "b": 0.2, "c": 0.3}, AGREED, "c"),  # .1 + .2 is .30000000000000004
+        (dict.fromkeys("abc", 0.0), AGREED, "c"),  # all weights are even then: one more answer always ties
+    ],
+)
+def test_a_tie_and_an_answer_that_nobody_could_read_promise_nothing(competence, outcomes, running):
+    assert committed(PriorPolicy("abcd", competence), outcomes, running) == NOTHING
+
+
+def test_a_learned_policy_promises_nothing(random_policy):
+    """Its Fusion reads lengths and likeness too, which the members still running bring."""
+    assert committed(random_policy("abcde"), dict.fromkeys("abcd", "yes"), "e") == NOTHING
+
+
+@st.composite
+def situations(draw):
+    """A pool, what came of some members, who runs, and options that any of them may score."""
+    members = "abcde"[: draw(st.integers(2, 5))]
+    number = st.sampled_from([0.0, 0.0, 0.1, 0.2, 0.3, 0.5, 0.5, 0.9, 1.0]) | st.floats(0.1, 1)
+    policy = PriorPolicy(members, {member: draw(number) for member in members})
+    order = draw(st.permutations(members))
+    running = order[: draw(st.integers(1, min(3, len(members) - 1)))]
+    states = st.sampled_from(["x", "x", "x", "x", "y", "z", None, FAILED])
+    outcomes = {member: draw(states) for member in order[len(running) :]}
+    shown = st.none() | st.dictionaries(st.sampled_from(["x", "y", "z", "new 0", "w"]), st.floats(-1, 1), min_size=1)
+    scores = {member: draw(shown) for member in members} if draw(st.booleans()) else {}
+    return policy, outcomes, running, scores
+
+
+def endings(policy, outcomes, running, scores):
+    """All that fusion can make of it: each who runs fails, is not understood, joins an answer or brings a new one."""
+    present = {answer for answer in outcomes.values() if isinstance(answer, str)}
+    may_say = [FAILED, None, *sorted(present), *(f"new {number}" for number in range(len(running)))]
+    for said in product(may_say, repeat=len(running)):
+        ending = outcomes | dict(zip(running, said, strict=True))
+        if any(outcome is not FAILED for outcome in ending.values()):
+            yield fused(policy, ending, scores)
+
+
+def ties(answer):
+    """Whether a second answer weighs as much as the winner, but for rounding."""
+    best, *others = sorted(answer.weights.values(), reverse=True)
+    return bool(others) and best - others[0] < 1e-5
+
+
+@settings(max_examples=150)
+@given(situations())
+def test_what_is_promised_holds_for_every_ending_and_no_more_could_be(situation):
+    """The least confidence of all endings is exactly the promised one; without a promise some ending differs or ties."""
+    policy, outcomes, running, scores = situation
+    promise = committed(policy, outcomes, running, scores)
+    ends = list(endings(*situation))
+    if promise == NOTHING:
+        answers = {end.answer for end in ends}
+        assert len(answers) != 1 or answers == {None} or any(map(ties, ends))
+        return
+    now = fused(policy, outcomes, scores)
+    assert {end.answer for end in ends} == {now.answer}
+    assert min(end.confidence for end in ends) == pytest.approx(promise.confidence, abs=1e-9)
+    assert promise.author_is_final == ({end.member for end in ends} == {now.member})
+
+
+@given(st.data())
+def test_everyone_who_answered_in_one_voice_is_enough_where_they_are_the_majority(data):
+    """With equal competences: n of n + running, for running < n."""
+    running = data.draw(st.integers(0, 3))
+    agreed = data.draw(st.integers(running + 1, 6))
+    members = data.draw(st.permutations([f"m{n}" for n in range(agreed + running)]))
+    promise = committed(PriorPolicy(sorted(members)), dict.fromkeys(members[:agreed], "yes"), members[agreed:])
+    assert promise.confidence == pytest.approx(agreed / (agreed + running))
+    assert promise.author_is_final == (not running or min(members[:agreed]) < min(members[agreed:]))

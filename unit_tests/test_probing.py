@@ -76,30 +76,24 @@ def random_probe(rng, members, num=12):
 # ---- competence
 
 
-@pytest.mark.parametrize("num", [1, 50])
-def test_a_newcomer_that_does_as_the_average_member_is_taken_for_one(num):
-    """Members at .4 and .8 expect .6; it scores .6, so nothing is left to explain: θ = 0."""
-    policy = policy_of({"a": 0.4, "b": 0.8})
-    probe = probe_of({"a": [0.0] * num, "b": [1.0] * num, "new": [0.6] * num})
-    assert add_member(policy, "new", probe).competence(QUERY)["new"] == pytest.approx(0.6)
-
-
-@pytest.mark.parametrize(("num", "expected"), [(10, 0.75), (30, 0.875), (90, 0.95)])
-def test_a_newcomer_that_is_always_right_rises_with_what_it_showed(num, expected):
-    """All expect ½, so only θ₀ explains its residual of ½: θ₀ = n / (n + 10) / 2; ¼ of 10, ⅜ of 30, .45 of 90 queries."""
-    policy = policy_of({"a": 0.5, "b": 0.5})
-    probe = probe_of({"a": [1.0] * num, "b": [0.0] * num, "new": [1.0] * num})
+@pytest.mark.parametrize(
+    ("competence", "score", "num", "expected"),
+    [
+        # Members at .4 and .8 expect .6; it scores .6, so nothing is left to explain: θ = 0.
+        ((0.4, 0.8), 0.6, 1, 0.6),
+        ((0.4, 0.8), 0.6, 50, 0.6),
+        # All expect ½, so only θ₀ explains its residual of ½: θ₀ = n / (n + 10) / 2.
+        ((0.5, 0.5), 1.0, 10, 0.75),
+        ((0.5, 0.5), 1.0, 30, 0.875),
+        ((0.5, 0.5), 1.0, 90, 0.95),
+        # x = (1, −.2, .2), x·x = 1.08, residual .4: θ = 10 · .4 x / (10 · 1.08 + 10).
+        ((0.4, 0.8), 1.0, 10, 0.6 + 0.4 * 1.08 / 2.08),
+    ],
+)
+def test_a_newcomer_is_taken_for_the_average_member_and_what_it_showed(competence, score, num, expected):
+    policy = policy_of(dict(zip("ab", competence, strict=True)))
+    probe = probe_of({"a": [0.0] * num, "b": [1.0] * num, "new": [score] * num})
     assert add_member(policy, "new", probe).competence(QUERY)["new"] == pytest.approx(expected)
-
-
-def test_constant_and_resemblance_share_a_residual_by_hand():
-    """Members at .4 and .8, ten queries, all right: x = (1, −.2, .2), x·x = 1.08, residual .4.
-
-    θ = 10 · .4 x / (10 · 1.08 + 10), so c = .6 + .4 · 1.08 / 2.08.
-    """
-    policy = policy_of({"a": 0.4, "b": 0.8})
-    probe = probe_of({"a": [0.0] * 10, "b": [1.0] * 10, "new": [1.0] * 10})
-    assert add_member(policy, "new", probe).competence(QUERY)["new"] == pytest.approx(0.6 + 0.4 * 1.08 / 2.08)
 
 
 @pytest.mark.parametrize(("num", "share"), [(50, 16 / 26), (500, 160 / 170)])
@@ -303,21 +297,18 @@ def test_a_decider_that_asks_the_most_competent_asks_a_better_newcomer():
 # ---- what is refused
 
 
-def test_a_name_that_is_taken_is_refused():
-    with pytest.raises(PoolError, match=r"must be new to the policy, got `b` again\. Choose another name"):
-        add_member(policy_of({"a": 0.5, "b": 0.5}), "b", probe_of({"a": [1.0], "b": [0.0]}))
-
-
 @pytest.mark.parametrize(
-    ("held", "missing"),
-    [(("a", "b"), "new"), (("b", "new"), "a"), (("other",), "a, b, new"), (("a", "b", "New"), "new")],
+    ("name", "held", "error", "message"),
+    [
+        ("b", ("a", "b"), PoolError, r"must be new to the policy, got `b` again\. Choose another name"),
+        ("new", ("a", "b"), PoolError, "outcomes of the whole pool and of `new`; missing: new\\.$"),
+        ("new", ("b", "new"), PoolError, "missing: a\\.$"),
+        ("new", ("other",), PoolError, "missing: a, b, new\\.$"),
+        ("new", ("a", "b", "New"), PoolError, "missing: new\\.$"),
+        ("new", None, OutcomeError, r"at least one query, got none\. About 50 are enough to start"),
+    ],
 )
-def test_a_probe_that_lacks_a_member_is_refused(held, missing):
-    with pytest.raises(PoolError, match=f"outcomes of the whole pool and of `new`; missing: {missing}\\.$"):
-        add_member(policy_of({"a": 0.5, "b": 0.5}), "new", probe_of({name: [1.0] for name in held}))
-
-
-def test_a_probe_without_queries_is_refused():
-    empty = probe_of({"a": [1.0], "new": [1.0]}).take([])
-    with pytest.raises(OutcomeError, match=r"at least one query, got none\. Fifty are a start"):
-        add_member(policy_of({"a": 0.5}), "new", empty)
+def test_a_probe_that_does_not_fit_is_refused(name, held, error, message):
+    probe = probe_of({member: [1.0] for member in held or ("a", "b", "new")})
+    with pytest.raises(error, match=message):
+        add_member(policy_of({"a": 0.5, "b": 0.5}), name, probe if held else probe.take([]))

@@ -50,30 +50,31 @@ def test_a_planted_secret_is_hidden_wherever_providers_write_it(text):
     assert "***" in masked(text)
 
 
-def test_what_stands_around_a_secret_stays():
-    assert masked("GET /v1?page=2&key=abc&n=3: 403") == "GET /v1?page=2&key=***&n=3: 403"
-    assert masked('{"token": "abc", "code": 401}') == '{"token": "***", "code": 401}'
-    assert masked("Authorization: Bearer abcdef was refused") == "Authorization: Bearer *** was refused"
-
-
 @pytest.mark.parametrize(
-    "prose",
+    ("text", "shown"),
     [
-        "Error code: 401. Basic authentication is required; a bearer token was expected.",
-        "The api_key client option must be set by passing api_key or the OPENAI_API_KEY environment variable",
-        "Unexpected token: a comma. The key: keep it short. Monkey: 12 bananas.",
-        "max_tokens=5 must be at least 16, tokens: 12, risk-adjusted-returns",
-        "KeyError: 'content1'",
+        ("GET /v1?page=2&key=abc&n=3: 403", "GET /v1?page=2&key=***&n=3: 403"),
+        ('{"token": "abc", "code": 401}', '{"token": "***", "code": 401}'),
+        ("Authorization: Bearer abcdef was refused", "Authorization: Bearer *** was refused"),
+        *(
+            (prose, prose)
+            for prose in (
+                "Error code: 401. Basic authentication is required; a bearer token was expected.",
+                "The api_key client option must be set by passing api_key or the OPENAI_API_KEY environment variable",
+                "Unexpected token: a comma. The key: keep it short. Monkey: 12 bananas.",
+                "max_tokens=5 must be at least 16, tokens: 12, risk-adjusted-returns",
+                "KeyError: 'content1'",
+                "a longer-value.",
+            )
+        ),
     ],
 )
-def test_prose_is_not_masked(prose):
-    assert masked(prose) == prose
+def test_what_is_around_a_secret_and_prose_stay(text, shown):
+    assert masked(text) == shown
 
 
-@pytest.mark.parametrize("part", ["key:", "key ", "Bearer ", "Bearer a", 'key"', "sk-", "api_", "authorization: ", "a"])
-def test_masking_takes_time_linear_in_the_text(part):
-    """A million characters of what nearly matches; a quadratic expression would run into the suite's time limit."""
-    masked(part * (1_000_000 // len(part)))
+def test_a_known_secret_is_hidden_wherever_it_occurs():
+    assert masked("a longer-value-still, longer-value.", {"longer-value", "longer-value-still"}) == "a ***, ***."
 
 
 @given(st.text())
@@ -111,16 +112,21 @@ def test_secrets_are_found_in_the_fields_of_a_model(monkeypatch):
     assert not found & {"<|endoftext|>", "innocent", "short", "user", "host"}
 
 
-@pytest.mark.parametrize(
-    "name", ["_token", "hf_token", "github-token", "id_token", "jwt", "pat", "pwd", "access_key_id", "X-Auth-Token"]
-)
-def test_common_names_of_keys_are_known(name):
-    assert PLANTED in secrets_of({name: PLANTED})
-
-
-@pytest.mark.parametrize("name", ["eos_token", "pad_token", "mask_token", "stop_token", "tokens", "pattern", "path"])
-def test_names_that_are_no_keys_are_not(name):
-    assert secrets_of({name: PLANTED}) == frozenset()
+def test_common_names_of_keys_are_known_and_others_are_not():
+    for name in (
+        "_token",
+        "hf_token",
+        "github-token",
+        "id_token",
+        "jwt",
+        "pat",
+        "pwd",
+        "access_key_id",
+        "X-Auth-Token",
+    ):
+        assert PLANTED in secrets_of({name: PLANTED}), name
+    for name in ("eos_token", "pad_token", "mask_token", "stop_token", "tokens", "pattern", "path"):
+        assert secrets_of({name: PLANTED}) == frozenset(), name
 
 
 def test_looking_for_secrets_ends():
@@ -131,12 +137,6 @@ def test_looking_for_secrets_ends():
         deep = [deep]
     assert secrets_of(ring) == {PLANTED}
     assert secrets_of(deep) == frozenset()
-
-
-def test_a_known_secret_is_hidden_wherever_it_occurs():
-    secrets = {"longer-value", "longer-value-still"}
-    assert masked("a longer-value-still, longer-value.", secrets) == "a ***, ***."
-    assert masked("a longer-value.") == "a longer-value."
 
 
 def test_values_are_shown_but_for_the_secrets_within():

@@ -156,23 +156,16 @@ def test_an_option_that_no_member_gave_scores_for_the_policy_and_not_for_the_ora
 
 
 def test_without_fitted_baselines_those_that_need_no_fit_are_there_and_look_at_no_score(play):
-    """Ties go to the first of the pool."""
+    """Ties go to the first of the pool; fitted, to the member that was best: `a`, or else `b`, who is right."""
     play([[1, 0, 0]], [0])
-    result = evaluate("policy", grid_of(["yxz"]), baselines={}, **LIMITS)
-    assert list(result.baselines) == ["random_team", "plurality", "oracle"]
-    assert result.baselines["plurality"].score.mean == 0
-    assert result.oracle_gap_share is None
-    assert "single_best" in result.missing_baselines
-    assert "oracle" not in result.missing_baselines
-
-
-def test_baselines_are_those_that_were_given(play):
-    """Fitted, a tie goes to the best member, `a`; had it been `b`, the vote would be right."""
-    play([[1, 0, 0]], [0])
-    best_is_b = {"plurality": fit_plurality(grid_of(["yxy"]))}
     grid = grid_of(["yxz"])
-    assert evaluate("policy", grid, baselines=FITTED, **LIMITS).baselines["plurality"].score.mean == 0
-    assert evaluate("policy", grid, baselines=best_is_b, **LIMITS).baselines["plurality"].score.mean == 1
+    result = evaluate("policy", grid, baselines={}, **LIMITS)
+    assert list(result.baselines) == ["random_team", "plurality", "oracle"]
+    assert result.oracle_gap_share is None
+    assert set(result.missing_baselines) == set(BASELINES) - set(result.baselines)
+    best_is_b = {"plurality": fit_plurality(grid_of(["yxy"]))}
+    for baselines, score in (({}, 0), (FITTED, 0), (best_is_b, 1)):
+        assert evaluate("policy", grid, baselines=baselines, **LIMITS).baselines["plurality"].score.mean == score
 
 
 def test_hidden_task_labels_are_hidden_from_the_baselines_too(play):
@@ -196,16 +189,12 @@ def test_the_same_seed_gives_the_same_report(play):
     assert first != other
 
 
-def test_a_pool_smaller_than_a_team_is_asked_whole(play):
+def test_a_pool_smaller_than_a_team_is_asked_whole_and_queries_left_out_or_missing_are_counted(play):
     """`max_team` is 2, the pool one member: so is the random team."""
     play([[1]], [0])
-    grid = grid_of(["x"], costs=(1.0,), latencies=(1.0,), members="a")
-    assert evaluate("policy", grid, baselines={}, **LIMITS).baselines["random_team"].mean_calls == 1
-
-
-def test_counts_of_left_out_and_missing_queries_are_those_of_the_grid(play):
-    play([[1, 0, 0]], [0])
-    result = evaluate("policy", replace(grid_of(["xyz"]), dropped=3, missing=1), baselines={}, **LIMITS)
+    grid = replace(grid_of(["x"], costs=(1.0,), latencies=(1.0,), members="a"), dropped=3, missing=1)
+    result = evaluate("policy", grid, baselines={}, **LIMITS)
+    assert result.baselines["random_team"].mean_calls == 1
     assert (result.dropped, result.missing) == (3, 1)
     assert (result.as_dict()["dropped"], result.as_dict()["missing"]) == (3, 1)
 
@@ -215,9 +204,9 @@ def test_people_read_a_row_for_the_policy_and_each_baseline(play):
     play([[1, 0, 0]] * 2, [0, 0])
     result = evaluate("policy", grid_of(["xxy", "yxx"], tasks="st"), baselines=FITTED, **LIMITS)
     facts = {"policy_id": "p", "split": "test", "target_calls": None, "task_labels": True, "repeated": 0, **LIMITS}
-    shown = StringIO()
-    Console(file=shown, width=80).print(*evaluation_views(result, {**facts, "baselines_from": "checkpoint"}, []))
-    lines = [" ".join(line.split()) for line in shown.getvalue().splitlines()]
+    console = Console(file=StringIO(), width=80)
+    console.print(*evaluation_views(result, {**facts, "baselines_from": "checkpoint"}, []))
+    lines = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
     assert "policy 0.500 0.000 to 1.000 0.500 1.00" in lines
     assert "plurality 1.000 1.000 to 1.000 1.000 3.00 -0.500 -1.000 to +0.000" in lines
 
@@ -231,36 +220,24 @@ def test_nothing_is_evaluated_on_no_query_or_without_a_member_of_the_baselines(p
         evaluate("policy", replace(grid, members=("a", "b", "d")), baselines=FITTED, **LIMITS)
 
 
-@pytest.fixture
-def policy():
-    """A policy of three members whose every number is 1."""
+def test_a_checkpoint_carries_the_baselines_and_stays_the_same_policy(tmp_path):
+    """Saved and loaded, each decides as it did, on queries in another order of the members too; damaged ones are refused."""
     shapes = _shapes(3, 0, {"features": FEATURES_DIM, "decider": 4, "fusion": 4})
-    return RLFocalPolicy(Parts(members=SEEN.members, weights={name: np.ones(shape) for name, shape in shapes.items()}))
-
-
-def holding(policy, fitted):
-    arrays, facts = dump_baselines(fitted)
-    return RLFocalPolicy(replace(policy.parts, baselines=arrays, baseline_facts=facts))
-
-
-def test_a_checkpoint_carries_the_baselines_and_stays_the_same_policy(policy, tmp_path):
-    """Saved and loaded, each decides as it did, on queries in another order of the members too."""
+    weights = {name: np.ones(shape) for name, shape in shapes.items()}
+    policy = RLFocalPolicy(Parts(members=SEEN.members, weights=weights))
+    assert baselines_of(policy) == {}
     fitted = fit_baselines(SEEN, SEEN, max_team=2)
-    carrying = holding(policy, fitted)
+    arrays, facts = dump_baselines(fitted)
+    carrying = RLFocalPolicy(replace(policy.parts, baselines=arrays, baseline_facts=facts))
     carrying.save(tmp_path / "policy")
     loaded = baselines_of(RLFocalPolicy.load(tmp_path / "policy"))
     assert (policy.policy_id, carrying.embedder) == (carrying.policy_id, policy.embedder)
     assert list(loaded) == list(fitted)
     grid = grid_of(["zyx", "xyz", "xxz"], members="cba")
     for name, baseline in fitted.items():
-        assert np.array_equal(baseline.decide(grid).chosen, loaded[name].decide(grid).chosen), name
-        assert np.array_equal(baseline.decide(grid).asked, loaded[name].decide(grid).asked), name
-
-
-def test_a_policy_without_baselines_has_none_and_damaged_ones_are_refused(policy):
-    assert baselines_of(policy) == {}
-    carrying = holding(policy, FITTED)
+        decided, again = baseline.decide(grid), loaded[name].decide(grid)
+        assert np.array_equal(decided.chosen, again.chosen), name
+        assert np.array_equal(decided.asked, again.asked), name
     for change in ({"baselines": {}}, {"baseline_facts": {}}):
-        damaged = RLFocalPolicy(replace(carrying.parts, **change))
         with pytest.raises(CheckpointError, match="Stored baselines"):
-            baselines_of(damaged)
+            baselines_of(RLFocalPolicy(replace(carrying.parts, **change)))

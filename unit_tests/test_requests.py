@@ -17,8 +17,7 @@ from pydantic import BaseModel
 from pydantic.v1 import BaseModel as BaseModelV1
 from typing_extensions import override
 
-from langchain_rlfocal import EnsembleError, InputError, PoolMember, RLFocalChatModel
-from langchain_rlfocal.chat_models import requests
+from langchain_rlfocal import EnsembleError, InputError, PoolMember
 from langchain_rlfocal.chat_models.requests import Request, response_format_of, standard_choice
 from langchain_rlfocal.execution import UnusableAnswerError
 from langchain_rlfocal.testing import ScriptedChatModel
@@ -63,45 +62,37 @@ def test_a_member_gets_only_what_its_bind_tools_knows():
 
 
 @pytest.mark.parametrize(
-    ("given", "standard"),
+    ("given", "names", "standard"),
     [
-        (None, "auto"),
-        ("auto", "auto"),
-        (False, "auto"),
-        ("none", "none"),
-        ("any", "any"),
-        ("required", "any"),
-        ("add", "add"),
-        (True, "any"),
-        ({"type": "function", "function": {"name": "add"}}, "add"),
-        ({"type": "tool", "name": "look"}, "look"),
-        ({"type": "any"}, "any"),
-        ({"type": "auto"}, "auto"),
+        (None, ["add"], "auto"),
+        (False, ["add"], "auto"),
+        ("none", ["add"], "none"),
+        ("none", ["none"], "none"),
+        ("required", ["add", "look"], "any"),
+        ("add", ["add", "look"], "add"),
+        (True, ["add", "look"], "any"),
+        (True, ["add"], "add"),
+        ({"type": "function", "function": {"name": "add"}}, ["add", "look"], "add"),
+        ({"type": "tool", "name": "look"}, ["add", "look"], "look"),
+        ({"type": "any"}, ["add"], "any"),
+        ({"type": "auto"}, ["add"], "auto"),
+        ("sub", ["add"], None),
+        ("any", [], None),
+        (7, ["add"], None),
+        ({"type": "tool"}, ["add"], None),
     ],
 )
-def test_a_tool_choice_of_any_providers_form_is_understood(given, standard):
-    assert standard_choice(given, ["add", "look"]) == standard
+def test_a_tool_choice_of_any_providers_form_is_understood(given, names, standard):
+    refused = pytest.raises(InputError, match='must be "auto", "none", "any" or the name of a bound tool')
+    with refused if standard is None else contextlib.nullcontext():
+        assert standard_choice(given, names) == standard
 
 
-def test_true_names_the_only_tool():
-    assert standard_choice(True, ["add"]) == "add"
-
-
-@pytest.mark.parametrize(("given", "names"), [("sub", ["add"]), ("any", []), (7, ["add"]), ({"type": "tool"}, ["add"])])
-def test_a_tool_choice_that_names_no_tool_is_refused(given, names):
-    with pytest.raises(InputError, match='must be "auto", "none", "any" or the name of a bound tool'):
-        standard_choice(given, names)
-
-
-def test_a_tool_with_the_name_of_a_choice_can_be_chosen():
-    assert standard_choice("none", ["none"]) == "none"
-    assert Request.of({"tools": [add], "tool_choice": "none"}).is_forced is False
-
-
-def test_where_no_tool_may_be_called_members_are_not_given_any():
-    own = SchemaChatModel(says="no")
-    ensemble({"a": own}).bind_tools([add], tool_choice="none").invoke("?")
-    assert "tools" not in own.asked[-1].kwargs
+def test_where_no_tool_may_be_called_members_are_not_given_any_and_need_not_know_any():
+    own, plain = SchemaChatModel(says="no"), ScriptedChatModel(script=["no"])
+    for member in (own, plain):
+        assert ensemble({"a": member}).bind_tools([add], tool_choice="none").invoke("?").text == "no"
+        assert "tools" not in member.asked[-1].kwargs
 
 
 class PersonDict(TypedDict):
@@ -150,21 +141,6 @@ def test_a_member_that_knows_no_response_format_is_given_the_schema_as_a_tool():
         assert plain.asked[-1].kwargs["choice"] == "any"
 
 
-@pytest.mark.parametrize(
-    ("made", "kind"),
-    [
-        ([call("Person", name="Ann"), call("Person", name="Bob")], "unknown_tool"),
-        ([call("People", name="Ann")], "unknown_tool"),
-        ([call("Person")], "invalid_object"),
-    ],
-)
-def test_the_object_must_come_as_one_call_of_its_schema(made, kind):
-    request = Request.of({"response_format": Person})
-    with pytest.raises(UnusableAnswerError) as caught:
-        request.check(AIMessage("", tool_calls=made))
-    assert caught.value.kind == kind
-
-
 def test_with_tools_a_member_that_knows_no_response_format_gets_the_schema_as_one_tool_more():
     object_ = AIMessage("", tool_calls=[call("Person", name="Ann")])
     tool_ = AIMessage("", tool_calls=[call("add", a=1)])
@@ -174,15 +150,6 @@ def test_with_tools_a_member_that_knows_no_response_format_gets_the_schema_as_on
         assert (message.text, [made["name"] for made in message.tool_calls]) == expected
         assert len(plain.asked[-1].kwargs["functions"]) == 2
         assert plain.asked[-1].kwargs["choice"] == "any"  # its answer would be a call too
-
-
-def test_each_class_validates_its_own_the_tools_its_calls_and_the_formats_its_object():
-    says = SchemaChatModel(answers=lambda *_: '{"n": 2}')
-    bound = ensemble({"a": says}).bind_tools([Person], response_format=Even)
-    assert bound.invoke("?").text == '{"n": 2}'
-    odd = SchemaChatModel(answers=lambda *_: '{"n": 3}')
-    with pytest.raises(EnsembleError, match="n must be even"):
-        ensemble({"a": odd}).bind_tools([Person], response_format=Even).invoke("?")
 
 
 def test_any_json_is_held_against_the_schema_that_the_caller_knows():
@@ -248,17 +215,6 @@ def test_tools_are_bound_to_a_member_once():
     assert again.invoke("Add 1 and 2").tool_calls[0]["name"] == "add"
 
 
-def test_where_no_tool_may_be_called_a_member_that_knows_none_can_be_asked():
-    models = {"a": ScriptedChatModel(script=["no"])}
-    assert ensemble(models).bind_tools([add], tool_choice="none").invoke("?").text == "no"
-
-
-def test_a_schema_takes_a_member_that_knows_formats_or_tools():
-    models = {"a": ScriptedChatModel(script=['{"name": "Ann"}']), "b": SchemaChatModel(says='{"name": "Bob"}')}
-    answered = ensemble(models, max_team=1).with_structured_output(Person, method="json_schema", include_raw=True)
-    assert answered.invoke("?")["raw"].response_metadata["rlfocal"]["excluded"] == {"a": "knows no tools"}
-
-
 def test_real_bindings_are_taken_apart():
     """A binding does not close the stream of what it binds, so the model itself must be what is called."""
     member = PoolMember("a", ChatOpenAI(model="gpt-x", api_key="none"))
@@ -301,15 +257,12 @@ def test_a_member_that_cannot_bind_tools_is_left_out_and_one_whose_binding_fails
     message = ensemble(models).bind_tools([add]).invoke("?")
     assert message.text == "yes"
     how = message.response_metadata["rlfocal"]
-    assert how["excluded"] == {"a": "knows no tools"}
+    assert how["excluded"] == {"a": "does not support tools"}
+    with pytest.raises(EnsembleError, match="a: not asked: it does not support tools"):
+        ensemble({"a": models["a"]}).bind_tools([add]).invoke("?")
     assert [(f["member"], f["kind"], f["reason"]) for f in how["failures"]] == [
         ("b", "ValueError", "no such tool here")
     ]
-
-
-def test_where_no_member_knows_tools_the_error_says_so():
-    with pytest.raises(EnsembleError, match="a: not asked: it knows no tools"):
-        ensemble({"a": ScriptedChatModel(script=["no"])}).bind_tools([add]).invoke("?")
 
 
 def test_tools_of_the_same_call_do_not_reach_the_synthesizer():
@@ -320,67 +273,42 @@ def test_tools_of_the_same_call_do_not_reach_the_synthesizer():
     assert writer.asked[-1].kwargs == {}
 
 
-def test_an_ensemble_within_an_ensemble_takes_tools():
-    inner = ensemble({"x": SchemaChatModel(), "y": SchemaChatModel()})
-    message = (
-        ensemble({"inner": inner, "c": SchemaChatModel()}).bind_tools([add], tool_choice="add").invoke("Add 3 and 4")
-    )
-    assert [made["name"] for made in message.tool_calls] == ["add"]
-    assert not message.response_metadata["rlfocal"]["failures"]
-
-
 # ---- what an answer must hold
 
 BOTH = Request.of({"tools": [add, search]})
+FORMAT = {"response_format": Person}
+BROKEN = invalid_tool_call(name="add", args='{"a": ', id="1", error="?")
+
+
+def calling(*calls):
+    return AIMessage("", tool_calls=[*calls])
 
 
 @pytest.mark.parametrize(
-    ("request_", "message", "kind"),
+    ("asked", "message", "kind"),
     [
-        (BOTH, AIMessage("", tool_calls=[call("sub", a=1)]), "unknown_tool"),
-        (BOTH, AIMessage("", tool_calls=[call("add")]), "invalid_arguments"),
-        (BOTH, AIMessage("", tool_calls=[call("add", a="three")]), "invalid_arguments"),
-        (BOTH, AIMessage("", tool_calls=[call("add", a=1), call("add", a=[1])]), "invalid_arguments"),
-        (
-            BOTH,
-            AIMessage("text", invalid_tool_calls=[invalid_tool_call(name="add", args='{"a": ', id="1", error="?")]),
-            "invalid_json",
-        ),
-        (Request.of({"tools": [add, search], "tool_choice": "any"}), AIMessage("text"), "no_tool_call"),
-        (
-            Request.of({"tools": [add, search], "tool_choice": "add"}),
-            AIMessage("", tool_calls=[call("search", query="x")]),
-            "wrong_tool",
-        ),
-        (
-            Request.of({"tools": [add], "tool_choice": "none"}),
-            AIMessage("", tool_calls=[call("add", a=1)]),
-            "unwanted_call",
-        ),
-        (
-            Request.of({"tools": [add], "parallel_tool_calls": False}),
-            AIMessage("", tool_calls=[call("add", a=1), call("add", a=2)]),
-            "parallel_calls",
-        ),
-        (Request.of({"response_format": Person}), AIMessage("Ann"), "invalid_json"),
-        (Request.of({"response_format": Person}), AIMessage('{"name": '), "invalid_json"),
-        (Request.of({"response_format": Person}), AIMessage('{"age": 3}'), "invalid_object"),
-        (
-            Request.of({"response_format": Person}),
-            AIMessage([{"type": "refusal", "refusal": "I will not"}]),
-            "refusal",
-        ),
-        (
-            Request.of({"response_format": Person}),
-            AIMessage("", additional_kwargs={"refusal": "I will not"}),
-            "refusal",
-        ),
-        (Request.of({"response_format": {"type": "json_object"}}), AIMessage("{"), "invalid_json"),
+        ({"tools": [add]}, calling(call("sub", a=1)), "unknown_tool"),
+        ({"tools": [add]}, calling(call("add")), "invalid_arguments"),
+        ({"tools": [add]}, calling(call("add", a=1), call("add", a=[1])), "invalid_arguments"),
+        ({"tools": [add]}, AIMessage("text", invalid_tool_calls=[BROKEN]), "invalid_json"),
+        ({"tools": [add], "tool_choice": "any"}, AIMessage("text"), "no_tool_call"),
+        ({"tools": [add, search], "tool_choice": "add"}, calling(call("search", query="x")), "wrong_tool"),
+        ({"tools": [add], "tool_choice": "none"}, calling(call("add", a=1)), "unwanted_call"),
+        ({"tools": [add], "parallel_tool_calls": False}, calling(call("add", a=1), call("add", a=2)), "parallel_calls"),
+        (FORMAT, AIMessage("Ann"), "invalid_json"),
+        (FORMAT, AIMessage('{"name": '), "invalid_json"),
+        (FORMAT, AIMessage('{"age": 3}'), "invalid_object"),
+        (FORMAT, AIMessage([{"type": "refusal", "refusal": "I will not"}]), "refusal"),
+        (FORMAT, AIMessage("", additional_kwargs={"refusal": "I will not"}), "refusal"),
+        (FORMAT, calling(call("Person", name="Ann"), call("Person", name="Bob")), "unknown_tool"),
+        (FORMAT, calling(call("People", name="Ann")), "unknown_tool"),
+        (FORMAT, calling(call("Person")), "invalid_object"),
+        ({"response_format": {"type": "json_object"}}, AIMessage("{"), "invalid_json"),
     ],
 )
-def test_an_answer_that_breaks_the_request_is_unusable(request_, message, kind):
+def test_an_answer_that_breaks_the_request_is_unusable(asked, message, kind):
     with pytest.raises(UnusableAnswerError) as caught:
-        request_.check(message)
+        Request.of(asked).check(message)
     assert caught.value.kind == kind
     assert caught.value.message is message
 
@@ -415,23 +343,19 @@ def test_a_format_or_a_tool_that_nobody_can_read_is_refused_before_anyone_is_ask
     assert not member.asked
 
 
-def test_a_member_with_a_price_is_bound_like_any():
-    model = RLFocalChatModel(members=[PoolMember("a", SchemaChatModel(), input_usd_per_mtok=1.0)])
-    assert model.bind_tools([add], tool_choice="any").invoke("Add 1 and 2").tool_calls
-
-
-class TextModel(ScriptedChatModel):
-    """A model of a provider that knows tools, and neither `strict` nor response formats."""
-
-    @override
-    def bind_tools(self, tools, *, tool_choice=None, **kwargs):
-        return self.bind(functions=[getattr(one, "name", str(one)) for one in tools], choice=tool_choice, **kwargs)
-
-
 class Number(BaseModel):
     """A number."""
 
     n: int
+
+
+def test_each_class_validates_its_own_and_a_format_that_a_call_brings_goes_before_the_one_that_was_bound():
+    even, odd = (SchemaChatModel(answers=lambda *_, text=text: text) for text in ('{"n": 2}', '{"n": 3}'))
+    assert ensemble({"a": even}).bind_tools([Person], response_format=Even).invoke("?").text == '{"n": 2}'
+    bound = ensemble({"a": odd}).bind_tools([Person], response_format=Even)
+    with pytest.raises(EnsembleError, match="n must be even"):
+        bound.invoke("?")
+    assert bound.invoke("?", response_format=Number).text == '{"n": 3}'
 
 
 class Trio(BaseModel):
@@ -440,14 +364,6 @@ class Trio(BaseModel):
     a: int
     b: int
     c: int
-
-
-def test_a_format_that_a_call_brings_goes_before_the_one_that_was_bound():
-    told = SchemaChatModel(answers=lambda *_: '{"n": 3}')
-    bound = ensemble({"a": told}).bind_tools([], response_format=Even)
-    with pytest.raises(EnsembleError, match="n must be even"):
-        bound.invoke("?")
-    assert bound.invoke("?", response_format=Number).text == '{"n": 3}'
 
 
 def test_json_of_no_titled_schema_can_be_asked_for():
@@ -463,7 +379,7 @@ def test_json_of_no_titled_schema_can_be_asked_for():
 
 async def test_a_preface_to_a_schema_that_goes_as_a_tool_is_not_relayed():
     spoken = AIMessage("Here you are.", tool_calls=[call("Person", name="Ann")])
-    model = ensemble({"a": TextModel(script=[spoken])}, max_team=1)
+    model = ensemble({"a": PlainModel(script=[spoken])}, max_team=1)
     structured = model.with_structured_output(Person, method="json_schema")
     assert structured.invoke("?") == Person(name="Ann")
     assert list(structured.stream("?")) == [Person(name="Ann")]
@@ -471,7 +387,7 @@ async def test_a_preface_to_a_schema_that_goes_as_a_tool_is_not_relayed():
 
 
 def test_an_object_is_one_whether_or_not_another_member_calls_a_tool():
-    plain = TextModel(script=[AIMessage("", tool_calls=[call("Person", name="Ann")])])
+    plain = PlainModel(script=[AIMessage("", tool_calls=[call("Person", name="Ann")])])
     fenced = SchemaChatModel(answers=lambda *_: 'Here:\n```json\n{"name":  "Ann"}\n```')
     caller = SchemaChatModel(answers=lambda *_: AIMessage("", tool_calls=[call("add", a=1)]))
     for way in ("leader", "text"):
@@ -479,13 +395,6 @@ def test_an_object_is_one_whether_or_not_another_member_calls_a_tool():
         message = model.bind_tools([add], response_format=Person).invoke("?")
         assert (message.text, message.tool_calls) == ('{"name": "Ann"}', [])
         assert message.response_metadata["rlfocal"]["fusion"]["action"] == "object"
-
-
-@pytest.mark.parametrize("choice", [None, "none"])
-def test_a_call_without_a_name_is_none(choice):
-    nameless = SchemaChatModel(answers=lambda *_: AIMessage("", tool_calls=[call("", a=1)]))
-    with pytest.raises(EnsembleError, match=r"unknown_tool|unwanted_call"):
-        ensemble({"a": nameless}).bind_tools([add], tool_choice=choice).invoke("?")
 
 
 def test_an_ensemble_within_an_ensemble_agrees_on_objects_field_by_field():
@@ -502,11 +411,6 @@ def test_an_ensemble_within_an_ensemble_agrees_on_objects_field_by_field():
     assert ensemble({"inner": inner}).with_structured_output(Trio).invoke("?") == Trio(a=1, b=1, c=1)
 
 
-def test_structured_output_is_one_object_whatever_the_caller_says():
-    model = ensemble({"a": SchemaChatModel()})
-    assert isinstance(model.with_structured_output(Person, parallel_tool_calls=True).invoke('"Ann"'), Person)
-
-
 def test_an_image_goes_to_a_member_that_can_be_asked_at_all():
     seeing, calling = ScriptedChatModel(script=["x"]), SchemaChatModel(answers=lambda *_: "y")
     seeing.profile = {"image_inputs": True}
@@ -514,13 +418,4 @@ def test_an_image_goes_to_a_member_that_can_be_asked_at_all():
     asked = [HumanMessage([{"type": "text", "text": "?"}, image])]
     message = ensemble({"a": seeing, "b": calling}).bind_tools([add]).invoke(asked)
     assert message.text == "y"
-    assert message.response_metadata["rlfocal"]["excluded"] == {"a": "knows no tools"}
-
-
-def test_one_bound_model_remembers_no_more_bindings_than_it_may(monkeypatch):
-    monkeypatch.setattr(requests, "_MAX_BINDINGS", 2)
-    originals, model = requests.BoundTools(tools=(add,)), SchemaChatModel()
-    for strict in (True, False, None, True, False):
-        _, arguments = originals.bind_tools(model, [], {"strict": strict})
-        assert arguments["tools"][0]["function"]["name"] == "add"
-        assert len(originals._bindings) <= 2
+    assert message.response_metadata["rlfocal"]["excluded"] == {"a": "does not support tools"}

@@ -28,42 +28,20 @@ ADDRESS = {**of(city=STRING, zip={**INTEGER, "default": 0}), "required": ["city"
 @pytest.mark.parametrize(
     ("rules", "value", "read"),
     [
-        (INTEGER, "3", 3),
-        (INTEGER, " -3.0 ", -3),
-        (INTEGER, 3.0, 3),
-        (INTEGER, True, 1),
-        (INTEGER, "3.5", "3.5"),
-        (INTEGER, 3.5, 3.5),
-        (INTEGER, "three", "three"),
-        (INTEGER, "9" * 5_000, "9" * 5_000),
-        (NUMBER, 3, 3),
-        (NUMBER, 3.0, 3.0),
-        (NUMBER, "2.5", 2.5),
-        (NUMBER, "1e3", 1000.0),
-        (NUMBER, "nan", "nan"),
-        (NUMBER, "1e999", "1e999"),
-        (BOOLEAN, "true", True),
-        (BOOLEAN, "No", False),
-        (BOOLEAN, 0, False),
-        (BOOLEAN, 2, 2),
-        ({"enum": ["Red", "Green"]}, " red", "Red"),
-        ({"enum": ["Red", "RED"]}, "red", "red"),
-        ({"enum": ["Red", "Green"]}, "Reddish", "Reddish"),
-        (STRING, 3, 3),
-        ({"type": ["integer", "string"]}, "3", "3"),
-        ({"type": ["integer", "null"]}, "3", 3),
-        (optional(INTEGER), "3", 3),
-        (optional(INTEGER), None, None),
-        ({"anyOf": [INTEGER, STRING]}, "3", "3"),
-        ({"anyOf": [{**INTEGER, "minimum": 5}, BOOLEAN]}, "1", True),
-        ({"allOf": [INTEGER, {"minimum": 2}]}, "3", 3),
-        ({"$defs": {"n": INTEGER}, "$ref": "#/$defs/n"}, "3", 3),
+        (INTEGER, "3", 3), (INTEGER, " -3.0 ", -3), (INTEGER, 3.0, 3), (INTEGER, True, 1), (INTEGER, "3.5", "3.5"),
+        (INTEGER, 3.5, 3.5), (INTEGER, "three", "three"), (INTEGER, "9" * 5_000, "9" * 5_000), (NUMBER, 3, 3),
+        (NUMBER, 3.0, 3.0), (NUMBER, "2.5", 2.5), (NUMBER, "1e3", 1000.0), (NUMBER, "nan", "nan"),
+        (NUMBER, "1e999", "1e999"), (BOOLEAN, "true", True), (BOOLEAN, "No", False), (BOOLEAN, 0, False),
+        (BOOLEAN, 2, 2), ({"enum": ["Red", "Green"]}, " red", "Red"), ({"enum": ["Red", "RED"]}, "red", "red"),
+        ({"enum": ["Red", "Green"]}, "Reddish", "Reddish"), (STRING, 3, 3), ({"type": ["integer", "string"]}, "3", "3"),
+        ({"type": ["integer", "null"]}, "3", 3), (optional(INTEGER), "3", 3), (optional(INTEGER), None, None),
+        ({"anyOf": [INTEGER, STRING]}, "3", "3"), ({"anyOf": [{**INTEGER, "minimum": 5}, BOOLEAN]}, "1", True),
+        ({"allOf": [INTEGER, {"minimum": 2}]}, "3", 3), ({"$defs": {"n": INTEGER}, "$ref": "#/$defs/n"}, "3", 3),
         ({"$defs": {"a/b~": INTEGER}, "$ref": "#/$defs/a~1b~0"}, "3", 3),
         ({"type": "array", "items": INTEGER}, ["1", 2, "x"], [1, 2, "x"]),
         ({"prefixItems": [INTEGER, STRING], "items": BOOLEAN}, ["1", "1", "1"], [1, "1", True]),
         ({"patternProperties": {"^n": INTEGER}, "additionalProperties": BOOLEAN}, {"n1": "1", "x": "1"}, {"n1": 1, "x": True}),
-        ({}, {"a": "3"}, {"a": "3"}),
-        (True, "3", "3"),
+        ({}, {"a": "3"}, {"a": "3"}), (True, "3", "3"),
     ],
 )  # fmt: skip
 def test_a_value_is_read_as_the_type_that_is_wanted(rules, value, read):
@@ -72,72 +50,50 @@ def test_a_value_is_read_as_the_type_that_is_wanted(rules, value, read):
     assert (found, type(found)) == (read, type(read))
 
 
-def test_what_is_absent_is_filled_by_its_default_at_every_level():
-    schema = Schema(of(home={**ADDRESS, "default": {"city": "Rome"}}, work=optional(ADDRESS), tags={"default": []}))
-
-    assert schema.read({"work": {"city": "Oslo"}}).value == {
-        "work": {"city": "Oslo", "zip": 0},
-        "home": {"city": "Rome", "zip": 0},
-        "tags": [],
-    }
+NODE = {"properties": {"next": {"$ref": "#/$defs/node", "default": {}}, "n": {**INTEGER, "default": 3}}}
+KIDS = of(name=STRING, kids={"type": "array", "items": {"$ref": "#/$defs/node"}, "default": []})
+NUMBERED, NAMED = ({**of(n=rules), "required": ["n"]} for rules in (INTEGER, STRING))
 
 
-def test_a_filled_default_is_the_values_own_and_not_the_schemas():
-    schema = Schema(of(tags={"default": []}))
-    schema.read({}).value["tags"].append("mine")
+@pytest.mark.parametrize(
+    ("rules", "value", "read"),
+    [
+        # At every level.
+        (of(home={**ADDRESS, "default": {"city": "Rome"}}, work=optional(ADDRESS), tags={"default": []}), {"work": {"city": "Oslo"}},
+         {"work": {"city": "Oslo", "zip": 0}, "home": {"city": "Rome", "zip": 0}, "tags": []}),
+        # Not one that breaks its own rules, as pydantic writes `n: int = None`.
+        (of(n={**INTEGER, "default": None}, m={"default": 1}), {}, {"m": 1}),
+        # One that holds itself ends.
+        ({"$defs": {"node": NODE}, "$ref": "#/$defs/node"}, {"next": {"next": 1}}, {"n": 3, "next": {"n": 3, "next": 1}}),
+        ({"$defs": {"node": NODE}, "$ref": "#/$defs/node"}, {}, {"n": 3, "next": {"n": 3}}),
+        ({"$defs": {"node": KIDS}, **of(root={"$ref": "#/$defs/node"})}, {"root": {"name": "a", "kids": [{"name": "b"}]}},
+         {"root": {"name": "a", "kids": [{"name": "b", "kids": []}]}}),
+        # Defaults yield where they make a valid value invalid, and readings stay.
+        ({**of(a=INTEGER, b={"default": 1}), "maxProperties": 1}, {"a": "3"}, {"a": 3}),
+        # An alternative may need its defaults to fit, as strict tools are written.
+        (of(home=optional({**ADDRESS, "required": ["city", "zip"]})), {"home": {"city": "Oslo"}}, {"home": {"city": "Oslo", "zip": 0}}),
+        # One that accepts the value as it is goes before a lenient reading.
+        ({"anyOf": [NUMBERED, NAMED]}, {"n": "3"}, {"n": "3"}),
+        ({"oneOf": [NUMBERED, {"required": ["m"]}]}, {"n": "3"}, {"n": 3}),
+        ({"$defs": {"n": {"$anchor": "number", **INTEGER}}, **of(n={"$ref": "#number"})}, {"n": "3"}, {"n": 3}),
+        ({"allOf": [of(a=INTEGER)], "unevaluatedProperties": False}, {"a": "1"}, {"a": 1}),
+    ],
+)  # fmt: skip
+def test_a_value_with_its_defaults_is_read_as_valid(rules, value, read):
+    schema = Schema(rules)
+    found = schema.read(value)
 
-    assert schema.read({}).value == {"tags": []}
-
-
-def test_a_default_that_breaks_its_own_rules_is_not_filled():
-    """As pydantic writes `n: int = None`."""
-    schema = Schema(of(n={**INTEGER, "default": None}))
-
-    assert schema.read({}).value == {}
-    assert schema.read({}).fault is None
-
-
-def test_a_default_that_holds_itself_ends_and_others_are_filled():
-    node = {"properties": {"next": {"$ref": "#/$defs/node", "default": {}}, "n": {**INTEGER, "default": 3}}}
-    schema = Schema({"$defs": {"node": node}, "$ref": "#/$defs/node"})
-
-    assert schema.read({"next": {"next": {"next": 1}}}).value == {"n": 3, "next": {"n": 3, "next": {"n": 3, "next": 1}}}
-    assert schema.read({}).value == {"n": 3, "next": {"n": 3}}
-
-
-def test_defaults_are_filled_within_a_recursive_schema():
-    node = {**of(name=STRING, kids={"type": "array", "items": {"$ref": "#/$defs/node"}, "default": []})}
-    schema = Schema({"$defs": {"node": node}, **of(root={"$ref": "#/$defs/node"})})
-
-    assert schema.canonical({"root": {"name": "a", "kids": [{"name": "b"}]}}) == schema.canonical(
-        {"root": {"name": "a", "kids": [{"name": "b", "kids": []}]}}
-    )
-    assert schema.canonical({"root": {"name": "a", "kids": [{"name": "b"}]}}) != schema.canonical(
-        {"root": {"name": "a", "kids": [{"name": "b", "kids": [{"name": "c"}]}]}}
-    )
-
-
-def test_defaults_yield_where_they_make_a_valid_value_invalid_and_readings_stay():
-    schema = Schema({"properties": {"a": INTEGER, "b": {"default": 1}}, "maxProperties": 1})
-
-    assert schema.read({"a": "3"}).value == {"a": 3}
-    assert schema.read({"a": "3"}).fault is None
+    assert (found.value, found.fault) == (read, None)
+    for holder in found.value.values():
+        if isinstance(holder, list):
+            holder.append("mine")  # a default that is filled is the value's own
+    assert schema.read(value).value == read
 
 
-def test_of_alternatives_one_that_accepts_the_value_as_it_is_goes_before_a_lenient_reading():
-    number, text = ({"properties": {"n": rules}, "required": ["n"]} for rules in (INTEGER, STRING))
+def test_two_items_have_a_default_each():
+    one, other = Schema({"items": of(tags={"default": []})}).read([{}, {}]).value
 
-    assert Schema({"anyOf": [number, text]}).read({"n": "3"}).value == {"n": "3"}
-    assert Schema({"oneOf": [number, {"required": ["m"]}]}).read({"n": "3"}).value == {"n": 3}
-
-
-def test_an_alternative_may_need_its_defaults_to_fit():
-    """As strict tools are written: what has a default is required all the same."""
-    strict = {**ADDRESS, "required": ["city", "zip"]}
-
-    assert Schema(of(home=optional(strict))).read({"home": {"city": "Oslo"}}).value == {
-        "home": {"city": "Oslo", "zip": 0}
-    }
+    assert one["tags"] is not other["tags"]
 
 
 # ---- faults
@@ -151,6 +107,7 @@ def test_an_alternative_may_need_its_defaults_to_fit():
         ({"properties": {"n": optional(INTEGER)}}, {"n": []}, "n: [] is not valid under any of the given schemas"),
         ({"additionalProperties": False}, {"x": 1}, "the value: Additional properties are not allowed ('x' was unexpected)"),
         ({"enum": ["red", "green"]}, "blue", "the value: 'blue' is not one of ['red', 'green']"),
+        (of(n={"$ref": "#number"}) | {"$defs": {"n": {"$anchor": "number", **INTEGER}}}, {"n": "x"}, "n: 'x' is not of type 'integer'"),
         ({"type": "array", "uniqueItems": True}, [1, {"a": 1}, {"a": 1.0}], "the value: has equal items"),
         (False, 1, "the value: False schema does not allow 1"),
     ],
@@ -189,22 +146,10 @@ def test_a_malformed_schema_accepts_everything_as_it_is(rules):
 
 
 @pytest.mark.parametrize(
-    "flaw",
-    [{"properties": 5}, {"type": "nope"}, {"type": 5}, {"type": [[]]}, {"$ref": []}, {"anyOf": 5}, {"anyOf": [5]}, {"items": 5},
-     {"patternProperties": {"(": {}}}, {"pattern": "("}, {"additionalProperties": 5}, {"required": 5}, {"enum": 5}, 5, None, []],
-)  # fmt: skip
-def test_a_schema_with_a_flaw_in_an_unseen_corner_accepts_what_leads_there(flaw):
-    """`x` is no keyword, so that nobody looks at what stands there before a reference leads to it."""
-    schema = Schema({"x": flaw, "properties": {"a": {"$ref": "#/x"}}})
-
-    assert schema.read({"a": {"b": 1}}).fault is None
-    assert schema.canonical({"a": {"b": 1}}) == '{"a":{"b":1}}'
-
-
-@pytest.mark.parametrize(
     "rules",
-    [{"$ref": "#"}, {"allOf": [{"$ref": "#"}]}, {"anyOf": [{"$ref": "#"}]}, {"not": {"$ref": "#"}},
-     {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}],
+    [{"$ref": "#"}, {"allOf": [{"$ref": "#"}]}, {"anyOf": [{"$ref": "#"}]}, {"not": {"$ref": "#"}}, {"$dynamicRef": "#"},
+     {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"},
+     {"allOf": [{"$dynamicRef": "#"}, {"$ref": "#"}]}],
 )  # fmt: skip
 def test_a_reference_that_leads_back_to_itself_is_a_fault(rules):
     schema = Schema(rules)
@@ -215,43 +160,31 @@ def test_a_reference_that_leads_back_to_itself_is_a_fault(rules):
     assert schema.narrowed(3).types == frozenset()
 
 
-@pytest.mark.parametrize(
-    "rules", [{}, {"items": {"$ref": "#"}}, {"type": "array"}, {"anyOf": [{"items": {"$ref": "#"}}]}]
-)
+@pytest.mark.parametrize("rules", [{}, {"anyOf": [{"items": {"$ref": "#"}}]}])
 def test_a_value_nested_ten_thousand_deep_is_a_fault(rules):
     value = []
     for _ in range(10_000):
         value = [value]
 
     assert Schema(rules).read(value).fault == "the value is nested deeper than 100 levels"
-    assert Schema(rules).read(value).value is value
     assert Schema(rules).canonical(value).startswith("![[[[")
 
 
 def test_a_recursive_union_costs_no_more_than_its_size():
     """Trying both operators at each of 30 levels, by turns, would take 2**30 steps."""
-    operator = [
-        {**of(op={"const": name}, left={"$ref": "#/$defs/term"}), "required": ["op", "left"]}
-        for name in ("add", "multiply")
-    ]
-    schema = Schema({"$defs": {"term": {"anyOf": [*operator, INTEGER]}}, "$ref": "#/$defs/term"})
-    term = "3"
+    term = {"$ref": "#/$defs/term"}
+    operator = [{**of(op={"const": name}, left=term), "required": ["op", "left"]} for name in ("add", "multiply")]
+    value = "3"
     for _ in range(30):
-        term = {"left": term, "op": "multiply"}
+        value = {"left": value, "op": "multiply"}
 
-    assert schema.read(term).fault is None
-    assert '"left":3}' in schema.canonical(term).replace(',"op":"multiply"', "")
-
-
-def test_many_unequal_items_are_compared_in_linear_time():
-    items = [{"a": at} for at in range(4_999)]
-
-    assert Schema({"uniqueItems": True}).read(items).fault is None
+    assert Schema({"$defs": {"term": {"anyOf": [*operator, INTEGER]}}, **term}).read(value).fault is None
 
 
 def test_a_value_of_too_many_values_is_not_valid():
     """A list of n is n + 1 values."""
     assert Schema({}).read([1] * 9_999).fault is None
+    assert Schema({"uniqueItems": True}).read([{"a": at} for at in range(4_999)]).fault is None  # in linear time
     assert Schema({}).read([1] * 10_000).fault == "the value holds more than 10,000 values"
     assert Schema({}).read({"a": [[1] * 5_000, [1] * 5_000]}).fault == "the value holds more than 10,000 values"
 
@@ -269,16 +202,8 @@ def test_a_value_of_too_many_values_is_not_valid():
         (optional({"uniqueItems": True, "type": "array"}), [2, 1], [1, 2]),
         ({}, {"a": [1.0, "x\n y"]}, {"a": [1, "x y"]}),
         ({}, ["Andr\u00e9"], ["Andre\u0301"]),
-        (
-            of(at={"type": "string", "format": "date-time"}),
-            {"at": "2024-05-01T12:00:00Z"},
-            {"at": "2024-05-01T14:00:00+02:00"},
-        ),
-        (
-            {"type": "string", "format": "uuid"},
-            "C0FFEE00-0000-4000-8000-000000000000",
-            "c0ffee00-0000-4000-8000-000000000000",
-        ),
+        (of(at={"format": "date-time"}), {"at": "2024-05-01T12:00:00Z"}, {"at": "2024-05-01T14:00:00+02:00"}),
+        ({"format": "uuid"}, "C0FFEE00-0000-4000-8000-000000000000", "c0ffee00-0000-4000-8000-000000000000"),
         ({"enum": ["Red", "Green"]}, "Red", "RED "),
     ],
 )
@@ -289,34 +214,19 @@ def test_values_that_say_the_same_have_one_form(rules, one, other):
 @pytest.mark.parametrize(
     ("rules", "one", "other"),
     [
-        ({}, "1", 1),
-        ({}, True, 1),
-        ({}, "a", "A"),
-        ({}, ["a", "b"], ["b", "a"]),
+        ({}, "1", 1), ({}, True, 1), ({}, "a", "A"), ({}, ["a", "b"], ["b", "a"]),
         ({"uniqueItems": False}, ["a", "b"], ["b", "a"]),
         ({"uniqueItems": True, "prefixItems": [{}, {}]}, ["a", "b"], ["b", "a"]),
-        ({"enum": ["a b", "a  b"]}, "a b", "a  b"),
-        ({"allOf": [{"pattern": "a +b"}]}, "a b", "a  b"),
-        ({"maxLength": 3}, "a b", "a  b"),
-        (ADDRESS, {"city": "Rome"}, {"city": "Rome", "zip": 1}),
-        ({}, 10**60, 10**60 + 1),
-        ({}, "\ud800", "\ud801"),
-        ({}, "if a:\n    b\nc", "if a:\n    b\n    c"),
-        (
-            of(at={"type": "string", "format": "date-time"}),
-            {"at": "2024-05-01T12:00:00Z"},
-            {"at": "2024-05-01T12:00:00"},
-        ),
+        ({"enum": ["a b", "a  b"]}, "a b", "a  b"), ({"allOf": [{"pattern": "a +b"}]}, "a b", "a  b"),
+        ({"maxLength": 3}, "a b", "a  b"), (ADDRESS, {"city": "Rome"}, {"city": "Rome", "zip": 1}),
+        ({}, 10**60, 10**60 + 1), ({}, "\ud800", "\ud801"), ({}, "if a:\n    b\nc", "if a:\n    b\n    c"),
+        (of(at={"type": "string", "format": "date-time"}), {"at": "2024-05-01T12:00:00Z"}, {"at": "2024-05-01T12:00:00"}),
         (of(at={"type": "string"}), {"at": "2024-05-01T12:00:00Z"}, {"at": "2024-05-01T14:00:00+02:00"}),
         ({"anyOf": [NUMBER, STRING]}, "19.99", 19.99),
     ],
-)
+)  # fmt: skip
 def test_values_that_do_not_say_the_same_have_two_forms(rules, one, other):
     assert Schema(rules).canonical(one) != Schema(rules).canonical(other)
-
-
-def test_a_valid_value_without_a_schema_to_speak_of_is_written_as_plain_json():
-    assert Schema({}).canonical({"b": [1.0], "a": None}) == values.dump_json({"a": None, "b": [1]})
 
 
 SEARCH = Schema({**of(query=STRING, limit={**INTEGER, "default": 10}), "required": ["query"]})
@@ -328,9 +238,8 @@ def test_calls_are_the_same_in_any_order_with_defaults_or_without(args):
     other = {"name": "unknown", "args": {"b": 1.0, "a": " x "}, "id": "2"}
     schemas = {"search": SEARCH}
 
-    assert canonical_calls([plain, other], schemas) == canonical_calls(
-        [other, {"name": "search", "args": args}], schemas
-    )
+    said = canonical_calls([plain, other], schemas)
+    assert said == canonical_calls([other, {"name": "search", "args": args}], schemas)
     assert canonical_calls([plain, plain], schemas) != canonical_calls([plain], schemas)
 
 
@@ -393,11 +302,6 @@ def test_what_is_valid_is_written_and_nothing_else():
     assert schema.write({"n": {1}}) is None
 
 
-@pytest.mark.parametrize("rules", [{"$dynamicRef": "#"}, {"allOf": [{"$dynamicRef": "#"}, {"$ref": "#"}]}])
-def test_a_dynamic_reference_that_leads_back_to_itself_is_a_fault(rules):
-    assert "leads back to itself" in Schema(rules).read({"a": 1}).fault
-
-
 def test_schemas_are_never_fetched(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("nothing is to be fetched")
@@ -406,20 +310,6 @@ def test_schemas_are_never_fetched(monkeypatch):
     schema = Schema({"type": "integer", "allOf": [{"$ref": "http://127.0.0.1:9/schema.json"}]})
 
     assert schema.read("x").fault is None
-
-
-def test_an_anchor_can_be_referred_to():
-    schema = Schema({"$defs": {"n": {"$anchor": "number", **INTEGER}}, **of(n={"$ref": "#number"})})
-
-    assert schema.read({"n": "3"}).value == {"n": 3}
-    assert schema.read({"n": "x"}).fault == "n: 'x' is not of type 'integer'"
-
-
-def test_unevaluated_properties_are_jsonschemas_matter():
-    schema = Schema({"allOf": [{"properties": {"a": INTEGER}}], "unevaluatedProperties": False})
-
-    assert schema.read({"a": "1"}).value == {"a": 1}
-    assert "'b' was unexpected" in schema.read({"a": 1, "b": 2}).fault
 
 
 # ---- laws
@@ -433,11 +323,8 @@ VALUES = st.recursive(
 )
 TYPES = st.sampled_from(["integer", "number", "string", "boolean", "null", "object", "array"])
 FORMS = {
-    "minimum": st.integers(0, 3),
-    "maxLength": st.integers(0, 3),
-    "pattern": st.just("x y"),
-    "format": st.just("date"),
-}
+    "minimum": st.integers(0, 3), "maxLength": st.integers(0, 3), "pattern": st.just("x y"), "format": st.just("date"),
+}  # fmt: skip
 LEAVES = st.one_of(
     st.fixed_dictionaries({"type": TYPES}),
     st.fixed_dictionaries({"type": TYPES}, optional=FORMS),
@@ -480,7 +367,6 @@ def _compound(inner):
 
 RULES = st.recursive(LEAVES, _compound, max_leaves=8)
 SCHEMAS = st.builds(lambda rules, d: {**rules, "$defs": {"d": d}}, RULES.filter(_is_rules), RULES)
-MANY = settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 
 
 def _is_valid(rules, value):
@@ -506,38 +392,23 @@ def _said_anew(value, draw):
     return float(value) if type(value) is int and draw(st.booleans()) else value
 
 
-@MANY
-@given(SCHEMAS, VALUES)
-def test_reading_changes_no_argument_and_what_is_written_reads_the_same(rules, value):
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+@given(SCHEMAS, VALUES, st.data())
+def test_a_value_is_valid_where_the_standard_says_so_and_reads_the_same_once_written_or_said_anew(rules, value, data):
     before, schema = repr(value), Schema(rules)
     reading = schema.read(value)
-    written = schema.write(reading.value)
+    written, other = schema.write(reading.value), _said_anew(value, data.draw)
 
     assert repr(value) == before
-    assert reading.fault is None or written is None or schema.read(written).fault is None
-    assert written is None or schema.label(schema.read(written).value) == schema.label(reading.value)
-
-
-@MANY
-@given(SCHEMAS, VALUES)
-def test_faults_are_what_the_standard_finds_in_the_value_read(rules, value):
-    schema = Schema(rules)
-    reading = schema.read(value)
-    valid = _is_valid(rules, reading.value)
-
     assert reading.fault is None or 0 < len(reading.fault) <= 200
-    assert valid in {reading.fault is None, None}
+    assert _is_valid(rules, reading.value) in {reading.fault is None, None}
     assert not _is_valid(rules, value) or reading.fault is None  # what is valid stays valid
-
-
-@MANY
-@given(SCHEMAS, VALUES, st.data())
-def test_values_of_equal_forms_are_equally_valid(rules, value, data):
-    schema, other = Schema(rules), _said_anew(value, data.draw)
-
-    assert schema.canonical(value) != schema.canonical(other) or (schema.read(value).fault is None) == (
-        schema.read(other).fault is None
-    )
+    if written is not None:
+        again = schema.read(written)
+        assert reading.fault is None or again.fault is None
+        assert schema.label(again.value) == schema.label(reading.value)
+    if schema.canonical(value) == schema.canonical(other):
+        assert (reading.fault is None) == (schema.read(other).fault is None)
 
 
 @given(SCHEMAS, st.lists(st.dictionaries(NAMES, VALUES, max_size=3), max_size=4), st.randoms(use_true_random=False))

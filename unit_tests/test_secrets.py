@@ -88,7 +88,7 @@ class Watcher(BaseTracer):
 
     def __init__(self):
         super().__init__()
-        self.runs, self.told = [], []
+        self.runs = []
 
     def _persist_run(self, run):
         pass
@@ -132,6 +132,10 @@ def told_by(error):
     return [str(error), repr(error), repr(vars(error)), *traceback.format_exception(error)]
 
 
+def logged(caplog):
+    return [record.getMessage() for record in caplog.records if record.name.startswith("langchain_rlfocal")]
+
+
 # ---- in answers, errors, traces and logs
 
 
@@ -146,28 +150,22 @@ async def test_an_error_of_all_members_tells_no_secret(how, caplog):
     assert all("Incorrect API key provided" in reason for reason in error.failures.values())
     assert isinstance(error.__cause__, AuthenticationError)
     assert error.__cause__.status_code == 401
-    assert_no_secret(*told_by(error), *map(shown, watcher.own()), events.told)
-    assert_no_secret(*(record.getMessage() for record in caplog.records if record.name.startswith("langchain_rlfocal")))
-    assert watcher.own()
+    assert_no_secret(*told_by(error), *map(shown, watcher.own()), events.told, *logged(caplog))
     assert watcher.own()[0].error
 
 
 @pytest.mark.parametrize("how", CALLS)
 async def test_an_answer_beside_failures_tells_no_secret(how, caplog):
+    """Neither do its metadata, nor what explains it."""
     caplog.set_level(logging.DEBUG, logger="langchain_rlfocal")
     watcher, events, model = Watcher(), Events(), half_refusing()
     said = await _called(CALLS[how], model, {"callbacks": [watcher, events]})
-    assert_no_secret(repr(said), *map(shown, watcher.own()), events.told)
-    assert_no_secret(*(record.getMessage() for record in caplog.records if record.name.startswith("langchain_rlfocal")))
-
-
-def test_metadata_and_explanations_tell_no_secret():
-    model = half_refusing()
-    message = model.invoke("?")
-    facts = message.response_metadata["rlfocal"]
-    assert {failure["member"] for failure in facts["failures"]} == {"ann", "bob", "cleo"}
-    assert facts["synthesizer"]["failure"]["kind"].endswith("AuthenticationError")
-    assert_no_secret(message, message.model_dump_json(), message.response_metadata, model.explain(message))
+    assert_no_secret(repr(said), *map(shown, watcher.own()), events.told, *logged(caplog))
+    if how == "invoke":
+        facts = said.response_metadata["rlfocal"]
+        assert {failure["member"] for failure in facts["failures"]} == {"ann", "bob", "cleo"}
+        assert facts["synthesizer"]["failure"]["kind"].endswith("AuthenticationError")
+        assert_no_secret(said.model_dump_json(), model.explain(said))
 
 
 async def test_what_langchain_traces_of_members_is_theirs():
@@ -189,20 +187,11 @@ async def test_what_langchain_traces_of_members_is_theirs():
 
 def test_no_representation_tells_a_secret():
     model = half_refusing(cache=False)
-    things = [
-        model,
-        model.pool,
-        *model.pool,
-        *model.pool.members,
-        model.bind_tools([]),
-        PoolMember("a", provider(200, KEY)),
-    ]
-    for thing in things:
+    things = [model, model.pool, *model.pool, *model.pool.members, model.bind_tools([])]
+    for thing in [*things, PoolMember("a", provider(200, KEY))]:
         assert_no_secret(repr(thing), str(thing))
-    assert_no_secret(
-        model._identifying_params, model._get_llm_string(), model._get_invocation_params(), model.to_json()
-    )
-    assert_no_secret(model._get_ls_params(), model.profile)
+    facts = (model._identifying_params, model._get_llm_string(), model._get_invocation_params(), model._get_ls_params())
+    assert_no_secret(*facts, model.to_json(), model.profile)
     with pytest.raises(RLFocalError) as caught:
         model.invoke([])
     assert_no_secret(*told_by(caught.value))

@@ -7,7 +7,7 @@ from langchain_rlfocal import RLFocalChatModel
 from support_schema_model import SchemaChatModel
 
 
-@pytest.mark.filterwarnings("ignore:`api_key` is no argument of RLFocalChatModel:UserWarning")
+@pytest.mark.filterwarnings("ignore:`api_key` is not an argument of RLFocalChatModel:UserWarning")
 class TestRLFocalUnit(ChatModelUnitTests):
     """The constructor warns of one standard argument: each member holds its own key.
 

@@ -2,10 +2,9 @@
 
 import asyncio
 import json
-from typing import ClassVar
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
 from langchain_core.messages import AIMessage, AIMessageChunk
@@ -17,16 +16,11 @@ from langchain_rlfocal.chat_models.metadata import text_pieces
 from langchain_rlfocal.errors import EnsembleError
 from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel, ScriptedPolicy
 from support_calls import collect
-from support_ensembles import saying
+from support_ensembles import model_of, saying
 from support_schema_model import SchemaChatModel
 
 QUESTION = "Which colour?"
 TEXT = "  It is\n\n\tblue,  they say. "
-
-
-def model_of(members, *rounds, **fields):
-    teams = rounds or (tuple(members),)
-    return RLFocalChatModel(members=members, policy=ScriptedPolicy(teams, tuple(members)), **fields)
 
 
 async def streams_of(model, **kwargs):
@@ -60,41 +54,29 @@ def fusing(text=TEXT, **fields):
 
 
 @pytest.mark.parametrize("make", [relaying, fusing])
-async def test_the_pieces_make_up_the_text_to_the_last_space(make):
-    for chunks in await streams_of(make()):
+async def test_the_chunks_together_are_what_invoke_answers_and_only_the_last_has_metadata(make):
+    """LangChain joins what it finds on several chunks: the model would be called "rlfocalrlfocal"."""
+    model = make(clock=lambda: 0.0)
+    whole = model.invoke(QUESTION)
+    for chunks in await streams_of(model):
+        *others, last = chunks
         assert len(chunks) > 4
-        assert "".join(chunk.content for chunk in chunks) == TEXT
+        assert all(chunk.usage_metadata is None and chunk.response_metadata == {} for chunk in others)
+        assert last.chunk_position == "last"
+        merged = sum(chunks[1:], chunks[0])
+        assert merged.content == whole.content == TEXT
+        assert merged.response_metadata == whole.response_metadata
+        assert merged.usage_metadata == whole.usage_metadata
+        assert len({chunk.id for chunk in chunks}) == 1
+        assert json.dumps(merged.response_metadata)
 
 
+@settings(max_examples=50)
 @given(st.text())
 def test_pieces_of_any_text_joined_are_the_text(text):
     pieces = list(text_pieces(text))
     assert "".join(pieces) == text
     assert all(pieces)
-
-
-@pytest.mark.parametrize("make", [relaying, fusing])
-async def test_only_the_last_chunk_carries_metadata_and_usage(make):
-    """LangChain joins what it finds on several chunks: the model would be called "rlfocalrlfocal"."""
-    for chunks in await streams_of(make()):
-        *others, last = chunks
-        assert all(chunk.usage_metadata is None and chunk.response_metadata == {} for chunk in others)
-        assert last.chunk_position == "last"
-        assert last.usage_metadata["input_tokens"] > 0
-        assert last.response_metadata.keys() == {"model_name", "rlfocal"}
-
-
-@pytest.mark.parametrize("make", [relaying, fusing])
-async def test_the_chunks_together_are_what_invoke_answers(make):
-    model = make(clock=lambda: 0.0)
-    whole = model.invoke(QUESTION)
-    for chunks in await streams_of(model):
-        merged = sum(chunks[1:], chunks[0])
-        assert merged.content == whole.content
-        assert merged.response_metadata == whole.response_metadata
-        assert merged.usage_metadata == whole.usage_metadata
-        assert len({chunk.id for chunk in chunks}) == 1
-        assert json.dumps(merged.response_metadata)
 
 
 def test_a_member_that_answers_alone_is_relayed_and_others_are_asked_whole():
@@ -115,19 +97,6 @@ def test_a_member_that_answers_alone_is_relayed_and_others_are_asked_whole():
         text = "".join(chunk.text for chunk in model_of(members, *teams, **knobs).stream(QUESTION))
         assert text == "blue"
         assert seen == doors, (knobs, names, teams)
-
-
-@pytest.mark.parametrize("names", [("a",), ("a", "b")])
-async def test_tool_calls_come_whole_and_once(names):
-    call = {"name": "add", "args": {"a": 1, "ü": "ö"}, "id": "theirs", "type": "tool_call"}
-    two = [call, {**call, "args": {"a": 2}}]
-    model = model_of({name: saying(AIMessage("Adding.", tool_calls=two)) for name in names})
-    for chunks in await streams_of(model):
-        merged = sum(chunks[1:], chunks[0])
-        assert [(c["name"], c["args"]) for c in merged.tool_calls] == [("add", call["args"]), ("add", {"a": 2})]
-        assert len({c["id"] for c in merged.tool_calls} - {"theirs"}) == 2
-        assert merged.content == "Adding."
-        assert "ü" in merged.tool_call_chunks[0]["args"]
 
 
 async def test_provider_extras_of_relayed_chunks_stay_behind():
@@ -155,22 +124,6 @@ async def test_provider_extras_of_relayed_chunks_stay_behind():
         assert all(chunk.id.startswith("lc_run-") and chunk.additional_kwargs == {} for chunk in chunks)
 
 
-def test_a_reader_that_leaves_a_sync_stream_ends_the_member():
-    ended = []
-
-    class Halting(ScriptedChatModel):
-        def _stream(self, *args, **kwargs):
-            try:
-                yield from super()._stream(*args, **kwargs)
-            finally:
-                ended.append(True)
-
-    stream = model_of({"a": Halting(script=["one two"])}).stream(QUESTION)
-    next(stream)
-    stream.close()
-    assert ended == [True]
-
-
 class Tokens(BaseCallbackHandler):
     def __init__(self):
         self.tokens = []
@@ -179,11 +132,17 @@ class Tokens(BaseCallbackHandler):
         self.tokens.append(token)
 
 
+@pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
 @pytest.mark.parametrize("make", [relaying, fusing])
-def test_a_handler_is_told_each_token_once(make):
+async def test_handlers_and_events_are_told_each_token_once(make):
     handler = Tokens()
-    list(make().stream(QUESTION, {"callbacks": [handler]}))
-    assert "".join(handler.tokens) == TEXT
+    chunks = list(make().stream(QUESTION, {"callbacks": [handler]}))
+    [block] = sum(chunks[1:], chunks[0]).content_blocks
+    assert (block["type"], block["text"], "".join(handler.tokens)) == ("text", TEXT, TEXT)
+    stream = make().stream_events(QUESTION, version="v3")
+    assert "".join(stream.text) == TEXT
+    astream = await make().astream_events(QUESTION, version="v3")
+    assert "".join([piece async for piece in astream.text]) == TEXT
 
 
 def test_streaming_true_answers_invoke_by_way_of_the_stream_and_false_answers_stream_whole():
@@ -192,26 +151,6 @@ def test_streaming_true_answers_invoke_by_way_of_the_stream_and_false_answers_st
     assert "".join(handler.tokens) == message.text == TEXT
     assert message.response_metadata["rlfocal"]["trained"] is False
     assert [str(chunk.text) for chunk in relaying(streaming=False).stream(QUESTION)] == [TEXT]
-
-
-@pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
-@pytest.mark.parametrize("make", [relaying, fusing])
-async def test_the_newest_event_stream_carries_the_same_answer(make):
-    stream = make().stream_events(QUESTION, version="v3")
-    assert "".join(stream.text) == TEXT
-    astream = await make().astream_events(QUESTION, version="v3")
-    assert "".join([piece async for piece in astream.text]) == TEXT
-
-
-@pytest.mark.parametrize("make", [relaying, fusing])
-async def test_content_blocks_are_one_text_block(make):
-    for chunks in await streams_of(make(output_version="v1")):
-        merged = sum(chunks[1:], chunks[0])
-        [block] = merged.content_blocks
-        assert (block["type"], block["text"]) == ("text", TEXT)
-
-
-QUESTION = "Which colour?"
 
 
 @tool
@@ -224,17 +163,6 @@ class Colour(BaseModel):
     """A colour."""
 
     name: str
-
-
-class Halting(ScriptedChatModel):
-    """Stops after its first word until the reader has seen it."""
-
-    seen: asyncio.Event
-
-    async def _astream(self, *args, **kwargs):
-        async for chunk in super()._astream(*args, **kwargs):
-            yield chunk
-            await self.seen.wait()
 
 
 class Doors(SchemaChatModel):
@@ -260,12 +188,6 @@ def failing(after=""):
     return FailingChatModel(error=ConnectionError("lost"), after=after)
 
 
-def once_each(members, *rounds, **fields):
-    """A model that asks these teams, round by round, and each member once."""
-    policy = ScriptedPolicy(rounds, tuple(members))
-    return RLFocalChatModel(members=members, policy=policy, max_retries=0, **fields)
-
-
 async def both_streams(model):
     """The chunks of both streams of one question."""
     yield list(model.stream(QUESTION))
@@ -285,7 +207,7 @@ def how(chunks):
 
 @pytest.mark.parametrize("knobs", [{"max_rounds": 1}, {"max_rounds": 2}, {"max_rounds": 1, "max_team": 2}])
 async def test_before_the_first_token_the_next_member_stands_in_as_the_team_allows(knobs):
-    model = once_each({"a": failing(), "b": saying("deep blue"), "c": saying("red")}, ["a"], ["b"], ["c"], **knobs)
+    model = model_of({"a": failing(), "b": saying("deep blue"), "c": saying("red")}, ["a"], ["b"], ["c"], **knobs)
     async for chunks in both_streams(model):
         assert words_of(chunks) == ["deep ", "blue"]
         assert [row["asked"] for row in how(chunks)["rounds"]] == [["a"], ["b"]]
@@ -295,7 +217,7 @@ async def test_before_the_first_token_the_next_member_stands_in_as_the_team_allo
 
 
 async def test_standing_in_is_bound_by_the_teams_cap():
-    model = once_each({"a": failing(), "b": saying("blue")}, ["a"], ["b"], max_team=1)
+    model = model_of({"a": failing(), "b": saying("blue")}, ["a"], ["b"], max_team=1)
     with pytest.raises(EnsembleError, match="Not asked: b; raise `max_team` to let them stand in"):
         _ = [chunks async for chunks in both_streams(model)]
 
@@ -318,41 +240,37 @@ def test_the_policy_is_told_no_round_beyond_the_last():
 async def test_an_unusable_answer_before_the_first_token_is_stood_in_for():
     unknown = AIMessage("", tool_calls=[{"name": "sing", "args": {}, "id": "1"}])
     members = {"a": answering(unknown), "b": answering("blue")}
-    model = once_each(members, ["a"], ["b"], max_rounds=1).bind_tools([look])
+    model = model_of(members, ["a"], ["b"], max_rounds=1).bind_tools([look])
     async for chunks in both_streams(model):
         assert words_of(chunks) == ["blue"]
         assert [f["kind"] for f in how(chunks)["failures"]] == ["unknown_tool"]
 
 
-async def test_after_the_first_token_nobody_stands_in():
-    members = {"a": failing(after="Half an"), "b": saying("blue")}
-    model = once_each(members, ["a"], ["b"], max_rounds=1)
-    words, awords = [], []
-    with pytest.raises(EnsembleError, match="`a` broke off while its text was being passed on") as caught:
-        words.extend(chunk.text for chunk in model.stream(QUESTION))
-    assert caught.value.is_retryable
-    assert caught.value.failures == {"a": "ConnectionError: lost"}
-    with pytest.raises(EnsembleError, match="broke off"):
-        await collect(model.astream(QUESTION), awords)
-    assert words == awords == ["Half ", "an"]
-    assert not members["b"].asked
+LOOKING = AIMessage("Let me look.", tool_calls=[{"name": "look", "args": {"where": ["x"]}, "id": "1"}])
 
 
 @pytest.mark.parametrize(
-    ("error", "is_retryable"), [(ConnectionError("lost"), True), (ValueError("bad request"), False)]
+    ("bad", "words", "reason", "is_retryable"),
+    [
+        (failing(after="Half an"), ["Half ", "an"], "ConnectionError: lost", True),
+        (FailingChatModel(error=ValueError("bad"), after="Half an"), ["Half ", "an"], "ValueError: bad", False),
+        (answering(LOOKING), ["Let ", "me ", "look."], "invalid_arguments: The arguments", False),
+    ],
 )
-def test_a_stream_that_breaks_off_says_whether_asking_again_may_help_and_what_came(error, is_retryable):
-    class Events(BaseCallbackHandler):
-        told: ClassVar[list] = []
-
-        def on_custom_event(self, name, data, **_):
-            self.told.append((name, data.get("kind")))
-
-    model = once_each({"a": FailingChatModel(error=error, after="Half an")}, ["a"])
-    with pytest.raises(EnsembleError, match="broke off") as caught:
-        list(model.stream(QUESTION, {"callbacks": [Events()]}))
+async def test_after_the_first_token_nobody_stands_in(bad, words, reason, is_retryable):
+    members = {"a": bad, "b": answering("blue")}
+    model = model_of(members, ["a"], ["b"], max_rounds=1)
+    bound = model.bind_tools([look]) if isinstance(bad, SchemaChatModel) else model
+    came, acame = [], []
+    with pytest.raises(EnsembleError, match="`a` broke off while its text was being passed on") as caught:
+        came.extend(chunk.text for chunk in bound.stream(QUESTION))
     assert caught.value.is_retryable is is_retryable
-    assert Events.told[-1] == ("rlfocal_candidate", type(error).__name__)
+    assert caught.value.failures["a"].startswith(reason)
+    with pytest.raises(EnsembleError, match="broke off"):
+        await collect(bound.astream(QUESTION), acame)
+    assert came == acame == words
+    assert not members["b"].asked
+    assert bound.invoke(QUESTION).text == "blue"
 
 
 @pytest.mark.parametrize("bound", [False, True])
@@ -372,7 +290,7 @@ async def test_closing_a_stream_early_waits_for_its_member_and_closes_its_run_be
         async def on_llm_error(self, error, *, run_id, parent_run_id=None, **_):
             ended.append("member's run" if parent_run_id else "ensemble's run")
 
-    model = once_each({"a": Slow(script=["one two"])}, ["a"], member_callbacks="all")
+    model = model_of({"a": Slow(script=["one two"])}, ["a"], member_callbacks="all")
     model = model.bind(task="colours") if bound else model
     stream = model.astream(QUESTION, {"callbacks": [Runs()]})
     assert (await anext(stream)).text == "one "
@@ -383,24 +301,16 @@ async def test_closing_a_stream_early_waits_for_its_member_and_closes_its_run_be
 @pytest.mark.timeout(20)
 def test_a_stream_that_is_left_open_does_not_keep_the_program_from_ending():
     async def main():
-        stream = once_each({"a": saying("one two three four")}, ["a"]).astream(QUESTION)
+        stream = model_of({"a": saying("one two three four")}, ["a"]).astream(QUESTION)
         return await anext(stream), stream
 
     chunk, _stream = asyncio.run(main())
     assert chunk.text == "one "
 
 
-async def test_a_call_that_does_not_fit_after_the_first_token_is_an_error_too():
-    spoken = AIMessage("Let me look.", tool_calls=[{"name": "look", "args": {"where": ["x"]}, "id": "1"}])
-    model = once_each({"a": answering(spoken), "b": answering("blue")}, ["a"], ["b"], max_rounds=1).bind_tools([look])
-    with pytest.raises(EnsembleError, match="`a` broke off while its text was being passed on: invalid_arguments"):
-        list(model.stream(QUESTION))
-    assert model.invoke(QUESTION).text == "blue"
-
-
 async def test_a_member_that_the_call_names_is_relayed_whatever_the_policy_wants():
     members = {"a": saying("red"), "b": saying("deep blue"), "c": saying("red")}
-    async for chunks in both_streams(once_each(members, ["a", "c"], ["b"]).bind(model="b")):
+    async for chunks in both_streams(model_of(members, ["a", "c"], ["b"]).bind(model="b")):
         assert words_of(chunks) == ["deep ", "blue"]
         assert chunks[-1].response_metadata["model_name"] == "b"
         assert how(chunks)["rounds"] == [{"round": 1, "asked": ["b"], "probabilities": {"b": 1.0}}]
@@ -408,9 +318,9 @@ async def test_a_member_that_the_call_names_is_relayed_whatever_the_policy_wants
 
 async def test_the_only_member_that_can_be_asked_is_relayed():
     members = {"a": saying("red"), "b": Doors(says="deep blue")}
-    async for chunks in both_streams(once_each(members, ["b", "a"]).bind_tools([look])):
+    async for chunks in both_streams(model_of(members, ["b", "a"]).bind_tools([look])):
         assert words_of(chunks) == ["deep ", "blue"]
-        assert how(chunks)["excluded"] == {"a": "knows no tools"}
+        assert how(chunks)["excluded"] == {"a": "does not support tools"}
     assert members["b"].doors == ["stream", "astream"]
 
 
@@ -419,7 +329,7 @@ async def test_the_only_member_that_can_be_asked_is_relayed():
 
 async def test_a_lone_members_text_is_relayed_and_its_calls_come_last():
     spoken = AIMessage("Let me look.", tool_calls=[{"name": "look", "args": {"where": "up"}, "id": "1"}])
-    model = once_each({"a": answering(spoken)}, ["a"], max_team=1).bind_tools([look])
+    model = model_of({"a": answering(spoken)}, ["a"], max_team=1).bind_tools([look])
     async for chunks in both_streams(model):
         assert words_of(chunks) == ["Let ", "me ", "look."]
         assert [len(chunk.tool_call_chunks) for chunk in chunks] == [0, 0, 0, 1]
@@ -427,8 +337,21 @@ async def test_a_lone_members_text_is_relayed_and_its_calls_come_last():
         assert [(call["name"], call["args"]) for call in whole.tool_calls] == [("look", {"where": "up"})]
 
 
+@pytest.mark.parametrize("names", [("a",), ("a", "b")])
+async def test_several_calls_come_whole_and_once(names):
+    call = {"name": "add", "args": {"a": 1, "ü": "ö"}, "id": "theirs", "type": "tool_call"}
+    two = [call, {**call, "args": {"a": 2}}]
+    model = model_of({name: saying(AIMessage("Adding.", tool_calls=two)) for name in names})
+    for chunks in await streams_of(model):
+        merged = sum(chunks[1:], chunks[0])
+        assert [(c["name"], c["args"]) for c in merged.tool_calls] == [("add", call["args"]), ("add", {"a": 2})]
+        assert len({c["id"] for c in merged.tool_calls} - {"theirs"}) == 2
+        assert merged.content == "Adding."
+        assert "ü" in merged.tool_call_chunks[0]["args"]
+
+
 async def test_where_a_call_is_forced_text_that_leads_to_none_is_not_passed_on():
-    model = once_each({"a": answering("I would rather talk."), "b": SchemaChatModel()}, ["a"], ["b"], max_rounds=1)
+    model = model_of({"a": answering("I would rather talk."), "b": SchemaChatModel()}, ["a"], ["b"], max_rounds=1)
     async for chunks in both_streams(model.bind_tools([look], tool_choice="any")):
         assert words_of(chunks) == []
         assert [call["name"] for call in chunks[-1].tool_call_chunks] == ["look"]
@@ -437,7 +360,7 @@ async def test_where_a_call_is_forced_text_that_leads_to_none_is_not_passed_on()
 
 async def test_a_lone_members_object_is_relayed_as_it_is_written():
     written = '```json\n{"name":  "blue"}\n```'
-    model = once_each({"a": answering(written)}, ["a"], max_team=1)
+    model = model_of({"a": answering(written)}, ["a"], max_team=1)
     bound = model.bind(response_format={"type": "json_object"})
     async for chunks in both_streams(bound):
         assert "".join(words_of(chunks)) == written
@@ -451,16 +374,38 @@ async def test_a_lone_members_object_is_relayed_as_it_is_written():
 
 def divided(synthesizer):
     members = {"a": saying("red"), "b": saying("deep blue")}
-    return once_each(members, ["a", "b"], synthesizer=synthesizer, synthesize_below=1.0)
+    return model_of(members, ["a", "b"], synthesizer=synthesizer, synthesize_below=1.0)
 
 
-async def test_the_synthesizers_tokens_are_there_before_it_has_ended():
-    seen = asyncio.Event()
-    words = []
-    async for chunk in divided(Halting(script=["deep violet"], seen=seen)).astream(QUESTION):
-        words.append(chunk.text)
+class Halting(ScriptedChatModel):
+    """Stops after its first word until the reader has seen it."""
+
+    seen: asyncio.Event
+
+    async def _astream(self, *args, **kwargs):
+        async for chunk in super()._astream(*args, **kwargs):
+            yield chunk
+            await self.seen.wait()
+
+
+async def test_the_synthesizers_tokens_are_there_before_it_has_ended_and_the_last_chunk_has_the_sum():
+    """Members say 1 and 2 words, the synthesizer 2; each member reads 2, the synthesizer its prompt."""
+    seen, chunks = asyncio.Event(), []
+    writer = Halting(script=["deep violet"], seen=seen)
+    async for chunk in divided(writer).astream(QUESTION):
+        chunks.append(chunk)
         seen.set()
-    assert words == ["deep ", "violet", ""]
+    assert [chunk.text for chunk in chunks] == ["deep ", "violet", ""]
+    [usage] = [chunk.usage_metadata for chunk in chunks if chunk.usage_metadata]
+    prompt = sum(len(str(message.text).split()) for message in writer.asked[-1].messages)
+    assert (usage["output_tokens"], usage["input_tokens"]) == (1 + 2 + 2, 2 + 2 + prompt)
+
+
+async def test_a_synthesizer_that_breaks_off_is_an_error():
+    model = divided(failing(after="Half an"))
+    with pytest.raises(EnsembleError, match="`synthesizer` broke off"):
+        _ = [chunks async for chunks in both_streams(model)]
+    assert model.invoke(QUESTION).text == "red"
 
 
 async def test_a_synthesizer_that_fails_before_its_first_token_leaves_the_answer_to_the_candidate():
@@ -468,23 +413,3 @@ async def test_a_synthesizer_that_fails_before_its_first_token_leaves_the_answer
         assert "".join(words_of(chunks)) == "red"
         assert how(chunks)["fusion"]["synthesized"] is False
         assert how(chunks)["synthesizer"]["failure"]["kind"] == "ConnectionError"
-
-
-async def test_a_synthesizer_that_breaks_off_is_an_error():
-    model = divided(failing(after="Half an"))
-    with pytest.raises(EnsembleError, match="`synthesizer` broke off"):
-        list(model.stream(QUESTION))
-    with pytest.raises(EnsembleError, match="`synthesizer` broke off"):
-        _ = [chunk async for chunk in model.astream(QUESTION)]
-    assert model.invoke(QUESTION).text == "red"
-
-
-async def test_usage_of_a_synthesized_stream_is_the_sum_on_one_chunk():
-    """Each of three calls reports its words: 2 + 1, 2 + 2 and, for its prompt of w words, w + 1."""
-    writer = saying("violet")
-    async for chunks in both_streams(divided(writer)):
-        [usage] = [chunk.usage_metadata for chunk in chunks if chunk.usage_metadata]
-        prompt = sum(len(str(message.text).split()) for message in writer.asked[-1].messages)
-        assert usage["output_tokens"] == 1 + 2 + 1
-        assert usage["input_tokens"] == 2 + 2 + prompt
-        assert [chunk.chunk_position for chunk in chunks].count("last") == 1

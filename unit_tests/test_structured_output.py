@@ -17,7 +17,7 @@ from pydantic.v1 import BaseModel as BaseModelV1
 from typing_extensions import override
 
 from langchain_rlfocal import EnsembleError, PoolMember
-from langchain_rlfocal.chat_models.requests import BoundTools, Request, bind_schema, response_format_of
+from langchain_rlfocal.chat_models.requests import BoundTools, Request, response_format_of
 from langchain_rlfocal.testing import ScriptedChatModel
 from support_requests import Person, call, ensemble
 from support_schema_model import SchemaChatModel
@@ -134,6 +134,12 @@ def test_what_the_class_reads_once_only_is_returned_as_it_was_written(method):
     assert parsed == Cents(amount=19.99)
 
 
+def test_a_tool_choice_beside_the_schema_changes_nothing():
+    """There is one tool, and it must be called; LangChain's own models override it likewise."""
+    model = ensemble({"a": says({"amount": "3"}, name="Order")}, max_team=1)
+    assert model.with_structured_output(Order, tool_choice="auto").invoke("?").amount == 3
+
+
 def test_classes_that_return_dictionaries_are_read_too():
     class Price(TypedDict):
         """A price."""
@@ -208,46 +214,54 @@ class Charge(BaseModel):
     color: Color = Color.RED
 
 
-@pytest.mark.parametrize("given", [pay, charge, Charge])
-def test_arguments_of_tools_are_compared_as_the_tool_reads_them(given):
+@tool(args_schema=Dollars)
+def spend(amount: Decimal) -> str:
+    """Pay."""
+    return f"{amount}"
+
+
+def read(path: str) -> str:
+    """Read."""
+    return path
+
+
+NAMELESS = Tool(name="look", description="Look.", func=str)
+
+
+@pytest.mark.parametrize(
+    ("given", "said", "confidence"),
+    [
+        (pay, [{"amount": "20.00"}, {"amount": 20.0, "color": "red"}, {"amount": 1}], 2 / 3),
+        (charge, [{"amount": "20.00"}, {"amount": 20.0, "color": "red"}, {"amount": 1}], 2 / 3),
+        (Charge, [{"amount": "20.00"}, {"amount": 20.0, "color": "red"}, {"amount": 1}], 2 / 3),
+        (spend, [{"amount": "$20.00"}, {"amount": 20}, {"amount": 1}], 2 / 3),
+        (read, [{"path": "B"}, {"path": "b"}, {"path": "a"}], 1 / 3),
+        (NAMELESS, [{"__arg1": "x"}, {"__arg1": "x"}, {"__arg1": "y"}], 2 / 3),
+    ],
+)
+def test_arguments_of_tools_are_compared_as_the_tool_reads_them_and_returned_as_they_were_made(given, said, confidence):
     name = getattr(given, "name", None) or given.__name__
-    said = [{"amount": 1}, {"amount": "20.00"}, {"amount": 20.0, "color": "red"}]
     model = ensemble({f"m{at}": says(args, name=name) for at, args in enumerate(said)}, max_team=3)
     message = model.bind_tools([given]).invoke("?")
-
-    assert message.tool_calls[0]["args"] == {"amount": "20.00"}
-    assert message.response_metadata["rlfocal"]["fusion"]["confidence"] == pytest.approx(2 / 3)
-
-
-def test_validators_of_a_tools_arguments_see_them_first():
-    @tool(args_schema=Dollars)
-    def spend(amount: Decimal) -> str:
-        """Pay."""
-        return f"{amount}"
-
-    said = [{"amount": 1}, {"amount": "$20.00"}, {"amount": 20}]
-    model = ensemble({f"m{at}": says(args, name="spend") for at, args in enumerate(said)}, max_team=3)
-
-    assert model.bind_tools([spend]).invoke("?").tool_calls[0]["args"] == {"amount": "$20.00"}
-
-
-def test_arguments_that_differ_in_case_are_two_calls():
-    def read(path: str) -> str:
-        """Read."""
-        return path
-
-    model = ensemble({name: says({"path": name}, name="read") for name in ("a", "B", "b")}, max_team=3)
-    assert len(model.bind_tools([read]).invoke("?").response_metadata["rlfocal"]["fusion"]["weights"]) == 3
-
-
-def test_a_tool_of_one_nameless_argument_is_read_by_its_schema():
-    plain = Tool(name="look", description="Look.", func=str)
-    model = ensemble({"a": says({"__arg1": "x"}, name="look")})
-
-    assert model.bind_tools([plain]).invoke("?").tool_calls[0]["args"] == {"__arg1": "x"}
+    assert message.tool_calls[0]["args"] == said[0]
+    assert message.response_metadata["rlfocal"]["fusion"]["confidence"] == pytest.approx(confidence)
 
 
 # ---- the last object of a text
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ('<think>{"name": "Wrong"}', "invalid_json"),
+        ('{"name": "Wrong"} </think> I cannot tell.', "invalid_json"),
+        ('{"name": "Wr', "invalid_json"),
+        ('{"age": 3} {"name": 4}', "`name`: Input should be a valid string"),
+    ],
+)
+def test_a_text_without_a_valid_object_outside_of_thoughts_is_a_failure(text, error):
+    with pytest.raises(EnsembleError, match=error):
+        answered(Person, text, method="json_mode")
 
 
 @pytest.mark.parametrize("method", ["json_schema", "json_mode"])
@@ -263,19 +277,6 @@ def test_a_tool_of_one_nameless_argument_is_read_by_its_schema():
 )
 def test_the_last_valid_object_of_a_text_is_the_answer(text, method):
     assert answered(Person, text, text, method=method)[0] == Person(name="Bob")
-
-
-@pytest.mark.parametrize(
-    "text", ['<think>{"name": "Wrong"}', '{"name": "Wrong"} </think> I cannot tell.', '{"name": "Wr']
-)
-def test_a_text_without_an_object_outside_of_thoughts_is_a_failure(text):
-    with pytest.raises(EnsembleError, match="invalid_json"):
-        answered(Person, text, method="json_mode")
-
-
-def test_of_objects_that_are_none_of_them_valid_the_last_is_named():
-    with pytest.raises(EnsembleError, match=r"`name`: Input should be a valid string"):
-        answered(Person, '{"age": 3} {"name": 4}', method="json_mode")
 
 
 # ---- each member's own way
@@ -309,10 +310,9 @@ def test_a_member_is_asked_as_its_own_structured_output_asks():
     assert own.asked[-1].kwargs == {"format": "json", "temperature": 0.5}
 
 
-def test_a_bare_response_format_reaches_who_knows_none_by_its_own_way():
-    own = FormatModel(script=['{"name": "Ann"}'])
-    ensemble({"a": own}).invoke("?", response_format=response_format_of(Person))
-
+def test_a_bare_response_format_goes_its_own_way_too_and_a_member_that_takes_it_need_not_know_tools():
+    own = FormatModel(script=['{"name": "Ann"}'], profile={"tool_calling": False})
+    assert ensemble({"a": own}).invoke("?", response_format=response_format_of(Person)).text == '{"name": "Ann"}'
     assert own.asked[-1].kwargs["format"]["title"] == "Person"
     assert own.asked[-1].kwargs["format"]["required"] == ["name"]
 
@@ -323,12 +323,6 @@ def test_beside_tools_the_schema_is_a_tool_for_who_knows_no_response_format():
 
     assert message.text == '{"name": "Ann"}'
     assert len(own.asked[-1].kwargs["tools"]) == 2
-
-
-def test_a_member_that_takes_a_schema_without_tools_need_not_know_any():
-    own = FormatModel(script=['{"name": "Ann"}'], profile={"tool_calling": False})
-
-    assert ensemble({"a": own}).with_structured_output(Person, method="json_schema").invoke("?") == Person(name="Ann")
 
 
 class Refusing(FormatModel):
@@ -388,24 +382,15 @@ def brief_of(model: BaseChatModel, method, strict=None):
 
 def test_the_packages_of_providers_are_asked_their_own_way():
     openai = ChatOpenAI(model="gpt-x", api_key="none")
-
     form = brief_of(openai, "json_schema", strict=True).kwargs["response_format"]
     assert (form["type"], form["json_schema"]["name"], form["json_schema"]["strict"]) == ("json_schema", "Person", True)
     assert brief_of(openai, "json_mode", strict=True).kwargs["response_format"] == {"type": "json_object"}
     assert brief_of(openai, "json_schema").model is openai
-
-
-def test_anthropic_is_given_its_output_config():
-    claude = pytest.importorskip("langchain_anthropic").ChatAnthropic(model="claude-x", api_key="none")
-
-    assert brief_of(claude, "json_schema").kwargs["output_config"]["format"]["type"] == "json_schema"
-
-
-def test_ollama_is_given_its_format():
     ollama = pytest.importorskip("langchain_ollama").ChatOllama(model="x")
-
     assert brief_of(ollama, "json_schema").kwargs["format"] == Person.model_json_schema()
     assert brief_of(ollama, "json_mode").kwargs["format"] == "json"
+    claude = pytest.importorskip("langchain_anthropic").ChatAnthropic(model="claude-x", api_key="none")
+    assert brief_of(claude, "json_schema").kwargs["output_config"]["format"]["type"] == "json_schema"
 
 
 def test_an_ensemble_within_an_ensemble_hears_of_the_class():
@@ -414,7 +399,3 @@ def test_an_ensemble_within_an_ensemble_hears_of_the_class():
     assert ensemble({"inner": inner}).with_structured_output(Dollars, method="json_schema").invoke(
         "?"
     ).amount == Decimal("19.99")
-
-
-def test_a_model_without_a_way_of_its_own_has_none():
-    assert bind_schema(ScriptedChatModel(script=["x"]), Person, method="json_schema", strict=None) is None

@@ -24,22 +24,16 @@ async def every_way(model, question="?"):
     ]
 
 
-async def test_a_mapping_answers_by_the_last_human_text():
+async def test_a_script_is_a_mapping_a_sequence_or_a_function():
+    """By the last human text; in turn, and from the beginning again; from the messages."""
     model = ScriptedChatModel(script={"one": "1", "two": "2"})
     assert {message.text for message in await every_way(model, "two")} == {"2"}
     assert model.invoke([HumanMessage("two"), AIMessage("2"), HumanMessage("one")]).text == "1"
-
-
-def test_a_sequence_answers_in_turn_and_begins_again():
     model = ScriptedChatModel(script=["a", "b"])
     assert [model.invoke("?").text for _ in range(3)] == ["a", "b", "a"]
-
-
-async def test_a_function_answers_from_the_messages():
     model = ScriptedChatModel(script=lambda messages: f"{len(messages)} messages")
-    assert {message.text for message in await every_way(model, [SystemMessage("s"), HumanMessage("h")])} == {
-        "2 messages"
-    }
+    messages = [SystemMessage("s"), HumanMessage("h")]
+    assert {message.text for message in await every_way(model, messages)} == {"2 messages"}
 
 
 async def test_usage_counts_words_and_can_be_left_out():
@@ -67,16 +61,12 @@ async def test_the_hooks_hold_an_answer():
     assert sorted(calls) == ["async", "async", "sync", "sync"]
 
 
-def test_it_remembers_what_it_was_asked():
-    model = ScriptedChatModel(script=["x"])
+def test_it_remembers_what_it_was_asked_and_does_not_change_its_script():
+    reply = AIMessage("x")
+    model = ScriptedChatModel(script=[reply], logprob=-1.0)
     model.invoke("q", stop=["."], temperature=1)
     [asked] = model.asked
     assert (asked.messages[0].text, asked.stop, asked.kwargs) == ("q", ["."], {"temperature": 1})
-
-
-def test_a_scripted_message_is_not_changed_by_answering():
-    reply = AIMessage("x")
-    ScriptedChatModel(script=[reply], logprob=-1.0).invoke("?")
     assert reply == AIMessage("x")
 
 
@@ -100,16 +90,13 @@ def test_streams_come_in_pieces_with_one_usage_on_the_last_chunk():
         assert "".join(piece["args"] for piece in mine) == args
 
 
-async def test_a_failing_model_fails_every_way():
+async def test_a_failing_model_fails_every_way_also_after_some_words():
     model = FailingChatModel(error=KeyError("gone"))
     for call in (lambda: model.invoke("?"), lambda: asyncio.run(model.ainvoke("?")), lambda: list(model.stream("?"))):
         with pytest.raises(KeyError, match="gone"):
             await asyncio.to_thread(call)
     with pytest.raises(KeyError, match="gone"):
         await anext(model.astream("?"))
-
-
-def test_a_failing_model_can_fail_after_some_words():
     stream = FailingChatModel(error=KeyError("gone"), after="one two").stream("?")
     assert [next(stream).text, next(stream).text] == ["one ", "two"]
     with pytest.raises(KeyError):
@@ -139,16 +126,14 @@ def test_members_of_made_outcomes_are_right_exactly_as_often_as_told():
 
 
 @given(st.integers(0, 2**32), st.integers(1, 20), st.integers(2, 26))
-def test_the_same_arguments_make_the_same_outcomes(seed, num_queries, num_options):
-    def made():
-        return list(make_outcomes({"t": {"a": 0.5}}, num_queries=num_queries, num_options=num_options, seed=seed))
-
-    assert made() == made()
-    assert len(made()) == num_queries
-
-
-def test_another_seed_makes_other_outcomes():
-    assert list(make_outcomes({"t": {"a": 0.5}}, seed=1)) != list(make_outcomes({"t": {"a": 0.5}}, seed=2))
+def test_the_same_arguments_make_the_same_outcomes_and_another_seed_others(seed, num_queries, num_options):
+    first, again = (
+        list(make_outcomes({"t": {"a": 0.5}}, num_queries=num_queries, num_options=num_options, seed=seed))
+        for _ in range(2)
+    )
+    assert first == again
+    assert len(first) == num_queries
+    assert list(make_outcomes({"t": {"a": 0.5}}, seed=seed)) != list(make_outcomes({"t": {"a": 0.5}}, seed=seed + 1))
 
 
 def test_costs_are_as_told_and_unknown_where_not_told():

@@ -11,7 +11,6 @@ from langchain_core.callbacks import (
     UsageMetadataCallbackHandler,
     get_usage_metadata_callback,
 )
-from langchain_core.exceptions import ContextOverflowError, ModelError
 from langchain_core.language_models import BaseChatModel
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.messages import HumanMessage
@@ -21,19 +20,19 @@ from langchain_core.tracers import context
 from langchain_core.tracers.base import BaseTracer
 from langchain_core.tracers.langchain import LangChainTracer
 from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
+from langchain_core.utils.uuid import uuid7
 from langsmith import Client
 
 from langchain_rlfocal import RLFocalChatModel
 from langchain_rlfocal._langchain import (
     PARENT_KEY,
-    EnsembleModelError,
-    EnsembleOverflowError,
     is_control_flow,
     untangled,
 )
 from langchain_rlfocal.errors import EnsembleError
 from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel, ScriptedPolicy
 from support_calls import CALLS, consume
+from support_ensembles import model_of
 from support_schema_model import SchemaChatModel
 from support_tools import weather
 
@@ -59,15 +58,27 @@ async def trace(model, call, **config):
     return run
 
 
-@pytest.mark.parametrize("call", CALLS)
-async def test_members_runs_stand_under_the_ensembles_run(call):
-    assert tree_of(await trace(ensemble(), call)) == TREE
-
-
 @pytest.mark.parametrize("call", ["invoke", "ainvoke"])
 async def test_the_tree_is_the_same_where_invoke_goes_by_way_of_the_stream(call):
     """LangChain then streams without a run manager, after it has opened the run."""
     assert tree_of(await trace(ensemble(streaming=True), call)) == TREE
+
+
+@pytest.mark.parametrize("call", ["invoke", "abatch", "stream", "astream"])
+async def test_members_runs_stand_under_the_callers_run_and_say_who_they_are(call):
+    run_id = uuid7()
+    run = await trace(ensemble(), call, tags=["mine"], metadata={"session": "s1"}, run_id=run_id)
+    assert tree_of(run) == TREE
+    assert run.id == run_id or call == "abatch"
+    assert PARENT_KEY not in f"{run.extra} {run.serialized}"
+    for child in run.child_runs:
+        metadata, name = child.extra["metadata"], child.name.removeprefix("member:")
+        assert (metadata["rlfocal_role"], metadata["rlfocal_member"], metadata["session"]) == ("member", name, "s1")
+        assert (metadata["ls_provider"], PARENT_KEY in str(child.extra)) != ("rlfocal", True)
+        assert {"nostream", "mine", f"rlfocal:member:{name}", "rlfocal:round:1"} <= set(child.tags)
+    nameless = await trace(ensemble(a=FakeListChatModel(responses=["yes"])), call)
+    [metadata] = [child.extra["metadata"] for child in nameless.child_runs if child.name == "member:a"]
+    assert "ls_model_name" not in metadata  # it would be counted under the ensemble's
 
 
 class Delegating(ScriptedChatModel):
@@ -80,16 +91,6 @@ class Delegating(ScriptedChatModel):
 
     async def _agenerate(self, messages, *_args, **_kwargs):
         return ChatResult(generations=[ChatGeneration(message=await self.inner.bind().ainvoke(messages))])
-
-
-@pytest.mark.parametrize("call", CALLS)
-async def test_what_a_member_asks_on_its_own_belongs_to_the_ensemble_and_not_to_the_chain_around(call):
-    model = ensemble(a=Delegating(script=[], inner=ScriptedChatModel(script=["yes"])))
-    chain = RunnableLambda(lambda question: question) | model.with_config(run_name="ensemble")
-    run = await trace(chain, call, run_name="chain")
-    children = dict(tree_of(run)[1])
-    assert [name for name, _ in children["ensemble"]] == ["ScriptedChatModel", "member:a", "member:b"]
-    assert children.keys() == {"RunnableLambda", "ensemble"}
 
 
 class Listener(BaseCallbackHandler):
@@ -115,19 +116,16 @@ async def test_a_members_own_handler_is_told_whose_run_it_is_where_nobody_else_l
     assert parent is not None
 
 
-@pytest.mark.parametrize("call", ["stream", "astream"])
-async def test_what_a_relayed_member_asks_on_its_own_belongs_to_the_ensemble_too(call):
+@pytest.mark.parametrize("call", ["invoke", "ainvoke", "stream", "astream"])
+@pytest.mark.parametrize("is_relayed", [False, True])
+async def test_what_a_member_asks_on_its_own_belongs_to_the_ensemble_and_not_to_the_chain_around(call, is_relayed):
     member = Delegating(script=[], inner=ScriptedChatModel(script=["yes"]), disable_streaming=True)
-    chain = RunnableLambda(lambda question: question) | ensemble(a=member, max_team=1).with_config(run_name="ensemble")
-    run = await trace(chain, call, run_name="chain")
-    assert dict(tree_of(run)[1])["ensemble"] == [("ScriptedChatModel", []), ("member:a", [])]
-
-
-async def test_a_members_run_does_not_borrow_the_ensembles_model_name():
-    """This member has none of its own, and would be counted under "rlfocal"."""
-    run = await trace(ensemble(a=FakeListChatModel(responses=["yes"])), "invoke")
-    [metadata] = [child.extra["metadata"] for child in run.child_runs if child.name == "member:a"]
-    assert "ls_model_name" not in metadata
+    model = ensemble(a=member, max_team=1 if is_relayed else 2).with_config(run_name="ensemble")
+    run = await trace(RunnableLambda(lambda question: question) | model, call, run_name="chain")
+    children = dict(tree_of(run)[1])
+    others = [] if is_relayed else ["member:b"]
+    assert [name for name, _ in children["ensemble"]] == ["ScriptedChatModel", "member:a", *others]
+    assert children.keys() == {"RunnableLambda", "ensemble"}
 
 
 @pytest.mark.filterwarnings("ignore:astream_log is deprecated")
@@ -139,60 +137,6 @@ async def test_members_do_not_show_in_a_streamed_log():
         log = patch if log is None else log + patch
     assert not [name for name in log.state["logs"] if name.startswith("member:")]
     assert "RLFocalChatModel" in log.state["logs"]
-
-
-@pytest.mark.parametrize("call", CALLS)
-async def test_the_parent_travels_without_being_traced(call):
-    run = await trace(ensemble(), call)
-    assert PARENT_KEY not in str(run.extra)
-    assert PARENT_KEY not in str(run.serialized)
-    assert all(PARENT_KEY not in str(child.extra) for child in run.child_runs)
-
-
-@pytest.mark.parametrize("call", CALLS)
-async def test_members_runs_say_who_they_are_and_not_who_the_ensemble_is(call):
-    run = await trace(ensemble(), call, tags=["mine"], metadata={"session": "s1"})
-    for child in run.child_runs:
-        metadata = child.extra["metadata"]
-        name = child.name.removeprefix("member:")
-        assert (metadata["rlfocal_role"], metadata["rlfocal_member"], metadata["session"]) == ("member", name, "s1")
-        assert metadata["ls_provider"] != "rlfocal"
-        assert {"nostream", "mine", f"rlfocal:member:{name}"} <= set(child.tags)
-
-
-async def test_a_callers_run_id_is_the_ensembles_run_id():
-    from langchain_core.utils.uuid import uuid7  # noqa: PLC0415  # the one that `_langchain` uses
-
-    run_id = uuid7()
-    for call in ("invoke", "stream", "astream"):
-        assert (await trace(ensemble(), call, run_id=run_id)).id == run_id
-
-
-class Starts(BaseCallbackHandler):
-    """Counts the chat models that start, as the standard tests do; no tracer."""
-
-    def __init__(self):
-        self.num_starts = 0
-
-    def on_chat_model_start(self, *_args, **_kwargs):
-        self.num_starts += 1
-
-
-@pytest.mark.parametrize(("mode", "num_starts"), [("tracers", 1), ("none", 1), ("all", 3)])
-@pytest.mark.parametrize("call", ["invoke", "stream"])
-def test_members_report_to_the_handlers_that_member_callbacks_names(call, mode, num_starts):
-    """The ensemble and its two members are three chat models."""
-    handler = Starts()
-    CALLS[call](ensemble(member_callbacks=mode), {"callbacks": [handler]})
-    assert handler.num_starts == num_starts
-
-
-async def test_the_models_own_callbacks_are_called_once_per_stream():
-    """Callbacks are configured a second time by LangChain; a handler must not be added twice."""
-    handler = Starts()
-    list(ensemble(callbacks=[handler]).stream("?"))
-    await consume(ensemble(callbacks=[handler]).astream("?"))
-    assert handler.num_starts == 2
 
 
 async def test_langchain_still_trips_over_a_models_own_cancellation():
@@ -207,16 +151,6 @@ async def test_langchain_still_trips_over_a_models_own_cancellation():
     assert isinstance(untangled(caught.value), asyncio.CancelledError)
 
 
-def test_other_errors_are_left_as_they_are():
-    for error in (ValueError("no"), AttributeError("no"), AttributeError("no", obj=3)):
-        assert untangled(error) is error
-
-
-def test_langchain_still_calls_the_private_methods_that_are_overridden():
-    overridden = ("_generate_with_cache", "_agenerate_with_cache", "_get_invocation_params", "_get_llm_string")
-    assert all(callable(getattr(BaseChatModel, name)) for name in overridden)
-
-
 def test_langchain_still_streams_without_a_run_manager():
     """The reason for the private argument: once `stream` passes the run manager on, it can go."""
     seen = []
@@ -228,15 +162,6 @@ def test_langchain_still_streams_without_a_run_manager():
 
     list(Streaming(script=["yes"]).stream("?"))
     assert seen == [None]
-
-
-def test_the_error_is_langchains_and_the_packages_and_says_whether_to_retry():
-    error = EnsembleModelError("nobody", failures={"a": "late"}, is_retryable=True)
-    assert isinstance(error, ModelError)
-    assert isinstance(error, EnsembleError)
-    assert error.is_retryable
-    assert not EnsembleModelError("nobody").is_retryable
-    assert isinstance(EnsembleOverflowError("long"), ContextOverflowError)
 
 
 def test_real_langgraph_interrupts_are_recognised():
@@ -268,12 +193,6 @@ async def test_a_tracer_that_the_environment_switches_on_sees_the_whole_tree(cal
     if asyncio.iscoroutine(done):
         await done
     assert [tree_of(run) for tracer in made for run in tracer.traced_runs] == [TREE]
-
-
-def model_of(members, *rounds, **fields):
-    """An ensemble whose policy asks these teams, round by round; without rounds, everyone at once."""
-    policy = ScriptedPolicy(rounds or (tuple(members),), tuple(members))
-    return RLFocalChatModel(members=members, policy=policy, **{"max_team": len(members), **fields})
 
 
 def saying(*words, **fields):
@@ -316,7 +235,7 @@ class Tracer(BaseTracer):
         assert all(run.end_time is not None for run in self.runs)
 
 
-@pytest.fixture(params=CALLS)
+@pytest.fixture(params=["batch", "ainvoke", "stream", "astream_events"])
 def call(request):
     async def run(model, **config):
         done = CALLS[request.param](model, {"run_name": "ensemble", **config})
@@ -347,22 +266,27 @@ def members_of(*names):
 # ---- the runs, and what is said of them
 
 
-async def test_the_synthesizers_run_stands_beside_the_members(traced):
-    tracer = await traced(synthesizing(), metadata={"session": "s1"})
+async def test_runs_say_their_round_and_the_synthesizers_stands_beside_the_members(traced):
+    synthesizer = ScriptedChatModel(script=["violet"], model_name="s")
+    model = model_of(saying("red", "blue"), ["a"], ["b"], synthesizer=synthesizer, synthesize_below=1.0)
+    tracer = await traced(model, metadata={"session": "s1"})
     assert tracer.tree() == [("ensemble", [*members_of("a", "b"), ("synthesizer", [])])]
-    assert tracer.runs[-1].name == "synthesizer"
-    metadata = tracer.runs[-1].extra["metadata"]
-    assert (metadata["rlfocal_role"], metadata["rlfocal_member"]) == ("synthesizer", "synthesizer")
-    assert (metadata["ls_model_name"], metadata["session"]) == ("s", "s1")
-    assert {"rlfocal:synthesizer", "rlfocal:round:1", "nostream"} <= set(tracer.runs[-1].tags)
+    for run, role, number in zip(tracer.runs[1:], ("member:a", "member:b", "synthesizer"), (1, 2, 2), strict=True):
+        metadata = run.extra["metadata"]
+        assert (run.name, metadata["rlfocal_role"]) == (role, role.split(":")[0])
+        assert (metadata["rlfocal_round"], metadata["session"]) == (number, "s1")
+        assert set(run.tags) == {f"rlfocal:{role}", f"rlfocal:round:{number}", "nostream"}
+    assert metadata["ls_model_name"] == "s"
 
 
-async def test_each_round_is_named_on_the_runs_of_its_members(traced):
-    tracer = await traced(model_of(saying("red", "blue", "red"), ["a"], ["b", "c"]))
-    for name, number in (("member:a", 1), ("member:b", 2), ("member:c", 2)):
-        [run] = tracer.named(name)
-        assert run.extra["metadata"]["rlfocal_round"] == number
-        assert set(run.tags) == {f"rlfocal:{name}", f"rlfocal:round:{number}", "nostream"}
+async def test_in_a_batch_each_input_has_a_tree_of_its_own():
+    tracer = Tracer()
+    config = {"callbacks": [tracer], "run_name": "ensemble"}
+    await model_of(saying("red", "blue")).abatch(["1?", "2?", "3?"], config)
+    assert tracer.tree() == [("ensemble", members_of("a", "b"))] * 3
+    tracer.assert_each_ended_once()
+    for root in tracer.named("ensemble"):
+        assert len({str(run.inputs) for run in tracer.runs if root.id in {run.id, run.parent_run_id}}) == 1
 
 
 class Bound(SchemaChatModel):
@@ -386,18 +310,6 @@ async def test_an_ensemble_within_an_ensemble_nests_with_its_synthesizer(traced)
     tracer = await traced(model_of({"x": synthesizing(), **saying("violet")}))
     under = [*members_of("a", "b"), ("synthesizer", [])]
     assert tracer.tree() == [("ensemble", [*members_of("a"), ("member:x", under)])]
-
-
-@pytest.mark.parametrize("way", ["batch", "abatch"])
-async def test_in_a_batch_each_input_has_a_tree_of_its_own(way):
-    tracer, model = Tracer(), model_of(saying("red", "blue"))
-    done = getattr(model, way)(["1?", "2?", "3?"], {"callbacks": [tracer], "run_name": "ensemble"})
-    if asyncio.iscoroutine(done):
-        await done
-    assert tracer.tree() == [("ensemble", members_of("a", "b"))] * 3
-    tracer.assert_each_ended_once()
-    for root in tracer.named("ensemble"):
-        assert len({str(run.inputs) for run in tracer.runs if root.id in {run.id, run.parent_run_id}}) == 1
 
 
 async def test_in_an_agent_members_stand_under_each_call_of_the_model(traced):
@@ -469,8 +381,9 @@ HELD = {
 }
 
 
-@pytest.mark.parametrize("by", ["cancel", "wait_for"])
-@pytest.mark.parametrize("way", ["ainvoke", "astream", "abatch", "astream_events"])
+@pytest.mark.parametrize(
+    ("way", "by"), [("ainvoke", "cancel"), ("ainvoke", "wait_for"), ("astream", "cancel"), ("abatch", "cancel")]
+)
 @pytest.mark.parametrize("case", HELD)
 async def test_a_call_that_is_left_ends_every_run_once(case, way, by, caplog):
     """Whoever has answered by then has ended well, and everybody else by the cancellation."""
@@ -550,11 +463,18 @@ async def test_handlers_are_told_once_of_each_choice_answer_and_decision(call, m
     assert {run_id for *_, run_id in handler.events} == {handler.starts[0][1]}
 
 
-async def test_handlers_of_the_model_itself_are_told_too(call):
+async def test_handlers_of_the_model_itself_are_told_once_too(call):
     handler = Handler()
     await call(eventful(callbacks=[handler]))
-    assert len(handler.starts) == 1
-    assert len(handler.events) == 6
+    assert (len(handler.starts), len(handler.events)) == (1, 6)
+
+
+@pytest.mark.parametrize(("mode", "num_starts"), [("tracers", 1), ("none", 1), ("all", 3)])
+async def test_members_report_to_the_handlers_that_member_callbacks_names(call, mode, num_starts):
+    """The ensemble and its two members are three chat models."""
+    handler = Handler()
+    await call(model_of(saying("red", "red"), member_callbacks=mode), callbacks=[handler])
+    assert len(handler.starts) == num_starts
 
 
 async def test_a_stream_of_events_holds_each_once():
@@ -574,17 +494,12 @@ def usage(prompt, written):
     return {"input_tokens": prompt, "output_tokens": written, "total_tokens": prompt + written}
 
 
-@pytest.mark.parametrize("mode", SEEN)
-async def test_langchains_counter_counts_members_and_their_sum(call, mode):
-    """Whatever members report to, since LangChain gives it to every call that it surrounds: read the ensemble's key."""
-    with get_usage_metadata_callback() as counter:
-        await call(model_of(saying("quite red", "blue"), member_callbacks=mode))
-    assert counter.usage_metadata == {"a": usage(1, 2), "b": usage(1, 1), "rlfocal": usage(2, 3)}
-
-
-async def test_a_counter_that_is_given_to_the_call_counts_the_sum_alone(call):
+async def test_langchains_counter_counts_members_and_their_sum_and_one_that_is_given_the_sum_alone(call):
+    """LangChain gives its own to every call that it surrounds: read the ensemble's key."""
     counter = UsageMetadataCallbackHandler()
-    await call(model_of(saying("quite red", "blue")), callbacks=[counter])
+    with get_usage_metadata_callback() as surrounding:
+        await call(model_of(saying("quite red", "blue")), callbacks=[counter])
+    assert surrounding.usage_metadata == {"a": usage(1, 2), "b": usage(1, 1), "rlfocal": usage(2, 3)}
     assert counter.usage_metadata == {"rlfocal": usage(2, 3)}
 
 
@@ -603,18 +518,13 @@ class Offline(Client):
         self.messages[self.names[run_id]] = kwargs["outputs"]["generations"][0][0]["message"]["kwargs"]
 
 
-async def test_langsmith_is_told_the_sum_on_the_ensembles_run_and_each_members_on_its_own(call):
-    """Both in a run's metadata and in its output; a sum over the tree of runs counts each token twice."""
+async def test_langsmith_is_told_tokens_and_settings_of_each_run_as_its_own(call):
+    """Tokens both in a run's metadata and in its output: the sum on the ensemble's, each member's on its own."""
     client = Offline()
     await call(model_of(saying("quite red", "blue")), callbacks=[LangChainTracer(client=client)])
     expected = {"ensemble": usage(2, 3), "member:a": usage(1, 2), "member:b": usage(1, 1)}
     assert {name: metadata["usage_metadata"] for name, metadata in client.metadata.items()} == expected
     assert {name: message["usage_metadata"] for name, message in client.messages.items()} == expected
-
-
-async def test_langsmith_is_told_the_members_own_settings_on_its_run_and_not_the_ensembles(call):
-    client = Offline()
-    await call(model_of(saying("red")), callbacks=[LangChainTracer(client=client)])
     told_of, member = client.metadata["ensemble"], client.metadata["member:a"]
     assert (told_of["ls_model_name"], told_of["model_name"], told_of["policy"]) == ("rlfocal", "rlfocal", "scripted")
     assert (member["ls_model_name"], member["model_name"], member["_type"]) == ("a", "a", "rlfocal-scripted")

@@ -31,6 +31,7 @@ from langchain_rlfocal.training.mappo import (
     STATE_DIM,
     Actors,
     Critic,
+    DeciderNet,
     Rollout,
     approximate_kl,
     clipped_surrogate,
@@ -196,26 +197,31 @@ def test_logits_are_bounded_however_large_the_weights():
         assert actors.decider(torch.rand(3, 4, len(MEMBER_AXES)), torch.rand(3, DECIDER_SHARED)).abs().max() <= 8
 
 
-def test_arrays_are_copies():
-    actors, _ = actors_of(0)
-    arrays = actors.arrays()
-    with torch.no_grad():
-        actors.decider.out.bias.add_(1.0)
-    assert arrays["decider.out.bias"][0] != actors.decider.out.bias.item()
-
-
-def test_three_thousand_candidates_are_weighed_in_one_pass():
-    _, weights = actors_of(0)
-    rng = np.random.default_rng(0)
-    members, context, candidates, _ = observations(rng, 2, 3000)
-    shares = softmax(fusion_logits(weights, candidates, np.ones((2, 3000), dtype=bool)))
-    np.testing.assert_allclose(shares.sum(axis=1), 1)
-    assert decider_logits(weights, members, decider_shared(members, context)).size == 2 * 3000
-
-
-def test_the_critic_gives_one_value_for_each_state():
+@pytest.mark.parametrize(("num_queries", "num_members"), [(3, 2), (5, 1), (1, 4097), (3000, 2)])
+def test_two_layers_and_their_gradient_are_those_of_plain_layers(num_queries, num_members):
+    """Also where the rows fill more than one block of 4,096."""
     torch.manual_seed(0)
-    assert Critic(5, 4)(torch.rand(3, 2, 5)).shape == (3, 2)
+    axes = len(MEMBER_AXES)
+    decider = DeciderNet(6, num_members=2).double()
+    own, shared = (
+        torch.randn(num_queries, num_members, axes).double(),
+        torch.randn(num_queries, DECIDER_SHARED).double(),
+    )
+    both = torch.cat([own, shared[:, None].expand(-1, num_members, -1)], dim=2)
+    plain = decider.out(torch.relu(decider.hidden2(torch.relu(decider.hidden1(both)))))[..., 0]
+    ours, slope = decider.values(own, shared), torch.randn(num_queries, num_members).double()
+    torch.testing.assert_close(ours, plain)
+    parameters = [*decider.parameters()]
+    gradients = (torch.autograd.grad((values * slope).sum(), parameters) for values in (ours, plain))
+    for mine, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_the_critic_is_two_layers_of_its_state():
+    torch.manual_seed(0)
+    critic, states = Critic(5, 4), torch.rand(3, 5)
+    plain = critic.out(torch.relu(critic.hidden2(torch.relu(critic.hidden1(states)))))[:, 0]
+    torch.testing.assert_close(critic(states), plain)
 
 
 def test_softmax_of_nothing_is_nothing():
@@ -251,7 +257,7 @@ def enumerated(logits, selectable, smallest, largest):
 
 def in_torch(logits, selectable, team, smallest, largest):
     leaf = torch.tensor(logits[None], dtype=torch.float64, requires_grad=True)
-    sizes = size_mask(np.array([smallest]), np.array([largest]), len(logits) + 1)
+    sizes = size_mask(np.array([smallest]), np.array([largest]), largest + 1)
     mask = torch.tensor(np.isin(np.arange(len(logits)), team)[None])
     return leaf, *subset_log_prob_and_entropy(leaf, torch.tensor(selectable[None]), mask, torch.tensor(sizes))
 
@@ -376,48 +382,31 @@ def test_shapes_that_differ_are_refused():
 # ---- Losses, by hand and by gradient
 
 
-def test_surrogate_matches_hand_worked_numbers():
-    """ε = .2. Ratios 1.5 and .5, advantages 1 and −1: min(1.5, 1.2) = 1.2; min(−.5, −.8) = −.8; loss = −.2."""
-    loss = clipped_surrogate(
-        torch.log(torch.tensor([1.5, 0.5])), torch.zeros(2), torch.tensor([1.0, -1.0]), clip_epsilon=0.2
-    )
-    assert loss.item() == pytest.approx(-0.2)
-
-
-def test_surrogate_stops_pushing_beyond_the_clip_and_still_pulls_back():
-    """Ratio 1.5: no gradient for a good action (it went far enough), a full one for a bad action (it must return)."""
-    for advantage, expected in ((1.0, 0.0), (-1.0, 1.5)):
-        log_prob = torch.tensor([math.log(1.5)], requires_grad=True)
-        clipped_surrogate(log_prob, torch.zeros(1), torch.tensor([advantage]), clip_epsilon=0.2).backward()
-        assert log_prob.grad.item() == pytest.approx(expected)
-
-
-def test_at_the_old_policy_the_gradient_is_the_policy_gradient():
-    """The ratio is 1 and its gradient that of log π: −A / B."""
-    log_probs = torch.tensor([-1.0, -2.0], requires_grad=True)
-    clipped_surrogate(log_probs, log_probs.detach(), torch.tensor([0.5, -3.0]), clip_epsilon=0.2).backward()
-    torch.testing.assert_close(log_probs.grad, torch.tensor([-0.25, 1.5]))
-
-
-def test_value_loss_takes_the_worse_of_clipped_and_free():
-    """Old 0, new 1, return 1, ε = .2: free error 0, clipped error (.2 − 1)² = .64; loss ½·.64 = .32."""
-    loss = clipped_value_loss(torch.tensor([1.0]), torch.tensor([0.0]), torch.tensor([1.0]), clip_epsilon=0.2)
-    assert loss.item() == pytest.approx(0.32)
-
-
-def test_value_loss_stops_pushing_beyond_the_clip_and_still_pulls_back():
-    """Old 0, ε = .2. At 1 on the way to 2 no gradient is left; at 1 with return -1 there is: 1 - (-1) = 2."""
-    for target, expected in ((2.0, 0.0), (-1.0, 2.0)):
-        value = torch.tensor([1.0], requires_grad=True)
-        clipped_value_loss(value, torch.zeros(1), torch.tensor([target]), clip_epsilon=0.2).backward()
-        assert value.grad.item() == pytest.approx(expected)
-
-
-def test_within_the_clip_value_loss_is_half_the_squared_error():
-    """Errors .1 and -.3: ½ · (.01 + .09) / 2 = .025."""
-    values, old = torch.tensor([1.1, 0.7]), torch.tensor([1.0, 0.8])
-    loss = clipped_value_loss(values, old, torch.ones(2), clip_epsilon=0.2)
-    assert loss.item() == pytest.approx(0.025)
+@pytest.mark.parametrize(
+    ("loss_of", "moved", "old", "goal", "loss", "gradient"),
+    [
+        # min(1.5, 1.2) = 1.2; min(−.5, −.8) = −.8: the good action went far enough, the bad one too.
+        (clipped_surrogate, np.log([1.5, 0.5]), [0, 0], [1, -1], -0.2, [0, 0]),
+        # The good action must come back to ratio .8, the bad one from 1.5: the gradient is full.
+        (clipped_surrogate, np.log([0.5, 1.5]), [0, 0], [1, -1], 0.5, [-0.25, 0.75]),
+        # At the old policy the ratio is 1 and the gradient that of log π: −A / B.
+        (clipped_surrogate, [-1, -2], [-1, -2], [0.5, -3], 1.25, [-0.25, 1.5]),
+        # Free error 0, clipped error (.2 − 1)² = .64.
+        (clipped_value_loss, [1], [0], [1], 0.32, [0]),
+        # At 1 on the way to 2 no gradient is left; at 1 with return −1 there is: 1 − (−1) = 2.
+        (clipped_value_loss, [1], [0], [2], 1.62, [0]),
+        (clipped_value_loss, [1], [0], [-1], 2, [2]),
+        # Within the clip, half the squared error: ½ · (.01 + .09) / 2.
+        (clipped_value_loss, [1.1, 0.7], [1, 0.8], [1, 1], 0.025, [0.05, -0.15]),
+    ],
+)
+def test_losses_and_their_gradients_match_hand_worked_ones(*, loss_of, moved, old, goal, loss, gradient):
+    """ε = .2."""
+    moved = torch.tensor(moved, dtype=torch.float64, requires_grad=True)
+    value = loss_of(moved, torch.tensor(old).double(), torch.tensor(goal).double(), clip_epsilon=0.2)
+    value.backward()
+    assert value.item() == pytest.approx(loss)
+    np.testing.assert_allclose(moved.grad, gradient, atol=1e-12)
 
 
 @given(st.lists(st.tuples(st.floats(-2, 2), st.floats(-2, 2)), min_size=1, max_size=8), st.floats(0.01, 0.5))
@@ -567,7 +556,8 @@ def test_rewards_add_up_to_the_score_less_a_fourth_of_the_cost_weight_a_call(see
         said = answers[index[episode]]
         team = rollout.teams[rollout.episode == episode].any(axis=0)
         first = {a: m for m, a in reversed([*enumerate(said)]) if a is not None}  # the place of each answer
-        score = float(any(team & (said == "yes")) and first.get("yes") == rollout.chosen[episode])
+        chosen = rollout.places[episode, rollout.chosen[episode]]
+        score = float(any(team & (said == "yes")) and first.get("yes") == chosen)
         np.testing.assert_allclose(
             rollout.rewards[:, episode].sum(), score - cost_weight[episode] * team.sum() / 4, atol=1e-9
         )
@@ -700,6 +690,7 @@ def rollout_of(scores, *, costs=(0.0, 0.0)):
         candidates=np.zeros((2, 2, 1), dtype=np.float32),
         candidates_shared=np.zeros((2, 1), dtype=np.float32),
         exists=np.ones((2, 2), dtype=bool),
+        places=np.array([[0, 1]] * 2),
         chosen=np.array([0, 1]),
         chosen_log_probs=half,
         states=np.zeros((4, 1), dtype=np.float32),
@@ -744,11 +735,6 @@ def test_the_decider_alone_pays_for_its_calls():
     decider, fusion, _, _ = take(rollout_of([1.0, 1.0], costs=(0.3, 0.0)))
     np.testing.assert_allclose(decider, [-0.5, 0.5], atol=1e-6)
     np.testing.assert_allclose(fusion, [0.0, 0.0], atol=1e-6)
-
-
-def test_equal_rewards_move_no_actor():
-    decider, fusion, _, _ = take(rollout_of([0.7, 0.7]))
-    np.testing.assert_allclose([*decider, *fusion], 0.0, atol=1e-6)
 
 
 def test_the_entropy_bonus_evens_the_odds():

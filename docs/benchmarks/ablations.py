@@ -31,10 +31,9 @@ import torch
 from pools import POOLS, Pool
 from threadpoolctl import threadpool_limits
 
-from langchain_rlfocal.embedders import load_embedder
 from langchain_rlfocal.environment import Replay, environment_of, play, replay
 from langchain_rlfocal.evaluation.metrics import paired_difference
-from langchain_rlfocal.features import Embedder
+from langchain_rlfocal.features import Embedder, load_embedder
 from langchain_rlfocal.outcomes import OutcomeGrid
 from langchain_rlfocal.policies import RLFocalPolicy
 from langchain_rlfocal.policies.base import EnsemblePolicy, legal_sizes
@@ -78,7 +77,7 @@ class EvidenceFusion(EnsemblePolicy):
         """Read as the trained policy does."""
         return self._policy.read(known, tasks, answers, members)
 
-    def team(self, state: State) -> tuple[Bools, Callable[[], Floats]]:
+    def team(self, state: State) -> tuple[Bools, Floats, Callable[[], Floats]]:
         """Choose as the trained Decider does."""
         return self._policy.team(state)
 
@@ -122,7 +121,7 @@ class Rule(EvidenceFusion):
         super().__init__(policy)
         self._first, self._clarity, self._merit, self._threshold = first, clarity, merit, threshold
 
-    def team(self, state: State) -> tuple[Bools, Callable[[], Floats]]:
+    def team(self, state: State) -> tuple[Bools, Floats, Callable[[], Floats]]:
         """Choose the next in order, or stop."""
         selectable, smallest, largest = legal_sizes(state)
         if state.round_number == 1:

@@ -70,7 +70,7 @@ CASES = (
     of_best("lost once before the first byte", Fault("drop_before"), times=1),
     of_best("JSON cut off", Fault("truncated")),
     of_best("HTTP 429 once, `Retry-After: 1`", Fault("status", status=429, retry_after_s=1), times=1),
-    of_best("HTTP 500 for ever", Fault("status", status=500)),
+    of_best("HTTP 500 every time", Fault("status", status=500)),
     of_best("HTTP 500 once", Fault("status", status=500), times=1),
     of_best("HTTP 400", Fault("status", status=400)),
     of_best("HTTP 400, conversation too long", Fault("status", status=400, code="context_length_exceeded")),

@@ -5,7 +5,7 @@
 FOLDER holds `bbh.parquet` and `bbh.npz`, the same rows as arrays: option scores, labels as released (`labels_orig`), wrong in
 7 of 24 subtasks, and corrected (`labels`).
 
-The released protocol is written anew from its description. For each subtask a Decider (a hidden layer of 128, an on/off head
+The released protocol is written again from its description. For each subtask a Decider (a hidden layer of 128, an on/off head
 for each member) sees its last team, that team's plurality accuracy over the last 500 labelled rows, and its size; its reward
 is +1 where its team's plurality is right, else -1 - alpha |E| / N. Fusion (two sigmoid layers of 100) sees the team's option
 scores, zeros for the others; its reward is +1 or -1. Both are REINFORCE with Adam and returns over blocks of 10 rows. Every

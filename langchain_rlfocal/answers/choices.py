@@ -7,7 +7,6 @@ as no choice.
 import re
 
 from langchain_rlfocal.answers import values
-from langchain_rlfocal.answers.languages import NEGATIONS, yes_no
 from langchain_rlfocal.answers.reading import (
     MAX_SENTENCE,
     Ask,
@@ -18,7 +17,6 @@ from langchain_rlfocal.answers.reading import (
     letter_of_option,
     marked,
     plain,
-    read_query,
     sentences_of,
     stem,
     uncontracted,
@@ -26,94 +24,49 @@ from langchain_rlfocal.answers.reading import (
     unlabelled,
     unspaced,
 )
+from langchain_rlfocal.answers.values import NEGATIONS, WORDS
 
 _WORDS = values.Words("choices")
 
-_LETTER_ENDS = re.compile(
-    r"[。，、；：！]|[)\]}>*:\"'_$]|[.,;!](?!\w)|\s{0,12}$|\s?\n|\s(?:is\b|because\b|since\b|as\b|[-–—(])"
-)
-_LETTER_WITHIN = re.compile(r"[(\[]([A-Z])[)\]]|\b(?:option|choice)\s[(\"'*]{0,3}([A-Za-z])\b", re.IGNORECASE)
-_LETTER_ALONE = re.compile(r"(?<![\w'’])([B-HJ-Z])(?![\w'’])")
-_LETTER_ONLY = re.compile(
-    r"[\W_]{0,8}(?:(?:option|choice|letter|answer)[\W_]{1,4}){0,1}([A-Za-z])[\W_]{0,8}", re.IGNORECASE
-)
 
-_LETTERS = re.compile(
-    r"[\s*_`(\[]{0,8}[A-Z][)\]]?(?:(?:,| and| &|;|/|, and)\s?[(\[]?[A-Z][)\]]?){1,1}(?:(?:,| and| &|;|/|, and)?\s?[(\[]?[A-Z][)\]]?){0,8}[\s*_`.]{0,8}"
-)
-_LETTER = re.compile(r"[A-Z]")
-_DENIED_BEFORE = _WORDS.pattern("denied_before")
-_DENIED_AFTER = _WORDS.pattern("denied_after")
 _MAX_BARE = 40
 _MAX_OPTION_WORDS = 2  # of a list before the question; what is longer is context
-_CHANGES = _WORDS.pattern("changes")
 
-_CONCEDES = _WORDS.pattern("concedes", 0)
-_CLAUSE_END = _WORDS.pattern("clause_end", 0)
 _CONCLUDES = frozenset(["so", "therefore", "thus", "hence"])
-_DENIES = _WORDS.pattern("denies", 0)
-_UNDECIDED = _WORDS.pattern("undecided", 0)
-_THAN_ELSEWHERE = _WORDS.pattern("than_elsewhere", 0)
 _ROOT = 4  # letters that forms of one adjective share
-_COMPARATIVE = re.compile(r"\b(?:more|less|fewer|[a-z]{2,12}(?:er|est))\b")
-_QUALIFIES = _WORDS.pattern("qualifies", 0)
-_QUALIFIES_LATER = _WORDS.pattern("qualifies_later", 0)
-_NO_AS_WORD = _WORDS.pattern("no_as_word", 0)
-_ASSURES = _WORDS.pattern("assures", 0)
 _EDGES = ".,;:!?\"'()[]{}*_`~…。，！？、"
+_YES_NO_EDGES = " \t\n\r.,;:!?¡¿\"'()[]{}*_`~…。!?、،؟।"
 
 
-class _Offered:
-    """A kind whose value is one of the texts that the query offers."""
-
-    def _take(self, text: str, ask: Ask) -> str | None:
-        raise NotImplementedError
-
-    def read(self, text: str, query: str) -> str | None:
-        """Return what a text takes of what the query offers."""
-        return self._take(values.clean(text), read_query(query))
-
-    def same(self, a: str, b: str) -> bool:
-        """Compare two values."""
-        return a == b
-
-    def write(self, value: str) -> str:
-        """Write a value, which is its own label."""
-        return value
+def _yes_and_no() -> tuple[frozenset[str], frozenset[str]]:
+    pairs = WORDS.entries["yes_no"].values()
+    yes, no = (frozenset(values.fold(word) for pair in pairs for word in pair[i].split()) for i in (0, 1))
+    return yes - no, no - yes
 
 
-class Option(_Offered):
-    """One of the lettered options that the query lists; the value is the letter."""
-
-    name = "option"
-
-    def _take(self, text: str, ask: Ask) -> str | None:
-        return read_option(text, ask)
+_YES, _NO = _yes_and_no()
 
 
-class YesNo(_Offered):
-    """Yes or no, in many languages; the value is `"yes"` or `"no"`."""
+def yes_no(phrase: str) -> bool | None:
+    """Tell whether a word or short phrase, and nothing beside it, is a yes or a no in some language.
 
-    name = "yes_no"
+    Args:
+        phrase: The whole answer; case, accents and punctuation around it do not matter.
 
-    def _take(self, text: str, ask: Ask) -> str | None:
-        return read_yes_no(text, ask, asked=True)
-
-
-class Choice(_Offered):
-    """One of the words that the query offers, as in "positive or negative?"; the value is the word, plain."""
-
-    name = "choice"
-
-    def _take(self, text: str, ask: Ask) -> str | None:
-        return read_choice(text, ask)
+    Returns:
+        True for yes, False for no, None for anything else and for a word that is yes in one language and no in another.
+    """
+    if len(phrase) > _MAX_BARE:
+        return None
+    word = values.fold(phrase).strip(_YES_NO_EDGES)
+    return True if word in _YES else False if word in _NO else None
 
 
 def bare_letter(text: str, ask: Ask) -> str | None:
     """Read a text that is nothing but the letter of an option."""
     if len(text) > _MAX_BARE or not ask.letters:
         return None
-    match = _LETTER_ONLY.fullmatch(text)
+    match = _WORDS.letter_only.fullmatch(text)
     letter = match[1].upper() if match else None
     return letter if letter in ask.options else None
 
@@ -126,8 +79,8 @@ def read_option(text: str, ask: Ask) -> str | None:
     """
     text = final_part(text)
     parts = marked(text)
-    if several := _LETTERS.fullmatch((parts or [text])[0][:MAX_SENTENCE]):
-        letters = sorted({letter.upper() for letter in _LETTER.findall(several[0])})
+    if several := _WORDS.letters.fullmatch((parts or [text])[0][:MAX_SENTENCE]):
+        letters = sorted({letter.upper() for letter in _WORDS.letter.findall(several[0])})
         return ",".join(letters) if set(letters) <= set(ask.options) else None
     if ask.options_first or not ask.letters:
         part = (parts or [text])[0][:MAX_SENTENCE]
@@ -143,11 +96,11 @@ def read_option(text: str, ask: Ask) -> str | None:
             return letter
     if not ask.letters:
         return None
-    if changed := _CHANGES.search(text):
+    if changed := _WORDS.changes.search(text):
         letter = changed[1].upper()
         return letter if letter in ask.options else None
-    within = [(match[1] or match[2]).upper() for match in _LETTER_WITHIN.finditer(text) if not _is_denied(match)]
-    alone = [match[1] for match in _LETTER_ALONE.finditer(text) if not _is_denied(match)]
+    within = [(match[1] or match[2]).upper() for match in _WORDS.letter_within.finditer(text) if not _is_denied(match)]
+    alone = [match[1] for match in _WORDS.letter_alone.finditer(text) if not _is_denied(match)]
     known = [[letter for letter in letters if not ask.options or letter in ask.options] for letters in (within, alone)]
     if known[0]:
         return known[0][-1]
@@ -157,7 +110,9 @@ def read_option(text: str, ask: Ask) -> str | None:
 def _is_denied(match: re.Match[str]) -> bool:
     """Whether a text denies the letter that it names: "not oxygen (A)", "option A is wrong"."""
     before = match.string[max(0, match.start() - 80) : match.start()]
-    return bool(_DENIED_BEFORE.search(before) or _DENIED_AFTER.match(match.string[match.end() : match.end() + 40]))
+    return bool(
+        _WORDS.denied_before.search(before) or _WORDS.denied_after.match(match.string[match.end() : match.end() + 40])
+    )
 
 
 def _only_label(part: str, ask: Ask) -> str | None:
@@ -167,7 +122,7 @@ def _only_label(part: str, ask: Ask) -> str | None:
     if said and not (ask.options_first and len(ask.options[said[0]].split()) > _MAX_OPTION_WORDS):
         return said[0]
     if ask.options_first:
-        letter = _LETTER_ONLY.fullmatch(part.strip())
+        letter = _WORDS.letter_only.fullmatch(part.strip())
         return letter[1].upper() if letter and letter[1].upper() in ask.options else None
     tokens = {token.strip(_EDGES + "-–—번").casefold() for token in re.split(r"[\s()（）]+", part)}
     found = set()
@@ -193,7 +148,7 @@ def read_yes_no(text: str, ask: Ask, *, asked: bool = False) -> str | None:
     text = final_part(text)
     part = unlabelled(unheaded((marked(text) or [text])[0]), ask)
     sentence = values.fold(first_sentence(values.unlatex(part))[:MAX_SENTENCE])
-    assured = _ASSURES.match(sentence)
+    assured = _WORDS.assures.match(sentence)
     sentence = sentence[assured.end() :] if assured else sentence
     words = sentence.split()
     if not words:
@@ -208,8 +163,8 @@ def read_yes_no(text: str, ask: Ask, *, asked: bool = False) -> str | None:
         if head.rstrip("*_`") == "no." and rest.strip()[:1].isdigit():
             return None  # "No. 5"
         after = " ".join(sentences_of(part)[1:2])[:MAX_SENTENCE].casefold()
-        qualified = _QUALIFIES.match(rest) is not None and not _only_repeats(rest, ask)
-        if qualified or _QUALIFIES_LATER.match(after) or (head == "no" and _NO_AS_WORD.match(rest)):
+        qualified = _WORDS.qualifies.match(rest) is not None and not _only_repeats(rest, ask)
+        if qualified or _WORDS.qualifies_later.match(after) or (head == "no" and _WORDS.no_as_word.match(rest)):
             return None
         if not (asked or ask.yes_no):
             restates = all(word in ask.words for word in plain(rest).split() if word not in {"it", "is", "does"})
@@ -252,7 +207,7 @@ def read_choice(text: str, ask: Ask) -> str | None:
     if not sentences or len(part) > 4 * MAX_SENTENCE:
         return None
     if ask.foreign or len(sentences) > 1:
-        sentences = [_ENDING.sub("", sentence) for sentence in sentences]
+        sentences = [_WORDS.ending.sub("", sentence) for sentence in sentences]
     taken = [_taken(values.fold(uncontracted(sentence)), ask) for sentence in sentences]
     said = [choice for choice in taken if choice is not None]
     if not said or len(set(said)) != 1:
@@ -260,11 +215,7 @@ def read_choice(text: str, ask: Ask) -> str | None:
     return said[0] if taken[0] is not None or taken[-1] is not None else None
 
 
-_ENDING = re.compile(r"(?:입니다|이에요|예요|이다|है|है।|です|だ|的)[.。।]?\s{0,20}$")
-
-
 def _only_repeats(text: str, ask: Ask) -> bool:
-    """Whether a folded text says nothing that the query does not."""
     return all(word in ask.words for word in plain(text).split())
 
 
@@ -273,14 +224,13 @@ def _verdict(is_yes: bool | None) -> str | None:
 
 
 def _taken(sentence: str, ask: Ask) -> str | None:
-    """Find the one alternative that a folded sentence asserts."""
-    if _UNDECIDED.search(sentence) or sentence.endswith("?"):
+    if _WORDS.undecided.search(sentence) or sentence.endswith("?"):
         return None
     asserted: list[tuple[str, bool, bool]] = []  # choice, whether its clause concludes, whether it answers as asked
     start, concludes = 0, False
-    for end in [*_CLAUSE_END.finditer(sentence), None]:
+    for end in [*_WORDS.clause_end.finditer(sentence), None]:
         clause = sentence[start : end.start() if end else len(sentence)].strip()
-        if clause and not _CONCEDES.match(clause):
+        if clause and not _WORDS.concedes.match(clause):
             asserted += [(choice, concludes, _answers_as_asked(clause, ask)) for choice in _asserted(clause, ask)]
         if end is None:
             break
@@ -307,11 +257,15 @@ def _asserted(clause: str, ask: Ask) -> list[str]:
         if at < 0 or longer:
             continue
         before = said[:at].strip()
-        if ask.foreign and (than := _THAN_ELSEWHERE.search(before)):
+        if ask.foreign and (than := _WORDS.than_elsewhere.search(before)):
             if not _compares_as_asked(before[: than.start()], ask):
                 return []
             continue
-        if not _DENIES.search(before) and not re.search(r"\bnot\b", before[-30:]) and not _concedes_before(before):
+        if (
+            not _WORDS.denies.search(before)
+            and not re.search(r"\bnot\b", before[-30:])
+            and not _concedes_before(before)
+        ):
             found.append(choice)
     return found
 
@@ -328,11 +282,10 @@ def _concedes_before(before: str) -> bool:
 
 
 def _comparatives(text: str) -> set[str]:
-    return {word for word in _COMPARATIVE.findall(text) if word not in _WORDS["not_comparative"]}
+    return {word for word in _WORDS.comparative.findall(text) if word not in _WORDS["not_comparative"]}
 
 
 def _answers_as_asked(clause: str, ask: Ask) -> bool:
-    """Whether a clause holds the comparative that the query asks for."""
     return bool(_comparatives(clause) & ask.words)
 
 
@@ -351,7 +304,7 @@ def _letter(text: str, ask: Ask) -> str | None:
         return None
     letter, after = match["letter"], match["after"]
     known = letter.upper() in ask.options if ask.options else True
-    ends = bool(_LETTER_ENDS.match(after)) or not after
+    ends = bool(_WORDS.letter_ends.match(after)) or not after
     stands = ends if letter.islower() or letter in "AI" else ends or after[:1].isspace()
     return letter.upper() if known and stands else None
 

@@ -39,8 +39,7 @@ from itertools import groupby
 from typing import Any
 
 from langchain_rlfocal.answers import values
-from langchain_rlfocal.answers.languages import PATTERNS, read_table
-from langchain_rlfocal.answers.values import MAX_CHARS
+from langchain_rlfocal.answers.values import MAX_CHARS, PATTERNS, Words
 
 _MAX_BLOCKS = 64
 _MAX_PYTHON = 50_000
@@ -49,50 +48,21 @@ _MAX_TOKENS = 4_000  # some patterns of Pygments take time that grows with the s
 _MAX_QUERY = 4_000
 _MAX_INLINE = 400
 
-_TABLE = read_table("code")
-_LAYOUTS = {language: layout for layout, names in _TABLE["layouts"].items() for language in names.split()}
-_ALIASES = {alias: language for language, names in _TABLE["aliases"].items() for alias in names.split()}
-_WORDS = {name: frozenset(words.split()) for name, words in _TABLE["words"].items()}
+_WORDS = Words("code")
+_LAYOUTS = _WORDS.inverted("layouts")
+_ALIASES = _WORDS.inverted("aliases")
 _COMMENTS = {"sql": ("--", "/*"), "lua": ("--",), "css": ("/*",), "php": ("//", "/*", "#")}
 _DASHED = ("//", "/*")
 _HASHED = frozenset(["bash", "elixir", "julia", "powershell", "python", "r", "ruby"])
 _MEANING = ("//go:", "// +build", "/*+", "/*!", "///", "// @ts-", "#!", "#[")
 """Comments that are more than comments: directives, hints, attributes."""
 
-_FENCE = re.compile(r"(?P<before>[^`~\n]*+)(?P<fence>`{3,}+|~{3,}+)(?P<info>[^`\n]*)")
-_BEFORE = re.compile(r"[ \t>]*(?:(?:[-*+•]|[0-9]{1,3}[.)])[ \t]+)?")
-_TAG = re.compile(r"[{\s.]{0,4}([A-Za-z][\w+#.-]{0,30})", re.ASCII)
-_SPAN = re.compile(r"(?<!`)(`{1,2})(?!`)([^`\n]{1,400}?)(?<!`)\1(?!`)")
-_ONE_LINE = re.compile(r"`{3,}+([^`\n]{1,400})`{3,}")
-_THOUGHT = re.compile(r"(?<![\"'`])</think>(?![\"'`])")
-_DENIAL = re.compile(
-    r"\b(?:not?|never|none|nor|cannot|without|except|instead|avoid|wrong|rather|unless|neither)\b|n't\b", re.IGNORECASE
-)
 
-
-_PROMPT = re.compile(r"^(?:\([\w.-]{1,30}\) ?)?(?:[\w.-]{1,40}@[\w.-]{1,60}[: ][^$\n]{0,80})?\$ ", re.MULTILINE)
-_QUOTED = re.compile(r"\"[^\"$`\\!']*\"")
-"""A string of a shell in which nothing is special: both kinds of quotes say the same."""
-_DOCTEST = re.compile(r"\s*(?:>>>|In \[[0-9]{1,4}\]:)(?: |$)", re.MULTILINE)
-_DOCTEST_LINE = re.compile(r"[ \t]*(?:>>>|\.\.\.|In \[[0-9]{1,4}\]:|\.\.\.:)(?: |$)(.*)")
-_SQL_START = re.compile(
-    r"\s*(?:select\s+\S|insert\s+into\s|update\s+\S+\s+set\s|delete\s+from\s|create\s+(?:or\s|table|view|index|unique)|"
-    r"alter\s+table\s|drop\s+(?:table|view|index|database)\s|with\s+(?:recursive\s+)?\w+\s*(?:\([^)]{0,200}\)\s*)?as\s*\()",
-    re.IGNORECASE,
-)
 _TYPES = (ast.Name, ast.Attribute, ast.Subscript, ast.Constant, ast.BinOp, ast.BitOr, ast.Tuple, ast.List)
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _BLOCKS = (ast.For, ast.AsyncFor, ast.While, ast.If, ast.With, ast.AsyncWith, ast.Try, ast.Match)
 _STRONG = (*_FUNCTIONS, *_BLOCKS, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assert, ast.Raise)
-_STARTS = re.compile(r"^(?:def |async def |class |import |from \w|@\w)", re.MULTILINE)
 
-_IDENTIFIER = re.compile(r"[A-Za-z_]\w{0,60}")
-_SIGNATURE = re.compile(r"\b([A-Za-z_]\w{0,60})\(([^()\n]{0,300})\)")
-_QUERY_NAMES = re.compile(
-    r"`([^`\n]{1,120})`|\"([A-Za-z_]\w{0,60})\"|'([A-Za-z_]\w{0,60})'"
-    r"|\b(?:called|named|name|function|def|method|class)(?: is| it| be)?:? (?=([A-Za-z_]\w{0,60}))"
-    r"|\b([A-Za-z]\w{0,40}(?:_\w{1,40}|[a-z0-9][A-Z]\w{0,40}))\b|\b([A-Za-z_]\w{0,60})\("
-)
 
 _SOURCE = "<answer>"
 _QUIET = ("ignore", None, Warning, re.compile(_SOURCE), 0)
@@ -133,7 +103,7 @@ class Code:
 
     def read(self, text: str, query: str) -> Program | None:
         """Read the code of an answer; None where the text holds none."""
-        thought = [match.end() for match in _THOUGHT.finditer(text)]
+        thought = [match.end() for match in _WORDS.thought.finditer(text)]
         text = text[thought[-1] :] if thought and text[thought[-1] :].strip() else text
         if len(text) > MAX_CHARS:
             return _whole(text) if "```" in text or "~~~" in text else None
@@ -199,7 +169,7 @@ def _blocks(text: str) -> list[CodeBlock]:
             else:
                 lines.append(_outdented(line, indent))
         elif "```" in line or "~~~" in line:
-            single = _ONE_LINE.fullmatch(line.strip())
+            single = _WORDS.one_line.fullmatch(line.strip())
             opening = None if single else _opening(line)
             if single:
                 blocks.append(_single(single[1].strip()))
@@ -213,12 +183,12 @@ def _blocks(text: str) -> list[CodeBlock]:
 
 def _opening(line: str) -> tuple[str, int, str | None] | None:
     """Read a line that opens a block: its fence, how far it is indented, its language."""
-    match = _FENCE.fullmatch(line[:2000])
+    match = _WORDS.fence.fullmatch(line[:2000])
     if not match:
         return None
     before, info = match["before"], match["info"].strip()
-    tag = _TAG.match(info)
-    if not _BEFORE.fullmatch(before):  # "Use: ```bash" is no Markdown, but is written
+    tag = _WORDS.tag.match(info)
+    if not _WORDS.before.fullmatch(before):  # "Use: ```bash" is no Markdown, but is written
         if match["fence"][0] == "~" or not before.rstrip().endswith(":") or len(info.split()) > 1:
             return None
         before = ""
@@ -250,13 +220,12 @@ def _asking_part(query: str) -> str:
 
 @cache
 def _asked_patterns() -> dict[str, re.Pattern[str]]:
-    named = _TABLE["asked"] | {name: name for name in _TABLE["asked"]["themselves"].split()}
+    named = _WORDS.entries["asked"] | {name: name for name in _WORDS.entries["asked"]["themselves"].split()}
     del named["themselves"]
     return {name: re.compile(rf"(?<![\w.+#-])(?:{words})(?![\w+#])", re.IGNORECASE) for name, words in named.items()}
 
 
 def _asked_language(query: str) -> str | None:
-    """Name the one language that a query asks for; a shell only where it names no other."""
     text = _asking_part(query)
     named = [name for name, words in _asked_patterns().items() if words.search(text)]
     if len(named) > 1 and "shell" in named:
@@ -265,15 +234,14 @@ def _asked_language(query: str) -> str | None:
 
 
 def _unfenced(text: str, query: str) -> str | None:
-    """Find the code of a text without fences."""
     body = text.strip()
     if not body:
         return None
     asked = asks_for_code(query)
-    spans = list({match[2] for match in _SPAN.finditer(text)}) if asked and len(text) <= _MAX_INLINE else []
+    spans = list({match[2] for match in _WORDS.span.finditer(text)}) if asked and len(text) <= _MAX_INLINE else []
     if len(spans) == 1:
         before, after = text[: text.index(spans[0])], text[text.rindex(spans[0]) + len(spans[0]) :]
-        aside = len(before.split()) <= 14 and not after.strip("` \t\n.!:;") and not _DENIAL.search(before)
+        aside = len(before.split()) <= 14 and not after.strip("` \t\n.!:;") and not _WORDS.denial.search(before)
         return spans[0] if aside and not any(map(str.isdigit, before)) else None
     if "`" in text and asked and len(text) <= _MAX_INLINE and len(spans) > 1:
         return None
@@ -288,7 +256,7 @@ def _unfenced(text: str, query: str) -> str | None:
 def _candidates(text: str, asked: bool) -> Iterator[str]:
     """List what may be the code of a text: all, or, if code is asked for, from its first definition on."""
     yield _dedented(text)
-    start = _STARTS.search(text) if asked else None
+    start = _WORDS.starts.search(text) if asked else None
     if start:
         rest = text[start.start() :]
         for _ in range(4):
@@ -300,14 +268,14 @@ def _candidates(text: str, asked: bool) -> Iterator[str]:
 
 def _looks_like_code(body: str, language: str | None) -> bool:
     """Tell whether a text without fences is a command, a statement of SQL or a regular expression, and no prose."""
-    if language == "sql" or (language is None and _SQL_START.match(body)):
-        return bool(_SQL_START.match(body)) and len(body.split("\n\n")) == 1
+    if language == "sql" or (language is None and _WORDS.sql_start.match(body)):
+        return bool(_WORDS.sql_start.match(body)) and len(body.split("\n\n")) == 1
     if "\n" in body or len(body) > _MAX_INLINE:
         return False
     if language == "regex":
         return " " not in body and bool(re.search(r"[\\^$\[\](){}*+?|]", body))
     if language in {None, "bash"}:
-        word = _PROMPT.sub("", body).split(" ", 1)[0]
+        word = _WORDS.prompt.sub("", body).split(" ", 1)[0]
         is_prose = re.search(r"[a-z]{2}[.!?]$| (?:is|are|the|to|will|lists|shows|prints) ", body)
         return word in _WORDS["commands"] and not is_prose
     return body.endswith((";", "}", ")")) and bool(re.search(r"[=({]", body))
@@ -334,7 +302,6 @@ def _whole(text: str) -> Program:
 
 
 def _shown(head: str) -> str:
-    """Cut a head to what fits in a label."""
     head = "".join(char if char.isprintable() else " " for char in " ".join(head.split()))
     return head if len(head) <= 32 else f"{head[:31]}…"
 
@@ -344,20 +311,19 @@ def _language(tag: str) -> str:
 
 
 def _tell(tag: str | None, source: str, asked: str | None) -> tuple[str, str]:
-    """Tell the language of a source, and drop the prompts of that language."""
     if tag and tag not in _WORDS["plain"]:
-        language = "python" if _language(tag) == "bash" and _DOCTEST.match(source) else _language(tag)
+        language = "python" if _language(tag) == "bash" and _WORDS.doctest.match(source) else _language(tag)
     else:
         language = _guess(source, asked)
     if language == "python":
         return language, _plain_python(source)
-    return language, _PROMPT.sub("", source) if language == "bash" else source
+    return language, _WORDS.prompt.sub("", source) if language == "bash" else source
 
 
 def _guess(source: str, asked: str | None) -> str:
-    if _DOCTEST.match(source):
+    if _WORDS.doctest.match(source):
         return "python"
-    if _PROMPT.match(source.lstrip()):
+    if _WORDS.prompt.match(source.lstrip()):
         return "bash"
     if source.lstrip()[:1] in {"{", "["} and asked != "python" and isinstance(values.parse_json(source), (dict, list)):
         return "json"
@@ -367,15 +333,15 @@ def _guess(source: str, asked: str | None) -> str:
     first = source.split(None, 1)[0] if source.strip() else ""
     if asked and not (asked == "python" and first in _WORDS["commands"]):
         return asked
-    if _SQL_START.match(source):
+    if _WORDS.sql_start.match(source):
         return "sql"
     return "bash" if first in _WORDS["commands"] else ""
 
 
 def _plain_python(source: str) -> str:
     """Drop the prompts of an interactive session and what it printed."""
-    if _DOCTEST.match(source):
-        lines = map(_DOCTEST_LINE.fullmatch, source.splitlines())
+    if _WORDS.doctest.match(source):
+        lines = map(_WORDS.doctest_line.fullmatch, source.splitlines())
         session = "\n".join(match[1] for match in lines if match)
         if parse_python(session):  # else what has no prompt may be no output
             return session
@@ -485,7 +451,7 @@ def _gap_mark(language: str, layout: str, gap: str, previous: str, text: str) ->
 def _spelled(language: str, kind: str, text: str) -> str:
     if language == "sql" and kind.startswith(("Keyword", "Name.Builtin", "Operator.Word")):
         return " ".join(text.casefold().split())
-    if language == "bash" and _QUOTED.fullmatch(text):
+    if language == "bash" and _WORDS.quoted.fullmatch(text):
         return f"'{text[1:-1]}'"
     return " ".join(text.split()) if kind.startswith("Comment.Preproc") else text
 
@@ -546,7 +512,6 @@ def parse_python(source: str) -> ast.Module | None:
 
 
 def _is_strong(tree: ast.Module) -> bool:
-    """Tell whether a tree holds a statement that no other text looks like."""
     return any(isinstance(node, _STRONG) for node in tree.body) or any(
         isinstance(node, ast.Expr)
         and isinstance(node.value, ast.Call)
@@ -570,7 +535,6 @@ def _says_something(tree: ast.Module) -> bool:
 
 
 def _bodied(body: list[ast.stmt]) -> list[ast.stmt]:
-    """Drop a docstring."""
     first = body[0].value if body and isinstance(body[0], ast.Expr) else None
     documented = isinstance(first, ast.Constant) and isinstance(first.value, str)
     return body[1:] if documented else body
@@ -833,7 +797,6 @@ def _scope_of(kind: str, parent: _Scope | None, body: Iterable[ast.AST]) -> _Sco
 
 
 def _stored(target: ast.AST) -> list[str]:
-    """List the names that a target binds."""
     return [node.id for node in ast.walk(target) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
 
 
@@ -862,14 +825,14 @@ def _is_foreign(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 def _named_by(text: str) -> tuple[frozenset[str], dict[str, list[str]], list[str]]:
     """Read the names that a query's asking part gives: all, the parameters of each function it writes out, those it sets apart in order."""
     signatures: dict[str, list[str]] = {}
-    for match in _SIGNATURE.finditer(text):
-        named = (_IDENTIFIER.match(part.strip()) for part in match[2].split(","))
+    for match in _WORDS.signature.finditer(text):
+        named = (_WORDS.identifier.match(part.strip()) for part in match[2].split(","))
         signatures[match[1]] = [name[0] for name in named if name]
     names: set[str] = set()
     listed: list[str] = []
-    for match in _QUERY_NAMES.finditer(text):
-        found = _IDENTIFIER.findall(next(filter(None, match.groups()), ""))
+    for match in _WORDS.query_names.finditer(text):
+        found = _WORDS.identifier.findall(next(filter(None, match.groups()), ""))
         names.update(found)
-        if match[1] and _IDENTIFIER.fullmatch(match[1]):
+        if match[1] and _WORDS.identifier.fullmatch(match[1]):
             listed.append(match[1])
     return frozenset(names), {name: order for name, order in signatures.items() if order}, list(dict.fromkeys(listed))

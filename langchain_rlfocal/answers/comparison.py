@@ -17,10 +17,9 @@ from itertools import combinations
 from typing import Any
 
 from langchain_rlfocal.answers import values
-from langchain_rlfocal.answers.choices import Choice, Option, YesNo, bare_letter, read_choice, read_option, read_yes_no
+from langchain_rlfocal.answers.choices import bare_letter, read_choice, read_option, read_yes_no
 from langchain_rlfocal.answers.code import Code, CodeBlock, find_code, parse_python
 from langchain_rlfocal.answers.kinds import Kind, KindLike, KindName, MadeKind, to_kind
-from langchain_rlfocal.answers.languages import PATTERNS, WORDS
 from langchain_rlfocal.answers.lists import List, find_list
 from langchain_rlfocal.answers.mathematics import Math, looks_like_math, same_math
 from langchain_rlfocal.answers.quantities import number_of
@@ -48,6 +47,7 @@ from langchain_rlfocal.answers.statements import (
     read_statement,
     same_statement,
 )
+from langchain_rlfocal.answers.values import PATTERNS, WORDS
 
 logger = logging.getLogger(__name__)
 
@@ -68,18 +68,10 @@ _MAX_LABEL = 200
 _MAX_LITERAL = 20_000
 _MAX_NOTE = 200
 _LONG_CHARS = 4_000
-_SCALARS = re.compile(r"\s{0,20}\[[^\[\]{}]{1,2000}\]\s{0,20}")
 _NO_CODE = frozenset(
     ["text", "txt", "plain", "plaintext", "markdown", "md", "json", "output", "console", "latex", "math"]
 )
-_SYMBOL = re.compile(r"(?=[-:/!@#%^&<>=|\\~+$])[^\w\s`\"'(]{1,4}[\w.=/!?-]{0,40}|[\w.-]{1,40}[!=|&~:]")
 _MAY_BE_NAMED = frozenset(":=(")
-_CODE_FACTS = re.compile(
-    r"\b[0-9][0-9.]{0,40}\b|\"[^\"\n]{0,200}\"|'[^'\n]{0,200}'|[<>!=]=|[<>]|\bnot\b|\bin\b|\band\b|\bor\b|&&|\|\||![a-z(]|[-+*/%]"
-)
-_SPAN = re.compile(r"`([^`\n]{1,300})`")
-_TAGGED = re.compile(r"<(?:tool|function)_call>\s{0,20}([^<]{1,20000})")
-_PYTHON_CALL = re.compile(r"\[?\s{0,4}[A-Za-z_][\w.]{0,100}\(\s{0,4}[A-Za-z_]\w{0,60}\s?=(?!=)")
 
 
 # ---- who agrees with whom
@@ -219,7 +211,6 @@ def can_coincide(query: str, texts: Sequence[str] = (), kind: KindLike = "auto")
 
 
 def _is_open(read: tuple[Any, str] | None) -> bool:
-    """Whether what was read is a text that others can hardly repeat: long, or code of many lines."""
     found = read[0] if read else None
     if not isinstance(found, Found):
         return False
@@ -341,7 +332,7 @@ def _may_be_same(kind: Kind, a: Any, b: Any) -> bool:
         a, b = Found(kind, a, ""), Found(kind, b, "")
     if a.kind.name == b.kind.name == "code":
         # What no other spelling of a program may change: its numbers, texts, comparisons and denials.
-        return sorted(_CODE_FACTS.findall(a.part)) == sorted(_CODE_FACTS.findall(b.part))
+        return sorted(PATTERNS.code_facts.findall(a.part)) == sorted(PATTERNS.code_facts.findall(b.part))
     is_text = {a.kind.name, b.kind.name} <= {"short_text", "long_text"}
     return (
         is_text and isinstance(a.value, Statement) and isinstance(b.value, Statement) and may_be_same(a.value, b.value)
@@ -425,11 +416,11 @@ def find(text: str, ask: Ask, query: str) -> Found | None:
     if (
         not is_marked
         and ("{" in text or "[" in text)
-        and ("json" in ask.text.casefold() or not _SCALARS.fullmatch(part))
+        and ("json" in ask.text.casefold() or not PATTERNS.scalars.fullmatch(part))
         and (json := read_whole_json(text)) is not None
     ):
         return found("json", json)
-    if _SCALARS.fullmatch(part):
+    if PATTERNS.scalars.fullmatch(part):
         part = part.strip()[1:-1]
     blocks = [block for block in find_code(final) if block.language not in _NO_CODE]
     if (
@@ -478,8 +469,7 @@ def find(text: str, ask: Ask, query: str) -> Found | None:
 
 
 def _printed(final: str) -> str | None:
-    """Find what a short text says that a program prints."""
-    spans = set(_SPAN.findall(final))
+    spans = set(PATTERNS.span.findall(final))
     if len(spans) == 1 and "\n" not in final and len(final) <= _MAX_MARKED:
         return str(spans.pop())
     match = PATTERNS.prints.fullmatch(final)
@@ -490,21 +480,21 @@ def _symbol(part: str, ask: Ask) -> str | None:
     """Read a word with signs that count, such as "-i" and ":q!", where a text gives one and says little else."""
     if "`" not in part:
         token = part.strip("*_ ")
-        return token if _SYMBOL.fullmatch(token) else None
-    spans = set(_SPAN.findall(part))
-    rest = plain(values.fold(_SPAN.sub(" ", part))).split()
+        return token if PATTERNS.symbol.fullmatch(token) else None
+    spans = set(PATTERNS.span.findall(part))
+    rest = plain(values.fold(PATTERNS.span.sub(" ", part))).split()
     if (
         len(spans) != 1
         or " " in (span := spans.pop())
-        or not all(word in WORDS.tells_to_type or ask.repeats(word) for word in rest)
+        or not all(word in WORDS["tells_to_type"] or ask.repeats(word) for word in rest)
     ):
         return None
-    return span if _SYMBOL.fullmatch(span) else None
+    return span if PATTERNS.symbol.fullmatch(span) else None
 
 
 @lru_cache(maxsize=1024)
 def _kept(text: str, query: str) -> Found | None:
-    """Read a short text once: an ensemble labels its answers anew with each that arrives."""
+    """Read a short text once: an ensemble labels its answers again with each that arrives."""
     return find(text, read_query(query), query)
 
 
@@ -520,7 +510,7 @@ def _read_code(final: str, ask: Ask, query: str, blocks: Sequence[CodeBlock]) ->
     if not ask.code and not _is_mostly_code(final, blocks) and (ask.prose or not tagged):
         return None
     value = _CODE.read(final, query)
-    spans = set(_SPAN.findall(final)) if value is None and ask.code else set()
+    spans = set(PATTERNS.span.findall(final)) if value is None and ask.code else set()
     command = PATTERNS.command.fullmatch(spans.pop() if len(spans) == 1 else final.strip())
     if value is None and ask.code and command:
         value = _CODE.read(f"```\n{command[1]}\n```", query)
@@ -581,7 +571,7 @@ def read_calls(text: str) -> str | None:
     """Return the calls of tools that a text makes: in tags, as JSON with names and arguments, or as calls of Python."""
     final = final_part(text)
     if "<tool_call>" in final or "<function_call>" in final:
-        found = [values.parse_json(match[1]) for match in list(_TAGGED.finditer(final))[:_MAX_CALLS]]
+        found = [values.parse_json(match[1]) for match in list(PATTERNS.tagged.finditer(final))[:_MAX_CALLS]]
         calls = [call for value in found for call in (value if isinstance(value, list) else [value])]
         return values.read_tool_calls(values.dump_json(calls)) if calls and all(map(_is_call, calls)) else None
     stripped = final.strip()
@@ -607,7 +597,7 @@ def _is_call(value: Any) -> bool:
 
 def _python_calls(text: str) -> str | None:
     """Read one call, or a list of calls, whose arguments are keywords and literals."""
-    match = _PYTHON_CALL.match(text)
+    match = PATTERNS.python_call.match(text)
     if match is None or len(text) > _MAX_PYTHON_CALL or text.count("(") > _MAX_CALLS:
         return None
     tree = parse_python(text)
@@ -669,7 +659,6 @@ def _read_date(text: str, query: str) -> Statement | None:
 
 
 def _same_quantity(a: Statement, b: Statement) -> bool:
-    """Compare numbers and units, in order."""
     units = [[(part.kind, part.value) if isinstance(part, Amount) else part for part in one.said] for one in (a, b)]
     return same_statement(a, b) and units[0] == units[1]
 
@@ -683,7 +672,6 @@ def _read_json(text: str, query: str) -> str | None:
 
 
 def _shortened(value: Any) -> str:
-    """Write a label, cut with a digest of what is cut."""
     label = str(value)
     if len(label) <= _MAX_LABEL:
         return label
@@ -691,7 +679,6 @@ def _shortened(value: Any) -> str:
 
 
 def _same_item(a: str, b: str) -> bool:
-    """Tell whether two items of lists are the same."""
     one, other = (read_statement(values.clean(item), read_query("")) for item in (a, b))
     return one is not None and other is not None and same_statement(one, other)
 
@@ -703,15 +690,16 @@ BUILT_IN: dict[str, Kind] = {
         Auto(),
         # The text itself: the same but for white space around it, and for how Unicode composes it; or equal Python literals.
         MadeKind("exact", lambda text, _: exact_text(text), writes=_shortened),
-        Option(),
+        # The letter of a listed option.
+        MadeKind("option", lambda text, query: read_option(values.clean(text), read_query(query))),
         # A number without a unit equals that number of any one unit.
         MadeKind("number", _read_number, same_statement, _shortened),
         # In any unit of the same dimension: 90 minutes and 1.5 hours.
         MadeKind("quantity", _read_number, _same_quantity, _shortened),
         MadeKind("date", _read_date, same_statement, _shortened),
         _MATH,
-        YesNo(),
-        Choice(),
+        MadeKind("yes_no", lambda text, query: read_yes_no(values.clean(text), read_query(query), asked=True)),
+        MadeKind("choice", lambda text, query: read_choice(values.clean(text), read_query(query))),
         _LIST,
         _CODE,
         MadeKind("json", _read_json),

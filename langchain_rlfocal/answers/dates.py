@@ -14,11 +14,12 @@ import datetime as dt
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from langchain_rlfocal.answers import values
-from langchain_rlfocal.answers.facts import Fact
+from langchain_rlfocal.answers.quantities import Fact, find_quantities
 
 if TYPE_CHECKING:
     from babel import Locale
@@ -58,7 +59,7 @@ def find_dates(text: str) -> list[Fact]:
     Returns:
         Facts of kind `"date"`, and `"time"` for a time without a date; each value is a `When`.
     """
-    digits = _DIGIT.search(text) is not None
+    digits = _WORDS.digit.search(text) is not None
     is_ascii = text.isascii()
     names = _names(
         tuple((at == 0 or not is_ascii) and bool(letter.search(text)) for at, (letter, _) in enumerate(_SCRIPTS))
@@ -66,7 +67,7 @@ def find_dates(text: str) -> list[Fact]:
     groups: list[Iterable[_Piece]] = [_from_words(text, names, digits=digits)]
     if digits:
         groups = [_from_numbers(text), *groups, _from_years(text), *_from_times(text, names)]
-    if not is_ascii and _UNSPACED.search(text):
+    if not is_ascii and _WORDS.unspaced.search(text):
         groups = [_from_unspaced(text, names), *groups]
     pieces: list[_Piece] = []
     covered = bytearray(len(text))
@@ -83,8 +84,6 @@ def find_dates(text: str) -> list[Fact]:
 
 @dataclass(frozen=True, slots=True)
 class _Clock:
-    """A time of day as it stands there."""
-
     hour: int
     minute: int = 0
     second: int = 0
@@ -206,19 +205,11 @@ def _add_halves(halves: dict[str, str], locale: "Locale") -> None:
 
 # Years and eras
 
-_BEFORE_CHRIST: Final = _WORDS.pattern("before_christ", 0).pattern
-_AFTER_CHRIST: Final = _WORDS.pattern("after_christ", 0).pattern
-_ERA = re.compile(rf"\s?(?:(?P<bc>{_BEFORE_CHRIST})|(?P<ad>{_AFTER_CHRIST}))(?!\w)")
+_ERA = re.compile(rf"\s?(?:(?P<bc>{_WORDS.before_christ.pattern})|(?P<ad>{_WORDS.after_christ.pattern}))(?!\w)")
 _YEAR_AND_ERA = re.compile(
     rf"(?<![\w.,:/$-])(?:(?P<first>\d{{1,4}})\s?[-–]\s?)?(?P<year>\d{{1,6}}|\d{{1,3}},\d{{3}})"
-    rf"\s?(?:(?P<bc>{_BEFORE_CHRIST})|(?P<ad>{_AFTER_CHRIST}))(?!\w)"
+    rf"\s?(?:(?P<bc>{_WORDS.before_christ.pattern})|(?P<ad>{_WORDS.after_christ.pattern}))(?!\w)"
 )
-_ERA_AND_YEAR = re.compile(r"(?<!\w)(?:(?P<bc>M\.?Ö\.?|Milattan [Öö]nce)|A\.?D\.?)\s(?P<year>\d{1,4})(?![\w]|[.,:]\d)")
-_YEAR = re.compile(
-    r"(?P<comma>,?)(?P<link>\s{0,2}(?:(?:de|del|of|anno|в) )?|[-./])(?P<year>\d{1,4}|'\d{2})(?![0-9A-Za-z_]|[.,:]\d)"
-)
-_YEAR_WORD = re.compile(r"\s?(?:г\.|года\b|году\b|р\.|року\b|году\b)")
-_PHRASE_ENDS = re.compile(r"[ \t]{0,8}(?:$|[\n.,;:!?)\]\"'*_]|[-–—] )")
 
 
 class _Year(NamedTuple):
@@ -231,7 +222,7 @@ class _Year(NamedTuple):
 
 def _year_after(text: str, at: int, *, full: bool) -> _Year | None:
     """Read a year that follows a month or, where `full`, a day: then it may have three digits, or two and an apostrophe."""
-    found = _YEAR.match(text, at)
+    found = _WORDS.year.match(text, at)
     if not found or (not found["link"] and not found["comma"]):
         return None
     number, end = found["year"], found.end()
@@ -241,33 +232,19 @@ def _year_after(text: str, at: int, *, full: bool) -> _Year | None:
         return _Year(-int(number) if era["bc"] else int(number), era.end()) if int(number) else None
     if len(number) == 2 and found["link"] in {"-", "/"} and full:
         return _Year(int(number), end, "'")
-    if int(number) and (len(number) == 4 or (len(number) == 3 and full and _PHRASE_ENDS.match(text, end))):
-        word = _YEAR_WORD.match(text, end)
+    if int(number) and (len(number) == 4 or (len(number) == 3 and full and _WORDS.phrase_ends.match(text, end))):
+        word = _WORDS.year_word.match(text, end)
         return _Year(int(number), word.end() if word else end)
     return None
 
 
 # Dates with a month in words
 
-_DIGIT = re.compile("[0-9]")
-_DAY_BEFORE = re.compile(
-    r"(?<![\w.,:/'$€£#%])(?<![\w]-)"
-    r"(?:(?P<first>\d{1,2})(?:st|nd|rd|th|er|\.)?\s?(?:[-–—]|to|and|&|bis|und|à|au|et|al?|y|e|по|и)\s?)?"
-    r"(?P<day>\d{1,2})(?P<suffix>st|nd|rd|th|er|re|[oa]|\.|°|-?(?:го|е|ое|ème|én))?"
-    r"(?P<link>[\s.,/-]{0,2}(?P<of>(?:day )?(?:of|de|di|del|d')(?: the)? ?)?)\Z"
-)
-_YEAR_BEFORE = re.compile(r"(?<![\w.,:/'$-])(?P<year>\d{4})(?P<link>[-/ ]|\.? )\Z")
-_DAY_AFTER = re.compile(
-    r"\.?(?P<link>,? {1,2}|-|/)?(?P<the>the )?(?P<day>\d{1,2})(?P<suffix>st|nd|rd|th|\.(?!\d))?(?![0-9A-Za-z_]|[.,:]\d)"
-    r"(?:\s?(?:[-–—]|to|and|&|through|bis|und)\s?(?P<last>\d{1,2})(?:st|nd|rd|th)?(?![0-9A-Za-z_]|[.,:]\d))?"
-)
 _TENTHS: Final = {"twenty": 20, "thirty": 30}
 _ORDINALS: Final = {word: at for at, word in enumerate(values.ORDINAL_WORDS) if at} | {"twentieth": 20, "thirtieth": 30}
 _ORDINAL: Final = rf"(?:(?P<tens>twenty|thirty)[- ])?(?P<word>{'|'.join(_ORDINALS)})"
 _ORDINAL_BEFORE = re.compile(rf"\b{_ORDINAL} (?:day )?of \Z", re.IGNORECASE)
 _ORDINAL_AFTER = re.compile(rf" (?P<the>the )?{_ORDINAL}(?!\w)", re.IGNORECASE)
-_IN = re.compile(r"\b(?:in|of|by|since|until|till|during|early|late|mid|last|next|every|each)[ -]\Z")
-_RANGE = re.compile(r"\s?(?:[-–—/]|\b(?:to|and|until|through|bis|und|à|et|al?|y|e)\b)\s?")
 _LOOK_BACK = 24
 
 
@@ -298,8 +275,8 @@ def _from_month(text: str, match: re.Match[str], word: str, month: _Month, *, di
     lower = match[0].islower() and word in _WORDS["verbs_too"]
     low = max(0, start - _LOOK_BACK)
     point = end + (text[end : end + 1] == "." and not month.full)
-    before = _DAY_BEFORE.search(text, low, start) if digits else None
-    day_after = _DAY_AFTER.match(text, end) if digits and not month.weak else None
+    before = _WORDS.day_before.search(text, low, start) if digits else None
+    day_after = _WORDS.day_after.match(text, end) if digits and not month.weak else None
     if day_after and not (day_after["link"] or day_after["the"] or text[end : end + 1] == "." or english):
         day_after = None  # "Jul4" is a date, "Juli4" a name
     if before:
@@ -309,7 +286,7 @@ def _from_month(text: str, match: re.Match[str], word: str, month: _Month, *, di
             return  # "4 out of 500"
         strong = year or before["of"] or (before["suffix"] and (not lower or len(before["suffix"]) > 1))
         if year or before["of"] or not other:  # else "chapter 3 July 4, 1776"
-            if strong or (not month.weak and (not lower or _PHRASE_ENDS.match(text, end))):
+            if strong or (not month.weak and (not lower or _WORDS.phrase_ends.match(text, end))):
                 yield from _days(before, month.number, point, year)
             return
     spoken = _ORDINAL_BEFORE.search(text, low, start) if english else None
@@ -332,7 +309,7 @@ def _from_month(text: str, match: re.Match[str], word: str, month: _Month, *, di
         return
     alone = month.full and not month.weak and word not in _WORDS["words_too"] and not lower
     if alone and (not english or match[0][0].isupper()):
-        known = word not in _WORDS["names_too"] or _IN.search(text, low, start)
+        known = word not in _WORDS["names_too"] or _WORDS.within.search(text, low, start)
         yield _Piece(start, end, When(month=month.number), bare=not known)
 
 
@@ -364,10 +341,10 @@ def _month_first(
         yield from _day(end, after.end(), month.number, int(after["last"]), year)
         return
     year = _year_after(text, end, full=True)
-    earlier = None if year else _YEAR_BEFORE.search(text, max(0, start - 8), start)
+    earlier = None if year else _WORDS.year_before.search(text, max(0, start - 8), start)
     if earlier and not (english and earlier["link"][0] == "."):
         yield from _day(earlier.start(), end, month.number, day, _Year(int(earlier["year"])))
-    elif year or (english and (not lower or marked or _PHRASE_ENDS.match(text, end))) or after["suffix"] == ".":
+    elif year or (english and (not lower or marked or _WORDS.phrase_ends.match(text, end))) or after["suffix"] == ".":
         yield from _day(start, end, month.number, day, year)
 
 
@@ -376,7 +353,6 @@ def _ordinal(match: re.Match[str]) -> int:
 
 
 def _day(start: int, end: int, month: int, day: int, year: _Year | None) -> Iterator[_Piece]:
-    """Make the piece of a day, none if there is no such day."""
     if _valid(year, month, day):
         number, year_end, form = year or (None, 0, "")
         yield _Piece(start, year_end or end, When(number, month, day, form=form))
@@ -401,7 +377,6 @@ _CENTURY_BEFORE = re.compile(
     r"[ -]\Z",
     re.IGNORECASE,
 )
-_CENTURY_AFTER = re.compile(r" (?:al )?(?P<roman>[IVX]{1,5})(?!\w)")
 
 
 def _from_weekday(text: str, match: re.Match[str], word: str, names: _Names, *, digits: bool) -> Iterator[_Piece]:
@@ -426,7 +401,7 @@ def _from_century(text: str, match: re.Match[str]) -> Iterator[_Piece]:
     if before := _CENTURY_BEFORE.search(text, max(0, start - _LOOK_BACK), start):
         start = before.start()
         number = _roman(before["roman"]) if before["roman"] else int(before["number"] or 0) or _ordinal(before)
-    elif after := _CENTURY_AFTER.match(text, end):
+    elif after := _WORDS.century_after.match(text, end):
         end, number = after.end(), _roman(after["roman"])
     else:
         return
@@ -436,7 +411,6 @@ def _from_century(text: str, match: re.Match[str]) -> Iterator[_Piece]:
 
 
 def _roman(text: str) -> int:
-    """Read a Roman numeral below forty; 0 where it is none."""
     text = text.upper()
     tens = len(text) - len(text.lstrip("X"))
     ones = ["", "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX"]
@@ -445,53 +419,33 @@ def _roman(text: str) -> int:
 
 # Dates in digits
 
-_NUMERIC = re.compile(
-    r"(?<![\w./:])(?<![A-Za-z_]-)(?P<a>\d{1,4})(?P<sep>[./-])(?P<gap> ?)(?P<b>\d{1,2})(?P=sep)(?P=gap)(?P<c>\d{1,4})"
-    r"(?P<time>T(?P<h>\d\d)(?::?(?P<m>\d\d)(?::?(?P<s>\d\d)(?:[.,](?P<f>\d{1,9}))?)?)?(?P<zone>Z|[+-]\d\d(?::?\d\d)?)?)?"
-    r"(?![0-9A-Za-z_/]|[.:]\d|-[A-Za-z])"
-)
-_COMPACT = re.compile(
-    r"(?<![\w./:-])(?P<a>\d{4})(?P<b>\d\d)(?P<c>\d\d)T(?P<h>\d\d)(?P<m>\d\d)(?P<s>\d\d)?(?P<zone>Z|[+-]\d{4})?(?![\w:])"
-)
-_DECADE = re.compile(
-    r"(?<![\w.,/:$-])(?P<year>[12]\d\d0|'\d0)(?:'?s\b|er(?: Jahren?)?\b|年代|년대|-[хе]\b)|\bann(?:ées|i) (?P<before>[12]\d\d0)\b"
-)
-
 
 def _from_numbers(text: str) -> Iterator[_Piece]:
-    """Find dates that are marked by their digits alone."""
-    for match in _NUMERIC.finditer(text):
+    for match in _WORDS.numeric.finditer(text):
         if not (match["sep"] == "-" and text[match.start() - 1 : match.start()] == "-"):
             yield from _numeric(match)
     if "T" in text:
-        for match in _COMPACT.finditer(text):
+        for match in _WORDS.compact.finditer(text):
             yield from _day_and_time(match, _Year(int(match["a"])))
     if "tháng" in text:
-        for match in _VIETNAMESE.finditer(text):
+        for match in _WORDS.vietnamese.finditer(text):
             year = _Year(int(match["year"])) if match["year"] else None
             yield from _day(match.start(), match.end(), int(match["month"]), int(match["day"]), year)
 
 
 def _from_years(text: str) -> Iterator[_Piece]:
-    """Find years with an era, and decades."""
     for match in _YEAR_AND_ERA.finditer(text):
         if match["first"]:
             yield from _era_year(match.start(), match.end("first"), match["first"], before=bool(match["bc"]))
             yield from _era_year(match.end("first"), match.end(), match["year"], before=bool(match["bc"]))
         else:
             yield from _era_year(match.start(), match.end(), match["year"], before=bool(match["bc"]))
-    for match in _ERA_AND_YEAR.finditer(text):
+    for match in _WORDS.era_and_year.finditer(text):
         yield from _era_year(match.start(), match.end(), match["year"], before=bool(match["bc"]))
-    for match in _DECADE.finditer(text):
+    for match in _WORDS.decade.finditer(text):
         spelled = match["year"] or match["before"]
         form = "decade'" if spelled[0] == "'" else "decade"
         yield _Piece(match.start(), match.end(), When(int(spelled.lstrip("'")), form=form))
-
-
-_VIETNAMESE = re.compile(
-    r"(?<![\w.,/-])(?P<day>\d{1,2}),? tháng (?P<month>\d{1,2})(?:(?:,? năm |, )(?P<year>\d{4}))?(?!\w|[.,]\d)",
-    re.IGNORECASE,
-)
 
 
 def _era_year(start: int, end: int, number: str, *, before: bool) -> Iterator[_Piece]:
@@ -542,7 +496,6 @@ def _day_and_time(match: re.Match[str], year: _Year) -> Iterator[_Piece]:
 
 # Dates and times in Chinese, Japanese and Korean
 
-_UNSPACED = re.compile("[年月日號号時时点點曜星週礼午夜世년월일시요자정오세]")
 _ERAS: Final = _WORDS.valued("eras")
 _UNSPACED_DATE = re.compile(
     rf"(?:(?P<era>公元前|紀元前|西元前|기원전|公元|西暦|西元|서기|{'|'.join(_ERAS)})\s?)?"
@@ -552,15 +505,6 @@ _UNSPACED_DATE = re.compile(
 _UNSPACED_YEAR = re.compile(
     rf"(?P<era>公元前|紀元前|西元前|기원전|公元|西暦|서기|{'|'.join(_ERAS)})\s?(?P<year>\d{{1,4}})(?:\s?[年년])?"
 )
-_UNSPACED_WEEKDAY = re.compile(
-    r"(?P<word>[月火水木金土日])曜日?|(?:星期|礼拜|週)(?P<number>[一二三四五六日天])|(?P<korean>[월화수목금토일])요일"
-)
-_UNSPACED_CENTURY = re.compile(r"(?P<era>公元前|紀元前|기원전)?\s?(?<![0-9.,])(?P<number>\d{1,2})\s?(?:世紀|世纪|세기)")
-_UNSPACED_TIME = re.compile(
-    r"(?<![0-9.,:/])(?P<h>\d{1,2})\s?(?P<mark>[時时点點]|시)(?![間间간])"
-    r"(?:\s?(?P<m>\d{1,2})\s?[分분](?![の之])(?:\s?(?P<s>\d{1,2})\s?[秒초])?|(?P<half>\s?[半반])|(?P<sharp>整))?"
-)
-_UNSPACED_HOUR = re.compile("(?P<noon>正午|정오)|(?P<midnight>午夜|真夜中|자정)")
 _WEEKDAY_SIGNS: Final = {sign: at % 7 for at, sign in enumerate("月火水木金土日월화수목금토일")}
 _WEEKDAY_NUMBERS: Final = {"一": 0, "二": 1, "三": 2, "四": 3, "五": 4, "六": 5, "日": 6, "天": 6}
 
@@ -572,13 +516,13 @@ def _from_unspaced(text: str, names: _Names) -> Iterator[_Piece]:
     for match in _UNSPACED_YEAR.finditer(text):
         if year := _unspaced_year(match["era"], match["year"]):
             yield _Piece(*match.span(), When(year.number))
-    for match in _UNSPACED_CENTURY.finditer(text):
+    for match in _WORDS.unspaced_century.finditer(text):
         if number := int(match["number"]):
             yield _Piece(*match.span(), When(-number if match["era"] else number, form="century"))
-    for match in _UNSPACED_WEEKDAY.finditer(text):
+    for match in _WORDS.unspaced_weekday.finditer(text):
         sign = match["word"] or match["korean"]
         yield _Piece(*match.span(), When(weekday=_WEEKDAY_SIGNS[sign] if sign else _WEEKDAY_NUMBERS[match["number"]]))
-    for match in _UNSPACED_TIME.finditer(text):
+    for match in _WORDS.unspaced_time.finditer(text):
         clock = _clock(match["h"], "30" if match["half"] else match["m"], match["s"])
         start, part = _part_before(text, match.start(), names)
         if not clock or (match["mark"] in "点點" and not (part or match["half"] or match["sharp"] or match["m"])):
@@ -587,7 +531,7 @@ def _from_unspaced(text: str, names: _Names) -> Iterator[_Piece]:
             yield _Piece(start, match.end(), When(), half)
         else:
             yield _Piece(*match.span(), When(), clock)
-    for match in _UNSPACED_HOUR.finditer(text):
+    for match in _WORDS.unspaced_hour.finditer(text):
         yield _Piece(*match.span(), When(), _Clock(12 if match["noon"] else 0))
 
 
@@ -617,18 +561,6 @@ def _unspaced_year(era: str | None, number: str) -> _Year | None:
 
 # Times of day
 
-_TIME = re.compile(
-    r"(?<![0-9A-Za-z_.,/$€£#])(?<!\d:)(?<!UTC[+-])(?<!GMT[+-])(?<!\s\+)(?P<h>\d{1,2})"
-    r"(?:(?P<sep>[:.])(?P<m>\d\d)(?::(?P<s>\d\d)(?:[.,](?P<f>\d{1,9}))?)?|\s?[hH]\s?(?P<hm>\d\d)(?![0-9A-Za-z_]|\s?(?:m|min)\b)|(?P<hour>\s?h(?!\w)))?"
-    r"(?![0-9:%])"
-)
-_HALF = re.compile(
-    r"\s?(?:(?P<am>[aA]\.?\s?[mM])|(?P<pm>[pP]\.?\s?[mM])|(?P<noon>noon)|(?P<midnight>midnight)"
-    r"|(?P<mark>[Uu]hr|o'?clock|hrs?|hours|uur|बजे|heures|horas)(?:\s(?P<minute>\d\d)(?![\w]|[.,:]\d))?)(?![^\W_])"
-)
-_CLOCK_BEFORE = re.compile(r"(?:\b(?:kl|klo|klockan|saat|godz|godzinie|pukul|ore)\b)\.? \Z")
-_HOURS_BEFORE = re.compile(r"(?:\b(?:[àÀ]|às|om)\b) \Z")
-_FIRST_OF_RANGE = re.compile(r"(?<![\w.,:/$-])(?P<h>\d{1,2})(?:[:.](?P<m>\d\d))?\s?(?:[-–—]|to|until|till)\s?\Z")
 _ZONES: Final = _WORDS.valued("zones")
 _ZONE = re.compile(
     r"\s?\(?(?:(?P<name>"
@@ -645,7 +577,6 @@ _WORDED_ZONES: Final = {"Greenwich Mean Time": 0, "Coordinated Universal Time": 
 def _clock(
     hour: str, minute: str | None = None, second: str | None = None, fraction: str | None = None
 ) -> _Clock | None:
-    """Make a time of day, None if there is no such time."""
     h, m, s = int(hour), int(minute or 0), int(second or 0)
     if h > 24 or m > 59 or s > 59 or (h == 24 and (m or s)):
         return None
@@ -653,7 +584,6 @@ def _clock(
 
 
 def _in_half(clock: _Clock, part: str) -> _Clock | None:
-    """Put a time into a part of the day, None if it cannot be told to lie there."""
     h = clock.hour
     if part in {"am", "pm"}:
         if not h or h > 12:
@@ -676,12 +606,16 @@ def _from_times(text: str, names: _Names) -> tuple[list[_Piece], list[_Piece]]:
     """Find times of day: first those of ranges that say a.m. or p.m. at their end only, then all others."""
     ranges: list[_Piece] = []
     times: list[_Piece] = []
-    for match in _TIME.finditer(text):
+    for match in _WORDS.time.finditer(text):
         found = _time(text, match, names)
         if found is None:
             continue
         piece, halved = found
-        first = _FIRST_OF_RANGE.search(text, max(0, piece.start - 12), piece.start) if halved and piece.clock else None
+        first = (
+            _WORDS.first_of_range.search(text, max(0, piece.start - 12), piece.start)
+            if halved and piece.clock
+            else None
+        )
         if first and piece.clock and (earlier := _earlier(first, piece.clock)):
             ranges.append(_Piece(first.start(), max(first.end("h"), first.end("m")), When(), earlier))
             ranges.append(piece)
@@ -695,10 +629,10 @@ def _time(text: str, match: re.Match[str], names: _Names) -> tuple[_Piece, bool]
     clock = _clock(match["h"], match["m"] or match["hm"], match["s"], match["f"])
     start, end = match.span()
     sure = match["sep"] == ":" or bool(match["hm"])
-    if clock is None or (match["hour"] and not _HOURS_BEFORE.search(text, max(0, start - 4), start)):
+    if clock is None or (match["hour"] and not _WORDS.hours_before.search(text, max(0, start - 4), start)):
         return None
-    sure = sure or bool(match["hour"]) or _CLOCK_BEFORE.search(text, max(0, start - 12), start) is not None
-    half = _HALF.match(text, end)
+    sure = sure or bool(match["hour"]) or _WORDS.clock_before.search(text, max(0, start - 12), start) is not None
+    half = _WORDS.half.match(text, end)
     halved = half is not None and bool(half["am"] or half["pm"])
     if half:
         marked = _by_mark(text, match, clock, half, sure=sure)
@@ -732,7 +666,7 @@ def _by_mark(
         return replace(clock, minute=int(half["minute"])), half.end()
     if mark in {"uhr", "o'clock", "oclock", "बजे"}:
         return clock, half.end("mark")
-    said = not match["sep"] and _HOURS_BEFORE.search(text, max(0, match.start() - 4), match.start())
+    said = not match["sep"] and _WORDS.hours_before.search(text, max(0, match.start() - 4), match.start())
     if said or (sure and mark != "hr") or (match["sep"] == "." and mark == "uur"):
         return clock, half.end("mark")
     return None  # a number of hours
@@ -780,7 +714,6 @@ def _part_before(text: str, start: int, names: _Names) -> tuple[int, str]:
 
 
 def _offset(text: str) -> int:
-    """Read an offset such as +05:30, +0530 or +5 as minutes."""
     digits = text[1:].replace(":", "")
     hours, minutes = (digits, "0") if len(digits) <= 2 else (digits[:-2], digits[-2:])
     return (-1 if text[0] == "-" else 1) * (60 * int(hours) + int(minutes))
@@ -829,13 +762,17 @@ def _with_years(text: str, pieces: list[_Piece]) -> list[_Piece]:
         if a.year is not None or b.year is None or a.form or piece.clock or a.month is None or b.month is None:
             continue
         forward = (a.day is None) == (b.day is None) and (a.month, a.day or 0) < (b.month, b.day or 0)
-        if forward and not b.form and after.start - piece.end <= 9 and _RANGE.fullmatch(text, piece.end, after.start):
+        if (
+            forward
+            and not b.form
+            and after.start - piece.end <= 9
+            and _WORDS.range.fullmatch(text, piece.end, after.start)
+        ):
             done[at] = replace(piece, when=a._replace(year=b.year), bare=False)
     return done
 
 
 def _joined(text: str, pieces: list[_Piece]) -> list[_Piece]:
-    """Join each date with the weekday and the time of day that stand beside it."""
     for kinds in (
         {("weekday", "day")},
         {("day", "weekday")},
@@ -920,7 +857,6 @@ def _written(clock: _Clock) -> str:
 
 
 def _label(when: When) -> str:
-    """Write a value, as ISO 8601 does where it can."""
     parts: list[str] = []
     year = "" if when.year is None else f"{'-' if when.year < 0 else ''}{abs(when.year):04d}"
     if when.form in {"/", "-"}:
@@ -944,3 +880,35 @@ def _label(when: When) -> str:
         zone = when.zone or ""
         parts.append(when.clock + (zone if zone[:1] in {"", "Z", "+", "-"} else f" {zone}"))
     return " ".join(parts)
+
+
+# Dates and quantities together
+
+
+def find_facts(text: str, *, query: str = "", day_first: bool = False) -> list[Fact]:
+    """Find the facts in cleaned text, in order; none overlap. Dates and times come before numbers.
+
+    Args:
+        text: Cleaned text.
+        query: What was asked, cleaned; tells whether pounds are money, and whether 3.10 is a version.
+        day_first: Read 3/4/2024 as the third of April, as all languages but English do.
+    """
+    if day_first and "/" in text:
+        text = _WORDS.slashed.sub(r"\1.\2.\3", text)
+    if "%" in text:
+        text = _WORDS.percent_first.sub(r"\1%", text)
+    dates = find_dates(text)
+    if dates:
+        pieces, end = [], 0
+        for date in dates:
+            pieces += [text[end : date.start], " " * (date.end - date.start)]
+            end = date.end
+        text = "".join([*pieces, text[end:]])
+    return sorted([*dates, *find_quantities(text, query=query)], key=lambda fact: fact.start)
+
+
+def plain_numbers(text: str) -> Iterator[Fraction]:
+    """Yield every number in a text, those within quantities, ranges and dates included."""
+    for _, value in values.numbers(values.fold(text)):
+        if -400 < value.adjusted() < 400:
+            yield Fraction(value)

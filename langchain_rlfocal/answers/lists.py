@@ -45,52 +45,9 @@ _MAX_LABEL = 300
 _MAX_QUERY = 4_000
 
 _WORDS = Words("lists")
-_ASKS_LIST = _WORDS.pattern("asks_list")
-_ASKS_ORDER = _WORDS.pattern("asks_order")
-_ASKS_NAMES = _WORDS.pattern("asks_names")
-_DENIES = _WORDS.pattern("denies")
-_NUMBER_WORDS = _WORDS.pattern("number_words", 0)
 
-_THOUGHT = re.compile(r"</think>")
-_NUMBERED = re.compile(
-    r"(?P<indent>[ \t]*)[*_]{0,2}(?:[(（]?(?P<number>\d{1,3}|[a-zA-Z]|[ivxIVX]{2,5})(?:[.)](?:[*_]{0,2})[ \t]+|[．）、][ \t]*)"
-    r"|(?P<circled>[①-⑳])[ \t]*)(?P<item>\S.*)"
-)
-_BULLET = re.compile(r"(?P<indent>[ \t]*)(?:[-*+•‣◦●○▪·–—✓✔➢](?:[ \t]+(?P<item>\S.*)|[ \t]*$)|[・•●](?P<close>\S.*))")
-_FENCE = re.compile(r"```(?:json|text|txt|markdown|md|python)?")
-_RULE = re.compile(r"[ \t]*(?:(?:-[ \t]*){3,}+|(?:\*[ \t]*){3,}+|(?:_[ \t]*){3,}+|={3,}+[ \t]*)")
-_HEADING = re.compile(r"[ \t]{0,3}(?:#{1,6}[ \t]+(?P<hashed>.*)|\*\*(?P<bold>[^*\n]{1,200})\*\*:?[ \t]*)")
-_ALIGNMENT = re.compile(r"[ \t]*\|?(?:[ \t]*:?-{1,200}:?[ \t]*\|)*+[ \t]*(?::?-{1,200}:?)?[ \t]*")
-_CELL_BORDER = re.compile(r"(?<!\\)\|")
-_PAIR = re.compile(
-    r"[ \t]*(?P<key>[*_]{0,2}[^\W\d_][\w .,/()'&-]{0,40}?[*_]{0,2})[ \t]*(?::[*_]{0,2}|=)[ \t]+(?P<value>\S.*)"
-)
 _NO_KEYS = frozenset(key.replace("_", " ") for key in _WORDS["no_keys"])
 """What before a colon announces something else than the value of a name."""
-_SCALAR_LIST = re.compile(
-    r"""[\[]\s*+(?:(?:'[^'\\\n]*'|"[^"\\\n]*"|[^\s,\[\]{}()'"][^,\[\]{}()'"\n]*)\s*+(?:,\s*+|(?=\])))++\]"""
-)
-_SCALAR = re.compile(r"""'([^'\\\n]*)'|"([^"\\\n]*)"|([^\s,\[\]{}()'"][^,\[\]{}()'"\n]*)""")
-_BOLD = re.compile(r"(?<![\w*])\*\*(?=\S)([^*\n]+)(?<=\S)\*\*(?![\w*])")
-_ITALIC = re.compile(r"(?<![\w*])\*(?=\S)([^*\n]+)(?<=\S)\*(?![\w*])")
-_LINK = re.compile(r"!?\[([^\[\]\n]{1,200})\]\([^()\s]{1,500}\)")
-_SEPARATOR = re.compile(r"(?<=[^\W\d_][^\W\d_])(?: +[-–—]{1,3} +|: +| ?[–—]{1,3} ?(?=[^\W\d]))")
-_NOTE = re.compile(
-    r"(?P<name>[^\n:(]{1,80}?[^\W_]\.?)[\"'*_]{0,4}(?: +[-–—]{1,3} +|:[*_]{0,2} +| +\()(?P<note>.+)", re.DOTALL
-)
-_ARTICLE = re.compile(r"(?:the|an?) (?=[^\W\d_]{3})")
-_TRAILING = re.compile(r"(?:[.,;:…。、，；\s]|(?<=[^\W\d_][^\W\d_])[!?！？])+$")
-_QUOTED = re.compile(r"(['\"])([^'\"]*)\1")
-_COURTESY = _WORDS.pattern("courtesy")
-_LAST_AND = _WORDS.pattern("last_and")
-_ONLY_AND = _WORDS.pattern("only_and")
-_LOOSE_COMMA = re.compile(r"(?<=[^\W\d_])(?<!\bno)(?<!\bnot),(?=\s)")
-_CODE_WORD = re.compile(r"`([a-z][a-z0-9]*)`")
-
-_COMMA = re.compile(r"[,，、](?![0-9]{3}(?![0-9]))\s*|(?<![0-9])[,，、]\s*|[,，、]\s+")
-_PACKED = re.compile(r"\s*[0-9]{1,3}(?:,[0-9]{1,4}){2,}\s*\.?\s*")
-_GROUPED = re.compile(r"\s*[0-9]{1,3}(?:,[0-9]{3})+\s*\.?\s*")
-_COPULA = _WORDS.pattern("copula")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +104,7 @@ class List:
         found = find_list(text, commas=asks)
         if found is None:
             return None
-        items = _named(found.items) if _ASKS_NAMES.search(_short(query)) else found.items
+        items = _named(found.items) if _WORDS.asks_names.search(_short(query)) else found.items
         known = set(_words(_short(query)))
         beside = [_stated(found.lead, known | {str(len(items))}), _stated(found.tail, known)]
         if not asks or "\n" not in text.strip():
@@ -190,12 +147,12 @@ class List:
 
 def asks_for_list(query: str) -> bool:
     """Tell whether a query asks for several things."""
-    return bool(_ASKS_LIST.search(_short(query)))
+    return bool(_WORDS.asks_list.search(_short(query)))
 
 
 def asks_for_order(query: str) -> bool:
     """Tell whether a query asks for things in an order."""
-    return bool(_ASKS_ORDER.search(_short(query)))
+    return bool(_WORDS.asks_order.search(_short(query)))
 
 
 def find_list(text: str, *, commas: bool = False) -> ListAnswer | None:
@@ -224,21 +181,19 @@ def find_list(text: str, *, commas: bool = False) -> ListAnswer | None:
 
 
 def _after_thought(text: str) -> str:
-    ends = [match.end() for match in _THOUGHT.finditer(text)]
+    ends = [match.end() for match in _WORDS.thought.finditer(text)]
     return text[ends[-1] :] if ends and text[ends[-1] :].strip() else text
 
 
 def _unfenced(text: str) -> str:
-    """Take a list out of the one fence that holds all of the text."""
     lines = text.strip().split("\n")
-    if len(lines) > 2 and _FENCE.fullmatch(lines[0].strip()) and lines[-1].strip() == "```":
+    if len(lines) > 2 and _WORDS.fence.fullmatch(lines[0].strip()) and lines[-1].strip() == "```":
         lines = lines[1:-1]
         return text if any(line.lstrip().startswith("```") for line in lines) else "\n".join(lines)
     return text
 
 
 def _scalars(text: str) -> ListAnswer | None:
-    """Read a list of scalars in brackets."""
     text = text.strip()
     if not text.startswith("["):
         return None
@@ -247,14 +202,13 @@ def _scalars(text: str) -> ListAnswer | None:
         plain = all(isinstance(item, (str, bool)) or item is None for item in value)
         items = [item if isinstance(item, str) else str(item).lower() for item in value]
         return ListAnswer(tuple(items), numbered=True) if plain and len(items) > 1 else None
-    if not _SCALAR_LIST.fullmatch(text):
+    if not _WORDS.scalar_list.fullmatch(text):
         return None
-    found = tuple((match[match.lastindex or 0]).strip() for match in _SCALAR.finditer(text[1:-1]))
+    found = tuple((match[match.lastindex or 0]).strip() for match in _WORDS.scalar.finditer(text[1:-1]))
     return ListAnswer(found, numbered=True) if len(found) > 1 else None
 
 
 def _table(text: str) -> ListAnswer | None:
-    """Read the one Markdown table of a text."""
     lines = text.split("\n")
     piped = [line.strip().startswith("|") or bool(_is_alignment(line)) for line in lines]
     at = next((at for at, line in enumerate(lines) if _is_alignment(line)), None)
@@ -284,11 +238,11 @@ def _table(text: str) -> ListAnswer | None:
 
 
 def _is_alignment(line: str) -> bool:
-    return "-" in line and "|" in line and len(line) <= 2_000 and bool(_ALIGNMENT.fullmatch(line))
+    return "-" in line and "|" in line and len(line) <= 2_000 and bool(_WORDS.alignment.fullmatch(line))
 
 
 def _cells(line: str) -> list[str]:
-    cells = _CELL_BORDER.split(line.strip())
+    cells = _WORDS.cell_border.split(line.strip())
     cells = cells[1:] if not cells[0].strip() else cells
     cells = cells[:-1] if cells and not cells[-1].strip() else cells
     return [_plain(cell.replace("\\|", "|")) for cell in cells]
@@ -303,7 +257,7 @@ def _lines(text: str) -> ListAnswer | None:
     loose: list[str] = []
     section = ""
     for line in text.split("\n"):
-        if not line.strip() or _RULE.fullmatch(line):
+        if not line.strip() or _WORDS.rule.fullmatch(line):
             loose.append("")
             continue
         number, item = _item(line)
@@ -340,7 +294,7 @@ def _lines(text: str) -> ListAnswer | None:
 def _settle(loose: list[str], found: list[list[str]], section: str) -> str:
     """Place what stands between two items: a heading heads what follows, all else belongs to the item before it."""
     for line in filter(None, loose):
-        heading = _HEADING.fullmatch(line) if len(line) <= _MAX_LINE else None
+        heading = _WORDS.heading.fullmatch(line) if len(line) <= _MAX_LINE else None
         if found and not heading and not line.rstrip().endswith(":"):
             found[-1].append(" " + _plain(line))
         else:
@@ -349,13 +303,12 @@ def _settle(loose: list[str], found: list[list[str]], section: str) -> str:
 
 
 def _item(line: str) -> tuple[str, str]:
-    """Read a line's number and item; both empty if it is none."""
-    match = _NUMBERED.fullmatch(line)
+    match = _WORDS.numbered.fullmatch(line)
     if match:
         circled = match["circled"]
         number = str(ord(circled) - ord("①") + 1) if circled else match["number"].lower()
         return str(int(number)) if number.isdecimal() else number, match["item"]
-    match = _BULLET.fullmatch(line)
+    match = _WORDS.bullet.fullmatch(line)
     return "", (match["item"] or match["close"] or "") if match else ""
 
 
@@ -373,12 +326,11 @@ def _counted(numbers: Sequence[str]) -> bool | None:
 
 
 def _pairs(text: str) -> ListAnswer | None:
-    """Read lines that all are a key and its value."""
     lines = [line for line in text.split("\n") if line.strip()]
     lead = ""
-    if lines and (_HEADING.fullmatch(lines[0][:_MAX_LINE]) or lines[0].rstrip().endswith(":")):
+    if lines and (_WORDS.heading.fullmatch(lines[0][:_MAX_LINE]) or lines[0].rstrip().endswith(":")):
         lead, lines = lines[0], lines[1:]
-    found = [_PAIR.fullmatch(line) if len(line) <= _MAX_LINE else None for line in lines]
+    found = [_WORDS.pair.fullmatch(line) if len(line) <= _MAX_LINE else None for line in lines]
     pairs = [(match["key"].strip(" :*_"), _plain(match["value"])) for match in found if match]
     keys = [values.fold(key) for key, _ in pairs]
     told = set(keys)
@@ -390,7 +342,7 @@ def _pairs(text: str) -> ListAnswer | None:
 def _short_lines(text: str) -> ListAnswer | None:
     """Read short lines, each an item, after at most one that announces them."""
     lines = [line.strip() for line in text.split("\n") if line.strip()]
-    lead = lines[0] if lines and (lines[0].endswith(":") or _HEADING.fullmatch(lines[0][:_MAX_LINE])) else ""
+    lead = lines[0] if lines and (lines[0].endswith(":") or _WORDS.heading.fullmatch(lines[0][:_MAX_LINE])) else ""
     lines = lines[1:] if lead else lines
     if len(lines) < 2 or any(len(line) > 80 or line[-1] in ".:!?," for line in lines):
         return None
@@ -401,26 +353,26 @@ def _inline(text: str) -> ListAnswer | None:
     """Read one line whose parts stand between commas or semicolons, or with "and" between two."""
     lead, _, rest = text.strip().rpartition(":\n")
     line = (rest if lead and "\n" not in lead.strip() else text).strip()
-    courtesy = _COURTESY.match(line)
+    courtesy = _WORDS.courtesy.match(line)
     line = line[courtesy.end() :] if courtesy else line
     if "\n" in line or len(line) > _MAX_LINE or re.search(r"[a-z]{3}[.!?] +\S", line):
         return None
-    copula = _COPULA.match(line)
+    copula = _WORDS.copula.match(line)
     if copula and copula.end() < len(line):
         lead, line = f"{lead} {copula[0]}", line[copula.end() :]
     line = line.rstrip(" .!")
     if ";" in line:
         parts = line.split(";")
-    elif _PACKED.fullmatch(line) and not _GROUPED.fullmatch(line):
+    elif _WORDS.packed.fullmatch(line) and not _WORDS.grouped.fullmatch(line):
         parts = line.split(",")
     else:
-        parts = _COMMA.split(line)
+        parts = _WORDS.comma.split(line)
         if len(parts) == 1:
-            parts = _ONLY_AND.split(line) if line.count(" ") <= 8 else parts
-    last = _LAST_AND.match(parts[-1])
+            parts = _WORDS.only_and.split(line) if line.count(" ") <= 8 else parts
+    last = _WORDS.last_and.match(parts[-1])
     if last:
         parts[-1] = parts[-1][last.end() :]
-    elif len(parts) > 1 and ";" not in line and (inner := list(_ONLY_AND.finditer(parts[-1]))):
+    elif len(parts) > 1 and ";" not in line and (inner := list(_WORDS.only_and.finditer(parts[-1]))):
         cut = inner[-1]
         parts[-1:] = [parts[-1][: cut.start()], parts[-1][cut.end() :]]
     items = [_plain(part) for part in parts]
@@ -436,7 +388,7 @@ def _plain(text: str) -> str:
     """Drop Markdown's bold, italics and links, but for what holds code."""
     if "`" in text:
         return text.strip()
-    return _ITALIC.sub(r"\1", _BOLD.sub(r"\1", _LINK.sub(r"\1", text))).strip()
+    return _WORDS.italic.sub(r"\1", _WORDS.bold.sub(r"\1", _WORDS.link.sub(r"\1", text))).strip()
 
 
 def _joined(lines: Sequence[str]) -> str:
@@ -444,7 +396,6 @@ def _joined(lines: Sequence[str]) -> str:
 
 
 def _short(query: str) -> str:
-    """Take of a long query both ends."""
     if len(query) > _MAX_QUERY:
         query = f"{query[: _MAX_QUERY // 2]}\n{query[-_MAX_QUERY // 2 :]}"
     return re.sub(r"[ \t]+", " ", query)
@@ -452,20 +403,19 @@ def _short(query: str) -> str:
 
 def _key(item: str) -> str:
     """Reduce an item to what items that are the same have in common."""
-    item = _CODE_WORD.sub(r"\1", item)
+    item = _WORDS.code_word.sub(r"\1", item)
     if "`" in item:
         return " ".join(item.split())
-    lines = [_LOOSE_COMMA.sub("", _trimmed(line)) for line in values.fold(item).split("\n")]
-    parts = [" ".join(_SEPARATOR.sub(" : ", line).split()) for line in lines]
+    lines = [_WORDS.loose_comma.sub("", _trimmed(line)) for line in values.fold(item).split("\n")]
+    parts = [" ".join(_WORDS.separator.sub(" : ", line).split()) for line in lines]
     return "\n".join(values.in_digits(part) for part in parts) if any(parts) else " ".join(item.split())
 
 
 def _trimmed(text: str) -> str:
-    """Drop punctuation at the end, quotes around all, and a leading article."""
-    text = _TRAILING.sub("", text.strip()) or text.strip()
-    quoted = _QUOTED.fullmatch(text)
-    text = _TRAILING.sub("", quoted[2]) if quoted and quoted[2].strip() else text
-    return _ARTICLE.sub("", text, count=1) if _ARTICLE.match(text) else text
+    text = _WORDS.trailing.sub("", text.strip()) or text.strip()
+    quoted = _WORDS.quoted.fullmatch(text)
+    text = _WORDS.trailing.sub("", quoted[2]) if quoted and quoted[2].strip() else text
+    return _WORDS.article.sub("", text, count=1) if _WORDS.article.match(text) else text
 
 
 def _words(text: str) -> list[str]:
@@ -478,7 +428,7 @@ def _stated(text: str, known: set[str]) -> str:
         return ""
     folded = values.in_digits(values.fold(text))
     numbers = [word for word in _words(text) if any(map(str.isdigit, word)) and word not in known]
-    denials = [word for word in (match[0].strip() for match in _DENIES.finditer(folded)) if word not in known]
+    denials = [word for word in (match[0].strip() for match in _WORDS.denies.finditer(folded)) if word not in known]
     if not numbers and not denials:
         return ""
     return " ".join(folded.split()) if denials else " ".join(numbers)
@@ -486,16 +436,16 @@ def _stated(text: str, known: set[str]) -> str:
 
 def _named(items: tuple[str, ...]) -> tuple[str, ...]:
     """Drop explanations, if all items have one and none of them states a number or denies something."""
-    found = [_NOTE.fullmatch(item) for item in items]
+    found = [_WORDS.note.fullmatch(item) for item in items]
     notes = [match["note"] for match in found if match]
     counts = any(
-        _DENIES.search(note) or re.search(r"\d", note) or _NUMBER_WORDS.search(values.fold(note)) for note in notes
+        _WORDS.denies.search(note) or re.search(r"\d", note) or _WORDS.number_words.search(values.fold(note))
+        for note in notes
     )
     return items if counts or len(notes) < len(items) else tuple(_trimmed(match["name"]) for match in found if match)
 
 
 def _left_over(value: ListValue, other: ListValue) -> list[str]:
-    """List the items whose keys another list does not have."""
     more = Counter(value.keys) - Counter(other.keys)
     left = []
     for item, key in zip(value.items, value.keys, strict=True):

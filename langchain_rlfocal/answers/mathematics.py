@@ -73,9 +73,6 @@ _COMMANDS = _NAMES | _WORDS["commands"]
 
 _SUPER = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱˣ", "0123456789+-nix")
 _SUB = str.maketrans("₀₁₂₃₄₅₆₇₈₉₊₋", "0123456789+-")
-_SUPER_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱˣ]+")
-_SUB_RUN = re.compile("[₀₁₂₃₄₅₆₇₈₉₊₋]+")
-_ROOT = re.compile(r"([√∛])\s?(?:\(([^()]{0,200})\)|\{([^{}]{0,200})\}|([0-9]+(?:\.[0-9]+)?|[A-Za-zπ]))")
 _VULGAR = {
     code: re.sub("(.+)/(.+)", r"\\frac{\1}{\2}", unicodedata.normalize("NFKC", chr(code)).replace("⁄", "/"))
     for code in (0xBC, 0xBD, 0xBE, *range(0x2150, 0x215F))
@@ -91,15 +88,6 @@ _SIGNS: dict[int, str] = {
 _SYNONYMS = {
     "\\lbrace": "\\{", "\\rbrace": "\\}", "\\langle": "(", "\\rangle": ")", "\\not=": "\\ne ", "\\not =": "\\ne ",
 }  # fmt: skip
-_SYNONYM = re.compile(r"\\(?:[lr]brace|[lr]angle)(?![A-Za-z])|\\not ?=")
-_LONG_DASH = re.compile(r"(^|[(=,$\[{]\s?)[–—](?=\s?[\d.a-zA-Z\\])")
-_BARE_EXPONENT = re.compile(r"\^\s?([-+]\s?(?:[0-9]+(?:\.[0-9]+)?|[A-Za-z](?![A-Za-z])))")
-_LONG_EXPONENT = re.compile(r"\^\s?([0-9]{2,}(?:\.[0-9]+)?|[0-9]\.[0-9]+)")
-_SCIENTIFIC = re.compile(r"(?<![\w.])([0-9]+(?:\.[0-9]+)?)[eE]([-+]?[0-9]{1,3})(?![\w.])")
-_THOUSANDS = re.compile(r"(?<![\d.,])([0-9]{1,3})((?:(?:\\[,;:! ]|\{,\}|~)\s?[0-9]{3})+)(?![0-9])")
-_REPEATING = re.compile(
-    r"(?<![\d.,])([0-9]{0,20})\.([0-9]{0,20})\\(?:overline|bar|dot)\s?(?:\{([0-9]{1,20})\}|([0-9]))"
-)
 _NAMED = re.compile(rf"(?<![\\A-Za-z])({'|'.join(sorted(_NAMES, key=len, reverse=True))})(?![A-Za-z])")
 _RENAMED = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "infinity": "infty", "inf": "infty", "lg": "log"}
 _RUNS = (re.compile(r"[ \t\f\v\r]+"), re.compile(r"\n\s*\n\s*"))
@@ -107,33 +95,7 @@ _RUNS = (re.compile(r"[ \t\f\v\r]+"), re.compile(r"\n\s*\n\s*"))
 # --- finding the part that answers
 
 _THOUGHT = "</think>"
-_BOX = re.compile(r"\\f?box(?:ed)?(?![A-Za-z])\s?")
-_MARK = re.compile(
-    r"\#{4}|\banswers?\b(?:[^.\n:=$\\]{0,60}?\b(?:is|are)\b|\s?[:=])(?!\s+not\b)|\bfinal answer\b[\s*_:#]{0,12}\n",
-    re.IGNORECASE,
-)
-_JOINED = re.compile(r"\b(?:and|or)\b|[,;]")
-_ENVIRONMENT = re.compile(
-    r"(?<![\\\d])\$(?:\\[$]|[^\n$]){1,1500}\$|\$\$[^$]{1,1500}\$\$|\\\(.|\\\[.|\\begin\{", re.DOTALL
-)
-_FORMULA = re.compile(
-    r"(?:\$\$([^$]{1,1500})\$\$|(?<![\\\w$])\$((?:\\\$|[^\n$]){1,1500})(?<!\\)\$(?![0-9])|\\\(((?:(?!\\\)).){1,1500})\\\)"
-    r"|\\\[((?:(?!\\\]).){1,1500})\\\])(?P<percent>\s?(?:\\?%|percent\b|pct\b))?",
-    re.DOTALL,
-)
 _EDGES = ' \t\n*_`"'
-_ONE_NUMBER = re.compile(
-    r"[$€£¥]?\s?-?(?:[0-9]{1,3}(?:[ ,][0-9]{3})+|[0-9]+)?(?:[.,][0-9]+)?\s?(?:\\?%|percent)?", re.IGNORECASE
-)
-_NUMBER = re.compile(r"(?<![\w.])-?[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?")
-_SIGN_WORD = re.compile(r"(?<![0-9] )\b(?:negative|minus)\s+(?=\$?[0-9.\\(])", re.IGNORECASE)
-_TOKEN = re.compile(
-    r"\\(?P<command>[A-Za-z]+)|\\.|(?P<word>[A-Za-z]+)|(?P<number>[0-9]+(?:[.,][0-9]+)*)|(?P<open>[(\[{])|(?P<close>[)\]}])"
-    r"|\s+|[α-ωΑ-Ω]|(?P<sign>[-+*/^=<>!|%])|[_&.,;:'~]"
-)
-_WORD_GROUP = re.compile(
-    r"\\(?:text|textbf|textit|mathrm|mathbf|mathit|mbox|operatorname|begin|end|mathbb|mathcal)\s?\{[^{}]{0,200}\}"
-)
 _SAID = {word: n for n, word in enumerate(UNIT_WORDS)} | {word: 20 + 10 * n for n, word in enumerate(TEN_WORDS)}
 _SPOKEN = {
     "negative": "-", "minus": "-", "plus": "+", "times": "\\cdot ", "over": "/", "squared": "^{2}", "cubed": "^{3}",
@@ -149,33 +111,29 @@ _PHRASES = (
 )
 
 
-_COMMAND = re.compile(r"[a-z][a-z0-9_.-]{1,30} -{1,2}[A-Za-z][\w-]{0,30}(?: |$)")
-"""A command and its option, as in "ls -l"."""
-
-
 def looks_like_math(text: str) -> bool:
     r"""Tell whether a text holds mathematics that is more than a number: LaTeX, powers, roots, variables, sets, relations.
 
     Args:
         text: The part of an answer that answers.
     """
-    if "```" in text or _COMMAND.match(text.strip("`$ ")):
+    if "```" in text or _WORDS.command.match(text.strip("`$ ")):
         return False
     text = text.strip(_EDGES)
     if not text or len(text) > _MAX_TAIL:
         return len(text) > _MAX_TAIL and bool(_SURE.search(text[-_MAX_TAIL:]))
-    if _PATH.search(text):
+    if _WORDS.path.search(text):
         return False
     if _SURE.search(text) or any(_is_telling(found) for found in _inner_formulas(text)):
         return True
-    if _VARIABLE.fullmatch(text):
+    if _WORDS.variable.fullmatch(text):
         return True
-    if _CODE.search(text) or _ADDRESS.search(text):
+    if _WORDS.code.search(text) or _WORDS.address.search(text):
         return False
-    if _STRONG.search(_POWER_UNIT.sub(" ", text)):
+    if _WORDS.strong.search(_WORDS.power_unit.sub(" ", text)):
         return True
     bare = text.rstrip(".,;")
-    if len(bare) > 200 or _ONE_NUMBER.fullmatch(bare):
+    if len(bare) > 200 or _WORDS.one_number.fullmatch(bare):
         return False
     if _spoken(bare) is not None and not _SAID_NUMBER.fullmatch(bare.lower()):
         return True
@@ -192,8 +150,8 @@ def find_piece(text: str) -> Piece | None:
         text = text[text.rfind(_THOUGHT) + len(_THOUGHT) :]
     text = text.encode("utf-8", "replace").decode()
     tail = text[-_MAX_TAIL:]
-    boxes = list(_BOX.finditer(tail))
-    marks = [mark for mark in _MARK.finditer(tail) if tail[mark.end() :].strip(_EDGES + ":=>")]
+    boxes = list(_WORDS.box.finditer(tail))
+    marks = [mark for mark in _WORDS.mark.finditer(tail) if tail[mark.end() :].strip(_EDGES + ":=>")]
     if boxes and (not marks or marks[-1].start() < boxes[-1].start()):
         content = _boxed(tail, boxes)
         if content.strip(_EDGES):
@@ -207,10 +165,10 @@ def find_piece(text: str) -> Piece | None:
 
 def numbers(prose: str) -> list[str]:
     """List the distinct numbers that prose states, in order; after the last sign of equality, if any stand there."""
-    if _ONE_NUMBER.fullmatch(prose):
+    if _WORDS.one_number.fullmatch(prose):
         return [prose]
     tail = prose.rpartition("=")[2]
-    found = _NUMBER.findall(tail) or _NUMBER.findall(prose)
+    found = _WORDS.number.findall(tail) or _WORDS.number.findall(prose)
     return list(dict.fromkeys(number.replace(",", "") for number in found))
 
 
@@ -234,7 +192,7 @@ def size(latex: str) -> float:
     Returns:
         Bits; infinite for a formula nested deeper than anything that is read.
     """
-    parts = _SIZE_PART.findall(latex)
+    parts = _WORDS.size_part.findall(latex)
     depth = deepest = 0
     for part in parts:
         depth += (part in "({[") - (part in ")}]")
@@ -245,9 +203,6 @@ def size(latex: str) -> float:
     if re.search(r"\\(?:sum|prod|int|lim|right\||big)", latex):
         letters += [math.log2(int(part) + 1) for part in parts if part.isdigit() and len(part) < 400]
     return _Sizer(parts, max(letters)).sequence()
-
-
-_SIZE_PART = re.compile(r"[0-9]+(?:\.[0-9]+)?|\.[0-9]+|\\[A-Za-z]+|\*\*|[A-Za-z]|[^\s\\]", re.ASCII)
 
 
 class _Sizer:
@@ -323,7 +278,7 @@ def _boxed(text: str, boxes: list[re.Match[str]]) -> str:
         between = text[end:start_of_next]
         is_new = content not in contents[-1:]
         if contents:
-            listed = len(between) < 70 and is_new and _JOINED.search(between)
+            listed = len(between) < 70 and is_new and _WORDS.joined.search(between)
             if end > start_of_next or not (len(between) < 10 or listed):
                 break
         if is_new:
@@ -367,33 +322,33 @@ def _as_piece(text: str, *, marked: bool, formula: bool = False) -> Piece | None
     if lone is not None:
         return whole(lone)
     anchor = "answer: " if marked else ""  # what stands first after a mark answers
-    if _ENVIRONMENT.search(bare):
-        return Piece(anchor + _SIGN_WORD.sub("-", bare), plain, whole=False, marked=marked)
+    if _WORDS.environment.search(bare):
+        return Piece(anchor + _WORDS.sign_word.sub("-", bare), plain, whole=False, marked=marked)
     price = bare.replace("\\$", "$")
-    if _ONE_NUMBER.fullmatch(price):
+    if _WORDS.one_number.fullmatch(price):
         return Piece(price, plain, whole=False, marked=marked)
     said = _spoken(bare)
     if said is not None or _is_formula(bare):
         return whole(_plain_formula(bare if said is None else said))
-    prose = _SIGN_WORD.sub("-", re.sub(r"(?<=[0-9])!(?=\s|$)", ".", bare))
+    prose = _WORDS.sign_word.sub("-", re.sub(r"(?<=[0-9])!(?=\s|$)", ".", bare))
     return Piece(anchor + prose, plain, whole=False, marked=marked)
 
 
 def to_latex(text: str) -> str:
     """Write signs that LaTeX has commands for as such, and numbers that a parser would cut short in a form it reads."""
     if not text.isascii():
-        text = _SUPER_RUN.sub(lambda run: f"^{{{run[0].translate(_SUPER)}}}", text)
-        text = _SUB_RUN.sub(lambda run: f"_{{{run[0].translate(_SUB)}}}", text)
-        text = _ROOT.sub(_root, text)
+        text = _WORDS.super_run.sub(lambda run: f"^{{{run[0].translate(_SUPER)}}}", text)
+        text = _WORDS.sub_run.sub(lambda run: f"_{{{run[0].translate(_SUB)}}}", text)
+        text = _WORDS.root.sub(_root, text)
         text = unicodedata.normalize("NFKC", text.translate(_SIGNS)).translate(_SIGNS)
-        text = _LONG_DASH.sub(r"\1-", text)
+        text = _WORDS.long_dash.sub(r"\1-", text)
     if "\\" in text:
-        text = _SYNONYM.sub(lambda found: _SYNONYMS[found[0]], text)
+        text = _WORDS.synonym.sub(lambda found: _SYNONYMS[found[0]], text)
     if "^" in text:
-        text = _BARE_EXPONENT.sub(r"^{\1}", text)
+        text = _WORDS.bare_exponent.sub(r"^{\1}", text)
     if "\\" in text or "{,}" in text:
-        text = _THOUSANDS.sub(lambda found: found[1] + re.sub("[^0-9]", "", found[2]), text)
-        text = _REPEATING.sub(_repeating, text)
+        text = _WORDS.thousands.sub(lambda found: found[1] + re.sub("[^0-9]", "", found[2]), text)
+        text = _WORDS.repeating.sub(_repeating, text)
     return text
 
 
@@ -430,7 +385,7 @@ def _only_environment(text: str) -> str | None:
 
 def _lone_environment(text: str) -> str | None:
     """Take the inside of the only formula between LaTeX's marks in a text with no number after it."""
-    found = list(_FORMULA.finditer(text))
+    found = list(_WORDS.formula.finditer(text))
     if len(found) != 1 or re.search(r"[0-9]|\\frac|\\begin", text[found[0].end() :]) or text.startswith("\\begin"):
         return None
     inner = next(group for group in found[0].groups()[:4] if group is not None).strip()
@@ -458,9 +413,9 @@ def _plain_formula(text: str) -> str:
         text.replace("**", "^").replace("<=", "\\le ").replace(">=", "\\ge ").replace("!=", "\\ne ").replace("==", "=")
     )
     text = re.sub(r"^\{([^{}]*)\}$", r"\\{\1\\}", text)
-    text = _SCIENTIFIC.sub(r"\1\\cdot 10^{\2}", text)
-    text = _BARE_EXPONENT.sub(r"^{\1}", text)
-    text = _LONG_EXPONENT.sub(r"^{\1}", text)
+    text = _WORDS.scientific.sub(r"\1\\cdot 10^{\2}", text)
+    text = _WORDS.bare_exponent.sub(r"^{\1}", text)
+    text = _WORDS.long_exponent.sub(r"^{\1}", text)
     text = re.sub(r"(?<!\\)\babs\(([^()|]{1,200})\)", r"|\1|", text)
     text = _NAMED.sub(lambda name: f"\\{_RENAMED.get(name[1], name[1])} ", text)
     text = re.sub(r"\\sqrt \(([^()]{1,200})\)", r"\\sqrt{\1}", text)
@@ -469,9 +424,9 @@ def _plain_formula(text: str) -> str:
 
 def _is_formula(text: str) -> bool:
     """Tell whether all of a text is a formula: no words but names of functions, and something that is no number."""
-    text = _WORD_GROUP.sub(r" \\pi ", text)
+    text = _WORDS.word_group.sub(r" \\pi ", text)
     end, signs, letters, numbers_seen, words = 0, 0, 0, 0, 0
-    for token in _TOKEN.finditer(text):
+    for token in _WORDS.token.finditer(text):
         if token.start() != end:
             return False
         end = token.end()
@@ -533,22 +488,7 @@ def _spoken(text: str) -> str | None:
 _SURE = re.compile(
     rf"\\(?:{'|'.join(sorted(_COMMANDS, key=len, reverse=True))})(?![A-Za-z])|\\[dtc]?frac\s?[0-9{{]|\\\{{|[√∛∞∪∩∅∫∑∏∈∉ℝℤℚℕℂ]"
 )
-_PATH = re.compile(r"(?<![A-Za-z])[A-Za-z]:\\[\w.]|\\\\[A-Za-z][\w.-]*\\|(?<![\w)])[~.]{0,2}/[A-Za-z]\w+/")
-_ADDRESS = re.compile(r"://|\bwww\.|[\w.+-]+@[\w-]+\.\w|[?&]\w+=\w+&")
-_CODE = _WORDS.pattern("code", 0)
-_STRONG = _WORDS.pattern("strong", 0)
-_POWER_UNIT = re.compile(
-    r"(?<![A-Za-z])(?:[kcdmµ]?m|km|ft|in|yd|s|h|kg|m/s)\s?(?:\^\s?\{?-?[0-9]\}?|[²³⁻][¹²³]?)(?![\w^])|(?:x|×|\*)\s?10\s?\^\s?\{?[-+]?[0-9]+\}?"
-)
 _SAID_NUMBER = re.compile(rf"(?:(?:negative|minus|percent|{'|'.join(_SAID)})[\s-]*)+")
-_TRIVIAL = re.compile(
-    r"[-+]?[0-9.,\s/:-]*[A-Za-z]?|[A-Za-z]|[-+]?[0-9.,/\s%$€£-]+|\(?[A-Za-z0-9]\)|\[[0-9]+\]|\[?[A-Z]\]?|[A-Z][a-z]?[-+]?|[IVXLC]+"
-)
-_VARIABLE = re.compile(
-    r"-[xyzabn]|[nkmx]!|[0-9]+/[xyzabnk]|[xyzabnk]/[0-9]+|log_[0-9]{1,3}\([0-9a-z]+\)|[xyznk]-[0-9]+|[-+]?[0-9]+(?:[.,/][0-9]+)?(?:[xyzn]|[a-z]{2}(?<![aeiou][a-z])(?<!(?:km|cm|mm|kg|mg|ml|ft|lb|oz|pm|hz|ms|ns|kb|mb|gb|tb|nd|rd|th|st|hr|px|dl|cl))|[xyz])"
-)
-_PAIR = re.compile(r"[(\[{]\s?-?[\w.\\/]+(?:\s?[,;]\s?-?[\w.\\/^]+)+\s?[)\]}]")
-_SUM = re.compile(r"[-+0-9.,\s()*/]*(?:[0-9)]\s?[+*]\s?[0-9(-]|[0-9]\()[-+0-9.,\s()*/]*")
 
 
 def _inner_formulas(text: str) -> list[str]:
@@ -565,25 +505,19 @@ def _is_telling(text: str) -> bool:
     text = text.strip()
     if "\n" in text or text.endswith(("+", "*", "=", "^", "(")):
         return False
-    if _VARIABLE.fullmatch(text) or _SUM.fullmatch(text) or text in _CONSTANTS:
+    if _WORDS.variable.fullmatch(text) or _WORDS.sum.fullmatch(text) or text in _CONSTANTS:
         return True
-    if _TRIVIAL.fullmatch(text):
+    if _WORDS.trivial.fullmatch(text):
         return False
-    if _PAIR.fullmatch(text):
-        return all(_MEMBER.fullmatch(part) for part in re.split("[,;]", text[1:-1]))
-    words = set(re.findall(r"(?<!\\)[A-Za-z]{3,}", _WORD_GROUP.sub("", text)))
-    if words - _NAMES - {"and", "or"} or not _is_formula(_POWER_UNIT.sub(" ", text)):
+    if _WORDS.pair.fullmatch(text):
+        return all(_WORDS.member.fullmatch(part) for part in re.split("[,;]", text[1:-1]))
+    words = set(re.findall(r"(?<!\\)[A-Za-z]{3,}", _WORDS.word_group.sub("", text)))
+    if words - _NAMES - {"and", "or"} or not _is_formula(_WORDS.power_unit.sub(" ", text)):
         return False
-    return bool(_OPERATION.search(text) and _OPERAND.search(text)) and not _HYPHENATED.fullmatch(text)
+    return bool(_WORDS.operation.search(text) and _WORDS.operand.search(text)) and not _WORDS.hyphenated.fullmatch(text)
 
 
 _CONSTANTS = frozenset(["pi", "infinity", "-infinity", "inf", "-inf", "π", "-π"])
-_MEMBER = re.compile(r"\s?-?(?:[0-9.]+(?:/[0-9]+)?|\\?[a-z]+[0-9]?|[0-9]*[a-z]|-?inf(?:inity|ty)?)\s?")
-_OPERATION = re.compile(r"[-+*/^=<>|(\\]")
-_OPERAND = re.compile(r"(?<![A-Za-z])[A-Za-z](?![A-Za-z])|\\[a-z]|[a-z]\(")
-_HYPHENATED = re.compile(
-    r"[A-Za-z]{2,}(?:[-/][A-Za-z0-9]+)+|[A-Z]{1,4}-?[0-9]+[A-Z]?|[A-Za-z][-/][A-Za-z]{1,20}|[A-Z][-/][0-9A-Z]+|[0-9]+[-/][A-Za-z]{2,20}"
-)
 
 
 # --- answers
@@ -647,8 +581,6 @@ def same_math(gold: str, prediction: str) -> bool:
 
 
 class _Library:
-    """What is used of the library, and of those that it is built on."""
-
     def __init__(self) -> None:
         self.sympy: Any = import_module("sympy")
         self.grader: Any = import_module("math_verify.grader")
@@ -819,13 +751,10 @@ def _tell(library: _Library, expression: Any) -> _Told:
 def _parse(library: _Library, piece: Piece) -> tuple[tuple[Any, ...], str]:
     if not piece.whole:
         return library.read_prose(piece.text), ""
-    found, rest = library.read_formula(_PRODUCT.sub(_spaced, piece.text.strip("$")))
-    if len(found) == 1 and _ONE_NUMBER_LEFT.fullmatch(_significant(piece.text)):
+    found, rest = library.read_formula(_WORDS.product.sub(_spaced, piece.text.strip("$")))
+    if len(found) == 1 and _WORDS.one_number_left.fullmatch(_significant(piece.text)):
         return library.read_prose(f" {_significant(piece.text)} "), ""
     return found, rest
-
-
-_PRODUCT = re.compile(r"(?<=[0-9])([a-zA-Z]{2,4})(?=[\s.$)}\]]{0,8}$)")
 
 
 def _spaced(match: re.Match[str]) -> str:
@@ -835,16 +764,8 @@ def _spaced(match: re.Match[str]) -> str:
     return letters if is_unit else "".join(rf" \cdot {letter}" for letter in letters)
 
 
-_INSIGNIFICANT = re.compile(
-    r"\\(?:text|textbf|mbox|mathrm)\s?\{[^{}]*\}|\\(?:quad|qquad|left|right|[,;:! ])|\^\s?\{?\s?\\circ\s?\}?"
-    r"|\\(?:approx|sim)(?![A-Za-z])|\\?\$|[\s.,;:?!~]+$|\s"
-)
-_ONE_NUMBER_LEFT = re.compile(r"-?[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?")
-
-
 def _significant(latex: str) -> str:
-    """Drop words, white space and punctuation from LaTeX."""
-    return _INSIGNIFICANT.sub("", latex)
+    return _WORDS.insignificant.sub("", latex)
 
 
 def _bounded(seconds: float, work: Callable[[], _T], otherwise: _T) -> _T:
@@ -976,13 +897,10 @@ def _one_way(gold: Any, prediction: Any) -> bool:
     return bool(library.grader.is_equation(prediction) and not prediction.free_symbols)
 
 
-_RELATION = re.compile(" ([<>]=?|=) ")
-
-
 def _differ(a: Piece, b: Piece) -> bool:
     """Tell two expressions apart by their relations, numbers of elements, values; in doubt they may be equal."""
     x, y = _told(a), _told(b)
-    stated = [{found.replace(">", "<") for found in _RELATION.findall(told.label or "")} for told in (x, y)]
+    stated = [{found.replace(">", "<") for found in _WORDS.relation.findall(told.label or "")} for told in (x, y)]
     if (all(stated) and stated[0] != stated[1]) or (x.elements and y.elements and x.elements != y.elements):
         return True
     comparable = None in (x.gives, y.gives) or (x.gives and y.gives)
@@ -1016,20 +934,16 @@ def _really(a: Piece, b: Piece) -> bool:
 
 
 def _far(a: _Told, b: _Told) -> bool:
-    """Tell apart small numbers that are the same to six decimal places, such as 1e-7 and 2e-7."""
     if not a.value or not b.value or a.gives is not None or b.gives is not None:
         return False
     return abs(a.value - b.value) > 1e-3 * max(abs(a.value), abs(b.value))
 
 
-_BASE = re.compile(r"[0-9]\s?_\s?\{?\s?([0-9]+|\\text\s?\{[^{}]*\})\s?\}?[\s.]*$")
-_PRIMED = re.compile(r"(?<![A-Za-z\\])([A-Za-z])((?:'|\^\s?\{?\s?(?:\\prime\s?|'))*)")
-_QUALIFIER = _WORDS.pattern("qualifier")
 _MAX_QUALIFIED = 80
 
 
 def _base(piece: Piece) -> str | None:
-    found = _BASE.search(piece.text.strip("$ "))
+    found = _WORDS.base.search(piece.text.strip("$ "))
     return found and found[1]
 
 
@@ -1038,7 +952,7 @@ def _primes(piece: Piece) -> frozenset[tuple[str, int]]:
     if not piece.whole:
         return frozenset()
     counts: dict[str, int] = {}
-    for found in _PRIMED.finditer(piece.text):
+    for found in _WORDS.primed.finditer(piece.text):
         counts[found[1]] = max(counts.get(found[1], 0), found[2].count("'") + found[2].count("prime"))
     return frozenset(counts.items())
 
@@ -1047,18 +961,10 @@ def _qualifiers(piece: Piece) -> frozenset[str | None] | None:
     """List what a short text says of its number that makes it another one; None for a long text, which says much."""
     if len(piece.plain) > _MAX_QUALIFIED:
         return None
-    return frozenset(found.lastgroup for found in _QUALIFIER.finditer(piece.plain))
+    return frozenset(found.lastgroup for found in _WORDS.qualifier.finditer(piece.plain))
 
 
-_UNIT_TEXT = re.compile(
-    r"\\(?:text|mathrm|mbox|textrm|rm)\s?\{\s*([^{}]{1,60}?)\s*\}\s*(?:\^\s?\{?\s*(-?[0-9])\s*\}?)?[\s.$]*$"
-)
-_UNIT_PLAIN = re.compile(
-    r"[0-9}]\$?\s?(?:\\[,; ]|~)?\s?((?:[A-Za-zµ]+(?:\s?/\s?|\s)?){1,3})\s?(?:\^\s?\{?\s*(-?[0-9])\s*\}?)?(?![A-Za-z])"
-)
-_NUMBER_AND_LETTER = re.compile(r"\$?-?[0-9][0-9.,]*\s?[mgslh]\s?(?:\^\s?\{?[0-9]\}?)?")
 _MAX_UNIT_CHARS = 300
-_MONEY = re.compile(r"\\\$|(?<![\w$])\$(?=[0-9][0-9.,]*$)|€|£|¥")
 _UNITS = {name: row.split()[0] for line in _WORDS.rows("units") for row in line for name in row.split()}
 _POWERS = {"square": "2", "sq": "2", "cubic": "3", "cu": "3"}
 
@@ -1067,22 +973,22 @@ _POWERS = {"square": "2", "sq": "2", "cubic": "3", "cu": "3"}
 def _unit(piece: Piece) -> str | None:
     """Find the unit after the last number of a text, in its canonical name; words that are no known unit count as one."""
     bare = re.sub(r"[\s.$*_`]+$", "", to_latex(piece.plain[-_MAX_UNIT_CHARS:]))
-    worded = _UNIT_TEXT.search(bare)
+    worded = _WORDS.unit_text.search(bare)
     if worded and re.search(r"[0-9}]", bare[: worded.start()]):
         words, power = worded[1], worded[2]
         known = _unit_name(words, power)
         return known or (
             None if words.lower().split()[0] in _WORDS["no_units"] else without_space(words) + (power or "")
         )
-    found = list(_UNIT_PLAIN.finditer(bare))
+    found = list(_WORDS.unit_plain.finditer(bare))
     if found and not re.search("[0-9]", bare[found[-1].end() :]):
         last = found[-1]
         words = last[1].split()
         for count in range(len(words), 0, -1):
             name = _unit_name(" ".join(words[:count]), last[2] if count == len(words) else None)
-            if name and (len(words[0]) > 1 or _NUMBER_AND_LETTER.fullmatch(bare)):
+            if name and (len(words[0]) > 1 or _WORDS.number_and_letter.fullmatch(bare)):
                 return name
-    money = _MONEY.search(bare.removeprefix("$") if piece.whole else bare)
+    money = _WORDS.money.search(bare.removeprefix("$") if piece.whole else bare)
     return None if money is None else {"€": "euro", "£": "pound sterling", "¥": "yen"}.get(money[0], "dollar")
 
 
@@ -1128,8 +1034,6 @@ class _Expired(BaseException):
 
 
 class _Job:
-    """Work under way in one thread, and when it ends."""
-
     def __init__(self, seconds: float, packages: Collection[str]) -> None:
         self.packages = packages
         self.thread_id = threading.get_ident()

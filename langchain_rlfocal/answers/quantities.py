@@ -32,7 +32,6 @@ from ipaddress import ip_address
 from math import gcd, prod
 from typing import Final
 
-from langchain_rlfocal.answers.facts import Fact
 from langchain_rlfocal.answers.values import (
     ORDINAL_WORDS,
     TEN_WORDS,
@@ -43,10 +42,31 @@ from langchain_rlfocal.answers.values import (
     number_text_of,
 )
 
-__all__ = ["Huge", "find_quantities", "number_of"]
+__all__ = ["Fact", "Huge", "find_quantities", "number_of"]
 
 _MAX_EXPONENT = 1000
 _MAX_DIGITS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One fact in a text.
+
+    Attributes:
+        start: Where it begins in the text.
+        end: Where it ends, exclusive.
+        kind: `"number"`, `"quantity"`, `"money"`, `"percent"`, `"date"`, `"time"`, `"identifier"`, `"range"`, `"ratio"`.
+        value: What it states; equal kinds and values mean the same.
+        label: Canonical spelling; different values of a kind have different labels.
+        stated: The bare number that it is written with, if it is just one: 90 in "90 minutes".
+    """
+
+    start: int
+    end: int
+    kind: str
+    value: Hashable
+    label: str
+    stated: Fraction | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +118,6 @@ _WORDS: Final = Words("quantities")
 
 
 def _quantity(base: str, factor: Fraction | int) -> _Unit:
-    """Make a unit of a base such as "m^3" or "m/s"."""
     powers = []
     for at, side in enumerate(base.split("/")):
         for piece in side.split("·"):
@@ -108,7 +127,6 @@ def _quantity(base: str, factor: Fraction | int) -> _Unit:
 
 
 def _combined(a: _Unit, b: _Unit, power: int) -> _Unit:
-    """Multiply a unit by a power of another."""
     powers = dict(a.powers)
     for name, exponent in b.powers:
         powers[name] = powers.get(name, 0) + exponent * power
@@ -124,7 +142,6 @@ def _spelled(names: str) -> list[str]:
 
 
 def _build() -> tuple[dict[str, _Unit], dict[str, _Unit], dict[str, int]]:
-    """Build the tables of symbols (case counts), of names in lower case, and of first words of several."""
     symbols: dict[str, _Unit] = {}
     names: dict[str, _Unit] = {}
     prefixes = {sign: (name, Fraction(10) ** int(power)) for sign, name, power in _WORDS.rows("prefixes")}
@@ -223,66 +240,10 @@ _OF: Final = frozenset(
     (" of ", " out of ", " of the ", " out of the ", " of all ", " von ", " sur ", " из ", " van de ")
 )
 
-_CJK = "\u0e00-\u0e7f\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
-_WORD = re.compile(rf"[^\W_{_CJK}]{{1,1000}}|[{_CJK}]{{1,1000}}")
-_CJK_NUMERALS = "零〇一二三四五六七八九十百千两兩"
-_CJK_FRACTION = re.compile(
-    rf"(?<![0-9.,])([0-9]{{1,9}}|[{_CJK_NUMERALS}]{{1,9}})分[の之]([0-9]{{1,9}}(?![.,]?[0-9])|[{_CJK_NUMERALS}]{{1,9}})"
-)
-_NAME = re.compile(rf"[\u0900-\u0d7f]{{1,40}}|[^\W\d_{_CJK}]{{1,40}}(?:[23](?![^\W_]))?|[{_CJK}]{{1,12}}")
-_PHRASE = re.compile(r"[^\W\d_]{1,30}(?:[ -][^\W\d_]{1,30})?(?:[ -][^\W\d_]{1,30})?(?:[ -][^\W\d_]{1,30})?")
-_TAIL = re.compile(rf"[^\W_{_CJK}]{{1,1000}}")
-_DIGIT = re.compile("[0-9]")
-_ANYTHING = re.compile("[0-9@]|://")
-_RUN = re.compile(r"[0-9](?:[0-9]|[.,'_](?=[0-9])){0,1000}")
-_PLAIN = re.compile(r"[0-9]{0,1000}\.[0-9]{1,1000}")
-_GROUPED = re.compile(r"[0-9]{1,3}(?:([,'_ ])[0-9]{3})(?:\1[0-9]{3}){0,300}(?:[.][0-9]{1,1000})?")
-_INDIAN = re.compile(r"[0-9]{1,2}(?:,[0-9]{2}){1,300},[0-9]{3}(?:\.[0-9]{1,1000})?")
-_EUROPEAN = re.compile(r"[0-9]{1,3}(?:[. '][0-9]{3}){1,300},[0-9]{1,1000}|[0-9]{1,1000},[0-9]{1,1000}")
-_DOTTED = re.compile(r"[0-9]{1,3}(?:\.[0-9]{3}){2,300}")
-_ONE_GROUP = re.compile(r"[1-9][0-9]{0,2}[.,][0-9]{3}")
-_SPACED = re.compile(
-    r"[0-9]{1,3}(?: [0-9]{3}){1,40}(?![0-9])(?:[.,][0-9]{1,400})?(?![.,:/'-]?[0-9]| [0-9]{3}(?![0-9]))"
-)
-_CARD = re.compile(r"[0-9]{4}(?:[ -][0-9]{4}){2,4}(?![ -]?[0-9])")
-_MIXED = re.compile(r"([0-9]{1,18}) {1,2}([0-9]{1,9})/([0-9]{1,9})(?![0-9/])")
-_FRACTION = re.compile(r"([0-9]{1,300}) ?/ ?([0-9]{1,300})(?![0-9/]|[.,][0-9])")
-_SCIENTIFIC = re.compile(
-    r"(?:[eE]([+-]?[0-9]{1,400})(?![^\W_])"
-    r"| ?(?:[xX×*·⋅]|\\times|\\cdot) ?10 ?\^ ?\{?\(?([+-]?[0-9]{1,400})[)}]?)"
-)
-_POWER = re.compile(r" ?\^ ?\{?\(?([+-]?[0-9]{1,400})(?![0-9]|\.[0-9])[)}]?")
-_FEET = re.compile(r"([0-9]{1,3})['′] ?([0-9]{1,2}(?:\.[0-9]{1,9})?)(?:[\"″]|''|′′|(?![0-9'′]|\.[0-9]))")
-_ANGLE = re.compile(r"([0-9]{1,3})° ?([0-9]{1,2})['′] ?(?:([0-9]{1,2}(?:\.[0-9]{1,9})?)(?:[\"″]|''|′′))?(?![0-9])")
-_FORMULA = re.compile(r"\$[^$\n]{1,198}(?<![\s/(-])(?:(?<![^\W\d_])|(?<=\s[^\W\d_]))\$(?![0-9])")  # $5$, $x = 5$
 _CJK_PART = re.compile(rf"( ?)([0-9](?:[0-9]|[.,'_](?=[0-9])){{0,1000}})([{''.join(_CJK_SCALES)}]{{0,2}})")
-_CLOCK = re.compile(
-    r"([0-9]{1,9})(?:h ?([0-9]{1,2})(?:min|m)?(?: ?([0-9]{1,2})s?)?|m ?([0-9]{1,2})s|min ?([0-9]{1,2})s?)(?![^\W_])"
-)
-_TERM = r"([0-9]{1,18}(?:\.[0-9]{1,9})?)"
-_RATIO = re.compile(rf"{_TERM}( ?):\2{_TERM}(?:\2:\2{_TERM})?(?![0-9:])")
 _GROUP = r"(?:[ .-]?\([0-9]{1,5}\)|(?:[ .-]|(?<=\)))[0-9]{1,8}+)?"
 _PHONE = re.compile(rf"\+[0-9]{{1,15}}+{_GROUP * 6}(?![0-9])")
-_PHONE_HERE = re.compile(
-    r"(?:1[ .-]?)?(?:\([0-9]{2,5}\)[ -]?[0-9]{2,5}+(?:[ .-][0-9]{2,5}+)?(?:[ .-][0-9]{2,5}+)?"
-    r"|[0-9]{3}([ .-])[0-9]{3}\1[0-9]{4})(?![0-9])"
-)
-_TOKEN = re.compile(rf"(?:[^\W_{_CJK}]|[-_^](?=[^\W_])|[.:/,'](?=[0-9])){{1,1000}}")
-_ASKS_VERSION = re.compile(
-    r"\b(?:which|what|latest|current|newest|minimum)\b[^.?!\n]{0,60}\bversions?\b|\bversion of\b", re.IGNORECASE
-)
-_VERSION = re.compile(r"(?:v|V(?=[0-9]{1,4}\.))\.?([0-9](?:[0-9A-Za-z]|[.-](?=[0-9A-Za-z])){0,60})")
-_EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}\.[\w.-]{1,190}")
-_URL = re.compile(r"\b(?:[a-z]{2,10}://|www\.)[^\s<>\"'`]{1,1900}", re.IGNORECASE)
-_COLONS = re.compile(r"(?<![\w:.])[0-9A-Fa-f:.]{2,45}(?![\w:])")
-_PER = re.compile(r" (?=[A-Za-zμΩ]{1,4}\^-[123])| ?(/) ?| ?[·⋅*] ?| per | an? (?=(?:hour|second|minute)\b)")
-_BARE_MINUTES = re.compile("h [0-9]{2}")
-_EXPONENT = re.compile(r"\^(-?[123])(?![0-9])")
-_LETTERS = re.compile(r"[A-Za-z]{1,1000}")
-_OLD = re.compile(r"[ -]old\b")
 _DECORATION = " \t\r\n\"'*_`()[]{}.,;:!?=~≈…|>"
-_RATIO_WORDS = re.compile(r"\b(?:ratio|odds|score|proportion)\b", re.IGNORECASE)
-_RATIO_AFTER = re.compile(r" (?:ratio|odds)\b")
 
 
 class _Digits(dict[int, str]):
@@ -312,9 +273,9 @@ def find_quantities(text: str, *, query: str = "") -> list[Fact]:
         text = text.translate(_ASCII_DIGITS)
     if len(text) < 19 and text.isascii() and text.isdigit() and text[0] != "0":
         return [Fact(0, len(text), "number", Fraction(int(text)), text)]
-    words = _WORD.findall(text)
+    words = _WORDS.word.findall(text)
     folded = [word.casefold() for word in words]
-    if not _ANYTHING.search(text) and _TRIGGERS.isdisjoint(folded) and not any(map(_foreign_word, folded)):
+    if not _WORDS.anything.search(text) and _TRIGGERS.isdisjoint(folded) and not any(map(_foreign_word, folded)):
         return []
     atoms = _Reader(text, words, folded, query).read()
     return [_fact(atom) for atom in (_joined(text, atoms) if len(atoms) > 1 else atoms)]
@@ -346,13 +307,11 @@ def number_of(text: str, *, query: str = "") -> Fact | None:
 
 
 class _Reader:
-    """Reads the atoms of one text, word by word."""
-
     def __init__(self, text: str, words: list[str], folded: list[str], query: str) -> None:
         self.text = text
         self.words = words
         self.folded = folded
-        self.starts = [match.start() for match in _WORD.finditer(text)]
+        self.starts = [match.start() for match in _WORDS.word.finditer(text)]
         self.ends = [start + len(word) for start, word in zip(self.starts, words, strict=True)]
         self.query = query
         self.atoms: list[_Atom] = []
@@ -371,7 +330,7 @@ class _Reader:
             word = self.words[i]
             if "0" <= word[0] <= "9":
                 self._digits(i)
-            elif (not word.isalpha() and _DIGIT.search(word)) or (
+            elif (not word.isalpha() and _WORDS.digit.search(word)) or (
                 text[ends[i] : ends[i] + 1] in {"-", "_"} and self._chain(i)
             ):
                 self._mixed(i)
@@ -388,18 +347,18 @@ class _Reader:
         text = self.text
         named: list[tuple[int, str, str | None]] = []
         if "@" in text:
-            named += [(m.start(), (token := m[0].rstrip(".-")), token.casefold()) for m in _EMAIL.finditer(text)]
+            named += [(m.start(), (token := m[0].rstrip(".-")), token.casefold()) for m in _WORDS.email.finditer(text)]
         if "://" in text or "www." in text.casefold():
-            for match in _URL.finditer(text):
+            for match in _WORDS.url.finditer(text):
                 token = match[0].rstrip(".,;:!?)*_]}")
                 named.append((match.start(), token, _url(token)))
         if text.count(":") >= 2:
-            for match in _COLONS.finditer(text):
+            for match in _WORDS.colons.finditer(text):
                 token = match[0] if match[0].endswith("::") else match[0].rstrip(".:")
                 named.append((match.start(), token, _address(token)))
         found = [_named(start, start + len(token), name) for start, token, name in named if name is not None]
         if "分" in text:
-            found += [self._over_cjk(match) for match in _CJK_FRACTION.finditer(text)]
+            found += [self._over_cjk(match) for match in _WORDS.cjk_fraction.finditer(text)]
         return sorted(found, key=lambda atom: atom.start)
 
     def _over_cjk(self, match: re.Match[str]) -> _Atom:
@@ -427,18 +386,17 @@ class _Reader:
 
     def _token(self, start: int) -> int:
         """Return where the token that begins here ends; of one without end, all of it."""
-        match = _TOKEN.match(self.text, start)
+        match = _WORDS.token.match(self.text, start)
         end = match.end() if match else start + 1
-        while end - start >= _MAX_DIGITS and (more := _TOKEN.match(self.text, end)):
+        while end - start >= _MAX_DIGITS and (more := _WORDS.token.match(self.text, end)):
             end = more.end()
             if more.end() - more.start() < _MAX_DIGITS:
                 break
         return end
 
     def _chain(self, i: int) -> bool:
-        """Whether the words joined by hyphens from here on hold a digit."""
         for j in range(i, min(i + 8, len(self.words))):
-            if not self.words[j].isalpha() and _DIGIT.search(self.words[j]):
+            if not self.words[j].isalpha() and _WORDS.digit.search(self.words[j]):
                 return True
             if self._gap(j) not in {"-", "_"}:
                 return False
@@ -449,14 +407,14 @@ class _Reader:
         start, word = self.starts[i], self.words[i]
         for code in (word[:3], word[:2]):
             if word[len(code) :].isdigit() and code in _CODES:
-                run = _RUN.match(self.text, start + len(code))
+                run = _WORDS.run.match(self.text, start + len(code))
                 amount = self._value(run[0]) if run else None
                 if run and amount is not None:
                     self._add(i, start, run.end(), amount, money=_CODES[code])
                     return
         end = self._token(start)
         token = self.text[start:end]
-        version = _VERSION.fullmatch(token) if len(token) < 64 else None
+        version = _WORDS.version.fullmatch(token) if len(token) < 64 else None
         self._identifier(start, end, version[1].casefold() if version else None)
 
     # Digits.
@@ -464,15 +422,15 @@ class _Reader:
     def _digits(self, i: int) -> None:
         text, start = self.text, self.starts[i]
         before = text[start - 1] if start else ""
-        run = _RUN.match(text, start)
+        run = _WORDS.run.match(text, start)
         assert run is not None
         end, digits = run.end(), run[0]
         following = text[end : end + 2]
-        feet = _FEET.match(text, start) if "'" in digits or following[:1] in {"'", "′"} else None
+        feet = _WORDS.feet.match(text, start) if "'" in digits or following[:1] in {"'", "′"} else None
         if feet and _decimal(feet[2]) < 12:
             self._add(i, start, feet.end(), int(feet[1]) * 12 + _decimal(feet[2]), unit=_SYMBOLS["in"])
             return
-        if following[:1] == "°" and (angle := _ANGLE.match(text, start)):
+        if following[:1] == "°" and (angle := _WORDS.angle.match(text, start)):
             degrees = int(angle[1]) + Fraction(int(angle[2]), 60) + _decimal(angle[3] or "0") / 3600
             self._add(i, start, angle.end(), degrees, unit=_SYMBOLS["deg"])
             return
@@ -504,13 +462,13 @@ class _Reader:
         if text[begin] == "+":
             match = _PHONE.match(text, begin)
         elif begin < start or not digits.isdigit() or len(digits) in {1, 3}:
-            match = _PHONE_HERE.match(text, begin)
+            match = _WORDS.phone_here.match(text, begin)
         if match is None:
-            card = _CARD.match(text, start) if len(digits) == 4 else None
+            card = _WORDS.card.match(text, start) if len(digits) == 4 else None
             if card:
                 self._identifier(start, card.end(), re.sub("[ -]", "", card[0]))
             return card is not None
-        plus, number = match[0][0] == "+", "".join(_DIGIT.findall(match[0]))
+        plus, number = match[0][0] == "+", "".join(_WORDS.digit.findall(match[0]))
         if not (8 if plus else 9) <= len(number) <= 15 or (begin and text[begin - 1].isalnum()):
             return False
         if plus and text[match.end() : match.end() + 1].isalpha():
@@ -521,13 +479,13 @@ class _Reader:
     def _over_spaces(self, i: int) -> bool:
         """Read 3 1/2, 1 234 567,8 and groups of four digits."""
         text, start = self.text, self.starts[i]
-        mixed = _MIXED.match(text, start)
+        mixed = _WORDS.mixed.match(text, start)
         if mixed and 0 < int(mixed[2]) < int(mixed[3]):
             self._add(i, start, mixed.end(), Fraction(int(mixed[1])) + Fraction(int(mixed[2]), int(mixed[3])))
             return True
         if start > 1 and text[start - 1] == " " and text[start - 2].isdigit():
             return False
-        spaced = _SPACED.match(text, start)
+        spaced = _WORDS.spaced.match(text, start)
         amount = _amount(spaced[0]) if spaced else None
         if spaced and amount is not None and text[spaced.start()] != "0":
             self._add(i, start, spaced.end(), amount)
@@ -548,7 +506,7 @@ class _Reader:
             return
         amount = self._value(digits)
         in_brackets = text[start - 1 : start] in {"(", "[", "{"} and text[end : end + 1] in {")", "]", "}"}
-        if amount is not None and not (in_brackets and "," in digits and not _GROUPED.fullmatch(digits)):
+        if amount is not None and not (in_brackets and "," in digits and not _WORDS.grouped.fullmatch(digits)):
             self._add(i, start, end, amount)
             return
         pieces = digits.split(",")
@@ -564,27 +522,27 @@ class _Reader:
     def _is_version(self, i: int) -> bool:
         if i and self.folded[i - 1] in _WORDS["versioned"] and self.starts[i] - self.ends[i - 1] <= 2:
             return True
-        return bool(self.query) and _ASKS_VERSION.search(self.query) is not None
+        return bool(self.query) and _WORDS.asks_version.search(self.query) is not None
 
     def _special(self, i: int, digits: str, end: int) -> None:
         """Read digits that something is attached to: an exponent, a fraction, a ratio, a suffix, a range, a name."""
         text, start = self.text, self.starts[i]
         char, amount = text[end], self._value(digits)
         joined = text[end + 1 : end + 2]
-        if amount is not None and char in "eExX×*·⋅\\ " and (match := _SCIENTIFIC.match(text, end)):
+        if amount is not None and char in "eExX×*·⋅\\ " and (match := _WORDS.scientific.match(text, end)):
             self._add(i, start, match.end(), _scaled(amount, int(match[1] or match[2])))
-        elif char in "^ " and digits.isdigit() and (match := _POWER.match(text, end)):
+        elif char in "^ " and digits.isdigit() and (match := _WORDS.power.match(text, end)):
             power = _power(int(digits), int(match[1]))
             if power is None:
                 self._identifier(start, match.end(), f"{digits}^{int(match[1])}")
             else:
                 self._add(i, start, match.end(), power)
-        elif char in "/ " and digits.isdigit() and (match := _FRACTION.match(text, start)):
+        elif char in "/ " and digits.isdigit() and (match := _WORDS.fraction.match(text, start)):
             if int(match[2]):
                 self._over(i, match)
             else:
                 self._identifier(start, match.end())
-        elif char in ": " and (match := _RATIO.match(text, start)):
+        elif char in ": " and (match := _WORDS.ratio.match(text, start)):
             self._ratio(i, match)
         elif char.isalpha() and char < "\u0e00":
             self._suffixed(i, digits, end, amount)
@@ -618,7 +576,7 @@ class _Reader:
     def _suffixed(self, i: int, digits: str, end: int, amount: Fraction | None) -> None:
         """Read digits with letters attached: 3rd, 5km, 1h30, 5.4M, or a name such as 12B."""
         text, start = self.text, self.starts[i]
-        tail = _TAIL.match(text, end)
+        tail = _WORDS.tail.match(text, end)
         stop = tail.end() if tail else end
         suffix = text[end:stop] if stop - end < 40 else ""
         if not suffix or amount is None:
@@ -628,7 +586,7 @@ class _Reader:
         if "." not in digits and amount.denominator == 1 and (suffix.casefold() in _WORDS["ordinal_ends"] or french):
             self._ordinal(start, stop, int(amount))
             return
-        clock = _CLOCK.match(text, start)
+        clock = _WORDS.clock.match(text, start)
         if clock:
             self._clock(i, clock)
             return
@@ -660,7 +618,7 @@ class _Reader:
         """Read digits before a hyphen: a range, an adjective such as 25-year-old, or a name."""
         text, start = self.text, self.starts[i]
         if text[end + 1].isdigit():
-            other = _RUN.match(text, end + 1)
+            other = _WORDS.run.match(text, end + 1)
             right, stop = (other[0], other.end()) if other else ("", end)
             sound = all(
                 _amount(run) is not None and not (run[0] == "0" and run[1:2].isdigit()) for run in (digits, right)
@@ -678,7 +636,7 @@ class _Reader:
         self._identifier(start, stop, bare if bare.isdigit() and len(bare) in {10, 11, 13, 16} else None)
 
     def _ends_as_unit(self, at: int) -> bool:
-        match = _NAME.match(self.text, at)
+        match = _WORDS.name.match(self.text, at)
         name = match[0] if match else ""
         if len(name) == 1 and name.isupper():
             return name == "M"
@@ -733,14 +691,13 @@ class _Reader:
         return start, False
 
     def _money_before(self, i: int, start: int) -> tuple[int, _Unit | None]:
-        """Read a currency before a number: where it begins, and it."""
         text, limit = self.text, self.done
         at = start - 1
         if at >= limit and text[at] == " " and start > 1:
             at -= 1
         if at < limit:
             return start, None
-        if text[at] in _CURRENCY_SIGNS and not (text[at] == "$" and _FORMULA.match(text, at)):
+        if text[at] in _CURRENCY_SIGNS and not (text[at] == "$" and _WORDS.formula.match(text, at)):
             j = i - 1
             if text[at] != "$":
                 return at, _SIGNS[text[at]]
@@ -778,7 +735,6 @@ class _Reader:
         self, i: int, start: int, end: int, amount: Amount, *, unit: _Unit | None = None, money: _Unit | None = None,
         alone: bool = False, part: bool = False,
     ) -> None:  # fmt: skip
-        """Add a number with what stands around it: sign, currency, scale, unit."""
         text = self.text
         begin, negative, before = (start, False, None) if alone else self._before(i, start)
         if not negative and not alone and "/" in text[start : min(end, start + 20)] and self._fraction_sign(start):
@@ -795,14 +751,14 @@ class _Reader:
             elif found and found[0].kind == "money" and (money.base if money else "") in {"USD", found[0].base}:
                 money, end = found if found[0].factor == 1 else (money, end)
             elif money and money.base == "USD" and text[begin : begin + 2] in {"$" + text[start], "-$"}:
-                word = _NAME.match(text, end + 1) if text[end : end + 1] == " " else None
+                word = _WORDS.name.match(text, end + 1) if text[end : end + 1] == " " else None
                 if word and word[0] in _WHOSE_DOLLARS:
                     money, end = _DOLLARS[_WHOSE_DOLLARS[word[0]]], word.end()
         unit = money or unit
         if negative:
             amount = -amount if isinstance(amount, Fraction) else Huge(-amount.digits, amount.exponent)
         atom = _Atom(begin, end, unit.kind if unit else "number", amount, unit, scale=scale, part=part)
-        if unit and unit.base == "month" and unit.factor == 12 and (old := _OLD.match(text, end)):
+        if unit and unit.base == "month" and unit.factor == 12 and (old := _WORDS.old.match(text, end)):
             atom = _Atom(begin, old.end(), "number", amount, None)  # an age
         elif unit and unit.kind == "quantity" and (per := self._per_before(begin)) is not None:
             atom.kind, atom.start = "per", max(per, self.done)
@@ -820,13 +776,12 @@ class _Reader:
         return self.starts[j] if self.folded[j] in _WORDS["per"] else None
 
     def _scale(self, end: int, money: _Unit | None) -> tuple[int, int]:
-        """Read "million" and its like after a number."""
         text, scale = self.text, 1
         if text[end : end + 1] in _NOTHING_AFTER:
             return 1, end
         for _ in range(2):
             at = end + (text[end : end + 1] in {" ", "-"})
-            name = _NAME.match(text, at)
+            name = _WORDS.name.match(text, at)
             if name is None:
                 break
             word = name[0]
@@ -884,9 +839,8 @@ class _Reader:
         return self._compound_unit(*found)
 
     def _simple_unit(self, at: int, *, attached: bool = False) -> tuple[_Unit, int] | None:
-        """Look one name or symbol of a unit up."""
         text = self.text
-        name = _NAME.match(text, at)
+        name = _WORDS.name.match(text, at)
         if name is None:
             return None
         word, end = name[0], name.end()
@@ -920,8 +874,7 @@ class _Reader:
         return (unit, end) if unit else None
 
     def _phrase(self, at: int, longest: int, find: Callable[[str], _Unit | None]) -> tuple[_Unit, int] | None:
-        """Look a unit of several words up."""
-        phrase = _PHRASE.match(self.text, at)
+        phrase = _WORDS.phrase.match(self.text, at)
         words = re.split("[ -]", phrase[0]) if phrase else []
         for count in range(min(len(words), longest), 1, -1):
             key = " ".join(words[:count])
@@ -939,11 +892,10 @@ class _Reader:
         return None
 
     def _compound_unit(self, unit: _Unit, end: int) -> tuple[_Unit, int]:
-        """Read powers, quotients and products: m^2, km/h, metres per second, N·m."""
         text = self.text
         unit, end = self._raised(unit, end)
         for _ in range(3):
-            link = _PER.match(text, end)
+            link = _WORDS.divides.match(text, end)
             found = self._simple_unit(link.end()) if link and link.end() < len(text) else None
             if not link or not found or found[0].kind != "quantity" or found[0].offset:
                 break
@@ -956,7 +908,7 @@ class _Reader:
         return unit, end
 
     def _raised(self, unit: _Unit, end: int) -> tuple[_Unit, int]:
-        power = _EXPONENT.match(self.text, end)
+        power = _WORDS.exponent.match(self.text, end)
         if power is None:
             return unit, end
         return (_combined(unit, unit, int(power[1]) - 1) if power[1] != "1" else unit), power.end()
@@ -981,11 +933,11 @@ class _Reader:
         return "\n- " in self.text
 
     def _asked(self) -> list[str]:
-        return [word.casefold() for word in _WORD.findall(self.query[:2000])]
+        return [word.casefold() for word in _WORDS.word.findall(self.query[:2000])]
 
     def _value(self, digits: str) -> Fraction | None:
         """Value a run of digits and separators; 1.234 is a thousand and more where the language says so."""
-        if _ONE_GROUP.fullmatch(digits) and self.language in _POINT_GROUPS:
+        if _WORDS.one_group.fullmatch(digits) and self.language in _POINT_GROUPS:
             return _decimal(digits.translate(_SWAPPED).replace(",", ""))
         return _amount(digits)
 
@@ -1044,7 +996,6 @@ class _Reader:
                 self._add_per(start, found[1], found[0], 2 if other else 1)
 
     def _is_near(self, i: int) -> bool:
-        """Whether at most one word stands between the last number and a word."""
         if not self.atoms or self.starts[i] - self.atoms[-1].end > 30:
             return False
         first = bisect_left(self.starts, self.atoms[-1].end)
@@ -1058,7 +1009,6 @@ class _Reader:
         return after.startswith((" of ", " of")) or not after or after[0] in ".,;!?)\n"
 
     def _begins(self, i: int) -> bool:
-        """Whether a word begins a sentence."""
         before = self.text[max(0, self.starts[i] - 4) : self.starts[i]].rstrip(" *-")[-1:]
         return i == 0 or before in {"", ".", "!", "?", "\n", ":"}
 
@@ -1071,7 +1021,6 @@ class _Reader:
         return _ENGLISH.get(self.folded[i], _NO_ENTRY) if i < len(self.words) else _NO_ENTRY
 
     def _english(self, i: int, *, article: int | None = None) -> None:
-        """Read the number words from here on."""
         first = i if article is None else article
         (kind, value), gap = self._entry(i), self._gap(i)
         before = self.folded[first - 1] if first else ""
@@ -1179,7 +1128,6 @@ class _Reader:
         self._take(_Atom(start, end, "number", value=("ordinal", value), label=f"{value}."))
 
     def _cjk_words(self, i: int) -> None:
-        """Read numerals of Chinese and Japanese that stand alone or before a unit or a counter."""
         word, start = self.words[i], self.starts[i]
         at = 0
         while at < len(word):
@@ -1221,7 +1169,6 @@ class _Reader:
             self._add(i, self.starts[i], end, Fraction(total + current))
 
     def _foreign(self, i: int) -> None:
-        """Read number words of the languages of text2num, in the language of the text or where all readings agree."""
         word, language = self.folded[i], self.language
         readings = _foreign_word(word)
         if not readings or language == "en":
@@ -1273,7 +1220,6 @@ class _Reader:
 
 
 def _joined(text: str, atoms: list[_Atom]) -> list[_Atom]:
-    """Join compounds, ranges, ratios and parts of a whole."""
     out: list[_Atom] = []
     links: list[_Unit | None] = []  # the last unit of a compound
     for atom in atoms:
@@ -1306,7 +1252,7 @@ def _compound(text: str, a: _Atom, unit: _Unit | None, b: _Atom, gap: str) -> _A
         return None
     if unit is None or a.unit is None:
         return None
-    if not b.unit and gap == " " and _BARE_MINUTES.fullmatch(text, a.end - 1, b.end):  # "2 h 30"
+    if not b.unit and gap == " " and _WORDS.bare_minutes.fullmatch(text, a.end - 1, b.end):  # "2 h 30"
         sound = a.unit.factor == 3600 and is_whole and b.amount < 60
         return _Atom(a.start, b.end, a.kind, a.amount + b.amount / 60, a.unit) if sound else None
     last_word = text[max(0, a.end - 4) : a.end].rpartition(" ")[2].lstrip("0123456789")
@@ -1324,7 +1270,6 @@ def _compound(text: str, a: _Atom, unit: _Unit | None, b: _Atom, gap: str) -> _A
 
 
 def _range(text: str, a: _Atom, b: _Atom, gap: str) -> _Atom | None:
-    """Join 5-7, from 5 to 7, between 5 and 7 kg, and 3 to 2, which is a ratio."""
     if a.value is not None or b.value is not None or "per" in {a.kind, b.kind}:
         return None
     before = text[max(0, a.start - 40) : a.start].casefold()
@@ -1339,7 +1284,7 @@ def _range(text: str, a: _Atom, b: _Atom, gap: str) -> _Atom | None:
     shared = b.scale if a.scale == 1 and a.amount < b.amount / b.scale else 1  # "5-10 million"
     low, high = _in_base(a.amount * shared, first), _in_base(b.amount, second)
     if gap in {" to ", " – ", " — ", " à "} and not before.endswith(("from ", "de ")):
-        says_ratio = _RATIO_WORDS.search(before) or _RATIO_AFTER.match(text, b.end)
+        says_ratio = _WORDS.ratio_words.search(before) or _WORDS.ratio_after.match(text, b.end)
         if first is None and gap == " to " and (says_ratio or low >= high):
             label = f"{_label(low)}:{_label(high)}"
             return _Atom(a.start, b.end, "ratio", value=("ratio", low, high), label=label)
@@ -1351,7 +1296,6 @@ def _range(text: str, a: _Atom, b: _Atom, gap: str) -> _Atom | None:
 
 
 def _part_of(a: _Atom, b: _Atom, gap: str) -> _Atom | None:
-    """Join 9 of 12 and 9 out of the 12."""
     plain = all(x.kind == "number" and x.value is None and isinstance(x.amount, Fraction) for x in (a, b))
     if gap not in _OF or not plain or a.part or any(x.amount.denominator != 1 for x in (a, b)):  # type: ignore[union-attr]
         return None
@@ -1392,28 +1336,25 @@ def _in_base(amount: Fraction, unit: _Unit | None) -> Fraction:
 
 
 def _decimal(digits: str) -> Fraction:
-    """Value digits with at most one point."""
     whole, _, part = digits.partition(".")
     return Fraction(int(whole + part), 10 ** len(part)) if part else Fraction(int(whole or 0))
 
 
 def _amount(digits: str) -> Fraction | None:
-    """Value a run of digits and separators; None where it is no one number."""
     if len(digits) > _MAX_DIGITS:
         return None
-    if digits.isdigit() or _PLAIN.fullmatch(digits):
+    if digits.isdigit() or _WORDS.plain.fullmatch(digits):
         return _decimal(digits)
-    if _GROUPED.fullmatch(digits) or _INDIAN.fullmatch(digits):
+    if _WORDS.grouped.fullmatch(digits) or _WORDS.indian.fullmatch(digits):
         return _decimal(re.sub("[,'_ ]", "", digits))
-    if _EUROPEAN.fullmatch(digits):
+    if _WORDS.european.fullmatch(digits):
         return _decimal(re.sub("[. ']", "", digits).replace(",", "."))
-    if _DOTTED.fullmatch(digits):
+    if _WORDS.dotted.fullmatch(digits):
         return _decimal(digits.replace(".", ""))
     return None
 
 
 def _scaled(amount: Fraction, exponent: int) -> Amount:
-    """Multiply by a power of ten, without writing it out where it is long."""
     if not amount:
         return amount
     digits, shift = digits_of(amount) or (0, 0)
@@ -1431,7 +1372,6 @@ def _scaled_by(amount: Amount, scale: int) -> Amount:
 
 
 def _power(base: int, exponent: int) -> Amount | None:
-    """Raise to a power; None where that is long."""
     if base == 10:
         return _scaled(Fraction(1), exponent)
     if base.bit_length() * abs(exponent) > 3000 or (not base and exponent < 0):
@@ -1454,7 +1394,7 @@ def _code(token: str) -> str:
     """Write a name in lower case, unless its case is part of it, as in random keys."""
     if len(token) > 200:
         return token
-    regular = all(run.islower() or run.isupper() or run.istitle() for run in _LETTERS.findall(token))
+    regular = all(run.islower() or run.isupper() or run.istitle() for run in _WORDS.letters.findall(token))
     return token.casefold() if regular else token
 
 
@@ -1467,7 +1407,6 @@ def _url(url: str) -> str:
 
 
 def _address(text: str) -> str | None:
-    """Write an address of IPv6 or of a network card in one form; None for anything else."""
     if len(text) == 17 and text.count(":") == 5 and all(len(pair) == 2 for pair in text.split(":")):
         return text.casefold()
     if text.count(":") < 2 or not (":" in text.strip(":") and ("::" in text or text.count(":") == 7)):
@@ -1482,7 +1421,6 @@ def _address(text: str) -> str | None:
 
 
 def _cjk_value(text: str) -> int | None:
-    """Value Chinese numerals; None where they are none."""
     if all(char in _CJK_DIGITS for char in text):
         return int("".join(str(_CJK_DIGITS[char]) for char in text))
     total = section = digit = 0
@@ -1546,7 +1484,6 @@ def _text2num(words: str, language: str) -> int | None:
 
 @lru_cache(maxsize=1)
 def _foreign_units() -> dict[str, _Unit]:
-    """Name units and currencies in other languages, in lower case."""
     from babel import Locale  # noqa: PLC0415  # loaded at the first word that may need it
     from babel.numbers import get_currency_name  # noqa: PLC0415
     from babel.units import format_unit  # noqa: PLC0415

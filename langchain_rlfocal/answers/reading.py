@@ -7,14 +7,15 @@ that answers. They compare nothing, and never raise.
 import re
 from collections.abc import Callable, Mapping
 from functools import cached_property, lru_cache
-from itertools import takewhile
+from itertools import groupby, takewhile
 from typing import TypeVar
 
 from langchain_rlfocal.answers import values
 from langchain_rlfocal.answers.code import asks_for_code
-from langchain_rlfocal.answers.facts import Fact, find_facts, plain_numbers
-from langchain_rlfocal.answers.languages import ANSWER_MARKS, NEGATIONS, PATTERNS, WORDS
+from langchain_rlfocal.answers.dates import find_facts, plain_numbers
 from langchain_rlfocal.answers.lists import asks_for_list
+from langchain_rlfocal.answers.quantities import Fact
+from langchain_rlfocal.answers.values import NEGATIONS, PATTERNS, WORDS
 
 _T = TypeVar("_T")
 
@@ -25,20 +26,7 @@ _MAX_QUERY = 20_000
 _MAX_KEPT = 2_000
 _MAX_CHOICES = 30
 _MAX_MARKED = 30
-_THOUGHT = re.compile(r"</\|?(?:think|thinking|thought|reasoning|scratchpad|analysis)\|?>", re.IGNORECASE)
-_RUN_ON = re.compile(
-    r"\n[ \t]{0,8}[*#]{0,4} ?(?:question|q|user|human) ?[0-9]{0,3} ?:|<\|[a-z_]{1,20}\|>|<end_of_turn>|</s>",
-    re.IGNORECASE,
-)
-_MARK = re.compile(
-    r"\b(?:answer(?: to [^.:\n]{1,100}?)?|correct (?:option|choice))[\"'*_`)\]]{0,4}(?:\s(?:is|are)\b|\s?[:=])(?! not\b)"
-    r"|(?P<key>\"answer\"\s?:)|(?P<boxed>\\boxed\s?\{)|\#{4}(?!#)",
-    re.IGNORECASE,
-)
 _QUOTES = " \t\n\"'*_`"
-_HEADING = re.compile(r"[ \t]{0,8}(?:#{1,6}[ \t][^\n]{0,200}|\*\*[^*\n]{1,80}:?\*\*:?[ \t]{0,8})")
-_LABEL = re.compile(r"[\s*_`#]{0,8}(?P<label>[^\W\d_][\w /'-]{0,40}?)[*_`]{0,3}\s?[:：=]\s?[*_`]{0,3}(?P<value>\S)")
-_LABEL_WITHIN = re.compile(r"[,;.] ?[^\W\d_][\w '-]{0,40}[*_]{0,2}: ")
 
 _OPTION_STYLES = (
     re.compile(r"\(([A-Za-z])\)\s?"),
@@ -46,15 +34,7 @@ _OPTION_STYLES = (
     re.compile(r"(?<!\S)([A-Z])[.:]\s"),
 )
 
-_OR = re.compile(r" or ")
-_OR_SHORT = re.compile(r" (?:o|oppure) ")
 
-
-_SENTENCE_END = re.compile(r"(?P<word>\w{0,20})[.!?。！？][\"')\]*_`]{0,4}(?=\s|$)|[。！？]")
-_BOLD = re.compile(r"\*\*[^*\n]{0,60}[0-9][^*\n]{0,60}\*\*")
-_RESULT = re.compile(r"[=≈]\s?[$€£]?(-?[0-9][0-9.,]{0,30})")
-_JOINT = re.compile(r"(?<=[^\W\d_])[-–—/](?=[^\W\d_])|,(?![0-9]{3}(?![0-9]))")
-_INITIALS = re.compile(r"(?<=\b[A-Z]\.)(?=[A-Z][.a-z])")
 _UNSPACED = re.compile("([\u3040-\u30ff\u3400-\u9fff\u0e00-\u0eff\u1000-\u109f\U00020000-\U0003ffff])")
 """Han, Kana, Thai, Lao, Burmese."""
 _EDGES = "$।.,;:!?\"'()[]{}*_`~…|<>«»。、，；：！？「」『』（）【】¿¡"
@@ -70,6 +50,40 @@ _CONTRACTIONS = (
     (re.compile(r"\b(it|he|she|that|there|here|what|who|where)'s\b", re.IGNORECASE), r"\1 is"),
     (re.compile(r"'s\b", re.IGNORECASE), ""),
 )
+
+
+_CLOSING = r"[\"'*_`)\]]{0,4}"
+_SIGN = rf"\s?(?:[:：=]|\s?[-–—](?=\s)){_CLOSING}"
+
+
+def _either(words: str) -> str:
+    spelled = {form for word in values.spaced(words) for form in (values.clean(word).casefold(), values.fold(word))}
+    return "|".join(map(re.escape, sorted(spelled, key=lambda word: (-len(word), word))))
+
+
+def _answer_marks() -> re.Pattern[str]:
+    """Write the pattern, the words grouped by their first letter, so that a search tries only those that fit."""
+    table = WORDS.entries["answer_marks"]
+    branches: list[tuple[str, str]] = []
+    for nouns, between, verbs in table["nouns"]:
+        said = rf"(?: (?:{_either(between)}))?" if between else ""
+        is_ = rf"| (?:{_either(verbs)})(?![^\W_])(?:\s?:)?" if verbs else ""
+        is_ = f"|{table['joined'][nouns]}" if nouns in table["joined"] else is_
+        for noun in _either(nouns).split("|"):
+            first = noun[: 2 if noun[0] == "\\" else 1]
+            branches.append((first, rf"{noun[len(first) :]}{said}{_CLOSING}(?:{_SIGN}{is_})"))
+    grouped = groupby(sorted(branches), key=lambda branch: branch[0])
+    spaced = "|".join(f"{letter}(?:{'|'.join(rest for _, rest in group)})" for letter, group in grouped)
+    signs = rf"(?:{table['unspaced']})(?:{_CLOSING}{_SIGN}|(?:{table['unspaced_verbs']})(?![不没沒非]))"
+    denied = rf"(?! ?(?:{_either(table['denied'])})\b)"
+    return re.compile(rf"(?:(?<![^\W_])(?:{spaced})|{signs})(?:(?<=[-–—:：=\"'*_`)\]])|{denied})", re.IGNORECASE)
+
+
+ANSWER_MARKS = _answer_marks()
+"""Finds the final marks of many languages ("Respuesta:", "La réponse est", "答案是") in cleaned or folded text.
+
+What precedes the word ("final", "correct", an article) is not part of the match; what follows the match is the answer.
+"""
 
 
 def _asks(name: str) -> cached_property[bool]:
@@ -207,7 +221,7 @@ class Ask:
         """Whether it is in another language than English."""
         question = self._questions[-1]
         starts = PATTERNS.starts_yes_no.match(question) and not PATTERNS.not_english.search(question)
-        english = starts or PATTERNS.english_verb.match(self.folded) or _OR.search(self.folded)
+        english = starts or PATTERNS.english_verb.match(self.folded) or PATTERNS.or_word.search(self.folded)
         found = (pattern.search(self.folded) for pattern in (PATTERNS.english, PATTERNS.asks_prose))
         return bool(self.folded) and not (english or any(found))
 
@@ -285,17 +299,17 @@ def _kept(read: Callable[[str], _T]) -> Callable[[str], _T]:
 @_kept
 def final_part(text: str) -> str:
     """Cut what a model thinks before its answer and the next question that it invents after it."""
-    thoughts = list(_THOUGHT.finditer(text))
+    thoughts = list(PATTERNS.thought.finditer(text))
     text = text[thoughts[-1].end() :] if thoughts else text
     text = text.strip()
-    run_on = _RUN_ON.search(text, 1)
+    run_on = PATTERNS.run_on.search(text, 1)
     return text[: run_on.start()].strip() if run_on else text
 
 
 @_kept
 def marked(text: str) -> tuple[str, ...]:
     r"""List what follows each explicit mark ("answer is", "Answer:", `\boxed{`, "####"), the last mark first."""
-    own = list(_MARK.finditer(text))[-_MAX_MARKED:]
+    own = list(PATTERNS.mark.finditer(text))[-_MAX_MARKED:]
     covered = [(mark.start(), mark.end()) for mark in own]
     others = [
         mark
@@ -313,7 +327,7 @@ def unheaded(text: str) -> str:
     while True:
         line, newline, rest = text.partition("\n")
         announces = line.rstrip().endswith((":", "：")) and len(line) < 200
-        if newline and rest.strip() and (announces or _HEADING.fullmatch(line)):
+        if newline and rest.strip() and (announces or PATTERNS.heading.fullmatch(line)):
             text = rest.strip()
         elif courtesy := PATTERNS.courtesy.match(text):
             rest = text[courtesy.end() :].lstrip()
@@ -327,11 +341,11 @@ def unheaded(text: str) -> str:
 
 def unlabelled(text: str, ask: Ask) -> str:
     """Drop a label before a value, such as "Intent: ", where the label repeats the query or says nothing."""
-    match = _LABEL.match(text)
-    if match is None or "\n" in text.strip() or _LABEL_WITHIN.search(text, match.start("value")):
+    match = PATTERNS.label.match(text)
+    if match is None or "\n" in text.strip() or PATTERNS.label_within.search(text, match.start("value")):
         return text
     label = plain(values.fold(match["label"])).split()
-    known = all(word in WORDS.generic_labels or ask.repeats(word) for word in label)
+    known = all(word in WORDS["generic_labels"] or ask.repeats(word) for word in label)
     return text[match.start("value") :] if label and known else text
 
 
@@ -340,7 +354,7 @@ def sentences_of(text: str) -> list[str]:
     found = []
     for line in text.split("\n"):
         start = 0
-        for end in _SENTENCE_END.finditer(line):
+        for end in PATTERNS.sentence_end.finditer(line):
             if not _abbreviates(end["word"], line[end.end() : end.end() + 2]):
                 found.append(line[start : end.end()].strip())
                 start = end.end()
@@ -358,9 +372,13 @@ def conclusion(text: str, ask: Ask) -> str | None:
     if len(sentences) < 2:
         return None
     last = sentences[-1]
-    if PATTERNS.conclusion.match(last) or len(_BOLD.findall(last)) == 1:
+    if PATTERNS.conclusion.match(last) or len(PATTERNS.bold.findall(last)) == 1:
         return last
-    result = None if "=" in last else next(reversed(list(_RESULT.finditer(text[-8 * MAX_SENTENCE : -len(last)]))), None)
+    result = (
+        None
+        if "=" in last
+        else next(reversed(list(PATTERNS.result.finditer(text[-8 * MAX_SENTENCE : -len(last)]))), None)
+    )
     if not result:
         return None
     words = [word for word in plain(values.fold(last)).split() if not any(map(str.isdigit, word))]
@@ -408,7 +426,7 @@ def plain(text: str) -> str:
 
     What consists of nothing else stays, without white space.
     """
-    words = [bare(word) for word in _JOINT.sub(" ", values.in_digits(text)).split()]
+    words = [bare(word) for word in PATTERNS.joint.sub(" ", values.in_digits(text)).split()]
     words = [word for word in words if word and word != "the"]
     words = [word for word, after in zip(words, [*words, ""][1:], strict=True) if word not in {"a", "an"} or not after]
     return " ".join(words) or "".join(text.split())
@@ -416,7 +434,7 @@ def plain(text: str) -> str:
 
 def joined_apart(text: str) -> str:
     """Set apart words that a hyphen, a slash or a comma joins, and initials."""
-    return _JOINT.sub(" ", _INITIALS.sub(" ", text))
+    return PATTERNS.joint.sub(" ", PATTERNS.initials.sub(" ", text))
 
 
 def uncontracted(text: str) -> str:
@@ -438,10 +456,7 @@ def bare(word: str) -> str:
 
 def content_words(folded: str) -> list[str]:
     """List the words of a folded sentence that count, in order."""
-    return [word for word in plain(uncontracted(folded)).split() if word not in WORDS.no_content]
-
-
-_DOTTED_CLOCK = re.compile(r"(?<![0-9.])([01]?[0-9]|2[0-4])\.([0-5][0-9])(?![0-9.])")
+    return [word for word in plain(uncontracted(folded)).split() if word not in WORDS["no_content"]]
 
 
 def readable(part: str, ask: Ask) -> str:
@@ -449,7 +464,7 @@ def readable(part: str, ask: Ask) -> str:
     part = values.unlatex(part)
     if PATTERNS.temperature.search(part):
         part = PATTERNS.fahrenheit.sub(" °F", PATTERNS.celsius.sub(" °C", PATTERNS.celsius_first.sub(r"\1 °C", part)))
-    return _DOTTED_CLOCK.sub(r"\1:\2", part) if ask.clock else part
+    return PATTERNS.dotted_clock.sub(r"\1:\2", part) if ask.clock else part
 
 
 def stem(word: str) -> str:
@@ -479,20 +494,14 @@ def apart(word: str) -> list[str]:
 
 def letter_of_option(text: str) -> re.Match[str] | None:
     """Match the letter that a text begins with."""
-    return _LETTER_FIRST.match(text)
-
-
-_LETTER_FIRST = re.compile(
-    r"[\s\"'*_({<$\[]{0,8}(?:(?:option|choice|letter)\s[(\"'*]{0,3})?(?P<letter>[A-Za-z])(?![\w'’])(?P<after>.{0,12})",
-    re.IGNORECASE | re.DOTALL,
-)
+    return PATTERNS.letter_first.match(text)
 
 
 def _abbreviates(word: str | None, after: str) -> bool:
     folded = (word or "").casefold()
-    if folded in WORDS.abbreviations_before_numbers and after[-1:].isdigit():
+    if folded in WORDS["abbreviations_before_numbers"] and after[-1:].isdigit():
         return True
-    return folded in WORDS.abbreviations or (len(folded) == 1 and folded.isalpha())
+    return folded in WORDS["abbreviations"] or (len(folded) == 1 and folded.isalpha())
 
 
 def _marked_by(mark: re.Match[str], end: int) -> str:
@@ -542,12 +551,11 @@ def _options(query: str) -> tuple[dict[str, str], bool]:
 
 
 _LABELS = ("123456789", "АБВГДЕЖ", "アイウエオカキ", "أبجدهوز", "甲乙丙丁戊", "①②③④⑤⑥⑦⑧⑨", "ABCDEFGH")
-_LABELLED = re.compile(r"^[ \t(（【]{0,4}(\S)[ \t]?[)）】.．:：、]?[ \t]{0,4}(\S[^\n]{0,400})$", re.MULTILINE)
 
 
 def _labelled_options(query: str) -> dict[str, str]:
     """Find options on lines of their own whose labels are digits, or letters of other scripts; labels as they are cleaned."""
-    lines = [(match[1], match[2]) for match in _LABELLED.finditer(query[-_MAX_QUERY:])]
+    lines = [(match[1], match[2]) for match in PATTERNS.labelled.finditer(query[-_MAX_QUERY:])]
     for labels in _LABELS:
         run: list[tuple[str, str]] = []
         for label, text in lines:
@@ -589,13 +597,19 @@ def _alternatives(sentence: str, *, foreign: bool) -> tuple[str, ...]:
     if unspaced:
         first, last = unspaced["first"], unspaced["last"]
         return tuple(dict.fromkeys((first[-len(last) :], last))) if len(first) >= len(last) else ()
-    separator = _OR if not foreign else _OR_SHORT if PATTERNS.writes_o.search(sentence) else PATTERNS.or_elsewhere
+    separator = (
+        PATTERNS.or_word
+        if not foreign
+        else PATTERNS.or_short
+        if PATTERNS.writes_o.search(sentence)
+        else PATTERNS.or_elsewhere
+    )
     ors = list(separator.finditer(sentence))
     if not ors:
         return ()
     before, after = sentence[: ors[-1].start()], sentence[ors[-1].end() :]
     raw = re.split(r"[,;:?!)«»\"]|\. |\.$", after)[0].split()
-    last = _without_articles([*raw[:1], *takewhile(lambda word: word not in WORDS.cuts, raw[1:])])
+    last = _without_articles([*raw[:1], *takewhile(lambda word: word not in WORDS["cuts"], raw[1:])])
     size = len(last)
     pieces = [piece for piece in re.split(r"[,;:(] ?", separator.sub(",", before)) if piece.strip()]
     if not 1 <= size <= 4 or not pieces:
@@ -604,9 +618,9 @@ def _alternatives(sentence: str, *, foreign: bool) -> tuple[str, ...]:
         same = plain(" ".join(last[1:]))
         return (same, f"{last[0]} {same}") if same and f" {same} " in f" {plain(before)} " else ()
     own = pieces[-1].split()
-    while own and own[-1] in WORDS.copulas:
+    while own and own[-1] in WORDS["copulas"]:
         own.pop()
-    at = max((i for i, word in enumerate(own) if word in WORDS.articles), default=-1)
+    at = max((i for i, word in enumerate(own) if word in WORDS["articles"]), default=-1)
     if at >= 0 and 0 < len(own) - at - 1 < size:
         if own[-1] == last[-1]:  # "a planet or a dwarf planet"
             own = own[at + 1 :]
@@ -617,8 +631,8 @@ def _alternatives(sentence: str, *, foreign: bool) -> tuple[str, ...]:
     for piece in reversed(pieces[:-1]):
         words = _without_articles(plain(piece).split())
         if len(words) > size:
-            tells = words[0] in WORDS.telling and len(words) - size <= 3
-            if tells or (words[0] in WORDS.first_verbs and re.search(r"[,;]", before)):
+            tells = words[0] in WORDS["telling"] and len(words) - size <= 3
+            if tells or (words[0] in WORDS["first_verbs"] and re.search(r"[,;]", before)):
                 chosen.append(" ".join(words[-size:]))
             break
         chosen.append(" ".join(words))
@@ -627,9 +641,9 @@ def _alternatives(sentence: str, *, foreign: bool) -> tuple[str, ...]:
 
 
 def _without_articles(words: list[str]) -> list[str]:
-    while len(words) > 1 and words[0] in WORDS.articles:
+    while len(words) > 1 and words[0] in WORDS["articles"]:
         words = words[1:]
-    while len(words) > 1 and words[-1] in WORDS.copulas:
+    while len(words) > 1 and words[-1] in WORDS["copulas"]:
         words = words[:-1]
     return words
 

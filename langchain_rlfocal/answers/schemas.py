@@ -1,28 +1,52 @@
-"""Schemas: how a JSON schema or a caller's class reads a value, whether the value is valid, and when two say the same.
+"""Structured output: how a JSON schema or a caller's class reads a value, when two values say the same, and their merging.
 
 A schema is what LangChain makes of a tool or of a class for structured output: JSON Schema 2020-12, as `jsonschema` has it,
 in which `format` is a note and no rule. One that is malformed, or refers to what is not there, accepts everything: what the
-caller wrote is not the members' fault. Where the caller gave a class, the class reads and decides, and its schema only tells
-which strings are names and which are free text. A value is read differently only where its type does not fit and another
-reading does. Nothing here fetches a schema, changes a value that it is given, or raises on one.
+caller wrote is not the members' fault. A value is read differently only where its type does not fit and another reading does.
+
+A caller who gives a class (of pydantic 1 or 2, a TypedDict, a dataclass) means the class: "19.99" and 19.99 are one Decimal,
+two spellings of an instant one datetime, what is left out is its default. So the class reads, in pydantic's lax mode and
+with the caller's validators, and what it made is taken apart into dictionaries, lists and scalars, under the names by which
+the class would read them again; its schema only tells which strings are names and which are free text.
+
+Members rarely agree on a whole object, and often on each of its fields: `merge` decides each by itself. Fields on which
+members do not agree at all, such as the words of a reason, speak of the others: where there are any, the whole object is
+that of the member who agrees with most of what was decided, so that a reason never comes with a verdict that its author
+did not give. Fields that depend on each other may no longer fit, so the caller checks the result against the schema.
 """
 
 import copy
+import dataclasses
+import datetime as dt
+import functools
+import ipaddress
 import json
+import math
+import operator
+import pathlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import sys
+import types
+import typing
+import uuid
+from collections import deque
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import Enum
+from fractions import Fraction
 from functools import cache, cached_property, lru_cache, partial
-from typing import Annotated, Any
-from uuid import UUID
+from itertools import chain
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from pydantic import Field, TypeAdapter, ValidationError
+import typing_extensions
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, create_model
+from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 from langchain_rlfocal.answers import values
-from langchain_rlfocal.answers.class_reading import ClassReader, NotReadError, SetOfValues, as_json, comparable
 from langchain_rlfocal.redaction import masked, printable
 
 MAX_VALUES = 10_000
@@ -43,6 +67,237 @@ _LAX = {
 _INDENTED = re.compile(r"\n(?:\t|  )")
 _SEEN: ContextVar[dict[tuple[str, int, int], bool | None]] = ContextVar("_SEEN")
 """Of one validation: which references were followed on which values, and whether those were valid; None meanwhile."""
+_NAMED = (uuid.UUID, pathlib.PurePath, ipaddress._IPAddressBase, re.Pattern, Fraction)  # noqa: SLF001  # no public base
+_DATES = (dt.date, dt.time, dt.timedelta)
+_ABSENT = object()
+_LONG_WORDS = 8
+_CLOSE = 1e-6
+_EPSILON = 1e-9  # shares this close are equal: sums of rounded weights
+_MAX_MERGED = 50  # levels; what is deeper is merged as a whole
+
+
+# ---- what a class makes of a value
+
+
+class NotReadError(Exception):
+    """The class does not accept a value; the message says why, in a line that may be long."""
+
+
+class _UnknownError(Exception):
+    """The class makes something that cannot be taken apart."""
+
+
+@dataclass(frozen=True)
+class ClassReader:
+    """Reads values as a class does.
+
+    Attributes:
+        kind: The class, or a model that stands for it.
+        validate: Has the class read a value, which it may change.
+    """
+
+    kind: type
+    validate: Callable[[Any], Any]
+
+    def read(self, value: Any) -> Any:
+        """Return what the class makes of a value, as dictionaries, lists and scalars; the value where that is unknown.
+
+        Raises:
+            NotReadError: The class does not accept the value.
+        """
+        try:
+            return self._read(value)
+        except Exception as error:  # noqa: BLE001  # validators are the caller's code
+            raise NotReadError(_reason(error)) from None
+
+    def _read(self, value: Any) -> Any:
+        try:
+            made = self.validate(copy.deepcopy(value))
+        except ValidationError as error:
+            value = self._without_names(copy.deepcopy(value), error)
+            made = self.validate(copy.deepcopy(value))
+        try:
+            return _parts_of(made)
+        except _UnknownError:
+            return value
+
+    def _without_names(self, value: Any, error: ValidationError) -> Any:
+        """Write the values of an Enum's members for their names, in a value that the class does not accept."""
+        for fault in error.errors(include_url=False):
+            said, expected = fault["input"], str(fault.get("ctx", {}).get("expected"))
+            if fault["type"] != "enum" or not isinstance(said, str):
+                continue
+            members = [one for enum in self._enums for one in enum if one.name.casefold() == said.strip().casefold()]
+            meant = {one.value for one in members if repr(one.value) in expected}
+            holder: Any = value
+            for step in fault["loc"][:-1]:
+                with suppress(LookupError, TypeError):  # steps that name an alternative lead nowhere
+                    holder = holder[step]
+            with suppress(LookupError, TypeError):
+                if len(meant) == 1 and holder[fault["loc"][-1]] == said:
+                    holder[fault["loc"][-1]] = meant.pop()
+        return value
+
+    @cached_property
+    def _enums(self) -> list[type[Enum]]:
+        found: list[type[Enum]] = []
+        parts: list[Any] = [TypeAdapter(self.kind).core_schema]
+        while parts:
+            part = parts.pop()
+            if isinstance(part, dict):
+                found += [part["cls"]] if part.get("type") == "enum" else []
+                parts += part.values()
+            elif isinstance(part, (list, tuple)):
+                parts += part
+        return found
+
+
+def reader_of(kind: Any) -> ClassReader | None:
+    """Make a reader of a class of pydantic, a TypedDict or a dataclass; None of anything else, or if none can be made."""
+    try:
+        if not isinstance(kind, type):
+            return None
+        if typing_extensions.is_typeddict(kind):
+            kind = _model_of(kind)
+        if issubclass(kind, BaseModel):
+            return ClassReader(kind, kind.model_validate)
+        if hasattr(kind, "parse_obj") and hasattr(kind, "__fields__"):  # pydantic 1
+            return ClassReader(kind, kind.parse_obj)
+        is_dataclass: bool = dataclasses.is_dataclass(kind)
+        return ClassReader(kind, TypeAdapter(kind).validate_python) if is_dataclass else None
+    except Exception:  # noqa: BLE001  # what cannot be read as a class has a JSON schema all the same
+        return None
+
+
+def as_json(value: Any) -> Any:
+    """Write what a reader made as JSON has it.
+
+    Raises:
+        Exception: It cannot be written.
+    """
+    if value is None or type(value) in {str, int, float, bool}:
+        return value
+    if isinstance(value, dict):
+        return {key: as_json(item) for key, item in value.items()}
+    return [as_json(item) for item in value] if isinstance(value, list) else to_jsonable_python(value)
+
+
+def comparable(leaf: Any) -> Any:
+    """Return a scalar that a reader made as one that JSON has, alike for equal ones; strings and numbers as they are."""
+    if isinstance(leaf, dt.datetime) and leaf.utcoffset() is not None:
+        with suppress(OverflowError):  # at the ends of the calendar
+            leaf = leaf.astimezone(dt.UTC)
+    if isinstance(leaf, dt.timedelta):
+        return f"{leaf // dt.timedelta(microseconds=1)} µs"
+    return leaf.isoformat() if isinstance(leaf, (dt.date, dt.time)) else leaf
+
+
+def _model_of(kind: Any) -> type[BaseModel]:
+    """Make a model that reads a TypedDict, in whose annotations LangChain looks for defaults, and those it holds."""
+    fields: Any = {}
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        found = hint
+        while get_origin(found) in {typing.NotRequired, typing.Required}:
+            found = get_args(found)[0]
+        default = get_args(found)[1] if get_origin(found) is typing.Annotated else ...
+        if default is ... and name not in kind.__required_keys__:
+            about = Field(alias=name, default_factory=object)  # left out, it stays so
+        else:
+            about = Field(alias=name, default=default)
+        fields[f"field_{len(fields)}"] = _with_models(found), about
+    return create_model(kind.__name__, **fields)
+
+
+def _with_models(hint: Any) -> Any:
+    if typing_extensions.is_typeddict(hint):
+        return _model_of(hint)
+    arguments, origin = get_args(hint), get_origin(hint)
+    if not arguments or origin is typing.Literal:
+        return hint
+    if origin is typing.Annotated:
+        return _with_models(arguments[0])
+    inner = tuple(map(_with_models, arguments))
+    return functools.reduce(operator.or_, inner) if origin in {typing.Union, types.UnionType} else origin[inner]
+
+
+def _parts_of(made: Any) -> Any:
+    if isinstance(made, Enum):
+        return _parts_of(made.value)
+    if made is None or isinstance(made, (bool, int, float, Decimal, str, *_DATES)):
+        return str(made) if isinstance(made, str) else made
+    if isinstance(made, Mapping):
+        return {_key_of(key): _parts_of(item) for key, item in made.items()}
+    if isinstance(made, (list, tuple, deque)):
+        return [_parts_of(item) for item in made]
+    if isinstance(made, (set, frozenset)):
+        return SetOfValues(map(_parts_of, made))
+    if (fields := _fields_of(made)) is not None:
+        return fields
+    if hasattr(made, "get_secret_value"):
+        return _parts_of(made.get_secret_value())
+    if isinstance(made, (bytes, bytearray)):
+        return made.decode("latin-1")
+    if isinstance(made, _NAMED) or type(made).__module__.startswith("pydantic"):
+        return str(made)
+    raise _UnknownError
+
+
+class SetOfValues(list[Any]):
+    """The values of a set: a list whose order does not matter."""
+
+
+def _key_of(key: Any) -> str:
+    return key if type(key) is str else str(to_jsonable_python(key))
+
+
+def _fields_of(made: Any) -> Any:
+    if isinstance(made, BaseModel):
+        infos = type(made).model_fields
+        if type(made).__pydantic_root_model__:
+            return _parts_of(made.root)  # type: ignore[attr-defined]  # as the line before says
+        found = {_alias_of(info, name): _field(made, name, info) for name, info in infos.items()}
+        found |= made.__pydantic_extra__ or {}
+    elif hasattr(made, "__fields_set__") and hasattr(made, "__fields__"):  # pydantic 1
+        if "__root__" in made.__fields__:
+            return _parts_of(made.__root__)
+        extra = {name: item for name, item in vars(made).items() if name not in made.__fields__}
+        found = {info.alias: _field(made, name, info) for name, info in made.__fields__.items()} | extra
+    elif dataclasses.is_dataclass(made):
+        infos = getattr(made, "__pydantic_fields__", {})
+        names = [one.name for one in dataclasses.fields(made)]
+        found = {_alias_of(infos.get(name), name): getattr(made, name) for name in names}
+    else:
+        return None
+    return {name: _parts_of(item) for name, item in found.items() if item is not _ABSENT}
+
+
+def _field(made: Any, name: str, info: Any) -> Any:
+    """Return a field's value, or that it is absent: one left out whose default differs from time to time says nothing."""
+    value = getattr(made, name)
+    is_set = name in (made.model_fields_set if isinstance(made, BaseModel) else made.__fields_set__)
+    if is_set or info.default_factory is None:
+        return value
+    try:
+        return value if info.default_factory() == value else _ABSENT
+    except TypeError:  # it wants what else was read
+        return _ABSENT
+
+
+def _alias_of(info: FieldInfo | None, name: str) -> str:
+    alias = getattr(info, "validation_alias", None)
+    choices = getattr(alias, "choices", [alias])
+    return next((one for one in choices if isinstance(one, str)), name)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        return f"`{place}`: {first['msg']}" if place else first["msg"]
+    return str(error) or type(error).__name__
+
+
+# ---- what a schema makes of a value
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,9 +488,9 @@ def _canonical_format(text: str, formats: Sequence[Any]) -> str:
     """Write an instant or a UUID of a JSON schema in one form; other strings as they are."""
     with suppress(ValueError):
         if "date-time" in formats:
-            return str(comparable(datetime.fromisoformat(text)))
+            return str(comparable(dt.datetime.fromisoformat(text)))
         if "uuid" in formats:
-            return str(UUID(text))
+            return str(uuid.UUID(text))
     return text
 
 
@@ -306,7 +561,6 @@ class _Root:
         return Registry().with_resource("", DRAFT202012.create_resource(self.rules)).resolver()
 
     def _is_closed(self, rules: Any) -> bool:
-        """Whether every reference within rules points at something."""
         if isinstance(rules, dict):
             if isinstance(rules.get("$ref"), str) and self.target(rules["$ref"]) is None:
                 return False
@@ -425,7 +679,6 @@ class _Reader:
         return value
 
     def _absent(self, value: dict[str, Any], rules: dict[str, Any]) -> dict[str, Any]:
-        """Collect the defaults of what is absent."""
         found = {}
         for name, sub in _mapping_of(rules, "properties").items():
             if name not in value and isinstance(sub, dict) and "default" in sub:
@@ -445,25 +698,21 @@ class _Reader:
 
 
 def _types_of(rules: Any) -> Sequence[str]:
-    """Name the types that rules want; none where they want none."""
     found = rules.get("type") if isinstance(rules, dict) else None
     return [name for name in (found if isinstance(found, list) else [found]) if name in _TYPES]
 
 
 def _list_of(rules: Any, word: str) -> list[Any]:
-    """Return what is under a keyword, if it is a list; else an empty one."""
     found = rules.get(word) if isinstance(rules, dict) else None
     return found if isinstance(found, list) else []
 
 
 def _mapping_of(rules: Any, word: str) -> dict[str, Any]:
-    """Return what is under a keyword, if it is an object; else an empty one."""
     found = rules.get(word) if isinstance(rules, dict) else None
     return found if isinstance(found, dict) else {}
 
 
 def _property_rules(rules: Any, name: str) -> list[Any]:
-    """Find the rules for a property of that name."""
     properties = _mapping_of(rules, "properties")
     found = [properties[name]] if name in properties else []
     with suppress(re.error):
@@ -473,13 +722,11 @@ def _property_rules(rules: Any, name: str) -> list[Any]:
 
 
 def _item_rules(rules: dict[str, Any], at: int) -> list[Any]:
-    """Find the rules for the item at an index of a list."""
     prefix = _list_of(rules, "prefixItems")
     return [prefix[at]] if at < len(prefix) else [rules["items"]] if "items" in rules else []
 
 
 def _shortened(text: str, limit: int) -> str:
-    """Cut a text to so many characters."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
@@ -537,3 +784,236 @@ def _validator_maker() -> Callable[[Any], Any]:
 
     bounded = {"$ref": reference, "$dynamicRef": reference, "uniqueItems": unique}
     return partial(validators.extend(Draft202012Validator, bounded), registry=Registry())  # which fetches nothing
+
+
+# ---- merging
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What candidates say together.
+
+    Attributes:
+        value: The merged value; it shares its parts with the candidates' values.
+        agreement: By the dotted path of each field (`"address.city"`; `""` names the value itself), the share of the weight
+            that says the same as the value chosen, in [0, 1]. A property that was left out has the share of those that
+            have the object without it.
+    """
+
+    value: Any
+    agreement: Mapping[str, float]
+
+
+def merge(values: Sequence[Any], weights: Sequence[float], *, leader: int, schema: Schema) -> Merged:
+    """Merge candidates' values field by field.
+
+    - Objects are merged by property, in the leader's order and then the others'. A property stays if it is required, or
+      those that have it outweigh those that have the object without it. Objects of different alternatives of an `anyOf`
+      or `oneOf` are not mixed: the heaviest alternative wins.
+    - Numbers (not integers): the lower weighted median, and what is within 1e-6 of it says the same.
+    - Free text (of more than eight words, with no rule about its form): decided only by a majority that says the same.
+    - Everything else, and each list as a whole: the value most weight is behind. Strings of no fixed form are the
+      same in any case and with any white space, in lists too.
+    - Fields that this leaves open, free text without a majority and what no two say alike, are not mixed with those of
+      other members: then the value is a candidate's as a whole, of those that agree with most of the decided fields the
+      most trusted.
+
+    Ties go to the leader's value, else to that of the heavier candidate, else to that of the earlier. So does the choice
+    of whose spelling of one value comes out.
+
+    Args:
+        values: N candidates' values, each normalised by `schema`.
+        weights: Weight of each, N finite floats of at least 0, one of them positive; only their ratios matter.
+        leader: Index of the most trusted candidate.
+        schema: Schema of the values.
+    """
+    largest = max(weights)
+    total = math.fsum(weight / largest for weight in weights)
+    merger = _Merger([weight / largest / total for weight in weights], leader)
+    value, chosen = merger.merge(dict(enumerate(values)), schema, "", 0), None
+    if any(field.is_open for field in merger.fields):
+        chosen = merger.most_decided(range(len(values)))
+        value = values[chosen]
+    return Merged(value, merger.agreement(chosen))
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """What was decided of one field.
+
+    Attributes:
+        path: Its dotted path.
+        winners: Candidates that say what was chosen.
+        side_of: Names those who say the same as a candidate; nobody, if that one says nothing of the field.
+        is_open: True if nothing was decided.
+        has_fields: True if what was chosen is an object with fields of its own, which tell how many agree.
+    """
+
+    path: str
+    winners: Collection[int]
+    side_of: Callable[[int], Collection[int]]
+    is_open: bool = False
+    has_fields: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Merger:
+    shares: Sequence[float]
+    leader: int
+    fields: list[_Field] = field(default_factory=list)
+
+    def merge(self, said: Mapping[int, Any], schema: Schema, path: str, depth: int) -> Any:
+        """Merge what candidates say, by their indices, of one field."""
+        ballots = _ballots(said, schema, whole=depth >= _MAX_MERGED)
+        groups = _grouped(said, lambda candidate: ballots[candidate].group)
+        labels = _grouped(said, lambda candidate: (ballots[candidate].group, ballots[candidate].label))
+        winners = self._heaviest(groups)
+        kind = ballots[winners[0]].kind
+
+        def side_of(candidate: int) -> Collection[int]:
+            if candidate not in said:
+                return ()
+            if ballots[candidate].kind == "number":
+                alike = groups[ballots[candidate].group]
+                return [i for i in alike if math.isclose(said[i], said[candidate], rel_tol=_CLOSE)]
+            return labels[ballots[candidate].group, ballots[candidate].label]
+
+        if kind == "object" or (kind != "value" and len(groups) > 1):
+            self._decide(path, winners, said, has_fields=True)
+        if kind == "object":
+            return self._object({i: said[i] for i in winners}, ballots[winners[0]].shape, path, depth)
+        if kind == "number":
+            chosen, is_open = self._median(winners, said), False
+        else:
+            alike = self._heaviest(_grouped(winners, lambda candidate: ballots[candidate].label))
+            is_minor = len(alike) < len(said) and self._share(alike) <= self._share(said) / 2 + _EPSILON
+            is_open = is_minor and (kind == "text" or all(len(side) == 1 for side in labels.values()))
+            chosen = min(alike, key=self._rank)
+        self.fields.append(_Field(path, side_of(chosen), side_of, is_open))
+        return said[chosen]
+
+    def _object(self, said: Mapping[int, dict[str, Any]], shape: Schema, path: str, depth: int) -> dict[str, Any]:
+        order = sorted(said, key=lambda candidate: candidate != self.leader)
+        merged = {}
+        for name in dict.fromkeys(chain.from_iterable(said[candidate] for candidate in order)):
+            inner = f"{path}.{name}" if path else name
+            having = {candidate: value[name] for candidate, value in said.items() if name in value}
+            lacking = [candidate for candidate in said if candidate not in having]
+            is_rare = self._share(having) <= self._share(lacking) + _EPSILON
+            if lacking and is_rare and name not in shape.required:
+                self._decide(inner, lacking, said)
+            else:
+                if not is_rare:
+                    self._decide(inner, having, said, has_fields=True)
+                merged[name] = self.merge(having, shape.field(name), inner, depth + 1)
+        if not merged and not any(said.values()):
+            self._decide(path, said, said)
+        return merged
+
+    def _decide(self, path: str, winners: Collection[int], said: Collection[int], *, has_fields: bool = False) -> None:
+        others = [candidate for candidate in said if candidate not in winners]
+        sides = {**dict.fromkeys(winners, winners), **dict.fromkeys(others, others)}
+        self.fields.append(_Field(path, winners, lambda candidate: sides.get(candidate, ()), has_fields=has_fields))
+
+    def most_decided(self, candidates: Iterable[int]) -> int:
+        """Find the candidate that agrees with most of what was decided."""
+        decided = [set(field.winners) for field in self.fields if not field.is_open]
+        agreed = {candidate: sum(candidate in winners for winners in decided) for candidate in candidates}
+        return min(agreed, key=lambda candidate: (-agreed[candidate], -self.shares[candidate], self._rank(candidate)))
+
+    def agreement(self, chosen: int | None) -> dict[str, float]:
+        """Return the share that agrees on each field, with what was merged or with one candidate."""
+        found: dict[str, float] = {}
+        for decided in self.fields:
+            side = decided.winners if chosen is None else decided.side_of(chosen)
+            if side and not (decided.has_fields and (chosen is None or chosen in decided.winners)):
+                share = self._share(side)
+                # The least, where a dot in a property's name makes two fields one path.
+                found[decided.path] = min(found.get(decided.path, 1.0), share if share < 1 - _EPSILON else 1.0)
+        return found
+
+    def _median(self, candidates: Sequence[int], said: Mapping[int, Any]) -> int:
+        half, below = self._share(candidates) / 2 - _EPSILON, 0.0
+        for candidate in sorted(candidates, key=lambda candidate: said[candidate]):
+            below += self.shares[candidate]
+            if below >= half:
+                break
+        return min((i for i in candidates if said[i] == said[candidate]), key=self._rank)
+
+    def _heaviest(self, groups: Mapping[Hashable, list[int]]) -> list[int]:
+        weights = {group: self._share(candidates) for group, candidates in groups.items()}
+        most = max(weights.values()) - _EPSILON
+        tied = [candidates for group, candidates in groups.items() if weights[group] >= most]
+        return min(tied, key=lambda candidates: min(map(self._rank, candidates)))
+
+    def _rank(self, candidate: int) -> tuple[bool, float, int]:
+        return candidate != self.leader, -self.shares[candidate], candidate
+
+    def _share(self, candidates: Iterable[int]) -> float:
+        return math.fsum(self.shares[candidate] for candidate in candidates)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ballot:
+    """What one candidate says of a field.
+
+    Attributes:
+        kind: `"object"`, `"number"` (whose median counts), `"text"` (free text) or `"value"` (anything else).
+        label: What it says; equal labels say the same.
+        group: What it votes for at first; kinds other than `"value"` stand together, however they differ.
+        shape: The field's schema, narrowed to what it says.
+    """
+
+    kind: str
+    label: Hashable
+    group: Hashable
+    shape: Schema
+
+
+def _ballots(said: Mapping[int, Any], schema: Schema, *, whole: bool) -> dict[int, _Ballot]:
+    """Read what candidates say of a field; `whole` takes objects for single values."""
+    shapes: dict[Hashable, Schema] = {}
+    keys = {i: (type(value), value) if _is_scalar(value) else i for i, value in said.items()}
+    for i, value in said.items():
+        if keys[i] not in shapes:
+            shapes[keys[i]] = schema.narrowed(value)
+    medians = any("number" in shape.types and not shape.mentions("enum", "const") for shape in shapes.values()) or any(
+        isinstance(value, Decimal) or (isinstance(value, float) and not shapes[keys[i]].types)
+        for i, value in said.items()
+    )
+    prose = any(
+        isinstance(value, str) and len(value.split(maxsplit=_LONG_WORDS)) > _LONG_WORDS for value in said.values()
+    )
+    ballots: dict[Hashable, _Ballot] = {}
+    for i, value in said.items():
+        if keys[i] not in ballots:
+            shape = shapes[keys[i]]
+            kind, label = "value", ""
+            if isinstance(value, dict) and not whole:
+                kind = "object"
+            elif isinstance(value, str) and not shape.limits_text:
+                kind, label = "text" if prose else "value", f"text {folded_text(value, case=False)}"
+            elif medians and _is_number(value):
+                kind = "number"
+            else:
+                label = schema.label(value)
+            group = (kind, shape.choices if kind == "object" else label if kind == "value" else "")
+            ballots[keys[i]] = _Ballot(kind, label, group, shape)
+    return {i: ballots[key] for i, key in keys.items()}
+
+
+def _grouped(candidates: Iterable[int], key: Callable[[int], Hashable]) -> dict[Hashable, list[int]]:
+    groups: dict[Hashable, list[int]] = {}
+    for candidate in candidates:
+        groups.setdefault(key(candidate), []).append(candidate)
+    return groups
+
+
+def _is_scalar(value: Any) -> bool:
+    return value is None or isinstance(value, (str, int, float))
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, Decimal):
+        return value.is_finite() and abs(value) <= sys.float_info.max
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

@@ -14,8 +14,8 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from langchain_rlfocal.answers import values
-from langchain_rlfocal.answers.facts import Fact, find_facts, plain_numbers
-from langchain_rlfocal.answers.languages import NEGATIONS, PATTERNS, WORDS, read_table
+from langchain_rlfocal.answers.dates import find_facts, plain_numbers
+from langchain_rlfocal.answers.quantities import Fact
 from langchain_rlfocal.answers.reading import (
     MAX_SENTENCE,
     Ask,
@@ -37,40 +37,21 @@ from langchain_rlfocal.answers.reading import (
     unlabelled,
     without_ending,
 )
+from langchain_rlfocal.answers.values import NEGATIONS, PATTERNS, WORDS
 
 _MAX_NAMED = 400
 _MAX_STATEMENT = 20_000  # characters; the words of a longer text are compared as they are
-_CLOCKED = re.compile(r"(?<![0-9:])([0-9]{1,2}):([0-5][0-9]):([0-5][0-9])(?![0-9:])")
-_HOURS = re.compile(r"(?<![0-9])([0-9]{1,2})\s?h\s?([0-5][0-9])(?![0-9])(?!\s?(?:m|s))")
-_NAMED_VALUE = re.compile(r"(?:[*$_`]{0,3}[^\W\d_]{1,12}|[-+*/×÷^()0-9.,$€£%√ ]{1,200})\s?[=≈]\s?([^=≈\n]{1,200})")
-_LINKS = re.compile(r"[:=]|[,;] ?(?:and|but|so) ")
-_SET_EQUAL = re.compile(r"([^=≈:\n]{2,120}?)\s?[=≈:]\s?([^=≈\n]{1,200})")
-_ATTACHED = re.compile(r"(?<=[0-9])\s{0,2}=\s{0,2}(?=[-$€£]?[0-9])")
 _PAUSES = frozenset(".,:;!?)")
-_SHORT_NAME = re.compile(r"\((?=[^()]{0,4}[A-Z])[A-Za-z]{1,5}\)[.,;:]?")
-"""A short name behind the full one: "Iron (Fe)", "World Health Organization (WHO)"."""
 
 _MAX_BARE = 30
-_BARE_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,14}|[1-9][0-9]{0,2}(?:,[0-9]{3}){1,4})(\.[0-9]{1,6})?")
 _NEAR = 3
-_FLAG = re.compile(r"--?[A-Za-z]")
-_NAME_IN_PIECES = re.compile(r"\b([A-Z]{1,4})(?:[ -][A-Z]{1,4})?[ -]?[0-9]{1,6}[A-Z]?\b")
-_LONG_FOR = {short: long for long, words in read_table("words")["long_for"].items() for short in words.split()}
+_LONG_FOR = WORDS.inverted("long_for")
 _SHORT_FOR = re.compile(rf"\b({'|'.join(_LONG_FOR)})\.\s?(?=[0-9])", re.IGNORECASE)
-_COUNT = "one|two|three|four|five|six|seven|eight|nine|ten|twelve|twenty"
-_ONE_IN = re.compile(rf"\b({_COUNT}|[0-9]{{1,6}}) in (?=(?:{_COUNT}|a (?:hundred|thousand|million)|[0-9])\b|[0-9])")
-_SUFFIX = re.compile(r"'[^\W\d_]{0,6}")
-_MONTH_OF_YEAR = re.compile("([0-9]{4})-[0-9]{2}")
-_YEAR_ALONE = re.compile("0?[0-9]{3,4}")
 
 _ABOVE, _BELOW, _UP, _DOWN = ">", "<", "up", "down"
-_SIGNS = {
-    word: word if sign == "itself" else sign
-    for sign, words in read_table("words")["signs"].items()
-    for word in words.split()
-}
+_SIGNS = {word: word if sign == "itself" else sign for word, sign in WORDS.inverted("signs").items()}
 # asked for each word
-_FILLERS, _TIMES, _MAY_LEAD = WORDS.fillers, WORDS.times, WORDS.may_lead | _SIGNS.keys()
+_FILLERS, _TIMES, _MAY_LEAD = WORDS["fillers"], WORDS["times"], WORDS["may_lead"] | _SIGNS.keys()
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,13 +177,13 @@ def read_statement(text: str, ask: Ask, *, facts_only: bool = False) -> Statemen
     if ask.foreign:
         text = PATTERNS.ends_unspaced.sub("", text)
     if ask.identifier:
-        text = _NAME_IN_PIECES.sub(
+        text = PATTERNS.name_in_pieces.sub(
             lambda name: name[0] if word_of(name[1]) in ask.words else re.sub("[ -]", "", name[0]), text
         )
     if "." in text:
         text = _SHORT_FOR.sub(lambda short: _LONG_FOR[short[1].casefold()] + " ", text)
     if ask.share:
-        text = _ONE_IN.sub(r"\1 out of ", text)
+        text = PATTERNS.one_in.sub(r"\1 out of ", text)
     parts = list(_parts(text, ask, binds=facts_only))
     full = tuple(one.part for one in parts)
     said = tuple(one.part for one in parts if one.is_new)
@@ -239,7 +220,7 @@ def bare_number(part: str, ask: Ask) -> Statement | None:
     """Read a text that is nothing but a number in its most usual spelling, as `read_statement` would."""
     if len(part) > _MAX_BARE:
         return None
-    match = _BARE_NUMBER.fullmatch(part.strip(" *_`.") if part[:1] != "." else part)
+    match = PATTERNS.bare_number.fullmatch(part.strip(" *_`.") if part[:1] != "." else part)
     if match is None or (ask.foreign and not match[0].isdigit()) or (match[1] and not ask.number):
         return None
     number = Fraction(match[0].replace(",", ""))
@@ -276,7 +257,7 @@ def _things(parts: Sequence["_Said"], *, is_foreign: bool) -> tuple[tuple[Amount
         if not (one.leads and isinstance(amount, Amount) and amount.number is not None and isinstance(thing, str)):
             continue
         stands = (is_foreign or not other.is_capital) and thing.isalpha() and thing not in _SIGNS
-        if stands and not amount.is_ordinal and thing not in WORDS.no_things and thing not in NEGATIONS:
+        if stands and not amount.is_ordinal and thing not in WORDS["no_things"] and thing not in NEGATIONS:
             found.setdefault(amount, stem(thing))
     return tuple(found.items())
 
@@ -293,7 +274,6 @@ def _counts_others(a: Statement, b: Statement) -> bool:
 
 
 def _near_facts(said: tuple[Part, ...], full: tuple[Part, ...]) -> tuple[Part, ...]:
-    """Leave out words far from every fact, but for denials."""
     near: set[Part] = set()
     for at, part in enumerate(full):
         if isinstance(part, Amount):
@@ -361,7 +341,6 @@ def _same_part(a: Part, b: Part) -> bool:
 
 
 def _within(few: Sequence[Part], many: Sequence[Part]) -> bool:
-    """Whether the parts of one are in the other, in the same order."""
     rest = iter(many)
     return all(any(_same_part(part, other) for other in rest) for part in few)
 
@@ -410,7 +389,7 @@ def _parts(text: str, ask: Ask, *, binds: bool) -> Iterator[_Said]:
     for at, token in enumerate(tokens):
         if isinstance(token, Fact):
             name = tokens[at - 1] if at else None
-            month = _MONTH_OF_YEAR.fullmatch(token.label) if token.kind == "date" else None
+            month = PATTERNS.month_of_year.fullmatch(token.label) if token.kind == "date" else None
             if binds and isinstance(name, str) and _is_named(token, text) and _names(name, token, ask, first=at == 1):
                 bound = f"{word_of(name)} {token.label}"  # "Apollo 11" is a name
                 yield _Said(bound, bound not in _bound_names(ask), True, True)
@@ -439,27 +418,26 @@ def _parts(text: str, ask: Ask, *, binds: bool) -> Iterator[_Said]:
         if part in NEGATIONS and not (part == "no" and ask.portuguese):
             yield _Said(part, True, False, False)
             continue
-        is_filler = part in _FILLERS or (ask.foreign and part in WORDS.fillers_elsewhere)
+        is_filler = part in _FILLERS or (ask.foreign and part in WORDS["fillers_elsewhere"])
         if (is_filler and not _is_letter(token, at, tokens)) or (ask.foreign and part == "no"):
             continue
-        if (part in _MAY_LEAD or after in WORDS.by) and _is_dropped(part, at, folded, tokens, after):
+        if (part in _MAY_LEAD or after in WORDS["by"]) and _is_dropped(part, at, folded, tokens, after):
             continue
         if binds and isinstance(after, Fact) and _is_named(after, text) and _names(token, after, ask, first=at == 0):
             continue
         following = tokens[at + 1] if at + 1 < len(tokens) else None
         leads = isinstance(following, str) and following[:1].isupper()
         says_nothing = (
-            (part in WORDS.prepositions and all(ask.repeats(_neighbour(folded, at, step)) for step in (-1, 1)))
-            or (part in WORDS.titles and leads and not token.isupper())
-            or (part in WORDS.companies and at > 0)
-            or _SHORT_NAME.fullmatch(token)
+            (part in WORDS["prepositions"] and all(ask.repeats(_neighbour(folded, at, step)) for step in (-1, 1)))
+            or (part in WORDS["titles"] and leads and not token.isupper())
+            or (part in WORDS["companies"] and at > 0)
+            or PATTERNS.short_name.fullmatch(token)
         )
         for word in [_cased(token, part)] if ask.cased and not ask.repeats(part) else apart(part):
             yield _Said(word, not (says_nothing or ask.repeats(word)), is_name, is_capital)
 
 
 def _is_letter(token: str, at: int, tokens: Sequence[str | Fact]) -> bool:
-    """Whether a capital A or I names something, as in "Group A", and is no article or pronoun."""
     if token.strip(".,;:!?\"'()*_`") not in {"A", "I"} or at == 0:
         return False
     after = tokens[at + 1] if at + 1 < len(tokens) else None
@@ -477,9 +455,9 @@ def _is_dropped(
 ) -> bool:
     """Whether a word only leads to what counts: "about" and "on" before facts, "in" and "by" before names."""
     if isinstance(after, Fact):
-        if part in WORDS.between_facts and at > 0 and isinstance(folded[at - 1], Fact):
+        if part in WORDS["between_facts"] and at > 0 and isinstance(folded[at - 1], Fact):
             return True
-        if part in WORDS.approximate or part in {"than", "to"} or part in WORDS.of_time:
+        if part in WORDS["approximate"] or part in {"than", "to"} or part in WORDS["of_time"]:
             return True
         return part in _SIGNS and _SIGNS[part] in {_ABOVE, _BELOW, ">=", "<="} and bool(_sign_before([part]))
     if part == "than" or (part in {"more", "less", "greater", "fewer", "at"} and after in {"than", "least", "most"}):
@@ -487,16 +465,16 @@ def _is_dropped(
     if part in {"least", "most"} and at and folded[at - 1] == "at":
         return True
     following = tokens[at + 1] if at + 1 < len(tokens) else ""
-    if part in WORDS.before_names and isinstance(following, str) and following[:1].isupper():
+    if part in WORDS["before_names"] and isinstance(following, str) and following[:1].isupper():
         return True
-    is_passive = after in WORDS.by and at > 0 and folded[at - 1] in WORDS.be
+    is_passive = after in WORDS["by"] and at > 0 and folded[at - 1] in WORDS["be"]
     return is_passive and (bool(PATTERNS.participle.fullmatch(part)) or after != "by")
 
 
 def _neighbour(folded: Sequence[str | Fact], at: int, step: int) -> str | Fact | None:
     """Return the next part in one direction that is no filler."""
     at += step
-    while 0 <= at < len(folded) and folded[at] in WORDS.fillers:
+    while 0 <= at < len(folded) and folded[at] in WORDS["fillers"]:
         at += step
     return folded[at] if 0 <= at < len(folded) else None
 
@@ -507,7 +485,7 @@ def _next_fact(folded: Sequence[str | Fact], at: int) -> str | Fact | None:
 
 def _sign_before(before: Sequence[str]) -> str:
     """What the words right before a fact make of it: "more than", "at least"."""
-    near = [word for word in before[-3:] if word not in WORDS.approximate]
+    near = [word for word in before[-3:] if word not in WORDS["approximate"]]
     while near and near[-1] in {"than", "a", "the", "of", "to"}:
         near.pop()
     sign = _SIGNS.get(near[-1], "") if near else ""
@@ -534,7 +512,7 @@ def amount_of(fact: Fact, text: str, ask: Ask, *, sign: str = "") -> Amount:
         return Amount("ratio", ("ratio", *value[1:]), ":".join(map(str, value[1:])), None, sign)
     if fact.kind == "range":
         return Amount("range", value, fact.label, tuple(plain_numbers(written)), sign)
-    if fact.kind == "date" and (year := _YEAR_ALONE.fullmatch(fact.label)):
+    if fact.kind == "date" and (year := PATTERNS.year_alone.fullmatch(fact.label)):
         return _number(Fraction(year[0]), sign)
     if fact.kind == "ratio" and isinstance(value, tuple) and len(value) == 3 and value[0] == "of":
         _, part, whole = value
@@ -548,7 +526,6 @@ def _number(number: Fraction, sign: str) -> Amount:
 
 
 def _share(fact: Fact) -> Fraction | None:
-    """The part of a whole that "1 in 4" and "1 out of 4" state."""
     value = fact.value
     if fact.kind == "ratio" and isinstance(value, tuple) and value[0] == "of" and value[2]:
         return Fraction(value[1]) / Fraction(value[2])
@@ -572,24 +549,22 @@ def _is_repeated(amount: Amount, ask: Ask) -> bool:
 
 
 def _is_named(fact: Fact, text: str) -> bool:
-    """Whether a number follows a word directly."""
     return fact.kind == "number" and fact.start > 1 and text[fact.start - 1] == " " and text[fact.start - 2].isalnum()
 
 
 def _names(token: str, fact: Fact, ask: Ask, *, first: bool) -> bool:
     """Whether a word before a number makes a name of both, as in "Apollo 11": a capital, no filler, no currency."""
     word = word_of(token)
-    says_nothing = word in WORDS.fillers or word in WORDS.of_time or word in _SIGNS
+    says_nothing = word in WORDS["fillers"] or word in WORDS["of_time"] or word in _SIGNS
     if says_nothing or not token[:1].isupper() or not token[-1:].isalnum():
         return False
     if ask.repeats(word) and f"{word} {fact.label}" not in _bound_names(ask):
         return False
-    return not first or word not in WORDS.common_starts
+    return not first or word not in WORDS["common_starts"]
 
 
 @lru_cache(maxsize=64)
 def _bound_names(ask: Ask) -> frozenset[str]:
-    """Names with a number in a query, such as "apollo 11"."""
     pairs = pairwise(_tokens(ask.text, ask))
     return frozenset(
         f"{word_of(name)} {fact.label}"
@@ -599,7 +574,6 @@ def _bound_names(ask: Ask) -> frozenset[str]:
 
 
 def _tokens(text: str, ask: Ask) -> list[str | Fact]:
-    """Split a cleaned text into words and facts."""
     tokens: list[str | Fact] = []
     end = 0
     for fact in find_facts(text, query=ask.text, day_first=ask.foreign):
@@ -607,7 +581,7 @@ def _tokens(text: str, ask: Ask) -> list[str | Fact]:
         tokens.append(fact)
         end = fact.end
         if ask.foreign and text[end : end + 1] == "'":  # "1789'da"
-            end += len(_SUFFIX.match(text[end:])[0])  # type: ignore[index]  # it matches nothing too
+            end += len(PATTERNS.suffix.match(text[end:])[0])  # type: ignore[index]  # it matches nothing too
     return tokens + _words(text[end:])
 
 
@@ -618,7 +592,7 @@ def _words(text: str) -> list[str]:
 @lru_cache(maxsize=8192)
 def word_of(token: str) -> str:
     """Fold a word and strip what is around it; a flag of a command, such as "-A", stays."""
-    if _FLAG.match(token):
+    if PATTERNS.flag.match(token):
         return token.rstrip("`.,;:)\"'")
     return bare(values.fold(token[:1000]))
 
@@ -651,7 +625,7 @@ def read_short(text: str, ask: Ask) -> Statement | None:
     if is_marked and not ask.several:
         part = explained(first_sentence(part))
     quoted = PATTERNS.says_quoted.fullmatch(part)
-    if quoted and all(word in WORDS.leads or ask.repeats(word) for word in plain(values.fold(quoted[1])).split()):
+    if quoted and all(word in WORDS["leads"] or ask.repeats(word) for word in plain(values.fold(quoted[1])).split()):
         part = quoted[2]
     part = readable(part, ask)
     return read_statement(part, ask) or (read_statement(readable(final_part(text), ask), ask) if is_marked else None)
@@ -680,11 +654,11 @@ def read_amounts(text: str, ask: Ask) -> Statement | None:
         pass
     elif concluded := conclusion(part, ask):
         part = concluded
-    value = _NAMED_VALUE.fullmatch(part.strip())
+    value = PATTERNS.named_value.fullmatch(part.strip())
     part = value[1] if value else part
     if ask.duration:
         part = as_duration(part)
-    part = _ATTACHED.sub(" = ", explained(readable(part, ask)))
+    part = PATTERNS.attached.sub(" = ", explained(readable(part, ask)))
     part = _results(part)
     statement = read_statement(part[: 50 * MAX_SENTENCE], ask, facts_only=True)
     if statement is None and is_marked:
@@ -712,16 +686,16 @@ def named_value(part: str, ask: Ask) -> str | None:
     part = part.strip()
     if ask.several or len(part) > _MAX_NAMED:
         return None
-    match = _NAMED_VALUE.fullmatch(part) if ask.number else None
+    match = PATTERNS.named_value.fullmatch(part) if ask.number else None
     if match:
         return _undollared(match[1])
-    match = _SET_EQUAL.fullmatch(part)
+    match = PATTERNS.set_equal.fullmatch(part)
     if match and ":" not in match[2] and len(name := _squeezed(match[1])) > 1 and name in _squeezed(ask.text):
         return _undollared(match[2])
     match = PATTERNS.copula.fullmatch(part)
     if (
         match
-        and not _LINKS.search(match[2])
+        and not PATTERNS.links.search(match[2])
         and (lead := plain(values.fold(match[1])).split())
         and all(ask.repeats(word) for word in lead)
     ):
@@ -731,7 +705,6 @@ def named_value(part: str, ask: Ask) -> str | None:
 
 
 def _undollared(value: str) -> str:
-    """Drop a closing dollar sign whose opening one was cut off."""
     return value.strip().rstrip(".").removesuffix("$") if value.count("$") % 2 else value
 
 
@@ -742,8 +715,8 @@ def _squeezed(text: str) -> str:
 
 def as_duration(part: str) -> str:
     """Write 1:02:30 and 2 h 30 as durations, where they could be times of day."""
-    part = _CLOCKED.sub(r"\1 h \2 min \3 s", part)
-    return _HOURS.sub(r"\1 h \2 min", part)
+    part = PATTERNS.clocked.sub(r"\1 h \2 min \3 s", part)
+    return PATTERNS.hours.sub(r"\1 h \2 min", part)
 
 
 def _first_answer(part: str, ask: Ask) -> str:

@@ -11,12 +11,10 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
 from fractions import Fraction
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib.resources import files
 from itertools import groupby
 from typing import Any
-
-from langchain_rlfocal.answers.json_texts import json_in
 
 MAX_CHARS = 100_000
 """Characters of a text that are read: the first half and the last half of a longer one."""
@@ -29,27 +27,60 @@ _CONTEXT = Context(prec=50, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])  # no traps:
 
 
 class Words(dict[str, frozenset[str]]):
-    """The words that a module reads texts by, from a TOML file of this package: a set of words for each of its texts.
+    """The words and patterns of a file of `words`: `words["fillers"]` is a set, and `words.asks_number` a compiled pattern.
+
+    A text lists words; a table lists them by language, with "_" for a space, and they are folded. Each is read when first
+    asked for.
 
     Args:
         name: The file's, without its ending.
     """
 
     def __init__(self, name: str) -> None:
-        self._texts = tomllib.loads(files(__package__).joinpath("words", f"{name}.toml").read_text(encoding="utf-8"))
+        self._name = name
+
+    @cached_property
+    def entries(self) -> dict[str, Any]:
+        """What the file holds, by name."""
+        return tomllib.loads(files(__package__).joinpath("words", f"{self._name}.toml").read_text(encoding="utf-8"))
 
     def __missing__(self, name: str) -> frozenset[str]:
-        self[name] = frozenset(self.listed(name))
-        return self[name]
+        entry = self.entries[name]
+        if isinstance(entry, str):
+            found = frozenset(entry.split())
+        else:
+            included = [self[other] for other in entry.get("include", "").split()]
+            listed = [word for language, words in entry.items() if language != "include" for word in spaced(words)]
+            found = frozenset(map(fold, listed)).union(*included)
+        self[name] = found
+        return found
+
+    def __getattr__(self, name: str) -> re.Pattern[str]:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        entry = self.entries[name]
+        entry = {"parts": [entry]} if isinstance(entry, str) else entry
+        parts = [*entry.get("parts", [])]
+        if words := "|".join(entry.get("words", {}).values()):
+            parts.append(rf"\b(?:{words})\b")
+        if unspaced := entry.get("unspaced"):
+            parts.append(unspaced)
+        written = "|".join(parts)
+        for defined, alternatives in entry.get("define", {}).items():
+            written = written.replace(f"<{defined}>", f"(?:{alternatives})")
+        written = re.sub(r"<<(\w+)>>", lambda other: self.entries[other[1]], written)
+        pattern = re.compile(written.replace("\n", ""))
+        setattr(self, name, pattern)
+        return pattern
 
     def listed(self, name: str) -> list[str]:
         """List words in their order."""
-        words: list[str] = self._texts[name].split()
+        words: list[str] = self.entries[name].split()
         return words
 
     def rows(self, name: str) -> list[list[str]]:
         """Take a table apart that has an entry a line, whose cells stand between vertical bars."""
-        return [[cell.strip() for cell in line.split("|")] for line in self._texts[name].strip("\n").split("\n")]
+        return [[cell.strip() for cell in line.split("|")] for line in self.entries[name].strip("\n").split("\n")]
 
     def pairs(self, name: str) -> dict[str, str]:
         """Take pairs such as `US=USD` apart."""
@@ -59,10 +90,14 @@ class Words(dict[str, frozenset[str]]):
         """Take pairs of a word and a number apart."""
         return {word: int(value) for word, value in self.pairs(name).items()}
 
-    def pattern(self, name: str, flags: int = re.IGNORECASE) -> re.Pattern[str]:
-        """Compile a pattern whose lines are joined; `<<other>>` stands for another text of the file."""
-        joined = "".join(self._texts[name].strip("\n").split("\n"))
-        return re.compile(re.sub(r"<<(\w+)>>", lambda other: self._texts[other[1]], joined), flags)
+    def inverted(self, name: str) -> dict[str, str]:
+        """Tell under which name of a table each of its words is listed."""
+        return {word: key for key, words in self.entries[name].items() for word in words.split()}
+
+
+def spaced(words: str) -> list[str]:
+    """List words of a table; "_" is a space within one."""
+    return [word.replace("_", " ") for word in words.split()]
 
 
 _NUMBER_WORDS = Words("numbers")
@@ -121,6 +156,28 @@ _LATEX = (
     (re.compile(r"\\[,!;:]"), ""),
     (re.compile(r"\\([%$#&_])"), r"\1"),
 )
+
+
+WORDS = Words("words")
+"""What many languages say, by what it does."""
+
+PATTERNS = Words("patterns")
+"""What queries and answers of many languages are told by."""
+
+_MAX_FAILURES = 200  # each may read the whole text once; after so many the end of the text alone is looked at
+_TAIL_CHARS = 10_000
+_PLACE = re.compile(
+    r"""(?P<mark>
+        [<\[◁]\s{0,9}[|/]{0,3}\s{0,9}(?:seed:|begin_of_|start_of_|start_|end_of_|end_)?
+        (?:think|thinking|thought|thoughts|reasoning|reflection|scratchpad)(?:_start|_end)?\b[^<>\[\]◁▷]{0,80}[>\]▷]
+      | <\|?channel\|?>\s{0,9}(?:analysis|commentary|thought|final)\b
+      | <channel\|>
+    )
+    | (?P<object>\{)\s{0,999}["}]
+    | (?P<list>\[)\s{0,999}[\[{"]""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_ENDS = re.compile(r"/|end|final|<channel\|>", re.IGNORECASE)
 
 
 def clean(text: str) -> str:
@@ -210,6 +267,51 @@ def decimal_text(digits: int, exponent: int) -> str:
         return sign + text + "0" * exponent
     text = text.rjust(1 - exponent, "0")
     return f"{sign}{text[:exponent]}.{text[exponent:]}"
+
+
+def json_in(text: str, decoder: json.JSONDecoder | None = None) -> list[Any]:
+    """Find the JSON in a text, the best first: what the text is as a whole, else its objects from the last, then its lists.
+
+    What is between marks of thinking never counts, nor what is before a mark that only ends it. A part of an object that
+    breaks off is no object, and what is before it is a draft.
+
+    Args:
+        text: The text, however long; the time is linear in its length.
+        decoder: Reads JSON; by default as Python does, with control characters allowed in strings.
+    """
+    decoder = decoder or json.JSONDecoder(strict=False)
+    text = text.strip()
+    try:
+        value, end = decoder.raw_decode(text)
+        if end == len(text):
+            return [value]
+    except (ValueError, RecursionError):
+        pass
+    found: list[Any] = []
+    thinking = at = failures = 0
+    while place := _PLACE.search(text, at):
+        at = place.end()
+        if mark := place["mark"]:
+            is_end = _ENDS.search(mark) is not None
+            if is_end and (not thinking or "final" in mark):
+                found, thinking = [], 0
+            else:
+                thinking += -1 if is_end else 1
+        elif not thinking:
+            try:
+                value, at = decoder.raw_decode(text, place.start())
+                found.append(value)
+            except (ValueError, RecursionError) as error:
+                failures += 1
+                # What was opened on the way to the fault has the same fault, or is a part of what has it.
+                at = max(at, getattr(error, "pos", at))
+                if at >= len(text) or str(error).startswith("Unterminated"):
+                    found = []
+                if failures == _MAX_FAILURES:
+                    text, at = text[max(at, len(text) - _TAIL_CHARS) :], 0
+    found.reverse()
+    # An empty object is in code and examples more often than for an answer.
+    return sorted(found, key=lambda value: 2 if not value else not isinstance(value, dict))
 
 
 def parse_json(text: str) -> Any:
@@ -355,7 +457,6 @@ def _written(number: str | float | Decimal) -> _Written:
 
 
 def _is_deep(value: Any) -> bool:
-    """Tell whether a value is nested deeper than `_MAX_DEPTH`."""
     level = [value]
     for _ in range(_MAX_DEPTH + 1):
         held = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, (dict, list))]
@@ -397,3 +498,7 @@ def _as_call(value: Any) -> dict[str, Any] | None:
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
         return None
     return {"name": value["name"], "args": value.get("args", value.get("arguments", value.get("parameters")))}
+
+
+NEGATIONS = WORDS["negations"]
+"""Words that deny."""

@@ -267,7 +267,7 @@ class AnswerState:
         selections: The Decider's choices that led to asking someone.
         resting: Members that were not asked since their circuit breakers are open.
         judged_same: Members whose answers are the same by the judge alone.
-        is_open_text: True if nobody more was asked since open text cannot come out the same.
+        is_open_text: True if no more members were asked since open text cannot come out the same.
         is_relayed: True once text was passed on.
     """
 
@@ -649,7 +649,7 @@ class AnswerState:
     def _way_out(self, reasons: Mapping[str, str], *, is_late: bool) -> str:
         """Say what a caller can do about a missing answer."""
         if is_late:
-            return f"Raise `deadline_s` ({self.limits.config.deadline_s:g} s), or ask quicker members."
+            return f"Raise `deadline_s` ({self.limits.config.deadline_s:g} s), or ask faster members."
         if any(failure.kind == "budget" for failure in self.failures):
             return "Raise the budget that is named; `reset_spending()` sets what counts towards `budget` to zero."
         if self.resting:
@@ -658,7 +658,7 @@ class AnswerState:
         left = [name for name in self.eligible.members if name not in reasons and name not in answered]
         if left:
             return f"Not asked: {', '.join(left)}; raise `max_team` to let them stand in."
-        return "Every member that can be asked was; add one that does not share their cause."
+        return "Every member that can be asked was; add a member that fails differently."
 
 
 @lru_cache(maxsize=1024)

@@ -1,7 +1,4 @@
-"""Arguments: what the constructors and the calls of chat models take, and what they make of it.
-
-A wrong argument is an `InputError`, or the error that its documentation names, wherever it is given.
-"""
+"""Arguments: what the constructors and the calls of chat models take, and what they make of it."""
 
 import dataclasses
 import difflib
@@ -22,15 +19,13 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from langchain_rlfocal.answers import KindLike, to_kind
 from langchain_rlfocal.chat_models.consensus import OnDisagreement
-from langchain_rlfocal.embedders import load_embedder
 from langchain_rlfocal.errors import CheckpointError, InputError, PoolError, RLFocalError
 from langchain_rlfocal.execution import Budget, ExecutionConfig
-from langchain_rlfocal.features import Embedder
+from langchain_rlfocal.features import Embedder, load_embedder
 from langchain_rlfocal.policies import Policy, RLFocalPolicy
 from langchain_rlfocal.pool import MemberLike, ModelPool, PoolMember
 from langchain_rlfocal.redaction import printable, shown_values
 
-_MAX_NAME_CHARS = 80
 _MAX_NAMES_CHARS = 2000
 _MAX_DEPTH = 8
 
@@ -60,12 +55,7 @@ def own_errors() -> Generator[None]:
 
 
 def to_pool(value: Any) -> ModelPool:
-    """Make a pool of what a caller gives as `members`.
-
-    Raises:
-        PoolError: It is no mapping or sequence of members, or they are no pool.
-        MissingDependencyError: A member given as a string needs a package that is not installed.
-    """
+    """Make a pool of what a caller gives as `members`."""
     if isinstance(value, ModelPool):
         return value
     if isinstance(value, Mapping):
@@ -79,12 +69,7 @@ def to_pool(value: Any) -> ModelPool:
 
 
 def to_embedder(value: Any) -> Embedder | None:
-    """Load an embedder by its name; leave an embedder, or None, as it is.
-
-    Raises:
-        InputError: It is neither, or the name names none.
-        MissingDependencyError: The named embedder needs a package that is not installed.
-    """
+    """Load an embedder by its name; leave an embedder, or None, as it is."""
     if isinstance(value, str):
         return load_embedder(value)
     if value is None or callable(getattr(value, "embed_documents", None)):
@@ -97,12 +82,7 @@ def to_embedder(value: Any) -> Embedder | None:
 
 
 def to_policy(value: Any, info: ValidationInfo) -> Policy | None:
-    """Load a policy from a path, with the model's `embeddings`; leave a policy, or None, as it is.
-
-    Raises:
-        CheckpointError: The checkpoint cannot be read.
-        InputError: It is neither, or was trained with an embedder and there is none, or the other way round.
-    """
+    """Load a policy from a path, with the model's `embeddings`; leave a policy, or None, as it is."""
     if isinstance(value, str | PathLike):
         embeddings = info.data.get("embeddings")
         try:
@@ -114,7 +94,7 @@ def to_policy(value: Any, info: ValidationInfo) -> Policy | None:
                     '`embeddings=...`: a LangChain `Embeddings`, or a name such as "wordllama".'
                 ) from error
             raise _superfluous(f"The policy `{value}` was trained without an embedder") from error
-    if value is None or (hasattr(value, "select") and hasattr(value, "fuse")):
+    if value is None or all(hasattr(value, name) for name in ("members", "select", "fuse")):
         policy: Policy | None = value
         return policy
     raise InputError(
@@ -124,13 +104,7 @@ def to_policy(value: Any, info: ValidationInfo) -> Policy | None:
 
 
 def to_equivalence(value: Any) -> BaseChatModel | PoolMember | Embedder | None:
-    """Make a judge of what a caller gives as `equivalence`: a name becomes a chat model.
-
-    Raises:
-        InputError: It is no chat model, no member, no embedder and no name.
-        PoolError: The name names no model that can be made.
-        MissingDependencyError: A name needs a package that is not installed.
-    """
+    """Make a chat model of the name of a judge; leave a chat model, a member, an embedder, or None, as it is."""
     if isinstance(value, str):
         return ModelPool.from_models({"equivalence": value})["equivalence"].model
     if value is None or isinstance(value, BaseChatModel | PoolMember):
@@ -145,11 +119,7 @@ def to_equivalence(value: Any) -> BaseChatModel | PoolMember | Embedder | None:
 
 
 def check_embeddings(policy: Policy, embeddings: Embedder | None) -> None:
-    """Check that a given embedder is the one that the policy uses.
-
-    Raises:
-        InputError: It is not: the policy has another, or uses none.
-    """
+    """Raise an `InputError` where a given embedder is not the one that the policy uses."""
     if embeddings is not None and embeddings is not getattr(policy, "embedder", None):
         raise _superfluous(f"The policy `{policy.policy_id}` has an embedder of its own, or needs none")
 
@@ -168,9 +138,7 @@ def check_known(pool: ModelPool, policy: Policy) -> None:
     unknown = [name for name in pool.names if name not in policy.members]
     if not unknown:
         return
-    # Their names are a checkpoint's, which may be a stranger's.
-    known = printable(", ".join(name[:_MAX_NAME_CHARS] for name in policy.members))
-    known = known if len(known) <= _MAX_NAMES_CHARS else f"{known[:_MAX_NAMES_CHARS]}…"
+    known = printable(", ".join(policy.members)[:_MAX_NAMES_CHARS])  # a checkpoint may be a stranger's
     if len(unknown) == len(pool):
         raise CheckpointError(
             f"The policy `{policy.policy_id}` belongs to another pool: it knows none of {', '.join(unknown)}; it knows "
@@ -183,11 +151,7 @@ def check_known(pool: ModelPool, policy: Policy) -> None:
 
 
 def check_priced(members: Iterable[PoolMember], config: ExecutionConfig) -> None:
-    """Check that every member has prices where a budget limits dollars, since unknown is not zero.
-
-    Raises:
-        InputError: One has none.
-    """
+    """Raise an `InputError` where a budget limits dollars and a member has no price, since unknown is not zero."""
     if config.budget.max_usd is None and config.budget_per_answer.max_usd is None:
         return
     unpriced = [m.name for m in members if m.input_usd_per_mtok is None or m.output_usd_per_mtok is None]
@@ -204,22 +168,14 @@ RetryOn = Callable[[Exception], bool | None] | type[Exception] | tuple[type[Exce
 
 
 def to_answer_kind(value: Any) -> KindLike:
-    """Check a kind of answer; it stays as it is given.
-
-    Raises:
-        InputError: It is no name of a kind, no `Kind` and no function.
-    """
+    """Check a kind of answer; it stays as it is given."""
     to_kind(value)
     kind: KindLike = value
     return kind
 
 
 def to_budget(value: Any) -> Budget:
-    """Read a budget: one, its limits by name, or None for none.
-
-    Raises:
-        InputError: It is none of these, or a limit is unknown or outside its range.
-    """
+    """Read a budget: one, its limits by name, or None for none."""
     if isinstance(value, Budget):
         return value
     limits = {} if value is None else value
@@ -230,11 +186,7 @@ def to_budget(value: Any) -> Budget:
 
 
 def to_retry_on(value: Any) -> RetryOn | None:
-    """Check a retry rule of the user's.
-
-    Raises:
-        InputError: It is no function, no exception class and no tuple of them.
-    """
+    """Check a retry rule of the user's."""
     classes = value if isinstance(value, tuple) else (value,)
     are_errors = all(isinstance(one, type) and issubclass(one, Exception) for one in classes)
     if value is None or are_errors or (callable(value) and not isinstance(value, type)):
@@ -350,7 +302,7 @@ def warn_of_unknown(given: Iterable[str], *, known: Sequence[str], owner: str) -
         if name not in known:
             nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
             warnings.warn(
-                f"`{name}` is no argument of {owner} and has no effect. Did you mean `{nearest}`?",
+                f"`{name}` is not an argument of {owner} and has no effect. Did you mean `{nearest}`?",
                 UserWarning,
                 stacklevel=6,  # past pydantic and LangChain, to the line that constructs the model
             )
@@ -368,69 +320,58 @@ def identifying_params_of(model: BaseChatModel) -> dict[str, Any]:
 
 
 def kind_id(kind: KindLike) -> str:
-    """Identify a kind of answer: by its name, or by the name of its function or class and a digest of what it holds.
+    """Identify a kind of answer, the same in every process: by its name, or by that of its function or class and what it holds.
 
-    Two lambdas of one module are two kinds, and the same lambda is the same kind in every process.
+    A function holds its code, its defaults and what it closes over; an object its `name`, and a dataclass its fields.
     """
     if isinstance(kind, str):
         return kind
     home: Any = kind if hasattr(kind, "__qualname__") else type(kind)
-    digest = hashlib.blake2b(repr(_contents(kind, 0)).encode("utf-8", "replace"), digest_size=6).hexdigest()
+    digest = hashlib.blake2b(_contents(kind, 0).encode("utf-8", "replace"), digest_size=6).hexdigest()
     return f"{getattr(home, '__module__', None)}.{home.__qualname__}-{digest}"
 
 
-def _contents(value: Any, depth: int) -> Any:
-    """Describe a value the same in every process: no addresses, no order of hashes, nothing that counts or grows."""
-    parts: list[Any]
-    if value is None or isinstance(value, str | int | float | bytes):
-        return value
-    if isinstance(value, tuple):
-        parts = [*value]
-    elif isinstance(value, frozenset):
-        parts = sorted(value, key=repr)
-    elif isinstance(value, re.Pattern):
-        parts = [value.pattern, value.flags]
+def _contents(value: Any, depth: int) -> str:
+    """Describe what a kind holds, without addresses and without the order of hashes."""
+    if depth > _MAX_DEPTH:  # a function may close over itself
+        return ""
+    parts: list[Any] = []
+    if isinstance(value, types.FunctionType):
+        code, cells = value.__code__, value.__closure__ or ()
+        held = [cell.cell_contents for cell in cells if cell != types.CellType()]
+        parts = [code, *held, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
     elif isinstance(value, types.CodeType):
         parts = [value.co_code, *value.co_consts, *value.co_names]
-    elif isinstance(value, types.FunctionType):
-        held = [cell.cell_contents for cell in value.__closure__ or () if cell != types.CellType()]
-        parts = [value.__code__, *held, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
     elif isinstance(value, types.MethodType):
         parts = [value.__func__, value.__self__]
     elif isinstance(value, partial):
         parts = [value.func, *value.args, *sorted(value.keywords.items())]
+    elif isinstance(value, tuple | frozenset):
+        parts = sorted(value, key=repr) if isinstance(value, frozenset) else [*value]
+    elif value is None or isinstance(value, str | bytes | int | float | re.Pattern):
+        return repr(value)
     else:
         fields = dataclasses.fields(value) if dataclasses.is_dataclass(value) else ()
-        parts = [f"{type(value).__module__}.{type(value).__qualname__}", getattr(value, "name", None)]
-        parts += [getattr(value, field.name, None) for field in fields]
-    return None if depth > _MAX_DEPTH else [_contents(part, depth + 1) for part in parts]
+        parts = [type(value).__qualname__, getattr(value, "name", None), *(getattr(value, f.name) for f in fields)]
+    return f"[{', '.join(_contents(part, depth + 1) for part in parts)}]"
 
 
 def cycle_in(model: BaseChatModel) -> list[str] | None:
-    """Find an ensemble that is among what it asks itself.
-
-    Returns:
-        Names on the way from the ensemble back to it; None where there is no such way.
-    """
+    """Find an ensemble that is among what it asks itself: the names on the way back to it; None where there is none."""
     harmless: set[int] = set()  # an ensemble may be asked by many
 
-    def walk(at: BaseChatModel, names: list[str], above: set[int]) -> list[str] | None:
+    def walk(at: Any, names: list[str], above: set[int]) -> list[str] | None:
+        at = at.model if isinstance(at, PoolMember) else at
         pool = getattr(at, "members", None)
         if id(at) in above:
             return names
         if not isinstance(pool, ModelPool) or id(at) in harmless:
             return None
-        below = {member.name: member.model for member in pool}
-        for role in ("synthesizer", "equivalence"):
-            other = getattr(at, role, None)
-            other = other.model if isinstance(other, PoolMember) else other
-            if isinstance(other, BaseChatModel):
-                below[role] = other
-        for name, each in below.items():
-            path = walk(each, [*names, name], above | {id(at)})
-            if path is not None:
-                return path
-        harmless.add(id(at))
-        return None
+        roles = {role: getattr(at, role, None) for role in ("synthesizer", "equivalence")}
+        below: dict[str, Any] = {**{member.name: member for member in pool}, **roles}
+        paths = (walk(each, [*names, name], above | {id(at)}) for name, each in below.items())
+        found = next((path for path in paths if path is not None), None)
+        harmless.update([id(at)] if found is None else [])
+        return found
 
     return walk(model, [str(getattr(model, "model_name", "ensemble"))], set())

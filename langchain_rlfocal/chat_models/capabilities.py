@@ -1,7 +1,7 @@
 """Capabilities: what a conversation needs of a model, what models declare, and which members can be asked.
 
-LangChain's profiles are partial and often missing. A declared capability is taken at its word; a missing one is not held
-against a model, unless another model of the pool declares what is needed.
+LangChain's profiles are partial and often missing. What a model declares is believed; what it does not mention is not held
+against it, unless another model of the pool declares it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -86,14 +86,19 @@ def merged_profile(models: Iterable[BaseChatModel]) -> ModelProfile | None:
         return None
     merged: dict[str, Any] = {}
     for key in ModelProfile.__annotations__:  # LangChain warns of keys that it does not declare
-        declared = [profile[key] for profile in profiles if key in profile]
-        if key in _IF_ANY and declared:
+        declared: list[Any] = [profile[key] for profile in profiles if key in profile]
+        if key in {"max_input_tokens", "max_output_tokens"}:
+            declared = [tokens for profile in profiles if (tokens := _tokens(profile, key)) is not None]
+        if not declared:
+            continue
+        if key in _IF_ANY:
             merged[key] = any(value is True for value in declared)
-        elif key in _IF_ALL and declared:
+        elif key in _IF_ALL:
             merged[key] = declared == [True] * len(profiles)
-        elif key in {"max_input_tokens", "max_output_tokens"}:
-            if known := [tokens for profile in profiles if (tokens := _tokens(profile, key)) is not None]:
-                merged[key] = max(known) if key == "max_input_tokens" else min(known)
+        elif key == "max_input_tokens":
+            merged[key] = max(declared)
+        elif key == "max_output_tokens":
+            merged[key] = min(declared)
         elif len(declared) == len(profiles) and all(value == declared[0] for value in declared):
             merged[key] = declared[0]
     return cast("ModelProfile", merged)
@@ -146,10 +151,10 @@ def unfit(model: BaseChatModel, needs: Needs) -> str | None:
     profile = model.profile or {}
     has_no_tools = type(model).bind_tools is BaseChatModel.bind_tools
     if needs.tools and (has_no_tools or profile.get("tool_calling") is False):
-        return "knows no tools"
+        return "does not support tools"
     for key in _in_order(needs.inputs):
         if profile.get(key) is False:
-            return f"takes no {_NOUNS[key]}"
+            return f"does not accept {_NOUNS[key]}"
     most = _tokens(profile, "max_input_tokens")
     if most is not None and needs.tokens > most:
         return f"takes {most:,} tokens and the conversation has about {needs.tokens:,}"
@@ -169,7 +174,7 @@ def fit_members(models: Mapping[str, BaseChatModel], needs: Needs) -> tuple[tupl
     for key in _in_order(needs.inputs):
         declared = [name for name in fit if (models[name].profile or {}).get(key) is True]
         if declared:
-            reasons |= {n: f"does not say that it takes {_NOUNS[key]}" for n in fit if n not in declared}
+            reasons |= {n: f"does not declare that it accepts {_NOUNS[key]}" for n in fit if n not in declared}
             fit = declared
     return tuple(fit), {name: reasons[name] for name in models if name in reasons}
 
@@ -194,14 +199,7 @@ class Eligible:
 def eligible_of(
     models: Mapping[str, BaseChatModel], messages: Sequence[BaseMessage], *, tools: Iterable[str], only: str | None
 ) -> Eligible:
-    """Find who can be asked.
-
-    Args:
-        models: The pool by name.
-        messages: The conversation, whose images and length not every member may take.
-        tools: Members that would be given tools, which they must know.
-        only: The member that the call names, None if it names none.
-    """
+    """Find who can be asked: who takes the conversation, and knows tools where `tools` names it; or `only` one member."""
     named = {name: f"is not `{only}`, which the call names" for name in models if only not in {None, name}}
     models = {name: model for name, model in models.items() if name not in named}
     with_tools = {*tools}

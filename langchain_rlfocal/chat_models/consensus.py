@@ -8,12 +8,12 @@ output without a majority are agreed on field by field.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from langchain_core.messages import ToolCall
 
 from langchain_rlfocal._langchain import EnsembleDisagreementError
-from langchain_rlfocal.answers.merging import merge
+from langchain_rlfocal.answers.schemas import merge
 from langchain_rlfocal.chat_models.requests import Request
 from langchain_rlfocal.records import Answer, Candidate
 from langchain_rlfocal.redaction import printable
@@ -59,19 +59,11 @@ def agree(
     on_disagreement: OnDisagreement,
     is_relayed: bool = False,
 ) -> Verdict:
-    """Decide what the candidates together do.
-
-    Args:
-        candidates: The candidates with their labels, at least one.
-        answer: What Fusion made of the labels.
-        request: What was asked of them.
-        on_disagreement: What to do where no action has a majority and tools are among the proposals.
-        is_relayed: True if the text of a lone candidate has been passed on already, so that it stays as it is.
+    """Decide what the candidates together do; a text that has been passed on already stays as it is.
 
     Raises:
         DisagreementError: There is no majority, and the caller wants none else or text is no way out.
     """
-    by_member = {candidate.member: candidate for candidate in candidates}
     acting = {candidate.answer or "" for candidate in candidates if request.acts(candidate.message)}
     if request.wants_object and (not acting or request.response_format is None):
         return _agree_on_object(candidates, answer, request, is_relayed=is_relayed)
@@ -82,32 +74,27 @@ def agree(
     # On a tie Fusion's own winner stays.
     best_calls = max(shares, key=lambda label: (shares[label], label == own), default=None)
     heaviest_text = max(texts, key=lambda label: (texts[label], label == own), default=None)
-    if best_calls is None or (text_share, own in texts) > (shares[best_calls], own == best_calls):
-        action, agreement = "text", text_share
-    else:
-        action, agreement = "tool_calls", shares[best_calls]
-    if acting and agreement <= MAJORITY and on_disagreement != "leader":
+    calls_share = shares[best_calls] if best_calls is not None else 0.0
+    is_text = best_calls is None or (text_share, own in texts) > (calls_share, own == best_calls)
+    if acting and max(text_share, calls_share) <= MAJORITY and on_disagreement != "leader":
         if on_disagreement == "raise" or request.is_forced:
             raise _disagreement(candidates, answer)
         if not texts:
             return Verdict(answer, _in_words(candidates, answer), (), "text", 0.0)
-        action, agreement = "text", text_share
-    if action == "text" and request.response_format is not None:
-        objects = [candidate for candidate in candidates if not request.acts(candidate.message)]
-        assert heaviest_text is not None, "text wins only where there is some"
-        answer = replace(answer, answer=heaviest_text or None, member=answer.supporters[heaviest_text][0])
-        return _agree_on_object(objects, answer, request, is_relayed=is_relayed)
-    label = best_calls if action == "tool_calls" else heaviest_text
+        is_text = True
+    label = heaviest_text if is_text else best_calls
     assert label is not None, "what wins is there"
     if label != own:
         answer = replace(answer, answer=label or None, member=answer.supporters[label][0])
-    if not acting:
-        agreement = answer.weights.get(label, 0.0)
+    if is_text and request.response_format is not None:
+        objects = [candidate for candidate in candidates if not request.acts(candidate.message)]
+        return _agree_on_object(objects, answer, request, is_relayed=is_relayed)
     if answer.member is None:  # an option that no member ranked first: nobody has written it
-        return Verdict(answer, answer.answer or "", (), "text", agreement)
-    winner = by_member[answer.member]
-    calls = winner.message.tool_calls if action == "tool_calls" else ()
-    return Verdict(answer, winner.text, calls, action, agreement)  # type: ignore[arg-type]  # as above
+        return Verdict(answer, answer.answer or "", (), "text", answer.weights.get(label, 0.0))
+    winner = next(candidate for candidate in candidates if candidate.member == answer.member)
+    if not is_text:
+        return Verdict(answer, winner.text, winner.message.tool_calls, "tool_calls", calls_share)
+    return Verdict(answer, winner.text, (), "text", text_share if acting else answer.weights.get(label, 0.0))
 
 
 def _agree_on_object(candidates: Sequence[Candidate], answer: Answer, request: Request, *, is_relayed: bool) -> Verdict:
@@ -144,9 +131,12 @@ def _agree_on_object(candidates: Sequence[Candidate], answer: Answer, request: R
 
 def _proposals(candidates: Sequence[Candidate]) -> dict[str, str]:
     """Say in words what each member would have done."""
-    return {
-        candidate.member: _shown(_calls_in_words(candidate) or f"text: {candidate.text}") for candidate in candidates
-    }
+    proposals = {}
+    for candidate in candidates:
+        made = [f"{c['name']}({json.dumps(c['args'], ensure_ascii=False)})" for c in candidate.message.tool_calls]
+        line = printable(" ".join(("; ".join(made) or f"text: {candidate.text}").split()))
+        proposals[candidate.member] = line if len(line) <= _MAX_SHOWN_CHARS else f"{line[: _MAX_SHOWN_CHARS - 3]}..."
+    return proposals
 
 
 def _in_words(candidates: Sequence[Candidate], answer: Answer) -> str:
@@ -154,16 +144,6 @@ def _in_words(candidates: Sequence[Candidate], answer: Answer) -> str:
     proposals = _proposals(candidates)
     shown = [f"- {c.member} ({answer.weights.get(c.answer or '', 0.0):.0%}): {proposals[c.member]}" for c in candidates]
     return "\n".join(["The models disagree on what to do, so no tool was called. They proposed:", *shown])
-
-
-def _calls_in_words(candidate: Candidate) -> str:
-    calls: list[Mapping[str, Any]] = candidate.message.tool_calls
-    return "; ".join(f"{call['name']}({json.dumps(call['args'], ensure_ascii=False)})" for call in calls)
-
-
-def _shown(text: str) -> str:
-    line = printable(" ".join(text.split()))
-    return line if len(line) <= _MAX_SHOWN_CHARS else f"{line[: _MAX_SHOWN_CHARS - 3]}..."
 
 
 def _disagreement(candidates: Sequence[Candidate], answer: Answer) -> EnsembleDisagreementError:

@@ -57,15 +57,9 @@ else:
 
 
 def _to_members(value: Any) -> ModelPool | tuple[str, ...]:
-    """Make a pool of what a caller gives as `members`; leave names as they are.
-
-    Raises:
-        PoolError: It is neither, or names a member twice.
-        MissingDependencyError: A member given as a string needs a package that is not installed.
-    """
-    if isinstance(value, str) or not isinstance(value, Sequence) or not value:
-        return to_pool(value)
-    if not all(isinstance(name, str) for name in value):
+    """Make a pool of what a caller gives as `members`; leave names as they are."""
+    are_names = isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(n, str) for n in value)
+    if not are_names or not value:
         return to_pool(value)
     twice = next((name for name in value if value.count(name) > 1), None)
     if twice is not None:
@@ -231,11 +225,7 @@ class RLFocalDecider(BaseDecisionModel):  # type: ignore[misc, unused-ignore]  #
 
 
 def _query_of(state: Any, *, task: str | None) -> Query:
-    """Make the query of a state: see `answering.query_of` where messages are anywhere in it, else its text, or its JSON.
-
-    Raises:
-        InputError: It says nothing.
-    """
+    """Make the query of a state: see `answering.query_of` where messages are anywhere in it, else its text, or its JSON."""
     messages = [*_messages_in(state)]
     if not messages:
         text = state if isinstance(state, str) else json.dumps(state, ensure_ascii=False, default=str)
@@ -247,11 +237,8 @@ def _messages_in(state: Any) -> Iterator[BaseMessage]:
     """Find the messages in a state, at any depth, in their order."""
     if isinstance(state, BaseMessage):
         yield state
-    elif isinstance(state, Mapping):
-        for value in state.values():
-            yield from _messages_in(value)
-    elif isinstance(state, Sequence) and not isinstance(state, str):
-        for value in state:
+    elif isinstance(state, Mapping | Sequence) and not isinstance(state, str):
+        for value in state.values() if isinstance(state, Mapping) else state:
             yield from _messages_in(value)
 
 

@@ -470,7 +470,8 @@ class RLFocalChatModel(NestedRunsMixin):
     def _cache_facts(self) -> dict[str, Any]:
         """What decides an answer besides `_identifying_params`: what members can take, and what may cut an answer short."""
         profiles = {member.name: member.model.profile for member in self.pool if member.model.profile}
-        cuts = (self.deadline_s, self.member_timeout_s, self.timeout, self.min_candidates, self.budget_per_answer)
+        budget = to_budget(self.budget_per_answer)  # a default is not validated
+        cuts = (self.deadline_s, self.member_timeout_s, self.timeout, self.min_candidates, budget)
         facts = {"profiles": json.dumps(profiles, sort_keys=True, default=str)} if profiles else {}
         return facts if cuts == (None, None, None, 1, Budget()) else {**facts, "cuts": repr(cuts)}
 
@@ -576,10 +577,14 @@ class RLFocalChatModel(NestedRunsMixin):
             name = name_of(to_tool(schema))
             llm = self.bind_tools(
                 [schema],
-                tool_choice=name,
                 strict=strict,
                 ls_structured_output_format=traced,
-                **{"consensus": "fields", **kwargs, "parallel_tool_calls": False},  # it is one object
+                **{
+                    "consensus": "fields",
+                    **kwargs,
+                    "tool_choice": name,
+                    "parallel_tool_calls": False,
+                },  # it is one object
             )
             parser = (
                 PydanticToolsParser(tools=[schema], first_tool_only=True)

@@ -1,25 +1,22 @@
 """Equivalence: have a judge say of two answers that rules leave open whether they are the same.
 
-The judge is a chat model, or an embedder with a threshold of likeness. It is asked about pairs of texts, all pairs of a round
-at once; a chat model that calls a pair the same is asked once more with the two in the other order, and only if it says so
-again are they the same. What was said of a pair is remembered. Whatever goes wrong, the pair differs.
+The judge is a chat model, or an embedder with a threshold. It is asked about all pairs of a round at once; what a chat model
+calls the same it is asked once more, in the other order. Its verdicts are remembered. Whatever goes wrong, the pair differs.
 
-What members wrote is data. It goes to the judge as JSON strings between two markers that no text can contain; the pairs have
-names that no text can foresee, so that a verdict which a text brings along is none; and among them is a pair of opposites,
-which a judge that follows the texts, or says "same" to everything, calls the same: then none of its verdicts counts.
-
-The pairs are found by `answers`, and the judge is asked by `answering`.
+What members wrote is data: JSON strings between two markers that no text contains. The pairs have names that no text can
+foresee, so that a verdict which a text brings along is none. Among them is a pair of opposites: a judge that calls those the
+same is not believed at all.
 """
 
 import json
-import math
 import threading
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b, sha256
+from functools import cached_property
+from hashlib import sha256
 from typing import Any, Self
 
+import numpy as np
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
@@ -27,6 +24,7 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from pydantic import Field
 from typing_extensions import override
 
+from langchain_rlfocal.answers.values import json_in
 from langchain_rlfocal.chat_models.arguments import identifying_params_of
 from langchain_rlfocal.execution import Shared
 from langchain_rlfocal.features import Embedder
@@ -35,19 +33,16 @@ from langchain_rlfocal.records import Candidate, Failure
 from langchain_rlfocal.redaction import printable, shown_values
 
 MAX_REMEMBERED = 4096
-"""Of how many pairs the verdicts are remembered; then the one that was not needed for longest is forgotten."""
-
-MAX_TEXT_CHARS = 20_000
-"""Longer answers are not put to a judge: they differ."""
+"""Of how many pairs the verdicts are remembered; then the oldest is forgotten."""
 
 MAX_CHARS_AT_ONCE = 200_000
 """How many characters of answers one request may have; pairs beyond differ."""
 
+_MAX_QUESTION_CHARS = 8_000
+
 _EMBEDDER_NAMES = ("name", "model", "model_name", "model_id", "deployment", "dimensions", "size")
 """Attributes by which embedders identify themselves."""
 
-_MAX_QUESTION_CHARS = 8_000
-_MAX_REPLY_CHARS = 20_000  # a verdict takes twenty
 OPPOSITES = ("No, it is not so.", "Yes, it is so.")
 """The pair that goes along with every request, which a judge that can be believed calls different."""
 
@@ -76,17 +71,17 @@ def pair_of(a: str, b: str) -> TextPair:
     return one, other
 
 
+def _after_thinking(text: str) -> str:
+    said = text.rpartition("</think>")[2]
+    return said if said.strip() else text
+
+
 def unforgeable(texts: Sequence[str]) -> str:
     """Derive a token from texts that none of them contains, so that no author of one can have foreseen it."""
     token = sha256(json.dumps(texts).encode()).hexdigest()[:24]
     while any(token in text for text in texts):
         token = sha256(token.encode()).hexdigest()[:24]
     return token
-
-
-def _after_thinking(text: str) -> str:
-    said = text.rpartition("</think>")[2]
-    return said if said.strip() else text
 
 
 class Judgements(Shared):
@@ -96,40 +91,29 @@ class Judgements(Shared):
     """
 
     def __init__(self) -> None:
-        self._said: OrderedDict[bytes, bool] = OrderedDict()
+        self._said: dict[bytes, bool] = {}
         self._lock = threading.Lock()
 
     def recall(self, judge: str, query: str, pair: TextPair) -> bool | None:
         """Return whether a judge called a pair the same; None where it has not judged it."""
-        key = _digest(judge, query, *pair)
-        with self._lock:
-            same = self._said.get(key)
-            if same is not None:
-                self._said.move_to_end(key)
-            return same
+        return self._said.get(_digest(judge, query, *pair))
 
     def remember(self, judge: str, query: str, pair: TextPair, *, same: bool) -> None:
         """Keep a judge's verdict on a pair."""
-        key = _digest(judge, query, *pair)
         with self._lock:
-            self._said[key] = same
-            self._said.move_to_end(key)
-            while len(self._said) > MAX_REMEMBERED:
-                self._said.popitem(last=False)
+            self._said[_digest(judge, query, *pair)] = same
+            if len(self._said) > MAX_REMEMBERED:
+                del self._said[next(iter(self._said))]
 
     def __len__(self) -> int:
         return len(self._said)
 
 
 def _digest(*texts: str) -> bytes:
-    digest = blake2b(digest_size=16)
-    for text in texts:
-        encoded = text.encode("utf-8", "surrogatepass")
-        digest.update(len(encoded).to_bytes(8, "big") + encoded)
-    return digest.digest()
+    return sha256(json.dumps(texts).encode()).digest()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Judge:
     """Says whether two texts are the same answer.
 
@@ -147,13 +131,7 @@ class Judge:
 
     @classmethod
     def of(cls, given: BaseChatModel | PoolMember | Embedder, *, threshold: float, known: Judgements) -> Self:
-        """Make a judge of a chat model, with prices or without, or of an embedder.
-
-        Args:
-            given: The model or embedder.
-            threshold: Cosine from which two texts are the same to an embedder.
-            known: What judges said before.
-        """
+        """Make a judge of a chat model, or of an embedder to which two texts are the same from this cosine on."""
         if isinstance(given, BaseChatModel):
             given = PoolMember("equivalence", given)
         if isinstance(given, PoolMember):
@@ -166,7 +144,7 @@ class Judge:
         member = PoolMember("equivalence", model, input_usd_per_mtok=0.0, output_usd_per_mtok=0.0)
         return cls(member, {**shown, "_type": kind, "threshold": threshold}, by_likeness=True, known=known)
 
-    @property
+    @cached_property
     def identity(self) -> str:
         """Tells verdicts of this judge from those of others."""
         return json.dumps(self.facts, sort_keys=True, default=str)
@@ -199,44 +177,40 @@ class JudgePrompt:
             controlled: Whether a pair of opposites goes along.
         """
         asked = [*pairs, *([OPPOSITES] if controlled else [])]
-        question = query if len(query) <= _MAX_QUESTION_CHARS else _shortened(query)
         token = unforgeable([_sendable(text) for text in (query, *(text for pair in asked for text in pair))])
-        names = [f"{token[:6]}-{number}" for number in range(1, len(asked) + 1)]
-        lines = [{"question": question}]
-        for name, (a, b) in list(zip(names, asked, strict=True))[:: -1 if swapped else 1]:
+        named = {f"{token[:6]}-{number}": pair for number, pair in enumerate(asked, 1)}
+        if len(query) > _MAX_QUESTION_CHARS:
+            query = f"{query[: _MAX_QUESTION_CHARS // 2]} [...] {query[-_MAX_QUESTION_CHARS // 2 :]}"
+        lines = [{"question": query}]
+        for name, (a, b) in list(named.items())[:: -1 if swapped else 1]:
             lines.append({"pair": name, "a": b if swapped else a, "b": a if swapped else b})
         marker = f"answers-{token}"
         block = [_sendable(json.dumps(line, ensure_ascii=False)) for line in lines]
         messages = [
-            SystemMessage(_RULES.format(marker=marker, example=names[0])),
+            SystemMessage(_RULES.format(marker=marker, example=next(iter(named)))),
             HumanMessage("\n".join([f"<{marker}>", *block, f"</{marker}>"])),
         ]
-        control = names[-1] if controlled else None
-        shown = {name: pair for name, pair in zip(names, asked, strict=True) if name != control}
-        return cls(messages, shown, control, swapped)
+        control = [*named][-1] if controlled else None
+        return cls(messages, {name: pair for name, pair in named.items() if name != control}, control, swapped)
 
     def read(self, reply: str) -> tuple[dict[TextPair, bool], str | None]:
-        """Read the verdicts off a reply.
+        """Read the verdicts off a reply: those of its last object that names a pair.
 
         Returns:
             Whether each pair is the same, of those that the reply judges; and what is wrong with the reply, None where nothing
             is.
         """
-        said = _verdicts_in(reply, {*self.pairs, *([self.control] if self.control else [])})
+        names = {*self.pairs, *([self.control] if self.control else [])}
+        objects = (value for value in json_in(reply) if isinstance(value, dict))
+        said = next((found for found in (_verdicts_in(value, names) for value in objects) if found), {})
         if not said:
             return {}, "its reply holds no verdict"
         if self.control is not None and said.get(self.control) is not False:
-            if self.control in said:
-                return {}, "it called two opposites the same, so that none of its verdicts counts"
-            return {}, "it did not judge the pair of opposites, so that none of its verdicts counts"
+            how = "called two opposites the same" if self.control in said else "did not judge the pair of opposites"
+            return {}, f"it {how}, so that none of its verdicts counts"
         verdicts = {pair: said[name] for name, pair in self.pairs.items() if name in said}
         missing = len(self.pairs) - len(verdicts)
         return verdicts, f"its reply leaves out {missing} of {len(self.pairs)} pairs" if missing else None
-
-
-def _shortened(text: str) -> str:
-    half = _MAX_QUESTION_CHARS // 2
-    return f"{text[:half]} [...] {text[-half:]}"
 
 
 def _sendable(text: str) -> str:
@@ -244,42 +218,16 @@ def _sendable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
+def _verdicts_in(value: Mapping[str, Any], names: set[str]) -> dict[str, bool]:
+    words = {"same": True, "different": False, "true": True, "false": False}
+    said = {name: words.get(str(value[name]).strip().lower()) for name in names & value.keys()}
+    return {name: same for name, same in said.items() if same is not None}
+
+
 def shown_pairs(messages: Sequence[BaseMessage]) -> dict[str, TextPair]:
     """Return the pairs of a request by their names, for a judge without a language model."""
-    pairs: dict[str, TextPair] = {}
-    for line in str(messages[-1].text).split("\n")[1:-1]:
-        with_name = json.loads(line)
-        if "pair" in with_name:
-            pairs[with_name["pair"]] = (with_name["a"], with_name["b"])
-    return pairs
-
-
-def _verdicts_in(reply: str, names: set[str]) -> dict[str, bool]:
-    """Return the verdicts of the last JSON object that names a pair."""
-    found: dict[str, bool] = {}
-    for value in _objects_in(reply[-_MAX_REPLY_CHARS:]):
-        verdicts = {name: said for name in names & value.keys() if (said := _is_same(value[name])) is not None}
-        found = verdicts or found
-    return found
-
-
-def _is_same(said: Any) -> bool | None:
-    if isinstance(said, str):
-        return {"same": True, "different": False}.get(said.strip().lower())
-    return said if isinstance(said, bool) else None
-
-
-def _objects_in(text: str) -> Iterator[dict[str, Any]]:
-    decoder = json.JSONDecoder(strict=False)
-    at = text.find("{")
-    while at >= 0:
-        try:
-            value, end = decoder.raw_decode(text, at)
-        except (ValueError, RecursionError):
-            end = at + 1
-        else:
-            yield value
-        at = text.find("{", end)
+    lines = [json.loads(line) for line in str(messages[-1].text).split("\n")[1:-1]]
+    return {line["pair"]: (line["a"], line["b"]) for line in lines if "pair" in line}
 
 
 class Judging:
@@ -323,23 +271,21 @@ class Judging:
         return JudgePrompt.of(self._query, asked, swapped=is_again, controlled=not self.judge.by_likeness)
 
     def _to_ask(self, pairs: Sequence[TextPair]) -> list[TextPair]:
-        """Return the pairs to put to the judge: not those that it is known to have judged, nor what is too long."""
         asked, num_chars, num_unasked = [], 0, 0
         for pair in dict.fromkeys(pairs):
             if pair in self._verdicts:
                 continue
             self.num_pairs += 1
             remembered = self.judge.known.recall(self.judge.identity, self._query, pair)
+            num_chars += 0 if remembered is not None else sum(map(len, pair))
             if remembered is not None:
                 self.num_recalled += 1
                 self._verdicts[pair] = remembered
-                continue
-            num_chars += sum(map(len, pair))
-            if max(map(len, pair)) > MAX_TEXT_CHARS or num_chars > MAX_CHARS_AT_ONCE:
-                self._verdicts[pair] = False
+            elif num_chars > MAX_CHARS_AT_ONCE:
                 num_unasked += 1
-                continue
-            asked.append(pair)
+                self._verdicts[pair] = False
+            else:
+                asked.append(pair)
         if num_unasked:
             self.notes.append(f"{_differ(num_unasked)}: too long to put to the equivalence judge")
         return asked
@@ -347,22 +293,22 @@ class Judging:
     def take(self, prompt: "JudgePrompt", result: Candidate | Failure) -> None:
         """Take in what came of a request. A pair is the same once it was called so in both orders."""
         self.results.append(result)
-        verdicts: dict[TextPair, bool] = {}
         if isinstance(result, Failure):
+            verdicts: dict[TextPair, bool] = {}
             fault: str | None = f"{result.kind}: {result.reason.rstrip('.')}"
         else:
             verdicts, fault = prompt.read(result.text)
         unjudged = [pair for pair in prompt.pairs.values() if pair not in verdicts]
-        for pair in unjudged:  # not asked again for this answer, and not held against it in others
-            self._verdicts[pair] = False
+        # Not asked again for this answer, and not held against them in others.
+        self._verdicts |= dict.fromkeys(unjudged, False)
         if fault is not None:
-            self.notes.append(
-                printable(f"{_differ(len(unjudged))}, without a verdict of the equivalence judge: {fault}")
-            )
+            note = f"{_differ(len(unjudged))}, without a verdict of the equivalence judge: {fault}"
+            self.notes.append(printable(note))
         is_last = prompt.is_swapped or self.judge.by_likeness
-        self._same_once = [pair for pair, same in verdicts.items() if same and not is_last]
         for pair, same in verdicts.items():
-            if is_last or not same:
+            if same and not is_last:
+                self._same_once.append(pair)
+            else:
                 self._verdicts[pair] = same
                 self.judge.known.remember(self.judge.identity, self._query, pair, same=same)
 
@@ -395,9 +341,7 @@ class LikenessChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        pairs = shown_pairs(messages)
-        texts = _texts_of(pairs)
-        return self._judged(pairs, texts, self.embedder.embed_documents(texts))
+        return self._judged(messages, self.embedder.embed_documents(_texts_in(messages)))
 
     @override
     async def _agenerate(
@@ -410,35 +354,22 @@ class LikenessChatModel(BaseChatModel):
         embed = getattr(self.embedder, "aembed_documents", None)
         if embed is None:
             return await super()._agenerate(messages, stop, run_manager, **kwargs)
-        pairs = shown_pairs(messages)
-        texts = _texts_of(pairs)
-        return self._judged(pairs, texts, await embed(texts))
+        return self._judged(messages, await embed(_texts_in(messages)))
 
-    def _judged(self, pairs: Mapping[str, TextPair], texts: Sequence[str], vectors: Any) -> ChatResult:
-        """Write the verdicts.
-
-        Raises:
-            ValueError: There is not one vector for each text.
-        """
-        if len(vectors) != len(texts):
-            raise ValueError(f"An embedder must return a vector for each of {len(texts)} texts, got {len(vectors)}.")
-        place = {text: at for at, text in enumerate(texts)}
-        likeness = {name: _cosine(vectors[place[a]], vectors[place[b]]) for name, (a, b) in pairs.items()}
-        verdicts = {name: "same" if cosine >= self.threshold else "different" for name, cosine in likeness.items()}
+    def _judged(self, messages: Sequence[BaseMessage], given: Any) -> ChatResult:
+        place = {text: at for at, text in enumerate(_texts_in(messages))}
+        vectors = np.asarray(given, dtype=float)
+        if vectors.ndim != 2 or len(vectors) != len(place):
+            raise ValueError(f"An embedder must return a vector for each of {len(place)} texts, got {len(vectors)}.")
+        with np.errstate(all="ignore"):  # NaN, which reaches no threshold, where a vector has no direction
+            directions = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        is_same = directions @ directions.T >= self.threshold - 1e-9
+        verdicts = {
+            name: "same" if is_same[place[a], place[b]] else "different"
+            for name, (a, b) in shown_pairs(messages).items()
+        }
         return ChatResult(generations=[ChatGeneration(message=AIMessage(json.dumps(verdicts)))])
 
 
-def _texts_of(pairs: Mapping[str, TextPair]) -> list[str]:
-    return [*dict.fromkeys(text for pair in pairs.values() for text in pair)]
-
-
-def _cosine(a: Sequence[float], b: Sequence[float]) -> float:
-    """Return the cosine of two vectors; NaN, which reaches no threshold, where there is none.
-
-    Raises:
-        ValueError: The vectors are of two lengths.
-        TypeError: They hold something that is no number.
-    """
-    product = math.fsum(x * y for x, y in zip(a, b, strict=True))
-    length = math.sqrt(math.fsum(x * x for x in a)) * math.sqrt(math.fsum(y * y for y in b))
-    return min(product / length, 1.0) if 0 < length < math.inf else math.nan
+def _texts_in(messages: Sequence[BaseMessage]) -> list[str]:
+    return [*dict.fromkeys(text for pair in shown_pairs(messages).values() for text in pair)]

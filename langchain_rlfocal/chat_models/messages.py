@@ -1,21 +1,23 @@
 """Messages: a conversation as one member can read it, no matter which member answered its earlier turns.
 
-An earlier turn may have been answered by another member, or by a model of another provider. What only that provider
-understands (reasoning, signatures, its ids, its calls to its own tools) is left out; what every provider demands holds:
-each tool call has one result right behind it, each result has its call, and ids are short, plain and used once. A member
-that goes on in a tool loop of its own gets its own message back, since some providers want to see their reasoning again.
+An earlier turn may be another member's, or another provider's. What only that provider understands (reasoning, signatures, its
+ids, its calls to its own tools) is left out; what every provider demands holds: each tool call has one result right behind it,
+each result has its call, and ids are short, plain and used once. A member that goes on in a tool loop of its own gets its own
+message back, since some providers want to see their reasoning again.
 
 No message is changed in place, and no tool's result is invented.
 """
 
 import hashlib
-import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolCall, ToolMessage
 from langchain_core.messages.tool import tool_call
+
+from langchain_rlfocal.execution import plain
 
 KEY = "rlfocal"
 """Key of `response_metadata` that says how an ensemble's message came about; `metadata` writes it."""
@@ -24,7 +26,7 @@ NATIVE_KEY = "native"
 """Key below it for the winner's own message: `{"member": name, "message": native_of(...)}`."""
 
 _MAX_NATIVE_CHARS = 100_000
-"""A longer message is not kept, since conversations are stored and traced whole, turn after turn."""
+"""A message that is longer as JSON is not kept, since conversations are stored and traced whole, turn after turn."""
 
 _PLAIN_ID = re.compile(r"[a-zA-Z0-9_-]{1,40}")
 """Ids that every provider takes: Anthropic's characters, OpenAI's length."""
@@ -45,7 +47,9 @@ _REPEATED_KWARGS = frozenset({"tool_calls", "function_call", "parsed", "refusal"
 _READING_METADATA = ("output_version", "model_provider")
 """Keys of `response_metadata` by which partner packages recognise the form of the content."""
 
-_T = TypeVar("_T")
+_ORPHANED = "tool result(s) that answer no tool call"
+_UNANSWERED = "tool call(s) without a result"
+_SILENT = "assistant message(s) without text or tool calls"
 
 
 def native_of(message: AIMessage) -> dict[str, Any] | None:
@@ -65,12 +69,23 @@ def native_of(message: AIMessage) -> dict[str, Any] | None:
     blocks = message.content if isinstance(message.content, list) else []
     if not (inner or kwargs or any(map(_is_more_than_text, blocks))):
         return None
-    calls = [{"name": call["name"], "args": call["args"], "id": call.get("id")} for call in message.tool_calls]
-    own = _plain({"content": message.content, "tool_calls": calls, "response_metadata": metadata, "id": message.id})
-    if own is None:
-        return None
-    own["additional_kwargs"] = {key: plain for key, value in kwargs.items() if (plain := _plain(value)) is not None}
-    return own if len(json.dumps(own, ensure_ascii=False)) <= _MAX_NATIVE_CHARS else None
+    own = {
+        "content": message.content,
+        "tool_calls": [
+            {"name": call["name"], "args": call["args"], "id": call.get("id")} for call in message.tool_calls
+        ],
+        "response_metadata": metadata,
+        "id": message.id,
+        "additional_kwargs": {k: v for k, v in kwargs.items() if plain(v, most=_MAX_NATIVE_CHARS) is not None},
+    }
+    kept: dict[str, Any] | None = plain(own, most=_MAX_NATIVE_CHARS)
+    return kept
+
+
+def _is_more_than_text(block: str | dict[Any, Any]) -> bool:
+    if isinstance(block, str):
+        return False
+    return block.get("type", "text") not in _SPOKEN_TYPES or not block.keys().isdisjoint(_REPLAY_KEYS)
 
 
 def history_for(messages: Sequence[BaseMessage], member_name: str, *, is_anthropic: bool = False) -> list[BaseMessage]:
@@ -88,11 +103,10 @@ def history_for(messages: Sequence[BaseMessage], member_name: str, *, is_anthrop
     if not needs_reading(messages):
         return [*messages]
     history: list[BaseMessage] = []
-    for message, calls in _pair(messages).entries:
+    for message, calls in _pair(messages)[0]:
+        entry = message
         if isinstance(message, AIMessage):
-            entry: BaseMessage = _native_for(message, calls, member_name) or _neutral(message, calls)
-        else:
-            entry = message
+            entry = _native_for(message, calls, member_name) or _neutral(message, calls)
         history.append(entry if is_anthropic else _without_cache_marks(entry))
     return history
 
@@ -105,18 +119,8 @@ def authors_of(messages: Sequence[BaseMessage]) -> frozenset[str]:
 
 def repairs_of(messages: Sequence[BaseMessage]) -> list[str]:
     """Say in a line each what `history_for` leaves out of a conversation for every member, without any text of it."""
-    if not needs_reading(messages):
-        return []
-    paired = _pair(messages)
-    return [
-        f"left out {count} {what}"
-        for count, what in (
-            (paired.orphans, "tool result(s) that answer no tool call"),
-            (paired.unanswered, "tool call(s) without a result"),
-            (paired.silent, "assistant message(s) without text or tool calls"),
-        )
-        if count
-    ]
+    left_out = _pair(messages)[1] if needs_reading(messages) else Counter[str]()
+    return [f"left out {left_out[what]} {what}" for what in (_ORPHANED, _UNANSWERED, _SILENT) if left_out[what]]
 
 
 def needs_reading(messages: Sequence[BaseMessage]) -> bool:
@@ -127,26 +131,22 @@ def needs_reading(messages: Sequence[BaseMessage]) -> bool:
 # ---- pairing
 
 
-class _Paired(NamedTuple):
-    """Messages to keep, each with its answered calls under unique ids; and how many of what kind are left out."""
+def _pair(messages: Sequence[BaseMessage]) -> tuple[list[tuple[BaseMessage, Sequence[ToolCall]]], Counter[str]]:
+    """Bring tool calls and their results together.
 
-    entries: list[tuple[BaseMessage, Sequence[ToolCall]]]
-    orphans: int
-    unanswered: int
-    silent: int
-
-
-def _pair(messages: Sequence[BaseMessage]) -> _Paired:
-    """Bring tool calls and their results together."""
+    Returns:
+        The messages to keep, each with its answered calls under unique ids; and how many of what kind are left out.
+    """
     flat = [part for message in messages for part in with_results_apart(message)]
     entries: list[tuple[BaseMessage, Sequence[ToolCall]]] = []
+    left_out = Counter[str]()
     used: set[str] = set()
-    orphans = unanswered = silent = position = 0
+    position = 0
     while position < len(flat):
         message, start = flat[position], position
         position += 1
         if isinstance(message, ToolMessage):
-            orphans += 1
+            left_out[_ORPHANED] += 1
             continue
         if not isinstance(message, AIMessage):
             entries.append((message, ()))
@@ -156,15 +156,15 @@ def _pair(messages: Sequence[BaseMessage]) -> _Paired:
             results.append(result)
             position += 1
         answers = _answers(message.tool_calls, results)
-        orphans += len(results) - len(answers)
-        unanswered += len(message.tool_calls) - len(answers)
+        left_out[_ORPHANED] += len(results) - len(answers)
+        left_out[_UNANSWERED] += len(message.tool_calls) - len(answers)
         ids = {i: _free_id(message.tool_calls[i], f"{start}/{i}", used) for i in sorted(answers.values())}
         if ids or _text_of(message):
             entries.append((message, [_neutral_call(message.tool_calls[i], call_id) for i, call_id in ids.items()]))
             entries += [(_answering(results[place], ids[i]), ()) for place, i in answers.items()]
         else:
-            silent += 1
-    return _Paired(entries, orphans, unanswered, silent)
+            left_out[_SILENT] += 1
+    return entries, left_out
 
 
 def _answers(calls: Sequence[ToolCall], results: Sequence[ToolMessage]) -> dict[int, int]:
@@ -224,24 +224,18 @@ def _neutral_call(call: ToolCall, call_id: str) -> ToolCall:
 
 
 def _text_of(message: AIMessage) -> str:
-    """Join the text of a message, blocks without a type included; white space alone is none."""
-    content = message.content or ""
-    if not isinstance(content, str):
-        content = "".join(
-            block if isinstance(block, str) else block["text"]
-            for block in content
-            if isinstance(block, str) or (block.get("type", "text") == "text" and isinstance(block.get("text"), str))
-        )
-    content = "" if content.isspace() else content
-    return content or ("" if message.tool_calls else _refusal_of(message))
+    """Join the text of a message, blocks without a type included; of a refusal that is no text return the words."""
+    blocks = message.content if isinstance(message.content, list) else [message.content or ""]
+    texts = (block if isinstance(block, str) else block.get("text") for block in blocks if _has_type(block, "text"))
+    text = "".join(said for said in texts if isinstance(said, str))
+    if text.strip() or message.tool_calls:
+        return text if text.strip() else ""
+    refusals = [block["refusal"] for block in blocks if isinstance(block, dict) and _has_type(block, "refusal")]
+    return next(filter(None, [*refusals, message.additional_kwargs.get("refusal")]), "")
 
 
-def _refusal_of(message: AIMessage) -> str:
-    """Return the words of a refusal that is no text, so that the turn does not read as unanswered."""
-    blocks = message.content if isinstance(message.content, list) else []
-    said = [block.get("refusal") for block in blocks if isinstance(block, dict) and block.get("type") == "refusal"]
-    said.append(message.additional_kwargs.get("refusal"))
-    return next((words for words in said if isinstance(words, str) and words.strip()), "")
+def _has_type(block: str | dict[Any, Any], name: str) -> bool:
+    return name == "text" if isinstance(block, str) else block.get("type", "text") == name
 
 
 def _native_for(message: AIMessage, calls: Sequence[ToolCall], member_name: str) -> AIMessage | None:
@@ -254,22 +248,23 @@ def _native_for(message: AIMessage, calls: Sequence[ToolCall], member_name: str)
     try:
         own = AIMessage(**kept["message"])
         ids = {old["id"]: new["id"] for old, new in zip(own.tool_calls, calls, strict=True)}
-        if [_said(call) for call in own.tool_calls] != [_said(call) for call in message.tool_calls]:
-            return None
-        if len(ids) < len(calls) or _text_of(own).strip() != _text_of(message).strip():
-            return None
-        return own.model_copy(
-            update={
-                "content": _renamed(own.content, ids),
-                "tool_calls": list(calls),
-                "additional_kwargs": {key: _renamed_keys(value, ids) for key, value in own.additional_kwargs.items()},
-                # An ensemble's own message says by itself whose it is; any other gets the mark that it is native here.
-                "response_metadata": {KEY: {NATIVE_KEY: {"member": member_name}}, **own.response_metadata},
-                "name": message.name,
-            }
-        )
-    except (TypeError, ValueError, KeyError, AttributeError, RecursionError):  # metadata can come from anywhere
+    except (TypeError, ValueError, KeyError, AttributeError):  # a stored conversation can hold anything
         return None
+    is_changed = [(c["name"], c["args"]) for c in own.tool_calls] != [
+        (c["name"], c["args"]) for c in message.tool_calls
+    ]
+    if is_changed or len(ids) < len(calls) or _text_of(own).strip() != _text_of(message).strip():
+        return None
+    return own.model_copy(
+        update={
+            "content": _renamed(own.content, ids),
+            "tool_calls": list(calls),
+            "additional_kwargs": _renamed(own.additional_kwargs, ids),
+            # An ensemble's own message says by itself whose it is; any other gets the mark that it is native here.
+            "response_metadata": {KEY: {NATIVE_KEY: {"member": member_name}}, **own.response_metadata},
+            "name": message.name,
+        }
+    )
 
 
 def _nested(message: AIMessage) -> Mapping[str, Any] | None:
@@ -279,67 +274,37 @@ def _nested(message: AIMessage) -> Mapping[str, Any] | None:
     return kept if isinstance(kept, Mapping) else None
 
 
-def _said(call: ToolCall) -> tuple[str, dict[str, Any]]:
-    return call["name"], call["args"]
-
-
 def _renamed(value: Any, ids: Mapping[str | None, str | None]) -> Any:
-    """Copy a value with its tool-call ids replaced; the arguments of calls stay."""
+    """Copy a value with its tool-call ids replaced, also where they are keys, as in Gemini's signatures."""
     if isinstance(value, list):
         return [_renamed(item, ids) for item in value]
     if not isinstance(value, dict):
         return value
-    return {
-        key: item
-        if key in _ARGUMENT_KEYS
-        else ids.get(item, item)
-        if key in _ID_KEYS and isinstance(item, str)
-        else _renamed(item, ids)
-        for key, item in value.items()
-    }
-
-
-def _renamed_keys(value: Any, ids: Mapping[str | None, str | None]) -> Any:
-    """Rename as `_renamed` does; Gemini's signatures and OpenAI's item ids have the tool-call ids as keys."""
-    if isinstance(value, dict) and value and value.keys() <= ids.keys():
+    if value and value.keys() <= ids.keys():
         return {ids[key]: item for key, item in value.items()}
-    return _renamed(value, ids)
-
-
-def _is_more_than_text(block: str | dict[Any, Any]) -> bool:
-    if isinstance(block, str):
-        return False
-    return block.get("type", "text") not in _SPOKEN_TYPES or not block.keys().isdisjoint(_REPLAY_KEYS)
-
-
-def _plain(value: _T) -> _T | None:
-    """Copy a value by way of JSON, None where JSON cannot hold it as it is."""
-    try:
-        plain: _T = json.loads(json.dumps(value, allow_nan=False))
-    except (TypeError, ValueError, RecursionError):
-        return None
-    return plain
+    renamed = {}
+    for key, item in value.items():
+        if key in _ID_KEYS and isinstance(item, str):
+            renamed[key] = ids.get(item, item)
+        else:
+            renamed[key] = item if key in _ARGUMENT_KEYS else _renamed(item, ids)
+    return renamed
 
 
 # ---- marks for one provider's cache
 
 
 def _without_cache_marks(message: BaseMessage) -> BaseMessage:
-    if not isinstance(message.content, list):
-        return message
     content = _unmarked(message.content)
-    return message if content is message.content else message.model_copy(update={"content": content})
+    return message if content == message.content else message.model_copy(update={"content": content})
 
 
 def _unmarked(value: Any) -> Any:
-    """Drop `cache_control` from content blocks; what has none is returned itself."""
+    """Drop `cache_control` from content blocks."""
     if isinstance(value, list):
-        items = [_unmarked(item) for item in value]
-        return items if any(new is not old for new, old in zip(items, value, strict=True)) else value
+        return [_unmarked(item) for item in value]
     if not isinstance(value, dict):
         return value
-    kept = {
+    return {
         key: _unmarked(item) if key in _INNER_KEYS else item for key, item in value.items() if key != "cache_control"
     }
-    is_marked = len(kept) < len(value) or any(kept[key] is not value[key] for key in kept)
-    return kept if is_marked else value

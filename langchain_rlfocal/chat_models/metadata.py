@@ -1,10 +1,9 @@
 """Metadata: the message that an answer ends in, and how it says, to programs and to people, how it came about.
 
 A reply is neutral: text, tool calls with ids of its own, and nothing that only one provider understands (reasoning,
-signatures, ids), so that another member can read it in the next turn. What the winner's provider says of the answer (why it
-ended, its sources, that it is a refusal) is where LangChain's users look for it: in standard content blocks, and in
-`response_metadata` under the provider's own keys. `response_metadata["rlfocal"]` holds JSON values that `describe` writes and
-`explain` reads; nothing else knows their layout.
+signatures, ids), so that another member can read it in the next turn. Why the winner ended, its sources, and that it is a
+refusal are where LangChain's users look for them: in standard content blocks, and in `response_metadata` under the provider's
+own keys. `response_metadata["rlfocal"]` holds JSON values that `describe` writes and `explain` reads.
 """
 
 import io
@@ -13,6 +12,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -86,8 +86,8 @@ def reply_of(
         model_name: The ensemble's name, under which LangChain counts the tokens.
     """
     facts = describe(state, verdict, synthesis)
-    usages = [*facts["usage"].values()]
-    usages += [tokens_of(one) for one in (*(state.judging.results if state.judging else ()), synthesis) if one]
+    others = [*(state.judging.results if state.judging else ()), *([synthesis] if synthesis else [])]
+    usages = [usage for usage in (*facts["usage"].values(), *map(tokens_of, others)) if usage is not None]
     winner = next((c for c in state.candidates if c.member == verdict.answer.member), None)
     if winner is not None and verdict.action == "tool_calls" and (native := native_of(winner.message)) is not None:
         facts[NATIVE_KEY] = {"member": winner.member, "message": native}
@@ -98,7 +98,7 @@ def reply_of(
         content=_content_of(text, said),
         additional_kwargs=_kept(said.additional_kwargs, ("refusal", *_SOURCES)),
         tool_calls=[tool_call(name=c["name"], args=c["args"], id=f"call_{uuid4().hex[:24]}") for c in verdict.calls],
-        usage_metadata=_sum_of(usages),
+        usage_metadata=reduce(add_usage, usages) if usages else None,
         response_metadata={
             **_kept(said.response_metadata, _SOURCES),
             **ending_of(said),
@@ -110,10 +110,8 @@ def reply_of(
 
 def refused(candidates: Sequence[Candidate], answer: Answer) -> Verdict:
     """Return the verdict where all candidates are refusals: one of them as it is, even where an object was asked for."""
-    by_member = {candidate.member: candidate for candidate in candidates}
-    member = answer.member if answer.member in by_member else candidates[0].member
-    chosen = by_member[member]
-    return Verdict(replace(answer, member=member), chosen.text, (), "text", answer.confidence)
+    chosen = next((c for c in candidates if c.member == answer.member), candidates[0])
+    return Verdict(replace(answer, member=chosen.member), chosen.text, (), "text", answer.confidence)
 
 
 def _content_of(text: str, said: AIMessage) -> str | list[str | dict[Any, Any]]:
@@ -124,22 +122,14 @@ def _content_of(text: str, said: AIMessage) -> str | list[str | dict[Any, Any]]:
     texts = [_text_block(block) for block in blocks if block.get("type") == "text"]
     if not any("annotations" in block for block in texts) or "".join(block["text"] for block in texts) != text:
         texts = [{"type": "text", "text": text}] if text else []
-    refusals = [
-        kept
-        for block in blocks
-        if block.get("type") == "refusal" and (kept := _kept(block, _REFUSAL_KEYS)).keys() >= {"type", "refusal"}
-    ]
+    refusals = [_kept(block, _REFUSAL_KEYS) for block in blocks if block.get("type") == "refusal"]
     is_plain = not refusals and not any("annotations" in block for block in texts)
     return text if is_plain else [*texts, *refusals]
 
 
 def _text_block(block: Mapping[str, Any]) -> dict[str, Any]:
-    given = block.get("annotations")
-    annotations = [
-        kept
-        for one in (given if isinstance(given, list) else ())
-        if isinstance(one, Mapping) and (kept := plain(one, most=_MAX_KEPT_CHARS)) is not None
-    ]
+    given = [plain(one, most=_MAX_KEPT_CHARS) for one in block.get("annotations") or ()]
+    annotations = [one for one in given if one is not None]
     return {
         "type": "text",
         "text": str(block.get("text") or ""),
@@ -201,7 +191,7 @@ def _rest_of(content: str | list[str | dict[Any, Any]]) -> str | list[str | dict
 
 
 def _moved(annotation: Any, by: int) -> Any:
-    if not isinstance(annotation, dict) or not by:
+    if not isinstance(annotation, dict):
         return annotation
     positions = {key: annotation[key] + by for key in ("start_index", "end_index") if type(annotation.get(key)) is int}
     return {**annotation, **positions}
@@ -212,24 +202,16 @@ def _moved(annotation: Any, by: int) -> Any:
 
 def tokens_of(result: Candidate | Failure) -> UsageMetadata | None:
     """Return the tokens that one call took, also where its answer could not be used; None where unknown."""
-    if isinstance(result, Candidate):
-        return usage_of(result.message)
     message = _message_of(result)
-    return usage_of(message) if message is not None else None
+    return None if message is None else usage_of(message)
 
 
-def _message_of(failure: Failure) -> AIMessage | None:
-    """Return what a member responded that could not be used; None where it did not respond."""
-    return failure.error.message if isinstance(failure.error, UnusableAnswerError) else None
-
-
-def _sum_of(usages: Sequence[UsageMetadata | None]) -> UsageMetadata | None:
-    """Sum the tokens of calls; None if none of them reports any."""
-    total: UsageMetadata | None = None
-    for usage in usages:
-        if usage is not None:
-            total = add_usage(total, usage)
-    return total
+def _message_of(result: Candidate | Failure) -> AIMessage | None:
+    """Return what a member responded; None where it did not respond."""
+    if isinstance(result, Failure):
+        return result.error.message if isinstance(result.error, UnusableAnswerError) else None
+    message: AIMessage = result.message
+    return message
 
 
 def describe(state: "AnswerState", verdict: Verdict, synthesis: Candidate | Failure | None) -> dict[str, Any]:
@@ -240,9 +222,9 @@ def describe(state: "AnswerState", verdict: Verdict, synthesis: Candidate | Fail
         verdict: What they together do.
         synthesis: What came of asking the synthesizer, None if it was not asked.
     """
-    results: list[Candidate | Failure] = [*state.candidates, *state.failures]
-    judging = state.judging
     spent = state.limits.ledger.spent
+    results: list[Candidate | Failure] = [*state.candidates, *state.failures]
+    written = None if synthesis is None else {"latency_s": _number(synthesis.latency_s), **_describe_call(synthesis)}
     return {
         "policy": state.policy.policy_id,
         "trained": state.policy.trained,
@@ -255,38 +237,11 @@ def describe(state: "AnswerState", verdict: Verdict, synthesis: Candidate | Fail
         "failures": [describe_result(failure) for failure in state.failures],
         "open_text": state.is_open_text,
         "fusion": describe_fusion(verdict, synthesis, state.notes),
-        "equivalence": None if judging is None else _describe_judging(judging, state.judged_same),
-        "synthesizer": None
-        if synthesis is None
-        else {
-            "latency_s": _number(synthesis.latency_s),
-            "usage": tokens_of(synthesis),
-            "failure": _describe_failure(synthesis) if isinstance(synthesis, Failure) else None,
-        },
+        "equivalence": None if state.judging is None else _describe_judging(state.judging, state.judged_same),
+        "synthesizer": written,
         "usage": {result.member: tokens_of(result) for result in results},
         "resting": list(state.resting),
         "spent": {"calls": spent.calls, "tokens": spent.tokens, "usd": _number(spent.usd)},
-    }
-
-
-def _describe_judging(judging: Judging, same: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """Describe in JSON values what the equivalence judge was asked, and what that took."""
-    return {
-        "judge": judging.judge.member.name,
-        "pairs": judging.num_pairs,
-        "recalled": judging.num_recalled,
-        "same": [list(members) for members in same],
-        "calls": [
-            {
-                "round": result.round,
-                "latency_s": _number(result.latency_s),
-                "usage": tokens_of(result),
-                "cost_usd": _number(result.cost_usd) if isinstance(result, Candidate) else None,
-                "failure": _describe_failure(result) if isinstance(result, Failure) else None,
-                **_describe_retries(result),
-            }
-            for result in judging.results
-        ],
     }
 
 
@@ -305,39 +260,25 @@ def describe_result(result: Candidate | Failure) -> dict[str, Any]:
     Only a failure has a `kind`, only an answer that is not whole a `flaw`, and an `ending` where the provider says of one.
     """
     if isinstance(result, Failure):
-        return {
-            "member": result.member,
-            "round": result.round,
-            **_describe_failure(result),
-            **_describe_ending(result),
-            **_describe_retries(result),
+        facts = _describe_failure(result)
+    else:
+        facts = {
+            "answer": result.answer,
+            "answer_kind": result.answer_kind,
+            "text": result.text,
+            "latency_s": _number(result.latency_s),
+            "prompt_tokens": result.prompt_tokens,
+            "completion_tokens": result.completion_tokens,
+            "cost_usd": _number(result.cost_usd),
+            "logprob": _number(result.logprob),
+            "option_probs": None if result.option_probs is None else dict(result.option_probs),
+            **({} if result.flaw is None else {"flaw": result.flaw}),
         }
-    return {
-        "member": result.member,
-        "round": result.round,
-        "answer": result.answer,
-        "answer_kind": result.answer_kind,
-        "text": result.text,
-        "latency_s": _number(result.latency_s),
-        "prompt_tokens": result.prompt_tokens,
-        "completion_tokens": result.completion_tokens,
-        "cost_usd": _number(result.cost_usd),
-        "logprob": _number(result.logprob),
-        "option_probs": None if result.option_probs is None else dict(result.option_probs),
-        **({} if result.flaw is None else {"flaw": result.flaw}),
-        **_describe_ending(result),
-        **_describe_retries(result),
-    }
-
-
-def _describe_ending(result: Candidate | Failure) -> dict[str, Any]:
-    message = result.message if isinstance(result, Candidate) else _message_of(result)
+    message = _message_of(result)
     ending = {} if message is None else ending_of(message)
-    return {"ending": ending} if ending else {}
-
-
-def _describe_retries(result: Candidate | Failure) -> dict[str, Any]:
-    return {"retries": [_describe_failure(failure) for failure in result.retries]}
+    retries = [_describe_failure(failure) for failure in result.retries]
+    place = {"member": result.member, "round": result.round}
+    return {**place, **facts, **({"ending": ending} if ending else {}), "retries": retries}
 
 
 def describe_fusion(verdict: Verdict, synthesis: Candidate | Failure | None, notes: Sequence[str]) -> dict[str, Any]:
@@ -357,6 +298,39 @@ def describe_fusion(verdict: Verdict, synthesis: Candidate | Failure | None, not
     }
 
 
+def _describe_judging(judging: Judging, same: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    return {
+        "judge": judging.judge.member.name,
+        "pairs": judging.num_pairs,
+        "recalled": judging.num_recalled,
+        "same": [list(members) for members in same],
+        "calls": [
+            {
+                "round": result.round,
+                "latency_s": _number(result.latency_s),
+                "cost_usd": _number(result.cost_usd) if isinstance(result, Candidate) else None,
+                **_describe_call(result),
+                "retries": [_describe_failure(failure) for failure in result.retries],
+            }
+            for result in judging.results
+        ],
+    }
+
+
+def _describe_call(result: Candidate | Failure) -> dict[str, Any]:
+    failure = _describe_failure(result) if isinstance(result, Failure) else None
+    return {"usage": tokens_of(result), "failure": failure}
+
+
+def _describe_failure(failure: Failure) -> dict[str, Any]:
+    return {"kind": failure.kind, "reason": failure.reason, "latency_s": _number(failure.latency_s)}
+
+
+def _number(value: float | None) -> float | None:
+    """Make a number that JSON can hold: of Python's own type, None where it is not finite."""
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
 # ---- for people
 
 
@@ -369,51 +343,63 @@ def explain(message: AIMessage | Mapping[str, Any]) -> str:
             f'`message` must be an answer of RLFocalChatModel, or its `response_metadata`, with the key "{KEY}"; got '
             f"{type(message).__name__} without. Pass what `model.invoke` returned."
         )
+    candidates, failures, fusion = facts["candidates"], facts["failures"], facts["fusion"]
+    by_round = sorted([*candidates, *failures], key=lambda row: row["round"])
+    lines = [
+        f"policy {facts['policy']} ({_terms(facts)})",
+        *_table([_cells(row, facts) for row in by_round]),
+        f"answered by {_author(fusion)}, confidence {_decimal(fusion['confidence'])}",
+        *_agreement(fusion),
+        *_comparison(facts),
+    ]
+    for row in [*candidates, *failures]:
+        tried = "; ".join(f"{r['kind']}: {r['reason'].rstrip('.')}" for r in row.get("retries") or ())
+        lines += [f"{row['member']} was asked {len(row['retries']) + 1} times: {tried}"] if tried else []
+    lines += [f"{row['member']} {_end_of(row)}: {row['reason']}" for row in failures]
+    lines += [
+        f"{row['member']} {_ENDS[row['flaw']]}, and no other answer was better" for row in candidates if row.get("flaw")
+    ]
+    lines += [f"{name} was left out: {BREAKER_OPEN}" for name in facts.get("resting") or ()]
+    lines += [f"{name} was left out: it {reason}" for name, reason in (facts.get("excluded") or {}).items()]
+    lines += [f"of the conversation: {repair}" for repair in facts.get("repairs") or ()]
+    if failure := (facts.get("synthesizer") or {}).get("failure"):
+        lines.append(f"the synthesizer failed: {failure['kind']}: {failure['reason']}")
+    return "\n".join(printable(line) for line in lines)
+
+
+def _cells(row: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
+    """Write what came of one member into the table's columns."""
+    failed, fusion = "kind" in row, facts["fusion"]
+    chances: Mapping[str, float] = next(
+        (one["probabilities"] for one in facts["rounds"] if one["round"] == row["round"]), {}
+    )
+    said = row["answer"] if not failed and row["answer"] is not None else row.get("text") or _end_of(row)
+    counts = [] if failed else [row["prompt_tokens"], row["completion_tokens"]]
+    return [
+        str(row["round"]),
+        ("* " if row["member"] == fusion["member"] else "") + row["member"],
+        _decimal(chances.get(row["member"])),
+        _shorten(said),
+        "" if failed else _decimal(fusion["weights"].get(row["answer"] or "")),
+        "+".join("?" if count is None else str(count) for count in counts),
+        _decimal(row["latency_s"]),
+    ]
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
     from rich import box  # noqa: PLC0415  # only people who ask for the table wait for rich
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    fusion = facts["fusion"]
     table = Table(box=box.ASCII2)
     for heading, justify in _COLUMNS.items():
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]  # both are rich's literals
-    probabilities = {row["round"]: row["probabilities"] for row in facts["rounds"]}
-    for row in sorted([*facts["candidates"], *facts["failures"]], key=lambda row: row["round"]):
-        failed = "kind" in row
-        said = row["answer"] if not failed and row["answer"] is not None else row.get("text") or _end_of(row)
-        cells = [
-            str(row["round"]),
-            ("* " if row["member"] == fusion["member"] else "") + row["member"],
-            _decimal(probabilities.get(row["round"], {}).get(row["member"]), 2),
-            _shorten(said),
-            "" if failed else _decimal(fusion["weights"].get(row["answer"] or ""), 2),
-            "" if failed else _tokens(row),
-            _decimal(row["latency_s"], 2),
-        ]
+    for cells in rows:
         table.add_row(*(Text(printable(cell)) for cell in cells))  # Text: a member's "[red]" is no markup
-    console = Console(file=io.StringIO(), width=_WIDTH, color_system=None, force_terminal=False, legacy_windows=False)
-    console.print(table)
-    text: str = console.file.getvalue()  # type: ignore[attr-defined]  # the StringIO above
-    lines = [
-        f"policy {facts['policy']} ({_terms(facts)})",
-        *(line.rstrip() for line in text.splitlines()),
-        f"answered by {_author(fusion)}, confidence {_decimal(fusion['confidence'], 2)}",
-    ]
-    lines += _agreement(fusion)
-    lines += _comparison(facts)
-    for row in [*facts["candidates"], *facts["failures"]]:
-        tried = "; ".join(f"{r['kind']}: {r['reason'].rstrip('.')}" for r in row.get("retries") or ())
-        lines += [f"{row['member']} was asked {len(row['retries']) + 1} times: {tried}"] if tried else []
-    lines += [f"{f['member']} {_end_of(f)}: {f['reason']}" for f in facts["failures"]]
-    lines += [f"{c['member']} {_ENDS[c['flaw']]}, and nobody did better" for c in facts["candidates"] if c.get("flaw")]
-    lines += [f"{name} was left out: {BREAKER_OPEN}" for name in facts.get("resting") or ()]
-    lines += [f"{name} was left out: it {reason}" for name, reason in (facts.get("excluded") or {}).items()]
-    lines += [f"of the conversation: {repair}" for repair in facts.get("repairs") or ()]
-    if (facts.get("synthesizer") or {}).get("failure"):
-        failure = facts["synthesizer"]["failure"]
-        lines.append(f"the synthesizer failed: {failure['kind']}: {failure['reason']}")
-    return "\n".join(printable(line) for line in lines)
+    file = io.StringIO()
+    Console(file=file, width=_WIDTH, color_system=None, force_terminal=False, legacy_windows=False).print(table)
+    return [line.rstrip() for line in file.getvalue().splitlines()]
 
 
 def _end_of(row: Mapping[str, Any]) -> str:
@@ -441,15 +427,15 @@ def _author(fusion: Mapping[str, Any]) -> str:
 def _agreement(fusion: Mapping[str, Any]) -> list[str]:
     """Say how far members agree on calls or on an object; nothing of plain texts, whose weights the table shows."""
     if fusion.get("action") == "tool_calls":
-        return [f"agreement on these tool calls {_decimal(fusion['agreement'], 2)}"]
+        return [f"agreement on these tool calls {_decimal(fusion['agreement'])}"]
     if fusion.get("action") != "object":
         return []
-    fields = ", ".join(f"{path or 'the value'} {_decimal(share, 2)}" for path, share in fusion["fields"].items())
-    return [f"agreement by field: {fields}", *(["put together from several members"] if fusion["merged"] else [])]
+    fields = ", ".join(f"{path or 'the value'} {_decimal(share)}" for path, share in fusion["fields"].items())
+    return [f"agreement by field: {fields}", *(["merged from several members"] if fusion["merged"] else [])]
 
 
 def _comparison(facts: Mapping[str, Any]) -> list[str]:
-    """Say what could not be compared, what a judge found to be the same, and why nobody more was asked."""
+    """Say what could not be compared, what a judge found to be the same, and why no more members were asked."""
     unread = [row["member"] for row in facts["candidates"] if row["answer"] is None and row.get("flaw") != "refusal"]
     lines = [f"nothing comparable could be read in the answer of {', '.join(unread)}"] if unread else []
     judged = facts.get("equivalence") or {}
@@ -457,27 +443,13 @@ def _comparison(facts: Mapping[str, Any]) -> list[str]:
     lines += facts["fusion"].get("notes") or ()
     if facts.get("open_text"):
         lines.append(
-            "nobody more was asked: open text cannot agree; `equivalence` or `synthesizer` would use more answers"
+            "no more members were asked: open text cannot agree; `equivalence` or `synthesizer` would use more answers"
         )
     return lines
 
 
-def _describe_failure(failure: Failure) -> dict[str, Any]:
-    return {"kind": failure.kind, "reason": failure.reason, "latency_s": _number(failure.latency_s)}
-
-
-def _number(value: float | None) -> float | None:
-    """Make a number that JSON can hold: of Python's own type, None where it is not finite."""
-    return float(value) if value is not None and math.isfinite(value) else None
-
-
-def _decimal(value: float | None, places: int) -> str:
-    return "?" if value is None else f"{value:.{places}f}"
-
-
-def _tokens(row: Mapping[str, Any]) -> str:
-    counts = (row["prompt_tokens"], row["completion_tokens"])
-    return "+".join("?" if count is None else str(count) for count in counts)
+def _decimal(value: float | None) -> str:
+    return "?" if value is None else f"{value:.2f}"
 
 
 def _shorten(text: str) -> str:
@@ -500,12 +472,7 @@ other, prefer what is right to what is frequent, and do not mention that there w
 def synthesis_messages(
     messages: Sequence[BaseMessage], candidates: Sequence[Candidate], answer: Answer
 ) -> list[BaseMessage]:
-    """Write the synthesizer's prompt.
-
-    Args:
-        messages: The conversation that the candidates answer; not changed.
-        candidates: The candidates with their canonical answers.
-        answer: What Fusion decided; its weights go with the drafts.
+    """Write the synthesizer's prompt: the conversation, with the candidates and their weights as drafts.
 
     Returns:
         One system message, with the conversation's own system messages at its end; the rest of the conversation; the
@@ -520,15 +487,12 @@ def synthesis_messages(
     own_rules = [str(message.text) for message in messages if isinstance(message, SystemMessage)]
     system = SystemMessage("\n\n".join([_SYNTHESIS_RULES.format(marker=marker), *own_rules]))
     rest = [message for message in messages if not isinstance(message, SystemMessage)]
-    if rest and isinstance(rest[-1], HumanMessage):
-        last = rest.pop()
-        if isinstance(last.content, str):
-            drafted = HumanMessage(f"{last.content}\n\n{block}")
-        else:
-            drafted = HumanMessage([*last.content, {"type": "text", "text": block}])
-    else:
-        drafted = HumanMessage(block)
-    return [system, *rest, drafted]
+    if not rest or not isinstance(rest[-1], HumanMessage):
+        return [system, *rest, HumanMessage(block)]
+    *rest, last = rest
+    if isinstance(last.content, str):
+        return [system, *rest, HumanMessage(f"{last.content}\n\n{block}")]
+    return [system, *rest, HumanMessage([*last.content, {"type": "text", "text": block}])]
 
 
 # ---- scores of options

@@ -1,9 +1,8 @@
 """Requests: what a call asks of every member besides the conversation.
 
-Tools, a tool choice and a response format come in the forms of every provider. They are brought into OpenAI's, as
-dictionaries, for traces, cache keys and schemas; `BoundTools` keeps what the caller gave, for what dictionaries lose. Each
-member is asked by its own `bind_tools` or `with_structured_output`, and its response is checked against the same request:
-arguments must be valid, a forced call must be made, an object must fit its schema.
+Tools, a tool choice and a response format are brought into OpenAI's form, as dictionaries, for traces, cache keys and schemas;
+`BoundTools` keeps what the caller gave. Each member is asked by its own `bind_tools` or `with_structured_output`, and its
+response is checked against the same request: arguments must be valid, a forced call made, an object fit its schema.
 """
 
 import inspect
@@ -11,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, TypeVar, get_args
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, ToolCall
@@ -22,12 +21,11 @@ from langchain_core.utils.function_calling import convert_to_json_schema, conver
 from langchain_core.utils.pydantic import get_fields
 
 from langchain_rlfocal._langchain import BOUND_TOOLS_KEY
-from langchain_rlfocal.answers.class_reading import ClassReader, reader_of
-from langchain_rlfocal.answers.json_texts import json_in
-from langchain_rlfocal.answers.schemas import Reading, Schema, canonical_calls
+from langchain_rlfocal.answers.schemas import ClassReader, Reading, Schema, canonical_calls, reader_of
+from langchain_rlfocal.answers.values import json_in
 from langchain_rlfocal.chat_models.messages import authors_of, history_for, needs_reading
 from langchain_rlfocal.errors import InputError
-from langchain_rlfocal.execution import MemberRequest, UnusableAnswerError
+from langchain_rlfocal.execution import MemberRequest, UnusableAnswerError, is_refusal
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.redaction import printable
 
@@ -35,10 +33,10 @@ Consensus = Literal["whole", "fields"]
 """How tool calls are agreed on: one member's calls win whole, or, for structured output, field by field."""
 
 Binding = tuple[Runnable[Any, Any], dict[str, Any]]
-"""A model and the arguments bound to it. LangChain's bindings are taken apart, since closing their stream does not close the
-model's."""
+"""A model and the arguments bound to it: closing the stream of LangChain's own bindings does not close the model's."""
 
-_MAX_BINDINGS = 64
+_T = TypeVar("_T")
+
 _MAX_TRIED = 16
 """How many objects of one text are tried against the schema, from the last."""
 
@@ -90,22 +88,18 @@ class BoundTools:
     def bind_tools(self, model: BaseChatModel, more: Sequence[Mapping[str, Any]], kwargs: Mapping[str, Any]) -> Binding:
         """Bind these tools, and more, by the model's own `bind_tools`; once for equal arguments."""
         key = (id(model), repr(sorted(kwargs.items())), repr(more))
-        found = self._once(model, key, lambda: bind(model, [*self.tools, *more], kwargs))
+        if key not in self._bindings:  # with the model, so that its id stays its own
+            self._bindings[key] = model, bind(model, [*self.tools, *more], kwargs)
+        found = self._bindings[key][1]
         assert found is not None, "`bind` returns one"
         return found
 
     def bind_schema(self, model: BaseChatModel, schema: Any, *, method: str, strict: bool | None) -> Binding | None:
         """Bind a schema by the model's own `with_structured_output`; once. See the function `bind_schema`."""
         key = (id(model), method, strict, id(schema) if schema is self.schema else repr(schema))
-        return self._once(model, key, lambda: bind_schema(model, schema, method=method, strict=strict))
-
-    def _once(self, model: BaseChatModel, key: Any, make: Callable[[], Binding | None]) -> Binding | None:
-        found = self._bindings.get(key)
-        if found is None:
-            if len(self._bindings) >= _MAX_BINDINGS:
-                self._bindings.clear()
-            found = self._bindings[key] = model, make()  # with the model, so that its id stays its own
-        return found[1]
+        if key not in self._bindings:
+            self._bindings[key] = model, bind_schema(model, schema, method=method, strict=strict)
+        return self._bindings[key][1]
 
 
 def _schemas_of(tools: Sequence[Mapping[str, Any]], readers: Sequence[ClassReader | None]) -> dict[str, Schema]:
@@ -131,10 +125,9 @@ def _class_of(given: Any) -> Any:
             return None  # its one argument goes by another name
         if isinstance(given, BaseTool):
             full, called = given.args_schema, given.tool_call_schema  # without the arguments that are injected
-            is_all = (
-                isinstance(full, type) and isinstance(called, type) and [*get_fields(full)] == [*get_fields(called)]
-            )
-            return full if is_all else called  # which has lost the validators
+            if not (isinstance(full, type) and isinstance(called, type)):
+                return called
+            return full if [*get_fields(full)] == [*get_fields(called)] else called  # which has lost the validators
         if isinstance(given, type) or not callable(given):
             return given
         name = getattr(given, "__name__", type(given).__name__)
@@ -202,10 +195,9 @@ def to_tool(tool: Any, *, strict: bool | None = None) -> dict[str, Any]:
     Raises:
         InputError: It is no tool of any kind.
     """
-    if isinstance(tool, Mapping) and tool.get("type", "function") not in {"function", "object"}:
-        return dict(tool)
+    is_own = isinstance(tool, Mapping) and tool.get("type", "function") not in {"function", "object"}
     try:
-        return convert_to_openai_tool(tool, strict=strict)
+        return dict(tool) if is_own else convert_to_openai_tool(tool, strict=strict)
     except Exception as error:
         if isinstance(tool, Mapping) and tool:
             return dict(tool)
@@ -221,15 +213,11 @@ def standard_choice(choice: Any, names: Sequence[str]) -> str:
         InputError: It is of no known form, or names no tool.
     """
     if isinstance(choice, Mapping):
-        function = choice.get("function")
-        of_another = choice.get("name") or choice.get("type") or "{}"
-        choice = function.get("name") if isinstance(function, Mapping) else of_another
+        choice = name_of(choice)
     if choice in (None, False, "auto"):
         return "auto"
-    if choice in names:
+    if choice in names or choice == "none":
         return str(choice)
-    if choice == "none":
-        return "none"
     if choice is True and len(names) == 1:
         return names[0]
     if choice in (True, "any", "required") and names:
@@ -246,10 +234,10 @@ def response_format_of(given: Any, *, strict: bool | None = None) -> dict[str, A
     Raises:
         InputError: It is none of these.
     """
-    if given is None:
+    if given is None or (_is_form(given) and given["type"] == "text"):
         return None
-    if isinstance(given, Mapping) and given.get("type") in {"json_object", "json_schema", "text"}:
-        return None if given["type"] == "text" else dict(given)
+    if _is_form(given):
+        return dict(given)
     try:
         schema = convert_to_json_schema(given, strict=strict)
     except Exception as error:
@@ -260,14 +248,16 @@ def response_format_of(given: Any, *, strict: bool | None = None) -> dict[str, A
     return {"type": "json_schema", "json_schema": described if strict is None else {**described, "strict": strict}}
 
 
-def schema_of(given: Any) -> Mapping[str, Any] | None:
-    """Return the JSON schema of what a caller gave for structured output; None where that says nothing of one."""
-    if isinstance(given, Mapping):
-        if given.get("type") in {"json_object", "json_schema", "text"}:
-            found = given.get("json_schema", {}).get("schema")
-            return found if isinstance(found, Mapping) else None
-        if "parameters" not in given and "function" not in given and "input_schema" not in given:
-            return given
+def _is_form(given: Any) -> bool:
+    return isinstance(given, Mapping) and given.get("type") in {"json_object", "json_schema", "text"}
+
+
+def _schema_of(given: Any) -> Mapping[str, Any]:
+    """Return the JSON schema of what a caller gave for structured output; an empty one where that says nothing of one."""
+    if _is_form(given):
+        return given.get("json_schema", {}).get("schema") or {}
+    if isinstance(given, Mapping) and given.keys().isdisjoint({"parameters", "function", "input_schema"}):
+        return given  # also without the title that LangChain wants
     return convert_to_json_schema(given)
 
 
@@ -358,9 +348,8 @@ class Request:
         given = self.response_format.get("json_schema", {}).get("schema")
         if self.bound.schema is None or self.response_format != self.bound.form:  # the call brings its own
             return Schema(given or {})
-        if given is None:  # any JSON is asked for, and the caller knows which
-            given = schema_of(self.bound.schema)
-        return Schema(given or {}, self.bound.schema_reader)
+        # Where any JSON is asked for, the caller knows which.
+        return Schema(_schema_of(self.bound.schema) if given is None else given, self.bound.schema_reader)
 
     @cached_property
     def schemas(self) -> dict[str, Schema]:
@@ -412,15 +401,21 @@ class Request:
         return MemberRequest(bound, conversation, {**arguments, **self.arguments}, self.check)
 
     def _conversation(self, messages: list[BaseMessage], name: str, *, keeps_marks: bool) -> list[BaseMessage]:
+        """Return the conversation as a member can read it: the same for all whose own messages are not in it."""
         if not needs_reading(messages):
             return messages
         key = (tuple(map(id, messages)), name if name in authors_of(messages) else None, keeps_marks)
-        if key not in self._conversations:  # with the messages, so that their ids stay their own
-            self._conversations[key] = messages, history_for(messages, name, is_anthropic=keeps_marks)
-        return list(self._conversations[key][1])
+        return [*self._once(key, messages, lambda: history_for(messages, name, is_anthropic=keeps_marks))]
+
+    def _once(self, key: Any, of: Any, make: Callable[[], _T]) -> _T:
+        """Make something once; what its key's ids are `of` is kept, so that they stay its own."""
+        if key not in self._made:
+            self._made[key] = of, make()
+        found: _T = self._made[key][1]
+        return found
 
     @cached_property
-    def _conversations(self) -> dict[Any, tuple[list[BaseMessage], list[BaseMessage]]]:
+    def _made(self) -> dict[Any, tuple[Any, Any]]:
         return {}
 
     def _gives_schema_as_tool(self, model: BaseChatModel) -> bool:
@@ -450,7 +445,7 @@ class Request:
         described = (self.response_format or {}).get("json_schema", {})
         return str(described.get("name", "answer")) if described else ""
 
-    @cached_property
+    @property
     def _schema_as_tool(self) -> dict[str, Any]:
         described = (self.response_format or {})["json_schema"]
         told = {"name": self._object_name, "description": described.get("description", "Give the answer.")}
@@ -474,10 +469,12 @@ class Request:
     def _check_calls(self, message: AIMessage, calls: list[ToolCall]) -> None:
         if message.invalid_tool_calls:
             name = _named(message.invalid_tool_calls[0]["name"])
-            raise UnusableAnswerError("invalid_json", f"The arguments of a call of {name} are no JSON object.", message)
+            raise UnusableAnswerError(
+                "invalid_json", f"The arguments of a call of {name} are not a JSON object.", message
+            )
         schemas, names = self.schemas, {name_of(tool) for tool in self.tools}
         if self.choice == "none" and calls:
-            raise UnusableAnswerError("unwanted_call", "No tool was to be called.", message)
+            raise UnusableAnswerError("unwanted_call", "No tool call was allowed.", message)
         for call in calls:
             if call["name"] not in names:
                 raise UnusableAnswerError("unknown_tool", f"There is no tool {_named(call['name'])}.", message)
@@ -489,7 +486,7 @@ class Request:
         if self.is_forced and not calls:
             raise UnusableAnswerError("no_tool_call", "A tool had to be called, and none was.", message)
         if self.is_forced and self.choice != "any" and any(call["name"] != self.choice for call in calls):
-            raise UnusableAnswerError("wrong_tool", f"Only {_named(self.choice)} was to be called.", message)
+            raise UnusableAnswerError("wrong_tool", f"Only {_named(self.choice)} may be called.", message)
         if self.parallel is False and len(calls) > 1:
             raise UnusableAnswerError("parallel_calls", f"One call was allowed, and {len(calls)} were made.", message)
 
@@ -505,29 +502,20 @@ class Request:
 
     def _read(self, message: AIMessage) -> tuple[Any, Reading]:
         """Return the object that a response holds: of several the last that is valid, else the last."""
-        if id(message) not in self._readings:  # with the message, so that its id stays its own
-            read = [(raw, self.object_schema.read(raw)) for raw in self._objects_in(message)[:1]]
-            if read[0][1].fault is not None:
-                read += [(raw, self.object_schema.read(raw)) for raw in self._objects_in(message)[1:_MAX_TRIED]]
-            best = next((one for one in read if one[1].fault is None), read[0])
-            self._readings[id(message)] = message, best
-        return self._readings[id(message)][1]
 
-    @cached_property
-    def _readings(self) -> dict[int, tuple[AIMessage, tuple[Any, Reading]]]:
-        return {}
+        def read() -> tuple[Any, Reading]:
+            objects = self._objects_in(message)[:_MAX_TRIED]
+            last = objects[0], self.object_schema.read(objects[0])
+            others = ((raw, self.object_schema.read(raw)) for raw in objects[1:])
+            return last if last[1].fault is None else next((one for one in others if one[1].fault is None), last)
+
+        return self._once(("object", id(message)), message, read)
 
     def label_of(self, message: AIMessage) -> str | None:
         """Say in one canonical text what a checked response does; None where its text is the answer."""
         if not message.tool_calls and not self.wants_object:
             return None
-        if id(message) not in self._labels:  # labels are asked for with every answer that arrives
-            self._labels[id(message)] = message, self._label(message)
-        return self._labels[id(message)][1]
-
-    @cached_property
-    def _labels(self) -> dict[int, tuple[AIMessage, str | None]]:
-        return {}
+        return self._once(("label", id(message)), message, lambda: self._label(message))
 
     def _label(self, message: AIMessage) -> str | None:
         calls = self._calls_in(message)
@@ -553,13 +541,11 @@ class Request:
         """Return what may be the object that a response holds, the best first, at least one."""
         if message.tool_calls:
             return [message.tool_calls[0]["args"]]
-        blocks = message.content if isinstance(message.content, list) else []
-        refused = any(isinstance(block, dict) and block.get("type") == "refusal" for block in blocks)
-        if refused or message.additional_kwargs.get("refusal"):
+        if is_refusal(message) or message.additional_kwargs.get("refusal"):
             raise UnusableAnswerError("refusal", "The member refused to answer.", message)
         found = json_in(str(message.text))
         if not found:
-            raise UnusableAnswerError("invalid_json", "The text is no JSON.", message)
+            raise UnusableAnswerError("invalid_json", "The text is not JSON.", message)
         return found
 
 

@@ -408,7 +408,7 @@ def _open_kind(name: str) -> "KindLike":
 
 
 def _open_embedder(name: str | None) -> "Embedder | None":
-    from langchain_rlfocal.embedders import load_embedder
+    from langchain_rlfocal.features import load_embedder
 
     if name is not None and ":" in name:
         _see_working_folder()
@@ -455,7 +455,7 @@ def _read_grid(
 
 def _load_policy(checkpoint: Path, embedder: str | None) -> "RLFocalPolicy":
     """Load a policy with the embedder that it was trained with; no module is imported because a checkpoint names it."""
-    from langchain_rlfocal.embedders import WORDLLAMA
+    from langchain_rlfocal.features import WORDLLAMA
     from langchain_rlfocal.policies import RLFocalPolicy
     from langchain_rlfocal.policies.checkpoint import read_checkpoint
 

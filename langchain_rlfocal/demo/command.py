@@ -1,7 +1,7 @@
 """The demo command: questions of several kinds, answered by the embedded models before your eyes.
 
 For each question it shows whom the Decider picked and how sure it was, what every member said, what Fusion made of it, and,
-asked apart, what the single best member says alone. All of it is in `response_metadata`, which any caller gets.
+asked separately, what the single best member says alone. All of it is in `response_metadata`, which any caller gets.
 """
 
 import time
@@ -110,7 +110,7 @@ def run_demo(console: Console, queries: Sequence[str] | None = None) -> None:
     policy = RLFocalPolicy.load(POLICY_PATH)
     console.print("Starting two small language models inside this process: SmolLM2 135M and Gemma 3 270M.")
     started = time.perf_counter()
-    with console.status("The first time, Gemma is put together from its packages …"):
+    with console.status("The first time, Gemma is merged from its packages …"):
         embedded = embedded_pool()
     with embedded:
         pool = ModelPool.from_models(embedded.members)
@@ -180,7 +180,7 @@ def answer_view(shown: Shown, *, title: str) -> RenderableType:
         Text.assemble(("Ensemble     ", "bold"), (_short(shown.text), "bold"), "  ", _verdict(shown.is_right)),
         _note(f"{author}; weights {votes}; {calls}, {shown.seconds:.2f} s"),
         Text.assemble("Single best  ", alone_text, "  ", _verdict(shown.alone_is_right)),
-        _note(f"{alone['member']}, {alone['latency_s']:.2f} s; asked apart, not in the ensemble's cost"),
+        _note(f"{alone['member']}, {alone['latency_s']:.2f} s; asked separately, not in the ensemble's cost"),
     )
 
 

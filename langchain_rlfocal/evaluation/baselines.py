@@ -14,13 +14,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import combinations
-from math import comb
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from langchain_rlfocal.diversity import all_teams, largest_team_size
 from langchain_rlfocal.errors import CheckpointError, InputError, MissingDependencyError, PoolError
 from langchain_rlfocal.features import FEATURES_DIM, features_of
 from langchain_rlfocal.outcomes import OutcomeGrid
@@ -304,7 +303,8 @@ def fit_best_fixed_team(grid: OutcomeGrid, *, max_team: int) -> Baseline:
     if max_team < 1:
         raise InputError(f"`max_team` must be at least 1, got {max_team}.")
     competence = _competence(grid)
-    teams = _teams(len(grid.members), max_team)
+    size = min(max_team, largest_team_size(len(grid.members), max_teams=MAX_TEAMS))
+    teams = all_teams(len(grid.members), max_size=size)
     # Rounded, so that teams with equal scores are equal however their sums were made.
     scores = np.round(team_scores(grid.answer_ids, grid.scores, competence, teams), 12)
     cost = grid.cost_usd.mean(axis=0)
@@ -732,17 +732,3 @@ def _k_means(features: Floats, num_clusters: int, *, rng: np.random.Generator) -
             break
         centroids = moved
     return centroids
-
-
-def _teams(num_members: int, max_team: int) -> Bools:
-    """List every team of the sizes that can be tried, the smallest first, shape [T, M]."""
-    sizes = [1]
-    for size in range(2, min(max_team, num_members) + 1):
-        if sum(comb(num_members, s) for s in [*sizes, size]) > MAX_TEAMS:
-            break
-        sizes.append(size)
-    named = [team for size in sizes for team in combinations(range(num_members), size)]
-    teams = np.zeros((len(named), num_members), dtype=bool)
-    for team, chosen in zip(teams, named, strict=True):
-        team[list(chosen)] = True
-    return teams

@@ -7,6 +7,7 @@ things pass through, since they are no non-answers: the wish to stop the program
     drivers   threads and tasks, which do what a round says
     rounds    when to ask, ask again, ask somebody else and stop: a state machine without I/O
     calls     one attempt: what is asked, and what comes of it
+    endings   how a response ended: whole, cut off, withheld or refused
     clients   the member's model without retries of its own
     config    what an answer may take, and what answers share
     retries   which errors are worth another attempt, and when
@@ -25,16 +26,13 @@ from langchain_rlfocal.execution.calls import (
     Role,
     RoundRequest,
     UnusableAnswerError,
-    blocks_of,
     enclosing_ensembles,
-    ending_of,
     failure_of,
-    is_refusal,
-    plain,
     usage_of,
 )
 from langchain_rlfocal.execution.config import AnswerLimits, Clock, ExecutionConfig, SharedState
 from langchain_rlfocal.execution.drivers import aask_members, ask_members, astream_round, stream_round
+from langchain_rlfocal.execution.endings import blocks_of, ending_of, is_refusal, plain
 from langchain_rlfocal.execution.limits import BreakerConfig, BreakerState, Shared
 from langchain_rlfocal.execution.retries import RetryPolicy
 from langchain_rlfocal.execution.rounds import IsDecided

@@ -26,9 +26,7 @@ TOLERANCE = 1e-9
 """The part of a budget in dollars that is rounding, so that N equal parts of a budget fit into it."""
 
 _logger = logging.getLogger(__name__)
-_lock = (
-    threading.RLock()
-)  # one for all ledgers, so that there is no order in which two could be locked the wrong way round
+_lock = threading.RLock()  # one for all ledgers, so that two cannot be locked in the wrong order
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +102,7 @@ class BudgetRefusal(Exception):  # noqa: N818  # no fault of anybody's: the budg
 class Ledger(Shared):
     """What was spent, and what is reserved for calls that run; a pickle carries what was spent.
 
-    Args:
-        spent: What was spent before.
-        name: The name of the setting that is its budget, for messages.
+    `name` is that of the setting that holds its budget, for messages.
     """
 
     def __init__(self, spent: Usage = _NOTHING, name: str = "budget") -> None:
@@ -180,17 +176,11 @@ class Reservation:
 
 
 def reserve(bound: Usage, accounts: Sequence[tuple[Ledger, Budget]]) -> Reservation:
-    """Reserve the most that a call can cost, in every account or in none:
-
-        spent + reserved + bound ≤ budget.
-
-    Args:
-        bound: The most that the call can cost.
-        accounts: The ledgers that it answers to, each with what may be spent there.
+    """Reserve the most that a call can cost, in every account or in none: spent + reserved + bound ≤ budget.
 
     Raises:
         BudgetRefusal: The call could overrun a budget; nothing is reserved.
-    """  # noqa: D415  # the formula ends the sentence
+    """
     with _lock:
         for ledger, budget in accounts:
             if budget.limits_anything:  # else there is nothing to add up, however many calls run
@@ -257,24 +247,14 @@ def prompt_tokens(messages: Sequence[BaseMessage], kwargs: Mapping[str, Any]) ->
     file, as LangChain's `count_tokens_approximately` does otherwise.
     """
     schemas = "".join(json.dumps(kwargs[name], default=_described) for name in _SCHEMAS if kwargs.get(name))
-    return sum(map(_message_tokens, messages)) + math.ceil(len(schemas) / _CHARS_PER_TOKEN)
-
-
-def response_tokens(message: AIMessage) -> int:
-    """Estimate the tokens of a response whose provider reports none."""
-    return _message_tokens(message)
+    return sum(map(message_tokens, messages)) + math.ceil(len(schemas) / _CHARS_PER_TOKEN)
 
 
 def output_bound(model: BaseChatModel, kwargs: Mapping[str, Any]) -> int:
     """Return the most tokens that a response can have.
 
-    It is what the call's arguments say (`max_tokens`, or what providers call it: `TOKEN_LIMITS`), else the model's
-    attributes of these names, else its profile's `max_output_tokens`, else `ASSUMED_OUTPUT_TOKENS`; times `n`, where the
-    call or the model asks for several responses.
-
-    Args:
-        model: The model itself, nothing bound.
-        kwargs: Arguments of the call, those bound to the model among them.
+    By the call's arguments (`TOKEN_LIMITS`), else the model's attributes of these names, else its profile, else
+    `ASSUMED_OUTPUT_TOKENS`; times `n`, where the call or the model asks for several responses.
     """
     limits = [
         *(kwargs.get(name) for name in TOKEN_LIMITS),
@@ -290,7 +270,8 @@ def _first_number(values: Sequence[Any], default: int) -> int:
     return next((value for value in values if type(value) is int and value > 0), default)
 
 
-def _message_tokens(message: BaseMessage) -> int:
+def message_tokens(message: BaseMessage) -> int:
+    """Estimate the tokens of one message, sent or received."""
     content = message.content
     role = _ROLES.get(type(message))
     if isinstance(message, AIMessage) and message.tool_calls:

@@ -1,17 +1,14 @@
 """Calls: one attempt to ask one member, and what its response or error becomes.
 
-A response becomes a `Candidate`, anything else a `Failure`. What a provider says of how its response came to an end (a limit, a
-filter, a refusal) is read here; only what it declares counts, and a refusal in the model's own words is a text like any other.
+A response becomes a `Candidate`, anything else a `Failure`.
 """
 
 import json
 import math
-import re
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field, replace
-from enum import Enum
 from typing import Any, Literal, cast
 
 from langchain_core.callbacks import BaseCallbackManager
@@ -23,7 +20,7 @@ from langchain_core.runnables.config import ensure_config, set_config_context, v
 
 from langchain_rlfocal._langchain import NestedRunsMixin, is_control_flow, untangled
 from langchain_rlfocal.errors import EnsembleError
-from langchain_rlfocal.execution.budgets import Reservation, Usage, output_bound, prompt_tokens, response_tokens
+from langchain_rlfocal.execution.budgets import Reservation, Usage, message_tokens, output_bound, prompt_tokens
 from langchain_rlfocal.execution.clients import (
     cannot_think,
     disabling_argument,
@@ -32,10 +29,11 @@ from langchain_rlfocal.execution.clients import (
     without_thinking,
 )
 from langchain_rlfocal.execution.config import Clock
+from langchain_rlfocal.execution.endings import ending_in_words, flaw_of, refusal_in_words
 from langchain_rlfocal.execution.limits import Permit, Slot
 from langchain_rlfocal.execution.retries import RetryPolicy, may_have_cost, refused_arguments
 from langchain_rlfocal.pool import PoolMember
-from langchain_rlfocal.records import Candidate, Failure, Flaw
+from langchain_rlfocal.records import Candidate, Failure
 from langchain_rlfocal.redaction import RedactedError, printable, secrets_of, shown_text, without_secrets
 
 MAX_TEXT_CHARS = 1_000_000
@@ -451,7 +449,7 @@ class MemberCall:
         usage = usage_of(message)
         if usage is not None:
             return self._priced(usage["input_tokens"], usage["output_tokens"])
-        return self._priced(self._prompt_tokens(), response_tokens(message))
+        return self._priced(self._prompt_tokens(), message_tokens(message))
 
     def _prompt_tokens(self) -> int:
         asked = self._asked
@@ -475,9 +473,9 @@ def failure_of(candidate: Candidate) -> Failure:
     words = " ".join(refusal_in_words(candidate.message).split()) if candidate.flaw == "refusal" else ""
     because = f" ({ending})" if ending else ""
     reason = {
-        "refusal": f"It would not answer{because}{': ' if words else ''}{words or '.'}",
+        "refusal": f"It refused to answer{because}{': ' if words else ''}{words or '.'}",
         "truncated": f"Its answer breaks off{because}.",
-        "filtered": f"A part of its answer was withheld{because}.",
+        "filtered": f"Part of its answer was filtered{because}.",
     }[candidate.flaw]
     return Failure(
         member=candidate.member,
@@ -644,190 +642,3 @@ def _is_object(args: str | None) -> bool:
         return isinstance(json.loads(args or "{}", strict=False), dict)
     except (ValueError, RecursionError):
         return False
-
-
-# ---- how a response ended
-
-_REASONS = (
-    "finish_reason",
-    "stop_reason",
-    "done_reason",
-    "stopReason",
-    "finishReason",
-    "completion_reason",
-    "completionReason",
-    "native_finish_reason",
-)
-"""Keys of `response_metadata` under which providers say why a response ended, the usual ones first."""
-
-_ENDS = frozenset({*_REASONS, "amazon-bedrock-guardrailAction"})
-
-_DETAILS = (
-    "stop_sequence",
-    "stop_details",
-    "finish_message",
-    "status",
-    "incomplete_details",
-    "prompt_feedback",
-    "block_reason",
-    "is_blocked",
-    "safety_ratings",
-    "content_filter_results",
-    "prompt_filter_results",
-    "amazon-bedrock-guardrailAction",
-    "is_truncated",
-)
-"""Keys of `response_metadata` that say more of it."""
-
-_CUT_WORDS = (
-    "length max_length model_length context_length limit token_limit time_limit max_tokens max_token max_new_tokens max_output "
-    "max_output_tokens max_completion_tokens maximum_tokens model_context_window_exceeded context_window_exceeded "
-    "context_length_exceeded error_limit error error_finish network_error insufficient_system_resource incomplete truncated "
-    "truncated_final not_finished pause_turn cancelled user_cancel abort aborted timeout"
-)
-_WITHHELD_WORDS = (
-    "content_filter content_filtered filter filtered safety recitation blocklist blacklist blocked prohibited_content spii "
-    "image_safety image_prohibited_content image_recitation guardrail guardrails guardrail_intervened intervened error_toxic "
-    "sensitive moderation content_moderation model_armor safety_violation"
-)
-_CUT, _WITHHELD = frozenset(_CUT_WORDS.split()), frozenset(_WITHHELD_WORDS.split())
-_REFUSED = frozenset({"refusal", "refused"})
-_FLAWED = _CUT | _WITHHELD | _REFUSED
-_UNBLOCKED = frozenset({"", "none", "blocked_reason_unspecified", "block_reason_unspecified"})
-
-_PREFIX = re.compile(r"^(?:finish_reason|stop_reason|alternative_status|completion_reason)_(?=.)")
-_REPEATED = re.compile(r"(.+?)\1+")
-_MAX_WORD_CHARS = 80
-_MAX_KEPT_CHARS = 10_000
-
-
-def flaw_of(message: AIMessage) -> Flaw | None:
-    """Say what keeps a response from being a whole answer; None for a whole one, or where the provider says nothing."""
-    if not (message.response_metadata or message.additional_kwargs) and isinstance(message.content, str):
-        return None
-    if _has_refusal(message):
-        return "refusal"
-    said = set(_words(message))
-    if said & _REFUSED:
-        return "refusal"
-    if said & _WITHHELD:
-        return "filtered"
-    return "truncated" if said & _CUT else None
-
-
-def ending_of(message: AIMessage) -> dict[str, Any]:
-    """Return what the provider says of the end, under its own keys and in JSON values; empty where it says nothing."""
-    if not message.response_metadata:
-        return {}
-    metadata = _metadata(message)
-    given = {key: metadata[key] for key in (*_REASONS, *_DETAILS) if metadata.get(key) is not None}
-    kept = {key: plain(value, most=_MAX_KEPT_CHARS) for key, value in given.items()}
-    return {key: value for key, value in kept.items() if value is not None}
-
-
-def ending_in_words(message: AIMessage, *, of_flaws: bool = True) -> str:
-    """Name the reason that the provider gives, for people; empty where it gives none.
-
-    Args:
-        message: The response.
-        of_flaws: True for reasons only that make a flaw, False for any.
-    """
-    metadata = _metadata(message)
-    details, feedback = metadata.get("incomplete_details"), metadata.get("prompt_feedback")
-    found = [(key, metadata.get(key)) for key in _REASONS]
-    found += [("incomplete", details.get("reason"))] if isinstance(details, Mapping) else []
-    found += [("block_reason", feedback.get("block_reason"))] if isinstance(feedback, Mapping) else []
-    for key, value in found:
-        word = value.name if isinstance(value, Enum) else value
-        if isinstance(word, str) and word and (not of_flaws or key == "block_reason" or _spelled(word) in _FLAWED):
-            return f"{key} `{word[:_MAX_WORD_CHARS]}`"
-    return ""
-
-
-def is_refusal(message: AIMessage) -> bool:
-    """Tell whether LangChain knows a response for a refusal."""
-    return any(block.get("type") == "refusal" for block in blocks_of(message))
-
-
-def refusal_in_words(message: AIMessage) -> str:
-    """Return in what words a response refuses: those that the provider sets apart, else its text; empty where there are none."""
-    said = [block.get("refusal") for block in blocks_of(message) if block.get("type") == "refusal"]
-    said += [message.additional_kwargs.get("refusal"), str(message.text)]
-    said += [message.response_metadata.get("finish_message")]
-    return next((words for words in said if isinstance(words, str) and words.strip()), "")
-
-
-def blocks_of(message: AIMessage) -> list[dict[str, Any]]:
-    """Return a message's content in LangChain's standard blocks; none where that fails, as it does for content of odd kinds."""
-    try:
-        return [dict(block) for block in message.content_blocks if isinstance(block, Mapping)]
-    except Exception:  # noqa: BLE001  # what reads a provider's form may fail on what is none of it
-        return []
-
-
-def plain(value: Any, *, most: int) -> Any:
-    """Copy a value by way of JSON; None where JSON cannot hold it, or only in more than so many characters."""
-    try:
-        text = json.dumps(value, allow_nan=False, default=_described)
-        return json.loads(text) if len(text) <= most else None
-    except Exception:  # noqa: BLE001  # what a provider's own object says of itself is its code
-        return None
-
-
-def _described(value: Any) -> Any:
-    """Describe what is no JSON: a member of an enumeration, or a provider's own record."""
-    if isinstance(value, Enum):
-        return value.name
-    for name in ("model_dump", "dict", "to_dict"):
-        if callable(describe := getattr(value, name, None)):
-            return describe()
-    raise TypeError(type(value).__name__)
-
-
-def _metadata(message: AIMessage) -> Mapping[str, Any]:
-    metadata = message.response_metadata
-    return metadata if isinstance(metadata, Mapping) else {}
-
-
-def _has_refusal(message: AIMessage) -> bool:
-    kwargs = message.additional_kwargs
-    if isinstance(kwargs, Mapping) and kwargs.get("refusal"):
-        return True
-    given = message.content if isinstance(message.content, list) else ()
-    if given and any(isinstance(block, Mapping) and block.get("type") == "refusal" for block in given):
-        return True
-    # LangChain's own reading knows what only one provider's metadata say.
-    return bool(_metadata(message).get("model_provider")) and is_refusal(message)
-
-
-def _words(message: AIMessage) -> Iterator[str]:
-    """Yield each word by which the provider names the end, in one spelling."""
-    metadata = _metadata(message)
-    for key in metadata.keys() & _ENDS:
-        yield _spelled(metadata[key])
-    if _spelled(metadata.get("status")) == "incomplete":
-        yield "incomplete"
-    details, feedback = metadata.get("incomplete_details"), metadata.get("prompt_feedback")
-    if isinstance(details, Mapping):
-        yield _spelled(details.get("reason"))
-    reason = feedback.get("block_reason") if isinstance(feedback, Mapping) else None
-    if metadata.get("is_blocked") is True or _spelled(reason or metadata.get("block_reason")) not in _UNBLOCKED:
-        yield "blocked"
-    if metadata.get("is_truncated") is True:
-        yield "truncated"
-
-
-def _spelled(value: Any) -> str:
-    """Write a word as it is looked up: `FinishReason.MAX_TOKENS`, `maxTokens` and `max-tokens` are `max_tokens`.
-
-    A stream that says its reason in several chunks leaves it several times in one word.
-    """
-    if isinstance(value, Enum):
-        value = value.name
-    if not isinstance(value, str) or len(value) > _MAX_WORD_CHARS:
-        return ""
-    word = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", value.rsplit(".", 1)[-1])
-    word = re.sub(r"[^a-z]+", "_", word.lower()).strip("_")
-    word = _PREFIX.sub("", word)
-    repeated = _REPEATED.fullmatch(word)
-    return repeated[1] if repeated else word

@@ -1,8 +1,8 @@
-"""The same chat model, as an ensemble asks it: without retries of its client, and, where it must be, without thinking.
+"""Clients: a copy of a chat model without retries of its client, and, where it must be, without thinking.
 
-Providers' clients ask again by themselves, twice to five times. Under an ensemble that asks again too, attempts would
-multiply, and a circuit breaker would see one failure of three. And some providers refuse to have a model think about a tool
-call that another model made, since its reasoning is missing.
+Providers' clients ask again by themselves. Under an ensemble that asks again too, attempts would multiply, and a circuit
+breaker would see one failure of three. And some providers refuse to have a model think about a tool call that another model
+made, since its reasoning is missing.
 
 The caller's model never changes: a copy is made, whose parameters, cache key and trace are the same, and whose clients share
 their connections with the caller's.
@@ -139,13 +139,7 @@ _KWARGS = frozenset({"reasoning_content", "reasoning_details", "thinking_blocks"
 
 
 def cannot_think(model: BaseChatModel, arguments: Mapping[str, Any], messages: Sequence[BaseMessage]) -> bool:
-    """Tell whether a model would think about a conversation that its provider refuses to have thought about.
-
-    Args:
-        model: The model.
-        arguments: What it is called with.
-        messages: The conversation as it is put to the model.
-    """
+    """Tell whether a model, called with these arguments, would think about a conversation of which its provider refuses that."""
     return _lacks_thinking(messages) and bool(
         thinking_switched_off(arguments, everything=False) or thinking_switched_off(_fields_of(model), everything=False)
     )
@@ -158,7 +152,7 @@ def without_thinking(model: BaseChatModel, *, everything: bool) -> BaseChatModel
         return model
     copied = model.model_copy()
     vars(copied).pop("_serialized", None)  # the cache key, which is made of all fields: this one answers differently
-    vars(copied).update(changes)  # past validation, which might refuse a value, or make clients anew
+    vars(copied).update(changes)  # past validation, which might refuse a value, or make clients again
     return copied
 
 
@@ -167,19 +161,17 @@ def thinking_switched_off(settings: Mapping[str, Any], *, everything: bool) -> d
 
     Args:
         settings: A call's arguments, or a model's fields.
-        everything: True for whatever switches thinking on, False for what wants reasoning beside each tool call.
+        everything: True for all that switches thinking on, False for what wants reasoning beside each tool call.
     """
     found: dict[str, Any] = {}
     for name, value in settings.items():
         changed = _switched_off(name, value, everything=everything)
         if changed is not None:
             found[name] = changed
-        elif (
-            name in _HOLDERS
-            and isinstance(value, Mapping)
-            and (inner := thinking_switched_off(value, everything=everything))
-        ):
-            found[name] = {**value, **inner}
+        elif name in _HOLDERS and isinstance(value, Mapping):
+            inner = thinking_switched_off(value, everything=everything)
+            if inner:
+                found[name] = {**value, **inner}
     return found
 
 

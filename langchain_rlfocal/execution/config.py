@@ -142,7 +142,13 @@ class AnswerLimits:
             entry = self._enter(admitted.set, in_thread=True)
             if not entry.is_admitted:
                 left_s = self.deadline_at_s - self.clock()
-                admitted.wait(None if math.isinf(left_s) else max(left_s, 0.0))  # a deadline is then noticed as ever
+                try:
+                    admitted.wait(
+                        None if math.isinf(left_s) else max(left_s, 0.0)
+                    )  # a deadline is then noticed as ever
+                except BaseException:  # Ctrl-C
+                    self.ended()
+                    raise
 
     async def abegin(self) -> None:
         """Wait in this task until the answer may begin; see `begin`."""
@@ -192,8 +198,8 @@ class AnswerLimits:
             self._entry = admission.enter(now_s, on_admitted, left_s=self.deadline_at_s - now_s, in_thread=in_thread)
         except Overloaded as overload:
             raise EnsembleOverloadError(
-                f"More answers are in flight than can be served: this one would wait {overload.wait_s:.0f} s for its "
-                f"beginning, behind {admission.waiting} others. Ask again after that, or ask for fewer at once.",
+                f"More answers are in flight than can be served: this one would wait {overload.wait_s:.0f} s to start, "
+                f"behind {admission.waiting} others. Ask again after that, or ask for fewer at once.",
                 retry_after_s=overload.wait_s,
             ) from None
         return self._entry

@@ -44,7 +44,7 @@ _LONGEST_WAIT_S = 3600.0  # threads cannot wait for any number of seconds at onc
 _END: Any = object()  # the end of a stream, since a member may yield None
 
 _stragglers: set[asyncio.Task[Any]] = set()
-"""Tasks that do not heed their cancellation: kept, since the loop itself holds tasks only weakly."""
+"""Tasks that ignore their cancellation: kept, since the loop itself holds tasks only weakly."""
 
 _logger = logging.getLogger(__name__)
 
@@ -366,7 +366,7 @@ async def _end(works: Sequence["_Task"]) -> None:
     try:
         _, left = await asyncio.wait(left, timeout=CANCEL_GRACE_S + LAST_GRACE_S)
         for task in left:
-            _logger.warning("%s does not end though it is cancelled; nobody waits for it any more.", task.get_name())
+            _logger.debug("%s ignores its cancellation and was abandoned.", task.get_name())
     finally:  # this may be cancelled too, and again
         for task in left:
             _stragglers.add(task)

@@ -220,7 +220,7 @@ class BreakerState:
     @property
     def reason(self) -> str:
         """Why a call is not let through, for a person."""
-        probe = f"next probe in {self.retry_in_s:.0f} s" if self.state == "open" else "a probe is under way"
+        probe = f"next probe in {self.retry_in_s:.0f} s" if self.state == "open" else "a probe is running"
         return f"circuit breaker open after {self.failures} consecutive failures; {probe}"
 
 
@@ -426,7 +426,7 @@ class Admission(Shared):
     answer that begins holds a place until its first calls have been made, which is one turn of the loop. Where the loop is idle
     that is at once, and nobody waits. Where it is busy a turn takes long, and fewer answers begin at a time, so that those that
     have begun are served before they time out. Threads take no turns; there the number of answers in flight is limited, by one
-    more for each that met no delay, and by a fifth less where what came from a member was heard of late (AIMD, as in TCP).
+    more for each that met no delay, and by a fifth less where what came from a member was received late (AIMD, as in TCP).
 
     Who has to wait stands in a queue, first come, first served. Where it is known how fast the queue moves, and a newcomer
     would wait for longer than `MAX_WAIT_S`, or than its own deadline, the newcomer is refused at once. There is one exception:

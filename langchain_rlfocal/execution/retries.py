@@ -8,50 +8,44 @@ exceptions. Nothing here raises, whatever a member's exception holds.
 import asyncio
 import concurrent.futures
 import json
-import random
+import logging
 import re
 import socket
 import time
-from calendar import timegm
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_tz
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from itertools import islice
 from typing import Any
 
+import tenacity
 from langchain_core.exceptions import ContextOverflowError, ModelError, ModelInvalidRequestError
 
 from langchain_rlfocal.errors import InputError, RLFocalError
 from langchain_rlfocal.execution.limits import check_number
 
+_logger = logging.getLogger(__name__)
+
 _PASSING_STATUS = frozenset({408, 409, 425, 429})
 _TOO_MANY = 429
 _REQUEST_STATUS = frozenset({400, 413, 422})
 
-_LOST = frozenset(
-    {
-        *(
-            f"{package}.{name}"
-            for package in ("httpx", "httpx2")
-            for name in ("TimeoutException", "NetworkError", "RemoteProtocolError", "ProxyError")
-        ),
-        *(f"requests.{name}" for name in ("ConnectionError", "Timeout", "ChunkedEncodingError")),
-        *(f"aiohttp.{name}" for name in ("ClientConnectionError", "ClientPayloadError")),
-        *(f"botocore.{name}" for name in ("ConnectionError", "ConnectionClosedError", "ReadTimeoutError")),
-    }
-)
+_LOST_NAMES = """
+    httpx.TimeoutException httpx.NetworkError httpx.RemoteProtocolError httpx.ProxyError
+    requests.ConnectionError requests.Timeout requests.ChunkedEncodingError
+    aiohttp.ClientConnectionError aiohttp.ClientPayloadError
+    botocore.ConnectionError botocore.ConnectionClosedError botocore.ReadTimeoutError
+"""
+_LOST = frozenset(_LOST_NAMES.split())
 """Connections that were lost, or took too long, as HTTP libraries call them."""
 
-_UNMADE = frozenset(
-    {
-        *(f"{package}.{name}" for package in ("httpx", "httpx2") for name in ("ConnectError", "ConnectTimeout")),
-        *(f"{package}.PoolTimeout" for package in ("httpx", "httpx2")),
-        *(f"urllib3.{name}" for name in ("NewConnectionError", "ConnectTimeoutError")),
-        "requests.ConnectTimeout",
-        "aiohttp.ClientConnectorError",
-        *(f"botocore.{name}" for name in ("EndpointConnectionError", "ConnectTimeoutError")),
-    }
-)
+_UNMADE_NAMES = """
+    httpx.ConnectError httpx.ConnectTimeout httpx.PoolTimeout
+    requests.ConnectTimeout urllib3.NewConnectionError urllib3.ConnectTimeoutError
+    aiohttp.ClientConnectorError botocore.EndpointConnectionError botocore.ConnectTimeoutError
+"""
+_UNMADE = frozenset(_UNMADE_NAMES.split())
 """Connections that were never made: nothing was sent."""
 
 _ANSWERED = frozenset({"UnusableAnswerError", "ContentFilterFinishReasonError", "LengthFinishReasonError"})
@@ -70,26 +64,21 @@ _TOLD_ARGUMENT = re.compile(
     r"|\b(?:argument|parameter|param|option|keyword|kwarg)s?\b[^.\n]{0,120}\b(?:unknown|unexpected|not supported|not allowed)\b",
     re.IGNORECASE,
 )
-"""How clients say it in words of their own; it counts where they name an argument of the call."""
+"""How clients say it in their own words; it counts where they name an argument of the call."""
 
 _NAMED_PARAMETER = re.compile(
     r'(?:Unknown parameter|Missing required parameter) in [\w.\[\]]{1,200}: "([^"]{1,200})"|for parameter ([\w.\[\]]{1,200}),'
 )
-"""How botocore says the same, of what it checks before it sends it."""
+"""How botocore says it of what it checks before sending."""
 
-_CALL_ERRORS = frozenset(
-    {
-        "unexpected_keyword_argument",
-        "missing_argument",
-        "missing_keyword_only_argument",
-        "multiple_argument_values",
-        "unexpected_positional_argument",
-    }
-)
+_CALL_ERROR_TYPES = """
+    unexpected_keyword_argument missing_argument missing_keyword_only_argument multiple_argument_values
+    unexpected_positional_argument
+"""
+_CALL_ERRORS = frozenset(_CALL_ERROR_TYPES.split())
 """Types of pydantic's errors that speak of a call."""
 
 _UNWRITABLE = re.compile(r"is not JSON serializable|not JSON compliant|Circular reference detected")
-"""How a request's body cannot be written."""
 
 _WITHOUT_THINKING = re.compile(
     r"expected .?thinking.? or .?redacted_thinking"
@@ -103,42 +92,34 @@ _WITHOUT_THINKING = re.compile(
 """How providers say that a tool call lacks the reasoning that led to it."""
 
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]*)?")
-
-_MAX_WORDS = 10_000
-"""How many characters of an error's text are read."""
+_MAX_READ_CHARS = 10_000  # of an error's text
+_MAX_SECONDS = 1e9
+_MAX_CHAIN = 16  # causes of an error, which may form a circle
 
 NO_ARGUMENTS: Mapping[str, Any] = {}
-"""What a call is made with of which nothing is known."""
-
-_MAX_SECONDS = 1e9
-"""What a wait beyond is taken for: no one means so many seconds."""
-
-_MAX_CHAIN = 16
-"""How many causes of an error are looked at; a chain may be a circle."""
-
+"""Stands for the arguments of a call where nothing is known of them."""
 
 MAX_RETRY_AFTER_S = 60.0
-"""A provider that wants a longer wait is given up: the answer is needed before."""
+"""A member whose provider asks for a longer wait is not asked again."""
 
 RetryOn = Callable[[Exception], bool | None] | type[Exception] | tuple[type[Exception], ...]
-"""A caller's own rule: a function that says True, False, or None to leave it to the built-in rule; or errors to retry."""
+"""Which errors to retry: classes of them, or a function that returns True, False, or None for the built-in rule."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """How often one member is asked again, after which errors, and after how long.
 
-    Before the n-th retry, n from 1, passes
+    The waits are tenacity's: `wait_exponential`, which doubles from retry to retry up to a limit, and `wait_random` on top,
+    so that those who were turned away together do not come back together. A longer `Retry-After` of the provider takes the
+    place of the exponential part. Seconds before the n-th retry, n from 1:
 
         max(min(max_s, initial_s · 2ⁿ⁻¹), Retry-After) + U(0, jitter_s)
-
-    seconds, where Retry-After is what the provider asks for. The random part comes on top, so that those who were turned
-    away together do not come back together.
 
     Attributes:
         max_retries: How many attempts may follow the first; 0 for none.
         initial_s: Seconds before the first retry.
-        max_s: What the doubling stops at, in seconds.
+        max_s: Most seconds that the doubling gives.
         jitter_s: Most seconds of the random part.
         retry_on: The caller's own rule, which is asked first; None for the built-in one (`is_retryable`).
 
@@ -170,7 +151,11 @@ class RetryPolicy:
         if rule is not None and isinstance(error, Exception):
             if isinstance(rule, type | tuple):
                 return isinstance(error, rule) or is_retryable(error)
-            decision = rule(error)
+            try:
+                decision = rule(error)
+            except Exception:
+                _logger.exception("`retry_on` raised on %s; the built-in rule decides.", type(error).__name__)
+                decision = None
             if decision is not None:
                 return decision
         return is_retryable(error)
@@ -192,8 +177,10 @@ class RetryPolicy:
         asked_s = retry_after_s(error, wall_s=wall()) or 0.0
         if asked_s > MAX_RETRY_AFTER_S:
             return None
-        doubled_s = min(self.max_s, self.initial_s * 2.0 ** min(number - 1, 1000))
-        return max(doubled_s, asked_s) + random.uniform(0, self.jitter_s)  # noqa: S311  # no secret
+        attempt = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
+        attempt.attempt_number = number
+        backoff_s = tenacity.wait_exponential(multiplier=self.initial_s, max=self.max_s)(attempt)
+        return max(backoff_s, asked_s) + tenacity.wait_random(0, self.jitter_s)(attempt)
 
 
 def is_retryable(error: BaseException) -> bool:
@@ -203,7 +190,7 @@ def is_retryable(error: BaseException) -> bool:
     waiting fills. Otherwise the provider's own word decides (the header `x-should-retry`), then LangChain's, then the
     HTTP status, then whether a connection was lost.
     """
-    if isinstance(error, RLFocalError) or _is_cancellation(error) or _is_broke(error):
+    if isinstance(error, RLFocalError) or _is_cancellation(error) or _has_no_credit(error):
         return False
     word = _header(error, "x-should-retry")
     if word in {"true", "false"}:
@@ -221,14 +208,9 @@ def is_retryable(error: BaseException) -> bool:
 
 
 def retry_after_s(error: BaseException, *, wall_s: float) -> float | None:
-    """Return how many seconds the provider asks to wait: by header, else by the error's attribute `retry_after`.
+    """Return how many seconds the provider asks to wait, by header, else by the attribute `retry_after`; None where it does not.
 
-    Args:
-        error: What the member raised.
-        wall_s: The time now, in seconds since 1970, which a date in the header is relative to.
-
-    Returns:
-        At least 0; None where nothing is asked for, or nothing that makes sense.
+    A date in the header is relative to `wall_s`, the time now in seconds since 1970.
     """
     milliseconds = _seconds(_header(error, "retry-after-ms"), wall_s=None)
     if milliseconds is not None:
@@ -244,15 +226,11 @@ def retry_after_s(error: BaseException, *, wall_s: float) -> float | None:
 def is_of_member(error: BaseException, arguments: Mapping[str, Any] = NO_ARGUMENTS) -> bool:
     """Tell whether an error speaks of the member's health, and not of the request, which would fail anywhere.
 
-    What nobody knows counts against the member: a breaker that opens too often is seen, one that never opens is not.
-
-    Args:
-        error: What the member raised.
-        arguments: What it was called with; see `refused_arguments`.
+    Unknown errors count against the member: a breaker that opens too often is seen, one that never opens is not.
     """
     if _is_cancellation(error) or isinstance(error, RLFocalError):
         return False
-    if _status(error) == _TOO_MANY and not _is_broke(error):  # it asks for patience, and retries give it
+    if _status(error) == _TOO_MANY and not _has_no_credit(error):  # it asks for patience, and retries give it
         return False
     if is_retryable(error):
         return True
@@ -266,22 +244,12 @@ def is_of_member(error: BaseException, arguments: Mapping[str, Any] = NO_ARGUMEN
 def refused_arguments(error: BaseException, arguments: Mapping[str, Any] = NO_ARGUMENTS) -> tuple[str, ...] | None:
     """Name the arguments that a member's client would not take, so that nothing was sent.
 
-    A call with an argument that the client does not know, or without one that it needs; a value that it checks itself, or
-    that cannot be written into a request.
-
-    Args:
-        error: What the member raised.
-        arguments: What it was called with. Only by these names are errors of validation known for the caller's: what
-            validates arguments also validates responses.
-
-    Returns:
-        The names, none where the error does not tell; None where the error is of another kind.
+    An argument is unknown, missing, of a wrong value, or cannot be written into a request. Errors of validation count only
+    where they name one of `arguments`, since responses are validated too. Empty where the error names none; None where it is
+    of another kind.
     """
-    for each in _chain(error):
-        found = _refused_by(each, arguments)
-        if found is not None:
-            return found
-    return None
+    found = (_refused_by(each, arguments) for each in _chain(error))
+    return next((names for names in found if names is not None), None)
 
 
 def _refused_by(error: BaseException, arguments: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -306,17 +274,14 @@ def _refused_by(error: BaseException, arguments: Mapping[str, Any]) -> tuple[str
 
 
 def _refused_by_pydantic(error: BaseException, arguments: Mapping[str, Any]) -> tuple[str, ...] | None:
-    try:
-        faults = [(fault["type"], [_snake(str(part)) for part in fault["loc"]]) for fault in error.errors()]  # type: ignore[attr-defined]  # pydantic's, of either version
-    except Exception:  # noqa: BLE001  # a member's exception is the member's code
-        return None
+    faults = [(fault["type"], [_snake(str(part)) for part in fault["loc"]]) for fault in error.errors()]  # type: ignore[attr-defined]  # pydantic's, of either version
     known = {_snake(name): name for name in arguments}
     names = [part for kind, place in faults for part in place if kind in _CALL_ERRORS or part in known]
     return tuple(dict.fromkeys(known.get(name, name) for name in names)) or None
 
 
 def _snake(name: str) -> str:
-    """Write a name as arguments are: some providers' clients name them as their protocols do."""
+    """Write `maxTokens` as `max_tokens`: some clients name arguments as their protocols do."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
@@ -341,12 +306,8 @@ def misses_thinking(error: BaseException) -> bool:
 def may_have_cost(error: BaseException, arguments: Mapping[str, Any] = NO_ARGUMENTS) -> bool:
     """Tell whether the provider may charge for an attempt that failed.
 
-    It does not where it answered with an HTTP error, nor where nothing was sent. Of all else nobody knows: a call that was
-    cut off, or ran out of time, may have been worked on.
-
-    Args:
-        error: What the member raised.
-        arguments: What it was called with; see `refused_arguments`.
+    It does not where it answered with an HTTP error, nor where nothing was sent. A call that was cut off, or ran out of time,
+    may have been worked on.
     """
     status = _status(error)
     if (status is not None and status >= 400) or refused_arguments(error, arguments) is not None:
@@ -361,13 +322,12 @@ def _is_cancellation(error: BaseException) -> bool:
     return isinstance(error, asyncio.CancelledError | concurrent.futures.CancelledError)
 
 
-def _is_broke(error: BaseException) -> bool:
-    code = _any(error, "code")
-    return isinstance(code, str) and code == "insufficient_quota"
+def _has_no_credit(error: BaseException) -> bool:
+    return bool(_any(error, "code") == "insufficient_quota")
 
 
 def _chain(error: BaseException, *, with_context: bool = False) -> Iterator[BaseException]:
-    """Walk from an error to what it was raised from; `with_context` also to what was being handled, said or not."""
+    """Walk from an error to its causes; `with_context` also to what was being handled when it was raised."""
 
     def walk() -> Iterator[BaseException]:
         each: BaseException | None = error
@@ -443,17 +403,17 @@ def _seconds(value: str | None, *, wall_s: float | None) -> float | None:
     if wall_s is None:
         return None
     try:
-        date = parsedate_tz(value)
-        # A date without a zone is in UTC, as all of HTTP's are; `mktime_tz` would take it for local time.
-        wait_s = None if date is None else timegm(date[:6]) - (date[9] or 0) - wall_s
-    except (ValueError, TypeError, IndexError, OverflowError):
+        date = parsedate_to_datetime(value)
+        # A date without a zone is in UTC, as all of HTTP's are.
+        wait_s = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - wall_s
+    except (ValueError, OverflowError):
         return None
-    return wait_s if wait_s is not None and wait_s >= 0 else None
+    return wait_s if wait_s >= 0 else None
 
 
 def _words(error: BaseException) -> str:
     try:
-        return str(error)[:_MAX_WORDS]
+        return str(error)[:_MAX_READ_CHARS]
     except Exception:  # noqa: BLE001  # a member's exception is the member's code
         return ""
 
@@ -463,5 +423,6 @@ def _names(error: BaseException) -> set[str]:
 
 
 def _qualified_names(error: BaseException) -> set[str]:
-    """Return the names of an error's classes, each after its package."""
-    return {f"{base.__module__.partition('.')[0]}.{base.__name__}" for base in type(error).__mro__}
+    """Return the names of an error's classes, each after its package; httpx2 is httpx under another name."""
+    classes = type(error).__mro__
+    return {f"{base.__module__.partition('.')[0].replace('httpx2', 'httpx')}.{base.__name__}" for base in classes}

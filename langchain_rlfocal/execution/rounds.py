@@ -215,7 +215,7 @@ class Round:
     def abandon(self) -> None:
         """End whatever is still open, since nobody waits for it any more."""
         for task in self._open_tasks():
-            self._cancel(task, "Nobody waited for the answer any more.", self._clock())
+            self._cancel(task, "The caller stopped waiting.", self._clock())
         # Nothing is heard of any more, and reference counts alone free the round.
         self._task_of.clear()
         self._on_granted = _tell_nobody
@@ -342,7 +342,7 @@ class Round:
         reason = (
             f"No answer within {now_s - call.started_s:.3g} s."
             if call.has_begun
-            else "It had no turn before its time was over."
+            else "It timed out while waiting for a slot."
         )
         failure = self._failure(task, "timeout", reason, now_s)
         self._end_by_force(call, failure, now_s)

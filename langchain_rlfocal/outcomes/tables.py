@@ -573,7 +573,7 @@ def _read_jsonl(file: Path, columns: Sequence[Column]) -> dict[str, pa.Array]:
             except (ValueError, RecursionError):
                 found = None
             if not isinstance(found, dict):
-                rule = f"each line must be one JSON object, got {_shown(line)}. Mend or delete the line."
+                rule = f"each line must be one JSON object, got {_shown(line)}. Fix or delete the line."
                 raise OutcomeError(rule, file=str(file), row=row)
             absent = next((name for name in required if name not in found), None)
             if absent is not None:

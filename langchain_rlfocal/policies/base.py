@@ -6,9 +6,10 @@ evaluation are decided by the same lines.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import compress
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,6 +20,9 @@ from langchain_rlfocal.states import Answers, Bools, Evidence, Floats, Ints, Mem
 
 RECENT_QUERIES = 64
 """How many queries a policy remembers the description of."""
+
+TIE = 1e-6
+"""Weights that differ by no more are equal: how single precision rounds depends on how many are computed at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ class Policy(Protocol):
             query: The query.
             candidates: Answers of all rounds before this one.
             failures: Non-answers of all rounds before this one.
-            available: Members that may be asked, in the pool's order; those already asked are ignored.
+            available: Members that may be asked; those already asked are ignored.
             round_number: This round, counted from 1.
             max_rounds: How many rounds there may be.
             max_team: How many members may be asked over all rounds.
@@ -92,13 +96,7 @@ class Policy(Protocol):
         *,
         max_team: int,
     ) -> Answer:
-        """Resolve the candidates' conflict.
-
-        Args:
-            query: The query.
-            candidates: All candidates, at least one. Equal `answer`s say the same; an `answer` of None supports nothing.
-            failures: All non-answers.
-            max_team: How many members could have been asked.
+        """Resolve the candidates' conflict: equal `answer`s say the same, an `answer` of None supports nothing.
 
         Raises:
             InputError: There is no candidate.
@@ -116,32 +114,62 @@ def legal_sizes(state: State) -> tuple[Bools, Ints, Ints]:
         someone left, else 0, shape [Q]; and the most, shape [Q].
     """
     num_asked = np.add.reduce(state.asked, axis=1, dtype=np.int64)
-    largest = np.maximum(np.minimum(state.max_team, state.asked.shape[1]) - num_asked, 0)
-    smallest = np.where(state.num_answered > 0, 0, np.minimum(largest, 1))
-    return ~state.asked, smallest, largest
+    largest = np.maximum(min(state.max_team, state.asked.shape[1]) - num_asked, 0)
+    return ~state.asked, np.minimum(largest, state.num_answered < 1), largest
 
 
 def winners(state: State, weights: Floats) -> Ints:
-    """Pick each query's winning candidate by weight.
+    """Pick each query's winning candidate by weight: shapes [Q, K] to [Q].
 
     Ties go to the candidate whose representative is most competent, then to the earlier one; options without a supporter
     come last.
-
-    Args:
-        state: The queries.
-        weights: Fusion's weights, shape [Q, K].
-
-    Returns:
-        The index of the winner, shape [Q].
     """
     member, num_members = state.representative, state.asked.shape[1]
-    standing = np.where(state.candidates, weights, -1.0)
-    top = state.candidates & (standing >= np.maximum.reduce(standing, axis=1, keepdims=True))
-    rows = np.arange(len(top))[:, None]
-    competence = np.where(top, np.where(member >= 0, state.competence[rows, member], 0), -1)
-    top &= competence >= np.maximum.reduce(competence, axis=1, keepdims=True)
-    winner: Ints = np.where(top, np.where(member >= 0, member, num_members), num_members + 1).argmin(axis=1)
-    return winner
+    standing = np.where(state.candidates, weights, -1)
+    top = standing >= np.maximum(np.maximum.reduce(standing, axis=1, keepdims=True) - TIE, 0)
+    if np.add.reduce(top, axis=None) > len(top):
+        rows = np.arange(len(top))[:, None]
+        competence = np.where(top, np.where(member >= 0, state.competence[rows, member], 0), -1)
+        top &= competence >= np.maximum.reduce(competence, axis=1, keepdims=True)
+        top_member = np.where(top, np.where(member >= 0, member, num_members), num_members + 1)
+        return np.asarray(top_member.argmin(axis=1))
+    return np.asarray(top.argmax(axis=1))
+
+
+class _Described:
+    """What a policy remembers of a query: the members near it, and the state that it saw last and of what."""
+
+    __slots__ = ("features", "last")
+
+    def __init__(self, features: MemberFeatures) -> None:
+        self.features = features
+        self.last: tuple[tuple[Any, ...], tuple[Sequence[str], State, list[str | None]]] | None = None
+
+
+class _Probabilities(Mapping[str, float]):
+    """Probabilities by member, computed when first read: they take longer than the choice."""
+
+    def __init__(self, names: Sequence[str], free: Bools, compute: Callable[[], Floats]) -> None:
+        self._names, self._free, self._compute = names, free, compute
+
+    @cached_property
+    def _values(self) -> dict[str, float]:
+        return dict(zip(compress(self._names, self._free[0]), self._compute()[self._free].tolist(), strict=True))
+
+    def __getitem__(self, name: str) -> float:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return repr(self._values)
+
+    def __reduce__(self) -> tuple[type[dict[str, float]], tuple[dict[str, float]]]:
+        return dict, (self._values,)
 
 
 class EnsemblePolicy(ABC):
@@ -169,8 +197,11 @@ class EnsemblePolicy(ABC):
         """Say what the answers of these members (all of the policy's if None) are evidence of."""
 
     @abstractmethod
-    def team(self, state: State) -> tuple[Bools, Callable[[], Floats]]:
-        """Choose whom to add, shape [Q, M] (an empty row means stop); and, to be called, the probability of each."""
+    def team(self, state: State) -> tuple[Bools, Floats, Callable[[], Floats]]:
+        """Choose whom to add, shape [Q, M] (an empty row means stop).
+
+        Also say whom to name first, the highest first, shape [Q, M], and how to compute the probability of each.
+        """
 
     @abstractmethod
     def weigh(self, state: State) -> Floats:
@@ -204,12 +235,9 @@ class EnsemblePolicy(ABC):
         return {name: value for name, value in self.__dict__.items() if name != "_recent"}
 
     @cached_property
-    def _recent(self) -> Callable[[str, str | None], MemberFeatures]:
-        """`describe` of one query, remembered: every round of an answer, and its fusion, ask for the same.
-
-        It describes all members, so that one entry serves every subset; an embedder may be slow, or cost.
-        """
-        return lru_cache(maxsize=RECENT_QUERIES)(lambda text, task: self.describe([text], [task]))
+    def _recent(self) -> Callable[[str, str | None], "_Described"]:
+        """`describe` of one query and all members, remembered: an embedder may be slow, or cost."""
+        return lru_cache(maxsize=RECENT_QUERIES)(lambda text, task: _Described(self.describe([text], [task])))
 
     def _state(
         self,
@@ -218,27 +246,33 @@ class EnsemblePolicy(ABC):
         candidates: Sequence[Candidate],
         failures: Sequence[Failure],
         *,
-        round_number: int,
-        max_rounds: int,
         max_team: int,
-        cost_weight: float,
-    ) -> tuple[list[str], State, list[str | None]]:
-        """Return the members in the policy's own order, which breaks all ties; their state; and each candidate's label."""
-        columns, features = sorted(set(self.columns(members))), self._recent(query.text, query.task)
-        if len(columns) < len(self.members):
+        coming: tuple[float, int, int] | None,
+    ) -> tuple[Sequence[str], State, list[str | None]]:
+        """Return the members in the policy's own order, which breaks all ties; their state; and each candidate's label.
+
+        `coming` are cost weight, round number and rounds allowed. Fusion, which sees none of them, takes the state that the
+        Decider saw last, if the answers are the same.
+        """
+        described, columns = self._recent(query.text, query.task), sorted(set(self.columns(members)))
+        seen = (columns, tuple(candidates), tuple(failures), max_team)
+        if coming is None and described.last is not None and described.last[0] == seen:
+            return described.last[1]
+        names, position, features = self.members, self._column_of, described.features
+        if len(columns) < len(names):
             features = features.of_members(columns)
-        own = self.members
-        names = [own[column] for column in columns]
-        position = {name: index for index, name in enumerate(names)}
+            names = tuple(names[column] for column in columns)
+            position = {name: index for index, name in enumerate(names)}
         asked = np.zeros((1, len(names)), dtype=bool)
-        asked[0, [position[one.member] for one in candidates]] = True
-        asked[0, [position[one.member] for one in failures]] = True
+        for member in (*(c.member for c in candidates), *(f.member for f in failures)):
+            asked[0, position[member]] = True
         if candidates:
             answers = _answers(candidates, position)
             evidence, labels = self.read(features, [query.task], answers, names), answers.labels[0].tolist()
         else:
             silent, none = np.full(asked.shape, -1), np.zeros(asked.shape, dtype=features.trust.dtype)
             evidence, labels = Evidence(silent, features.trust, none, None, None), [None] * len(names)
+        cost_weight, round_number, max_rounds = coming or (0.0, 1, 1)
         state = state_of(
             features,
             evidence,
@@ -248,6 +282,7 @@ class EnsemblePolicy(ABC):
             max_rounds=max_rounds,
             max_team=max_team,
         )
+        described.last = (seen, (names, state, labels))
         return names, state, labels
 
     def select(
@@ -268,19 +303,18 @@ class EnsemblePolicy(ABC):
             [*available, *(c.member for c in candidates), *(f.member for f in failures)],
             candidates,
             failures,
-            round_number=round_number,
-            max_rounds=max_rounds,
             max_team=max_team,
-            cost_weight=cost_weight,
+            coming=(cost_weight, round_number, max_rounds),
         )
-        teams, probabilities_of = self.team(state)
-        probabilities, competence = probabilities_of()[0].tolist(), state.competence[0].tolist()
-        chosen = sorted(np.flatnonzero(teams[0]).tolist(), key=lambda m: (-probabilities[m], -competence[m]))
-        asked = state.asked[0].tolist()
+        teams, preference, probabilities = self.team(state)
+        chosen = teams[0].nonzero()[0].tolist()
+        if len(chosen) > 1:
+            preferred, competence = preference[0].tolist(), state.competence[0].tolist()
+            chosen.sort(key=lambda m: (-preferred[m], -competence[m]))
         return Selection(
             round=round_number,
             members=tuple(names[m] for m in chosen),
-            probabilities={name: p for name, p, was in zip(names, probabilities, asked, strict=True) if not was},
+            probabilities=_Probabilities(names, ~state.asked, probabilities),
         )
 
     def fuse(
@@ -295,39 +329,32 @@ class EnsemblePolicy(ABC):
         if not candidates:
             msg = "Fusion needs at least one candidate, got none. Ask a member first, or raise its failure."
             raise InputError(msg)
+        self.columns([*(c.member for c in candidates), *(f.member for f in failures)])
         # A member that failed has nothing to return, so where nobody has a canonical answer it cannot be the one.
         none_answered = all(candidate.answer is None for candidate in candidates)
-        counted = () if none_answered else failures
         names, state, labels = self._state(
-            query,
-            [*(c.member for c in candidates), *(f.member for f in counted)],
-            candidates,
-            counted,
-            round_number=1,
-            max_rounds=1,
-            max_team=max_team,
-            cost_weight=0.0,
+            query, self.members, candidates, () if none_answered else failures, max_team=max_team, coming=None
         )
         weights = self.weigh(state)
-        winner = int(winners(state, weights)[0])
-        representative = [names[m] if m >= 0 else None for m in state.representative[0].tolist()]
-        ranked = state.members.by_competence[0].tolist()
+        winner, shares = int(winners(state, weights)[0]), weights[0].tolist()
+        representative = state.representative[0].tolist()
+        member = names[representative[winner]] if representative[winner] >= 0 else None
+        supported, ranked = state.candidate_index[0].tolist(), state.members.by_competence[0].tolist()
         if none_answered and labels[winner] is None:  # somebody's text is returned, and nothing agrees with anything
-            supporters = {"": tuple(names[m] for m in ranked)}
-            return Answer(member=representative[winner], answer=None, weights={"": 0.0}, supporters=supporters)
-        behind: dict[int, list[str]] = {k: [] for k in np.flatnonzero(state.candidates[0]).tolist()}
-        supported = state.candidate_index[0].tolist()
+            asked = state.asked[0].tolist()
+            return Answer(member, None, {"": 0.0}, {"": tuple(names[m] for m in ranked if asked[m])})
+        behind: dict[int, list[str]] = {k: [] for k in state.candidates[0].nonzero()[0].tolist()}
         for m in ranked:
             if supported[m] >= 0:
                 behind[supported[m]].append(names[m])
+        for k, supporters in behind.items():
+            if not supporters and representative[k] >= 0:
+                supporters.append(names[representative[k]])
         return Answer(
-            member=representative[winner],
+            member=member,
             answer=labels[winner],
-            weights={labels[k] or "": float(weights[0, k]) for k in behind},
-            supporters={
-                labels[k] or "": tuple(who or ([alone] if (alone := representative[k]) else []))
-                for k, who in behind.items()
-            },
+            weights={labels[k] or "": shares[k] for k in behind},
+            supporters={labels[k] or "": tuple(supporters) for k, supporters in behind.items()},
         )
 
     def commitment(
@@ -342,10 +369,9 @@ class EnsemblePolicy(ABC):
 
         Args:
             query: The query.
-            candidates: Candidates so far, with labels that are final; see `labels_are_final`.
+            candidates: Candidates so far, with labels that are final.
             failures: Non-answers so far.
-            running: Members that are still asked. Each may fail, say what another says or something new, or answer
-                without a canonical answer.
+            running: Members that are still asked: each may fail, agree, say something new, or give no canonical answer.
 
         Raises:
             PoolError: The policy does not know one of the members.
@@ -356,8 +382,8 @@ class EnsemblePolicy(ABC):
 
     def competence(self, query: Query) -> Mapping[str, float]:
         """Estimate each member's score near this query, in [0, 1]."""
-        estimates = self._recent(query.text, query.task).competence[0]
-        return dict(zip(self.members, map(float, estimates), strict=True))
+        estimates = self._recent(query.text, query.task).features.competence[0]
+        return dict(zip(self.members, estimates.tolist(), strict=True))
 
 
 def _answers(candidates: Sequence[Candidate], position: Mapping[str, int]) -> Answers:

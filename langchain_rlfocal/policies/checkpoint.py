@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -125,30 +125,21 @@ def check_parts(parts: Parts) -> None:
     """
     members, weights = parts.members, parts.weights
     if not members or len(set(members)) != len(members):
-        shown = shortened(str(list(members)))
-        msg = f"A policy's members must be distinct and at least one, got {shown}. Train the policy again."
-        raise CheckpointError(msg)
+        _refuse(f"A policy's members must be distinct and at least one, got {_shortened(str(list(members)))}")
     empty = np.zeros(0)
     sizes = {actor: int(np.size(weights.get(f"{actor}.out.weight", empty))) for actor in ("decider", "fusion")}
     sizes["features"] = max(int(np.size(weights.get("competence.mean", empty))), FEATURES_DIM)
     shapes = _shapes(len(members), len(parts.labels), sizes)
     if set(weights) != set(shapes):
-        wrong = shortened(", ".join(sorted(set(weights) ^ set(shapes))))
-        msg = f"A policy needs exactly the arrays of this version; missing or unknown: {wrong}. Train it again."
-        raise CheckpointError(msg)
+        wrong = _shortened(", ".join(sorted(set(weights) ^ set(shapes))))
+        _refuse(f"A policy needs exactly the arrays of this version; missing or unknown: {wrong}")
     for name, shape in shapes.items():
         if weights[name].shape != shape:
-            msg = f"Array `{name}` must have shape {shape}, got {weights[name].shape}. Train the policy again."
-            raise CheckpointError(msg)
+            _refuse(f"Array `{name}` must have shape {shape}, got {weights[name].shape}")
         if not (np.abs(weights[name]) <= MAX_SIZE).all():
-            msg = f"Array `{name}` must be finite and within ±{MAX_SIZE:g}, but is not. Train the policy again."
-            raise CheckpointError(msg)
+            _refuse(f"Array `{name}` must be finite and within ±{MAX_SIZE:g}, but is not")
     if not (weights["evidence.moments"][[1, 3, 4]] >= 1 / MAX_SIZE).all():
-        msg = (
-            f"Array `evidence.moments` must hold positive standard deviations, of at least {1 / MAX_SIZE:g}. Train the "
-            "policy again."
-        )
-        raise CheckpointError(msg)
+        _refuse(f"Array `evidence.moments` must hold positive standard deviations, of at least {1 / MAX_SIZE:g}")
 
 
 def write_checkpoint(path: str | PathLike[str], parts: Parts) -> None:
@@ -179,8 +170,9 @@ def write_checkpoint(path: str | PathLike[str], parts: Parts) -> None:
     try:
         encoded = text.encode()
     except UnicodeEncodeError as error:
-        msg = f"A checkpoint must hold whole characters only: {error}. Rename the member, task or label."
-        raise CheckpointError(msg) from error
+        raise CheckpointError(
+            f"A checkpoint must hold whole characters only: {error}. Rename the member, task or label."
+        ) from error
     _check_length(target / _WEIGHTS, len(data), most=MAX_BYTES)
     _check_length(target / _FACTS, len(encoded), most=MAX_FACTS_BYTES)
     try:
@@ -212,17 +204,14 @@ def read_checkpoint(path: str | PathLike[str]) -> Parts:
     target = Path(path)
     facts = _read_facts(target / _FACTS)
     if facts.observation_spec != observation_spec():
-        msg = f"`{target}` was trained on other observations than this version makes. Train the policy again."
-        raise CheckpointError(msg)
+        _refuse(f"`{target}` was trained on other observations than this version makes")
     if facts.pool_fingerprint != pool_fingerprint(facts.members):
-        msg = f"`{target}`: the pool's fingerprint must match its members, but does not: the file was edited by hand."
-        raise CheckpointError(msg)
+        _refuse(f"`{target}`: the pool's fingerprint must match its members, but does not: the file was edited by hand")
     arrays = _read_arrays(target / _WEIGHTS)
     weights = {name: array for name, array in arrays.items() if not name.startswith(_BASELINE)}
     for name, array in weights.items():
         if array.dtype != np.float32:
-            msg = f"Array `{shortened(name)}` must hold floats of 32 bits, got {array.dtype}. Train the policy again."
-            raise CheckpointError(msg)
+            _refuse(f"Array `{_shortened(name)}` must hold floats of 32 bits, got {array.dtype}")
     return Parts(
         members=tuple(facts.members),
         weights=weights,
@@ -233,7 +222,11 @@ def read_checkpoint(path: str | PathLike[str]) -> Parts:
     )
 
 
-def shortened(text: str) -> str:
+def _refuse(wrong: str, cause: Exception | None = None) -> NoReturn:
+    raise CheckpointError(f"{wrong}. Train the policy again.") from cause
+
+
+def _shortened(text: str) -> str:
     """Cut a stranger's text to what a message can hold."""
     return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 1]}…"
 
@@ -270,27 +263,23 @@ def _read_facts(path: Path) -> _Facts:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         if where == "format_version" and first["type"] != "missing":
-            msg = (
-                f"`{path.parent}` must have format version {FORMAT_VERSION}, has {shortened(repr(first['input']))}. Train it "
-                "again with this version of langchain-rlfocal, or install the version that wrote it."
-            )
-            raise CheckpointError(msg) from error
-        wrong = shortened(f"{where}: {first['msg']}" if where else first["msg"])
-        msg = f"`{path}` must be the JSON object of a checkpoint: {wrong}. Train the policy again."
-        raise CheckpointError(msg) from error
+            found = _shortened(repr(first["input"]))
+            raise CheckpointError(
+                f"`{path.parent}` must have format version {FORMAT_VERSION}, has {found}. Train it again with this version "
+                "of langchain-rlfocal, or install the version that wrote it."
+            ) from error
+        wrong = _shortened(f"{where}: {first['msg']}" if where else first["msg"])
+        _refuse(f"`{path}` must be the JSON object of a checkpoint: {wrong}", error)
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    data = _read(path, most=MAX_BYTES)
     try:
-        arrays = load(_read(path, most=MAX_BYTES))
+        arrays = load(data)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        msg = f"`{path}` must be a whole safetensors file: {shortened(str(error))}. Copy it again or train the policy again."
-        raise CheckpointError(msg) from error
+        _refuse(f"`{path}` must be a whole safetensors file: {_shortened(str(error))}. Copy it again", error)
     for name, array in arrays.items():
         # NumPy trusts a boolean to be 0 or 1, and reads beyond the end of an array where it is not.
         if array.dtype.kind not in "biuf" or (array.dtype.kind == "b" and array.view(np.uint8).max(initial=0) > 1):
-            msg = f"Array `{shortened(name)}` in `{path}` must hold numbers or booleans. Train the policy again."
-            raise CheckpointError(msg)
+            _refuse(f"Array `{_shortened(name)}` in `{path}` must hold numbers or booleans")
     return arrays

@@ -63,8 +63,8 @@ class CompetenceModel:
 
     def __call__(self, features: Floats) -> Floats:
         """Estimate scores, shape [Q, M], inside [0.02, 0.98], from features of shape [Q, F]."""
-        estimates: Floats = np.clip((features - self.mean) @ self.weights + self.bias, _LOW, _HIGH)
-        return estimates
+        estimates = (features - self.mean) @ self.weights + self.bias
+        return np.asarray(np.minimum(np.maximum(estimates, _LOW, out=estimates), _HIGH, out=estimates))
 
 
 def _fit(features: Floats, scores: Floats, penalties: Sequence[float]) -> list[CompetenceModel]:
@@ -123,9 +123,11 @@ def cross_fitted(
 
 def context_of(features: Floats) -> Floats:
     """Take ψ(q), shape [Q, P], out of query features of shape [Q, F]."""
-    tasks = len(SURFACE_NAMES) + HASHED_WORDS
-    ones = np.ones((len(features), 1))
-    return np.concatenate([ones, features[:, : len(SURFACE_NAMES)], features[:, tasks : tasks + HASHED_TASKS]], axis=1)
+    surface, tasks = len(SURFACE_NAMES), len(SURFACE_NAMES) + HASHED_WORDS
+    context = np.ones((len(features), CONTEXT_DIM))
+    context[:, 1 : 1 + surface] = features[:, :surface]
+    context[:, 1 + surface :] = features[:, tasks : tasks + HASHED_TASKS]
+    return context
 
 
 @dataclass(frozen=True, slots=True)

@@ -217,12 +217,13 @@ class RLFocalPolicy(EnsemblePolicy):
         members, context = decider_observation(state)
         return self._decider(members, decider_shared(members, context))
 
-    def team(self, state: State) -> tuple[Bools, Callable[[], Floats]]:
+    def team(self, state: State) -> tuple[Bools, Floats, Callable[[], Floats]]:
         """Choose the most probable team; see `EnsemblePolicy.team`."""
         logits = self.team_logits(state).astype(np.float64)
         selectable, smallest, largest = legal_sizes(state)
         return (
             most_probable_subset(logits, selectable, smallest=smallest, largest=largest),
+            logits,
             lambda: subset_marginals(logits, selectable, smallest=smallest, largest=largest),
         )
 
@@ -321,7 +322,7 @@ def add_member(policy: RLFocalPolicy, name: str, probe: "OutcomeGrid") -> RLFoca
             f"The probe must hold outcomes of the whole pool and of `{name}`; missing: {', '.join(missing)}."
         )
     if not len(probe):
-        raise OutcomeError("The probe must hold at least one query, got none. Fifty are a start.")
+        raise OutcomeError("The probe must hold at least one query, got none. About 50 are enough to start.")
     columns = [probe.members.index(member) for member in (*policy.members, name)]
     old = policy.parts.weights
     theta = _resemblance(policy, probe, probe.scores[:, columns[-1]])

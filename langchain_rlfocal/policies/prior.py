@@ -9,12 +9,13 @@ vote. It learns nothing, reads nothing of the query, and does not weigh cost aga
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.features import SURFACE_NAMES
-from langchain_rlfocal.policies.base import RECENT_QUERIES, Commitment, EnsemblePolicy, legal_sizes
+from langchain_rlfocal.policies.base import RECENT_QUERIES, TIE, Commitment, EnsemblePolicy, legal_sizes
 from langchain_rlfocal.records import Answer, Candidate, Failure, Query, Selection
 from langchain_rlfocal.states import Answers, Bools, Evidence, Floats, MemberFeatures, State
 
@@ -22,8 +23,6 @@ FIRST_ROUND = 2
 """How many members the first of several rounds asks."""
 
 DEFAULT_COMPETENCE = 0.5
-
-_MARGIN = 1e-9  # of summed competence: sums in another order may round to the other side of a tie
 
 
 class PriorPolicy(EnsemblePolicy):
@@ -89,7 +88,7 @@ class PriorPolicy(EnsemblePolicy):
             similarity=None,
         )
 
-    def team(self, state: State) -> tuple[Bools, Callable[[], Floats]]:
+    def team(self, state: State) -> tuple[Bools, Floats, Callable[[], Floats]]:
         """Ask the two best, then the rest where they differ; see `EnsemblePolicy.team`."""
         selectable, smallest, largest = legal_sizes(state)
         agreed = (state.num_answered >= min(FIRST_ROUND, state.max_team)) & (state.num_answers == 1)
@@ -100,7 +99,7 @@ class PriorPolicy(EnsemblePolicy):
         ranked = np.argsort(np.where(selectable, -state.competence, np.inf), axis=1, kind="stable")
         rank = np.argsort(ranked, axis=1, kind="stable")
         teams = (rank < size[:, None]) & selectable
-        return teams, lambda: teams.astype(np.float64)
+        return teams, state.competence, lambda: teams.astype(np.float64)
 
     def weigh(self, state: State) -> Floats:
         """Share the weight by summed competence; see `EnsemblePolicy.weigh`."""
@@ -131,12 +130,13 @@ class PriorPolicy(EnsemblePolicy):
         behind = {label: self._weight(names) for label, names in fused.supporters.items()}
         own = behind.pop(fused.answer or "")
         to_come = self._weight(running)
-        if own - max(behind.values(), default=0.0) - to_come <= _MARGIN:
+        total = own + math.fsum(behind.values()) + to_come
+        if own - max(behind.values(), default=0.0) - to_come <= 2 * TIE * total:
             return nothing
         ranks = {name: (-self._competence[column], column) for column, name in enumerate(self._members)}
         author = fused.supporters[fused.answer or ""][0]
         return Commitment(
-            own / (own + math.fsum(behind.values()) + to_come),
+            own / total,
             author_is_final=all(ranks[author] < ranks[name] for name in running),
         )
 
@@ -145,30 +145,17 @@ class PriorPolicy(EnsemblePolicy):
         query: Query,
         candidates: Sequence[Candidate],
         failures: Sequence[Failure],
-        *,
-        available: Sequence[str],
-        round_number: int,
-        max_rounds: int,
-        max_team: int,
-        cost_weight: float,
+        **limits: Any,
     ) -> Selection:
         """Choose the members to ask; see `Policy.select`. The first choice, which is the same for every query, is remembered."""
-        key = (tuple(available), round_number, max_rounds, max_team)
-        is_first = not candidates and not failures
-        if is_first and key in self._first:
-            return self._first[key]
-        selection = super().select(
-            query,
-            candidates,
-            failures,
-            available=available,
-            round_number=round_number,
-            max_rounds=max_rounds,
-            max_team=max_team,
-            cost_weight=cost_weight,
-        )
-        if is_first and len(self._first) < RECENT_QUERIES:
-            self._first[key] = selection
+        if candidates or failures:
+            return super().select(query, candidates, failures, **limits)
+        key = (*limits["available"], *(limits[name] for name in ("round_number", "max_rounds", "max_team")))
+        selection = self._first.get(key)
+        if selection is None:
+            selection = super().select(query, (), (), **limits)
+            if len(self._first) < RECENT_QUERIES:
+                self._first[key] = selection
         return selection
 
     def fuse(
@@ -196,11 +183,14 @@ class PriorPolicy(EnsemblePolicy):
             label: sum(weight[name] for name in sorted(names, key=columns.__getitem__))
             for label, names in behind.items()
         }
-        winner = max(behind, key=lambda label: (shares[label], weight[behind[label][0]], -columns[behind[label][0]]))
+        weights = {label: share / total for label, share in shares.items()}
+        least = max(weights.values()) - TIE
+        # In the order of their most competent supporters, so that the first of equals wins.
+        winner = next(label for label in behind if weights[label] >= least)
         return Answer(
             member=behind[winner][0],
             answer=winner,
-            weights={label: share / total for label, share in shares.items()},
+            weights=weights,
             supporters={label: tuple(names) for label, names in behind.items()},
         )
 

@@ -16,8 +16,6 @@ Logits are bounded (`LOGIT_BOUND`), so no team is ever impossible, and in double
 for teams of up to 80 members.
 """
 
-from functools import lru_cache
-
 import numpy as np
 
 from langchain_rlfocal.states import Bools, Floats, Ints
@@ -70,31 +68,26 @@ def subset_log_prob(logits: Floats, selectable: Bools, team: Bools, *, smallest:
 def subset_marginals(logits: Floats, selectable: Bools, *, smallest: Ints, largest: Ints) -> Floats:
     """Compute the probability that each member is in the team, shape [Q, M]; 0 where no team is legal.
 
-    With e⁻ and e⁺ the polynomials of the members before and after m:
+    With e_i the polynomials of the members before m, and a_k the weight of all legal ways to go on from m in a team of k:
 
-        P(m ∈ S) ∝ wₘ Σ_{i, j} e⁻_i e⁺_j   for smallest ≤ i + j + 1 ≤ largest
+        P(m ∈ S) ∝ wₘ Σ_k e_{k-1} a_k
+
+    Both grow by one member a step, in the same way: e_k ← e_k + wₘ e_{k-1} forwards, a_k ← a_k + wₘ a_{k+1} backwards.
     """
     num_sizes = int(largest.max(initial=0)) + 1
     odds = odds_of(logits, selectable)
     q, m = odds.shape
-    # Both directions at once: polynomials of the first n members, and of the last n.
-    steps = np.stack([odds.T, odds.T[::-1]], axis=1)[..., None]
-    polynomials = np.zeros((m + 1, 2, q, num_sizes))
-    polynomials[..., 0] = 1.0
-    lower, upper = polynomials[..., :-1], polynomials[..., 1:]
-    for step, below, old, new in zip(steps, lower[:-1], upper[:-1], upper[1:], strict=True):
-        np.multiply(step, below, out=new)
+    steps = np.array([odds.T, odds.T[::-1]]).transpose(1, 0, 2)[..., None]
+    weights = np.zeros((m + 1, 2, q, num_sizes))  # a from the largest team to the smallest
+    weights[0, 0, :, 0] = 1.0
+    weights[0, 1] = size_mask(smallest, largest, num_sizes)[:, ::-1]
+    for step, old, new in zip(steps, weights[:-1], weights[1:], strict=True):
+        np.multiply(step, old[..., :-1], out=new[..., 1:])
         np.add(new, old, out=new)
-    before, after = polynomials[:-1, 0].swapaxes(0, 1), polynomials[-2::-1, 1].swapaxes(0, 1)
-    legal = size_mask(smallest, largest, 2 * num_sizes).astype(float)
-    with_member = np.add.reduce((before @ legal[:, _sums_of_sizes(num_sizes) + 1]) * after, axis=2) * odds
-    total = np.add.reduce(polynomials[-1, 0] * legal[:, :num_sizes], axis=1)
-    return np.asarray(with_member / np.where(total > 0, total, 1.0)[:, None])
-
-
-@lru_cache(maxsize=32)
-def _sums_of_sizes(num_sizes: int) -> Ints:
-    return np.arange(num_sizes)[:, None] + np.arange(num_sizes)
+    before, after = weights[:-1, 0, :, :-1], weights[-2::-1, 1, :, -2::-1]
+    total = np.add.reduce(weights[-1, 0] * weights[0, 1, :, ::-1], axis=1)
+    with_member = odds.T * np.add.reduce(before * after, axis=2)
+    return np.asarray((with_member / np.where(total > 0, total, 1.0)).T)
 
 
 def most_probable_subset(logits: Floats, selectable: Bools, *, smallest: Ints, largest: Ints) -> Bools:
@@ -103,13 +96,15 @@ def most_probable_subset(logits: Floats, selectable: Bools, *, smallest: Ints, l
     It holds the members of positive logit, filled up or cut down to a legal size by rank; equal logits rank in the
     pool's order.
     """
-    ranked = np.argsort(np.where(selectable, -logits, np.inf), axis=1, kind="stable")
-    wanted = np.add.reduce(selectable & (logits > 0), axis=1)
-    size = np.minimum(np.maximum(wanted, smallest), np.minimum(largest, np.add.reduce(selectable, axis=1)))
+    team: Bools = selectable & (logits > 0)
+    wanted = np.add.reduce(team, axis=1)
+    size = np.minimum(np.maximum(wanted, smallest), largest)
+    if (size == wanted).all():
+        return team
+    ranked = np.where(selectable, -logits, np.inf).argsort(axis=1, kind="stable")
     q, m = logits.shape
-    team: Bools = np.empty((q, m), dtype=bool)
     team[np.arange(q)[:, None], ranked] = np.arange(m) < size[:, None]
-    return team
+    return team & selectable
 
 
 def sample_subset(
@@ -147,7 +142,7 @@ def sample_subset(
     for m in range(num_members):
         inside = odds[:, m] * np.maximum(weight(m + 1, low - 1, high - 1), 0.0)
         outside = np.maximum(weight(m + 1, low, high), 0.0)
-        take = (high > 0) & (uniform[:, m] * (inside + outside) < inside)
+        take = uniform[:, m] * (inside + outside) < inside
         team[:, m] = take
         low, high = low - take, high - take
     return team

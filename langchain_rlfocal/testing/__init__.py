@@ -6,8 +6,8 @@ from langchain_rlfocal.testing.doubles import (
     JudgingChatModel,
     ScriptedChatModel,
     ScriptedPolicy,
+    make_outcomes,
 )
-from langchain_rlfocal.testing.outcomes import make_outcomes
 
 __all__ = [
     "Asked",

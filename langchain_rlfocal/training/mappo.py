@@ -10,7 +10,7 @@ https://arxiv.org/abs/2103.01955; Schulman et al., 2017, "Proximal policy optimi
 
 import math
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import Any
@@ -21,11 +21,10 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from langchain_rlfocal._version import __version__
-from langchain_rlfocal.embedders import NamedEmbedder
 from langchain_rlfocal.environment import EnsembleEnv, Replay, environment_of, play
 from langchain_rlfocal.errors import OutcomeError
 from langchain_rlfocal.evaluation.baselines import dump_baselines, fit_baselines
-from langchain_rlfocal.features import Embedder
+from langchain_rlfocal.features import Embedder, NamedEmbedder
 from langchain_rlfocal.observations import (
     DECIDER_SHARED,
     FUSION_AXES,
@@ -68,32 +67,77 @@ STATE_DIM = DECIDER_SHARED + FUSION_SHARED + _PRIVILEGED
 # ---- networks and losses
 
 
-class _JoinedLayer(nn.Linear):
-    """relu(W [own; shared] + b) of what each member or candidate has and what all share; see `policies.learned`."""
+class _TwoLayers(torch.autograd.Function):
+    """w₃ · h₂ + b₃ with h₂ = relu(W₂ h₁ + b₂) and h₁ = relu(W₁ [own; shared] + b₁), and its gradient.
 
-    def forward(self, own: Tensor, shared: Tensor) -> Tensor:  # type: ignore[override]
-        """Compute [B, N, H] from own [B, N, A] and shared [B, S]."""
-        axes = own.shape[-1]
-        common = nn.functional.linear(shared, self.weight[:, axes:], self.bias)
-        return torch.relu(nn.functional.linear(own, self.weight[:, :axes]) + common[:, None, :])
+    It takes most of training's time, so it works in blocks of rows that stay in the processor's cache.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, shared: Tensor, *parameters: Tensor) -> Tensor:
+        weight1, bias1, weight2, bias2, weight3, bias3 = parameters
+        (b, n, axes), hidden = own.shape, len(bias1)
+        common = torch.addmm(bias1, shared, weight1[:, axes:].T)
+        hidden1, hidden2 = own.new_empty(b, n, hidden), own.new_empty(b, n, hidden)
+        for block in _blocks(b, n):
+            first, second = hidden1[block].view(-1, hidden), hidden2[block].view(-1, hidden)
+            torch.mm(own[block].reshape(-1, axes), weight1[:, :axes].T, out=first)
+            hidden1[block].add_(common[block, None]).clamp_min_(0.0)
+            torch.addmm(bias2, first, weight2.T, out=second).clamp_min_(0.0)
+        ctx.save_for_backward(own, shared, hidden1, hidden2, *parameters)
+        return hidden2 @ weight3[0] + bias3
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        own, shared, hidden1, hidden2, weight1, _, weight2, _, weight3, _ = ctx.saved_tensors
+        (b, n, axes), hidden = own.shape, len(weight2)
+        slope_common = slope.new_empty(b, hidden)
+        own_slope1, slope2, bias2, slope3 = map(torch.zeros_like, (weight1[:, :axes], weight2, weight2[0], weight3[0]))
+        for block in _blocks(b, n):
+            first, second = hidden1[block].view(-1, hidden), hidden2[block].view(-1, hidden)
+            slopes = slope[block].reshape(-1, 1)
+            slope3.addmv_(second.T, slopes[:, 0])
+            behind2 = torch.ops.aten.threshold_backward(slopes * weight3, second, 0.0)
+            slope2.addmm_(behind2.T, first)
+            bias2.add_(behind2.sum(0))
+            behind1 = torch.ops.aten.threshold_backward(behind2 @ weight2, first, 0.0)
+            own_slope1.addmm_(behind1.T, own[block].reshape(-1, axes))
+            torch.sum(behind1.view(-1, n, hidden), 1, out=slope_common[block])
+        slope1 = torch.cat([own_slope1, slope_common.T @ shared], dim=1)
+        return None, None, slope1, slope_common.sum(0), slope2, bias2, slope3[None], slope.sum()[None]
 
 
-class DeciderNet(nn.Module):
+def _blocks(num: int, rows_each: int, *, rows: int = 4096) -> Iterator[slice]:
+    size = max(rows // rows_each, 1)
+    return (slice(start, start + size) for start in range(0, num, size))
+
+
+class _TwoLayerNet(nn.Module):
+    """A number for each of N rows, shape [B, N], from what each has, [B, N, A], and what all share, [B, S]."""
+
+    def __init__(self, inputs: int, hidden: int) -> None:
+        super().__init__()
+        self.hidden1, self.hidden2 = nn.Linear(inputs, hidden), nn.Linear(hidden, hidden)
+        self.out = nn.Linear(hidden, 1)
+
+    def values(self, own: Tensor, shared: Tensor) -> Tensor:
+        """Compute the numbers."""
+        values: Tensor = _TwoLayers.apply(own, shared, *self.parameters())  # type: ignore[no-untyped-call]
+        return values
+
+
+class DeciderNet(_TwoLayerNet):
     """On/off logit of each member; see `policies.learned.DeciderNetwork`."""
 
     def __init__(self, hidden: int, *, num_members: int) -> None:
-        super().__init__()
-        self.hidden1 = _JoinedLayer(len(MEMBER_AXES) + DECIDER_SHARED, hidden)
-        self.hidden2 = nn.Linear(hidden, hidden)
-        self.out = nn.Linear(hidden, 1)
+        super().__init__(len(MEMBER_AXES) + DECIDER_SHARED, hidden)
         nn.init.orthogonal_(self.out.weight, gain=0.01)
         # Even chances at first, of a team of about two.
         nn.init.constant_(self.out.bias, -math.log(max(num_members / 2 - 1, 1.0)))
 
     def forward(self, members: Tensor, shared: Tensor) -> Tensor:
         """Compute bounded logits, shape [B, M]."""
-        raw = self.out(torch.relu(self.hidden2(self.hidden1(members, shared)))).squeeze(-1)
-        bounded: Tensor = LOGIT_BOUND * torch.tanh(raw / LOGIT_BOUND)
+        bounded: Tensor = LOGIT_BOUND * torch.tanh(self.values(members, shared) / LOGIT_BOUND)
         return bounded
 
 
@@ -102,7 +146,7 @@ class FusionNet(nn.Module):
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
-        self.hidden = _JoinedLayer(len(FUSION_AXES) + FUSION_SHARED, hidden)
+        self.hidden = nn.Linear(len(FUSION_AXES) + FUSION_SHARED, hidden)
         self.out = nn.Linear(hidden, 1)
         self.vote = nn.Linear(len(FUSION_AXES), 1)
         for layer in (self.out, self.vote):
@@ -113,7 +157,10 @@ class FusionNet(nn.Module):
 
     def forward(self, candidates: Tensor, shared: Tensor, mask: Tensor) -> Tensor:
         """Compute logits, shape [B, K]; a very low one where there is no candidate."""
-        logits = self.out(self.hidden(candidates, shared)) + self.vote(candidates)
+        own, common = torch.split(self.hidden.weight, [len(FUSION_AXES), FUSION_SHARED], dim=1)
+        of_all = nn.functional.linear(shared, common, self.hidden.bias)
+        hidden = torch.relu(nn.functional.linear(candidates, own) + of_all[:, None])
+        logits = self.out(hidden) + self.vote(candidates)
         masked: Tensor = logits.squeeze(-1).masked_fill(~mask, -1e9)
         return masked
 
@@ -131,50 +178,42 @@ class Actors(nn.Module):
         return {name: tensor.detach().cpu().numpy().copy() for name, tensor in self.state_dict().items()}
 
 
-class Critic(nn.Module):
-    """Value of the joint state, shape [...] from [..., S]. It sees recorded scores: in training only."""
-
-    def __init__(self, inputs: int, hidden: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1)
-        )
+class Critic(_TwoLayerNet):
+    """Value of the joint state, shape [B] from [B, S]. It sees recorded scores: in training only."""
 
     def forward(self, states: Tensor) -> Tensor:
         """Compute values."""
-        values: Tensor = self.layers(states).squeeze(-1)
-        return values
+        return self.values(states[:, None], states[:, :0])[:, 0]
 
 
 class _SubsetTerms(torch.autograd.Function):
     """log Z and H of `subset_log_prob_and_entropy`, whose gradients are known: P(m ∈ S), and minus Cov(1[m ∈ S], ℓ·1[S]).
 
-    The covariance is the derivative of the marginals along ℓ, so one forward pass computes both: each polynomial
-    and its derivative, of the members before m and of those after it.
+    With before_m[k] the weight of all subsets of size k of the members before m, and after_m[k] that of all subsets of
+    those after it which make k a legal size, P(m ∈ S) = wₘ Σ_k before_m[k] after_m[k + 1] / Z. The covariance is the
+    derivative of the marginals along ℓ, so one pass computes both: each table and its derivative.
     """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, selectable: Tensor, legal_sizes: Tensor) -> tuple[Tensor, Tensor]:
         (b, m), k = logits.shape, legal_sizes.shape[1]
         odds = torch.where(selectable, torch.exp(logits), 0.0)
-        # Axes: value or derivative, forwards or backwards, member, query, size.
-        steps = torch.stack([odds.T, odds.T.flip(0)])[..., None]
-        along = steps * torch.stack([logits.T, logits.T.flip(0)])[..., None]
-        tables = odds.new_zeros(2, 2, m + 1, b, k)
-        tables[0, ..., 0] = 1.0
+        # Axes: value or derivative, before or after (from the last size down), member, size, query.
+        steps = torch.stack([odds.T, odds.T.flip(0)])[:, :, None]
+        along = steps * torch.stack([logits.T, logits.T.flip(0)])[:, :, None]
+        tables = odds.new_zeros(2, 2, m + 1, k, b)
+        tables[0, 0, :, 0] = 1.0
+        tables[0, 1, 0] = legal_sizes.T.flip(0)
+        tables[0, 1, :, 0] = legal_sizes[:, -1]
+        smaller, larger = tables[:, :, :, :-1], tables[:, :, :, 1:]
         for n in range(m):
-            old, new = tables[:, :, n], tables[:, :, n + 1]
-            new.copy_(old)
-            new[..., 1:] += steps[:, n] * old[..., :-1]
-            new[1, ..., 1:] += along[:, n] * old[0, ..., :-1]
-        before, after = tables[:, 0, :-1], tables[:, 1, :-1].flip(1)
-        sizes = torch.arange(k)
-        total_size = sizes[:, None] + sizes + 1
-        legal = torch.where(total_size < k, legal_sizes[:, total_size.clamp(max=k - 1)], 0.0)  # [B, K, K]
-        reach = torch.einsum("vmbi,bij->vmbj", before, legal)
-        others = (reach[0] * after[0]).sum(-1).T
-        others_along = (reach[1] * after[0] + reach[0] * after[1]).sum(-1).T
-        total = (tables[0, 0, -1] * legal_sizes).sum(-1)
+            new, below = larger[:, :, n + 1], smaller[:, :, n]
+            torch.addcmul(larger[:, :, n], steps[:, n], below, out=new)
+            new[1].addcmul_(along[:, n], below[0])
+        before, after = smaller[:, 0, :-1], smaller[:, 1, :-1].flip(1, 2)
+        others = (before[0] * after[0]).sum(1).T
+        others_along = (before[1] * after[0] + before[0] * after[1]).sum(1).T
+        total = tables[0, 1, -1, -1]
         marginals = odds * others / total[:, None]
         mean = (marginals * logits).sum(-1)
         covariance = odds * (logits * others + others_along) / total[:, None] - marginals * mean[:, None]
@@ -312,10 +351,11 @@ class Rollout:
         legal_sizes: Which team sizes were legal, shape [N, L].
         teams: Teams drawn, shape [N, M].
         log_probs: Log-probabilities of the teams, shape [N].
-        candidates: What Fusion saw of the candidates, shape [B, K, G].
+        candidates: What Fusion saw of the candidates, the taken places first and with as many as the episode of most, [B, K, G].
         candidates_shared: What it saw besides, shape [B, FUSION_SHARED].
-        exists: Where the candidates are, shape [B, K].
-        chosen: Candidates drawn, shape [B].
+        exists: Where there is a candidate, shape [B, K].
+        places: Where each candidate stands in the `State`, shape [B, K].
+        chosen: Candidates drawn, of those K, shape [B].
         chosen_log_probs: Log-probabilities of the candidates drawn, shape [B].
         states: The critic's joint states: of the Decider's decisions, then of Fusion's, shape [N + B, S].
         rewards: Reward after each step, Fusion's last, shape [T, B].
@@ -333,6 +373,7 @@ class Rollout:
     candidates: Floats
     candidates_shared: Floats
     exists: Bools
+    places: Ints
     chosen: Ints
     chosen_log_probs: Floats
     states: Floats
@@ -446,10 +487,14 @@ def roll_out(
         active.append(running)
     state = env.state()
     shared = decider_shared(*decider_observation(state))
-    candidates, exists = fusion_observation(state)
-    pooled = fusion_shared(candidates, exists)
+    observed, exists = fusion_observation(state)
+    pooled = fusion_shared(observed, exists)
+    # Few of the places for candidates are taken: these come first, and the rest is left out.
+    places = np.argsort(~exists, axis=1, kind="stable")[:, : exists.sum(axis=1).max()]
+    candidates = np.take_along_axis(observed, places[:, :, None], axis=1)
+    exists = np.take_along_axis(exists, places, axis=1)
     chosen, chosen_log_probs = draw_choice(FUSION_SHARPNESS * fusion(candidates, pooled, exists), rng)
-    rewards.append(env.fuse(state, chosen))
+    rewards.append(env.fuse(state, places[np.arange(num_episodes), chosen]))
     active.append(np.ones(num_episodes, dtype=bool))
     parts = {name: np.concatenate([step[name] for step in steps]) for name in steps[0]}
     last = joint_state(state, *env.scores(), shared=shared, fusion=pooled)
@@ -459,6 +504,7 @@ def roll_out(
         candidates=candidates,
         candidates_shared=pooled,
         exists=exists,
+        places=places,
         chosen=chosen,
         chosen_log_probs=chosen_log_probs,
         rewards=np.stack(rewards),
@@ -477,6 +523,12 @@ def _normalised(values: Floats, chosen: Bools) -> Floats:
     """Bring the chosen values to mean 0 and standard deviation 1."""
     part = values[chosen]
     return np.where(chosen, (values - part.mean()) / (part.std() + 1e-8), 0.0)
+
+
+def _shuffled_parts(tensors: Sequence[Tensor], num_parts: int, rng: np.random.Generator) -> Iterator[list[Tensor]]:
+    """Shuffle rows alike in all tensors, and divide them."""
+    for rows in np.array_split(rng.permutation(len(tensors[0])), num_parts):
+        yield [tensor.index_select(0, torch.from_numpy(rows)) for tensor in tensors]
 
 
 def update(
@@ -513,31 +565,30 @@ def update(
     advantage = _tensor(rollout.by_decision(_normalised(advantages, deciding) + _normalised(advantages, fusing)))
     target = _tensor(rollout.by_decision(returns))
     n, b = len(rollout.step), len(rollout.chosen)
-    members, shared, teams = _tensor(rollout.members), _tensor(rollout.shared), _tensor(rollout.teams)
-    selectable, sizes = _tensor(rollout.selectable), _tensor(rollout.legal_sizes)
-    candidates, pooled = _tensor(rollout.candidates), _tensor(rollout.candidates_shared)
-    exists, chosen = _tensor(rollout.exists), _tensor(rollout.chosen)
-    old_teams, old_chosen = _tensor(rollout.log_probs), _tensor(rollout.chosen_log_probs)
+    of_decider = ("members", "shared", "selectable", "teams", "legal_sizes", "log_probs")
+    of_fusion = ("candidates", "candidates_shared", "exists", "chosen", "chosen_log_probs")
+    decisions = (*(_tensor(getattr(rollout, name)) for name in of_decider), advantage[:n])
+    fusions = (*(_tensor(getattr(rollout, name)) for name in of_fusion), advantage[n:])
+    num_parts = min(config.num_minibatches, b)
 
     kl = 0.0
     for _ in range(config.num_epochs):
         moved = []
-        num_parts = min(config.num_minibatches, b)
-        parts = [np.array_split(rng.permutation(count), num_parts) for count in (n, b, n + b)]
-        for decisions, fusions, seen in zip(*parts, strict=True):
-            d, f, s = map(torch.from_numpy, (decisions, fusions, seen))
-            decided, entropy = subset_log_prob_and_entropy(
-                actors.decider(members[d], shared[d]), selectable[d], teams[d], sizes[d]
-            )
-            choice = torch.log_softmax(FUSION_SHARPNESS * actors.fusion(candidates[f], pooled[f], exists[f]), dim=-1)
-            fused = choice.gather(1, chosen[f, None]).squeeze(1)
+        shares = (
+            _shuffled_parts(tensors, num_parts, rng) for tensors in (decisions, fusions, (states, old_values, target))
+        )
+        for decision, fusion, state in zip(*shares, strict=True):
+            members, shared, selectable, teams, sizes, old_teams, gain = decision
+            candidates, pooled, exists, chosen, old_chosen, fusion_gain = fusion
+            seen, old_seen, seen_target = state
+            decided, entropy = subset_log_prob_and_entropy(actors.decider(members, shared), selectable, teams, sizes)
+            choice = torch.log_softmax(FUSION_SHARPNESS * actors.fusion(candidates, pooled, exists), dim=-1)
+            fused = choice.gather(1, chosen[:, None]).squeeze(1)
             choice_entropy = -(choice.exp() * choice.clamp(min=-1e3)).sum(-1)
             policy_loss = clipped_surrogate(
-                decided, old_teams[d], advantage[:n][d], clip_epsilon=config.clip_epsilon
-            ) + clipped_surrogate(fused, old_chosen[f], advantage[n:][f], clip_epsilon=config.clip_epsilon)
-            value_loss = clipped_value_loss(
-                critic(states[s]), old_values[s], target[s], clip_epsilon=config.clip_epsilon
-            )
+                decided, old_teams, gain, clip_epsilon=config.clip_epsilon
+            ) + clipped_surrogate(fused, old_chosen, fusion_gain, clip_epsilon=config.clip_epsilon)
+            value_loss = clipped_value_loss(critic(seen), old_seen, seen_target, clip_epsilon=config.clip_epsilon)
             loss = (
                 policy_loss + config.value_coef * value_loss - entropy_coef * (entropy.mean() + choice_entropy.mean())
             )
@@ -547,7 +598,7 @@ def update(
             nn.utils.clip_grad_norm_(critic.parameters(), config.max_grad_norm)
             optimizer.step()
             with torch.no_grad():
-                moved.append(float(approximate_kl(decided, old_teams[d]) + approximate_kl(fused, old_chosen[f])))
+                moved.append(float(approximate_kl(decided, old_teams) + approximate_kl(fused, old_chosen)))
         kl = float(np.mean(moved))
         if kl > config.target_kl:
             break

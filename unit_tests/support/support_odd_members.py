@@ -1,6 +1,5 @@
-"""Members that answer oddly or not at all, ensembles with one of them, and the four doors through which they are asked."""
+"""Members that answer oddly or not at all, and ensembles with one of them."""
 
-import asyncio
 import json
 
 from langchain_core.language_models import BaseChatModel
@@ -10,11 +9,6 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 
 from langchain_rlfocal import RLFocalChatModel
 from langchain_rlfocal.testing import ScriptedChatModel, ScriptedPolicy
-from support_tools import QUESTION
-
-DOORS = ["invoke", "ainvoke", "stream", "astream"]
-GUARD_S = 10
-"""Nobody waits so long unless the test fails."""
 
 TEN_MB = "x" * 10_000_000
 
@@ -84,20 +78,6 @@ def first(bad, good=None):
     members = {"bad": bad, "good": good or saying("yes")}
     policy = ScriptedPolicy([["bad"], ["good"]], tuple(members))
     return RLFocalChatModel(members=members, policy=policy, max_rounds=1, max_team=2, max_retries=0)
-
-
-async def answer_of(model, door, question=QUESTION, /, **kwargs):
-    """Ask through one of the four doors; chunks are put together."""
-    async with asyncio.timeout(GUARD_S):
-        if door == "invoke":
-            return model.invoke(question, **kwargs)
-        if door == "ainvoke":
-            return await model.ainvoke(question, **kwargs)
-        if door == "stream":
-            chunks = list(model.stream(question, **kwargs))
-        else:
-            chunks = [chunk async for chunk in model.astream(question, **kwargs)]
-        return sum(chunks[1:], chunks[0])
 
 
 def failures_of(message):
