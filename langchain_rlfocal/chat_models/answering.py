@@ -663,7 +663,7 @@ class AnswerState:
 
 @lru_cache(maxsize=1024)
 def _compare_short(texts: tuple[str | None, ...], query: str) -> Comparison:
-    return compare_answers(texts, query=query)
+    return compare_answers([*texts], "auto", query=query)
 
 
 def _takes_long(text: str) -> bool:
