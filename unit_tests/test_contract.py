@@ -485,7 +485,7 @@ async def test_a_conversation_goes_to_those_alone_that_can_take_it(cannot, can, 
     ],
 )
 def test_where_nobody_can_take_it_for_its_length_alone_it_is_langchains_overflow(members, question, call, is_overflow):
-    with pytest.raises(EnsembleError, match="not asked: it (takes|does not accept)") as caught:
+    with pytest.raises(EnsembleError, match=r"not asked: it (takes|does not accept)") as caught:
         model_of(members, policy=None).invoke(question, **call)
     assert isinstance(caught.value, ContextOverflowError) == is_overflow
     assert all(member.asked == [] for member in members.values())
