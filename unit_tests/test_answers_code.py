@@ -53,6 +53,7 @@ def test_programs_that_differ_in_one_thing_differ(language, a, b):
         (WRITE, fenced("def f(x): return 2 * x"), "Sure:\n\ndef f(n):\n    return 2 * n\n\nThat doubles n."),
         (WRITE, fenced("def f(x): return 2 * x"), "1. Write\n\n   ```python\n   def f(x):\n       return 2 * x\n   ```"),
         (WRITE, fenced("def f(x): return 2 * x"), "<think>\n```python\nx\n```\n</think>\n" + fenced("def f(x): return 2 * x")),
+        (WRITE, fenced("def f(x): return 2 * x"), "<thinking>\n```python\nx\n```\n</thinking>\n" + fenced("def f(x): return 2 * x")),
         (WRITE, fenced("def f(x): return 2 * x"), "```python\ndef f(x): return 2 * x"),
         (WRITE, fenced("def f(x): return 2 * x\nf(2)"), fenced("def f(x): return 2 * x") + fenced("f(2)")),
         (WRITE, fenced("print(1)"), fenced("print(1)") + "Output:\n```text\n1\n```"),

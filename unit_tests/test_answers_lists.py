@@ -23,7 +23,12 @@ THE_SAME = [
     (FRUITS, "- apple\n- pear\n- fig", "apple\npear\nfig"),
     (FRUITS, "- apple\n- pear\n- fig", "Sure! Here are 3 fruits:\n\n- apple\n- pear\n- fig\n\nEnjoy your meal!"),
     (FRUITS, "- apple\n- pear\n- fig", "# Three fruits\n\n- apple\n\n- pear\n\n- fig"),
-    (FRUITS, "- apple\n- pear\n- fig", "<think>1. plum</think>\n- apple\n- pear\n- fig"),
+    (
+        FRUITS,
+        "- apple\n- pear\n- fig",
+        "<think>1. plum</think>\n- apple\n- pear\n- fig",
+    ),
+    (FRUITS, "- apple\n- pear\n- fig", "<thinking>1. plum</thinking>\n- apple\n- pear\n- fig"),
     (FRUITS, "- apple\n- pear\n- fig", "1. apple\n2. pear\n3. fig"),
     ("Just the names of three fruits.", "- apple\n- pear\n- fig", "- apple: a fruit\n- pear: sweet\n- fig: soft"),
     ("List fruits, no explanations.", "- apple\n- pear", "- apple (a fruit)\n- pear (sweet)"),

@@ -36,7 +36,7 @@ from dataclasses import dataclass
 
 from langchain_rlfocal.answers import values
 from langchain_rlfocal.answers.kinds import Same
-from langchain_rlfocal.answers.values import MAX_CHARS, Words
+from langchain_rlfocal.answers.values import MAX_CHARS, PATTERNS, Words
 
 _MAX_ITEMS = 2_000
 _MAX_PAIRED = 50
@@ -181,7 +181,7 @@ def find_list(text: str, *, commas: bool = False) -> ListAnswer | None:
 
 
 def _after_thought(text: str) -> str:
-    ends = [match.end() for match in _WORDS.thought.finditer(text)]
+    ends = [match.end() for match in PATTERNS.thought.finditer(text)]
     return text[ends[-1] :] if ends and text[ends[-1] :].strip() else text
 
 

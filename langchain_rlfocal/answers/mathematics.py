@@ -27,7 +27,7 @@ from hashlib import sha256
 from importlib import import_module
 from typing import Any, NamedTuple, TypeVar
 
-from langchain_rlfocal.answers.values import TEN_WORDS, UNIT_WORDS, Words
+from langchain_rlfocal.answers.values import PATTERNS, TEN_WORDS, UNIT_WORDS, Words
 
 __all__ = ["Formula", "Math", "looks_like_math", "run_within", "same_math"]
 
@@ -94,7 +94,6 @@ _RUNS = (re.compile(r"[ \t\f\v\r]+"), re.compile(r"\n\s*\n\s*"))
 
 # --- finding the part that answers
 
-_THOUGHT = "</think>"
 _EDGES = ' \t\n*_`"'
 _SAID = {word: n for n, word in enumerate(UNIT_WORDS)} | {word: 20 + 10 * n for n, word in enumerate(TEN_WORDS)}
 _SPOKEN = {
@@ -146,8 +145,8 @@ def find_piece(text: str) -> Piece | None:
     Returns:
         None for a text of nothing but white space and decoration.
     """
-    if _THOUGHT in text:
-        text = text[text.rfind(_THOUGHT) + len(_THOUGHT) :]
+    thoughts = [match.end() for match in PATTERNS.thought.finditer(text)]
+    text = text[thoughts[-1] :] if thoughts else text
     text = text.encode("utf-8", "replace").decode()
     tail = text[-_MAX_TAIL:]
     boxes = list(_WORDS.box.finditer(tail))

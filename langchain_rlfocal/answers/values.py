@@ -177,6 +177,7 @@ _PLACE = re.compile(
     | (?P<list>\[)\s{0,999}[\[{"]""",
     re.IGNORECASE | re.VERBOSE,
 )
+_BRACKETS = re.compile(r"[\[\s]*")
 _ENDS = re.compile(r"/|end|final|<channel\|>", re.IGNORECASE)
 
 
@@ -305,6 +306,8 @@ def json_in(text: str, decoder: json.JSONDecoder | None = None) -> list[Any]:
                 failures += 1
                 # What was opened on the way to the fault has the same fault, or is a part of what has it.
                 at = max(at, getattr(error, "pos", at))
+                if isinstance(error, RecursionError):  # so has each of the brackets that follow
+                    at = max(at, _BRACKETS.match(text, at).end())  # type: ignore[union-attr]  # it matches nothing too
                 if at >= len(text) or str(error).startswith("Unterminated"):
                     found = []
                 if failures == _MAX_FAILURES:
