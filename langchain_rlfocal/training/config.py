@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import get_args
 
 from langchain_rlfocal.errors import InputError
@@ -86,12 +86,14 @@ class TrainingConfig:
     patience: int = 10
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
+        """Check types and ranges."""
+        whole = {field.name for field in fields(self) if field.type is int}
         for rule, is_met, names in _RULES:
             for name in names.split():
-                if not is_met(getattr(self, name)):
-                    msg = f"`{name}` must be {rule}, got {getattr(self, name)}. Leave it out for the default."
-                    raise InputError(msg)
+                value = getattr(self, name)
+                is_number = isinstance(value, int if name in whole else int | float) and not isinstance(value, bool)
+                if not is_number or not is_met(value):
+                    kind = "a whole number" if name in whole else "a number"
+                    raise InputError(f"`{name}` must be {kind} {rule}, got {value!r}. Leave it out for the default.")
         if self.cost_unit not in get_args(CostUnit):
-            msg = f"`cost_unit` must be one of {', '.join(get_args(CostUnit))}, got {self.cost_unit!r}. Choose one."
-            raise InputError(msg)
+            raise InputError(f"`cost_unit` must be one of {', '.join(get_args(CostUnit))}, got {self.cost_unit!r}.")
