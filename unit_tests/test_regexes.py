@@ -32,14 +32,17 @@ WIDE = {
     "redaction.py _BARE_KEY": "ends with it",
     "chat_models/metadata.py text_pieces": "where the first alternative fails, the second takes all that it tried",
     "features.py _WORD": "two classes that exclude each other, and nothing else",
-    "features.py _YES_NO": "no two of its starts read the same blanks",
+    "features.py _ASCII_WORD": "two classes that exclude each other, and nothing else",
     # Used by `fullmatch` alone, and of parts that exclude each other.
     "execution/retries.py _NUMBER": "tried once",
-    "execution/calls.py _REPEATED": "of a word that is cut to 80 characters",
+    "execution/endings.py _REPEATED": "of a word that is cut to 80 characters",
 }
 """Expressions whose width has no bound, and why they are linear."""
 
-MADE = {}
+MADE = {
+    "features.py _STARTS_WITH_VERB": "a few words",
+    "features.py _SENTENCE_WITH_VERB": "no two of its starts read the same blanks",
+}
 """Expressions that are no literal."""
 
 
