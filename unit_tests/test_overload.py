@@ -146,7 +146,8 @@ def test_once_the_queue_is_empty_the_next_begins_at_once(door):
 # ---- threads
 
 
-def test_threads_work_on_so_many_answers_and_one_more_for_each_that_met_no_delay(door):
+def test_threads_work_on_so_many_answers_and_one_more_once_as_many_met_no_delay(door):
+    """Each that met none adds 1/64: the first makes room for one, the second for no other."""
     for number in range(FIRST_IN_THREADS):
         assert door.enter(number, in_thread=True)
         door.begun(number)
@@ -157,17 +158,21 @@ def test_threads_work_on_so_many_answers_and_one_more_for_each_that_met_no_delay
     door.begun("next", 1.0)
     assert door.enter("one more", 1.0, in_thread=True)
     door.begun("one more", 1.0)
+    door.ended(1, 1.0)
+    assert door.enter("in its place", 1.0, in_thread=True)
+    door.begun("in its place", 1.0)
     assert not door.enter("too many", 1.0, in_thread=True)
 
 
 def test_those_in_flight_together_reduce_the_limit_once_and_never_below_its_floor(door):
-    """48 · 0.8 = 38.4; the next that is late began before that, and counts no more."""
+    """100 · 0.8 = 80; the next that is late began before that, and counts no more."""
+    door.admission._max_in_threads = 100.0
     for number in range(FIRST_IN_THREADS):
         door.enter(number, in_thread=True)
         door.begun(number)
     for number in range(FIRST_IN_THREADS):
         door.ended(number, 1.0, delay_s=1.0)
-    assert door.admission._max_in_threads == pytest.approx(0.8 * FIRST_IN_THREADS)
+    assert door.admission._max_in_threads == pytest.approx(80)
     for number in range(20):
         now_s = 2.0 + number
         door.enter(f"late {number}", now_s, in_thread=True)

@@ -377,7 +377,7 @@ BUSY_S = 0.05
 MAX_WAIT_S = 10.0
 """An answer that would wait for longer than this for its beginning is refused."""
 
-MIN_IN_THREADS, FIRST_IN_THREADS = 16, 48
+MIN_IN_THREADS, FIRST_IN_THREADS = 56, 64
 """How many answers threads may work on at a time, at least and at first: each has a thread for each of its calls."""
 
 _MIN_MEASURED = 16
@@ -425,8 +425,8 @@ class Admission(Shared):
     The measure is the delay of the scheduler, as it is the round-trip time for Netflix's concurrency-limits. On an event loop an
     answer that begins holds a place until its first calls have been made, which is one turn of the loop. Where the loop is idle
     that is at once, and nobody waits. Where it is busy a turn takes long, and fewer answers begin at a time, so that those that
-    have begun are served before they time out. Threads take no turns; there the number of answers in flight is limited, by one
-    more for each that met no delay, and by a fifth less where what came from a member was received late (AIMD, as in TCP).
+    have begun are served before they time out. Threads take no turns; there the number of answers in flight is limited: one
+    more each time that as many met no delay, a fifth less where what came from a member was received late (AIMD, as in TCP).
 
     Who has to wait stands in a queue, first come, first served. Where it is known how fast the queue moves, and a newcomer
     would wait for longer than `MAX_WAIT_S`, or than its own deadline, the newcomer is refused at once. There is one exception:
@@ -535,7 +535,7 @@ class Admission(Shared):
         with self._lock:
             self._num_in_threads -= 1
             if delay_s <= BUSY_S:
-                self._max_in_threads += 1
+                self._max_in_threads += 1 / self._max_in_threads
             elif entry.admitted_at_s > self._reduced_at_s:  # once for those that were in flight together
                 self._max_in_threads = max(float(MIN_IN_THREADS), 0.8 * self._max_in_threads)
                 self._reduced_at_s = now_s
