@@ -1,8 +1,8 @@
 """Answering: the way of one query from its messages to an answer, in order.
 
-`AnswerState` decides: whom to ask, what the answers together say, when to stop. It waits for nothing. `answer` and `aanswer`
-do what it says, the one with threads, the other on an event loop: select members, call them, compare their answers, ask the
-equivalence judge about what rules leave open, and begin again or fuse; then the synthesizer may write the reply.
+`AnswerState` decides: whom to ask, what the answers together say, when to stop. It waits for nothing. `answer` does what it says
+with threads, `aanswer` on an event loop, `astream_answer` there too, passing text on: select members, call them, compare their
+answers, ask the equivalence judge about what rules leave open, and begin again or fuse; then the synthesizer may write the reply.
 """
 
 import asyncio
@@ -89,10 +89,8 @@ def answer(messages: list[BaseMessage], state: "AnswerState") -> Generator[str |
             state.check_whole(result)
     verdict = state.decide()
     synthesis = None
-    if context.synthesizer is not None and state.is_unsure(verdict):
-        drafted = synthesis_messages(messages, state.candidates, verdict.answer)
-        request = context.round_request(drafted, state.round_number, role="synthesizer")
-        with closing(stream_round([context.synthesizer], request, state.limits, relay=context.relay)) as items:
+    if drafting := state.synthesis(messages, verdict):
+        with closing(stream_round(*drafting, state.limits, relay=context.relay)) as items:
             for item in items:
                 if isinstance(item, str):
                     state.is_relayed = True
@@ -122,10 +120,8 @@ async def aanswer(messages: list[BaseMessage], state: "AnswerState") -> AIMessag
         await _atake_in(results, state)
     verdict = await _adecide(state)
     synthesis = None
-    if context.synthesizer is not None and state.is_unsure(verdict):
-        drafted = synthesis_messages(messages, state.candidates, verdict.answer)
-        request = context.round_request(drafted, state.round_number, role="synthesizer")
-        [written] = await aask_members([context.synthesizer], request, state.limits)
+    if drafting := state.synthesis(messages, verdict):
+        [written] = await aask_members(*drafting, state.limits)
         synthesis = state.usable_synthesis(written)
     message = reply_of(state, verdict, synthesis=synthesis, model_name=context.model_name)
     await context.parent.atell("rlfocal_fusion", describe_fusion, verdict, synthesis, state.notes)
@@ -184,10 +180,8 @@ async def astream_answer(messages: list[BaseMessage], state: "AnswerState") -> A
         await _atake_in(results, state)
     verdict = await _adecide(state)
     synthesis = None
-    if context.synthesizer is not None and state.is_unsure(verdict):
-        drafted = synthesis_messages(messages, state.candidates, verdict.answer)
-        request = context.round_request(drafted, state.round_number, role="synthesizer")
-        async with aclosing(astream_round([context.synthesizer], request, state.limits)) as items:
+    if drafting := state.synthesis(messages, verdict):
+        async with aclosing(astream_round(*drafting, state.limits)) as items:
             async for item in items:
                 if isinstance(item, str):
                     state.is_relayed = True
@@ -602,13 +596,22 @@ class AnswerState:
             weights = {label: 0.0 if label == "" else weight * share for label, weight in weights.items()}
         return replace(answer, weights=weights, supporters=supporters)
 
-    def is_unsure(self, verdict: Verdict) -> bool:
-        """Tell whether the synthesizer should write: unsure, between texts. Tool calls and objects are never mixed by it."""
-        if verdict.answer.confidence >= self.options.synthesize_below or len(self.candidates) == 1:
-            return False
+    def synthesis(
+        self, messages: Sequence[BaseMessage], verdict: Verdict
+    ) -> tuple[list[PoolMember], RoundRequest] | None:
+        """Return the synthesizer and what it is asked where it should write; None where the verdict stands.
+
+        It writes where Fusion is unsure between texts. Tool calls and objects are never mixed by it.
+        """
+        synthesizer = self.context.synthesizer
+        is_sure = verdict.answer.confidence >= self.options.synthesize_below or len(self.candidates) == 1
+        if synthesizer is None or is_sure or verdict.action != "text":
+            return None
         is_refused = all(candidate.flaw == "refusal" for candidate in self.candidates)
-        acts = any(self.request.acts(candidate.message) for candidate in self.candidates)
-        return verdict.action == "text" and not is_refused and not acts
+        if is_refused or any(self.request.acts(candidate.message) for candidate in self.candidates):
+            return None
+        drafted = synthesis_messages(messages, self.candidates, verdict.answer)
+        return [synthesizer], self.context.round_request(drafted, self.round_number, role="synthesizer")
 
     def usable_synthesis(self, result: Result) -> Result:
         """Check what the synthesizer wrote; an answer with a flaw is a failure, unless it was passed on already."""
