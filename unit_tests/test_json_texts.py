@@ -92,6 +92,21 @@ def test_an_answer_after_much_else_is_found_in_a_moment(unit):
     assert found[:1] == [{"name": "Bob"}] or unit in {'{"', "[{", "<think>"}
 
 
+def test_brackets_too_deep_to_read_are_tried_once():
+    """20,000 brackets: the whole text, then its first bracket; from each of the others the same would fail again."""
+
+    class Counting(json.JSONDecoder):
+        tried = 0
+
+        def raw_decode(self, *given):
+            self.tried += 1
+            return super().raw_decode(*given)
+
+    decoder = Counting(strict=False)
+    assert json_in("[" * 20_000, decoder) == []
+    assert decoder.tried == 2
+
+
 def test_find_json_takes_the_last_object_and_no_thought():
     assert find_json(f"<think>{WRONG}</think> {WRONG} {BOB}") == {"name": "Bob"}
     assert find_json("The list is [1, 2].") == ["1", "2"]

@@ -264,6 +264,26 @@ def test_at_its_deadline_an_answer_waits_no_more():
     in_virtual_time(main())
 
 
+def test_who_is_interrupted_in_a_thread_leaves_the_queue(monkeypatch):
+    """Ctrl-C while it waits: else it would be admitted later, never end, and hold up all others."""
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    model = RLFocalChatModel(members={"a": ScriptedChatModel(script=["yes"])})
+    admission = model.shared_state.admission
+    holding = [admission.enter(model.clock(), lambda: None) for _ in range(MAX_STARTING)]
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Event, "wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            model.invoke(QUESTION)
+    assert admission.waiting == 0
+    for entry in holding:
+        admission.begun(entry, model.clock())
+    assert model.invoke(QUESTION).text == "yes"
+    assert (admission._num_starting, admission._num_in_threads) == (0, 0)
+
+
 def test_a_thread_waits_for_its_beginning():
     model = RLFocalChatModel(members={"a": ScriptedChatModel(script=["yes"])})
     admission = model.shared_state.admission

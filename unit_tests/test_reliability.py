@@ -568,6 +568,10 @@ def test_another_deadline_is_another_cache_key():
         for fields in ({}, {"deadline_s": 1}, {"deadline_s": 2}, {"deadline_s": 2, "timeout": 1})
     }
     assert len(keys) == 4
+    default, none = (
+        RLFocalChatModel(members={"a": saying()}, **fields) for fields in ({}, {"budget_per_answer": None})
+    )
+    assert default._get_llm_string() == none._get_llm_string()
 
 
 async def test_a_member_that_closes_what_it_had_opened_is_cancelled_once():
