@@ -173,12 +173,17 @@ def compare_answers(texts: Sequence[str | None], kind: KindLike = "auto", *, que
 _scripts: set[int] = set()  # of the texts compared so far; names of months and units are loaded script by script
 
 
-def takes_long(texts: Sequence[str]) -> bool:
+def takes_long(texts: Collection[str]) -> bool:
     """Tell whether comparing texts may take long: long texts, mathematics, code."""
-    return any(len(text) > _LONG_CHARS or "```" in text or looks_like_math(text) for text in texts)
+    return any(len(text) > _LONG_CHARS or _is_hard(text) for text in texts)
 
 
-def loads_first(texts: Sequence[str]) -> bool:
+@lru_cache(maxsize=1024)  # short answers recur, and each is looked at several times
+def _is_hard(text: str) -> bool:
+    return "```" in text or looks_like_math(text)
+
+
+def loads_first(texts: Collection[str]) -> bool:
     """Tell whether comparing texts may load a library first, since none of their scripts was compared yet."""
     scripts = {ord(char) >> 7 for text in texts for char in text[:_LONG_CHARS]}
     is_first = not scripts <= _scripts

@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 from langchain_core.exceptions import ContextOverflowError
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
@@ -53,9 +52,6 @@ from langchain_rlfocal.execution.drivers import aask_members, ask_members, astre
 from langchain_rlfocal.policies import Commitment, Policy, PriorPolicy
 from langchain_rlfocal.pool import ModelPool, PoolMember
 from langchain_rlfocal.records import Answer, Candidate, Failure, Query, Selection
-
-_SHORT_CHARS = 100
-"""Answers of this length come again and again, so what is found out about their form is remembered."""
 
 _FLAWS = ("truncated", "filtered", "refusal")
 """What can be wrong with an answer, the least first."""
@@ -400,7 +396,7 @@ class AnswerState:
             or len(candidates) < self.options.min_candidates
             or any(candidate.flaw for candidate in candidates)  # who still runs may have none
             or not isinstance(self.options.answer_kind, str)
-            or any(_takes_long(candidate.text) for candidate in arrived)  # comparing may hold up the event loop
+            or takes_long([candidate.text for candidate in arrived])  # comparing may hold up the event loop
             or self._competence_of([candidate.member for candidate in candidates]) <= self._competence_of(running)
         ):
             return False
@@ -424,7 +420,7 @@ class AnswerState:
     def comparing_takes_long(self, results: Sequence[Result]) -> bool:
         """Tell whether comparing these answers may hold up an event loop."""
         texts = {result.text for result in results if isinstance(result, Candidate)}
-        return not isinstance(self.options.answer_kind, str) or loads_first([*texts]) or any(map(_takes_long, texts))
+        return not isinstance(self.options.answer_kind, str) or loads_first(texts) or takes_long(texts)
 
     def record(self, results: Sequence[Result]) -> None:
         """Take in what came of a round, and label all answers so far, since groups can change with every answer.
@@ -476,12 +472,7 @@ class AnswerState:
         """Compare texts by the rules; remembered, since each round, and the end, compares the same."""
         if self._comparison is None or self._texts != tuple(texts):
             self._texts = tuple(texts)
-            kind, query = self.options.answer_kind, self.query.text
-            is_short = sum([len(text or "") for text in texts]) <= _SHORT_CHARS >= len(query)
-            if is_short and kind == "auto":
-                self._comparison = _compare_short(self._texts, query)
-            else:
-                self._comparison = compare_answers(texts, kind, query=query)
+            self._comparison = compare_answers(texts, self.options.answer_kind, query=self.query.text)
         return self._comparison
 
     def open_pairs(self) -> list[TextPair]:
@@ -662,20 +653,6 @@ class AnswerState:
         if left:
             return f"Not asked: {', '.join(left)}; raise `max_team` to let them stand in."
         return "Every member that can be asked was; add a member that fails differently."
-
-
-@lru_cache(maxsize=1024)
-def _compare_short(texts: tuple[str | None, ...], query: str) -> Comparison:
-    return compare_answers([*texts], "auto", query=query)
-
-
-def _takes_long(text: str) -> bool:
-    return _short_takes_long(text) if len(text) <= _SHORT_CHARS else takes_long([text])
-
-
-@lru_cache(maxsize=1024)
-def _short_takes_long(text: str) -> bool:
-    return takes_long([text])
 
 
 def _flaw_rank(candidate: Candidate) -> int:
