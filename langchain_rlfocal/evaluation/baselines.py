@@ -6,7 +6,8 @@ of the evaluated queries and never at their scores. The one exception is the Ora
 
 A baseline knows the members that it was fitted on: a grid may hold them in another order and others among them, and nothing
 of those others reaches a decision. Votes are counted alike everywhere: a member without an answer abstains; of answers with
-equal weight, that of the most competent supporter wins, competence being the mean score on the fitted queries.
+equal weight, that of the most competent supporter wins, competence being the mean score on the fitted queries. Of equal
+members the first of the grid is taken, which `fit_baselines` and `evaluate` make the first by name (`OutcomeGrid.canonical`).
 """
 
 import importlib
@@ -380,6 +381,7 @@ def fit_baselines(
         InputError: A grid holds no query, or `max_team` is below 1.
         PoolError: The grids have different members.
     """
+    train_grid, validation_grid = train_grid.canonical(), validation_grid.canonical()
     if train_grid.members != validation_grid.members:
         raise PoolError(
             f"`validation_grid` must have the members of `train_grid`, {train_grid.members}, got "
