@@ -1,7 +1,7 @@
 """Grids: outcomes laid out square, queries x members, as learning and evaluation use them, with their split and their costs.
 
-An unknown number is NaN and an answer that could not be extracted is -1, and neither ever counts as zero. The split of the
-queries is a function of their text, unless the file itself sets test rows apart.
+An unknown number is NaN, a score among them, and who gave no answer is -1: neither ever counts as zero. The split of the queries
+is a function of their text, unless the file itself sets test rows apart.
 """
 
 import hashlib
@@ -32,8 +32,9 @@ _OF_OPTIONS = ("option_answers", "option_ids", "option_scores")
 class OutcomeGrid:
     """The outcomes of Q queries and M members, square.
 
-    Every member answered every query, unless the caller chose to count a missing answer as the member's failure: such a
-    cell has no answer, a score of 0, and NaN in every other array.
+    A cell may be empty, because its member was never asked (`recorded` is False, no answer, NaN in every array of numbers), or
+    unscored, because nobody judged its answer (NaN in `scores` alone). A caller that chose to count a missing answer as the
+    member's failure gets a recorded cell with no answer, a score of 0, and NaN in every other array.
 
     The option arrays hold the recorded score of each of O options, and what choosing an option is worth; all four are None
     where no cell has option scores. What option j is called is learned from all rows of the task (`tables.learn_names`), not
@@ -48,10 +49,15 @@ class OutcomeGrid:
         queries: Each query's text.
         golds: Each query's right answer, None where unknown.
         answer_ids: Shape [Q, M], int32. Members of a row with the same answer share an id, the index of the first of
-            them; -1 where no answer was extracted.
-        answers: Shape [Q, M], the answers themselves (`str` or None).
-        scores: Shape [Q, M], in [0, 1].
-        cost_usd: Shape [Q, M]; NaN is unknown, here and in the five arrays below.
+            them. A recorded answer without a label, such as open text, is like no other: its id is its member's index. -1
+            where the member was not asked, or was silent: its response is blank.
+        answers: Shape [Q, M], the labels of the answers (`str`), None where there is none.
+        scores: Shape [Q, M], in [0, 1]; NaN where the answer was not scored, nor an equal one of another member, or where the
+            member was not asked.
+        recorded: Shape [Q, M], bool: the member was asked, and what came of it is on record.
+        propensity: Shape [Q, M], in (0, 1]: the probability with which the member was asked, by whoever chose whom to ask. NaN
+            is unknown, here and in the six arrays below.
+        cost_usd: Shape [Q, M].
         latency_s: Shape [Q, M].
         prompt_tokens: Shape [Q, M].
         completion_tokens: Shape [Q, M].
@@ -68,7 +74,7 @@ class OutcomeGrid:
             where none did 1 if the answer is equal to the right one, else 0. NaN exactly where `option_ids` is -1.
         is_test: Shape [Q], bool: whether the file sets the query apart as a test row; None if it sets none apart.
         dropped: How many queries were left out because a member did not answer; 0 in a part of a grid.
-        missing: How many queries have a member who did not answer, counted as its failure; 0 in a part of a grid.
+        missing: How many queries lack a member's row; 0 in a part of a grid.
         rows: Which rows of a table it was made of, as JSON values: what `OutcomeTable.grid` was asked for. None if unknown.
     """
 
@@ -80,6 +86,8 @@ class OutcomeGrid:
     answer_ids: npt.NDArray[np.int32]
     answers: npt.NDArray[np.object_]
     scores: Floats
+    recorded: npt.NDArray[np.bool_]
+    propensity: Floats
     cost_usd: Floats
     latency_s: Floats
     prompt_tokens: Floats
@@ -149,6 +157,20 @@ class OutcomeGrid:
             parts["option_scores"] = np.where(given & ~np.isnan(worth), worth, ordered.option_scores)
         members = tuple(self.members[column] for column in columns)
         return replace(ordered, members=members, dropped=self.dropped, missing=self.missing, **parts)
+
+    @property
+    def is_complete(self) -> bool:
+        """True if every member was asked every query, and every answer was scored."""
+        return bool(self.recorded.all()) and not np.isnan(self.scores).any()
+
+    @property
+    def contradictions(self) -> int:
+        """How many queries have one answer that was scored at least ½ for one member and less for another."""
+        found = np.zeros(len(self), dtype=bool)
+        for member in range(len(self.members)):
+            scores = np.where(self.answer_ids == member, self.scores, np.nan)
+            found |= (scores >= 0.5).any(axis=1) & (scores < 0.5).any(axis=1)
+        return int(found.sum())
 
     @property
     def repeated(self) -> int:
