@@ -79,11 +79,11 @@ through check sure make here there then first now
 them say how it is put, not what it asks."""
 
 _LETTERS, _NUMBERS = tuple("abcdefghij"), tuple(map(str, range(1, 11)))
-_MARK = re.compile(r"[\s(\[*]([a-j]|10|[1-9])[).:\]](?=\s)")
+_MARK = re.compile(r"[\s(\[]([a-j]|10|[1-9])[).:\]](?=\s)")
 _WORD = re.compile(r"[^\W\d_]{2,32}|\d{1,32}")
 _ASCII_WORD = re.compile(r"[a-z]{2,32}|[0-9]{1,32}")
-_EITHER = re.compile(r"\b(?:yes\s+or\s+no|true\s+or\s+false)\b")
-_SENTENCE_WITH_VERB = re.compile(r"[.?!:]\s+(?:is|are|was|were|do|does|did|has|have|(?:can|will)(?! you))\b")
+_EITHER = re.compile(r"\b(?:yes\s{1,9}or\s{1,9}no|true\s{1,9}or\s{1,9}false)\b")
+_SENTENCE_WITH_VERB = re.compile(r"[.?!:]\s{1,9}(?:is|are|was|were|do|does|did|has|have|(?:can|will)(?! you))\b")
 _CODE = str.maketrans("", "", "{}[]<>=;_\\/*+^|&#")
 
 

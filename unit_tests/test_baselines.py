@@ -577,7 +577,7 @@ def test_a_pool_that_is_always_right_wrong_or_silent_is_all_one(letter):
 
 def test_baselines_of_grids_with_other_members_are_refused():
     with pytest.raises(PoolError, match="`validation_grid`"):
-        fit_baselines(VALIDATION, replace(VALIDATION, members=("c", "b", "a")), max_team=2)
+        fit_baselines(VALIDATION, replace(VALIDATION, members=("a", "b", "d")), max_team=2)
 
 
 # ---- supervised fusion
