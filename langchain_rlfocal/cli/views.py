@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from langchain_rlfocal.diversity import TeamDiversities
     from langchain_rlfocal.evaluation import Report
     from langchain_rlfocal.evaluation.metrics import Estimate
+    from langchain_rlfocal.evaluation.rewrites import Rewritten
     from langchain_rlfocal.outcomes import OutcomeGrid
+    from langchain_rlfocal.training import NewTask
 
 _WITHOUT_FUSION = (
     "Without the baseline supervised fusion: training fits it where scikit-learn is installed "
@@ -162,6 +164,67 @@ def _task_table(report: "Report") -> RenderableType:
         means = [report.policy if way == "policy" else report.baselines[way] for way in ways]
         table.add_row("mean of tasks", "", *(f"{figures.macro:.3f}" for figures in means), style="bold")
     return _titled("Score per task", table)
+
+
+def rewrites_views(written: Mapping[str, "Rewritten"]) -> Iterator[RenderableType]:
+    """Show what a policy does with the same questions, written in other ways."""
+    table = _plain_table("", "texts\nchanged", "teams\nkept", "score", "change", "calls", "change", "spending\nchange")
+    for name, figures in written.items():
+        table.add_row(
+            name,
+            f"{figures.texts_changed:.1%}",
+            f"{figures.first_teams_kept:.1%}",
+            f"{figures.score:.3f}",
+            f"{figures.score_change:+.3f}",
+            f"{figures.mean_calls:.2f}",
+            f"{figures.calls_change:+.2f}",
+            f"{figures.spending_change:+.1%}",
+        )
+    yield ""
+    yield _titled("The same questions, written in other ways", table)
+    yield ""
+    yield Text("teams kept: queries whose first round asks the same members. Answers are those on record.")
+
+
+# ---- evaluate --leave-task-out
+
+_ON_NEW_TASKS = ("single_best", "plurality", "best_fixed_team", "oracle")
+
+
+def new_tasks_views(found: Sequence["NewTask"], facts: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """Show what policies score on tasks that they were not trained on, beside what needs no training."""
+    ways = [way for way in _ON_NEW_TASKS if all(way in one.report.baselines for one in found)]
+    table = _plain_table("left out", "n", "policy", "95 %", "calls", *(way.replace("_", "\n") for way in ways))
+    table.columns[0].overflow = "fold"
+    for one in found:
+        policy, baselines = one.report.policy, one.report.baselines
+        table.add_row(
+            Text(printable(one.name)),
+            f"{policy.n}",
+            f"{policy.score.mean:.3f}",
+            _interval(policy.score),
+            f"{policy.mean_calls:.2f}",
+            *(f"{baselines[way].score.mean:.3f}" for way in ways),
+        )
+    if len(found) > 1:
+        num = len(found)
+        scores = [sum(one.report.baselines[way].score.mean for one in found) / num for way in ways]
+        table.add_row(
+            "mean",
+            "",
+            f"{sum(one.report.policy.score.mean for one in found) / num:.3f}",
+            "",
+            f"{sum(one.report.policy.mean_calls for one in found) / num:.2f}",
+            *(f"{score:.3f}" for score in scores),
+            style="bold",
+        )
+    yield _titled("New tasks: trained on all others", table)
+    yield ""
+    target = facts["target_calls"]
+    wanted = "" if target is None else f", for a target of {target:g} calls a query"
+    yield Text(f"At most {facts['max_team']} members in {facts['max_rounds']} rounds{wanted}.")
+    if not facts["task_labels"]:
+        yield Text("Task labels were hidden from the policy and the baselines.")
 
 
 # ---- diversity

@@ -1,7 +1,8 @@
 """Report: what a policy scores on outcomes it has not seen, compared with the baselines it has to beat.
 
 `evaluate` freezes everything: the policy decides without randomness and learns nothing, the baselines come fitted, and the
-scores of the evaluated queries reach nothing but the averages and the Oracle.
+scores of the evaluated queries reach nothing but the averages and the Oracle. In whatever order a grid holds its queries and
+members, the figures and their intervals are the same.
 """
 
 from collections.abc import Mapping
@@ -125,8 +126,8 @@ def evaluate(
         policy: The policy; it is not changed.
         grid: Outcomes that neither the policy nor the baselines have seen.
         baselines: Fitted baselines by name, as `fit_baselines` makes and `baselines_of` reads them; may be empty. Those
-            that need no fit are there in any case: a random team, a plurality vote whose ties go to the first of the
-            pool, and the Oracle.
+            that need no fit are there in any case: a random team, a plurality vote whose ties go to the first by
+            name, and the Oracle.
         cost_weight: What asking the whole pool once is worth to the policy, in units of score.
         max_team: How many members the policy may ask, and a random team that comes unfitted.
         max_rounds: How many rounds the policy may take.
@@ -139,6 +140,7 @@ def evaluate(
     """
     if not len(grid):
         raise InputError("`grid` must hold at least one query, got none. Evaluate on more outcomes.")
+    grid = grid.canonical()
     fitted = {**unfitted_baselines(grid.members, max_team=max_team, seed=seed), **baselines}
     shown = replace(grid, tasks=[""] * len(grid)) if hide_tasks else grid
     decisions = {name: fitted[name].decide(shown) for name in (*BASELINES, *fitted) if name in fitted}

@@ -6,7 +6,7 @@ is a function of their text, unless the file itself sets test rows apart.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -22,6 +22,10 @@ FRACTIONS = (0.7, 0.15, 0.15)
 
 CostUnit = Literal["auto", "usd", "tokens", "calls"]
 """What spending is counted in: `auto` is dollars where some cost of every member is known, else calls."""
+
+
+_OF_OPTIONS = ("option_answers", "option_ids", "option_scores")
+"""Arrays of queries and options rather than members."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +128,35 @@ class OutcomeGrid:
             elif isinstance(one, list):
                 parts[field.name] = one + two
         return OutcomeGrid(members=self.members, rows=self.rows, **parts)
+
+    def canonical(self) -> "OutcomeGrid":
+        """Return the same outcomes in the one order in which everything is learned, drawn and measured.
+
+        Queries are sorted by task, name and text, members by name, whatever order a file or a caller gives them in. So each
+        tie between members goes to the first by name, and every random number falls to the same query and member.
+        """
+        rows = sorted(range(len(self)), key=lambda row: (self.tasks[row], self.query_ids[row], self.queries[row]))
+        columns = sorted(range(len(self.members)), key=self.members.__getitem__)
+        ordered = self.take(rows)
+        parts = {
+            field.name: value[:, columns]
+            for field in fields(ordered)
+            if isinstance(value := getattr(ordered, field.name), np.ndarray)
+            and value.ndim > 1
+            and field.name not in _OF_OPTIONS
+        }
+        ids = parts["answer_ids"]
+        first = (ids[:, :, None] == ids[:, None, :]).argmax(axis=2)
+        parts["answer_ids"] = np.where(ids < 0, ids, first).astype(np.int32)
+        if ordered.option_ids is not None and ordered.option_scores is not None:
+            given = (ordered.option_ids >= 0) & (ordered.option_ids < len(columns))
+            giver = np.argsort(columns)[np.where(given, ordered.option_ids, 0)]
+            renamed = np.take_along_axis(parts["answer_ids"], giver, axis=1)
+            worth = np.take_along_axis(parts["scores"], np.where(given, renamed, 0), axis=1)
+            parts["option_ids"] = np.where(given, renamed, ordered.option_ids)
+            parts["option_scores"] = np.where(given & ~np.isnan(worth), worth, ordered.option_scores)
+        members = tuple(self.members[column] for column in columns)
+        return replace(ordered, members=members, dropped=self.dropped, missing=self.missing, **parts)
 
     @property
     def is_complete(self) -> bool:

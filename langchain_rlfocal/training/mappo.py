@@ -648,14 +648,15 @@ def train(
         on_progress: Called after each iteration.
 
     Returns:
-        The policy that did best on the validation rows over all cost weights, `config.cost_weight` among them. It holds the
-        baselines, and in its card the rows that the grids were made of and the name of a `NamedEmbedder`.
+        The policy that did best on the validation rows over all cost weights, `config.cost_weight` among them, whose members
+        are in the order of their names: the order of rows and members in the grids changes nothing. It holds the baselines, and in its card the rows that the grids were made of and the name of a `NamedEmbedder`.
 
     Raises:
         OutcomeError: There are too few rows, or the grids have different members.
     """
+    train_grid, validation_grid = train_grid.canonical(), validation_grid.canonical()
     if train_grid.members != validation_grid.members:
-        msg = "Training and validation rows must have the same members in the same order. Make both from one table."
+        msg = "Training and validation rows must have the same members. Make both from one table."
         raise OutcomeError(msg)
     if len(train_grid) < MIN_QUERIES or len(validation_grid) < 1:
         msg = (
