@@ -164,6 +164,11 @@ class OutcomeGrid:
         return bool(self.recorded.all()) and not np.isnan(self.scores).any()
 
     @property
+    def label_ids(self) -> npt.NDArray[np.int32]:
+        """Shape [Q, M]: `answer_ids` of the answers that have a label, which others can share, and -1 where there is none."""
+        return np.where(np.equal(self.answers, np.array(None, dtype=object)), np.int32(-1), self.answer_ids)
+
+    @property
     def contradictions(self) -> int:
         """How many queries have one answer that was scored at least ½ for one member and less for another."""
         found = np.zeros(len(self), dtype=bool)
