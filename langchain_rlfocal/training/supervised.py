@@ -398,6 +398,7 @@ class _Start:
     def weights(self, evidence: EvidenceModel) -> dict[str, Floats]:
         """Name the arrays of the policy that reinforcement does not change."""
         once = self.grid.scores[: len(self.grid) // 2]
+        known = ~np.isnan(once)
         return {
             "competence.weights": self.competence.weights,
             "competence.bias": self.competence.bias,
@@ -409,7 +410,7 @@ class _Start:
             "evidence.moments": evidence.moments,
             "evidence.labels": np.array([evidence.labels[pair] for pair in self.labels]),
             "pool.price": self.price,
-            "pool.diversity": pairwise_focal_diversity(once >= 0.5),
+            "pool.diversity": pairwise_focal_diversity(once >= 0.5, known=known),
         }
 
 
