@@ -34,7 +34,7 @@ from langchain_rlfocal.observations import (
 )
 from langchain_rlfocal.policies.base import EnsemblePolicy, legal_sizes
 from langchain_rlfocal.policies.checkpoint import Parts, check_parts, read_checkpoint, write_checkpoint
-from langchain_rlfocal.policies.evidence import CompetenceModel, EvidenceModel, moments_of
+from langchain_rlfocal.policies.evidence import CompetenceModel, EvidenceModel, coincidence_of, moments_of
 from langchain_rlfocal.policies.subsets import LOGIT_BOUND, most_probable_subset, subset_marginals
 from langchain_rlfocal.states import Answers, Bools, Evidence, Floats, MemberFeatures, State, softmax
 
@@ -192,6 +192,7 @@ class RLFocalPolicy(EnsemblePolicy):
             price=self.parts.weights["pool.price"],
             diversity=self.parts.weights["pool.diversity"],
             surface=features[:, : len(SURFACE_NAMES)].astype(kind),
+            coincidence=coincidence_of(features, self.parts.weights["pool.coincidence"]).astype(kind),
         )
         return described if members is None else described.of_members(self.columns(members))
 

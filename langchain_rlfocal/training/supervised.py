@@ -27,8 +27,10 @@ from langchain_rlfocal.policies.evidence import (
     RESPONSE_DIM,
     CompetenceModel,
     EvidenceModel,
+    coincidence_of,
     context_of,
     cross_fitted,
+    fit_coincidence,
     fit_competence,
     moments_of,
     response_features,
@@ -347,6 +349,7 @@ def prepare(
         price=price.astype(kind),
         diversity=weights["pool.diversity"].astype(kind),
         surface=examples.features[:, : len(SURFACE_NAMES)].astype(kind),
+        coincidence=coincidence_of(examples.features, weights["pool.coincidence"]).astype(kind),
     )
     parts = []
     for fold, model in enumerate(models):
@@ -411,6 +414,7 @@ class _Start:
             "evidence.labels": np.array([evidence.labels[pair] for pair in self.labels]),
             "pool.price": self.price,
             "pool.diversity": pairwise_focal_diversity(once >= 0.5, known=known),
+            "pool.coincidence": fit_coincidence(self.examples.features, self.grid.answer_ids, self.grid.scores),
         }
 
 
