@@ -233,7 +233,9 @@ def make_state():
             "surface": np.zeros((1, len(SURFACE_NAMES))),
             "coincidence": np.ones(1),
         }
-        members |= {name: changes.pop(name) for name in ("price", "diversity", "surface", "coincidence") if name in changes}
+        members |= {
+            name: changes.pop(name) for name in ("price", "diversity", "surface", "coincidence") if name in changes
+        }
         values = {
             "members": MemberFeatures(**members),
             "asked": np.array([[p is not None for p in places]]),

@@ -280,7 +280,7 @@ def test_unusual_rows_give_a_policy_that_can_decide_and_no_nan(rows, config):
     assert np.isfinite(played.scores).all()
 
 
-@pytest.mark.parametrize("reward", [float("nan"), -0.5, 1.5, float("inf")])
+@pytest.mark.parametrize("reward", [-0.5, 1.5, float("inf")])
 def test_an_impossible_reward_is_refused_where_it_is_read(reward):
     with pytest.raises(OutcomeError, match="column `reward`"):
         small(reward=lambda q, m: reward if q == 3 else 1.0)
@@ -296,6 +296,15 @@ def test_a_member_without_rows_is_refused_where_the_pool_is_laid_out():
 def test_too_few_queries_are_refused_by_number(num):
     with pytest.raises(OutcomeError, match=f"at least 10 queries .* got {num} and 30"):
         train(small(num=num), small(seed=1), BRIEF)
+
+
+def test_one_member_without_a_score_is_refused_since_it_can_agree_with_nobody():
+    unscored = (
+        Outcome(task="t", query_id=str(q), query=f"{q}?", model="a", answer="x", reward=None) for q in range(40)
+    )
+    grid = OutcomeTable.from_outcomes(unscored).grid(["a"])
+    with pytest.raises(OutcomeError, match="at least one answer must be scored, got none"):
+        train(grid.take(np.arange(30)), grid.take(np.arange(30, 40)), BRIEF)
 
 
 def test_grids_of_different_pools_are_refused(grids):

@@ -115,6 +115,10 @@ _WAYS = ("policy", "single_best", "plurality", "best_fixed_team", "supervised_fu
 """Ways of answering whose scores per task fit."""
 
 
+MAX_TASKS = 40
+"""Tasks whose scores are shown at most: those of most queries."""
+
+
 def evaluation_views(report: "Report", facts: Mapping[str, Any], warnings: Sequence[str]) -> Iterator[RenderableType]:
     """Show the policy and the baselines, their scores on each task, and how the figures were made."""
     yield _report_table(report, title=f"{facts['policy_id']} on {report.queries} {facts['split']} queries")
@@ -187,13 +191,16 @@ def _task_table(report: "Report") -> RenderableType:
     ways = [way for way in _WAYS if way == "policy" or way in report.baselines]
     table = _plain_table("task", "n", *(way.replace("_", "\n") for way in ways))
     table.columns[0].overflow = "fold"
+    largest = set(sorted(report.per_task, key=lambda task: -(report.per_task[task]["n"] or 0))[:MAX_TASKS])
     for task, scores in report.per_task.items():
-        shown = ("-" if (mean := scores[way]) is None else f"{mean:.3f}" for way in ways)
-        table.add_row(Text(printable(task)), str(scores["n"]), *shown)
+        if task in largest:
+            shown = ("-" if (mean := scores[way]) is None else f"{mean:.3f}" for way in ways)
+            table.add_row(Text(printable(task)), str(scores["n"]), *shown)
     if len(report.per_task) > 1:
         means = [report.policy if way == "policy" else report.baselines[way] for way in ways]
         table.add_row("mean of tasks", "", *(f"{figures.macro:.3f}" for figures in means), style="bold")
-    return _titled("Score per task", table)
+    left = len(report.per_task) - len(largest)
+    return _titled(f"Score per task{f', without {left} of fewer queries (--json has all)' if left else ''}", table)
 
 
 def rewrites_views(written: Mapping[str, "Rewritten"]) -> Iterator[RenderableType]:

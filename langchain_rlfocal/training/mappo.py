@@ -652,7 +652,7 @@ def train(
         are in the order of their names: the order of rows and members in the grids changes nothing. It holds the baselines, and in its card the rows that the grids were made of and the name of a `NamedEmbedder`.
 
     Raises:
-        OutcomeError: There are too few rows, or the grids have different members.
+        OutcomeError: There are too few rows, the grids have different members, or a single member has no scored answer.
     """
     train_grid, validation_grid = train_grid.canonical(), validation_grid.canonical()
     if train_grid.members != validation_grid.members:
@@ -660,10 +660,16 @@ def train(
         raise OutcomeError(msg)
     if len(train_grid) < MIN_QUERIES or len(validation_grid) < 1:
         msg = (
-            f"Training needs at least {MIN_QUERIES} queries that all members answered and 1 for validation, got "
-            f"{len(train_grid)} and {len(validation_grid)}. Collect more outcomes, or name fewer members."
+            f"Training needs at least {MIN_QUERIES} queries and 1 for validation, got {len(train_grid)} and "
+            f'{len(validation_grid)}. Collect more outcomes, keep queries with holes (`missing="mask"`), or name fewer members.'
         )
         raise OutcomeError(msg)
+    if len(train_grid.members) == 1 and np.isnan(train_grid.scores).all() and np.isnan(validation_grid.scores).all():
+        msg = (
+            f"Of one member, {train_grid.members[0]}, at least one answer must be scored, got none: without scores there is only "
+            "agreement to learn from, and it agrees with nobody. Score some answers, or add members."
+        )
+        raise OutcomeError(msg, column="reward")
     threads = torch.get_num_threads()
     # Small matrices are faster on one thread, and the number of threads decides how sums are rounded.
     torch.set_num_threads(1)
