@@ -138,7 +138,7 @@ class OutcomeGrid:
         rows = sorted(range(len(self)), key=lambda row: (self.tasks[row], self.query_ids[row], self.queries[row]))
         columns = sorted(range(len(self.members)), key=self.members.__getitem__)
         ordered = self.take(rows)
-        parts = {
+        parts: dict[str, Any] = {
             field.name: value[:, columns]
             for field in fields(ordered)
             if isinstance(value := getattr(ordered, field.name), np.ndarray)
