@@ -77,8 +77,10 @@ _Task = Annotated[
     list[str] | None, typer.Option(help='A task to take, once for each; default: all. Wildcards as in "mmlu_pro/*".')
 ]
 _Missing = Annotated[
-    Literal["drop", "fail"],
-    typer.Option(help="A query that a member did not answer: left out, or counted as that member's failure."),
+    Literal["mask", "drop", "fail"],
+    typer.Option(
+        help="A query that not every member was asked: kept with a hole, left out, or counted as a failure of who was not."
+    ),
 ]
 _Embedder = Annotated[
     str | None, typer.Option(help="Describe queries by embeddings too: wordllama, or package.module:function.")
@@ -180,7 +182,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Directory of the checkpoint to write.")],
     member: _Member = None,
     task: _Task = None,
-    missing: _Missing = "drop",
+    missing: _Missing = "mask",
     test_ids: Annotated[
         str | None, typer.Option(help='Keep the rows whose query_id matches ("test*") as test rows; default: by text.')
     ] = None,
@@ -200,6 +202,8 @@ def train(
     as_json: _Json = False,
 ) -> None:
     """Train Decider and Fusion on recorded outcomes, and fit the baselines; the test rows stay unseen."""
+    import numpy as np
+
     from langchain_rlfocal import training
     from langchain_rlfocal.evaluation.baselines import missing_baselines
     from langchain_rlfocal.evaluation.report import baselines_of
@@ -238,6 +242,8 @@ def train(
             "dropped": grid.dropped,
         },
         "missing": grid.missing,
+        "unscored": int((grid.recorded & np.isnan(grid.scores)).sum()),
+        "contradictions": grid.contradictions,
         "baselines": baselines,
         "missing_baselines": list(missing_baselines(baselines)),
         "card": policy.card,
@@ -257,7 +263,7 @@ def evaluate(
         Literal["train", "validation", "test", "all"],
         typer.Option(help="Score these rows. Of training rows the policy knows the answers."),
     ] = "test",
-    missing: _Missing = "drop",
+    missing: _Missing = "mask",
     test_ids: Annotated[
         str | None, typer.Option(help="The rows whose query_id matches are test rows; default: as in training.")
     ] = None,
@@ -360,6 +366,7 @@ def evaluate(
         "task_labels": not no_task,
         "baselines_from": source if fitted else "nowhere",
         "repeated": grid.repeated,
+        "missing_is": missing,
     }
     warnings = []
     team = fitted["random_team"].learned["size"] if "random_team" in fitted else None
@@ -552,7 +559,7 @@ def _read_grid(
     members: Sequence[str] | None,
     *,
     task: Sequence[str] | None = None,
-    missing: Literal["drop", "fail"] = "drop",
+    missing: Literal["mask", "drop", "fail"] = "drop",
     test_ids: str | None = None,
     kind: str | None = None,
 ) -> "OutcomeGrid":

@@ -52,6 +52,9 @@ CLUSTERS = (8, 16, 32)
 TASK_SCALES = (0.0, 0.2)
 """What `fit_baselines` chooses from by validation."""
 
+ASK_EVERYONE = frozenset({"plurality", "weighted_vote", "supervised_fusion", "oracle"})
+"""Who asks everyone who is on record, so that no query is lost to a hole."""
+
 MAX_TEAMS = 20_000
 """So many teams are tried at most; of a larger pool, smaller teams."""
 
@@ -209,7 +212,7 @@ def log_odds(grid: OutcomeGrid) -> Floats:
     Source: Nitzan and Paroush, 1982, "Optimal decision rules in uncertain dichotomous choice situations".
     """
     scores = np.nan_to_num(grid.scores)
-    answered = _labelled(grid) & ~np.isnan(grid.scores)
+    answered = (grid.label_ids >= 0) & ~np.isnan(grid.scores)
     right = ((scores * answered).sum(axis=0) + 1) / (answered.sum(axis=0) + 2)
     wrong = (1.0 - scores) * answered
     groups = np.zeros_like(wrong)
@@ -258,9 +261,9 @@ def fit_supervised_fusion(grid: OutcomeGrid, *, task_scale: float = 0.2, inverse
             "Or leave it out."
         ) from error
     members, tasks = len(grid.members), tuple(sorted(set(grid.tasks)))
-    labelled, scores = _labelled(grid), np.nan_to_num(grid.scores)
+    labels, scores = grid.label_ids, np.nan_to_num(grid.scores)
     # Of a labelled answer all supporters are scored, or none is.
-    ids = np.where(labelled & ~np.isnan(grid.scores), grid.answer_ids, -1)
+    ids = np.where(np.isnan(grid.scores), -1, labels)
     supporters = ids[:, None, :] == np.arange(members)[:, None]
     query, answer = np.nonzero(supporters.any(axis=2))
     supporters = supporters[query, answer]
@@ -268,7 +271,7 @@ def fit_supervised_fusion(grid: OutcomeGrid, *, task_scale: float = 0.2, inverse
     right = (supporters * scores[query]).sum(axis=1) / np.maximum(count, 1) >= 0.5
     weights, share, task_weights = odds, 0.0, np.zeros((len(tasks), members))
     if right.any() and not right.all():
-        general = np.column_stack([supporters, count / labelled.sum(axis=1)[query], supporters @ odds])
+        general = np.column_stack([supporters, count / (labels >= 0).sum(axis=1)[query], supporters @ odds])
         of_task = np.array([tasks.index(task) for task in grid.tasks])[query]
         example, member = np.nonzero(supporters)
         # One example has supporters on one task only: the matrix of all tasks is kept sparse.
@@ -363,9 +366,9 @@ def team_scores(grid: OutcomeGrid, competence: Floats, teams: Bools) -> Floats:
     # most three members (`MAX_TEAMS`), of whom only single ones tie: any falling sequence orders those.
     share = 0.5 ** (rank + 1) if num_members <= 40 else (num_members - rank) / (2 * num_members)
     answer, member = np.arange(num_members)[:, None], np.arange(num_members)
-    labelled = _labelled(grid)
-    votes = np.where(labelled, grid.answer_ids, -1)[:, None, :] == answer
-    alone = (grid.recorded & ~labelled)[:, None, :] & (answer == member)
+    labels = grid.label_ids
+    votes = labels[:, None, :] == answer
+    alone = (grid.recorded & (labels < 0))[:, None, :] & (answer == member)
     supporters = np.concatenate([votes, alone], axis=1)
     query, row = np.nonzero(supporters.any(axis=2))
     supporters = supporters[query, row]
@@ -517,7 +520,7 @@ def _ask_everyone(learned: Mapping[str, Any], grid: OutcomeGrid, columns: Ints) 
 
 
 def _ask_everyone_by_task(learned: Mapping[str, Any], grid: OutcomeGrid, columns: Ints) -> _Decided:
-    count = _labelled(grid)[:, columns].sum(axis=1, keepdims=True)
+    count = (grid.label_ids[:, columns] >= 0).sum(axis=1, keepdims=True)
     # An unknown task reads the zeros at the end.
     row = {task: index for index, task in enumerate(learned["tasks"])}
     more = np.vstack([learned["task_weights"], np.zeros(len(columns))])[[row.get(task, -1) for task in grid.tasks]]
@@ -545,11 +548,10 @@ def _ask_one(chosen: Ints, columns: Ints) -> _Decided:
 def _let_vote(
     learned: Mapping[str, Any], grid: OutcomeGrid, columns: Ints, asked: Bools, weights: Floats | float = 1.0
 ) -> _Decided:
-    ids, labelled = grid.answer_ids[:, columns], _labelled(grid)[:, columns]
-    heard = asked & grid.recorded[:, columns]
-    voting = np.where((heard & labelled).any(axis=1, keepdims=True), labelled, ids >= 0)
+    ids, labels, heard = grid.answer_ids[:, columns], grid.label_ids[:, columns], asked & grid.recorded[:, columns]
+    ids = np.where((heard & (labels >= 0)).any(axis=1, keepdims=True), labels, ids)
     # Answers are numbered by the fitted members alone: by the first of them that gives it.
-    first = np.where(voting, (ids[:, :, None] == ids[:, None, :]).argmax(axis=2), -1)
+    first = np.where(ids < 0, -1, (ids[:, :, None] == ids[:, None, :]).argmax(axis=2))
     weights = np.broadcast_to(weights, asked.shape)
     return vote(first, heard, weights=weights, competence=learned["competence"]), asked
 
@@ -729,11 +731,6 @@ def _check_some(grid: OutcomeGrid) -> None:
 def _check_size(size: int, grid: OutcomeGrid) -> None:
     if not 1 <= size <= len(grid.members):
         raise InputError(f"`size` must be from 1 to {len(grid.members)} members, got {size}.")
-
-
-def _labelled(grid: OutcomeGrid) -> Bools:
-    """Say where there is an answer that others could share, shape [Q, M]."""
-    return np.asarray((grid.answer_ids >= 0) & np.not_equal(grid.answers, np.array(None, dtype=object)))
 
 
 def _mean_cell(scores: Floats) -> float:
