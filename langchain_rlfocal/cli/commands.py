@@ -389,7 +389,7 @@ def _evaluate_new_tasks(
     options: Mapping[str, Any],
     *,
     task: Sequence[str] | None,
-    missing: Literal["drop", "fail"],
+    missing: Literal["mask", "drop", "fail"],
     target_calls: float | None,
     embedder: str | None,
     kind: str | None,
