@@ -141,7 +141,9 @@ class RLFocalPolicy(EnsemblePolicy):
         write_checkpoint(path, self.parts)
 
     def cost_weight_for(self, target_calls: float) -> float:
-        """Find the cost weight at which the policy asks at most this many members on average, by its validation rows.
+        """Find the cost weight at which the policy asks at most this many members on average, by the curve in its card.
+
+        Calls fall as the cost weight grows, so where the measured ones rise, by chance, their mean counts (isotonic regression).
 
         Args:
             target_calls: Mean calls a query, at least 1.
@@ -163,6 +165,8 @@ class RLFocalPolicy(EnsemblePolicy):
             raise InputError(
                 "The policy must hold a curve of calls over cost weights. Train it again, or give `cost_weight`."
             )
+        falling = _falling([calls for _, calls in points])
+        points = [(weight, calls) for (weight, _), calls in zip(points, falling, strict=True)]
         if points[0][1] <= target_calls:
             return points[0][0]
         for (low, many), (high, few) in pairwise(points):
@@ -231,6 +235,21 @@ class RLFocalPolicy(EnsemblePolicy):
         """Weigh the candidates by Fusion's softmax; see `EnsemblePolicy.weigh`."""
         candidates, exists = fusion_observation(state)
         return softmax(self._fusion(candidates, fusion_shared(candidates, exists), exists))
+
+
+def _falling(values: Sequence[float]) -> list[float]:
+    """Find the nearest sequence, by squares, that never rises: adjacent values that do are replaced by their mean.
+
+    Source: Barlow et al., 1972, "Statistical inference under order restrictions", pool adjacent violators.
+    """
+    blocks: list[tuple[float, int]] = []
+    for value in values:
+        mean, size = value, 1
+        while blocks and blocks[-1][0] < mean:
+            before, length = blocks.pop()
+            mean, size = (before * length + mean * size) / (length + size), length + size
+        blocks.append((mean, size))
+    return [mean for mean, size in blocks for _ in range(size)]
 
 
 def _rebuild(kind: type[RLFocalPolicy], parts: Parts, embedder: Embedder | None) -> RLFocalPolicy:
