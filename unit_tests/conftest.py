@@ -228,8 +228,9 @@ def make_state():
             "price": np.full(m, 1 / m),
             "diversity": 0.5 * (1 - np.eye(m)),
             "surface": np.zeros((1, len(SURFACE_NAMES))),
+            "novelty": np.zeros(1),
         }
-        members |= {name: changes.pop(name) for name in ("price", "diversity", "surface") if name in changes}
+        members |= {name: changes.pop(name) for name in ("price", "diversity", "surface", "novelty") if name in changes}
         values = {
             "members": MemberFeatures(**members),
             "asked": np.array([[p is not None for p in places]]),

@@ -35,6 +35,7 @@ from langchain_rlfocal.observations import (
 from langchain_rlfocal.policies.base import EnsemblePolicy, legal_sizes
 from langchain_rlfocal.policies.checkpoint import Parts, check_parts, read_checkpoint, write_checkpoint
 from langchain_rlfocal.policies.evidence import CompetenceModel, EvidenceModel, moments_of
+from langchain_rlfocal.policies.novelty import NoveltyModel
 from langchain_rlfocal.policies.subsets import LOGIT_BOUND, most_probable_subset, subset_marginals
 from langchain_rlfocal.states import Answers, Bools, Evidence, Floats, MemberFeatures, State, softmax
 
@@ -78,6 +79,7 @@ class RLFocalPolicy(EnsemblePolicy):
         self._competence = CompetenceModel(
             weights=w["competence.weights"], bias=w["competence.bias"], mean=w["competence.mean"]
         )
+        self._novelty = NoveltyModel(mean=w["novelty.mean"], directions=w["novelty.directions"])
         self._reads_options = bool(w["evidence.shared"][2] or w["evidence.slopes"].any())
         self._evidence = EvidenceModel(
             shared=w["evidence.shared"],
@@ -196,6 +198,7 @@ class RLFocalPolicy(EnsemblePolicy):
             price=self.parts.weights["pool.price"],
             diversity=self.parts.weights["pool.diversity"],
             surface=features[:, : len(SURFACE_NAMES)].astype(kind),
+            novelty=self._novelty(features).astype(kind),
         )
         return described if members is None else described.of_members(self.columns(members))
 

@@ -39,13 +39,11 @@ from langchain_rlfocal.outcomes import OutcomeGrid
 from langchain_rlfocal.policies.base import legal_sizes
 from langchain_rlfocal.policies.checkpoint import Parts
 from langchain_rlfocal.policies.learned import DeciderNetwork, FusionNetwork, RLFocalPolicy
+from langchain_rlfocal.policies.pretrained import pretrained_networks
 from langchain_rlfocal.policies.subsets import LOGIT_BOUND, sample_subset, size_mask, subset_log_prob
-from langchain_rlfocal.states import Bools, Floats, Ints, State, softmax
+from langchain_rlfocal.states import Bools, Evidence, Floats, Ints, MemberFeatures, State, softmax
 from langchain_rlfocal.training.config import TrainingConfig
-from langchain_rlfocal.training.supervised import TrainingData, data_hash, prepare, refit
-
-MIN_QUERIES = 10
-"""With fewer training rows nothing learned differs from chance."""
+from langchain_rlfocal.training.supervised import MIN_QUERIES, TrainingData, as_new_tasks, data_hash, prepare, refit
 
 CURVE_WEIGHTS = (0.0, *(float(w) for w in np.geomspace(0.002, 2.0, 40).round(4)))
 """Cost weights at which the curve of score and calls is measured."""
@@ -608,6 +606,72 @@ def update(
     return kl
 
 
+class Learner:
+    """Both actors, the critic and their optimizer, which learn one iteration after the other.
+
+    Args:
+        config: Hyperparameters.
+        num_members: Members of the pool, which the first choices of untrained actors depend on.
+
+    Attributes:
+        actors: The actors.
+        critic: The critic.
+    """
+
+    def __init__(self, config: TrainingConfig, *, num_members: int) -> None:
+        self._config = config
+        with torch.random.fork_rng(devices=[]):  # the caller's random state stays its own
+            torch.manual_seed(config.seed)
+            self.actors = Actors(
+                decider_hidden=config.decider_hidden, fusion_hidden=config.fusion_hidden, num_members=num_members
+            )
+            self.critic = Critic(STATE_DIM, config.critic_hidden)
+        self._optimizer = torch.optim.Adam(
+            [
+                {"params": [*self.actors.decider.parameters(), *self.critic.parameters()]},
+                {"params": [*self.actors.fusion.parameters()]},
+            ],
+            eps=1e-5,
+            fused=True,
+        )
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Copy all weights out, by name: those of the actors, and the critic's as `critic.…`."""
+        critic = {f"critic.{name}": tensor.numpy().copy() for name, tensor in self.critic.state_dict().items()}
+        return {**self.actors.arrays(), **critic}
+
+    def start_from(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take these weights, where they are those of networks of the same widths."""
+        own = self.arrays()
+        if {name: array.shape for name, array in arrays.items()} != {name: array.shape for name, array in own.items()}:
+            return
+        tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+        critic = {name.removeprefix("critic."): part for name, part in tensors.items() if name.startswith("critic.")}
+        self.actors.load_state_dict({name: part for name, part in tensors.items() if not name.startswith("critic.")})
+        self.critic.load_state_dict(critic)
+
+    def learn(
+        self, env: EnsembleEnv, num_queries: int, *, step: int, rng: np.random.Generator
+    ) -> tuple[Rollout, float]:
+        """Play a batch of episodes on the first queries of an environment, and take the steps; see `update`."""
+        config = self._config
+        left = 1.0 - 0.9 * (step - 1) / config.num_iterations
+        for group, rate in zip(
+            self._optimizer.param_groups, (config.learning_rate, config.fusion_learning_rate), strict=True
+        ):
+            group["lr"] = rate * left
+        rollout = roll_out(
+            env,
+            self.actors.arrays(),
+            rng.integers(num_queries, size=config.batch_size),
+            draw_cost_weights(config.batch_size, rng),
+            rng=rng,
+        )
+        entropy_coef = config.entropy_coef * left
+        kl = update(self.actors, self.critic, self._optimizer, rollout, config, entropy_coef=entropy_coef, rng=rng)
+        return rollout, kl
+
+
 # ---- training
 
 
@@ -719,6 +783,36 @@ class _Trials:
         ]
 
 
+def environments(
+    grid: OutcomeGrid,
+    data: TrainingData,
+    config: TrainingConfig,
+    *,
+    embedder: Embedder | None,
+    rng: np.random.Generator,
+    networks: Mapping[str, np.ndarray],
+) -> list[tuple[EnsembleEnv, int]]:
+    """Make what episodes are played on, each with its number of queries: the outcomes, and these as if their tasks were new."""
+
+    def environment(
+        grid: OutcomeGrid, features: MemberFeatures, evidence: Evidence, charges: Floats | None = None
+    ) -> tuple[EnsembleEnv, int]:
+        env = EnsembleEnv(
+            grid,
+            features,
+            evidence,
+            max_team=config.max_team,
+            max_rounds=config.max_rounds,
+            diversity_weight=config.diversity_weight,
+            charges=charges,
+        )
+        return env, len(grid)
+
+    known = environment(data.grid, data.features, data.evidence, data.charges)
+    new = as_new_tasks(grid, config, embedder=embedder, rng=rng, data=data, networks=networks)
+    return [known] if new is None else [known, environment(*new)]
+
+
 def _train(
     train_grid: OutcomeGrid,
     validation_grid: OutcomeGrid,
@@ -728,56 +822,24 @@ def _train(
 ) -> RLFocalPolicy:
     rng = np.random.default_rng(config.seed)
     data = prepare(train_grid, config, embedder=embedder, rng=rng)
-    env = EnsembleEnv(
-        data.grid,
-        data.features,
-        data.evidence,
-        max_team=config.max_team,
-        max_rounds=config.max_rounds,
-        diversity_weight=config.diversity_weight,
-        charges=data.charges,
-    )
-    with torch.random.fork_rng(devices=[]):  # the caller's random state stays its own
-        torch.manual_seed(config.seed)
-        actors = Actors(
-            decider_hidden=config.decider_hidden,
-            fusion_hidden=config.fusion_hidden,
-            num_members=len(train_grid.members),
-        )
-        critic = Critic(STATE_DIM, config.critic_hidden)
-    rates = (config.learning_rate, config.fusion_learning_rate)
-    optimizer = torch.optim.Adam(
-        [
-            {"params": [*actors.decider.parameters(), *critic.parameters()]},
-            {"params": [*actors.fusion.parameters()]},
-        ],
-        eps=1e-5,
-        fused=True,
-    )
+    learner = Learner(config, num_members=len(train_grid.members))
+    learner.start_from(pretrained_networks())
+    envs = environments(train_grid, data, config, embedder=embedder, rng=rng, networks=learner.actors.arrays())
 
     def policy_now() -> RLFocalPolicy:
-        weights = {**data.weights, **actors.arrays()}
+        weights = {**data.weights, **learner.actors.arrays()}
         parts = Parts(members=train_grid.members, weights=weights, labels=data.labels)
         return RLFocalPolicy(parts, embedder=embedder)
 
     best, best_step, stale = policy_now(), 0, 0
     # What a policy knows and reads does not change with reinforcement.
     validation = environment_of(best, validation_grid, max_team=config.max_team, max_rounds=config.max_rounds)
-    trials = _Trials(env, len(train_grid), validation, len(validation_grid))
+    trials = _Trials(envs[0][0], len(train_grid), validation, len(validation_grid))
     cost_weights = tuple(sorted({*_CHECKED_WEIGHTS, config.cost_weight}))
     best_figure = trials.figure(best, cost_weights)
     for step in range(1, config.num_iterations + 1):
-        left = 1.0 - 0.9 * (step - 1) / config.num_iterations
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate * left
-        rollout = roll_out(
-            env,
-            actors.arrays(),
-            rng.integers(len(data.grid), size=config.batch_size),
-            draw_cost_weights(config.batch_size, rng),
-            rng=rng,
-        )
-        kl = update(actors, critic, optimizer, rollout, config, entropy_coef=config.entropy_coef * left, rng=rng)
+        # One in three iterations is on tasks as if they were new.
+        rollout, kl = learner.learn(*envs[-1 if step % 3 == 0 else 0], step=step, rng=rng)
         if step % config.validate_every == 0 or step == config.num_iterations:
             policy = policy_now()
             figure = trials.figure(policy, cost_weights)
