@@ -66,7 +66,9 @@ def as_new(grid, data=None):
 
 
 def tasks_of(*names, rows):
-    return make_outcomes({name: {"ann": 0.8, "bob": 0.5} for name in names}, num_queries=rows, seed=0).grid(["ann", "bob"])
+    return make_outcomes({name: {"ann": 0.8, "bob": 0.5} for name in names}, num_queries=rows, seed=0).grid(
+        ["ann", "bob"]
+    )
 
 
 @pytest.fixture(scope="module")

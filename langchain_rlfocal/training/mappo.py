@@ -765,7 +765,8 @@ class _Trials:
         parts = []
         for env, rows in self._parts:
             played = play(policy, env, np.tile(rows, len(cost_weights)), np.repeat(cost_weights, len(rows)))
-            parts.append([values.reshape(-1, len(rows)) for values in (played.scores, played.calls, played.spent)])
+            shape = (len(cost_weights), len(rows))
+            parts.append([values.reshape(shape) for values in (played.scores, played.calls, played.spent)])
         figures = (np.concatenate(values, axis=1).mean(axis=1) for values in zip(*parts, strict=True))
         return dict(zip(("score", "mean_calls", "mean_spent"), figures, strict=True))
 
