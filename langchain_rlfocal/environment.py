@@ -41,10 +41,19 @@ def answers_of(grid: OutcomeGrid) -> Answers:
 
 
 def candidate_scores(grid: OutcomeGrid) -> Floats:
-    """Recorded score of each candidate of `answers_of`, 0 for one that cannot be chosen, shape [Q, K]."""
+    """Recorded score of each candidate of `answers_of`, 0 for an option that cannot be chosen, shape [Q, K].
+
+    NaN where none of a candidate's supporters was scored; the mean where they were scored differently.
+    """
+    scores = grid.scores.copy()
+    for member in range(scores.shape[1]):
+        given = np.where(grid.answer_ids == member, grid.scores, np.nan)
+        low, high = np.fmin.reduce(given, axis=1), np.fmax.reduce(given, axis=1)
+        rows = np.flatnonzero(low < high)
+        scores[rows, member] = np.nanmean(given[rows], axis=1)
     if grid.option_ids is None or grid.option_scores is None:
-        return grid.scores
-    return np.concatenate([grid.scores, np.where(grid.option_ids >= 0, grid.option_scores, 0.0)], axis=1)
+        return scores
+    return np.concatenate([scores, np.where(grid.option_ids >= 0, grid.option_scores, 0.0)], axis=1)
 
 
 class EnsembleEnv:
@@ -82,7 +91,8 @@ class EnsembleEnv:
         self._member_scores = grid.scores
         self._charges = np.broadcast_to(features.price, grid.scores.shape) if charges is None else charges
         self._diversity_weight = diversity_weight
-        self._correct = grid.scores >= 0.5
+        self._recorded = grid.recorded
+        self._correct = grid.scores[~np.isnan(grid.scores).any(axis=1)] >= 0.5
         self._team_diversity: dict[bytes, float] = {}
 
     def reset(self, index: Ints, cost_weight: Floats) -> None:
@@ -123,6 +133,11 @@ class EnsembleEnv:
         """What each call of these episodes costs, shape [B, M]."""
         return self._charges[self._index]
 
+    @property
+    def is_whole(self) -> Bools:
+        """Whether the outcome of every member asked so far is on record, shape [B]."""
+        return np.asarray((self._recorded[self._index] | ~self.asked).all(axis=1))
+
     def ask(self, teams: Bools) -> Floats:
         """Ask these members, shape [B, M]; an empty row stops its episode, a row of a stopped one is ignored.
 
@@ -159,7 +174,7 @@ class EnsembleEnv:
         return np.where(member >= 0, supported, self._scores[self._index, chosen])
 
     def _diversity_of_teams(self) -> Floats:
-        """Focal diversity of each episode's team over all recorded queries, 0 for a team of one, shape [B]."""
+        """Focal diversity of each episode's team over all scored queries, 0 for a team of one, shape [B]."""
         packed, which = np.unique(np.packbits(self.asked, axis=1), axis=0, return_inverse=True)
         keys = [row.tobytes() for row in packed]
         new = [row for row, key in enumerate(keys) if key not in self._team_diversity]
@@ -178,7 +193,8 @@ class Replay:
     Attributes:
         asked_in: Round in which each member was asked, 0 if it was not, shape [Q, M].
         chosen: The member whose answer was returned, -1 for an option that no member ranked first, shape [Q].
-        scores: The answer's recorded score, shape [Q].
+        scores: The answer's recorded score, shape [Q]; NaN where it was not scored, or where a member that the policy asked was
+            not asked when the outcomes were recorded, so that nobody knows what it would have returned.
         spent: Share of what asking the whole pool costs, shape [Q].
     """
 
@@ -262,6 +278,6 @@ def play(policy: EnsemblePolicy, env: EnsembleEnv, index: Ints, cost_weight: Flo
     return Replay(
         asked_in=asked_in,
         chosen=state.representative[np.arange(len(chosen)), chosen],
-        scores=env.scores_of(state, chosen),
+        scores=np.where(env.is_whole, env.scores_of(state, chosen), np.nan),
         spent=(env.asked * env.charges).sum(axis=1),
     )

@@ -4,6 +4,10 @@ A query becomes one vector of three blocks: surface (lengths, digits, options, s
 word pairs, and the hashed task label. It is deterministic on every machine, needs no vocabulary, no download and no
 model, and reads text only: it never looks at an answer or a label.
 
+It describes what is asked, not how it is written. Nothing in it knows case, blanks, line breaks, single letters, how options
+are marked, the marks at the end, or two letters of a word that changed places; what is said around a question that is not
+about it (`MANNER`) is left out. `evaluation.rewrites` measures what that is worth.
+
 An embedder can add a fourth block. It is found by its name, which can be written in a command or a configuration:
 `"wordllama"` is the static embedding whose weights come with the package of that name (256 dimensions, about a millisecond a
 query, no network, no torch); any other name is `package.module:function`, a function without arguments that returns one.
@@ -31,16 +35,14 @@ SURFACE_NAMES = (
     "numbers",
     "options",
     "yes_no",
-    "question_mark",
     "code_share",
-    "upper_share",
-    "lines",
     "mean_word_length",
     "quoted",
+    "comma_share",
 )
-"""Names of the surface features, each in [0, 1]."""
+"""Names of the surface features, each in [0, 1]. A share is that of characters beside those of the words."""
 
-HASHED_WORDS = 256
+HASHED_WORDS = 512
 HASHED_TASKS = 256
 FEATURES_DIM = len(SURFACE_NAMES) + HASHED_WORDS + HASHED_TASKS
 """F, the length of a query's feature vector."""
@@ -63,42 +65,81 @@ class Embedder(Protocol):
         """Embed N texts, shape [N, E]; the same text gives the same vector."""
 
 
-_WORD = re.compile(r"[^\W\d_]+|\d+")
-_ASCII_WORD = re.compile(r"[a-z]+|[0-9]+")
-_OPTION = re.compile(r"(?:^|[\s(])\(?[A-J][).]\s")
-_OPTION_LETTER = re.compile(r"[A-J][).]")
-_EITHER = re.compile(r"\b(?:yes or no|true or false)\b", re.IGNORECASE)
-_VERB = r"(?:is|are|was|were|do|does|did|can|has|have|will)\b"
-_STARTS_WITH_VERB = re.compile(_VERB, re.IGNORECASE)
-_SENTENCE_WITH_VERB = re.compile(rf"[.?!\n][^\S\n]*{_VERB}", re.IGNORECASE)
-_DIGITS, _UPPER, _CODE = b"0123456789", bytes(range(ord("A"), ord("Z") + 1)), b"{}[]<>=;_\\/*+^|&#"
+MANNER = """
+a an the this that these those it its of to for with in on at by as and or if so but from into about before after below above
+following i me my we us our you your be am is are do does did have has had could would can will may might should must shall
+hello hi hey dear good morning afternoon evening day greetings please pls kindly thanks thank thx many advance sorry very much
+really just only also help need want like know let appreciate appreciated grateful glad question questions problem problems task
+exercise request one answer answers solve solution respond response reply tell give provide say write print output return show
+choose choice select pick option options letter letters correct right final single think thinking step steps reason reasoning
+explain explanation without carefully careful slowly concise concisely brief briefly short detailed deep breath take time work
+through check sure make here there then first now
+"""
+"""Words of greetings, requests and instructions, and those between them. A query's first and last words that are all among
+them say how it is put, not what it asks."""
+
+_LETTERS, _NUMBERS = tuple("abcdefghij"), tuple(map(str, range(1, 11)))
+_MARK = re.compile(r"[\s(\[]([a-j]|10|[1-9])[).:\]](?=\s)")
+_WORD = re.compile(r"[^\W\d_]{2,32}|\d{1,32}")
+_ASCII_WORD = re.compile(r"[a-z]{2,32}|[0-9]{1,32}")
+_EITHER = re.compile(r"\b(?:yes\s{1,9}or\s{1,9}no|true\s{1,9}or\s{1,9}false)\b")
+_SENTENCE_WITH_VERB = re.compile(r"[.?!:]\s{1,9}(?:is|are|was|were|do|does|did|has|have|(?:can|will)(?! you))\b")
+_CODE = str.maketrans("", "", "{}[]<>=;_\\/*+^|&#")
 
 
-def _asks_yes_or_no(text: str, lower: str) -> bool:
-    if _STARTS_WITH_VERB.match(text) or _SENTENCE_WITH_VERB.search(text):
+@lru_cache(maxsize=2**14)
+def _key(word: str) -> str:
+    """Sort a word's letters: then no two of them can change places. Few words are both likely and made of the same letters."""
+    return "".join(sorted(word))
+
+
+_MANNER = frozenset(map(_key, MANNER.split()))
+
+
+def _subject(words: list[str]) -> list[str]:
+    """Drop the first and the last words that are of `MANNER`; all stay where there are no others."""
+    end = len(words)
+    while end and words[end - 1] in _MANNER:
+        end -= 1
+    start = 0
+    while start < end and words[start] in _MANNER:
+        start += 1
+    return words[start:end] if end else words
+
+
+def _num_options(marks: Sequence[str]) -> int:
+    """Count the longest run of marks that begins with A, or else with 1, and misses none; a mark alone is none."""
+    for order in (_LETTERS, _NUMBERS):
+        longest = length = 0
+        for mark in marks:
+            if mark in order:
+                length = length + 1 if length < len(order) and mark == order[length] else int(mark == order[0])
+                longest = max(longest, length)
+        if longest > 1:
+            return longest
+    return 0
+
+
+def _asks_yes_or_no(lower: str) -> bool:
+    if _SENTENCE_WITH_VERB.search(f". {lower}"):
         return True
-    return " or " in lower and _EITHER.search(text) is not None
+    return " or " in lower and _EITHER.search(lower) is not None
 
 
-def _surface(text: str, lower: str, words: Sequence[str]) -> list[float]:
-    ascii_text = text.encode("ascii", "replace")
-
-    def share(chars: bytes) -> float:
-        return (len(ascii_text) - len(ascii_text.translate(None, chars))) / max(len(ascii_text), 1)
-
+def _surface(lower: str, words: Sequence[str], *, num_options: int) -> list[float]:
+    numbers = [*filter(str.isdigit, words)]
+    length, num_code = sum(map(len, words)), len(lower) - len(lower.translate(_CODE))
     return [
-        min(math.log1p(len(text)) / 10.0, 1.0),
+        min(math.log1p(length) / 10.0, 1.0),
         min(math.log1p(len(words)) / 8.0, 1.0),
-        share(_DIGITS),
-        min(sum(map(str.isdigit, words)) / 10.0, 1.0),
-        min(len(_OPTION.findall(text)) / 10.0, 1.0) if _OPTION_LETTER.search(text) else 0.0,
-        float(_asks_yes_or_no(text, lower)),
-        float("?" in text),
-        share(_CODE),
-        share(_UPPER),
-        min(math.log1p(text.count("\n")) / 5.0, 1.0),
-        min(sum(map(len, words)) / max(len(words), 1) / 12.0, 1.0),
-        float('"' in text or "“" in text),
+        sum(map(len, numbers)) / max(length, 1),
+        min(len(numbers) / 10.0, 1.0),
+        num_options / 10.0,
+        float(_asks_yes_or_no(lower)),
+        num_code / max(length + num_code, 1),
+        min(length / max(len(words), 1) / 12.0, 1.0),
+        float('"' in lower or "“" in lower),
+        min(lower.count(",") / max(length, 1), 1.0),
     ]
 
 
@@ -138,13 +179,15 @@ def query_features(text: str, task: str | None = None) -> npt.NDArray[np.float64
     Returns:
         Vector of shape [F]: surface features, word hashes scaled to length `WORDS_SCALE`, task hashes scaled to length 1.
     """
-    text = text[:MAX_CHARS]
-    lower = text.lower()
-    words = (_ASCII_WORD if lower.isascii() else _WORD).findall(lower)
+    lower = text[:MAX_CHARS].lower()
+    num_options = _num_options(_MARK.findall(f" {lower}"))
+    if num_options:
+        lower = _MARK.sub(" ", f" {lower}")
+    words = _subject([*map(_key, (_ASCII_WORD if lower.isascii() else _WORD).findall(lower))])
     encoded = _encoded(" ".join(words)).split()
     hashed = _hashed({*encoded, *map(b" ".join, pairwise(encoded))}, HASHED_WORDS)
     features = np.empty(FEATURES_DIM)
-    features[: len(SURFACE_NAMES)] = _surface(text, lower, words)
+    features[: len(SURFACE_NAMES)] = _surface(lower, words, num_options=num_options)
     np.multiply(hashed, WORDS_SCALE, out=features[len(SURFACE_NAMES) : -HASHED_TASKS])
     features[-HASHED_TASKS:] = task_features(task)
     return features

@@ -62,7 +62,7 @@ class SingleQueryEnv(gymnasium.Env[Observation, Action]):
         diversity_weight: What focal diversity of the team is worth, in units of score.
 
     Raises:
-        InputError: The grid holds no query, or a number is outside its range.
+        InputError: The grid holds no query, lacks an answer or a score, or a number is outside its range.
         PoolError: The grid has a member that the policy does not know.
     """
 
@@ -80,6 +80,11 @@ class SingleQueryEnv(gymnasium.Env[Observation, Action]):
     ) -> None:
         if not len(grid):
             raise InputError("`grid` must hold at least one query, got none. An episode is one query.")
+        if not grid.is_complete:
+            raise InputError(
+                "`grid` must hold a scored answer of every member to every query: a reward that is not known trains nobody. "
+                'Make it with `missing="drop"`, and leave unscored queries out.'
+            )
         for name, count in (("max_team", max_team), ("max_rounds", max_rounds)):
             if count < 1:
                 raise InputError(f"`{name}` must be at least 1, got {count}.")

@@ -48,7 +48,8 @@ class Candidate:
         member: The member's name.
         round: Round in which it was asked, counted from 1.
         text: Full text of its response.
-        answer: Canonical answer; candidates with equal `answer` say the same. None if none could be extracted.
+        answer: Canonical answer; candidates with equal `answer` say the same. None if none could be extracted: then it is like no
+            other.
         latency_s: Seconds from asking to the complete response.
         prompt_tokens: Tokens of the prompt, None where unknown.
         completion_tokens: Tokens of the response, None where unknown.
@@ -134,9 +135,9 @@ class Answer:
         member: The member whose candidate is returned, the most competent supporter of the winning answer; None where the
             winner is an option that all members score and none ranks first.
         answer: Its canonical answer.
-        weights: Fusion's weight of each distinct canonical answer; they sum to 1 where there is one. Candidates without a
-            canonical answer stand under `""` and weigh nothing: what cannot be compared does not agree.
-        supporters: Members behind each distinct canonical answer, most competent first.
+        weights: Fusion's weight of each distinct canonical answer; they sum to 1, less what Fusion gives to candidates without one.
+            Those stand together under `""`, with 0, even if one of them is returned: what cannot be compared does not agree.
+        supporters: Members behind each distinct canonical answer, and under `""` those without one, most competent first.
     """
 
     member: str | None
@@ -146,5 +147,5 @@ class Answer:
 
     @property
     def confidence(self) -> float:
-        """Fusion's weight of the winning answer, in [0, 1]; 0 where no candidate has a canonical answer."""
+        """Fusion's weight of the winning answer, in [0, 1]; 0 where it is no canonical answer."""
         return self.weights.get(self.answer or "", 0.0)

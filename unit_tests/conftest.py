@@ -197,7 +197,10 @@ def make_grid():
                 answer=answer,
                 gold=gold,
                 reward=float(answer == gold),
-                **{name: values[q][m] for name, values in columns.items()},
+                **{
+                    "response": "" if answer is None else None,
+                    **{name: values[q][m] for name, values in columns.items()},
+                },
             )
             for q, (row, gold) in enumerate(zip(answers, golds or ["yes"] * len(answers), strict=True))
             for m, (member, answer) in enumerate(zip(members, row, strict=True))

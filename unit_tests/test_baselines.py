@@ -10,7 +10,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
@@ -36,7 +36,6 @@ from langchain_rlfocal.evaluation.baselines import (
     log_odds,
     missing_baselines,
     team_scores,
-    vote,
 )
 from langchain_rlfocal.features import FEATURES_DIM
 from langchain_rlfocal.outcomes import Outcome, OutcomeTable
@@ -59,9 +58,9 @@ FITS = {
 
 
 def grid_of(answers, scores=None, *, members="abcdef", tasks=None, queries=None, costs=None):
-    """One row of answers per query, a letter each or `-` for none; "x" is right unless scores are given.
+    """One row of answers per query: a letter each, `-` for one without a label, `.` for silence, ` ` for a hole.
 
-    Queries take turns in two tasks unless tasks are given.
+    "x" is right unless scores are given, where None is unscored. Queries take turns in two tasks unless tasks are given.
     """
     rows = [
         Outcome(
@@ -69,14 +68,16 @@ def grid_of(answers, scores=None, *, members="abcdef", tasks=None, queries=None,
             query_id=str(q),
             query=queries[q] if queries else f"{q}?",
             model=members[m],
-            answer=None if text == "-" else text,
+            answer=None if text in "-." else text,
+            response="" if text == "." else None,
             reward=float(text == "x") if scores is None else scores[q][m],
             cost_usd=costs[m] if costs else None,
         )
         for q, row in enumerate(answers)
         for m, text in enumerate(row)
+        if text != " "
     ]
-    return OutcomeTable.from_outcomes(rows).grid(list(members[: len(answers[0])]))
+    return OutcomeTable.from_outcomes(rows).grid(list(members[: len(answers[0])]), missing="mask")
 
 
 def drawn(num_queries, *, right, seed):
@@ -322,25 +323,24 @@ def every_team(members, sizes):
     return np.array([[member in team for member in range(members)] for team in named])
 
 
-def voted(ids, scores, competence, team):
-    """Mean score of one team's vote, the slow way."""
-    asked = np.tile(team, (len(ids), 1))
-    chosen = vote(ids, asked, weights=np.ones(len(team)), competence=competence)
-    return scores[np.arange(len(ids)), chosen].mean()
+def voted(grid, competence, team):
+    """Score of one team's vote on each query, as it decides."""
+    learned = {"team": team, "competence": competence}
+    return grid.scores[np.arange(len(grid)), Baseline("top_k", grid.members, learned).decide(grid).chosen]
 
 
-rows_of_four = st.lists(st.text("xyz-", min_size=4, max_size=4), min_size=1, max_size=8)
+rows_of_four = st.lists(st.text("xyz-.", min_size=4, max_size=4), min_size=1, max_size=8)
+rows_with_holes = st.lists(st.text("xyz-. ", min_size=4, max_size=4).filter(str.strip), min_size=1, max_size=8)
 
 
 @given(rows_of_four, st.lists(st.sampled_from([0.25, 0.5, 0.75]), min_size=4, max_size=4))
 def test_the_fast_search_scores_every_team_as_its_vote_does(answers, competence):
-    """Four members tie one to one, two to two, and in silence; silence too has a score, which differs by member."""
-    grid = grid_of(answers)
-    scores = np.where(grid.answer_ids < 0, [0.1, 0.2, 0.3, 0.4], grid.scores)
-    competence = np.array(competence)
-    wanted = every_team(4, (1, 2, 3, 4))
-    expected = [voted(grid.answer_ids, scores, competence, team) for team in wanted]
-    np.testing.assert_allclose(team_scores(grid.answer_ids, scores, competence, wanted), expected)
+    """Four members tie one to one, two to two, and in silence; whoever gives no label has a score that differs by member."""
+    grid, wanted = grid_of(answers), every_team(4, (1, 2, 3, 4))
+    scores = np.where(np.equal(grid.answers, None), [0.1, 0.2, 0.3, 0.4], grid.scores)
+    grid, competence = replace(grid, scores=scores), np.array(competence)
+    expected = [voted(grid, competence, team).mean() for team in wanted]
+    np.testing.assert_allclose(team_scores(grid, competence, wanted), expected)
 
 
 @pytest.mark.parametrize("members", [40, 41])
@@ -348,21 +348,105 @@ def test_the_fast_search_is_exact_in_a_large_pool_and_in_blocks(monkeypatch, mem
     """Answers of four kinds or none, no competences alike or all: most votes are ties of one to one."""
     monkeypatch.setattr(baselines, "_BLOCK_CELLS", 5000)
     rng = np.random.default_rng(members)
-    kinds = rng.integers(-1, 4, size=(30, members))
-    first = (kinds[:, :, None] == kinds[:, None, :]).argmax(axis=2)
-    ids = np.where(kinds < 0, -1, first)
-    scores = np.where(kinds < 0, 0.0, (kinds == 0) + 0.25 * (kinds == 1))
+    grid = grid_of(rng.choice(list("xyzw-."), size=(30, members)).tolist(), members=[str(m) for m in range(members)])
     teams = rng.permutation(every_team(members, (1, 2, 3)))[:300]
     for competence in (rng.random(members), np.ones(members)):
-        expected = [voted(ids, scores, competence, team) for team in teams]
-        np.testing.assert_allclose(team_scores(ids, scores, competence, teams), expected)
+        expected = [voted(grid, competence, team).mean() for team in teams]
+        np.testing.assert_allclose(team_scores(grid, competence, teams), expected)
 
 
 def test_no_team_scores_more_on_the_fitted_queries_than_the_best():
     grid = drawn(40, right=(0.25,) * 5, seed=5)
     best = fit_best_fixed_team(grid, max_team=3).learned
-    scores = [voted(grid.answer_ids, grid.scores, best["competence"], team) for team in every_team(5, (1, 2, 3))]
-    assert voted(grid.answer_ids, grid.scores, best["competence"], best["team"]) == pytest.approx(max(scores))
+    scores = [voted(grid, best["competence"], team).mean() for team in every_team(5, (1, 2, 3))]
+    assert voted(grid, best["competence"], best["team"]).mean() == pytest.approx(max(scores))
+
+
+# ---- holes, unscored answers, and answers without a label
+
+
+@given(rows_with_holes)
+def test_with_holes_a_team_scores_by_who_is_on_record_and_what_is_scored(answers):
+    """Of the queries on which a member of the team is on record and the vote's answer was scored: (sum + 5 m) / (n + 5)."""
+    assume(all(any(row[m] != " " for row in answers) for m in range(4)))
+    grid = grid_of(answers, [[None if text in "-z" else float(text == "x") for text in row] for row in answers])
+    assume(not grid.is_complete)
+    competence, teams = np.array([0.4, 0.3, 0.2, 0.1]), every_team(4, (1, 2, 3, 4))
+    known = grid.scores[~np.isnan(grid.scores)]
+    mean = known.mean() if len(known) else 0.5
+    expected = []
+    for team in teams:
+        score = voted(grid, competence, team)[(grid.recorded & team).any(axis=1)]
+        score = score[~np.isnan(score)]
+        expected.append((score.sum() + 5 * mean) / (len(score) + 5))
+    np.testing.assert_allclose(team_scores(grid, competence, teams), expected)
+
+
+@pytest.mark.parametrize(
+    ("answers", "chosen"),
+    [
+        ("-xx", 1),  # a text that agrees with nothing abstains, though the best wrote it
+        ("-.x", 2),
+        ("--.", 0),  # texts alone: the best one's
+        (".--", 1),  # silence is no answer where there is another
+        ("...", 0),
+        (" xy", 1),  # who was not asked neither votes nor is returned
+        (" .-", 2),
+        ("  y", 2),
+    ],
+)
+@pytest.mark.parametrize("name", ["plurality", "weighted_vote", "supervised_fusion"])
+def test_a_vote_hears_labelled_answers_of_members_on_record(answers, chosen, name):
+    if name not in FITTED:
+        pytest.skip("scikit-learn fits it")
+    grid = grid_of([answers, "xyz"]).take([0])
+    decision = FITTED[name].decide(grid)
+    assert decision.chosen.tolist() == [chosen]
+    assert decision.asked.tolist() == [[text != " " for text in answers]]
+    assert np.isfinite(decision.scores(grid)).all()
+
+
+def test_a_score_is_unknown_where_one_was_called_who_is_not_on_record():
+    """The team is a and b. On the first query both are on record; on the second b would have been asked; the third is unscored."""
+    grid = grid_of(["xxy", "x y", "zzx"], [[1, 1, 0], [1, None, 0], [None, None, 1]])
+    decision = Baseline("top_k", ("a", "b"), {"team": np.array([True, True]), "competence": np.ones(2)}).decide(grid)
+    assert decision.asked.tolist() == [[True, True, False]] * 3
+    assert decision.chosen.tolist() == [0, 0, 0]
+    np.testing.assert_array_equal(decision.scores(grid), [1.0, np.nan, np.nan])
+
+
+def test_the_oracle_returns_the_best_scored_answer_on_record():
+    grid = grid_of(["zyx", "yz ", "zz "], [[None, 0, 1], [0.5, 0.25, None], [None, None, None]])
+    decision = fit_oracle(grid).decide(grid)
+    assert decision.chosen.tolist()[:2] == [2, 0]
+    assert decision.asked.tolist() == [[True] * 3, [True, True, False], [True, True, False]]
+    np.testing.assert_array_equal(decision.scores(grid), [1, 0.5, np.nan])
+
+
+def test_means_over_few_scored_cells_are_drawn_to_that_of_all():
+    """Of 7 scored cells 4 are right. a: (2 + 5 · 4/7) / (3 + 5); b, right once in one: (1 + 20/7) / 6; so a few do not win."""
+    grid = grid_of(["x y", "xx ", "y x", "  y"])
+    expected = [(2 + 20 / 7) / 8, (1 + 20 / 7) / 6, (1 + 20 / 7) / 8]
+    np.testing.assert_allclose(fit_plurality(grid).learned["competence"], expected)
+    lucky = grid_of([*["xy "] * 30, "yyx"])
+    assert fit_single_best(lucky).learned["best"] == 0, "right 30 times of 31, rather than once of once"
+
+
+@needs_sklearn
+@settings(max_examples=8)
+@given(rows_with_holes, st.randoms(use_true_random=False))
+def test_whatever_is_missing_no_fit_and_no_decision_knows_nan(answers, random):
+    assume(all(any(row[m] != " " for row in answers) for m in range(4)))
+    scores = [[random.choice([None, float(text == "x")]) for text in row] for row in answers]
+    grid = grid_of(answers, scores)
+    fitted = fit_baselines(grid, grid, max_team=2)
+    arrays, facts = dump_baselines(fitted)
+    assert all(np.isfinite(array).all() for array in arrays.values())
+    for baseline in load_baselines(arrays, json.loads(json.dumps(facts, allow_nan=False))).values():
+        decision = baseline.decide(grid)
+        assert (decision.asked.any(axis=1)).all()
+        known = decision.scores(grid)
+        assert np.isin(known[~np.isnan(known)], [0.0, 1.0]).all()
 
 
 # ---- by task, and by what is near
@@ -493,7 +577,7 @@ def test_a_pool_that_is_always_right_wrong_or_silent_is_all_one(letter):
 
 def test_baselines_of_grids_with_other_members_are_refused():
     with pytest.raises(PoolError, match="`validation_grid`"):
-        fit_baselines(VALIDATION, replace(VALIDATION, members=("c", "b", "a")), max_team=2)
+        fit_baselines(VALIDATION, replace(VALIDATION, members=("a", "b", "d")), max_team=2)
 
 
 # ---- supervised fusion

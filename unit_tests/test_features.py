@@ -88,28 +88,66 @@ def test_words_and_pairs_count_once_whatever_their_case():
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("Is the sun a star?", {"yes_no": 1, "question_mark": 1}),
+        ("Is the sun a star?", {"yes_no": 1}),
         ("It rained. Was it cold?", {"yes_no": 1}),
-        ("The rain was cold", {"yes_no": 0, "question_mark": 0}),
+        ("The rain was cold", {"yes_no": 0}),
         ("Answer true or FALSE.", {"yes_no": 1}),
         ("Untrue or false", {"yes_no": 0}),
-        ("One or two\n  does", {"yes_no": 1}),
+        ("Tell me:\n  does it", {"yes_no": 1}),
         ("Name an island.", {"yes_no": 0}),
+        ("Can a fish fly?", {"yes_no": 1}),
+        ("Can you name a fish?", {"yes_no": 0}),
+        ("Is it?", {"yes_no": 1, "words": np.log(3) / 8}),  # nothing but manner: all of it counts
         ("Which?\nA) one\nB) two\nC) three", {"options": 0.3}),
-        ("(A) one (J. two A)no XA) no K) no", {"options": 0.2}),
+        ("(A) one (B. two A)no XC) no D) no", {"options": 0.2}),
+        ("Vitamin A. Nothing. C) no", {"options": 0}),  # a mark alone, and one that misses its predecessor
+        ("1. red 2. green 3. blue 2. none", {"options": 0.3, "numbers": 0}),
+        ("A: 1) one B: 2) two 3) three", {"options": 0.2}),  # letters before numbers
         ("2 + 2 = ?", {"numbers": 0.2}),
         ('He said "no".', {"quoted": 1}),
         ("He said no.", {"quoted": 0}),
-        ("a\nb\nc", {"lines": np.log(3) / 5}),
-        # 7 characters: 2 digits, 2 capitals, 1 of code; words `ab` and `12`, 2 letters each; no line break.
-        ("AB 12 =", {"digit_share": 2 / 7, "upper_share": 2 / 7, "code_share": 1 / 7, "mean_word_length": 2 / 12}),
-        ("AB 12 =", {"length": np.log(8) / 10, "words": np.log(3) / 8, "lines": 0}),
-        ("ab12_é٣x", {"words": np.log(6) / 8}),  # ab, 12, é, ٣ and x
+        # Words `ab` and `12`, two letters each, beside one character of code and one comma.
+        ("AB 12, =", {"digit_share": 2 / 4, "code_share": 1 / 5, "comma_share": 1 / 4, "mean_word_length": 2 / 12}),
+        ("AB 12, =", {"length": np.log(5) / 10, "words": np.log(3) / 8}),
+        ("ab12_éé٣x", {"words": np.log(5) / 8}),  # ab, 12, éé and ٣; x is a letter alone
+        # `could you` and `the answer` say how it is put; `of` stands between what is asked.
+        ("Could you name capitals of Peru? The answer!", {"words": np.log(5) / 8}),
     ],
 )
 def test_surface_features_match_hand_worked_ones(text, expected):
     seen = surface(text)
     assert {name: seen[name] for name in expected} == pytest.approx(expected)
+
+
+QUESTION = 'Which of 12 metals, "pure", melts first?\nA) gold\nB) mercury\nC) iron is the same\nAnswer:'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        QUESTION.lower(),
+        QUESTION.upper(),
+        QUESTION.replace(")", ":"),
+        QUESTION.replace(")", "."),
+        'Which of 12 metals, "pure", melts first? (a) gold (b) mercury (c) iron is the same Answer',
+        'Which of 12 metals, "pure", melts first?\n[1] gold\n[2] mercury\n[3] iron is the same',
+        QUESTION.replace("\n", "\n\n").replace(" ", "   "),
+        f"Hello! Could you please help me with this question? {QUESTION}",
+        f"{QUESTION}\n\nThink step by step and explain your reasoning. Thanks in advance!",
+        QUESTION.replace("Answer:", "Answer?!"),
+        'Whihc of 12 metals, "prue", metls fisrt?\nA) glod\nB) mecrury\nC) iron is the smae\nAnwser:',
+    ],
+)
+def test_the_same_question_written_otherwise_has_the_same_features(text):
+    np.testing.assert_array_equal(query_features(text), query_features(QUESTION))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("metals", "planets"), ("first", "last"), ("\nC) iron is the same", ""), ("12", "100")],
+)
+def test_another_question_has_other_features(old, new):
+    assert np.abs(query_features(QUESTION.replace(old, new)) - query_features(QUESTION)).max() > 0.005
 
 
 def test_text_beyond_the_cap_changes_nothing():

@@ -35,13 +35,14 @@ outcomes = st.builds(
     response=st.none() | texts,
     answer=st.none() | texts,
     gold=st.none() | texts,
-    reward=st.floats(min_value=0, max_value=1),
+    reward=st.none() | st.floats(min_value=0, max_value=1),
     option_probs=st.none() | st.lists(finite, max_size=3).map(tuple),
     prompt_tokens=st.none() | counts,
     completion_tokens=st.none() | counts,
     cost_usd=st.none() | amounts,
     latency_s=st.none() | amounts,
     logprob=st.none() | finite,
+    propensity=st.none() | st.floats(min_value=0, max_value=1, exclude_min=True),
 )
 
 
@@ -110,11 +111,11 @@ def test_a_missing_column_is_named_and_an_unknown_one_ignored(suffix, tmp_path):
         ("model", ["a"], "text"),
         ("answer", 2, "text, got 2"),
         ("reward", "1", "a number, got '1'"),
-        ("reward", None, "a number in every row"),
-        ("reward", math.nan, r"\[0, 1\], got nan"),
         ("reward", -0.1, r"\[0, 1\], got -0.1"),
         ("reward", 1.001, r"\[0, 1\], got 1.001"),
         ("reward", 10**400, "a number, got 1000"),
+        ("propensity", 0, "above 0 and at most 1, got 0.0. A member that cannot have been asked has no row: delete it"),
+        ("propensity", 1.5, "above 0 and at most 1, got 1.5"),
         ("option_probs", 0.5, "a list of numbers, got 0.5"),
         ("option_probs", [0.5, "b"], r"a list of numbers, got \[0.5, 'b'\]"),
         ("option_probs", [0.5, math.nan], "finite numbers"),
@@ -151,7 +152,6 @@ def test_a_row_far_down_a_long_file_is_counted_from_its_start(tmp_path):
     ("column", "text", "row", "rule"),
     [
         ("reward", "good", None, "#5: Row #3: CSV conversion error to double: invalid value 'good'"),
-        ("reward", "", 2, "a number in every row"),
         ("prompt_tokens", "1.5", 2, "a whole number"),
         ("option_probs", "[1,", 2, "a JSON list of numbers"),
         ("option_probs", "7", 2, "a list of numbers, got 7"),
@@ -169,10 +169,11 @@ def test_a_csv_cell_that_is_no_number_is_named(column, text, row, rule, tmp_path
 def test_csv_of_spreadsheets_is_read(tmp_path):
     """Numbers with spaces, whole numbers with a point, and nothing, unquoted, told from an empty text."""
     header = ",".join([*ROW, "gold", "prompt_tokens"])
-    path = write_csv(tmp_path / "t.csv", header, 'sums,q1,1 + 1?,a,"", 1 ,,12.0', "sums,q1,1 + 1?,b,,0,NA,")
-    one, two = OutcomeTable.read(path)
+    rows = 'sums,q1,1 + 1?,a,"", 1 ,,12.0', "sums,q1,1 + 1?,b,,0,NA,", "sums,q1,1 + 1?,c,x,,NA,"
+    one, two, three = OutcomeTable.read(write_csv(tmp_path / "t.csv", header, *rows))
     assert (one.answer, one.gold, one.reward, one.prompt_tokens) == ("", None, 1.0, 12)
     assert (two.answer, two.gold, two.reward, two.prompt_tokens) == (None, "NA", 0.0, None)
+    assert three.reward is None, "unscored, not wrong"
 
 
 def test_a_csv_row_longer_than_a_block_is_read(tmp_path):

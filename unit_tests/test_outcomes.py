@@ -123,10 +123,10 @@ def test_a_grid_lays_out_what_each_member_answered():
 
 @given(st.lists(st.lists(st.sampled_from([None, "", "a", "b", "é"]), min_size=4, max_size=4), min_size=1, max_size=6))
 def test_members_share_an_id_exactly_where_they_share_an_answer(answers):
-    """The id is the place of the first member with that answer, and -1 stands for no answer alone."""
+    """The id is the place of the first member with that answer; an answer without a label is shared by nobody."""
     rows = [outcome(str(q), str(m), text) for q, row in enumerate(answers) for m, text in enumerate(row)]
     grid = grid_of(*rows, members=["0", "1", "2", "3"])
-    expected = [[-1 if text is None else row.index(text) for text in row] for row in answers]
+    expected = [[m if text is None else row.index(text) for m, text in enumerate(row)] for row in answers]
     assert grid.answer_ids.tolist() == expected
     assert grid.answers.tolist() == answers
 
@@ -167,8 +167,9 @@ def test_the_same_query_id_in_two_tasks_is_two_queries():
         ({"members": ["a", "b"], "task": "maths"}, OutcomeError, "'maths'.* t, s"),
         ({"members": ["a", "b"], "task": ["t", "art/*"]}, OutcomeError, r"'art/\*'.* t, s"),
         ({"members": ["a", "b"], "task": []}, OutcomeError, "at least one task"),
-        ({"members": ["a", "b"], "task": "s", "missing": "fail"}, OutcomeError, r"\['b'\]"),
-        ({"members": ["a", "b"], "missing": "Fail"}, InputError, "drop, fail, got 'Fail'"),
+        ({"members": ["a", "b"], "task": "s", "missing": "fail"}, OutcomeError, "none of b: .*Leave them out"),
+        ({"members": ["a", "b"], "task": "s", "missing": "mask"}, OutcomeError, "none of b: .*Leave them out"),
+        ({"members": ["a", "b"], "missing": "Fail"}, InputError, "mask, drop, fail, got 'Fail'"),
         ({"members": ["a", "b"], "test_ids": "Test*"}, OutcomeError, r"'Test\*'.* q1"),
     ],
 )
@@ -215,6 +216,63 @@ def test_a_missing_answer_is_the_members_failure_where_the_caller_says_so():
     assert (grid.take([0, 1]).missing, len(grid.take([0, 1]))) == (0, 2)
     for dropped in (grid_of(*rows), grid_of(*rows, missing="drop")):
         assert (dropped.query_ids, dropped.dropped, dropped.missing) == (["q3"], 3, 0)
+
+
+def test_what_was_never_asked_is_a_hole_and_neither_wrong_nor_silent():
+    """The same four queries: every number of a hole is NaN, its score among them."""
+    answers = [("q1", "a", "x"), ("q2", "b", "y"), ("q3", "b", "x"), ("q3", "a", "x")]
+    rows = [*(outcome(q, m, text, propensity=0.25, **KNOWN) for q, m, text in answers), outcome("q4", "c", **KNOWN)]
+    grid = grid_of(*rows, missing="mask")
+    assert (grid.query_ids, grid.dropped, grid.missing, grid.is_complete) == (["q1", "q2", "q3"], 0, 2, False)
+    holes = [[False, True], [True, False], [False, False]]
+    assert (~grid.recorded).tolist() == holes
+    assert grid.answer_ids.tolist() == [[0, -1], [-1, 1], [0, 0]]
+    assert grid.answers.tolist() == [["x", None], [None, "y"], ["x", "x"]]
+    for name in ("scores", "propensity", *NUMBERS):
+        assert np.isnan(getattr(grid, name)).tolist() == holes
+    part = grid.take([2]).join(grid.take([0]))
+    assert (part.recorded.tolist(), part.is_complete) == ([[True, True], [True, False]], False)
+    np.testing.assert_array_equal(part.propensity, [[0.25, 0.25], [0.25, nan]])
+    assert grid_of(*rows, missing="drop").is_complete
+    assert grid_of(*rows, missing="fail").recorded.all()
+
+
+def test_an_answer_without_a_label_is_one_of_its_own_and_only_a_blank_response_is_silence():
+    """Open text, a table of scores alone, a label without a response, a blank, and a blank that a parser read as an answer."""
+    said = {
+        "a": (None, "A poem."),
+        "b": (None, "A poem."),
+        "c": (None, None),
+        "d": ("x", None),
+        "e": (None, " \n"),
+        "f": ("x", ""),
+    }
+    rows = [outcome("q1", name, answer, response=text) for name, (answer, text) in said.items()]
+    grid = grid_of(*rows, members=tuple("abcdef"))
+    assert grid.answer_ids.tolist() == [[0, 1, 2, 3, -1, 3]]
+    assert grid.answers.tolist() == [[None, None, None, "x", None, "x"]]
+    assert grid.recorded.all()
+
+
+def test_an_unscored_answer_takes_the_score_of_equal_ones_and_stays_unscored_without():
+    """Equal answers are worth the same: the mean of ¼ and ¾. Texts without a label are equal to nothing."""
+    judged = [("x", None), ("x", 0.25), ("x", 0.75), ("y", None), (None, None), (None, 1.0)]
+    rows = [outcome("q1", name, answer, reward=score) for name, (answer, score) in zip("abcdef", judged, strict=True)]
+    grid = grid_of(*rows, members=tuple("abcdef"))
+    np.testing.assert_array_equal(grid.scores, [[0.5, 0.25, 0.75, nan, nan, 1.0]])
+    assert grid.recorded.all()
+    assert not grid.is_complete
+
+
+def test_queries_whose_label_contradicts_itself_are_counted():
+    """One answer that is right for one member and wrong for another; not two answers, two shades of right, or unlabelled ones."""
+    judged = [("x", 1, "x", 0), ("x", 1, "y", 0), ("x", 1, "x", 0.5), (None, 1, None, 0), ("x", 0, "x", None)]
+    rows = [
+        outcome(str(q), member, answer, reward=reward)
+        for q, (one, score, two, other) in enumerate(judged)
+        for member, answer, reward in (("a", one, score), ("b", two, other))
+    ]
+    assert grid_of(*rows).contradictions == 1
 
 
 @given(st.lists(st.sets(st.sampled_from("abc")), min_size=1, max_size=8))

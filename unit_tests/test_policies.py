@@ -269,15 +269,63 @@ def test_an_answer_is_a_candidates_or_an_option_of_all_and_its_weights_are_share
     for policy in (random_policy("abcd", seed), PriorPolicy("abcd", {"c": 0.6})):
         answer = policy.fuse(QUERY, candidates, failures, max_team=4)
         by_name = {candidate.member: candidate for candidate in candidates}
-        assert sum(answer.weights.values()) == pytest.approx(0 if answer.answer is None else 1)
+        total, is_read = sum(answer.weights.values()), all(one.answer is not None for one in candidates)
+        assert total == pytest.approx(1) if is_read else total < 1 + 1e-6
         assert all(weight >= 0 for weight in answer.weights.values())
+        assert answer.weights.get("", 0.0) == 0.0
         assert answer.confidence == max(answer.weights.values()) or answer.answer is None
+        assert set(answer.supporters) >= {candidate.answer or "" for candidate in candidates}
         if answer.member is None:
             assert all(answer.answer in (candidate.option_probs or {}) for candidate in candidates)
             assert answer.answer not in {candidate.answer for candidate in candidates}
         else:
             assert by_name[answer.member].answer == answer.answer
             assert answer.member in answer.supporters[answer.answer or ""]
+
+
+@pytest.mark.parametrize(
+    ("texts", "member", "weights"),
+    [
+        ({"a": "Read: x", "b": "Who can read this?"}, "a", {"x": 1.0, "": 0.0}),  # though b is more competent
+        ({"b": "Who can read this?", "c": "Or this?"}, "b", {"": 0.0}),
+        ({"b": " ", "c": "Or this?"}, "c", {"": 0.0}),  # silence is no answer where there is another
+    ],
+)
+def test_untrained_a_text_that_nobody_can_read_has_no_vote_and_is_returned_where_there_is_no_other(
+    texts, member, weights
+):
+    policy = PriorPolicy("abc", {"a": 0.4, "b": 0.8, "c": 0.3})
+    read = {name: text.partition("Read: ")[2] or None for name, text in texts.items()}
+    candidates = [replace(says(name, read[name]), text=text) for name, text in texts.items()]
+    answer = policy.fuse(QUERY, candidates, [], max_team=3)
+    assert (answer.member, answer.answer, dict(answer.weights)) == (member, read[member], weights)
+
+
+def test_a_learned_policy_may_return_a_text_without_a_label_and_says_no_confidence(random_policy):
+    """The vote is the evidence, which is logit(competence): b at .9 outweighs a at .6 by 9 to 1.5."""
+    policy = random_policy("ab")
+    weights = {name: np.zeros_like(array) for name, array in policy.parts.weights.items()}
+    weights["competence.bias"][:] = 0.6, 0.9
+    weights["evidence.shared"][0] = 1.0
+    weights["evidence.moments"][[1, 3, 4]] = 1.0
+    weights["fusion.vote.weight"][0, 0] = 4.0  # the first axis is the evidence, over 4
+    policy = RLFocalPolicy(Parts(members=("a", "b"), weights=weights))
+    answer = policy.fuse(QUERY, [says("a", "x"), replace(says("b", None), text="Who can read this?")], [], max_team=2)
+    assert (answer.member, answer.answer, answer.confidence) == ("b", None, 0.0)
+    assert answer.weights == pytest.approx({"x": 1.5 / 10.5, "": 0.0}, rel=1e-5)
+    assert dict(answer.supporters) == {"x": ("a",), "": ("b",)}
+
+
+@pytest.mark.parametrize(("text", "asks_on"), [("Who can read this?", False), (" \n", True), ("x", False)])
+def test_nobody_is_forced_to_ask_on_once_a_member_has_answered_labelled_or_not(random_policy, text, asks_on):
+    """A Decider that would rather ask nobody: it must while there is nothing to return but silence."""
+    policy = random_policy("abc")
+    weights = {**policy.parts.weights, "decider.out.bias": np.full(1, -1000.0)}
+    policy = RLFocalPolicy(Parts(members=tuple("abc"), weights=weights))
+    said = replace(says("a", "x" if text == "x" else None), text=text)
+    limits = {"round_number": 2, "max_rounds": 3, "max_team": 3, "cost_weight": 0.1}
+    selection = policy.select(QUERY, [said], [], available=tuple("abc"), **limits)
+    assert len(selection.members) == asks_on
 
 
 @pytest.mark.parametrize("order", ["abcd", "dcba", "bdac"])
@@ -327,8 +375,8 @@ def test_an_option_that_nobody_ranks_first_wins_by_hand(random_policy):
         "A": (),
         "B": (),
         "C": (),
-        "": ("b",),
-    }  # the more competent silence, at odds of 1
+        "": ("b", "a"),
+    }
 
 
 def test_a_policy_that_was_trained_without_option_scores_makes_nothing_of_them(random_policy):

@@ -31,18 +31,13 @@ WIDE = {
     "redaction.py _CREDENTIALS": "ends with it",
     "redaction.py _BARE_KEY": "ends with it",
     "chat_models/metadata.py text_pieces": "where the first alternative fails, the second takes all that it tried",
-    "features.py _WORD": "two classes that exclude each other, and nothing else",
-    "features.py _ASCII_WORD": "two classes that exclude each other, and nothing else",
     # Used by `fullmatch` alone, and of parts that exclude each other.
     "execution/retries.py _NUMBER": "tried once",
     "execution/endings.py _REPEATED": "of a word that is cut to 80 characters",
 }
 """Expressions whose width has no bound, and why they are linear."""
 
-MADE = {
-    "features.py _STARTS_WITH_VERB": "a few words",
-    "features.py _SENTENCE_WITH_VERB": "no two of its starts read the same blanks",
-}
+MADE: dict[str, str] = {}
 """Expressions that are no literal."""
 
 

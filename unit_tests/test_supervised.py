@@ -470,6 +470,7 @@ def test_one_question_asked_again_and_again_leaves_one_fold_and_finite_weights()
 
 def test_the_hash_changes_with_whatever_is_read_and_with_nothing_else():
     grid = make_grid(costs=[(1.0, 2.0, 3.0)], has_options=True)
+    grid = replace(grid, propensity=np.full(grid.scores.shape, 0.25))
     unread = {"members", "query_ids", "golds", "latency_s", "is_test", "dropped", "missing", "rows"}
     hashes = {data_hash(grid)}
     for field in fields(OutcomeGrid):
@@ -480,10 +481,12 @@ def test_the_hash_changes_with_whatever_is_read_and_with_nothing_else():
             changed = [*value[:-1], "other"]
         else:
             changed = value.copy()
-            changed[-1] = "other" if value.dtype == object else value[-1] + 1
+            changed[-1] = "other" if value.dtype == object else 1 - value[-1]
         hashes.add(data_hash(replace(grid, **{field.name: changed})))
     assert len(hashes) == 1 + len(fields(OutcomeGrid)) - len(unread)
-    assert data_hash(make_grid(costs=[(1.0, 2.0, 3.0)], has_options=True)) in hashes
+    assert (
+        data_hash(replace(make_grid(costs=[(1.0, 2.0, 3.0)], has_options=True), propensity=grid.propensity)) in hashes
+    )
     assert data_hash(replace(grid, members=("a", "b", "x"))) not in hashes
     for name in ("latency_s", "golds", "query_ids"):
         assert data_hash(replace(grid, **{name: getattr(make_grid(seed=1), name)})) == data_hash(grid)

@@ -583,8 +583,10 @@ class AnswerState:
         supporters = own | {label: names for label, names in answer.supporters.items() if names or label not in own}
         weights = {label: answer.weights.get(label, 0.0) for label in [*answer.weights, *supporters]}
         if "" in weights:  # what nobody can read agrees with nothing
+            weights[""] = 0.0
             share = sum(candidate.answer is not None for candidate in self.candidates) / len(self.candidates)
-            weights = {label: 0.0 if label == "" else weight * share for label, weight in weights.items()}
+            scale = min(share / max(sum(weights.values()), 1e-30), 1.0)
+            weights = {label: weight * scale for label, weight in weights.items()}
         return replace(answer, weights=weights, supporters=supporters)
 
     def synthesis(

@@ -71,9 +71,9 @@ def agree(
     texts = {label: weight for label, weight in answer.weights.items() if label not in acting}
     text_share = sum(texts.values())
     own = answer.answer or ""
-    # On a tie Fusion's own winner stays.
+    # On a tie Fusion's own winner stays, and among texts in any case: one that nobody can read has no weight.
     best_calls = max(shares, key=lambda label: (shares[label], label == own), default=None)
-    heaviest_text = max(texts, key=lambda label: (texts[label], label == own), default=None)
+    heaviest_text = own if own in texts else max(texts, key=texts.__getitem__, default=None)
     calls_share = shares[best_calls] if best_calls is not None else 0.0
     is_text = best_calls is None or (text_share, own in texts) > (calls_share, own == best_calls)
     if acting and max(text_share, calls_share) <= MAJORITY and on_disagreement != "leader":

@@ -11,7 +11,8 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -25,8 +26,10 @@ from langchain_rlfocal.cli.views import (
     evaluation_views,
     json_text,
     messages,
+    new_tasks_views,
     output,
     progress_bar,
+    rewrites_views,
     train_views,
 )
 from langchain_rlfocal.errors import CheckpointError, InputError, OutcomeError, PoolError, RLFocalError
@@ -74,8 +77,10 @@ _Task = Annotated[
     list[str] | None, typer.Option(help='A task to take, once for each; default: all. Wildcards as in "mmlu_pro/*".')
 ]
 _Missing = Annotated[
-    Literal["drop", "fail"],
-    typer.Option(help="A query that a member did not answer: left out, or counted as that member's failure."),
+    Literal["mask", "drop", "fail"],
+    typer.Option(
+        help="A query that not every member was asked: kept with a hole, left out, or counted as a failure of who was not."
+    ),
 ]
 _Embedder = Annotated[
     str | None, typer.Option(help="Describe queries by embeddings too: wordllama, or package.module:function.")
@@ -177,7 +182,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Directory of the checkpoint to write.")],
     member: _Member = None,
     task: _Task = None,
-    missing: _Missing = "drop",
+    missing: _Missing = "mask",
     test_ids: Annotated[
         str | None, typer.Option(help='Keep the rows whose query_id matches ("test*") as test rows; default: by text.')
     ] = None,
@@ -197,6 +202,8 @@ def train(
     as_json: _Json = False,
 ) -> None:
     """Train Decider and Fusion on recorded outcomes, and fit the baselines; the test rows stay unseen."""
+    import numpy as np
+
     from langchain_rlfocal import training
     from langchain_rlfocal.evaluation.baselines import missing_baselines
     from langchain_rlfocal.evaluation.report import baselines_of
@@ -235,6 +242,8 @@ def train(
             "dropped": grid.dropped,
         },
         "missing": grid.missing,
+        "unscored": int((grid.recorded & np.isnan(grid.scores)).sum()),
+        "contradictions": grid.contradictions,
         "baselines": baselines,
         "missing_baselines": list(missing_baselines(baselines)),
         "card": policy.card,
@@ -244,15 +253,17 @@ def train(
 
 @app.command()
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="Directory that `rlfocal train` wrote.")],
-    outcomes: _Outcomes,
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Directory that `rlfocal train` wrote; with --leave-task-out a table will do.")
+    ],
+    outcomes: Annotated[list[Path] | None, typer.Argument(help="Tables of outcomes: .parquet, .jsonl or .csv.")] = None,
     *,
     task: _Task = None,
     split: Annotated[
         Literal["train", "validation", "test", "all"],
         typer.Option(help="Score these rows. Of training rows the policy knows the answers."),
     ] = "test",
-    missing: _Missing = "drop",
+    missing: _Missing = "mask",
     test_ids: Annotated[
         str | None, typer.Option(help="The rows whose query_id matches are test rows; default: as in training.")
     ] = None,
@@ -267,6 +278,22 @@ def evaluate(
     no_task: Annotated[
         bool, typer.Option("--no-task", help="Hide the task labels from who decides, as most callers do.")
     ] = False,
+    rewrites: Annotated[
+        bool, typer.Option("--rewrites", help="Also write the questions in eight other ways, and see what changes.")
+    ] = False,
+    leave_task_out: Annotated[
+        bool,
+        typer.Option(
+            "--leave-task-out",
+            help="Score new tasks: for each, train anew on the others' outcomes. As many trainings as tasks.",
+        ),
+    ] = False,
+    leave: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Tasks to leave out together, once for each group; default: by the first part of their names."
+        ),
+    ] = None,
     as_json: _Json = False,
 ) -> None:
     """Score a checkpoint on held-out outcomes, beside single best, votes, routers, fixed teams and Oracle.
@@ -275,10 +302,29 @@ def evaluate(
     """
     from langchain_rlfocal.evaluation import baselines_of, fit_baselines
     from langchain_rlfocal.evaluation import evaluate as evaluate_policy
+    from langchain_rlfocal.evaluation.rewrites import rewritten
 
     if cost_weight is not None and target_calls is not None:
         raise InputError("`--cost-weight` and `--target-calls` exclude each other, got both. Give one of them.")
     options = {"cost_weight": cost_weight, "max_team": max_team, "max_rounds": max_rounds}
+    if leave_task_out or leave:
+        if rewrites or test_ids is not None or split != "test":
+            raise InputError("`--leave-task-out` takes no `--rewrites`, `--split` or `--test-ids`. Leave them out.")
+        _evaluate_new_tasks(
+            [checkpoint, *(outcomes or [])],
+            options,
+            task=task,
+            missing=missing,
+            target_calls=target_calls,
+            embedder=embedder,
+            kind=kind,
+            no_task=no_task,
+            leave=leave,
+            as_json=as_json,
+        )
+        return
+    if not outcomes:
+        raise InputError("`evaluate` needs a checkpoint and at least one table of outcomes, got one path. Name both.")
     with progress_bar() as progress:
         bar = progress.add_task("Reading outcomes", total=2)
         policy = _load_policy(checkpoint, embedder)
@@ -309,6 +355,7 @@ def evaluate(
             source = "outcomes"
         scored = replace(scored, dropped=grid.dropped, missing=grid.missing)
         report = evaluate_policy(policy, scored, baselines=fitted, hide_tasks=no_task, **limits)
+        written = rewritten(policy, scored, hide_tasks=no_task, **limits) if rewrites else None
         progress.update(bar, advance=1)
     facts = {
         "checkpoint": str(checkpoint),
@@ -319,6 +366,7 @@ def evaluate(
         "task_labels": not no_task,
         "baselines_from": source if fitted else "nowhere",
         "repeated": grid.repeated,
+        "missing_is": missing,
     }
     warnings = []
     team = fitted["random_team"].learned["size"] if "random_team" in fitted else None
@@ -328,7 +376,76 @@ def evaluate(
         warnings.append(
             "Of outcomes that they learned from, policy and baselines know all but the training's test rows."
         )
-    _show({**facts, **report.as_dict()}, evaluation_views(report, facts, warnings), as_json=as_json)
+    shown = {**facts, **report.as_dict()}
+    views = evaluation_views(report, facts, warnings)
+    if written is not None:
+        shown["rewrites"] = {name: figures.as_dict() for name, figures in written.items()}
+        views = chain(views, rewrites_views(written))
+    _show(shown, views, as_json=as_json)
+
+
+def _evaluate_new_tasks(
+    paths: Sequence[Path],
+    options: Mapping[str, Any],
+    *,
+    task: Sequence[str] | None,
+    missing: Literal["drop", "fail"],
+    target_calls: float | None,
+    embedder: str | None,
+    kind: str | None,
+    no_task: bool,
+    leave: Sequence[str] | None,
+    as_json: bool,
+) -> None:
+    """Leave each task out in turn, with the members and the configuration of the checkpoint where there is one."""
+    from langchain_rlfocal import training
+    from langchain_rlfocal.training.new_tasks import groups_of
+
+    with progress_bar() as progress:
+        bar = progress.add_task("Reading outcomes", total=None)
+        members, trained = None, {}
+        if paths[0].is_dir():
+            policy = _load_policy(paths[0], embedder)
+            members, trained, paths = policy.members, dict(_object_of(policy.card, "config")), paths[1:]
+            loaded = policy.embedder
+            if unknown := trained.keys() - {field.name for field in fields(training.TrainingConfig)}:
+                raise CheckpointError(f"The checkpoint's `config` holds {sorted(unknown)}. Train the policy again.")
+        else:
+            loaded = _open_embedder(embedder)
+        config = training.TrainingConfig(**trained | {k: value for k, value in options.items() if value is not None})
+        if not paths:
+            raise InputError("`--leave-task-out` needs at least one table of outcomes, got none. Name one.")
+        grid = _read_grid(paths, members, task=task, missing=missing, kind=kind)
+        count, found = len(groups_of(grid.tasks, leave)), []
+        progress.update(bar, total=count * config.num_iterations, description="Training")
+
+        def show(step: training.Progress) -> None:
+            progress.update(bar, completed=len(found) * config.num_iterations + step.step)
+
+        turns = training.leave_task_out(
+            grid,
+            config,
+            patterns=leave,
+            target_calls=target_calls,
+            hide_tasks=no_task,
+            embedder=loaded,
+            on_progress=show,
+        )
+        found.extend(turns)
+    facts = {
+        "members": sorted(grid.members),
+        "max_team": config.max_team,
+        "max_rounds": config.max_rounds,
+        "target_calls": target_calls,
+        "task_labels": not no_task,
+        "dropped": grid.dropped,
+        "missing": grid.missing,
+    }
+    _show(
+        {**facts, "new_tasks": {one.name: one.as_dict() for one in found}},
+        new_tasks_views(found, facts),
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -437,7 +554,7 @@ def _read_grid(
     members: Sequence[str] | None,
     *,
     task: Sequence[str] | None = None,
-    missing: Literal["drop", "fail"] = "drop",
+    missing: Literal["mask", "drop", "fail"] = "drop",
     test_ids: str | None = None,
     kind: str | None = None,
 ) -> "OutcomeGrid":

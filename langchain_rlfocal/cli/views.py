@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from langchain_rlfocal.diversity import TeamDiversities
     from langchain_rlfocal.evaluation import Report
     from langchain_rlfocal.evaluation.metrics import Estimate
+    from langchain_rlfocal.evaluation.rewrites import Rewritten
     from langchain_rlfocal.outcomes import OutcomeGrid
+    from langchain_rlfocal.training import NewTask
 
 _WITHOUT_FUSION = (
     "Without the baseline supervised fusion: training fits it where scikit-learn is installed "
@@ -81,10 +83,29 @@ def train_views(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
     if facts["queries"]["repeated"]:
         yield Text("Repeated: queries with the text of a test query. They are left out.", "yellow")
     if facts["missing"]:
-        counted = "Queries that lack a member's answer, which counts as its failure"
-        yield Text(f"{counted}: {facts['missing']}.", "yellow")
+        yield Text(_holes(facts["missing"], facts["card"]), "yellow")
+    if facts["unscored"]:
+        yield Text(
+            f"Answers on record that nobody scored: {facts['unscored']:,}. They count as neither right nor wrong.",
+            "yellow",
+        )
+    if facts["contradictions"]:
+        yield Text(_contradictions(facts["contradictions"]), "yellow")
     if "supervised_fusion" in facts["missing_baselines"]:
         yield Text(_WITHOUT_FUSION, "yellow")
+
+
+def _holes(count: int, card: Mapping[str, Any]) -> str:
+    if card.get("rows", {}).get("missing") == "fail":
+        return f"Queries that lack a member's answer, which counts as its failure: {count}."
+    return f"Queries that not every member was asked: {count}."
+
+
+def _contradictions(count: int) -> str:
+    return (
+        f"Queries of which one answer is right for one member and wrong for another: {count}. Either may be; where the answer "
+        "stands for both, it is worth their mean."
+    )
 
 
 # ---- evaluate
@@ -95,7 +116,7 @@ _WAYS = ("policy", "single_best", "plurality", "best_fixed_team", "supervised_fu
 
 def evaluation_views(report: "Report", facts: Mapping[str, Any], warnings: Sequence[str]) -> Iterator[RenderableType]:
     """Show the policy and the baselines, their scores on each task, and how the figures were made."""
-    yield _report_table(report, title=f"{facts['policy_id']} on {report.policy.n} {facts['split']} queries")
+    yield _report_table(report, title=f"{facts['policy_id']} on {report.queries} {facts['split']} queries")
     yield ""
     yield _task_table(report)
     yield ""
@@ -125,17 +146,26 @@ def _doubts(report: "Report", facts: Mapping[str, Any]) -> Iterator[str]:
         yield _WITHOUT_FUSION
     if report.dropped:
         yield f"Queries left out because a member did not answer them: {report.dropped}."
-    if report.missing:
+    if report.bias:
+        yield report.bias
+    if report.unmeasured:
+        yield f"Without a query that counts: {', '.join(report.unmeasured).replace('_', ' ')}."
+    if report.missing and facts["missing_is"] == "fail":
         yield f"Queries that lack a member's answer, which counts as its failure: {report.missing}."
+    if report.contradictions:
+        yield _contradictions(report.contradictions)
     if facts["repeated"]:
         yield f"Queries left out of all parts because they have the text of a test query: {facts['repeated']}."
 
 
 def _report_table(report: "Report", *, title: str) -> RenderableType:
     # The heading of a difference would be wider than its figures.
-    table = _plain_table("", "score", "95 %", "macro", "calls", "policy\n− this", "95 %")
-    for name, figures in {"policy": report.policy, **report.baselines}.items():
+    everything = {"policy": report.policy, **report.baselines}
+    counts = [] if all(figures.n == report.queries for figures in everything.values()) else ["n"]
+    table = _plain_table("", *counts, "score", "95 %", "macro", "calls", "policy\n− this", "95 %")
+    for name, figures in everything.items():
         row = [
+            *(str(figures.n) for _ in counts),
             f"{figures.score.mean:.3f}",
             _interval(figures.score),
             f"{figures.macro:.3f}",
@@ -157,11 +187,73 @@ def _task_table(report: "Report") -> RenderableType:
     table = _plain_table("task", "n", *(way.replace("_", "\n") for way in ways))
     table.columns[0].overflow = "fold"
     for task, scores in report.per_task.items():
-        table.add_row(Text(printable(task)), f"{scores['n']:.0f}", *(f"{scores[way]:.3f}" for way in ways))
+        shown = ("-" if (mean := scores[way]) is None else f"{mean:.3f}" for way in ways)
+        table.add_row(Text(printable(task)), str(scores["n"]), *shown)
     if len(report.per_task) > 1:
         means = [report.policy if way == "policy" else report.baselines[way] for way in ways]
         table.add_row("mean of tasks", "", *(f"{figures.macro:.3f}" for figures in means), style="bold")
     return _titled("Score per task", table)
+
+
+def rewrites_views(written: Mapping[str, "Rewritten"]) -> Iterator[RenderableType]:
+    """Show what a policy does with the same questions, written in other ways."""
+    table = _plain_table("", "texts\nchanged", "teams\nkept", "score", "change", "calls", "change", "spending\nchange")
+    for name, figures in written.items():
+        table.add_row(
+            name,
+            f"{figures.texts_changed:.1%}",
+            f"{figures.first_teams_kept:.1%}",
+            f"{figures.score:.3f}",
+            f"{figures.score_change:+.3f}",
+            f"{figures.mean_calls:.2f}",
+            f"{figures.calls_change:+.2f}",
+            f"{figures.spending_change:+.1%}",
+        )
+    yield ""
+    yield _titled("The same questions, written in other ways", table)
+    yield ""
+    yield Text("teams kept: queries whose first round asks the same members. Answers are those on record.")
+
+
+# ---- evaluate --leave-task-out
+
+_ON_NEW_TASKS = ("single_best", "plurality", "best_fixed_team", "oracle")
+
+
+def new_tasks_views(found: Sequence["NewTask"], facts: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """Show what policies score on tasks that they were not trained on, beside what needs no training."""
+    ways = [way for way in _ON_NEW_TASKS if all(way in one.report.baselines for one in found)]
+    table = _plain_table("left out", "n", "policy", "95 %", "calls", *(way.replace("_", "\n") for way in ways))
+    table.columns[0].overflow = "fold"
+    for one in found:
+        policy, baselines = one.report.policy, one.report.baselines
+        table.add_row(
+            Text(printable(one.name)),
+            f"{policy.n}",
+            f"{policy.score.mean:.3f}",
+            _interval(policy.score),
+            f"{policy.mean_calls:.2f}",
+            *(f"{baselines[way].score.mean:.3f}" for way in ways),
+        )
+    if len(found) > 1:
+        num = len(found)
+        scores = [sum(one.report.baselines[way].score.mean for one in found) / num for way in ways]
+        table.add_row(
+            "mean",
+            "",
+            f"{sum(one.report.policy.score.mean for one in found) / num:.3f}",
+            "",
+            f"{sum(one.report.policy.mean_calls for one in found) / num:.2f}",
+            *(f"{score:.3f}" for score in scores),
+            style="bold",
+        )
+    yield _titled("New tasks: trained on all others", table)
+    yield ""
+    target = facts["target_calls"]
+    wanted = "" if target is None else f", for a target of {target:g} calls a query"
+    yield Text(f"At most {facts['max_team']} members in {facts['max_rounds']} rounds{wanted}.")
+    if not facts["task_labels"]:
+        yield Text("Task labels were hidden from the policy and the baselines.")
 
 
 # ---- diversity

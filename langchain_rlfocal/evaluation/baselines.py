@@ -5,8 +5,13 @@ of the evaluated queries and never at their scores. The one exception is the Ora
 `fit_baselines` fits all of them; `dump_baselines` and `load_baselines` carry them through a checkpoint.
 
 A baseline knows the members that it was fitted on: a grid may hold them in another order and others among them, and nothing
-of those others reaches a decision. Votes are counted alike everywhere: a member without an answer abstains; of answers with
-equal weight, that of the most competent supporter wins, competence being the mean score on the fitted queries.
+of those others reaches a decision. Votes are counted alike everywhere: a member without an answer abstains, and so does one
+whose answer has no label, unless nobody who was asked has one, since it agrees with no other; of answers with equal weight,
+that of the most competent supporter wins, competence being the mean score on the fitted queries. Of equal members the first of
+the grid is taken, which `fit_baselines` and `evaluate` make the first by name (`OutcomeGrid.canonical`).
+
+Where the fitted outcomes have holes, means are over scored cells, drawn toward the mean of all cells where there are few
+(`PRIOR_CELLS`), and votes are those of recorded answers. Who asks everyone asks everyone who is on record.
 """
 
 import importlib
@@ -47,8 +52,14 @@ CLUSTERS = (8, 16, 32)
 TASK_SCALES = (0.0, 0.2)
 """What `fit_baselines` chooses from by validation."""
 
+ASK_EVERYONE = frozenset({"plurality", "weighted_vote", "supervised_fusion", "oracle"})
+"""Who asks everyone who is on record, so that no query is lost to a hole."""
+
 MAX_TEAMS = 20_000
 """So many teams are tried at most; of a larger pool, smaller teams."""
+
+PRIOR_CELLS = 5.0
+"""So many cells of average score a mean counts besides its own, where outcomes have holes or unscored answers."""
 
 _BLOCK_CELLS = 2**21
 
@@ -59,7 +70,8 @@ class Decision:
 
     Attributes:
         chosen: Index in the grid of the member whose answer is returned, shape [Q].
-        asked: Whether each member of the grid was called, shape [Q, M].
+        asked: Whether each member of the grid was called, shape [Q, M]. A member of a fixed team is called also where its outcome
+            is not on record, which `scores` tells.
     """
 
     chosen: Ints
@@ -69,6 +81,15 @@ class Decision:
     def calls(self) -> Ints:
         """Calls per query, shape [Q]."""
         return np.asarray(self.asked.sum(axis=1))
+
+    def scores(self, grid: OutcomeGrid) -> Floats:
+        """Return the recorded score of each decision, shape [Q].
+
+        NaN where the answer was not scored, or a member was called whose outcome is not on record: nobody knows what it
+        would have changed.
+        """
+        is_whole = (grid.recorded | ~self.asked).all(axis=1)
+        return np.where(is_whole, grid.scores[np.arange(len(grid)), self.chosen], np.nan)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -185,14 +206,15 @@ def log_odds(grid: OutcomeGrid) -> Floats:
         w = ln(p / ((1 − p) c))
 
     where c is the chance that two members that are both wrong give the same answer. With K options and errors spread evenly,
-    c = 1/(K − 1); with two options c = 1 and w is the plain log-odds. p and c are shares of the queries that were answered,
-    counted with one success and one failure more than were seen, so that no weight is infinite.
+    c = 1/(K − 1); with two options c = 1 and w is the plain log-odds. p and c are shares of the queries that were answered with a
+    label and scored, counted with one success and one failure more than were seen, so that no weight is infinite.
 
     Source: Nitzan and Paroush, 1982, "Optimal decision rules in uncertain dichotomous choice situations".
     """
-    answered = grid.answer_ids >= 0
-    right = ((grid.scores * answered).sum(axis=0) + 1) / (answered.sum(axis=0) + 2)
-    wrong = (1.0 - grid.scores) * answered
+    scores = np.nan_to_num(grid.scores)
+    answered = (grid.label_ids >= 0) & ~np.isnan(grid.scores)
+    right = ((scores * answered).sum(axis=0) + 1) / (answered.sum(axis=0) + 2)
+    wrong = (1.0 - scores) * answered
     groups = np.zeros_like(wrong)
     rows = np.arange(len(grid))
     for member in range(wrong.shape[1]):
@@ -206,7 +228,7 @@ def log_odds(grid: OutcomeGrid) -> Floats:
 def fit_supervised_fusion(grid: OutcomeGrid, *, task_scale: float = 0.2, inverse_penalty: float = 1.0) -> Baseline:
     """Ask everyone and return the answer that is most probably right, by a logistic regression over answers.
 
-    Each distinct answer of each fitted query is one example, right if its score is at least ½. Its features are who gave it
+    Each distinct scored answer of each fitted query is one example, right if its score is at least ½. Its features are who gave it
     (M of 0 and 1), who gave it on this task (the same M again for each task, times `task_scale`), its share of the query's
     votes, and the sum of its supporters' `log_odds`. All are sums over supporters, so the fitted rule is a vote: a member of
     a query with n votes weighs
@@ -239,15 +261,17 @@ def fit_supervised_fusion(grid: OutcomeGrid, *, task_scale: float = 0.2, inverse
             "Or leave it out."
         ) from error
     members, tasks = len(grid.members), tuple(sorted(set(grid.tasks)))
-    ids = grid.answer_ids
+    labels, scores = grid.label_ids, np.nan_to_num(grid.scores)
+    # Of a labelled answer all supporters are scored, or none is.
+    ids = np.where(np.isnan(grid.scores), -1, labels)
     supporters = ids[:, None, :] == np.arange(members)[:, None]
     query, answer = np.nonzero(supporters.any(axis=2))
     supporters = supporters[query, answer]
     count = supporters.sum(axis=1)
-    right = (supporters * grid.scores[query]).sum(axis=1) / np.maximum(count, 1) >= 0.5
+    right = (supporters * scores[query]).sum(axis=1) / np.maximum(count, 1) >= 0.5
     weights, share, task_weights = odds, 0.0, np.zeros((len(tasks), members))
     if right.any() and not right.all():
-        general = np.column_stack([supporters, count / (ids >= 0).sum(axis=1)[query], supporters @ odds])
+        general = np.column_stack([supporters, count / (labels >= 0).sum(axis=1)[query], supporters @ odds])
         of_task = np.array([tasks.index(task) for task in grid.tasks])[query]
         example, member = np.nonzero(supporters)
         # One example has supporters on one task only: the matrix of all tasks is kept sparse.
@@ -265,7 +289,10 @@ def fit_supervised_fusion(grid: OutcomeGrid, *, task_scale: float = 0.2, inverse
 
 
 def fit_oracle(grid: OutcomeGrid) -> Baseline:
-    """Ask everyone and return a best-scored answer. It reads the scores that it is judged by: a bound, not a method."""
+    """Ask everyone and return a best-scored answer. It reads the scores that it is judged by: a bound, not a method.
+
+    Of unscored answers it knows nothing: where there are some, the bound may be too low.
+    """
     return _fitted("oracle", grid)
 
 
@@ -306,52 +333,64 @@ def fit_best_fixed_team(grid: OutcomeGrid, *, max_team: int) -> Baseline:
     size = min(max_team, largest_team_size(len(grid.members), max_teams=MAX_TEAMS))
     teams = all_teams(len(grid.members), max_size=size)
     # Rounded, so that teams with equal scores are equal however their sums were made.
-    scores = np.round(team_scores(grid.answer_ids, grid.scores, competence, teams), 12)
-    cost = grid.cost_usd.mean(axis=0)
+    scores = np.round(team_scores(grid, competence, teams), 12)
+    # Of recorded calls; a member without any has no price.
+    cost = np.where(grid.recorded, grid.cost_usd, 0.0).sum(axis=0) / np.maximum(grid.recorded.sum(axis=0), 1)
     price = teams @ (cost if np.isfinite(cost).all() else np.zeros_like(cost))
     best = teams[np.lexsort((price, teams.sum(axis=1), -scores))[0]]
     largest = int(teams.sum(axis=1).max())
     return _fitted("best_fixed_team", grid, team=best, competence=competence, largest_tried=largest)
 
 
-def team_scores(ids: npt.NDArray[np.integer], scores: Floats, competence: Floats, teams: Bools) -> Floats:
+def team_scores(grid: OutcomeGrid, competence: Floats, teams: Bools) -> Floats:
     """Score the vote of many teams at once.
 
-    Each distinct answer of a query is a row of its supporters, and a member that abstains is a row of its own. A member's
-    vote weighs 1 and a share that falls with its rank, so small that it only breaks ties; an abstention weighs less than
-    any vote. Then a matrix product tallies every row for every team, and the heaviest row of a query is its answer: that
-    of `vote`, with no ties left. A row is worth the mean of its supporters' scores, who gave one answer and so have one.
+    Each distinct answer of a query is a row of its supporters; an answer without a label, and a member that is silent, is a row
+    of its own. A member's vote weighs 1 and a share that falls with its rank, so small that it only breaks ties; an answer
+    without a label weighs less than any vote, and silence less than that. Then a matrix product tallies every row for every
+    team, and the heaviest row of a query is its answer: that of `vote`, with no ties left. A row is worth the mean of its
+    supporters' scores, who gave one answer and so have one.
 
     Args:
-        ids: Answers as in `OutcomeGrid.answer_ids`, shape [Q, M].
-        scores: Members' scores, shape [Q, M].
+        grid: The outcomes of Q queries and M members.
         competence: Members' mean scores, which rank them, shape [M].
         teams: Whether each member is in each team, none empty, shape [T, M].
 
     Returns:
-        Mean score of each team, shape [T].
+        Mean score of each team, shape [T]. Where outcomes have holes, of the members on record, over the queries whose answer was
+        scored, drawn to the mean of all cells; see `PRIOR_CELLS`.
     """
-    num_queries, num_members = ids.shape
+    num_queries, num_members = grid.scores.shape
     rank = np.argsort(np.argsort(-competence, kind="stable"))
     # Halves order two groups by their best members. Their sums would not be exact in a large pool, but there teams have at
     # most three members (`MAX_TEAMS`), of whom only single ones tie: any falling sequence orders those.
     share = 0.5 ** (rank + 1) if num_members <= 40 else (num_members - rank) / (2 * num_members)
     answer, member = np.arange(num_members)[:, None], np.arange(num_members)
-    votes = ids[:, None, :] == answer
-    silent = (ids[:, None, :] < 0) & (answer == member)
-    supporters = np.concatenate([votes, silent], axis=1)
+    labels = grid.label_ids
+    votes = labels[:, None, :] == answer
+    alone = (grid.recorded & (labels < 0))[:, None, :] & (answer == member)
+    supporters = np.concatenate([votes, alone], axis=1)
     query, row = np.nonzero(supporters.any(axis=2))
     supporters = supporters[query, row]
-    worth = (supporters * scores[query]).sum(axis=1) / supporters.sum(axis=1) / num_queries
-    weights = supporters * np.where(row < num_members, 1 + share[:, None], share[:, None] / 2).T
+    worth = (supporters * np.nan_to_num(grid.scores)[query]).sum(axis=1) / supporters.sum(axis=1)
+    is_scored = ~(supporters & np.isnan(grid.scores)[query]).any(axis=1)
+    texts = grid.answer_ids[query, row % num_members] >= 0
+    of_member = np.where(
+        row < num_members, 1 + share[:, None], np.where(texts, (2 + share[:, None]) / 4, share[:, None] / 2)
+    )
+    weights = supporters * of_member.T
     starts = np.searchsorted(query, np.arange(num_queries))
-    totals = np.empty(len(teams))
+    totals, counts = np.empty(len(teams)), np.empty(len(teams))
     step = max(_BLOCK_CELLS // len(weights), 1)
     for block in range(0, len(teams), step):
         tally = weights @ teams[block : block + step].T.astype(np.float64)
-        won = tally == np.maximum.reduceat(tally, starts)[query]
-        totals[block : block + step] = worth @ won
-    return totals
+        won = (tally == np.maximum.reduceat(tally, starts)[query]) & (tally > 0)
+        totals[block : block + step] = (worth / num_queries) @ won
+        counts[block : block + step] = is_scored @ won.astype(np.float64)
+    if grid.is_complete:
+        return totals
+    prior = PRIOR_CELLS * _mean_cell(grid.scores)
+    return np.asarray((totals * num_queries + prior) / (counts + PRIOR_CELLS))
 
 
 # ---- all of them
@@ -380,6 +419,7 @@ def fit_baselines(
         InputError: A grid holds no query, or `max_team` is below 1.
         PoolError: The grids have different members.
     """
+    train_grid, validation_grid = train_grid.canonical(), validation_grid.canonical()
     if train_grid.members != validation_grid.members:
         raise PoolError(
             f"`validation_grid` must have the members of `train_grid`, {train_grid.members}, got "
@@ -397,8 +437,8 @@ def fit_baselines(
 
     def choose(fits: Sequence[Callable[[OutcomeGrid], Baseline]]) -> Baseline:
         decided = [fit(train_grid).decide(validation_grid).chosen for fit in fits]
-        scores = [validation_grid.scores[rows, chosen].mean() for chosen in decided]
-        return fits[int(np.argmax(np.round(scores, 12)))](both)
+        scores = np.stack([validation_grid.scores[rows, chosen] for chosen in decided], axis=1)
+        return fits[int(np.argmax(np.round(_mean_scores(scores), 12)))](both)
 
     fitted = [
         fit_single_best(both),
@@ -476,16 +516,16 @@ def _ask_best_of_cluster(learned: Mapping[str, Any], grid: OutcomeGrid, columns:
 
 
 def _ask_everyone(learned: Mapping[str, Any], grid: OutcomeGrid, columns: Ints) -> _Decided:
-    return _let_vote(learned, grid, columns, np.ones((len(grid), len(columns)), dtype=bool), learned["weights"])
+    return _let_vote(learned, grid, columns, grid.recorded[:, columns], learned["weights"])
 
 
 def _ask_everyone_by_task(learned: Mapping[str, Any], grid: OutcomeGrid, columns: Ints) -> _Decided:
-    count = (grid.answer_ids[:, columns] >= 0).sum(axis=1, keepdims=True)
+    count = (grid.label_ids[:, columns] >= 0).sum(axis=1, keepdims=True)
     # An unknown task reads the zeros at the end.
     row = {task: index for index, task in enumerate(learned["tasks"])}
     more = np.vstack([learned["task_weights"], np.zeros(len(columns))])[[row.get(task, -1) for task in grid.tasks]]
     weights = learned["weights"] + more + learned["share"] / np.maximum(count, 1)
-    return _let_vote(learned, grid, columns, np.ones((len(grid), len(columns)), dtype=bool), weights)
+    return _let_vote(learned, grid, columns, grid.recorded[:, columns], weights)
 
 
 def _ask_team(learned: Mapping[str, Any], grid: OutcomeGrid, columns: Ints) -> _Decided:
@@ -498,8 +538,7 @@ def _ask_random_team(learned: Mapping[str, Any], grid: OutcomeGrid, columns: Int
 
 
 def _ask_oracle(_: Mapping[str, Any], grid: OutcomeGrid, columns: Ints) -> _Decided:
-    scores = grid.scores[:, columns]
-    return scores.argmax(axis=1), np.ones(scores.shape, dtype=bool)
+    return np.nan_to_num(grid.scores[:, columns], nan=-1.0).argmax(axis=1), grid.recorded[:, columns]
 
 
 def _ask_one(chosen: Ints, columns: Ints) -> _Decided:
@@ -509,11 +548,12 @@ def _ask_one(chosen: Ints, columns: Ints) -> _Decided:
 def _let_vote(
     learned: Mapping[str, Any], grid: OutcomeGrid, columns: Ints, asked: Bools, weights: Floats | float = 1.0
 ) -> _Decided:
-    ids = grid.answer_ids[:, columns]
+    ids, labels, heard = grid.answer_ids[:, columns], grid.label_ids[:, columns], asked & grid.recorded[:, columns]
+    ids = np.where((heard & (labels >= 0)).any(axis=1, keepdims=True), labels, ids)
     # Answers are numbered by the fitted members alone: by the first of them that gives it.
     first = np.where(ids < 0, -1, (ids[:, :, None] == ids[:, None, :]).argmax(axis=2))
     weights = np.broadcast_to(weights, asked.shape)
-    return vote(first, asked, weights=weights, competence=learned["competence"]), asked
+    return vote(first, heard, weights=weights, competence=learned["competence"]), asked
 
 
 _DECIDE: dict[str, Callable[[Mapping[str, Any], OutcomeGrid, Ints], _Decided]] = {
@@ -693,10 +733,25 @@ def _check_size(size: int, grid: OutcomeGrid) -> None:
         raise InputError(f"`size` must be from 1 to {len(grid.members)} members, got {size}.")
 
 
+def _mean_cell(scores: Floats) -> float:
+    """Average all scored cells; ½ where there is none."""
+    known = ~np.isnan(scores)
+    return float(scores[known].mean()) if known.any() else 0.5
+
+
+def _mean_scores(scores: Floats) -> Floats:
+    """Average each column, shape [M]; with unscored cells, drawn to the mean of all cells."""
+    known = ~np.isnan(scores)
+    if known.all():
+        return np.asarray(scores.mean(axis=0))
+    total = np.where(known, scores, 0.0).sum(axis=0) + PRIOR_CELLS * _mean_cell(scores)
+    return np.asarray(total / (known.sum(axis=0) + PRIOR_CELLS))
+
+
 def _competence(grid: OutcomeGrid) -> Floats:
     """Average each member's score, shape [M]."""
     _check_some(grid)
-    return np.asarray(grid.scores.mean(axis=0))
+    return _mean_scores(grid.scores)
 
 
 def _best_of_groups(scores: Floats, groups: Ints, *, count: int, shrinkage: float) -> Ints:
@@ -704,9 +759,9 @@ def _best_of_groups(scores: Floats, groups: Ints, *, count: int, shrinkage: floa
     if not 0 < shrinkage < np.inf:
         raise InputError(f"`shrinkage` must be above 0 and finite, got {shrinkage}. 20 is a start.")
     belongs = np.equal.outer(np.arange(count), groups).astype(np.float64)
-    total = belongs @ scores + shrinkage * scores.mean(axis=0)
+    total = belongs @ np.nan_to_num(scores) + shrinkage * _mean_scores(scores)
     # Rounded, so that members with equal scores are equal however their sums were made.
-    shrunk = np.round(total / (belongs.sum(axis=1, keepdims=True) + shrinkage), 12)
+    shrunk = np.round(total / (belongs @ ~np.isnan(scores) + shrinkage), 12)
     return np.asarray(shrunk.argmax(axis=1))
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from langchain_rlfocal.errors import InputError
 
 Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 
 BOOTSTRAP_SAMPLES = 2000
 
@@ -25,14 +26,16 @@ class Estimate:
         mean: The mean itself.
         low: 2.5 % quantile of the resampled means.
         high: 97.5 % quantile of the resampled means.
+        n: Number of queries that it is the mean of.
     """
 
     mean: float
     low: float
     high: float
+    n: int
 
 
-def bootstrap_mean(values: Floats, *, rng: np.random.Generator) -> Estimate:
+def bootstrap_mean(values: Floats, *, rng: np.random.Generator, weights: Floats | None = None) -> Estimate:
     """Estimate a mean over queries with a percentile bootstrap interval.
 
     Resampling n queries with replacement draws each distinct value as often as a multinomial of its share says, so the
@@ -43,6 +46,7 @@ def bootstrap_mean(values: Floats, *, rng: np.random.Generator) -> Estimate:
     Args:
         values: One value per query, shape [Q].
         rng: Source of the resamples.
+        weights: What each query counts, above 0, shape [Q]; None counts all alike. See `inverse_propensity`.
 
     Raises:
         InputError: There is no query, or a value is not finite.
@@ -51,19 +55,53 @@ def bootstrap_mean(values: Floats, *, rng: np.random.Generator) -> Estimate:
         raise InputError(
             f"`values` must be at least one finite number per query, got shape {values.shape}. Leave unscored queries out."
         )
-    distinct, counts = np.unique(values, return_counts=True)
-    resamples = rng.multinomial(len(values), counts / len(values), size=BOOTSTRAP_SAMPLES)
-    low, high = np.quantile(resamples @ distinct / len(values), [0.025, 0.975])
-    return Estimate(mean=float(values.mean()), low=float(low), high=float(high))
+    if weights is None:
+        distinct, counts = np.unique(values, return_counts=True)
+        resamples = rng.multinomial(len(values), counts / len(values), size=BOOTSTRAP_SAMPLES)
+        means, mean = resamples @ distinct / len(values), float(values.mean())
+    else:
+        pairs, counts = np.unique(np.stack([values * weights, weights], axis=1), axis=0, return_counts=True)
+        resamples = rng.multinomial(len(values), counts / len(values), size=BOOTSTRAP_SAMPLES)
+        totals = resamples @ pairs
+        means, mean = totals[:, 0] / totals[:, 1], float(np.average(values, weights=weights))
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Estimate(mean=mean, low=float(low), high=float(high), n=len(values))
 
 
-def paired_difference(scores: Floats, baseline: Floats, *, rng: np.random.Generator) -> Estimate:
+def inverse_propensity(propensity: Floats, needed: Bools) -> Floats | None:
+    """Weigh queries that are on record only if certain members happened to be asked.
+
+        w = Π over the members needed of 1 / propensity
+
+    A mean with these weights, divided by their sum, is Hájek's: it is consistent for the mean over all queries where the
+    members were asked independently of each other and of what they would have answered, beyond what the propensity knows.
+
+    Source: Horvitz and Thompson, 1952, "A generalization of sampling without replacement from a finite universe", with the
+    ratio of Hájek, 1971. An estimate that also models the missing scores is doubly robust: Dudík et al., 2011,
+    https://arxiv.org/abs/1103.4601.
+
+    Args:
+        propensity: Probability with which each member was asked, NaN where unknown, shape [Q, M].
+        needed: The members without whom the query would not count, shape [Q, M].
+
+    Returns:
+        Weights, shape [Q]; None where one of them is unknown, or all are equal and so change nothing.
+    """  # fmt: skip
+    weights = 1.0 / np.where(needed, propensity, 1.0).prod(axis=1)
+    is_known = bool(np.isfinite(weights).all())
+    return weights if is_known and len(weights) and np.ptp(weights) > 0 else None
+
+
+def paired_difference(
+    scores: Floats, baseline: Floats, *, rng: np.random.Generator, weights: Floats | None = None
+) -> Estimate:
     """Estimate the mean of `scores − baseline` over the same queries, which are resampled together.
 
     Args:
         scores: Score per query, shape [Q].
         baseline: Score of the baseline on the same queries, shape [Q].
         rng: Source of the resamples.
+        weights: As in `bootstrap_mean`.
 
     Raises:
         InputError: The two are not of one length, or there is no query.
@@ -73,7 +111,7 @@ def paired_difference(scores: Floats, baseline: Floats, *, rng: np.random.Genera
             f"`baseline` must score the same queries as `scores` ({scores.shape}), got {baseline.shape}. "
             "Evaluate both on one grid."
         )
-    return bootstrap_mean(scores - baseline, rng=rng)
+    return bootstrap_mean(scores - baseline, rng=rng, weights=weights)
 
 
 def oracle_gap_share(score: float, *, single_best: float, oracle: float) -> float | None:

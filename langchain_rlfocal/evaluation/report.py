@@ -1,12 +1,18 @@
 """Report: what a policy scores on outcomes it has not seen, compared with the baselines it has to beat.
 
 `evaluate` freezes everything: the policy decides without randomness and learns nothing, the baselines come fitted, and the
-scores of the evaluated queries reach nothing but the averages and the Oracle.
+scores of the evaluated queries reach nothing but the averages and the Oracle. In whatever order a grid holds its queries and
+members, the figures and their intervals are the same.
+
+Of recorded outcomes with holes, a query counts for a way of answering where everyone whom it asks is on record and its answer was
+scored; each figure says on how many queries it stands. Who asks everyone asks whoever is on record. Such queries are no fair
+sample: where the outcomes say with what probability each member was asked, they are weighted by its inverse
+(`metrics.inverse_propensity`), and where they do not, the report says that its figures may be biased.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +20,7 @@ import numpy.typing as npt
 from langchain_rlfocal.environment import replay
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.evaluation.baselines import (
+    ASK_EVERYONE,
     BASELINES,
     Baseline,
     load_baselines,
@@ -24,6 +31,7 @@ from langchain_rlfocal.evaluation.metrics import (
     Estimate,
     bootstrap_mean,
     critical_path,
+    inverse_propensity,
     oracle_gap_share,
     paired_difference,
 )
@@ -32,6 +40,10 @@ from langchain_rlfocal.policies import RLFocalPolicy
 from langchain_rlfocal.policies.base import EnsemblePolicy
 
 Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+COVERED = 0.8
+"""Weights that add up to a smaller share of the queries leave out much of what a policy would do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +58,8 @@ class Figures:
         cost_usd: Mean dollars per query, None where the price of any call is unknown.
         latency_s: Mean over queries of the seconds that a query waits, None where any is unknown: in each round for its
             slowest member, and rounds follow each other. Baselines ask once.
-        n: Number of queries.
+        n: Number of queries that all of these are means over.
+        basis: `"rows"` where every query counts alike, `"weighted"` where by the inverse of recorded propensities.
     """
 
     score: Estimate
@@ -56,6 +69,7 @@ class Figures:
     cost_usd: float | None
     latency_s: float | None
     n: int
+    basis: Literal["rows", "weighted"]
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain numbers: score, ci95 (low and high) and the other figures by name."""
@@ -70,41 +84,58 @@ class Report:
     Attributes:
         policy: Its figures.
         mean_rounds: Mean rounds per query that it took.
+        queries: Number of queries that were to be answered.
         baselines: Figures of each baseline, in the order of `baselines.BASELINES`. The Oracle returns the best answer of
             any member, also where a policy could choose an option that no member gave.
         missing_baselines: Names of `baselines.BASELINES` that were not given and need a fit.
-        differences: Mean of the policy's score minus the baseline's, paired by query.
-        oracle_gap_share: Share of the way from the single best member to the Oracle, None where it is unknown.
-        per_task: Mean score on each task, of `"policy"` and each baseline, and the number of queries `"n"`.
+        unmeasured: Names of baselines without a query that counts.
+        differences: Mean of the policy's score minus the baseline's, paired by query, over those that count for both.
+        oracle_gap_share: Share of the way from the single best member to the Oracle, over the queries that count for all three;
+            None where it is unknown.
+        per_task: Mean score on each task, of `"policy"` and each baseline, None without a query that counts, and the number of
+            queries `"n"`.
+        per_task_n: Number of queries that each of these means is over.
         dropped: Queries left out of the grid because a member did not answer.
-        missing: Queries of the grid that a member did not answer, which counts as its failure.
+        missing: Queries of the grid for which a member has no row.
+        contradictions: Queries of which one answer was scored right for one member and wrong for another.
+        bias: What makes the figures an unfair sample, in a sentence or two; None where every query counts.
     """
 
     policy: Figures
+    queries: int
     mean_rounds: float
     baselines: Mapping[str, Figures]
     missing_baselines: tuple[str, ...]
+    unmeasured: tuple[str, ...]
     differences: Mapping[str, Estimate]
     oracle_gap_share: float | None
-    per_task: Mapping[str, Mapping[str, float]]
+    per_task: Mapping[str, Mapping[str, float | None]]
+    per_task_n: Mapping[str, Mapping[str, int]]
     dropped: int
     missing: int
+    contradictions: int
+    bias: str | None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as plain values that JSON can hold."""
         return {
+            "queries": self.queries,
             "policy": {**self.policy.as_dict(), "mean_rounds": self.mean_rounds},
             "baselines": {name: figures.as_dict() for name, figures in self.baselines.items()},
             "missing_baselines": list(self.missing_baselines),
+            "unmeasured": list(self.unmeasured),
             "differences": {
-                name: {"mean": difference.mean, "ci95": [difference.low, difference.high]}
+                name: {"mean": difference.mean, "ci95": [difference.low, difference.high], "n": difference.n}
                 for name, difference in self.differences.items()
             },
             "oracle_gap_share": self.oracle_gap_share,
             "macro": {"policy": self.policy.macro} | {name: each.macro for name, each in self.baselines.items()},
             "per_task": {task: dict(scores) for task, scores in self.per_task.items()},
+            "per_task_n": {task: dict(counts) for task, counts in self.per_task_n.items()},
             "dropped": self.dropped,
             "missing": self.missing,
+            "contradictions": self.contradictions,
+            "bias": self.bias,
         }
 
 
@@ -125,8 +156,8 @@ def evaluate(
         policy: The policy; it is not changed.
         grid: Outcomes that neither the policy nor the baselines have seen.
         baselines: Fitted baselines by name, as `fit_baselines` makes and `baselines_of` reads them; may be empty. Those
-            that need no fit are there in any case: a random team, a plurality vote whose ties go to the first of the
-            pool, and the Oracle.
+            that need no fit are there in any case: a random team, a plurality vote whose ties go to the first by
+            name, and the Oracle.
         cost_weight: What asking the whole pool once is worth to the policy, in units of score.
         max_team: How many members the policy may ask, and a random team that comes unfitted.
         max_rounds: How many rounds the policy may take.
@@ -134,52 +165,86 @@ def evaluate(
         seed: Seed of the bootstrap and of an unfitted random team.
 
     Raises:
-        InputError: `grid` holds no query.
+        InputError: `grid` holds no query, or none on which all that the policy asks is on record and its answer was scored.
         PoolError: `grid` has a member that the policy does not know, or lacks one that a baseline was fitted on.
     """
     if not len(grid):
         raise InputError("`grid` must hold at least one query, got none. Evaluate on more outcomes.")
+    grid = grid.canonical()
     fitted = {**unfitted_baselines(grid.members, max_team=max_team, seed=seed), **baselines}
     shown = replace(grid, tasks=[""] * len(grid)) if hide_tasks else grid
     decisions = {name: fitted[name].decide(shown) for name in (*BASELINES, *fitted) if name in fitted}
     played = replay(
         policy, grid, cost_weight=cost_weight, max_team=max_team, max_rounds=max_rounds, hide_tasks=hide_tasks
     )
-    rows = np.arange(len(grid))
+    asked_in = {"policy": played.asked_in} | {name: each.asked.astype(np.intp) for name, each in decisions.items()}
     scores = {"policy": np.asarray(played.scores, dtype=np.float64)}
-    scores |= {name: grid.scores[rows, decision.chosen] for name, decision in decisions.items()}
-    per_task = _per_task(grid, scores)
+    scores |= {name: decision.scores(grid) for name, decision in decisions.items()}
+    counts = {name: ~np.isnan(of) for name, of in scores.items()}
+    if not counts["policy"].any():
+        raise InputError(
+            f"Of {len(grid)} queries, at least one must have on record every member whom the policy asks, and a score of its "
+            "answer; none has. Evaluate on outcomes of more members, or score some."
+        )
+    # Without whom a query would not count: of outcomes without a hole everyone, since others were left out.
+    everyone, nobody = np.ones(grid.recorded.shape, dtype=bool), np.zeros(grid.recorded.shape, dtype=bool)
+    needed = {name: nobody if name in ASK_EVERYONE else asked > 0 for name, asked in asked_in.items()}
+    if grid.recorded.all():
+        needed = dict.fromkeys(needed, everyone)
+
+    def sample(*names: str) -> tuple[Bools, Floats | None]:
+        """Take the queries that count for all of these, and what each of them counts."""
+        rows = np.logical_and.reduce([counts[name] for name in names])
+        return rows, inverse_propensity(grid.propensity[rows], np.logical_or.reduce([needed[n] for n in names])[rows])
+
+    samples = {name: sample(name) for name in scores if counts[name].any()}
+    per_task, per_task_n = _per_task(grid, scores, samples)
     rng = np.random.default_rng(seed)
 
-    def figures(name: str, asked_in: npt.NDArray[np.integer[Any]]) -> Figures:
-        asked = asked_in > 0
-        calls = float(asked.sum(axis=1).mean())
+    def figures(name: str) -> Figures:
+        (rows, weights), rounds = samples[name], asked_in[name][samples[name][0]]
+        calls = _mean((rounds > 0).sum(axis=1), weights)
         return Figures(
-            score=bootstrap_mean(scores[name], rng=rng),
-            macro=float(np.mean([means[name] for means in per_task.values()])),
+            score=bootstrap_mean(scores[name][rows], rng=rng, weights=weights),
+            macro=float(np.mean([mean for means in per_task.values() if (mean := means[name]) is not None])),
             mean_calls=calls,
             mean_team=calls,  # nobody is asked twice
-            cost_usd=_known(np.where(asked, grid.cost_usd, 0.0).sum(axis=1)),
-            latency_s=_known(critical_path(grid.latency_s, asked_in)),
-            n=len(grid),
+            cost_usd=_known(np.where(rounds > 0, grid.cost_usd[rows], 0.0).sum(axis=1), weights),
+            latency_s=_known(critical_path(grid.latency_s[rows], rounds), weights),
+            n=int(rows.sum()),
+            basis="rows" if weights is None else "weighted",
         )
 
-    of_policy = figures("policy", played.asked_in)
-    of_baselines = {name: figures(name, decision.asked.astype(np.intp)) for name, decision in decisions.items()}
+    of_all = {name: figures(name) for name in samples}
+    of_policy = of_all.pop("policy")
+    differences = {}
+    for name in of_all:
+        rows, weights = sample("policy", name)
+        if rows.any():
+            one, two = scores["policy"][rows], scores[name][rows]
+            differences[name] = paired_difference(one, two, rng=rng, weights=weights)
     share = None
-    if "single_best" in of_baselines:
-        best, oracle = of_baselines["single_best"].score.mean, of_baselines["oracle"].score.mean
-        share = oracle_gap_share(of_policy.score.mean, single_best=best, oracle=oracle)
+    if "single_best" in of_all and "oracle" in of_all:
+        rows, weights = sample("policy", "single_best", "oracle")
+        if rows.any():
+            score, best, oracle = (_mean(scores[n][rows], weights) for n in ("policy", "single_best", "oracle"))
+            share = oracle_gap_share(score, single_best=best, oracle=oracle)
+    rows, weights = samples["policy"]
     return Report(
         policy=of_policy,
-        mean_rounds=float(played.rounds.mean()),
-        baselines=of_baselines,
+        queries=len(grid),
+        mean_rounds=_mean(played.rounds[rows], weights),
+        baselines=of_all,
         missing_baselines=missing_baselines(decisions),
-        differences={name: paired_difference(scores["policy"], scores[name], rng=rng) for name in decisions},
+        unmeasured=tuple(name for name in decisions if name not in of_all),
+        differences=differences,
         oracle_gap_share=share,
         per_task=per_task,
+        per_task_n=per_task_n,
         dropped=grid.dropped,
         missing=grid.missing,
+        contradictions=grid.contradictions,
+        bias=_bias(grid, [of_policy, *of_all.values()], weights),
     )
 
 
@@ -193,18 +258,57 @@ def baselines_of(policy: RLFocalPolicy) -> dict[str, Baseline]:
     return load_baselines(parts.baselines, parts.baseline_facts) if parts.baselines or parts.baseline_facts else {}
 
 
-def _known(values: Floats) -> float | None:
+def _mean(values: npt.NDArray[Any], weights: Floats | None) -> float:
+    return float(values.mean() if weights is None else np.average(values, weights=weights))
+
+
+def _known(values: Floats, weights: Floats | None) -> float | None:
     """Average, or None where a value is unknown: NaN in a called cell makes its query's value NaN."""
-    mean = float(values.mean())
+    mean = _mean(values, weights)
     return None if np.isnan(mean) else mean
 
 
-def _per_task(grid: OutcomeGrid, scores: Mapping[str, Floats]) -> dict[str, dict[str, float]]:
+def _per_task(
+    grid: OutcomeGrid, scores: Mapping[str, Floats], samples: Mapping[str, tuple[Bools, Floats | None]]
+) -> tuple[dict[str, dict[str, float | None]], dict[str, dict[str, int]]]:
+    """Average what counts on each task, and count it."""
     tasks = np.array(grid.tasks, dtype=object)
-    return {
-        task: {
-            "n": int((tasks == task).sum()),
-            **{name: float(of[tasks == task].mean()) for name, of in scores.items()},
-        }
-        for task in sorted(set(grid.tasks))
-    }
+    means: dict[str, dict[str, float | None]] = {}
+    counts: dict[str, dict[str, int]] = {}
+    for task in sorted(set(grid.tasks)):
+        is_here = tasks == task
+        means[task], counts[task] = {"n": int(is_here.sum())}, {}
+        for name, (rows, weights) in samples.items():
+            of = scores[name][rows & is_here]
+            own = None if weights is None else weights[is_here[rows]]
+            means[task][name], counts[task][name] = _mean(of, own) if len(of) else None, len(of)
+    return means, counts
+
+
+def _bias(grid: OutcomeGrid, figures: Sequence[Figures], weights: Floats | None) -> str | None:
+    """Say what kind of sample the queries are that count; `weights` are the policy's."""
+    if all(each.n == len(grid) for each in figures):
+        return None
+    policy, has_holes = figures[0], not grid.recorded.all()
+    if not has_holes:
+        return (
+            f"The policy's figures stand on the {policy.n} of {len(grid)} queries whose answer was scored. They are fair if "
+            "these were chosen without regard to the answers."
+        )
+    said = (
+        f"The policy's figures stand on the {policy.n} of {len(grid)} queries on which everyone whom it asks is on record and its "
+        "answer was scored. "
+    )
+    if weights is None:
+        return said + (
+            "They are means over these rows as recorded: whoever chose whom to ask chose these rows too, so the figures are "
+            "biased where members were asked about what they are good at. A column `propensity` would correct that."
+        )
+    covered = float(weights.sum()) / len(grid)
+    said += "They are weighted by the inverse of the probability that these members were asked."
+    if covered < COVERED:
+        said += (
+            f" The weights add up to {covered:.0%} of the queries only: some of what it would ask was never asked together, and "
+            "is left out."
+        )
+    return said

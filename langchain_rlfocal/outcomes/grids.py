@@ -1,12 +1,12 @@
 """Grids: outcomes laid out square, queries x members, as learning and evaluation use them, with their split and their costs.
 
-An unknown number is NaN and an answer that could not be extracted is -1, and neither ever counts as zero. The split of the
-queries is a function of their text, unless the file itself sets test rows apart.
+An unknown number is NaN, a score among them, and who gave no answer is -1: neither ever counts as zero. The split of the queries
+is a function of their text, unless the file itself sets test rows apart.
 """
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -24,12 +24,17 @@ CostUnit = Literal["auto", "usd", "tokens", "calls"]
 """What spending is counted in: `auto` is dollars where some cost of every member is known, else calls."""
 
 
+_OF_OPTIONS = ("option_answers", "option_ids", "option_scores")
+"""Arrays of queries and options rather than members."""
+
+
 @dataclass(frozen=True, eq=False)
 class OutcomeGrid:
     """The outcomes of Q queries and M members, square.
 
-    Every member answered every query, unless the caller chose to count a missing answer as the member's failure: such a
-    cell has no answer, a score of 0, and NaN in every other array.
+    A cell may be empty, because its member was never asked (`recorded` is False, no answer, NaN in every array of numbers), or
+    unscored, because nobody judged its answer (NaN in `scores` alone). A caller that chose to count a missing answer as the
+    member's failure gets a recorded cell with no answer, a score of 0, and NaN in every other array.
 
     The option arrays hold the recorded score of each of O options, and what choosing an option is worth; all four are None
     where no cell has option scores. What option j is called is learned from all rows of the task (`tables.learn_names`), not
@@ -44,10 +49,15 @@ class OutcomeGrid:
         queries: Each query's text.
         golds: Each query's right answer, None where unknown.
         answer_ids: Shape [Q, M], int32. Members of a row with the same answer share an id, the index of the first of
-            them; -1 where no answer was extracted.
-        answers: Shape [Q, M], the answers themselves (`str` or None).
-        scores: Shape [Q, M], in [0, 1].
-        cost_usd: Shape [Q, M]; NaN is unknown, here and in the five arrays below.
+            them. A recorded answer without a label, such as open text, is like no other: its id is its member's index. -1
+            where the member was not asked, or was silent: its response is blank.
+        answers: Shape [Q, M], the labels of the answers (`str`), None where there is none.
+        scores: Shape [Q, M], in [0, 1]; NaN where the answer was not scored, nor an equal one of another member, or where the
+            member was not asked.
+        recorded: Shape [Q, M], bool: the member was asked, and what came of it is on record.
+        propensity: Shape [Q, M], in (0, 1]: the probability with which the member was asked, by whoever chose whom to ask. NaN
+            is unknown, here and in the six arrays below.
+        cost_usd: Shape [Q, M].
         latency_s: Shape [Q, M].
         prompt_tokens: Shape [Q, M].
         completion_tokens: Shape [Q, M].
@@ -64,7 +74,7 @@ class OutcomeGrid:
             where none did 1 if the answer is equal to the right one, else 0. NaN exactly where `option_ids` is -1.
         is_test: Shape [Q], bool: whether the file sets the query apart as a test row; None if it sets none apart.
         dropped: How many queries were left out because a member did not answer; 0 in a part of a grid.
-        missing: How many queries have a member who did not answer, counted as its failure; 0 in a part of a grid.
+        missing: How many queries lack a member's row; 0 in a part of a grid.
         rows: Which rows of a table it was made of, as JSON values: what `OutcomeTable.grid` was asked for. None if unknown.
     """
 
@@ -76,6 +86,8 @@ class OutcomeGrid:
     answer_ids: npt.NDArray[np.int32]
     answers: npt.NDArray[np.object_]
     scores: Floats
+    recorded: npt.NDArray[np.bool_]
+    propensity: Floats
     cost_usd: Floats
     latency_s: Floats
     prompt_tokens: Floats
@@ -116,6 +128,54 @@ class OutcomeGrid:
             elif isinstance(one, list):
                 parts[field.name] = one + two
         return OutcomeGrid(members=self.members, rows=self.rows, **parts)
+
+    def canonical(self) -> "OutcomeGrid":
+        """Return the same outcomes in the one order in which everything is learned, drawn and measured.
+
+        Queries are sorted by task, name and text, members by name, whatever order a file or a caller gives them in. So each
+        tie between members goes to the first by name, and every random number falls to the same query and member.
+        """
+        rows = sorted(range(len(self)), key=lambda row: (self.tasks[row], self.query_ids[row], self.queries[row]))
+        columns = sorted(range(len(self.members)), key=self.members.__getitem__)
+        ordered = self.take(rows)
+        parts = {
+            field.name: value[:, columns]
+            for field in fields(ordered)
+            if isinstance(value := getattr(ordered, field.name), np.ndarray)
+            and value.ndim > 1
+            and field.name not in _OF_OPTIONS
+        }
+        ids = parts["answer_ids"]
+        first = (ids[:, :, None] == ids[:, None, :]).argmax(axis=2)
+        parts["answer_ids"] = np.where(ids < 0, ids, first).astype(np.int32)
+        if ordered.option_ids is not None and ordered.option_scores is not None:
+            given = (ordered.option_ids >= 0) & (ordered.option_ids < len(columns))
+            giver = np.argsort(columns)[np.where(given, ordered.option_ids, 0)]
+            renamed = np.take_along_axis(parts["answer_ids"], giver, axis=1)
+            worth = np.take_along_axis(parts["scores"], np.where(given, renamed, 0), axis=1)
+            parts["option_ids"] = np.where(given, renamed, ordered.option_ids)
+            parts["option_scores"] = np.where(given & ~np.isnan(worth), worth, ordered.option_scores)
+        members = tuple(self.members[column] for column in columns)
+        return replace(ordered, members=members, dropped=self.dropped, missing=self.missing, **parts)
+
+    @property
+    def is_complete(self) -> bool:
+        """True if every member was asked every query, and every answer was scored."""
+        return bool(self.recorded.all()) and not np.isnan(self.scores).any()
+
+    @property
+    def label_ids(self) -> npt.NDArray[np.int32]:
+        """Shape [Q, M]: `answer_ids` of the answers that have a label, which others can share, and -1 where there is none."""
+        return np.where(np.equal(self.answers, np.array(None, dtype=object)), np.int32(-1), self.answer_ids)
+
+    @property
+    def contradictions(self) -> int:
+        """How many queries have one answer that was scored at least ½ for one member and less for another."""
+        found = np.zeros(len(self), dtype=bool)
+        for member in range(len(self.members)):
+            scores = np.where(self.answer_ids == member, self.scores, np.nan)
+            found |= (scores >= 0.5).any(axis=1) & (scores < 0.5).any(axis=1)
+        return int(found.sum())
 
     @property
     def repeated(self) -> int:

@@ -1,9 +1,9 @@
 """Tables of outcomes and lists of questions: read from Parquet, JSONL and CSV files, checked, written, laid out as grids.
 
 What breaks a column's rule is an `OutcomeError` that names the file, the column, and where it is known the row. It fills no
-gap by itself: a query that one of a pool's members did not answer is left out and counted, or, where the caller asks for
-it, counted as that member's failure. An unknown cost stays unknown. NaN in a column that may be null means null, because many
-programs write a missing number so.
+gap by itself: a query that one of a pool's members was not asked is left out and counted, or, where the caller asks for it, kept
+with a hole, or counted as that member's failure. An unknown cost stays unknown, and an answer that nobody scored unscored. NaN in
+a column that may be null means null, because many programs write a missing number so.
 """
 
 import errno
@@ -33,8 +33,8 @@ Ints = npt.NDArray[np.int64]
 Codes = tuple[Ints, list[str]]
 """A column of texts, numbered by first appearance: each row's number (-1 is null), and the text of each number."""
 
-Missing = Literal["drop", "fail"]
-"""What to do with a query that one of a pool's members did not answer."""
+Missing = Literal["mask", "drop", "fail"]
+"""What to do with a query for which a member of the pool has no row: keep it with a hole, leave it out, or count a failure."""
 
 _TEXT, _NUMBER, _COUNT, _NUMBERS = pa.large_string(), pa.float64(), pa.int64(), pa.list_(pa.float64())
 _NOUNS = {_TEXT: "text", _NUMBER: "a number", _COUNT: "a whole number", _NUMBERS: "a list of numbers"}
@@ -51,6 +51,8 @@ class Column:
         is_nullable: True if a row may leave it open.
         minimum: Least value, or None.
         maximum: Greatest value, or None.
+        above: What every value is greater than, or None.
+        way_out: What to do about a value that breaks the rule, where there is more to say than to correct it.
     """
 
     name: str
@@ -59,6 +61,8 @@ class Column:
     is_nullable: bool = True
     minimum: float | None = None
     maximum: float | None = None
+    above: float | None = None
+    way_out: str | None = None
 
 
 COLUMNS = (
@@ -69,13 +73,20 @@ COLUMNS = (
     Column("response", _TEXT),
     Column("answer", _TEXT, is_required=True),
     Column("gold", _TEXT),
-    Column("reward", _NUMBER, is_required=True, is_nullable=False, minimum=0.0, maximum=1.0),
+    Column("reward", _NUMBER, is_required=True, minimum=0.0, maximum=1.0),
     Column("option_probs", _NUMBERS),
     Column("prompt_tokens", _COUNT, minimum=0.0),
     Column("completion_tokens", _COUNT, minimum=0.0),
     Column("cost_usd", _NUMBER, minimum=0.0),
     Column("latency_s", _NUMBER, minimum=0.0),
     Column("logprob", _NUMBER),
+    Column(
+        "propensity",
+        _NUMBER,
+        maximum=1.0,
+        above=0.0,
+        way_out="A member that cannot have been asked has no row: delete it, or leave the propensity open where it is unknown.",
+    ),
 )
 """The columns of a table of outcomes, in their order: the fields of `Outcome`."""
 
@@ -93,15 +104,17 @@ class Outcome:
         query: The question's text.
         model: The member's name.
         response: The member's full text, None where it was not recorded.
-        answer: The answer extracted from it, None if none could be extracted.
+        answer: The answer extracted from it, None if none could be extracted: then it is equal to no other, and where the
+            response is blank (`""`) it is no answer at all.
         gold: The right answer, None where it is unknown.
-        reward: The judge's score, in [0, 1].
+        reward: The judge's score, in [0, 1]; None where nobody judged it, which is not wrong.
         option_probs: A score per option, None where there are none.
         prompt_tokens: Tokens of the prompt, None where unknown.
         completion_tokens: Tokens of the response, None where unknown.
         cost_usd: Dollars, None where unknown (unknown is not zero).
         latency_s: Seconds to the complete response, None where unknown.
         logprob: Mean log-probability of the response's tokens, None where unknown.
+        propensity: The probability with which this member was asked this query, in (0, 1]; None where unknown.
     """
 
     task: str
@@ -111,13 +124,14 @@ class Outcome:
     response: str | None = None
     answer: str | None
     gold: str | None = None
-    reward: float
+    reward: float | None
     option_probs: tuple[float, ...] | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cost_usd: float | None = None
     latency_s: float | None = None
     logprob: float | None = None
+    propensity: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,16 +268,16 @@ class OutcomeTable:
             members: The pool, in its order.
             task: Which tasks to take, with `*` and `?` as wildcards (`"mmlu_pro/*"`); several are taken together; None
                 takes all.
-            missing: What to do with a query that one of `members` did not answer: `"drop"` leaves it out; `"fail"` keeps
-                it, as that member's failure, if another of them answered.
+            missing: What to do with a query for which one of `members` has no row: `"drop"` leaves it out. The others keep it
+                if another of them has one: `"mask"` with a hole, `"fail"` as that member's failure.
             test_ids: Which queries the file itself sets apart as test rows, by their `query_id`, with wildcards
                 (`"test*"`); None leaves the split to the text. See `OutcomeGrid.split`.
 
         Raises:
-            InputError: `missing` is neither.
+            InputError: `missing` is none of these.
             PoolError: `members` is empty, names a member twice, or one that the table does not hold.
             OutcomeError: A name matches no task, no query was answered by all members (`"drop"`), a member answered none
-                (`"fail"`), or `test_ids` matches no query.
+                (`"mask"`, `"fail"`), or `test_ids` matches no query.
         """
         if missing not in get_args(Missing):
             raise InputError(f"`missing` must be one of {', '.join(get_args(Missing))}, got {missing!r}. Choose one.")
@@ -277,12 +291,12 @@ class OutcomeTable:
         cells = np.full((total, len(members)), -1)
         cells[query[member >= 0], member[member >= 0]] = rows[member >= 0]
         answered = (cells >= 0).sum(axis=0)
-        if missing == "fail":
-            silent = [name for name, num in zip(members, answered, strict=True) if not num]
-            if silent:
+        if missing != "drop":
+            absent = [name for name, num in zip(members, answered, strict=True) if not num]
+            if absent:
                 rule = (
-                    f"every member must have answered a query of these tasks to fail the others, got none by {silent}. "
-                    "Leave them out of the pool."
+                    f"every member must have a row of these tasks, got none of {', '.join(absent)}: nothing is known of what "
+                    "was never asked. Leave them out of the pool, or collect some of their answers."
                 )
                 raise OutcomeError(rule, column="model")
             kept, dropped = (cells >= 0).any(axis=1), 0
@@ -293,10 +307,10 @@ class OutcomeTable:
             counts = ", ".join(f"{name} {n}" for name, n in zip(members, answered, strict=True))
             rule = (
                 f"at least one query must be answered by all {len(members)} members, got none of {total}. "
-                f"Leave out a member; they answered: {counts}."
+                f'Keep queries with holes (`missing="mask"`), or leave out a member; they answered: {counts}.'
             )
             raise OutcomeError(rule)
-        grid = self._lay_out(tuple(members), cells[kept], dropped=dropped)
+        grid = self._lay_out(tuple(members), cells[kept], fails=missing == "fail", dropped=dropped)
         facts = {"task": patterns, "missing": missing, "test_ids": test_ids, "kind": self._kind}
         return replace(grid, rows=facts, is_test=None if test_ids is None else _is_test(grid.query_ids, test_ids))
 
@@ -340,8 +354,10 @@ class OutcomeTable:
             rule = "task, query_id and model must be unique together, got those of {where}. Delete one of the two."
             refuse(row, first[row], rule, "model")
 
-    def _lay_out(self, members: tuple[str, ...], cells: npt.NDArray[np.intp], *, dropped: int) -> OutcomeGrid:
-        """Make a grid; `cells` holds the row of each cell, shape [Q, M], -1 where a member has none."""
+    def _lay_out(
+        self, members: tuple[str, ...], cells: npt.NDArray[np.intp], *, fails: bool, dropped: int
+    ) -> OutcomeGrid:
+        """Make a grid; `cells` holds the row of each cell, shape [Q, M], -1 where a member has none, which `fails` or is a hole."""
         table, is_absent = self._table, cells < 0
         flat = pa.array(cells.ravel(), mask=is_absent.ravel())
         rows = cells.max(axis=1)
@@ -356,23 +372,31 @@ class OutcomeTable:
 
         answer_codes, values = _codes(table["answer"].take(flat))
         answer_codes = answer_codes.reshape(cells.shape)
-        first = (answer_codes[:, :, None] == answer_codes[:, None, :]).argmax(axis=2)
+        # Of answers without a label, each is like no other.
+        own = np.where(answer_codes < 0, -1 - np.arange(len(members)), answer_codes)
+        ids = (own[:, :, None] == own[:, None, :]).argmax(axis=2)
+        unlabelled = np.flatnonzero((answer_codes < 0) & ~is_absent)
+        is_blank = pc.equal(pc.utf8_trim_whitespace(table["response"].take(flat.take(pa.array(unlabelled)))), "")
+        ids.ravel()[unlabelled[pc.fill_null(is_blank, fill_value=False).to_numpy()]] = -1
+        ids[is_absent] = -1
         answers = np.array([*values, None], dtype=object)[answer_codes]  # a code of -1 reads the None at the end
         gold_codes, gold_values = _codes(table["gold"].take(flat))
         # Members may come from files of which only one records the right answer: take the first there is.
         gold_codes = gold_codes.reshape(cells.shape)
         gold_codes = gold_codes[np.arange(len(cells)), (gold_codes >= 0).argmax(axis=1)]
         golds = [None if code < 0 else gold_values[code] for code in gold_codes]
-        scores = np.where(is_absent, 0.0, numbers(table["reward"]))
+        scores = _shared_scores(ids, np.where(is_absent & fails, 0.0, numbers(table["reward"])))
         return OutcomeGrid(
             members=members,
             tasks=texts("task"),
             query_ids=texts("query_id"),
             queries=texts("query"),
             golds=golds,
-            answer_ids=np.where(answer_codes < 0, -1, first).astype(np.int32),
+            answer_ids=ids.astype(np.int32),
             answers=answers,
             scores=scores,
+            recorded=np.ones(cells.shape, dtype=bool) if fails else ~is_absent,
+            propensity=numbers(table["propensity"]),
             cost_usd=numbers(table["cost_usd"]),
             latency_s=numbers(table["latency_s"]),
             prompt_tokens=numbers(table["prompt_tokens"]),
@@ -403,7 +427,8 @@ class OutcomeTable:
         is_same = np.equal(answers[:, :, None], names[:, None, :])
         is_given, giver = is_same.any(axis=1), is_same.argmax(axis=1)
         ids = np.where(is_given, giver, answers.shape[1] + np.arange(num_options))
-        worth = np.where(is_given, np.take_along_axis(scores, giver, axis=1), np.equal(names, right))
+        worth = np.take_along_axis(scores, giver, axis=1)
+        worth = np.where(is_given & ~np.isnan(worth), worth, np.equal(names, right))
         return {
             "option_probs": probs,
             "option_answers": names,
@@ -651,12 +676,20 @@ def _checked(array: pa.Array, column: Column, *, file: str | None) -> pa.Array:
         breaks = pc.invert(pc.is_finite(array))
         if low is not None:
             breaks = pc.or_(breaks, pc.less(array, low))
+        if column.above is not None:
+            breaks = pc.or_(breaks, pc.less_equal(array, column.above))
         if high is not None:
             breaks = pc.or_(breaks, pc.greater(array, high))
         if column.type == _COUNT:  # beyond 2^53 floats are no longer exact
             breaks = pc.or_(breaks, pc.or_(pc.not_equal(pc.floor(array), array), pc.greater_equal(array, 2.0**53)))
         limits = (
-            "finite" if low is None else f"finite and at least {low:g}" if high is None else f"in [{low:g}, {high:g}]"
+            f"above {column.above:g} and at most {high:g}"
+            if column.above is not None
+            else "finite"
+            if low is None
+            else f"finite and at least {low:g}"
+            if high is None
+            else f"in [{low:g}, {high:g}]"
         )
         refuse_where(breaks, f"must be {noun}, {limits}")
         array = array.cast(column.type)
@@ -668,7 +701,8 @@ def _checked(array: pa.Array, column: Column, *, file: str | None) -> pa.Array:
 
 
 def _refuse(rule: str, value: object, column: Column, *, file: str | None, row: int) -> NoReturn:
-    way_out = "Leave it open where it is unknown." if column.is_nullable else "Correct or delete the row."
+    common = "Leave it open where it is unknown." if column.is_nullable else "Correct or delete the row."
+    way_out = column.way_out or common
     raise OutcomeError(f"{rule}, got {_shown(value)}. {way_out}", file=file, row=row + 1, column=column.name)
 
 
@@ -738,6 +772,20 @@ def _first_rows(keys: Ints) -> npt.NDArray[np.intp]:
     """Return for each row the first row with the same key."""
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     return np.asarray(first[inverse])
+
+
+def _shared_scores(ids: npt.NDArray[np.intp], scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Give an unscored answer the mean score of the equal ones, shape [Q, M]: equal answers are worth the same."""
+    unscored = np.isnan(scores) & (ids >= 0)
+    if not unscored.any():
+        return scores
+    shared = scores.copy()
+    for member in range(ids.shape[1]):
+        is_equal = ids == member
+        known = is_equal & ~np.isnan(scores)
+        mean = np.where(known, scores, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+        shared = np.where(is_equal & unscored & known.any(axis=1, keepdims=True), mean[:, None], shared)
+    return shared
 
 
 def _is_test(query_ids: list[str], test_ids: str) -> npt.NDArray[np.bool_]:

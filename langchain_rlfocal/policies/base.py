@@ -96,7 +96,7 @@ class Policy(Protocol):
         *,
         max_team: int,
     ) -> Answer:
-        """Resolve the candidates' conflict: equal `answer`s say the same, an `answer` of None supports nothing.
+        """Resolve the candidates' conflict: equal `answer`s say the same, and an `answer` of None is like no other.
 
         Raises:
             InputError: There is no candidate.
@@ -330,32 +330,26 @@ class EnsemblePolicy(ABC):
             msg = "Fusion needs at least one candidate, got none. Ask a member first, or raise its failure."
             raise InputError(msg)
         self.columns([*(c.member for c in candidates), *(f.member for f in failures)])
-        # A member that failed has nothing to return, so where nobody has a canonical answer it cannot be the one.
-        none_answered = all(candidate.answer is None for candidate in candidates)
+        # A member that failed has nothing to return, so where the others are silent it cannot be the one.
+        is_silent = all(candidate.answer is None and is_blank(candidate.text) for candidate in candidates)
         names, state, labels = self._state(
-            query, self.members, candidates, () if none_answered else failures, max_team=max_team, coming=None
+            query, self.members, candidates, () if is_silent else failures, max_team=max_team, coming=None
         )
         weights = self.weigh(state)
         winner, shares = int(winners(state, weights)[0]), weights[0].tolist()
         representative = state.representative[0].tolist()
         member = names[representative[winner]] if representative[winner] >= 0 else None
         supported, ranked = state.candidate_index[0].tolist(), state.members.by_competence[0].tolist()
-        if none_answered and labels[winner] is None:  # somebody's text is returned, and nothing agrees with anything
-            asked = state.asked[0].tolist()
-            return Answer(member, None, {"": 0.0}, {"": tuple(names[m] for m in ranked if asked[m])})
         behind: dict[int, list[str]] = {k: [] for k in state.candidates[0].nonzero()[0].tolist()}
         for m in ranked:
             if supported[m] >= 0:
                 behind[supported[m]].append(names[m])
-        for k, supporters in behind.items():
-            if not supporters and representative[k] >= 0:
-                supporters.append(names[representative[k]])
-        return Answer(
-            member=member,
-            answer=labels[winner],
-            weights={labels[k] or "": shares[k] for k in behind},
-            supporters={labels[k] or "": tuple(supporters) for k, supporters in behind.items()},
-        )
+        weights = {label: shares[k] for k in behind if (label := labels[k]) is not None}
+        supporters = {label: tuple(behind[k]) for k in behind if (label := labels[k]) is not None}
+        unread = {candidate.member for candidate in candidates if candidate.answer is None}
+        if unread:
+            weights[""], supporters[""] = 0.0, tuple(names[m] for m in ranked if names[m] in unread)
+        return Answer(member=member, answer=labels[winner], weights=weights, supporters=supporters)
 
     def commitment(
         self,
@@ -386,8 +380,16 @@ class EnsemblePolicy(ABC):
         return dict(zip(self.members, estimates.tolist(), strict=True))
 
 
+def is_blank(text: str) -> bool:
+    """Tell whether a response says nothing: where no answer was read either, its member was silent."""
+    return not text.strip()
+
+
 def _answers(candidates: Sequence[Candidate], position: Mapping[str, int]) -> Answers:
-    """Lay out one query's candidates for members at these positions; every member has room for a candidate of its own."""
+    """Lay out one query's candidates for members at these positions; every member has room for a candidate of its own.
+
+    A text without a canonical answer takes that room, without a label, as recorded ones do in an `OutcomeGrid`.
+    """
     num_members = len(position)
     index_of: dict[str, int] = {}
     candidate_index, chars, logprobs = [-1] * num_members, [np.nan] * num_members, [np.nan] * num_members
@@ -395,6 +397,8 @@ def _answers(candidates: Sequence[Candidate], position: Mapping[str, int]) -> An
         member = position[candidate.member]
         if candidate.answer is not None:
             candidate_index[member] = index_of.setdefault(candidate.answer, member)
+        elif not is_blank(candidate.text):
+            candidate_index[member] = member
         chars[member] = len(candidate.text)
         if candidate.logprob is not None:
             logprobs[member] = candidate.logprob

@@ -3,7 +3,7 @@
 Decider: ask the two most competent members; where they differ (or do not answer), ask the rest of the team in the next
 round. With a single round the whole team is asked at once. Fusion: a vote weighted by competence on canonical answers;
 a tie goes to the answer with the most competent supporter. With equal competences, the default, that is a plurality
-vote. It learns nothing, reads nothing of the query, and does not weigh cost against score: `cost_weight` has no effect.
+vote. An answer that nobody can read has no vote, and is returned where there is no other. It learns nothing, reads nothing of the query, and does not weigh cost against score: `cost_weight` has no effect.
 """
 
 import hashlib
@@ -79,12 +79,12 @@ class PriorPolicy(EnsemblePolicy):
         answers: Answers,
         members: Sequence[str] | None = None,
     ) -> Evidence:
-        """Trust every answer as its member; see `EnsemblePolicy.read`."""
+        """Trust every answer as its member, and one without a label less than any other; see `EnsemblePolicy.read`."""
         del tasks, members
         return Evidence(
             candidate_index=answers.candidate_index,
             trust=features.trust,
-            label=np.zeros(answers.labels.shape),
+            label=np.where(np.equal(answers.labels, np.array(None, dtype=object)), -1.0, 0.0),
             option_evidence=None,
             similarity=None,
         )
@@ -103,8 +103,8 @@ class PriorPolicy(EnsemblePolicy):
         return teams, state.competence, lambda: teams.astype(np.float64)
 
     def weigh(self, state: State) -> Floats:
-        """Share the weight by summed competence; see `EnsemblePolicy.weigh`."""
-        weights = state.sum_of_supporters(state.competence)
+        """Share the weight by summed competence among labelled answers; see `EnsemblePolicy.weigh`."""
+        weights = np.where(state.other_evidence < 0, 0.0, state.sum_of_supporters(state.competence))
         total = weights.sum(axis=1, keepdims=True)
         even = state.candidates / np.maximum(state.candidates.sum(axis=1, keepdims=True), 1)
         return np.where(total > 0, weights / np.where(total > 0, total, 1.0), even)
@@ -123,12 +123,13 @@ class PriorPolicy(EnsemblePolicy):
         more. A tie promises nothing. An option without a supporter weighs nothing, so it cannot win.
         """
         nothing = super().commitment(query, candidates, failures, running=running)
-        if all(candidate.answer is None for candidate in candidates):
+        read = {candidate.answer for candidate in candidates} - {None}  # what nobody can read has no vote
+        if not read:
             return nothing
         fused = self.fuse(query, candidates, failures, max_team=len(self.members))
         if not running:
             return Commitment(fused.confidence, author_is_final=True)
-        behind = {label: self._weight(names) for label, names in fused.supporters.items()}
+        behind = {label: self._weight(names) for label, names in fused.supporters.items() if label in read}
         own = behind.pop(fused.answer or "")
         to_come = self._weight(running)
         total = own + math.fsum(behind.values()) + to_come

@@ -2,5 +2,6 @@
 
 from langchain_rlfocal.training.config import TrainingConfig
 from langchain_rlfocal.training.mappo import Progress, train
+from langchain_rlfocal.training.new_tasks import NewTask, leave_task_out
 
-__all__ = ["Progress", "TrainingConfig", "train"]
+__all__ = ["NewTask", "Progress", "TrainingConfig", "leave_task_out", "train"]

@@ -41,7 +41,7 @@ from langchain_rlfocal.policies.checkpoint import Parts
 from langchain_rlfocal.policies.learned import DeciderNetwork, FusionNetwork, RLFocalPolicy
 from langchain_rlfocal.policies.pretrained import pretrained_networks
 from langchain_rlfocal.policies.subsets import LOGIT_BOUND, sample_subset, size_mask, subset_log_prob
-from langchain_rlfocal.states import Bools, Evidence, Floats, Ints, MemberFeatures, State, softmax
+from langchain_rlfocal.states import Bools, Evidence, Floats, Ints, MemberFeatures, State, share, softmax
 from langchain_rlfocal.training.config import TrainingConfig
 from langchain_rlfocal.training.supervised import MIN_QUERIES, TrainingData, as_new_tasks, data_hash, prepare, refit
 
@@ -716,14 +716,16 @@ def train(
         on_progress: Called after each iteration.
 
     Returns:
-        The policy that did best on those rows over all cost weights, `config.cost_weight` among them. It holds the
-        baselines, and in its card the rows that the grids were made of and the name of a `NamedEmbedder`.
+        The policy that did best on those rows over all cost weights, `config.cost_weight` among them, whose members are in
+        the order of their names: the order of rows and members in the grids changes nothing. It holds the baselines, and in
+        its card the rows that the grids were made of and the name of a `NamedEmbedder`.
 
     Raises:
         OutcomeError: There are too few rows, or the grids have different members.
     """
+    train_grid, validation_grid = train_grid.canonical(), validation_grid.canonical()
     if train_grid.members != validation_grid.members:
-        msg = "Training and validation rows must have the same members in the same order. Make both from one table."
+        msg = "Training and validation rows must have the same members. Make both from one table."
         raise OutcomeError(msg)
     if len(train_grid) < MIN_QUERIES or len(validation_grid) < 1:
         msg = (
@@ -767,8 +769,14 @@ class _Trials:
             played = play(policy, env, np.tile(rows, len(cost_weights)), np.repeat(cost_weights, len(rows)))
             shape = (len(cost_weights), len(rows))
             parts.append([values.reshape(shape) for values in (played.scores, played.calls, played.spent)])
-        figures = (np.concatenate(values, axis=1).mean(axis=1) for values in zip(*parts, strict=True))
-        return dict(zip(("score", "mean_calls", "mean_spent"), figures, strict=True))
+        scores, *others = (np.concatenate(values, axis=1) for values in zip(*parts, strict=True))
+        # What was not scored says nothing; where nothing was, nothing is known to be right.
+        scored = ~np.isnan(scores)
+        score = share(np.where(scored, scores, 0.0).sum(axis=1), scored.sum(axis=1))
+        return {
+            "score": score,
+            **dict(zip(("mean_calls", "mean_spent"), (o.mean(axis=1) for o in others), strict=True)),
+        }
 
     def figure(self, policy: RLFocalPolicy, cost_weights: Sequence[float]) -> float:
         """Mean over cost weights of score minus what was spent: what a user of the policy gets."""

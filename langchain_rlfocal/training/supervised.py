@@ -296,7 +296,17 @@ def data_hash(*grids: OutcomeGrid) -> str:
         labels = None if grid.option_answers is None else grid.option_answers.tolist()
         texts = (grid.members, grid.tasks, grid.queries, grid.answers.tolist(), labels)
         digest.update(repr(texts).encode("utf-8", "surrogatepass"))
-        for name in ("answer_ids", "scores", "cost_usd", "logprobs", "response_chars", *tokens, *options):
+        for name in (
+            "answer_ids",
+            "scores",
+            "recorded",
+            "propensity",
+            "cost_usd",
+            "logprobs",
+            "response_chars",
+            *tokens,
+            *options,
+        ):
             array = getattr(grid, name)
             digest.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
