@@ -104,9 +104,15 @@ MEMBER_AXES = (
     ),
     Axis("diversity", "mean pairwise focal diversity with the asked members (with the pool if none)", _diversity),
     Axis(
-        "overturns",
-        "1 if its trust exceeds the lead in log-odds, so that it alone could change the answer",
-        lambda s: ~s.asked & (s.trust > s.lead[:, None]),
+        "gain",
+        "how much likelier the returned answer gets to be right by asking it: its square root",
+        lambda s: np.sqrt(s.gain),
+    ),
+    Axis(
+        "net_gain",
+        "that gain minus its charge, over the sum of both",
+        lambda s: (s.gain - s.charge) / (s.gain + s.charge + 1e-3) * ~s.asked,
+        low=-1,
     ),
 )
 """What the Decider sees of each member, shape [Q, M]."""
@@ -134,6 +140,7 @@ _ROUND_AXES = (
         "how far the query is from those that were trained on: 1 if nothing is known",
         lambda s: s.members.novelty,
     ),
+    Axis("coincidence", "chance that two right answers are the same answer", lambda s: s.members.coincidence),
 )
 
 CONTEXT_AXES = (

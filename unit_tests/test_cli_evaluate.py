@@ -31,7 +31,7 @@ def test_evaluate_prints_the_policy_beside_the_baselines_within_the_terminal(cli
 def test_evaluate_prints_one_json_object_with_all_figures_of_policy_and_baselines(cli, checkpoint, outcomes):
     """Of the test rows, with the limits of the training."""
     said = cli.said("evaluate", checkpoint, outcomes)
-    figures = {"score", "ci95", "macro", "mean_calls", "mean_team", "cost_usd", "latency_s", "n"}
+    figures = {"score", "ci95", "macro", "mean_calls", "mean_team", "cost_usd", "latency_s", "n", "basis"}
     assert set(said["policy"]) == {*figures, "mean_rounds"}
     assert tuple(said["baselines"]) == BASELINES
     assert all(set(baseline) == figures for baseline in said["baselines"].values())
@@ -74,7 +74,7 @@ def test_evaluate_gives_the_single_best_member_what_its_rows_say(cli, checkpoint
 @pytest.mark.parametrize(
     ("options", "counts", "words"),
     [
-        ((), (290, 10, 0), "left out because a member did not answer them: 10."),
+        (("--missing", "drop"), (290, 10, 0), "left out because a member did not answer them: 10."),
         (("--missing", "fail"), (300, 0, 10), "lack a member's answer, which counts as its failure: 10."),
     ],
 )
@@ -84,6 +84,27 @@ def test_evaluate_counts_what_a_member_did_not_answer(cli, checkpoint, gaps, *, 
     said = cli.said(*args)
     assert (said["policy"]["n"], said["dropped"], said["missing"]) == counts
     assert words in cli.shown(*args)
+
+
+def test_evaluate_keeps_queries_that_not_every_member_was_asked_and_says_on_how_many_each_figure_stands(
+    cli, checkpoint, gaps
+):
+    """All 300, but ten for whom always asks Bob; a vote of everyone is one of everyone on record."""
+    args = ("evaluate", checkpoint, gaps, "--split", "all")
+    said = cli.said(*args)
+    assert (said["queries"], said["dropped"], said["missing"], said["missing_is"]) == (300, 0, 10, "mask")
+    assert 290 <= said["policy"]["n"] <= 300
+    counts = {name: figures["n"] for name, figures in said["baselines"].items()}
+    best = RLFocalPolicy.load(checkpoint).card["validation"]["single_best"]
+    assert counts["single_best"] == {"ann": 300, "bob": 290}[best]
+    assert counts["plurality"] == counts["oracle"] == 300
+    assert counts["random_team"] == 290, "of two of two"
+    assert said["differences"]["random_team"]["n"] == 290
+    assert said["policy"]["basis"] == "rows"
+    assert "biased" in said["bias"]
+    shown = cli.shown(*args)
+    assert said["bias"] in shown
+    assert " n score " in shown
 
 
 @pytest.mark.parametrize(
@@ -147,9 +168,10 @@ def test_evaluate_refuses_what_is_no_checkpoint_and_what_no_table_holds(cli, che
     Path("damaged/checkpoint.json").write_text("{", encoding="utf-8")
     cli.assert_refused(cli.run("evaluate", "damaged", outcomes), "damaged")
     OutcomeTable.from_outcomes([o for o in quiz if o.model == "ann"]).write("ann.parquet")
-    cli.assert_refused(cli.run("evaluate", checkpoint, "ann.parquet", "--missing", "fail"), "['bob']")
-    args = (half, "--missing", "fail", "--task", "quiz/a")
-    cli.assert_refused(cli.run("evaluate", checkpoint, *args), "['bob']", "Leave them out")
+    cli.assert_refused(cli.run("evaluate", checkpoint, "ann.parquet"), "bob")
+    for missing in ("fail", "mask"):
+        args = (half, "--missing", missing, "--task", "quiz/a")
+        cli.assert_refused(cli.run("evaluate", checkpoint, *args), "none of bob", "Leave them out")
     make_outcomes({"quiz": {"ann": 1.0, "bob": 0.0}}, num_queries=1).write("one.jsonl")
     ran = [cli.run("evaluate", checkpoint, "one.jsonl", "--split", each) for each in ("train", "validation", "test")]
     empty = [result for result in ran if result.exit_code]

@@ -83,13 +83,13 @@ def test_train_takes_the_members_tasks_and_test_rows_that_are_named(cli, outcome
     both = cli.said("train", outcomes, "--out", "made", "--task", "quiz/a", "--task", "*/b", "--test-ids", "1?*")
     assert both["queries"]["test"] == 120
     assert both["queries"]["train"] + both["queries"]["validation"] == 180
-    assert both["card"]["rows"] == {"task": ["quiz/a", "*/b"], "missing": "drop", "test_ids": "1?*", "kind": None}
+    assert both["card"]["rows"] == {"task": ["quiz/a", "*/b"], "missing": "mask", "test_ids": "1?*", "kind": None}
 
 
 @pytest.mark.parametrize(
     ("options", "counts", "words"),
     [
-        ((), (10, 0), "10 dropped"),
+        (("--missing", "drop"), (10, 0), "10 dropped"),
         (("--missing", "fail"), (0, 10), "lack a member's answer, which counts as its failure: 10."),
     ],
 )
@@ -129,7 +129,7 @@ def test_train_with_the_packaged_embedder_remembers_its_name(cli, outcomes, quic
         (["--test-ids", "*"], ["at least 10 queries", "0 and 0"]),
         (["--embedder", "nonsense"], ["nonsense", "package.module:function"]),
         (["--embedder", "no_such_module:function"], ["no_such_module"]),
-        (["--missing", "fail", "--task", "quiz/a"], ["['bob']", "Leave them out"]),  # where Bob has no row
+        (["--task", "quiz/a"], ["none of bob", "Leave them out"]),  # where Bob has no row
     ],
 )
 def test_train_that_is_refused_leaves_nothing(cli, half, quick_training, options, words):

@@ -41,6 +41,7 @@ def even(grid, price=None):
         diversity=np.zeros((m, m)),
         surface=np.zeros((q, len(SURFACE_NAMES))),
         novelty=np.zeros(q),
+        coincidence=np.ones(q),
     )
 
 
@@ -393,6 +394,29 @@ def test_a_replay_reports_recorded_scores_without_the_bonus_of_training(make_gri
     played = play(policy, env, np.arange(2), np.zeros(2))
     assert played.calls.tolist() == [2, 2]
     assert played.scores.tolist() == [grid.scores[q, played.chosen[q]] for q in range(2)]
+
+
+def test_a_replay_knows_no_score_where_it_asks_who_is_not_on_record_or_returns_what_nobody_scored(make_grid):
+    """The policy asks both at once and returns a's answer."""
+    grid = make_grid([["yes", "no"]] * 3)
+    recorded, scores = np.ones((3, 2), dtype=bool), grid.scores.copy()
+    recorded[1, 1] = False
+    scores[1, 1] = scores[2, 0] = nan
+    ids = np.where(recorded, grid.answer_ids, -1)
+    grid = replace(grid, recorded=recorded, scores=scores, answer_ids=ids)
+    played = replay(PriorPolicy("ab", {"a": 0.7}), grid, cost_weight=0.1, max_team=2, max_rounds=1)
+    assert played.calls.tolist() == [2, 2, 2]
+    assert played.chosen.tolist() == [0, 0, 0]
+    np.testing.assert_array_equal(played.scores, [1.0, nan, nan])
+
+
+def test_a_candidate_is_worth_what_its_scored_supporters_are(make_grid):
+    """Three say yes, scored 1, 0 and not at all: ½. A fourth says no, unscored."""
+    grid = make_grid([["yes", "yes", "yes", "no"]])
+    grid = replace(grid, scores=np.array([[1.0, 0.0, nan, nan]]))
+    scores = candidate_scores(grid)
+    assert scores[0, 0] == 0.5
+    assert np.isnan(scores[0, 3])
 
 
 @settings(max_examples=40)

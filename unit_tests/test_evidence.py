@@ -52,6 +52,7 @@ def known_of(trust, option_weights=None):
         diversity=np.zeros((m, m)),
         surface=np.zeros((q, len(SURFACE_NAMES))),
         novelty=np.zeros(q),
+        coincidence=np.ones(q),
     )
 
 

@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from langchain_rlfocal.errors import InputError
-from langchain_rlfocal.evaluation.metrics import bootstrap_mean, critical_path, oracle_gap_share, paired_difference
+from langchain_rlfocal.evaluation.metrics import (
+    bootstrap_mean,
+    critical_path,
+    inverse_propensity,
+    oracle_gap_share,
+    paired_difference,
+)
 
 scores = hnp.arrays(np.float64, st.integers(1, 30), elements=st.floats(0, 1))
 
@@ -50,6 +56,26 @@ def test_drawing_counts_is_drawing_queries():
     low, high = np.quantile(resamples, [0.025, 0.975])
     assert estimate.low == pytest.approx(low, abs=0.006)
     assert estimate.high == pytest.approx(high, abs=0.006)
+
+
+def test_a_query_of_twice_the_weight_counts_as_two():
+    """The mean of a weighted sample is that of the sample with repetitions; equal weights give the same interval as none."""
+    values, weights = rng(5).random(40), rng(6).integers(1, 4, 40).astype(float)
+    weighted = bootstrap_mean(values, rng=rng(), weights=weights)
+    assert weighted.mean == pytest.approx(np.repeat(values, weights.astype(int)).mean())
+    assert weighted.n == 40
+    assert values.min() <= weighted.low < weighted.mean < weighted.high <= values.max()
+    even, plain = bootstrap_mean(values, rng=rng(7), weights=np.full(40, 3.0)), bootstrap_mean(values, rng=rng(8))
+    assert (even.mean, even.low, even.high) == pytest.approx((plain.mean, plain.low, plain.high), abs=0.02)
+
+
+def test_inverse_propensities_are_worked_by_hand_and_are_none_where_unknown_or_even():
+    """Needed are both members of the first query, 1/(½ · ¼) = 8, the second of the second, 1/½, and nobody of the third, 1."""
+    propensity = np.array([[0.5, 0.25], [np.nan, 0.5], [np.nan, np.nan]])
+    needed = np.array([[True, True], [False, True], [False, False]])
+    np.testing.assert_allclose(inverse_propensity(propensity, needed), [8, 2, 1])
+    assert inverse_propensity(propensity, np.ones((3, 2), dtype=bool)) is None
+    assert inverse_propensity(np.full((3, 2), 0.5), np.ones((3, 2), dtype=bool)) is None
 
 
 def test_the_same_seed_gives_the_same_interval_and_one_query_none_at_all():

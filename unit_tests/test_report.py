@@ -32,8 +32,10 @@ from langchain_rlfocal.policies.checkpoint import Parts, _shapes
 LIMITS = {"cost_weight": 0.1, "max_team": 2, "max_rounds": 2}
 
 
-def grid_of(answers, *, tasks=None, costs=(0.5, 0.25, 0.125), latencies=(1.0, 2.0, 4.0), members="abc"):
-    """One row of answers per query, a letter each; "x" is right."""
+def grid_of(
+    answers, *, tasks=None, costs=(0.5, 0.25, 0.125), latencies=(1.0, 2.0, 4.0), members="abc", propensities=None
+):
+    """One row of answers per query: a letter each, ` ` for a hole and `?` for an unscored answer; "x" is right."""
     rows = [
         Outcome(
             task=tasks[q] if tasks else "t",
@@ -41,14 +43,16 @@ def grid_of(answers, *, tasks=None, costs=(0.5, 0.25, 0.125), latencies=(1.0, 2.
             query=f"{q}?",
             model=member,
             answer=text,
-            reward=float(text == "x"),
+            reward=None if text == "?" else float(text == "x"),
+            propensity=propensities[q] if propensities else None,
             cost_usd=cost,
             latency_s=latency,
         )
         for q, row in enumerate(answers)
         for member, text, cost, latency in zip(members, row, costs, latencies, strict=True)
+        if text != " "
     ]
-    return OutcomeTable.from_outcomes(rows).grid(list(members))
+    return OutcomeTable.from_outcomes(rows).grid(list(members), missing="mask")
 
 
 SEEN = grid_of(["xyy", "xxy", "yxy", "xyx"])
@@ -74,7 +78,11 @@ def play(monkeypatch):
             return SimpleNamespace(
                 asked_in=rounds,
                 chosen=np.array(chosen),
-                scores=grid.scores[np.arange(len(grid)), chosen] if scores is None else np.array(scores),
+                scores=np.where(
+                    (grid.recorded | (rounds == 0)).all(axis=1), grid.scores[np.arange(len(grid)), chosen], np.nan
+                )
+                if scores is None
+                else np.array(scores),
                 rounds=rounds.max(axis=1),
             )
 
@@ -106,6 +114,7 @@ def test_every_figure_of_a_report_is_worked_by_hand(play):
         "cost_usd": 15 / 32,
         "latency_s": 5 / 2,
         "n": 4,
+        "basis": "rows",
     }
     assert list(found["baselines"]) == ["single_best", "random_team", "plurality", "weighted_vote", "oracle"]
     expected = {
@@ -121,7 +130,7 @@ def test_every_figure_of_a_report_is_worked_by_hand(play):
     assert found["baselines"]["random_team"]["mean_calls"] == 2
     assert found["macro"]["policy"] == pytest.approx(5 / 6)
     assert found["differences"]["single_best"]["mean"] == 1 / 2
-    assert found["differences"]["plurality"] == {"mean": 0, "ci95": [0, 0]}, "right on the very same queries"
+    assert found["differences"]["plurality"] == {"mean": 0, "ci95": [0, 0], "n": 4}, "right on the very same queries"
     assert found["differences"]["oracle"]["mean"] == -1 / 4
     assert found["oracle_gap_share"] == pytest.approx(2 / 3)
     assert list(found["per_task"]) == ["s", "t"]
@@ -129,9 +138,123 @@ def test_every_figure_of_a_report_is_worked_by_hand(play):
         part = found["per_task"][task]
         assert part["n"] == n
         assert [part[name] for name in ("policy", "single_best", "plurality", "oracle")] == pytest.approx(scores)
-    assert (found["dropped"], found["missing"]) == (0, 0)
+    assert (found["queries"], found["dropped"], found["missing"], found["contradictions"]) == (4, 0, 0, 0)
+    assert (found["unmeasured"], found["bias"]) == ([], None)
+    assert {n for counts in found["per_task_n"].values() for n in counts.values()} == {1, 3}
     assert set(found["missing_baselines"]) == set(BASELINES) - set(FITTED)
     assert json.loads(json.dumps(found)) == found
+
+
+def test_queries_with_holes_count_where_everyone_asked_is_on_record_by_hand(play):
+    """Six queries; the policy asks a, a and b, b, a, a and c, a, and returns the first of these.
+
+    On record are the 1st (right), 2nd (wrong), 3rd (right) and 5th (right); on the 4th a is not, nor c on the 6th though asked
+    for. Score ¾; calls (1 + 2 + 1 + 1)/4; dollars (½ + ¾ + ¼ + ½)/4; waits 1, 1 + 2, 2, 1 s; rounds 1, 2, 1, 1. Task s: the 1st
+    to 3rd, ⅔; t: the 5th, 1; u: nothing. Single best a: all but the 3rd and 4th, 1, 0, 1, 1: ¾; both count on the 1st, 2nd and
+    5th, where they are equal. The Oracle, of whoever is on record: 1, 0, 1, 0, 1, 1. On the three: ⅔ each, no way to go.
+    """
+    asked = [[1, 0, 0], [1, 2, 0], [0, 1, 0], [1, 0, 0], [1, 0, 0], [1, 0, 1]]
+    play(asked, [0, 0, 1, 0, 0, 0])
+    grid = grid_of(["xyy", "yy ", " x ", " yy", "x  ", "xy "], tasks="sssttu")
+    report = evaluate("policy", grid, baselines=FITTED, **LIMITS)
+    found = report.as_dict()
+    policy = {
+        name: found["policy"][name] for name in ("score", "mean_calls", "cost_usd", "latency_s", "mean_rounds", "n")
+    }
+    assert policy == {
+        "score": 0.75,
+        "mean_calls": 1.25,
+        "cost_usd": 0.5,
+        "latency_s": 1.75,
+        "mean_rounds": 1.25,
+        "n": 4,
+    }
+    assert [found["per_task"][task]["policy"] for task in "stu"] == [pytest.approx(2 / 3), 1, None]
+    assert [found["per_task_n"][task]["policy"] for task in "stu"] == [3, 1, 0]
+    assert [found["per_task"][task]["n"] for task in "stu"] == [3, 2, 1]
+    assert found["macro"]["policy"] == pytest.approx(5 / 6)
+    best, oracle = found["baselines"]["single_best"], found["baselines"]["oracle"]
+    assert (best["score"], best["n"], oracle["score"], oracle["n"]) == (0.75, 4, pytest.approx(4 / 6), 6)
+    assert found["differences"]["single_best"] == {"mean": 0, "ci95": [0, 0], "n": 3}
+    assert found["oracle_gap_share"] is None
+    assert "4 of 6 queries" in found["bias"]
+    assert "biased" in found["bias"]
+    assert found["policy"]["basis"] == "rows"
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_known_propensities_weigh_the_queries_by_hand(play):
+    """The policy asks a and b, each asked with ½ on the first query and with 1 on the others: it counts 4, 1 and 1.
+
+    Score 4/6, of single best a 2/4 (weights 2, 1, 1: right on the first only), difference as the policy weighs: 0. Everyone who
+    asks everyone asks who is on record, and every query counts alike.
+    """
+    play([[1, 1, 0]] * 3, [0, 0, 0])
+    grid = grid_of(["xyz", "yy ", "yz "], propensities=[0.5, 1.0, 1.0])
+    found = evaluate("policy", grid, baselines=FITTED, **LIMITS).as_dict()
+    assert (found["policy"]["score"], found["policy"]["basis"], found["policy"]["n"]) == (
+        pytest.approx(4 / 6),
+        "weighted",
+        3,
+    )
+    assert found["per_task"]["t"]["policy"] == pytest.approx(4 / 6)
+    best, plurality = found["baselines"]["single_best"], found["baselines"]["plurality"]
+    assert (best["score"], best["basis"]) == (0.5, "weighted")
+    assert (plurality["score"], plurality["basis"]) == (pytest.approx(1 / 3), "rows")
+    assert found["differences"]["single_best"]["mean"] == 0
+    unknown = grid_of(["xyz", "yy ", "yz "], propensities=[0.5, None, 1.0])
+    assert evaluate("policy", unknown, baselines=FITTED, **LIMITS).policy.basis == "rows"
+
+
+def test_weights_recover_the_truth_that_rows_as_recorded_miss(play):
+    """4,000 queries, half of them easy: a is right on 0.9 of those, on 0.3 of the others: 0.6 in truth.
+
+    It was asked for 0.8 of the easy ones and 0.2 of the others, so that the rows alone say 0.8 · 0.9 + 0.2 · 0.3 = 0.78. Four
+    standard errors are about 0.05.
+    """
+    rng = np.random.default_rng(0)
+    easy = rng.random(4000) < 0.5
+    right = rng.random(4000) < np.where(easy, 0.9, 0.3)
+    asked = rng.random(4000) < np.where(easy, 0.8, 0.2)
+    rows = [f"{'xy'[1 - r] if was else ' '}y" for r, was in zip(right.tolist(), asked.tolist(), strict=True)]
+    play([[1, 0]] * 4000, [0] * 4000)
+    two = {"members": "ab", "costs": (1.0, 1.0), "latencies": (1.0, 1.0)}
+    weighted = evaluate(
+        "policy", grid_of(rows, propensities=np.where(easy, 0.8, 0.2).tolist(), **two), baselines={}, **LIMITS
+    )
+    plain = evaluate("policy", grid_of(rows, **two), baselines={}, **LIMITS)
+    assert plain.policy.score.mean == pytest.approx(0.78, abs=0.03)
+    assert weighted.policy.score.mean == pytest.approx(0.6, abs=0.05)
+    assert weighted.policy.score.low < 0.6 < weighted.policy.score.high
+    assert weighted.policy.n == plain.policy.n == asked.sum()
+    assert "inverse" in weighted.bias
+    assert "only" not in weighted.bias
+
+
+def test_what_was_never_asked_together_is_said_to_be_left_out(play):
+    """Two members, one asked of each query by a coin: the policy asks both on three of four, which nobody ever did."""
+    play([[1, 0], [1, 1], [1, 1], [1, 1]] * 5, [0] * 20)
+    grid = grid_of(
+        ["x ", " x", "y ", " y"] * 5,
+        members="ab",
+        costs=(1, 1),
+        latencies=(1, 1),
+        propensities=[0.5, 0.5, 0.5, 0.4] * 5,
+    )
+    found = evaluate("policy", grid, baselines={}, **LIMITS)
+    assert found.policy.n == 5
+    assert found.unmeasured == ("random_team",)
+    assert "biased" in found.bias, "equal weights change nothing, and say nothing"
+
+
+def test_unscored_answers_are_no_wrong_answers(play):
+    play([[1, 0, 0]] * 3, [0, 0, 0])
+    found = evaluate("policy", grid_of(["xyy", "?xy", "yxx"]), baselines=FITTED, **LIMITS)
+    assert (found.policy.score.mean, found.policy.n) == (0.5, 2)
+    assert (found.baselines["oracle"].score.mean, found.baselines["oracle"].n) == (1, 3)
+    assert "was scored" in found.bias
+    with pytest.raises(InputError, match="score of its answer"):
+        evaluate("policy", grid_of(["?xy"]), baselines=FITTED, **(LIMITS))
 
 
 def test_what_is_unknown_of_a_called_member_is_unknown_and_of_others_does_not_matter(play):
@@ -204,6 +327,7 @@ def test_people_read_a_row_for_the_policy_and_each_baseline(play):
     play([[1, 0, 0]] * 2, [0, 0])
     result = evaluate("policy", grid_of(["xxy", "yxx"], tasks="st"), baselines=FITTED, **LIMITS)
     facts = {"policy_id": "p", "split": "test", "target_calls": None, "task_labels": True, "repeated": 0, **LIMITS}
+    facts["missing_is"] = "mask"
     console = Console(file=StringIO(), width=80)
     console.print(*evaluation_views(result, {**facts, "baselines_from": "checkpoint"}, []))
     lines = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]

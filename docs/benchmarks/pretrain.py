@@ -112,6 +112,7 @@ def unknown(grid: OutcomeGrid, config: TrainingConfig, rng: np.random.Generator)
         diversity=np.zeros((m, m), dtype=kind),
         surface=np.zeros((q, len(SURFACE_NAMES)), dtype=kind),
         novelty=np.ones(q, dtype=kind),
+        coincidence=np.ones(q, dtype=kind),
     )
     answers = answers_of(grid)
     evidence = Evidence(answers.candidate_index, trust, np.zeros(answers.labels.shape, dtype=kind), None, None)

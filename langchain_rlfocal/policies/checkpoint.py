@@ -105,6 +105,7 @@ def _shapes(num_members: int, num_labels: int, sizes: Mapping[str, int]) -> dict
         "evidence.labels": (num_labels,),
         "pool.price": (num_members,),
         "pool.diversity": (num_members, num_members),
+        "pool.coincidence": (CONTEXT_DIM,),
         "decider.hidden1.weight": (decider, len(MEMBER_AXES) + DECIDER_SHARED),
         "decider.hidden1.bias": (decider,),
         "decider.hidden2.weight": (decider, decider),

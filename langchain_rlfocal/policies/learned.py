@@ -34,7 +34,7 @@ from langchain_rlfocal.observations import (
 )
 from langchain_rlfocal.policies.base import EnsemblePolicy, legal_sizes
 from langchain_rlfocal.policies.checkpoint import Parts, check_parts, read_checkpoint, write_checkpoint
-from langchain_rlfocal.policies.evidence import CompetenceModel, EvidenceModel, moments_of
+from langchain_rlfocal.policies.evidence import CompetenceModel, EvidenceModel, coincidence_of, moments_of
 from langchain_rlfocal.policies.novelty import NoveltyModel
 from langchain_rlfocal.policies.subsets import LOGIT_BOUND, most_probable_subset, subset_marginals
 from langchain_rlfocal.states import Answers, Bools, Evidence, Floats, MemberFeatures, State, softmax
@@ -199,6 +199,7 @@ class RLFocalPolicy(EnsemblePolicy):
             diversity=self.parts.weights["pool.diversity"],
             surface=features[:, : len(SURFACE_NAMES)].astype(kind),
             novelty=self._novelty(features).astype(kind),
+            coincidence=coincidence_of(features, self.parts.weights["pool.coincidence"]).astype(kind),
         )
         return described if members is None else described.of_members(self.columns(members))
 
@@ -334,7 +335,7 @@ def add_member(policy: RLFocalPolicy, name: str, probe: "OutcomeGrid") -> RLFoca
 
     Raises:
         PoolError: The policy has a member of this name, or the probe lacks one of the pool or the new member.
-        OutcomeError: The probe holds no query.
+        OutcomeError: The probe holds no query, or no scored answer of the new member.
     """
     if name in policy.members:
         raise PoolError(f"A member's name must be new to the policy, got `{name}` again. Choose another name.")
@@ -347,7 +348,10 @@ def add_member(policy: RLFocalPolicy, name: str, probe: "OutcomeGrid") -> RLFoca
         raise OutcomeError("The probe must hold at least one query, got none. About 50 are enough to start.")
     columns = [probe.members.index(member) for member in (*policy.members, name)]
     old = policy.parts.weights
-    theta = _resemblance(policy, probe, probe.scores[:, columns[-1]])
+    scored = ~np.isnan(probe.scores[:, columns[-1]])
+    if not scored.any():
+        raise OutcomeError(f"The probe must hold a scored answer of `{name}`, got none. About 50 are enough to start.")
+    theta = _resemblance(policy, probe.take(scored), probe.scores[scored, columns[-1]])
 
     def combined(array: np.ndarray) -> Floats:
         mean = array.mean(axis=-1, keepdims=True)
@@ -371,7 +375,8 @@ def add_member(policy: RLFocalPolicy, name: str, probe: "OutcomeGrid") -> RLFoca
     price = np.append(old["pool.price"], _price(policy, probe, columns))
     weights["pool.price"] = price / price.sum()
     weights["pool.diversity"] = np.pad(old["pool.diversity"], (0, 1))
-    diversity = pairwise_focal_diversity(probe.scores[:, columns] >= 0.5)
+    known = ~np.isnan(probe.scores[:, columns])
+    diversity = pairwise_focal_diversity(probe.scores[:, columns] >= 0.5, known=known)
     weights["pool.diversity"][-1, :-1] = weights["pool.diversity"][:-1, -1] = diversity[-1, :-1]
     card = {fact: value for fact, value in policy.card.items() if fact not in ("curve", "validation")}
     card["added"] = [*card.get("added", []), name]

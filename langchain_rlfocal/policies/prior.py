@@ -70,6 +70,7 @@ class PriorPolicy(EnsemblePolicy):
             diversity=np.zeros((len(columns), len(columns))),
             surface=np.zeros((len(queries), len(SURFACE_NAMES))),
             novelty=np.ones(len(queries)),
+            coincidence=np.ones(len(queries)),
         )
 
     def read(

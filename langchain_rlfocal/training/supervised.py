@@ -28,8 +28,10 @@ from langchain_rlfocal.policies.evidence import (
     RESPONSE_DIM,
     CompetenceModel,
     EvidenceModel,
+    coincidence_of,
     context_of,
     cross_fitted,
+    fit_coincidence,
     fit_competence,
     moments_of,
     response_features,
@@ -357,6 +359,7 @@ def prepare(
         diversity=weights["pool.diversity"].astype(kind),
         surface=examples.features[:, : len(SURFACE_NAMES)].astype(kind),
         novelty=cross_fitted_novelty(examples.features, folds).astype(kind),
+        coincidence=coincidence_of(examples.features, weights["pool.coincidence"]).astype(kind),
     )
     parts = []
     for fold, model in enumerate(models):
@@ -453,6 +456,7 @@ class _Start:
         """Name the arrays of the policy that reinforcement does not change."""
         once = self.grid.scores[: len(self.grid) // 2]
         novelty = fit_novelty(self.examples.features)
+        known = ~np.isnan(once)
         return {
             "competence.weights": self.competence.weights,
             "competence.bias": self.competence.bias,
@@ -466,7 +470,8 @@ class _Start:
             "evidence.moments": evidence.moments,
             "evidence.labels": np.array([evidence.labels[pair] for pair in self.labels]),
             "pool.price": self.price,
-            "pool.diversity": pairwise_focal_diversity(once >= 0.5),
+            "pool.diversity": pairwise_focal_diversity(once >= 0.5, known=known),
+            "pool.coincidence": fit_coincidence(self.examples.features, self.grid.answer_ids, self.grid.scores),
         }
 
 
