@@ -73,18 +73,19 @@ really just only also help need want like know let appreciate appreciated gratef
 exercise request one answer answers solve solution respond response reply tell give provide say write print output return show
 choose choice select pick option options letter letters correct right final single think thinking step steps reason reasoning
 explain explanation without carefully careful slowly concise concisely brief briefly short detailed deep breath take time work
-through check sure make here there then first now
+through check sure make here there then first now assistant expert experts helpful assistance homework stuck read look word words
+sentence sentences paragraph english nothing else everything everyone important urgent matters lot double quick quickly simple simply
 """
 """Words of greetings, requests and instructions, and those between them. A query's first and last words that are all among
 them say how it is put, not what it asks."""
 
 _LETTERS, _NUMBERS = tuple("abcdefghij"), tuple(map(str, range(1, 11)))
-_MARK = re.compile(r"[\s(\[]([a-j]|10|[1-9])[).:\]](?=\s)")
+_MARK = re.compile(r"[\s(\[]([a-j1-9]0?)[).:\]](?=\s)")
 _WORD = re.compile(r"[^\W\d_]{2,32}|\d{1,32}")
 _ASCII_WORD = re.compile(r"[a-z]{2,32}|[0-9]{1,32}")
 _EITHER = re.compile(r"\b(?:yes\s{1,9}or\s{1,9}no|true\s{1,9}or\s{1,9}false)\b")
 _SENTENCE_WITH_VERB = re.compile(r"[.?!:]\s{1,9}(?:is|are|was|were|do|does|did|has|have|(?:can|will)(?! you))\b")
-_CODE = str.maketrans("", "", "{}[]<>=;_\\/*+^|&#")
+_CODE = b"{}[]<>=;_\\/*+^|&#"
 
 
 @lru_cache(maxsize=2**14)
@@ -128,11 +129,12 @@ def _asks_yes_or_no(lower: str) -> bool:
 
 def _surface(lower: str, words: Sequence[str], *, num_options: int) -> list[float]:
     numbers = [*filter(str.isdigit, words)]
-    length, num_code = sum(map(len, words)), len(lower) - len(lower.translate(_CODE))
+    length, ascii_text = len("".join(words)), lower.encode("ascii", "replace")
+    num_code = len(ascii_text) - len(ascii_text.translate(None, _CODE))
     return [
         min(math.log1p(length) / 10.0, 1.0),
         min(math.log1p(len(words)) / 8.0, 1.0),
-        sum(map(len, numbers)) / max(length, 1),
+        len("".join(numbers)) / max(length, 1),
         min(len(numbers) / 10.0, 1.0),
         num_options / 10.0,
         float(_asks_yes_or_no(lower)),
@@ -180,9 +182,16 @@ def query_features(text: str, task: str | None = None) -> npt.NDArray[np.float64
         Vector of shape [F]: surface features, word hashes scaled to length `WORDS_SCALE`, task hashes scaled to length 1.
     """
     lower = text[:MAX_CHARS].lower()
-    num_options = _num_options(_MARK.findall(f" {lower}"))
+    marks: list[str] = []
+
+    def without(mark: re.Match[str]) -> str:
+        marks.append(mark[1])
+        return " "
+
+    unmarked = _MARK.sub(without, f" {lower}")
+    num_options = _num_options(marks)
     if num_options:
-        lower = _MARK.sub(" ", f" {lower}")
+        lower = unmarked
     words = _subject([*map(_key, (_ASCII_WORD if lower.isascii() else _WORD).findall(lower))])
     encoded = _encoded(" ".join(words)).split()
     hashed = _hashed({*encoded, *map(b" ".join, pairwise(encoded))}, HASHED_WORDS)

@@ -135,6 +135,11 @@ _ROUND_AXES = (
     Axis("mean_charge", "mean charge of the pool's members", lambda s: _mean(s.charge)),
     Axis("best_competence", "highest competence in the pool", lambda s: np.maximum.reduce(s.competence, axis=1)),
     Axis("mean_competence", "mean competence in the pool", lambda s: _mean(s.competence)),
+    Axis(
+        "novelty",
+        "how far the query is from those that were trained on: 1 if nothing is known",
+        lambda s: s.members.novelty,
+    ),
     Axis("coincidence", "chance that two right answers are the same answer", lambda s: s.members.coincidence),
 )
 
@@ -188,6 +193,7 @@ FUSION_AXES = (
     Axis("team", "members asked over members allowed", lambda s: (s.num_asked / s.max_team)[:, None]),
     Axis("dissent", "distinct answers over answered members", lambda s: s.disagreement[:, None]),
     Axis("silence", "asked members without an answer over asked members", lambda s: s.silence[:, None]),
+    Axis("novelty", "how far the query is from those that were trained on", lambda s: s.members.novelty[:, None]),
 )
 """What Fusion sees of each candidate, shape [Q, K]."""
 

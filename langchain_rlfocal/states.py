@@ -68,9 +68,15 @@ class Rows:
 
     @classmethod
     def gathered(cls, parts: Sequence[tuple[Bools, Self]]) -> Self:
-        """Put together parts that hold the marked queries each; an array that only some parts have is 0 in the others."""
+        """Put together parts that hold the marked queries each; an array that only some parts have is 0 in the others.
+
+        An array without queries is that of the first part.
+        """
         arrays: dict[str, np.ndarray | None] = {}
-        for name in _axes_of(cls):  # type: ignore[arg-type]  # as above
+        for name, axes in _axes_of(cls).items():  # type: ignore[arg-type]  # as above
+            if not axes.startswith("Q"):
+                arrays[name] = getattr(parts[0][1], name)
+                continue
             there = [(rows, array) for rows, part in parts if (array := getattr(part, name)) is not None]
             arrays[name] = None
             if there:
@@ -99,6 +105,7 @@ class MemberFeatures(Rows):
         price: Each member's share of what asking all of the policy's members costs, shape [M].
         diversity: Pairwise focal diversity, shape [M, M].
         surface: Surface features of the queries, shape [Q, S].
+        novelty: How far the queries are from those that the policy was trained on, in [0, 1], shape [Q].
         coincidence: Chance that two right answers to each query are the same answer, shape [Q].
     """
 
@@ -108,6 +115,7 @@ class MemberFeatures(Rows):
     price: Annotated[Floats, "M"]
     diversity: Annotated[Floats, "MM"]
     surface: Annotated[Floats, "QS"]
+    novelty: Annotated[Floats, "Q"]
     coincidence: Annotated[Floats, "Q"]
 
     @cached

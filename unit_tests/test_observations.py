@@ -43,6 +43,7 @@ def make_known(rng, q, m):
         price=rng.dirichlet(np.ones(m)),
         diversity=rng.random((m, m)),
         surface=rng.random((q, len(SURFACE_NAMES))),
+        novelty=rng.random(q),
         coincidence=np.ones(q),
     )
 
@@ -183,6 +184,7 @@ def worked(make_state):
         [0, 1, 1, -1, None],
         price=np.array([0.1, 0.2, 0.4, 0.1, 0.2]),
         surface=np.arange(len(SURFACE_NAMES))[None] / 100,
+        novelty=np.array([0.3]),
         trust=np.array([[1.2, 0.4, 0.6, 0.5, 1.0]]),
         other_evidence=np.array([[0.2, -0.1, 0, 0, 0]]),
         similarity=np.array([[0.3, 0.7, 0, 0, 0]]),
@@ -228,6 +230,7 @@ WORKED["context"] = {
     "mean_charge": 0.06,
     "best_competence": 0.9,
     "mean_competence": 0.64,
+    "novelty": 0.3,
     "coincidence": 1,
     **{f"surface_{name}": column / 100 for column, name in enumerate(SURFACE_NAMES)},
 }
@@ -247,6 +250,7 @@ WORKED["fusion"] = {
     "team": [0.8, 0.8],
     "dissent": [2 / 3, 2 / 3],
     "silence": [0.25, 0.25],
+    "novelty": [0.3, 0.3],
 }
 
 

@@ -1,6 +1,6 @@
 """Order is nothing: rows and members in another order give the same checkpoint and the same figures."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def outcomes_of(num_queries, *, seed=0, options=False):
                     answer=None if q % 11 == m else answer,
                     gold="A",
                     reward=0.0 if q % 11 == m else float(answer == "A"),
-                    response="word " * (1 + (q * m) % 5),
+                    response="" if q % 11 == m else "word " * (1 + (q * m) % 5),
                     cost_usd=0.1 * (m + 1),
                     latency_s=float(1 + (q + m) % 4),
                     option_probs=tuple(probs) if options else None,
@@ -49,10 +49,10 @@ def outcomes_of(num_queries, *, seed=0, options=False):
 ROWS = outcomes_of(60)
 
 
-def shuffled(rows, seed):
+def shuffled(rows, seed, **options):
     rng = np.random.default_rng(seed)
     table = OutcomeTable.from_outcomes([rows[at] for at in rng.permutation(len(rows))])
-    return table.grid([MEMBERS[at] for at in rng.permutation(len(MEMBERS))])
+    return table.grid([MEMBERS[at] for at in rng.permutation(len(MEMBERS))], **options)
 
 
 def assert_same(one, two):
@@ -68,7 +68,7 @@ def assert_same(one, two):
 def test_two_members_that_change_places_keep_their_answers_by_hand():
     """Of (b, a) both say "x" in the one query, in the other b alone says "y": (a, b) share the id 0, then b has the id 1."""
     rows = [
-        Outcome(task="t", query_id=query_id, query=query_id, model=model, answer=answer, reward=reward)
+        Outcome(task="t", query_id=query_id, query=query_id, model=model, answer=answer, reward=reward, response="")
         for query_id, model, answer, reward in [
             ("2", "b", "y", 0.25),
             ("1", "b", "x", 0.5),
@@ -95,6 +95,21 @@ def test_any_order_of_rows_and_members_has_one_canonical_grid(options, seed):
     assert_same(found, expected)
     assert_same(found.canonical(), expected)
     assert (found.option_ids is not None) == options
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**16))
+def test_holes_and_what_nobody_scored_keep_their_places(seed):
+    rng = np.random.default_rng(seed)
+    rows = [
+        replace(o, reward=None if unscored else o.reward, propensity=0.5, answer=None if unlabelled else o.answer)
+        for o, absent, unscored, unlabelled in zip(
+            outcomes_of(25, options=True), *rng.random((3, 100)) < 0.3, strict=True
+        )
+        if not absent or o.query_id in {"q1", "q2"}
+    ]
+    expected = OutcomeTable.from_outcomes(sorted(rows, key=lambda o: (o.task, o.query_id, o.model)))
+    assert_same(shuffled(rows, seed, missing="mask").canonical(), expected.grid(MEMBERS, missing="mask"))
 
 
 @given(seed=st.integers(0, 2**16))
@@ -174,10 +189,6 @@ def test_the_baselines_are_the_same(seed):
 
 def test_another_row_is_another_checkpoint(reference):
     """What must not be nothing: the same rows with one reward changed."""
-    changed = [o if (o.query_id, o.model) != ("q5", "ann") else Outcome(**{**_values(o), "reward": 0.5}) for o in ROWS]
+    changed = [o if (o.query_id, o.model) != ("q5", "ann") else replace(o, reward=0.5) for o in ROWS]
     learned, chosen, _ = OutcomeTable.from_outcomes(changed).grid(MEMBERS).split()
     assert train(learned, chosen, CONFIG).policy_id != reference[0].policy_id
-
-
-def _values(outcome):
-    return {field.name: getattr(outcome, field.name) for field in fields(outcome)}

@@ -100,10 +100,29 @@ def test_what_a_policy_does_otherwise_is_counted_by_hand(monkeypatch):
         "mean_calls": 8 / 4,
         "calls_change": 2 / 4,
         "spending_change": pytest.approx(8 / 6 - 1),
+        "n": 4,
     }
     assert (found["one line"].texts_changed, found["one line"].first_teams_kept) == (0.0, 1.0)
 
 
-def test_nothing_is_rewritten_on_no_query():
-    with pytest.raises(InputError, match="at least one query, got none"):
-        rewritten("policy", GRID.take([]), cost_weight=0.5)
+def test_a_query_whose_answer_is_not_on_record_counts_for_its_first_team_only(monkeypatch):
+    """Of four, the first is not on record as it is and the last not in capitals: the two others stay."""
+
+    def replayed(policy, grid):
+        changed = [q for q, text in enumerate(grid.queries) if text != GRID.queries[q]]
+        scores = np.array([np.nan, 1.0, 1.0, np.nan if changed else 0.5])
+        asked_in = np.ones((4, 2), dtype=np.int64)
+        return SimpleNamespace(asked_in=asked_in, scores=scores, calls=asked_in.sum(axis=1), spent=np.ones(4))
+
+    monkeypatch.setattr(rewrites, "replay", replayed)
+    found = rewritten("policy", GRID)
+    figures = found["lower case"]
+    assert (figures.n, figures.score, figures.score_change, figures.first_teams_kept) == (2, 1.0, 0.0, 1.0)
+    assert found["one line"].n == 3
+
+
+def test_nothing_is_rewritten_on_no_query(monkeypatch):
+    none = SimpleNamespace(asked_in=np.zeros((0, 2)), scores=np.zeros(0), calls=np.zeros(0), spent=np.zeros(0))
+    monkeypatch.setattr(rewrites, "replay", lambda *_: none)
+    with pytest.raises(InputError, match="Of 0 queries, at least one must"):
+        rewritten("policy", GRID.take([]))

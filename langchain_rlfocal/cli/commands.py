@@ -11,7 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
@@ -408,15 +408,18 @@ def _evaluate_new_tasks(
             policy = _load_policy(paths[0], embedder)
             members, trained, paths = policy.members, dict(_object_of(policy.card, "config")), paths[1:]
             loaded = policy.embedder
-            if unknown := trained.keys() - {field.name for field in fields(training.TrainingConfig)}:
-                raise CheckpointError(f"The checkpoint's `config` holds {sorted(unknown)}. Train the policy again.")
         else:
             loaded = _open_embedder(embedder)
-        config = training.TrainingConfig(**trained | {k: value for k, value in options.items() if value is not None})
+        given = {name: value for name, value in options.items() if value is not None}
+        try:
+            config = training.TrainingConfig(**{**trained, **given})
+        except TypeError as error:
+            raise CheckpointError(f"The checkpoint's `config` must be one of training. {error}") from error
         if not paths:
             raise InputError("`--leave-task-out` needs at least one table of outcomes, got none. Name one.")
         grid = _read_grid(paths, members, task=task, missing=missing, kind=kind)
-        count, found = len(groups_of(grid.tasks, leave)), []
+        found: list[training.NewTask] = []
+        count = len(groups_of(grid.tasks, leave))
         progress.update(bar, total=count * config.num_iterations, description="Training")
 
         def show(step: training.Progress) -> None:
@@ -431,7 +434,9 @@ def _evaluate_new_tasks(
             embedder=loaded,
             on_progress=show,
         )
-        found.extend(turns)
+        for one in turns:
+            found.append(one)
+            progress.update(bar, completed=len(found) * config.num_iterations)
     facts = {
         "members": sorted(grid.members),
         "max_team": config.max_team,

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from langchain_rlfocal.environment import replay
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.outcomes import OutcomeGrid
@@ -102,6 +104,8 @@ class Rewritten:
         mean_calls: Mean calls per query.
         calls_change: Mean calls minus those of the questions as they are.
         spending_change: What was spent over what the questions as they are cost, minus 1.
+        n: Queries that these stand on: all, but for outcomes with holes, where both times every member that was asked is on
+            record and the answer was scored.
     """
 
     texts_changed: float
@@ -111,6 +115,7 @@ class Rewritten:
     mean_calls: float
     calls_change: float
     spending_change: float
+    n: int
 
     def as_dict(self) -> dict[str, float]:
         """Return the figures by name."""
@@ -128,24 +133,28 @@ def rewritten(policy: EnsemblePolicy, grid: OutcomeGrid, **settings: Any) -> dic
         settings: As `environment.replay` takes them.
 
     Raises:
-        InputError: `grid` holds no query.
+        InputError: There is no query that these figures could stand on.
         PoolError: The grid has a member that the policy does not know.
     """
-    if not len(grid):
-        raise InputError("`grid` must hold at least one query, got none. Evaluate on more outcomes.")
-    before = replay(policy, grid, **settings)
-    found = {}
+    before, found = replay(policy, grid, **settings), {}
     for name, rewrite in REWRITES.items():
         queries = [rewrite(query) for query in grid.queries]
         after = replay(policy, replace(grid, queries=queries), **settings)
-        score, calls = float(after.scores.mean()), float(after.calls.mean())
+        rows = ~np.isnan(before.scores + after.scores)
+        if not rows.any():
+            raise InputError(
+                f"Of {len(grid)} queries, at least one must have on record what the policy asks of it written as it is and in "
+                f"{name!r}; none has. Evaluate on more outcomes."
+            )
+        score, calls = float(after.scores[rows].mean()), float(after.calls[rows].mean())
         found[name] = Rewritten(
             texts_changed=sum(map(str.__ne__, queries, grid.queries)) / len(grid),
             first_teams_kept=float(((after.asked_in == 1) == (before.asked_in == 1)).all(axis=1).mean()),
             score=score,
-            score_change=score - float(before.scores.mean()),
+            score_change=score - float(before.scores[rows].mean()),
             mean_calls=calls,
-            calls_change=calls - float(before.calls.mean()),
-            spending_change=float(after.spent.mean() / before.spent.mean()) - 1.0,
+            calls_change=calls - float(before.calls[rows].mean()),
+            spending_change=float(after.spent[rows].mean() / before.spent[rows].mean()) - 1.0,
+            n=int(rows.sum()),
         )
     return found

@@ -138,13 +138,13 @@ class OutcomeGrid:
         rows = sorted(range(len(self)), key=lambda row: (self.tasks[row], self.query_ids[row], self.queries[row]))
         columns = sorted(range(len(self.members)), key=self.members.__getitem__)
         ordered = self.take(rows)
-        parts = {
-            field.name: value[:, columns]
-            for field in fields(ordered)
-            if isinstance(value := getattr(ordered, field.name), np.ndarray)
-            and value.ndim > 1
-            and field.name not in _OF_OPTIONS
-        }
+        parts: dict[str, Any] = {"members": tuple(self.members[column] for column in columns)}
+        for field in fields(self):
+            value = getattr(ordered, field.name)
+            if isinstance(value, np.ndarray) and value.ndim > 1 and field.name not in _OF_OPTIONS:
+                parts[field.name] = value[:, columns]
+            elif isinstance(value, np.ndarray | list):
+                parts[field.name] = value
         ids = parts["answer_ids"]
         first = (ids[:, :, None] == ids[:, None, :]).argmax(axis=2)
         parts["answer_ids"] = np.where(ids < 0, ids, first).astype(np.int32)
@@ -155,8 +155,7 @@ class OutcomeGrid:
             worth = np.take_along_axis(parts["scores"], np.where(given, renamed, 0), axis=1)
             parts["option_ids"] = np.where(given, renamed, ordered.option_ids)
             parts["option_scores"] = np.where(given & ~np.isnan(worth), worth, ordered.option_scores)
-        members = tuple(self.members[column] for column in columns)
-        return replace(ordered, members=members, dropped=self.dropped, missing=self.missing, **parts)
+        return replace(self, **parts)
 
     @property
     def is_complete(self) -> bool:

@@ -220,6 +220,8 @@ class OutcomeTable:
         groups: dict[tuple[str, str], list[Outcome]] = {}
         for outcome in self:
             groups.setdefault((outcome.task, outcome.query_id), []).append(outcome)
+        for group in groups.values():
+            group.sort(key=lambda outcome: outcome.model)  # the first of equal answers gives them their label
         labels = {
             (*key, outcome.model): label
             for key, group in groups.items()

@@ -35,6 +35,7 @@ from langchain_rlfocal.observations import (
 from langchain_rlfocal.policies.base import EnsemblePolicy, legal_sizes
 from langchain_rlfocal.policies.checkpoint import Parts, check_parts, read_checkpoint, write_checkpoint
 from langchain_rlfocal.policies.evidence import CompetenceModel, EvidenceModel, coincidence_of, moments_of
+from langchain_rlfocal.policies.novelty import NoveltyModel
 from langchain_rlfocal.policies.subsets import LOGIT_BOUND, most_probable_subset, subset_marginals
 from langchain_rlfocal.states import Answers, Bools, Evidence, Floats, MemberFeatures, State, softmax
 
@@ -78,6 +79,7 @@ class RLFocalPolicy(EnsemblePolicy):
         self._competence = CompetenceModel(
             weights=w["competence.weights"], bias=w["competence.bias"], mean=w["competence.mean"]
         )
+        self._novelty = NoveltyModel(mean=w["novelty.mean"], directions=w["novelty.directions"])
         self._reads_options = bool(w["evidence.shared"][2] or w["evidence.slopes"].any())
         self._evidence = EvidenceModel(
             shared=w["evidence.shared"],
@@ -141,7 +143,9 @@ class RLFocalPolicy(EnsemblePolicy):
         write_checkpoint(path, self.parts)
 
     def cost_weight_for(self, target_calls: float) -> float:
-        """Find the cost weight at which the policy asks at most this many members on average, by its validation rows.
+        """Find the cost weight at which the policy asks at most this many members on average, by the curve in its card.
+
+        Calls fall as the cost weight grows, so where the measured ones rise, by chance, their mean counts (isotonic regression).
 
         Args:
             target_calls: Mean calls a query, at least 1.
@@ -163,6 +167,8 @@ class RLFocalPolicy(EnsemblePolicy):
             raise InputError(
                 "The policy must hold a curve of calls over cost weights. Train it again, or give `cost_weight`."
             )
+        falling = _falling([calls for _, calls in points])
+        points = [(weight, calls) for (weight, _), calls in zip(points, falling, strict=True)]
         if points[0][1] <= target_calls:
             return points[0][0]
         for (low, many), (high, few) in pairwise(points):
@@ -192,6 +198,7 @@ class RLFocalPolicy(EnsemblePolicy):
             price=self.parts.weights["pool.price"],
             diversity=self.parts.weights["pool.diversity"],
             surface=features[:, : len(SURFACE_NAMES)].astype(kind),
+            novelty=self._novelty(features).astype(kind),
             coincidence=coincidence_of(features, self.parts.weights["pool.coincidence"]).astype(kind),
         )
         return described if members is None else described.of_members(self.columns(members))
@@ -232,6 +239,21 @@ class RLFocalPolicy(EnsemblePolicy):
         """Weigh the candidates by Fusion's softmax; see `EnsemblePolicy.weigh`."""
         candidates, exists = fusion_observation(state)
         return softmax(self._fusion(candidates, fusion_shared(candidates, exists), exists))
+
+
+def _falling(values: Sequence[float]) -> list[float]:
+    """Find the nearest sequence, by squares, that never rises: adjacent values that do are replaced by their mean.
+
+    Source: Barlow et al., 1972, "Statistical inference under order restrictions", pool adjacent violators.
+    """
+    blocks: list[tuple[float, int]] = []
+    for value in values:
+        mean, size = value, 1
+        while blocks and blocks[-1][0] < mean:
+            before, length = blocks.pop()
+            mean, size = (before * length + mean * size) / (length + size), length + size
+        blocks.append((mean, size))
+    return [mean for mean, size in blocks for _ in range(size)]
 
 
 def _rebuild(kind: type[RLFocalPolicy], parts: Parts, embedder: Embedder | None) -> RLFocalPolicy:
