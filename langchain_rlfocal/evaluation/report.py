@@ -305,7 +305,7 @@ def _bias(grid: OutcomeGrid, figures: Sequence[Figures], weights: Floats | None)
             "biased where members were asked about what they are good at. A column `propensity` would correct that."
         )
     covered = float(weights.sum()) / len(grid)
-    said += "They are weighted by the inverse of the probability that these members were asked."
+    said += "They are weighted by the inverse of the probability that these members were asked, each for itself."
     if covered < COVERED:
         said += (
             f" The weights add up to {covered:.0%} of the queries only: some of what it would ask was never asked together, and "
