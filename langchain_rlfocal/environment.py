@@ -49,6 +49,7 @@ def candidate_scores(grid: OutcomeGrid) -> Floats:
     for member in range(scores.shape[1]):
         given = np.where(grid.answer_ids == member, grid.scores, np.nan)
         low, high = np.fmin.reduce(given, axis=1), np.fmax.reduce(given, axis=1)
+        scores[:, member] = np.where(np.isnan(low), scores[:, member], low)
         rows = np.flatnonzero(low < high)
         scores[rows, member] = np.nanmean(given[rows], axis=1)
     if grid.option_ids is None or grid.option_scores is None:

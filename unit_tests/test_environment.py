@@ -411,12 +411,10 @@ def test_a_replay_knows_no_score_where_it_asks_who_is_not_on_record_or_returns_w
 
 
 def test_a_candidate_is_worth_what_its_scored_supporters_are(make_grid):
-    """Three say yes, scored 1, 0 and not at all: ½. A fourth says no, unscored."""
-    grid = make_grid([["yes", "yes", "yes", "no"]])
-    grid = replace(grid, scores=np.array([[1.0, 0.0, nan, nan]]))
-    scores = candidate_scores(grid)
-    assert scores[0, 0] == 0.5
-    assert np.isnan(scores[0, 3])
+    """Three say yes, scored 1, 0 and not at all: ½; or the last of them alone 1. A fourth says no, unscored."""
+    grid = make_grid([["yes", "yes", "yes", "no"]] * 2)
+    scores = candidate_scores(replace(grid, scores=np.array([[1.0, 0.0, nan, nan], [nan, nan, 1.0, nan]])))
+    np.testing.assert_array_equal(scores[:, [0, 3]], [[0.5, nan], [1.0, nan]])
 
 
 @settings(max_examples=40)
