@@ -1,7 +1,8 @@
 """Diversity: how differently the members of a team fail.
 
 Pure functions of `correct`, a bool array of shape [Q, M]: whether each member answered each query right. For the figures of
-one team, pass its columns; `team_diversities` measures all teams of a pool at once.
+one team, pass its columns; `team_diversities` measures all teams of a pool at once. Pass the queries on which all of its
+members were scored, since an unscored answer is neither right nor wrong.
 
 `generalized_diversity`, `focal_diversity`, `accuracy_adjusted_diversity`, `pairwise_focal_diversity`, `disagreement` and
 `entropy` grow with diversity; `kappa`, `yule_q`, `phi`, `double_fault` and `fleiss_kappa` grow with *agreement*. Never add
@@ -35,6 +36,9 @@ Floats = npt.NDArray[np.float64]
 
 MAX_TEAMS = 2**20
 """Teams that `all_teams` lists at most."""
+
+PRIOR_FAILURES = 5.0
+"""So many failures at the rate of chance a pair counts besides its own, where answers are missing."""
 
 _BLOCK_CELLS = 2**16  # what fits a processor's cache
 
@@ -184,15 +188,30 @@ def fleiss_kappa(categories: npt.NDArray[np.integer] | Bools) -> float:
 # ---- pairs: tables of shape [M, M], symmetric
 
 
-def pairwise_focal_diversity(correct: Bools) -> Floats:
+def pairwise_focal_diversity(correct: Bools, *, known: Bools | None = None) -> Floats:
     """Measure the focal diversity of every pair, shape [M, M], in [0, 1]; 0 on the diagonal.
 
     With q = P(other fails | f fails), GD_f of a pair is (1 − q)/(1 + q); the pair's figure is the mean of both views.
+
+    Where answers are missing or unscored, a pair is measured on the queries that are known of both, and q is drawn to what
+    chance alone gives, the other's error rate e (itself drawn to ½), by `PRIOR_FAILURES` as if it had been seen so often:
+
+        q = (both fail + s e)/(f fails + s);  e = (failures + s/2)/(known + s)
+
+    Args:
+        correct: Whether each member answered each query right, shape [Q, M].
+        known: Where that is known, shape [Q, M]; None is everywhere.
     """
     wrong = _wrong(correct)
-    both = wrong.T @ wrong
-    fails = np.diag(both)[:, None]
-    view = np.divide(fails - both, fails + both, out=np.ones_like(both), where=fails > 0)
+    if known is None or known.all():
+        both = wrong.T @ wrong
+        fails = np.diag(both)[:, None]
+        view = np.divide(fails - both, fails + both, out=np.ones_like(both), where=fails > 0)
+    else:
+        wrong = wrong * known
+        rates = (wrong.sum(axis=0) + PRIOR_FAILURES / 2) / (known.sum(axis=0) + PRIOR_FAILURES)
+        together = (wrong.T @ wrong + PRIOR_FAILURES * rates) / (wrong.T @ known + PRIOR_FAILURES)
+        view = (1.0 - together) / (1.0 + together)
     np.fill_diagonal(view, 0.0)
     return np.asarray((view + view.T) / 2)
 

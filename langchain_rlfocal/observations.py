@@ -104,9 +104,15 @@ MEMBER_AXES = (
     ),
     Axis("diversity", "mean pairwise focal diversity with the asked members (with the pool if none)", _diversity),
     Axis(
-        "overturns",
-        "1 if its trust exceeds the lead in log-odds, so that it alone could change the answer",
-        lambda s: ~s.asked & (s.trust > s.lead[:, None]),
+        "gain",
+        "how much likelier the returned answer gets to be right by asking it: its square root",
+        lambda s: np.sqrt(s.gain),
+    ),
+    Axis(
+        "net_gain",
+        "that gain minus its charge, over the sum of both",
+        lambda s: (s.gain - s.charge) / (s.gain + s.charge + 1e-3) * ~s.asked,
+        low=-1,
     ),
 )
 """What the Decider sees of each member, shape [Q, M]."""
@@ -129,6 +135,12 @@ _ROUND_AXES = (
     Axis("mean_charge", "mean charge of the pool's members", lambda s: _mean(s.charge)),
     Axis("best_competence", "highest competence in the pool", lambda s: np.maximum.reduce(s.competence, axis=1)),
     Axis("mean_competence", "mean competence in the pool", lambda s: _mean(s.competence)),
+    Axis(
+        "novelty",
+        "how far the query is from those that were trained on: 1 if nothing is known",
+        lambda s: s.members.novelty,
+    ),
+    Axis("coincidence", "chance that two right answers are the same answer", lambda s: s.members.coincidence),
 )
 
 CONTEXT_AXES = (
@@ -181,6 +193,7 @@ FUSION_AXES = (
     Axis("team", "members asked over members allowed", lambda s: (s.num_asked / s.max_team)[:, None]),
     Axis("dissent", "distinct answers over answered members", lambda s: s.disagreement[:, None]),
     Axis("silence", "asked members without an answer over asked members", lambda s: s.silence[:, None]),
+    Axis("novelty", "how far the query is from those that were trained on", lambda s: s.members.novelty[:, None]),
 )
 """What Fusion sees of each candidate, shape [Q, K]."""
 

@@ -68,9 +68,15 @@ class Rows:
 
     @classmethod
     def gathered(cls, parts: Sequence[tuple[Bools, Self]]) -> Self:
-        """Put together parts that hold the marked queries each; an array that only some parts have is 0 in the others."""
+        """Put together parts that hold the marked queries each; an array that only some parts have is 0 in the others.
+
+        An array without queries is that of the first part.
+        """
         arrays: dict[str, np.ndarray | None] = {}
-        for name in _axes_of(cls):  # type: ignore[arg-type]  # as above
+        for name, axes in _axes_of(cls).items():  # type: ignore[arg-type]  # as above
+            if not axes.startswith("Q"):
+                arrays[name] = getattr(parts[0][1], name)
+                continue
             there = [(rows, array) for rows, part in parts if (array := getattr(part, name)) is not None]
             arrays[name] = None
             if there:
@@ -99,6 +105,8 @@ class MemberFeatures(Rows):
         price: Each member's share of what asking all of the policy's members costs, shape [M].
         diversity: Pairwise focal diversity, shape [M, M].
         surface: Surface features of the queries, shape [Q, S].
+        novelty: How far the queries are from those that the policy was trained on, in [0, 1], shape [Q].
+        coincidence: Chance that two right answers to each query are the same answer, shape [Q].
     """
 
     competence: Annotated[Floats, "QM"]
@@ -107,6 +115,8 @@ class MemberFeatures(Rows):
     price: Annotated[Floats, "M"]
     diversity: Annotated[Floats, "MM"]
     surface: Annotated[Floats, "QS"]
+    novelty: Annotated[Floats, "Q"]
+    coincidence: Annotated[Floats, "Q"]
 
     @cached
     def by_competence(self) -> Ints:
@@ -335,6 +345,36 @@ class State:
     def runner_up_belief(self) -> Floats:
         """The second highest belief, 0 where there is no second candidate, shape [Q]."""
         return np.asarray(self.leading_belief * np.exp(self._ranked[1] - self.top_two[0]))
+
+    @cached
+    def gain(self) -> Floats:
+        """Value of information: how much likelier the returned answer gets to be right by one more answer, shape [Q, M].
+
+        Let p be the member's competence, t its trust, P₁ and P₂ the probabilities of the two leading of n candidates, and
+        P₀ that none of them is right, all by the evidence. The member says any one wrong answer with probability p e⁻ᵗ,
+        which is what trust means. Its answer changes what is returned if it supports the runner-up strongly enough, or is
+        new and likelier than the leader. Where right answers never coincide, it only does if it is likelier by itself:
+
+            gain = c [p (P₂ − e⁻ᵗ P₁)⁺ + (p P₀ − (1 − p − (n − 1) p e⁻ᵗ) P₁)⁺] + (1 − c) (p − P₁)⁺
+
+        with c the `coincidence`; 0 for members that were asked. Third candidates are left out.
+
+        Source: Howard, 1966, "Information value theory".
+        """
+        top = np.maximum(self._ranked[0], 0)
+        odds = np.where(self.candidates, np.exp(self.evidence - top[:, None]), 0)
+        unheard = np.exp(-top)
+        total = unheard + np.add.reduce(odds, axis=1)
+        first, second = (np.exp(self._ranked - top) / total)[:, :, None]
+        unheard = (unheard / total)[:, None]
+        others = np.maximum(np.add.reduce(self.candidates, axis=1, keepdims=True, dtype=self.competence.dtype) - 1, 0)
+        right = self.competence
+        wrong = right * np.exp(-np.clip(self.trust, -10, 10))
+        overturned = np.maximum(right * second - wrong * first, 0)
+        renewed = np.maximum(right * unheard - np.maximum(1 - right - others * wrong, 0) * first, 0)
+        coincidence = self.members.coincidence[:, None]
+        gain = coincidence * (overturned + renewed) + (1 - coincidence) * np.maximum(right - first, 0)
+        return np.where(self.asked, 0, gain)
 
     @cached
     def charge(self) -> Floats:

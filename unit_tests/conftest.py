@@ -231,8 +231,11 @@ def make_state():
             "price": np.full(m, 1 / m),
             "diversity": 0.5 * (1 - np.eye(m)),
             "surface": np.zeros((1, len(SURFACE_NAMES))),
+            "novelty": np.zeros(1),
+            "coincidence": np.ones(1),
         }
-        members |= {name: changes.pop(name) for name in ("price", "diversity", "surface") if name in changes}
+        given = ("price", "diversity", "surface", "novelty", "coincidence")
+        members |= {name: changes.pop(name) for name in given if name in changes}
         values = {
             "members": MemberFeatures(**members),
             "asked": np.array([[p is not None for p in places]]),

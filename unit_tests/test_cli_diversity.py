@@ -184,10 +184,32 @@ def test_a_pool_of_one_has_no_pairs_to_show(said, shown):
 @pytest.mark.parametrize(("answer", "focal"), [("a", 1), ("b", 0), (None, 0)])
 def test_members_that_always_say_the_same_are_measured_without_nan(said, answer, focal):
     """`said` refuses NaN. Where nobody fails nothing fails together; where nobody answers, nobody is right."""
-    pool = said([outcome(q, name, answer) for name in ("ann", "bob") for q in range(3)])["pool"]
+    rows = [outcome(q, name, answer, response=answer or "") for name in ("ann", "bob") for q in range(3)]
+    pool = said(rows)["pool"]
     expected = {"focal": focal, "adjusted": 0, "kappa": 1, "fleiss_kappa": 1, "fleiss_kappa_of_answers": 1}
     expected["plurality_accuracy"] = float(answer == "a")
     assert {name: pool[name]["value"] for name in expected} == expected
+
+
+def test_texts_without_a_label_are_categories_of_their_own(said):
+    """Two members, three queries, six categories of one each: P̄ = 0, P_e = 6/36, κ = −(1/6)/(5/6)."""
+    rows = [outcome(q, name, None, response="A poem.", reward=1.0) for name in ("ann", "bob") for q in range(3)]
+    pool = said(rows)["pool"]
+    assert pool["fleiss_kappa_of_answers"]["value"] == pytest.approx(-1 / 5)
+    assert pool["plurality_accuracy"]["value"] == 1
+
+
+def test_queries_that_were_not_scored_for_all_are_left_out_and_counted(cli, said, shown, tmp_path):
+    """As if the fourth query were not there; where no query is left, it says who is scored how often."""
+    rows = [replace(o, answer="z", reward=None) if (o.query_id, o.model) == ("3", "bob") else o for o in HAND]
+    facts, without = said(rows), said([o for o in HAND if o.query_id != "3"])
+    assert (facts["queries"], facts["dropped"], facts["unscored"]) == (3, 0, 1)
+    assert {**facts, "unscored": 0} == without
+    assert "1 queries are left out, because a member's answer to them was not scored." in shown(rows)
+    path = tmp_path / "none.jsonl"
+    never = [replace(o, answer="z", reward=None) if o.model == "bob" else o for o in HAND]
+    OutcomeTable.from_outcomes(never).write(path)
+    cli.assert_refused(cli.run("diversity", path), "bob 0")
 
 
 def test_an_answer_is_right_from_half_of_the_score(said):

@@ -277,3 +277,19 @@ def test_a_policy_that_leaves_out_what_has_no_weight_is_understood(weights):
     pool = members("Oslo", calls(("add", {"a": 1})))
     model = RLFocalChatModel(members=pool, policy=Sparse([list(pool)], tuple(pool)))
     assert model.bind_tools([add]).invoke("?").text == "Oslo"
+
+
+# ---- texts that nobody can read
+
+
+def test_a_text_without_a_label_that_fusion_chose_is_returned_though_it_has_no_weight():
+    """b's text stands under `""`, beside a's answer of weight 0.1; what nobody chose is not returned for its weight."""
+    candidates = [
+        Candidate(name, 1, text, label, 0.0, message=AIMessage(text))
+        for name, text, label in (("a", "The answer is 7.", "7"), ("b", "A poem.", None))
+    ]
+    answer = Answer("b", None, {"7": 0.1, "": 0.0}, {"7": ("a",), "": ("b",)})
+    verdict = agree(candidates, answer, Request(), on_disagreement="leader")
+    assert (verdict.text, verdict.answer.member, verdict.agreement) == ("A poem.", "b", 0.0)
+    read = Answer("a", "7", {"7": 0.1, "": 0.0}, {"7": ("a",), "": ("b",)})
+    assert agree(candidates, read, Request(), on_disagreement="leader").text == "The answer is 7."

@@ -161,6 +161,33 @@ def test_a_member_that_never_changes_is_associated_with_nobody_but_its_like():
         assert measure(fails((0, 0, 1), (0, 0, 0))).tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 1]], measure.__name__
 
 
+def test_a_pair_is_measured_where_both_are_known_and_drawn_to_chance_by_hand():
+    """Known of both are the first two queries: a fails both of them, b the first. Rates of failure: (2 + 5/2)/(3 + 5) each.
+
+    q of a: (1 + 5 · 4.5/8)/(2 + 5), of b: (1 + 5 · 4.5/8)/(1 + 5).
+    """
+    correct = np.array([[False, False], [False, True], [True, False], [False, False]])
+    known = np.array([[True, True], [True, True], [True, False], [False, True]])
+    views = [(1 - q) / (1 + q) for q in ((1 + 5 * 4.5 / 8) / 7, (1 + 5 * 4.5 / 8) / 6)]
+    np.testing.assert_allclose(pairwise_focal_diversity(correct, known=known)[0, 1], sum(views) / 2)
+    np.testing.assert_array_equal(
+        pairwise_focal_diversity(correct, known=np.ones((4, 2), dtype=bool)), pairwise_focal_diversity(correct)
+    )
+    apart = pairwise_focal_diversity(correct, known=np.array([[True, False], [False, True]] * 2))
+    assert np.isfinite(apart).all()
+
+
+def test_a_quarter_of_the_cells_gives_the_pairs_of_the_whole():
+    """Of three members two fail alike and one apart, on 4,000 queries; each cell is known with ½, so each pair with ¼."""
+    rng = np.random.default_rng(0)
+    hard = rng.random((4000, 2))
+    correct = np.stack([hard[:, 0] < 0.7, (hard[:, 0] < 0.7) ^ (rng.random(4000) < 0.1), hard[:, 1] < 0.7], axis=1)
+    known = rng.random(correct.shape) < 0.5
+    seen = pairwise_focal_diversity(np.where(known, correct, False), known=known)
+    np.testing.assert_allclose(seen, pairwise_focal_diversity(correct), atol=0.05)
+    assert seen[0, 1] + 0.2 < seen[0, 2]
+
+
 # ---- what the definitions imply
 
 

@@ -40,6 +40,8 @@ def even(grid, price=None):
         price=np.full(m, 1 / m) if price is None else np.array(price),
         diversity=np.zeros((m, m)),
         surface=np.zeros((q, len(SURFACE_NAMES))),
+        novelty=np.zeros(q),
+        coincidence=np.ones(q),
     )
 
 

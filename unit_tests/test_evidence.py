@@ -51,6 +51,8 @@ def known_of(trust, option_weights=None):
         price=np.full(m, 1 / m),
         diversity=np.zeros((m, m)),
         surface=np.zeros((q, len(SURFACE_NAMES))),
+        novelty=np.zeros(q),
+        coincidence=np.ones(q),
     )
 
 

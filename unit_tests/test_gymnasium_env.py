@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def make_grid(answers):
     """One row of `answers` per query, one per member; "yes" is right, None is silence."""
     members = MEMBERS[: len(answers[0])]
     return OutcomeTable.from_outcomes(
-        Outcome(task="t", query_id=str(q), query=f"{q}?", model=m, answer=a, reward=float(a == "yes"))
+        Outcome(task="t", query_id=str(q), query=f"{q}?", model=m, response=a or "", answer=a, reward=float(a == "yes"))
         for q, row in enumerate(answers)
         for m, a in zip(members, row, strict=True)
     ).grid(members)
@@ -91,6 +92,15 @@ def test_an_action_is_taken_as_the_nearest_legal_team(*, said, wishes, asked, en
     assert (terminated, info["asked"], info["score"]) == (ended, tuple(asked), score)
     if wishes[-1] == "" and asked == "a":
         assert reward == 0.0
+
+
+def test_a_grid_with_holes_or_without_scores_trains_nobody():
+    grid = drawn_grid()
+    for name, value in (("recorded", False), ("scores", np.nan)):
+        array = getattr(grid, name).copy()
+        array[0, 0] = value
+        with pytest.raises(InputError, match="scored answer of every member"):
+            make_env(replace(grid, **{name: array}))
 
 
 def test_no_legal_team_is_nearer_to_a_wish_than_the_one_taken():

@@ -6,16 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from langchain_rlfocal.environment import replay
+from langchain_rlfocal.environment import environment_of, replay
 from langchain_rlfocal.errors import InputError, OutcomeError, PoolError
 from langchain_rlfocal.outcomes import Outcome, OutcomeTable, split_of
-from langchain_rlfocal.policies import RLFocalPolicy
+from langchain_rlfocal.policies import PriorPolicy, RLFocalPolicy
 from langchain_rlfocal.training import TrainingConfig, mappo, train
 from langchain_rlfocal.training.mappo import CURVE_WEIGHTS, draw_cost_weights
 from langchain_rlfocal.training.supervised import data_hash
 
 QUICK = TrainingConfig(num_iterations=30, batch_size=256, max_team=2, max_rounds=2, validate_every=5)
 BRIEF = replace(QUICK, num_iterations=2, batch_size=64, validate_every=1, num_folds=2)
+
+
+ASKS_B = PriorPolicy("abc", {"b": 0.9})
 
 
 def make_grid(num, *, seed=0, accuracies=None, cost_usd=None):
@@ -75,17 +78,38 @@ def test_a_higher_cost_weight_asks_fewer_members(policy, grids):
     assert calls[2] < 1.1
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_others_from_the_start(few, tmp_path):
-    """After one step of 0.005, weights that differ by more than 0.1 began apart."""
-    one_step = replace(BRIEF, num_iterations=1, num_epochs=1, num_minibatches=1)
+@pytest.mark.parametrize("decider_hidden", [64, 16])
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(few, tmp_path, decider_hidden):
+    """From the networks that come with the package, and from random ones, where the widths are others."""
+    one_step = replace(BRIEF, num_iterations=1, num_epochs=1, num_minibatches=1, decider_hidden=decider_hidden)
     policies = {run: train(*few, replace(one_step, seed=run == "other")) for run in ("one", "two", "other")}
     for run, policy in policies.items():
         policy.save(tmp_path / run)
     for name in ("checkpoint.json", "weights.safetensors"):
         one, two, other = ((tmp_path / run / name).read_bytes() for run in policies)
         assert one == two != other
-    one, _, other = (policy.parts.weights["decider.hidden1.weight"] for policy in policies.values())
-    assert np.abs(one - other).max() > 0.1
+
+
+@pytest.mark.parametrize(("most", "played"), [(1000, 80), (45, 45), (10, 40)])
+def test_where_validation_rows_are_few_training_rows_help_to_choose_and_to_measure(few, monkeypatch, most, played):
+    """40 of each: all validation rows, and as many training rows as there is room for."""
+    monkeypatch.setattr(mappo, "TRIAL_ROWS", most)
+    assert train(*few, replace(BRIEF, num_iterations=1)).card["validation"]["queries"] == played
+
+
+def test_rows_on_trial_are_averaged_over_both_kinds(few):
+    """Three training rows, one validation row and a policy that asks b, the most competent: the mean over the four."""
+    envs = [
+        environment_of(ASKS_B, grid.take(np.arange(num)), max_team=1, max_rounds=1)
+        for grid, num in zip(few, (3, 1), strict=True)
+    ]
+    trials = mappo._Trials(envs[0], 3, envs[1], 1)
+    played = trials.play(ASKS_B, (0.0, 0.5))
+    expected = np.mean([*few[0].scores[:3, 1], *few[1].scores[:1, 1]])
+    assert trials.num_rows == 4
+    np.testing.assert_allclose(played["score"], [expected, expected])
+    np.testing.assert_allclose(played["mean_calls"], [1, 1])
+    np.testing.assert_allclose(trials.figure(ASKS_B, (0.0, 0.5)), expected - 0.25 / 3)
 
 
 def test_training_tells_its_progress_stops_where_it_stops_improving_and_leaves_the_caller_s_state_alone(few):
@@ -280,7 +304,7 @@ def test_unusual_rows_give_a_policy_that_can_decide_and_no_nan(rows, config):
     assert np.isfinite(played.scores).all()
 
 
-@pytest.mark.parametrize("reward", [float("nan"), -0.5, 1.5, float("inf")])
+@pytest.mark.parametrize("reward", [-0.5, 1.5, float("inf")])
 def test_an_impossible_reward_is_refused_where_it_is_read(reward):
     with pytest.raises(OutcomeError, match="column `reward`"):
         small(reward=lambda q, m: reward if q == 3 else 1.0)
@@ -296,6 +320,15 @@ def test_a_member_without_rows_is_refused_where_the_pool_is_laid_out():
 def test_too_few_queries_are_refused_by_number(num):
     with pytest.raises(OutcomeError, match=f"at least 10 queries .* got {num} and 30"):
         train(small(num=num), small(seed=1), BRIEF)
+
+
+def test_one_member_without_a_score_is_refused_since_it_can_agree_with_nobody():
+    unscored = (
+        Outcome(task="t", query_id=str(q), query=f"{q}?", model="a", answer="x", reward=None) for q in range(40)
+    )
+    grid = OutcomeTable.from_outcomes(unscored).grid(["a"])
+    with pytest.raises(OutcomeError, match="at least one answer must be scored, got none"):
+        train(grid.take(np.arange(30)), grid.take(np.arange(30, 40)), BRIEF)
 
 
 def test_grids_of_different_pools_are_refused(grids):

@@ -43,6 +43,8 @@ def make_known(rng, q, m):
         price=rng.dirichlet(np.ones(m)),
         diversity=rng.random((m, m)),
         surface=rng.random((q, len(SURFACE_NAMES))),
+        novelty=rng.random(q),
+        coincidence=np.ones(q),
     )
 
 
@@ -182,6 +184,7 @@ def worked(make_state):
         [0, 1, 1, -1, None],
         price=np.array([0.1, 0.2, 0.4, 0.1, 0.2]),
         surface=np.arange(len(SURFACE_NAMES))[None] / 100,
+        novelty=np.array([0.3]),
         trust=np.array([[1.2, 0.4, 0.6, 0.5, 1.0]]),
         other_evidence=np.array([[0.2, -0.1, 0, 0, 0]]),
         similarity=np.array([[0.3, 0.7, 0, 0, 0]]),
@@ -193,6 +196,10 @@ def worked(make_state):
 
 
 A = 1 / (1 + np.exp(-0.5))
+# The odds of a, b and of neither are e^1.4, e^.9 and 1. Member 4 is right with .9, and says any one wrong answer with .9 / e.
+# It overturns a if it says b, or something new, which is then right: everything wrong that it could say is b.
+E14, E09 = np.exp(1.4), np.exp(0.9)
+GAIN = (0.9 * E09 - 0.9 / np.e * E14 + 0.9) / (1 + E14 + E09)
 WORKED: dict = {}
 WORKED["member"] = {
     "competence": [0.8, 0.6, 0.5, 0.4, 0.9],
@@ -206,7 +213,8 @@ WORKED["member"] = {
     "leads": [1, 0, 0, 0, 0],
     "agreement": [1 / 3, 2 / 3, 2 / 3, 0, 0],
     "diversity": [0.5] * 5,
-    "overturns": [0, 0, 0, 0, 1],  # 1 > ½
+    "gain": [0, 0, 0, 0, np.sqrt(GAIN)],
+    "net_gain": [0, 0, 0, 0, (GAIN - 0.06) / (GAIN + 0.06 + 0.001)],
 }
 WORKED["context"] = {
     "round": 1 / 3,
@@ -222,6 +230,8 @@ WORKED["context"] = {
     "mean_charge": 0.06,
     "best_competence": 0.9,
     "mean_competence": 0.64,
+    "novelty": 0.3,
+    "coincidence": 1,
     **{f"surface_{name}": column / 100 for column, name in enumerate(SURFACE_NAMES)},
 }
 WORKED["fusion"] = {
@@ -240,6 +250,7 @@ WORKED["fusion"] = {
     "team": [0.8, 0.8],
     "dissent": [2 / 3, 2 / 3],
     "silence": [0.25, 0.25],
+    "novelty": [0.3, 0.3],
 }
 
 
@@ -267,10 +278,10 @@ FEW = np.array([[0.9, 0.4, 0.2], [0.4, 0.9, 0.6], [0.2, 0.6, 0.9]])
             {"trust": np.array([[-0.1, 0.1, 0.0]]), "round_number": 1},
             {
                 "member rank": [2 / 3, 0, 1 / 3],
-                "member overturns": [0, 1, 0],
+                "member gain": np.sqrt([0.5, 0.9, 0.7]),
                 **{f"context {n}": 0 for n in NOTHING_YET},
             },
-            id="before anyone is asked a trust above 0 could make an answer lead",
+            id="before anyone is asked an answer gains what its member is worth",
         ),
         pytest.param(
             [0.5, 0.9, 0.7], [None, 1, None], {}, {"member rank": [1 / 3, 0, 0]}, id="asked members leave the ranking"

@@ -294,6 +294,19 @@ def test_a_decider_that_asks_the_most_competent_asks_a_better_newcomer():
     assert added.select(QUERY, (), (), available=added.members, **LIMITS).members == ("new",)
 
 
+def test_unscored_queries_of_the_probe_say_nothing_of_the_newcomer():
+    """As if they were not there, but for prices."""
+    policy, probe = policy_of({"a": 0.4, "b": 0.6}), random_probe(np.random.default_rng(0), ["a", "b", "new"])
+    scores = probe.scores.copy()
+    scores[:4, -1] = np.nan
+    grown = add_member(policy, "new", replace(probe, scores=scores))
+    fewer = add_member(policy, "new", probe.take(np.arange(4, len(probe))))
+    np.testing.assert_allclose(grown.parts.weights["competence.bias"], fewer.parts.weights["competence.bias"])
+    assert all(np.isfinite(array).all() for array in grown.parts.weights.values())
+    with pytest.raises(OutcomeError, match="a scored answer of `new`"):
+        add_member(policy, "new", replace(probe, scores=np.full_like(scores, np.nan)))
+
+
 # ---- what is refused
 
 

@@ -335,6 +335,22 @@ def test_people_read_a_row_for_the_policy_and_each_baseline(play):
     assert "plurality 1.000 1.000 to 1.000 1.000 3.00 -0.500 -1.000 to +0.000" in lines
 
 
+def test_many_tasks_of_one_query_are_measured_and_the_largest_are_shown(play):
+    """The policy asks a, who is right on every other one; one task has two queries."""
+    names = [f"t{n:03}" for n in range(200)]
+    play([[1, 0, 0]] * 201, [0] * 201)
+    grid = grid_of(["xyy", "yxx"] * 100 + ["xyy"], tasks=[*names, "t199"])
+    result = evaluate("policy", grid, baselines=fit_baselines(grid, grid, max_team=2), **LIMITS)
+    assert result.policy.macro == pytest.approx((100 + 1 / 2) / 200)
+    facts = {"policy_id": "p", "split": "all", "target_calls": None, "task_labels": True, "repeated": 0, **LIMITS}
+    console = Console(file=StringIO(), width=80)
+    console.print(*evaluation_views(result, {**facts, "baselines_from": "checkpoint", "missing_is": "mask"}, []))
+    shown = console.file.getvalue()
+    assert "without 160 of fewer queries" in shown
+    assert "t199" in shown
+    assert len(shown.splitlines()) < 80
+
+
 def test_nothing_is_evaluated_on_no_query_or_without_a_member_of_the_baselines(play):
     play([[1, 0, 0]], [0])
     grid = grid_of(["xyz"])

@@ -23,6 +23,13 @@ OPEN12 = (
     "c4ai-command-r-v01",
     "gemma-7b",
 )
+CHAT5 = (
+    "gemini-1.5-flash-002",
+    "Meta-Llama-3_1-70B-Instruct",
+    "jamba-1.5-large",
+    "Qwen1.5-72B-Chat",
+    "Meta-Llama-3_1-8B-Instruct",
+)
 CHEAP8 = (
     "Meta-Llama-3.1-8B-Instruct",
     "Qwen2-7B-Instruct",
@@ -81,6 +88,7 @@ POOLS = {
         max_rounds=3,
         targets=(3.0,),
     ),
+    "mmlu_pro/chat5": Pool("mmlu_pro", CHAT5, max_team=4, max_rounds=3, targets=(2.0,)),
     "bbh/all5": Pool("bbh", None, max_team=5, max_rounds=2, targets=(0.0,), test_ids="test*"),
     "zeroeval/cheap8": Pool("zeroeval", CHEAP8, max_team=6, max_rounds=3, targets=(4.0,)),
     "bfcl/cheap5": Pool(

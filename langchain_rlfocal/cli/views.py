@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from langchain_rlfocal.errors import OutcomeError
 from langchain_rlfocal.redaction import printable
 
 if TYPE_CHECKING:
@@ -114,6 +115,10 @@ _WAYS = ("policy", "single_best", "plurality", "best_fixed_team", "supervised_fu
 """Ways of answering whose scores per task fit."""
 
 
+MAX_TASKS = 40
+"""Tasks whose scores are shown at most: those of most queries."""
+
+
 def evaluation_views(report: "Report", facts: Mapping[str, Any], warnings: Sequence[str]) -> Iterator[RenderableType]:
     """Show the policy and the baselines, their scores on each task, and how the figures were made."""
     yield _report_table(report, title=f"{facts['policy_id']} on {report.queries} {facts['split']} queries")
@@ -186,13 +191,16 @@ def _task_table(report: "Report") -> RenderableType:
     ways = [way for way in _WAYS if way == "policy" or way in report.baselines]
     table = _plain_table("task", "n", *(way.replace("_", "\n") for way in ways))
     table.columns[0].overflow = "fold"
+    largest = set(sorted(report.per_task, key=lambda task: -(report.per_task[task]["n"] or 0))[:MAX_TASKS])
     for task, scores in report.per_task.items():
-        shown = ("-" if (mean := scores[way]) is None else f"{mean:.3f}" for way in ways)
-        table.add_row(Text(printable(task)), str(scores["n"]), *shown)
+        if task in largest:
+            shown = ("-" if (mean := scores[way]) is None else f"{mean:.3f}" for way in ways)
+            table.add_row(Text(printable(task)), str(scores["n"]), *shown)
     if len(report.per_task) > 1:
         means = [report.policy if way == "policy" else report.baselines[way] for way in ways]
         table.add_row("mean of tasks", "", *(f"{figures.macro:.3f}" for figures in means), style="bold")
-    return _titled("Score per task", table)
+    left = len(report.per_task) - len(largest)
+    return _titled(f"Score per task{f', without {left} of fewer queries (--json has all)' if left else ''}", table)
 
 
 def rewrites_views(written: Mapping[str, "Rewritten"]) -> Iterator[RenderableType]:
@@ -293,11 +301,16 @@ def diversity_facts(grid: "OutcomeGrid") -> dict[str, Any]:
 
     Members are ranked by accuracy, so that a tie in a vote goes to the best of the tied, as in the baseline `plurality`.
 
+    Every figure stands on the same queries, those on which all members were scored.
+
     Returns:
-        Plain values for JSON: `queries`, `dropped`, `right_from`, `members` (best first, each with its accuracy), `pool`
+        Plain values for JSON: `queries`, `dropped`, `unscored` (queries left out for want of a score), `right_from`, `members` (best first, each with its accuracy), `pool`
         (each measure with its value and what it grows with, None where that is neither), `pairs` (the focal diversity of
         two members, rows and columns as `members`), `max_team_size`, `teams` (all up to that size), and `best_teams` (of
         each size, with `best_by`, the measures by which they are).
+
+    Raises:
+        OutcomeError: There is no such query.
     """
     import numpy as np
 
@@ -309,20 +322,35 @@ def diversity_facts(grid: "OutcomeGrid") -> dict[str, Any]:
         team_diversities,
     )
 
+    is_scored = ~np.isnan(grid.scores).any(axis=1)
+    if not is_scored.any():
+        counts = zip(grid.members, (~np.isnan(grid.scores)).sum(axis=0).tolist(), strict=True)
+        rule = (
+            f"at least one query must be scored for all {len(grid.members)} members, got none of {len(grid)}. "
+            f"Leave out a member; scored are: {', '.join(f'{name} {count}' for name, count in counts)}."
+        )
+        raise OutcomeError(rule, column="reward")
+    dropped, grid = grid.dropped, grid.take(is_scored)
     accuracies = (grid.scores >= RIGHT).mean(axis=0)
     ranked = np.argsort(-accuracies, kind="stable")
     names = [grid.members[member] for member in ranked]
-    correct, answer_ids = grid.scores[:, ranked] >= RIGHT, grid.answer_ids[:, ranked]
+    correct, answer_ids = grid.scores[:, ranked] >= RIGHT, grid.label_ids[:, ranked]
     max_size = largest_team_size(len(names), max_teams=MAX_TEAMS)
     measured = team_diversities(correct, teams=all_teams(len(names), max_size=max_size), answer_ids=answer_ids)
     whole = team_diversities(correct, teams=np.ones((1, len(names)), dtype=bool), answer_ids=answer_ids)
-    # Answers are numbered by their text, alike in all queries: options A to J are categories that queries share.
-    codes: dict[str | None, int] = {}
-    shared = np.array([[codes.setdefault(text, len(codes)) for text in row] for row in grid.answers], dtype=np.intp)
+    # Answers are numbered by their text, alike in all queries: options A to J are categories that queries share, silence is one,
+    # and a text without a label is one of its own.
+    codes: dict[str | int | None, int] = {}
+    own = np.where(
+        (grid.answer_ids >= 0) & (grid.label_ids < 0), np.arange(grid.scores.size).reshape(grid.scores.shape), -1
+    )
+    named = np.where(own >= 0, own.astype(object), grid.answers)
+    shared = np.array([[codes.setdefault(answer, len(codes)) for answer in row] for row in named], dtype=np.intp)
     pool = _team(whole, 0, names) | {"fleiss_kappa_of_answers": fleiss_kappa(shared)}
     return {
         "queries": len(grid),
-        "dropped": grid.dropped,
+        "dropped": dropped,
+        "unscored": int((~is_scored).sum()),
         "right_from": RIGHT,
         "members": [{"name": name, "accuracy": float(accuracies[m])} for name, m in zip(names, ranked, strict=True)],
         "pool": {
@@ -387,6 +415,10 @@ def diversity_views(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield Text(f"Teams of more than {limit} of the {len(numbers)} members are not measured: too many.", "yellow")
     if facts["dropped"]:
         yield Text(f"{facts['dropped']} queries are left out, because a member did not answer them.", "yellow")
+    if facts["unscored"]:
+        yield Text(
+            f"{facts['unscored']} queries are left out, because a member's answer to them was not scored.", "yellow"
+        )
     yield Text(f"An answer is right from a score of {facts['right_from']}. Compare teams of equal size only.")
     yield Text("Teams were chosen on the queries that measure them: confirm a choice on others.")
 

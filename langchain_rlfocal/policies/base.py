@@ -335,8 +335,8 @@ class EnsemblePolicy(ABC):
         names, state, labels = self._state(
             query, self.members, candidates, () if is_silent else failures, max_team=max_team, coming=None
         )
-        weights = self.weigh(state)
-        winner, shares = int(winners(state, weights)[0]), weights[0].tolist()
+        weighed = self.weigh(state)
+        winner, shares = int(winners(state, weighed)[0]), weighed[0].tolist()
         representative = state.representative[0].tolist()
         member = names[representative[winner]] if representative[winner] >= 0 else None
         supported, ranked = state.candidate_index[0].tolist(), state.members.by_competence[0].tolist()

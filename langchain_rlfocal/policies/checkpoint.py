@@ -22,6 +22,7 @@ from langchain_rlfocal.errors import CheckpointError
 from langchain_rlfocal.features import FEATURES_DIM
 from langchain_rlfocal.observations import CONTEXT_AXES, DECIDER_SHARED, FUSION_AXES, FUSION_SHARED, MEMBER_AXES
 from langchain_rlfocal.policies.evidence import CONTEXT_DIM, RESPONSE_DIM
+from langchain_rlfocal.policies.novelty import NUM_DIRECTIONS
 
 FORMAT_VERSION = 2
 MAX_BYTES = 64 * 2**20
@@ -94,6 +95,8 @@ def _shapes(num_members: int, num_labels: int, sizes: Mapping[str, int]) -> dict
         "competence.weights": (features, num_members),
         "competence.bias": (num_members,),
         "competence.mean": (features,),
+        "novelty.mean": (features,),
+        "novelty.directions": (features, NUM_DIRECTIONS),
         "evidence.shared": (3,),
         "evidence.weights": (CONTEXT_DIM, num_members),
         "evidence.slopes": (CONTEXT_DIM, num_members),
@@ -102,6 +105,7 @@ def _shapes(num_members: int, num_labels: int, sizes: Mapping[str, int]) -> dict
         "evidence.labels": (num_labels,),
         "pool.price": (num_members,),
         "pool.diversity": (num_members, num_members),
+        "pool.coincidence": (CONTEXT_DIM,),
         "decider.hidden1.weight": (decider, len(MEMBER_AXES) + DECIDER_SHARED),
         "decider.hidden1.bias": (decider,),
         "decider.hidden2.weight": (decider, decider),

@@ -130,6 +130,40 @@ def context_of(features: Floats) -> Floats:
     return context
 
 
+def fit_coincidence(features: Floats, answer_ids: Ints, scores: Floats, *, penalty: float = 10.0) -> Floats:
+    """Fit the chance that two right answers to a query are the same answer: 1 for options and numbers, 0 for open text.
+
+    A ridge regression on ψ(q), around 1, of the share of pairs of right members that gave the same answer, each query weighted
+    by its pairs. Where there is no such pair, answers are taken to coincide.
+
+    Args:
+        features: Query features, shape [Q, F].
+        answer_ids: As in `OutcomeGrid`, shape [Q, M].
+        scores: Members' scores in [0, 1], NaN where unknown, shape [Q, M].
+        penalty: λ > 0.
+
+    Returns:
+        Weights of ψ(q) in the chance minus 1, shape [P]; see `coincidence_of`.
+    """
+    right = (scores >= 0.5) & (answer_ids >= 0)
+    pairs = right.sum(axis=1) * (right.sum(axis=1) - 1) / 2
+    same = np.zeros(len(right))
+    for m in range(1, right.shape[1]):
+        same += (right[:, :m] & right[:, m, None] & (answer_ids[:, :m] == answer_ids[:, m, None])).sum(axis=1)
+    # A query counts as at most three pairs: a large pool is no more sure of it than that.
+    weight = np.minimum(pairs, 3.0)
+    context = context_of(features)
+    missed = np.where(pairs > 0, same / np.maximum(pairs, 1) - 1, 0.0)
+    # The mean itself, the first of ψ(q), is hardly held back.
+    gram = context.T @ (context * weight[:, None]) + penalty * np.diag([0.1, *np.ones(context.shape[1] - 1)])
+    return np.asarray(np.linalg.solve(gram, context.T @ (weight * missed)))
+
+
+def coincidence_of(features: Floats, weights: Floats) -> Floats:
+    """Estimate the chance that two right answers are the same answer, shape [Q], from features of shape [Q, F]."""
+    return np.asarray(np.clip(1.0 + context_of(features) @ weights, 0.0, 1.0))
+
+
 @dataclass(frozen=True, slots=True)
 class EvidenceModel:
     """The fitted model of M members.

@@ -34,7 +34,8 @@ from langchain_rlfocal.observations import (
 )
 from langchain_rlfocal.policies.base import EnsemblePolicy, legal_sizes
 from langchain_rlfocal.policies.checkpoint import Parts, check_parts, read_checkpoint, write_checkpoint
-from langchain_rlfocal.policies.evidence import CompetenceModel, EvidenceModel, moments_of
+from langchain_rlfocal.policies.evidence import CompetenceModel, EvidenceModel, coincidence_of, moments_of
+from langchain_rlfocal.policies.novelty import NoveltyModel
 from langchain_rlfocal.policies.subsets import LOGIT_BOUND, most_probable_subset, subset_marginals
 from langchain_rlfocal.states import Answers, Bools, Evidence, Floats, MemberFeatures, State, softmax
 
@@ -78,6 +79,7 @@ class RLFocalPolicy(EnsemblePolicy):
         self._competence = CompetenceModel(
             weights=w["competence.weights"], bias=w["competence.bias"], mean=w["competence.mean"]
         )
+        self._novelty = NoveltyModel(mean=w["novelty.mean"], directions=w["novelty.directions"])
         self._reads_options = bool(w["evidence.shared"][2] or w["evidence.slopes"].any())
         self._evidence = EvidenceModel(
             shared=w["evidence.shared"],
@@ -141,7 +143,9 @@ class RLFocalPolicy(EnsemblePolicy):
         write_checkpoint(path, self.parts)
 
     def cost_weight_for(self, target_calls: float) -> float:
-        """Find the cost weight at which the policy asks at most this many members on average, by its validation rows.
+        """Find the cost weight at which the policy asks at most this many members on average, by the curve in its card.
+
+        Calls fall as the cost weight grows, so where the measured ones rise, by chance, their mean counts (isotonic regression).
 
         Args:
             target_calls: Mean calls a query, at least 1.
@@ -163,6 +167,8 @@ class RLFocalPolicy(EnsemblePolicy):
             raise InputError(
                 "The policy must hold a curve of calls over cost weights. Train it again, or give `cost_weight`."
             )
+        falling = _falling([calls for _, calls in points])
+        points = [(weight, calls) for (weight, _), calls in zip(points, falling, strict=True)]
         if points[0][1] <= target_calls:
             return points[0][0]
         for (low, many), (high, few) in pairwise(points):
@@ -192,6 +198,8 @@ class RLFocalPolicy(EnsemblePolicy):
             price=self.parts.weights["pool.price"],
             diversity=self.parts.weights["pool.diversity"],
             surface=features[:, : len(SURFACE_NAMES)].astype(kind),
+            novelty=self._novelty(features).astype(kind),
+            coincidence=coincidence_of(features, self.parts.weights["pool.coincidence"]).astype(kind),
         )
         return described if members is None else described.of_members(self.columns(members))
 
@@ -231,6 +239,21 @@ class RLFocalPolicy(EnsemblePolicy):
         """Weigh the candidates by Fusion's softmax; see `EnsemblePolicy.weigh`."""
         candidates, exists = fusion_observation(state)
         return softmax(self._fusion(candidates, fusion_shared(candidates, exists), exists))
+
+
+def _falling(values: Sequence[float]) -> list[float]:
+    """Find the nearest sequence, by squares, that never rises: adjacent values that do are replaced by their mean.
+
+    Source: Barlow et al., 1972, "Statistical inference under order restrictions", pool adjacent violators.
+    """
+    blocks: list[tuple[float, int]] = []
+    for value in values:
+        mean, size = value, 1
+        while blocks and blocks[-1][0] < mean:
+            before, length = blocks.pop()
+            mean, size = (before * length + mean * size) / (length + size), length + size
+        blocks.append((mean, size))
+    return [mean for mean, size in blocks for _ in range(size)]
 
 
 def _rebuild(kind: type[RLFocalPolicy], parts: Parts, embedder: Embedder | None) -> RLFocalPolicy:
@@ -312,7 +335,7 @@ def add_member(policy: RLFocalPolicy, name: str, probe: "OutcomeGrid") -> RLFoca
 
     Raises:
         PoolError: The policy has a member of this name, or the probe lacks one of the pool or the new member.
-        OutcomeError: The probe holds no query.
+        OutcomeError: The probe holds no query, or no scored answer of the new member.
     """
     if name in policy.members:
         raise PoolError(f"A member's name must be new to the policy, got `{name}` again. Choose another name.")
@@ -326,7 +349,10 @@ def add_member(policy: RLFocalPolicy, name: str, probe: "OutcomeGrid") -> RLFoca
     probe = probe.canonical()
     columns = [probe.members.index(member) for member in (*policy.members, name)]
     old = policy.parts.weights
-    theta = _resemblance(policy, probe, probe.scores[:, columns[-1]])
+    scored = ~np.isnan(probe.scores[:, columns[-1]])
+    if not scored.any():
+        raise OutcomeError(f"The probe must hold a scored answer of `{name}`, got none. About 50 are enough to start.")
+    theta = _resemblance(policy, probe.take(scored), probe.scores[scored, columns[-1]])
 
     def combined(array: np.ndarray) -> Floats:
         mean = array.mean(axis=-1, keepdims=True)
@@ -350,7 +376,8 @@ def add_member(policy: RLFocalPolicy, name: str, probe: "OutcomeGrid") -> RLFoca
     price = np.append(old["pool.price"], _price(policy, probe, columns))
     weights["pool.price"] = price / price.sum()
     weights["pool.diversity"] = np.pad(old["pool.diversity"], (0, 1))
-    diversity = pairwise_focal_diversity(probe.scores[:, columns] >= 0.5)
+    known = ~np.isnan(probe.scores[:, columns])
+    diversity = pairwise_focal_diversity(probe.scores[:, columns] >= 0.5, known=known)
     weights["pool.diversity"][-1, :-1] = weights["pool.diversity"][:-1, -1] = diversity[-1, :-1]
     card = {fact: value for fact, value in policy.card.items() if fact not in ("curve", "validation")}
     card["added"] = [*card.get("added", []), name]

@@ -69,6 +69,8 @@ class PriorPolicy(EnsemblePolicy):
             price=np.full(len(columns), 1.0 / len(self._members)),
             diversity=np.zeros((len(columns), len(columns))),
             surface=np.zeros((len(queries), len(SURFACE_NAMES))),
+            novelty=np.ones(len(queries)),
+            coincidence=np.ones(len(queries)),
         )
 
     def read(

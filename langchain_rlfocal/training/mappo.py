@@ -2,7 +2,7 @@
 
 Both actors share one team reward and see only their own observation; the critic sees the joint state, in training only.
 Every iteration plays a batch of episodes with drawn cost weights, estimates advantages, and takes clipped steps. The
-weights that did best on the validation rows, played without randomness, are the result: a copy, not an alias.
+weights that did best on rows that no fit has seen, played without randomness, are the result: a copy, not an alias.
 
 Sources: Yu et al., 2022, "The surprising effectiveness of PPO in cooperative multi-agent games",
 https://arxiv.org/abs/2103.01955; Schulman et al., 2017, "Proximal policy optimization algorithms", equations 7 and 9.
@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from langchain_rlfocal._version import __version__
-from langchain_rlfocal.environment import EnsembleEnv, Replay, environment_of, play
+from langchain_rlfocal.environment import EnsembleEnv, environment_of, play
 from langchain_rlfocal.errors import OutcomeError
 from langchain_rlfocal.evaluation.baselines import dump_baselines, fit_baselines
 from langchain_rlfocal.features import Embedder, NamedEmbedder
@@ -39,16 +39,17 @@ from langchain_rlfocal.outcomes import OutcomeGrid
 from langchain_rlfocal.policies.base import legal_sizes
 from langchain_rlfocal.policies.checkpoint import Parts
 from langchain_rlfocal.policies.learned import DeciderNetwork, FusionNetwork, RLFocalPolicy
+from langchain_rlfocal.policies.pretrained import pretrained_networks
 from langchain_rlfocal.policies.subsets import LOGIT_BOUND, sample_subset, size_mask, subset_log_prob
-from langchain_rlfocal.states import Bools, Floats, Ints, State, softmax
+from langchain_rlfocal.states import Bools, Evidence, Floats, Ints, MemberFeatures, State, share, softmax
 from langchain_rlfocal.training.config import TrainingConfig
-from langchain_rlfocal.training.supervised import TrainingData, data_hash, prepare, refit
+from langchain_rlfocal.training.supervised import MIN_QUERIES, TrainingData, as_new_tasks, data_hash, prepare, refit
 
-MIN_QUERIES = 10
-"""With fewer training rows nothing learned differs from chance."""
-
-CURVE_WEIGHTS = (0.0, *(float(w) for w in np.geomspace(0.005, 2.0, 25).round(4)))
+CURVE_WEIGHTS = (0.0, *(float(w) for w in np.geomspace(0.002, 2.0, 40).round(4)))
 """Cost weights at which the curve of score and calls is measured."""
+
+TRIAL_ROWS = 2000
+"""Rows on which weights are chosen and the curve is measured, where there are as many: validation rows, then training rows."""
 
 _CHECKED_WEIGHTS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
 """Cost weights over which, with the configured one, the best weights are chosen: one policy serves them all."""
@@ -605,6 +606,72 @@ def update(
     return kl
 
 
+class Learner:
+    """Both actors, the critic and their optimizer, which learn one iteration after the other.
+
+    Args:
+        config: Hyperparameters.
+        num_members: Members of the pool, which the first choices of untrained actors depend on.
+
+    Attributes:
+        actors: The actors.
+        critic: The critic.
+    """
+
+    def __init__(self, config: TrainingConfig, *, num_members: int) -> None:
+        self._config = config
+        with torch.random.fork_rng(devices=[]):  # the caller's random state stays its own
+            torch.manual_seed(config.seed)
+            self.actors = Actors(
+                decider_hidden=config.decider_hidden, fusion_hidden=config.fusion_hidden, num_members=num_members
+            )
+            self.critic = Critic(STATE_DIM, config.critic_hidden)
+        self._optimizer = torch.optim.Adam(
+            [
+                {"params": [*self.actors.decider.parameters(), *self.critic.parameters()]},
+                {"params": [*self.actors.fusion.parameters()]},
+            ],
+            eps=1e-5,
+            fused=True,
+        )
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Copy all weights out, by name: those of the actors, and the critic's as `critic.…`."""
+        critic = {f"critic.{name}": tensor.numpy().copy() for name, tensor in self.critic.state_dict().items()}
+        return {**self.actors.arrays(), **critic}
+
+    def start_from(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take these weights, where they are those of networks of the same widths."""
+        own = self.arrays()
+        if {name: array.shape for name, array in arrays.items()} != {name: array.shape for name, array in own.items()}:
+            return
+        tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+        critic = {name.removeprefix("critic."): part for name, part in tensors.items() if name.startswith("critic.")}
+        self.actors.load_state_dict({name: part for name, part in tensors.items() if not name.startswith("critic.")})
+        self.critic.load_state_dict(critic)
+
+    def learn(
+        self, env: EnsembleEnv, num_queries: int, *, step: int, rng: np.random.Generator
+    ) -> tuple[Rollout, float]:
+        """Play a batch of episodes on the first queries of an environment, and take the steps; see `update`."""
+        config = self._config
+        left = 1.0 - 0.9 * (step - 1) / config.num_iterations
+        for group, rate in zip(
+            self._optimizer.param_groups, (config.learning_rate, config.fusion_learning_rate), strict=True
+        ):
+            group["lr"] = rate * left
+        rollout = roll_out(
+            env,
+            self.actors.arrays(),
+            rng.integers(num_queries, size=config.batch_size),
+            draw_cost_weights(config.batch_size, rng),
+            rng=rng,
+        )
+        entropy_coef = config.entropy_coef * left
+        kl = update(self.actors, self.critic, self._optimizer, rollout, config, entropy_coef=entropy_coef, rng=rng)
+        return rollout, kl
+
+
 # ---- training
 
 
@@ -642,17 +709,19 @@ def train(
 
     Args:
         train_grid: Outcomes to learn from.
-        validation_grid: Outcomes, of other queries, on which the best weights are chosen.
+        validation_grid: Outcomes, of other queries, on which the best weights are chosen; where these are few, on training
+            rows too, as fits that did not see them show them.
         config: Hyperparameters.
         embedder: Gives the queries more features; the policy then needs the same one when serving.
         on_progress: Called after each iteration.
 
     Returns:
-        The policy that did best on the validation rows over all cost weights, `config.cost_weight` among them, whose members
-        are in the order of their names: the order of rows and members in the grids changes nothing. It holds the baselines, and in its card the rows that the grids were made of and the name of a `NamedEmbedder`.
+        The policy that did best on those rows over all cost weights, `config.cost_weight` among them, whose members are in
+        the order of their names: the order of rows and members in the grids changes nothing. It holds the baselines, and in
+        its card the rows that the grids were made of and the name of a `NamedEmbedder`.
 
     Raises:
-        OutcomeError: There are too few rows, or the grids have different members.
+        OutcomeError: There are too few rows, the grids have different members, or a single member has no scored answer.
     """
     train_grid, validation_grid = train_grid.canonical(), validation_grid.canonical()
     if train_grid.members != validation_grid.members:
@@ -660,10 +729,16 @@ def train(
         raise OutcomeError(msg)
     if len(train_grid) < MIN_QUERIES or len(validation_grid) < 1:
         msg = (
-            f"Training needs at least {MIN_QUERIES} queries that all members answered and 1 for validation, got "
-            f"{len(train_grid)} and {len(validation_grid)}. Collect more outcomes, or name fewer members."
+            f"Training needs at least {MIN_QUERIES} queries and 1 for validation, got {len(train_grid)} and "
+            f'{len(validation_grid)}. Collect more outcomes, keep queries with holes (`missing="mask"`), or name fewer members.'
         )
         raise OutcomeError(msg)
+    if len(train_grid.members) == 1 and np.isnan(train_grid.scores).all() and np.isnan(validation_grid.scores).all():
+        msg = (
+            f"Of one member, {train_grid.members[0]}, at least one answer must be scored, got none: without scores there is only "
+            "agreement to learn from, and it agrees with nobody. Score some answers, or add members."
+        )
+        raise OutcomeError(msg, column="reward")
     threads = torch.get_num_threads()
     # Small matrices are faster on one thread, and the number of threads decides how sums are rounded.
     torch.set_num_threads(1)
@@ -674,37 +749,83 @@ def train(
         torch.set_num_threads(threads)
 
 
-class _Validation:
-    """Plays the validation rows at every cost weight at once, as a policy would without randomness."""
+class _Trials:
+    """Plays rows at every cost weight at once, as a policy would without randomness.
 
-    def __init__(self, policy: RLFocalPolicy, grid: OutcomeGrid, config: TrainingConfig) -> None:
-        self._num_queries = len(grid)
-        # What a policy knows and reads does not change with reinforcement.
-        self._env = environment_of(policy, grid, max_team=config.max_team, max_rounds=config.max_rounds)
+    Validation rows, and where these are fewer than `TRIAL_ROWS` training rows, each as it is seen by fits that did not see it:
+    a few dozen validation rows alone cannot tell how many members a cost weight leads to.
 
-    def play(self, policy: RLFocalPolicy, cost_weights: tuple[float, ...]) -> Replay:
-        """Play every row at each weight: rows [W x Q], one weight after the other."""
-        index = np.tile(np.arange(self._num_queries), len(cost_weights))
-        return play(policy, self._env, index, np.repeat(cost_weights, self._num_queries))
+    Args:
+        training: Training rows as episodes show them.
+        num_training: How many of these there are, those with task labels first.
+        validation: Validation rows.
+        num_validation: How many of these there are.
+    """
 
-    def figure(self, policy: RLFocalPolicy, cost_weights: tuple[float, ...]) -> float:
+    def __init__(self, training: EnsembleEnv, num_training: int, validation: EnsembleEnv, num_validation: int) -> None:
+        num = min(max(TRIAL_ROWS - num_validation, 0), num_training)
+        spread = np.arange(num) * num_training // max(num, 1)
+        self._parts = ((validation, np.arange(num_validation)), (training, spread))
+        self.num_rows = num_validation + num
+
+    def play(self, policy: RLFocalPolicy, cost_weights: Sequence[float]) -> dict[str, Floats]:
+        """Play every row at each weight: `score`, `mean_calls` and `mean_spent`, shape [W]."""
+        parts = []
+        for env, rows in self._parts:
+            played = play(policy, env, np.tile(rows, len(cost_weights)), np.repeat(cost_weights, len(rows)))
+            shape = (len(cost_weights), len(rows))
+            parts.append([values.reshape(shape) for values in (played.scores, played.calls, played.spent)])
+        scores, *others = (np.concatenate(values, axis=1) for values in zip(*parts, strict=True))
+        # What was not scored says nothing; where nothing was, nothing is known to be right.
+        scored = ~np.isnan(scores)
+        score = share(np.where(scored, scores, 0.0).sum(axis=1), scored.sum(axis=1))
+        return {
+            "score": score,
+            **dict(zip(("mean_calls", "mean_spent"), (o.mean(axis=1) for o in others), strict=True)),
+        }
+
+    def figure(self, policy: RLFocalPolicy, cost_weights: Sequence[float]) -> float:
         """Mean over cost weights of score minus what was spent: what a user of the policy gets."""
         played = self.play(policy, cost_weights)
-        return float(np.mean(played.scores - np.repeat(cost_weights, self._num_queries) * played.spent))
+        return float(np.mean(played["score"] - np.asarray(cost_weights) * played["mean_spent"]))
 
     def curve(self, policy: RLFocalPolicy) -> list[dict[str, float]]:
         """Measure what each of `CURVE_WEIGHTS` leads to."""
         played = self.play(policy, CURVE_WEIGHTS)
-        shape = (len(CURVE_WEIGHTS), self._num_queries)
-        means = {
-            "score": played.scores.reshape(shape).mean(axis=1),
-            "mean_calls": played.calls.reshape(shape).mean(axis=1),
-            "mean_spent": played.spent.reshape(shape).mean(axis=1),
-        }
         return [
-            {"cost_weight": weight, **{name: float(mean[row]) for name, mean in means.items()}}
+            {"cost_weight": weight, **{name: float(values[row]) for name, values in played.items()}}
             for row, weight in enumerate(CURVE_WEIGHTS)
         ]
+
+
+def environments(
+    grid: OutcomeGrid,
+    data: TrainingData,
+    config: TrainingConfig,
+    *,
+    embedder: Embedder | None,
+    rng: np.random.Generator,
+    networks: Mapping[str, np.ndarray],
+) -> list[tuple[EnsembleEnv, int]]:
+    """Make what episodes are played on, each with its number of queries: the outcomes, and these as if their tasks were new."""
+
+    def environment(
+        grid: OutcomeGrid, features: MemberFeatures, evidence: Evidence, charges: Floats | None = None
+    ) -> tuple[EnsembleEnv, int]:
+        env = EnsembleEnv(
+            grid,
+            features,
+            evidence,
+            max_team=config.max_team,
+            max_rounds=config.max_rounds,
+            diversity_weight=config.diversity_weight,
+            charges=charges,
+        )
+        return env, len(grid)
+
+    known = environment(data.grid, data.features, data.evidence, data.charges)
+    new = as_new_tasks(grid, config, embedder=embedder, rng=rng, data=data, networks=networks)
+    return [known] if new is None else [known, environment(*new)]
 
 
 def _train(
@@ -716,57 +837,27 @@ def _train(
 ) -> RLFocalPolicy:
     rng = np.random.default_rng(config.seed)
     data = prepare(train_grid, config, embedder=embedder, rng=rng)
-    env = EnsembleEnv(
-        data.grid,
-        data.features,
-        data.evidence,
-        max_team=config.max_team,
-        max_rounds=config.max_rounds,
-        diversity_weight=config.diversity_weight,
-        charges=data.charges,
-    )
-    with torch.random.fork_rng(devices=[]):  # the caller's random state stays its own
-        torch.manual_seed(config.seed)
-        actors = Actors(
-            decider_hidden=config.decider_hidden,
-            fusion_hidden=config.fusion_hidden,
-            num_members=len(train_grid.members),
-        )
-        critic = Critic(STATE_DIM, config.critic_hidden)
-    rates = (config.learning_rate, config.fusion_learning_rate)
-    optimizer = torch.optim.Adam(
-        [
-            {"params": [*actors.decider.parameters(), *critic.parameters()]},
-            {"params": [*actors.fusion.parameters()]},
-        ],
-        eps=1e-5,
-        fused=True,
-    )
+    learner = Learner(config, num_members=len(train_grid.members))
+    learner.start_from(pretrained_networks())
+    envs = environments(train_grid, data, config, embedder=embedder, rng=rng, networks=learner.actors.arrays())
 
     def policy_now() -> RLFocalPolicy:
-        weights = {**data.weights, **actors.arrays()}
+        weights = {**data.weights, **learner.actors.arrays()}
         parts = Parts(members=train_grid.members, weights=weights, labels=data.labels)
         return RLFocalPolicy(parts, embedder=embedder)
 
     best, best_step, stale = policy_now(), 0, 0
-    validation = _Validation(best, validation_grid, config)
+    # What a policy knows and reads does not change with reinforcement.
+    validation = environment_of(best, validation_grid, max_team=config.max_team, max_rounds=config.max_rounds)
+    trials = _Trials(envs[0][0], len(train_grid), validation, len(validation_grid))
     cost_weights = tuple(sorted({*_CHECKED_WEIGHTS, config.cost_weight}))
-    best_figure = validation.figure(best, cost_weights)
+    best_figure = trials.figure(best, cost_weights)
     for step in range(1, config.num_iterations + 1):
-        left = 1.0 - 0.9 * (step - 1) / config.num_iterations
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate * left
-        rollout = roll_out(
-            env,
-            actors.arrays(),
-            rng.integers(len(data.grid), size=config.batch_size),
-            draw_cost_weights(config.batch_size, rng),
-            rng=rng,
-        )
-        kl = update(actors, critic, optimizer, rollout, config, entropy_coef=config.entropy_coef * left, rng=rng)
+        # One in three iterations is on tasks as if they were new.
+        rollout, kl = learner.learn(*envs[-1 if step % 3 == 0 else 0], step=step, rng=rng)
         if step % config.validate_every == 0 or step == config.num_iterations:
             policy = policy_now()
-            figure = validation.figure(policy, cost_weights)
+            figure = trials.figure(policy, cost_weights)
             stale += 1
             if figure > best_figure:
                 best, best_figure, best_step, stale = policy, figure, step, 0
@@ -786,7 +877,7 @@ def _train(
             break
     card = _card(
         best,
-        validation,
+        trials,
         data=data,
         train_grid=train_grid,
         validation_grid=validation_grid,
@@ -816,7 +907,7 @@ def _train(
 
 def _card(
     policy: RLFocalPolicy,
-    validation: _Validation,
+    trials: _Trials,
     *,
     data: TrainingData,
     train_grid: OutcomeGrid,
@@ -825,7 +916,7 @@ def _card(
     best_step: int,
 ) -> dict[str, Any]:
     """Collect the facts that a checkpoint carries; nothing in it depends on the clock or the machine's paths."""
-    played = validation.play(policy, (config.cost_weight,))
+    played = trials.play(policy, (config.cost_weight,))
     member_scores = dict(zip(validation_grid.members, validation_grid.scores.mean(axis=0).tolist(), strict=True))
     return {
         "config": asdict(config),
@@ -838,11 +929,11 @@ def _card(
         },
         "training": {"queries": len(train_grid), "best_step": best_step, **data.facts},
         "validation": {
-            "queries": len(validation_grid),
-            "score": float(played.scores.mean()),
-            "mean_calls": float(played.calls.mean()),
+            "queries": trials.num_rows,
+            "score": float(played["score"][0]),
+            "mean_calls": float(played["mean_calls"][0]),
             "member_scores": member_scores,
             "single_best": max(member_scores, key=lambda name: member_scores[name]),
         },
-        "curve": validation.curve(policy),
+        "curve": trials.curve(policy),
     }

@@ -11,7 +11,7 @@ L-BFGS. The fit is convex but for fractional scores, and deterministic.
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import numpy as np
@@ -22,18 +22,23 @@ from langchain_rlfocal.diversity import pairwise_focal_diversity
 from langchain_rlfocal.environment import answers_of, candidate_scores
 from langchain_rlfocal.features import SURFACE_NAMES, Embedder, features_of
 from langchain_rlfocal.outcomes import OutcomeGrid, costs_of, prices_of
+from langchain_rlfocal.policies.checkpoint import Parts
 from langchain_rlfocal.policies.evidence import (
     COMPETENCE_PENALTIES,
     RESPONSE_DIM,
     CompetenceModel,
     EvidenceModel,
+    coincidence_of,
     context_of,
     cross_fitted,
+    fit_coincidence,
     fit_competence,
     moments_of,
     response_features,
     scaled_options,
 )
+from langchain_rlfocal.policies.learned import RLFocalPolicy
+from langchain_rlfocal.policies.novelty import cross_fitted_novelty, fit_novelty
 from langchain_rlfocal.states import (
     Answers,
     Bools,
@@ -49,6 +54,12 @@ from langchain_rlfocal.training.config import TrainingConfig
 
 EVIDENCE_PENALTIES = (3e-4, 3e-3, 3e-2, 3e-1)
 """Weights of the squared coefficients, to choose from by cross-validation."""
+
+MIN_QUERIES = 10
+"""With fewer training rows nothing learned differs from chance."""
+
+TASK_GROUPS = 3
+"""Fits that each leave out the tasks of one group show what the policy will see of a task that was never shown."""
 
 MIN_LABEL_COUNT = 10
 """A label that stands for a candidate of fewer queries of its task has no coefficient."""
@@ -347,6 +358,8 @@ def prepare(
         price=price.astype(kind),
         diversity=weights["pool.diversity"].astype(kind),
         surface=examples.features[:, : len(SURFACE_NAMES)].astype(kind),
+        novelty=cross_fitted_novelty(examples.features, folds).astype(kind),
+        coincidence=coincidence_of(examples.features, weights["pool.coincidence"]).astype(kind),
     )
     parts = []
     for fold, model in enumerate(models):
@@ -382,6 +395,50 @@ def refit(
     return start.weights(fit_evidence(start.examples, start.labels, penalty=facts["evidence_penalty"])), start.labels
 
 
+def as_new_tasks(
+    grid: OutcomeGrid,
+    config: TrainingConfig,
+    *,
+    embedder: Embedder | None,
+    rng: np.random.Generator,
+    data: TrainingData,
+    networks: Mapping[str, Floats],
+) -> tuple[OutcomeGrid, MemberFeatures, Evidence] | None:
+    """Show training queries as if their tasks were new: by fits that saw other tasks only.
+
+    The tasks are dealt, in the order of their names, into `TASK_GROUPS` groups, or as many as there are tasks.
+
+    Args:
+        grid: The outcomes.
+        config: Hyperparameters.
+        embedder: Gives the queries more features.
+        rng: Draws the teams that evidence is fitted on.
+        data: What `prepare` made of the same outcomes.
+        networks: Arrays of both actors, which have no part in it.
+
+    Returns:
+        The queries, and what an episode knows and reads of them; None where there are too few queries of other tasks.
+    """
+    names = sorted(set(grid.tasks))
+    group_of = {name: number % TASK_GROUPS for number, name in enumerate(names)}
+    groups = np.array([group_of[task] for task in grid.tasks])
+    shown = [
+        inside for group in range(TASK_GROUPS) if (inside := groups == group).any() and (~inside).sum() >= MIN_QUERIES
+    ]
+    if not shown:
+        return None
+    rows = np.logical_or.reduce(shown)
+    features, evidence = [], []
+    for inside in shown:
+        weights, labels = refit(grid.take(~inside), config, embedder=embedder, rng=rng, facts=data.facts)
+        policy = RLFocalPolicy(Parts(grid.members, {**weights, **networks}, labels), embedder=embedder)
+        part = grid.take(inside)
+        known = policy.describe(part.queries, part.tasks)
+        features.append((inside[rows], replace(known, price=data.features.price, diversity=data.features.diversity)))
+        evidence.append((inside[rows], policy.read(known, part.tasks, answers_of(part))))
+    return grid.take(rows), MemberFeatures.gathered(features), Evidence.gathered(evidence)
+
+
 @dataclass(frozen=True, slots=True)
 class _Start:
     """What every fit of evidence starts from; the rows are those of `TrainingData`."""
@@ -398,10 +455,14 @@ class _Start:
     def weights(self, evidence: EvidenceModel) -> dict[str, Floats]:
         """Name the arrays of the policy that reinforcement does not change."""
         once = self.grid.scores[: len(self.grid) // 2]
+        novelty = fit_novelty(self.examples.features)
+        known = ~np.isnan(once)
         return {
             "competence.weights": self.competence.weights,
             "competence.bias": self.competence.bias,
             "competence.mean": self.competence.mean,
+            "novelty.mean": novelty.mean,
+            "novelty.directions": novelty.directions,
             "evidence.shared": evidence.shared,
             "evidence.weights": evidence.weights,
             "evidence.slopes": evidence.option_weights,
@@ -409,7 +470,8 @@ class _Start:
             "evidence.moments": evidence.moments,
             "evidence.labels": np.array([evidence.labels[pair] for pair in self.labels]),
             "pool.price": self.price,
-            "pool.diversity": pairwise_focal_diversity(once >= 0.5),
+            "pool.diversity": pairwise_focal_diversity(once >= 0.5, known=known),
+            "pool.coincidence": fit_coincidence(self.examples.features, self.grid.answer_ids, self.grid.scores),
         }
 
 
