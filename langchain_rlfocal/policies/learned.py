@@ -346,6 +346,7 @@ def add_member(policy: RLFocalPolicy, name: str, probe: "OutcomeGrid") -> RLFoca
         )
     if not len(probe):
         raise OutcomeError("The probe must hold at least one query, got none. About 50 are enough to start.")
+    probe = probe.canonical()
     columns = [probe.members.index(member) for member in (*policy.members, name)]
     old = policy.parts.weights
     scored = ~np.isnan(probe.scores[:, columns[-1]])
