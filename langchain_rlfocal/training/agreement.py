@@ -49,7 +49,7 @@ _MAX_STEPS = 50
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
 _NEVER = -1e4
 
-_DIFFICULTY, _DISTRACTOR, _COPIED = 2.0, -0.5, 0.06
+_DIFFICULTY, _DISTRACTOR, _COPIED = 2.0, -1.0, 0.1
 """Prior means of s, of d₀, and of each better member's share of what is copied, over the share that is not."""
 
 _PRECISION = {
@@ -60,7 +60,7 @@ _PRECISION = {
     "distractor": (1000.0, 100.0),
     "reply": 300.0,
 }
-_COPY_COUNT = 200.0
+_COPY_COUNT = 60.0
 """How many queries the prior of copying counts for."""
 
 
@@ -71,7 +71,7 @@ class Completion:
     Attributes:
         grid: The outcomes: every cell recorded, every score known, in [0, 1].
         facts: `queries`, `cells`: of the log; `scored`, `unscored`, `unrecorded`: cells of each kind; `scored_queries`: with a
-            score at all; `accuracy`: estimated share of right answers by member.
+            score at all; `accuracy`: estimated share of right answers by member, None where nothing had to be estimated.
         warnings: Why the estimates may be wrong, in sentences.
     """
 
@@ -438,6 +438,7 @@ def complete(grid: OutcomeGrid, *, rng: np.random.Generator) -> Completion:
         "scored": int(scored.sum()),
         "unscored": int((grid.recorded & ~scored).sum()),
         "unrecorded": int((~grid.recorded).sum()),
+        "accuracy": None,
     }
     if grid.is_complete:
         return Completion(grid, facts, ())

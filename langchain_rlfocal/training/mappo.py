@@ -10,6 +10,7 @@ https://arxiv.org/abs/2103.01955; Schulman et al., 2017, "Proximal policy optimi
 
 import math
 import platform
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -42,6 +43,7 @@ from langchain_rlfocal.policies.learned import DeciderNetwork, FusionNetwork, RL
 from langchain_rlfocal.policies.pretrained import pretrained_networks
 from langchain_rlfocal.policies.subsets import LOGIT_BOUND, sample_subset, size_mask, subset_log_prob
 from langchain_rlfocal.states import Bools, Evidence, Floats, Ints, MemberFeatures, State, share, softmax
+from langchain_rlfocal.training.agreement import complete
 from langchain_rlfocal.training.config import TrainingConfig
 from langchain_rlfocal.training.supervised import MIN_QUERIES, TrainingData, as_new_tasks, data_hash, prepare, refit
 
@@ -721,7 +723,12 @@ def train(
         its card the rows that the grids were made of and the name of a `NamedEmbedder`.
 
     Raises:
-        OutcomeError: There are too few rows, the grids have different members, or a single member has no scored answer.
+        OutcomeError: There are too few rows, the grids have different members, or nothing was scored, of a single member or of
+            members whose answers cannot be compared.
+
+    Warns:
+        UserWarning: Something was not scored or not recorded, and there is a reason to doubt what was estimated in its place;
+            see `agreement.complete`.
     """
     train_grid, validation_grid = train_grid.canonical(), validation_grid.canonical()
     if train_grid.members != validation_grid.members:
@@ -744,7 +751,16 @@ def train(
     torch.set_num_threads(1)
     try:
         with threadpool_limits(limits=1, user_api="blas"):
-            return _train(train_grid, validation_grid, config, embedder, on_progress or (lambda _: None))
+            # What was not scored or not recorded is estimated from all rows together: there is no truth in it to leak.
+            completion = complete(train_grid.join(validation_grid), rng=np.random.default_rng(config.seed))
+            for doubt in completion.warnings:
+                warnings.warn(doubt, stacklevel=2)
+            facts = {"data_sha256": data_hash(train_grid, validation_grid), "labels": dict(completion.facts)}
+            in_training = np.arange(len(completion.grid)) < len(train_grid)
+            parts = (train_grid, validation_grid)
+            if completion.facts["accuracy"] is not None:
+                parts = (completion.grid.take(in_training), completion.grid.take(~in_training))
+            return _train(*parts, config, embedder, on_progress or (lambda _: None), facts)
     finally:
         torch.set_num_threads(threads)
 
@@ -834,6 +850,7 @@ def _train(
     config: TrainingConfig,
     embedder: Embedder | None,
     on_progress: Callable[[Progress], None],
+    facts: Mapping[str, Any],
 ) -> RLFocalPolicy:
     rng = np.random.default_rng(config.seed)
     data = prepare(train_grid, config, embedder=embedder, rng=rng)
@@ -884,6 +901,7 @@ def _train(
         config=config,
         best_step=best_step,
     )
+    card.update(facts)
     # The networks are chosen; the validation rows can now teach the supervised models, at the penalties found.
     both = train_grid.join(validation_grid)
     refitted, labels = refit(both, config, embedder=embedder, rng=rng, facts=data.facts)
@@ -891,7 +909,7 @@ def _train(
         card["rows"] = dict(train_grid.rows)
     if isinstance(embedder, NamedEmbedder):
         card["embedder"] = embedder.name
-    baselines, facts = dump_baselines(
+    baselines, baseline_facts = dump_baselines(
         fit_baselines(train_grid, validation_grid, max_team=config.max_team, seed=config.seed)
     )
     parts = replace(
@@ -900,7 +918,7 @@ def _train(
         labels=labels,
         card=card,
         baselines=baselines,
-        baseline_facts=facts,
+        baseline_facts=baseline_facts,
     )
     return RLFocalPolicy(parts, embedder=embedder)
 
@@ -920,7 +938,6 @@ def _card(
     member_scores = dict(zip(validation_grid.members, validation_grid.scores.mean(axis=0).tolist(), strict=True))
     return {
         "config": asdict(config),
-        "data_sha256": data_hash(train_grid, validation_grid),
         "versions": {
             "langchain-rlfocal": __version__,
             "numpy": version("numpy"),
