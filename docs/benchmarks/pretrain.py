@@ -125,7 +125,7 @@ def pretrain(grids: Sequence[OutcomeGrid], *, num_pools: int, num_iterations: in
     rng = np.random.default_rng(seed)
     # So many kinds of pools ask for more patience with choices that do not seem to pay yet.
     config = TrainingConfig(seed=seed, num_iterations=num_iterations, entropy_coef=0.01)
-    learner = Learner(config, num_members=6)
+    learner = Learner(config)
     networks, pools, start = learner.actors.arrays(), [], time.perf_counter()
     while len(pools) < num_pools:
         grid, own = draw_pool(grids, rng)
