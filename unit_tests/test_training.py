@@ -168,10 +168,7 @@ def test_places_without_a_candidate_change_no_logit(seed, m):
 def test_an_untrained_fusion_is_the_vote_by_evidence():
     """Its logits are the log-odds, which the axis shows over 4, and nothing else."""
     torch.manual_seed(0)
-    weights = {
-        name: array.astype(float)
-        for name, array in Actors(decider_hidden=4, fusion_hidden=4).arrays().items()
-    }
+    weights = {name: array.astype(float) for name, array in Actors(decider_hidden=4, fusion_hidden=4).arrays().items()}
     candidates = np.random.default_rng(0).normal(size=(1, 2, len(FUSION_AXES)))
     candidates[0, :, [name for name, *_ in FUSION_AXES].index("evidence")] = [0.5, -0.25]
     logits = fusion_logits(weights, candidates, np.ones((1, 2), dtype=bool))
