@@ -133,6 +133,7 @@ class Answers(Rows):
         logprobs: Mean token log-probability of each response, NaN where unknown, shape [Q, M].
         option_scores: Each member's score for each candidate, NaN where it gave none, shape [Q, M, K]; None where no member
             scores options.
+        looks: How each candidate looks among the query's options, see `policies.looks`, shape [Q, K, L]; None where all are 0.
     """
 
     candidate_index: Annotated[Ints, "QM"]
@@ -140,6 +141,7 @@ class Answers(Rows):
     chars: Annotated[Floats, "QM"]
     logprobs: Annotated[Floats, "QM"]
     option_scores: Annotated[Floats | None, "QMK"]
+    looks: Annotated[Floats | None, "QKL"] = None
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ class Evidence(Rows):
     Attributes:
         candidate_index: The candidate that each member supports, shape [Q, M]; -1 where it gave no answer.
         trust: Log-odds that each member's answer adds to its candidate, in view of its length and probability, shape [Q, M].
-        label: Log-odds that the label itself adds to each candidate, shape [Q, K].
+        label: Log-odds that the label itself, and the looks of the option that it names, add to each candidate, shape [Q, K].
         option_evidence: Log-odds that each member's option scores add to each candidate, NaN where it scores no such option, shape
             [Q, M, K]; None where no member scores options.
         similarity: Likeness of each member's answer to each candidate, 0 to its own, shape [Q, M, K]; None where all are 0.

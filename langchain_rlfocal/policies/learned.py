@@ -88,6 +88,7 @@ class RLFocalPolicy(EnsemblePolicy):
             response=w["evidence.response"],
             moments=w["evidence.moments"],
             labels=dict(zip(parts.labels, w["evidence.labels"].tolist(), strict=True)),
+            looks=w["evidence.looks"],
             pool_size=len(self.members),
         )
         self._decider, self._fusion = DeciderNetwork(stored), FusionNetwork(stored)
