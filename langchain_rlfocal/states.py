@@ -104,7 +104,6 @@ class MemberFeatures(Rows):
         option_weights: Log-odds that one standard deviation of each member's option scores adds, shape [Q, M].
         price: Each member's share of what asking all of the policy's members costs, shape [M].
         diversity: Pairwise focal diversity, shape [M, M].
-        surface: Surface features of the queries, shape [Q, S].
         novelty: How far the queries are from those that the policy was trained on, in [0, 1], shape [Q].
         coincidence: Chance that two right answers to each query are the same answer, shape [Q].
     """
@@ -114,7 +113,6 @@ class MemberFeatures(Rows):
     option_weights: Annotated[Floats, "QM"]
     price: Annotated[Floats, "M"]
     diversity: Annotated[Floats, "MM"]
-    surface: Annotated[Floats, "QS"]
     novelty: Annotated[Floats, "Q"]
     coincidence: Annotated[Floats, "Q"]
 
@@ -382,6 +380,11 @@ class State:
     def charge(self) -> Floats:
         """What calling each member costs in units of score, at most 1, shape [Q, M]."""
         return np.asarray(np.minimum(self.cost_weight[:, None] * self.members.price, 1))
+
+    @cached
+    def net_gain(self) -> Floats:
+        """Gain of one more answer minus what it costs, 0 for members that were asked, shape [Q, M]."""
+        return np.where(self.asked, 0, self.gain - self.charge)
 
     @cached
     def silence(self) -> Floats:

@@ -11,6 +11,7 @@ from langchain_rlfocal.environment import answers_of, candidate_scores
 from langchain_rlfocal.evaluation import baselines_of, evaluate, fit_baselines
 from langchain_rlfocal.evaluation.baselines import dump_baselines
 from langchain_rlfocal.outcomes import Outcome, OutcomeGrid, OutcomeTable
+from langchain_rlfocal.policies import add_member
 from langchain_rlfocal.training import TrainingConfig, train
 
 MEMBERS = ("ann", "bob", "cy", "dee")
@@ -162,6 +163,14 @@ def test_the_checkpoint_is_the_same_to_the_byte(reference, tmp_path):
     for name in ("weights.safetensors", "checkpoint.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     assert reference[0].members == MEMBERS
+
+
+def test_a_member_that_is_added_is_the_same_to_the_byte(reference, tmp_path):
+    extra = [replace(o, model="eve") for o in ROWS if o.model == "bob"]
+    for name, rows in (("one", [*ROWS, *extra]), ("two", [*extra[::-1], *ROWS[::-1]])):
+        table = OutcomeTable.from_outcomes(rows)
+        add_member(reference[0], "eve", table.grid(table.members)).save(tmp_path / name)
+    assert (tmp_path / "one/weights.safetensors").read_bytes() == (tmp_path / "two/weights.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from langchain_rlfocal.diversity import pairwise_focal_diversity
 from langchain_rlfocal.environment import answers_of, candidate_scores
-from langchain_rlfocal.features import SURFACE_NAMES, Embedder, features_of
+from langchain_rlfocal.features import Embedder, features_of
 from langchain_rlfocal.outcomes import OutcomeGrid, costs_of, prices_of
 from langchain_rlfocal.policies.checkpoint import Parts
 from langchain_rlfocal.policies.evidence import (
@@ -390,7 +390,6 @@ def prepare(
         option_weights=option_weights.astype(kind),
         price=price.astype(kind),
         diversity=weights["pool.diversity"].astype(kind),
-        surface=examples.features[:, : len(SURFACE_NAMES)].astype(kind),
         novelty=cross_fitted_novelty(examples.features, folds).astype(kind),
         coincidence=coincidence_of(examples.features, weights["pool.coincidence"]).astype(kind),
     )
