@@ -146,7 +146,7 @@ def test_an_absent_checkpoint_is_told_how_to_be_made(tmp_path):
     ("changes", "message"),
     [
         ({"format_version": 1}, "format version 3, has 1. Train it again"),
-        ({"format_version": "2"}, "format version 3, has '2'"),
+        ({"format_version": "3"}, "format version 3, has '3'"),
         ({"members": ["x" * 10_000] * 2}, "fingerprint"),
         ({"observation_spec": {"features": 3}}, "other observations"),
         ({"members": ["a", "c"]}, "fingerprint"),

@@ -16,6 +16,7 @@ from langchain_rlfocal.observations import (
     fusion_observation,
 )
 from langchain_rlfocal.policies.evidence import CONTEXT_DIM, RESPONSE_DIM, EvidenceModel
+from langchain_rlfocal.policies.looks import LOOK_NAMES
 from langchain_rlfocal.states import Answers, Evidence, MemberFeatures, State, share, state_of
 
 seeds = st.integers(0, 2**32 - 1)
@@ -454,6 +455,7 @@ def make_model(rng, m):
         weights=rng.normal(size=(CONTEXT_DIM, m)),
         option_weights=rng.normal(size=(CONTEXT_DIM, m)),
         response=rng.normal(size=(RESPONSE_DIM, m)),
+        looks=rng.normal(size=len(LOOK_NAMES)),
         moments=rng.uniform(0.5, 2.0, (5, m)),
         labels={("", text): rng.normal() for text in TEXTS if text},
         pool_size=m,

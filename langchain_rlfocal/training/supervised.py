@@ -54,7 +54,7 @@ from langchain_rlfocal.states import (
 )
 from langchain_rlfocal.training.config import TrainingConfig
 
-EVIDENCE_PENALTIES = (3e-4, 3e-3, 3e-2, 3e-1)
+EVIDENCE_PENALTIES = (1e-3, 5e-3, 3e-2, 3e-1)
 """Weights of the squared coefficients, to choose from by cross-validation."""
 
 MIN_QUERIES = 10
@@ -67,7 +67,7 @@ MIN_LABEL_COUNT = 10
 """A label that stands for a candidate of fewer queries of its task has no coefficient."""
 
 _MAX_STEPS = 60
-_LOOKS_FREEDOM = 0.1  # of the penalty: all queries with options speak of the same few coefficients
+_LOOKS_FREEDOM = 0.01  # of the penalty: all queries with options speak of the same few coefficients
 _PENALTIES = {
     "pool_penalty": COMPETENCE_PENALTIES,
     "competence_penalty": COMPETENCE_PENALTIES,
@@ -251,7 +251,7 @@ def fit_evidence(examples: Examples, labels: Sequence[tuple[str, str]], *, penal
     """Fit the model.
 
     Minimises the mean negative log-likelihood plus `penalty` times the sum of squares of every coefficient that belongs to
-    a member or a label, a tenth of that for the looks of options, plus a thousandth of the squared distance of α and β from 1, the log-odds vote.
+    a member or a label, a hundredth of that for the looks of options, plus a thousandth of the squared distance of α and β from 1, the log-odds vote.
 
     Args:
         examples: What to learn from.
@@ -533,7 +533,7 @@ def _start(
         features=features,
         competence=competence,
         tasks=np.array(tasks, dtype=object),
-        answers=answers_of(doubled),
+        answers=answers_of(grid).take(np.tile(np.arange(num_queries), 2)),
         scores=candidate_scores(doubled),
         teams=draw_teams(doubled.recorded, config.max_team, rng),
     )
