@@ -10,7 +10,7 @@ from langchain_rlfocal.environment import environment_of, replay
 from langchain_rlfocal.errors import InputError, OutcomeError, PoolError
 from langchain_rlfocal.outcomes import Outcome, OutcomeTable, split_of
 from langchain_rlfocal.policies import PriorPolicy, RLFocalPolicy
-from langchain_rlfocal.training import TrainingConfig, mappo, train
+from langchain_rlfocal.training import TrainingConfig, mappo, train, with_curve_of
 from langchain_rlfocal.training.mappo import CURVE_WEIGHTS, draw_cost_weights
 from langchain_rlfocal.training.supervised import data_hash
 
@@ -141,6 +141,25 @@ def test_the_curve_in_the_card_shows_what_each_cost_weight_leads_to(policy):
         assert 0 < point["mean_spent"] <= 1
     assert curve[0]["mean_calls"] >= curve[-1]["mean_calls"]
     assert CURVE_WEIGHTS[0] <= policy.cost_weight_for(1.05) <= CURVE_WEIGHTS[-1]
+
+
+def test_targets_are_placed_on_answers_without_scores(policy):
+    """Questions of a kind that none was trained on, on which the members never agree: another curve, and the target is kept."""
+    new = make_grid(200, seed=3, accuracies={"law": (0.5, 0.5, 0.5)})
+    unscored = replace(new, scores=np.full(new.scores.shape, np.nan), golds=[None] * len(new))
+    placed = with_curve_of(policy, unscored)
+    target = 0.5 * (placed.card["curve"][0]["mean_calls"] + placed.card["curve"][-1]["mean_calls"])
+    weight = placed.cost_weight_for(target)
+    played = replay(placed, new, cost_weight=weight, max_team=QUICK.max_team, max_rounds=QUICK.max_rounds)
+    assert played.calls.mean() == pytest.approx(target, rel=0.05)
+    assert placed.policy_id == policy.policy_id
+    assert placed.card["curve"] != policy.card["curve"]
+
+
+def test_targets_need_a_query_that_every_member_was_asked(policy, grids):
+    holes = replace(grids[2], recorded=np.arange(3) != 0 * np.ones((200, 1)))
+    with pytest.raises(OutcomeError, match="every member was asked"):
+        with_curve_of(policy, holes)
 
 
 def networks_of(policy):

@@ -124,7 +124,7 @@ def pretrain(grids: Sequence[OutcomeGrid], *, num_pools: int, num_iterations: in
     """Learn on random pools: arrays of actors and critic by name."""
     rng = np.random.default_rng(seed)
     # So many kinds of pools ask for more patience with choices that do not seem to pay yet.
-    config = TrainingConfig(seed=seed, num_iterations=num_iterations, entropy_coef=0.01)
+    config = TrainingConfig(seed=seed, num_iterations=num_iterations, learning_rate=5e-3, entropy_coef=0.01)
     learner = Learner(config, num_members=6)
     networks, pools, start = learner.actors.arrays(), [], time.perf_counter()
     while len(pools) < num_pools:
