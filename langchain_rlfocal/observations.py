@@ -111,8 +111,13 @@ MEMBER_AXES = (
     Axis(
         "net_gain",
         "that gain minus its charge, over the sum of both",
-        lambda s: (s.gain - s.charge) / (s.gain + s.charge + 1e-3) * ~s.asked,
+        lambda s: s.net_gain / (s.gain + s.charge + 1e-3),
         low=-1,
+    ),
+    Axis(
+        "next",
+        "1 if its gain exceeds its charge, and by no less than any other's",
+        lambda s: (s.net_gain > 0) & (s.net_gain >= np.maximum.reduce(s.net_gain, axis=1, keepdims=True)),
     ),
 )
 """What the Decider sees of each member, shape [Q, M]."""

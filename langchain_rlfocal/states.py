@@ -382,6 +382,11 @@ class State:
         return np.asarray(np.minimum(self.cost_weight[:, None] * self.members.price, 1))
 
     @cached
+    def net_gain(self) -> Floats:
+        """Gain of one more answer minus what it costs, 0 for members that were asked, shape [Q, M]."""
+        return np.where(self.asked, 0, self.gain - self.charge)
+
+    @cached
     def silence(self) -> Floats:
         """Asked members without an answer over asked members, shape [Q]."""
         return share(self.num_asked - self.num_answered, self.num_asked)

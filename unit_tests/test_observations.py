@@ -215,6 +215,7 @@ WORKED["member"] = {
     "diversity": [0.5] * 5,
     "gain": [0, 0, 0, 0, np.sqrt(GAIN)],
     "net_gain": [0, 0, 0, 0, (GAIN - 0.06) / (GAIN + 0.06 + 0.001)],
+    "next": [0, 0, 0, 0, 1],
 }
 WORKED["context"] = {
     "round": 1 / 3,

@@ -112,6 +112,7 @@ def _shapes(num_members: int, num_labels: int, sizes: Mapping[str, int]) -> dict
         "decider.hidden2.bias": (decider,),
         "decider.out.weight": (1, decider),
         "decider.out.bias": (1,),
+        "decider.skip.weight": (1, len(MEMBER_AXES)),
         "fusion.hidden.weight": (fusion, len(FUSION_AXES) + FUSION_SHARED),
         "fusion.hidden.bias": (fusion,),
         "fusion.out.weight": (1, fusion),
