@@ -1,6 +1,6 @@
 """Make the networks that come with the package, which every training starts from.
 
-    python docs/benchmarks/pretrain.py FOLDER [--pools 24] [--iterations 600] [--seed 0] [--out FILE]
+    python docs/benchmarks/pretrain.py FOLDER [--pools 24] [--iterations 400] [--seed 0] [--out FILE]
 
 They learn on random pools of two Apache-2.0 tables in FOLDER, `mmlu_pro.parquet` and `zeroeval.parquet`: random members, tasks,
 rows (some few), limits and prices, some with open answers, and each pool is seen in three ways: with what training knows of
@@ -151,7 +151,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--pools", type=int, default=24)
-    parser.add_argument("--iterations", type=int, default=240)
+    parser.add_argument("--iterations", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path(pretrained.__file__).with_suffix(".safetensors"))
     given = parser.parse_args()
