@@ -277,12 +277,12 @@ def test_what_only_an_embedding_tells_is_learned_with_it(tmp_path):
 # ---- unusual pools and rows
 
 
-def small(*, members="abc", num=30, seed=0, answer=None, reward=None, query="Question {}?", **fields):
+def small(*, members="abc", num=30, seed=0, answer=None, reward=None, query="Question {}?", task=None, **fields):
     """Rows of a pool; `answer` and `reward` are functions of the query's and the member's number."""
     rng = np.random.default_rng(seed)
     rows = [
         Outcome(
-            task="t",
+            task=task(q) if task else "t",
             query_id=str(q),
             query=query.format(q),
             model=member,
@@ -306,6 +306,8 @@ UNUSUAL = {
     "one question": ({"query": "The same question?"}, {"num_folds": 5}),
     "free": ({"cost_usd": 0.0}, {}),
     "a fold for each": ({"num": 10}, {"num_folds": 10}),
+    "fewer rows than folds": ({"num": 11}, {"num_folds": 50}),
+    "every row a task of its own": ({"task": lambda q: f"tasks/{q}"}, {}),
     "nothing but scores": ({}, {"cost_weight": 0.0, "diversity_weight": 0.0, "entropy_coef": 0.0}),
     "one episode": ({}, {"batch_size": 1, "max_rounds": 1, "max_team": 1}),
     "options": ({"option_probs": (0.5, 0.25, 0.25)}, {}),
