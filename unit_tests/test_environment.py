@@ -16,7 +16,7 @@ from langchain_rlfocal.environment import (
     replay,
 )
 from langchain_rlfocal.errors import PoolError
-from langchain_rlfocal.features import FEATURES_DIM, SURFACE_NAMES
+from langchain_rlfocal.features import FEATURES_DIM
 from langchain_rlfocal.observations import decider_observation, fusion_observation
 from langchain_rlfocal.outcomes import costs_of, prices_of
 from langchain_rlfocal.policies import PriorPolicy, RLFocalPolicy
@@ -39,7 +39,6 @@ def even(grid, price=None):
         option_weights=np.zeros((q, m)),
         price=np.full(m, 1 / m) if price is None else np.array(price),
         diversity=np.zeros((m, m)),
-        surface=np.zeros((q, len(SURFACE_NAMES))),
         novelty=np.zeros(q),
         coincidence=np.ones(q),
     )

@@ -50,7 +50,6 @@ def known_of(trust, option_weights=None):
         option_weights=np.zeros((q, m)) if option_weights is None else np.array(option_weights),
         price=np.full(m, 1 / m),
         diversity=np.zeros((m, m)),
-        surface=np.zeros((q, len(SURFACE_NAMES))),
         novelty=np.zeros(q),
         coincidence=np.ones(q),
     )

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_rlfocal.features import SURFACE_NAMES
 from langchain_rlfocal.observations import (
     CONTEXT_AXES,
     FUSION_AXES,
@@ -42,7 +41,6 @@ def make_known(rng, q, m):
         option_weights=rng.normal(size=(q, m)),
         price=rng.dirichlet(np.ones(m)),
         diversity=rng.random((m, m)),
-        surface=rng.random((q, len(SURFACE_NAMES))),
         novelty=rng.random(q),
         coincidence=np.ones(q),
     )
@@ -183,7 +181,6 @@ def worked(make_state):
         [0.8, 0.6, 0.5, 0.4, 0.9],
         [0, 1, 1, -1, None],
         price=np.array([0.1, 0.2, 0.4, 0.1, 0.2]),
-        surface=np.arange(len(SURFACE_NAMES))[None] / 100,
         novelty=np.array([0.3]),
         trust=np.array([[1.2, 0.4, 0.6, 0.5, 1.0]]),
         other_evidence=np.array([[0.2, -0.1, 0, 0, 0]]),
@@ -233,7 +230,6 @@ WORKED["context"] = {
     "mean_competence": 0.64,
     "novelty": 0.3,
     "coincidence": 1,
-    **{f"surface_{name}": column / 100 for column, name in enumerate(SURFACE_NAMES)},
 }
 WORKED["fusion"] = {
     "evidence": [1.4 / 4, 0.9 / 4],
@@ -602,7 +598,7 @@ def test_taking_members_takes_every_axis_of_theirs(seed):
     np.testing.assert_array_equal(part.competence, known.competence[:, columns])
     np.testing.assert_array_equal(part.price, known.price[columns])
     np.testing.assert_array_equal(part.diversity, known.diversity[np.ix_(columns, columns)])
-    assert part.surface is known.surface
+    assert part.novelty is known.novelty
     assert part_of_answers.labels is answers.labels
     np.testing.assert_array_equal(part_of_answers.option_scores, answers.option_scores[:, columns])
 

@@ -23,7 +23,6 @@ from pools import POOLS
 from threadpoolctl import threadpool_limits
 
 from langchain_rlfocal.environment import EnsembleEnv, answers_of
-from langchain_rlfocal.features import SURFACE_NAMES
 from langchain_rlfocal.outcomes import OutcomeGrid, OutcomeTable
 from langchain_rlfocal.policies import pretrained
 from langchain_rlfocal.states import Evidence, MemberFeatures
@@ -110,7 +109,6 @@ def unknown(grid: OutcomeGrid, config: TrainingConfig, rng: np.random.Generator)
         option_weights=np.zeros((q, m), dtype=kind),
         price=np.full(m, 1 / m, dtype=kind),
         diversity=np.zeros((m, m), dtype=kind),
-        surface=np.zeros((q, len(SURFACE_NAMES)), dtype=kind),
         novelty=np.ones(q, dtype=kind),
         coincidence=np.ones(q, dtype=kind),
     )

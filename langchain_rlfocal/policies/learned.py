@@ -23,7 +23,7 @@ import numpy as np
 
 from langchain_rlfocal.diversity import pairwise_focal_diversity
 from langchain_rlfocal.errors import InputError, OutcomeError, PoolError
-from langchain_rlfocal.features import FEATURES_DIM, SURFACE_NAMES, Embedder, features_of
+from langchain_rlfocal.features import FEATURES_DIM, Embedder, features_of
 from langchain_rlfocal.observations import (
     FUSION_AXES,
     MEMBER_AXES,
@@ -88,6 +88,7 @@ class RLFocalPolicy(EnsemblePolicy):
             response=w["evidence.response"],
             moments=w["evidence.moments"],
             labels=dict(zip(parts.labels, w["evidence.labels"].tolist(), strict=True)),
+            looks=w["evidence.looks"],
             pool_size=len(self.members),
         )
         self._decider, self._fusion = DeciderNetwork(stored), FusionNetwork(stored)
@@ -197,7 +198,6 @@ class RLFocalPolicy(EnsemblePolicy):
             option_weights=option_weights.astype(kind),
             price=self.parts.weights["pool.price"],
             diversity=self.parts.weights["pool.diversity"],
-            surface=features[:, : len(SURFACE_NAMES)].astype(kind),
             novelty=self._novelty(features).astype(kind),
             coincidence=coincidence_of(features, self.parts.weights["pool.coincidence"]).astype(kind),
         )
