@@ -805,6 +805,33 @@ class _Trials:
         ]
 
 
+def with_curve_of(policy: RLFocalPolicy, grid: OutcomeGrid) -> RLFocalPolicy:
+    """Place targets of calls on other queries, say of a new task: on what members answered, whether it was scored or not.
+
+    Where members differ more than on the training queries, a cost weight leads to more calls than the curve of training tells.
+
+    Args:
+        policy: The policy; it is not changed.
+        grid: Answers of the policy's members to such queries; those that every member was asked count.
+
+    Returns:
+        The same policy with another curve in its card, for `cost_weight_for`.
+
+    Raises:
+        PoolError: The grid has a member that the policy does not know.
+        OutcomeError: No query was put to every member.
+    """
+    whole = grid.take(np.flatnonzero(grid.recorded.all(axis=1)))
+    if not len(whole):
+        raise OutcomeError(
+            "`grid` must hold a query that every member was asked, got none. Collect some; no reward is needed."
+        )
+    config = policy.card["config"]
+    env = environment_of(policy, whole, max_team=config["max_team"], max_rounds=config["max_rounds"])
+    curve = _Trials(env, len(whole), env, 0).curve(policy)
+    return RLFocalPolicy(replace(policy.parts, card={**policy.card, "curve": curve}), embedder=policy.embedder)
+
+
 def environments(
     grid: OutcomeGrid,
     data: TrainingData,
