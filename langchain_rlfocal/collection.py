@@ -2,8 +2,8 @@
 
 Candidates become outcomes here, labelled and scored by `answers`. A collection may take hours and cost money, so each
 question is on disk as soon as it is answered, and an answer on disk is never asked for again. A question without a gold
-answer is refused before any member is asked, and a member that fails is recorded as silent, a blank response that was worth 0,
-until it is asked again and answers.
+answer is refused before any member is asked, and a member that fails is recorded as a non-answer that was worth 0, until it
+is asked again and answers.
 """
 
 import asyncio
@@ -186,8 +186,8 @@ def recorded_in(path: str | PathLike[str]) -> list[Outcome]:
 
 
 def is_failure(outcome: Outcome) -> bool:
-    """Tell whether a member failed, by a blank response or by none; a table without responses still tells what was rewarded."""
-    return not (outcome.response or "").strip() and outcome.answer is None and not outcome.reward
+    """Tell whether a member failed; a table without responses still tells what was answered or rewarded."""
+    return outcome.response is None and outcome.answer is None and outcome.reward == 0
 
 
 def question_key(question: Question) -> tuple[str, str]:
@@ -258,7 +258,7 @@ async def _ask(question: Question, gold: str, members: Sequence[PoolMember], ear
                 query_id=question.query_id,
                 query=question.query,
                 model=answer.member,
-                response="" if text is None else text,
+                response=text,
                 answer=kept.get(label, label),
                 gold=gold,
                 reward=score_answer(text, gold, question.kind, query=question.query),

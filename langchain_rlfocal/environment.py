@@ -17,6 +17,7 @@ import numpy as np
 from langchain_rlfocal.diversity import focal_diversities
 from langchain_rlfocal.outcomes import OutcomeGrid
 from langchain_rlfocal.policies.base import EnsemblePolicy, winners
+from langchain_rlfocal.policies.looks import looks_of
 from langchain_rlfocal.states import Answers, Bools, Evidence, Floats, Ints, MemberFeatures, State, state_of
 
 
@@ -26,7 +27,8 @@ def answers_of(grid: OutcomeGrid) -> Answers:
     An option has the same index no matter which member gives it, so that no index tells what members answered that were not asked.
     """
     if grid.option_probs is None:
-        return Answers(grid.answer_ids, grid.answers, grid.response_chars, grid.logprobs, option_scores=None)
+        looks = looks_of(grid.queries, grid.answers)
+        return Answers(grid.answer_ids, grid.answers, grid.response_chars, grid.logprobs, None, looks)
     assert grid.option_ids is not None
     assert grid.option_answers is not None
     q, m, o = grid.option_probs.shape
@@ -37,7 +39,8 @@ def answers_of(grid: OutcomeGrid) -> Answers:
     option_scores = np.full((q, m, m + o), np.nan)
     option_scores[:, :, m:] = np.where(offered[:, None], grid.option_probs, np.nan)
     labels = np.concatenate([grid.answers, np.where(offered, grid.option_answers, nothing)], axis=1)
-    return Answers(candidate_index, labels, grid.response_chars, grid.logprobs, option_scores)
+    looks = looks_of(grid.queries, labels)
+    return Answers(candidate_index, labels, grid.response_chars, grid.logprobs, option_scores, looks)
 
 
 def candidate_scores(grid: OutcomeGrid) -> Floats:

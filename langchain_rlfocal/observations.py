@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from langchain_rlfocal.features import SURFACE_NAMES
 from langchain_rlfocal.states import Bools, Floats, State, share
 
 
@@ -21,14 +20,14 @@ class Axis(NamedTuple):
     Attributes:
         name: Its name, which checkpoints list.
         meaning: What it says.
-        of: Computes it, in a shape that broadcasts to the observation's; None for a column of `MemberFeatures.surface`.
+        of: Computes it, in a shape that broadcasts to the observation's.
         low: Its least value; a lower one counts as this.
         high: Its highest value; a higher one counts as this.
     """
 
     name: str
     meaning: str
-    of: Callable[[State], Any] | None
+    of: Callable[[State], Any]
     low: float = 0
     high: float = 1
 
@@ -111,13 +110,18 @@ MEMBER_AXES = (
     Axis(
         "net_gain",
         "that gain minus its charge, over the sum of both",
-        lambda s: (s.gain - s.charge) / (s.gain + s.charge + 1e-3) * ~s.asked,
+        lambda s: s.net_gain / (s.gain + s.charge + 1e-3),
         low=-1,
+    ),
+    Axis(
+        "next",
+        "1 if its gain exceeds its charge, and by no less than any other's",
+        lambda s: (s.net_gain > 0) & (s.net_gain >= np.maximum.reduce(s.net_gain, axis=1, keepdims=True)),
     ),
 )
 """What the Decider sees of each member, shape [Q, M]."""
 
-_ROUND_AXES = (
+CONTEXT_AXES = (
     Axis("round", "rounds done over rounds allowed", lambda s: (s.round_number - 1) / s.max_rounds),
     Axis("team", "members asked over members allowed", lambda s: s.num_asked / s.max_team),
     Axis("last_round", "1 if this is the last round", lambda s: s.round_number >= s.max_rounds),
@@ -142,12 +146,10 @@ _ROUND_AXES = (
     ),
     Axis("coincidence", "chance that two right answers are the same answer", lambda s: s.members.coincidence),
 )
+"""What the Decider sees of the query and the round, shape [Q].
 
-CONTEXT_AXES = (
-    *_ROUND_AXES,
-    *(Axis(f"surface_{name}", "surface feature of the query", None) for name in SURFACE_NAMES),
-)
-"""What the Decider sees of the query and the round, shape [Q]."""
+Of the text it sees what is known of the members near it, and no more: how a question is put shall not move spending.
+"""
 
 FUSION_AXES = (
     Axis(
@@ -202,7 +204,7 @@ class _Observer:
     """Fills an observation axis by axis, each within its range."""
 
     def __init__(self, axes: Sequence[Axis]) -> None:
-        self._functions = [axis.of for axis in axes if axis.of is not None]
+        self._functions = [axis.of for axis in axes]
         self._low, self._high = np.array([(axis.low, axis.high) for axis in axes], dtype=np.float32).T
 
     def __call__(self, state: State, *shape: int) -> Floats:
@@ -213,7 +215,7 @@ class _Observer:
         return np.asarray(np.minimum(observation, self._high, out=observation))
 
 
-_see_members, _see_round, _see_candidates = map(_Observer, (MEMBER_AXES, _ROUND_AXES, FUSION_AXES))
+_see_members, _see_context, _see_candidates = map(_Observer, (MEMBER_AXES, CONTEXT_AXES, FUSION_AXES))
 
 
 def decider_observation(state: State) -> tuple[Floats, Floats]:
@@ -223,8 +225,7 @@ def decider_observation(state: State) -> tuple[Floats, Floats]:
         What it sees of each member, shape [Q, M, len(MEMBER_AXES)], and of the query and round, shape
         [Q, len(CONTEXT_AXES)].
     """
-    context = np.concatenate([_see_round(state, len(state.asked)), state.members.surface], axis=1)
-    return _see_members(state, *state.asked.shape), context
+    return _see_members(state, *state.asked.shape), _see_context(state, len(state.asked))
 
 
 def fusion_observation(state: State) -> tuple[Floats, Bools]:

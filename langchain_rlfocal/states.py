@@ -104,7 +104,6 @@ class MemberFeatures(Rows):
         option_weights: Log-odds that one standard deviation of each member's option scores adds, shape [Q, M].
         price: Each member's share of what asking all of the policy's members costs, shape [M].
         diversity: Pairwise focal diversity, shape [M, M].
-        surface: Surface features of the queries, shape [Q, S].
         novelty: How far the queries are from those that the policy was trained on, in [0, 1], shape [Q].
         coincidence: Chance that two right answers to each query are the same answer, shape [Q].
     """
@@ -114,7 +113,6 @@ class MemberFeatures(Rows):
     option_weights: Annotated[Floats, "QM"]
     price: Annotated[Floats, "M"]
     diversity: Annotated[Floats, "MM"]
-    surface: Annotated[Floats, "QS"]
     novelty: Annotated[Floats, "Q"]
     coincidence: Annotated[Floats, "Q"]
 
@@ -135,6 +133,7 @@ class Answers(Rows):
         logprobs: Mean token log-probability of each response, NaN where unknown, shape [Q, M].
         option_scores: Each member's score for each candidate, NaN where it gave none, shape [Q, M, K]; None where no member
             scores options.
+        looks: How each candidate looks among the query's options, see `policies.looks`, shape [Q, K, L]; None where all are 0.
     """
 
     candidate_index: Annotated[Ints, "QM"]
@@ -142,6 +141,7 @@ class Answers(Rows):
     chars: Annotated[Floats, "QM"]
     logprobs: Annotated[Floats, "QM"]
     option_scores: Annotated[Floats | None, "QMK"]
+    looks: Annotated[Floats | None, "QKL"] = None
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class Evidence(Rows):
     Attributes:
         candidate_index: The candidate that each member supports, shape [Q, M]; -1 where it gave no answer.
         trust: Log-odds that each member's answer adds to its candidate, in view of its length and probability, shape [Q, M].
-        label: Log-odds that the label itself adds to each candidate, shape [Q, K].
+        label: Log-odds that the label itself, and the looks of the option that it names, add to each candidate, shape [Q, K].
         option_evidence: Log-odds that each member's option scores add to each candidate, NaN where it scores no such option, shape
             [Q, M, K]; None where no member scores options.
         similarity: Likeness of each member's answer to each candidate, 0 to its own, shape [Q, M, K]; None where all are 0.
@@ -380,6 +380,11 @@ class State:
     def charge(self) -> Floats:
         """What calling each member costs in units of score, at most 1, shape [Q, M]."""
         return np.asarray(np.minimum(self.cost_weight[:, None] * self.members.price, 1))
+
+    @cached
+    def net_gain(self) -> Floats:
+        """Gain of one more answer minus what it costs, 0 for members that were asked, shape [Q, M]."""
+        return np.where(self.asked, 0, self.gain - self.charge)
 
     @cached
     def silence(self) -> Floats:

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from typer.testing import CliRunner
 
 from langchain_rlfocal.cli import app
-from langchain_rlfocal.features import FEATURES_DIM, SURFACE_NAMES
+from langchain_rlfocal.features import FEATURES_DIM
 from langchain_rlfocal.outcomes import Outcome, OutcomeTable
 from langchain_rlfocal.policies import RLFocalPolicy
 from langchain_rlfocal.policies.checkpoint import Parts, _shapes
@@ -230,11 +230,10 @@ def make_state():
             "option_weights": np.zeros((1, m)),
             "price": np.full(m, 1 / m),
             "diversity": 0.5 * (1 - np.eye(m)),
-            "surface": np.zeros((1, len(SURFACE_NAMES))),
             "novelty": np.zeros(1),
             "coincidence": np.ones(1),
         }
-        given = ("price", "diversity", "surface", "novelty", "coincidence")
+        given = ("price", "diversity", "novelty", "coincidence")
         members |= {name: changes.pop(name) for name in given if name in changes}
         values = {
             "members": MemberFeatures(**members),

@@ -69,7 +69,7 @@ def grid_of(answers, scores=None, *, members="abcdef", tasks=None, queries=None,
             query=queries[q] if queries else f"{q}?",
             model=members[m],
             answer=None if text in "-." else text,
-            response="" if text == "." else None,
+            response={".": "", "-": "A text."}.get(text),
             reward=float(text == "x") if scores is None else scores[q][m],
             cost_usd=costs[m] if costs else None,
         )

@@ -68,6 +68,7 @@ def test_a_round_trip_keeps_everything(policy, saved):
 def test_a_policy_with_an_embedder_is_loaded_with_it(tmp_path):
     parts = parts_of("ab")
     grown = {"competence.weights": np.zeros((FEATURES_DIM + 2, 2)), "competence.mean": np.zeros(FEATURES_DIM + 2)}
+    grown |= {"novelty.mean": np.zeros(FEATURES_DIM + 2), "novelty.directions": np.zeros((FEATURES_DIM + 2, 64))}
 
     class Letters:
         def embed_documents(self, texts):
@@ -144,8 +145,8 @@ def test_an_absent_checkpoint_is_told_how_to_be_made(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": 1}, "format version 2, has 1. Train it again"),
-        ({"format_version": "2"}, "format version 2, has '2'"),
+        ({"format_version": 1}, "format version 3, has 1. Train it again"),
+        ({"format_version": "3"}, "format version 3, has '3'"),
         ({"members": ["x" * 10_000] * 2}, "fingerprint"),
         ({"observation_spec": {"features": 3}}, "other observations"),
         ({"members": ["a", "c"]}, "fingerprint"),

@@ -16,7 +16,7 @@ from langchain_rlfocal.environment import (
     replay,
 )
 from langchain_rlfocal.errors import PoolError
-from langchain_rlfocal.features import FEATURES_DIM, SURFACE_NAMES
+from langchain_rlfocal.features import FEATURES_DIM
 from langchain_rlfocal.observations import decider_observation, fusion_observation
 from langchain_rlfocal.outcomes import costs_of, prices_of
 from langchain_rlfocal.policies import PriorPolicy, RLFocalPolicy
@@ -39,7 +39,6 @@ def even(grid, price=None):
         option_weights=np.zeros((q, m)),
         price=np.full(m, 1 / m) if price is None else np.array(price),
         diversity=np.zeros((m, m)),
-        surface=np.zeros((q, len(SURFACE_NAMES))),
         novelty=np.zeros(q),
         coincidence=np.ones(q),
     )
@@ -492,7 +491,7 @@ def test_hidden_tasks_change_no_decision_and_shown_ones_may(make_grid):
     rng = np.random.default_rng(0)
     grid = make_grid(rng.choice(["yes", "no", "maybe"], size=(60, 4)).tolist())
     corrupted = replace(grid, tasks=[f"other/{q}" for q in range(len(grid))])
-    policy, limits = learned("abcd", 1), {"cost_weight": 0.1, "max_team": 3, "max_rounds": 2}
+    policy, limits = learned("abcd", 2), {"cost_weight": 0.1, "max_team": 3, "max_rounds": 2}
 
     hidden = [replay(policy, g, **limits, hide_tasks=True) for g in (grid, corrupted)]
     shown = [replay(policy, g, **limits) for g in (grid, corrupted)]

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from langchain_rlfocal.features import FEATURES_DIM, HASHED_WORDS, SURFACE_NAMES, query_features
 from langchain_rlfocal.policies.evidence import (
@@ -19,6 +20,7 @@ from langchain_rlfocal.policies.evidence import (
     scaled_options,
     similarity_of,
 )
+from langchain_rlfocal.policies.looks import LOOK_NAMES
 from langchain_rlfocal.states import MemberFeatures
 
 # ---- The evidence model: its arithmetic by hand
@@ -36,6 +38,7 @@ def model_of(m, **parts):
         "response": np.zeros((RESPONSE_DIM, m)),
         "moments": np.tile(np.array([[0.0], [1], [0], [1], [1]]), m),
         "labels": {},
+        "looks": np.zeros(len(LOOK_NAMES)),
         "pool_size": m,
     }
     return EvidenceModel(**(values | parts))
@@ -50,7 +53,6 @@ def known_of(trust, option_weights=None):
         option_weights=np.zeros((q, m)) if option_weights is None else np.array(option_weights),
         price=np.full(m, 1 / m),
         diversity=np.zeros((m, m)),
-        surface=np.zeros((q, len(SURFACE_NAMES))),
         novelty=np.zeros(q),
         coincidence=np.ones(q),
     )
@@ -182,6 +184,16 @@ def test_reading_answers_adds_how_they_look_to_the_trust_and_scales_option_score
     np.testing.assert_array_equal(evidence.candidate_index, [[0, 1]])
 
 
+def test_the_looks_of_an_option_and_a_text_without_a_label_add_to_the_label_s_log_odds(make_answers):
+    """b(t, yes) = ¼; looks (1, 0, 2, 0) x (3, 0, -1, 0) = 1; b of an unlabelled text -2."""
+    looks = np.zeros((1, 2, len(LOOK_NAMES)))
+    looks[0, 0] = [1, 0, 2, 0]
+    answers = make_answers([["yes", None]], looks=looks)
+    model = model_of(2, labels={("t", "yes"): 0.25, ("t", ""): -2.0}, looks=np.array([3.0, 0.0, -1.0, 0.0]))
+    np.testing.assert_allclose(model.read(known_of([[1.0, 1.0]]), ["t"], answers).label, [[1.25, -2.0]])
+    np.testing.assert_allclose(model.read(known_of([[1.0, 1.0]]), [None], answers).label, [[1.0, 0.0]])
+
+
 def test_evidence_has_the_precision_of_what_is_known(make_answers):
     known = known_of(np.ones((1, 2), dtype=np.float32), np.ones((1, 2), dtype=np.float32))
     known = replace(known, competence=known.competence.astype(np.float32))
@@ -209,7 +221,7 @@ def test_the_answers_of_some_members_are_read_as_among_all(make_answers):
 
 def test_ridge_matches_a_hand_worked_fit():
     """Features ±1, scores 1 and 0, λ = 2: centred X = (1, -1), S - mean = (½, -½); W = 1 / (2 + 2) = ¼."""
-    model = fit_competence(np.array([[1.0], [-1.0]]), np.array([[1.0], [0.0]]), penalty=2.0)
+    model = fit_competence(np.array([[1.0], [-1.0]]), np.array([[1.0], [0.0]]), penalty=(2.0, 2.0))
     np.testing.assert_allclose(model.weights, [[0.25]])
     np.testing.assert_allclose(model(np.array([[1.0], [-1.0]])), [[0.75], [0.25]])
     np.testing.assert_allclose(model(np.array([[50.0], [-50.0]])), [[0.98], [0.02]])  # inside the unit interval
@@ -220,17 +232,73 @@ def test_ridge_solves_its_normal_equations_even_with_fewer_queries_than_features
     rng = np.random.default_rng(0)
     features, scores = rng.normal(size=(6, 9)), rng.random((6, 2))
     centred = features - features.mean(axis=0)
-    weights = fit_competence(features, scores, penalty=0.5).weights
+    weights = fit_competence(features, scores, penalty=(0.5, 0.5)).weights
     left = (centred.T @ centred + 0.5 * np.eye(9)) @ weights
     np.testing.assert_allclose(left, centred.T @ (scores - scores.mean(axis=0)), atol=1e-12)
 
 
-def test_a_member_s_estimate_depends_on_its_own_scores_only():
-    """So a member can be left out, or join later, without a new fit of the others."""
+def test_with_one_penalty_for_both_stages_a_member_s_fit_is_its_own_ridge():
     rng = np.random.default_rng(3)
     features, scores = rng.normal(size=(20, 3)), rng.random((20, 3))
-    together = fit_competence(features, scores, penalty=1.0)(features)
-    np.testing.assert_allclose(fit_competence(features, scores[:, [1]], penalty=1.0)(features), together[:, [1]])
+    together = fit_competence(features, scores, penalty=(1.0, 1.0))(features)
+    np.testing.assert_allclose(fit_competence(features, scores[:, [1]], penalty=(1.0, 9.0))(features), together[:, [1]])
+
+
+def test_a_strong_penalty_of_the_members_leaves_them_one_slope_and_their_own_means():
+    """Features ±1; a scores (1, 0), b (0, 0): means .5 and 0, the pool's (½, 0) about ¼: w = ½ / (2 + 2) = ⅛."""
+    scores = np.array([[1.0, 0.0], [0.0, 0.0]])
+    model = fit_competence(np.array([[1.0], [-1.0]]), scores, penalty=(2.0, 1e9))
+    np.testing.assert_allclose(model.weights, [[1 / 8, 1 / 8]], atol=1e-8)
+    np.testing.assert_allclose(model.bias, [0.5, 0.0], atol=1e-12)
+
+
+@pytest.mark.parametrize("num_queries", [12, 60], ids=["fewer rows than features", "more"])
+def test_a_member_that_was_never_scored_is_the_pool_s_average_one_and_changes_no_other(num_queries):
+    rng = np.random.default_rng(5)
+    features, scores = rng.normal(size=(num_queries, 20)), rng.random((num_queries, 2))
+    with_it = np.concatenate([scores, np.full((num_queries, 1), nan)], axis=1)
+    two, three = (fit_competence(features, given, penalty=(2.0, 1e9)) for given in (scores, with_it))
+    np.testing.assert_allclose(
+        three(features)[:, 2], scores.mean() + (features - features.mean(0)) @ three.weights[:, 2]
+    )
+    np.testing.assert_allclose(three.bias[:2], two.bias, atol=1e-9)
+    assert not np.isnan(three.weights).any()
+
+
+def test_a_member_s_mean_is_held_back_by_the_share_of_rows_it_lacks():
+    """a: 20 rows, all ½. b: 5 of them, right: (5 + 10 · ¾ · (10 + 5) / 25) / (5 + 10 · ¾) = .76 at first; the rest of its rows,
+
+    of which its deviation from ¼ · .12 + .3 ... is held back alike, moves it little. Slopes are nil.
+    """
+    scores = np.full((20, 2), 0.5)
+    scores[:, 1] = nan
+    scores[:5, 1] = 1.0
+    bias = fit_competence(np.zeros((20, 1)), scores, penalty=(1.0, 1.0)).bias
+    np.testing.assert_allclose(bias[0], 0.5, atol=0.03)
+    assert 0.76 <= bias[1] < 0.9
+
+
+def test_a_weak_member_asked_on_hard_queries_only_is_told_from_a_bad_one():
+    """All are right on easy queries. Of the hard ones a and b are right on half, so is c, which saw no others.
+
+    Its plain mean, ½, would have it the worst; it is as good as they are.
+    """
+    rng = np.random.default_rng(6)
+    hard = np.arange(2000) % 2
+    scores = np.where(hard[:, None] == 1, rng.random((2000, 3)) < 0.5, 1.0).astype(float)
+    scores[hard == 0, 2] = nan
+    estimates = fit_competence(hard[:, None].astype(float), scores, penalty=(1.0, 1.0))(hard[:, None].astype(float))
+    np.testing.assert_allclose(estimates[hard == 1].mean(axis=0), 0.5, atol=0.05)
+
+
+def test_weights_count_a_score_as_often():
+    rng = np.random.default_rng(7)
+    features, scores, often = rng.normal(size=(9, 2)), rng.random((9, 2)), rng.integers(1, 4, size=9)
+    repeated = np.repeat(np.arange(9), often)
+    weighted = fit_competence(features, scores, penalty=(1.0, 2.0), weights=np.tile(often[:, None] / 3.0, 2) * 3)
+    plain = fit_competence(features[repeated], scores[repeated], penalty=(1.0, 2.0))
+    np.testing.assert_allclose(weighted.bias, plain.bias)
+    np.testing.assert_allclose(weighted.mean, plain.mean)
 
 
 def test_the_penalty_chosen_has_the_least_error_and_its_estimates_are_returned():
@@ -242,10 +310,10 @@ def test_the_penalty_chosen_has_the_least_error_and_its_estimates_are_returned()
     for penalty in penalties:
         estimates = np.empty((30, 1))
         for fold in range(3):
-            model = fit_competence(features[folds != fold], scores[folds != fold], penalty=penalty)
+            model = fit_competence(features[folds != fold], scores[folds != fold], penalty=(penalty, penalty))
             estimates[folds == fold] = model(features[folds == fold])
         by_hand[penalty] = estimates
-    estimates, chosen = cross_fitted(features, scores, folds, penalties=penalties)
+    estimates, (chosen, _) = cross_fitted(features, scores, folds, penalties=(penalties, penalties))
     assert chosen == min(penalties, key=lambda penalty: ((by_hand[penalty] - scores) ** 2).mean())
     np.testing.assert_allclose(estimates, by_hand[chosen])
 
@@ -253,9 +321,9 @@ def test_the_penalty_chosen_has_the_least_error_and_its_estimates_are_returned()
 def test_a_query_s_own_score_never_reaches_its_cross_fitted_estimate():
     rng = np.random.default_rng(1)
     features, scores, folds = rng.normal(size=(20, 3)), rng.random((20, 2)), np.arange(20) % 4
-    before = cross_fitted(features, scores, folds, penalties=[1.0])[0]
+    before = cross_fitted(features, scores, folds, penalties=([1.0], [1.0]))[0]
     scores[7] = 1 - scores[7]
-    after = cross_fitted(features, scores, folds, penalties=[1.0])[0]
+    after = cross_fitted(features, scores, folds, penalties=([1.0], [1.0]))[0]
     np.testing.assert_array_equal(before[folds == folds[7]], after[folds == folds[7]])
     assert (before != after).any()
 

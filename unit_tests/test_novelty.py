@@ -61,7 +61,7 @@ def test_a_row_is_not_known_by_itself():
 def as_new(grid, data=None):
     rng = np.random.default_rng(0)
     data = data or prepare(grid, CONFIG, embedder=None, rng=rng)
-    networks = Actors(decider_hidden=4, fusion_hidden=4, num_members=len(grid.members)).arrays()
+    networks = Actors(decider_hidden=4, fusion_hidden=4).arrays()
     return data, as_new_tasks(grid, CONFIG, embedder=None, rng=rng, data=data, networks=networks)
 
 

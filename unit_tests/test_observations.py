@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_rlfocal.features import SURFACE_NAMES
 from langchain_rlfocal.observations import (
     CONTEXT_AXES,
     FUSION_AXES,
@@ -17,6 +16,7 @@ from langchain_rlfocal.observations import (
     fusion_observation,
 )
 from langchain_rlfocal.policies.evidence import CONTEXT_DIM, RESPONSE_DIM, EvidenceModel
+from langchain_rlfocal.policies.looks import LOOK_NAMES
 from langchain_rlfocal.states import Answers, Evidence, MemberFeatures, State, share, state_of
 
 seeds = st.integers(0, 2**32 - 1)
@@ -42,7 +42,6 @@ def make_known(rng, q, m):
         option_weights=rng.normal(size=(q, m)),
         price=rng.dirichlet(np.ones(m)),
         diversity=rng.random((m, m)),
-        surface=rng.random((q, len(SURFACE_NAMES))),
         novelty=rng.random(q),
         coincidence=np.ones(q),
     )
@@ -183,7 +182,6 @@ def worked(make_state):
         [0.8, 0.6, 0.5, 0.4, 0.9],
         [0, 1, 1, -1, None],
         price=np.array([0.1, 0.2, 0.4, 0.1, 0.2]),
-        surface=np.arange(len(SURFACE_NAMES))[None] / 100,
         novelty=np.array([0.3]),
         trust=np.array([[1.2, 0.4, 0.6, 0.5, 1.0]]),
         other_evidence=np.array([[0.2, -0.1, 0, 0, 0]]),
@@ -215,6 +213,7 @@ WORKED["member"] = {
     "diversity": [0.5] * 5,
     "gain": [0, 0, 0, 0, np.sqrt(GAIN)],
     "net_gain": [0, 0, 0, 0, (GAIN - 0.06) / (GAIN + 0.06 + 0.001)],
+    "next": [0, 0, 0, 0, 1],
 }
 WORKED["context"] = {
     "round": 1 / 3,
@@ -232,7 +231,6 @@ WORKED["context"] = {
     "mean_competence": 0.64,
     "novelty": 0.3,
     "coincidence": 1,
-    **{f"surface_{name}": column / 100 for column, name in enumerate(SURFACE_NAMES)},
 }
 WORKED["fusion"] = {
     "evidence": [1.4 / 4, 0.9 / 4],
@@ -457,6 +455,7 @@ def make_model(rng, m):
         weights=rng.normal(size=(CONTEXT_DIM, m)),
         option_weights=rng.normal(size=(CONTEXT_DIM, m)),
         response=rng.normal(size=(RESPONSE_DIM, m)),
+        looks=rng.normal(size=len(LOOK_NAMES)),
         moments=rng.uniform(0.5, 2.0, (5, m)),
         labels={("", text): rng.normal() for text in TEXTS if text},
         pool_size=m,
@@ -601,7 +600,7 @@ def test_taking_members_takes_every_axis_of_theirs(seed):
     np.testing.assert_array_equal(part.competence, known.competence[:, columns])
     np.testing.assert_array_equal(part.price, known.price[columns])
     np.testing.assert_array_equal(part.diversity, known.diversity[np.ix_(columns, columns)])
-    assert part.surface is known.surface
+    assert part.novelty is known.novelty
     assert part_of_answers.labels is answers.labels
     np.testing.assert_array_equal(part_of_answers.option_scores, answers.option_scores[:, columns])
 

@@ -254,6 +254,16 @@ def test_an_answer_without_a_label_is_one_of_its_own_and_only_a_blank_response_i
     assert grid.recorded.all()
 
 
+def test_a_failure_that_was_collected_is_silence_and_a_table_of_scores_alone_holds_answers():
+    """Without response and label, worth 0; where it is worth something, or nobody's response is recorded, it answered."""
+    failed, right, unscored = (outcome("q1", m, None, reward=r) for m, r in (("a", 0.0), ("b", 1.0), ("c", None)))
+    said = outcome("q1", "d", "x", response="It is x.")
+    members = ("a", "b", "c", "d")
+    assert grid_of(failed, right, unscored, said, members=members).answer_ids.tolist() == [[-1, 1, 2, 3]]
+    scores_alone = (failed, right, unscored, outcome("q1", "d", None, reward=0.0))
+    assert grid_of(*scores_alone, members=members).answer_ids.tolist() == [[0, 1, 2, 3]]
+
+
 def test_an_unscored_answer_takes_the_score_of_equal_ones_and_stays_unscored_without():
     """Equal answers are worth the same: the mean of ¼ and ¾. Texts without a label are equal to nothing."""
     judged = [("x", None), ("x", 0.25), ("x", 0.75), ("y", None), (None, None), (None, 1.0)]

@@ -14,7 +14,7 @@ from langchain_rlfocal.training.mappo import Learner
 
 
 def learner(seed=0, **config):
-    return Learner(TrainingConfig(seed=seed, **config), num_members=4)
+    return Learner(TrainingConfig(seed=seed, **config))
 
 
 def test_the_file_holds_networks_of_the_default_widths_for_the_axes_of_this_version():

@@ -12,6 +12,7 @@ from langchain_rlfocal.features import FEATURES_DIM, query_features
 from langchain_rlfocal.outcomes import Outcome, OutcomeGrid, OutcomeTable
 from langchain_rlfocal.policies.checkpoint import _shapes
 from langchain_rlfocal.policies.evidence import CONTEXT_DIM, response_features, scaled_options
+from langchain_rlfocal.policies.looks import LOOK_NAMES
 from langchain_rlfocal.states import Answers
 from langchain_rlfocal.training import TrainingConfig, supervised
 from langchain_rlfocal.training.supervised import (
@@ -210,7 +211,9 @@ def objective(model, examples, labels, penalty):
             if not np.isnan(scaled[q, team, k]).any():
                 odds[k] = odds.get(k, 0.0) + (slopes[q, team] * scaled[q, team, k]).sum()
         odds = {
-            k: z + model.labels.get((examples.tasks[q] or "", examples.answers.labels[q, k]), 0.0)
+            k: z
+            + model.labels.get((examples.tasks[q] or "", examples.answers.labels[q, k] or ""), 0.0)
+            + (0.0 if examples.answers.looks is None else examples.answers.looks[q, k] @ model.looks)
             for k, z in odds.items()
         }
         worth = [examples.scores[q, k] for k in odds]
@@ -218,7 +221,7 @@ def objective(model, examples, labels, penalty):
             shares = np.exp(list(odds.values()))
             losses.append(-np.log(shares @ worth / shares.sum()))
     own = sum((part**2).sum() for part in (model.weights, model.option_weights, model.response))
-    own += sum(b**2 for b in model.labels.values())
+    own += sum(b**2 for b in model.labels.values()) + 0.01 * (model.looks**2).sum()
     return np.mean(losses) + penalty * own + 1e-3 * ((model.shared[:2] - 1) ** 2).sum()
 
 
@@ -241,9 +244,10 @@ def test_no_small_step_from_the_fit_lowers_the_loss(make_answers, examples_of, s
         features=features,
         competence=0.7,
         tasks=rng.choice(["t", None], size=q).tolist(),
-        teams=draw_teams(q, m, 2, rng),
+        teams=draw_teams(np.ones((q, m), dtype=bool), 2, rng),
         logprobs=rng.normal(size=(q, m)),
         option_scores=rng.normal(size=(q, m, m)) if has_options else None,
+        looks=rng.normal(size=(q, m, len(LOOK_NAMES))),
     )
     pairs = [("t", "x"), ("", "y")]
     model = fit_evidence(examples, pairs, penalty=penalty)
@@ -256,7 +260,7 @@ def test_no_small_step_from_the_fit_lowers_the_loss(make_answers, examples_of, s
         return replace(model, **{name: array})
 
     places = [("shared", 0), ("shared", 1), ("weights", (0, 0)), ("weights", (1, 2)), ("response", (1, 1))]
-    places += [("labels", pair) for pair in pairs]
+    places += [("labels", pair) for pair in pairs] + [("looks", 2)]
     places += [("shared", 2), ("option_weights", (2, 0))] if has_options else []
     for name, place in places:
         up, down = (objective(moved(name, place, step), examples, pairs, penalty) for step in (1e-3, -1e-3))
@@ -264,12 +268,12 @@ def test_no_small_step_from_the_fit_lowers_the_loss(make_answers, examples_of, s
 
 
 def test_half_of_the_drawn_teams_are_all_members_and_none_is_larger_than_allowed():
-    teams = draw_teams(4000, 6, 3, np.random.default_rng(0))
+    teams = draw_teams(np.ones((4000, 6), dtype=bool), 3, np.random.default_rng(0))
     sizes = teams.sum(axis=1)
     assert set(sizes) == {1, 2, 3, 6}
     assert abs((sizes == 6).mean() - 0.5) < 0.04
     np.testing.assert_allclose(teams[sizes < 6].mean(axis=0), 2 / 6, atol=0.04)  # sizes 1 to 3 alike: 2 on average
-    assert draw_teams(5, 2, 9, np.random.default_rng(0)).any(axis=1).all()
+    assert draw_teams(np.ones((5, 2), dtype=bool), 9, np.random.default_rng(0)).any(axis=1).all()
 
 
 @pytest.mark.parametrize("changed", ["scores", "answers"])
@@ -324,10 +328,92 @@ def test_the_same_examples_give_the_same_coefficients(examples_of):
     assert one.shared.tobytes() == two.shared.tobytes()
 
 
+# ---- Scores that are missing, or posteriors
+
+
+def test_teams_are_drawn_among_recorded_members():
+    recorded = np.random.default_rng(1).random((500, 5)) < 0.4
+    teams = draw_teams(recorded, 3, np.random.default_rng(0))
+    assert not (teams & ~recorded).any()
+    assert (teams.any(axis=1) == recorded.any(axis=1)).all()
+
+
+def test_a_candidate_that_was_not_scored_is_out_of_the_choice(examples_of):
+    """As if its member had not been asked; and where the only scored one is right, or none is scored, nothing is learned."""
+    labels, scores = independent([0.8, 0.6, 0.5], num_queries=200)
+    hidden = scores.copy()
+    hidden[labels == labels[:, 2:]] = nan  # the candidate of the third member
+    teams = np.tile(np.array([[True, True, True]]), (200, 1)) & ~np.isnan(hidden)
+    one = fit_evidence(examples_of(labels, hidden), [], penalty=3e-3)
+    other = fit_evidence(examples_of(labels, np.nan_to_num(hidden), teams=teams), [], penalty=3e-3)
+    np.testing.assert_allclose(one.weights, other.weights, atol=1e-4)
+    nothing = fit_evidence(examples_of([["x", "y"]] * 9, [[1.0, nan]] * 9), [], penalty=3e-3)
+    np.testing.assert_array_equal(nothing.shared, [1, 1, 0])
+
+
+def test_half_the_scores_tell_members_accuracies_as_all_do(examples_of):
+    """Hidden at random, query by query: log-odds of .9 and .6 against errors on three wrong answers, in the limit."""
+    labels, scores = independent([0.9, 0.6, 0.6], num_queries=4000)
+    whole = fit_evidence(examples_of(labels, scores), [], penalty=1e-4)
+    scores[np.random.default_rng(2).random(4000) < 0.5] = nan
+    half = fit_evidence(examples_of(labels, scores), [], penalty=1e-4)
+    trusts = [model.describe(np.zeros((1, FEATURES_DIM)), np.full((1, 3), 0.5))[0] for model in (whole, half)]
+    np.testing.assert_allclose(trusts[1], trusts[0], atol=0.35)
+
+
+def test_a_posterior_is_learned_as_it_is_and_no_surer(examples_of):
+    """Two members always differ, and the first is right with probability ¾: the log-odds between them are ln 3.
+
+    Taken for recorded scores, the same numbers would give all to the first.
+    """
+    labels, probable = [["x", "y"]] * 50, np.array([[0.75, 0.25]] * 50)
+    soft = replace(examples_of(labels, probable), posterior=np.ones(50, dtype=bool))
+    differences = []
+    for examples in (soft, examples_of(labels, probable)):
+        trust, _ = fit_evidence(examples, [], penalty=1e-5).describe(examples.features, examples.competence)
+        differences.append(trust[0, 0] - trust[0, 1])
+    np.testing.assert_allclose(differences[0], np.log(3), atol=0.02)
+    assert differences[1] > 2
+
+
+def test_a_posterior_of_certainties_teaches_what_scores_do(examples_of):
+    labels, scores = independent([0.8, 0.6, 0.5], num_queries=200)
+    examples = examples_of(labels, scores)
+    soft = replace(examples, posterior=np.ones(200, dtype=bool))
+    one, two = (fit_evidence(given, [], penalty=3e-3) for given in (examples, soft))
+    np.testing.assert_allclose(two.weights, one.weights, atol=1e-3)
+
+
+def test_a_query_of_weight_two_counts_as_two(examples_of):
+    labels, scores = independent([0.8, 0.5], num_queries=60)
+    often = np.repeat(np.arange(60), 1 + np.arange(60) % 2)
+    weighted = replace(examples_of(labels, scores), weight=1.0 + np.arange(60) % 2)
+    one, two = (
+        fit_evidence(given, [], penalty=3e-3) for given in (weighted, examples_of(labels[often], scores[often]))
+    )
+    np.testing.assert_allclose(two.weights, one.weights, atol=1e-3)
+
+
+def test_what_options_look_like_is_learned_where_it_tells_and_not_from_noise(examples_of):
+    """The right one of two is the longest in 9 of 10 queries: about ln 9. Where length tells nothing: about 0."""
+    rng = np.random.default_rng(3)
+    labels = np.array([["A", "B"]] * 2000)
+    longest = rng.random(2000) < 0.5
+    looks = np.zeros((2000, 2, len(LOOK_NAMES)))
+    looks[:, 0, 1], looks[:, 1, 1] = longest, ~longest
+    found = []
+    for share in (0.9, 0.5):
+        first = np.where(rng.random(2000) < share, longest, ~longest)
+        scores = np.stack([first, ~first], axis=1).astype(float)
+        found.append(fit_evidence(examples_of(labels, scores, looks=looks), [], penalty=1e-3).looks[1])
+    # Of 0/1 in both candidates one coefficient is the difference.
+    np.testing.assert_allclose(found, [np.log(9), 0], atol=0.2)
+
+
 # ---- Preparation: honest estimates of every training query, prices by hand, and a hash of all that is read
 
 
-FIXED = {"competence_penalty": [3.0], "evidence_penalty": [0.03]}
+FIXED = {"pool_penalty": [3.0], "competence_penalty": [3.0], "evidence_penalty": [0.03]}
 CONFIG = TrainingConfig(num_folds=3, max_team=2)
 
 
@@ -394,7 +480,7 @@ def test_a_querys_own_score_never_reaches_what_is_read_in_its_answers(has_option
     """With the competences held as they are: those of the other folds are allowed to know it."""
     grid = make_grid(has_options=has_options)
     held = np.random.default_rng(1).uniform(0.3, 0.7, (2 * len(grid), 3))
-    monkeypatch.setattr(supervised, "cross_fitted", lambda *_, **__: (held, 3.0))
+    monkeypatch.setattr(supervised, "cross_fitted", lambda *_, **__: (held, (3.0, 3.0)))
     inside = folds_of(grid.queries, 3) == 1
     twice, is_other = np.tile(inside, 2), False
     for before, after in zip(shown(prepared(grid)), shown(prepared(turned_round(grid, inside))), strict=True):
@@ -425,10 +511,12 @@ def test_it_makes_the_arrays_that_a_policy_holds_beside_its_networks(has_options
 
 
 def test_the_penalties_are_chosen_among_those_offered_and_told():
-    result = prepared(make_grid(), penalties={"competence_penalty": [1.0, 30.0], "evidence_penalty": [0.1, 0.2]})
+    result = prepared(
+        make_grid(), penalties={**FIXED, "competence_penalty": [1.0, 30.0], "evidence_penalty": [0.1, 0.2]}
+    )
     assert result.facts["competence_penalty"] in {1.0, 30.0}
     assert result.facts["evidence_penalty"] in {0.1, 0.2}
-    assert prepared(make_grid()).facts == {"competence_penalty": 3.0, "evidence_penalty": 0.03}
+    assert prepared(make_grid()).facts == {"pool_penalty": 3.0, "competence_penalty": 3.0, "evidence_penalty": 0.03}
 
 
 def test_calls_are_charged_what_they_cost_by_hand():

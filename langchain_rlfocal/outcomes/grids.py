@@ -50,7 +50,7 @@ class OutcomeGrid:
         golds: Each query's right answer, None where unknown.
         answer_ids: Shape [Q, M], int32. Members of a row with the same answer share an id, the index of the first of
             them. A recorded answer without a label, such as open text, is like no other: its id is its member's index. -1
-            where the member was not asked, or was silent: its response is blank.
+            where the member was not asked, or was silent: its response is blank, or it failed.
         answers: Shape [Q, M], the labels of the answers (`str`), None where there is none.
         scores: Shape [Q, M], in [0, 1]; NaN where the answer was not scored, nor an equal one of another member, or where the
             member was not asked.

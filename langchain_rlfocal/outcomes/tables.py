@@ -105,7 +105,8 @@ class Outcome:
         model: The member's name.
         response: The member's full text, None where it was not recorded.
         answer: The answer extracted from it, None if none could be extracted: then it is equal to no other, and where the
-            response is blank (`""`) it is no answer at all.
+            response is blank (`""`) it is no answer at all. Nor is it without a response in a table that records others' and with
+            a reward of 0: so `rlfocal collect` records a member that failed.
         gold: The right answer, None where it is unknown.
         reward: The judge's score, in [0, 1]; None where nobody judged it, which is not wrong.
         option_probs: A score per option, None where there are none.
@@ -378,8 +379,13 @@ class OutcomeTable:
         own = np.where(answer_codes < 0, -1 - np.arange(len(members)), answer_codes)
         ids = (own[:, :, None] == own[:, None, :]).argmax(axis=2)
         unlabelled = np.flatnonzero((answer_codes < 0) & ~is_absent)
-        is_blank = pc.equal(pc.utf8_trim_whitespace(table["response"].take(flat.take(pa.array(unlabelled)))), "")
-        ids.ravel()[unlabelled[pc.fill_null(is_blank, fill_value=False).to_numpy()]] = -1
+        of_unlabelled = flat.take(pa.array(unlabelled))
+        is_blank = pc.equal(pc.utf8_trim_whitespace(table["response"].take(of_unlabelled)), "")
+        # Where responses are recorded at all, a row that has none and is worth nothing is a member that failed.
+        has_responses = table["response"].null_count < len(self)
+        has_failed = pc.equal(table["reward"].take(of_unlabelled), 0.0 if has_responses else -1.0)
+        is_silent = pc.fill_null(pc.if_else(pc.is_null(is_blank), has_failed, is_blank), fill_value=False)
+        ids.ravel()[unlabelled[is_silent.to_numpy()]] = -1
         ids[is_absent] = -1
         answers = np.array([*values, None], dtype=object)[answer_codes]  # a code of -1 reads the None at the end
         gold_codes, gold_values = _codes(table["gold"].take(flat))

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from langchain_rlfocal.errors import InputError, PoolError
+from langchain_rlfocal.policies.looks import looks_of
 from langchain_rlfocal.records import Answer, Candidate, Failure, Query, Selection
 from langchain_rlfocal.states import Answers, Bools, Evidence, Floats, Ints, MemberFeatures, State, state_of
 
@@ -267,7 +268,7 @@ class EnsemblePolicy(ABC):
         for member in (*(c.member for c in candidates), *(f.member for f in failures)):
             asked[0, position[member]] = True
         if candidates:
-            answers = _answers(candidates, position)
+            answers = _answers(query.text, candidates, position)
             evidence, labels = self.read(features, [query.task], answers, names), answers.labels[0].tolist()
         else:
             silent, none = np.full(asked.shape, -1), np.zeros(asked.shape, dtype=features.trust.dtype)
@@ -385,7 +386,7 @@ def is_blank(text: str) -> bool:
     return not text.strip()
 
 
-def _answers(candidates: Sequence[Candidate], position: Mapping[str, int]) -> Answers:
+def _answers(query: str, candidates: Sequence[Candidate], position: Mapping[str, int]) -> Answers:
     """Lay out one query's candidates for members at these positions; every member has room for a candidate of its own.
 
     A text without a canonical answer takes that room, without a label, as recorded ones do in an `OutcomeGrid`.
@@ -413,4 +414,11 @@ def _answers(candidates: Sequence[Candidate], position: Mapping[str, int]) -> An
         for candidate in candidates:
             for label, score in (candidate.option_probs or {}).items():
                 option_scores[0, position[candidate.member], index_of[label]] = score
-    return Answers(np.array([candidate_index]), labels, np.array([chars]), np.array([logprobs]), option_scores)
+    return Answers(
+        np.array([candidate_index]),
+        labels,
+        np.array([chars]),
+        np.array([logprobs]),
+        option_scores,
+        looks_of([query], labels),
+    )

@@ -22,9 +22,10 @@ from langchain_rlfocal.errors import CheckpointError
 from langchain_rlfocal.features import FEATURES_DIM
 from langchain_rlfocal.observations import CONTEXT_AXES, DECIDER_SHARED, FUSION_AXES, FUSION_SHARED, MEMBER_AXES
 from langchain_rlfocal.policies.evidence import CONTEXT_DIM, RESPONSE_DIM
+from langchain_rlfocal.policies.looks import LOOK_NAMES
 from langchain_rlfocal.policies.novelty import NUM_DIRECTIONS
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MAX_BYTES = 64 * 2**20
 """A larger file is refused unread: a policy of a thousand members is still smaller."""
 
@@ -65,7 +66,7 @@ class _Facts(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    format_version: Literal[2]
+    format_version: Literal[3]
     members: list[str]
     pool_fingerprint: str
     observation_spec: dict[str, Any]
@@ -103,6 +104,7 @@ def _shapes(num_members: int, num_labels: int, sizes: Mapping[str, int]) -> dict
         "evidence.response": (RESPONSE_DIM, num_members),
         "evidence.moments": (5, num_members),
         "evidence.labels": (num_labels,),
+        "evidence.looks": (len(LOOK_NAMES),),
         "pool.price": (num_members,),
         "pool.diversity": (num_members, num_members),
         "pool.coincidence": (CONTEXT_DIM,),
@@ -112,6 +114,7 @@ def _shapes(num_members: int, num_labels: int, sizes: Mapping[str, int]) -> dict
         "decider.hidden2.bias": (decider,),
         "decider.out.weight": (1, decider),
         "decider.out.bias": (1,),
+        "decider.skip.weight": (1, len(MEMBER_AXES)),
         "fusion.hidden.weight": (fusion, len(FUSION_AXES) + FUSION_SHARED),
         "fusion.hidden.bias": (fusion,),
         "fusion.out.weight": (1, fusion),

@@ -1,18 +1,19 @@
 """What a policy estimates of members: competence before they are asked, and what their answers are evidence of.
 
-Competence is a ridge regression from query features to each member's score, closed form and deterministic. A member's
-estimate depends on its own outcomes only, so a member can be left out, or fitted later from a small probe, without touching
-the others. Estimates that training learns from come from folds that did not see the query (`cross_fitted`).
+Competence is a ridge regression from query features to each member's score, closed form and deterministic: what the query is
+worth to the pool, plus the member's deviation (`fit_competence`). A member can be left out, or fitted later from a small probe,
+without touching the others. Estimates that training learns from come from folds that did not see the query (`cross_fitted`).
 
 Evidence is a conditional logit model, fitted to recorded outcomes (`training.supervised`). A candidate's log-odds add up
-over the members asked, and over the candidate's own label:
+over the members asked, and over what the candidate says:
 
-    z(k) = Σ_{m supports k} tₘ + Σ_m sₘ uₘₖ + b(task, label of k)
+    z(k) = Σ_{m supports k} tₘ + Σ_m sₘ uₘₖ + b(task, label of k) + vₖ·w
     tₘ = α logit(competence) + β + ψ(q)·Aₘ + x·Dₘ            sₘ = γ + ψ(q)·Cₘ
 
 ψ(q) are 1, surface and task features of the query; x compares the response with the member's others (length,
-log-probability of its tokens); u are the member's option scores, centred over the options and scaled. α, β and γ belong to
-no member: one that was never fitted has them alone.
+log-probability of its tokens); u are the member's option scores, centred over the options and scaled; v are the looks of the
+option that k names (`policies.looks`). α, β, γ and w belong to no member: one that was never fitted has them alone. A text from
+which no label could be extracted has the empty one.
 
 Source of the model: McFadden, 1974, "Conditional logit analysis of qualitative choice behavior".
 """
@@ -42,6 +43,12 @@ MAX_COMPARED = 64
 COMPETENCE_PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)
 """Ridge penalties to choose from by cross-validation; the last leaves little but each member's mean score."""
 
+PRIOR_ROWS = 10.0
+"""How many rows the pool's mean score counts as in the mean of a member that was scored on no row."""
+
+Penalties = tuple[Sequence[float], Sequence[float]]
+"""Ridge penalties to choose from: of the pool, and of its members."""
+
 _LOW, _HIGH = 0.02, 0.98
 _CLIP = 3.0
 _TOKEN = re.compile(r"\w+")
@@ -67,58 +74,161 @@ class CompetenceModel:
         return np.asarray(np.minimum(np.maximum(estimates, _LOW, out=estimates), _HIGH, out=estimates))
 
 
-def _fit(features: Floats, scores: Floats, penalties: Sequence[float]) -> list[CompetenceModel]:
-    """Fit for several penalties λ at the price of one.
+class _Ridge:
+    """Ridge regressions on the same weighted rows, at the price of one.
 
-    With the centred features X and XᵀX = V diag(s) Vᵀ:
+    With X the rows, centred and scaled by the roots of their weights, and XᵀX = V diag(s) Vᵀ (or XXᵀ = U diag(s) Uᵀ, where there
+    are fewer rows than features):
 
-        W = (XᵀX + λI)⁻¹ Xᵀ(S − mean of S) = V diag(1 / (s + λ)) Vᵀ Xᵀ(S − mean of S)
+        W = (XᵀX + λI)⁻¹ XᵀY = V diag(1 / (s + λ)) VᵀXᵀY = XᵀU diag(1 / (s + λ)) UᵀY
     """
-    mean, bias = features.mean(axis=0), scores.mean(axis=0)
-    centred = features - mean
-    spectrum, vectors = np.linalg.eigh(centred.T @ centred)
-    projected = vectors.T @ (centred.T @ (scores - bias))
-    return [
-        CompetenceModel(weights=vectors @ (projected / (spectrum[:, None] + penalty)), bias=bias, mean=mean)
-        for penalty in penalties
-    ]
+
+    def __init__(self, features: Floats, weight: Floats) -> None:
+        self.weight, self._total = weight, max(float(weight.sum()), 1e-12)
+        self.mean = weight @ features / self._total
+        self._root = np.sqrt(weight)[:, None]
+        rows = (features - self.mean) * self._root
+        if len(rows) < features.shape[1]:
+            self._spectrum, vectors = np.linalg.eigh(rows @ rows.T)
+            self._out, self._into = rows.T @ vectors, vectors.T
+        else:
+            self._spectrum, self._out = np.linalg.eigh(rows.T @ rows)
+            self._into = self._out.T @ rows.T
+        self._spectrum = np.maximum(self._spectrum, 0.0)
+
+    def fit(self, targets: Floats, penalties: Sequence[float]) -> tuple[Floats, list[Floats]]:
+        """Fit targets of shape [Q, T]: their weighted means, shape [T], and W of shape [F, T] for each penalty."""
+        mean = self.weight @ targets / self._total
+        projected = self._into @ ((targets - mean) * self._root)
+        return mean, [self._out @ (projected / (self._spectrum[:, None] + penalty)) for penalty in penalties]
 
 
-def fit_competence(features: Floats, scores: Floats, *, penalty: float) -> CompetenceModel:
-    """Fit by ridge regression.
+class _Stages:
+    """Both stages of `fit_competence` on the same rows, for any penalties."""
+
+    def __init__(self, features: Floats, scores: Floats, weights: Floats | None) -> None:
+        known = ~np.isnan(scores)
+        weight = known * (1.0 if weights is None else np.where(known, weights, 0.0))
+        scores = np.where(known, scores, 0.0)
+        of_row, num_members = weight.sum(axis=1), scores.shape[1]
+        self._features, self._weight, self._count = features, weight, weight.sum(axis=0)
+        # On rows that all were scored on means differ by what the members are worth: one is held back for those it lacks.
+        self._held = PRIOR_ROWS * (1.0 - known.mean(axis=0))
+        overall = (weight * scores).sum() / max(self._count.sum(), 1e-12)
+        self.base = ((weight * scores).sum(axis=0) + self._held * overall) / np.maximum(self._count + self._held, 1e-12)
+        self._above = scores - self.base
+        self._row_mean = (weight * self._above).sum(axis=1) / np.maximum(of_row, 1e-12)
+        scored = known.sum(axis=1)
+        # How far a row's own mean stands for it: not at all where one of several members was scored, wholly where all were.
+        self._own_share = np.maximum(scored - 1, 0) * num_members / np.maximum(scored * (num_members - 1), 1)
+        if num_members == 1:
+            self._own_share = np.ones(len(scores))
+        self._ridge = _Ridge(features, of_row / max(num_members * weight.max(initial=0.0), 1e-12))
+        self.mean = self._ridge.mean
+
+    def pool(self, penalties: Sequence[float]) -> list[tuple[Floats, float]]:
+        """Fit the first stage: w and the estimate at the mean query, `base` left out, for each penalty."""
+        intercept, slopes = self._ridge.fit(self._row_mean[:, None], penalties)
+        return [(slope[:, 0], float(intercept[0])) for slope in slopes]
+
+    def members(self, pool: tuple[Floats, float], penalties: Sequence[float]) -> list[tuple[Floats, Floats]]:
+        """Fit the second stage: each w_m, shape [F, M], and deviation at the mean query, shape [M], for each penalty."""
+        expected = (self._features - self.mean) @ pool[0] + pool[1]
+        expected = expected + self._own_share * (self._row_mean - expected)
+        deviation = self._above - expected[:, None]
+        shape = self._features.shape[1], len(self.base)
+        fits: list[tuple[Floats, Floats]] = [(np.zeros(shape), np.zeros(shape[1])) for _ in penalties]
+        patterns, which = np.unique(self._weight, axis=1, return_inverse=True)
+        for number, pattern in enumerate(patterns.T):
+            columns, rows = np.flatnonzero(which.ravel() == number), np.flatnonzero(pattern)
+            if not len(rows):
+                continue
+            alike = np.array_equal(pattern, self._ridge.weight)
+            ridge = self._ridge if alike else _Ridge(self._features[rows], pattern[rows])
+            intercept, slopes = ridge.fit(deviation[np.ix_(rows, columns)], penalties)
+            intercept *= self._count[columns] / (self._count[columns] + self._held[columns])
+            for (own, bias), slope in zip(fits, slopes, strict=True):
+                own[:, columns] = slope
+                bias[columns] = intercept + (self.mean - ridge.mean) @ slope
+        return fits
+
+
+def fit_competence(
+    features: Floats, scores: Floats, *, penalty: tuple[float, float], weights: Floats | None = None
+) -> CompetenceModel:
+    """Fit in two stages: what a query is worth to the pool, then how each member deviates from it.
+
+        c_m(q) = b_m + (q − q̄)·(w + w_m)
+
+    w is a ridge regression of the queries' mean scores, from the cells of all members, and w_m of the member's scores minus
+    those means. Of complete scores and with one penalty for both, this is the same as each member's own ridge regression; a
+    stronger one for the members draws their slopes together, as fewer rows can tell them apart.
+
+    Where scores are missing, a query's mean is that of the members scored on it, their own means taken off, and as far as they
+    are few the first stage stands in for it. A member's mean is held back toward the pool's by `PRIOR_ROWS` times the share
+    of the rows that it lacks.
+
+    Source: James and Stein, 1961, for why to shrink members toward what they share.
 
     Args:
         features: Query features, shape [Q, F].
-        scores: Members' scores in [0, 1], shape [Q, M].
-        penalty: λ > 0.
+        scores: Members' scores in [0, 1], NaN where unknown, shape [Q, M].
+        penalty: λ > 0 of the pool and of the members.
+        weights: What each score counts, such as its inverse propensity, shape [Q, M]; None counts all alike.
     """
-    return _fit(features, scores, [penalty])[0]
+    stages = _Stages(features, scores, weights)
+    pool = stages.pool(penalty[:1])[0]
+    own, bias = stages.members(pool, penalty[1:])[0]
+    return CompetenceModel(weights=pool[0][:, None] + own, bias=stages.base + pool[1] + bias, mean=stages.mean)
 
 
 def cross_fitted(
-    features: Floats, scores: Floats, folds: Ints, *, penalties: Sequence[float] = COMPETENCE_PENALTIES
-) -> tuple[Floats, float]:
+    features: Floats,
+    scores: Floats,
+    folds: Ints,
+    *,
+    penalties: Penalties = (COMPETENCE_PENALTIES, COMPETENCE_PENALTIES),
+    weights: Floats | None = None,
+) -> tuple[Floats, tuple[float, float]]:
     """Estimate each query's scores with a model that was fitted without its fold.
 
     Args:
         features: Query features, shape [Q, F].
-        scores: Members' scores in [0, 1], shape [Q, M].
+        scores: Members' scores in [0, 1], NaN where unknown, shape [Q, M].
         folds: Each query's fold, shape [Q].
-        penalties: Penalties to choose from.
+        penalties: Penalties to choose from, of the pool and of the members.
+        weights: What each score counts, shape [Q, M]; None counts all alike.
 
     Returns:
-        Estimates, shape [Q, M], and the penalty that made them: that of least squared error, the stronger in a tie.
+        Estimates, shape [Q, M], and the penalties that made them: of least squared error over what is known, first that of the
+        pool alone, then that of the members; the stronger in a tie.
     """
-    estimates = np.empty((len(penalties), *scores.shape))
-    for fold in np.unique(folds):
-        out = folds == fold
-        if out.all():  # one fold only: its own mean is the best there is
-            return np.clip(np.tile(scores.mean(axis=0), (len(scores), 1)), _LOW, _HIGH), max(penalties)
-        for estimate, model in zip(estimates, _fit(features[~out], scores[~out], penalties), strict=True):
-            estimate[out] = model(features[out])
-    errors = ((estimates - scores) ** 2).mean(axis=(1, 2))
-    best = min(range(len(penalties)), key=lambda i: (errors[i], -penalties[i]))
-    return estimates[best], penalties[best]
+    known = ~np.isnan(scores)
+    counted = known * (1.0 if weights is None else np.where(known, weights, 0.0))
+    target, outside = np.where(known, scores, 0.0), [folds != fold for fold in np.unique(folds)]
+    if len(outside) == 1:  # one fold only: its own mean is the best there is
+        strongest = (max(penalties[0]), max(penalties[1]))
+        bias = fit_competence(features, scores, penalty=strongest, weights=weights).bias
+        return np.clip(np.tile(bias, (len(scores), 1)), _LOW, _HIGH), strongest
+    stages = [_Stages(features[rows], scores[rows], None if weights is None else weights[rows]) for rows in outside]
+
+    def best(estimates: Floats, penalties: Sequence[float]) -> int:
+        errors = [float((counted * (np.clip(one, _LOW, _HIGH) - target) ** 2).sum()) for one in estimates]
+        return min(range(len(errors)), key=lambda i: (errors[i], -penalties[i]))
+
+    pools = [stage.pool(penalties[0]) for stage in stages]
+    estimates = np.empty((len(penalties[0]), *scores.shape))
+    for rows, stage, fits in zip(outside, stages, pools, strict=True):
+        for estimate, (slope, intercept) in zip(estimates, fits, strict=True):
+            estimate[~rows] = stage.base + (((features[~rows] - stage.mean) @ slope) + intercept)[:, None]
+    of_pool = best(estimates, penalties[0])
+    shared = estimates[of_pool]
+    estimates = np.empty((len(penalties[1]), *scores.shape))
+    for rows, stage, fits in zip(outside, stages, pools, strict=True):
+        for estimate, (own, bias) in zip(estimates, stage.members(fits[of_pool], penalties[1]), strict=True):
+            estimate[~rows] = shared[~rows] + (features[~rows] - stage.mean) @ own + bias
+    of_members = best(estimates, penalties[1])
+    return np.clip(estimates[of_members], _LOW, _HIGH), (penalties[0][of_pool], penalties[1][of_members])
 
 
 def context_of(features: Floats) -> Floats:
@@ -175,7 +285,8 @@ class EvidenceModel:
         response: Dₘ, shape [R, M].
         moments: Mean and standard deviation of log(1 + characters), then of log-probabilities, then the standard deviation
             of centred option scores, shape [5, M].
-        labels: b by task (`""` without one) and label.
+        labels: b by task (`""` without one) and label (`""` without one).
+        looks: w, shape [L].
         pool_size: Members of the whole pool, also where only some of them are kept.
     """
 
@@ -185,6 +296,7 @@ class EvidenceModel:
     response: Floats
     moments: Floats
     labels: Mapping[tuple[str, str], float]
+    looks: Floats
     pool_size: int
 
     def describe(self, features: Floats, competence: Floats) -> tuple[Floats, Floats]:
@@ -208,11 +320,14 @@ class EvidenceModel:
         if answers.option_scores is not None:
             scaled = scaled_options(answers.option_scores, moments)
             option_evidence = (members.option_weights[:, :, None] * scaled).astype(kind)
+        label = self.label_bias(tasks, answers.labels)
+        if answers.looks is not None:
+            label = label + answers.looks @ self.looks
         trust = members.trust + np.einsum("qmr,rm->qm", response_features(answers, moments), response)
         return Evidence(
             candidate_index=answers.candidate_index,
             trust=trust.astype(kind),
-            label=self.label_bias(tasks, answers.labels).astype(kind),
+            label=label.astype(kind),
             option_evidence=option_evidence,
             similarity=similarity_of(answers, kind) if self.pool_size <= MAX_COMPARED else None,
         )
@@ -224,7 +339,7 @@ class EvidenceModel:
             bias_of = self.labels
             for row, task in enumerate(tasks):
                 name = task or ""
-                bias[row] = [bias_of.get((name, label), 0.0) if label else 0.0 for label in labels[row].tolist()]
+                bias[row] = [bias_of.get((name, label or ""), 0.0) for label in labels[row].tolist()]
         return bias
 
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from langchain_rlfocal.diversity import pairwise_focal_diversity
 from langchain_rlfocal.errors import InputError, OutcomeError, PoolError
-from langchain_rlfocal.features import FEATURES_DIM, SURFACE_NAMES, Embedder, features_of
+from langchain_rlfocal.features import FEATURES_DIM, Embedder, features_of
 from langchain_rlfocal.observations import (
     FUSION_AXES,
     MEMBER_AXES,
@@ -88,6 +88,7 @@ class RLFocalPolicy(EnsemblePolicy):
             response=w["evidence.response"],
             moments=w["evidence.moments"],
             labels=dict(zip(parts.labels, w["evidence.labels"].tolist(), strict=True)),
+            looks=w["evidence.looks"],
             pool_size=len(self.members),
         )
         self._decider, self._fusion = DeciderNetwork(stored), FusionNetwork(stored)
@@ -197,7 +198,6 @@ class RLFocalPolicy(EnsemblePolicy):
             option_weights=option_weights.astype(kind),
             price=self.parts.weights["pool.price"],
             diversity=self.parts.weights["pool.diversity"],
-            surface=features[:, : len(SURFACE_NAMES)].astype(kind),
             novelty=self._novelty(features).astype(kind),
             coincidence=coincidence_of(features, self.parts.weights["pool.coincidence"]).astype(kind),
         )
@@ -276,6 +276,8 @@ class _JoinedLayer:
 class DeciderNetwork:
     """On/off logit of each member, bounded.
 
+    A linear path parallel to the hidden layers starts as the rule of greatest value of information (`State.net_gain`).
+
     Args:
         weights: Arrays by name.
     """
@@ -284,13 +286,15 @@ class DeciderNetwork:
         self._hidden1 = _JoinedLayer(weights, "decider.hidden1", len(MEMBER_AXES))
         self._weight2, self._bias2 = weights["decider.hidden2.weight"].T, weights["decider.hidden2.bias"]
         self._out, self._out_bias = weights["decider.out.weight"][0], weights["decider.out.bias"]
+        self._skip = weights["decider.skip.weight"][0]
 
     def __call__(self, members: Floats, shared: Floats) -> Floats:
         """Compute logits, shape [Q, M], of observations of shape [Q, M, A] and what `decider_shared` makes of them."""
         hidden = self._hidden1(members, shared) @ self._weight2
         hidden += self._bias2
         np.maximum(hidden, 0, out=hidden)
-        bounded: Floats = LOGIT_BOUND * np.tanh((hidden @ self._out + self._out_bias) / LOGIT_BOUND)
+        logits = hidden @ self._out + members @ self._skip + self._out_bias
+        bounded: Floats = LOGIT_BOUND * np.tanh(logits / LOGIT_BOUND)
         return bounded
 
 

@@ -38,6 +38,7 @@ def columns() -> dict[str, list[str]]:
     fusion_shared = [f"{how}.{name}" for how in ("mean", "max") for name in fusion]
     return {
         "decider.hidden1.weight": [*(f"own.{name}" for name in member), *decider_shared],
+        "decider.skip.weight": [f"own.{name}" for name in member],
         "fusion.hidden.weight": [*(f"own.{name}" for name in fusion), *fusion_shared],
         "fusion.vote.weight": [f"own.{name}" for name in fusion],
         "critic.hidden1.weight": [
@@ -61,6 +62,8 @@ def load_networks(data: bytes) -> dict[str, Floats]:
     arrays = load(data)
     stored = json.loads(arrays.pop("columns").tobytes())
     for layer, names in columns().items():
+        if layer not in arrays:
+            continue
         place = {name: column for column, name in enumerate(stored[layer])}
         weight = np.zeros((len(arrays[layer]), len(names)), dtype=np.float32)
         for column, name in enumerate(names):

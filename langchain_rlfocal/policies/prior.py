@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from langchain_rlfocal.errors import InputError
-from langchain_rlfocal.features import SURFACE_NAMES
 from langchain_rlfocal.policies.base import RECENT_QUERIES, TIE, Commitment, EnsemblePolicy, legal_sizes
 from langchain_rlfocal.records import Answer, Candidate, Failure, Query, Selection
 from langchain_rlfocal.states import Answers, Bools, Evidence, Floats, MemberFeatures, State
@@ -68,7 +67,6 @@ class PriorPolicy(EnsemblePolicy):
             option_weights=np.zeros_like(competence),
             price=np.full(len(columns), 1.0 / len(self._members)),
             diversity=np.zeros((len(columns), len(columns))),
-            surface=np.zeros((len(queries), len(SURFACE_NAMES))),
             novelty=np.ones(len(queries)),
             coincidence=np.ones(len(queries)),
         )

@@ -8,7 +8,6 @@ Sources: Yu et al., 2022, "The surprising effectiveness of PPO in cooperative mu
 https://arxiv.org/abs/2103.01955; Schulman et al., 2017, "Proximal policy optimization algorithms", equations 7 and 9.
 """
 
-import math
 import platform
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -61,6 +60,9 @@ _FREE, _LOWEST, _HIGHEST = 0.2, 0.01, 1.0
 FUSION_SHARPNESS = 4.0
 """In training Fusion draws from its logits times this: close to the best candidate, which serving takes, yet still drawn.
 Without it the reward would be spent on sharpening the odds of answers that win anyway."""
+
+FIRST_LOGIT = 2.5
+"""Logit, for and against, of what an untrained Decider does: sure enough to be sensible, and open to other teams."""
 
 _PRIVILEGED = 8
 STATE_DIM = DECIDER_SHARED + FUSION_SHARED + _PRIVILEGED
@@ -125,22 +127,30 @@ class _TwoLayerNet(nn.Module):
 
     def values(self, own: Tensor, shared: Tensor) -> Tensor:
         """Compute the numbers."""
-        values: Tensor = _TwoLayers.apply(own, shared, *self.parameters())  # type: ignore[no-untyped-call]
+        layers = (*self.hidden1.parameters(), *self.hidden2.parameters(), *self.out.parameters())
+        values: Tensor = _TwoLayers.apply(own, shared, *layers)  # type: ignore[no-untyped-call]
         return values
 
 
 class DeciderNet(_TwoLayerNet):
-    """On/off logit of each member; see `policies.learned.DeciderNetwork`."""
+    """On/off logit of each member; see `policies.learned.DeciderNetwork`.
 
-    def __init__(self, hidden: int, *, num_members: int) -> None:
+    It starts as the rule that asks the member of the greatest net gain, one each round, and stops where none gains.
+    """
+
+    def __init__(self, hidden: int) -> None:
         super().__init__(len(MEMBER_AXES) + DECIDER_SHARED, hidden)
+        self.skip = nn.Linear(len(MEMBER_AXES), 1, bias=False)
         nn.init.orthogonal_(self.out.weight, gain=0.01)
-        # Even chances at first, of a team of about two.
-        nn.init.constant_(self.out.bias, -math.log(max(num_members / 2 - 1, 1.0)))
+        nn.init.constant_(self.out.bias, -FIRST_LOGIT)
+        nn.init.zeros_(self.skip.weight)
+        with torch.no_grad():
+            self.skip.weight[0, [axis.name for axis in MEMBER_AXES].index("next")] = 2 * FIRST_LOGIT
 
     def forward(self, members: Tensor, shared: Tensor) -> Tensor:
         """Compute bounded logits, shape [B, M]."""
-        bounded: Tensor = LOGIT_BOUND * torch.tanh(self.values(members, shared) / LOGIT_BOUND)
+        logits = self.values(members, shared) + self.skip(members)[:, :, 0]
+        bounded: Tensor = LOGIT_BOUND * torch.tanh(logits / LOGIT_BOUND)
         return bounded
 
 
@@ -171,9 +181,9 @@ class FusionNet(nn.Module):
 class Actors(nn.Module):
     """Both actors; its state dict names the arrays as the checkpoint does."""
 
-    def __init__(self, *, decider_hidden: int, fusion_hidden: int, num_members: int) -> None:
+    def __init__(self, *, decider_hidden: int, fusion_hidden: int) -> None:
         super().__init__()
-        self.decider = DeciderNet(decider_hidden, num_members=num_members)
+        self.decider = DeciderNet(decider_hidden)
         self.fusion = FusionNet(fusion_hidden)
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -613,20 +623,17 @@ class Learner:
 
     Args:
         config: Hyperparameters.
-        num_members: Members of the pool, which the first choices of untrained actors depend on.
 
     Attributes:
         actors: The actors.
         critic: The critic.
     """
 
-    def __init__(self, config: TrainingConfig, *, num_members: int) -> None:
+    def __init__(self, config: TrainingConfig) -> None:
         self._config = config
         with torch.random.fork_rng(devices=[]):  # the caller's random state stays its own
             torch.manual_seed(config.seed)
-            self.actors = Actors(
-                decider_hidden=config.decider_hidden, fusion_hidden=config.fusion_hidden, num_members=num_members
-            )
+            self.actors = Actors(decider_hidden=config.decider_hidden, fusion_hidden=config.fusion_hidden)
             self.critic = Critic(STATE_DIM, config.critic_hidden)
         self._optimizer = torch.optim.Adam(
             [
@@ -814,6 +821,33 @@ class _Trials:
         ]
 
 
+def with_curve_of(policy: RLFocalPolicy, grid: OutcomeGrid) -> RLFocalPolicy:
+    """Place targets of calls on other queries, say of a new task: on what members answered, whether it was scored or not.
+
+    Where members differ more than on the training queries, a cost weight leads to more calls than the curve of training tells.
+
+    Args:
+        policy: The policy; it is not changed.
+        grid: Answers of the policy's members to such queries; those that every member was asked count.
+
+    Returns:
+        The same policy with another curve in its card, for `cost_weight_for`.
+
+    Raises:
+        PoolError: The grid has a member that the policy does not know.
+        OutcomeError: No query was put to every member.
+    """
+    whole = grid.take(np.flatnonzero(grid.recorded.all(axis=1)))
+    if not len(whole):
+        raise OutcomeError(
+            "`grid` must hold a query that every member was asked, got none. Collect some; no reward is needed."
+        )
+    config = policy.card["config"]
+    env = environment_of(policy, whole, max_team=config["max_team"], max_rounds=config["max_rounds"])
+    curve = _Trials(env, len(whole), env, 0).curve(policy)
+    return RLFocalPolicy(replace(policy.parts, card={**policy.card, "curve": curve}), embedder=policy.embedder)
+
+
 def environments(
     grid: OutcomeGrid,
     data: TrainingData,
@@ -854,7 +888,8 @@ def _train(
 ) -> RLFocalPolicy:
     rng = np.random.default_rng(config.seed)
     data = prepare(train_grid, config, embedder=embedder, rng=rng)
-    learner = Learner(config, num_members=len(train_grid.members))
+    learner = Learner(config)
+    rule = learner.arrays()
     learner.start_from(pretrained_networks())
     envs = environments(train_grid, data, config, embedder=embedder, rng=rng, networks=learner.actors.arrays())
 
@@ -869,6 +904,14 @@ def _train(
     trials = _Trials(envs[0][0], len(train_grid), validation, len(validation_grid))
     cost_weights = tuple(sorted({*_CHECKED_WEIGHTS, config.cost_weight}))
     best_figure = trials.figure(best, cost_weights)
+    # Where what other pools taught does worse than the rule of value of information, training starts from the rule.
+    pretrained = learner.arrays()
+    learner.start_from(rule)
+    other = policy_now()
+    if (figure := trials.figure(other, cost_weights)) >= best_figure:
+        best, best_figure = other, figure
+    else:
+        learner.start_from(pretrained)
     for step in range(1, config.num_iterations + 1):
         # One in three iterations is on tasks as if they were new.
         rollout, kl = learner.learn(*envs[-1 if step % 3 == 0 else 0], step=step, rng=rng)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from langchain_rlfocal.diversity import pairwise_focal_diversity
 from langchain_rlfocal.environment import answers_of, candidate_scores
-from langchain_rlfocal.features import SURFACE_NAMES, Embedder, features_of
+from langchain_rlfocal.features import Embedder, features_of
 from langchain_rlfocal.outcomes import OutcomeGrid, costs_of, prices_of
 from langchain_rlfocal.policies.checkpoint import Parts
 from langchain_rlfocal.policies.evidence import (
@@ -28,6 +28,7 @@ from langchain_rlfocal.policies.evidence import (
     RESPONSE_DIM,
     CompetenceModel,
     EvidenceModel,
+    Penalties,
     coincidence_of,
     context_of,
     cross_fitted,
@@ -38,6 +39,7 @@ from langchain_rlfocal.policies.evidence import (
     scaled_options,
 )
 from langchain_rlfocal.policies.learned import RLFocalPolicy
+from langchain_rlfocal.policies.looks import LOOK_NAMES
 from langchain_rlfocal.policies.novelty import cross_fitted_novelty, fit_novelty
 from langchain_rlfocal.states import (
     Answers,
@@ -52,7 +54,7 @@ from langchain_rlfocal.states import (
 )
 from langchain_rlfocal.training.config import TrainingConfig
 
-EVIDENCE_PENALTIES = (3e-4, 3e-3, 3e-2, 3e-1)
+EVIDENCE_PENALTIES = (1e-3, 5e-3, 3e-2, 3e-1)
 """Weights of the squared coefficients, to choose from by cross-validation."""
 
 MIN_QUERIES = 10
@@ -61,11 +63,19 @@ MIN_QUERIES = 10
 TASK_GROUPS = 3
 """Fits that each leave out the tasks of one group show what the policy will see of a task that was never shown."""
 
+NEW_TASK_ROWS = 3000
+"""Of more queries, so many at most are shown as if their tasks were new: every group takes a fit of its own."""
+
 MIN_LABEL_COUNT = 10
 """A label that stands for a candidate of fewer queries of its task has no coefficient."""
 
 _MAX_STEPS = 60
-_PENALTIES = {"competence_penalty": COMPETENCE_PENALTIES, "evidence_penalty": EVIDENCE_PENALTIES}
+_LOOKS_FREEDOM = 0.01  # of the penalty: all queries with options speak of the same few coefficients
+_PENALTIES = {
+    "pool_penalty": COMPETENCE_PENALTIES,
+    "competence_penalty": COMPETENCE_PENALTIES,
+    "evidence_penalty": EVIDENCE_PENALTIES,
+}
 
 
 @dataclass(frozen=True)
@@ -77,8 +87,11 @@ class Examples(Rows):
         competence: Cross-fitted competence, shape [Q, M].
         tasks: Task labels, None without one, shape [Q].
         answers: What all members answered.
-        scores: Recorded score of each candidate, shape [Q, K].
+        scores: Recorded score of each candidate, NaN where unknown, shape [Q, K].
         teams: Members taken as asked, shape [Q, M].
+        posterior: Queries whose scores are probabilities that each candidate is the right one, shape [Q]; None where all are
+            recorded.
+        weight: What each query counts, shape [Q]; None counts all alike.
     """
 
     features: Annotated[Floats, "QF"]
@@ -87,21 +100,26 @@ class Examples(Rows):
     answers: Answers
     scores: Annotated[Floats, "QK"]
     teams: Annotated[Bools, "QM"]
+    posterior: Annotated[Bools | None, "Q"] = None
+    weight: Annotated[Floats | None, "Q"] = None
 
 
-def draw_teams(num_queries: int, num_members: int, max_team: int, rng: np.random.Generator) -> Bools:
-    """Draw teams to fit on, shape [Q, M]: all members for one query in two, else a random team of random size."""
+def draw_teams(recorded: Bools, max_team: int, rng: np.random.Generator) -> Bools:
+    """Draw teams to fit on, shape [Q, M]: all recorded members for one query in two, else a random team of random size."""
+    num_queries, num_members = recorded.shape
     size = rng.integers(1, min(max_team, num_members) + 1, size=num_queries)
     size[rng.random(num_queries) < 0.5] = num_members
-    order = rng.random((num_queries, num_members)).argsort(axis=1).argsort(axis=1)
-    return order < size[:, None]
+    order = np.where(recorded, rng.random(recorded.shape), np.inf).argsort(axis=1).argsort(axis=1)
+    return np.asarray((order < size[:, None]) & recorded)
 
 
 def frequent_labels(tasks: Sequence[str | None], answers: Answers) -> list[tuple[str, str]]:
-    """List task and label of the candidates that occur in many queries, most frequent first."""
+    """List task and label (empty without one) of the candidates that occur in many queries, most frequent first."""
     counts: Counter[tuple[str, str]] = Counter()
-    for task, labels in zip(tasks, answers.labels, strict=True):
+    for task, labels, supported in zip(tasks, answers.labels, answers.candidate_index, strict=True):
         counts.update((task or "", label) for label in {label for label in labels if label})
+        if any(labels[k] is None for k in set(supported.tolist()) if k >= 0):
+            counts[task or "", ""] += 1
     frequent = [pair for pair, count in counts.items() if count >= MIN_LABEL_COUNT]
     # By name where equally frequent: sets of texts come in another order in every process.
     return sorted(frequent, key=lambda pair: (-counts[pair], pair))
@@ -138,20 +156,24 @@ class ConditionalLogit:
             self._options = _tensor(np.where(scored, scaled, 0.0) * asked[:, :, None])
         code_of = {pair: code for code, pair in enumerate(labels)}
         codes = [
-            [code_of.get((task or "", label), len(labels)) if label else len(labels) for label in row]
+            [code_of.get((task or "", label or ""), len(labels)) for label in row]
             for task, row in zip(examples.tasks.tolist(), answers.labels.tolist(), strict=True)
         ]
         self._codes = torch.tensor(codes, dtype=torch.int64).reshape(q, k)
+        self._looks = None if answers.looks is None else _tensor(answers.looks)
+        # Which of the scored candidates is right says nothing wrong about the others (independence of irrelevant alternatives).
+        exists &= ~np.isnan(examples.scores)
         right = np.where(exists, examples.scores, 0.0)
         # Where no candidate is right, or all are, nothing can be learned about which.
         informative = (right.max(axis=1) > 0) & (np.where(exists, right, np.inf).min(axis=1) < right.max(axis=1))
+        posterior = np.zeros(q, dtype=bool) if examples.posterior is None else examples.posterior
+        weight = np.ones(q) if examples.weight is None else examples.weight
+        # The candidates of a posterior count as much as it is probable that one of them is right.
+        weight = weight * np.where(posterior, right.sum(axis=1), 1.0)
         self._informative = torch.from_numpy(informative)
         self._right, self._exists = _tensor(right[informative]), torch.from_numpy(exists)
-
-    @property
-    def num_informative(self) -> int:
-        """How many queries say anything about which candidate is right."""
-        return len(self._right)
+        self._posterior = torch.from_numpy(posterior[informative])
+        self._weight, self.total_weight = _tensor(weight[informative]), float(weight[informative].sum())
 
     def evidence(self, coefficients: Mapping[str, Tensor]) -> Tensor:
         """Compute log-odds of every candidate, shape [Q, K]."""
@@ -163,13 +185,23 @@ class ConditionalLogit:
         if self._options is not None:
             option_weights = shared[2] + self._context @ coefficients["option_weights"]
             total = total + torch.einsum("qm,qmk->qk", option_weights, self._options)
+        if self._looks is not None:
+            total = total + self._looks @ coefficients["looks"]
         return total + torch.cat([coefficients["labels"], torch.zeros(1)])[self._codes]
 
     def loss(self, coefficients: Mapping[str, Tensor]) -> Tensor:
-        """Mean of −log Σ_k π(k) score(k) over the informative queries."""
+        """Mean over the informative queries of −log Σ_k π(k) score(k), or of the cross-entropy −Σ_k p(k) log π(k).
+
+        The former where scores are recorded, and several candidates may be right. The latter where they are a posterior p,
+        by which it is the expected loss: the former would be least where all is given to one candidate.
+        """
         logits = self.evidence(coefficients).masked_fill(~self._exists, -1e9)[self._informative]
         shares = torch.log_softmax(logits, dim=1)
-        return -torch.logsumexp(shares + torch.log(self._right.clamp(min=1e-9)), dim=1).mean()
+        loss = -torch.logsumexp(shares + torch.log(self._right.clamp(min=1e-9)), dim=1)
+        if self._posterior.any():
+            entropy = -(shares * self._right).sum(dim=1) / self._right.sum(dim=1)
+            loss = torch.where(self._posterior, entropy, loss)
+        return (loss * self._weight).sum() / self.total_weight
 
     def fit(self, penalty: float) -> dict[str, Tensor]:
         """Find the coefficients of least penalised loss; see `fit_evidence`."""
@@ -180,8 +212,9 @@ class ConditionalLogit:
             "option_weights": torch.zeros(context_dim, m),
             "response": torch.zeros(RESPONSE_DIM, m),
             "labels": torch.zeros(len(self._labels)),
+            "looks": torch.zeros(len(LOOK_NAMES)),
         }
-        if not self.num_informative:
+        if not self.total_weight > 0:
             return coefficients
         for part in coefficients.values():
             part.requires_grad_()
@@ -196,6 +229,7 @@ class ConditionalLogit:
         def closure() -> Tensor:
             optimizer.zero_grad()
             own = sum((coefficients[name] ** 2).sum() for name in ("weights", "option_weights", "response", "labels"))
+            own = own + _LOOKS_FREEDOM * coefficients["looks"].square().sum()
             # α and β are held near the log-odds vote, so that a small pool cannot send them to infinity.
             near = (coefficients["shared"] - 1.0)[:2].square().sum()
             loss = self.loss(coefficients) + penalty * own + 1e-3 * near
@@ -220,7 +254,7 @@ def fit_evidence(examples: Examples, labels: Sequence[tuple[str, str]], *, penal
     """Fit the model.
 
     Minimises the mean negative log-likelihood plus `penalty` times the sum of squares of every coefficient that belongs to
-    a member or a label, plus a thousandth of the squared distance of α and β from 1, the log-odds vote.
+    a member or a label, a hundredth of that for the looks of options, plus a thousandth of the squared distance of α and β from 1, the log-odds vote.
 
     Args:
         examples: What to learn from.
@@ -260,9 +294,9 @@ def cross_fitted_evidence(
         for penalty in penalties:
             coefficients = problem.fit(penalty)
             fits[penalty].append(problem.model(coefficients))
-            if unseen.num_informative:
+            if unseen.total_weight > 0:
                 with torch.no_grad():
-                    losses[penalty] += float(unseen.loss(coefficients)) * unseen.num_informative
+                    losses[penalty] += float(unseen.loss(coefficients)) * unseen.total_weight
     best = min(penalties, key=lambda penalty: (losses[penalty], -penalty))
     return fits[best], best
 
@@ -340,7 +374,9 @@ def prepare(
         rng: Draws the teams that evidence is fitted on.
         penalties: What to choose from by cross-validation, by the names in `TrainingData.facts`.
     """
-    start = _start(grid, config, embedder=embedder, rng=rng, penalties=penalties["competence_penalty"])
+    start = _start(
+        grid, config, embedder=embedder, rng=rng, penalties=(penalties["pool_penalty"], penalties["competence_penalty"])
+    )
     examples, folds = start.examples, start.folds
     models, penalty = cross_fitted_evidence(
         examples, folds, labels=start.labels, penalties=penalties["evidence_penalty"]
@@ -357,7 +393,6 @@ def prepare(
         option_weights=option_weights.astype(kind),
         price=price.astype(kind),
         diversity=weights["pool.diversity"].astype(kind),
-        surface=examples.features[:, : len(SURFACE_NAMES)].astype(kind),
         novelty=cross_fitted_novelty(examples.features, folds).astype(kind),
         coincidence=coincidence_of(examples.features, weights["pool.coincidence"]).astype(kind),
     )
@@ -374,7 +409,11 @@ def prepare(
         charges=costs / start.total if start.total > 0 else np.broadcast_to(price, costs.shape),
         weights=weights,
         labels=start.labels,
-        facts={"competence_penalty": start.competence_penalty, "evidence_penalty": penalty},
+        facts={
+            "pool_penalty": start.competence_penalty[0],
+            "competence_penalty": start.competence_penalty[1],
+            "evidence_penalty": penalty,
+        },
     )
 
 
@@ -391,7 +430,9 @@ def refit(
     Returns:
         `TrainingData.weights` and `TrainingData.labels`.
     """
-    start = _start(grid, config, embedder=embedder, rng=rng, penalties=[facts["competence_penalty"]])
+    start = _start(
+        grid, config, embedder=embedder, rng=rng, penalties=([facts["pool_penalty"]], [facts["competence_penalty"]])
+    )
     return start.weights(fit_evidence(start.examples, start.labels, penalty=facts["evidence_penalty"])), start.labels
 
 
@@ -417,8 +458,9 @@ def as_new_tasks(
         networks: Arrays of both actors, which have no part in it.
 
     Returns:
-        The queries, and what an episode knows and reads of them; None where there are too few queries of other tasks.
+        The queries, `NEW_TASK_ROWS` at most, and what an episode knows and reads of them; None where there are too few queries of other tasks.
     """
+    grid = grid.take(np.arange(0, len(grid), -(-len(grid) // NEW_TASK_ROWS)))
     names = sorted(set(grid.tasks))
     group_of = {name: number % TASK_GROUPS for number, name in enumerate(names)}
     groups = np.array([group_of[task] for task in grid.tasks])
@@ -448,7 +490,7 @@ class _Start:
     examples: Examples
     labels: list[tuple[str, str]]
     competence: CompetenceModel
-    competence_penalty: float
+    competence_penalty: tuple[float, float]
     price: Floats
     total: float
 
@@ -468,6 +510,7 @@ class _Start:
             "evidence.slopes": evidence.option_weights,
             "evidence.response": evidence.response,
             "evidence.moments": evidence.moments,
+            "evidence.looks": evidence.looks,
             "evidence.labels": np.array([evidence.labels[pair] for pair in self.labels]),
             "pool.price": self.price,
             "pool.diversity": pairwise_focal_diversity(once >= 0.5, known=known),
@@ -481,10 +524,10 @@ def _start(
     *,
     embedder: Embedder | None,
     rng: np.random.Generator,
-    penalties: Sequence[float],
+    penalties: Penalties,
 ) -> _Start:
     """Double the rows, fit competence, and draw the teams."""
-    num_queries, num_members = grid.scores.shape
+    num_queries = len(grid)
     tasks: list[str | None] = [*grid.tasks, *[None] * num_queries]
     doubled = grid.take(np.tile(np.arange(num_queries), 2))
     features = features_of(doubled.queries, tasks, embedder=embedder)
@@ -494,9 +537,9 @@ def _start(
         features=features,
         competence=competence,
         tasks=np.array(tasks, dtype=object),
-        answers=answers_of(doubled),
+        answers=answers_of(grid).take(np.tile(np.arange(num_queries), 2)),
         scores=candidate_scores(doubled),
-        teams=draw_teams(2 * num_queries, num_members, config.max_team, rng),
+        teams=draw_teams(doubled.recorded, config.max_team, rng),
     )
     price, total = prices_of(grid, config.cost_unit)
     return _Start(

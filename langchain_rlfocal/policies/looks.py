@@ -1,0 +1,110 @@
+"""Looks: how the options of a multiple-choice question are written, as far as it tells which of them is right.
+
+Whoever writes such a question tends to word the right option longer than the wrong ones, and to surround the right number by
+wrong ones. So an option's length and the place of its number among the others are evidence, however weak, before anyone is
+asked. What it is worth is learned from outcomes (`policies.evidence`); nothing here reads an answer.
+
+Source: Millman, Bishop and Ebel, 1965, "An analysis of test-wiseness".
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from itertools import pairwise
+
+import numpy as np
+
+from langchain_rlfocal.features import MAX_CHARS
+from langchain_rlfocal.states import Floats, Texts
+
+LOOK_NAMES = ("length", "longest", "central", "extreme")
+"""What is seen of a candidate; all 0 for a label that names no option of the query.
+
+- `length`: logarithm of the option's characters, blanks and marks left out, minus the mean over the options.
+- `longest`: 1 for the longest option, shared by several as long.
+- `central`: 1 - 4r² minus the mean over the options, with r in [-½, ½] the rank of the option's number, ½ the highest.
+- `extreme`: 1 for the highest and the lowest number, else 0, minus the mean over the options.
+
+The last two are 0 unless all options have a number and there are three different ones.
+"""
+
+_LETTERS, _NUMBERS = tuple("abcdefghij"), tuple(map(str, range(1, 11)))
+_MARK = re.compile(r"[\s(\[]([a-j]|10|[1-9])[).:\]](?=\s)")
+_WORD = re.compile(r"\w+")
+_NUMBER = re.compile(r"(?<![\w.])[-−]?\s?\d[\d,]*(?:\.\d+)?|[-−]?(?<!\d)\.\d+|\d[\d,]*(?:\.\d+)?")
+_MAX_DIGITS = 30
+
+
+def options_in(query: str) -> dict[str, str]:
+    """Find the options that a query lists: the longest run of marks that begins with A, or else with 1, and misses none.
+
+    Returns:
+        Text of each option by its label, in capitals; in lower case. Empty where there are not two.
+    """
+    text = f" {query[:MAX_CHARS].lower()}"
+    marks = list(_MARK.finditer(text))
+    for order in (_LETTERS, _NUMBERS):
+        best: list[re.Match[str]] = []
+        run: list[re.Match[str]] = []
+        for mark in marks:
+            if mark[1] in order:
+                if len(run) < len(order) and mark[1] == order[len(run)]:
+                    run.append(mark)
+                else:
+                    run = [mark] if mark[1] == order[0] else []
+                best = list(run) if len(run) >= len(best) else best
+        if len(best) > 1:
+            texts = [text[one.end() : two.start()].strip() for one, two in pairwise(best)]
+            last = text[best[-1].end() :].strip()
+            # What follows the last option begins on a line of its own, unless options take several lines.
+            texts.append(last if any("\n" in one for one in texts) else last.partition("\n")[0])
+            return {mark[1].upper(): one for mark, one in zip(best, texts, strict=True)}
+    return {}
+
+
+def _number(text: str) -> float:
+    found = _NUMBER.search(text)
+    if found is None or len(found[0]) > _MAX_DIGITS:
+        return math.nan
+    return float(found[0].replace(",", "").replace("−", "-").replace(" ", ""))
+
+
+@lru_cache(maxsize=1024)
+def looks_of_options(query: str) -> Mapping[str, tuple[float, ...]]:
+    """Describe each option of a query by the names of `LOOK_NAMES`."""
+    options = options_in(query)
+    if not options:
+        return {}
+    length = np.array([sum(map(len, _WORD.findall(text))) for text in options.values()])
+    logs, longest = np.log1p(length), length == length.max()
+    central, extreme = np.zeros(len(length)), np.zeros(len(length))
+    values = np.array([_number(text) for text in options.values()])
+    if not np.isnan(values).any() and len(set(values.tolist())) > 2:
+        rank = (values[:, None] > values).sum(axis=1) + ((values[:, None] == values).sum(axis=1) - 1) / 2
+        central = 1 - 4 * (rank / (len(values) - 1) - 0.5) ** 2
+        extreme = ((values == values.max()) | (values == values.min())).astype(float)
+        central, extreme = central - central.mean(), extreme - extreme.mean()
+    looks = np.stack([logs - logs.mean(), longest / longest.sum(), central, extreme], axis=1)
+    return dict(zip(options, map(tuple, looks.tolist()), strict=True))
+
+
+def looks_of(queries: Sequence[str], labels: Texts) -> Floats | None:
+    """Describe candidates by their labels.
+
+    Args:
+        queries: The queries' texts, Q of them.
+        labels: The answer that each candidate stands for, None where there is none, shape [Q, K].
+
+    Returns:
+        Shape [Q, K, L]; None where no query lists options.
+    """
+    looks = None
+    for row, query in enumerate(queries):
+        if options := looks_of_options(query):
+            if looks is None:
+                looks = np.zeros((*labels.shape, len(LOOK_NAMES)))
+            for k, label in enumerate(labels[row].tolist()):
+                if label in options:
+                    looks[row, k] = options[label]
+    return looks
