@@ -158,7 +158,10 @@ def asked_of(scores, rng, *, chances):
 
 
 def test_what_was_never_asked_is_drawn_right_as_often_as_it_would_have_been():
-    """Members are asked easy queries more often, which flatters what is on record; propensities undo it."""
+    """Members are asked easy queries more often, which flatters what is on record; propensities undo it.
+
+    The standard error of the weighted means is about 0.02.
+    """
     answers, scores = pool([0.75, 0.65, 0.55, 0.45], num_queries=3000, spread=1.5)
     asked, chance = asked_of(
         scores, np.random.default_rng(1), chances=([0.5, 0.5, 0.5, 0.5], [0.5, 0.2, 0.2, 0.2])
@@ -169,8 +172,8 @@ def test_what_was_never_asked_is_drawn_right_as_often_as_it_would_have_been():
     known = done(grid_of(answers, scores, recorded=asked, propensity=chance))
     blind = done(grid_of(answers, scores, recorded=asked))
     error = [np.abs(np.array([*one.facts["accuracy"].values()]) - truth)[1:] for one in (known, blind)]
-    assert error[0].max() < 0.03
-    assert error[1].mean() > error[0].mean()
+    assert error[0].max() < 0.05
+    assert error[1].mean() > 2 * error[0].mean()
     assert known.warnings == ()
     assert any("`propensity`" in warning for warning in blind.warnings)
 

@@ -45,14 +45,21 @@ FAR_AHEAD = 0.15
 ENOUGH_SCORED = 300
 """A member whose accuracy is so much above the median should be seen in so many scored queries."""
 
-_MAX_STEPS = 50
+_OPEN = 1000.0
+"""How many answers there are where none can be compared: nobody guesses right."""
+
+_MAX_STEPS, _SHIFTS = 50, 5
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
 _NEVER = -1e4
 
 _DIFFICULTY, _DISTRACTOR, _COPIED = 2.0, -1.0, 0.05
 """Prior means of s, of d₀, and of each better member's share of what is copied, over the share that is not."""
 
-_STRETCH = 1.0
+_GUESS_COUNT = 100.0
+"""How many scored answers the guess of a member's accuracy counts for."""
+
+_STRETCH = 1.6
+"""How much farther apart log-odds are at a given difficulty than over all, σ(z) being averaged: √(1 + π s²/8)."""
 
 _PRECISION = {
     "task": 1.0,
@@ -64,7 +71,7 @@ _PRECISION = {
 _COPY_COUNT = 60.0
 """How many queries the prior of copying counts for."""
 
-_ABILITY_PRECISION, _SCORED_HALF = 100.0, 10.0
+_ABILITY_PRECISION, _SCORED_HALF = 100.0, 20.0
 """How closely members' abilities keep the distances that pairwise agreement gives them; half as closely where so many queries
 were scored, since scores tell abilities better."""
 
@@ -124,7 +131,7 @@ def log_of(grid: OutcomeGrid) -> Log:
     code = {name: index for index, name in enumerate(names)}
     tasks = np.array([code[task] for task in grid.tasks], dtype=np.intp)
     labelled, unlabelled = answers >= 0, grid.recorded & (answers < 0) & (grid.answer_ids >= 0)
-    options, is_open = np.full(len(names), 2.0), np.zeros(len(names), dtype=bool)
+    options, is_open = np.full(len(names), _OPEN), np.zeros(len(names), dtype=bool)
     for task in range(len(names)):
         rows = tasks == task
         is_open[task] = labelled[rows].sum() <= unlabelled[rows].sum()
@@ -534,6 +541,8 @@ def _fitted(log: Log) -> tuple[AgreementModel, dict[str, Tensor]]:
     factors, excess = pairwise_factors(log)
     accuracy = vote_accuracy(log)
     accuracy = np.clip(factors * accuracy.mean() / factors.mean(), 0.05, 0.95)
+    count, total = _scored_of_members(log)
+    accuracy = (total + _GUESS_COUNT * accuracy) / (count + _GUESS_COUNT)
     by_use = np.argsort(~log.is_scored, kind="stable")
     num_scored = int(log.is_scored.sum())
     rows = by_use[:MAX_FITTED] if num_scored >= MAX_FITTED else by_use
@@ -544,6 +553,14 @@ def _fitted(log: Log) -> tuple[AgreementModel, dict[str, Tensor]]:
     model = AgreementModel(log.take(np.sort(rows)), accuracy, excess)
     parameters = model.fit()
     return model.of(log), parameters
+
+
+def _scored_of_members(log: Log) -> tuple[Floats, Floats]:
+    """Number and sum of each member's known scores, shape [M] each."""
+    worth = np.take_along_axis(log.worth, np.maximum(log.answers, 0), axis=1)
+    score = np.where(log.answers >= 0, worth, np.where(log.is_scored[:, None] & ~log.missing, log.alone, np.nan))
+    known = ~np.isnan(score)
+    return known.sum(axis=0).astype(np.float64), np.where(known, score, 0.0).sum(axis=0)
 
 
 def _right(log: Log, model: AgreementModel, parameters: Mapping[str, Tensor]) -> Floats:
@@ -580,11 +597,11 @@ def _shift(
     others = np.where(is_drawn, 0.0, right).sum(axis=0)
     target = np.clip((mean * len(grid) - others) / np.maximum(count, 1), 0.02, 0.98)
     shift = np.zeros(len(target))
-    for _ in range(3):
+    for _ in range(_SHIFTS):
         _, is_right = model.draw(parameters, shift, np.random.default_rng(seed))
         got = np.clip((is_right & is_drawn).sum(axis=0) / np.maximum(count, 1), 0.02, 0.98)
         step = np.log(target) - np.log1p(-target) - np.log(got) + np.log1p(-got)
-        shift = np.clip(shift + np.where(known.any(axis=0) & (count > 0), step, 0.0), -4.0, 4.0)
+        shift = np.clip(shift + 1.5 * np.where(known.any(axis=0) & (count > 0), step, 0.0), -4.0, 4.0)
     return shift
 
 
