@@ -767,7 +767,7 @@ def train(
             parts = (train_grid, validation_grid)
             if completion.facts["accuracy"] is not None:
                 parts = (completion.grid.take(in_training), completion.grid.take(~in_training))
-            return _train(*parts, config, embedder, on_progress or (lambda _: None), facts)
+            return _train(*parts, config, embedder, on_progress or (lambda _: None), facts=facts)
     finally:
         torch.set_num_threads(threads)
 
@@ -884,6 +884,7 @@ def _train(
     config: TrainingConfig,
     embedder: Embedder | None,
     on_progress: Callable[[Progress], None],
+    *,
     facts: Mapping[str, Any],
 ) -> RLFocalPolicy:
     rng = np.random.default_rng(config.seed)
