@@ -491,7 +491,7 @@ def test_hidden_tasks_change_no_decision_and_shown_ones_may(make_grid):
     rng = np.random.default_rng(0)
     grid = make_grid(rng.choice(["yes", "no", "maybe"], size=(60, 4)).tolist())
     corrupted = replace(grid, tasks=[f"other/{q}" for q in range(len(grid))])
-    policy, limits = learned("abcd", 1), {"cost_weight": 0.1, "max_team": 3, "max_rounds": 2}
+    policy, limits = learned("abcd", 2), {"cost_weight": 0.1, "max_team": 3, "max_rounds": 2}
 
     hidden = [replay(policy, g, **limits, hide_tasks=True) for g in (grid, corrupted)]
     shown = [replay(policy, g, **limits) for g in (grid, corrupted)]

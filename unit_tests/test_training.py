@@ -511,7 +511,7 @@ def test_a_stopped_episode_is_not_looked_at_again(seed, max_team, max_rounds):
 
 
 def test_the_environment_is_shown_running_episodes_only(monkeypatch):
-    env, shown = drawn_env(1, max_team=3, max_rounds=3), []
+    env, shown = drawn_env(3, max_team=3, max_rounds=3), []
     state = EnsembleEnv.state
 
     def watched(self, episodes=None):
