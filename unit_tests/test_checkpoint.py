@@ -68,6 +68,7 @@ def test_a_round_trip_keeps_everything(policy, saved):
 def test_a_policy_with_an_embedder_is_loaded_with_it(tmp_path):
     parts = parts_of("ab")
     grown = {"competence.weights": np.zeros((FEATURES_DIM + 2, 2)), "competence.mean": np.zeros(FEATURES_DIM + 2)}
+    grown |= {"novelty.mean": np.zeros(FEATURES_DIM + 2), "novelty.directions": np.zeros((FEATURES_DIM + 2, 64))}
 
     class Letters:
         def embed_documents(self, texts):

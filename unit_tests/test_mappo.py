@@ -10,7 +10,7 @@ from langchain_rlfocal.environment import environment_of, replay
 from langchain_rlfocal.errors import InputError, OutcomeError, PoolError
 from langchain_rlfocal.outcomes import Outcome, OutcomeTable, split_of
 from langchain_rlfocal.policies import PriorPolicy, RLFocalPolicy
-from langchain_rlfocal.training import TrainingConfig, mappo, train
+from langchain_rlfocal.training import TrainingConfig, mappo, train, with_curve_of
 from langchain_rlfocal.training.mappo import CURVE_WEIGHTS, draw_cost_weights
 from langchain_rlfocal.training.supervised import data_hash
 
@@ -143,6 +143,25 @@ def test_the_curve_in_the_card_shows_what_each_cost_weight_leads_to(policy):
     assert CURVE_WEIGHTS[0] <= policy.cost_weight_for(1.05) <= CURVE_WEIGHTS[-1]
 
 
+def test_targets_are_placed_on_answers_without_scores(policy):
+    """Questions of a kind that none was trained on, on which the members never agree: another curve, and the target is kept."""
+    new = make_grid(200, seed=3, accuracies={"law": (0.5, 0.5, 0.5)})
+    unscored = replace(new, scores=np.full(new.scores.shape, np.nan), golds=[None] * len(new))
+    placed = with_curve_of(policy, unscored)
+    target = 0.5 * (placed.card["curve"][0]["mean_calls"] + placed.card["curve"][-1]["mean_calls"])
+    weight = placed.cost_weight_for(target)
+    played = replay(placed, new, cost_weight=weight, max_team=QUICK.max_team, max_rounds=QUICK.max_rounds)
+    assert played.calls.mean() == pytest.approx(target, rel=0.05)
+    assert placed.policy_id == policy.policy_id
+    assert placed.card["curve"] != policy.card["curve"]
+
+
+def test_targets_need_a_query_that_every_member_was_asked(policy, grids):
+    holes = replace(grids[2], recorded=np.arange(3) != 0 * np.ones((200, 1)))
+    with pytest.raises(OutcomeError, match="every member was asked"):
+        with_curve_of(policy, holes)
+
+
 def networks_of(policy):
     return {n: a for n, a in policy.parts.weights.items() if n.startswith(("decider.", "fusion."))}
 
@@ -258,12 +277,12 @@ def test_what_only_an_embedding_tells_is_learned_with_it(tmp_path):
 # ---- unusual pools and rows
 
 
-def small(*, members="abc", num=30, seed=0, answer=None, reward=None, query="Question {}?", **fields):
+def small(*, members="abc", num=30, seed=0, answer=None, reward=None, query="Question {}?", task=None, **fields):
     """Rows of a pool; `answer` and `reward` are functions of the query's and the member's number."""
     rng = np.random.default_rng(seed)
     rows = [
         Outcome(
-            task="t",
+            task=task(q) if task else "t",
             query_id=str(q),
             query=query.format(q),
             model=member,
@@ -287,6 +306,8 @@ UNUSUAL = {
     "one question": ({"query": "The same question?"}, {"num_folds": 5}),
     "free": ({"cost_usd": 0.0}, {}),
     "a fold for each": ({"num": 10}, {"num_folds": 10}),
+    "fewer rows than folds": ({"num": 11}, {"num_folds": 50}),
+    "every row a task of its own": ({"task": lambda q: f"tasks/{q}"}, {}),
     "nothing but scores": ({}, {"cost_weight": 0.0, "diversity_weight": 0.0, "entropy_coef": 0.0}),
     "one episode": ({}, {"batch_size": 1, "max_rounds": 1, "max_team": 1}),
     "options": ({"option_probs": (0.5, 0.25, 0.25)}, {}),

@@ -657,7 +657,8 @@ def embedding_parts(random_policy):
     parts, rng = random_policy("abcd").parts, np.random.default_rng(0)
     weights = dict(parts.weights)
     weights["competence.weights"] = np.concatenate([weights["competence.weights"], rng.normal(size=(2, 4))])
-    weights["competence.mean"] = np.concatenate([weights["competence.mean"], np.zeros(2)])
+    for name in ("competence.mean", "novelty.mean", "novelty.directions"):
+        weights[name] = np.concatenate([weights[name], np.zeros((2, *weights[name].shape[1:]))])
     return replace(parts, weights=weights)
 
 

@@ -135,27 +135,6 @@ class Rule(EvidenceFusion):
         return teams, lambda: teams.astype(np.float64)
 
 
-class ValueOfInformation(EvidenceFusion):
-    """Asks the member whose next answer gains most beyond its charge, one each round, until none gains.
-
-    Args:
-        policy: Describes the members and reads their answers.
-        threshold: What asking the whole pool is worth, in units of score.
-    """
-
-    def __init__(self, policy: RLFocalPolicy, *, threshold: float) -> None:
-        super().__init__(policy)
-        self._threshold = threshold
-
-    def team(self, state: State) -> tuple[Bools, Floats, Callable[[], Floats]]:
-        """Choose the one of the highest net gain, or stop."""
-        selectable, smallest, largest = legal_sizes(state)
-        net = np.where(selectable, state.gain - self._threshold * state.members.price, -np.inf)
-        size = np.where(net.max(axis=1) > 0, np.minimum(largest, 1), smallest)
-        teams = (net.argsort(axis=1, kind="stable")[:, ::-1].argsort(axis=1) < size[:, None]) & selectable
-        return teams, net, lambda: teams.astype(np.float64)
-
-
 def threshold_for(make: Callable[..., Rule], grid: OutcomeGrid, *, target: float, max_team: int) -> float:
     """Find the highest threshold that stays within the target of mean calls, by halving: calls rise with it."""
     env = environment_of(make(), grid, max_team=max_team, max_rounds=max_team)

@@ -1,6 +1,6 @@
 """Make the networks that come with the package, which every training starts from.
 
-    python docs/benchmarks/pretrain.py FOLDER [--pools 32] [--iterations 1000] [--seed 0] [--out FILE]
+    python docs/benchmarks/pretrain.py FOLDER [--pools 24] [--iterations 400] [--seed 0] [--out FILE]
 
 They learn on random pools of two Apache-2.0 tables in FOLDER, `mmlu_pro.parquet` and `zeroeval.parquet`: random members, tasks,
 rows (some few), limits and prices, some with open answers, and each pool is seen in three ways: with what training knows of
@@ -122,7 +122,7 @@ def pretrain(grids: Sequence[OutcomeGrid], *, num_pools: int, num_iterations: in
     """Learn on random pools: arrays of actors and critic by name."""
     rng = np.random.default_rng(seed)
     # So many kinds of pools ask for more patience with choices that do not seem to pay yet.
-    config = TrainingConfig(seed=seed, num_iterations=num_iterations, entropy_coef=0.01)
+    config = TrainingConfig(seed=seed, num_iterations=num_iterations, learning_rate=5e-3, entropy_coef=0.01)
     learner = Learner(config)
     networks, pools, start = learner.actors.arrays(), [], time.perf_counter()
     while len(pools) < num_pools:
@@ -148,8 +148,8 @@ def main() -> None:
     """Write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--pools", type=int, default=32)
-    parser.add_argument("--iterations", type=int, default=320)
+    parser.add_argument("--pools", type=int, default=24)
+    parser.add_argument("--iterations", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path(pretrained.__file__).with_suffix(".safetensors"))
     given = parser.parse_args()

@@ -1,7 +1,7 @@
 """Training: from recorded outcomes to a policy. The only part of the package that imports torch."""
 
 from langchain_rlfocal.training.config import TrainingConfig
-from langchain_rlfocal.training.mappo import Progress, train
+from langchain_rlfocal.training.mappo import Progress, train, with_curve_of
 from langchain_rlfocal.training.new_tasks import NewTask, leave_task_out
 
-__all__ = ["NewTask", "Progress", "TrainingConfig", "leave_task_out", "train"]
+__all__ = ["NewTask", "Progress", "TrainingConfig", "leave_task_out", "train", "with_curve_of"]

@@ -30,6 +30,9 @@ _RULES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
 class TrainingConfig:
     """Hyperparameters of MAPPO.
 
+    The defaults are for a start from the networks that come with the package. Networks of other widths start at random: give
+    them 100 iterations or more, and a learning rate of 5e-3.
+
     Attributes:
         seed: Seed of every random number; the same seed and data give the same checkpoint.
         max_team: Members that may be asked for one query.
@@ -65,11 +68,11 @@ class TrainingConfig:
     cost_weight: float = 0.1
     cost_unit: CostUnit = "auto"
     diversity_weight: float = 0.02
-    num_iterations: int = 100
+    num_iterations: int = 60
     batch_size: int = 2048
     num_epochs: int = 4
     num_minibatches: int = 4
-    learning_rate: float = 5e-3
+    learning_rate: float = 2e-3
     fusion_learning_rate: float = 2e-4
     clip_epsilon: float = 0.2
     gamma: float = 1.0

@@ -9,6 +9,7 @@ https://arxiv.org/abs/2103.01955; Schulman et al., 2017, "Proximal policy optimi
 """
 
 import platform
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -42,6 +43,7 @@ from langchain_rlfocal.policies.learned import DeciderNetwork, FusionNetwork, RL
 from langchain_rlfocal.policies.pretrained import pretrained_networks
 from langchain_rlfocal.policies.subsets import LOGIT_BOUND, sample_subset, size_mask, subset_log_prob
 from langchain_rlfocal.states import Bools, Evidence, Floats, Ints, MemberFeatures, State, share, softmax
+from langchain_rlfocal.training.agreement import complete
 from langchain_rlfocal.training.config import TrainingConfig
 from langchain_rlfocal.training.supervised import MIN_QUERIES, TrainingData, as_new_tasks, data_hash, prepare, refit
 
@@ -729,7 +731,12 @@ def train(
         its card the rows that the grids were made of and the name of a `NamedEmbedder`.
 
     Raises:
-        OutcomeError: There are too few rows, the grids have different members, or a single member has no scored answer.
+        OutcomeError: There are too few rows, the grids have different members, or nothing was scored, of a single member or of
+            members whose answers cannot be compared.
+
+    Warns:
+        UserWarning: Something was not scored or not recorded, and there is a reason to doubt what was estimated in its place;
+            see `agreement.complete`.
     """
     train_grid, validation_grid = train_grid.canonical(), validation_grid.canonical()
     if train_grid.members != validation_grid.members:
@@ -752,7 +759,16 @@ def train(
     torch.set_num_threads(1)
     try:
         with threadpool_limits(limits=1, user_api="blas"):
-            return _train(train_grid, validation_grid, config, embedder, on_progress or (lambda _: None))
+            # What was not scored or not recorded is estimated from all rows together: there is no truth in it to leak.
+            completion = complete(train_grid.join(validation_grid), rng=np.random.default_rng(config.seed))
+            for doubt in completion.warnings:
+                warnings.warn(doubt, stacklevel=2)
+            facts = {"data_sha256": data_hash(train_grid, validation_grid), "labels": dict(completion.facts)}
+            in_training = np.arange(len(completion.grid)) < len(train_grid)
+            parts = (train_grid, validation_grid)
+            if completion.facts["accuracy"] is not None:
+                parts = (completion.grid.take(in_training), completion.grid.take(~in_training))
+            return _train(*parts, config, embedder, on_progress or (lambda _: None), facts)
     finally:
         torch.set_num_threads(threads)
 
@@ -815,6 +831,33 @@ class _Trials:
         ]
 
 
+def with_curve_of(policy: RLFocalPolicy, grid: OutcomeGrid) -> RLFocalPolicy:
+    """Place targets of calls on other queries, say of a new task: on what members answered, whether it was scored or not.
+
+    Where members differ more than on the training queries, a cost weight leads to more calls than the curve of training tells.
+
+    Args:
+        policy: The policy; it is not changed.
+        grid: Answers of the policy's members to such queries; those that every member was asked count.
+
+    Returns:
+        The same policy with another curve in its card, for `cost_weight_for`.
+
+    Raises:
+        PoolError: The grid has a member that the policy does not know.
+        OutcomeError: No query was put to every member.
+    """
+    whole = grid.take(np.flatnonzero(grid.recorded.all(axis=1)))
+    if not len(whole):
+        raise OutcomeError(
+            "`grid` must hold a query that every member was asked, got none. Collect some; no reward is needed."
+        )
+    config = policy.card["config"]
+    env = environment_of(policy, whole, max_team=config["max_team"], max_rounds=config["max_rounds"])
+    curve = _Trials(env, len(whole), env, 0).curve(policy)
+    return RLFocalPolicy(replace(policy.parts, card={**policy.card, "curve": curve}), embedder=policy.embedder)
+
+
 def environments(
     grid: OutcomeGrid,
     data: TrainingData,
@@ -851,10 +894,12 @@ def _train(
     config: TrainingConfig,
     embedder: Embedder | None,
     on_progress: Callable[[Progress], None],
+    facts: Mapping[str, Any],
 ) -> RLFocalPolicy:
     rng = np.random.default_rng(config.seed)
     data = prepare(train_grid, config, embedder=embedder, rng=rng)
     learner = Learner(config)
+    rule = learner.arrays()
     learner.start_from(pretrained_networks())
     envs = environments(train_grid, data, config, embedder=embedder, rng=rng, networks=learner.actors.arrays())
 
@@ -869,6 +914,14 @@ def _train(
     trials = _Trials(envs[0][0], len(train_grid), validation, len(validation_grid))
     cost_weights = tuple(sorted({*_CHECKED_WEIGHTS, config.cost_weight}))
     best_figure = trials.figure(best, cost_weights)
+    # Where what other pools taught does worse than the rule of value of information, training starts from the rule.
+    pretrained = learner.arrays()
+    learner.start_from(rule)
+    other = policy_now()
+    if (figure := trials.figure(other, cost_weights)) >= best_figure:
+        best, best_figure = other, figure
+    else:
+        learner.start_from(pretrained)
     for step in range(1, config.num_iterations + 1):
         # One in three iterations is on tasks as if they were new.
         rollout, kl = learner.learn(*envs[-1 if step % 3 == 0 else 0], step=step, rng=rng)
@@ -901,6 +954,7 @@ def _train(
         config=config,
         best_step=best_step,
     )
+    card.update(facts)
     # The networks are chosen; the validation rows can now teach the supervised models, at the penalties found.
     both = train_grid.join(validation_grid)
     refitted, labels = refit(both, config, embedder=embedder, rng=rng, facts=data.facts)
@@ -908,7 +962,7 @@ def _train(
         card["rows"] = dict(train_grid.rows)
     if isinstance(embedder, NamedEmbedder):
         card["embedder"] = embedder.name
-    baselines, facts = dump_baselines(
+    baselines, baseline_facts = dump_baselines(
         fit_baselines(train_grid, validation_grid, max_team=config.max_team, seed=config.seed)
     )
     parts = replace(
@@ -917,7 +971,7 @@ def _train(
         labels=labels,
         card=card,
         baselines=baselines,
-        baseline_facts=facts,
+        baseline_facts=baseline_facts,
     )
     return RLFocalPolicy(parts, embedder=embedder)
 
@@ -937,7 +991,6 @@ def _card(
     member_scores = dict(zip(validation_grid.members, validation_grid.scores.mean(axis=0).tolist(), strict=True))
     return {
         "config": asdict(config),
-        "data_sha256": data_hash(train_grid, validation_grid),
         "versions": {
             "langchain-rlfocal": __version__,
             "numpy": version("numpy"),

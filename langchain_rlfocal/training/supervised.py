@@ -63,6 +63,9 @@ MIN_QUERIES = 10
 TASK_GROUPS = 3
 """Fits that each leave out the tasks of one group show what the policy will see of a task that was never shown."""
 
+NEW_TASK_ROWS = 3000
+"""Of more queries, so many at most are shown as if their tasks were new: every group takes a fit of its own."""
+
 MIN_LABEL_COUNT = 10
 """A label that stands for a candidate of fewer queries of its task has no coefficient."""
 
@@ -455,8 +458,9 @@ def as_new_tasks(
         networks: Arrays of both actors, which have no part in it.
 
     Returns:
-        The queries, and what an episode knows and reads of them; None where there are too few queries of other tasks.
+        The queries, `NEW_TASK_ROWS` at most, and what an episode knows and reads of them; None where there are too few queries of other tasks.
     """
+    grid = grid.take(np.arange(0, len(grid), -(-len(grid) // NEW_TASK_ROWS)))
     names = sorted(set(grid.tasks))
     group_of = {name: number % TASK_GROUPS for number, name in enumerate(names)}
     groups = np.array([group_of[task] for task in grid.tasks])

@@ -1,0 +1,603 @@
+"""Agreement: what unscored answers are worth, and what members that were never asked would have answered.
+
+Training needs the score of every member's answer to every query. `complete` makes that of a log with holes: it estimates how
+often each member is right from who agrees with whom, corrects this by the scores there are, draws the answers that were never
+asked for, and scores every answer by its probability of being right. Outcomes that are complete and scored pass unchanged.
+
+One likelihood holds scored and unscored rows alike. A query has a difficulty z ~ N(0, 1), a right answer k, and a popular wrong
+one d. A member m that speaks for itself says k with probability p, and else d with probability δ, or any other of n answers:
+
+    p = 1/n + (1 − 1/n) σ(aₘ + bₜₘ + cₜ − s z + x·r)        δ = σ(d₀ + e₀ z)
+
+but with probability ρₘⱼ it says what the member j says, one better than itself: members of a family err alike, and two voices
+that are one must not count twice. t is the query's task, n how many answers the task has in effect, x how long the response is
+and how probable its tokens. Maximum a posteriori, by L-BFGS; k, d and z are summed out. The priors of what agreement cannot
+tell (s, d₀, e₀ and how much is copied) are what fully scored pools of several benchmarks show, much alike.
+
+Source: Dawid and Skene, 1979, "Maximum likelihood estimation of observer error-rates using the EM algorithm", is the model
+without z, d, ρ and x. Weighing the scored rows by their conditional likelihood: McCallum et al., 2006, "Multi-conditional
+learning". The correction for who was asked: Robins, Rotnitzky and Zhao, 1994 (augmented inverse propensity weighting).
+
+The truth is never read here: what no score shows and no agreement tells stays a guess, and `Completion.warnings` says so.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from langchain_rlfocal.environment import answers_of
+from langchain_rlfocal.errors import OutcomeError
+from langchain_rlfocal.outcomes import OutcomeGrid
+from langchain_rlfocal.policies.evidence import moments_of, response_features
+from langchain_rlfocal.states import Bools, Floats, Ints
+
+MAX_FITTED = 4000
+"""The likelihood is maximised on so many rows at most, scored ones first: more change little."""
+
+SCORED_WEIGHT = 10.0
+"""At most so much does a scored row's conditional likelihood count, where unscored rows are many times more."""
+
+FAR_AHEAD = 0.15
+ENOUGH_SCORED = 300
+"""A member whose accuracy is so much above the median should be seen in so many scored queries."""
+
+_MAX_STEPS = 50
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
+_NEVER = -1e4
+
+_DIFFICULTY, _DISTRACTOR, _COPIED = 2.0, -1.0, 0.1
+"""Prior means of s, of d₀, and of each better member's share of what is copied, over the share that is not."""
+
+_PRECISION = {
+    "ability": 4.0,
+    "task": 1.0,
+    "member_task": 6.0,
+    "slope": 300.0,
+    "distractor": (1000.0, 100.0),
+    "reply": 300.0,
+}
+_COPY_COUNT = 60.0
+"""How many queries the prior of copying counts for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """Complete outcomes, and what they rest on.
+
+    Attributes:
+        grid: The outcomes: every cell recorded, every score known, in [0, 1].
+        facts: `queries`, `cells`: of the log; `scored`, `unscored`, `unrecorded`: cells of each kind; `scored_queries`: with a
+            score at all; `accuracy`: estimated share of right answers by member, None where nothing had to be estimated.
+        warnings: Why the estimates may be wrong, in sentences.
+    """
+
+    grid: OutcomeGrid
+    facts: Mapping[str, Any]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """What the likelihood reads of Q queries and M members.
+
+    Attributes:
+        answers: Index of the first member that gave the same answer; -1 where there is none to compare, shape [Q, M].
+        missing: No answer that says anything: not asked, or open text that nobody scored, shape [Q, M].
+        alone: Score of an answer that cannot be compared, 0 for silence, NaN for the others, shape [Q, M].
+        worth: Mean score of each candidate's supporters, NaN where none was scored, shape [Q, M].
+        tasks: Each query's task, 0 .. T − 1, shape [Q].
+        options: How many answers each task has in effect, shape [T].
+        is_open: Tasks whose answers cannot be compared, shape [T].
+        replies: How each response compares with the member's others, 0 where unknown, shape [Q, M, R].
+    """
+
+    answers: Ints
+    missing: Bools
+    alone: Floats
+    worth: Floats
+    tasks: Ints
+    options: Floats
+    is_open: Bools
+    replies: Floats
+
+    def take(self, rows: Ints) -> "Log":
+        """Return these queries."""
+        names = ("answers", "missing", "alone", "worth", "tasks", "replies")
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
+
+
+def log_of(grid: OutcomeGrid) -> Log:
+    """Lay out a grid for the likelihood."""
+    answers = grid.label_ids.astype(np.intp)
+    names = sorted(set(grid.tasks))
+    code = {name: index for index, name in enumerate(names)}
+    tasks = np.array([code[task] for task in grid.tasks], dtype=np.intp)
+    labelled, unlabelled = answers >= 0, grid.recorded & (answers < 0) & (grid.answer_ids >= 0)
+    options, is_open = np.full(len(names), 2.0), np.zeros(len(names), dtype=bool)
+    for task in range(len(names)):
+        rows = tasks == task
+        is_open[task] = labelled[rows].sum() <= unlabelled[rows].sum()
+        _, counts = np.unique(grid.answers[rows][labelled[rows]].astype(str), return_counts=True)
+        if counts.size:
+            shares = counts / counts.sum()
+            options[task] = max(np.exp(-(shares * np.log(shares)).sum()), 2.0)
+    silent = grid.recorded & (grid.answer_ids < 0)
+    # Where answers have labels, a text without one is an answer that could not be read: usually wrong.
+    unread = unlabelled & ~is_open[tasks][:, None]
+    alone = np.where(unlabelled, grid.scores, np.nan)
+    alone = np.where(silent | (unread & np.isnan(alone)), 0.0, alone)
+    worth = np.full(answers.shape, np.nan)
+    for member in range(answers.shape[1]):
+        scored = (answers == member) & ~np.isnan(grid.scores)
+        count = scored.sum(axis=1)
+        total = np.where(scored, grid.scores, 0.0).sum(axis=1)
+        worth[:, member] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    laid_out = answers_of(grid)
+    return Log(
+        answers=answers,
+        missing=~grid.recorded | (unlabelled & np.isnan(alone)),
+        alone=alone,
+        worth=worth,
+        tasks=tasks,
+        options=options,
+        is_open=is_open,
+        replies=response_features(laid_out, moments_of(laid_out)),
+    )
+
+
+# ---- the likelihood
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(array.astype(np.float32))
+
+
+class AgreementModel:
+    """The likelihood of what members said, as a function of the parameters.
+
+    Args:
+        log: What they said, of at least one query.
+        order: Members from the best to the worst: each may copy those before it, shape [M].
+
+    Attributes:
+        order: The same.
+    """
+
+    def __init__(self, log: Log, order: Ints) -> None:
+        m = log.answers.shape[1]
+        self._log, self.order = log, order
+        compared = log.answers >= 0
+        support = log.answers[:, :, None] == np.arange(m)
+        exists = support.any(axis=1)
+        num = exists.sum(axis=1)
+        options = log.options[log.tasks]
+        self._tasks, self._chance = torch.from_numpy(log.tasks), _tensor(-np.log(options))
+        # Both k and d may be an answer that nobody gave: how many of those there are, in units of one answer's probability.
+        self._unheard = _tensor(np.log(np.maximum(options - num, 0.3)))
+        self._support, self._exists = _tensor(support), torch.from_numpy(exists)
+        self._compared = torch.from_numpy(compared)
+        alone = np.where(log.missing | np.isnan(log.alone), 0.0, log.alone)
+        apart = ~compared & ~log.missing & ~np.isnan(log.alone)
+        self._right_alone, self._wrong_alone = _tensor(apart * alone), _tensor(apart * (1.0 - alone))
+        rank = np.empty(m, dtype=np.intp)
+        rank[order] = np.arange(m)
+        before = rank[:, None] > rank
+        self._before = _tensor(before)
+        same = (log.answers[:, :, None] == log.answers[:, None, :]) & compared[:, :, None]
+        self._same = _tensor(same & before)
+        self._heard = _tensor(compared[:, None, :] & before)
+        self._replies = _tensor(log.replies)
+        self._nodes, self._node_weights = _tensor(_NODES), _tensor(np.log(_WEIGHTS / _WEIGHTS.sum()))
+        share = np.where(np.isnan(log.worth), 1.0 - np.nan_to_num(log.worth).max(axis=1, keepdims=True), log.worth)
+        # An answer that nobody scored, or nobody gave, is right where none that was scored is.
+        rest = 1.0 - np.nan_to_num(log.worth).max(axis=1)
+        self._scores_say = _tensor(np.log(np.maximum(np.column_stack([share, rest]), 1e-9)))
+        self._is_scored = torch.from_numpy((~np.isnan(log.worth)).any(axis=1))
+        prior = before * _COPIED
+        own = 1.0 / (1.0 + prior.sum(axis=1))
+        self._prior_own, self._prior_copies = _tensor(own), _tensor(prior * own[:, None])
+
+    def start(self, accuracy: Floats) -> dict[str, Tensor]:
+        """Make the parameters that the fit begins with, from a guess of each member's accuracy, shape [M]."""
+        m, t = len(accuracy), len(self._log.options)
+        return {
+            "ability": _tensor(np.log(accuracy) - np.log1p(-accuracy)),
+            "task": torch.zeros(t),
+            "member_task": torch.zeros(t, m),
+            "slope": torch.tensor(_DIFFICULTY),
+            "distractor": torch.tensor([_DISTRACTOR, 0.0]),
+            "copies": torch.full((m, m), float(np.log(_COPIED))),
+            "reply": torch.zeros(self._replies.shape[2]),
+        }
+
+    def copies(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """Compute ρ, shape [M, M]: how often each member says what another, better one says."""
+        odds = parameters["copies"].clamp(max=6.0).exp() * self._before
+        return odds / (1.0 + odds.sum(dim=1, keepdim=True))
+
+    def _own(self, parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probabilities that a member by itself is right, or wrong, shape [Q, Z, M], and log-odds of δ, shape [Z, 1]."""
+        ability = parameters["ability"] + parameters["member_task"][self._tasks] + parameters["task"][self._tasks, None]
+        ability = ability + self._replies @ parameters["reply"]
+        logit = ability[:, None] - parameters["slope"] * self._nodes[:, None]
+        floor = self._chance[:, None, None].exp()
+        right = torch.log(floor + (1.0 - floor) * torch.sigmoid(logit))
+        wrong = torch.log1p(-floor) + torch.nn.functional.logsigmoid(-logit)
+        constant, slope = parameters["distractor"]
+        return right, wrong, (constant + slope * self._nodes)[:, None]
+
+    def _joint(self, parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Log-probability of what was said, with each difficulty and right answer, shape [Q, Z, K], without what scores say.
+
+        K are the candidates and, last, any answer that nobody gave. The second is that of each popular wrong answer, up to
+        what it has in common with the first.
+        """
+        right, wrong, distractor = self._own(parameters)
+        log_sigmoid, chance = torch.nn.functional.logsigmoid, self._chance[:, None, None]
+        copies = self.copies(parameters)
+        # A better member that was not asked has said nothing to copy.
+        own = torch.log1p(-torch.einsum("qmj,mj->qm", self._heard, copies))[:, None]
+        copied = torch.einsum("qmj,mj->qm", self._same, copies).clamp(min=1e-30).log()[:, None]
+        says_right = torch.logaddexp(copied, own + right)
+        says_popular = torch.logaddexp(copied, own + wrong + log_sigmoid(distractor))
+        says_other = torch.logaddexp(copied, own + wrong + log_sigmoid(-distractor) + chance)
+        base = (says_other * self._compared[:, None]).sum(dim=2)
+        base = base + (right * self._right_alone[:, None] + wrong * self._wrong_alone[:, None]).sum(dim=2)
+        unheard = self._unheard[:, None, None].expand(-1, len(self._nodes), 1)
+
+        def of_answers(gain: Tensor) -> Tensor:
+            heard = torch.bmm(gain * self._compared[:, None], self._support)
+            heard = heard.masked_fill(~self._exists[:, None], _NEVER)
+            return torch.cat([heard, unheard], dim=2) + chance
+
+        popular = of_answers(says_popular - says_other)
+        joint = of_answers(says_right - says_other) + _log_sum_of_others(popular)
+        return joint + base[:, :, None] + self._node_weights[:, None], popular
+
+    def loss(self, parameters: Mapping[str, Tensor], scored_weight: float) -> Tensor:
+        """Mean negative log-posterior, with the conditional likelihood of the scored rows counted so much more."""
+        joint, _ = self._joint(parameters)
+        said = torch.logsumexp(joint, dim=(1, 2))
+        scored = torch.logsumexp(joint + self._scores_say[:, None], dim=(1, 2))
+        likelihood = torch.where(self._is_scored, scored + scored_weight * (scored - said), said).sum()
+        copies = self.copies(parameters)
+        kept = self._prior_own * torch.log1p(-copies.sum(dim=1))
+        copied = (self._prior_copies * torch.where(self._before > 0, copies, 1.0).clamp(min=1e-9).log()).sum(dim=1)
+        centre = {
+            "ability": parameters["ability"].mean(),
+            "slope": torch.tensor(_DIFFICULTY),
+            "distractor": torch.tensor([_DISTRACTOR, 0.0]),
+        }
+        penalty = sum(
+            (torch.tensor(precision) * (parameters[name] - centre.get(name, torch.zeros(()))) ** 2).sum()
+            for name, precision in _PRECISION.items()
+        )
+        return (penalty - likelihood - _COPY_COUNT * (kept + copied).sum()) / len(joint)
+
+    def fit(self, accuracy: Floats) -> dict[str, Tensor]:
+        """Find the parameters of least loss."""
+        parameters = self.start(accuracy)
+        for part in parameters.values():
+            part.requires_grad_()
+        scored = int(self._is_scored.sum())
+        weight = min(SCORED_WEIGHT, (len(self._is_scored) - scored) / max(scored, 1))
+        optimizer = torch.optim.LBFGS(
+            list(parameters.values()),
+            max_iter=_MAX_STEPS,
+            history_size=20,
+            line_search_fn="strong_wolfe",
+            tolerance_change=1e-7,
+        )
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = self.loss(parameters, weight)
+            loss.backward()  # type: ignore[no-untyped-call]  # torch declares it without types
+            return loss
+
+        optimizer.step(closure)  # type: ignore[no-untyped-call]
+        return {name: part.detach() for name, part in parameters.items()}
+
+    def posterior(self, parameters: Mapping[str, Tensor]) -> Floats:
+        """Compute the probability of each candidate, and of any other answer, to be right, shape [Q, M + 1]."""
+        with torch.no_grad():
+            joint, _ = self._joint(parameters)
+            joint = joint + self._scores_say[:, None]
+            shares = torch.softmax(joint.flatten(1), dim=1).view_as(joint).sum(dim=1)
+        return np.asarray(shares.numpy().astype(np.float64))
+
+    def draw(self, parameters: Mapping[str, Tensor], shift: Floats, rng: np.random.Generator) -> tuple[Ints, Bools]:
+        """Draw what the members would have said that said nothing on record.
+
+        Args:
+            parameters: The parameters.
+            shift: Added to each member's log-odds, shape [M].
+            rng: Source of all randomness.
+
+        Returns:
+            Every member's answer as an index: below M that of the first who gave it, else a new one, shape [Q, M]; and which
+            of them are right by the draw.
+        """
+        q, m = self._log.answers.shape
+        with torch.no_grad():
+            joint, popular = self._joint(parameters)
+            joint = joint + self._scores_say[:, None]
+            node, right = divmod(_draw(torch.softmax(joint.flatten(1), dim=1).numpy(), rng), m + 1)
+            rows = np.arange(q)
+            popular = popular[rows, node]
+            popular[(right < m).nonzero()[0], right[right < m]] = _NEVER
+            wrong = _draw(torch.softmax(popular, dim=1).numpy(), rng)
+            accuracy, _, distractor = self._own(parameters)
+            chance = accuracy[rows, node].exp().numpy().astype(np.float64)
+            fooled = torch.sigmoid(distractor)[:, 0].numpy()[node]
+            copies = self.copies(parameters).numpy().astype(np.float64)
+        floor = 1.0 / self._log.options[self._log.tasks][:, None]
+        own = np.clip((chance - floor) / (1.0 - floor), 1e-6, 1 - 1e-6)
+        chance = floor + (1.0 - floor) / (1.0 + np.exp(-np.log(own / (1 - own)) - shift))
+        wrong = np.where(wrong == m, m + 1, wrong)
+        said = self._log.answers.copy()
+        for member in self.order:
+            uniform = rng.random((4, q))
+            parents = np.flatnonzero(copies[member] > 0)
+            picked = (copies[member, parents].cumsum()[:, None] <= uniform[0]).sum(axis=0)
+            copied = np.full(q, -1, dtype=np.intp)
+            for place, parent in enumerate(parents):
+                copied = np.where(picked == place, said[:, parent], copied)
+            is_right = uniform[1] < chance[:, member]
+            new = np.where(is_right, right, np.where(uniform[2] < fooled, wrong, m + 2 + member))
+            new = np.where(copied >= 0, copied, new)
+            said[:, member] = np.where(self._log.missing[:, member], new, said[:, member])
+        return said, said == right[:, None]
+
+    def expected(self, parameters: Mapping[str, Tensor]) -> Floats:
+        """Compute the probability that each member is right before anything is heard, shape [Q, M]."""
+        with torch.no_grad():
+            right, _, _ = self._own(parameters)
+            return np.asarray(
+                torch.einsum("z,qzm->qm", self._node_weights.exp(), right.exp()).numpy().astype(np.float64)
+            )
+
+    def accuracy(self, parameters: Mapping[str, Tensor]) -> Floats:
+        """Compute the probability that each member is right by its own lights, near each query as it turned out, shape [Q, M]."""
+        with torch.no_grad():
+            joint, _ = self._joint(parameters)
+            joint = joint + self._scores_say[:, None]
+            nodes = torch.softmax(joint.flatten(1), dim=1).view_as(joint).sum(dim=2)
+            right, _, _ = self._own(parameters)
+            return np.asarray(torch.einsum("qz,qzm->qm", nodes, right.exp()).numpy().astype(np.float64))
+
+
+def _log_sum_of_others(values: Tensor) -> Tensor:
+    """Log of the sum of the exponentials of all but one, for each one along the last axis; of all for the last.
+
+    The last stands for many answers: that none of those heard is right does not keep another of them from being popular.
+    """
+    top, place = values.max(dim=2, keepdim=True)
+    is_top = torch.zeros_like(values, dtype=torch.bool).scatter(2, place, value=True)
+    total = (values - top).exp().sum(dim=2, keepdim=True)
+    # Of the largest alone the difference of the sums would be lost in rounding.
+    without_top = torch.logsumexp(values.masked_fill(is_top, -1e9), dim=2, keepdim=True)
+    rest = torch.where(is_top, 1.0, total - (values - top).exp())
+    others = torch.where(is_top, without_top, top + rest.clamp(min=1e-6).log())
+    return torch.cat([others[:, :, :-1], top + total.log()], dim=2)
+
+
+def _draw(shares: np.ndarray, rng: np.random.Generator) -> Ints:
+    """Draw one index for each row in proportion to its shares, shape [Q]."""
+    below = shares.cumsum(axis=1, dtype=np.float64)
+    uniform = rng.random((len(shares), 1)) * below[:, -1:]
+    return np.asarray(np.minimum((below <= uniform).sum(axis=1), shares.shape[1] - 1))
+
+
+# ---- from a log to complete outcomes
+
+
+def vote_accuracy(log: Log) -> Floats:
+    """Guess each member's accuracy by three rounds of weighted votes: how often it is in the majority, or scored right, shape [M]; within [0.1, 0.9]."""
+    support = log.answers[:, :, None] == np.arange(log.answers.shape[1])
+    counts = support.sum(axis=1)
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    for _ in range(3):
+        best = np.where(np.isnan(log.worth), share, log.worth)
+        agreed = (support * best[:, None]).sum(axis=2)
+        apart = (log.answers < 0) & ~log.missing
+        value = np.where(apart, np.nan_to_num(log.alone), agreed)
+        known = ~log.missing
+        accuracy = (np.where(known, value, 0.0).sum(axis=0) + 1.0) / (known.sum(axis=0) + 2.0)
+        accuracy = np.clip(accuracy, 0.1, 0.9)
+        odds = np.log(accuracy / (1 - accuracy)) + np.log(log.options[log.tasks][:, None])
+        votes = np.where(counts > 0, (support * np.maximum(odds, 0.0)[:, :, None]).sum(axis=1), -np.inf)
+        top = np.maximum(votes.max(axis=1, keepdims=True), 0.0)
+        weight = np.exp(votes - top)
+        share = weight / (weight.sum(axis=1, keepdims=True) + np.exp(-top))
+    return np.asarray(accuracy)
+
+
+def complete(grid: OutcomeGrid, *, rng: np.random.Generator) -> Completion:
+    """Complete outcomes of which some were not scored, or not recorded.
+
+    Args:
+        grid: The outcomes, training and validation rows together: the more, the better the estimates.
+        rng: Draws the answers that were never asked for.
+
+    Returns:
+        The outcomes completed; `grid` itself where nothing is missing. Scores on record stay as they are.
+
+    Raises:
+        OutcomeError: Nothing was scored, and no query has two answers that can be compared.
+    """
+    scored = ~np.isnan(grid.scores)
+    facts: dict[str, Any] = {
+        "queries": len(grid),
+        "scored_queries": int(scored.any(axis=1).sum()),
+        "cells": int(scored.size),
+        "scored": int(scored.sum()),
+        "unscored": int((grid.recorded & ~scored).sum()),
+        "unrecorded": int((~grid.recorded).sum()),
+        "accuracy": None,
+    }
+    if grid.is_complete:
+        return Completion(grid, facts, ())
+    log = log_of(grid)
+    if not scored.any() and ((log.answers >= 0).sum(axis=1) < 2).all():
+        raise OutcomeError(
+            "Some answers must be scored, or some queries answered by two members whose answers can be compared, got neither: "
+            "there is nothing to learn who is right from. Score some answers, or ask more members.",
+            column="reward",
+        )
+    model, parameters = _fitted(log, scored.any(axis=1))
+    right = _right(log, model, parameters)
+    said, shift = log.answers, np.zeros(len(grid.members))
+    is_drawn = ~grid.recorded & ~log.is_open[log.tasks][:, None]
+    if is_drawn.any():
+        seed = int(rng.integers(2**63))
+        if not np.isnan(grid.propensity[grid.recorded]).all():
+            shift = _shift(grid, right, is_drawn, model, parameters, seed=seed)
+        drawn, _ = model.draw(parameters, shift, np.random.default_rng(seed))
+        said = np.where(is_drawn, drawn, log.answers)
+    completed = _rename(grid, said)
+    # What is drawn is evidence like the rest: a candidate is worth what all the answers, drawn ones among them, say of it.
+    filled = replace(log_of(replace(completed, scores=grid.scores)), options=log.options, replies=log.replies)
+    right = _right(filled, AgreementModel(filled, model.order), parameters)
+    scores = np.where(scored, grid.scores, np.clip(right, 0.0, 1.0))
+    completed = replace(completed, scores=scores)
+    if completed.option_ids is not None and completed.option_scores is not None:
+        given = (completed.option_ids >= 0) & (completed.option_ids < len(grid.members))
+        worth = np.take_along_axis(scores, np.where(given, completed.option_ids, 0), axis=1)
+        completed = replace(completed, option_scores=np.where(given, worth, completed.option_scores))
+    accuracy = scores.mean(axis=0)
+    facts["accuracy"] = dict(zip(grid.members, accuracy.tolist(), strict=True))
+    return Completion(completed, facts, tuple(_doubts(grid, log, accuracy)))
+
+
+def _fitted(log: Log, is_scored: Bools) -> tuple[AgreementModel, dict[str, Tensor]]:
+    """Fit on as many rows as are worth the time, scored ones first; returns the likelihood of all rows."""
+    accuracy = vote_accuracy(log)
+    order = np.argsort(-accuracy, kind="stable")
+    by_use = np.argsort(~is_scored, kind="stable")
+    num_scored = int(is_scored.sum())
+    rows = by_use[:MAX_FITTED] if num_scored >= MAX_FITTED else by_use
+    if len(rows) > MAX_FITTED:
+        others = rows[num_scored:]
+        spread = np.arange(MAX_FITTED - num_scored) * len(others) // (MAX_FITTED - num_scored)
+        rows = np.concatenate([rows[:num_scored], others[spread]])
+    parameters = AgreementModel(log.take(np.sort(rows)), order).fit(accuracy)
+    return AgreementModel(log, order), parameters
+
+
+def _right(log: Log, model: AgreementModel, parameters: Mapping[str, Tensor]) -> Floats:
+    """Estimate the probability that each member is right, from its own answer where it gave one, shape [Q, M]."""
+    posterior = model.posterior(parameters)
+    right = np.take_along_axis(posterior, np.maximum(log.answers, 0), axis=1)
+    right = np.where(log.answers >= 0, right, np.nan_to_num(log.alone))
+    return np.where(log.missing, model.accuracy(parameters), right)
+
+
+def _shift(
+    grid: OutcomeGrid,
+    right: Floats,
+    is_drawn: Bools,
+    model: AgreementModel,
+    parameters: Mapping[str, Tensor],
+    *,
+    seed: int,
+) -> Floats:
+    """Find what to add to members' log-odds so that the drawn answers are right as often as doubly robust means say, shape [M].
+
+    With f the probability by the model before anything is heard, y what was recorded, and e the propensity:
+
+        μ = mean of f + Σ (y − f) / e over what was recorded / Σ 1 / e
+
+    Where no propensity of a member is known, it is not corrected.
+    """
+    expected = model.expected(parameters)
+    known = grid.recorded & ~np.isnan(grid.propensity)
+    weight = np.where(known, 1.0 / np.maximum(np.where(known, grid.propensity, 1.0), 1e-3), 0.0)
+    residual = (weight * (right - expected)).sum(axis=0) / np.maximum(weight.sum(axis=0), 1e-9)
+    mean = expected.mean(axis=0) + residual
+    count = is_drawn.sum(axis=0)
+    others = np.where(is_drawn, 0.0, right).sum(axis=0)
+    target = np.clip((mean * len(grid) - others) / np.maximum(count, 1), 0.02, 0.98)
+    shift = np.zeros(len(target))
+    for _ in range(3):
+        _, is_right = model.draw(parameters, shift, np.random.default_rng(seed))
+        got = np.clip((is_right & is_drawn).sum(axis=0) / np.maximum(count, 1), 0.02, 0.98)
+        step = np.log(target) - np.log1p(-target) - np.log(got) + np.log1p(-got)
+        shift = np.clip(shift + np.where(known.any(axis=0) & (count > 0), step, 0.0), -4.0, 4.0)
+    return shift
+
+
+def _rename(grid: OutcomeGrid, said: Ints) -> OutcomeGrid:
+    """Write drawn answers into the empty cells: `said` as `AgreementModel.draw` gives it, -1 where there is none."""
+    q, m = said.shape
+    drawn = ~grid.recorded & (said >= 0)
+    own = np.where(~grid.recorded, np.arange(m), grid.answer_ids)
+    codes = np.where(said >= 0, said, own)
+    ids = np.where(codes >= 0, (codes[:, :, None] == codes[:, None, :]).argmax(axis=2), -1).astype(np.int32)
+    answers = grid.answers.copy()
+    for row, member in zip(*np.nonzero(drawn), strict=True):
+        code = said[row, member]
+        # A name that no other query has, so that nothing is learned of it.
+        answers[row, member] = grid.answers[row, code] if code < m else f"?{row}_{code}"
+    parts: dict[str, Any] = {}
+    if grid.option_ids is not None:
+        given = (grid.option_ids >= 0) & (grid.option_ids < m)
+        renamed = np.take_along_axis(ids, np.where(given, grid.option_ids, 0), axis=1)
+        parts["option_ids"] = np.where(given, renamed, grid.option_ids)
+    return replace(grid, answer_ids=ids, answers=answers, recorded=np.ones((q, m), dtype=bool), **parts)
+
+
+def _doubts(grid: OutcomeGrid, log: Log, accuracy: Floats) -> list[str]:
+    """Say why what was estimated may be wrong."""
+    doubts = []
+    scored = ~np.isnan(grid.scores)
+    num_scored = int(scored.any(axis=1).sum())
+    if (grid.recorded & ~scored).any():
+        observed, expected, pairs = _agreement(log)
+        answered = (log.answers >= 0).sum(axis=1)
+        if answered.max() <= 2:
+            doubts.append(
+                "No query has answers of more than two members to compare: where two differ, agreement does not tell which "
+                "is right. Ask a third member, or score more answers."
+            )
+        if pairs and observed - expected < 3 * np.sqrt(max(expected * (1 - expected), 1e-4) / pairs):
+            doubts.append(
+                f"Members agree on {observed:.0%} of their answers, where chance alone gives {expected:.0%}: agreement says "
+                "nothing of who is right. Score some answers."
+            )
+        elif pairs and observed > 0.97:
+            doubts.append(
+                f"Members agree on {observed:.0%} of their answers: they are too alike to tell from each other. Score some "
+                "answers, or take members that differ."
+            )
+        best = int(accuracy.argmax())
+        lead = accuracy[best] - np.median(accuracy)
+        if len(accuracy) > 2 and lead > FAR_AHEAD and num_scored < ENOUGH_SCORED:
+            doubts.append(
+                f"{grid.members[best]} looks far ahead of most members (right on {accuracy[best]:.0%}, the median on "
+                f"{np.median(accuracy):.0%}), by {num_scored} scored queries and agreement, which understates who alone is "
+                f"right. Score at least {ENOUGH_SCORED} queries."
+            )
+    if not grid.recorded.all() and np.isnan(grid.propensity[grid.recorded]).any():
+        doubts.append(
+            "Members were not asked every query, and `propensity` does not say how probable it was that they were: what they "
+            "would have answered is drawn as if their being asked told nothing beyond task and recorded answers. If the harder "
+            "queries went to some of them, these are better than they look. Record `propensity`, or ask everybody of some queries."
+        )
+    return doubts
+
+
+def _agreement(log: Log) -> tuple[float, float, int]:
+    """Share of pairs of answers that agree, what chance would give by the answers' frequencies, and the number of pairs."""
+    answers, m = log.answers, log.answers.shape[1]
+    given = (answers[:, :, None] == np.arange(m)).sum(axis=1)
+    num = given.sum(axis=1)
+    pairs = num * (num - 1) / 2
+    same = (given * (given - 1)).sum(axis=1) / 2
+    total = pairs.sum()
+    chance = (pairs / log.options[log.tasks]).sum()
+    return float(same.sum() / max(total, 1)), float(chance / max(total, 1)), int(total)
