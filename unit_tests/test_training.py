@@ -511,7 +511,7 @@ def test_a_stopped_episode_is_not_looked_at_again(seed, max_team, max_rounds):
 
 
 def test_the_environment_is_shown_running_episodes_only(monkeypatch):
-    env, shown = drawn_env(3, max_team=3, max_rounds=3), []
+    env, shown = drawn_env(1, max_team=3, max_rounds=3), []
     state = EnsembleEnv.state
 
     def watched(self, episodes=None):
@@ -520,7 +520,7 @@ def test_the_environment_is_shown_running_episodes_only(monkeypatch):
         return seen
 
     monkeypatch.setattr(EnsembleEnv, "state", watched)
-    rollout, index, _ = played(env, 1)
+    rollout, index, _ = played(env, 4)
     assert shown == [*rollout.active[:-1].sum(axis=1), len(index)]
     assert shown[1] < shown[0]
 
