@@ -13,6 +13,7 @@ Scores leave this module as reward only: a `State`, which is all that a policy s
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from langchain_rlfocal.diversity import focal_diversities
 from langchain_rlfocal.outcomes import OutcomeGrid
@@ -200,12 +201,14 @@ class Replay:
         scores: The answer's recorded score, shape [Q]; NaN where it was not scored, or where a member that the policy asked was
             not asked when the outcomes were recorded, so that nobody knows what it would have returned.
         spent: Share of what asking the whole pool costs, shape [Q].
+        confidence: Fusion's weight of the answer, shape [Q].
     """
 
     asked_in: Ints
     chosen: Ints
     scores: Floats
     spent: Floats
+    confidence: npt.NDArray[np.float64]
 
     @property
     def asked(self) -> Bools:
@@ -278,10 +281,12 @@ def play(policy: EnsemblePolicy, env: EnsembleEnv, index: Ints, cost_weight: Flo
         env.ask(teams)
         asked_in[env.asked & (asked_in == 0)] = round_number
     state = env.state()
-    chosen = winners(state, policy.weigh(state))
+    weights = policy.weigh(state)
+    chosen = winners(state, weights)
     return Replay(
         asked_in=asked_in,
         chosen=state.representative[np.arange(len(chosen)), chosen],
         scores=np.where(env.is_whole, env.scores_of(state, chosen), np.nan),
         spent=(env.asked * env.charges).sum(axis=1),
+        confidence=weights[np.arange(len(chosen)), chosen].astype(np.float64),
     )

@@ -32,7 +32,7 @@ def test_evaluate_prints_one_json_object_with_all_figures_of_policy_and_baseline
     """Of the test rows, with the limits of the training."""
     said = cli.said("evaluate", checkpoint, outcomes)
     figures = {"score", "ci95", "macro", "mean_calls", "mean_team", "cost_usd", "latency_s", "n", "basis"}
-    assert set(said["policy"]) == {*figures, "mean_rounds"}
+    assert set(said["policy"]) == {*figures, "mean_rounds", "calibration_error"}
     assert tuple(said["baselines"]) == BASELINES
     assert all(set(baseline) == figures for baseline in said["baselines"].values())
     assert (said["missing_baselines"], said["baselines_from"]) == ([], "checkpoint")

@@ -10,6 +10,7 @@ from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.evaluation.metrics import (
     bootstrap_mean,
     critical_path,
+    expected_calibration_error,
     inverse_propensity,
     oracle_gap_share,
     paired_difference,
@@ -133,3 +134,24 @@ def test_a_wait_is_between_the_slowest_member_and_all_in_a_row(latency, rounds):
     assert (waits >= asked.max(axis=1)).all()
     assert (waits <= asked.sum(axis=1) + 1e-9).all()
     assert critical_path(latency[:0], rounds[:0]).shape == (0,)
+
+
+def test_calibration_error_by_hand():
+    """Bin [.9, 1]: .9 and 1 against 1 and 0, gap .95 - .5 = .45, half of the queries; bin [.2, .3): .2 and .25 against 0, gap .225.
+
+    ½ · .45 + ½ · .225 = .3375. The last query counted three times: (.9 + 1 - 1) / 6 + (.2 + 3 · .25) / 6 = 1.85 / 6.
+    """
+    confidence, scores = np.array([0.9, 1.0, 0.2, 0.25]), np.array([1.0, 0.0, 0.0, 0.0])
+    assert expected_calibration_error(confidence, scores) == pytest.approx(0.3375)
+    weighted = expected_calibration_error(confidence, scores, weights=np.array([1.0, 1.0, 1.0, 3.0]))
+    assert weighted == pytest.approx(1.85 / 6)
+
+
+def test_who_is_right_as_often_as_confident_has_no_calibration_error_and_who_boasts_has():
+    confidence, scores = np.repeat([0.25, 0.75], 4), np.array([1, 0, 0, 0, 1, 1, 1, 0], dtype=float)
+    assert expected_calibration_error(confidence, scores) == pytest.approx(0)
+    assert expected_calibration_error(np.ones(8), scores) == pytest.approx(0.5)
+    with pytest.raises(InputError, match="finite number for each query"):
+        expected_calibration_error(confidence, scores[1:])
+    with pytest.raises(InputError, match="Leave unscored"):
+        expected_calibration_error(confidence, np.full(8, np.nan))

@@ -84,6 +84,7 @@ def play(monkeypatch):
                 if scores is None
                 else np.array(scores),
                 rounds=rounds.max(axis=1),
+                confidence=np.full(len(grid), 0.5),
             )
 
         monkeypatch.setattr(report, "replay", replayed)
@@ -111,6 +112,7 @@ def test_every_figure_of_a_report_is_worked_by_hand(play):
         "mean_calls": 3 / 2,
         "mean_team": 3 / 2,
         "mean_rounds": 5 / 4,
+        "calibration_error": 1 / 4,  # always ½ sure, right on ¾
         "cost_usd": 15 / 32,
         "latency_s": 5 / 2,
         "n": 4,

@@ -520,7 +520,7 @@ def test_the_environment_is_shown_running_episodes_only(monkeypatch):
         return seen
 
     monkeypatch.setattr(EnsembleEnv, "state", watched)
-    rollout, index, _ = played(env, 1)
+    rollout, index, _ = played(env, 4)
     assert shown == [*rollout.active[:-1].sum(axis=1), len(index)]
     assert shown[1] < shown[0]
 

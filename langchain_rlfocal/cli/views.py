@@ -134,6 +134,9 @@ def evaluation_views(report: "Report", facts: Mapping[str, Any], warnings: Seque
     yield Text(f"Its cost weight is {facts['cost_weight']:.4g}{taken}.")
     if report.oracle_gap_share is not None:
         yield Text(f"It goes {report.oracle_gap_share:.1%} of the way from single best to Oracle.")
+    yield Text(
+        f"Its confidence is {report.calibration_error:.3f} off what its answers are worth (expected calibration error)."
+    )
     yield Text("The Oracle returns the best answer of any member, in hindsight. calls: members asked per query.")
     if not facts["task_labels"]:
         yield Text("Task labels were hidden from the policy and the baselines.")

@@ -17,6 +17,9 @@ Bools = npt.NDArray[np.bool_]
 
 BOOTSTRAP_SAMPLES = 2000
 
+CALIBRATION_BINS = 10
+"""Bins of confidence, alike in width."""
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -121,6 +124,34 @@ def oracle_gap_share(score: float, *, single_best: float, oracle: float) -> floa
         The share, or None where the Oracle is no better than the single best, so that there is no way to go.
     """
     return (score - single_best) / (oracle - single_best) if oracle > single_best else None
+
+
+def expected_calibration_error(confidence: Floats, scores: Floats, *, weights: Floats | None = None) -> float:
+    """Measure how far confidence is from how often the answer is right.
+
+    Queries are put into `CALIBRATION_BINS` bins of confidence, [0, 0.1), ..., [0.9, 1]:
+
+        ECE = Σ over bins b of share(b) · |mean confidence in b − mean score in b|
+
+    Source: Naeini, Cooper and Hauskrecht, 2015, "Obtaining well calibrated probabilities using Bayesian binning".
+
+    Args:
+        confidence: Confidence in the returned answer, in [0, 1], shape [Q].
+        scores: What that was worth, in [0, 1], shape [Q].
+        weights: What each query counts, shape [Q]; None counts all alike.
+
+    Raises:
+        InputError: The two are not of one length, there is no query, or a value is not finite.
+    """
+    if confidence.shape != scores.shape or not len(scores) or not np.isfinite(confidence + scores).all():
+        raise InputError(
+            f"`confidence` and `scores` must hold a finite number for each query, got shapes {confidence.shape} and "
+            f"{scores.shape}. Leave unscored queries out."
+        )
+    counted = np.ones(len(scores)) if weights is None else weights
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+    gaps = np.bincount(bins, counted * (confidence - scores), CALIBRATION_BINS)
+    return float(np.abs(gaps).sum() / counted.sum())
 
 
 def critical_path(latency_s: Floats, asked_in_round: npt.NDArray[np.integer[Any]]) -> Floats:

@@ -31,6 +31,7 @@ from langchain_rlfocal.evaluation.metrics import (
     Estimate,
     bootstrap_mean,
     critical_path,
+    expected_calibration_error,
     inverse_propensity,
     oracle_gap_share,
     paired_difference,
@@ -84,6 +85,7 @@ class Report:
     Attributes:
         policy: Its figures.
         mean_rounds: Mean rounds per query that it took.
+        calibration_error: Expected calibration error of its confidence; see `metrics.expected_calibration_error`.
         queries: Number of queries that were to be answered.
         baselines: Figures of each baseline, in the order of `baselines.BASELINES`. The Oracle returns the best answer of
             any member, also where a policy could choose an option that no member gave.
@@ -104,6 +106,7 @@ class Report:
     policy: Figures
     queries: int
     mean_rounds: float
+    calibration_error: float
     baselines: Mapping[str, Figures]
     missing_baselines: tuple[str, ...]
     unmeasured: tuple[str, ...]
@@ -120,7 +123,11 @@ class Report:
         """Return the report as plain values that JSON can hold."""
         return {
             "queries": self.queries,
-            "policy": {**self.policy.as_dict(), "mean_rounds": self.mean_rounds},
+            "policy": {
+                **self.policy.as_dict(),
+                "mean_rounds": self.mean_rounds,
+                "calibration_error": self.calibration_error,
+            },
             "baselines": {name: figures.as_dict() for name, figures in self.baselines.items()},
             "missing_baselines": list(self.missing_baselines),
             "unmeasured": list(self.unmeasured),
@@ -234,6 +241,7 @@ def evaluate(
         policy=of_policy,
         queries=len(grid),
         mean_rounds=_mean(played.rounds[rows], weights),
+        calibration_error=expected_calibration_error(played.confidence[rows], scores["policy"][rows], weights=weights),
         baselines=of_all,
         missing_baselines=missing_baselines(decisions),
         unmeasured=tuple(name for name in decisions if name not in of_all),

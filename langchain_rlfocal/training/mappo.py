@@ -24,6 +24,7 @@ from langchain_rlfocal._version import __version__
 from langchain_rlfocal.environment import EnsembleEnv, environment_of, play
 from langchain_rlfocal.errors import OutcomeError
 from langchain_rlfocal.evaluation.baselines import dump_baselines, fit_baselines
+from langchain_rlfocal.evaluation.metrics import expected_calibration_error
 from langchain_rlfocal.features import Embedder, NamedEmbedder
 from langchain_rlfocal.observations import (
     DECIDER_SHARED,
@@ -767,7 +768,7 @@ def train(
             parts = (train_grid, validation_grid)
             if completion.facts["accuracy"] is not None:
                 parts = (completion.grid.take(in_training), completion.grid.take(~in_training))
-            return _train(*parts, config, embedder, on_progress or (lambda _: None), facts)
+            return _train(*parts, config, embedder, on_progress or (lambda _: None), facts=facts)
     finally:
         torch.set_num_threads(threads)
 
@@ -806,6 +807,15 @@ class _Trials:
             "score": score,
             **dict(zip(("mean_calls", "mean_spent"), (o.mean(axis=1) for o in others), strict=True)),
         }
+
+    def calibration_error(self, policy: RLFocalPolicy, cost_weight: float) -> float | None:
+        """Measure how far its confidence is from its scores; None where no row was scored."""
+        played = [play(policy, env, rows, np.full(len(rows), cost_weight)) for env, rows in self._parts]
+        confidence, scores = (
+            np.concatenate([getattr(one, name) for one in played]) for name in ("confidence", "scores")
+        )
+        scored = ~np.isnan(scores)
+        return expected_calibration_error(confidence[scored], scores[scored]) if scored.any() else None
 
     def figure(self, policy: RLFocalPolicy, cost_weights: Sequence[float]) -> float:
         """Mean over cost weights of score minus what was spent: what a user of the policy gets."""
@@ -884,6 +894,7 @@ def _train(
     config: TrainingConfig,
     embedder: Embedder | None,
     on_progress: Callable[[Progress], None],
+    *,
     facts: Mapping[str, Any],
 ) -> RLFocalPolicy:
     rng = np.random.default_rng(config.seed)
@@ -992,6 +1003,7 @@ def _card(
             "queries": trials.num_rows,
             "score": float(played["score"][0]),
             "mean_calls": float(played["mean_calls"][0]),
+            "calibration_error": trials.calibration_error(policy, config.cost_weight),
             "member_scores": member_scores,
             "single_best": max(member_scores, key=lambda name: member_scores[name]),
         },
