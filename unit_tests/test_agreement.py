@@ -163,9 +163,7 @@ def test_what_was_never_asked_is_drawn_right_as_often_as_it_would_have_been():
     The standard error of the weighted means is about 0.02.
     """
     answers, scores = pool([0.75, 0.65, 0.55, 0.45], num_queries=3000, spread=1.5)
-    asked, chance = asked_of(
-        scores, np.random.default_rng(1), chances=([0.5, 0.5, 0.5, 0.5], [0.5, 0.2, 0.2, 0.2])
-    )
+    asked, chance = asked_of(scores, np.random.default_rng(1), chances=([0.5, 0.5, 0.5, 0.5], [0.5, 0.2, 0.2, 0.2]))
     truth = scores.mean(axis=0)
     seen = np.array([scores[asked[:, i], i].mean() for i in range(4)])
     assert (seen - truth)[1:].min() > 0.05
@@ -215,7 +213,7 @@ def test_two_members_are_warned_of():
 
 
 def test_members_too_alike_are_warned_of():
-    answers, scores = pool([0.7], num_queries=100)
+    answers, _ = pool([0.7], num_queries=100)
     alike = np.repeat(answers, 3, axis=1)
     assert any("too alike" in warning for warning in done(grid_of(alike, np.full(alike.shape, np.nan))).warnings)
 

@@ -160,7 +160,7 @@ def log_of(grid: OutcomeGrid) -> Log:
         options=options,
         is_open=is_open,
         replies=response_features(laid_out, moments_of(laid_out)),
-        is_scored=(~np.isnan(grid.scores)).any(axis=1),
+        is_scored=np.asarray((~np.isnan(grid.scores)).any(axis=1)),
     )
 
 
@@ -470,7 +470,7 @@ def pairwise_factors(log: Log) -> tuple[Floats, Floats]:
             factors[i] = (
                 (near[i] * agree[i] @ factors) / max(near[i] @ factors**2, 1e-9) if near[i].any() else factors.mean()
             )
-        factors = np.clip(factors, 0.05, 1.0)
+        np.clip(factors, 0.05, 1.0, out=factors)
         excess = agree - np.outer(factors, factors)
     noise = 2.0 * np.sqrt(agree * (1.0 - agree) / (together + 2.0))
     beyond = np.where(weight > 0, np.maximum(excess - np.maximum(noise, 0.02), 0.0), 0.0)
