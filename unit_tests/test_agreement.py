@@ -7,7 +7,7 @@ import pytest
 
 from langchain_rlfocal.errors import OutcomeError
 from langchain_rlfocal.outcomes import OutcomeGrid
-from langchain_rlfocal.training import agreement
+from langchain_rlfocal.training import TrainingConfig, agreement, train
 from langchain_rlfocal.training.agreement import complete, log_of, pairwise_factors
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -262,3 +262,17 @@ def test_the_fit_reads_a_share_of_many_rows(monkeypatch):
     monkeypatch.setattr(agreement, "MAX_PAIRS", 200 * 9)  # all is read in blocks of 200 rows
     part = done(grid).facts["accuracy"]
     np.testing.assert_allclose([*part.values()], [*whole.values()], atol=0.08)
+
+
+def test_training_without_a_label_says_what_it_rests_on_and_warns():
+    answers, scores = pool([0.95, 0.75], num_queries=60)
+    brief = TrainingConfig(
+        num_iterations=1, batch_size=32, max_team=2, max_rounds=2, num_folds=2, decider_hidden=8, fusion_hidden=8
+    )
+    grid = grid_of(answers, unscored(scores))
+    with pytest.warns(UserWarning, match="third member"):
+        policy = train(grid.take(np.arange(50)), grid.take(np.arange(50, 60)), brief)
+    labels = policy.card["labels"]
+    assert (labels["scored"], labels["unscored"], labels["unrecorded"]) == (0, 120, 0)
+    assert set(labels["accuracy"]) == set(grid.members)
+    assert all(np.isfinite(array).all() for array in policy.parts.weights.values())
