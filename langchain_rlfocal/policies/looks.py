@@ -31,9 +31,8 @@ The last two are 0 unless all options have a number and there are three differen
 
 _LETTERS, _NUMBERS = tuple("abcdefghij"), tuple(map(str, range(1, 11)))
 _MARK = re.compile(r"[\s(\[]([a-j]|10|[1-9])[).:\]](?=\s)")
-_WORD = re.compile(r"\w+")
-_NUMBER = re.compile(r"(?<![\w.])[-−]?\s?\d[\d,]*(?:\.\d+)?|[-−]?(?<!\d)\.\d+|\d[\d,]*(?:\.\d+)?")
-_MAX_DIGITS = 30
+_WORD = re.compile(r"\w{1,64}")
+_NUMBER = re.compile(r"(?:(?<!\w)[-−]\s?)?(?:\d[\d,]{0,29}(?:\.\d{1,30})?|\.\d{1,30})")
 
 
 def options_in(query: str) -> dict[str, str]:
@@ -68,9 +67,9 @@ def _numbers(texts: Sequence[str]) -> list[float]:
     found = []
     for text in texts:
         match = _NUMBER.search(text)
-        if match is None or len(match[0]) > _MAX_DIGITS:
+        if match is None:
             return []
-        found.append(float(match[0].replace(",", "").replace("−", "-").replace(" ", "")))
+        found.append(float("".join(match[0].replace(",", "").replace("−", "-").split())))
     return found
 
 
