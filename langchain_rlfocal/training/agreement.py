@@ -45,15 +45,23 @@ FAR_AHEAD = 0.15
 ENOUGH_SCORED = 300
 """A member whose accuracy is so much above the median should be seen in so many scored queries."""
 
-_MAX_STEPS = 50
+_OPEN = 1000.0
+"""How many answers there are where none can be compared: nobody guesses right."""
+
+_MAX_STEPS, _SHIFTS = 50, 5
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
 _NEVER = -1e4
 
-_DIFFICULTY, _DISTRACTOR, _COPIED = 2.0, -1.0, 0.1
+_DIFFICULTY, _DISTRACTOR, _COPIED = 2.0, -1.0, 0.05
 """Prior means of s, of d₀, and of each better member's share of what is copied, over the share that is not."""
 
+_GUESS_COUNT = 100.0
+"""How many scored answers the guess of a member's accuracy counts for."""
+
+_STRETCH = 1.6
+"""How much farther apart log-odds are at a given difficulty than over all, σ(z) being averaged: √(1 + π s²/8)."""
+
 _PRECISION = {
-    "ability": 4.0,
     "task": 1.0,
     "member_task": 6.0,
     "slope": 300.0,
@@ -62,6 +70,10 @@ _PRECISION = {
 }
 _COPY_COUNT = 60.0
 """How many queries the prior of copying counts for."""
+
+_ABILITY_PRECISION, _SCORED_HALF = 100.0, 20.0
+"""How closely members' abilities keep the distances that pairwise agreement gives them; half as closely where so many queries
+were scored, since scores tell abilities better."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +105,7 @@ class Log:
         options: How many answers each task has in effect, shape [T].
         is_open: Tasks whose answers cannot be compared, shape [T].
         replies: How each response compares with the member's others, 0 where unknown, shape [Q, M, R].
+        is_scored: Queries of which some answer was scored, shape [Q].
     """
 
     answers: Ints
@@ -103,10 +116,11 @@ class Log:
     options: Floats
     is_open: Bools
     replies: Floats
+    is_scored: Bools
 
     def take(self, rows: Ints) -> "Log":
         """Return these queries."""
-        names = ("answers", "missing", "alone", "worth", "tasks", "replies")
+        names = ("answers", "missing", "alone", "worth", "tasks", "replies", "is_scored")
         return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
 
@@ -117,7 +131,7 @@ def log_of(grid: OutcomeGrid) -> Log:
     code = {name: index for index, name in enumerate(names)}
     tasks = np.array([code[task] for task in grid.tasks], dtype=np.intp)
     labelled, unlabelled = answers >= 0, grid.recorded & (answers < 0) & (grid.answer_ids >= 0)
-    options, is_open = np.full(len(names), 2.0), np.zeros(len(names), dtype=bool)
+    options, is_open = np.full(len(names), _OPEN), np.zeros(len(names), dtype=bool)
     for task in range(len(names)):
         rows = tasks == task
         is_open[task] = labelled[rows].sum() <= unlabelled[rows].sum()
@@ -146,6 +160,7 @@ def log_of(grid: OutcomeGrid) -> Log:
         options=options,
         is_open=is_open,
         replies=response_features(laid_out, moments_of(laid_out)),
+        is_scored=np.asarray((~np.isnan(grid.scores)).any(axis=1)),
     )
 
 
@@ -161,15 +176,18 @@ class AgreementModel:
 
     Args:
         log: What they said, of at least one query.
-        order: Members from the best to the worst: each may copy those before it, shape [M].
+        accuracy: A guess of each member's accuracy, from which the fit starts, shape [M].
+        excess: How often two members agree beyond their accuracies, as odds of one copying the other, shape [M, M].
 
     Attributes:
-        order: The same.
+        order: Members from the best to the worst by that guess: each may copy those before it, shape [M].
     """
 
-    def __init__(self, log: Log, order: Ints) -> None:
+    def __init__(self, log: Log, accuracy: Floats, excess: Floats) -> None:
         m = log.answers.shape[1]
-        self._log, self.order = log, order
+        self._log, self.order = log, np.argsort(-accuracy, kind="stable")
+        self._accuracy, self._excess = accuracy, excess
+        self._start = _tensor(_STRETCH * (np.log(accuracy) - np.log1p(-accuracy)))
         compared = log.answers >= 0
         support = log.answers[:, :, None] == np.arange(m)
         exists = support.any(axis=1)
@@ -184,7 +202,7 @@ class AgreementModel:
         apart = ~compared & ~log.missing & ~np.isnan(log.alone)
         self._right_alone, self._wrong_alone = _tensor(apart * alone), _tensor(apart * (1.0 - alone))
         rank = np.empty(m, dtype=np.intp)
-        rank[order] = np.arange(m)
+        rank[self.order] = np.arange(m)
         before = rank[:, None] > rank
         self._before = _tensor(before)
         same = (log.answers[:, :, None] == log.answers[:, None, :]) & compared[:, :, None]
@@ -196,21 +214,26 @@ class AgreementModel:
         # An answer that nobody scored, or nobody gave, is right where none that was scored is.
         rest = 1.0 - np.nan_to_num(log.worth).max(axis=1)
         self._scores_say = _tensor(np.log(np.maximum(np.column_stack([share, rest]), 1e-9)))
-        self._is_scored = torch.from_numpy((~np.isnan(log.worth)).any(axis=1))
-        prior = before * _COPIED
+        self._is_scored = torch.from_numpy(log.is_scored)
+        prior = before * (_COPIED + excess)
+        self._copy_odds = _tensor(np.log(np.where(before, prior, 1.0)))
         own = 1.0 / (1.0 + prior.sum(axis=1))
         self._prior_own, self._prior_copies = _tensor(own), _tensor(prior * own[:, None])
 
-    def start(self, accuracy: Floats) -> dict[str, Tensor]:
-        """Make the parameters that the fit begins with, from a guess of each member's accuracy, shape [M]."""
-        m, t = len(accuracy), len(self._log.options)
+    def of(self, log: Log) -> "AgreementModel":
+        """Make the likelihood of another log, with the same priors."""
+        return AgreementModel(log, self._accuracy, self._excess)
+
+    def start(self) -> dict[str, Tensor]:
+        """Make the parameters that the fit begins with."""
+        m, t = len(self._start), len(self._log.options)
         return {
-            "ability": _tensor(np.log(accuracy) - np.log1p(-accuracy)),
+            "ability": self._start.clone(),
             "task": torch.zeros(t),
             "member_task": torch.zeros(t, m),
             "slope": torch.tensor(_DIFFICULTY),
             "distractor": torch.tensor([_DISTRACTOR, 0.0]),
-            "copies": torch.full((m, m), float(np.log(_COPIED))),
+            "copies": self._copy_odds.clone(),
             "reply": torch.zeros(self._replies.shape[2]),
         }
 
@@ -267,20 +290,19 @@ class AgreementModel:
         copies = self.copies(parameters)
         kept = self._prior_own * torch.log1p(-copies.sum(dim=1))
         copied = (self._prior_copies * torch.where(self._before > 0, copies, 1.0).clamp(min=1e-9).log()).sum(dim=1)
-        centre = {
-            "ability": parameters["ability"].mean(),
-            "slope": torch.tensor(_DIFFICULTY),
-            "distractor": torch.tensor([_DISTRACTOR, 0.0]),
-        }
+        centre = {"slope": torch.tensor(_DIFFICULTY), "distractor": torch.tensor([_DISTRACTOR, 0.0])}
         penalty = sum(
             (torch.tensor(precision) * (parameters[name] - centre.get(name, torch.zeros(()))) ** 2).sum()
             for name, precision in _PRECISION.items()
         )
+        apart = parameters["ability"] - self._start
+        scored_share = _SCORED_HALF / (_SCORED_HALF + float(self._is_scored.sum()))
+        penalty = penalty + _ABILITY_PRECISION * scored_share * (apart - apart.mean()).square().sum()
         return (penalty - likelihood - _COPY_COUNT * (kept + copied).sum()) / len(joint)
 
-    def fit(self, accuracy: Floats) -> dict[str, Tensor]:
+    def fit(self) -> dict[str, Tensor]:
         """Find the parameters of least loss."""
-        parameters = self.start(accuracy)
+        parameters = self.start()
         for part in parameters.values():
             part.requires_grad_()
         scored = int(self._is_scored.sum())
@@ -417,6 +439,45 @@ def vote_accuracy(log: Log) -> Floats:
     return np.asarray(accuracy)
 
 
+def pairwise_factors(log: Log) -> tuple[Floats, Floats]:
+    """Explain how often members agree by one factor each, but for pairs that agree more than that.
+
+    With independent errors the share of queries on which members i and j agree is nearly xᵢ xⱼ, whoever is right. The x of least
+    absolute deviation, by reweighted least squares, leave the few pairs that err alike as they are.
+
+    Source: Parisi, Strino, Nadler and Kluger, 2014, "Ranking and combining multiple predictors without labeled data".
+
+    Returns:
+        The factors, shape [M], and of each pair the odds of one copying the other that its excess is worth, 0 where there is
+        none beyond noise, shape [M, M].
+    """
+    answers, m = log.answers, log.answers.shape[1]
+    asked = (~log.missing).astype(np.float64)
+    together = asked.T @ asked
+    same = np.array([(answers == answers[:, [j]])[answers[:, j] >= 0].sum(axis=0) for j in range(m)])
+    agree = (same + 1.0) / (together + 2.0)
+    weight = np.sqrt(together)
+    np.fill_diagonal(weight, 0.0)
+    # It starts below most pairs, where those that err alike stand out.
+    others = np.where(weight > 0, agree, np.inf)
+    place = np.maximum((0.3 * (weight > 0).sum(axis=1)).astype(np.intp) - 1, 0)
+    low = np.sort(others, axis=1)[np.arange(m), place]
+    factors = np.sqrt(np.where(np.isfinite(low), low, 0.4))
+    excess = agree - np.outer(factors, factors)
+    for _ in range(50):
+        near = weight / np.maximum(np.abs(excess), 0.01)
+        for i in range(m):
+            factors[i] = (
+                (near[i] * agree[i] @ factors) / max(near[i] @ factors**2, 1e-9) if near[i].any() else factors.mean()
+            )
+        np.clip(factors, 0.05, 1.0, out=factors)
+        excess = agree - np.outer(factors, factors)
+    noise = 2.0 * np.sqrt(agree * (1.0 - agree) / (together + 2.0))
+    beyond = np.where(weight > 0, np.maximum(excess - np.maximum(noise, 0.02), 0.0), 0.0)
+    share = np.minimum(1.5 * beyond / (1.0 - np.minimum(agree, 0.99)), 0.8)
+    return factors, share / (1.0 - share)
+
+
 def complete(grid: OutcomeGrid, *, rng: np.random.Generator) -> Completion:
     """Complete outcomes of which some were not scored, or not recorded.
 
@@ -449,20 +510,21 @@ def complete(grid: OutcomeGrid, *, rng: np.random.Generator) -> Completion:
             "there is nothing to learn who is right from. Score some answers, or ask more members.",
             column="reward",
         )
-    model, parameters = _fitted(log, scored.any(axis=1))
+    model, parameters = _fitted(log)
     right = _right(log, model, parameters)
-    said, shift = log.answers, np.zeros(len(grid.members))
+    completed = grid
     is_drawn = ~grid.recorded & ~log.is_open[log.tasks][:, None]
-    if is_drawn.any():
+    if not grid.recorded.all():
         seed = int(rng.integers(2**63))
+        shift = np.zeros(len(grid.members))
         if not np.isnan(grid.propensity[grid.recorded]).all():
             shift = _shift(grid, right, is_drawn, model, parameters, seed=seed)
-        drawn, _ = model.draw(parameters, shift, np.random.default_rng(seed))
-        said = np.where(is_drawn, drawn, log.answers)
-    completed = _rename(grid, said)
-    # What is drawn is evidence like the rest: a candidate is worth what all the answers, drawn ones among them, say of it.
-    filled = replace(log_of(replace(completed, scores=grid.scores)), options=log.options, replies=log.replies)
-    right = _right(filled, AgreementModel(filled, model.order), parameters)
+        said, is_right = model.draw(parameters, shift, np.random.default_rng(seed))
+        # With the answers the right one was drawn: in these rows it is right, and every other answer wrong.
+        right = np.where(is_drawn.any(axis=1, keepdims=True) & (said >= 0) & ~log.missing | is_drawn, is_right, right)
+        completed = _rename(grid, np.where(is_drawn, said, log.answers))
+    known = np.take_along_axis(log.worth, np.maximum(log.answers, 0), axis=1)
+    right = np.where((log.answers >= 0) & ~np.isnan(known), known, right)
     scores = np.where(scored, grid.scores, np.clip(right, 0.0, 1.0))
     completed = replace(completed, scores=scores)
     if completed.option_ids is not None and completed.option_scores is not None:
@@ -474,19 +536,31 @@ def complete(grid: OutcomeGrid, *, rng: np.random.Generator) -> Completion:
     return Completion(completed, facts, tuple(_doubts(grid, log, accuracy)))
 
 
-def _fitted(log: Log, is_scored: Bools) -> tuple[AgreementModel, dict[str, Tensor]]:
+def _fitted(log: Log) -> tuple[AgreementModel, dict[str, Tensor]]:
     """Fit on as many rows as are worth the time, scored ones first; returns the likelihood of all rows."""
+    factors, excess = pairwise_factors(log)
     accuracy = vote_accuracy(log)
-    order = np.argsort(-accuracy, kind="stable")
-    by_use = np.argsort(~is_scored, kind="stable")
-    num_scored = int(is_scored.sum())
+    accuracy = np.clip(factors * accuracy.mean() / factors.mean(), 0.05, 0.95)
+    count, total = _scored_of_members(log)
+    accuracy = (total + _GUESS_COUNT * accuracy) / (count + _GUESS_COUNT)
+    by_use = np.argsort(~log.is_scored, kind="stable")
+    num_scored = int(log.is_scored.sum())
     rows = by_use[:MAX_FITTED] if num_scored >= MAX_FITTED else by_use
     if len(rows) > MAX_FITTED:
         others = rows[num_scored:]
         spread = np.arange(MAX_FITTED - num_scored) * len(others) // (MAX_FITTED - num_scored)
         rows = np.concatenate([rows[:num_scored], others[spread]])
-    parameters = AgreementModel(log.take(np.sort(rows)), order).fit(accuracy)
-    return AgreementModel(log, order), parameters
+    model = AgreementModel(log.take(np.sort(rows)), accuracy, excess)
+    parameters = model.fit()
+    return model.of(log), parameters
+
+
+def _scored_of_members(log: Log) -> tuple[Floats, Floats]:
+    """Number and sum of each member's known scores, shape [M] each."""
+    worth = np.take_along_axis(log.worth, np.maximum(log.answers, 0), axis=1)
+    score = np.where(log.answers >= 0, worth, np.where(log.is_scored[:, None] & ~log.missing, log.alone, np.nan))
+    known = ~np.isnan(score)
+    return known.sum(axis=0).astype(np.float64), np.where(known, score, 0.0).sum(axis=0)
 
 
 def _right(log: Log, model: AgreementModel, parameters: Mapping[str, Tensor]) -> Floats:
@@ -523,11 +597,11 @@ def _shift(
     others = np.where(is_drawn, 0.0, right).sum(axis=0)
     target = np.clip((mean * len(grid) - others) / np.maximum(count, 1), 0.02, 0.98)
     shift = np.zeros(len(target))
-    for _ in range(3):
+    for _ in range(_SHIFTS):
         _, is_right = model.draw(parameters, shift, np.random.default_rng(seed))
         got = np.clip((is_right & is_drawn).sum(axis=0) / np.maximum(count, 1), 0.02, 0.98)
         step = np.log(target) - np.log1p(-target) - np.log(got) + np.log1p(-got)
-        shift = np.clip(shift + np.where(known.any(axis=0) & (count > 0), step, 0.0), -4.0, 4.0)
+        shift = np.clip(shift + 1.5 * np.where(known.any(axis=0) & (count > 0), step, 0.0), -4.0, 4.0)
     return shift
 
 
