@@ -109,7 +109,7 @@ def test_a_copied_voice_counts_once():
         copied = rng.random(len(answers)) < 0.9
         answers[:, copy] = np.where(copied, answers[:, 0], answers[:, copy])
         scores[:, copy] = answers[:, copy] == 0
-    factors, excess = pairwise_factors(log_of(grid_of(answers, unscored(scores))))
+    _, excess = pairwise_factors(log_of(grid_of(answers, unscored(scores))))
     assert excess[:3, :3][np.triu_indices(3, 1)].min() > 1
     assert excess[3:, 3:].max() < 0.1
     completion = done(grid_of(answers, unscored(scores)))
@@ -259,5 +259,6 @@ def test_the_fit_reads_a_share_of_many_rows(monkeypatch):
     grid = grid_of(answers, unscored(scores, but=20))
     whole = done(grid).facts["accuracy"]
     monkeypatch.setattr(agreement, "MAX_FITTED", 150)
+    monkeypatch.setattr(agreement, "MAX_PAIRS", 200 * 9)  # all is read in blocks of 200 rows
     part = done(grid).facts["accuracy"]
     np.testing.assert_allclose([*part.values()], [*whole.values()], atol=0.08)

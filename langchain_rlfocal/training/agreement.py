@@ -21,7 +21,7 @@ learning". The correction for who was asked: Robins, Rotnitzky and Zhao, 1994 (a
 The truth is never read here: what no score shows and no agreement tells stays a guess, and `Completion.warnings` says so.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,6 +37,9 @@ from langchain_rlfocal.states import Bools, Floats, Ints
 
 MAX_FITTED = 4000
 """The likelihood is maximised on so many rows at most, scored ones first: more change little."""
+
+MAX_PAIRS = 2**21
+"""So many pairs of members, over all rows, are held in memory at once."""
 
 SCORED_WEIGHT = 10.0
 """At most so much does a scored row's conditional likelihood count, where unscored rows are many times more."""
@@ -419,7 +422,7 @@ def _draw(shares: np.ndarray, rng: np.random.Generator) -> Ints:
 
 
 def vote_accuracy(log: Log) -> Floats:
-    """Guess each member's accuracy by three rounds of weighted votes: how often it is in the majority, or scored right, shape [M]; within [0.1, 0.9]."""
+    """Guess how often each member is right, within [0.1, 0.9], by three rounds of weighted votes and the scores; shape [M]."""
     support = log.answers[:, :, None] == np.arange(log.answers.shape[1])
     counts = support.sum(axis=1)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -462,7 +465,7 @@ def pairwise_factors(log: Log) -> tuple[Floats, Floats]:
     others = np.where(weight > 0, agree, np.inf)
     place = np.maximum((0.3 * (weight > 0).sum(axis=1)).astype(np.intp) - 1, 0)
     low = np.sort(others, axis=1)[np.arange(m), place]
-    factors = np.sqrt(np.where(np.isfinite(low), low, 0.4))
+    factors: Floats = np.sqrt(np.where(np.isfinite(low), low, 0.4))
     excess = agree - np.outer(factors, factors)
     for _ in range(50):
         near = weight / np.maximum(np.abs(excess), 0.01)
@@ -470,7 +473,7 @@ def pairwise_factors(log: Log) -> tuple[Floats, Floats]:
             factors[i] = (
                 (near[i] * agree[i] @ factors) / max(near[i] @ factors**2, 1e-9) if near[i].any() else factors.mean()
             )
-        np.clip(factors, 0.05, 1.0, out=factors)
+        factors = np.asarray(np.clip(factors, 0.05, 1.0))
         excess = agree - np.outer(factors, factors)
     noise = 2.0 * np.sqrt(agree * (1.0 - agree) / (together + 2.0))
     beyond = np.where(weight > 0, np.maximum(excess - np.maximum(noise, 0.02), 0.0), 0.0)
@@ -511,18 +514,27 @@ def complete(grid: OutcomeGrid, *, rng: np.random.Generator) -> Completion:
             column="reward",
         )
     model, parameters = _fitted(log)
-    right = _right(log, model, parameters)
+    blocks = np.array_split(np.arange(len(grid)), -(-len(grid) * len(grid.members) ** 2 // MAX_PAIRS))
+    parts = [log.take(rows) for rows in blocks]
+    right = np.concatenate([_right(part, model.of(part), parameters) for part in parts])
     completed = grid
     is_drawn = ~grid.recorded & ~log.is_open[log.tasks][:, None]
-    if not grid.recorded.all():
+    if is_drawn.any():
         seed = int(rng.integers(2**63))
-        shift = np.zeros(len(grid.members))
-        if not np.isnan(grid.propensity[grid.recorded]).all():
-            shift = _shift(grid, right, is_drawn, model, parameters, seed=seed)
-        said, is_right = model.draw(parameters, shift, np.random.default_rng(seed))
+
+        def draw(shift: Floats) -> tuple[Ints, Bools]:
+            seeded = np.random.default_rng(seed)
+            said, is_right = zip(*(model.of(part).draw(parameters, shift, seeded) for part in parts), strict=True)
+            return np.concatenate(said), np.concatenate(is_right)
+
+        expected = np.concatenate([model.of(part).expected(parameters) for part in parts])
+        said, is_right = draw(_shift(grid, right, expected, is_drawn, lambda shift: draw(shift)[1]))
         # With the answers the right one was drawn: in these rows it is right, and every other answer wrong.
-        right = np.where(is_drawn.any(axis=1, keepdims=True) & (said >= 0) & ~log.missing | is_drawn, is_right, right)
+        by_draw = is_drawn.any(axis=1, keepdims=True) & (log.answers >= 0)
+        right = np.where(is_drawn | by_draw, is_right, right)
         completed = _rename(grid, np.where(is_drawn, said, log.answers))
+    elif not grid.recorded.all():
+        completed = _rename(grid, log.answers)
     known = np.take_along_axis(log.worth, np.maximum(log.answers, 0), axis=1)
     right = np.where((log.answers >= 0) & ~np.isnan(known), known, right)
     scores = np.where(scored, grid.scores, np.clip(right, 0.0, 1.0))
@@ -537,22 +549,22 @@ def complete(grid: OutcomeGrid, *, rng: np.random.Generator) -> Completion:
 
 
 def _fitted(log: Log) -> tuple[AgreementModel, dict[str, Tensor]]:
-    """Fit on as many rows as are worth the time, scored ones first; returns the likelihood of all rows."""
+    """Fit on as many rows as are worth the time, scored ones first."""
+    m = log.answers.shape[1]
+    most = min(MAX_FITTED, max(MAX_PAIRS // m**2, 1))
+    scored = _spread(np.flatnonzero(log.is_scored), most)
+    part = log.take(np.sort(np.concatenate([scored, _spread(np.flatnonzero(~log.is_scored), most - len(scored))])))
     factors, excess = pairwise_factors(log)
-    accuracy = vote_accuracy(log)
-    accuracy = np.clip(factors * accuracy.mean() / factors.mean(), 0.05, 0.95)
+    accuracy = np.clip(factors * vote_accuracy(part).mean() / factors.mean(), 0.05, 0.95)
     count, total = _scored_of_members(log)
     accuracy = (total + _GUESS_COUNT * accuracy) / (count + _GUESS_COUNT)
-    by_use = np.argsort(~log.is_scored, kind="stable")
-    num_scored = int(log.is_scored.sum())
-    rows = by_use[:MAX_FITTED] if num_scored >= MAX_FITTED else by_use
-    if len(rows) > MAX_FITTED:
-        others = rows[num_scored:]
-        spread = np.arange(MAX_FITTED - num_scored) * len(others) // (MAX_FITTED - num_scored)
-        rows = np.concatenate([rows[:num_scored], others[spread]])
-    model = AgreementModel(log.take(np.sort(rows)), accuracy, excess)
-    parameters = model.fit()
-    return model.of(log), parameters
+    model = AgreementModel(part, accuracy, excess)
+    return model, model.fit()
+
+
+def _spread(rows: Ints, num: int) -> Ints:
+    """Take so many of these rows, or all, evenly spread: their order is that of tasks."""
+    return rows if len(rows) <= num else rows[np.arange(num) * len(rows) // max(num, 1)]
 
 
 def _scored_of_members(log: Log) -> tuple[Floats, Floats]:
@@ -572,13 +584,7 @@ def _right(log: Log, model: AgreementModel, parameters: Mapping[str, Tensor]) ->
 
 
 def _shift(
-    grid: OutcomeGrid,
-    right: Floats,
-    is_drawn: Bools,
-    model: AgreementModel,
-    parameters: Mapping[str, Tensor],
-    *,
-    seed: int,
+    grid: OutcomeGrid, right: Floats, expected: Floats, is_drawn: Bools, draw: Callable[[Floats], Bools]
 ) -> Floats:
     """Find what to add to members' log-odds so that the drawn answers are right as often as doubly robust means say, shape [M].
 
@@ -588,7 +594,6 @@ def _shift(
 
     Where no propensity of a member is known, it is not corrected.
     """
-    expected = model.expected(parameters)
     known = grid.recorded & ~np.isnan(grid.propensity)
     weight = np.where(known, 1.0 / np.maximum(np.where(known, grid.propensity, 1.0), 1e-3), 0.0)
     residual = (weight * (right - expected)).sum(axis=0) / np.maximum(weight.sum(axis=0), 1e-9)
@@ -597,11 +602,12 @@ def _shift(
     others = np.where(is_drawn, 0.0, right).sum(axis=0)
     target = np.clip((mean * len(grid) - others) / np.maximum(count, 1), 0.02, 0.98)
     shift = np.zeros(len(target))
-    for _ in range(_SHIFTS):
-        _, is_right = model.draw(parameters, shift, np.random.default_rng(seed))
-        got = np.clip((is_right & is_drawn).sum(axis=0) / np.maximum(count, 1), 0.02, 0.98)
+    is_corrected = known.any(axis=0) & (count > 0)
+    for _ in range(_SHIFTS if is_corrected.any() else 0):
+        got = np.clip((draw(shift) & is_drawn).sum(axis=0) / np.maximum(count, 1), 0.02, 0.98)
         step = np.log(target) - np.log1p(-target) - np.log(got) + np.log1p(-got)
-        shift = np.clip(shift + 1.5 * np.where(known.any(axis=0) & (count > 0), step, 0.0), -4.0, 4.0)
+        # Half as much again: what is copied does not move with a member's own odds.
+        shift = np.clip(shift + 1.5 * np.where(is_corrected, step, 0.0), -4.0, 4.0)
     return shift
 
 
