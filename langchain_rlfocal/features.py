@@ -1,6 +1,6 @@
 """Features: what the policies know of a query before anyone is asked.
 
-A query becomes one vector of three blocks: surface (lengths, digits, options, shape of the question), hashed words and
+A query becomes one vector of three blocks: surface (digits, options, shape of the question; not how long it is), hashed words and
 word pairs, and the hashed task label. It is deterministic on every machine, needs no vocabulary, no download and no
 model, and reads text only: it never looks at an answer or a label.
 
@@ -29,8 +29,6 @@ import numpy.typing as npt
 from langchain_rlfocal.errors import InputError, MissingDependencyError
 
 SURFACE_NAMES = (
-    "length",
-    "words",
     "digit_share",
     "numbers",
     "options",
@@ -132,8 +130,6 @@ def _surface(lower: str, words: Sequence[str], *, num_options: int) -> list[floa
     length, ascii_text = len("".join(words)), lower.encode("ascii", "replace")
     num_code = len(ascii_text) - len(ascii_text.translate(None, _CODE))
     return [
-        min(math.log1p(length) / 10.0, 1.0),
-        min(math.log1p(len(words)) / 8.0, 1.0),
         len("".join(numbers)) / max(length, 1),
         min(len(numbers) / 10.0, 1.0),
         num_options / 10.0,

@@ -31,9 +31,8 @@ The last two are 0 unless all options have a number and there are three differen
 
 _LETTERS, _NUMBERS = tuple("abcdefghij"), tuple(map(str, range(1, 11)))
 _MARK = re.compile(r"[\s(\[]([a-j]|10|[1-9])[).:\]](?=\s)")
-_WORD = re.compile(r"\w+")
-_NUMBER = re.compile(r"(?<![\w.])[-−]?\s?\d[\d,]*(?:\.\d+)?|[-−]?(?<!\d)\.\d+|\d[\d,]*(?:\.\d+)?")
-_MAX_DIGITS = 30
+_WORD = re.compile(r"\w{1,64}")
+_NUMBER = re.compile(r"(?:(?<!\w)[-−]\s?)?(?:\d[\d,]{0,29}(?:\.\d{1,30})?|\.\d{1,30})")
 
 
 def options_in(query: str) -> dict[str, str]:
@@ -63,11 +62,15 @@ def options_in(query: str) -> dict[str, str]:
     return {}
 
 
-def _number(text: str) -> float:
-    found = _NUMBER.search(text)
-    if found is None or len(found[0]) > _MAX_DIGITS:
-        return math.nan
-    return float(found[0].replace(",", "").replace("−", "-").replace(" ", ""))
+def _numbers(texts: Sequence[str]) -> list[float]:
+    """Read the first number of each text; none where some text has no number."""
+    found = []
+    for text in texts:
+        match = _NUMBER.search(text)
+        if match is None:
+            return []
+        found.append(float("".join(match[0].replace(",", "").replace("−", "-").split())))
+    return found
 
 
 @lru_cache(maxsize=1024)
@@ -76,17 +79,20 @@ def looks_of_options(query: str) -> Mapping[str, tuple[float, ...]]:
     options = options_in(query)
     if not options:
         return {}
-    length = np.array([sum(map(len, _WORD.findall(text))) for text in options.values()])
-    logs, longest = np.log1p(length), length == length.max()
-    central, extreme = np.zeros(len(length)), np.zeros(len(length))
-    values = np.array([_number(text) for text in options.values()])
-    if not np.isnan(values).any() and len(set(values.tolist())) > 2:
-        rank = (values[:, None] > values).sum(axis=1) + ((values[:, None] == values).sum(axis=1) - 1) / 2
-        central = 1 - 4 * (rank / (len(values) - 1) - 0.5) ** 2
-        extreme = ((values == values.max()) | (values == values.min())).astype(float)
-        central, extreme = central - central.mean(), extreme - extreme.mean()
-    looks = np.stack([logs - logs.mean(), longest / longest.sum(), central, extreme], axis=1)
-    return dict(zip(options, map(tuple, looks.tolist()), strict=True))
+    # Plain Python: arrays of ten numbers cost more than they save.
+    num, lengths = len(options), [sum(map(len, _WORD.findall(text))) for text in options.values()]
+    logs, most = [*map(math.log1p, lengths)], max(lengths)
+    mean, longest = sum(logs) / num, 1 / lengths.count(most)
+    looks = [(log - mean, longest if length == most else 0.0) for log, length in zip(logs, lengths, strict=True)]
+    numbers = [(0.0, 0.0)] * num
+    values = _numbers([*options.values()])
+    if len(set(values)) > 2:
+        order = sorted(values)
+        ranks = [(order.index(value) + (order.count(value) - 1) / 2) / (num - 1) - 0.5 for value in values]
+        central, extreme = [1 - 4 * rank**2 for rank in ranks], [value in {order[0], order[-1]} for value in values]
+        shift = sum(central) / num, sum(extreme) / num
+        numbers = [(one - shift[0], two - shift[1]) for one, two in zip(central, extreme, strict=True)]
+    return {label: (*look, *number) for label, look, number in zip(options, looks, numbers, strict=True)}
 
 
 def looks_of(queries: Sequence[str], labels: Texts) -> Floats | None:
