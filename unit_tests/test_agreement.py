@@ -157,6 +157,12 @@ def asked_of(scores, rng, *, chances):
     return asked | (~asked.any(axis=1, keepdims=True) & (np.arange(scores.shape[1]) == 0)), chance
 
 
+@pytest.fixture
+def quickly(monkeypatch):
+    monkeypatch.setattr(agreement, "MAX_FITTED", 600)
+
+
+@pytest.mark.usefixtures("quickly")
 def test_what_was_never_asked_is_drawn_right_as_often_as_it_would_have_been():
     """Members are asked easy queries more often, which flatters what is on record; propensities undo it.
 
@@ -176,6 +182,7 @@ def test_what_was_never_asked_is_drawn_right_as_often_as_it_would_have_been():
     assert any("`propensity`" in warning for warning in blind.warnings)
 
 
+@pytest.mark.usefixtures("quickly")
 def test_drawn_answers_err_together_as_recorded_ones_do():
     """Members are right on the same queries: what is drawn from a third of the cells is as correlated as the truth."""
     answers, scores = pool([0.7, 0.6, 0.6, 0.5, 0.5, 0.4], num_queries=2000, spread=2.0)
