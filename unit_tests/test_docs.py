@@ -47,6 +47,8 @@ def make_policy(*, embedder=None, dimensions=0):
     shapes = _shapes(2, 0, {"features": FEATURES_DIM + dimensions, "decider": 4, "fusion": 4})
     weights = {name: rng.uniform(0.1, 1, size=shape) for name, shape in shapes.items()}
     weights["decider.out.bias"][:] = -100
+    weights["competence.weights"][:] = 0.0
+    weights["competence.bias"][:] = 0.4, 0.6
     curve = [{"cost_weight": 0.0, "mean_calls": 2.0}, {"cost_weight": 1.0, "mean_calls": 1.0}]
     return RLFocalPolicy(Parts(members=("small", "other"), weights=weights, card={"curve": curve}), embedder=embedder)
 
