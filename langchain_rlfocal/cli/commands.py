@@ -8,6 +8,7 @@ traceback; a file appears whole or not at all.
 import importlib
 import math
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -227,7 +228,9 @@ def train(
         def show(step: training.Progress) -> None:
             progress.update(bar, completed=step.step, total=step.total_steps)
 
-        policy = training.train(learned, chosen, config, embedder=loaded, on_progress=show)
+        with warnings.catch_warnings(record=True) as doubts:
+            warnings.simplefilter("always", UserWarning)
+            policy = training.train(learned, chosen, config, embedder=loaded, on_progress=show)
         policy.save(out)
     baselines = list(baselines_of(policy))
     facts = {
@@ -243,6 +246,7 @@ def train(
         },
         "missing": grid.missing,
         "unscored": int((grid.recorded & np.isnan(grid.scores)).sum()),
+        "warnings": [str(doubt.message) for doubt in doubts if doubt.category is UserWarning],
         "contradictions": grid.contradictions,
         "baselines": baselines,
         "missing_baselines": list(missing_baselines(baselines)),

@@ -87,9 +87,11 @@ def train_views(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield Text(_holes(facts["missing"], facts["card"]), "yellow")
     if facts["unscored"]:
         yield Text(
-            f"Answers on record that nobody scored: {facts['unscored']:,}. They count as neither right nor wrong.",
+            f"Answers on record that nobody scored: {facts['unscored']:,}. What they are worth was estimated from agreement.",
             "yellow",
         )
+    for doubt in facts["warnings"]:
+        yield Text(doubt, "yellow")
     if facts["contradictions"]:
         yield Text(_contradictions(facts["contradictions"]), "yellow")
     if "supervised_fusion" in facts["missing_baselines"]:
