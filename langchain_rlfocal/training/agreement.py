@@ -58,6 +58,9 @@ _NEVER = -1e4
 _DIFFICULTY, _DISTRACTOR, _COPIED = 2.0, -1.0, 0.05
 """Prior means of s, of d₀, and of each better member's share of what is copied, over the share that is not."""
 
+_MODEL_ERROR = 0.05
+"""By how much the model's mean score of a member that was not always asked may be wrong, as a standard deviation."""
+
 _GUESS_COUNT = 100.0
 """How many scored answers the guess of a member's accuracy counts for."""
 
@@ -364,6 +367,12 @@ class AgreementModel:
         own = np.clip((chance - floor) / (1.0 - floor), 1e-6, 1 - 1e-6)
         chance = floor + (1.0 - floor) / (1.0 + np.exp(-np.log(own / (1 - own)) - shift))
         wrong = np.where(wrong == m, m + 1, wrong)
+        # Any other answer: those that somebody gave come first among as many as the task has.
+        is_other = self._exists.numpy().copy()
+        for taken in (right, wrong):
+            is_other[rows[taken < m], taken[taken < m]] = False
+        named, num_named = np.argsort(~is_other, axis=1, kind="stable"), is_other.sum(axis=1)
+        num_others = np.maximum(np.round(self._log.options[self._log.tasks]) - 2, np.maximum(num_named, 1))
         said = self._log.answers.copy()
         for member in self.order:
             uniform = rng.random((4, q))
@@ -373,7 +382,9 @@ class AgreementModel:
             for place, parent in enumerate(parents):
                 copied = np.where(picked == place, said[:, parent], copied)
             is_right = uniform[1] < chance[:, member]
-            new = np.where(is_right, right, np.where(uniform[2] < fooled, wrong, m + 2 + member))
+            place = (uniform[3] * num_others).astype(np.intp)
+            other = np.where(place < num_named, named[rows, np.minimum(place, m - 1)], m + 2 + place)
+            new = np.where(is_right, right, np.where(uniform[2] < fooled, wrong, other))
             new = np.where(copied >= 0, copied, new)
             said[:, member] = np.where(self._log.missing[:, member], new, said[:, member])
         return said, said == right[:, None]
@@ -590,14 +601,17 @@ def _shift(
 
     With f the probability by the model before anything is heard, y what was recorded, and e the propensity:
 
-        μ = mean of f + Σ (y − f) / e over what was recorded / Σ 1 / e
+        μ = mean of f + λ Σ (y − f) / e over what was recorded / Σ 1 / e
 
+    λ draws what few records say toward the model, by their standard error beside that of the model: 1 where records are many.
     Where no propensity of a member is known, it is not corrected.
     """
     known = grid.recorded & ~np.isnan(grid.propensity)
     weight = np.where(known, 1.0 / np.maximum(np.where(known, grid.propensity, 1.0), 1e-3), 0.0)
-    residual = (weight * (right - expected)).sum(axis=0) / np.maximum(weight.sum(axis=0), 1e-9)
-    mean = expected.mean(axis=0) + residual
+    total = np.maximum(weight.sum(axis=0), 1e-9)
+    residual = (weight * (right - expected)).sum(axis=0) / total
+    error = ((weight * (right - expected - residual)) ** 2).sum(axis=0) / total**2
+    mean = expected.mean(axis=0) + residual * _MODEL_ERROR**2 / (_MODEL_ERROR**2 + error)
     count = is_drawn.sum(axis=0)
     others = np.where(is_drawn, 0.0, right).sum(axis=0)
     target = np.clip((mean * len(grid) - others) / np.maximum(count, 1), 0.02, 0.98)
