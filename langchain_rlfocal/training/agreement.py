@@ -56,7 +56,8 @@ _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
 _NEVER = -1e4
 
 _DIFFICULTY, _DISTRACTOR, _COPIED = 2.0, -1.0, 0.05
-"""Prior means of s, of d₀, and of each better member's share of what is copied, over the share that is not."""
+"""Prior means of s, of d₀, and of each better member's share of what is copied, over the share that is not. The first two hold
+the less, the more queries were scored."""
 
 _MODEL_ERROR = 0.05
 """By how much the model's mean score of a member that was not always asked may be wrong, as a standard deviation."""
@@ -297,8 +298,14 @@ class AgreementModel:
         kept = self._prior_own * torch.log1p(-copies.sum(dim=1))
         copied = (self._prior_copies * torch.where(self._before > 0, copies, 1.0).clamp(min=1e-9).log()).sum(dim=1)
         centre = {"slope": torch.tensor(_DIFFICULTY), "distractor": torch.tensor([_DISTRACTOR, 0.0])}
+        # What agreement cannot tell, scores can.
+        unscored = max(1.0 - float(self._is_scored.float().mean()), 0.02)
         penalty = sum(
-            (torch.tensor(precision) * (parameters[name] - centre.get(name, torch.zeros(()))) ** 2).sum()
+            (
+                torch.tensor(precision)
+                * (unscored if name in centre else 1.0)
+                * (parameters[name] - centre.get(name, torch.zeros(()))) ** 2
+            ).sum()
             for name, precision in _PRECISION.items()
         )
         apart = parameters["ability"] - self._start
