@@ -17,7 +17,7 @@ import importlib
 import math
 import re
 import zlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -78,7 +78,9 @@ sentence sentences paragraph english nothing else everything everyone important 
 them say how it is put, not what it asks."""
 
 _LETTERS, _NUMBERS = tuple("abcdefghij"), tuple(map(str, range(1, 11)))
-_MARK = re.compile(r"[\s(\[]([a-j1-9]0?)[).:\]](?=\s)")
+OPTION_MARK = re.compile(r"[\s(\[]([a-j1-9]0?)[).:\]](?=\s)")
+"""What may mark an option, in text of lower case that begins with a blank; see `option_run`."""
+
 _WORD = re.compile(r"[^\W\d_]{2,32}|\d{1,32}")
 _ASCII_WORD = re.compile(r"[a-z]{2,32}|[0-9]{1,32}")
 _EITHER = re.compile(r"\b(?:yes\s{1,9}or\s{1,9}no|true\s{1,9}or\s{1,9}false)\b")
@@ -106,17 +108,29 @@ def _subject(words: list[str]) -> list[str]:
     return words[start:end] if end else words
 
 
-def _num_options(marks: Sequence[str]) -> int:
-    """Count the longest run of marks that begins with A, or else with 1, and misses none; a mark alone is none."""
+def option_run(marks: Iterable[re.Match[str]]) -> list[re.Match[str]]:
+    """Find the marks of a query's options: the longest run that begins with A, or else with 1, and misses none.
+
+    Args:
+        marks: All matches of `OPTION_MARK`, in their order.
+
+    Returns:
+        The last of the longest runs; empty where none has two marks.
+    """
+    marks = [*marks]
     for order in (_LETTERS, _NUMBERS):
-        longest = length = 0
+        best: list[re.Match[str]] = []
+        run: list[re.Match[str]] = []
         for mark in marks:
-            if mark in order:
-                length = length + 1 if length < len(order) and mark == order[length] else int(mark == order[0])
-                longest = max(longest, length)
-        if longest > 1:
-            return longest
-    return 0
+            if mark[1] in order:
+                if len(run) < len(order) and mark[1] == order[len(run)]:
+                    run.append(mark)
+                else:
+                    run = [mark] if mark[1] == order[0] else []
+                best = [*run] if len(run) >= len(best) else best
+        if len(best) > 1:
+            return best
+    return []
 
 
 def _asks_yes_or_no(lower: str) -> bool:
@@ -178,14 +192,14 @@ def query_features(text: str, task: str | None = None) -> npt.NDArray[np.float64
         Vector of shape [F]: surface features, word hashes scaled to length `WORDS_SCALE`, task hashes scaled to length 1.
     """
     lower = text[:MAX_CHARS].lower()
-    marks: list[str] = []
+    marks: list[re.Match[str]] = []
 
     def without(mark: re.Match[str]) -> str:
-        marks.append(mark[1])
+        marks.append(mark)
         return " "
 
-    unmarked = _MARK.sub(without, f" {lower}")
-    num_options = _num_options(marks)
+    unmarked = OPTION_MARK.sub(without, f" {lower}")
+    num_options = len(option_run(marks))
     if num_options:
         lower = unmarked
     words = _subject([*map(_key, (_ASCII_WORD if lower.isascii() else _WORD).findall(lower))])

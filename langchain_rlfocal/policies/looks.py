@@ -15,7 +15,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from langchain_rlfocal.features import MAX_CHARS
+from langchain_rlfocal.features import MAX_CHARS, OPTION_MARK, option_run
 from langchain_rlfocal.states import Floats, Texts
 
 LOOK_NAMES = ("length", "longest", "central", "extreme")
@@ -29,37 +29,25 @@ LOOK_NAMES = ("length", "longest", "central", "extreme")
 The last two are 0 unless all options have a number and there are three different ones.
 """
 
-_LETTERS, _NUMBERS = tuple("abcdefghij"), tuple(map(str, range(1, 11)))
-_MARK = re.compile(r"[\s(\[]([a-j]|10|[1-9])[).:\]](?=\s)")
 _WORD = re.compile(r"\w{1,64}")
 _NUMBER = re.compile(r"(?:(?<!\w)[-−]\s?)?(?:\d[\d,]{0,29}(?:\.\d{1,30})?|\.\d{1,30})")
 
 
 def options_in(query: str) -> dict[str, str]:
-    """Find the options that a query lists: the longest run of marks that begins with A, or else with 1, and misses none.
+    """Find the options that a query lists; see `features.option_run`.
 
     Returns:
         Text of each option by its label, in capitals; in lower case. Empty where there are not two.
     """
     text = f" {query[:MAX_CHARS].lower()}"
-    marks = list(_MARK.finditer(text))
-    for order in (_LETTERS, _NUMBERS):
-        best: list[re.Match[str]] = []
-        run: list[re.Match[str]] = []
-        for mark in marks:
-            if mark[1] in order:
-                if len(run) < len(order) and mark[1] == order[len(run)]:
-                    run.append(mark)
-                else:
-                    run = [mark] if mark[1] == order[0] else []
-                best = list(run) if len(run) >= len(best) else best
-        if len(best) > 1:
-            texts = [text[one.end() : two.start()].strip() for one, two in pairwise(best)]
-            last = text[best[-1].end() :].strip()
-            # What follows the last option begins on a line of its own, unless options take several lines.
-            texts.append(last if any("\n" in one for one in texts) else last.partition("\n")[0])
-            return {mark[1].upper(): one for mark, one in zip(best, texts, strict=True)}
-    return {}
+    run = option_run(OPTION_MARK.finditer(text))
+    if not run:
+        return {}
+    texts = [text[one.end() : two.start()].strip() for one, two in pairwise(run)]
+    last = text[run[-1].end() :].strip()
+    # What follows the last option begins on a line of its own, unless options take several lines.
+    texts.append(last if any("\n" in one for one in texts) else last.partition("\n")[0])
+    return {mark[1].upper(): one for mark, one in zip(run, texts, strict=True)}
 
 
 def _numbers(texts: Sequence[str]) -> list[float]:

@@ -3,7 +3,8 @@
 Decider: ask the two most competent members; where they differ (or do not answer), ask the rest of the team in the next
 round. With a single round the whole team is asked at once. Fusion: a vote weighted by competence on canonical answers;
 a tie goes to the answer with the most competent supporter. With equal competences, the default, that is a plurality
-vote. An answer that nobody can read has no vote, and is returned where there is no other. It learns nothing, reads nothing of the query, and does not weigh cost against score: `cost_weight` has no effect.
+vote. An answer that nobody can read has no vote, and is returned where there is no other. It learns nothing, reads
+nothing of the query, and does not weigh cost against score: `cost_weight` has no effect.
 """
 
 import hashlib
