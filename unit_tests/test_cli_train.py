@@ -75,6 +75,17 @@ def test_train_for_people_names_members_queries_and_validation_within_80_columns
     assert "supervised_fusion" not in baselines_of(RLFocalPolicy.load("made"))
 
 
+def test_train_on_answers_that_nobody_scored_says_what_it_did_and_why_to_doubt_it(cli, outcomes, quick_training):
+    """Of two members agreement tells nobody which is right; where answers are scored nothing of it is said."""
+    unscored = [replace(outcome, reward=None, gold=None) for outcome in OutcomeTable.read(outcomes)]
+    OutcomeTable.from_outcomes(unscored).write("unscored.parquet")
+    text = " ".join(cli.shown("train", "unscored.parquet", "--out", "made").split())
+    assert f"nobody scored: {len(unscored):,}. What they are worth was estimated" in text
+    assert "Ask a third member, or score more answers." in text
+    assert RLFocalPolicy.load("made").card["labels"]["scored"] == 0
+    assert cli.said("train", outcomes, "--out", "made")["warnings"] == []
+
+
 def test_train_takes_the_members_tasks_and_test_rows_that_are_named(cli, outcomes, quick_training):
     """Of the queries 0 to 149 of each task, 10 to 19 and 100 to 149 begin with 1 and go on: 60."""
     one = cli.said("train", outcomes, "--out", "made", "--member", "bob", "--task", "quiz/a")

@@ -11,7 +11,7 @@ from langchain_rlfocal.errors import InputError, OutcomeError, PoolError
 from langchain_rlfocal.outcomes import Outcome, OutcomeTable, split_of
 from langchain_rlfocal.policies import PriorPolicy, RLFocalPolicy
 from langchain_rlfocal.training import TrainingConfig, mappo, train, with_curve_of
-from langchain_rlfocal.training.mappo import CURVE_WEIGHTS, draw_cost_weights
+from langchain_rlfocal.training.mappo import CURVE_WEIGHTS, Learner, draw_cost_weights
 from langchain_rlfocal.training.supervised import data_hash
 
 QUICK = TrainingConfig(num_iterations=30, batch_size=256, max_team=2, max_rounds=2, validate_every=5)
@@ -387,3 +387,16 @@ def test_cost_weights_span_the_knob_s_range_and_include_zero():
     positive = weights[weights > 0]
     assert positive.min() >= 0.01
     assert positive.max() <= 1.0
+
+
+@pytest.mark.parametrize("shipped_is_better", [True, False])
+def test_training_starts_from_the_better_of_what_ships_and_the_rule(few, monkeypatch, shipped_is_better):
+    """Steps too small to see: what comes out is what it began with. The worse start asks everybody but who gains most."""
+    config = replace(BRIEF, learning_rate=1e-9, fusion_learning_rate=1e-9)
+    sensible, first_logit = Learner(config).arrays(), mappo.FIRST_LOGIT
+    monkeypatch.setattr(mappo, "FIRST_LOGIT", -first_logit)
+    opposite = Learner(config).arrays()
+    monkeypatch.setattr(mappo, "FIRST_LOGIT", -first_logit if shipped_is_better else first_logit)
+    monkeypatch.setattr(mappo, "pretrained_networks", lambda: sensible if shipped_is_better else opposite)
+    bias = train(*few, config).parts.weights["decider.out.bias"]
+    np.testing.assert_allclose(bias, -first_logit, atol=1e-3)
