@@ -291,16 +291,6 @@ def test_a_weak_member_asked_on_hard_queries_only_is_told_from_a_bad_one():
     np.testing.assert_allclose(estimates[hard == 1].mean(axis=0), 0.5, atol=0.05)
 
 
-def test_weights_count_a_score_as_often():
-    rng = np.random.default_rng(7)
-    features, scores, often = rng.normal(size=(9, 2)), rng.random((9, 2)), rng.integers(1, 4, size=9)
-    repeated = np.repeat(np.arange(9), often)
-    weighted = fit_competence(features, scores, penalty=(1.0, 2.0), weights=np.tile(often[:, None] / 3.0, 2) * 3)
-    plain = fit_competence(features[repeated], scores[repeated], penalty=(1.0, 2.0))
-    np.testing.assert_allclose(weighted.bias, plain.bias)
-    np.testing.assert_allclose(weighted.mean, plain.mean)
-
-
 def test_the_penalty_chosen_has_the_least_error_and_its_estimates_are_returned():
     """By cross-validation done again by hand, fold by fold."""
     rng = np.random.default_rng(4)

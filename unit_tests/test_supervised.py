@@ -384,16 +384,6 @@ def test_a_posterior_of_certainties_teaches_what_scores_do(examples_of):
     np.testing.assert_allclose(two.weights, one.weights, atol=1e-3)
 
 
-def test_a_query_of_weight_two_counts_as_two(examples_of):
-    labels, scores = independent([0.8, 0.5], num_queries=60)
-    often = np.repeat(np.arange(60), 1 + np.arange(60) % 2)
-    weighted = replace(examples_of(labels, scores), weight=1.0 + np.arange(60) % 2)
-    one, two = (
-        fit_evidence(given, [], penalty=3e-3) for given in (weighted, examples_of(labels[often], scores[often]))
-    )
-    np.testing.assert_allclose(two.weights, one.weights, atol=1e-3)
-
-
 def test_what_options_look_like_is_learned_where_it_tells_and_not_from_noise(examples_of):
     """The right one of two is the longest in 9 of 10 queries: about ln 9. Where length tells nothing: about 0."""
     rng = np.random.default_rng(3)

@@ -106,9 +106,9 @@ class _Ridge:
 class _Stages:
     """Both stages of `fit_competence` on the same rows, for any penalties."""
 
-    def __init__(self, features: Floats, scores: Floats, weights: Floats | None) -> None:
+    def __init__(self, features: Floats, scores: Floats) -> None:
         known = ~np.isnan(scores)
-        weight = known * (1.0 if weights is None else np.where(known, weights, 0.0))
+        weight = known * 1.0
         scores = np.where(known, scores, 0.0)
         of_row, num_members = weight.sum(axis=1), scores.shape[1]
         self._features, self._weight, self._count = features, weight, weight.sum(axis=0)
@@ -153,9 +153,7 @@ class _Stages:
         return fits
 
 
-def fit_competence(
-    features: Floats, scores: Floats, *, penalty: tuple[float, float], weights: Floats | None = None
-) -> CompetenceModel:
+def fit_competence(features: Floats, scores: Floats, *, penalty: tuple[float, float]) -> CompetenceModel:
     """Fit in two stages: what a query is worth to the pool, then how each member deviates from it.
 
         c_m(q) = b_m + (q − q̄)·(w + w_m)
@@ -174,9 +172,8 @@ def fit_competence(
         features: Query features, shape [Q, F].
         scores: Members' scores in [0, 1], NaN where unknown, shape [Q, M].
         penalty: λ > 0 of the pool and of the members.
-        weights: What each score counts, such as its inverse propensity, shape [Q, M]; None counts all alike.
     """
-    stages = _Stages(features, scores, weights)
+    stages = _Stages(features, scores)
     pool = stages.pool(penalty[:1])[0]
     own, bias = stages.members(pool, penalty[1:])[0]
     return CompetenceModel(weights=pool[0][:, None] + own, bias=stages.base + pool[1] + bias, mean=stages.mean)
@@ -188,7 +185,6 @@ def cross_fitted(
     folds: Ints,
     *,
     penalties: Penalties = (COMPETENCE_PENALTIES, COMPETENCE_PENALTIES),
-    weights: Floats | None = None,
 ) -> tuple[Floats, tuple[float, float]]:
     """Estimate each query's scores with a model that was fitted without its fold.
 
@@ -197,23 +193,21 @@ def cross_fitted(
         scores: Members' scores in [0, 1], NaN where unknown, shape [Q, M].
         folds: Each query's fold, shape [Q].
         penalties: Penalties to choose from, of the pool and of the members.
-        weights: What each score counts, shape [Q, M]; None counts all alike.
 
     Returns:
         Estimates, shape [Q, M], and the penalties that made them: of least squared error over what is known, first that of the
         pool alone, then that of the members; the stronger in a tie.
     """
     known = ~np.isnan(scores)
-    counted = known * (1.0 if weights is None else np.where(known, weights, 0.0))
     target, outside = np.where(known, scores, 0.0), [folds != fold for fold in np.unique(folds)]
     if len(outside) == 1:  # one fold only: its own mean is the best there is
         strongest = (max(penalties[0]), max(penalties[1]))
-        bias = fit_competence(features, scores, penalty=strongest, weights=weights).bias
+        bias = fit_competence(features, scores, penalty=strongest).bias
         return np.clip(np.tile(bias, (len(scores), 1)), _LOW, _HIGH), strongest
-    stages = [_Stages(features[rows], scores[rows], None if weights is None else weights[rows]) for rows in outside]
+    stages = [_Stages(features[rows], scores[rows]) for rows in outside]
 
     def best(estimates: Floats, penalties: Sequence[float]) -> int:
-        errors = [float((counted * (np.clip(one, _LOW, _HIGH) - target) ** 2).sum()) for one in estimates]
+        errors = [float((known * (np.clip(one, _LOW, _HIGH) - target) ** 2).sum()) for one in estimates]
         return min(range(len(errors)), key=lambda i: (errors[i], -penalties[i]))
 
     pools = [stage.pool(penalties[0]) for stage in stages]

@@ -91,7 +91,6 @@ class Examples(Rows):
         teams: Members taken as asked, shape [Q, M].
         posterior: Queries whose scores are probabilities that each candidate is the right one, shape [Q]; None where all are
             recorded.
-        weight: What each query counts, shape [Q]; None counts all alike.
     """
 
     features: Annotated[Floats, "QF"]
@@ -101,7 +100,6 @@ class Examples(Rows):
     scores: Annotated[Floats, "QK"]
     teams: Annotated[Bools, "QM"]
     posterior: Annotated[Bools | None, "Q"] = None
-    weight: Annotated[Floats | None, "Q"] = None
 
 
 def draw_teams(recorded: Bools, max_team: int, rng: np.random.Generator) -> Bools:
@@ -167,9 +165,8 @@ class ConditionalLogit:
         # Where no candidate is right, or all are, nothing can be learned about which.
         informative = (right.max(axis=1) > 0) & (np.where(exists, right, np.inf).min(axis=1) < right.max(axis=1))
         posterior = np.zeros(q, dtype=bool) if examples.posterior is None else examples.posterior
-        weight = np.ones(q) if examples.weight is None else examples.weight
         # The candidates of a posterior count as much as it is probable that one of them is right.
-        weight = weight * np.where(posterior, right.sum(axis=1), 1.0)
+        weight = np.where(posterior, right.sum(axis=1), 1.0)
         self._informative = torch.from_numpy(informative)
         self._right, self._exists = _tensor(right[informative]), torch.from_numpy(exists)
         self._posterior = torch.from_numpy(posterior[informative])
