@@ -748,6 +748,12 @@ def train(
             f'{len(validation_grid)}. Collect more outcomes, keep queries with holes (`missing="mask"`), or name fewer members.'
         )
         raise OutcomeError(msg)
+    if len(train_grid.members) == 1 and np.isnan(train_grid.scores).all() and np.isnan(validation_grid.scores).all():
+        msg = (
+            f"Of one member, {train_grid.members[0]}, at least one answer must be scored, got none: without scores there is only "
+            "agreement to learn from, and it agrees with nobody. Score some answers, or add members."
+        )
+        raise OutcomeError(msg, column="reward")
     threads = torch.get_num_threads()
     # Small matrices are faster on one thread, and the number of threads decides how sums are rounded.
     torch.set_num_threads(1)
