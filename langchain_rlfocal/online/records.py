@@ -1,0 +1,74 @@
+"""What was served, and what users said of it: the records that everything learned from feedback is made of."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from langchain_rlfocal.records import Answer, Candidate, Failure, Query
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedAnswer:
+    """One answer as it was served: who could be asked, who was, what they said, and what was returned.
+
+    Attributes:
+        id: The answer's id, as `response_metadata["rlfocal"]["answer_id"]` holds it.
+        query: What was asked.
+        available: Members that could be asked.
+        policy_id: The policy that decided.
+        cost_weight: What asking the whole pool once was worth to it, in units of score.
+        max_team: How many members could be asked over all rounds.
+        max_rounds: How many rounds there could be.
+        candidates: Members' answers.
+        failures: Members' non-answers.
+        answer: What Fusion decided.
+        explore: Share of the answers that ask a random team, ε.
+        explored: True if this one did.
+        propensity: Probability with which each asked member was asked, above 0.
+    """
+
+    id: str
+    query: Query
+    available: tuple[str, ...]
+    policy_id: str
+    cost_weight: float
+    max_team: int
+    max_rounds: int
+    candidates: tuple[Candidate, ...]
+    failures: tuple[Failure, ...]
+    answer: Answer
+    explore: float = 0.0
+    explored: bool = False
+    propensity: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def asked(self) -> frozenset[str]:
+        """Members that were asked."""
+        return frozenset(result.member for result in (*self.candidates, *self.failures))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feedback:
+    """What a user said of an answer.
+
+    Attributes:
+        answer_id: Id of the answer.
+        score: What the returned answer is worth, in [0, 1].
+        per_member: What the answers of other asked members are worth, as far as the user knows.
+    """
+
+    answer_id: str
+    score: float
+    per_member: Mapping[str, float] = field(default_factory=dict)
+
+    def scores_of(self, served: ServedAnswer) -> dict[str, float]:
+        """Score every asked member that something is known of.
+
+        Who gave the returned answer, in whatever words, has its score; a member that gave none has 0; of the others only what
+        `per_member` says is known, which counts before all else.
+        """
+        returned = served.answer.answer
+        same = {c.member for c in served.candidates if returned is not None and c.answer == returned}
+        same |= {served.answer.member} if served.answer.member is not None else set()
+        scores = {failure.member: 0.0 for failure in served.failures}
+        scores |= dict.fromkeys(sorted(same), self.score)
+        return scores | dict(self.per_member)
