@@ -14,7 +14,6 @@ from rich.table import Table
 from rich.text import Text
 
 from langchain_rlfocal.errors import OutcomeError
-from langchain_rlfocal.policies.targets import Target
 from langchain_rlfocal.redaction import printable
 
 if TYPE_CHECKING:
@@ -151,6 +150,8 @@ def evaluation_views(report: "Report", facts: Mapping[str, Any], warnings: Seque
 
 
 def _target_text(target: Mapping[str, float]) -> str:
+    from langchain_rlfocal.policies.targets import Target  # noqa: PLC0415  # loads NumPy, which `--help` does not need
+
     return next(str(Target(name, value)) for name, value in target.items())
 
 
