@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, cast, get_args
 
 import typer
 from typer.core import TyperGroup
@@ -39,7 +39,7 @@ from langchain_rlfocal.redaction import printable
 if TYPE_CHECKING:
     from langchain_rlfocal.answers import KindLike
     from langchain_rlfocal.features import Embedder
-    from langchain_rlfocal.outcomes import OutcomeGrid
+    from langchain_rlfocal.outcomes import CostUnit, OutcomeGrid
     from langchain_rlfocal.policies import RLFocalPolicy
     from langchain_rlfocal.pool import ModelPool
 
@@ -302,9 +302,11 @@ def evaluate(
 ) -> None:
     """Score a checkpoint on held-out outcomes, beside single best, votes, routers, fixed teams and Oracle.
 
+    Over all spending it is compared with cost-aware rivals: a table of tasks and a linear router with prices, and a cascade.
+
     Limits and cost weight are those that it was trained for, unless given.
     """
-    from langchain_rlfocal.evaluation import baselines_of, fit_baselines
+    from langchain_rlfocal.evaluation import baselines_of, fit_baselines, fit_rivals, rivals_of
     from langchain_rlfocal.evaluation import evaluate as evaluate_policy
     from langchain_rlfocal.evaluation.rewrites import rewritten
 
@@ -354,11 +356,23 @@ def evaluate(
             raise OutcomeError(rule)
         progress.update(bar, advance=1, description="Evaluating")
         fitted, source = baselines_of(policy), "checkpoint"
-        if not fitted and split == "test" and len(parts["train"]) and len(parts["validation"]):
-            fitted = fit_baselines(parts["train"], parts["validation"], max_team=limits["max_team"])
-            source = "outcomes"
+        rivals, source_of_rivals, unit = rivals_of(policy), "checkpoint", _cost_unit(policy)
+        if split == "test" and len(parts["train"]) and len(parts["validation"]):
+            rows, most = (parts["train"], parts["validation"]), limits["max_team"]
+            if not fitted:
+                fitted, source = fit_baselines(*rows, max_team=most), "outcomes"
+            if not rivals:
+                rivals, source_of_rivals = fit_rivals(*rows, max_team=most, cost_unit=unit), "outcomes"
         scored = replace(scored, dropped=grid.dropped, missing=grid.missing)
-        report = evaluate_policy(policy, scored, baselines=fitted, hide_tasks=no_task, **limits)
+        report = evaluate_policy(
+            policy,
+            scored,
+            baselines=fitted,
+            hide_tasks=no_task,
+            rivals=rivals,
+            cost_unit=unit,
+            **limits,
+        )
         written = rewritten(policy, scored, hide_tasks=no_task, **limits) if rewrites else None
         progress.update(bar, advance=1)
     facts = {
@@ -369,6 +383,7 @@ def evaluate(
         "target_calls": target_calls,
         "task_labels": not no_task,
         "baselines_from": source if fitted else "nowhere",
+        "rivals_from": source_of_rivals if rivals else "nowhere",
         "repeated": grid.repeated,
         "missing_is": missing,
     }
@@ -621,6 +636,19 @@ def _limits(policy: "RLFocalPolicy", options: Mapping[str, Any], *, target_calls
         source = "curve" if is_weight and target_calls is not None else name
         raise CheckpointError(f"The checkpoint's `{source}` {rule} Give {option}, or train the policy again.")
     return limits
+
+
+def _cost_unit(policy: "RLFocalPolicy") -> "CostUnit":
+    """What a policy's training counted spending in, `auto` where it does not say."""
+    from langchain_rlfocal.outcomes import CostUnit
+
+    unit = _object_of(policy.card, "config").get("cost_unit", "auto")
+    if unit not in get_args(CostUnit):
+        raise CheckpointError(
+            f"The checkpoint's `cost_unit` must be one of {', '.join(get_args(CostUnit))}, got {unit!r:.80}. "
+            "Train the policy again."
+        )
+    return cast("CostUnit", unit)
 
 
 def _object_of(card: Mapping[str, Any], name: str) -> Mapping[str, Any]:

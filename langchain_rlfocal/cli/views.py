@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from langchain_rlfocal.evaluation import Report
     from langchain_rlfocal.evaluation.metrics import Estimate
     from langchain_rlfocal.evaluation.rewrites import Rewritten
+    from langchain_rlfocal.evaluation.rivals import Frontiers
     from langchain_rlfocal.outcomes import OutcomeGrid
     from langchain_rlfocal.training import NewTask
 
@@ -142,8 +143,47 @@ def evaluation_views(report: "Report", facts: Mapping[str, Any], warnings: Seque
     yield Text("The Oracle returns the best answer of any member, in hindsight. calls: members asked per query.")
     if not facts["task_labels"]:
         yield Text("Task labels were hidden from the policy and the baselines.")
+    if report.frontiers is not None:
+        yield ""
+        yield from _frontier_views(report.frontiers, facts)
     for warning in (*_doubts(report, facts), *warnings):
         yield Text(warning, "yellow")
+
+
+def _frontier_views(frontiers: "Frontiers", facts: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """Show how the policy and its rivals compare over all spending, and who is ahead."""
+    unit, shown = frontiers.unit, "{:.6f}" if frontiers.unit == "usd" else "{:.4g}"
+    low, high = shown.format(frontiers.low), shown.format(frontiers.high)
+    table = _plain_table("", "AIQ", "points", "spending at\nits best score", "best\nscore", "policy\n− this", "95 %")
+    for name, frontier in {"policy, mixed": frontiers.policy, **frontiers.rivals}.items():
+        best = (
+            (shown.format(frontier.hull[-1].spending), f"{frontier.hull[-1].score:.3f}")
+            if frontier.hull
+            else ("-", "-")
+        )
+        row = [f"{frontier.aiq:.3f}", str(frontier.tried), *best]
+        if name in frontiers.differences:
+            difference = frontiers.differences[name]
+            row += [f"{difference.mean:+.3f}", _interval(difference, sign="+")]
+        table.add_row(name.replace("_", " "), *row, style=None if name in frontiers.rivals else "bold")
+    yield _titled(f"Score over spending, {low} to {high} {unit} a query", table)
+    yield ""
+    yield Text(
+        "AIQ: mean score over that range, on the non-decreasing convex hull of the points' test figures, from nothing spent for "
+        "nothing scored. Points were chosen without the test rows; the hull is taken over them."
+    )
+    for name in frontiers.ahead:
+        difference = frontiers.differences[name]
+        doubt = ", by no more than chance may give" if difference.high >= 0 else ""
+        yield Text(f"Ahead of the policy: {name.replace('_', ' ')}, by {-difference.mean:.3f} of AIQ{doubt}.", "yellow")
+    if frontiers.rivals and not frontiers.ahead:
+        yield Text("No rival is ahead of the policy.")
+    if frontiers.missing:
+        yield Text(f"Rivals left out: {', '.join(frontiers.missing).replace('_', ' ')}.", "yellow")
+    if facts["rivals_from"] == "outcomes":
+        yield Text("The checkpoint holds no rivals: they were fitted now, on other rows of these outcomes.", "yellow")
+    if facts["rivals_from"] == "nowhere":
+        yield Text("The checkpoint holds no rivals, and no rows are left to fit them on.", "yellow")
 
 
 def _doubts(report: "Report", facts: Mapping[str, Any]) -> Iterator[str]:
