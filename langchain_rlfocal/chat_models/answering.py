@@ -38,7 +38,7 @@ from langchain_rlfocal.chat_models.metadata import (
     text_pieces,
 )
 from langchain_rlfocal.chat_models.requests import Request
-from langchain_rlfocal.errors import InputError
+from langchain_rlfocal.errors import DisagreementError, InputError
 from langchain_rlfocal.execution import (
     TOKEN_LIMITS,
     AnswerLimits,
@@ -50,6 +50,7 @@ from langchain_rlfocal.execution import (
 )
 from langchain_rlfocal.execution.drivers import aask_members, ask_members, astream_round, stream_round
 from langchain_rlfocal.policies import Commitment, Policy, PriorPolicy
+from langchain_rlfocal.policies.targets import Aim, OperatingPoint
 from langchain_rlfocal.pool import ModelPool, PoolMember
 from langchain_rlfocal.records import Answer, Candidate, Failure, Query, Selection
 
@@ -93,7 +94,7 @@ def answer(messages: list[BaseMessage], state: "AnswerState") -> Generator[str |
                     yield item
                 else:
                     synthesis = state.usable_synthesis(item[0])
-    message = reply_of(state, verdict, synthesis=synthesis, model_name=context.model_name)
+    message = state.reply(verdict, synthesis)
     context.parent.tell("rlfocal_fusion", describe_fusion, verdict, synthesis, state.notes)
     if context.relay and not state.is_relayed:
         yield from text_pieces(str(message.text))
@@ -119,7 +120,7 @@ async def aanswer(messages: list[BaseMessage], state: "AnswerState") -> AIMessag
     if drafting := state.synthesis(messages, verdict):
         [written] = await aask_members(*drafting, state.limits)
         synthesis = state.usable_synthesis(written)
-    message = reply_of(state, verdict, synthesis=synthesis, model_name=context.model_name)
+    message = state.reply(verdict, synthesis)
     await context.parent.atell("rlfocal_fusion", describe_fusion, verdict, synthesis, state.notes)
     return message
 
@@ -184,7 +185,7 @@ async def astream_answer(messages: list[BaseMessage], state: "AnswerState") -> A
                     yield item
                 else:
                     synthesis = state.usable_synthesis(item[0])
-    message = reply_of(state, verdict, synthesis=synthesis, model_name=context.model_name)
+    message = state.reply(verdict, synthesis)
     await context.parent.atell("rlfocal_fusion", describe_fusion, verdict, synthesis, state.notes)
     if not state.is_relayed:
         for piece in text_pieces(str(message.text)):
@@ -248,10 +249,12 @@ class AnswerState:
         eligible: Who can be asked this, and why the others cannot.
         repairs: What is left out of the conversation since no provider takes it.
         limits: What the answer may take, and has taken.
+        aim: How a query within a target is answered; None where there is no target.
         judging: What the equivalence judge is asked and says; None where there is no judge.
 
     Attributes:
-        max_team: How many members may be asked over all rounds, no more than can be asked.
+        aim: See above.
+        point: How the policy is run.
         candidates: Answers so far, labelled again after every round.
         failures: Non-answers so far, answers with a flaw among them: others are asked in place of those too.
         selections: The Decider's choices that led to asking someone.
@@ -273,11 +276,13 @@ class AnswerState:
         eligible: Eligible,
         repairs: Sequence[str],
         limits: AnswerLimits,
+        aim: Aim | None = None,
         judging: Judging | None = None,
     ) -> None:
         self.query, self.policy, self.context = query, policy, context
         self.request, self.eligible, self.repairs, self.limits = request, eligible, [*repairs], limits
-        self.judging = judging
+        self.judging, self.aim = judging, aim
+        self.point = OperatingPoint(options.cost_weight) if aim is None else aim.point_for(query.text, query.task)
         self.candidates: list[Candidate] = []
         self.failures: list[Failure] = []
         self.selections: list[Selection] = []
@@ -290,7 +295,7 @@ class AnswerState:
         self._comparison: Comparison | None = None
         self._texts: tuple[str | None, ...] = ()
         # A policy sees its team as a share of the largest that is possible, which training caps the same way.
-        self.options, self.max_team = options, min(options.max_team, max(len(self._present()), 1))
+        self.options, self._largest_team = options, min(options.max_team, max(len(self._present()), 1))
         # What an untrained vote cannot use is not asked for.
         is_vote = isinstance(policy, PriorPolicy) and eligible.only is None and request.is_plain
         self._only_votes = is_vote and judging is None and context.synthesizer is None
@@ -301,6 +306,16 @@ class AnswerState:
     def round_number(self) -> int:
         """The round in progress, counted from 1; 0 before the first."""
         return len(self.selections)
+
+    @property
+    def max_team(self) -> int:
+        """How many members may be asked over all rounds, no more than can be asked.
+
+        Where the operating point's team is smaller than the caller's, others are asked in place of who failed.
+        """
+        if self.point.largest_team is None:
+            return self._largest_team
+        return min(self.point.largest_team + len(self.failures), self._largest_team)
 
     def _present(self) -> list[str]:
         """Return who can be asked now, in the pool's order: for the Decider a member with an open breaker is absent."""
@@ -323,8 +338,9 @@ class AnswerState:
         room = max_team - len(self._asked)
         if room < 1 or (self.candidates and self.round_number >= self.options.max_rounds):
             return []
-        if self.eligible.only is not None:
-            selection = Selection(self.round_number + 1, (self.eligible.only,), {self.eligible.only: 1.0})
+        only = self.eligible.only or (self.point.member if self.point.member in present and not self._asked else None)
+        if only is not None:
+            selection = Selection(self.round_number + 1, (only,), {only: 1.0})
         else:
             selection = self.policy.select(
                 self.query,
@@ -334,7 +350,7 @@ class AnswerState:
                 round_number=min(self.round_number + 1, self.options.max_rounds),
                 max_rounds=self.options.max_rounds,
                 max_team=max_team,
-                cost_weight=self.options.cost_weight,
+                cost_weight=self.point.cost_weight,
             )
         chosen = tuple(name for name in selection.members if name in present and name not in self._asked)[:room]
         if chosen:
@@ -564,12 +580,29 @@ class AnswerState:
         self.take_the_best()
         is_cut_short = self.limits.is_late or any(failure.kind in {"deadline", "budget"} for failure in self.failures)
         if not self.candidates or (is_cut_short and len(self.candidates) < self.options.min_candidates):
+            self._count()
             raise self._too_few_answered()
         fused = self._fused()
         if all(candidate.flaw == "refusal" for candidate in self.candidates):
             return refused(self.candidates, fused)
         how = self.options.on_disagreement
-        return agree(self.candidates, fused, self.request, on_disagreement=how, is_relayed=self.is_relayed)
+        try:
+            return agree(self.candidates, fused, self.request, on_disagreement=how, is_relayed=self.is_relayed)
+        except DisagreementError:
+            self._count()
+            raise
+
+    def _count(self) -> None:
+        """Count what the query took towards its target."""
+        if self.aim is not None:
+            spent = self.limits.ledger.spent
+            taken = {
+                "calls": len(self._asked),
+                "usd": spent.usd,
+                "tokens": spent.tokens,
+                "seconds": self.limits.elapsed_s,
+            }
+            self.aim.took(taken[self.aim.target.unit])
 
     def _fused(self) -> Answer:
         """Have the policy resolve the conflict; its answer is completed, since a user's own may leave out what weighs nothing."""
@@ -610,6 +643,11 @@ class AnswerState:
         """Check what the synthesizer wrote; an answer with a flaw is a failure, unless it was passed on already."""
         self.check_whole(result)
         return failure_of(result) if isinstance(result, Candidate) and result.flaw and not self.is_relayed else result
+
+    def reply(self, verdict: Verdict, synthesis: Result | None) -> AIMessage:
+        """Make the message that the answer ends in."""
+        self._count()
+        return reply_of(self, verdict, synthesis=synthesis, model_name=self.context.model_name)
 
     # ---- failing
 

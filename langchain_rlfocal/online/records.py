@@ -43,7 +43,7 @@ class ServedAnswer:
     @property
     def asked(self) -> frozenset[str]:
         """Members that were asked."""
-        return frozenset(result.member for result in (*self.candidates, *self.failures))
+        return frozenset([*(c.member for c in self.candidates), *(f.member for f in self.failures)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
