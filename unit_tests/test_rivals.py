@@ -204,19 +204,22 @@ def play(monkeypatch):
     def script(asked):
         monkeypatch.setattr(rivals, "environment_of", lambda policy, grid, **limits: grid)
 
-        def played(policy, grid, index, cost_weight):
+        def played(grid):
             of = np.array(asked, dtype=bool)
             last = of.shape[1] - 1 - of[:, ::-1].argmax(axis=1)
             known = (grid.recorded | ~of).all(axis=1)
-            return SimpleNamespace(asked=of, scores=np.where(known, grid.scores[index, last], np.nan))
+            return SimpleNamespace(asked=of, scores=np.where(known, grid.scores[np.arange(len(grid)), last], np.nan))
 
-        monkeypatch.setattr(rivals, "play", played)
+        def replays(policy, grid, *, hide_tasks):
+            return SimpleNamespace(at=lambda point: played(grid))
+
+        monkeypatch.setattr(rivals, "Replays", replays)
 
         def describe(queries, tasks, members):
             same = np.full((len(queries), len(members)), 0.5)
             return SimpleNamespace(competence=same, price=np.full(len(members), 1 / len(members)))
 
-        return SimpleNamespace(describe=describe)
+        return SimpleNamespace(describe=describe, policy_id="scripted")
 
     return script
 
@@ -340,6 +343,24 @@ def test_the_order_of_rows_and_members_changes_nothing(random_policy):
     assert one == two
     assert set(one["rivals"]) == set(RIVALS)
     assert all(frontier["tried"] <= len(COST_WEIGHTS) for frontier in one["rivals"].values())
+
+
+def test_a_policy_with_a_curve_is_measured_at_the_points_that_targets_mix(random_policy):
+    """(1, ½), (2, ¾) and b alone, at 1.5 above the line between them; a team of one lies below. Without a curve: all weights."""
+    curve = [
+        {"cost_weight": 0.0, "mean_calls": 2.0, "score": 0.75},
+        {"cost_weight": 0.5, "mean_calls": 1.5, "score": 0.6, "max_team": 1},
+        {"cost_weight": 0.0, "mean_calls": 1.5, "score": 0.7, "member": "b"},
+        {"cost_weight": 1.0, "mean_calls": 1.0, "score": 0.5},
+    ]
+    policy = random_policy(["a", "b"], card={"curve": curve})
+    points = rivals.points_of(policy, "calls", ("a", "b"))
+    assert [(point.cost_weight, point.member) for point in points] == [(1.0, None), (0.0, "b"), (0.0, None)]
+    for other in (random_policy(["a", "b"]), policy):
+        unit = "usd" if other is policy else "calls"
+        assert tuple(point.cost_weight for point in rivals.points_of(other, unit, ("a", "b"))) == COST_WEIGHTS
+    found = compare_frontiers(policy, KNOWS_TASKS, {}, **LIMITS, cost_unit="calls")
+    assert found.policy.tried == 3
 
 
 def test_test_scores_move_no_point(random_policy):

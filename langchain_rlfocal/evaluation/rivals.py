@@ -1,9 +1,10 @@
 """Rivals: cost-aware ways of answering that a policy has to beat at every spending, not at one.
 
 Each has a parameter that trades score for spending, as a policy has its cost weight, and so a frontier. Frontiers are compared
-by the area under them (`average_quality`). Parameters come from fitted rows or from one fixed list (`COST_WEIGHTS`); the test
+by the area under them (`average_quality`). Parameters come from fitted rows or from a fixed list (`COST_WEIGHTS`); the test
 rows only measure the points that they make. The hull is then taken over these test figures, for the policy and the rivals
-alike: that is what the measure is. It flatters whoever has many points, so all have as many, or fewer where fewer were found.
+alike: that is what the measure is. It flatters whoever has many points, which are the rivals: they have up to 41, and a policy
+those that targets mix.
 
 - `priced_task_table`: one member, by its mean score on the query's task minus λ x its price.
 - `agreement_cascade`: members in turn, until k of them agree; then, or after the last of them, a plurality vote.
@@ -12,14 +13,14 @@ alike: that is what the measure is. It flatters whoever has many points, so all 
 Prices are shares of what asking the whole pool once costs, as they are for a policy.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from langchain_rlfocal.environment import environment_of, play
+from langchain_rlfocal.environment import Replays, environment_of
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.evaluation.baselines import (
     PRIOR_CELLS,
@@ -37,17 +38,21 @@ from langchain_rlfocal.evaluation.metrics import Estimate, inverse_propensity
 from langchain_rlfocal.outcomes import CostUnit, OutcomeGrid
 from langchain_rlfocal.outcomes.grids import costs_of
 from langchain_rlfocal.policies.base import EnsemblePolicy
+from langchain_rlfocal.policies.targets import OperatingPoint, curve_of
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.intp]
 
+SpendingUnit = Literal["usd", "tokens", "calls"]
+"""What spending is counted in."""
+
 RIVALS = (*STORED_RIVALS, "priced_linear_router")
 """Names of the rivals, in the order of a report. The last needs no fit but the policy's own."""
 
 COST_WEIGHTS = (0.0, *(float(weight) for weight in np.geomspace(0.01, 1000.0, 40).round(4)))
-"""What asking the whole pool once costs, in units of score, at each point: the policy's cost weight, and λ of the two rivals with
-prices. From a weight of 1000 on the cheapest member is asked even if it has a ten-thousandth of the pool's price."""
+"""What asking the whole pool once costs, in units of score, at each point: λ of the two rivals with prices, and the cost weight of
+a policy without a curve. From a weight of 1000 on the cheapest member is asked even if it has a ten-thousandth of the pool's price."""
 
 AGREE = (1, 2, 3)
 """k of the cascades that are tried."""
@@ -101,7 +106,7 @@ class Frontiers:
         unit: What spending is counted in: usd, tokens or calls.
         low: Where the range of spending begins; see `spending_range`.
         high: Where it ends.
-        policy: Frontier of the policy, its points mixed.
+        policy: Frontier of the policy, its points mixed; see `points_of`.
         rivals: Frontiers of the rivals by name, in the order of `RIVALS`.
         differences: Average quality of the policy minus the rival's, with a 95 % bootstrap interval, in which the queries are
             resampled and both hulls taken anew over the same range.
@@ -198,20 +203,20 @@ def _curve_of(spending: Floats, scores: Floats) -> tuple[Floats, Floats]:
     return (x[1:], y[1:]) if len(x) > 1 and x[1] == 0.0 else (x, y)  # something for nothing
 
 
-def unit_of(grid: OutcomeGrid, cost_unit: CostUnit) -> CostUnit:
+def unit_of(grid: OutcomeGrid, cost_unit: CostUnit) -> SpendingUnit:
     """Choose what spending is counted in.
 
     Returns:
         `cost_unit` itself where some such cost of every member is known and not all are 0; for `auto`, dollars where that of
         every recorded call is known; else calls.
     """
-    unit: CostUnit = "usd" if cost_unit == "auto" else cost_unit
+    unit: SpendingUnit = "usd" if cost_unit == "auto" else cost_unit
     known = ~np.isnan(costs_of(grid, unit)) & grid.recorded
     is_enough = known[grid.recorded].all() if cost_unit == "auto" else known.any(axis=0).all()
     return unit if is_enough and np.nansum(costs_of(grid, unit)[grid.recorded]) > 0 else "calls"
 
 
-def spending_of(grid: OutcomeGrid, unit: CostUnit) -> Floats:
+def spending_of(grid: OutcomeGrid, unit: SpendingUnit) -> Floats:
     """What each call costs, the member's mean where unknown or not on record, shape [Q, M]."""
     costs = np.where(grid.recorded, costs_of(grid, unit), np.nan)
     known = ~np.isnan(costs)
@@ -277,7 +282,7 @@ def fit_rivals(
     }
 
 
-def fit_priced_task_table(grid: OutcomeGrid, *, shrinkage: float = 20.0, unit: CostUnit = "calls") -> Baseline:
+def fit_priced_task_table(grid: OutcomeGrid, *, shrinkage: float = 20.0, unit: SpendingUnit = "calls") -> Baseline:
     """Learn each member's mean score on each task, shrunk as in `fit_per_task_router`, and its price.
 
     Args:
@@ -296,7 +301,7 @@ def fit_priced_task_table(grid: OutcomeGrid, *, shrinkage: float = 20.0, unit: C
     return Baseline("priced_task_table", grid.members, learned)
 
 
-def fit_agreement_cascade(grid: OutcomeGrid, *, max_team: int, unit: CostUnit = "calls") -> Baseline:
+def fit_agreement_cascade(grid: OutcomeGrid, *, max_team: int, unit: SpendingUnit = "calls") -> Baseline:
     """Find good cascades: an order of members, k, and how many are asked at most.
 
     For each k of `AGREE` orders grow by one member at a time: of each length the `BEAM` orders nearest below the hull of all
@@ -480,6 +485,18 @@ class _Measured:
         return Frontier(average_quality(spending, scores, low=low, high=high), hull, len(self.settings))
 
 
+def points_of(policy: EnsemblePolicy, unit: SpendingUnit, members: Sequence[str]) -> Sequence[OperatingPoint]:
+    """Name the operating points of a policy's frontier.
+
+    Those that targets mix: the hull of the curve in its card, measured in training. Where it has none in this unit,
+    `COST_WEIGHTS`.
+    """
+    try:
+        return curve_of(policy).hull(unit, frozenset(members))[1]
+    except InputError:
+        return [OperatingPoint(weight) for weight in COST_WEIGHTS]
+
+
 def compare_frontiers(
     policy: EnsemblePolicy,
     grid: OutcomeGrid,
@@ -517,9 +534,11 @@ def compare_frontiers(
 
     def points() -> "Iterator[_Decided]":
         env = environment_of(policy, grid, max_team=max_team, max_rounds=max_rounds, hide_tasks=hide_tasks)
-        for weight in COST_WEIGHTS:
-            played = play(policy, env, np.arange(len(grid)), np.full(len(grid), weight))
-            yield {"cost_weight": weight}, played.asked, np.asarray(played.scores, dtype=np.float64)
+        replays = Replays(policy, env, hide_tasks=hide_tasks)
+        for point in points_of(policy, unit, grid.members):
+            played = replays.at(point)
+            setting = {name: value for name, value in asdict(point).items() if value is not None}
+            yield setting, played.asked, np.asarray(played.scores, dtype=np.float64)
 
     own = _Measured.of(grid, points(), spending)
     if not own.settings:
