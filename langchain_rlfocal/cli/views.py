@@ -14,16 +14,19 @@ from rich.table import Table
 from rich.text import Text
 
 from langchain_rlfocal.errors import OutcomeError
+from langchain_rlfocal.policies.certificates import Promise
 from langchain_rlfocal.policies.targets import Target
 from langchain_rlfocal.redaction import printable
 
 if TYPE_CHECKING:
     from langchain_rlfocal.diversity import TeamDiversities
     from langchain_rlfocal.evaluation import Figures, Report
+    from langchain_rlfocal.evaluation.certification import Tested
     from langchain_rlfocal.evaluation.metrics import Estimate
     from langchain_rlfocal.evaluation.rewrites import Rewritten
     from langchain_rlfocal.evaluation.rivals import Frontiers
     from langchain_rlfocal.outcomes import OutcomeGrid
+    from langchain_rlfocal.policies.certificates import Certificate
     from langchain_rlfocal.training import NewTask
 
 _WITHOUT_FUSION = (
@@ -327,6 +330,30 @@ def new_tasks_views(found: Sequence["NewTask"], facts: Mapping[str, Any]) -> Ite
     yield Text(f"At most {facts['max_team']} members in {facts['max_rounds']} rounds{wanted}.")
     if not facts["task_labels"]:
         yield Text("Task labels were hidden from the policy and the baselines.")
+
+
+# ---- certify
+
+
+def certificate_views(certificate: "Certificate", tested: Sequence["Tested"], *, path: str) -> Iterator[RenderableType]:
+    """Show a certificate, and the operating points that were tested for it."""
+    shown = "{:.6f}" if certificate.unit == "usd" else "{:.4g}"
+    table = _plain_table("", f"{certificate.unit} a query", "score", "p", left=(0,))
+    promise = Promise.parse(certificate.promise)
+    for one in tested:
+        passed = "passed" if one.p_value <= 1 - promise.confidence else "failed"
+        table.add_row(passed, shown.format(one.spending), f"{one.score:.3f}", f"{one.p_value:.3g}")
+    yield _titled(f"Operating points, on {certificate.rows} rows that training did not see", table)
+    yield ""
+    side = "below" if promise.margin <= 0 else "above"
+    bound = "at most" if promise.margin <= 0 else "at least"
+    yield Text.assemble((certificate.promise, "bold"), f" in {printable(path)}")
+    yield Text(
+        f"Shown with confidence {promise.confidence:g}: at {shown.format(certificate.spending)} {certificate.unit} a query the policy "
+        f"scores on average {bound} {abs(promise.margin):g} {side} the best of {len(certificate.members)} members, "
+        "on queries like these."
+    )
+    yield Text(f"On these rows it scores {certificate.score:.3f}, the best member {certificate.best_member_score:.3f}.")
 
 
 # ---- diversity
