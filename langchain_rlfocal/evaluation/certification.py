@@ -121,7 +121,7 @@ def _mixed(log_parts: Floats) -> Floats:
 # ---- operating points
 
 
-def tested(scores: Floats, members: Floats, *, margin: float, alpha: float) -> list[float]:
+def p_values_in_turn(scores: Floats, members: Floats, *, margin: float, alpha: float) -> list[float]:
     """Test operating points in turn against every member, until one is not rejected.
 
     Args:
@@ -226,7 +226,7 @@ def certify(
     ]
     played = [replays.mixed(mixture) for mixture in mixtures]
     scores = np.stack([each.scores for each in played]).astype(np.float64)
-    p_values = tested(scores, rows.scores, margin=promise.margin, alpha=alpha)
+    p_values = p_values_in_turn(scores, rows.scores, margin=promise.margin, alpha=alpha)
     found = [
         Tested(float((each.asked * spending).sum(axis=1).mean()), float(each.scores.mean()), p)
         for each, p in zip(played, p_values, strict=False)
@@ -259,13 +259,13 @@ def certify(
 def _refusal(promise: Promise, scores: Floats, rows: OutcomeGrid) -> CertificationError:
     """Say why the dearest point is not certified."""
     alpha, needed = 1 - promise.confidence, 0
-    for column, name in enumerate(rows.members):
-        differences = scores - rows.scores[:, column]
-        number = rows_needed(differences, margin=promise.margin, alpha=alpha)
+    for column in np.argsort(-rows.scores.mean(axis=0), kind="stable").tolist():
+        name, theirs = rows.members[column], rows.scores[:, column]
+        number = rows_needed(scores - theirs, margin=promise.margin, alpha=alpha)
         if number is None:
             return CertificationError(
                 f"`{promise}` is not shown on {len(rows)} rows, and more such rows would not show it: the policy at its dearest scores "
-                f"{scores.mean():.3f}, `{name}` {rows.scores[:, column].mean():.3f}. Promise less, or train a better policy.",
+                f"{scores.mean():.3f}, `{name}` {theirs.mean():.3f}. Promise less, or train a better policy.",
                 rows_needed=None,
             )
         needed = max(needed, number)
