@@ -211,7 +211,7 @@ def test_the_majority_is_answered_and_says_how_it_came_about():
         "policy": "scripted",
         "trained": False,
         "cost_weight": 0.1,
-        "target_calls": None,
+        "target": None,
         "rounds": [{"round": 1, "asked": ["a", "b", "c"], "probabilities": {"a": 1.0, "b": 1.0, "c": 1.0}}],
         "candidates": [
             {
@@ -624,9 +624,9 @@ def test_explain_refuses_what_is_not_ours(stranger):
 
 
 CURVE = [
-    {"cost_weight": 0.0, "mean_calls": 3.0, "score": 0.9, "mean_spent": 1.0},
-    {"cost_weight": 0.2, "mean_calls": 2.0, "score": 0.8, "mean_spent": 0.6},
-    {"cost_weight": 1.0, "mean_calls": 1.0, "score": 0.7, "mean_spent": 0.3},
+    {"cost_weight": 0.0, "mean_calls": 3.0, "mean_tokens": 30.0, "mean_usd": 3e-6, "score": 0.9, "mean_spent": 1.0},
+    {"cost_weight": 0.2, "mean_calls": 2.0, "mean_tokens": 20.0, "mean_usd": 2e-6, "score": 0.85, "mean_spent": 0.6},
+    {"cost_weight": 1.0, "mean_calls": 1.0, "mean_tokens": 10.0, "mean_usd": 1e-6, "score": 0.7, "mean_spent": 0.3},
 ]
 
 
@@ -713,18 +713,30 @@ def test_an_embedder_may_be_given_by_its_name(members, tmp_path):
     assert pickle.loads(pickle.dumps(model)).invoke(QUESTION).text == "5"
 
 
-# ---- a target of calls
+# ---- targets
 
 
-def test_a_target_chooses_the_cost_weight_and_the_answer_says_so(members, plain):
-    """Halfway from 3 calls at weight 0 to 2 at .2: 2.5 calls at .1."""
+def test_a_target_mixes_two_operating_points_and_the_answer_says_so(members, plain):
+    """2.5 calls lie halfway from 3 at weight 0 to 2 at .2: each answers half of the queries, and always the same ones."""
     model = RLFocalChatModel(members=members, policy=plain, target_calls=2.5, cost_weight=0.7)
-    message = model.invoke(QUESTION)
-    assert how(message)["cost_weight"] == pytest.approx(0.1)
-    assert "(trained; cost weight 0.1, for 2.5 calls a query on average)" in model.explain(message)
+    questions = [f"What is 2 + {n}?" for n in range(12)]
+
+    def weights():
+        fresh = [RLFocalChatModel(members=members, policy=plain, target_calls=2.5) for _ in questions]
+        return [how(one.invoke(question))["cost_weight"] for one, question in zip(fresh, questions, strict=True)]
+
+    assert set(weights()) == {0.0, 0.2}
+    assert weights() == weights()
+    message = model.invoke(questions[0])
+    assert how(message)["target"] == {"target_calls": 2.5}
+    assert f"(trained; cost weight {how(message)['cost_weight']:g}, for 2.5 calls a query on average)" in model.explain(
+        message
+    )
     assert "(trained; cost weight 0.25)" in model.explain(model.invoke(QUESTION, cost_weight=0.25))
     assert model._identifying_params["target_calls"] == 2.5
-    with pytest.raises(InputError, match=r"`target_calls` or `cost_weight`, got both \(2 and 0.5\).*Leave one out"):
+    with pytest.raises(
+        InputError, match=r"`target_calls` or `cost_weight`, got both \(2 and 0.5\).*Leave all but one out"
+    ):
         model.invoke(QUESTION, target_calls=2, cost_weight=0.5)
 
 
@@ -740,20 +752,69 @@ def test_an_impossible_target_is_refused(members, plain, target):
     ("own", "call", "expected"),
     [
         ({}, {}, (0.1, None)),
-        ({}, {"target_calls": 2}, (0.2, 2)),
-        ({"target_calls": 2}, {}, (0.2, 2)),
-        ({"target_calls": 2}, {"target_calls": 1}, (1.0, 1)),
+        ({}, {"target_calls": 2}, (0.2, {"target_calls": 2})),
+        ({"target_calls": 2}, {}, (0.2, {"target_calls": 2})),
+        ({"target_calls": 2}, {"target_calls": 1}, (1.0, {"target_calls": 1})),
+        ({"target_tokens": 40}, {"target_calls": 1}, (1.0, {"target_calls": 1})),
+        ({"target_calls": 2}, {"target_tokens": 30}, (0.0, {"target_tokens": 30})),
         ({"target_calls": 2}, {"cost_weight": 0.5}, (0.5, None)),
         ({"target_calls": 2, "cost_weight": 0.3}, {"target_calls": None}, (0.3, None)),
         ({}, {"target_calls": None, "cost_weight": 0.5}, (0.5, None)),
-        ({}, {"target_calls": 50}, (0.0, 50)),
+        ({}, {"target_calls": 50}, (0.0, {"target_calls": 50})),
     ],
 )
 def test_what_a_call_says_of_its_costs_goes_before_what_the_model_says(members, plain, own, call, expected):
-    model = RLFocalChatModel(members=members, policy=plain, **own)
-    for message in (model.invoke(QUESTION, **call), model.bind(**call).invoke(QUESTION)):
-        assert (how(message)["cost_weight"], how(message)["target_calls"]) == (pytest.approx(expected[0]), expected[1])
+    message = RLFocalChatModel(members=members, policy=plain, **own).invoke(QUESTION, **call)
+    bound = RLFocalChatModel(members=members, policy=plain, **own).bind(**call).invoke(QUESTION)
+    assert [(how(m)["cost_weight"], how(m)["target"]) for m in (message, bound)] == [expected] * 2
     assert all(asked.kwargs == {} for member in members.values() for asked in member.asked)
+
+
+@pytest.mark.parametrize(
+    ("own", "call", "text"),
+    [
+        ({"target_calls": 2, "target_tokens": 20}, {}, r"`target_calls.* `target_tokens.* Leave all but one out"),
+        ({}, {"target_calls": 2, "target_seconds": 1}, "`target_calls` or `target_seconds`, got both"),
+        ({"target_usd": 1.0}, {}, "Where `target_usd` is given every member must have prices"),
+        ({"target_tokens": 9.0}, {}, r"`target_tokens` must be at least .* 10 tokens a query.*Raise it"),
+        (
+            {"target_seconds": 1.0},
+            {},
+            "takes in seconds must be known to the policy.*Train it on outcomes that hold it",
+        ),
+    ],
+)
+def test_targets_that_contradict_or_cannot_be_kept_are_refused_with_a_way_out(members, plain, own, call, text):
+    with pytest.raises(InputError, match=text):
+        RLFocalChatModel(members=members, policy=plain, **own).invoke(QUESTION, **call)
+    if not call:
+        with pytest.raises(InputError, match=text):
+            RLFocalChatModel(members=members, policy=plain).invoke(QUESTION, **own)
+
+
+async def test_copies_of_a_model_keep_one_target_together(members, plain):
+    """Each answer takes 1 call, though the curve says 3 and 2: soon all queries are answered at weight 0, by copies too."""
+    model = RLFocalChatModel(members=members, policy=plain, target_calls=2.5, max_team=1)
+    copy = model.model_copy()
+    for n in range(10):
+        model.invoke(f"What is 3 + {n}?")
+        await copy.ainvoke(f"What is 4 + {n}?")
+    assert all(how(copy.invoke(f"What is 5 + {n}?"))["cost_weight"] == 0 for n in range(8))
+    assert how(RLFocalChatModel(members=members, policy=plain).invoke(QUESTION))["target"] is None
+
+
+def test_one_call_asks_one_and_another_stands_in_where_it_fails(members, tmp_path):
+    """At its low end the curve holds a member alone."""
+    alone = {"cost_weight": 2.0, "member": "b", "mean_calls": 1.0, "score": 0.75}
+    make_policy(card={"curve": [*CURVE[:2], alone]}).save(tmp_path / "policy")
+    model = RLFocalChatModel(members=members, policy=tmp_path / "policy", target_calls=1)
+    assert asked(model.invoke(QUESTION)) == [["b"]]
+    model = RLFocalChatModel(
+        members={**members, "b": FailingChatModel(error=ValueError("down"))}, policy=tmp_path / "policy", target_calls=1
+    )
+    [first, *others] = asked(model.invoke("What is 2 + 4?"))
+    assert first == ["b"]
+    assert sum(map(len, others)) == 1
 
 
 @pytest.mark.parametrize(

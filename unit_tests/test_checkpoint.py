@@ -294,7 +294,7 @@ def test_a_curve_that_is_not_finite_is_none(policy, point):
     curve = [{"cost_weight": 0.0, "mean_calls": 2.0}, dict(zip(("cost_weight", "mean_calls"), point, strict=True))]
     policy = RLFocalPolicy(replace(policy.parts, card={"curve": curve}))
     with pytest.raises(ValueError, match="must hold a curve"):
-        policy.cost_weight_for(1.5)
+        _ = policy.curve
 
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])

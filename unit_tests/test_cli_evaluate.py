@@ -31,7 +31,7 @@ def test_evaluate_prints_the_policy_beside_the_baselines_within_the_terminal(cli
 def test_evaluate_prints_one_json_object_with_all_figures_of_policy_and_baselines(cli, checkpoint, outcomes):
     """Of the test rows, with the limits of the training."""
     said = cli.said("evaluate", checkpoint, outcomes)
-    figures = {"score", "ci95", "macro", "mean_calls", "mean_team", "cost_usd", "latency_s", "n", "basis"}
+    figures = {"score", "ci95", "macro", "mean_calls", "mean_team", "cost_usd", "tokens", "latency_s", "n", "basis"}
     assert set(said["policy"]) == {*figures, "mean_rounds", "calibration_error"}
     assert tuple(said["baselines"]) == BASELINES
     assert all(set(baseline) == figures for baseline in said["baselines"].values())
@@ -211,15 +211,29 @@ def with_card(policy, **changes):
     return RLFocalPolicy(replace(policy.parts, card=card))
 
 
-def test_evaluate_takes_the_cost_weight_of_a_number_of_calls_from_the_curve(cli, quiz_policy, outcomes):
-    """From 2 calls at 0 to 1 call at 0.4: 1.5 calls are half-way, at 0.2."""
-    curve = [{"cost_weight": weight, "mean_calls": calls} for weight, calls in ((0.0, 2.0), (0.4, 1.0))]
-    with_card(quiz_policy, curve=curve).save("curved")
-    args = ("evaluate", "curved", outcomes, "--target-calls", 1.5)
+def test_evaluate_keeps_a_target_and_says_what_was_taken(cli, checkpoint, outcomes):
+    """One call on average asks one, of every query."""
+    args = ("evaluate", checkpoint, outcomes, "--target-calls", 1)
     said = cli.said(*args)
-    assert (said["cost_weight"], said["target_calls"]) == (pytest.approx(0.2), 1.5)
-    assert "cost weight is 0.2, taken for 1.5 calls a query" in cli.shown(*args)
-    assert said["policy"] == cli.said("evaluate", "curved", outcomes, "--cost-weight", 0.2)["policy"]
+    assert (said["cost_weight"], said["target"], said["policy"]["mean_calls"]) == (None, {"target_calls": 1.0}, 1.0)
+    assert "Its target is 1 call a query. It took 1.000 calls." in cli.shown(*args)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            ["--target-calls", 2, "--target-tokens", 9],
+            ["One target can be kept", "`target_calls=2`", "Leave all but one out"],
+        ),
+        (["--target-usd", 2, "--cost-weight", 0.1], ["`--cost-weight` and `--target-usd` exclude each other"]),
+        (["--target-calls", 0.5], ["`target_calls` must be at least 1", "0.5"]),
+        (["--target-tokens", -1], ["`target_tokens` must be a finite number above 0"]),
+        (["--target-usd-share", 0.5], ["usd must be known to the policy"]),
+    ],
+)
+def test_evaluate_refuses_targets_that_cannot_be_kept(cli, checkpoint, outcomes, options, words):
+    cli.assert_refused(cli.run("evaluate", checkpoint, outcomes, *options), *words)
 
 
 def test_evaluate_without_stored_baselines_fits_them_on_the_other_rows_or_leaves_them_out(cli, bare_policy, outcomes):
@@ -308,7 +322,7 @@ def test_evaluate_refuses_limits_that_a_checkpoint_made_up(cli, checkpoint, outc
         (
             {"curve": [{"cost_weight": -1, "mean_calls": 1}]},
             ["--target-calls", 2],
-            ["`curve`", "at least 0", "-1", "--cost-weight"],
+            ["must hold a curve", "`cost_weight`"],
         ),
         ({"embedder": 7}, [], ["embedder 7", "--embedder"]),
         ({"embedder": "os:getcwd"}, [], ["'os:getcwd'", "not imported unasked"]),

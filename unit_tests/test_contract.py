@@ -19,6 +19,7 @@ from langchain_rlfocal import PoolMember, RLFocalChatModel
 from langchain_rlfocal.errors import EnsembleError, InputError
 from langchain_rlfocal.execution import budgets
 from langchain_rlfocal.policies import RLFocalPolicy
+from langchain_rlfocal.policies.targets import Curve
 from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel, ScriptedPolicy
 from support_contract import DOORS, City, answer_of, model_of, three
 from support_ensembles import asked, how, saying
@@ -47,8 +48,7 @@ class Seeing:
     def __deepcopy__(self, memo):
         raise AssertionError
 
-    def cost_weight_for(self, target):
-        return target / 100
+    curve = Curve([{"cost_weight": 0.02, "mean_calls": 2.0}])
 
     def select(self, query, candidates, failures, **terms):
         self.seen.append({**terms, "task": query.task})

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from langchain_rlfocal.environment import environment_of, replay
+from langchain_rlfocal.environment import Replays, environment_of, replay
 from langchain_rlfocal.errors import InputError, OutcomeError, PoolError
 from langchain_rlfocal.outcomes import Outcome, OutcomeTable, split_of
 from langchain_rlfocal.policies import PriorPolicy, RLFocalPolicy
@@ -134,13 +134,21 @@ def test_the_card_tells_how_the_policy_was_made(policy, grids):
 
 def test_the_curve_in_the_card_shows_what_each_cost_weight_leads_to(policy):
     curve = policy.card["curve"]
-    assert [point["cost_weight"] for point in curve] == list(CURVE_WEIGHTS)
-    for point in curve:
+    plain = [point for point in curve if not {"max_team", "member"} & set(point)]
+    assert [point["cost_weight"] for point in plain] == list(CURVE_WEIGHTS)
+    alone = {point["member"]: point for point in curve if "member" in point}
+    assert set(alone) == set("abc")
+    assert all(point["mean_calls"] == 1 for point in curve if point not in plain)
+    for point in plain:
         assert 1 <= point["mean_calls"] <= QUICK.max_team
         assert 0 <= point["score"] <= 1
         assert 0 < point["mean_spent"] <= 1
-    assert curve[0]["mean_calls"] >= curve[-1]["mean_calls"]
-    assert CURVE_WEIGHTS[0] <= policy.cost_weight_for(1.05) <= CURVE_WEIGHTS[-1]
+    assert plain[0]["mean_calls"] >= plain[-1]["mean_calls"]
+    # One of the three is asked for each query; costs and seconds are not on record.
+    assert max(point["score"] for point in curve if "max_team" in point) > max(
+        point["score"] for point in alone.values()
+    )
+    assert all(point["mean_usd"] is None for point in curve)
 
 
 def test_targets_are_placed_on_answers_without_scores(policy):
@@ -148,10 +156,11 @@ def test_targets_are_placed_on_answers_without_scores(policy):
     new = make_grid(200, seed=3, accuracies={"law": (0.5, 0.5, 0.5)})
     unscored = replace(new, scores=np.full(new.scores.shape, np.nan), golds=[None] * len(new))
     placed = with_curve_of(policy, unscored)
-    target = 0.5 * (placed.card["curve"][0]["mean_calls"] + placed.card["curve"][-1]["mean_calls"])
-    weight = placed.cost_weight_for(target)
-    played = replay(placed, new, cost_weight=weight, max_team=QUICK.max_team, max_rounds=QUICK.max_rounds)
-    assert played.calls.mean() == pytest.approx(target, rel=0.05)
+    taken, _ = placed.curve.hull("calls")
+    target = 0.5 * (taken[0] + taken[-1])
+    mixture = placed.curve.mixture("calls", target)
+    env = environment_of(placed, new, max_team=QUICK.max_team, max_rounds=QUICK.max_rounds)
+    assert Replays(placed, env).mixed(mixture).calls.mean() == pytest.approx(target, rel=0.05)
     assert placed.policy_id == policy.policy_id
     assert placed.card["curve"] != policy.card["curve"]
 

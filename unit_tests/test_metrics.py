@@ -110,31 +110,6 @@ def test_the_oracle_gap_runs_from_single_best_to_oracle(score, oracle, share):
     assert found is share is None or found == pytest.approx(share)
 
 
-def test_rounds_follow_each_other_and_members_of_a_round_do_not_worked_by_hand():
-    """1 and 2 s at once, then 4 s: 2 + 4 = 6. All at once: 4. The last alone in its round, though second: 4. Nobody: 0."""
-    latency = np.tile([1.0, 2.0, 4.0], (4, 1))
-    rounds = np.array([[1, 1, 2], [1, 1, 1], [0, 0, 2], [0, 0, 0]])
-    assert critical_path(latency, rounds).tolist() == [6, 4, 4, 0]
-
-
-def test_an_unknown_latency_makes_the_wait_unknown_only_if_that_member_was_asked():
-    """The unknown is neither zero nor the slower one's: nobody knows who was slower."""
-    latency = np.array([[np.nan, 2.0]] * 3)
-    waits = critical_path(latency, np.array([[0, 1], [1, 1], [2, 1]]))
-    np.testing.assert_array_equal(waits, [2, np.nan, np.nan])
-
-
-@given(
-    hnp.arrays(np.float64, (5, 3), elements=st.floats(0, 100)), hnp.arrays(np.int64, (5, 3), elements=st.integers(0, 3))
-)
-def test_a_wait_is_between_the_slowest_member_and_all_in_a_row(latency, rounds):
-    waits = critical_path(latency, rounds)
-    asked = np.where(rounds > 0, latency, 0)
-    assert (waits >= asked.max(axis=1)).all()
-    assert (waits <= asked.sum(axis=1) + 1e-9).all()
-    assert critical_path(latency[:0], rounds[:0]).shape == (0,)
-
-
 def test_calibration_error_by_hand():
     """Bin [.9, 1]: .9 and 1 against 1 and 0, gap .95 - .5 = .45, half of the queries; bin [.2, .3): .2 and .25 against 0, gap .225.
 

@@ -5,6 +5,7 @@ import pytest
 from langchain_rlfocal.errors import InputError, OutcomeError
 from langchain_rlfocal.outcomes import Outcome, OutcomeTable
 from langchain_rlfocal.policies import RLFocalPolicy
+from langchain_rlfocal.policies.targets import Target
 from langchain_rlfocal.training import TrainingConfig, leave_task_out, new_tasks
 from langchain_rlfocal.training.new_tasks import groups_of
 
@@ -66,7 +67,7 @@ def test_a_task_s_rows_and_texts_are_kept_from_training_and_are_all_scored(monke
 
 def test_what_is_learned_on_the_others_is_what_is_scored(quiz):
     """Ann is right 0.9 of the time on the one task, Bob on the other: who trains on one asks the wrong one on the other."""
-    found = list(leave_task_out(quiz.grid(quiz.members), BRIEF, target_calls=1.0))
+    found = list(leave_task_out(quiz.grid(quiz.members), BRIEF, target=Target("target_calls", 1.0)))
     assert [(one.name, one.tasks) for one in found] == [("quiz/a", ("quiz/a",)), ("quiz/b", ("quiz/b",))]
     for one in found:
         assert one.report.policy.n == 150
@@ -74,15 +75,15 @@ def test_what_is_learned_on_the_others_is_what_is_scored(quiz):
         assert one.report.baselines["single_best"].score.mean == pytest.approx(0.3, abs=1e-9)
         assert one.report.baselines["oracle"].score.mean > 0.85
         assert set(one.report.per_task) == set(one.tasks)
-        assert one.as_dict()["cost_weight"] == one.cost_weight
+        assert one.report.policy.mean_calls == 1
 
 
 def test_the_command_prints_each_task_left_out(cli, outcomes, checkpoint, quick_training):
     """With a checkpoint its members and limits are taken, without one all members and the given limits."""
     said = cli.said("evaluate", outcomes, "--leave", "*/a", "--max-team", 1, "--cost-weight", 0.5)
-    assert (said["members"], said["max_team"], said["target_calls"]) == (["ann", "bob"], 1, None)
+    assert (said["members"], said["max_team"], said["target"]) == (["ann", "bob"], 1, None)
     assert [*said["new_tasks"]] == ["*/a"]
-    assert (said["new_tasks"]["*/a"]["tasks"], said["new_tasks"]["*/a"]["cost_weight"]) == (["quiz/a"], 0.5)
+    assert said["new_tasks"]["*/a"]["tasks"] == ["quiz/a"]
     assert said["new_tasks"]["*/a"]["policy"]["mean_calls"] == 1
     text = cli.shown("evaluate", checkpoint, outcomes, "--leave", "*/a", "--target-calls", 1.5, "--no-task")
     assert "*/a" in text

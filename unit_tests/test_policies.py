@@ -589,59 +589,6 @@ def _is_tied(selection):
     return bool(left and picked) and math.isclose(max(left), min(picked), rel_tol=1e-9)
 
 
-# ---- a target of calls
-
-
-@pytest.fixture(scope="session")
-def with_curve(random_policy):
-    def make(*points):
-        curve = [{"cost_weight": weight, "mean_calls": calls} for weight, calls in points]
-        return random_policy("ab", card={"curve": curve})
-
-    return make
-
-
-CURVE = ((0.0, 3.0), (0.2, 2.0), (0.6, 1.5), (0.8, 1.5), (0.9, 1.2))
-
-
-@pytest.mark.parametrize(
-    ("points", "target", "expected"),
-    [
-        *((CURVE, target, weight) for target, weight in ((3.0, 0.0), (5.0, 0.0), (2.5, 0.1), (2.0, 0.2), (1.5, 0.6))),
-        (CURVE, 1.75, 0.4),  # halfway from .2 to .6
-        (CURVE, 1.2, 0.9),
-        (CURVE, 1.0, 0.9),  # out of reach
-        # 3, 1, 2, 1, in any order: what rises is noise, so it is 3, 1.5, 1.5, 1.
-        (((0.3, 1.0), (0.0, 3.0), (0.2, 2.0), (0.1, 1.0)), 1.5, 0.1),
-        (((0.3, 1.0), (0.0, 3.0), (0.2, 2.0), (0.1, 1.0)), 1.25, 0.25),
-        (((0.3, 1.0), (0.0, 3.0), (0.2, 2.0), (0.1, 1.0)), 2.25, 0.05),
-        (((0.1, 2.0),), 1.5, 0.1),
-        (((0.1, 2.0), (0.5, 2.0)), 1.5, 0.5),
-        (((0.1, 2.0), (0.5, 2.0)), 2.0, 0.1),
-    ],
-)
-def test_the_cost_weight_for_a_target_by_hand(with_curve, points, target, expected):
-    assert with_curve(*points).cost_weight_for(target) == pytest.approx(expected)
-
-
-@given(st.lists(st.tuples(st.floats(0, 2), st.floats(1, 5)), min_size=1, max_size=6), st.floats(1, 6))
-def test_the_cost_weight_for_a_target_lies_on_the_curve(with_curve, points, target):
-    weight = with_curve(*points).cost_weight_for(target)
-    assert min(w for w, _ in points) <= weight <= max(w for w, _ in points)
-
-
-@pytest.mark.parametrize("target", [0.99, 0, -1, float("nan")])
-def test_a_target_below_one_call_is_refused(with_curve, target):
-    with pytest.raises(InputError, match="`target_calls` must be at least 1"):
-        with_curve((0.0, 2.0)).cost_weight_for(target)
-
-
-@pytest.mark.parametrize("card", [{"seed": 0}, {"curve": []}, {"curve": None}, {"curve": 3}, {"curve": [{"score": 1}]}])
-def test_without_a_curve_there_is_no_target(random_policy, card):
-    with pytest.raises(InputError, match="must hold a curve"):
-        random_policy("ab", card=card).cost_weight_for(2)
-
-
 # ---- an embedder
 
 

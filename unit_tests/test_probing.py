@@ -241,7 +241,7 @@ def test_what_was_measured_without_the_newcomer_is_dropped():
     assert (dict(added.parts.baselines), dict(added.parts.baseline_facts)) == ({}, {})
     assert added.card == {"seed": 0, "added": ["new"]}
     with pytest.raises(InputError, match="must hold a curve"):
-        added.cost_weight_for(2.0)
+        _ = added.curve
 
 
 def test_the_price_is_in_the_unit_that_the_policy_was_trained_in():

@@ -72,7 +72,7 @@ def play(monkeypatch):
     """Have `replay` follow a script: in which round each member is asked, whose answer is returned, and its score."""
 
     def script(asked_in, chosen, scores=None):
-        def replayed(policy, grid, *, cost_weight, max_team, max_rounds, hide_tasks):
+        def replayed(policy, grid, *, cost_weight, max_team, max_rounds, hide_tasks, target):
             assert (policy, cost_weight, max_team, max_rounds) == ("policy", *LIMITS.values())
             rounds = np.array(asked_in)
             return SimpleNamespace(
@@ -114,6 +114,7 @@ def test_every_figure_of_a_report_is_worked_by_hand(play):
         "mean_rounds": 5 / 4,
         "calibration_error": 1 / 4,  # always ½ sure, right on ¾
         "cost_usd": 15 / 32,
+        "tokens": None,
         "latency_s": 5 / 2,
         "n": 4,
         "basis": "rows",
@@ -328,7 +329,7 @@ def test_people_read_a_row_for_the_policy_and_each_baseline(play):
     """Of two tasks the policy is right on one: macro ½."""
     play([[1, 0, 0]] * 2, [0, 0])
     result = evaluate("policy", grid_of(["xxy", "yxx"], tasks="st"), baselines=FITTED, **LIMITS)
-    facts = {"policy_id": "p", "split": "test", "target_calls": None, "task_labels": True, "repeated": 0, **LIMITS}
+    facts = {"policy_id": "p", "split": "test", "target": None, "task_labels": True, "repeated": 0, **LIMITS}
     facts["missing_is"] = "mask"
     console = Console(file=StringIO(), width=80)
     console.print(*evaluation_views(result, {**facts, "baselines_from": "checkpoint"}, []))
@@ -344,7 +345,7 @@ def test_many_tasks_of_one_query_are_measured_and_the_largest_are_shown(play):
     grid = grid_of(["xyy", "yxx"] * 100 + ["xyy"], tasks=[*names, "t199"])
     result = evaluate("policy", grid, baselines=fit_baselines(grid, grid, max_team=2), **LIMITS)
     assert result.policy.macro == pytest.approx((100 + 1 / 2) / 200)
-    facts = {"policy_id": "p", "split": "all", "target_calls": None, "task_labels": True, "repeated": 0, **LIMITS}
+    facts = {"policy_id": "p", "split": "all", "target": None, "task_labels": True, "repeated": 0, **LIMITS}
     console = Console(file=StringIO(), width=80)
     console.print(*evaluation_views(result, {**facts, "baselines_from": "checkpoint", "missing_is": "mask"}, []))
     shown = console.file.getvalue()

@@ -2,10 +2,9 @@
 
     python docs/benchmarks/figures.py FOLDER [--pool NAME] [--seeds 3] [--rotations 0] [--json FILE]
 
-Trains with each seed on the training rows and evaluates on the test rows at the cost weight that the validation rows' curve
-gives for the pool's target, and along the frontiers of the policy and its cost-aware rivals. With `--rotations 5` the seeds
-are the rotations of a five-fold cross-test instead, in which every query is a test row once; that is what small test parts
-cannot tell. `pools.py` names files, members and limits.
+Trains with each seed on the training rows and evaluates on the test rows within the pool's targets, and along the frontiers of
+the policy and its cost-aware rivals. With `--rotations 5` the seeds are the rotations of a five-fold cross-test instead, in which
+every query is a test row once; that is what small test parts cannot tell. `pools.py` names files, members and limits.
 """
 
 import argparse
@@ -22,28 +21,22 @@ from langchain_rlfocal.evaluation import evaluate
 from langchain_rlfocal.evaluation.baselines import fit_baselines
 from langchain_rlfocal.evaluation.rivals import compare_frontiers, fit_rivals
 from langchain_rlfocal.outcomes import OutcomeGrid
-from langchain_rlfocal.policies import RLFocalPolicy
+from langchain_rlfocal.policies.targets import Target
 from langchain_rlfocal.training import TrainingConfig, train
 
 CROSS_TEST = (0.7, 0.1, 0.2)
 
 
-def weights_of(pool: Pool, policy: RLFocalPolicy) -> Iterator[tuple[str, float]]:
-    """Name the pool's operating points, and the cost weight of each that the validation rows choose."""
+def targets_of(pool: Pool) -> Iterator[tuple[str, Target | None]]:
+    """Name the pool's targets; None is a cost weight of 0."""
     for target in pool.targets:
-        yield (f"<= {target:g} calls", policy.cost_weight_for(target)) if target else ("all calls free", 0.0)
+        yield (f"{target:g} calls", Target("target_calls", target)) if target else ("all calls free", None)
     if pool.share is not None:
-        best = policy.members.index(policy.card["validation"]["single_best"])
-        allowed = pool.share * float(policy.parts.weights["pool.price"][best])
-        curve = policy.card["curve"]
-        points = [point for point in curve if point["mean_spent"] <= allowed] or [curve[-1]]
-        # A little score for a lot of money is what the share is to prevent: of equal scores the cheapest.
-        chosen = max(points, key=lambda point: (point["score"], -point["mean_spent"]))
-        yield f"<= {pool.share:.0%} of the best's dollars", chosen["cost_weight"]
+        yield f"{pool.share:.0%} of the best's dollars", Target("target_usd_share", pool.share)
 
 
 def run(pool: Pool, grid: OutcomeGrid, *, seed: int, rotation: float | None) -> dict[str, Any]:
-    """Train once and evaluate at every operating point."""
+    """Train once and evaluate at every target."""
     parts = grid.split() if rotation is None else grid.split(fractions=CROSS_TEST, rotation=rotation)
     start = time.perf_counter()
     config = TrainingConfig(seed=seed, max_team=pool.max_team, max_rounds=pool.max_rounds)
@@ -52,8 +45,8 @@ def run(pool: Pool, grid: OutcomeGrid, *, seed: int, rotation: float | None) -> 
     baselines = fit_baselines(parts[0], parts[1], max_team=pool.max_team, seed=seed)
     limits = {"max_team": pool.max_team, "max_rounds": pool.max_rounds}
     reports = {
-        name: evaluate(policy, parts[2], baselines=baselines, cost_weight=weight, **limits).as_dict()
-        for name, weight in weights_of(pool, policy)
+        name: evaluate(policy, parts[2], baselines=baselines, cost_weight=0.0, target=target, **limits).as_dict()
+        for name, target in targets_of(pool)
     }
     rivals = fit_rivals(parts[0], parts[1], max_team=pool.max_team)
     frontiers = compare_frontiers(policy, parts[2], rivals, **limits).as_dict()

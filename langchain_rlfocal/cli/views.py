@@ -14,8 +14,6 @@ from rich.table import Table
 from rich.text import Text
 
 from langchain_rlfocal.errors import OutcomeError
-from langchain_rlfocal.policies.certificates import Promise
-from langchain_rlfocal.policies.targets import Target
 from langchain_rlfocal.redaction import printable
 
 if TYPE_CHECKING:
@@ -194,6 +192,8 @@ def _frontier_views(frontiers: "Frontiers", facts: Mapping[str, Any]) -> Iterato
 
 
 def _target_text(target: Mapping[str, float]) -> str:
+    from langchain_rlfocal.policies.targets import Target  # loads NumPy, which `--help` does not need
+
     return next(str(Target(name, value)) for name, value in target.items())
 
 
@@ -337,6 +337,8 @@ def new_tasks_views(found: Sequence["NewTask"], facts: Mapping[str, Any]) -> Ite
 
 def certificate_views(certificate: "Certificate", tested: Sequence["Tested"], *, path: str) -> Iterator[RenderableType]:
     """Show a certificate, and the operating points that were tested for it."""
+    from langchain_rlfocal.policies.certificates import Promise  # loads NumPy, as above
+
     shown = "{:.6f}" if certificate.unit == "usd" else "{:.4g}"
     table = _plain_table("", f"{certificate.unit} a query", "score", "p", left=(0,))
     promise = Promise.parse(certificate.promise)

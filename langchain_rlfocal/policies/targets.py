@@ -118,7 +118,7 @@ class Target:
     def __str__(self) -> str:
         """Say it with its unit, for people."""
         words = {
-            "target_calls": "{:g} calls",
+            "target_calls": "{:g} call" if self.value == 1 else "{:g} calls",
             "target_usd": "{:.3g} usd",
             "target_usd_share": "{:.3g} of the single best's usd",
             "target_tokens": "{:g} tokens",
@@ -226,7 +226,7 @@ class Curve:
         for point in scored:
             if point[0] > last or (hull and point[0] <= hull[-1][0]):
                 continue
-            while len(hull) > 1 and _slope(hull[-2], hull[-1]) <= _slope(hull[-2], point):
+            while len(hull) > 1 and _slope(hull[-2], hull[-1]) < _slope(hull[-2], point):
                 hull.pop()
             hull.append(point)
         return [x for x, _, _ in hull], [operating for _, _, operating in hull]

@@ -807,7 +807,7 @@ class _Trials:
                 "mean_calls": played.calls,
                 "mean_spent": played.spent,
             }
-            asked_in = played.asked_in.reshape(*shape, -1)
+            asked_in = played.asked_in.reshape(*shape, played.asked_in.shape[1])
             parts.append(
                 {**{name: array.reshape(shape) for name, array in values.items()}, **_taken(env, rows, asked_in)}
             )
