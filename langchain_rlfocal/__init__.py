@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from langchain_rlfocal.chat_models import RLFocalChatModel, RLFocalDecider
     from langchain_rlfocal.errors import (
         BudgetError,
+        CertificationError,
         CheckpointError,
         DeadlineError,
         DisagreementError,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Budget",
     "BudgetError",
+    "CertificationError",
     "CheckpointError",
     "DeadlineError",
     "DisagreementError",

@@ -5,6 +5,7 @@ RLFocalError
 ├── PoolError (ValueError)              the pool is not a pool: empty, a name twice, a member nobody knows
 ├── OutcomeError (ValueError)           a table breaks a rule: names the file, row, column and rule
 ├── CheckpointError (ValueError)        a checkpoint cannot be read, or belongs to another pool
+├── CertificationError                  a promise could not be shown: says how many rows it needs, or that none help
 ├── MissingDependencyError (ImportError) an optional part is absent: names the command that installs it
 ├── EnsembleError                       no member answered: names every member and its cause
 │   ├── DeadlineError (TimeoutError)    too few had answered when the time was up
@@ -52,6 +53,18 @@ class OutcomeError(RLFocalError, ValueError):
 
 class CheckpointError(RLFocalError, ValueError):
     """A checkpoint is missing, damaged, of another format, or was trained for another pool."""
+
+
+class CertificationError(RLFocalError):
+    """A promise could not be shown on the rows there are.
+
+    Attributes:
+        rows_needed: With how many it probably could; None where no number would help, or nothing is known.
+    """
+
+    def __init__(self, message: str, *, rows_needed: int | None) -> None:
+        self.rows_needed = rows_needed
+        super().__init__(message)
 
 
 class MissingDependencyError(RLFocalError, ImportError):

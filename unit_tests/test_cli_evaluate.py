@@ -136,7 +136,8 @@ def test_evaluate_can_hide_the_task_labels_from_the_policy(cli, checkpoint, outc
 
     monkeypatch.setattr(RLFocalPolicy, "describe", spy)
     hidden, shown = cli.said("evaluate", checkpoint, outcomes, "--no-task"), cli.said("evaluate", checkpoint, outcomes)
-    assert seen == [{None}, {"quiz/a", "quiz/b"}]
+    half = len(seen) // 2
+    assert seen == [{None}] * half + [{"quiz/a", "quiz/b"}] * half
     assert (hidden["task_labels"], shown["task_labels"]) == (False, True)
     assert list(hidden["per_task"]) == list(shown["per_task"]) == ["quiz/a", "quiz/b"]
     assert "labels were hidden" in cli.shown("evaluate", checkpoint, outcomes, "--no-task")

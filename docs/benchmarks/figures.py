@@ -2,8 +2,8 @@
 
     python docs/benchmarks/figures.py FOLDER [--pool NAME] [--seeds 3] [--rotations 0] [--json FILE]
 
-Trains with each seed on the training rows and evaluates on the test rows at the cost weight that the validation rows' curve
-gives for the pool's target. With `--rotations 5` the seeds are the rotations of a five-fold cross-test instead, in which
+Trains with each seed on the training rows and evaluates on the test rows within the pool's targets, and along the frontiers of
+the policy and its cost-aware rivals. With `--rotations 5` the seeds are the rotations of a five-fold cross-test instead, in which
 every query is a test row once; that is what small test parts cannot tell. `pools.py` names files, members and limits.
 """
 
@@ -19,6 +19,7 @@ from pools import POOLS, Pool
 
 from langchain_rlfocal.evaluation import evaluate
 from langchain_rlfocal.evaluation.baselines import fit_baselines
+from langchain_rlfocal.evaluation.rivals import compare_frontiers, fit_rivals
 from langchain_rlfocal.outcomes import OutcomeGrid
 from langchain_rlfocal.policies.targets import Target
 from langchain_rlfocal.training import TrainingConfig, train
@@ -47,7 +48,22 @@ def run(pool: Pool, grid: OutcomeGrid, *, seed: int, rotation: float | None) -> 
         name: evaluate(policy, parts[2], baselines=baselines, cost_weight=0.0, target=target, **limits).as_dict()
         for name, target in targets_of(pool)
     }
-    return {"seed": seed, "train_s": seconds, "queries": [len(part) for part in parts], "reports": reports}
+    rivals = fit_rivals(parts[0], parts[1], max_team=pool.max_team)
+    frontiers = compare_frontiers(policy, parts[2], rivals, **limits).as_dict()
+    queries = [len(part) for part in parts]
+    return {"seed": seed, "train_s": seconds, "queries": queries, "reports": reports, "frontiers": frontiers}
+
+
+def frontier_rows(runs: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """One row for each way of answering: average quality along its frontier, range over the runs, difference to the policy."""
+    every = [run["frontiers"] for run in runs]
+    rows = []
+    for name in ("policy", *(name for name in every[0]["rivals"] if all(name in one["rivals"] for one in every))):
+        found = [100 * (one["policy"] if name == "policy" else one["rivals"][name])["aiq"] for one in every]
+        apart = "" if name == "policy" else f"{np.mean([100 * one['differences'][name]['mean'] for one in every]):+.2f}"
+        ahead = "" if name == "policy" else f"{sum(name in one['ahead'] for one in every)} of {len(every)}"
+        rows.append((name, f"{np.mean(found):.2f}", f"{min(found):.2f} to {max(found):.2f}", apart, ahead))
+    return rows
 
 
 def summary(runs: list[dict[str, Any]], point: str) -> list[tuple[str, ...]]:
@@ -96,6 +112,12 @@ def main() -> None:
         kept[name] = runs
         seconds = ", ".join(f"{one['train_s']:.0f}" for one in runs)
         print(f"\n## {name}\n\nRows (train, validation, test): {runs[0]['queries']}; training took {seconds} s\n")
+        low, high = runs[0]["frontiers"]["range"]
+        print(f"Score over spending, {low:.3g} to {high:.3g} {runs[0]['frontiers']['unit']} a query\n")
+        print("| | AIQ % | runs | policy - this | ahead of the policy |\n|---|---|---|---|---|")
+        for row in frontier_rows(runs):
+            print(f"| {' | '.join(row)} |")
+        print()
         for point in runs[0]["reports"]:
             print(
                 f"{point}\n\n| | score % | runs | macro % | calls | cents | policy - this |\n|---|---|---|---|---|---|---|"

@@ -12,16 +12,17 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, cast, get_args
 
 import typer
 from typer.core import TyperGroup
 
 from langchain_rlfocal._version import __version__
 from langchain_rlfocal.cli.views import (
+    certificate_views,
     diversity_facts,
     diversity_views,
     evaluation_views,
@@ -39,7 +40,7 @@ from langchain_rlfocal.redaction import printable
 if TYPE_CHECKING:
     from langchain_rlfocal.answers import KindLike
     from langchain_rlfocal.features import Embedder
-    from langchain_rlfocal.outcomes import OutcomeGrid
+    from langchain_rlfocal.outcomes import CostUnit, OutcomeGrid
     from langchain_rlfocal.policies import RLFocalPolicy
     from langchain_rlfocal.policies.targets import Target
     from langchain_rlfocal.pool import ModelPool
@@ -314,10 +315,12 @@ def evaluate(
 ) -> None:
     """Score a checkpoint on held-out outcomes, beside single best, votes, routers, fixed teams and Oracle.
 
+    Over all spending it is compared with cost-aware rivals: a table of tasks and a linear router with prices, and a cascade.
+
     Limits and cost weight are those that it was trained for, unless given. Within a target it serves the queries one after the
     other, counting what they take.
     """
-    from langchain_rlfocal.evaluation import baselines_of, fit_baselines
+    from langchain_rlfocal.evaluation import baselines_of, fit_baselines, fit_rivals, rivals_of
     from langchain_rlfocal.evaluation import evaluate as evaluate_policy
     from langchain_rlfocal.evaluation.rewrites import rewritten
     from langchain_rlfocal.policies.targets import target_of
@@ -378,11 +381,24 @@ def evaluate(
             raise OutcomeError(rule)
         progress.update(bar, advance=1, description="Evaluating")
         fitted, source = baselines_of(policy), "checkpoint"
-        if not fitted and split == "test" and len(parts["train"]) and len(parts["validation"]):
-            fitted = fit_baselines(parts["train"], parts["validation"], max_team=limits["max_team"])
-            source = "outcomes"
+        rivals, source_of_rivals, unit = rivals_of(policy), "checkpoint", _cost_unit(policy)
+        if split == "test" and len(parts["train"]) and len(parts["validation"]):
+            rows, most = (parts["train"], parts["validation"]), limits["max_team"]
+            if not fitted:
+                fitted, source = fit_baselines(*rows, max_team=most), "outcomes"
+            if not rivals:
+                rivals, source_of_rivals = fit_rivals(*rows, max_team=most, cost_unit=unit), "outcomes"
         scored = replace(scored, dropped=grid.dropped, missing=grid.missing)
-        report = evaluate_policy(policy, scored, baselines=fitted, hide_tasks=no_task, target=target, **limits)
+        report = evaluate_policy(
+            policy,
+            scored,
+            baselines=fitted,
+            hide_tasks=no_task,
+            target=target,
+            rivals=rivals,
+            cost_unit=unit,
+            **limits,
+        )
         written = rewritten(policy, scored, hide_tasks=no_task, target=target, **limits) if rewrites else None
         progress.update(bar, advance=1)
     facts = {
@@ -393,6 +409,7 @@ def evaluate(
         "target": None if target is None else {target.name: target.value},
         "task_labels": not no_task,
         "baselines_from": source if fitted else "nowhere",
+        "rivals_from": source_of_rivals if rivals else "nowhere",
         "repeated": grid.repeated,
         "missing_is": missing,
     }
@@ -479,6 +496,71 @@ def _evaluate_new_tasks(
         new_tasks_views(found, facts),
         as_json=as_json,
     )
+
+
+@app.command()
+def certify(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Directory that `rlfocal train` wrote; the certificate goes into it.")
+    ],
+    outcomes: _Outcomes,
+    *,
+    within: Annotated[
+        float | None, typer.Option(min=0, help="Promise a score that is at most so much below the best member's.")
+    ] = None,
+    gain: Annotated[
+        float | None, typer.Option(min=0, help="Promise a score that is at least so much above the best member's.")
+    ] = None,
+    confidence: Annotated[float, typer.Option(help="Probability with which nothing false is promised.")] = 0.9,
+    task: _Task = None,
+    max_team: _MaxTeam = None,
+    max_rounds: _MaxRounds = None,
+    embedder: _Embedder = None,
+    kind: _Kind = None,
+    no_task: Annotated[bool, typer.Option("--no-task", help="Hide the task labels from the policy.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """Find the cheapest operating point that keeps a promise on test rows, and write a certificate into the checkpoint.
+
+    The promise compares with whichever member is best. Rows that training saw are left out, and so are rows on which a member has no
+    score. The policy itself does not change.
+    """
+    from datetime import UTC, datetime
+
+    from langchain_rlfocal.evaluation.certification import certify as certify_policy
+    from langchain_rlfocal.policies import RLFocalPolicy
+    from langchain_rlfocal.policies.certificates import Promise, certificates_of, with_certificate
+
+    margins = [margin for margin in (None if within is None else -within, gain) if margin is not None]
+    if len(margins) != 1:
+        raise InputError("`certify` needs one promise, `--within` or `--gain`. For example `--within 0.02`.")
+    promise = Promise(margins[0], confidence)
+    with progress_bar() as progress:
+        bar = progress.add_task("Reading outcomes", total=2)
+        policy = _load_policy(checkpoint, embedder)
+        certificates_of(policy.card, policy.policy_id)
+        limits = _limits(policy, {"max_team": max_team, "max_rounds": max_rounds}, target=None)
+        ids = _trained_test_ids(policy)
+        grid = _read_grid(outcomes, policy.members, task=task, missing="mask", test_ids=ids, kind=kind)
+        progress.update(bar, advance=1, description="Testing")
+        certificate, tested = certify_policy(
+            policy,
+            grid,
+            promise,
+            date=datetime.now(UTC).date().isoformat(),
+            cost_unit=_cost_unit(policy),
+            hide_tasks=no_task,
+            **limits,
+        )
+        card = with_certificate(policy.card, certificate)
+        RLFocalPolicy(replace(policy.parts, card=card), embedder=policy.embedder).save(checkpoint)
+        progress.update(bar, advance=1)
+    facts = {
+        "checkpoint": str(checkpoint),
+        "certificate": certificate.model_dump(),
+        "tested": [asdict(one) for one in tested],
+    }
+    _show(facts, certificate_views(certificate, tested, path=str(checkpoint)), as_json=as_json)
 
 
 @app.command()
@@ -644,6 +726,27 @@ def _limits(policy: "RLFocalPolicy", options: Mapping[str, Any], *, target: "Tar
             raise InputError(f"`{option}` {rule}")
         raise CheckpointError(f"The checkpoint's `{name}` {rule} Give {option}, or train the policy again.")
     return limits
+
+
+def _trained_test_ids(policy: "RLFocalPolicy") -> str | None:
+    """Say which rows a policy's training set apart as test rows; None for those of the split by text."""
+    ids = _object_of(policy.card, "rows").get("test_ids")
+    if not isinstance(ids, str | None):
+        raise CheckpointError(f"The checkpoint's `test_ids` must be a text, got {ids!r:.80}. Train the policy again.")
+    return ids
+
+
+def _cost_unit(policy: "RLFocalPolicy") -> "CostUnit":
+    """What a policy's training counted spending in, `auto` where it does not say."""
+    from langchain_rlfocal.outcomes import CostUnit
+
+    unit = _object_of(policy.card, "config").get("cost_unit", "auto")
+    if unit not in get_args(CostUnit):
+        raise CheckpointError(
+            f"The checkpoint's `cost_unit` must be one of {', '.join(get_args(CostUnit))}, got {unit!r:.80}. "
+            "Train the policy again."
+        )
+    return cast("CostUnit", unit)
 
 
 def _object_of(card: Mapping[str, Any], name: str) -> Mapping[str, Any]:

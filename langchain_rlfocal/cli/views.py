@@ -19,9 +19,12 @@ from langchain_rlfocal.redaction import printable
 if TYPE_CHECKING:
     from langchain_rlfocal.diversity import TeamDiversities
     from langchain_rlfocal.evaluation import Figures, Report
+    from langchain_rlfocal.evaluation.certification import Tested
     from langchain_rlfocal.evaluation.metrics import Estimate
     from langchain_rlfocal.evaluation.rewrites import Rewritten
+    from langchain_rlfocal.evaluation.rivals import Frontiers
     from langchain_rlfocal.outcomes import OutcomeGrid
+    from langchain_rlfocal.policies.certificates import Certificate
     from langchain_rlfocal.training import NewTask
 
 _WITHOUT_FUSION = (
@@ -145,12 +148,51 @@ def evaluation_views(report: "Report", facts: Mapping[str, Any], warnings: Seque
     yield Text("The Oracle returns the best answer of any member, in hindsight. calls: members asked per query.")
     if not facts["task_labels"]:
         yield Text("Task labels were hidden from the policy and the baselines.")
+    if report.frontiers is not None:
+        yield ""
+        yield from _frontier_views(report.frontiers, facts)
     for warning in (*_doubts(report, facts), *warnings):
         yield Text(warning, "yellow")
 
 
+def _frontier_views(frontiers: "Frontiers", facts: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """Show how the policy and its rivals compare over all spending, and who is ahead."""
+    unit, shown = frontiers.unit, "{:.6f}" if frontiers.unit == "usd" else "{:.4g}"
+    low, high = shown.format(frontiers.low), shown.format(frontiers.high)
+    table = _plain_table("", "AIQ", "points", "spending at\nits best score", "best\nscore", "policy\n− this", "95 %")
+    for name, frontier in {"policy, mixed": frontiers.policy, **frontiers.rivals}.items():
+        best = (
+            (shown.format(frontier.hull[-1].spending), f"{frontier.hull[-1].score:.3f}")
+            if frontier.hull
+            else ("-", "-")
+        )
+        row = [f"{frontier.aiq:.3f}", str(frontier.tried), *best]
+        if name in frontiers.differences:
+            difference = frontiers.differences[name]
+            row += [f"{difference.mean:+.3f}", _interval(difference, sign="+")]
+        table.add_row(name.replace("_", " "), *row, style=None if name in frontiers.rivals else "bold")
+    yield _titled(f"Score over spending, {low} to {high} {unit} a query", table)
+    yield ""
+    yield Text(
+        "AIQ: mean score over that range, on the non-decreasing convex hull of the points' test figures, from nothing spent for "
+        "nothing scored. Points were chosen without the test rows; the hull is taken over them."
+    )
+    for name in frontiers.ahead:
+        difference = frontiers.differences[name]
+        doubt = ", by no more than chance may give" if difference.high >= 0 else ""
+        yield Text(f"Ahead of the policy: {name.replace('_', ' ')}, by {-difference.mean:.3f} of AIQ{doubt}.", "yellow")
+    if frontiers.rivals and not frontiers.ahead:
+        yield Text("No rival is ahead of the policy.")
+    if frontiers.missing:
+        yield Text(f"Rivals left out: {', '.join(frontiers.missing).replace('_', ' ')}.", "yellow")
+    if facts["rivals_from"] == "outcomes":
+        yield Text("The checkpoint holds no rivals: they were fitted now, on other rows of these outcomes.", "yellow")
+    if facts["rivals_from"] == "nowhere":
+        yield Text("The checkpoint holds no rivals, and no rows are left to fit them on.", "yellow")
+
+
 def _target_text(target: Mapping[str, float]) -> str:
-    from langchain_rlfocal.policies.targets import Target  # noqa: PLC0415  # loads NumPy, which `--help` does not need
+    from langchain_rlfocal.policies.targets import Target  # loads NumPy, which `--help` does not need
 
     return next(str(Target(name, value)) for name, value in target.items())
 
@@ -288,6 +330,32 @@ def new_tasks_views(found: Sequence["NewTask"], facts: Mapping[str, Any]) -> Ite
     yield Text(f"At most {facts['max_team']} members in {facts['max_rounds']} rounds{wanted}.")
     if not facts["task_labels"]:
         yield Text("Task labels were hidden from the policy and the baselines.")
+
+
+# ---- certify
+
+
+def certificate_views(certificate: "Certificate", tested: Sequence["Tested"], *, path: str) -> Iterator[RenderableType]:
+    """Show a certificate, and the operating points that were tested for it."""
+    from langchain_rlfocal.policies.certificates import Promise  # loads NumPy, as above
+
+    shown = "{:.6f}" if certificate.unit == "usd" else "{:.4g}"
+    table = _plain_table("", f"{certificate.unit} a query", "score", "p", left=(0,))
+    promise = Promise.parse(certificate.promise)
+    for one in tested:
+        passed = "passed" if one.p_value <= 1 - promise.confidence else "failed"
+        table.add_row(passed, shown.format(one.spending), f"{one.score:.3f}", f"{one.p_value:.3g}")
+    yield _titled(f"Operating points, on {certificate.rows} rows that training did not see", table)
+    yield ""
+    side = "below" if promise.margin <= 0 else "above"
+    bound = "at most" if promise.margin <= 0 else "at least"
+    yield Text.assemble((certificate.promise, "bold"), f" in {printable(path)}")
+    yield Text(
+        f"Shown with confidence {promise.confidence:g}: at {shown.format(certificate.spending)} {certificate.unit} a query the policy "
+        f"scores on average {bound} {abs(promise.margin):g} {side} the best of {len(certificate.members)} members, "
+        "on queries like these."
+    )
+    yield Text(f"On these rows it scores {certificate.score:.3f}, the best member {certificate.best_member_score:.3f}.")
 
 
 # ---- diversity

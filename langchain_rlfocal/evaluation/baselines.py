@@ -47,6 +47,9 @@ BASELINES = (
 )
 """Names of the baselines, in the order of a report."""
 
+STORED_RIVALS = ("priced_task_table", "agreement_cascade")
+"""Names of what else a checkpoint may hold, in the same form: the cost-aware rivals that need a fit; see `rivals`."""
+
 SHRINKAGES = (5.0, 20.0, 80.0)
 CLUSTERS = (8, 16, 32)
 TASK_SCALES = (0.0, 0.2)
@@ -97,7 +100,7 @@ class Baseline:
     """A fitted baseline.
 
     Attributes:
-        name: Its name in `BASELINES`, which says how it decides.
+        name: Its name in `BASELINES`, which says how it decides, or in `STORED_RIVALS`, for which `rivals` decides.
         members: Names of the members that it was fitted on, M of them.
         learned: Arrays and JSON values that it learned, by name; `_LEARNED` lists them.
     """
@@ -112,17 +115,29 @@ class Baseline:
         Raises:
             PoolError: `grid` lacks a member that the baseline was fitted on.
         """
+        columns = self.columns(grid)
+        return decision_of(grid, columns, *_DECIDE[self.name](self.learned, grid, columns))
+
+    def columns(self, grid: OutcomeGrid) -> Ints:
+        """Find the fitted members in `grid`, shape [M].
+
+        Raises:
+            PoolError: `grid` lacks one.
+        """
         missing = [name for name in self.members if name not in grid.members]
         if missing:
             raise PoolError(
                 f"`grid` must hold every member that the baseline was fitted on, but lacks {missing}. "
                 "Make the grid with them, or fit the baselines for the members that are left."
             )
-        columns = np.array([grid.members.index(name) for name in self.members], dtype=np.intp)
-        chosen, asked = _DECIDE[self.name](self.learned, grid, columns)
-        everyone = np.zeros(grid.scores.shape, dtype=bool)
-        everyone[:, columns] = asked
-        return Decision(chosen=columns[chosen], asked=everyone)
+        return np.array([grid.members.index(name) for name in self.members], dtype=np.intp)
+
+
+def decision_of(grid: OutcomeGrid, columns: Ints, chosen: Ints, asked: Bools) -> Decision:
+    """Say of all members of a grid what was decided of those in some columns: who speaks [Q] and who is asked [Q, M]."""
+    everyone = np.zeros(grid.scores.shape, dtype=bool)
+    everyone[:, columns] = asked
+    return Decision(chosen=columns[chosen], asked=everyone)
 
 
 # ---- one member is asked
@@ -130,7 +145,7 @@ class Baseline:
 
 def fit_single_best(grid: OutcomeGrid) -> Baseline:
     """Always ask the member with the best mean score; of equals, the first of the pool."""
-    return _fitted("single_best", grid, best=int(_competence(grid).argmax()))
+    return _fitted("single_best", grid, best=int(competence_of(grid).argmax()))
 
 
 def fit_per_task_router(grid: OutcomeGrid, *, shrinkage: float = 20.0) -> Baseline:
@@ -149,7 +164,7 @@ def fit_per_task_router(grid: OutcomeGrid, *, shrinkage: float = 20.0) -> Baseli
     Raises:
         InputError: `grid` holds no query, or `shrinkage` is not above 0 and finite.
     """
-    fallback = int(_competence(grid).argmax())
+    fallback = int(competence_of(grid).argmax())
     tasks = sorted(set(grid.tasks))
     groups = np.array([tasks.index(task) for task in grid.tasks])
     best = _best_of_groups(grid.scores, groups, count=len(tasks), shrinkage=shrinkage)
@@ -190,12 +205,12 @@ def fit_nearest_neighbours(
 
 def fit_plurality(grid: OutcomeGrid) -> Baseline:
     """Ask everyone; the answer that most members give wins."""
-    return _fitted("plurality", grid, weights=np.ones(len(grid.members)), competence=_competence(grid))
+    return _fitted("plurality", grid, weights=np.ones(len(grid.members)), competence=competence_of(grid))
 
 
 def fit_weighted_vote(grid: OutcomeGrid) -> Baseline:
     """Ask everyone; a vote counts by its log-odds of being right rather than one given wrong answer; see `log_odds`."""
-    return _fitted("weighted_vote", grid, weights=log_odds(grid), competence=_competence(grid))
+    return _fitted("weighted_vote", grid, weights=log_odds(grid), competence=competence_of(grid))
 
 
 def log_odds(grid: OutcomeGrid) -> Floats:
@@ -251,7 +266,7 @@ def fit_supervised_fusion(grid: OutcomeGrid, *, task_scale: float = 0.2, inverse
     """
     if not 0 <= task_scale < np.inf:
         raise InputError(f"`task_scale` must be finite and not negative, got {task_scale}. 0 is blind to tasks.")
-    competence, odds = _competence(grid), log_odds(grid)
+    competence, odds = competence_of(grid), log_odds(grid)
     try:
         logistic_regression: Any = importlib.import_module("sklearn.linear_model").LogisticRegression
         sparse: Any = importlib.import_module("scipy.sparse")  # which comes with it
@@ -302,13 +317,13 @@ def fit_oracle(grid: OutcomeGrid) -> Baseline:
 def fit_random_team(grid: OutcomeGrid, *, size: int, seed: int = 0) -> Baseline:
     """Ask a random team of one size for each query; the same seed and number of queries give the same teams."""
     _check_size(size, grid)
-    return _fitted("random_team", grid, competence=_competence(grid), size=size, seed=seed)
+    return _fitted("random_team", grid, competence=competence_of(grid), size=size, seed=seed)
 
 
 def fit_top_k(grid: OutcomeGrid, *, size: int) -> Baseline:
     """Ask the members with the best mean scores; of equals, the first of the pool."""
     _check_size(size, grid)
-    competence = _competence(grid)
+    competence = competence_of(grid)
     team = np.zeros(len(grid.members), dtype=bool)
     team[np.argsort(-competence, kind="stable")[:size]] = True
     return _fitted("top_k", grid, team=team, competence=competence, largest_tried=size)
@@ -329,7 +344,7 @@ def fit_best_fixed_team(grid: OutcomeGrid, *, max_team: int) -> Baseline:
     """
     if max_team < 1:
         raise InputError(f"`max_team` must be at least 1, got {max_team}.")
-    competence = _competence(grid)
+    competence = competence_of(grid)
     size = min(max_team, largest_team_size(len(grid.members), max_teams=MAX_TEAMS))
     teams = all_teams(len(grid.members), max_size=size)
     # Rounded, so that teams with equal scores are equal however their sums were made.
@@ -438,7 +453,7 @@ def fit_baselines(
     def choose(fits: Sequence[Callable[[OutcomeGrid], Baseline]]) -> Baseline:
         decided = [fit(train_grid).decide(validation_grid).chosen for fit in fits]
         scores = np.stack([validation_grid.scores[rows, chosen] for chosen in decided], axis=1)
-        return fits[int(np.argmax(np.round(_mean_scores(scores), 12)))](both)
+        return fits[int(np.argmax(np.round(mean_scores(scores), 12)))](both)
 
     fitted = [
         fit_single_best(both),
@@ -585,8 +600,10 @@ _LEARNED: dict[str, dict[str, str]] = {
     "best_fixed_team": _TEAM,
     "supervised_fusion": {"share": "number", "tasks": "texts", "task_weights": "numbers T M", **_VOTE},
     "oracle": {},
+    "priced_task_table": {"tasks": "texts", "table": "numbers T M", "overall": "numbers M", "price": "numbers M"},
+    "agreement_cascade": {"order": "orders P M", "agree": "sizes P", "most": "sizes P", "competence": "numbers M"},
 }
-"""What each baseline learns: a kind of value, or of array with its axes (M members, T tasks, K clusters, F features)."""
+"""What each of them learns: a kind of value, or of array with its axes (M members, T tasks, K clusters, F features, P points)."""
 
 _RULES = {
     "member": "the index of a member",
@@ -596,6 +613,8 @@ _RULES = {
     "texts": "distinct texts, at least one",
     "numbers": "floats of at most 1e6, none of them NaN",
     "members": "integers that are indices of members",
+    "orders": "the indices of all members in each row",
+    "sizes": "integers from 1 to the number of members",
     "flags": "booleans, at least one of them true",
 }
 _LARGEST = 1e6  # larger numbers could overflow when they are added up
@@ -634,7 +653,7 @@ def dump_baselines(fitted: Mapping[str, Baseline]) -> tuple[dict[str, npt.NDArra
 
 
 def load_baselines(arrays: Mapping[str, npt.NDArray[Any]], facts: Mapping[str, Any]) -> dict[str, Baseline]:
-    """Put fitted baselines together again, in the order of `BASELINES`.
+    """Put fitted baselines together again, in the order of `BASELINES`, then `STORED_RIVALS`.
 
     Args:
         arrays: Arrays as `dump_baselines` names them.
@@ -649,16 +668,16 @@ def load_baselines(arrays: Mapping[str, npt.NDArray[Any]], facts: Mapping[str, A
     if not _are_distinct_texts(members):
         raise _refusal("`members`", "be a list of distinct names, at least one")
     if not isinstance(stored, Mapping) or not all(
-        name in BASELINES and isinstance(values, Mapping) for name, values in stored.items()
+        name in _LEARNED and isinstance(values, Mapping) for name, values in stored.items()
     ):
-        raise _refusal("`fitted`", f"hold objects under names of baselines ({', '.join(BASELINES)})")
+        raise _refusal("`fitted`", f"hold objects under names of baselines ({', '.join(_LEARNED)})")
     found = {f"{name}.{part}": value for name, values in stored.items() for part, value in values.items()}
     wanted = {f"{name}.{part}" for name in stored for part in _LEARNED[name]}
     odd = sorted(wanted ^ {*found, *arrays}) + sorted(set(found) & set(arrays))
     if odd:
         raise _refusal("the baselines", f"hold what each of them learns; missing or unknown: {', '.join(odd):.200}")
     fitted = {}
-    for name in (name for name in BASELINES if name in stored):
+    for name in (name for name in _LEARNED if name in stored):
         axes = {"M": len(members), "F": FEATURES_DIM}
         learned = {}
         # Texts and then arrays of several axes first: they say how long the others are.
@@ -698,6 +717,10 @@ def _read(value: Any, spec: str, axes: dict[str, int]) -> Any:
     if kind == "numbers" and value.dtype.kind == "f" and (np.abs(value) <= _LARGEST).all():
         return value.astype(np.float64)
     if kind == "members" and value.dtype.kind in "iu" and ((value >= 0) & (value < members)).all():
+        return value.astype(np.intp)
+    if kind == "orders" and value.dtype.kind in "iu" and (np.sort(value, axis=1) == np.arange(members)).all():
+        return value.astype(np.intp)
+    if kind == "sizes" and value.dtype.kind in "iu" and ((value >= 1) & (value <= members)).all():
         return value.astype(np.intp)
     if kind == "flags" and value.dtype.kind == "b" and value.any():
         return value
@@ -739,7 +762,7 @@ def _mean_cell(scores: Floats) -> float:
     return float(scores[known].mean()) if known.any() else 0.5
 
 
-def _mean_scores(scores: Floats) -> Floats:
+def mean_scores(scores: Floats) -> Floats:
     """Average each column, shape [M]; with unscored cells, drawn to the mean of all cells."""
     known = ~np.isnan(scores)
     if known.all():
@@ -748,21 +771,25 @@ def _mean_scores(scores: Floats) -> Floats:
     return np.asarray(total / (known.sum(axis=0) + PRIOR_CELLS))
 
 
-def _competence(grid: OutcomeGrid) -> Floats:
+def competence_of(grid: OutcomeGrid) -> Floats:
     """Average each member's score, shape [M]."""
     _check_some(grid)
-    return _mean_scores(grid.scores)
+    return mean_scores(grid.scores)
 
 
 def _best_of_groups(scores: Floats, groups: Ints, *, count: int, shrinkage: float) -> Ints:
-    """Name the best member of each group of queries, shape [count], its scores drawn toward the overall ones."""
+    """Name the best member of each group of queries, shape [count]."""
+    return np.asarray(shrunk_scores(scores, groups, count=count, shrinkage=shrinkage).argmax(axis=1))
+
+
+def shrunk_scores(scores: Floats, groups: Ints, *, count: int, shrinkage: float) -> Floats:
+    """Average each member's scores in each group of queries, drawn toward the overall ones, shape [count, M]."""
     if not 0 < shrinkage < np.inf:
         raise InputError(f"`shrinkage` must be above 0 and finite, got {shrinkage}. 20 is a start.")
     belongs = np.equal.outer(np.arange(count), groups).astype(np.float64)
-    total = belongs @ np.nan_to_num(scores) + shrinkage * _mean_scores(scores)
+    total = belongs @ np.nan_to_num(scores) + shrinkage * mean_scores(scores)
     # Rounded, so that members with equal scores are equal however their sums were made.
-    shrunk = np.round(total / (belongs @ ~np.isnan(scores) + shrinkage), 12)
-    return np.asarray(shrunk.argmax(axis=1))
+    return np.asarray(np.round(total / (belongs @ ~np.isnan(scores) + shrinkage), 12))
 
 
 def _nearest(features: Floats, centroids: Floats) -> Ints:

@@ -22,6 +22,7 @@ from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.evaluation.baselines import (
     ASK_EVERYONE,
     BASELINES,
+    STORED_RIVALS,
     Baseline,
     load_baselines,
     missing_baselines,
@@ -35,7 +36,8 @@ from langchain_rlfocal.evaluation.metrics import (
     oracle_gap_share,
     paired_difference,
 )
-from langchain_rlfocal.outcomes import OutcomeGrid
+from langchain_rlfocal.evaluation.rivals import Frontiers, compare_frontiers
+from langchain_rlfocal.outcomes import CostUnit, OutcomeGrid
 from langchain_rlfocal.policies import RLFocalPolicy
 from langchain_rlfocal.policies.base import EnsemblePolicy
 from langchain_rlfocal.policies.targets import Target
@@ -103,6 +105,7 @@ class Report:
         missing: Queries of the grid for which a member has no row.
         contradictions: Queries of which one answer was scored right for one member and wrong for another.
         bias: What makes the figures an unfair sample, in a sentence or two; None where every query counts.
+        frontiers: How the policy and cost-aware rivals compare over all spending; None where that was not asked for.
     """
 
     policy: Figures
@@ -120,6 +123,7 @@ class Report:
     missing: int
     contradictions: int
     bias: str | None
+    frontiers: Frontiers | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as plain values that JSON can hold."""
@@ -145,6 +149,7 @@ class Report:
             "missing": self.missing,
             "contradictions": self.contradictions,
             "bias": self.bias,
+            "frontiers": None if self.frontiers is None else self.frontiers.as_dict(),
         }
 
 
@@ -159,6 +164,8 @@ def evaluate(
     hide_tasks: bool = False,
     target: Target | None = None,
     seed: int = 0,
+    rivals: Mapping[str, Baseline] | None = None,
+    cost_unit: CostUnit = "auto",
 ) -> Report:
     """Score a policy and the baselines on held-out outcomes.
 
@@ -175,6 +182,9 @@ def evaluate(
         target: What a query may take on average: the policy serves the queries one after the other, and its controller
             counts what they take, as when it answers; see `environment.Replays.within`.
         seed: Seed of the bootstrap and of an unfitted random team.
+        rivals: Fitted cost-aware rivals by name, as `rivals.fit_rivals` makes and `rivals_of` reads them; may be empty. None
+            leaves the comparison of frontiers out, which replays the policy at every cost weight of `rivals.COST_WEIGHTS`.
+        cost_unit: What spending is counted in along the frontiers; see `rivals.unit_of`.
 
     Raises:
         InputError: `grid` holds no query, or none on which all that the policy asks is on record and its answer was scored; or
@@ -250,6 +260,18 @@ def evaluate(
         if rows.any():
             score, best, oracle = (_mean(scores[n][rows], weights) for n in ("policy", "single_best", "oracle"))
             share = oracle_gap_share(score, single_best=best, oracle=oracle)
+    frontiers = None
+    if rivals is not None:
+        frontiers = compare_frontiers(
+            policy,
+            grid,
+            rivals,
+            max_team=max_team,
+            max_rounds=max_rounds,
+            cost_unit=cost_unit,
+            hide_tasks=hide_tasks,
+            seed=seed,
+        )
     rows, weights = samples["policy"]
     return Report(
         policy=of_policy,
@@ -267,6 +289,7 @@ def evaluate(
         missing=grid.missing,
         contradictions=grid.contradictions,
         bias=_bias(grid, [of_policy, *of_all.values()], weights),
+        frontiers=frontiers,
     )
 
 
@@ -276,6 +299,19 @@ def baselines_of(policy: RLFocalPolicy) -> dict[str, Baseline]:
     Raises:
         CheckpointError: What it holds breaks a rule.
     """
+    return {name: each for name, each in _stored(policy).items() if name in BASELINES}
+
+
+def rivals_of(policy: RLFocalPolicy) -> dict[str, Baseline]:
+    """Read the fitted cost-aware rivals that a policy holds; none where it was trained without any.
+
+    Raises:
+        CheckpointError: What it holds breaks a rule.
+    """
+    return {name: each for name, each in _stored(policy).items() if name in STORED_RIVALS}
+
+
+def _stored(policy: RLFocalPolicy) -> dict[str, Baseline]:
     parts = policy.parts
     return load_baselines(parts.baselines, parts.baseline_facts) if parts.baselines or parts.baseline_facts else {}
 

@@ -289,7 +289,7 @@ def add_member(policy: RLFocalPolicy, name: str, probe: "OutcomeGrid") -> RLFoca
 
     Its answers are trusted as those of any member of its competence. Its price is its mean cost relative to that of the
     others on the probe, or the mean price where costs are unknown. What was measured without it is dropped: baselines,
-    validation figures, and the curve that `target_calls` needs.
+    validation figures, certificates, and the curve that `target_calls` needs.
 
     Args:
         policy: The policy; it is not changed.
@@ -342,7 +342,7 @@ def add_member(policy: RLFocalPolicy, name: str, probe: "OutcomeGrid") -> RLFoca
     known = ~np.isnan(probe.scores[:, columns])
     diversity = pairwise_focal_diversity(probe.scores[:, columns] >= 0.5, known=known)
     weights["pool.diversity"][-1, :-1] = weights["pool.diversity"][:-1, -1] = diversity[-1, :-1]
-    card = {fact: value for fact, value in policy.card.items() if fact not in ("curve", "validation")}
+    card = {fact: value for fact, value in policy.card.items() if fact not in ("curve", "validation", "certificates")}
     card["added"] = [*card.get("added", []), name]
     parts = Parts(members=(*policy.members, name), weights=weights, labels=policy.parts.labels, card=card)
     return RLFocalPolicy(parts, embedder=policy.embedder)

@@ -25,6 +25,7 @@ from langchain_rlfocal.environment import EnsembleEnv, critical_path, environmen
 from langchain_rlfocal.errors import OutcomeError
 from langchain_rlfocal.evaluation.baselines import dump_baselines, fit_baselines
 from langchain_rlfocal.evaluation.metrics import expected_calibration_error
+from langchain_rlfocal.evaluation.rivals import fit_rivals
 from langchain_rlfocal.features import Embedder, NamedEmbedder
 from langchain_rlfocal.observations import (
     DECIDER_SHARED,
@@ -1031,9 +1032,9 @@ def _train(
         card["rows"] = dict(train_grid.rows)
     if isinstance(embedder, NamedEmbedder):
         card["embedder"] = embedder.name
-    baselines, baseline_facts = dump_baselines(
-        fit_baselines(train_grid, validation_grid, max_team=config.max_team, seed=config.seed)
-    )
+    fitted = fit_baselines(train_grid, validation_grid, max_team=config.max_team, seed=config.seed)
+    fitted |= fit_rivals(train_grid, validation_grid, max_team=config.max_team, cost_unit=config.cost_unit)
+    baselines, baseline_facts = dump_baselines(fitted)
     parts = replace(
         best.parts,
         weights={**best.parts.weights, **refitted},
