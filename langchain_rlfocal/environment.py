@@ -10,16 +10,25 @@ average, else, and where the cost of the call is unknown, the member's price. Wh
 Scores leave this module as reward only: a `State`, which is all that a policy sees, holds none.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
 
 from langchain_rlfocal.diversity import focal_diversities
-from langchain_rlfocal.outcomes import OutcomeGrid
+from langchain_rlfocal.outcomes import OutcomeGrid, costs_of
 from langchain_rlfocal.policies.base import EnsemblePolicy, winners
 from langchain_rlfocal.policies.looks import looks_of
-from langchain_rlfocal.states import Answers, Bools, Evidence, Floats, Ints, MemberFeatures, State, state_of
+from langchain_rlfocal.policies.targets import (
+    Mixture,
+    OperatingPoint,
+    Target,
+    TargetController,
+    Unit,
+    curve_of,
+    position_of,
+)
+from langchain_rlfocal.states import Answers, Bools, Evidence, Floats, Ints, MemberFeatures, State, cached, state_of
 
 
 def answers_of(grid: OutcomeGrid) -> Answers:
@@ -74,6 +83,7 @@ class EnsembleEnv:
         charges: What each call costs as a share of asking the whole pool, shape [Q, M]; None charges prices.
 
     Attributes:
+        grid: The outcomes.
         asked: Members asked so far in each of B episodes, shape [B, M].
         running: Episodes whose Decider may still act, shape [B].
         round_number: The coming round, counted from 1.
@@ -92,6 +102,7 @@ class EnsembleEnv:
     ) -> None:
         self.max_team, self.max_rounds = min(max_team, len(grid.members)), max_rounds
         self._features, self._evidence = features, evidence
+        self.grid = grid
         self._scores = candidate_scores(grid)
         self._member_scores = grid.scores
         self._charges = np.broadcast_to(features.price, grid.scores.shape) if charges is None else charges
@@ -100,13 +111,15 @@ class EnsembleEnv:
         self._correct = grid.scores[~np.isnan(grid.scores).any(axis=1)] >= 0.5
         self._team_diversity: dict[bytes, float] = {}
 
-    def reset(self, index: Ints, cost_weight: Floats) -> None:
+    def reset(self, index: Ints, cost_weight: Floats, *, max_team: int | None = None) -> None:
         """Start an episode for each named query.
 
         Args:
             index: Rows of the grid, shape [B]; a row may occur more than once.
             cost_weight: What asking the whole pool once is worth in units of score, shape [B].
+            max_team: How many members may be asked in these episodes, where that is fewer than in all.
         """
+        self._max_team = min(max_team or self.max_team, self.max_team)
         self._index, self._cost_weight = index, cost_weight.astype(self._features.competence.dtype)
         self.running: Bools = np.ones(len(index), dtype=bool)
         self.asked: Bools = np.zeros((len(index), self._features.competence.shape[1]), dtype=bool)
@@ -122,7 +135,7 @@ class EnsembleEnv:
             cost_weight=self._cost_weight[rows],
             round_number=self.round_number,
             max_rounds=self.max_rounds,
-            max_team=self.max_team,
+            max_team=self._max_team,
         )
 
     def scores(self, episodes: Bools | None = None) -> tuple[Floats, Floats]:
@@ -152,7 +165,7 @@ class EnsembleEnv:
         teams = teams & self.running[:, None] & ~self.asked
         self.asked = self.asked | teams
         self.running = self.running & teams.any(axis=1) & (self.round_number < self.max_rounds)
-        self.running &= self.asked.sum(axis=1) < self.max_team
+        self.running &= self.asked.sum(axis=1) < self._max_team
         self.round_number = min(self.round_number + 1, self.max_rounds)
         return np.asarray(-self._cost_weight * (teams * self.charges).sum(axis=1))
 
@@ -234,22 +247,27 @@ def replay(
     max_team: int,
     max_rounds: int,
     hide_tasks: bool = False,
+    target: Target | None = None,
 ) -> Replay:
     """Let a policy answer recorded queries: frozen, deterministic, blind to every score.
 
     Args:
         policy: The policy.
         grid: The recorded outcomes.
-        cost_weight: What asking the whole pool once is worth, in units of score.
+        cost_weight: What asking the whole pool once is worth, in units of score, where there is no target.
         max_team: How many members may be asked over all rounds.
         max_rounds: How many rounds there may be.
         hide_tasks: Whether the policy sees no task label, as where a caller gives none.
+        target: What a query may take on average; see `Replays.within`.
 
     Raises:
         PoolError: The grid has a member that the policy does not know.
+        InputError: The policy has no curve, or the target is out of its reach.
     """
     env = environment_of(policy, grid, max_team=max_team, max_rounds=max_rounds, hide_tasks=hide_tasks)
-    return play(policy, env, np.arange(len(grid)), np.full(len(grid), cost_weight))
+    if target is None:
+        return play(policy, env, np.arange(len(grid)), np.full(len(grid), cost_weight))
+    return Replays(policy, env, hide_tasks=hide_tasks).within(target)
 
 
 def environment_of(
@@ -270,9 +288,11 @@ def environment_of(
     )
 
 
-def play(policy: EnsemblePolicy, env: EnsembleEnv, index: Ints, cost_weight: Floats) -> Replay:
+def play(
+    policy: EnsemblePolicy, env: EnsembleEnv, index: Ints, cost_weight: Floats, *, max_team: int | None = None
+) -> Replay:
     """Let a policy answer queries of its environment, without randomness; see `EnsembleEnv.reset` for the arguments."""
-    env.reset(index, cost_weight)
+    env.reset(index, cost_weight, max_team=max_team)
     asked_in = np.zeros(env.asked.shape, dtype=np.int64)
     while env.running.any():
         running, round_number = env.running, env.round_number
@@ -290,3 +310,117 @@ def play(policy: EnsemblePolicy, env: EnsembleEnv, index: Ints, cost_weight: Flo
         spent=(env.asked * env.charges).sum(axis=1),
         confidence=weights[np.arange(len(chosen)), chosen].astype(np.float64),
     )
+
+
+def taken_by(grid: OutcomeGrid, asked_in: Ints, unit: Unit) -> npt.NDArray[np.float64]:
+    """Count what each query takes, shape [Q]; NaN where it is unknown of a member that was asked.
+
+    Args:
+        grid: The recorded outcomes of Q queries.
+        asked_in: Round in which each member was asked, 0 if it was not, shape [Q, M].
+        unit: What to count; seconds are those that the query waits, see `critical_path`.
+    """
+    if unit == "seconds":
+        return critical_path(grid.latency_s, asked_in)
+    return np.asarray(np.where(asked_in > 0, costs_of(grid, unit), 0.0).sum(axis=1))
+
+
+def critical_path(
+    latency_s: npt.NDArray[np.float64], asked_in_round: npt.NDArray[np.integer]
+) -> npt.NDArray[np.float64]:
+    """Add up the seconds that a query waits: members of one round answer at once, rounds follow each other.
+
+        wait = Σ over rounds r of the largest latency of the members asked in r
+
+    Args:
+        latency_s: Each member's seconds, NaN where unknown, shape [Q, M].
+        asked_in_round: The round in which each member was asked, from 1, and 0 for one that was not, shape [Q, M].
+
+    Returns:
+        Seconds, shape [Q]: 0 where nobody was asked, NaN where the latency of a member that was asked is unknown.
+    """  # fmt: skip
+    wait = np.zeros(len(latency_s))
+    for number in range(1, int(asked_in_round.max(initial=0)) + 1):
+        wait += np.where(asked_in_round == number, latency_s, 0.0).max(axis=1, initial=0.0)
+    return wait
+
+
+class Replays:
+    """What a policy does on the same recorded queries at each of its operating points, each played once.
+
+    Args:
+        policy: The policy.
+        env: The queries, as the policy sees them.
+        hide_tasks: Whether it sees no task label.
+    """
+
+    def __init__(self, policy: EnsemblePolicy, env: EnsembleEnv, *, hide_tasks: bool = False) -> None:
+        self._policy, self._env, self.grid = policy, env, env.grid
+        self._tasks = [None] * len(env.grid) if hide_tasks else env.grid.tasks
+        self._played: dict[OperatingPoint, Replay] = {}
+
+    def at(self, point: OperatingPoint) -> Replay:
+        """Play every query at one operating point."""
+        if point not in self._played:
+            rows = np.arange(len(self.grid))
+            if point.member is not None:
+                played = self._alone(point.member)
+            else:
+                cost_weight = np.full(len(rows), point.cost_weight)
+                played = play(self._policy, self._env, rows, cost_weight, max_team=point.max_team)
+            self._played[point] = played
+        return self._played[point]
+
+    def _alone(self, member: str) -> Replay:
+        column, num_queries = self.grid.members.index(member), len(self.grid)
+        asked_in = np.zeros(self.grid.scores.shape, dtype=np.int64)
+        asked_in[:, column] = 1
+        self._env.reset(np.arange(num_queries), np.zeros(num_queries))
+        return Replay(
+            asked_in=asked_in,
+            chosen=np.full(num_queries, column),
+            scores=np.where(self.grid.recorded[:, column], self.grid.scores[:, column], np.nan),
+            spent=self._env.charges[:, column],
+            confidence=np.ones(num_queries),
+        )
+
+    @cached
+    def positions(self) -> Floats:
+        """Where a hash places each query, shape [Q]; see `policies.targets.position_of`."""
+        return np.array([position_of(q, t) for q, t in zip(self.grid.queries, self._tasks, strict=True)])
+
+    def mixed(self, mixture: Mixture) -> Replay:
+        """Play every query at the one of two operating points that its hash chooses."""
+        return self._chosen([mixture.point_for(position) for position in self.positions.tolist()])
+
+    def within(self, target: Target) -> Replay:
+        """Play the queries one after the other as a model that serves them within a target, with its controller.
+
+        They come in an order that their texts alone decide.
+
+        Raises:
+            InputError: The policy has no curve, or the target is out of its reach.
+        """
+        curve, members, unit = curve_of(self._policy), frozenset(self.grid.members), target.unit
+        controller = TargetController(curve.amount(target, members))
+        points: list[OperatingPoint] = [curve.hull(unit, members)[1][0]] * len(self.grid)
+        taken = {}
+        # Positions choose between two points, and neighbours in their order would all take the same one.
+        order = np.argsort((self.positions * 2.0**20) % 1.0, kind="stable")
+        for row in order.tolist():
+            mixture = curve.mixture(unit, controller.aim, members)
+            point = points[row] = mixture.point_for(self.positions[row])
+            if point not in taken:
+                taken[point] = taken_by(self.grid, self.at(point).asked_in, unit)
+            controller.took(float(taken[point][row]), mixture.expected)
+        return self._chosen(points)
+
+    def _chosen(self, points: list[OperatingPoint]) -> Replay:
+        """Put together what each query's own operating point led to."""
+        names = list(dict.fromkeys(points))
+        which = np.array([names.index(point) for point in points])
+        parts, rows = [self.at(point) for point in names], np.arange(len(points))
+        arrays = {
+            field.name: np.stack([getattr(part, field.name) for part in parts])[which, rows] for field in fields(Replay)
+        }
+        return Replay(**arrays)

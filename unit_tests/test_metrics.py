@@ -9,7 +9,6 @@ from hypothesis.extra import numpy as hnp
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.evaluation.metrics import (
     bootstrap_mean,
-    critical_path,
     expected_calibration_error,
     inverse_propensity,
     oracle_gap_share,

@@ -41,7 +41,7 @@ from langchain_rlfocal.chat_models.metadata import (
     text_pieces,
 )
 from langchain_rlfocal.chat_models.requests import Request
-from langchain_rlfocal.errors import InputError
+from langchain_rlfocal.errors import DisagreementError, InputError
 from langchain_rlfocal.execution import (
     TOKEN_LIMITS,
     AnswerLimits,
@@ -54,6 +54,7 @@ from langchain_rlfocal.execution import (
 from langchain_rlfocal.execution.drivers import aask_members, ask_members, astream_round, stream_round
 from langchain_rlfocal.online import ServedAnswer
 from langchain_rlfocal.policies import Commitment, Policy, PriorPolicy
+from langchain_rlfocal.policies.targets import Aim, OperatingPoint
 from langchain_rlfocal.pool import ModelPool, PoolMember
 from langchain_rlfocal.records import Answer, Candidate, Failure, Query, Selection
 
@@ -97,7 +98,7 @@ def answer(messages: list[BaseMessage], state: "AnswerState") -> Generator[str |
                     yield item
                 else:
                     synthesis = state.usable_synthesis(item[0])
-    message = _finish(state, verdict, synthesis)
+    message = state.reply(verdict, synthesis)
     context.parent.tell("rlfocal_fusion", describe_fusion, verdict, synthesis, state.notes)
     if context.relay and not state.is_relayed:
         yield from text_pieces(str(message.text))
@@ -123,7 +124,7 @@ async def aanswer(messages: list[BaseMessage], state: "AnswerState") -> AIMessag
     if drafting := state.synthesis(messages, verdict):
         [written] = await aask_members(*drafting, state.limits)
         synthesis = state.usable_synthesis(written)
-    message = await _afinish(state, verdict, synthesis)
+    message = await state.areply(verdict, synthesis)
     await context.parent.atell("rlfocal_fusion", describe_fusion, verdict, synthesis, state.notes)
     return message
 
@@ -149,20 +150,6 @@ async def _adecide(state: "AnswerState") -> Verdict:
     if state.deciding_takes_long:
         await asyncio.to_thread(state.take_the_best)
     return state.decide()
-
-
-def _finish(state: "AnswerState", verdict: Verdict, synthesis: Result | None) -> AIMessage:
-    """Make the message, and have the answer recorded."""
-    message = reply_of(state, verdict, synthesis=synthesis, model_name=state.context.model_name)
-    if state.context.record is not None:
-        state.context.record(state.served(verdict, synthesis))
-    return message
-
-
-async def _afinish(state: "AnswerState", verdict: Verdict, synthesis: Result | None) -> AIMessage:
-    if state.explored:  # comparing again may take long
-        return await asyncio.to_thread(_finish, state, verdict, synthesis)
-    return _finish(state, verdict, synthesis)
 
 
 async def astream_answer(messages: list[BaseMessage], state: "AnswerState") -> AsyncGenerator[str | AIMessage]:
@@ -202,7 +189,7 @@ async def astream_answer(messages: list[BaseMessage], state: "AnswerState") -> A
                     yield item
                 else:
                     synthesis = state.usable_synthesis(item[0])
-    message = await _afinish(state, verdict, synthesis)
+    message = await state.areply(verdict, synthesis)
     await context.parent.atell("rlfocal_fusion", describe_fusion, verdict, synthesis, state.notes)
     if not state.is_relayed:
         for piece in text_pieces(str(message.text)):
@@ -268,13 +255,15 @@ class AnswerState:
         eligible: Who can be asked this, and why the others cannot.
         repairs: What is left out of the conversation since no provider takes it.
         limits: What the answer may take, and has taken.
+        aim: How a query within a target is answered; None where there is no target.
         judging: What the equivalence judge is asked and says; None where there is no judge.
 
     Attributes:
         answer_id: The answer's id: that of the ensemble's run, where there is one.
-        max_team: How many members may be asked over all rounds, no more than can be asked.
         available: Members that could be asked in the first round.
         explored: True if a random team is asked, to learn from.
+        aim: See above.
+        point: How the policy is run.
         candidates: Answers so far, labelled again after every round.
         failures: Non-answers so far, answers with a flaw among them: others are asked in place of those too.
         selections: The Decider's choices that led to asking someone.
@@ -296,11 +285,13 @@ class AnswerState:
         eligible: Eligible,
         repairs: Sequence[str],
         limits: AnswerLimits,
+        aim: Aim | None = None,
         judging: Judging | None = None,
     ) -> None:
         self.query, self.policy, self.context = query, policy, context
         self.request, self.eligible, self.repairs, self.limits = request, eligible, [*repairs], limits
-        self.judging = judging
+        self.judging, self.aim = judging, aim
+        self.point = OperatingPoint(options.cost_weight) if aim is None else aim.point_for(query.text, query.task)
         self.candidates: list[Candidate] = []
         self.failures: list[Failure] = []
         self.selections: list[Selection] = []
@@ -311,13 +302,15 @@ class AnswerState:
         self.answer_id = str(context.parent.run_id or uuid4())
         self.explore = options.explore if eligible.only is None else 0.0
         self.explored = self.explore > 0 and _draw(self.answer_id) < self.explore
+        if self.explored:
+            self.point = OperatingPoint(self.point.cost_weight)  # as large a team as the caller allows
         self.available: tuple[str, ...] = ()
         self._flawed: list[Candidate] = []
         self._option_letters = frozenset[str]() if request.wants_object else options_of(query.text)
         self._comparison: Comparison | None = None
         self._texts: tuple[str | None, ...] = ()
         # A policy sees its team as a share of the largest that is possible, which training caps the same way.
-        self.options, self.max_team = options, min(options.max_team, max(len(self._present()), 1))
+        self.options, self._largest_team = options, min(options.max_team, max(len(self._present()), 1))
         # What an untrained vote cannot use is not asked for.
         is_vote = isinstance(policy, PriorPolicy) and eligible.only is None and request.is_plain
         self._only_votes = is_vote and judging is None and context.synthesizer is None
@@ -328,6 +321,16 @@ class AnswerState:
     def round_number(self) -> int:
         """The round in progress, counted from 1; 0 before the first."""
         return len(self.selections)
+
+    @property
+    def max_team(self) -> int:
+        """How many members may be asked over all rounds, no more than can be asked.
+
+        Where the operating point's team is smaller than the caller's, others are asked in place of who failed.
+        """
+        if self.point.largest_team is None:
+            return self._largest_team
+        return min(self.point.largest_team + len(self.failures), self._largest_team)
 
     def _present(self) -> list[str]:
         """Return who can be asked now, in the pool's order: for the Decider a member with an open breaker is absent."""
@@ -352,8 +355,9 @@ class AnswerState:
         room = max_team - len(self._asked)
         if room < 1 or (self.candidates and self.round_number >= self.options.max_rounds):
             return []
-        if self.eligible.only is not None:
-            selection = Selection(self.round_number + 1, (self.eligible.only,), {self.eligible.only: 1.0})
+        only = self.eligible.only or (self.point.member if self.point.member in present and not self._asked else None)
+        if only is not None:
+            selection = Selection(self.round_number + 1, (only,), {only: 1.0})
         elif self.explored and not self._asked:
             selection = _random_team(self.answer_id, present, room)
         else:
@@ -365,7 +369,7 @@ class AnswerState:
                 round_number=min(self.round_number + 1, self.options.max_rounds),
                 max_rounds=self.options.max_rounds,
                 max_team=max_team,
-                cost_weight=self.options.cost_weight,
+                cost_weight=self.point.cost_weight,
             )
         chosen = tuple(name for name in selection.members if name in present and name not in self._asked)[:room]
         if chosen:
@@ -600,12 +604,29 @@ class AnswerState:
         self.take_the_best()
         is_cut_short = self.limits.is_late or any(failure.kind in {"deadline", "budget"} for failure in self.failures)
         if not self.candidates or (is_cut_short and len(self.candidates) < self.options.min_candidates):
+            self._count()
             raise self._too_few_answered()
         fused = self._fused()
         if all(candidate.flaw == "refusal" for candidate in self.candidates):
             return refused(self.candidates, fused)
         how = self.options.on_disagreement
-        return agree(self.candidates, fused, self.request, on_disagreement=how, is_relayed=self.is_relayed)
+        try:
+            return agree(self.candidates, fused, self.request, on_disagreement=how, is_relayed=self.is_relayed)
+        except DisagreementError:
+            self._count()
+            raise
+
+    def _count(self) -> None:
+        """Count what the query took towards its target."""
+        if self.aim is not None:
+            spent = self.limits.ledger.spent
+            taken = {
+                "calls": len(self._asked),
+                "usd": spent.usd,
+                "tokens": spent.tokens,
+                "seconds": self.limits.elapsed_s,
+            }
+            self.aim.took(taken[self.aim.target.unit])
 
     def _fused(self) -> Answer:
         """Have the policy resolve the conflict; its answer is completed, since a user's own may leave out what weighs nothing."""
@@ -647,6 +668,20 @@ class AnswerState:
         self.check_whole(result)
         return failure_of(result) if isinstance(result, Candidate) and result.flaw and not self.is_relayed else result
 
+    def reply(self, verdict: Verdict, synthesis: Result | None) -> AIMessage:
+        """Make the message that the answer ends in, and have the answer recorded."""
+        self._count()
+        message = reply_of(self, verdict, synthesis=synthesis, model_name=self.context.model_name)
+        if self.context.record is not None:
+            self.context.record(self.served(verdict, synthesis))
+        return message
+
+    async def areply(self, verdict: Verdict, synthesis: Result | None) -> AIMessage:
+        """Make the message, and have the answer recorded; see `reply`."""
+        if self.explored:  # comparing again may take long
+            return await asyncio.to_thread(self.reply, verdict, synthesis)
+        return self.reply(verdict, synthesis)
+
     # ---- recording
 
     def served(self, verdict: Verdict, synthesis: Result | None) -> ServedAnswer:
@@ -659,7 +694,7 @@ class AnswerState:
             query=self.query,
             available=(*self.available, *sorted(self._asked.difference(self.available))),
             policy_id=self.policy.policy_id,
-            cost_weight=self.options.cost_weight,
+            cost_weight=self.point.cost_weight,
             max_team=self.max_team,
             max_rounds=self.options.max_rounds,
             candidates=tuple(self.candidates),
@@ -681,7 +716,7 @@ class AnswerState:
         if not self.explore:
             return dict.fromkeys(sorted(chosen), 1.0)
         by_policy = self._chosen_by_policy() if self.explored else chosen
-        by_chance = self.explore * min(self.max_team, len(self.available)) / len(self.available)
+        by_chance = self.explore * min(self._largest_team, len(self.available)) / len(self.available)
         return {name: by_chance + (1 - self.explore) * (name in by_policy) for name in sorted(chosen)}
 
     def _chosen_by_policy(self) -> set[str]:
@@ -696,6 +731,7 @@ class AnswerState:
             eligible=Eligible(self.available, {}, frozenset()),
             repairs=(),
             limits=AnswerLimits(),
+            aim=self.aim,
             judging=self.judging,
         )
         given: list[Result] = [*self.candidates, *self.failures]

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from os import PathLike
 from typing import Annotated, Any
 
@@ -24,6 +24,7 @@ from langchain_rlfocal.execution import Budget, ExecutionConfig
 from langchain_rlfocal.features import Embedder, load_embedder
 from langchain_rlfocal.online import OutcomeLog
 from langchain_rlfocal.policies import Policy, RLFocalPolicy
+from langchain_rlfocal.policies.targets import TARGETS, Target, target_of
 from langchain_rlfocal.pool import MemberLike, ModelPool, PoolMember
 from langchain_rlfocal.redaction import printable, shown_values
 
@@ -162,14 +163,17 @@ def check_known(pool: ModelPool, policy: Policy) -> None:
     )
 
 
-def check_priced(members: Iterable[PoolMember], config: ExecutionConfig) -> None:
-    """Raise an `InputError` where a budget limits dollars and a member has no price, since unknown is not zero."""
-    if config.budget.max_usd is None and config.budget_per_answer.max_usd is None:
+def check_priced(members: Iterable[PoolMember], config: ExecutionConfig, target: Target | None) -> None:
+    """Raise an `InputError` where dollars are limited and a member has no price, since unknown is not zero."""
+    limit = "`max_usd` limits a budget"
+    if target is not None and target.unit == "usd":
+        limit = f"`{target.name}` is given"
+    elif config.budget.max_usd is None and config.budget_per_answer.max_usd is None:
         return
     unpriced = [m.name for m in members if m.input_usd_per_mtok is None or m.output_usd_per_mtok is None]
     if unpriced:
         raise InputError(
-            f"Where `max_usd` limits a budget every member must have prices, without: {', '.join(unpriced)}. Give "
+            f"Where {limit} every member must have prices, without: {', '.join(unpriced)}. Give "
             "PoolMember(name, model, input_usd_per_mtok=..., output_usd_per_mtok=...); 0 where it is free."
         )
 
@@ -220,6 +224,7 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 Share = Annotated[float, Field(ge=0, le=1, strict=True)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 MeanCalls = Annotated[float, Field(ge=1, allow_inf_nan=False, strict=True)]
+Amount = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 
 
 @checked_dataclass(frozen=True, kw_only=True, config=ConfigDict(arbitrary_types_allowed=True))
@@ -234,6 +239,10 @@ class CallOptions:
     max_rounds: Count
     cost_weight: Weight
     target_calls: MeanCalls | None
+    target_usd: Amount | None
+    target_usd_share: Amount | None
+    target_tokens: Amount | None
+    target_seconds: Amount | None
     task: str | None
     answer_kind: AnswerKind
     min_candidates: Count
@@ -255,39 +264,36 @@ class CallOptions:
                 f"`min_candidates` must be at most `max_team` ({self.max_team}), got {self.min_candidates}: no more are asked."
             )
 
-    def with_call(self, kwargs: dict[str, Any], policy: Policy) -> "CallOptions":
+        target_of(self.__dict__)
+
+    @cached_property
+    def target(self) -> Target | None:
+        """What a query may take on average; None leaves it to the cost weight."""
+        return target_of(self.__dict__)
+
+    def with_call(self, kwargs: dict[str, Any]) -> "CallOptions":
         """Take the options out of a call's arguments.
 
         Raises:
-            InputError: A value is outside its range, the call gives both `target_calls` and `cost_weight`, or the
-                policy has no curve to choose from.
+            InputError: A value is outside its range, or the call gives several targets, or one and a cost weight.
         """
         given = {name: kwargs.pop(name) for name in OPTION_NAMES if name in kwargs}
         if not given:
-            return self.at_target(policy)
+            return self
         if given.get("max_retries", 0) is None:  # so says a config that leaves it open
             del given["max_retries"]
-        if "cost_weight" in given:
-            if given.get("target_calls") is not None:
-                raise InputError(
-                    f"A call must give `target_calls` or `cost_weight`, got both ({given['target_calls']!r} and "
-                    f"{given['cost_weight']!r}): the first chooses the second. Leave one out."
-                )
-            given["target_calls"] = None
-        with own_errors():
-            return replace(self, **given).at_target(policy)
-
-    def at_target(self, policy: Policy) -> "CallOptions":
-        """Choose the cost weight at which the policy asks `target_calls` members on average."""
-        if self.target_calls is None:
-            return self
-        choose: Callable[[float], float] | None = getattr(policy, "cost_weight_for", None)
-        if choose is None:
+        named = [name for name in (*TARGETS, "cost_weight") if given.get(name) is not None]
+        if len(named) > 1:
+            listed = " or ".join(f"`{name}`" for name in named)
+            values = " and ".join(repr(given[name]) for name in named)
             raise InputError(
-                f"`target_calls` needs a trained policy, which knows what each cost weight leads to; `{policy.policy_id}` is "
-                "none. Train a policy, or bound the calls by `max_team`."
+                f"A call must give {listed}, got {'both' if len(named) == 2 else 'all'} ({values}): each decides what a query "
+                "takes. Leave all but one out."
             )
-        return replace(self, cost_weight=choose(self.target_calls))
+        if named:
+            given = {**dict.fromkeys(TARGETS), **given}
+        with own_errors():
+            return replace(self, **given)
 
 
 OPTION_NAMES = tuple(field.name for field in dataclasses.fields(CallOptions))

@@ -35,6 +35,7 @@ from langchain_rlfocal._version import __version__
 from langchain_rlfocal.chat_models.answering import AnswerState, CallContext, aanswer, answer, astream_answer, query_of
 from langchain_rlfocal.chat_models.arguments import (
     OPTION_NAMES,
+    Amount,
     AnswerKind,
     BudgetLike,
     CallOptions,
@@ -93,6 +94,7 @@ from langchain_rlfocal.execution import (
 from langchain_rlfocal.features import Embedder
 from langchain_rlfocal.online import Feedback, OutcomeLog
 from langchain_rlfocal.policies import Policy, PriorPolicy
+from langchain_rlfocal.policies.targets import TARGETS, Aim, curve_of
 from langchain_rlfocal.pool import ModelPool, PoolMember
 
 MAX_NESTED = 8
@@ -107,6 +109,7 @@ class _Setup:
 
     Attributes:
         pool: The members.
+        names: Their names.
         policy: Makes both decisions: the given one, or the prior.
         synthesizer: The synthesizer as a member; None for nobody.
         judge: The equivalence judge; None where there is none.
@@ -134,9 +137,11 @@ class _Setup:
             self.judge = Judge.of(model.equivalence, threshold=threshold, known=known)
         with own_errors():
             self.options = CallOptions(**{name: getattr(model, name) for name in OPTION_NAMES})
+        self.names = frozenset(self.pool.names)
         self.config = self.config_of(model, self.options)
         check_known(self.pool, self.policy)
-        self.options.at_target(self.policy)  # there is one, if one is wanted
+        if self.options.target is not None:  # it can be kept
+            curve_of(self.policy).amount(self.options.target, self.names)
 
     def fits(self, model: "RLFocalChatModel") -> bool:
         """Tell whether no field of the model was changed since."""
@@ -147,7 +152,7 @@ class _Setup:
         """Make the limits of a call's answer.
 
         Raises:
-            InputError: A budget limits dollars, and a member has no price.
+            InputError: A budget or a target limits dollars, and a member has no price.
         """
         failures = model.breaker_failures
         config = ExecutionConfig(
@@ -163,7 +168,7 @@ class _Setup:
             hedge=options.hedge,
         )
         everybody = [*self.pool, self.synthesizer, None if self.judge is None else self.judge.member]
-        check_priced([member for member in everybody if member is not None], config)
+        check_priced([member for member in everybody if member is not None], config, options.target)
         return config
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -241,10 +246,24 @@ class RLFocalChatModel(NestedRunsMixin):
     """What asking the whole pool once is worth, in units of score: 0.1 pays it for ten points of accuracy."""
 
     target_calls: MeanCalls | None = None
-    """How many members may be asked on average, instead of `cost_weight`: the least cost weight at which the policy asked no
-    more on its validation rows, under the limits of its training. None leaves it to `cost_weight`, which a call can also do
-    by giving that.
+    """How many members may be asked on average, instead of `cost_weight`. At most one target can be given; a call that gives one,
+    or `cost_weight`, goes before the model.
+
+    A trained policy mixes two neighbouring operating points of its curve so as to take just this much, and corrects the mixture by
+    what this model and its copies really took. A target beyond what the policy takes where calls are free takes that.
     """
+
+    target_usd: Amount | None = None
+    """How many dollars a query may take on average; every member needs prices."""
+
+    target_usd_share: Amount | None = None
+    """The same as a share of what the member that scored best in training takes alone."""
+
+    target_tokens: Amount | None = None
+    """How many tokens a query may take on average, of prompts and responses of all calls."""
+
+    target_seconds: Amount | None = None
+    """How many seconds a query may take on average."""
 
     task: str | None = None
     """Task label of the queries, such as `"mmlu_pro/law"`, where it is known."""
@@ -505,7 +524,7 @@ class RLFocalChatModel(NestedRunsMixin):
             "max_team": self.max_team,
             "max_rounds": self.max_rounds,
             "cost_weight": self.cost_weight,
-            "target_calls": self.target_calls,
+            **{name: getattr(self, name) for name in TARGETS},
             "task": self.task,
             "answer_kind": kind_id(self.answer_kind),
             "equivalence": None if setup.judge is None else dict(setup.judge.facts),
@@ -731,7 +750,7 @@ class RLFocalChatModel(NestedRunsMixin):
         parent = self._take_parent(run_manager, kwargs)
         kwargs.pop("stream", None)  # LangChain means it for this model alone
         only = only_member(kwargs.pop("model", None), setup.pool, own_name=self.model_name)
-        options = setup.options.with_call(kwargs, setup.policy)
+        options = setup.options.with_call(kwargs)
         config = setup.config if options is setup.options else setup.config_of(self, options)
         own = {name: value for name in ("temperature", "max_tokens") if (value := getattr(self, name)) is not None}
         request = Request.of({**own, **kwargs})
@@ -756,8 +775,15 @@ class RLFocalChatModel(NestedRunsMixin):
             eligible=eligible_of(setup.models, messages, tools=needing_tools, only=only),
             repairs=repairs_of(messages),
             limits=AnswerLimits(config, shared=self.shared_state, clock=self.clock),
+            aim=self._aim(options, only),
             judging=None if setup.judge is None else Judging(setup.judge, query.text),
         )
+
+    def _aim(self, options: CallOptions, only: str | None) -> Aim | None:
+        """Choose how a query within a target is answered; None where there is none, or one member is named."""
+        if options.target is None or only is not None:
+            return None
+        return self.shared_state.controllers.aim(self._setup.policy, options.target, self._setup.names)
 
     def _check_nesting(self) -> None:
         """Check that this call is not made, however indirectly, by this model itself, nor too deep within others.

@@ -27,6 +27,7 @@ from langchain_rlfocal.chat_models.equivalence import Judging, unforgeable
 from langchain_rlfocal.chat_models.messages import KEY, NATIVE_KEY, native_of
 from langchain_rlfocal.errors import FeedbackError, InputError
 from langchain_rlfocal.execution import UnusableAnswerError, blocks_of, ending_of, plain, usage_of
+from langchain_rlfocal.policies.targets import Target
 from langchain_rlfocal.records import Answer, Candidate, Failure, Selection
 from langchain_rlfocal.redaction import printable
 
@@ -229,8 +230,8 @@ def describe(state: "AnswerState", verdict: Verdict, synthesis: Candidate | Fail
         "answer_id": state.answer_id,
         "policy": state.policy.policy_id,
         "trained": state.policy.trained,
-        "cost_weight": _number(state.options.cost_weight),
-        "target_calls": _number(state.options.target_calls),
+        "cost_weight": _number(state.point.cost_weight),
+        "target": None if state.aim is None else {state.aim.target.name: state.aim.target.value},
         "explored": state.explored,
         "excluded": dict(state.eligible.excluded),
         "left_out": dict(state.eligible.left_out),
@@ -416,9 +417,11 @@ def _end_of(row: Mapping[str, Any]) -> str:
 def _terms(facts: Mapping[str, Any]) -> str:
     if not facts["trained"]:
         return "untrained: a vote, not learned"
-    weight, target = facts.get("cost_weight"), facts.get("target_calls")
+    weight, target = facts.get("cost_weight"), facts.get("target")
     terms = "trained" if weight is None else f"trained; cost weight {weight:.3g}"
-    return terms if target is None else f"{terms}, for {target:g} calls a query on average"
+    for name, value in (target or {}).items():
+        terms = f"{terms}, for {Target(name, value)} a query on average"
+    return terms
 
 
 def _author(fusion: Mapping[str, Any]) -> str:

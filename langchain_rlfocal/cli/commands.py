@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from langchain_rlfocal.features import Embedder
     from langchain_rlfocal.outcomes import OutcomeGrid
     from langchain_rlfocal.policies import RLFocalPolicy
+    from langchain_rlfocal.policies.targets import Target
     from langchain_rlfocal.pool import ModelPool
 
 _FAILED, _BAD_INPUT, _INTERRUPTED = 1, 2, 130
@@ -92,6 +93,15 @@ _Kind = Annotated[
 _MaxTeam = Annotated[int | None, typer.Option(min=1, help="Members that may be asked for one query.")]
 _MaxRounds = Annotated[int | None, typer.Option(min=1, help="Rounds in which they may be asked.")]
 _CostWeight = Annotated[float | None, typer.Option(min=0, help="What asking the whole pool is worth, in score.")]
+_TargetCalls = Annotated[float | None, typer.Option(help="Ask so many members a query on average.")]
+_TargetUsd = Annotated[float | None, typer.Option(help="Take so many dollars a query on average.")]
+_TargetUsdShare = Annotated[
+    float | None, typer.Option(help="The same as a share of what the best single member would take.")
+]
+_TargetTokens = Annotated[
+    float | None, typer.Option(help="Take so many tokens a query on average, of prompts and responses.")
+]
+_TargetSeconds = Annotated[float | None, typer.Option(help="Take so many seconds a query on average.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -272,9 +282,11 @@ def evaluate(
         str | None, typer.Option(help="The rows whose query_id matches are test rows; default: as in training.")
     ] = None,
     cost_weight: _CostWeight = None,
-    target_calls: Annotated[
-        float | None, typer.Option(help="Take the cost weight that asks so many members a query on validation rows.")
-    ] = None,
+    target_calls: _TargetCalls = None,
+    target_usd: _TargetUsd = None,
+    target_usd_share: _TargetUsdShare = None,
+    target_tokens: _TargetTokens = None,
+    target_seconds: _TargetSeconds = None,
     max_team: _MaxTeam = None,
     max_rounds: _MaxRounds = None,
     embedder: _Embedder = None,
@@ -302,14 +314,26 @@ def evaluate(
 ) -> None:
     """Score a checkpoint on held-out outcomes, beside single best, votes, routers, fixed teams and Oracle.
 
-    Limits and cost weight are those that it was trained for, unless given.
+    Limits and cost weight are those that it was trained for, unless given. Within a target it serves the queries one after the
+    other, counting what they take.
     """
     from langchain_rlfocal.evaluation import baselines_of, fit_baselines
     from langchain_rlfocal.evaluation import evaluate as evaluate_policy
     from langchain_rlfocal.evaluation.rewrites import rewritten
+    from langchain_rlfocal.policies.targets import target_of
 
-    if cost_weight is not None and target_calls is not None:
-        raise InputError("`--cost-weight` and `--target-calls` exclude each other, got both. Give one of them.")
+    target = target_of(
+        {
+            "target_calls": target_calls,
+            "target_usd": target_usd,
+            "target_usd_share": target_usd_share,
+            "target_tokens": target_tokens,
+            "target_seconds": target_seconds,
+        }
+    )
+    if cost_weight is not None and target is not None:
+        option = f"--{target.name.replace('_', '-')}"
+        raise InputError(f"`--cost-weight` and `{option}` exclude each other, got both. Give one of them.")
     options = {"cost_weight": cost_weight, "max_team": max_team, "max_rounds": max_rounds}
     if leave_task_out or leave:
         if rewrites or test_ids is not None or split != "test":
@@ -319,7 +343,7 @@ def evaluate(
             options,
             task=task,
             missing=missing,
-            target_calls=target_calls,
+            target=target,
             embedder=embedder,
             kind=kind,
             no_task=no_task,
@@ -332,7 +356,7 @@ def evaluate(
     with progress_bar() as progress:
         bar = progress.add_task("Reading outcomes", total=2)
         policy = _load_policy(checkpoint, embedder)
-        limits = _limits(policy, options, target_calls=target_calls)
+        limits = _limits(policy, options, target=target)
         trained_ids = _object_of(policy.card, "rows").get("test_ids")
         ids = trained_ids if test_ids is None and split != "all" else test_ids
         if not isinstance(ids, str | None):
@@ -358,15 +382,15 @@ def evaluate(
             fitted = fit_baselines(parts["train"], parts["validation"], max_team=limits["max_team"])
             source = "outcomes"
         scored = replace(scored, dropped=grid.dropped, missing=grid.missing)
-        report = evaluate_policy(policy, scored, baselines=fitted, hide_tasks=no_task, **limits)
-        written = rewritten(policy, scored, hide_tasks=no_task, **limits) if rewrites else None
+        report = evaluate_policy(policy, scored, baselines=fitted, hide_tasks=no_task, target=target, **limits)
+        written = rewritten(policy, scored, hide_tasks=no_task, target=target, **limits) if rewrites else None
         progress.update(bar, advance=1)
     facts = {
         "checkpoint": str(checkpoint),
         "policy_id": policy.policy_id,
         "split": split,
-        **limits,
-        "target_calls": target_calls,
+        **{name: None if name == "cost_weight" and target is not None else value for name, value in limits.items()},
+        "target": None if target is None else {target.name: target.value},
         "task_labels": not no_task,
         "baselines_from": source if fitted else "nowhere",
         "repeated": grid.repeated,
@@ -394,7 +418,7 @@ def _evaluate_new_tasks(
     *,
     task: Sequence[str] | None,
     missing: Literal["mask", "drop", "fail"],
-    target_calls: float | None,
+    target: "Target | None",
     embedder: str | None,
     kind: str | None,
     no_task: bool,
@@ -433,7 +457,7 @@ def _evaluate_new_tasks(
             grid,
             config,
             patterns=leave,
-            target_calls=target_calls,
+            target=target,
             hide_tasks=no_task,
             embedder=loaded,
             on_progress=show,
@@ -445,7 +469,7 @@ def _evaluate_new_tasks(
         "members": sorted(grid.members),
         "max_team": config.max_team,
         "max_rounds": config.max_rounds,
-        "target_calls": target_calls,
+        "target": None if target is None else {target.name: target.value},
         "task_labels": not no_task,
         "dropped": grid.dropped,
         "missing": grid.missing,
@@ -599,12 +623,12 @@ def _load_policy(checkpoint: Path, embedder: str | None) -> "RLFocalPolicy":
     return RLFocalPolicy(parts, embedder=_open_embedder(embedder or trained_with))
 
 
-def _limits(policy: "RLFocalPolicy", options: Mapping[str, Any], *, target_calls: float | None) -> dict[str, Any]:
-    """Complete the cost weight and the limits by those that a policy was trained for."""
+def _limits(policy: "RLFocalPolicy", options: Mapping[str, Any], *, target: "Target | None") -> dict[str, Any]:
+    """Complete the cost weight, which nobody needs beside a target, and the limits by those that a policy was trained for."""
     trained = _object_of(policy.card, "config")
     limits: dict[str, Any] = {name: trained.get(name) if value is None else value for name, value in options.items()}
-    if target_calls is not None:
-        limits["cost_weight"] = policy.cost_weight_for(target_calls)
+    if target is not None:
+        limits["cost_weight"] = 0.0
     unknown = [f"--{name.replace('_', '-')}" for name, value in limits.items() if value is None]
     if unknown:
         raise InputError(f"The checkpoint does not say what it was trained for. Give {', '.join(unknown)}.")
@@ -618,8 +642,7 @@ def _limits(policy: "RLFocalPolicy", options: Mapping[str, Any], *, target_calls
         option = f"--{name.replace('_', '-')}"
         if options[name] is not None:
             raise InputError(f"`{option}` {rule}")
-        source = "curve" if is_weight and target_calls is not None else name
-        raise CheckpointError(f"The checkpoint's `{source}` {rule} Give {option}, or train the policy again.")
+        raise CheckpointError(f"The checkpoint's `{name}` {rule} Give {option}, or train the policy again.")
     return limits
 
 

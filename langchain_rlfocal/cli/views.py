@@ -14,11 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from langchain_rlfocal.errors import OutcomeError
+from langchain_rlfocal.policies.targets import Target
 from langchain_rlfocal.redaction import printable
 
 if TYPE_CHECKING:
     from langchain_rlfocal.diversity import TeamDiversities
-    from langchain_rlfocal.evaluation import Report
+    from langchain_rlfocal.evaluation import Figures, Report
     from langchain_rlfocal.evaluation.metrics import Estimate
     from langchain_rlfocal.evaluation.rewrites import Rewritten
     from langchain_rlfocal.outcomes import OutcomeGrid
@@ -65,7 +66,8 @@ def json_text(value: Mapping[str, Any]) -> str:
 
 def train_views(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
     """Show what was learned from, and what that gave on the validation rows."""
-    validation, curve = facts["card"]["validation"], facts["card"]["curve"]
+    validation = facts["card"]["validation"]
+    curve = [point for point in facts["card"]["curve"] if not {"max_team", "member"} & point.keys()]
     best, member_scores = validation["single_best"], validation["member_scores"]
     yield Text.assemble((facts["policy_id"], "bold"), f" in {printable(facts['path'])}")
     counts = [f"{count} {name}" for name, count in facts["queries"].items() if count or name != "repeated"]
@@ -127,13 +129,15 @@ def evaluation_views(report: "Report", facts: Mapping[str, Any], warnings: Seque
     yield ""
     yield _task_table(report)
     yield ""
-    policy, target = report.policy, facts["target_calls"]
+    policy, target = report.policy, facts["target"]
     usd = "" if policy.cost_usd is None else f", {policy.cost_usd:.6f} usd"
     seconds = "" if policy.latency_s is None else f", {policy.latency_s:.2f} s"
     most = f"at most {facts['max_team']} members in {facts['max_rounds']} rounds"
     yield Text(f"The policy takes {report.mean_rounds:.2f} rounds{usd}{seconds} a query; {most}.")
-    taken = "" if target is None else f", taken for {target:g} calls a query from its curve on validation rows"
-    yield Text(f"Its cost weight is {facts['cost_weight']:.4g}{taken}.")
+    if target is None:
+        yield Text(f"Its cost weight is {facts['cost_weight']:.4g}.")
+    else:
+        yield Text(f"Its target is {_target_text(target)} a query. {_taken(policy, target)}")
     if report.oracle_gap_share is not None:
         yield Text(f"It goes {report.oracle_gap_share:.1%} of the way from single best to Oracle.")
     yield Text(
@@ -144,6 +148,22 @@ def evaluation_views(report: "Report", facts: Mapping[str, Any], warnings: Seque
         yield Text("Task labels were hidden from the policy and the baselines.")
     for warning in (*_doubts(report, facts), *warnings):
         yield Text(warning, "yellow")
+
+
+def _target_text(target: Mapping[str, float]) -> str:
+    return next(str(Target(name, value)) for name, value in target.items())
+
+
+def _taken(policy: "Figures", target: Mapping[str, float]) -> str:
+    """Say what a query took, in the target's unit."""
+    (name,) = target
+    amounts = {
+        "target_calls": (policy.mean_calls, "{:.3f} calls"),
+        "target_tokens": (policy.tokens, "{:.1f} tokens"),
+        "target_seconds": (policy.latency_s, "{:.3f} s"),
+    }
+    amount, form = amounts.get(name, (policy.cost_usd, "{:.6f} usd"))
+    return "" if amount is None else f"It took {form.format(amount)}."
 
 
 def _doubts(report: "Report", facts: Mapping[str, Any]) -> Iterator[str]:
@@ -262,8 +282,8 @@ def new_tasks_views(found: Sequence["NewTask"], facts: Mapping[str, Any]) -> Ite
         )
     yield _titled("New tasks: trained on all others", table)
     yield ""
-    target = facts["target_calls"]
-    wanted = "" if target is None else f", for a target of {target:g} calls a query"
+    target = facts["target"]
+    wanted = "" if target is None else f", for a target of {_target_text(target)} a query"
     yield Text(f"At most {facts['max_team']} members in {facts['max_rounds']} rounds{wanted}.")
     if not facts["task_labels"]:
         yield Text("Task labels were hidden from the policy and the baselines.")

@@ -5,7 +5,6 @@ argument.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -152,21 +151,3 @@ def expected_calibration_error(confidence: Floats, scores: Floats, *, weights: F
     bins = np.minimum((confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
     gaps = np.bincount(bins, counted * (confidence - scores), CALIBRATION_BINS)
     return float(np.abs(gaps).sum() / counted.sum())
-
-
-def critical_path(latency_s: Floats, asked_in_round: npt.NDArray[np.integer[Any]]) -> Floats:
-    """Add up the seconds that a query waits: members of one round answer at once, rounds follow each other.
-
-        wait = Σ over rounds r of the largest latency of the members asked in r
-
-    Args:
-        latency_s: Each member's seconds, NaN where unknown, shape [Q, M].
-        asked_in_round: The round in which each member was asked, from 1, and 0 for one that was not, shape [Q, M].
-
-    Returns:
-        Seconds, shape [Q]: 0 where nobody was asked, NaN where the latency of a member that was asked is unknown.
-    """  # fmt: skip
-    wait = np.zeros(len(latency_s))
-    for number in range(1, int(asked_in_round.max(initial=0)) + 1):
-        wait += np.where(asked_in_round == number, latency_s, 0.0).max(axis=1, initial=0.0)
-    return wait

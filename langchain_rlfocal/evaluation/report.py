@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from langchain_rlfocal.environment import replay
+from langchain_rlfocal.environment import replay, taken_by
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.evaluation.baselines import (
     ASK_EVERYONE,
@@ -30,7 +30,6 @@ from langchain_rlfocal.evaluation.baselines import (
 from langchain_rlfocal.evaluation.metrics import (
     Estimate,
     bootstrap_mean,
-    critical_path,
     expected_calibration_error,
     inverse_propensity,
     oracle_gap_share,
@@ -39,6 +38,7 @@ from langchain_rlfocal.evaluation.metrics import (
 from langchain_rlfocal.outcomes import OutcomeGrid
 from langchain_rlfocal.policies import RLFocalPolicy
 from langchain_rlfocal.policies.base import EnsemblePolicy
+from langchain_rlfocal.policies.targets import Target
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -57,6 +57,7 @@ class Figures:
         mean_calls: Mean calls per query.
         mean_team: Mean number of distinct members asked per query.
         cost_usd: Mean dollars per query, None where the price of any call is unknown.
+        tokens: Mean tokens per query, of prompts and responses, None where those of any call are unknown.
         latency_s: Mean over queries of the seconds that a query waits, None where any is unknown: in each round for its
             slowest member, and rounds follow each other. Baselines ask once.
         n: Number of queries that all of these are means over.
@@ -68,6 +69,7 @@ class Figures:
     mean_calls: float
     mean_team: float
     cost_usd: float | None
+    tokens: float | None
     latency_s: float | None
     n: int
     basis: Literal["rows", "weighted"]
@@ -155,6 +157,7 @@ def evaluate(
     max_team: int,
     max_rounds: int,
     hide_tasks: bool = False,
+    target: Target | None = None,
     seed: int = 0,
 ) -> Report:
     """Score a policy and the baselines on held-out outcomes.
@@ -165,14 +168,17 @@ def evaluate(
         baselines: Fitted baselines by name, as `fit_baselines` makes and `baselines_of` reads them; may be empty. Those
             that need no fit are there in any case: a random team, a plurality vote whose ties go to the first by
             name, and the Oracle.
-        cost_weight: What asking the whole pool once is worth to the policy, in units of score.
+        cost_weight: What asking the whole pool once is worth to the policy, in units of score, where there is no target.
         max_team: How many members the policy may ask, and a random team that comes unfitted.
         max_rounds: How many rounds the policy may take.
         hide_tasks: Whether nobody who decides sees a task label, as where a caller gives none; `per_task` is by the labels.
+        target: What a query may take on average: the policy serves the queries one after the other, and its controller
+            counts what they take, as when it answers; see `environment.Replays.within`.
         seed: Seed of the bootstrap and of an unfitted random team.
 
     Raises:
-        InputError: `grid` holds no query, or none on which all that the policy asks is on record and its answer was scored.
+        InputError: `grid` holds no query, or none on which all that the policy asks is on record and its answer was scored; or
+            the target is out of the policy's reach.
         PoolError: `grid` has a member that the policy does not know, or lacks one that a baseline was fitted on.
     """
     if not len(grid):
@@ -182,7 +188,13 @@ def evaluate(
     shown = replace(grid, tasks=[""] * len(grid)) if hide_tasks else grid
     decisions = {name: fitted[name].decide(shown) for name in (*BASELINES, *fitted) if name in fitted}
     played = replay(
-        policy, grid, cost_weight=cost_weight, max_team=max_team, max_rounds=max_rounds, hide_tasks=hide_tasks
+        policy,
+        grid,
+        cost_weight=cost_weight,
+        max_team=max_team,
+        max_rounds=max_rounds,
+        hide_tasks=hide_tasks,
+        target=target,
     )
     asked_in = {"policy": played.asked_in} | {name: each.asked.astype(np.intp) for name, each in decisions.items()}
     scores = {"policy": np.asarray(played.scores, dtype=np.float64)}
@@ -209,15 +221,17 @@ def evaluate(
     rng = np.random.default_rng(seed)
 
     def figures(name: str) -> Figures:
-        (rows, weights), rounds = samples[name], asked_in[name][samples[name][0]]
+        rows, weights = samples[name]
+        counted, rounds = grid.take(rows), asked_in[name][rows]
         calls = _mean((rounds > 0).sum(axis=1), weights)
         return Figures(
             score=bootstrap_mean(scores[name][rows], rng=rng, weights=weights),
             macro=float(np.mean([mean for means in per_task.values() if (mean := means[name]) is not None])),
             mean_calls=calls,
             mean_team=calls,  # nobody is asked twice
-            cost_usd=_known(np.where(rounds > 0, grid.cost_usd[rows], 0.0).sum(axis=1), weights),
-            latency_s=_known(critical_path(grid.latency_s[rows], rounds), weights),
+            cost_usd=_known(taken_by(counted, rounds, "usd"), weights),
+            tokens=_known(taken_by(counted, rounds, "tokens"), weights),
+            latency_s=_known(taken_by(counted, rounds, "seconds"), weights),
             n=int(rows.sum()),
             basis="rows" if weights is None else "weighted",
         )

@@ -23,6 +23,7 @@ from langchain_rlfocal.execution.limits import (
     Shared,
 )
 from langchain_rlfocal.execution.retries import RetryPolicy
+from langchain_rlfocal.policies.targets import Controllers
 
 Clock = Callable[[], float]
 
@@ -70,6 +71,7 @@ class SharedState(Shared):
         breakers: Circuit breakers of members.
         latencies: How long members took lately.
         ledger: What was spent.
+        controllers: What queries within targets took.
         admission: Answers that begin, or wait for their beginning.
         retry_budget: How many retries and hedges are allowed under overload.
     """
@@ -77,6 +79,7 @@ class SharedState(Shared):
     def __init__(self, ledger: Ledger | None = None) -> None:
         self.limiter, self.breakers, self.latencies = ConcurrencyLimiter(), Breakers(), Latencies()
         self.admission, self.retry_budget = Admission(), RetryBudget()
+        self.controllers = Controllers()
         self.ledger = ledger or Ledger()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -106,6 +109,7 @@ class AnswerLimits:
     ) -> None:
         self.config, self.shared, self.clock = config or ExecutionConfig(), shared or SharedState(), clock
         self.ledger = Ledger(name="budget_per_answer")
+        self._started_s = clock()
         deadline_s = self.config.deadline_s
         self.deadline_at_s = math.inf if deadline_s is None else clock() + deadline_s
         self.accounts = ((self.ledger, self.config.budget_per_answer), (self.shared.ledger, self.config.budget))
@@ -125,8 +129,14 @@ class AnswerLimits:
         """Tell whether a member's circuit breaker lets no call through now."""
         return self.config.breaker is not None and self.shared.breakers.is_open(member, self.clock())
 
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the answer began, without those that the reader of a stream took."""
+        return self.clock() - self._started_s
+
     def pause(self, seconds: float) -> None:
-        """Put the deadline off by the time that the reader of a stream took."""
+        """Leave out of account the time that the reader of a stream took."""
+        self._started_s += seconds
         self.deadline_at_s += seconds
 
     # ---- overload

@@ -49,7 +49,7 @@ class ServedAnswer:
     @property
     def asked(self) -> frozenset[str]:
         """Members that were asked."""
-        return frozenset([*(one.member for one in self.candidates), *(one.member for one in self.failures)])
+        return frozenset([*(c.member for c in self.candidates), *(f.member for f in self.failures)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from hashlib import sha256
-from itertools import pairwise
 from os import PathLike
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
@@ -37,6 +36,7 @@ from langchain_rlfocal.policies.checkpoint import Parts, check_parts, read_check
 from langchain_rlfocal.policies.evidence import CompetenceModel, EvidenceModel, coincidence_of, moments_of
 from langchain_rlfocal.policies.novelty import NoveltyModel
 from langchain_rlfocal.policies.subsets import LOGIT_BOUND, most_probable_subset, subset_marginals
+from langchain_rlfocal.policies.targets import Curve
 from langchain_rlfocal.states import Answers, Bools, Evidence, Floats, MemberFeatures, State, softmax
 
 if TYPE_CHECKING:
@@ -143,40 +143,14 @@ class RLFocalPolicy(EnsemblePolicy):
         """
         write_checkpoint(path, self.parts)
 
-    def cost_weight_for(self, target_calls: float) -> float:
-        """Find the cost weight at which the policy asks at most this many members on average, by the curve in its card.
-
-        Calls fall as the cost weight grows, so where the measured ones rise, by chance, their mean counts (isotonic regression).
-
-        Args:
-            target_calls: Mean calls a query, at least 1.
-
-        Returns:
-            The least cost weight of the curve, interpolated, that stays within the target; the largest of the curve where
-            none does.
+    @cached_property
+    def curve(self) -> Curve:
+        """What each operating point takes and scores, as training measured it; what targets are kept by.
 
         Raises:
-            InputError: The target is below 1, or the policy holds no curve.
+            InputError: The policy holds no curve.
         """
-        if not target_calls >= 1:
-            raise InputError(f"`target_calls` must be at least 1, got {target_calls}. One member is a team.")
-        try:
-            points = sorted((float(point["cost_weight"]), float(point["mean_calls"])) for point in self.card["curve"])
-        except (KeyError, TypeError, ValueError, OverflowError):
-            points = []
-        if not points or not np.isfinite(points).all():
-            raise InputError(
-                "The policy must hold a curve of calls over cost weights. Train it again, or give `cost_weight`."
-            )
-        falling = _falling([calls for _, calls in points])
-        points = [(weight, calls) for (weight, _), calls in zip(points, falling, strict=True)]
-        if points[0][1] <= target_calls:
-            return points[0][0]
-        for (low, many), (high, few) in pairwise(points):
-            if few <= target_calls < many:
-                share = (many - target_calls) / (many - few)
-                return low + share * (high - low)
-        return points[-1][0]
+        return Curve(self.card.get("curve"))
 
     def describe(
         self, queries: Sequence[str], tasks: Sequence[str | None], members: Sequence[str] | None = None
@@ -239,21 +213,6 @@ class RLFocalPolicy(EnsemblePolicy):
         """Weigh the candidates by Fusion's softmax; see `EnsemblePolicy.weigh`."""
         candidates, exists = fusion_observation(state)
         return softmax(self._fusion(candidates, fusion_shared(candidates, exists), exists))
-
-
-def _falling(values: Sequence[float]) -> list[float]:
-    """Find the nearest sequence, by squares, that never rises: adjacent values that do are replaced by their mean.
-
-    Source: Barlow et al., 1972, "Statistical inference under order restrictions", pool adjacent violators.
-    """
-    blocks: list[tuple[float, int]] = []
-    for value in values:
-        mean, size = value, 1
-        while blocks and blocks[-1][0] < mean:
-            before, length = blocks.pop()
-            mean, size = (before * length + mean * size) / (length + size), length + size
-        blocks.append((mean, size))
-    return [mean for mean, size in blocks for _ in range(size)]
 
 
 def _rebuild(kind: type[RLFocalPolicy], parts: Parts, embedder: Embedder | None) -> RLFocalPolicy:

@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from langchain_rlfocal._version import __version__
-from langchain_rlfocal.environment import EnsembleEnv, environment_of, play
+from langchain_rlfocal.environment import EnsembleEnv, critical_path, environment_of, play
 from langchain_rlfocal.errors import OutcomeError
 from langchain_rlfocal.evaluation.baselines import dump_baselines, fit_baselines
 from langchain_rlfocal.evaluation.metrics import expected_calibration_error
@@ -36,7 +36,7 @@ from langchain_rlfocal.observations import (
     fusion_observation,
     fusion_shared,
 )
-from langchain_rlfocal.outcomes import OutcomeGrid
+from langchain_rlfocal.outcomes import CostUnit, OutcomeGrid, costs_of
 from langchain_rlfocal.policies.base import legal_sizes
 from langchain_rlfocal.policies.checkpoint import Parts
 from langchain_rlfocal.policies.learned import DeciderNetwork, FusionNetwork, RLFocalPolicy
@@ -792,21 +792,39 @@ class _Trials:
         self._parts = ((validation, np.arange(num_validation)), (training, spread))
         self.num_rows = num_validation + num
 
-    def play(self, policy: RLFocalPolicy, cost_weights: Sequence[float]) -> dict[str, Floats]:
-        """Play every row at each weight: `score`, `mean_calls` and `mean_spent`, shape [W]."""
+    def play(
+        self, policy: RLFocalPolicy, cost_weights: Sequence[float], *, max_team: int | None = None
+    ) -> dict[str, Floats]:
+        """Play every row at each weight: `score`, `mean_calls`, `mean_spent` and what else is known of `_taken`, shape [W]."""
+        parts: list[dict[str, Floats]] = []
+        for env, rows in self._parts:
+            weights = np.repeat(cost_weights, len(rows))
+            played = play(policy, env, np.tile(rows, len(cost_weights)), weights, max_team=max_team)
+            shape = (len(cost_weights), len(rows))
+            values = {"score": played.scores, "mean_calls": played.calls, "mean_spent": played.spent}
+            asked_in = played.asked_in.reshape(*shape, -1)
+            parts.append(
+                {**{name: array.reshape(shape) for name, array in values.items()}, **_taken(env, rows, asked_in)}
+            )
+        return _means(parts)
+
+    def alone(self) -> list[dict[str, Any]]:
+        """Measure what each member alone leads to."""
+        members = self._parts[0][0].grid.members
         parts = []
         for env, rows in self._parts:
-            played = play(policy, env, np.tile(rows, len(cost_weights)), np.repeat(cost_weights, len(rows)))
-            shape = (len(cost_weights), len(rows))
-            parts.append([values.reshape(shape) for values in (played.scores, played.calls, played.spent)])
-        scores, *others = (np.concatenate(values, axis=1) for values in zip(*parts, strict=True))
-        # What was not scored says nothing; where nothing was, nothing is known to be right.
-        scored = ~np.isnan(scores)
-        score = share(np.where(scored, scores, 0.0).sum(axis=1), scored.sum(axis=1))
-        return {
-            "score": score,
-            **dict(zip(("mean_calls", "mean_spent"), (o.mean(axis=1) for o in others), strict=True)),
-        }
+            asked_in = np.repeat(np.eye(len(members), dtype=np.int64)[:, None], len(rows), axis=1)
+            scores = np.where(env.grid.recorded, env.grid.scores, np.nan)[rows].T
+            parts.append({"score": scores, "mean_calls": np.ones_like(scores), **_taken(env, rows, asked_in)})
+        means = _means(parts)
+        return [
+            {
+                "cost_weight": CURVE_WEIGHTS[-1],
+                "member": member,
+                **{name: _known(values[m]) for name, values in means.items()},
+            }
+            for m, member in enumerate(members)
+        ]
 
     def calibration_error(self, policy: RLFocalPolicy, cost_weight: float) -> float | None:
         """Measure how far its confidence is from its scores; None where no row was scored."""
@@ -820,15 +838,61 @@ class _Trials:
     def figure(self, policy: RLFocalPolicy, cost_weights: Sequence[float]) -> float:
         """Mean over cost weights of score minus what was spent: what a user of the policy gets."""
         played = self.play(policy, cost_weights)
-        return float(np.mean(played["score"] - np.asarray(cost_weights) * played["mean_spent"]))
+        # Where nothing was scored, nothing is known to be right.
+        return float(np.mean(np.nan_to_num(played["score"]) - np.asarray(cost_weights) * played["mean_spent"]))
 
-    def curve(self, policy: RLFocalPolicy) -> list[dict[str, float]]:
-        """Measure what each of `CURVE_WEIGHTS` leads to."""
-        played = self.play(policy, CURVE_WEIGHTS)
-        return [
-            {"cost_weight": weight, **{name: float(values[row]) for name, values in played.items()}}
-            for row, weight in enumerate(CURVE_WEIGHTS)
-        ]
+    def curve(self, policy: RLFocalPolicy) -> list[dict[str, Any]]:
+        """Measure what each operating point leads to: `CURVE_WEIGHTS`, the same with teams of one, and each member alone."""
+        curve: list[dict[str, Any]] = []
+        for facts in ({}, {"max_team": 1}):
+            played = self.play(policy, CURVE_WEIGHTS, **facts)
+            curve += [
+                {"cost_weight": weight, **facts, **{name: _known(values[row]) for name, values in played.items()}}
+                for row, weight in enumerate(CURVE_WEIGHTS)
+            ]
+        return [*curve, *self.alone()]
+
+
+def _taken(env: EnsembleEnv, rows: Ints, asked_in: Ints) -> dict[str, Floats]:
+    """Count what W ways of asking take of these rows, by the names of a curve; what is not known of a call is its member's mean.
+
+    Args:
+        env: Holds the outcomes.
+        rows: Rows of its grid, N of them.
+        asked_in: Round in which each member was asked, 0 if it was not, shape [W, N, M].
+
+    Returns:
+        Shape [W, N] each; NaN where nothing is known of some member.
+    """
+    units: tuple[CostUnit, ...] = ("usd", "tokens")
+    costs = {f"mean_{unit}": costs_of(env.grid, unit) for unit in units} | {"mean_seconds": env.grid.latency_s}
+    taken = {}
+    for name, values in costs.items():
+        known = ~np.isnan(values)
+        mean = np.where(known, values, 0.0).sum(axis=0) / np.where(known.any(axis=0), known.sum(axis=0), np.nan)
+        filled = np.where(known, values, mean)[rows]
+        if name == "mean_seconds":
+            taken[name] = np.stack([critical_path(filled, one) for one in asked_in])
+        else:
+            taken[name] = np.stack([np.where(one > 0, filled, 0.0).sum(axis=1) for one in asked_in])
+    return taken
+
+
+def _means(parts: Sequence[Mapping[str, Floats]]) -> dict[str, Floats]:
+    """Average over the rows of all parts, shape [W] each.
+
+    What was not scored says nothing, and the score is NaN where nothing was; anything else that is not known of a row is not
+    known on average.
+    """
+    joined = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
+    scored = ~np.isnan(joined["score"])
+    total = np.where(scored, joined["score"], 0.0).sum(axis=1)
+    score = np.where(scored.any(axis=1), share(total, scored.sum(axis=1)), np.nan)
+    return {name: score if name == "score" else values.mean(axis=1) for name, values in joined.items()}
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
 
 
 def with_curve_of(policy: RLFocalPolicy, grid: OutcomeGrid) -> RLFocalPolicy:
@@ -841,7 +905,7 @@ def with_curve_of(policy: RLFocalPolicy, grid: OutcomeGrid) -> RLFocalPolicy:
         grid: Answers of the policy's members to such queries; those that every member was asked count.
 
     Returns:
-        The same policy with another curve in its card, for `cost_weight_for`.
+        The same policy with another curve in its card, by which targets are kept.
 
     Raises:
         PoolError: The grid has a member that the policy does not know.
@@ -1001,7 +1065,7 @@ def _card(
         "training": {"queries": len(train_grid), "best_step": best_step, **data.facts},
         "validation": {
             "queries": trials.num_rows,
-            "score": float(played["score"][0]),
+            "score": float(np.nan_to_num(played["score"][0])),
             "mean_calls": float(played["mean_calls"][0]),
             "calibration_error": trials.calibration_error(policy, config.cost_weight),
             "member_scores": member_scores,

@@ -15,6 +15,7 @@ from langchain_rlfocal.errors import InputError, OutcomeError
 from langchain_rlfocal.evaluation import Report, baselines_of, evaluate
 from langchain_rlfocal.features import Embedder
 from langchain_rlfocal.outcomes import OutcomeGrid
+from langchain_rlfocal.policies.targets import Target
 from langchain_rlfocal.training.config import TrainingConfig
 from langchain_rlfocal.training.mappo import Progress, train
 
@@ -27,20 +28,17 @@ class NewTask:
         name: The group's name.
         tasks: Its tasks.
         trained_on: Queries of other tasks that the policy was trained on.
-        cost_weight: At which the policy was played: the configured one, or that of the target.
         report: Its figures and those of the baselines.
     """
 
     name: str
     tasks: tuple[str, ...]
     trained_on: int
-    cost_weight: float
     report: Report
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values that JSON can hold."""
-        facts = {"tasks": list(self.tasks), "trained_on": self.trained_on, "cost_weight": self.cost_weight}
-        return {**facts, **self.report.as_dict()}
+        return {"tasks": list(self.tasks), "trained_on": self.trained_on, **self.report.as_dict()}
 
 
 def groups_of(tasks: Sequence[str], patterns: Sequence[str] | None = None) -> dict[str, tuple[str, ...]]:
@@ -75,7 +73,7 @@ def leave_task_out(
     config: TrainingConfig,
     *,
     patterns: Sequence[str] | None = None,
-    target_calls: float | None = None,
+    target: Target | None = None,
     hide_tasks: bool = False,
     embedder: Embedder | None = None,
     on_progress: Callable[[Progress], None] | None = None,
@@ -86,8 +84,7 @@ def leave_task_out(
         grid: The outcomes. That a file sets test rows apart does not count here.
         config: Hyperparameters and limits.
         patterns: Which groups; see `groups_of`.
-        target_calls: Mean calls per query for which each policy chooses its cost weight, by its own validation rows; None
-            takes the configured weight.
+        target: What a query may take on average; None takes the configured cost weight.
         hide_tasks: Whether nobody who decides sees a task label.
         embedder: Gives the queries more features.
         on_progress: Called after each iteration of a training.
@@ -103,15 +100,15 @@ def leave_task_out(
             policy = train(learned, chosen, config, embedder=embedder, on_progress=on_progress)
         except OutcomeError as error:
             raise OutcomeError(f"Without the tasks of {name!r}: {error}") from error
-        weight = config.cost_weight if target_calls is None else policy.cost_weight_for(target_calls)
         report = evaluate(
             policy,
             test,
             baselines=baselines_of(policy),
-            cost_weight=weight,
+            cost_weight=config.cost_weight,
             max_team=config.max_team,
             max_rounds=config.max_rounds,
             hide_tasks=hide_tasks,
+            target=target,
             seed=config.seed,
         )
-        yield NewTask(name, tasks, trained_on=len(learned), cost_weight=weight, report=report)
+        yield NewTask(name, tasks, trained_on=len(learned), report=report)

@@ -1,0 +1,394 @@
+"""Targets: what a query may take on average, in calls, dollars, tokens or seconds, and how a policy is run to take it.
+
+A policy can be run at many operating points: at each cost weight, with a team of one, or with one member alone. What each takes,
+and what its answers score, is measured in training: that is the curve in a policy's card. Between two neighbouring cost
+weights whole tasks may change sides, so that what lies between is reached by neither; a mixture of two points reaches it: a hash
+of the query says which of them answers, so that the same query is answered by the same one. Of all mixtures those on the upper
+concave hull of the curve score highest for what they take.
+
+Other queries than those that were measured take more or less. A `TargetController` counts what was really taken and aims lower
+or higher, in bounds.
+"""
+
+import bisect
+import hashlib
+import math
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from langchain_rlfocal.errors import InputError
+
+Unit = Literal["calls", "usd", "tokens", "seconds"]
+"""What a query takes is counted in: members asked; dollars; tokens, of prompts and responses; or seconds until its answer."""
+
+UNITS: tuple[Unit, ...] = ("calls", "usd", "tokens", "seconds")
+
+HORIZON = 50
+"""Over how many queries a controller makes up for what was taken too much or too little."""
+
+MEMORY = 1000
+"""How many queries a controller remembers in measuring how far queries are from what the curve says."""
+
+PRIOR_QUERIES = 10.0
+"""How many queries as the curve says they are it has seen before the first."""
+
+MOST_OFF = 5.0
+"""It corrects at most by this factor."""
+
+MAX_CONTROLLERS = 64
+"""Targets whose controllers are remembered."""
+
+TARGETS = ("target_calls", "target_usd", "target_usd_share", "target_tokens", "target_seconds")
+"""How callers name targets; `target_usd_share` is in dollars of the member that is best alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class OperatingPoint:
+    """How a policy is run.
+
+    Attributes:
+        cost_weight: What asking the whole pool once is worth, in units of score.
+        max_team: How many members may be asked, fewer than the caller allows; None leaves it to the caller.
+        member: The member that is asked alone; others only where it fails. None leaves it to the policy.
+    """
+
+    cost_weight: float
+    max_team: int | None = None
+    member: str | None = None
+
+    @property
+    def largest_team(self) -> int | None:
+        """How many members may be asked as long as none fails; None leaves it to the caller."""
+        return self.max_team if self.member is None else 1
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """Two operating points, of which a hash of the query chooses.
+
+    Attributes:
+        low: The one that takes less.
+        high: The one that takes more.
+        share: Share of the queries that the second answers, in [0, 1].
+        expected: What the curve says that a query takes.
+    """
+
+    low: OperatingPoint
+    high: OperatingPoint
+    share: float
+    expected: float
+
+    def point_for(self, position: float) -> OperatingPoint:
+        """Choose for a query at this position; see `position_of`."""
+        return self.high if position < self.share else self.low
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a query may take on average.
+
+    Attributes:
+        name: One of `TARGETS`.
+        value: How much.
+
+    Raises:
+        InputError: It is not a finite number above 0; of calls, below 1.
+    """
+
+    name: str
+    value: float
+
+    def __post_init__(self) -> None:
+        value = self.value
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if self.name == "target_calls" and not (is_number and value >= 1):
+            raise InputError(f"`target_calls` must be at least 1, got {value!r}. One member is a team.")
+        if not (is_number and value > 0):
+            raise InputError(f"`{self.name}` must be a finite number above 0, got {value!r}.")
+
+    @property
+    def unit(self) -> Unit:
+        """What it is counted in."""
+        return next(unit for unit in UNITS if self.name.startswith(f"target_{unit}"))
+
+    def __str__(self) -> str:
+        """Say it with its unit, for people."""
+        words = {
+            "target_calls": "{:g} calls",
+            "target_usd": "{:.3g} usd",
+            "target_usd_share": "{:.3g} of the single best's usd",
+            "target_tokens": "{:g} tokens",
+            "target_seconds": "{:.3g} s",
+        }
+        return words[self.name].format(self.value)
+
+
+def target_of(given: Mapping[str, float | None]) -> Target | None:
+    """Take the one target out of values by name; None where there is none.
+
+    Raises:
+        InputError: There are several, or it is out of range.
+    """
+    named = {name: value for name in TARGETS if (value := given.get(name)) is not None}
+    if len(named) > 1:
+        listed = " and ".join(f"`{name}={value:g}`" for name, value in named.items())
+        raise InputError(f"One target can be kept, got {listed}. Leave all but one out.")
+    return next((Target(name, value) for name, value in named.items()), None)
+
+
+class _Point(BaseModel):
+    """A point of a curve as a card holds it: means over the measured queries, None where unknown."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    cost_weight: float = Field(ge=0, allow_inf_nan=False)
+    score: float | None = Field(default=None, allow_inf_nan=False)
+    mean_calls: float = Field(ge=0, allow_inf_nan=False)
+    mean_usd: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    mean_tokens: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    mean_seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    max_team: int | None = Field(default=None, ge=1)
+    member: str | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        return self.max_team is None and self.member is None
+
+    @property
+    def operating_point(self) -> OperatingPoint:
+        return OperatingPoint(self.cost_weight, self.max_team, self.member)
+
+
+class Curve:
+    """What each operating point of a policy takes and scores.
+
+    Args:
+        points: As a card holds them under `"curve"`: `cost_weight`, `mean_calls` and, as far as they are known, `score`,
+            `mean_usd`, `mean_tokens` and `mean_seconds`; `max_team` or `member` where it is not the cost weight alone.
+
+    Raises:
+        InputError: There are none, or they are not such points.
+    """
+
+    def __init__(self, points: Any) -> None:
+        try:
+            self._points = [_Point.model_validate(point) for point in points]
+        except (ValidationError, TypeError) as error:
+            raise _no_curve() from error
+        if not any(point.is_plain for point in self._points):
+            raise _no_curve()
+        self._hulls: dict[tuple[Unit, frozenset[str] | None], tuple[list[float], list[OperatingPoint]]] = {}
+
+    def hull(
+        self, unit: Unit, members: frozenset[str] | None = None
+    ) -> tuple[Sequence[float], Sequence[OperatingPoint]]:
+        """Return what the points of the upper concave hull take, rising, and these points.
+
+        It begins at the point that takes least, and ends at the cost weight that takes most, or at the point of highest score
+        if that takes more. Where no score is known, it holds every cost weight, and the rest only at its lower end.
+
+        Args:
+            unit: What to count.
+            members: Who is in the pool; None for all of the policy's.
+
+        Raises:
+            InputError: What a query takes in this unit is not known.
+        """
+        key = (unit, members)
+        if key not in self._hulls:
+            self._hulls[key] = self._hull_of(unit, members)
+        return self._hulls[key]
+
+    def _hull_of(self, unit: Unit, members: frozenset[str] | None) -> tuple[list[float], list[OperatingPoint]]:
+        points = [p for p in self._points if p.member is None or members is None or p.member in members]
+        taken = [getattr(point, f"mean_{unit}") for point in points]
+        if None in taken:
+            raise InputError(
+                f"What a query takes in {unit} must be known to the policy, but was not on record in training. Train it on "
+                "outcomes that hold it, or give another target."
+            )
+        plain = max(x for x, point in zip(taken, points, strict=True) if point.is_plain)
+        scored = [(x, p.score, p.operating_point) for x, p in zip(taken, points, strict=True) if p.score is not None]
+        if len(scored) < len(points):
+            found = sorted((x, p.cost_weight) for x, p in zip(taken, points, strict=True) if p.is_plain)
+            least = min(zip(taken, points, strict=True), key=lambda one: one[0])
+            ends = {x: OperatingPoint(weight) for x, weight in found if x > least[0]}
+            return [least[0], *ends], [least[1].operating_point, *ends.values()]
+        best = max(scored, key=lambda one: (one[1], -one[0]))
+        last = max(plain, best[0])
+        # Of points that take as much, the highest; of equals one of the policy's own, which knows more than one member.
+        scored.sort(key=lambda one: (one[0], -one[1], one[2].member or ""))
+        hull: list[tuple[float, float, OperatingPoint]] = []
+        for point in scored:
+            if point[0] > last or (hull and point[0] <= hull[-1][0]):
+                continue
+            while len(hull) > 1 and _slope(hull[-2], hull[-1]) <= _slope(hull[-2], point):
+                hull.pop()
+            hull.append(point)
+        return [x for x, _, _ in hull], [operating for _, _, operating in hull]
+
+    def amount(self, target: Target, members: frozenset[str] | None = None) -> float:
+        """Turn a target into its unit.
+
+        Raises:
+            InputError: It is a share of what is not known, or below what the cheapest operating point takes.
+        """
+        least = self.hull(target.unit, members)[0][0]
+        value = target.value
+        if target.name == "target_usd_share":
+            alone = [p for p in self._points if p.member is not None and p.score is not None and p.mean_usd is not None]
+            if not alone:
+                raise InputError(
+                    "`target_usd_share` is a share of what the single best member takes, which the policy does not know. Train "
+                    "it on outcomes with prices and scores, or give `target_usd`."
+                )
+            best = max(alone, key=lambda point: point.score or 0.0).mean_usd
+            assert best is not None, "as filtered"
+            value = value * best
+        # What was measured is a sample: calls of one member each may come to a little more than 1.
+        if value < least * (1 - 1e-9) and target.name != "target_calls":
+            raise InputError(
+                f"`{target.name}` must be at least what the cheapest way to answer takes, {least:.3g} {target.unit} a query, got "
+                f"{target} ({value:.3g}). Raise it, or add a cheaper member."
+            )
+        return value
+
+    def mixture(self, unit: Unit, amount: float, members: frozenset[str] | None = None) -> Mixture:
+        """Mix two neighbouring points of the hull to take this much; outside of it, the nearest end."""
+        taken, points = self.hull(unit, members)
+        high = bisect.bisect_left(taken, amount)
+        if high == 0 or high == len(taken):
+            end = 0 if high == 0 else -1
+            return Mixture(points[end], points[end], 0.0, taken[end])
+        share = (amount - taken[high - 1]) / (taken[high] - taken[high - 1])
+        return Mixture(points[high - 1], points[high], share, amount)
+
+
+def curve_of(policy: Any) -> Curve:
+    """Return a policy's curve.
+
+    Raises:
+        InputError: It has none.
+    """
+    curve: Curve | None = getattr(policy, "curve", None)
+    if curve is None:
+        raise InputError(
+            f"A target needs a trained policy, which knows what each operating point takes; `{policy.policy_id}` is none. "
+            "Train a policy, or bound the calls by `max_team`."
+        )
+    return curve
+
+
+def _slope(one: tuple[float, float, Any], two: tuple[float, float, Any]) -> float:
+    return (two[1] - one[1]) / (two[0] - one[0])
+
+
+def _no_curve() -> InputError:
+    return InputError("The policy must hold a curve of what it takes. Train it again, or give `cost_weight`.")
+
+
+def position_of(query: str, task: str | None) -> float:
+    """Place a query in [0, 1) by a hash of its text and task, the same in every process."""
+    said = f"{task or ''}\0{query}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(said, digest_size=8, person=b"rlfocal-target-1").digest()) / 2**64
+
+
+class TargetController:
+    """Keeps what queries take on average at an amount, though they take more or less than the curve says.
+
+    It aims at the amount, and makes up over the next `HORIZON` queries for what they took beyond or below it. What it asks of the
+    curve is that aim over the factor by which queries took more than was asked (integral control with a feedforward gain):
+
+        aim = (amount + balance / HORIZON) / factor
+        balance = Σ (amount - taken), within ± HORIZON · amount
+        factor = (Σ taken + k) / (Σ aim + k),    k = PRIOR_QUERIES · amount, sums that fade over `MEMORY` queries
+
+    One may be shared by threads.
+
+    Args:
+        amount: What a query may take on average, above 0.
+    """
+
+    def __init__(self, amount: float) -> None:
+        self.amount = amount
+        self._balance = 0.0
+        self._taken = self._aimed = PRIOR_QUERIES * amount
+        self._lock = threading.Lock()
+
+    @property
+    def aim(self) -> float:
+        """What to ask of the curve for the next query."""
+        factor = min(max(self._taken / self._aimed, 1 / MOST_OFF), MOST_OFF)
+        return max(self.amount + self._balance / HORIZON, 0.0) / factor
+
+    def took(self, taken: float, expected: float) -> None:
+        """Count what a query took; what is not known counts for nothing.
+
+        Args:
+            taken: What it took.
+            expected: What the curve says of the mixture that it was answered by.
+        """
+        if not math.isfinite(taken):
+            return
+        prior, kept = PRIOR_QUERIES * self.amount, 1 - 1 / MEMORY
+        with self._lock:
+            self._taken = prior + (self._taken - prior) * kept + taken
+            self._aimed = prior + (self._aimed - prior) * kept + expected
+            most = HORIZON * self.amount
+            self._balance = min(max(self._balance + self.amount - taken, -most), most)
+
+
+class Controllers:
+    """The controllers of the targets that a model and its copies are called with; the oldest are forgotten."""
+
+    def __init__(self) -> None:
+        self._controllers: dict[tuple[str, Target, frozenset[str]], TargetController] = {}
+        self._lock = threading.Lock()
+
+    def aim(self, policy: Any, target: Target, members: frozenset[str]) -> "Aim":
+        """Choose how the next query within a target is answered.
+
+        Args:
+            policy: The policy.
+            target: What a query may take on average.
+            members: Who is in the pool.
+
+        Raises:
+            InputError: The policy has no curve, or the target is out of its reach.
+        """
+        curve, key = curve_of(policy), (policy.policy_id, target, members)
+        controller = self._controllers.get(key)
+        if controller is None:
+            new = TargetController(curve.amount(target, members))
+            with self._lock:
+                controller = self._controllers.setdefault(key, new)
+                while len(self._controllers) > MAX_CONTROLLERS:
+                    del self._controllers[next(iter(self._controllers))]
+        return Aim(target, controller, curve.mixture(target.unit, controller.aim, members))
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """How one query within a target is answered.
+
+    Attributes:
+        target: What a query may take on average.
+        controller: Counts what queries take.
+        mixture: The operating points to choose from.
+    """
+
+    target: Target
+    controller: TargetController
+    mixture: Mixture
+
+    def point_for(self, query: str, task: str | None) -> OperatingPoint:
+        """Choose a query's operating point."""
+        return self.mixture.point_for(position_of(query, task))
+
+    def took(self, taken: float) -> None:
+        """Count what it took."""
+        self.controller.took(taken, self.mixture.expected)
