@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
+from time import sleep
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
@@ -208,7 +209,7 @@ class OutcomeLog:
                     'Give the message, or its `response_metadata["rlfocal"]["answer_id"]`, to a model with the same '
                     "`outcome_log`."
                 )
-            time.sleep(_POLL_S)
+            sleep(_POLL_S)
 
     # ---- feedback
 
@@ -430,7 +431,7 @@ def _write(ref: "weakref.ref[OutcomeLog]", wake: threading.Event) -> None:
     wait_s = LINGER_S
     while True:
         wake.wait()
-        time.sleep(wait_s)
+        sleep(wait_s)
         log = ref()
         if log is None or log.is_closed:
             return
@@ -527,7 +528,7 @@ def _write_ahead(db: sqlite3.Connection, path: Path) -> None:
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= give_up_at_s:
                 raise
-            time.sleep(_POLL_S)
+            sleep(_POLL_S)
             continue
         if mode != "wal":
             raise OutcomeLogError(
