@@ -240,13 +240,14 @@ def fill(path, num_queries):
     with_scores.close()
 
 
-@pytest.mark.usefixtures("quick_training")
-def test_a_policy_can_be_trained_on_what_was_served(cli, folder):
+@pytest.mark.usefixtures("folder")
+def test_what_was_served_becomes_a_table_to_train_on(cli):
     fill("log.db", 30)
     shown = cli.shown("export", "log.db", "--out", "served.parquet")
     assert shown == "60 outcomes of 2 members in served.parquet, 30 of them scored"
-    assert {outcome.propensity for outcome in OutcomeTable.read("served.parquet")} == {0.5, 1.0}
-    assert cli.said("train", "served.parquet", "--out", "policy")["members"] == ["ann", "bob"]
+    grid = OutcomeTable.read("served.parquet").grid(["ann", "bob"])
+    np.testing.assert_array_equal(grid.propensity, [[1.0, 0.5]] * 30)
+    assert np.isnan(grid.scores).all(axis=1).tolist() == [True, False] * 15
 
 
 def test_export_says_what_it_cannot_read(cli, folder):

@@ -692,10 +692,10 @@ class AnswerState:
         return ServedAnswer(
             id=self.answer_id,
             query=self.query,
-            available=(*self.available, *sorted(self._asked.difference(self.available))),
+            available=self.available,
             policy_id=self.policy.policy_id,
             cost_weight=self.point.cost_weight,
-            max_team=self.max_team,
+            max_team=self._largest_team,
             max_rounds=self.options.max_rounds,
             candidates=tuple(self.candidates),
             failures=tuple(self.failures),

@@ -19,7 +19,7 @@ class ServedAnswer:
     Attributes:
         id: The answer's id, as `response_metadata["rlfocal"]["answer_id"]` holds it.
         query: What was asked.
-        available: Members that could be asked.
+        available: Members that could be asked in the first round.
         policy_id: The policy that decided.
         cost_weight: What asking the whole pool once was worth to it, in units of score.
         max_team: How many members could be asked over all rounds.
