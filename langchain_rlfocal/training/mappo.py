@@ -796,12 +796,16 @@ class _Trials:
         self, policy: RLFocalPolicy, cost_weights: Sequence[float], *, max_team: int | None = None
     ) -> dict[str, Floats]:
         """Play every row at each weight: `score`, `mean_calls`, `mean_spent` and what else is known of `_taken`, shape [W]."""
-        parts: list[dict[str, Floats]] = []
+        parts: list[dict[str, Any]] = []
         for env, rows in self._parts:
             weights = np.repeat(cost_weights, len(rows))
             played = play(policy, env, np.tile(rows, len(cost_weights)), weights, max_team=max_team)
             shape = (len(cost_weights), len(rows))
-            values = {"score": played.scores, "mean_calls": played.calls, "mean_spent": played.spent}
+            values: dict[str, Floats | Ints] = {
+                "score": played.scores,
+                "mean_calls": played.calls,
+                "mean_spent": played.spent,
+            }
             asked_in = played.asked_in.reshape(*shape, -1)
             parts.append(
                 {**{name: array.reshape(shape) for name, array in values.items()}, **_taken(env, rows, asked_in)}
@@ -866,7 +870,7 @@ def _taken(env: EnsembleEnv, rows: Ints, asked_in: Ints) -> dict[str, Floats]:
     """
     units: tuple[CostUnit, ...] = ("usd", "tokens")
     costs = {f"mean_{unit}": costs_of(env.grid, unit) for unit in units} | {"mean_seconds": env.grid.latency_s}
-    taken = {}
+    taken: dict[str, Floats] = {}
     for name, values in costs.items():
         known = ~np.isnan(values)
         mean = np.where(known, values, 0.0).sum(axis=0) / np.where(known.any(axis=0), known.sum(axis=0), np.nan)
