@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from langchain_rlfocal.errors import FeedbackError, OutcomeLogError
 from langchain_rlfocal.online import Feedback, OutcomeLog
 from langchain_rlfocal.online import log as log_module
+from langchain_rlfocal.online.records import Undo
 from langchain_rlfocal.outcomes import OutcomeTable
 from langchain_rlfocal.records import Answer, Candidate, Failure, Query
 from support_served import served_answer
@@ -205,6 +206,19 @@ def test_a_change_is_added_once(path, log):
     other.close()
 
 
+def test_what_is_undone_has_its_place_in_the_order_of_feedback(log):
+    served = [recorded(log), recorded(log)]
+    log.add_feedback(Feedback(answer_id=served[0].id, score=1))
+    undo = Undo(learner="a", change_id="7")
+    assert log.add_undo(undo) == log.last_seq == 2
+    log.add_feedback(Feedback(answer_id=served[1].id, score=0))
+    first, second, third = log.events_since(0)
+    assert first[1] == (served[0], Feedback(answer_id=served[0].id, score=1))
+    assert second == (2, undo)
+    assert third[1][0] == served[1]
+    assert [seq for seq, *_ in log.feedback_since(0)] == [1, 3]
+
+
 # ---- for training
 
 
@@ -321,9 +335,9 @@ def test_a_full_disk_is_said_to_be_full(log):
         ("UPDATE answers SET answer = replace(answer, '0.5', '\"0.5\"')", "latency_s: Input should be a valid number"),
         ("UPDATE answers SET answer = replace(answer, '0.5', 'NaN')", "latency_s"),
         ("UPDATE answers SET answer = replace(answer, '\"member\"', '\"who\"')", "member"),
-        ('UPDATE feedback SET feedback = \'{"score": 2, "per_member": {}}\'', "`score` must be"),
-        ("UPDATE feedback SET feedback = '{\"stars\": 1}'", "stars"),
-        ("UPDATE feedback SET feedback = '[]'", "an object"),
+        ('UPDATE events SET event = \'{"score": 2, "per_member": {}}\'', "`score` must be"),
+        ("UPDATE events SET event = '{\"stars\": 1}'", "stars"),
+        ("UPDATE events SET event = '[]'", "an object"),
     ],
 )
 def test_a_row_that_breaks_a_rule_is_named(path, log, statement, rule):

@@ -31,7 +31,7 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 from langchain_rlfocal.errors import FeedbackError, OutcomeLogError
-from langchain_rlfocal.online.records import CALLED_OFF, Feedback, ServedAnswer
+from langchain_rlfocal.online.records import CALLED_OFF, Feedback, ServedAnswer, Undo
 from langchain_rlfocal.records import Candidate, Failure
 
 if TYPE_CHECKING:
@@ -62,9 +62,9 @@ _SCHEMA = """
 CREATE TABLE answers (
     number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, at REAL NOT NULL, answer TEXT NOT NULL
 );
-CREATE TABLE feedback (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, answer_id TEXT NOT NULL UNIQUE REFERENCES answers (id), at REAL NOT NULL,
-    feedback TEXT NOT NULL
+CREATE TABLE events (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, answer_id TEXT UNIQUE REFERENCES answers (id), at REAL NOT NULL,
+    event TEXT NOT NULL
 );
 CREATE TABLE changes (
     number INTEGER PRIMARY KEY AUTOINCREMENT, learner TEXT NOT NULL, id TEXT NOT NULL, at REAL NOT NULL,
@@ -234,7 +234,7 @@ class OutcomeLog:
         try:
             with self._writing(durable=True) as db:
                 added = db.execute(
-                    "INSERT INTO feedback (answer_id, at, feedback) VALUES (?, ?, ?)",
+                    "INSERT INTO events (answer_id, at, event) VALUES (?, ?, ?)",
                     (feedback.answer_id, time.time(), said),
                 )
                 return int(added.lastrowid or 0)
@@ -245,13 +245,13 @@ class OutcomeLog:
 
     @property
     def last_seq(self) -> int:
-        """Place of the latest feedback; 0 where there is none.
+        """Place of the latest feedback or undoing; 0 where there is none.
 
         Raises:
             OutcomeLogError: The file cannot be read.
         """
         with self._database() as db:
-            return int(db.execute("SELECT coalesce(max(seq), 0) FROM feedback").fetchone()[0])
+            return int(db.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0])
 
     def feedback_since(self, seq: int, limit: int = _CHUNK) -> list[tuple[int, ServedAnswer, Feedback]]:
         """Return what came after a place in the order of all feedback, at most so many, with the answers it is about.
@@ -259,20 +259,37 @@ class OutcomeLog:
         Raises:
             OutcomeLogError: The file cannot be read, or a row breaks a rule.
         """
+        return [(at, *self._judged(at, *row)) for at, *row in self._events(seq, limit, undone=False)]
+
+    def events_since(self, seq: int, limit: int = _CHUNK) -> list[tuple[int, tuple[ServedAnswer, Feedback] | Undo]]:
+        """Return what came after a place in the order of all events, at most so many: feedback, and changes undone.
+
+        Raises:
+            OutcomeLogError: The file cannot be read, or a row breaks a rule.
+        """
+        events: list[tuple[int, tuple[ServedAnswer, Feedback] | Undo]] = []
+        for at, answer_id, event, answer in self._events(seq, limit, undone=True):
+            if answer_id is not None:
+                events.append((at, self._judged(at, answer_id, event, answer)))
+                continue
+            facts = _read(_mappings(), event, f"event {at}", self.path)
+            try:
+                events.append((at, Undo(**facts)))
+            except TypeError as error:
+                raise _damaged(str(error), f"event {at}", self.path) from None
+        return events
+
+    def _events(self, seq: int, limit: int, *, undone: bool) -> list[tuple[Any, ...]]:
         with self._database() as db:
-            rows = db.execute(
-                "SELECT f.seq, f.answer_id, f.feedback, a.answer FROM feedback f JOIN answers a ON a.id = f.answer_id "
-                "WHERE f.seq > ? ORDER BY f.seq LIMIT ?",
-                (seq, limit),
+            return db.execute(
+                "SELECT e.seq, e.answer_id, e.event, a.answer FROM events e LEFT JOIN answers a ON a.id = e.answer_id "
+                "WHERE e.seq > ? AND (e.answer_id IS NOT NULL OR ?) ORDER BY e.seq LIMIT ?",
+                (seq, undone, limit),
             ).fetchall()
-        return [
-            (
-                at,
-                _served_of(answer, f"answer {answer_id}", self.path),
-                _feedback_of(answer_id, said, f"feedback {at}", self.path),
-            )
-            for at, answer_id, said, answer in rows
-        ]
+
+    def _judged(self, seq: int, answer_id: str, event: str, answer: str) -> tuple[ServedAnswer, Feedback]:
+        said = _feedback_of(answer_id, event, f"feedback {seq}", self.path)
+        return _served_of(answer, f"answer {answer_id}", self.path), said
 
     # ---- what was learned
 
@@ -287,6 +304,20 @@ class OutcomeLog:
                 "INSERT OR IGNORE INTO changes (learner, id, at, change) VALUES (?, ?, ?, ?)",
                 (learner, change_id, time.time(), _dumps(change)),
             )
+
+    def add_undo(self, undo: Undo) -> int:
+        """Add that a change was undone, in the same order as feedback.
+
+        Returns:
+            Its place in that order, counted from 1.
+
+        Raises:
+            OutcomeLogError: The file cannot be written.
+        """
+        event = _dumps({"learner": undo.learner, "change_id": undo.change_id})
+        with self._writing(durable=True) as db:
+            added = db.execute("INSERT INTO events (at, event) VALUES (?, ?)", (time.time(), event))
+            return int(added.lastrowid or 0)
 
     def changes(self, learner: str) -> dict[str, dict[str, Any]]:
         """Return a learner's changes by their ids, in the order in which they were added.
@@ -343,7 +374,7 @@ class OutcomeLog:
         while True:
             with self._database() as db:
                 rows = db.execute(
-                    "SELECT a.number, a.id, a.answer, f.feedback FROM answers a LEFT JOIN feedback f ON f.answer_id = a.id "
+                    "SELECT a.number, a.id, a.answer, e.event FROM answers a LEFT JOIN events e ON e.answer_id = a.id "
                     "WHERE a.number > ? ORDER BY a.number LIMIT ?",
                     (last, _CHUNK),
                 ).fetchall()

@@ -88,6 +88,19 @@ class Feedback:
         return scores | dict(self.per_member)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undo:
+    """What a person undid of what was learned.
+
+    Attributes:
+        learner: Whose change it was.
+        change_id: Id of the change.
+    """
+
+    learner: str
+    change_id: str
+
+
 def _score(value: Any, name: str) -> float:
     """Check a score; True and False are 1 and 0."""
     if not isinstance(value, Real) or not 0 <= float(value) <= 1:
