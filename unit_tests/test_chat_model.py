@@ -236,6 +236,9 @@ def test_the_majority_is_answered_and_says_how_it_came_about():
         ],
         "failures": [],
         "excluded": {},
+        "answer_id": how(message)["answer_id"],
+        "explored": False,
+        "left_out": {},
         "repairs": [],
         "fusion": {
             "member": "b",

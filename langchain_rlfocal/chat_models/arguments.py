@@ -22,6 +22,7 @@ from langchain_rlfocal.chat_models.consensus import OnDisagreement
 from langchain_rlfocal.errors import CheckpointError, InputError, PoolError, RLFocalError
 from langchain_rlfocal.execution import Budget, ExecutionConfig
 from langchain_rlfocal.features import Embedder, load_embedder
+from langchain_rlfocal.online import OutcomeLog
 from langchain_rlfocal.policies import Policy, RLFocalPolicy
 from langchain_rlfocal.policies.targets import TARGETS, Target, target_of
 from langchain_rlfocal.pool import MemberLike, ModelPool, PoolMember
@@ -116,6 +117,17 @@ def to_equivalence(value: Any) -> BaseChatModel | PoolMember | Embedder | None:
     raise InputError(
         "`equivalence` must be a chat model, its name, a `PoolMember`, a LangChain `Embeddings`, or None, got "
         f"{type(value).__name__}. None leaves it to the rules: where they cannot tell, answers differ."
+    )
+
+
+def to_outcome_log(value: Any) -> OutcomeLog | None:
+    """Open a log of outcomes by its path; leave a log, or None, as it is."""
+    if isinstance(value, str | PathLike):
+        return OutcomeLog.at(value)
+    if value is None or isinstance(value, OutcomeLog):
+        return value
+    raise InputError(
+        f"`outcome_log` must be an `OutcomeLog`, the path of one, or None, got {type(value).__name__}. None records nothing."
     )
 
 
@@ -244,6 +256,7 @@ class CallOptions:
     early_commit: Flag
     hedge: Flag
     budget_per_answer: BudgetLike
+    explore: Share
 
     def __post_init__(self) -> None:
         if self.min_candidates > self.max_team:

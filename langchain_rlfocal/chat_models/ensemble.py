@@ -5,6 +5,7 @@ what they say. It never merges members' tool calls, never passes on what is mean
 while it answers.
 """
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from contextlib import aclosing, closing
 from operator import is_, itemgetter
 from os import PathLike
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from uuid import UUID
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput, ModelProfile
@@ -57,6 +59,7 @@ from langchain_rlfocal.chat_models.arguments import (
     to_budget,
     to_embedder,
     to_equivalence,
+    to_outcome_log,
     to_policy,
     to_pool,
     warn_of_unknown,
@@ -65,7 +68,7 @@ from langchain_rlfocal.chat_models.capabilities import eligible_of, merged_profi
 from langchain_rlfocal.chat_models.consensus import OnDisagreement
 from langchain_rlfocal.chat_models.equivalence import Judge, Judgements, Judging
 from langchain_rlfocal.chat_models.messages import repairs_of
-from langchain_rlfocal.chat_models.metadata import explain, to_chunk
+from langchain_rlfocal.chat_models.metadata import answer_id_of, explain, to_chunk
 from langchain_rlfocal.chat_models.requests import (
     BoundTools,
     Request,
@@ -74,7 +77,7 @@ from langchain_rlfocal.chat_models.requests import (
     standard_choice,
     to_tool,
 )
-from langchain_rlfocal.errors import InputError, PoolError
+from langchain_rlfocal.errors import FeedbackError, InputError, PoolError
 from langchain_rlfocal.execution import (
     AnswerLimits,
     BreakerConfig,
@@ -89,6 +92,7 @@ from langchain_rlfocal.execution import (
     num_tokens_of_messages,
 )
 from langchain_rlfocal.features import Embedder
+from langchain_rlfocal.online import Feedback, OutcomeLog
 from langchain_rlfocal.policies import Policy, PriorPolicy
 from langchain_rlfocal.policies.targets import TARGETS, Aim, curve_of
 from langchain_rlfocal.pool import ModelPool, PoolMember
@@ -360,6 +364,16 @@ class RLFocalChatModel(NestedRunsMixin):
     """How many calls of members may run at once, over all queries that this model and its copies answer, in all threads and
     event loops; None for any number. `PoolMember.max_concurrent_calls` caps one member."""
 
+    outcome_log: Annotated[OutcomeLog | str | PathLike[str] | None, PlainValidator(to_outcome_log)] = Field(
+        default=None, exclude=True
+    )
+    """Where to record what is served and what users say of it (`feedback`): an `OutcomeLog`, or its path, which is made where it
+    is missing. It holds questions and answers in clear text. None records nothing."""
+
+    explore: Share = 0.0
+    """Share of the answers, ε in [0, 1], that ask `max_team` members at random instead of the Decider's choice, so that something
+    is learned of everyone. How probable it was that a member was asked is recorded with it."""
+
     shared_state: SharedState = Field(default_factory=SharedState, exclude=True, repr=False)
     """What this model and its copies share in this process: running calls, breakers, latencies, spending. Give one model's to
     another to have them share it too."""
@@ -448,6 +462,46 @@ class RLFocalChatModel(NestedRunsMixin):
         """
         return explain(message)
 
+    def feedback(
+        self,
+        answer: AIMessage | Mapping[str, Any] | str | UUID,
+        score: float,
+        per_member: Mapping[str, float] | None = None,
+    ) -> None:
+        """Record what a user says of an answer; it is on disk when this returns.
+
+        Args:
+            answer: The message, its `response_metadata`, or the answer's id: `response_metadata["rlfocal"]["answer_id"]`, which
+                is the id of the model's run in LangChain's callbacks and in LangSmith.
+            score: What the answer is worth, in [0, 1].
+            per_member: What members' own answers are worth, as far as it is known.
+
+        Raises:
+            FeedbackError: There is no `outcome_log`; the answer is not in it, is one of another pool, or has feedback already;
+                a score is outside [0, 1], or a member was not asked.
+            OutcomeLogError: The log cannot be written.
+        """
+        answer_id, log = answer_id_of(answer), self.outcome_log
+        if not isinstance(log, OutcomeLog):
+            raise FeedbackError('Feedback needs an outcome log, got none. Give the model `outcome_log="outcomes.db"`.')
+        said = Feedback(answer_id=answer_id, score=score, per_member=per_member or {})
+        strangers = log.served(answer_id).asked.difference(self.pool.names)
+        if strangers:
+            raise FeedbackError(
+                f"Feedback must be about an answer of this pool ({', '.join(self.pool.names)}), and {answer_id} asked "
+                f"{', '.join(sorted(strangers))}. Give it to the model that answered."
+            )
+        log.add_feedback(said)
+
+    async def afeedback(
+        self,
+        answer: AIMessage | Mapping[str, Any] | str | UUID,
+        score: float,
+        per_member: Mapping[str, float] | None = None,
+    ) -> None:
+        """Record what a user says of an answer; see `feedback`."""
+        await asyncio.to_thread(self.feedback, answer, score, per_member)
+
     def get_num_tokens(self, text: str) -> int:
         """Count a text's tokens: by `custom_get_token_ids` where that is given, else estimated, without a network."""
         return num_tokens(text, self.custom_get_token_ids)
@@ -477,6 +531,7 @@ class RLFocalChatModel(NestedRunsMixin):
             "synthesizer": setup.synthesizer and identifying_params_of(setup.synthesizer.model),
             "synthesize_below": self.synthesize_below,
             "on_disagreement": self.on_disagreement,
+            "explore": self.explore,
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,
             "default_stop": self.stop,  # LangChain puts a call's own under "stop"
@@ -714,6 +769,7 @@ class RLFocalChatModel(NestedRunsMixin):
                 synthesizer=setup.synthesizer,
                 stop=stop or self.stop,
                 relay=relay,
+                record=self.outcome_log.record if isinstance(self.outcome_log, OutcomeLog) else None,
             ),
             request=request,
             eligible=eligible_of(setup.models, messages, tools=needing_tools, only=only),
