@@ -39,7 +39,9 @@ from langchain_rlfocal.chat_models.metadata import (
     reply_of,
     synthesis_messages,
     text_pieces,
+    version_of,
 )
+from langchain_rlfocal.chat_models.promises import Pledge
 from langchain_rlfocal.chat_models.requests import Request
 from langchain_rlfocal.errors import DisagreementError, InputError
 from langchain_rlfocal.execution import (
@@ -256,13 +258,14 @@ class AnswerState:
         repairs: What is left out of the conversation since no provider takes it.
         limits: What the answer may take, and has taken.
         aim: How a query within a target is answered; None where there is no target.
+        pledge: Whether a promise holds for the query; None where there is none.
         judging: What the equivalence judge is asked and says; None where there is no judge.
 
     Attributes:
         answer_id: The answer's id: that of the ensemble's run, where there is one.
         available: Members that could be asked in the first round.
         explored: True if a random team is asked, to learn from.
-        aim: See above.
+        aim, pledge: See above.
         point: How the policy is run.
         candidates: Answers so far, labelled again after every round.
         failures: Non-answers so far, answers with a flaw among them: others are asked in place of those too.
@@ -286,12 +289,17 @@ class AnswerState:
         repairs: Sequence[str],
         limits: AnswerLimits,
         aim: Aim | None = None,
+        pledge: Pledge | None = None,
         judging: Judging | None = None,
     ) -> None:
         self.query, self.policy, self.context = query, policy, context
         self.request, self.eligible, self.repairs, self.limits = request, eligible, [*repairs], limits
-        self.judging, self.aim = judging, aim
-        self.point = OperatingPoint(options.cost_weight) if aim is None else aim.point_for(query.text, query.task)
+        self.judging, self.aim, self.pledge = judging, aim, pledge
+        self.point = OperatingPoint(options.cost_weight)
+        if aim is not None:
+            self.point = aim.point_for(query.text, query.task)
+        elif pledge is not None:
+            self.point = pledge.point
         self.candidates: list[Candidate] = []
         self.failures: list[Failure] = []
         self.selections: list[Selection] = []
@@ -470,6 +478,9 @@ class AnswerState:
         arrived = [result for result in results if isinstance(result, Candidate)]
         aside = [] if self.is_relayed else [candidate for candidate in arrived if self._is_set_aside(candidate)]
         self._asked.update([result.member for result in results])  # hedges too
+        if self.pledge is not None:
+            for one in arrived:
+                self.limits.shared.fingerprints.see(one.member, version_of(one.message))
         if len(arrived) < len(results) or aside:
             self._flawed += aside
             self.failures += [result for result in results if isinstance(result, Failure)]

@@ -243,6 +243,7 @@ class CallOptions:
     target_usd_share: Amount | None
     target_tokens: Amount | None
     target_seconds: Amount | None
+    promise: str | None
     task: str | None
     answer_kind: AnswerKind
     min_candidates: Count
@@ -264,7 +265,11 @@ class CallOptions:
                 f"`min_candidates` must be at most `max_team` ({self.max_team}), got {self.min_candidates}: no more are asked."
             )
 
-        target_of(self.__dict__)
+        target = target_of(self.__dict__)
+        if target is not None and self.promise is not None:
+            raise InputError(
+                f"`promise` and `{target.name}` exclude each other: either decides what a query takes. Leave one out."
+            )
 
     @cached_property
     def target(self) -> Target | None:
@@ -275,14 +280,14 @@ class CallOptions:
         """Take the options out of a call's arguments.
 
         Raises:
-            InputError: A value is outside its range, or the call gives several targets, or one and a cost weight.
+            InputError: A value is outside its range, or the call gives several of targets, promise and cost weight.
         """
         given = {name: kwargs.pop(name) for name in OPTION_NAMES if name in kwargs}
         if not given:
             return self
         if given.get("max_retries", 0) is None:  # so says a config that leaves it open
             del given["max_retries"]
-        named = [name for name in (*TARGETS, "cost_weight") if given.get(name) is not None]
+        named = [name for name in (*TARGETS, "promise", "cost_weight") if given.get(name) is not None]
         if len(named) > 1:
             listed = " or ".join(f"`{name}`" for name in named)
             values = " and ".join(repr(given[name]) for name in named)
@@ -291,7 +296,7 @@ class CallOptions:
                 "takes. Leave all but one out."
             )
         if named:
-            given = {**dict.fromkeys(TARGETS), **given}
+            given = {**dict.fromkeys((*TARGETS, "promise")), **given}
         with own_errors():
             return replace(self, **given)
 

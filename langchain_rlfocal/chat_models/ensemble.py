@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
+from dataclasses import replace
 from operator import is_, itemgetter
 from os import PathLike
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -64,11 +65,12 @@ from langchain_rlfocal.chat_models.arguments import (
     to_pool,
     warn_of_unknown,
 )
-from langchain_rlfocal.chat_models.capabilities import eligible_of, merged_profile
+from langchain_rlfocal.chat_models.capabilities import Eligible, eligible_of, merged_profile
 from langchain_rlfocal.chat_models.consensus import OnDisagreement
 from langchain_rlfocal.chat_models.equivalence import Judge, Judgements, Judging
 from langchain_rlfocal.chat_models.messages import repairs_of
 from langchain_rlfocal.chat_models.metadata import answer_id_of, explain, to_chunk
+from langchain_rlfocal.chat_models.promises import Pledge, certificate_of, pledge_of
 from langchain_rlfocal.chat_models.requests import (
     BoundTools,
     Request,
@@ -96,6 +98,7 @@ from langchain_rlfocal.online import Feedback, OutcomeLog
 from langchain_rlfocal.policies import Policy, PriorPolicy
 from langchain_rlfocal.policies.targets import TARGETS, Aim, curve_of
 from langchain_rlfocal.pool import ModelPool, PoolMember
+from langchain_rlfocal.records import Query
 
 MAX_NESTED = 8
 """How deep ensembles can be nested."""
@@ -142,6 +145,8 @@ class _Setup:
         check_known(self.pool, self.policy)
         if self.options.target is not None:  # it can be kept
             curve_of(self.policy).amount(self.options.target, self.names)
+        if self.options.promise is not None:  # as above
+            certificate_of(self.policy, self.options.promise)
 
     def fits(self, model: "RLFocalChatModel") -> bool:
         """Tell whether no field of the model was changed since."""
@@ -264,6 +269,12 @@ class RLFocalChatModel(NestedRunsMixin):
 
     target_seconds: Amount | None = None
     """How many seconds a query may take on average."""
+
+    promise: str | None = None
+    """A promise that the policy was certified for, such as `"best-0.02@0.9"`, instead of `cost_weight`: queries are answered as it was
+    certified, by the cheapest way to keep it. Where it does not hold, since pool, tasks, policy or a member are others now, the
+    member answers that was best when it was certified, and `response_metadata["rlfocal"]["promise"]` says why.
+    """
 
     task: str | None = None
     """Task label of the queries, such as `"mmlu_pro/law"`, where it is known."""
@@ -524,7 +535,7 @@ class RLFocalChatModel(NestedRunsMixin):
             "max_team": self.max_team,
             "max_rounds": self.max_rounds,
             "cost_weight": self.cost_weight,
-            **{name: getattr(self, name) for name in TARGETS},
+            **{name: getattr(self, name) for name in (*TARGETS, "promise")},
             "task": self.task,
             "answer_kind": kind_id(self.answer_kind),
             "equivalence": None if setup.judge is None else dict(setup.judge.facts),
@@ -755,8 +766,14 @@ class RLFocalChatModel(NestedRunsMixin):
         own = {name: value for name in ("temperature", "max_tokens") if (value := getattr(self, name)) is not None}
         request = Request.of({**own, **kwargs})
         query = query_of(messages, task=options.task)
+        limits = AnswerLimits(config, shared=self.shared_state, clock=self.clock)
         asks_more = not request.is_plain
         needing_tools = [name for name, model in setup.models.items() if asks_more and request.needs_tools(model)]
+        eligible = eligible_of(setup.models, messages, tools=needing_tools, only=only)
+        pledge = self._pledge(options, query, eligible, limits)
+        if pledge is not None:
+            certified = pledge.certificate
+            options = replace(options, max_team=certified.max_team, max_rounds=certified.max_rounds)
         return AnswerState(
             query,
             pool=setup.pool,
@@ -772,10 +789,11 @@ class RLFocalChatModel(NestedRunsMixin):
                 record=self.outcome_log.record if isinstance(self.outcome_log, OutcomeLog) else None,
             ),
             request=request,
-            eligible=eligible_of(setup.models, messages, tools=needing_tools, only=only),
+            eligible=eligible,
             repairs=repairs_of(messages),
-            limits=AnswerLimits(config, shared=self.shared_state, clock=self.clock),
+            limits=limits,
             aim=self._aim(options, only),
+            pledge=pledge,
             judging=None if setup.judge is None else Judging(setup.judge, query.text),
         )
 
@@ -784,6 +802,20 @@ class RLFocalChatModel(NestedRunsMixin):
         if options.target is None or only is not None:
             return None
         return self.shared_state.controllers.aim(self._setup.policy, options.target, self._setup.names)
+
+    def _pledge(self, options: CallOptions, query: Query, eligible: Eligible, limits: AnswerLimits) -> Pledge | None:
+        """Tell whether a promise holds for a query; None where there is none, or one member is named."""
+        if options.promise is None or eligible.only is not None:
+            return None
+        return pledge_of(
+            certificate_of(self._setup.policy, options.promise),
+            query,
+            present=[name for name in eligible.members if not limits.is_breaker_open(name)],
+            left_out=eligible.left_out,
+            policy=self._setup.policy,
+            fingerprints=self.shared_state.fingerprints,
+            rewrites=self._setup.synthesizer is not None,
+        )
 
     def _check_nesting(self) -> None:
         """Check that this call is not made, however indirectly, by this model itself, nor too deep within others.

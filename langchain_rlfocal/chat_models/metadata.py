@@ -207,6 +207,12 @@ def tokens_of(result: Candidate | Failure) -> UsageMetadata | None:
     return None if message is None else usage_of(message)
 
 
+def version_of(message: AIMessage) -> str | None:
+    """Return what the model that responded calls itself, its version included; None where it does not."""
+    names = (message.response_metadata.get(key) for key in ("model_name", "model"))
+    return next((name for name in names if isinstance(name, str) and name), None)
+
+
 def _message_of(result: Candidate | Failure) -> AIMessage | None:
     """Return what a member responded; None where it did not respond."""
     if isinstance(result, Failure):
@@ -231,6 +237,7 @@ def describe(state: "AnswerState", verdict: Verdict, synthesis: Candidate | Fail
         "policy": state.policy.policy_id,
         "trained": state.policy.trained,
         "cost_weight": _number(state.point.cost_weight),
+        "promise": None if state.pledge is None else state.pledge.as_dict(),
         "target": None if state.aim is None else {state.aim.target.name: state.aim.target.value},
         "explored": state.explored,
         "excluded": dict(state.eligible.excluded),
@@ -363,6 +370,8 @@ def explain(message: AIMessage | Mapping[str, Any]) -> str:
     lines += [
         f"{row['member']} {_ENDS[row['flaw']]}, and no other answer was better" for row in candidates if row.get("flaw")
     ]
+    if (promise := facts.get("promise")) and not promise["holds"]:
+        lines.append(f"the promise {promise['name']} does not hold: {promise['reason']}")
     lines += [f"{name} was left out: {BREAKER_OPEN}" for name in facts.get("resting") or ()]
     lines += [f"{name} was left out: it {reason}" for name, reason in (facts.get("excluded") or {}).items()]
     lines += [f"{name} was left out: {reason}" for name, reason in (facts.get("left_out") or {}).items()]
@@ -421,6 +430,8 @@ def _terms(facts: Mapping[str, Any]) -> str:
     terms = "trained" if weight is None else f"trained; cost weight {weight:.3g}"
     for name, value in (target or {}).items():
         terms = f"{terms}, for {Target(name, value)} a query on average"
+    if promise := facts.get("promise"):
+        terms += f", promise {promise['name']}" if promise["holds"] else f"; promise {promise['name']} does not hold"
     return terms
 
 

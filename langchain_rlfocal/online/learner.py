@@ -421,7 +421,10 @@ class OnlineLearner:
         """
         column, arrays = self.policy.columns([member])[0], dict(self._arrays)
         start = POOL_DIM + column * OWN_DIM
-        for part, block in (("competence", slice(start, start + OWN_DIM)), ("evidence", slice(_MEMBERS + column, None))):
+        for part, block in (
+            ("competence", slice(start, start + OWN_DIM)),
+            ("evidence", slice(_MEMBERS + column, None)),
+        ):
             if part == "evidence":
                 block = slice(_MEMBERS + column, _MEMBERS + column + 1)
             mean, spread = arrays[f"{part}.mean"].copy(), arrays[f"{part}.covariance"].copy()
