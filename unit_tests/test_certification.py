@@ -208,6 +208,14 @@ def test_a_name_that_promises_nothing_is_refused(name):
         Promise.parse(name)
 
 
+@pytest.mark.parametrize(
+    ("margin", "confidence"), [(0.02, 0.9999999), (1e-7, 0.9), (0.02, 1.0), (-1.0, 0.9), (float("nan"), 0.9)]
+)
+def test_numbers_that_no_name_can_hold_are_refused(margin, confidence):
+    with pytest.raises(InputError, match="promise must"):
+        Promise(margin, confidence)
+
+
 GOOD = {
     "promise": "best-0.02@0.9",
     "policy_id": "rlfocal-1",
@@ -342,10 +350,14 @@ def test_the_cheapest_point_that_passed_is_certified_and_rows_are_in_the_order_o
     assert p_values[0] == certificate.p_value != p_values[1]
 
 
-def test_rows_that_are_needed_are_those_against_the_member_that_needs_most(alone, many):
-    """Ann is never below herself, which few rows show; Bob is as good, but right on other rows, which takes more."""
+@pytest.mark.parametrize("first", [[1.0, 0.0], [0.0, 1.0]])
+def test_rows_that_are_needed_are_those_against_the_member_that_needs_most(alone, many, first):
+    """Ann is never below herself, which few rows show; Bob is as good, but right on other rows, which takes more.
+
+    Whoever of the two is a little better on these rows.
+    """
     test = many.grid(["ann", "bob"]).split()[2].canonical().take(range(60))
-    test = replace(test, scores=np.tile([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], (20, 1)))
+    test = replace(test, scores=np.array([first, *[[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]] * 20])[:60])
     ann, bob = test.take(hash_order(test)).scores.T
     needed = [rows_needed(ann - other, margin=-0.1, alpha=1 - 0.9) for other in (ann, bob)]
     assert needed[0] < len(test) < needed[1]
