@@ -17,14 +17,17 @@ if TYPE_CHECKING:
         DeadlineError,
         DisagreementError,
         EnsembleError,
+        FeedbackError,
         InputError,
         MissingDependencyError,
         OutcomeError,
+        OutcomeLogError,
         OverloadError,
         PoolError,
         RLFocalError,
     )
     from langchain_rlfocal.execution import Budget
+    from langchain_rlfocal.online import OutcomeLog
     from langchain_rlfocal.policies import RLFocalPolicy
     from langchain_rlfocal.pool import ModelPool, PoolMember
 
@@ -36,10 +39,13 @@ __all__ = [
     "DeadlineError",
     "DisagreementError",
     "EnsembleError",
+    "FeedbackError",
     "InputError",
     "MissingDependencyError",
     "ModelPool",
     "OutcomeError",
+    "OutcomeLog",
+    "OutcomeLogError",
     "OverloadError",
     "PoolError",
     "PoolMember",
@@ -53,6 +59,7 @@ __all__ = [
 _HOMES = {
     "Budget": "execution",
     "ModelPool": "pool",
+    "OutcomeLog": "online",
     "PoolMember": "pool",
     "RLFocalChatModel": "chat_models",
     "RLFocalDecider": "chat_models",

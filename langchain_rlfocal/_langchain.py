@@ -150,11 +150,13 @@ class Parent:
         members: Callback manager for members' runs; None outside any run.
         own: Callback manager for events of the ensemble's own run, which all of its handlers are told; None without any.
         streams: Answers that are streamed under this run, to be closed with it.
+        run_id: Its id; None outside any run.
     """
 
     members: CallbackManager | AsyncCallbackManager | None = None
     own: CallbackManager | AsyncCallbackManager | None = None
     streams: list[AsyncGenerator[Any]] = field(default_factory=list)
+    run_id: UUID | None = None
 
     @classmethod
     def of(
@@ -170,10 +172,10 @@ class Parent:
         members = child_manager(manager, parent_run_id=run_id, mode=mode, own_params=own_params)
         handlers = [*manager.handlers, *(h for h in own_handlers if h not in manager.handlers)]
         if not handlers:
-            return cls(members)
+            return cls(members, run_id=run_id)
         own = child_manager(manager, parent_run_id=run_id, mode="all", own_params=own_params)
         own.set_handlers(handlers)
-        return cls(members, own)
+        return cls(members, own, run_id=run_id)
 
     def tell(self, name: str, describe: Callable[..., Mapping[str, Any]], *args: Any) -> None:
         """Dispatch a custom event to the handlers of the ensemble's run; its data is made only if there are any."""

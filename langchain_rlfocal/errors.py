@@ -4,6 +4,8 @@ RLFocalError
 ├── InputError (ValueError)             what was asked cannot be asked: no messages, an unusable argument
 ├── PoolError (ValueError)              the pool is not a pool: empty, a name twice, a member nobody knows
 ├── OutcomeError (ValueError)           a table breaks a rule: names the file, row, column and rule
+├── FeedbackError (ValueError)          feedback is about no recorded answer, or breaks a rule
+├── OutcomeLogError (OSError)           a log of outcomes cannot be opened, read or written: names the file
 ├── CheckpointError (ValueError)        a checkpoint cannot be read, or belongs to another pool
 ├── CertificationError                  a promise could not be shown: says how many rows it needs, or that none help
 ├── MissingDependencyError (ImportError) an optional part is absent: names the command that installs it
@@ -49,6 +51,14 @@ class OutcomeError(RLFocalError, ValueError):
         place = [f"file {file}" if file else "", f"row {row}" if row else "", f"column `{column}`" if column else ""]
         where = ", ".join(part for part in place if part)
         super().__init__(f"{where}: {rule}" if where else rule)
+
+
+class FeedbackError(RLFocalError, ValueError):
+    """Feedback is about no answer that was recorded, is given twice, or has a score outside its range."""
+
+
+class OutcomeLogError(RLFocalError, OSError):
+    """A log of outcomes cannot be opened, read or written, or is of a later version; the message names the file."""
 
 
 class CheckpointError(RLFocalError, ValueError):

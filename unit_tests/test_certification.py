@@ -232,6 +232,7 @@ GOOD = {
     "unit": "calls",
     "spending": 1.5,
     "score": 0.8,
+    "best_member": "ann",
     "best_member_score": 0.6,
 }
 

@@ -212,6 +212,7 @@ def test_the_majority_is_answered_and_says_how_it_came_about():
         "trained": False,
         "cost_weight": 0.1,
         "target": None,
+        "promise": None,
         "rounds": [{"round": 1, "asked": ["a", "b", "c"], "probabilities": {"a": 1.0, "b": 1.0, "c": 1.0}}],
         "candidates": [
             {
@@ -236,6 +237,9 @@ def test_the_majority_is_answered_and_says_how_it_came_about():
         ],
         "failures": [],
         "excluded": {},
+        "answer_id": how(message)["answer_id"],
+        "explored": False,
+        "left_out": {},
         "repairs": [],
         "fusion": {
             "member": "b",

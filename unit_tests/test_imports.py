@@ -16,8 +16,11 @@ from langchain_rlfocal.testing import ScriptedChatModel
 
 policy = RLFocalPolicy.load(POLICY_PATH) if sys.argv[1] == "trained" else None
 names = policy.members if policy else ("ann", "bob", "cleo")
-model = RLFocalChatModel(members={name: ScriptedChatModel(script=["Yes."]) for name in names}, policy=policy)
+model = RLFocalChatModel(members={name: ScriptedChatModel(script=["Yes."]) for name in names}, policy=policy,
+                         outcome_log=sys.argv[2], explore=0.5)
 messages = [model.invoke("Can fish swim?"), asyncio.run(model.ainvoke("Can fish swim?"))]
+for message in messages:
+    model.feedback(message, 1)
 assert [message.text for message in messages] == ["Yes.", "Yes."]
 assert all(message.response_metadata["rlfocal"]["trained"] == (policy is not None) for message in messages)
 print([name for name in ("torch", "pyarrow", "pandas", "langchain_rlfocal.training") if name in sys.modules])
@@ -50,8 +53,8 @@ for command in (["evaluate", str(POLICY_PATH)], ["diversity"]):
 
 
 @pytest.mark.parametrize("policy", ["trained", "untrained"])
-def test_a_full_answer_sync_and_async_loads_nothing_that_only_learning_needs(policy):
-    assert run(ANSWER, policy) == "[]"
+def test_a_full_answer_sync_and_async_loads_nothing_that_only_training_needs(policy, tmp_path):
+    assert run(ANSWER, policy, str(tmp_path / "outcomes.db")) == "[]"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from uuid import uuid4
 
 import pytest
 from hypothesis import given, settings
@@ -57,8 +58,9 @@ def fusing(text=TEXT, **fields):
 async def test_the_chunks_together_are_what_invoke_answers_and_only_the_last_has_metadata(make):
     """LangChain joins what it finds on several chunks: the model would be called "rlfocalrlfocal"."""
     model = make(clock=lambda: 0.0)
-    whole = model.invoke(QUESTION)
-    for chunks in await streams_of(model):
+    config = {"run_id": uuid4()}  # an answer's id is that of its run
+    whole = model.invoke(QUESTION, config)
+    for chunks in await streams_of(model, config=config):
         *others, last = chunks
         assert len(chunks) > 4
         assert all(chunk.usage_metadata is None and chunk.response_metadata == {} for chunk in others)

@@ -31,7 +31,7 @@ import torch
 from pools import POOLS, Pool
 from threadpoolctl import threadpool_limits
 
-from langchain_rlfocal.environment import Replay, environment_of, play, replay
+from langchain_rlfocal.environment import Replay, Replays, environment_of, play, replay
 from langchain_rlfocal.evaluation.metrics import paired_difference
 from langchain_rlfocal.features import Embedder, load_embedder
 from langchain_rlfocal.outcomes import OutcomeGrid
@@ -187,8 +187,8 @@ def run(pool: Pool, grid: OutcomeGrid, *, seed: int) -> Iterator[tuple[str, list
     base = TrainingConfig(seed=seed, max_team=pool.max_team, max_rounds=pool.max_rounds)
 
     def at_targets(policy: RLFocalPolicy, rows: OutcomeGrid, rounds: int, played: EnsemblePolicy) -> list[Replay]:
-        limits = {"max_team": pool.max_team, "max_rounds": rounds}
-        return [replay(played, rows, cost_weight=policy.cost_weight_for(target), **limits) for target in TARGETS]
+        env = environment_of(played, rows, max_team=pool.max_team, max_rounds=rounds)
+        return [Replays(played, env).mixed(policy.curve.mixture("calls", target)) for target in TARGETS]
 
     policy = train(parts[0], parts[1], base)
     yield DEFAULT, at_targets(policy, parts[2], base.max_rounds, policy)

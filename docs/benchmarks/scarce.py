@@ -24,6 +24,7 @@ from pools import POOLS, Pool
 from langchain_rlfocal.environment import replay
 from langchain_rlfocal.evaluation.baselines import fit_baselines
 from langchain_rlfocal.outcomes import OutcomeGrid
+from langchain_rlfocal.policies.targets import Target
 from langchain_rlfocal.training import TrainingConfig, train
 
 CROSS_TEST = (0.7, 0.1, 0.2)
@@ -184,7 +185,8 @@ def run(setting: Setting, grid: OutcomeGrid, *, seed: int, rotations: int) -> di
         played = replay(
             policy,
             seen,
-            cost_weight=policy.cost_weight_for(target),
+            cost_weight=0.0,
+            target=Target("target_calls", target),
             max_team=pool.max_team,
             max_rounds=pool.max_rounds,
         )

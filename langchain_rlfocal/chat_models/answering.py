@@ -6,9 +6,12 @@ answers, ask the equivalence judge about what rules leave open, and begin again 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+import random
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import dataclass, replace
+from hashlib import blake2b
+from uuid import uuid4
 
 from langchain_core.exceptions import ContextOverflowError
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
@@ -36,7 +39,9 @@ from langchain_rlfocal.chat_models.metadata import (
     reply_of,
     synthesis_messages,
     text_pieces,
+    version_of,
 )
+from langchain_rlfocal.chat_models.promises import Pledge
 from langchain_rlfocal.chat_models.requests import Request
 from langchain_rlfocal.errors import DisagreementError, InputError
 from langchain_rlfocal.execution import (
@@ -49,6 +54,7 @@ from langchain_rlfocal.execution import (
     is_refusal,
 )
 from langchain_rlfocal.execution.drivers import aask_members, ask_members, astream_round, stream_round
+from langchain_rlfocal.online import ServedAnswer
 from langchain_rlfocal.policies import Commitment, Policy, PriorPolicy
 from langchain_rlfocal.policies.targets import Aim, OperatingPoint
 from langchain_rlfocal.pool import ModelPool, PoolMember
@@ -120,7 +126,7 @@ async def aanswer(messages: list[BaseMessage], state: "AnswerState") -> AIMessag
     if drafting := state.synthesis(messages, verdict):
         [written] = await aask_members(*drafting, state.limits)
         synthesis = state.usable_synthesis(written)
-    message = state.reply(verdict, synthesis)
+    message = await state.areply(verdict, synthesis)
     await context.parent.atell("rlfocal_fusion", describe_fusion, verdict, synthesis, state.notes)
     return message
 
@@ -185,7 +191,7 @@ async def astream_answer(messages: list[BaseMessage], state: "AnswerState") -> A
                     yield item
                 else:
                     synthesis = state.usable_synthesis(item[0])
-    message = state.reply(verdict, synthesis)
+    message = await state.areply(verdict, synthesis)
     await context.parent.atell("rlfocal_fusion", describe_fusion, verdict, synthesis, state.notes)
     if not state.is_relayed:
         for piece in text_pieces(str(message.text)):
@@ -204,6 +210,7 @@ class CallContext:
         synthesizer: Writes the reply where Fusion is unsure; None for nobody.
         stop: Stop sequences of the call.
         relay: True to pass text on as early as it is certain, False to make one message.
+        record: Is given the answer once it is served; None where nobody records it.
     """
 
     parent: Parent
@@ -212,6 +219,7 @@ class CallContext:
     synthesizer: PoolMember | None = None
     stop: list[str] | None = None
     relay: bool = False
+    record: Callable[[ServedAnswer], None] | None = None
 
     def round_request(
         self,
@@ -250,10 +258,14 @@ class AnswerState:
         repairs: What is left out of the conversation since no provider takes it.
         limits: What the answer may take, and has taken.
         aim: How a query within a target is answered; None where there is no target.
+        pledge: Whether a promise holds for the query; None where there is none.
         judging: What the equivalence judge is asked and says; None where there is no judge.
 
     Attributes:
-        aim: See above.
+        answer_id: The answer's id: that of the ensemble's run, where there is one.
+        available: Members that could be asked in the first round.
+        explored: True if a random team is asked, to learn from.
+        aim, pledge: See above.
         point: How the policy is run.
         candidates: Answers so far, labelled again after every round.
         failures: Non-answers so far, answers with a flaw among them: others are asked in place of those too.
@@ -277,12 +289,17 @@ class AnswerState:
         repairs: Sequence[str],
         limits: AnswerLimits,
         aim: Aim | None = None,
+        pledge: Pledge | None = None,
         judging: Judging | None = None,
     ) -> None:
         self.query, self.policy, self.context = query, policy, context
         self.request, self.eligible, self.repairs, self.limits = request, eligible, [*repairs], limits
-        self.judging, self.aim = judging, aim
-        self.point = OperatingPoint(options.cost_weight) if aim is None else aim.point_for(query.text, query.task)
+        self.judging, self.aim, self.pledge = judging, aim, pledge
+        self.point = OperatingPoint(options.cost_weight)
+        if aim is not None:
+            self.point = aim.point_for(query.text, query.task)
+        elif pledge is not None:
+            self.point = pledge.point
         self.candidates: list[Candidate] = []
         self.failures: list[Failure] = []
         self.selections: list[Selection] = []
@@ -290,6 +307,12 @@ class AnswerState:
         self.judged_same: list[tuple[str, str]] = []
         self.is_open_text = self.is_relayed = False
         self._pool, self._asked = pool, set[str]()
+        self.answer_id = str(context.parent.run_id or uuid4())
+        self.explore = options.explore if eligible.only is None else 0.0
+        self.explored = self.explore > 0 and _draw(self.answer_id) < self.explore
+        if self.explored:
+            self.point = OperatingPoint(self.point.cost_weight)  # as large a team as the caller allows
+        self.available: tuple[str, ...] = ()
         self._flawed: list[Candidate] = []
         self._option_letters = frozenset[str]() if request.wants_object else options_of(query.text)
         self._comparison: Comparison | None = None
@@ -330,6 +353,8 @@ class AnswerState:
         """
         present = self._present()
         self.resting = [name for name in self.eligible.members if name not in present]
+        if not self._asked:
+            self.available = tuple(present)
         room = self.max_team - len(self._asked)
         if room < 1 or self.limits.is_late or self._asked.issuperset(present):
             return []
@@ -341,6 +366,8 @@ class AnswerState:
         only = self.eligible.only or (self.point.member if self.point.member in present and not self._asked else None)
         if only is not None:
             selection = Selection(self.round_number + 1, (only,), {only: 1.0})
+        elif self.explored and not self._asked:
+            selection = _random_team(self.answer_id, present, room)
         else:
             selection = self.policy.select(
                 self.query,
@@ -360,7 +387,11 @@ class AnswerState:
 
     def _useful_team(self) -> int:
         """Return how many members may be asked over all rounds: of open text, which cannot agree, only as many as must answer."""
-        if not self._only_votes or any(self.request.label_of(one.message) is not None for one in self.candidates):
+        if (
+            not self._only_votes
+            or self.explored
+            or any(self.request.label_of(one.message) is not None for one in self.candidates)
+        ):
             return self.max_team
         texts = [candidate.text for candidate in self.candidates]
         if can_coincide(self.query.text, texts, self.options.answer_kind):
@@ -406,6 +437,7 @@ class AnswerState:
         promise = getattr(self.policy, "commitment", None)
         if (
             promise is None
+            or self.explored  # what everyone says is to be known
             or self.judging is not None  # it may find answers to be the same that no rule does
             or not (self._is_last_round or self._asked.issuperset(self.eligible.members))
             or not arrived
@@ -446,6 +478,9 @@ class AnswerState:
         arrived = [result for result in results if isinstance(result, Candidate)]
         aside = [] if self.is_relayed else [candidate for candidate in arrived if self._is_set_aside(candidate)]
         self._asked.update([result.member for result in results])  # hedges too
+        if self.pledge is not None:
+            for one in arrived:
+                self.limits.shared.fingerprints.see(one.member, version_of(one.message))
         if len(arrived) < len(results) or aside:
             self._flawed += aside
             self.failures += [result for result in results if isinstance(result, Failure)]
@@ -645,9 +680,81 @@ class AnswerState:
         return failure_of(result) if isinstance(result, Candidate) and result.flaw and not self.is_relayed else result
 
     def reply(self, verdict: Verdict, synthesis: Result | None) -> AIMessage:
-        """Make the message that the answer ends in."""
+        """Make the message that the answer ends in, and have the answer recorded."""
         self._count()
-        return reply_of(self, verdict, synthesis=synthesis, model_name=self.context.model_name)
+        message = reply_of(self, verdict, synthesis=synthesis, model_name=self.context.model_name)
+        if self.context.record is not None:
+            self.context.record(self.served(verdict, synthesis))
+        return message
+
+    async def areply(self, verdict: Verdict, synthesis: Result | None) -> AIMessage:
+        """Make the message, and have the answer recorded; see `reply`."""
+        if self.explored:  # comparing again may take long
+            return await asyncio.to_thread(self.reply, verdict, synthesis)
+        return self.reply(verdict, synthesis)
+
+    # ---- recording
+
+    def served(self, verdict: Verdict, synthesis: Result | None) -> ServedAnswer:
+        """Return what is recorded of the answer; nobody is credited with words that are no member's own."""
+        answer, own = verdict.answer, not verdict.merged and not isinstance(synthesis, Candidate)
+        if own and verdict.action == "text" and answer.member is not None:
+            own = any(one.member == answer.member and one.text == verdict.text for one in self.candidates)
+        return ServedAnswer(
+            id=self.answer_id,
+            query=self.query,
+            available=self.available,
+            policy_id=self.policy.policy_id,
+            cost_weight=self.point.cost_weight,
+            max_team=self._largest_team,
+            max_rounds=self.options.max_rounds,
+            candidates=tuple(self.candidates),
+            failures=tuple(self.failures),
+            answer=answer if own else replace(answer, member=None, answer=None),
+            explore=self.explore,
+            explored=self.explored,
+            propensity=self._propensity(),
+        )
+
+    def _propensity(self) -> dict[str, float]:
+        """Return the probability with which each member was asked, over the draw of whether, and of whom, to explore.
+
+        A random team of k of n members is asked with probability ε, so that a member is asked with probability ε k/n, and
+        1 - ε more if the policy asks it. Where a random team was asked, the policy's choices are known as long as they are
+        among the team; a member that it might have chosen after that counts as not chosen. That of hedges is unknown.
+        """
+        chosen = {name for selection in self.selections for name in selection.members}
+        if not self.explore:
+            return dict.fromkeys(sorted(chosen), 1.0)
+        by_policy = self._chosen_by_policy() if self.explored else chosen
+        by_chance = self.explore * min(self._largest_team, len(self.available)) / len(self.available)
+        return {name: by_chance + (1 - self.explore) * (name in by_policy) for name in sorted(chosen)}
+
+    def _chosen_by_policy(self) -> set[str]:
+        """Return whom the policy would have asked instead of a random team, as far as that team's answers tell."""
+        twin = AnswerState(
+            self.query,
+            pool=self._pool,
+            policy=self.policy,
+            options=replace(self.options, explore=0.0),
+            context=self.context,
+            request=self.request,
+            eligible=Eligible(self.available, {}, frozenset()),
+            repairs=(),
+            limits=AnswerLimits(),
+            aim=self.aim,
+            judging=self.judging,
+        )
+        given: list[Result] = [*self.candidates, *self.failures]
+        results = {result.member: result for result in given}
+        chosen: set[str] = set()
+        while members := [member.name for member in twin.next_members()]:
+            chosen.update(members)
+            if not chosen <= results.keys():
+                break
+            twin.record([results[name] for name in members])
+            twin.settle()
+        return chosen
 
     # ---- failing
 
@@ -693,6 +800,18 @@ class AnswerState:
         if left:
             return f"Not asked: {', '.join(left)}; raise `max_team` to let them stand in."
         return "Every member that can be asked was; add a member that fails differently."
+
+
+def _draw(answer_id: str) -> float:
+    """Draw from [0, 1): a hash of the answer's id, so that who fixes the id fixes the draw."""
+    return int.from_bytes(blake2b(answer_id.encode(), digest_size=8).digest()) / 2**64
+
+
+def _random_team(answer_id: str, members: Sequence[str], size: int) -> Selection:
+    """Select a team in the first round, each of that size with the same probability; the answer's id fixes it."""
+    size = min(size, len(members))
+    team = random.Random(answer_id).sample(members, size)  # noqa: S311  # no secret
+    return Selection(1, tuple(team), dict.fromkeys(members, size / len(members)))
 
 
 def _flaw_rank(candidate: Candidate) -> int:

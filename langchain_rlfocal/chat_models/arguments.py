@@ -22,6 +22,7 @@ from langchain_rlfocal.chat_models.consensus import OnDisagreement
 from langchain_rlfocal.errors import CheckpointError, InputError, PoolError, RLFocalError
 from langchain_rlfocal.execution import Budget, ExecutionConfig
 from langchain_rlfocal.features import Embedder, load_embedder
+from langchain_rlfocal.online import OutcomeLog
 from langchain_rlfocal.policies import Policy, RLFocalPolicy
 from langchain_rlfocal.policies.targets import TARGETS, Target, target_of
 from langchain_rlfocal.pool import MemberLike, ModelPool, PoolMember
@@ -116,6 +117,17 @@ def to_equivalence(value: Any) -> BaseChatModel | PoolMember | Embedder | None:
     raise InputError(
         "`equivalence` must be a chat model, its name, a `PoolMember`, a LangChain `Embeddings`, or None, got "
         f"{type(value).__name__}. None leaves it to the rules: where they cannot tell, answers differ."
+    )
+
+
+def to_outcome_log(value: Any) -> OutcomeLog | None:
+    """Open a log of outcomes by its path; leave a log, or None, as it is."""
+    if isinstance(value, str | PathLike):
+        return OutcomeLog.at(value)
+    if value is None or isinstance(value, OutcomeLog):
+        return value
+    raise InputError(
+        f"`outcome_log` must be an `OutcomeLog`, the path of one, or None, got {type(value).__name__}. None records nothing."
     )
 
 
@@ -231,6 +243,7 @@ class CallOptions:
     target_usd_share: Amount | None
     target_tokens: Amount | None
     target_seconds: Amount | None
+    promise: str | None
     task: str | None
     answer_kind: AnswerKind
     min_candidates: Count
@@ -244,6 +257,7 @@ class CallOptions:
     early_commit: Flag
     hedge: Flag
     budget_per_answer: BudgetLike
+    explore: Share
 
     def __post_init__(self) -> None:
         if self.min_candidates > self.max_team:
@@ -251,7 +265,11 @@ class CallOptions:
                 f"`min_candidates` must be at most `max_team` ({self.max_team}), got {self.min_candidates}: no more are asked."
             )
 
-        target_of(self.__dict__)
+        target = target_of(self.__dict__)
+        if target is not None and self.promise is not None:
+            raise InputError(
+                f"`promise` and `{target.name}` exclude each other: either decides what a query takes. Leave one out."
+            )
 
     @cached_property
     def target(self) -> Target | None:
@@ -262,14 +280,14 @@ class CallOptions:
         """Take the options out of a call's arguments.
 
         Raises:
-            InputError: A value is outside its range, or the call gives several targets, or one and a cost weight.
+            InputError: A value is outside its range, or the call gives several of targets, promise and cost weight.
         """
         given = {name: kwargs.pop(name) for name in OPTION_NAMES if name in kwargs}
         if not given:
             return self
         if given.get("max_retries", 0) is None:  # so says a config that leaves it open
             del given["max_retries"]
-        named = [name for name in (*TARGETS, "cost_weight") if given.get(name) is not None]
+        named = [name for name in (*TARGETS, "promise", "cost_weight") if given.get(name) is not None]
         if len(named) > 1:
             listed = " or ".join(f"`{name}`" for name in named)
             values = " and ".join(repr(given[name]) for name in named)
@@ -278,7 +296,7 @@ class CallOptions:
                 "takes. Leave all but one out."
             )
         if named:
-            given = {**dict.fromkeys(TARGETS), **given}
+            given = {**dict.fromkeys((*TARGETS, "promise")), **given}
         with own_errors():
             return replace(self, **given)
 

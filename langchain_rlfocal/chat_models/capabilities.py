@@ -5,7 +5,7 @@ against it, unless another model of the pool declares it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from langchain_core.language_models import BaseChatModel, ModelProfile
@@ -188,12 +188,14 @@ class Eligible:
         excluded: Why each of the others cannot.
         overflowing: Those for whom only the conversation is too long.
         only: The member that the call names, None if it names none.
+        left_out: Why members are not asked that could be.
     """
 
     members: tuple[str, ...]
     excluded: Mapping[str, str]
     overflowing: frozenset[str]
     only: str | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 def eligible_of(

@@ -5,13 +5,16 @@ what they say. It never merges members' tool calls, never passes on what is mean
 while it answers.
 """
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
+from dataclasses import replace
 from operator import is_, itemgetter
 from os import PathLike
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from uuid import UUID
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput, ModelProfile
@@ -57,15 +60,17 @@ from langchain_rlfocal.chat_models.arguments import (
     to_budget,
     to_embedder,
     to_equivalence,
+    to_outcome_log,
     to_policy,
     to_pool,
     warn_of_unknown,
 )
-from langchain_rlfocal.chat_models.capabilities import eligible_of, merged_profile
+from langchain_rlfocal.chat_models.capabilities import Eligible, eligible_of, merged_profile
 from langchain_rlfocal.chat_models.consensus import OnDisagreement
 from langchain_rlfocal.chat_models.equivalence import Judge, Judgements, Judging
 from langchain_rlfocal.chat_models.messages import repairs_of
-from langchain_rlfocal.chat_models.metadata import explain, to_chunk
+from langchain_rlfocal.chat_models.metadata import answer_id_of, explain, to_chunk
+from langchain_rlfocal.chat_models.promises import Pledge, certificate_of, pledge_of
 from langchain_rlfocal.chat_models.requests import (
     BoundTools,
     Request,
@@ -74,7 +79,7 @@ from langchain_rlfocal.chat_models.requests import (
     standard_choice,
     to_tool,
 )
-from langchain_rlfocal.errors import InputError, PoolError
+from langchain_rlfocal.errors import FeedbackError, InputError, PoolError
 from langchain_rlfocal.execution import (
     AnswerLimits,
     BreakerConfig,
@@ -89,9 +94,11 @@ from langchain_rlfocal.execution import (
     num_tokens_of_messages,
 )
 from langchain_rlfocal.features import Embedder
+from langchain_rlfocal.online import Feedback, OutcomeLog
 from langchain_rlfocal.policies import Policy, PriorPolicy
 from langchain_rlfocal.policies.targets import TARGETS, Aim, curve_of
 from langchain_rlfocal.pool import ModelPool, PoolMember
+from langchain_rlfocal.records import Query
 
 MAX_NESTED = 8
 """How deep ensembles can be nested."""
@@ -138,6 +145,8 @@ class _Setup:
         check_known(self.pool, self.policy)
         if self.options.target is not None:  # it can be kept
             curve_of(self.policy).amount(self.options.target, self.names)
+        if self.options.promise is not None:  # as above
+            certificate_of(self.policy, self.options.promise)
 
     def fits(self, model: "RLFocalChatModel") -> bool:
         """Tell whether no field of the model was changed since."""
@@ -261,6 +270,12 @@ class RLFocalChatModel(NestedRunsMixin):
     target_seconds: Amount | None = None
     """How many seconds a query may take on average."""
 
+    promise: str | None = None
+    """A promise that the policy was certified for, such as `"best-0.02@0.9"`, instead of `cost_weight`: queries are answered as it was
+    certified, by the cheapest way to keep it. Where it does not hold, since pool, tasks, policy or a member are others now, the
+    member answers that was best when it was certified, and `response_metadata["rlfocal"]["promise"]` says why.
+    """
+
     task: str | None = None
     """Task label of the queries, such as `"mmlu_pro/law"`, where it is known."""
 
@@ -360,6 +375,16 @@ class RLFocalChatModel(NestedRunsMixin):
     """How many calls of members may run at once, over all queries that this model and its copies answer, in all threads and
     event loops; None for any number. `PoolMember.max_concurrent_calls` caps one member."""
 
+    outcome_log: Annotated[OutcomeLog | str | PathLike[str] | None, PlainValidator(to_outcome_log)] = Field(
+        default=None, exclude=True
+    )
+    """Where to record what is served and what users say of it (`feedback`): an `OutcomeLog`, or its path, which is made where it
+    is missing. It holds questions and answers in clear text. None records nothing."""
+
+    explore: Share = 0.0
+    """Share of the answers, ε in [0, 1], that ask `max_team` members at random instead of the Decider's choice, so that something
+    is learned of everyone. How probable it was that a member was asked is recorded with it."""
+
     shared_state: SharedState = Field(default_factory=SharedState, exclude=True, repr=False)
     """What this model and its copies share in this process: running calls, breakers, latencies, spending. Give one model's to
     another to have them share it too."""
@@ -448,6 +473,46 @@ class RLFocalChatModel(NestedRunsMixin):
         """
         return explain(message)
 
+    def feedback(
+        self,
+        answer: AIMessage | Mapping[str, Any] | str | UUID,
+        score: float,
+        per_member: Mapping[str, float] | None = None,
+    ) -> None:
+        """Record what a user says of an answer; it is on disk when this returns.
+
+        Args:
+            answer: The message, its `response_metadata`, or the answer's id: `response_metadata["rlfocal"]["answer_id"]`, which
+                is the id of the model's run in LangChain's callbacks and in LangSmith.
+            score: What the answer is worth, in [0, 1].
+            per_member: What members' own answers are worth, as far as it is known.
+
+        Raises:
+            FeedbackError: There is no `outcome_log`; the answer is not in it, is one of another pool, or has feedback already;
+                a score is outside [0, 1], or a member was not asked.
+            OutcomeLogError: The log cannot be written.
+        """
+        answer_id, log = answer_id_of(answer), self.outcome_log
+        if not isinstance(log, OutcomeLog):
+            raise FeedbackError('Feedback needs an outcome log, got none. Give the model `outcome_log="outcomes.db"`.')
+        said = Feedback(answer_id=answer_id, score=score, per_member=per_member or {})
+        strangers = log.served(answer_id).asked.difference(self.pool.names)
+        if strangers:
+            raise FeedbackError(
+                f"Feedback must be about an answer of this pool ({', '.join(self.pool.names)}), and {answer_id} asked "
+                f"{', '.join(sorted(strangers))}. Give it to the model that answered."
+            )
+        log.add_feedback(said)
+
+    async def afeedback(
+        self,
+        answer: AIMessage | Mapping[str, Any] | str | UUID,
+        score: float,
+        per_member: Mapping[str, float] | None = None,
+    ) -> None:
+        """Record what a user says of an answer; see `feedback`."""
+        await asyncio.to_thread(self.feedback, answer, score, per_member)
+
     def get_num_tokens(self, text: str) -> int:
         """Count a text's tokens: by `custom_get_token_ids` where that is given, else estimated, without a network."""
         return num_tokens(text, self.custom_get_token_ids)
@@ -470,13 +535,14 @@ class RLFocalChatModel(NestedRunsMixin):
             "max_team": self.max_team,
             "max_rounds": self.max_rounds,
             "cost_weight": self.cost_weight,
-            **{name: getattr(self, name) for name in TARGETS},
+            **{name: getattr(self, name) for name in (*TARGETS, "promise")},
             "task": self.task,
             "answer_kind": kind_id(self.answer_kind),
             "equivalence": None if setup.judge is None else dict(setup.judge.facts),
             "synthesizer": setup.synthesizer and identifying_params_of(setup.synthesizer.model),
             "synthesize_below": self.synthesize_below,
             "on_disagreement": self.on_disagreement,
+            "explore": self.explore,
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,
             "default_stop": self.stop,  # LangChain puts a call's own under "stop"
@@ -700,8 +766,14 @@ class RLFocalChatModel(NestedRunsMixin):
         own = {name: value for name in ("temperature", "max_tokens") if (value := getattr(self, name)) is not None}
         request = Request.of({**own, **kwargs})
         query = query_of(messages, task=options.task)
+        limits = AnswerLimits(config, shared=self.shared_state, clock=self.clock)
         asks_more = not request.is_plain
         needing_tools = [name for name, model in setup.models.items() if asks_more and request.needs_tools(model)]
+        eligible = eligible_of(setup.models, messages, tools=needing_tools, only=only)
+        pledge = self._pledge(options, query, eligible, limits)
+        if pledge is not None:
+            certified = pledge.certificate
+            options = replace(options, max_team=certified.max_team, max_rounds=certified.max_rounds)
         return AnswerState(
             query,
             pool=setup.pool,
@@ -714,12 +786,14 @@ class RLFocalChatModel(NestedRunsMixin):
                 synthesizer=setup.synthesizer,
                 stop=stop or self.stop,
                 relay=relay,
+                record=self.outcome_log.record if isinstance(self.outcome_log, OutcomeLog) else None,
             ),
             request=request,
-            eligible=eligible_of(setup.models, messages, tools=needing_tools, only=only),
+            eligible=eligible,
             repairs=repairs_of(messages),
-            limits=AnswerLimits(config, shared=self.shared_state, clock=self.clock),
+            limits=limits,
             aim=self._aim(options, only),
+            pledge=pledge,
             judging=None if setup.judge is None else Judging(setup.judge, query.text),
         )
 
@@ -728,6 +802,20 @@ class RLFocalChatModel(NestedRunsMixin):
         if options.target is None or only is not None:
             return None
         return self.shared_state.controllers.aim(self._setup.policy, options.target, self._setup.names)
+
+    def _pledge(self, options: CallOptions, query: Query, eligible: Eligible, limits: AnswerLimits) -> Pledge | None:
+        """Tell whether a promise holds for a query; None where there is none, or one member is named."""
+        if options.promise is None or eligible.only is not None:
+            return None
+        return pledge_of(
+            certificate_of(self._setup.policy, options.promise),
+            query,
+            present=[name for name in eligible.members if not limits.is_breaker_open(name)],
+            left_out=eligible.left_out,
+            policy=self._setup.policy,
+            fingerprints=self.shared_state.fingerprints,
+            rewrites=self._setup.synthesizer is not None,
+        )
 
     def _check_nesting(self) -> None:
         """Check that this call is not made, however indirectly, by this model itself, nor too deep within others.

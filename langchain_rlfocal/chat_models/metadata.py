@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage, UsageMetadata
 from langchain_core.messages.ai import add_usage
@@ -25,7 +25,7 @@ from langchain_rlfocal.answers.reading import read_query
 from langchain_rlfocal.chat_models.consensus import Verdict
 from langchain_rlfocal.chat_models.equivalence import Judging, unforgeable
 from langchain_rlfocal.chat_models.messages import KEY, NATIVE_KEY, native_of
-from langchain_rlfocal.errors import InputError
+from langchain_rlfocal.errors import FeedbackError, InputError
 from langchain_rlfocal.execution import UnusableAnswerError, blocks_of, ending_of, plain, usage_of
 from langchain_rlfocal.policies.targets import Target
 from langchain_rlfocal.records import Answer, Candidate, Failure, Selection
@@ -207,6 +207,12 @@ def tokens_of(result: Candidate | Failure) -> UsageMetadata | None:
     return None if message is None else usage_of(message)
 
 
+def version_of(message: AIMessage) -> str | None:
+    """Return what the model that responded calls itself, its version included; None where it does not."""
+    names = (message.response_metadata.get(key) for key in ("model_name", "model"))
+    return next((name for name in names if isinstance(name, str) and name), None)
+
+
 def _message_of(result: Candidate | Failure) -> AIMessage | None:
     """Return what a member responded; None where it did not respond."""
     if isinstance(result, Failure):
@@ -227,11 +233,15 @@ def describe(state: "AnswerState", verdict: Verdict, synthesis: Candidate | Fail
     results: list[Candidate | Failure] = [*state.candidates, *state.failures]
     written = None if synthesis is None else {"latency_s": _number(synthesis.latency_s), **_describe_call(synthesis)}
     return {
+        "answer_id": state.answer_id,
         "policy": state.policy.policy_id,
         "trained": state.policy.trained,
         "cost_weight": _number(state.point.cost_weight),
+        "promise": None if state.pledge is None else state.pledge.as_dict(),
         "target": None if state.aim is None else {state.aim.target.name: state.aim.target.value},
+        "explored": state.explored,
         "excluded": dict(state.eligible.excluded),
+        "left_out": dict(state.eligible.left_out),
         "repairs": state.repairs,
         "rounds": [describe_selection(selection) for selection in state.selections],
         "candidates": [describe_result(candidate) for candidate in state.candidates],
@@ -360,8 +370,12 @@ def explain(message: AIMessage | Mapping[str, Any]) -> str:
     lines += [
         f"{row['member']} {_ENDS[row['flaw']]}, and no other answer was better" for row in candidates if row.get("flaw")
     ]
+    if (promise := facts.get("promise")) and not promise["holds"]:
+        lines.append(f"the promise {promise['name']} does not hold: {promise['reason']}")
     lines += [f"{name} was left out: {BREAKER_OPEN}" for name in facts.get("resting") or ()]
     lines += [f"{name} was left out: it {reason}" for name, reason in (facts.get("excluded") or {}).items()]
+    lines += [f"{name} was left out: {reason}" for name, reason in (facts.get("left_out") or {}).items()]
+    lines += ["a random team was asked, to learn from"] if facts.get("explored") else []
     lines += [f"of the conversation: {repair}" for repair in facts.get("repairs") or ()]
     if failure := (facts.get("synthesizer") or {}).get("failure"):
         lines.append(f"the synthesizer failed: {failure['kind']}: {failure['reason']}")
@@ -416,6 +430,8 @@ def _terms(facts: Mapping[str, Any]) -> str:
     terms = "trained" if weight is None else f"trained; cost weight {weight:.3g}"
     for name, value in (target or {}).items():
         terms = f"{terms}, for {Target(name, value)} a query on average"
+    if promise := facts.get("promise"):
+        terms += f", promise {promise['name']}" if promise["holds"] else f"; promise {promise['name']} does not hold"
     return terms
 
 
@@ -458,6 +474,24 @@ def _decimal(value: float | None) -> str:
 def _shorten(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= _MAX_ANSWER_CHARS else f"{line[: _MAX_ANSWER_CHARS - 3]}..."
+
+
+def answer_id_of(answer: Any) -> str:
+    """Return an answer's id: of its message, of the message's `response_metadata`, or as it is given.
+
+    Raises:
+        FeedbackError: It has none, or is none.
+    """
+    metadata = answer.response_metadata if isinstance(answer, BaseMessage) else answer
+    facts = metadata.get(KEY) if isinstance(metadata, Mapping) else None
+    given = facts.get("answer_id") if isinstance(facts, Mapping) else metadata
+    try:
+        return str(given if isinstance(given, UUID) else UUID(str(given)))
+    except ValueError:
+        raise FeedbackError(
+            "Feedback must be about an answer of RLFocalChatModel: its message, its `response_metadata`, or its id, got "
+            f"{answer!r:.80}. Pass what `model.invoke` returned."
+        ) from None
 
 
 # ---- the synthesizer's prompt

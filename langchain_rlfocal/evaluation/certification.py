@@ -250,6 +250,7 @@ def certify(
         unit=unit,
         spending=found[last].spending,
         score=found[last].score,
+        best_member=rows.members[int(rows.scores.mean(axis=0).argmax())],
         best_member_score=float(rows.scores.mean(axis=0).max()),
     )
     return certificate, found

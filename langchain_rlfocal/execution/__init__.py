@@ -30,7 +30,7 @@ from langchain_rlfocal.execution.calls import (
     failure_of,
     usage_of,
 )
-from langchain_rlfocal.execution.config import AnswerLimits, Clock, ExecutionConfig, SharedState
+from langchain_rlfocal.execution.config import AnswerLimits, Clock, ExecutionConfig, Fingerprints, SharedState
 from langchain_rlfocal.execution.drivers import aask_members, ask_members, astream_round, stream_round
 from langchain_rlfocal.execution.endings import blocks_of, ending_of, is_refusal, plain
 from langchain_rlfocal.execution.limits import BreakerConfig, BreakerState, Shared
@@ -47,6 +47,7 @@ __all__ = [
     "Budget",
     "Clock",
     "ExecutionConfig",
+    "Fingerprints",
     "IsDecided",
     "MemberRequest",
     "Result",

@@ -1,6 +1,7 @@
 """What an answer may take, what all answers of a model share, and one answer between the two."""
 
 import asyncio
+import logging
 import math
 import threading
 import time
@@ -63,6 +64,30 @@ class ExecutionConfig:
         return min((limit_s for limit_s in limits_s if limit_s is not None), default=None)
 
 
+class Fingerprints(Shared):
+    """What members call themselves in their responses, as far as they do: the version of a model behind its name.
+
+    Attributes:
+        changed: What members called themselves first in this process, and what now, where that differs.
+    """
+
+    def __init__(self) -> None:
+        self._first: dict[str, str] = {}
+        self._said: set[str] = set()
+        self.changed: dict[str, tuple[str, str]] = {}
+
+    def see(self, member: str, name: str | None) -> None:
+        """Note what a member calls itself."""
+        if name is not None and self._first.setdefault(member, name) != name:
+            self.changed[member] = (self._first[member], name)
+
+    def say_once(self, line: str, log: logging.Logger) -> None:
+        """Warn of something, the first time."""
+        if line not in self._said:
+            self._said.add(line)
+            log.warning(line)
+
+
 class SharedState(Shared):
     """What all copies of a model share while they run in one process; a pickle carries what was spent, and nothing else.
 
@@ -72,6 +97,7 @@ class SharedState(Shared):
         latencies: How long members took lately.
         ledger: What was spent.
         controllers: What queries within targets took.
+        fingerprints: What members call themselves.
         admission: Answers that begin, or wait for their beginning.
         retry_budget: How many retries and hedges are allowed under overload.
     """
@@ -79,7 +105,7 @@ class SharedState(Shared):
     def __init__(self, ledger: Ledger | None = None) -> None:
         self.limiter, self.breakers, self.latencies = ConcurrencyLimiter(), Breakers(), Latencies()
         self.admission, self.retry_budget = Admission(), RetryBudget()
-        self.controllers = Controllers()
+        self.controllers, self.fingerprints = Controllers(), Fingerprints()
         self.ledger = ledger or Ledger()
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -2,8 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
+from typing import Any
 
+from langchain_rlfocal.errors import FeedbackError
 from langchain_rlfocal.records import Answer, Candidate, Failure, Query
+
+CALLED_OFF = frozenset({"cancelled", "budget", "breaker_open"})
+"""Kinds of failures that say nothing of the member: it was not waited for, or not called at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,17 +19,17 @@ class ServedAnswer:
     Attributes:
         id: The answer's id, as `response_metadata["rlfocal"]["answer_id"]` holds it.
         query: What was asked.
-        available: Members that could be asked.
+        available: Members that could be asked in the first round.
         policy_id: The policy that decided.
         cost_weight: What asking the whole pool once was worth to it, in units of score.
         max_team: How many members could be asked over all rounds.
         max_rounds: How many rounds there could be.
         candidates: Members' answers.
         failures: Members' non-answers.
-        answer: What Fusion decided.
+        answer: What Fusion decided; without a member and a canonical answer where what was returned is no member's own.
         explore: Share of the answers that ask a random team, ε.
         explored: True if this one did.
-        propensity: Probability with which each asked member was asked, above 0.
+        propensity: Probability with which each asked member was asked, above 0; without those of whom it is unknown.
     """
 
     id: str
@@ -54,21 +60,49 @@ class Feedback:
         answer_id: Id of the answer.
         score: What the returned answer is worth, in [0, 1].
         per_member: What the answers of other asked members are worth, as far as the user knows.
+
+    Raises:
+        FeedbackError: A score is no number in [0, 1].
     """
 
     answer_id: str
     score: float
     per_member: Mapping[str, float] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "score", _score(self.score, "`score`"))
+        scores = {name: _score(score, f"`per_member[{name!r}]`") for name, score in self.per_member.items()}
+        object.__setattr__(self, "per_member", scores)
+
     def scores_of(self, served: ServedAnswer) -> dict[str, float]:
         """Score every asked member that something is known of.
 
-        Who gave the returned answer, in whatever words, has its score; a member that gave none has 0; of the others only what
-        `per_member` says is known, which counts before all else.
+        Who gave the returned answer, in whatever words, has its score; a member that gave none has 0, unless it was called
+        off; of the others only what `per_member` says is known, which counts before all else.
         """
         returned = served.answer.answer
         same = {c.member for c in served.candidates if returned is not None and c.answer == returned}
         same |= {served.answer.member} if served.answer.member is not None else set()
-        scores = {failure.member: 0.0 for failure in served.failures}
+        scores = {failure.member: 0.0 for failure in served.failures if failure.kind not in CALLED_OFF}
         scores |= dict.fromkeys(sorted(same), self.score)
         return scores | dict(self.per_member)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undo:
+    """What a person undid of what was learned.
+
+    Attributes:
+        learner: Whose change it was.
+        change_id: Id of the change.
+    """
+
+    learner: str
+    change_id: str
+
+
+def _score(value: Any, name: str) -> float:
+    """Check a score; True and False are 1 and 0."""
+    if not isinstance(value, Real) or not 0 <= float(value) <= 1:
+        raise FeedbackError(f"{name} must be a number in [0, 1], got {value!r}. Give 1 for right, 0 for wrong.")
+    return float(value)

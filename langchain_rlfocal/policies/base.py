@@ -268,7 +268,7 @@ class EnsemblePolicy(ABC):
         for member in (*(c.member for c in candidates), *(f.member for f in failures)):
             asked[0, position[member]] = True
         if candidates:
-            answers = _answers(query.text, candidates, position)
+            answers = answers_to(query.text, candidates, position)
             evidence, labels = self.read(features, [query.task], answers, names), answers.labels[0].tolist()
         else:
             silent, none = np.full(asked.shape, -1), np.zeros(asked.shape, dtype=features.trust.dtype)
@@ -386,7 +386,7 @@ def is_blank(text: str) -> bool:
     return not text.strip()
 
 
-def _answers(query: str, candidates: Sequence[Candidate], position: Mapping[str, int]) -> Answers:
+def answers_to(query: str, candidates: Sequence[Candidate], position: Mapping[str, int]) -> Answers:
     """Lay out one query's candidates for members at these positions; every member has room for a candidate of its own.
 
     A text without a canonical answer takes that room, without a label, as recorded ones do in an `OutcomeGrid`.

@@ -117,7 +117,8 @@ class Certificate(_Strict):
         unit: What spending is counted in.
         spending: What a query took on these rows on average.
         score: What the policy scored on these rows; an estimate, not promised.
-        best_member_score: What the member scored that was best on these rows.
+        best_member: The member that was best on these rows.
+        best_member_score: What it scored.
     """
 
     promise: str = Field(max_length=40)
@@ -135,6 +136,7 @@ class Certificate(_Strict):
     unit: Literal["usd", "tokens", "calls"]
     spending: float = Field(ge=0, allow_inf_nan=False)
     score: float = Field(ge=0, le=1)
+    best_member: str
     best_member_score: float = Field(ge=0, le=1)
 
     @property

@@ -32,6 +32,7 @@ from langchain_rlfocal.observations import (
     fusion_shared,
 )
 from langchain_rlfocal.policies.base import EnsemblePolicy, legal_sizes
+from langchain_rlfocal.policies.certificates import Certificate, certificates_of
 from langchain_rlfocal.policies.checkpoint import Parts, check_parts, read_checkpoint, write_checkpoint
 from langchain_rlfocal.policies.evidence import CompetenceModel, EvidenceModel, coincidence_of, moments_of
 from langchain_rlfocal.policies.novelty import NoveltyModel
@@ -151,6 +152,15 @@ class RLFocalPolicy(EnsemblePolicy):
             InputError: The policy holds no curve.
         """
         return Curve(self.card.get("curve"))
+
+    @cached_property
+    def certificates(self) -> Mapping[str, Certificate]:
+        """The promises that it was certified for, by name.
+
+        Raises:
+            CheckpointError: One breaks a rule, or is about another policy.
+        """
+        return certificates_of(self.card, self.policy_id)
 
     def describe(
         self, queries: Sequence[str], tasks: Sequence[str | None], members: Sequence[str] | None = None
