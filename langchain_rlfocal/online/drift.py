@@ -29,6 +29,7 @@ from typing import Literal, Self
 import numpy as np
 
 from langchain_rlfocal.errors import InputError
+from langchain_rlfocal.online.arrays import checked_array
 from langchain_rlfocal.states import Floats
 
 STAKES = np.array([0.1, 0.25, 0.5, 0.75, 0.95])
@@ -107,7 +108,7 @@ class DriftMonitor:
         row = self._row[member]
         is_out = bool(self._out[row])
         if is_out:
-            growth = bet_on_rise(STAKES, score, max(float(self._expected[row]) / 2, _LOWEST))
+            growth = bet_on_rise(STAKES, score, max(float(np.nan_to_num(self._expected[row], nan=0.5)) / 2, _LOWEST))
         else:
             growth = bet_on_fall(STAKES, score, min(max(predicted - self.tolerance, 0.0), 1.0 - _LOWEST))
             before = self._expected[row]
@@ -125,6 +126,11 @@ class DriftMonitor:
         """Take a member in again, and watch it from the start."""
         row = self._row[member]
         self._sums[row], self._out[row], self._expected[row] = 0.0, 0.0, np.nan
+
+    def leave_out(self, member: str) -> None:
+        """Leave a member out until it is found to have recovered."""
+        row = self._row[member]
+        self._sums[row], self._out[row] = 0.0, 1.0
 
     def probes(self, key: str) -> tuple[str, ...]:
         """Say which of the members left out are to be asked beside the team.
@@ -149,12 +155,6 @@ class DriftMonitor:
         Raises:
             InputError: An array is missing or of another shape, as of another pool.
         """
-        restored = {}
-        for name, mine in self.arrays().items():
-            given = arrays.get(name)
-            if given is None or np.shape(given) != mine.shape:
-                found = "none" if given is None else f"shape {np.shape(given)}"
-                raise InputError(f"`arrays` must hold `{name}` of shape {mine.shape}, got {found}. Start without them.")
-            restored[name] = np.array(given, dtype=np.float64)
+        restored = {name: checked_array(arrays, name, mine.shape) for name, mine in self.arrays().items()}
         self._sums, self._expected, self._out = restored["sums"], restored["expected"], restored["out"]
         return self

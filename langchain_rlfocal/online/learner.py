@@ -41,6 +41,7 @@ import numpy as np
 
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.features import HASHED_TASKS, HASHED_WORDS, SURFACE_NAMES, features_of
+from langchain_rlfocal.online.arrays import checked_array
 from langchain_rlfocal.online.records import Feedback, ServedAnswer
 from langchain_rlfocal.policies.base import EnsemblePolicy, answers_to, legal_sizes
 from langchain_rlfocal.policies.looks import LOOK_NAMES, looks_of_options
@@ -77,7 +78,11 @@ EVIDENCE_PRIOR = {
     "unlabelled": (-1.0, 0.5),
     **dict.fromkeys(LOOK_NAMES, (0.0, 0.5)),
 }
-"""Prior mean and standard deviation of κ₁, κ₂, α, η, ζ, ν and w. η and ζ are below 1, since members err together."""
+"""Prior mean and standard deviation of κ₁, κ₂, α, η, ζ, ν and w. η and ζ are below 1, since members err together; of a trained
+base, which knows that, they are 0, as ν is."""
+
+TRAINED_SHARE = 0.3
+"""How much smaller the prior standard deviations of competence are where the base is trained."""
 
 MEMBER_DEVIATION = 0.3
 """Prior standard deviation of each δₘ."""
@@ -179,7 +184,7 @@ class OnlinePolicy(EnsemblePolicy):
         blocks = blocks[np.arange(num), :, np.arange(num)]
         variance = (
             (across[:, :POOL_DIM] * shared).sum(axis=1)[:, None]
-            + 2 * (across[:, POOL_DIM:].reshape(-1, num, OWN_DIM) @ own[:, :, None])[:, :, 0]
+            + 2 * np.einsum("qmp,qp->qm", across[:, POOL_DIM:].reshape(-1, num, OWN_DIM), own)
             + ((own @ blocks).transpose(1, 0, 2) * own[:, None]).sum(axis=2)
         )
         weights, rivals = self._arrays["evidence.mean"], log_rivals(queries)
@@ -323,7 +328,8 @@ def ask_by_gain(state: State) -> tuple[Bools, Floats, Callable[[], Floats]]:
     with the leading candidate, it will be asked whatever is said, so it is asked in the same round; and so on.
     """
     selectable, smallest, largest = legal_sizes(state)
-    teams, rows = np.zeros(state.asked.shape, dtype=bool), np.arange(len(state.asked))
+    teams: Bools = np.zeros(state.asked.shape, dtype=bool)
+    rows = np.arange(len(teams))
     first = net = np.where(selectable, state.net_gain, -np.inf)
     going, then = np.ones(len(teams), dtype=bool), state
     for size in range(min(state.max_team, teams.shape[1])):
@@ -346,13 +352,17 @@ class OnlineLearner:
     Args:
         policy: The base. A trained one is corrected; of any other its declared competence is the start.
         memory: Queries after which what was learned counts e⁻¹ of what it did; infinite for no forgetting.
-        optimism: See `OnlinePolicy`. 0 never tries a member that looks worse than it may be.
+        optimism: See `OnlinePolicy`. 0 never tries a member that looks worse than it may be; it is the default of a trained
+            base, and 1 that of any other.
 
     Raises:
         InputError: `memory` is not positive, or `optimism` is negative.
     """
 
-    def __init__(self, policy: EnsemblePolicy, *, memory: float = 20_000.0, optimism: float = 1.0) -> None:
+    def __init__(self, policy: EnsemblePolicy, *, memory: float = 20_000.0, optimism: float | None = None) -> None:
+        known = is_trained(policy)
+        if optimism is None:
+            optimism = 0.0 if known else 1.0
         if not memory > 0 or not 0 <= optimism < math.inf:
             raise InputError(
                 f"`memory` must be positive and `optimism` not negative, got {memory} and {optimism}. "
@@ -363,10 +373,13 @@ class OnlineLearner:
         pool = [POOL_DEVIATION, *[POOL_SLOPES] * slopes, *[WORD_SLOPES] * WORD_DIM]
         own = [OWN_DEVIATION, *[OWN_SLOPES] * slopes]
         middle, spread = np.array([*EVIDENCE_PRIOR.values()]).T
+        if known:
+            middle[[_SUPPORTER, _CANDIDATE, _UNLABELLED]] = 0.0
         evidence = np.concatenate([middle, np.zeros(num)])
+        scale = TRAINED_SHARE if known else 1.0
         # What each part returns to where nothing is learned: mean and variances.
         self._prior = {
-            "competence": (np.zeros(POOL_DIM + num * OWN_DIM), np.array(pool + own * num) ** 2),
+            "competence": (np.zeros(POOL_DIM + num * OWN_DIM), (scale * np.array(pool + own * num)) ** 2),
             "evidence": (evidence, np.concatenate([spread, np.full(num, MEMBER_DEVIATION)]) ** 2),
             "coincidence": (np.zeros(OWN_DIM), np.full(OWN_DIM, COINCIDENCE_DEVIATION**2)),
         }
@@ -414,24 +427,22 @@ class OnlineLearner:
         self._set(arrays)
 
     def forget(self, member: str) -> None:
-        """Return a member to the prior: for one that changed.
+        """Know a member as little as at the start, for one that changed: it is as good as the base and the pool say.
 
         Raises:
             PoolError: There is no such member.
         """
         column, arrays = self.policy.columns([member])[0], dict(self._arrays)
         start = POOL_DIM + column * OWN_DIM
-        for part, block in (
-            ("competence", slice(start, start + OWN_DIM)),
-            ("evidence", slice(_MEMBERS + column, None)),
-        ):
-            if part == "evidence":
-                block = slice(_MEMBERS + column, _MEMBERS + column + 1)
-            mean, spread = arrays[f"{part}.mean"].copy(), arrays[f"{part}.covariance"].copy()
-            spread[block], spread[:, block] = 0.0, 0.0
-            spread[block, block] = np.diag(self._prior[part][1][block])
-            if part == "evidence":
-                mean[block] = self._prior[part][0][block]
+        blocks = {
+            "competence": slice(start, start + OWN_DIM),
+            "evidence": slice(_MEMBERS + column, _MEMBERS + column + 1),
+        }
+        for part, block in blocks.items():
+            (middle, variance), mean = self._prior[part], arrays[f"{part}.mean"].copy()
+            spread = arrays[f"{part}.covariance"].copy()
+            mean[block], spread[block], spread[:, block] = middle[block], 0.0, 0.0
+            spread[block, block] = np.diag(variance[block])
             arrays |= {f"{part}.mean": mean, f"{part}.covariance": spread}
         self._set(arrays)
 
@@ -539,19 +550,6 @@ class OnlineLearner:
         expected = float(features.base.coincidence[0] + inputs @ mean)
         arrays["coincidence.mean"] = mean + (float((counts * (counts - 1) / 2).sum()) / pairs - expected) * gain
         arrays["coincidence.covariance"] = spread - np.outer(gain, across)
-
-
-def checked_array(arrays: Mapping[str, Floats], name: str, shape: tuple[int, ...]) -> Floats:
-    """Copy an array of this name and shape.
-
-    Raises:
-        InputError: There is none.
-    """
-    given = arrays.get(name)
-    if given is None or np.shape(given) != shape:
-        found = "none" if given is None else f"shape {np.shape(given)}"
-        raise InputError(f"`arrays` must hold `{name}` of shape {shape}, got {found}. Start without them.")
-    return np.array(given, dtype=np.float64)
 
 
 def _logit(probability: Floats) -> Floats:
