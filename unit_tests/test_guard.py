@@ -74,7 +74,7 @@ def test_an_untrained_incumbent_is_replaced_at_once_and_the_entry_says_so():
 
 def test_in_shadow_it_learns_and_never_serves():
     guard = guard_of("shadow")
-    changes, asked = run(guard, 400, chance={"a": 0.1, "b": 0.9, "c": 0.5}, explore=0.5)
+    changes, _ = run(guard, 400, chance={"a": 0.1, "b": 0.9, "c": 0.5}, explore=0.5)
     assert guard.learner.count == 400
     assert guard.serving is guard.incumbent
     assert guard.left_out == ()

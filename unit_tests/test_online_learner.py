@@ -131,7 +131,7 @@ def test_arrays_restore_the_same_learner_and_equal_feedback_gives_equal_bits():
     query, said = next(stream(1, seed=5))
     served = serve(one.policy, query, said)
     for learner in (one, third):
-        learner.update(served, judged(served, {name: 1.0 for name in served.asked}))
+        learner.update(served, judged(served, dict.fromkeys(served.asked, 1.0)))
     assert {name: array.tobytes() for name, array in one.arrays().items()} == {
         name: array.tobytes() for name, array in third.arrays().items()
     }

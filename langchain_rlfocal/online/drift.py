@@ -81,9 +81,9 @@ class DriftMonitor:
         self.members, self.tolerance, self.probe_share = tuple(members), tolerance, probe_share
         self.run_length, self.return_run_length = run_length, return_run_length
         self._row = {name: row for row, name in enumerate(self.members)}
-        self._sums = np.zeros((len(self.members), len(STAKES)))
-        self._expected = np.full(len(self.members), np.nan)
-        self._out = np.zeros(len(self.members))
+        self._sums: Floats = np.zeros((len(self.members), len(STAKES)))
+        self._expected: Floats = np.full(len(self.members), np.nan)
+        self._out: Floats = np.zeros(len(self.members))
 
     @property
     def left_out(self) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ Every change is an entry with its figures, and can be undone. What a person undi
 the incumbent serves for good.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, get_args
@@ -20,7 +19,7 @@ from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.online.arrays import checked_array
 from langchain_rlfocal.online.drift import DriftMonitor
 from langchain_rlfocal.online.learner import OnlineLearner, is_trained
-from langchain_rlfocal.online.off_policy import Comparison, Difference, expected_difference, follow, logged
+from langchain_rlfocal.online.off_policy import Comparison, Difference, expected_score, follow, logged
 from langchain_rlfocal.online.records import Feedback, ServedAnswer
 from langchain_rlfocal.policies.base import EnsemblePolicy
 from langchain_rlfocal.states import Floats
@@ -88,8 +87,9 @@ class Guard:
         self._comparison = Comparison(error=error, max_weight=max_weight)
         self._scores = DriftMonitor([_SERVED], tolerance=SCORE_TOLERANCE)
         starts = mode == "on" and not is_trained(incumbent)
-        # Whether the learner serves, whether a person forbade it, changes so far, the incumbent's mean score, announced.
-        self._facts = np.array([float(starts), 0.0, 0.0, np.nan, 0.0])
+        # Whether the learner serves, whether a person forbade it, changes so far, the incumbent's mean score, announced,
+        # and how many scores that mean is of.
+        self._facts = np.array([float(starts), 0.0, 0.0, 0.0, 0.0, 0.0])
 
     @property
     def serves_learner(self) -> bool:
@@ -218,8 +218,11 @@ class Guard:
             happened = self.monitor.update(member, scores[member], competence[member])
             if happened is None:
                 continue
-            self.learner.forget(member)
             fell = happened == "fell"
+            if fell:
+                self.learner.forget(member)
+            else:
+                self.learner.forget(member, near=served.query, competence=expected)
             reason = (
                 f"{member} scores less than the {expected:.2f} that is expected of it."
                 if fell
@@ -244,14 +247,15 @@ class Guard:
         one: EnsemblePolicy = new
         other: EnsemblePolicy = self.incumbent
         if not self.serves_learner:
-            before = self._facts[3]
             if not served.explored:
-                self._facts[3] = feedback.score if np.isnan(before) else before + (feedback.score - before) / _MEMORY
+                self._facts[5] = min(self._facts[5] + 1, _MEMORY)
+                self._facts[3] += (feedback.score - self._facts[3]) / self._facts[5]
             one, other = self.incumbent, new
         did = follow(one, served, feedback) if served.explored else logged(served, feedback)
-        would = follow(other, served, feedback)
-        self._comparison.add(served, did, would, expected_difference(one, other, served, new))
-        if self.serves_learner and not served.explored and not math.isnan(self._facts[3]):
+        # One expectation for both: a model's opinion of where nothing can be seen must not decide who serves.
+        expected = expected_score(one, served, new)
+        self._comparison.add(served, did, follow(other, served, feedback), (expected, expected))
+        if self.serves_learner and not served.explored and self._facts[5]:
             fell = self._scores.update(_SERVED, feedback.score, float(self._facts[3]))
             if fell is not None:
                 self._facts[4] = 2.0

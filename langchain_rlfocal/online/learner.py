@@ -426,8 +426,13 @@ class OnlineLearner:
         arrays["count"] = arrays["count"] + 1.0
         self._set(arrays)
 
-    def forget(self, member: str) -> None:
+    def forget(self, member: str, *, near: Query | None = None, competence: float | None = None) -> None:
         """Know a member as little as at the start, for one that changed: it is as good as the base and the pool say.
+
+        Args:
+            member: Its name.
+            near: A query, near which something is known of it all the same:
+            competence: its competence there.
 
         Raises:
             PoolError: There is no such member.
@@ -445,6 +450,10 @@ class OnlineLearner:
             spread[block, block] = np.diag(variance[block])
             arrays |= {f"{part}.mean": mean, f"{part}.covariance": spread}
         self._set(arrays)
+        if near is not None and competence is not None:
+            mean = self._arrays["competence.mean"].copy()
+            mean[start] += competence - self.policy.competence(near)[member]
+            self._set({**self._arrays, "competence.mean": mean})
 
     def _set(self, arrays: dict[str, Floats]) -> None:
         for array in arrays.values():
