@@ -1,6 +1,9 @@
 """Learning while serving: every process folds the same feedback in the same order, and no answer is ever held up or failed by it."""
 
+import asyncio
 import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
 import numpy as np
@@ -78,7 +81,7 @@ def test_in_shadow_all_is_learned_and_nothing_changes(path):
 def test_off_learns_nothing_and_has_no_changes(path):
     [model] = processes(path, 1, learning="off")
     learn(model, 2)
-    assert not service_of(model).is_due
+    assert not service_of(model).takes_turn()
     assert service_of(model)._guard is None
     for call in (model.changes, lambda: model.undo("1")):
         with pytest.raises(InputError, match=r'where `learning` is "shadow" or "on", got "off"'):
@@ -160,9 +163,24 @@ def test_the_log_is_looked_at_no_more_often_than_needed(path, monkeypatch):
         model.invoke(QUESTION)
     learn(one, 1)
     assert service_of(one)._guard.learner.count == 1  # what this process was told is folded at once
-    assert not service_of(other).is_due
+    assert not service_of(other).takes_turn()
     other.invoke(QUESTION)
     assert service_of(other)._guard.learner.count == 0
+
+
+async def test_an_answer_does_not_wait_for_threads_that_are_all_busy(path, monkeypatch):
+    """The only thread of the loop is taken for as long as the answer is made."""
+    monkeypatch.setattr(service_module, "FOLD_S", 0.01)
+    one, other = processes(path, 2)
+    learn(one, 1)
+    is_answered, loop = threading.Event(), asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(max_workers=1))
+    blocked = loop.run_in_executor(None, is_answered.wait)
+    assert (await other.ainvoke(QUESTION)).text
+    is_answered.set()
+    await blocked
+    assert (await other.ainvoke(QUESTION)).text
+    assert same_state(one, other)
 
 
 # ---- snapshots

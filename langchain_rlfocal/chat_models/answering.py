@@ -700,7 +700,7 @@ class AnswerState:
 
     async def areply(self, verdict: Verdict, synthesis: Result | None) -> AIMessage:
         """Make the message, and have the answer recorded; see `reply`."""
-        if self.explored:  # comparing again may take long
+        if self.explored and self.comparing_takes_long([*self.candidates, *self._flawed]):  # which is done again
             return await asyncio.to_thread(self.reply, verdict, synthesis)
         return self.reply(verdict, synthesis)
 

@@ -391,7 +391,7 @@ class RLFocalChatModel(NestedRunsMixin):
     event loops; None for any number. `PoolMember.max_concurrent_calls` caps one member."""
 
     outcome_log: Annotated[OutcomeLog | str | PathLike[str] | None, PlainValidator(to_outcome_log)] = Field(
-        default=None, exclude=True
+        default=None, exclude=True, repr=False
     )
     """Where to record what is served and what users say of it (`feedback`): an `OutcomeLog`, or its path, which is made where it
     is missing. It holds questions and answers in clear text. None records nothing."""
@@ -800,13 +800,13 @@ class RLFocalChatModel(NestedRunsMixin):
     def _catch_up(self) -> None:
         """Learn what other processes were told meanwhile."""
         service = self._setup.service
-        if service is not None and service.is_due:
+        if service is not None and service.takes_turn():
             service.refresh()
 
     async def _acatch_up(self) -> None:
         service = self._setup.service
-        if service is not None and service.is_due:
-            await asyncio.to_thread(service.refresh)
+        if service is not None and service.takes_turn():
+            await service.arefresh()
 
     def _state_of(
         self,

@@ -5,6 +5,7 @@ policy. Folding never happens between a query and its answer on an event loop, a
 answer: then the answers go on being served as before.
 """
 
+import asyncio
 import dataclasses
 import hashlib
 import logging
@@ -100,10 +101,18 @@ class LearningService:
             service: LearningService = log.shared[key]
             return service
 
-    @property
-    def is_due(self) -> bool:
-        """True if there may be feedback to fold."""
-        return time.monotonic() >= self._due_at_s
+    def takes_turn(self) -> bool:
+        """Tell the caller whether to `refresh`, since there may be feedback to fold; others are told not to for `CHECK_S`."""
+        now_s = time.monotonic()
+        if now_s < self._due_at_s:
+            return False
+        self._due_at_s = now_s + CHECK_S
+        return True
+
+    async def arefresh(self) -> None:
+        """Fold in a thread; see `refresh`. Where all threads are busy, it is not waited for."""
+        folding = asyncio.get_running_loop().run_in_executor(None, self.refresh)
+        await asyncio.wait([folding], timeout=2 * FOLD_S)
 
     def add_feedback(self, feedback: Feedback) -> None:
         """Record feedback, and fold it.
