@@ -86,8 +86,8 @@ def test_the_hull_holds_what_scores_highest_for_what_it_takes_by_hand():
         curve.hull("tokens")
 
 
-def test_a_hull_reaches_the_cost_weight_that_takes_most_but_no_member_beyond_it_that_scores_less():
-    """At a cost weight of 0 the policy may take more by chance alone; a dear member that is worse is no way to spend."""
+def test_a_hull_reaches_the_least_cost_weight_but_nothing_beyond_it_that_scores_less():
+    """There the policy asks whatever may help, though it scored less on these rows; a dear member that is worse is no help."""
     worse = [point(0.0, 3.0, 0.7), point(0.1, 2.0, 0.8), point(2.0, 5.0, 0.5, member="worst")]
     assert Curve(worse).hull("calls") == ([2.0, 3.0], [OperatingPoint(0.1), OperatingPoint(0.0)])
     better = [*worse, point(2.0, 6.0, 0.9, member="best")]

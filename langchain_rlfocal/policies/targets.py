@@ -188,8 +188,8 @@ class Curve:
     ) -> tuple[Sequence[float], Sequence[OperatingPoint]]:
         """Return what the points of the upper concave hull take, rising, and these points.
 
-        It begins at the point that takes least, and ends at the cost weight that takes most, or at the point of highest score
-        if that takes more. Where no score is known, it holds every cost weight, and the rest only at its lower end.
+        It begins at the point that takes least, and ends at the least cost weight, or at the point of highest score if that takes
+        more. Where no score is known, it holds every cost weight, and the rest only at its lower end.
 
         Args:
             unit: What to count.
@@ -211,7 +211,7 @@ class Curve:
                 f"What a query takes in {unit} must be known to the policy, but was not on record in training. Train it on "
                 "outcomes that hold it, or give another target."
             )
-        plain = max(x for x, point in zip(taken, points, strict=True) if point.is_plain)
+        _, free = min((p.cost_weight, x) for x, p in zip(taken, points, strict=True) if p.is_plain)
         scored = [(x, p.score, p.operating_point) for x, p in zip(taken, points, strict=True) if p.score is not None]
         if len(scored) < len(points):
             found = sorted((x, p.cost_weight) for x, p in zip(taken, points, strict=True) if p.is_plain)
@@ -219,7 +219,7 @@ class Curve:
             ends = {x: OperatingPoint(weight) for x, weight in found if x > least[0]}
             return [least[0], *ends], [least[1].operating_point, *ends.values()]
         best = max(scored, key=lambda one: (one[1], -one[0]))
-        last = max(plain, best[0])
+        last = max(free, best[0])
         # Of points that take as much, the highest; of equals one of the policy's own, which knows more than one member.
         scored.sort(key=lambda one: (one[0], -one[1], one[2].member or ""))
         hull: list[tuple[float, float, OperatingPoint]] = []
