@@ -35,6 +35,9 @@ from langchain_rlfocal.states import Floats
 STAKES = np.array([0.1, 0.25, 0.5, 0.75, 0.95])
 """Shares f that are betted at once: small ones find small falls, large ones find large ones soon."""
 
+DEVIATIONS = 2.0
+"""How many standard deviations of the estimate a score may be below it, beside the tolerance."""
+
 _MEMORY = 50.0
 _LOWEST = 0.05
 
@@ -54,7 +57,8 @@ class DriftMonitor:
 
     Args:
         members: Names of the members, M of them.
-        tolerance: How far a member's mean score may be below what is expected, which is an estimate itself.
+        tolerance: How far a member's mean score may be below what is expected, which is an estimate itself:
+            by this and `DEVIATIONS` times what it may be off by.
         run_length: Mean number of a member's judged answers until a false alarm, at least: A.
         return_run_length: The same for a member left out that is still as bad: how many judged answers until it is wrongly
             taken for recovered.
@@ -68,7 +72,7 @@ class DriftMonitor:
         self,
         members: Sequence[str],
         *,
-        tolerance: float = 0.1,
+        tolerance: float = 0.05,
         run_length: float = 10_000.0,
         return_run_length: float = 100.0,
         probe_share: float = 0.05,
@@ -94,13 +98,17 @@ class DriftMonitor:
         """Return what was expected of a member lately, the mean over about 50 judged answers; NaN before the first."""
         return float(self._expected[self._row[member]])
 
-    def update(self, member: str, score: float, predicted: float) -> Literal["fell", "recovered"] | None:
+    def update(
+        self, member: str, score: float, predicted: float, deviation: float = 0.0
+    ) -> Literal["fell", "recovered"] | None:
         """Take one judged answer.
 
         Args:
             member: Whose answer.
             score: What it was worth, in [0, 1]; 0 for a failure.
             predicted: The member's competence near the query, as estimated before the answer was judged.
+            deviation: Standard deviation of that estimate. A member about whom little is known has not fallen if it is worse
+                than the guess.
 
         Returns:
             `"fell"` where the member is left out from now on, `"recovered"` where it is not any more, None where nothing changed.
@@ -110,7 +118,8 @@ class DriftMonitor:
         if is_out:
             growth = bet_on_rise(STAKES, score, max(float(np.nan_to_num(self._expected[row], nan=0.5)) / 2, _LOWEST))
         else:
-            growth = bet_on_fall(STAKES, score, min(max(predicted - self.tolerance, 0.0), 1.0 - _LOWEST))
+            least = predicted - self.tolerance - DEVIATIONS * deviation
+            growth = bet_on_fall(STAKES, score, min(max(least, 0.0), 1.0 - _LOWEST))
             before = self._expected[row]
             self._expected[row] = predicted if np.isnan(before) else before + (predicted - before) / _MEMORY
         self._sums[row] = (1.0 + self._sums[row]) * growth

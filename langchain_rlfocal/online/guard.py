@@ -210,12 +210,18 @@ class Guard:
 
     def _watch_members(self, served: ServedAnswer, feedback: Feedback) -> list[Change]:
         changes, scores = [], feedback.scores_of(served)
-        competence = self.learner.policy.competence(served.query)
+        features = self.learner.policy.features_near(served.query)
+        known = {
+            name: (float(competence), float(deviation))
+            for name, competence, deviation in zip(
+                self.learner.base.members, features.competence[0], features.deviation[0], strict=True
+            )
+        }
         for member in self.monitor.members:
             if member not in scores or member not in served.asked:
                 continue
             expected = self.monitor.expected(member)
-            happened = self.monitor.update(member, scores[member], competence[member])
+            happened = self.monitor.update(member, scores[member], *known[member])
             if happened is None:
                 continue
             fell = happened == "fell"

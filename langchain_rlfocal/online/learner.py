@@ -57,10 +57,10 @@ OWN_DIM = 1 + len(SURFACE_NAMES) + TASK_DIM
 POOL_DIM = OWN_DIM + WORD_DIM
 """Length of φ(q), which begins with ψ(q)."""
 
-POOL_DEVIATION, POOL_SLOPES, WORD_SLOPES = 0.15, 0.25, 0.3
+POOL_DEVIATION, POOL_SLOPES, WORD_SLOPES = 0.15, 0.2, 0.15
 """Prior standard deviations of w: of the constant, of surface and task, of words."""
 
-OWN_DEVIATION, OWN_SLOPES = 0.1, 0.1
+OWN_DEVIATION, OWN_SLOPES = 0.1, 0.08
 """The same of each wₘ."""
 
 QUERY_VARIANCE, NOISE_VARIANCE = 0.07, 0.14
@@ -84,7 +84,7 @@ base, which knows that, they are 0, as ν is."""
 TRAINED_SHARE = 0.3
 """How much smaller the prior standard deviations of competence are where the base is trained."""
 
-MEMBER_DEVIATION = 0.3
+MEMBER_DEVIATION = 0.2
 """Prior standard deviation of each δₘ."""
 
 COINCIDENCE_DEVIATION, COINCIDENCE_VARIANCE = 0.5, 0.1
@@ -119,11 +119,13 @@ class LearnedFeatures(MemberFeatures):
     Attributes:
         deviation: Posterior standard deviation of each competence, shape [Q, M].
         rivals: h, shape [Q].
+        inputs: φ(q), shape [Q, F].
         base: What the base policy says.
     """
 
     deviation: Annotated[Floats, "QM"]
     rivals: Annotated[Floats, "Q"]
+    inputs: Annotated[Floats, "QF"]
     base: MemberFeatures
 
 
@@ -202,6 +204,7 @@ class OnlinePolicy(EnsemblePolicy):
             coincidence=coincidence.astype(kind),
             deviation=np.sqrt(np.maximum(variance, 0.0)).astype(kind),
             rivals=rivals.astype(kind),
+            inputs=shared,
             base=base,
         )
         return described if members is None else described.of_members(self.columns(members))
@@ -359,7 +362,7 @@ class OnlineLearner:
         InputError: `memory` is not positive, or `optimism` is negative.
     """
 
-    def __init__(self, policy: EnsemblePolicy, *, memory: float = 20_000.0, optimism: float | None = None) -> None:
+    def __init__(self, policy: EnsemblePolicy, *, memory: float = 30_000.0, optimism: float | None = None) -> None:
         known = is_trained(policy)
         if optimism is None:
             optimism = 0.0 if known else 1.0
@@ -417,12 +420,11 @@ class OnlineLearner:
             return
         policy, arrays = self.policy, dict(self._arrays)
         features, seen = policy.features_near(served.query), policy.candidates_of(served)
-        inputs = compact(features_of([served.query.text], [served.query.task]))[0]
         imputed: dict[int, float] = {}
         if seen is not None:
             imputed = self._learn_evidence(arrays, seen, features, known)
-            self._learn_coincidence(arrays, seen, features, inputs[:OWN_DIM], known)
-        self._learn_competence(arrays, features, inputs, known, imputed)
+            self._learn_coincidence(arrays, seen, features, known)
+        self._learn_competence(arrays, features, known, imputed)
         arrays["count"] = arrays["count"] + 1.0
         self._set(arrays)
 
@@ -462,10 +464,10 @@ class OnlineLearner:
         self.__dict__.pop("policy", None)
 
     def _drifted(self, arrays: Mapping[str, Floats], part: str) -> tuple[Floats, Floats]:
-        """Forget a little: mean and covariance move to the prior's, as parameters that are its stationary process do."""
+        """Forget a little: mean and covariance, both new, move to the prior's, as parameters that are its stationary process do."""
         mean, spread = arrays[f"{part}.mean"], arrays[f"{part}.covariance"]
         if math.isinf(self.memory):
-            return mean, spread
+            return mean, spread.copy()
         kept, (middle, variance) = math.exp(-1.0 / self.memory), self._prior[part]
         spread = kept * spread
         spread[np.diag_indices(len(spread))] += (1.0 - kept) * variance
@@ -475,7 +477,6 @@ class OnlineLearner:
         self,
         arrays: dict[str, Floats],
         features: LearnedFeatures,
-        inputs: Floats,
         known: Mapping[str, float],
         imputed: Mapping[int, float],
     ) -> None:
@@ -483,7 +484,8 @@ class OnlineLearner:
         mean, spread = self._drifted(arrays, "competence")
         column_of = {name: column for column, name in enumerate(self.base.members)}
         scores = {**imputed, **{column_of[name]: score for name, score in known.items()}}
-        columns, own = sorted(scores), inputs[:OWN_DIM]
+        columns, inputs = sorted(scores), features.inputs[0]
+        own = inputs[:OWN_DIM]
         blocks = [slice(POOL_DIM + m * OWN_DIM, POOL_DIM + (m + 1) * OWN_DIM) for m in columns]
         pool = spread[:, :POOL_DIM] @ inputs
         across = np.stack([pool + spread[:, block] @ own for block in blocks], axis=1)
@@ -494,7 +496,8 @@ class OnlineLearner:
         within = (within + within.T) / 2 + QUERY_VARIANCE + np.diag(noise)
         gain = np.linalg.solve(within, across.T)
         arrays["competence.mean"] = mean + (np.array([scores[m] for m in columns]) - expected) @ gain
-        arrays["competence.covariance"] = spread - across @ gain
+        spread -= across @ gain
+        arrays["competence.covariance"] = spread
 
     def _learn_evidence(
         self, arrays: dict[str, Floats], seen: _Seen, features: LearnedFeatures, known: Mapping[str, float]
@@ -543,7 +546,6 @@ class OnlineLearner:
         arrays: dict[str, Floats],
         seen: _Seen,
         features: LearnedFeatures,
-        inputs: Floats,
         known: Mapping[str, float],
     ) -> None:
         """Compare the right answers of one query with each other: the share of pairs that are the same answer."""
@@ -552,7 +554,7 @@ class OnlineLearner:
         pairs = len(right) * (len(right) - 1) / 2
         if not pairs:
             return
-        counts = np.bincount(seen.supports[right])
+        counts, inputs = np.bincount(seen.supports[right]), features.inputs[0, :OWN_DIM]
         mean, spread = self._drifted(arrays, "coincidence")
         across = spread @ inputs
         gain = across / (inputs @ across + COINCIDENCE_VARIANCE)
