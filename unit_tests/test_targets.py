@@ -118,14 +118,14 @@ def test_a_mixture_takes_what_it_is_asked_for_by_hand(calls, low, high, share):
     st.floats(0, 10),
 )
 def test_no_mixture_scores_less_than_a_point_that_takes_as_much(points, amount):
-    """On the rows that were measured: the hull lies on or above every point."""
+    """On the rows that were measured: up to its end the hull lies on or above every point."""
     curve = Curve([point(0.01 * n, calls, score) for n, (calls, score) in enumerate(points)])
     taken, hull = curve.hull("calls")
     assert taken == sorted(set(taken))
     score_of = {OperatingPoint(0.01 * n): score for n, (_, score) in enumerate(points)}
     heights = [score_of[one] for one in hull]
     for calls, score in points:
-        assert np.interp(calls, taken, heights) >= score - 1e-9
+        assert calls > taken[-1] or np.interp(calls, taken, heights) >= score - 1e-9
     mixture = curve.mixture("calls", amount)
     assert 0 <= mixture.share <= 1
     assert min(taken) <= mixture.expected <= max(taken)
