@@ -29,7 +29,17 @@ HOW_TOS = sorted((ROOT / "docs/how-to").glob("*.md"))
 INTEGRATION_PAGE = ROOT / "docs/how-to/use-in-langchain.md"
 TASK_PAGES = [
     ROOT / f"docs/how-to/{name}.md"
-    for name in ("agent", "agreement", "batch", "chain", "streaming", "structured-output", "tools", "tracing")
+    for name in (
+        "agent",
+        "agreement",
+        "batch",
+        "chain",
+        "learn-from-feedback",
+        "streaming",
+        "structured-output",
+        "tools",
+        "tracing",
+    )
 ]
 
 

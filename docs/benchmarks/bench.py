@@ -260,6 +260,41 @@ def batch(*, quick: bool) -> Iterator[Row]:
     )
 
 
+def recording(*, quick: bool) -> Iterator[Row]:
+    """What a log of outcomes, and learning from it, add to an answer; each feedback on its own."""
+    from langchain_rlfocal.demo import POLICY_PATH
+
+    trained = RLFocalPolicy.load(POLICY_PATH)
+    answers = itertools.cycle(("42", "42", "17"))
+    members = {name: FakeMember(answer=said) for name, said in zip(trained.members, answers, strict=False)}
+    base: dict[str, Any] = {"members": members, "policy": trained, "max_team": 3, "max_rounds": 1}
+    judged = 20 if quick else 200
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {
+            "recorded": {"outcome_log": f"{folder}/off.db"},
+            "recorded, 1 % explored, learned from in shadow": {
+                "outcome_log": f"{folder}/shadow.db",
+                "learning": "shadow",
+                "explore": 0.01,
+            },
+        }
+        for name, extra in settings.items():
+            plain, model = RLFocalChatModel(**base), RLFocalChatModel(**base, **extra)
+            messages = [model.invoke(question_of(-turn)) for turn in range(1, judged + 1)]
+            start = time.perf_counter()
+            for message in messages:
+                model.feedback(message, 1.0)
+            feedback_s = (time.perf_counter() - start) / judged
+            sides: dict[str, Side] = {
+                "ours": lambda turn, model=model: model.ainvoke(question_of(turn)),
+                "without": lambda turn, plain=plain: plain.ainvoke(question_of(turn)),
+            }
+            taken = asyncio.run(interleave(sides, repeats=40 if quick else 800))
+            yield times_row(f"one `ainvoke`, three of {len(members)} members asked, {name}", taken, reach=1.05)
+            yield Row(name=f"one `feedback`, {name}", ours=in_units(feedback_s))
+            model.outcome_log.close()
+
+
 def first_token(*, quick: bool) -> Iterator[Row]:
     """How long the first token of a lone member's stream takes."""
     from langchain_rlfocal.demo import POLICY_PATH
@@ -613,6 +648,7 @@ def diversity(*, quick: bool) -> Iterator[Row]:
 
 GROUPS: dict[str, Callable[..., Iterator[Row]]] = {
     "answer": answer,
+    "recording": recording,
     "batch": batch,
     "decision": decision,
     "memory": memory,

@@ -7,7 +7,7 @@ answers, ask the equivalence judge about what rules leave open, and begin again 
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -54,7 +54,7 @@ from langchain_rlfocal.execution import (
     is_refusal,
 )
 from langchain_rlfocal.execution.drivers import aask_members, ask_members, astream_round, stream_round
-from langchain_rlfocal.online import ServedAnswer
+from langchain_rlfocal.online import LearningService, ServedAnswer
 from langchain_rlfocal.policies import Commitment, Policy, PriorPolicy
 from langchain_rlfocal.policies.targets import Aim, OperatingPoint
 from langchain_rlfocal.pool import ModelPool, PoolMember
@@ -210,7 +210,7 @@ class CallContext:
         synthesizer: Writes the reply where Fusion is unsure; None for nobody.
         stop: Stop sequences of the call.
         relay: True to pass text on as early as it is certain, False to make one message.
-        record: Is given the answer once it is served; None where nobody records it.
+        service: Records the answer, and learns from what is said of it; None where nobody does.
     """
 
     parent: Parent
@@ -219,7 +219,7 @@ class CallContext:
     synthesizer: PoolMember | None = None
     stop: list[str] | None = None
     relay: bool = False
-    record: Callable[[ServedAnswer], None] | None = None
+    service: LearningService | None = None
 
     def round_request(
         self,
@@ -265,6 +265,7 @@ class AnswerState:
         answer_id: The answer's id: that of the ensemble's run, where there is one.
         available: Members that could be asked in the first round.
         explored: True if a random team is asked, to learn from.
+        probed: Members left out that are asked beside the team, to see whether they have recovered.
         aim, pledge: See above.
         point: How the policy is run.
         candidates: Answers so far, labelled again after every round.
@@ -308,11 +309,12 @@ class AnswerState:
         self.is_open_text = self.is_relayed = False
         self._pool, self._asked = pool, set[str]()
         self.answer_id = str(context.parent.run_id or uuid4())
-        self.explore = options.explore if eligible.only is None else 0.0
+        self.explore = options.explore if eligible.only is None and pledge is None else 0.0
         self.explored = self.explore > 0 and _draw(self.answer_id) < self.explore
         if self.explored:
             self.point = OperatingPoint(self.point.cost_weight)  # as large a team as the caller allows
         self.available: tuple[str, ...] = ()
+        self.probed: tuple[str, ...] = ()
         self._flawed: list[Candidate] = []
         self._option_letters = frozenset[str]() if request.wants_object else options_of(query.text)
         self._comparison: Comparison | None = None
@@ -337,8 +339,8 @@ class AnswerState:
         Where the operating point's team is smaller than the caller's, others are asked in place of who failed.
         """
         if self.point.largest_team is None:
-            return self._largest_team
-        return min(self.point.largest_team + len(self.failures), self._largest_team)
+            return self._largest_team + len(self.probed)
+        return min(self.point.largest_team + len(self.failures), self._largest_team) + len(self.probed)
 
     def _present(self) -> list[str]:
         """Return who can be asked now, in the pool's order: for the Decider a member with an open breaker is absent."""
@@ -380,10 +382,18 @@ class AnswerState:
                 cost_weight=self.point.cost_weight,
             )
         chosen = tuple(name for name in selection.members if name in present and name not in self._asked)[:room]
+        if chosen and self.eligible.left_out and not self._asked:
+            self.probed = self._probes()
+            chosen += self.probed
         if chosen:
             self.selections.append(Selection(self.round_number + 1, chosen, selection.probabilities))
             self._asked.update(chosen)
         return [self._pool[name] for name in chosen]
+
+    def _probes(self) -> tuple[str, ...]:
+        """Return the members left out that are asked nevertheless, beside the team."""
+        names = () if self.context.service is None else self.context.service.probes(self.answer_id)
+        return tuple(n for n in names if n in self.eligible.left_out and not self.limits.is_breaker_open(n))
 
     def _useful_team(self) -> int:
         """Return how many members may be asked over all rounds: of open text, which cannot agree, only as many as must answer."""
@@ -438,6 +448,7 @@ class AnswerState:
         if (
             promise is None
             or self.explored  # what everyone says is to be known
+            or self.probed
             or self.judging is not None  # it may find answers to be the same that no rule does
             or not (self._is_last_round or self._asked.issuperset(self.eligible.members))
             or not arrived
@@ -683,13 +694,13 @@ class AnswerState:
         """Make the message that the answer ends in, and have the answer recorded."""
         self._count()
         message = reply_of(self, verdict, synthesis=synthesis, model_name=self.context.model_name)
-        if self.context.record is not None:
-            self.context.record(self.served(verdict, synthesis))
+        if self.context.service is not None:
+            self.context.service.record(self.served(verdict, synthesis))
         return message
 
     async def areply(self, verdict: Verdict, synthesis: Result | None) -> AIMessage:
         """Make the message, and have the answer recorded; see `reply`."""
-        if self.explored:  # comparing again may take long
+        if self.explored and self.comparing_takes_long([*self.candidates, *self._flawed]):  # which is done again
             return await asyncio.to_thread(self.reply, verdict, synthesis)
         return self.reply(verdict, synthesis)
 
@@ -706,7 +717,7 @@ class AnswerState:
             available=self.available,
             policy_id=self.policy.policy_id,
             cost_weight=self.point.cost_weight,
-            max_team=self._largest_team,
+            max_team=min(self.point.largest_team or self._largest_team, self._largest_team),
             max_rounds=self.options.max_rounds,
             candidates=tuple(self.candidates),
             failures=tuple(self.failures),
@@ -723,12 +734,14 @@ class AnswerState:
         1 - ε more if the policy asks it. Where a random team was asked, the policy's choices are known as long as they are
         among the team; a member that it might have chosen after that counts as not chosen. That of hedges is unknown.
         """
-        chosen = {name for selection in self.selections for name in selection.members}
+        chosen = {name for selection in self.selections for name in selection.members}.difference(self.probed)
+        share = 0.0 if self.context.service is None else self.context.service.serving.probe_share
+        probed = dict.fromkeys(self.probed, share)
         if not self.explore:
-            return dict.fromkeys(sorted(chosen), 1.0)
+            return {**dict.fromkeys(sorted(chosen), 1.0), **probed}
         by_policy = self._chosen_by_policy() if self.explored else chosen
         by_chance = self.explore * min(self._largest_team, len(self.available)) / len(self.available)
-        return {name: by_chance + (1 - self.explore) * (name in by_policy) for name in sorted(chosen)}
+        return {name: by_chance + (1 - self.explore) * (name in by_policy) for name in sorted(chosen)} | probed
 
     def _chosen_by_policy(self) -> set[str]:
         """Return whom the policy would have asked instead of a random team, as far as that team's answers tell."""

@@ -197,6 +197,13 @@ class Eligible:
     only: str | None = None
     left_out: Mapping[str, str] = field(default_factory=dict)
 
+    def without(self, reasons: Mapping[str, str]) -> "Eligible":
+        """Leave members out, for these reasons by name; all stay where nobody would, and one that the call names."""
+        members = tuple(name for name in self.members if name not in reasons)
+        if self.only is not None or len(members) in {0, len(self.members)}:
+            return self
+        return replace(self, members=members, left_out={n: reasons[n] for n in self.members if n in reasons})
+
 
 def eligible_of(
     models: Mapping[str, BaseChatModel], messages: Sequence[BaseMessage], *, tools: Iterable[str], only: str | None

@@ -1,8 +1,8 @@
 """The chat model: a learned team of chat models behind one.
 
 `RLFocalChatModel` says what callers can set, and gives every way to call it to `answering`, which asks the members and fuses
-what they say. It never merges members' tool calls, never passes on what is meant for one provider alone, and never learns
-while it answers.
+what they say. It never merges members' tool calls, never passes on what is meant for one provider alone, and learns
+from feedback only, never from an answer itself.
 """
 
 import asyncio
@@ -94,7 +94,7 @@ from langchain_rlfocal.execution import (
     num_tokens_of_messages,
 )
 from langchain_rlfocal.features import Embedder
-from langchain_rlfocal.online import Feedback, OutcomeLog
+from langchain_rlfocal.online import Change, Feedback, LearningService, Mode, OutcomeLog, Serving
 from langchain_rlfocal.policies import Policy, PriorPolicy
 from langchain_rlfocal.policies.targets import TARGETS, Aim, curve_of
 from langchain_rlfocal.pool import ModelPool, PoolMember
@@ -114,6 +114,7 @@ class _Setup:
         pool: The members.
         names: Their names.
         policy: Makes both decisions: the given one, or the prior.
+        service: Records answers and learns from feedback; None without a log.
         synthesizer: The synthesizer as a member; None for nobody.
         judge: The equivalence judge; None where there is none.
         options: The options of a call that sets none.
@@ -141,12 +142,26 @@ class _Setup:
         with own_errors():
             self.options = CallOptions(**{name: getattr(model, name) for name in OPTION_NAMES})
         self.names = frozenset(self.pool.names)
+        self.service: LearningService | None = None
+        if isinstance(model.outcome_log, OutcomeLog):
+            self.service = LearningService.of(model.outcome_log, self.policy, mode=model.learning)
+        elif model.learning != "off":
+            raise InputError(
+                f'`learning` must be "off" where there is no `outcome_log` to learn from, got {model.learning!r}. Give '
+                '`outcome_log="outcomes.db"` too.'
+            )
+        self._unlearned = Serving(self.policy)
         self.config = self.config_of(model, self.options)
         check_known(self.pool, self.policy)
         if self.options.target is not None:  # it can be kept
             curve_of(self.policy).amount(self.options.target, self.names)
         if self.options.promise is not None:  # as above
             certificate_of(self.policy, self.options.promise)
+
+    @property
+    def serving(self) -> Serving:
+        """What serves now."""
+        return self._unlearned if self.service is None else self.service.serving
 
     def fits(self, model: "RLFocalChatModel") -> bool:
         """Tell whether no field of the model was changed since."""
@@ -376,14 +391,18 @@ class RLFocalChatModel(NestedRunsMixin):
     event loops; None for any number. `PoolMember.max_concurrent_calls` caps one member."""
 
     outcome_log: Annotated[OutcomeLog | str | PathLike[str] | None, PlainValidator(to_outcome_log)] = Field(
-        default=None, exclude=True
+        default=None, exclude=True, repr=False
     )
     """Where to record what is served and what users say of it (`feedback`): an `OutcomeLog`, or its path, which is made where it
     is missing. It holds questions and answers in clear text. None records nothing."""
 
+    learning: Mode = "off"
+    """What to do with feedback: `"on"` learns from it and serves what was learned once that is shown to be better, and leaves out
+    members that fell; `"shadow"` learns and serves as before; `"off"` only records. All but `"off"` need an `outcome_log`."""
+
     explore: Share = 0.0
     """Share of the answers, ε in [0, 1], that ask `max_team` members at random instead of the Decider's choice, so that something
-    is learned of everyone. How probable it was that a member was asked is recorded with it."""
+    is learned of everyone. How probable it was that a member was asked is recorded with it. Answers under a promise never explore."""
 
     shared_state: SharedState = Field(default_factory=SharedState, exclude=True, repr=False)
     """What this model and its copies share in this process: running calls, breakers, latencies, spending. Give one model's to
@@ -492,17 +511,17 @@ class RLFocalChatModel(NestedRunsMixin):
                 a score is outside [0, 1], or a member was not asked.
             OutcomeLogError: The log cannot be written.
         """
-        answer_id, log = answer_id_of(answer), self.outcome_log
-        if not isinstance(log, OutcomeLog):
+        answer_id, service = answer_id_of(answer), self._setup.service
+        if service is None:
             raise FeedbackError('Feedback needs an outcome log, got none. Give the model `outcome_log="outcomes.db"`.')
         said = Feedback(answer_id=answer_id, score=score, per_member=per_member or {})
-        strangers = log.served(answer_id).asked.difference(self.pool.names)
+        strangers = service.log.served(answer_id).asked.difference(self.pool.names)
         if strangers:
             raise FeedbackError(
                 f"Feedback must be about an answer of this pool ({', '.join(self.pool.names)}), and {answer_id} asked "
                 f"{', '.join(sorted(strangers))}. Give it to the model that answered."
             )
-        log.add_feedback(said)
+        service.add_feedback(said)
 
     async def afeedback(
         self,
@@ -512,6 +531,34 @@ class RLFocalChatModel(NestedRunsMixin):
     ) -> None:
         """Record what a user says of an answer; see `feedback`."""
         await asyncio.to_thread(self.feedback, answer, score, per_member)
+
+    def changes(self) -> list[Change]:
+        """List what was changed of what serves, the first first, each with its reason and figures; see `learning`.
+
+        Raises:
+            InputError: `learning` is off.
+            OutcomeLogError: The log cannot be read.
+        """
+        return self._learning_service().changes()
+
+    def undo(self, change_id: str) -> None:
+        """Undo a change, in all processes that use the log.
+
+        Args:
+            change_id: Its id, as `changes` lists it.
+
+        Raises:
+            InputError: There is no such change, or `learning` is off.
+            OutcomeLogError: The log cannot be read or written.
+        """
+        self._learning_service().undo(change_id)
+
+    def _learning_service(self) -> LearningService:
+        if self._setup.service is None:
+            raise InputError(
+                'Changes are made where `learning` is "shadow" or "on", got "off". Give the model one of them.'
+            )
+        return self._setup.service
 
     def get_num_tokens(self, text: str) -> int:
         """Count a text's tokens: by `custom_get_token_ids` where that is given, else estimated, without a network."""
@@ -531,7 +578,7 @@ class RLFocalChatModel(NestedRunsMixin):
         return {
             "model_name": self.model_name,
             "members": {member.name: identifying_params_of(member.model) for member in setup.pool},
-            "policy": setup.policy.policy_id,
+            "policy": setup.serving.policy.policy_id,
             "max_team": self.max_team,
             "max_rounds": self.max_rounds,
             "cost_weight": self.cost_weight,
@@ -705,6 +752,7 @@ class RLFocalChatModel(NestedRunsMixin):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
+        self._catch_up()
         state = self._state_of(messages, stop, run_manager, kwargs, relay=False)
         *_, message = answer(messages, state)
         assert isinstance(message, AIMessage), "the message comes last"
@@ -717,6 +765,7 @@ class RLFocalChatModel(NestedRunsMixin):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
+        await self._acatch_up()
         state = self._state_of(messages, stop, run_manager, kwargs, relay=False)
         message = await aanswer(messages, state)
         return ChatResult(generations=[ChatGeneration(message=message)])
@@ -728,6 +777,7 @@ class RLFocalChatModel(NestedRunsMixin):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
+        self._catch_up()
         state = self._state_of(messages, stop, run_manager, kwargs, relay=True)
         with closing(answer(messages, state)) as items:
             for item in items:
@@ -740,11 +790,23 @@ class RLFocalChatModel(NestedRunsMixin):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
+        await self._acatch_up()
         state = self._state_of(messages, stop, run_manager, kwargs, relay=True)
         async with aclosing(astream_answer(messages, state)) as items:
             state.context.parent.streams.append(items)
             async for item in items:
                 yield to_chunk(item)
+
+    def _catch_up(self) -> None:
+        """Learn what other processes were told meanwhile."""
+        service = self._setup.service
+        if service is not None and service.takes_turn():
+            service.refresh()
+
+    async def _acatch_up(self) -> None:
+        service = self._setup.service
+        if service is not None and service.takes_turn():
+            await service.arefresh()
 
     def _state_of(
         self,
@@ -757,6 +819,7 @@ class RLFocalChatModel(NestedRunsMixin):
     ) -> AnswerState:
         """Begin an answer: check the call, and take its options out of its arguments; the rest goes to the members."""
         setup = self._setup
+        serving = setup.serving
         self._check_nesting()
         parent = self._take_parent(run_manager, kwargs)
         kwargs.pop("stream", None)  # LangChain means it for this model alone
@@ -769,7 +832,7 @@ class RLFocalChatModel(NestedRunsMixin):
         limits = AnswerLimits(config, shared=self.shared_state, clock=self.clock)
         asks_more = not request.is_plain
         needing_tools = [name for name, model in setup.models.items() if asks_more and request.needs_tools(model)]
-        eligible = eligible_of(setup.models, messages, tools=needing_tools, only=only)
+        eligible = eligible_of(setup.models, messages, tools=needing_tools, only=only).without(serving.left_out)
         pledge = self._pledge(options, query, eligible, limits)
         if pledge is not None:
             certified = pledge.certificate
@@ -777,7 +840,7 @@ class RLFocalChatModel(NestedRunsMixin):
         return AnswerState(
             query,
             pool=setup.pool,
-            policy=setup.policy,
+            policy=serving.policy,
             options=options,
             context=CallContext(
                 parent=parent,
@@ -786,7 +849,7 @@ class RLFocalChatModel(NestedRunsMixin):
                 synthesizer=setup.synthesizer,
                 stop=stop or self.stop,
                 relay=relay,
-                record=self.outcome_log.record if isinstance(self.outcome_log, OutcomeLog) else None,
+                service=setup.service,
             ),
             request=request,
             eligible=eligible,
@@ -812,7 +875,7 @@ class RLFocalChatModel(NestedRunsMixin):
             query,
             present=[name for name in eligible.members if not limits.is_breaker_open(name)],
             left_out=eligible.left_out,
-            policy=self._setup.policy,
+            policy=self._setup.serving.policy,
             fingerprints=self.shared_state.fingerprints,
             rewrites=self._setup.synthesizer is not None,
         )

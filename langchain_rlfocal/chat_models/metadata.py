@@ -241,7 +241,7 @@ def describe(state: "AnswerState", verdict: Verdict, synthesis: Candidate | Fail
         "target": None if state.aim is None else {state.aim.target.name: state.aim.target.value},
         "explored": state.explored,
         "excluded": dict(state.eligible.excluded),
-        "left_out": dict(state.eligible.left_out),
+        "left_out": {n: reason for n, reason in state.eligible.left_out.items() if n not in state.probed},
         "repairs": state.repairs,
         "rounds": [describe_selection(selection) for selection in state.selections],
         "candidates": [describe_result(candidate) for candidate in state.candidates],

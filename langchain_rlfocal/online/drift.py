@@ -29,10 +29,14 @@ from typing import Literal, Self
 import numpy as np
 
 from langchain_rlfocal.errors import InputError
+from langchain_rlfocal.online.arrays import checked_array
 from langchain_rlfocal.states import Floats
 
 STAKES = np.array([0.1, 0.25, 0.5, 0.75, 0.95])
 """Shares f that are betted at once: small ones find small falls, large ones find large ones soon."""
+
+DEVIATIONS = 2.0
+"""How many standard deviations of the estimate a score may be below it, beside the tolerance."""
 
 _MEMORY = 50.0
 _LOWEST = 0.05
@@ -53,7 +57,8 @@ class DriftMonitor:
 
     Args:
         members: Names of the members, M of them.
-        tolerance: How far a member's mean score may be below what is expected, which is an estimate itself.
+        tolerance: How far a member's mean score may be below what is expected, which is an estimate itself:
+            by this and `DEVIATIONS` times what it may be off by.
         run_length: Mean number of a member's judged answers until a false alarm, at least: A.
         return_run_length: The same for a member left out that is still as bad: how many judged answers until it is wrongly
             taken for recovered.
@@ -67,7 +72,7 @@ class DriftMonitor:
         self,
         members: Sequence[str],
         *,
-        tolerance: float = 0.1,
+        tolerance: float = 0.05,
         run_length: float = 10_000.0,
         return_run_length: float = 100.0,
         probe_share: float = 0.05,
@@ -80,9 +85,9 @@ class DriftMonitor:
         self.members, self.tolerance, self.probe_share = tuple(members), tolerance, probe_share
         self.run_length, self.return_run_length = run_length, return_run_length
         self._row = {name: row for row, name in enumerate(self.members)}
-        self._sums = np.zeros((len(self.members), len(STAKES)))
-        self._expected = np.full(len(self.members), np.nan)
-        self._out = np.zeros(len(self.members))
+        self._sums: Floats = np.zeros((len(self.members), len(STAKES)))
+        self._expected: Floats = np.full(len(self.members), np.nan)
+        self._out: Floats = np.zeros(len(self.members))
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -93,13 +98,17 @@ class DriftMonitor:
         """Return what was expected of a member lately, the mean over about 50 judged answers; NaN before the first."""
         return float(self._expected[self._row[member]])
 
-    def update(self, member: str, score: float, predicted: float) -> Literal["fell", "recovered"] | None:
+    def update(
+        self, member: str, score: float, predicted: float, deviation: float = 0.0
+    ) -> Literal["fell", "recovered"] | None:
         """Take one judged answer.
 
         Args:
             member: Whose answer.
             score: What it was worth, in [0, 1]; 0 for a failure.
             predicted: The member's competence near the query, as estimated before the answer was judged.
+            deviation: Standard deviation of that estimate. A member about whom little is known has not fallen if it is worse
+                than the guess.
 
         Returns:
             `"fell"` where the member is left out from now on, `"recovered"` where it is not any more, None where nothing changed.
@@ -107,9 +116,10 @@ class DriftMonitor:
         row = self._row[member]
         is_out = bool(self._out[row])
         if is_out:
-            growth = bet_on_rise(STAKES, score, max(float(self._expected[row]) / 2, _LOWEST))
+            growth = bet_on_rise(STAKES, score, max(float(np.nan_to_num(self._expected[row], nan=0.5)) / 2, _LOWEST))
         else:
-            growth = bet_on_fall(STAKES, score, min(max(predicted - self.tolerance, 0.0), 1.0 - _LOWEST))
+            least = predicted - self.tolerance - DEVIATIONS * deviation
+            growth = bet_on_fall(STAKES, score, min(max(least, 0.0), 1.0 - _LOWEST))
             before = self._expected[row]
             self._expected[row] = predicted if np.isnan(before) else before + (predicted - before) / _MEMORY
         self._sums[row] = (1.0 + self._sums[row]) * growth
@@ -125,6 +135,11 @@ class DriftMonitor:
         """Take a member in again, and watch it from the start."""
         row = self._row[member]
         self._sums[row], self._out[row], self._expected[row] = 0.0, 0.0, np.nan
+
+    def leave_out(self, member: str) -> None:
+        """Leave a member out until it is found to have recovered."""
+        row = self._row[member]
+        self._sums[row], self._out[row] = 0.0, 1.0
 
     def probes(self, key: str) -> tuple[str, ...]:
         """Say which of the members left out are to be asked beside the team.
@@ -149,12 +164,6 @@ class DriftMonitor:
         Raises:
             InputError: An array is missing or of another shape, as of another pool.
         """
-        restored = {}
-        for name, mine in self.arrays().items():
-            given = arrays.get(name)
-            if given is None or np.shape(given) != mine.shape:
-                found = "none" if given is None else f"shape {np.shape(given)}"
-                raise InputError(f"`arrays` must hold `{name}` of shape {mine.shape}, got {found}. Start without them.")
-            restored[name] = np.array(given, dtype=np.float64)
+        restored = {name: checked_array(arrays, name, mine.shape) for name, mine in self.arrays().items()}
         self._sums, self._expected, self._out = restored["sums"], restored["expected"], restored["out"]
         return self

@@ -41,6 +41,7 @@ import numpy as np
 
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.features import HASHED_TASKS, HASHED_WORDS, SURFACE_NAMES, features_of
+from langchain_rlfocal.online.arrays import checked_array
 from langchain_rlfocal.online.records import Feedback, ServedAnswer
 from langchain_rlfocal.policies.base import EnsemblePolicy, answers_to, legal_sizes
 from langchain_rlfocal.policies.looks import LOOK_NAMES, looks_of_options
@@ -56,10 +57,10 @@ OWN_DIM = 1 + len(SURFACE_NAMES) + TASK_DIM
 POOL_DIM = OWN_DIM + WORD_DIM
 """Length of φ(q), which begins with ψ(q)."""
 
-POOL_DEVIATION, POOL_SLOPES, WORD_SLOPES = 0.15, 0.25, 0.3
+POOL_DEVIATION, POOL_SLOPES, WORD_SLOPES = 0.15, 0.2, 0.15
 """Prior standard deviations of w: of the constant, of surface and task, of words."""
 
-OWN_DEVIATION, OWN_SLOPES = 0.1, 0.1
+OWN_DEVIATION, OWN_SLOPES = 0.1, 0.08
 """The same of each wₘ."""
 
 QUERY_VARIANCE, NOISE_VARIANCE = 0.07, 0.14
@@ -77,9 +78,13 @@ EVIDENCE_PRIOR = {
     "unlabelled": (-1.0, 0.5),
     **dict.fromkeys(LOOK_NAMES, (0.0, 0.5)),
 }
-"""Prior mean and standard deviation of κ₁, κ₂, α, η, ζ, ν and w. η and ζ are below 1, since members err together."""
+"""Prior mean and standard deviation of κ₁, κ₂, α, η, ζ, ν and w. η and ζ are below 1, since members err together; of a trained
+base, which knows that, they are 0, as ν is."""
 
-MEMBER_DEVIATION = 0.3
+TRAINED_SHARE = 0.3
+"""How much smaller the prior standard deviations of competence are where the base is trained."""
+
+MEMBER_DEVIATION = 0.2
 """Prior standard deviation of each δₘ."""
 
 COINCIDENCE_DEVIATION, COINCIDENCE_VARIANCE = 0.5, 0.1
@@ -114,11 +119,13 @@ class LearnedFeatures(MemberFeatures):
     Attributes:
         deviation: Posterior standard deviation of each competence, shape [Q, M].
         rivals: h, shape [Q].
+        inputs: φ(q), shape [Q, F].
         base: What the base policy says.
     """
 
     deviation: Annotated[Floats, "QM"]
     rivals: Annotated[Floats, "Q"]
+    inputs: Annotated[Floats, "QF"]
     base: MemberFeatures
 
 
@@ -179,7 +186,7 @@ class OnlinePolicy(EnsemblePolicy):
         blocks = blocks[np.arange(num), :, np.arange(num)]
         variance = (
             (across[:, :POOL_DIM] * shared).sum(axis=1)[:, None]
-            + 2 * (across[:, POOL_DIM:].reshape(-1, num, OWN_DIM) @ own[:, :, None])[:, :, 0]
+            + 2 * np.einsum("qmp,qp->qm", across[:, POOL_DIM:].reshape(-1, num, OWN_DIM), own)
             + ((own @ blocks).transpose(1, 0, 2) * own[:, None]).sum(axis=2)
         )
         weights, rivals = self._arrays["evidence.mean"], log_rivals(queries)
@@ -197,6 +204,7 @@ class OnlinePolicy(EnsemblePolicy):
             coincidence=coincidence.astype(kind),
             deviation=np.sqrt(np.maximum(variance, 0.0)).astype(kind),
             rivals=rivals.astype(kind),
+            inputs=shared,
             base=base,
         )
         return described if members is None else described.of_members(self.columns(members))
@@ -323,7 +331,8 @@ def ask_by_gain(state: State) -> tuple[Bools, Floats, Callable[[], Floats]]:
     with the leading candidate, it will be asked whatever is said, so it is asked in the same round; and so on.
     """
     selectable, smallest, largest = legal_sizes(state)
-    teams, rows = np.zeros(state.asked.shape, dtype=bool), np.arange(len(state.asked))
+    teams: Bools = np.zeros(state.asked.shape, dtype=bool)
+    rows = np.arange(len(teams))
     first = net = np.where(selectable, state.net_gain, -np.inf)
     going, then = np.ones(len(teams), dtype=bool), state
     for size in range(min(state.max_team, teams.shape[1])):
@@ -346,13 +355,17 @@ class OnlineLearner:
     Args:
         policy: The base. A trained one is corrected; of any other its declared competence is the start.
         memory: Queries after which what was learned counts e⁻¹ of what it did; infinite for no forgetting.
-        optimism: See `OnlinePolicy`. 0 never tries a member that looks worse than it may be.
+        optimism: See `OnlinePolicy`. 0 never tries a member that looks worse than it may be; it is the default of a trained
+            base, and 1 that of any other.
 
     Raises:
         InputError: `memory` is not positive, or `optimism` is negative.
     """
 
-    def __init__(self, policy: EnsemblePolicy, *, memory: float = 20_000.0, optimism: float = 1.0) -> None:
+    def __init__(self, policy: EnsemblePolicy, *, memory: float = 30_000.0, optimism: float | None = None) -> None:
+        known = is_trained(policy)
+        if optimism is None:
+            optimism = 0.0 if known else 1.0
         if not memory > 0 or not 0 <= optimism < math.inf:
             raise InputError(
                 f"`memory` must be positive and `optimism` not negative, got {memory} and {optimism}. "
@@ -363,10 +376,13 @@ class OnlineLearner:
         pool = [POOL_DEVIATION, *[POOL_SLOPES] * slopes, *[WORD_SLOPES] * WORD_DIM]
         own = [OWN_DEVIATION, *[OWN_SLOPES] * slopes]
         middle, spread = np.array([*EVIDENCE_PRIOR.values()]).T
+        if known:
+            middle[[_SUPPORTER, _CANDIDATE, _UNLABELLED]] = 0.0
         evidence = np.concatenate([middle, np.zeros(num)])
+        scale = TRAINED_SHARE if known else 1.0
         # What each part returns to where nothing is learned: mean and variances.
         self._prior = {
-            "competence": (np.zeros(POOL_DIM + num * OWN_DIM), np.array(pool + own * num) ** 2),
+            "competence": (np.zeros(POOL_DIM + num * OWN_DIM), (scale * np.array(pool + own * num)) ** 2),
             "evidence": (evidence, np.concatenate([spread, np.full(num, MEMBER_DEVIATION)]) ** 2),
             "coincidence": (np.zeros(OWN_DIM), np.full(OWN_DIM, COINCIDENCE_DEVIATION**2)),
         }
@@ -404,36 +420,42 @@ class OnlineLearner:
             return
         policy, arrays = self.policy, dict(self._arrays)
         features, seen = policy.features_near(served.query), policy.candidates_of(served)
-        inputs = compact(features_of([served.query.text], [served.query.task]))[0]
         imputed: dict[int, float] = {}
         if seen is not None:
             imputed = self._learn_evidence(arrays, seen, features, known)
-            self._learn_coincidence(arrays, seen, features, inputs[:OWN_DIM], known)
-        self._learn_competence(arrays, features, inputs, known, imputed)
+            self._learn_coincidence(arrays, seen, features, known)
+        self._learn_competence(arrays, features, known, imputed)
         arrays["count"] = arrays["count"] + 1.0
         self._set(arrays)
 
-    def forget(self, member: str) -> None:
-        """Return a member to the prior: for one that changed.
+    def forget(self, member: str, *, near: Query | None = None, competence: float | None = None) -> None:
+        """Know a member as little as at the start, for one that changed: it is as good as the base and the pool say.
+
+        Args:
+            member: Its name.
+            near: A query, near which something is known of it all the same:
+            competence: its competence there.
 
         Raises:
             PoolError: There is no such member.
         """
         column, arrays = self.policy.columns([member])[0], dict(self._arrays)
         start = POOL_DIM + column * OWN_DIM
-        for part, block in (
-            ("competence", slice(start, start + OWN_DIM)),
-            ("evidence", slice(_MEMBERS + column, None)),
-        ):
-            if part == "evidence":
-                block = slice(_MEMBERS + column, _MEMBERS + column + 1)
-            mean, spread = arrays[f"{part}.mean"].copy(), arrays[f"{part}.covariance"].copy()
-            spread[block], spread[:, block] = 0.0, 0.0
-            spread[block, block] = np.diag(self._prior[part][1][block])
-            if part == "evidence":
-                mean[block] = self._prior[part][0][block]
+        blocks = {
+            "competence": slice(start, start + OWN_DIM),
+            "evidence": slice(_MEMBERS + column, _MEMBERS + column + 1),
+        }
+        for part, block in blocks.items():
+            (middle, variance), mean = self._prior[part], arrays[f"{part}.mean"].copy()
+            spread = arrays[f"{part}.covariance"].copy()
+            mean[block], spread[block], spread[:, block] = middle[block], 0.0, 0.0
+            spread[block, block] = np.diag(variance[block])
             arrays |= {f"{part}.mean": mean, f"{part}.covariance": spread}
         self._set(arrays)
+        if near is not None and competence is not None:
+            mean = self._arrays["competence.mean"].copy()
+            mean[start] += competence - self.policy.competence(near)[member]
+            self._set({**self._arrays, "competence.mean": mean})
 
     def _set(self, arrays: dict[str, Floats]) -> None:
         for array in arrays.values():
@@ -442,10 +464,10 @@ class OnlineLearner:
         self.__dict__.pop("policy", None)
 
     def _drifted(self, arrays: Mapping[str, Floats], part: str) -> tuple[Floats, Floats]:
-        """Forget a little: mean and covariance move to the prior's, as parameters that are its stationary process do."""
+        """Forget a little: mean and covariance, both new, move to the prior's, as parameters that are its stationary process do."""
         mean, spread = arrays[f"{part}.mean"], arrays[f"{part}.covariance"]
         if math.isinf(self.memory):
-            return mean, spread
+            return mean, spread.copy()
         kept, (middle, variance) = math.exp(-1.0 / self.memory), self._prior[part]
         spread = kept * spread
         spread[np.diag_indices(len(spread))] += (1.0 - kept) * variance
@@ -455,7 +477,6 @@ class OnlineLearner:
         self,
         arrays: dict[str, Floats],
         features: LearnedFeatures,
-        inputs: Floats,
         known: Mapping[str, float],
         imputed: Mapping[int, float],
     ) -> None:
@@ -463,7 +484,8 @@ class OnlineLearner:
         mean, spread = self._drifted(arrays, "competence")
         column_of = {name: column for column, name in enumerate(self.base.members)}
         scores = {**imputed, **{column_of[name]: score for name, score in known.items()}}
-        columns, own = sorted(scores), inputs[:OWN_DIM]
+        columns, inputs = sorted(scores), features.inputs[0]
+        own = inputs[:OWN_DIM]
         blocks = [slice(POOL_DIM + m * OWN_DIM, POOL_DIM + (m + 1) * OWN_DIM) for m in columns]
         pool = spread[:, :POOL_DIM] @ inputs
         across = np.stack([pool + spread[:, block] @ own for block in blocks], axis=1)
@@ -474,7 +496,8 @@ class OnlineLearner:
         within = (within + within.T) / 2 + QUERY_VARIANCE + np.diag(noise)
         gain = np.linalg.solve(within, across.T)
         arrays["competence.mean"] = mean + (np.array([scores[m] for m in columns]) - expected) @ gain
-        arrays["competence.covariance"] = spread - across @ gain
+        spread -= across @ gain
+        arrays["competence.covariance"] = spread
 
     def _learn_evidence(
         self, arrays: dict[str, Floats], seen: _Seen, features: LearnedFeatures, known: Mapping[str, float]
@@ -523,7 +546,6 @@ class OnlineLearner:
         arrays: dict[str, Floats],
         seen: _Seen,
         features: LearnedFeatures,
-        inputs: Floats,
         known: Mapping[str, float],
     ) -> None:
         """Compare the right answers of one query with each other: the share of pairs that are the same answer."""
@@ -532,26 +554,13 @@ class OnlineLearner:
         pairs = len(right) * (len(right) - 1) / 2
         if not pairs:
             return
-        counts = np.bincount(seen.supports[right])
+        counts, inputs = np.bincount(seen.supports[right]), features.inputs[0, :OWN_DIM]
         mean, spread = self._drifted(arrays, "coincidence")
         across = spread @ inputs
         gain = across / (inputs @ across + COINCIDENCE_VARIANCE)
         expected = float(features.base.coincidence[0] + inputs @ mean)
         arrays["coincidence.mean"] = mean + (float((counts * (counts - 1) / 2).sum()) / pairs - expected) * gain
         arrays["coincidence.covariance"] = spread - np.outer(gain, across)
-
-
-def checked_array(arrays: Mapping[str, Floats], name: str, shape: tuple[int, ...]) -> Floats:
-    """Copy an array of this name and shape.
-
-    Raises:
-        InputError: There is none.
-    """
-    given = arrays.get(name)
-    if given is None or np.shape(given) != shape:
-        found = "none" if given is None else f"shape {np.shape(given)}"
-        raise InputError(f"`arrays` must hold `{name}` of shape {shape}, got {found}. Start without them.")
-    return np.array(given, dtype=np.float64)
 
 
 def _logit(probability: Floats) -> Floats:

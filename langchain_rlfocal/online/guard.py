@@ -1,0 +1,293 @@
+"""The guard: which policy serves, and which members are left out, while a learner learns.
+
+A trained incumbent serves until the learner is shown to be better: until the lower bound of the paired difference, which holds at all
+times at once (`off_policy`), is above 0. The learner serves until the incumbent is shown to be better in the same way, or until
+its answers' scores fall below the mean that the incumbent had (`drift`). An untrained incumbent knows nothing that would have to
+be protected, and asks the same members always, so that nothing could be learned of the others: there the learner serves at once.
+
+Every change is an entry with its figures, and can be undone. What a person undid is not done again: after `undo` of a takeover
+the incumbent serves for good.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+
+from langchain_rlfocal.errors import InputError
+from langchain_rlfocal.online.arrays import checked_array
+from langchain_rlfocal.online.drift import DriftMonitor
+from langchain_rlfocal.online.learner import OnlineLearner, is_trained
+from langchain_rlfocal.online.off_policy import Comparison, Difference, expected_score, follow, logged
+from langchain_rlfocal.online.records import Feedback, ServedAnswer
+from langchain_rlfocal.policies.base import EnsemblePolicy
+from langchain_rlfocal.states import Floats
+
+Mode = Literal["off", "shadow", "on"]
+"""`off`: nothing is learned. `shadow`: the learner learns and is compared, and changes nothing. `on`: it may serve."""
+
+ChangeKind = Literal["took_over", "went_back", "left_out", "returned"]
+
+SCORE_TOLERANCE = 0.05
+"""How far the learner's scores may fall below the incumbent's mean: queries may get harder by so much."""
+
+_MEMORY = 500.0
+_SERVED = "served"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One change of what is served. JSON values only.
+
+    Attributes:
+        id: Its number, kind and member: what `Guard.undo` takes.
+        kind: What changed.
+        reason: One line for a person.
+        figures: The numbers behind it.
+    """
+
+    id: str
+    kind: ChangeKind
+    reason: str
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Guard:
+    """Decides what serves.
+
+    Args:
+        incumbent: The policy that serves first.
+        learner: What learns; its base may be the incumbent.
+        mode: See `Mode`.
+        monitor: Watches the members; None watches them with the default rates.
+        error: Probability that a takeover, or a way back, is ever wrong: that of each comparison's interval.
+        max_weight: See `off_policy.Comparison`.
+
+    Raises:
+        InputError: The mode is none, or incumbent and learner know different members.
+    """
+
+    def __init__(
+        self,
+        incumbent: EnsemblePolicy,
+        learner: OnlineLearner,
+        *,
+        mode: Mode = "off",
+        monitor: DriftMonitor | None = None,
+        error: float = 0.05,
+        max_weight: float = 20.0,
+    ) -> None:
+        if mode not in get_args(Mode):
+            raise InputError(f"`mode` must be one of {', '.join(get_args(Mode))}, got {mode!r}.")
+        if set(incumbent.members) != set(learner.base.members):
+            raise InputError("The learner must know the incumbent's members, no others. Make it of the same pool.")
+        self.incumbent, self.learner, self.mode = incumbent, learner, mode
+        self.monitor = monitor or DriftMonitor(incumbent.members)
+        self._comparison = Comparison(error=error, max_weight=max_weight)
+        self._scores = DriftMonitor([_SERVED], tolerance=SCORE_TOLERANCE)
+        starts = mode == "on" and not is_trained(incumbent)
+        # Whether the learner serves, whether a person forbade it, changes so far, the incumbent's mean score, announced,
+        # and how many scores that mean is of.
+        self._facts = np.array([float(starts), 0.0, 0.0, 0.0, 0.0, 0.0])
+
+    @property
+    def serves_learner(self) -> bool:
+        """True if the learner's policy decides."""
+        return bool(self._facts[0])
+
+    @property
+    def serving(self) -> EnsemblePolicy:
+        """The policy that decides now."""
+        return self.learner.policy if self.serves_learner else self.incumbent
+
+    @property
+    def difference(self) -> Difference:
+        """How much better the policy that does not serve is than the one that does, since the last change of these."""
+        return self._comparison.difference
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Members that are not asked now, but for `probes`; the last one that is left never is among them."""
+        if self.mode != "on":
+            return ()
+        out = self.monitor.left_out
+        if len(out) == len(self.monitor.members):
+            kept = max(out, key=self.monitor.expected)
+            return tuple(name for name in out if name != kept)
+        return out
+
+    def available(self, members: Sequence[str]) -> tuple[str, ...]:
+        """Take the members left out from those that may be asked; all stay where none would."""
+        out = self.left_out
+        return tuple(name for name in members if name not in out) or tuple(members)
+
+    def probes(self, key: str) -> tuple[str, ...]:
+        """Say which members left out are to be asked beside the team; see `DriftMonitor.probes`."""
+        out = self.left_out
+        return tuple(name for name in self.monitor.probes(key) if name in out)
+
+    def update(self, served: ServedAnswer, feedback: Feedback) -> list[Change]:
+        """Learn from one judged answer, and decide anew what serves. Takes time: never between a query and its answer.
+
+        Returns:
+            What changed.
+        """
+        if self.mode == "off":
+            return []
+        changes = self._watch_members(served, feedback)
+        if self._facts[0] and not self._facts[4]:
+            self._facts[4] = 1.0
+            changes.append(self._change("took_over", "There is no trained policy that would have to be protected."))
+        self._compare(served, feedback)
+        self.learner.update(served, feedback)
+        if self.mode == "on":
+            changes += self._decide()
+        return changes
+
+    def undo(self, change_id: str) -> list[Change]:
+        """Undo a change.
+
+        Returns:
+            What changed; nothing where it does not hold any more.
+
+        Raises:
+            InputError: There was no such change.
+        """
+        number, _, rest = change_id.partition("-")
+        kind, _, member = rest.partition(":")
+        known = kind in get_args(ChangeKind) and (not member or member in self.monitor.members)
+        if not known or not number.isdecimal() or int(number) > self._facts[2]:
+            raise InputError(f"`change_id` must be the id of an entry of this guard, got {change_id!r}.")
+        reason = "Undone by a person."
+        if kind == "took_over" and self.serves_learner:
+            self._facts[1] = 1.0
+            return [self._serve(learner=False, reason=reason)]
+        if kind == "went_back" and not self.serves_learner:
+            self._facts[1] = 0.0
+            return [self._serve(learner=True, reason=reason)]
+        if kind == "left_out" and member in self.monitor.left_out:
+            self.monitor.bring_back(member)
+            return [self._change("returned", reason, member)]
+        if kind == "returned" and member not in self.monitor.left_out:
+            self.monitor.leave_out(member)
+            return [self._change("left_out", reason, member)]
+        return []
+
+    def arrays(self) -> dict[str, Floats]:
+        """Return all that was learned, the learner's arrays included, by name."""
+        arrays = {"guard.facts": self._facts.copy()}
+        for part, holder in self._parts().items():
+            arrays |= {f"{part}.{name}": array for name, array in holder.arrays().items()}
+        return arrays
+
+    def restore(self, arrays: Mapping[str, Floats]) -> Self:
+        """Continue from what `arrays` returned.
+
+        Raises:
+            InputError: An array is missing or of another shape.
+        """
+        facts = checked_array(arrays, "guard.facts", self._facts.shape)
+        for part, holder in self._parts().items():
+            start = f"{part}."
+            holder.restore({name.removeprefix(start): arrays[name] for name in arrays if name.startswith(start)})
+        self._facts = facts
+        return self
+
+    def _parts(self) -> dict[str, OnlineLearner | DriftMonitor | Comparison]:
+        return {
+            "learner": self.learner,
+            "members": self.monitor,
+            "scores": self._scores,
+            "comparison": self._comparison,
+        }
+
+    def _change(self, kind: ChangeKind, reason: str, member: str = "", **figures: Any) -> Change:
+        self._facts[2] += 1
+        number = int(self._facts[2])
+        figures = {"judged": self.learner.count, **({"member": member} if member else {}), **figures}
+        return Change(id=f"{number}-{kind}{member and ':' + member}", kind=kind, reason=reason, figures=figures)
+
+    def _watch_members(self, served: ServedAnswer, feedback: Feedback) -> list[Change]:
+        changes, scores = [], feedback.scores_of(served)
+        features = self.learner.policy.features_near(served.query)
+        known = {
+            name: (float(competence), float(deviation))
+            for name, competence, deviation in zip(
+                self.learner.base.members, features.competence[0], features.deviation[0], strict=True
+            )
+        }
+        for member in self.monitor.members:
+            if member not in scores or member not in served.asked:
+                continue
+            expected = self.monitor.expected(member)
+            happened = self.monitor.update(member, scores[member], *known[member])
+            if happened is None:
+                continue
+            fell = happened == "fell"
+            if fell:
+                self.learner.forget(member)
+            else:
+                self.learner.forget(member, near=served.query, competence=expected)
+            reason = (
+                f"{member} scores less than the {expected:.2f} that is expected of it."
+                if fell
+                else f"{member} scores more than half of the {expected:.2f} that it did before it fell."
+            )
+            if self.mode == "shadow":
+                reason += " In shadow nothing follows."
+            rate = self.monitor.run_length if fell else self.monitor.return_run_length
+            changes.append(
+                self._change(
+                    "left_out" if fell else "returned", reason, member, expected=round(expected, 4), run_length=rate
+                )
+            )
+        return changes
+
+    def _compare(self, served: ServedAnswer, feedback: Feedback) -> None:
+        """Compare the policy that does not serve with the one that does."""
+        new = self.learner.policy
+        by_incumbent = served.policy_id == getattr(self.incumbent, "policy_id", None)
+        if self.serves_learner == by_incumbent or not (by_incumbent or served.policy_id.startswith("online-")):
+            return  # another policy decided: it was served before a change
+        one: EnsemblePolicy = new
+        other: EnsemblePolicy = self.incumbent
+        if not self.serves_learner:
+            if not served.explored:
+                self._facts[5] = min(self._facts[5] + 1, _MEMORY)
+                self._facts[3] += (feedback.score - self._facts[3]) / self._facts[5]
+            one, other = self.incumbent, new
+        did = follow(one, served, feedback) if served.explored else logged(served, feedback)
+        # One expectation for both: a model's opinion of where nothing can be seen must not decide who serves.
+        expected = expected_score(one, served, new)
+        self._comparison.add(served, did, follow(other, served, feedback), (expected, expected))
+        if self.serves_learner and not served.explored and self._facts[5]:
+            fell = self._scores.update(_SERVED, feedback.score, float(self._facts[3]))
+            if fell is not None:
+                self._facts[4] = 2.0
+
+    def _decide(self) -> list[Change]:
+        difference = self.difference
+        figures = {
+            "difference": round(difference.mean, 4),
+            "low": round(difference.low, 4),
+            "high": round(difference.high, 4),
+            "compared": difference.count,
+            "seen": round(difference.seen, 4),
+        }
+        if not self.serves_learner:
+            if difference.low > 0 and not self._facts[1]:
+                return [self._serve(learner=True, reason="It is better than the policy that served.", **figures)]
+            return []
+        if self._facts[4] == 2.0:
+            reason = "Its answers score less than those of the policy before."
+            return [self._serve(learner=False, reason=reason, before=round(float(self._facts[3]), 4), **figures)]
+        if difference.low > 0:
+            return [self._serve(learner=False, reason="The policy before is better.", **figures)]
+        return []
+
+    def _serve(self, *, learner: bool, reason: str, **figures: Any) -> Change:
+        self._facts[0], self._facts[4] = float(learner), 1.0
+        self._comparison = Comparison(error=self._comparison.error, max_weight=self._comparison.max_weight)
+        self._scores.bring_back(_SERVED)
+        return self._change("took_over" if learner else "went_back", reason, **figures)

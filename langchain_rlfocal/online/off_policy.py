@@ -1,0 +1,315 @@
+"""Off-policy comparison: what a new policy would have been worth on queries that an old one answered.
+
+The old policy is deterministic, but a share ε of the queries asks, at once, a uniformly random team of k of the n available
+members. What the new policy would have done is played on the logged answers, round by round: its answer is seen where everyone it
+would ask was asked. With T and D the teams that the new and the old policy ask of a query, that has the probability
+
+    P = (1 − ε) [T ⊆ D] + ε C(n − u, k − u) / C(n, k)
+
+with u = |T ∪ N|, and N the members whose answers tell whether T ⊆ D: those that the old policy asks before its team holds T,
+or, where it never does, before it is known to be complete. So P is known wherever the new answer counts as seen. What the new
+policy is worth on a query is then estimated by
+
+    g + [seen] (score − charge − g) / P
+
+with g what a model expects from the query alone, and a charge for calls by the query's cost weight; what the old one is worth, in
+the same way, with P = 1 − ε + ε C(n − |D|, k − |D|) / C(n, k). These are doubly robust: the mean is right whatever g says, as
+long as no P is 0, and the variance is the less the better g is. Where P is below 1 / `max_weight`, where next to nothing can be
+seen, g stands alone: of these queries the comparison knows what the model knows. If nothing is explored (ε = 0), queries on which
+the new answer is not seen count as no difference. An answer that nobody judged counts as wrong where it is the new policy's.
+
+The interval holds at all times at once, so it may be looked at after every query: with λₜ and μ̂ₜ₋₁ chosen before xₜ, and Rₜ the
+largest |xₜ − μ̂ₜ₋₁| possible,
+
+    Σ λₜ xₜ / Σ λₜ  ±  (log(2/a) + Σ (xₜ − μ̂ₜ₋₁)² φ(λₜ)) / Σ λₜ        φ(λ) = (−log(1 − λR) − λR) / R²
+
+covers the mean difference at every t with probability 1 − a. Where that mean changes, it covers the mean weighted by λ.
+
+Sources: Dudík, Langford and Li, 2011, https://arxiv.org/abs/1103.4601 (doubly robust); Waudby-Smith and Ramdas, 2023,
+https://arxiv.org/abs/2010.09686, theorem 2 (predictable plug-in empirical Bernstein), after Howard et al., 2021,
+https://arxiv.org/abs/1810.08240 (time-uniform).
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from langchain_rlfocal.errors import InputError
+from langchain_rlfocal.online.arrays import checked_array
+from langchain_rlfocal.online.records import Feedback, ServedAnswer
+from langchain_rlfocal.policies.base import EnsemblePolicy
+from langchain_rlfocal.records import Candidate, Failure
+from langchain_rlfocal.states import Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """What a policy did, or would have done, on one query, as far as the logged answers tell.
+
+    Attributes:
+        rounds: The members that it asks in each round; after the first round with a member that was not asked nothing is known.
+        is_seen: True if everyone it asks was asked, so that its answer is known.
+        is_full: True if it asks no more after these rounds, whatever they said: it may not.
+        score: What its answer is worth; None where nobody judged it, or it is not seen.
+        charge: What its calls cost in units of score, in [0, 1].
+    """
+
+    rounds: tuple[frozenset[str], ...]
+    is_seen: bool
+    is_full: bool
+    score: float | None
+    charge: float = 0.0
+
+    @property
+    def asked(self) -> frozenset[str]:
+        """Everyone it is known to ask."""
+        return frozenset().union(*self.rounds)
+
+
+def logged(served: ServedAnswer, feedback: Feedback) -> Trajectory:
+    """Tell what was done on a query that was not explored."""
+    rounds: dict[int, set[str]] = {}
+    for one in served.candidates:
+        rounds.setdefault(one.round, set()).add(one.member)
+    for failure in served.failures:
+        rounds.setdefault(failure.round, set()).add(failure.member)
+    teams = [frozenset(rounds[number]) for number in sorted(rounds)]
+    return _trajectory(served, teams, feedback.score)
+
+
+def follow(policy: EnsemblePolicy, served: ServedAnswer, feedback: Feedback) -> Trajectory:
+    """Play a policy on the answers that were logged of one query."""
+    results: dict[str, Candidate | Failure] = {one.member: one for one in served.candidates}
+    results |= {one.member: one for one in served.failures}
+    candidates: list[Candidate] = []
+    failures: list[Failure] = []
+    rounds: list[frozenset[str]] = []
+    while not _is_full(served, rounds):
+        selection = policy.select(
+            served.query,
+            candidates,
+            failures,
+            available=served.available,
+            round_number=len(rounds) + 1,
+            max_rounds=served.max_rounds,
+            max_team=served.max_team,
+            cost_weight=served.cost_weight,
+        )
+        if not selection.members:
+            break
+        rounds.append(frozenset(selection.members))
+        if not results.keys() >= rounds[-1]:
+            return _trajectory(served, rounds, None, is_seen=False)
+        for member in selection.members:
+            result = results[member]
+            if isinstance(result, Candidate):
+                candidates.append(result)
+            else:
+                failures.append(result)
+    if not candidates:
+        return _trajectory(served, rounds, 0.0)
+    answer = policy.fuse(served.query, candidates, failures, max_team=served.max_team)
+    if answer.answer is not None and answer.answer == served.answer.answer:
+        return _trajectory(served, rounds, feedback.score)
+    return _trajectory(served, rounds, feedback.scores_of(served).get(answer.member or ""))
+
+
+def _is_full(served: ServedAnswer, rounds: Sequence[frozenset[str]]) -> bool:
+    asked = sum(map(len, rounds))
+    return len(rounds) >= served.max_rounds or asked >= min(served.max_team, len(served.available))
+
+
+def _trajectory(
+    served: ServedAnswer, rounds: Sequence[frozenset[str]], score: float | None, *, is_seen: bool = True
+) -> Trajectory:
+    """Charge calls alike: what asking the whole pool is worth, by the share of it that was asked."""
+    charge = min(served.cost_weight * sum(map(len, rounds)) / max(len(served.available), 1), 1.0)
+    return Trajectory(tuple(rounds), is_seen, _is_full(served, rounds), score, charge)
+
+
+def chance_within(size: int, team: int, available: int) -> float:
+    """Return the chance that a uniformly random team of `team` of the available members holds `size` given ones."""
+    return math.comb(available - size, team - size) / math.comb(available, team) if size <= team else 0.0
+
+
+def chance_seen(old: Trajectory, new: Trajectory, served: ServedAnswer) -> float:
+    """Return P, the probability that the new policy's answer counts as seen; 0 where it does not on this query."""
+    if not new.is_seen:
+        return 0.0
+    num, wanted = len(served.available), new.asked
+    team, asked, needed = min(served.max_team, num), frozenset[str](), frozenset[str]()
+    for one in old.rounds:
+        needed, asked = asked, asked | one
+        if wanted <= asked:
+            break
+    within = wanted <= asked
+    if not within and not old.is_full:
+        if not old.is_seen:
+            return 0.0
+        needed = asked  # that it stopped is known by all of its answers
+    return (1.0 - served.explore) * within + served.explore * chance_within(len(wanted | needed), team, num)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How much better the new policy is than the old: in scores less what calls cost.
+
+    Attributes:
+        mean: Estimated mean difference.
+        low: Its lower bound, at all times at once.
+        high: Its upper bound.
+        count: Queries compared.
+        seen: Share of them on which both trajectories were seen.
+    """
+
+    mean: float
+    low: float
+    high: float
+    count: int
+    seen: float
+
+
+class Comparison:
+    """Collects doubly robust differences and bounds their mean.
+
+    Args:
+        error: Probability that the interval ever misses the mean difference: a.
+        max_weight: New answers that are seen with a lower probability than 1 over this count as the model's expectation.
+
+    Raises:
+        InputError: A number is out of its range.
+    """
+
+    def __init__(self, *, error: float = 0.05, max_weight: float = 20.0) -> None:
+        if not 0 < error < 1 or not 1 < max_weight < math.inf:
+            raise InputError(
+                f"`error` must be in (0, 1) and `max_weight` above 1, got {error} and {max_weight}. Take 0.05 and 20."
+            )
+        self.error, self.max_weight = error, max_weight
+        # Queries, seen, Σ λ, Σ λ x, Σ (x − μ̂)² φ, Σ x, Σ (x − μ̂)².
+        self._sums: Floats = np.zeros(7)
+
+    def add(
+        self, served: ServedAnswer, old: Trajectory, new: Trajectory, expected: tuple[float, float] = (0.5, 0.5)
+    ) -> None:
+        """Compare both on one query.
+
+        Args:
+            served: The query and how it was logged.
+            old: What the policy that logged it did, or would have done if another team was explored.
+            new: What the other would have done.
+            expected: What a model expects the old and the new policy's answers to be worth, by the query alone: not by any
+                answer to it.
+        """
+        chance, weight = chance_seen(old, new, served), self._largest_weight(served)
+        seen = chance * self.max_weight >= 1.0
+        if not served.explore and not seen:
+            self._add(0.0, seen=False, weight=weight, charge=0.0)
+            return
+        of_old, of_new = (min(max(one, 0.0), 1.0) for one in expected)
+        value = of_new - of_old
+        if seen:
+            value += ((new.score or 0.0) - new.charge - of_new) / chance
+        if old.is_seen:
+            num = len(served.available)
+            team = chance_within(len(old.asked), min(served.max_team, num), num)
+            score = old.score if old.score is not None else 1.0
+            value -= (score - old.charge - of_old) / (1.0 - served.explore * (1.0 - team))
+        self._add(value, seen=seen, weight=weight, charge=min(served.cost_weight, 1.0))
+
+    def _largest_weight(self, served: ServedAnswer) -> float:
+        """Find the largest 1 / P that counts, before anything was asked."""
+        num, share = len(served.available), served.explore
+        team, floor = min(served.max_team, num), 1.0 / self.max_weight
+        chances = [share * chance_within(size, team, num) for size in range(1, team + 1)]
+        return 1.0 / min([1.0 - share, *(chance for chance in chances if chance >= floor)])
+
+    def _add(self, value: float, *, seen: bool, weight: float, charge: float) -> None:
+        count, _, _, _, _, total, squares = self._sums
+        number = count + 1
+        # Half a difference and a variance of a quarter stand for what was not seen yet.
+        mean = min(max(total / number, -2.0), 2.0)
+        variance = (0.25 + squares) / number
+        largest = 2.0 * weight * (1.0 + charge) + 3.0
+        stake = math.sqrt(2.0 * math.log(2.0 / self.error) / (variance * number * math.log1p(number)))
+        stake = min(stake, 0.5 / largest)
+        growth = (-math.log1p(-stake * largest) - stake * largest) / largest**2
+        deviation = (value - mean) ** 2
+        self._sums = self._sums + np.array(
+            [1.0, float(seen), stake, stake * value, deviation * growth, value, deviation]
+        )
+
+    @property
+    def difference(self) -> Difference:
+        """What is known by now; nothing, from -2 to 2, before the first query."""
+        count, seen, stakes, weighted, growth, _, _ = self._sums.tolist()
+        if not count:
+            return Difference(0.0, -2.0, 2.0, 0, 0.0)
+        mean = min(max(weighted / stakes, -2.0), 2.0)
+        radius = (math.log(2.0 / self.error) + growth) / stakes
+        return Difference(mean, max(mean - radius, -2.0), min(mean + radius, 2.0), int(count), seen / count)
+
+    def arrays(self) -> dict[str, Floats]:
+        """Return all that was collected, as arrays by name."""
+        return {"sums": self._sums.copy()}
+
+    def restore(self, arrays: Mapping[str, Floats]) -> Self:
+        """Continue from what `arrays` returned.
+
+        Raises:
+            InputError: The array is missing or of another shape.
+        """
+        self._sums = checked_array(arrays, "sums", self._sums.shape)
+        return self
+
+
+def expected_score(policy: EnsemblePolicy, served: ServedAnswer, judge: EnsemblePolicy) -> float:
+    """Expect of a policy the highest competence of those it asks first, by what the judge knows of members.
+
+    It looks at the query and at no answer, as `Comparison.add` demands.
+    """
+    first = policy.select(
+        served.query,
+        (),
+        (),
+        available=served.available,
+        round_number=1,
+        max_rounds=served.max_rounds,
+        max_team=served.max_team,
+        cost_weight=served.cost_weight,
+    )
+    competence = judge.competence(served.query)
+    return max(competence[member] for member in first.members)
+
+
+def compare(
+    old: EnsemblePolicy,
+    new: EnsemblePolicy,
+    log: Iterable[tuple[ServedAnswer, Feedback]],
+    *,
+    judge: EnsemblePolicy | None = None,
+    error: float = 0.05,
+    max_weight: float = 20.0,
+) -> Difference:
+    """Compare two fixed policies on what was logged while the old one served.
+
+    Args:
+        old: The policy that served, but for explored answers.
+        new: The policy to judge.
+        log: Served answers and what users said of them.
+        judge: Knows members' competence, from which `expected_score` follows; without it, ½ is expected of both. It must not
+            have learned from this log.
+        error: See `Comparison`.
+        max_weight: See `Comparison`.
+    """
+    comparison = Comparison(error=error, max_weight=max_weight)
+    for served, feedback in log:
+        did = follow(old, served, feedback) if served.explored else logged(served, feedback)
+        expected = (0.5, 0.5)
+        if judge is not None:
+            expected = expected_score(old, served, judge), expected_score(new, served, judge)
+        comparison.add(served, did, follow(new, served, feedback), expected)
+    return comparison.difference

@@ -1,0 +1,199 @@
+"""The guard: who serves, who is left out, what is said of it, and how it is undone."""
+
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+
+from langchain_rlfocal.errors import InputError
+from langchain_rlfocal.online import DriftMonitor, Feedback, Guard, OnlineLearner
+from langchain_rlfocal.policies import PriorPolicy
+from langchain_rlfocal.records import Query
+from support_online import saying, serve
+
+MEMBERS = ("a", "b", "c")
+
+
+class Trained(PriorPolicy):
+    """Says that it was trained; asks whom it takes for the best."""
+
+    trained = True
+
+
+def guard_of(mode="on", *, trained=True, best="a", **settings):
+    kind = Trained if trained else PriorPolicy
+    incumbent = kind(MEMBERS, {best: 0.9})
+    return Guard(incumbent, OnlineLearner(PriorPolicy(MEMBERS)), mode=mode, **settings)
+
+
+def run(guard, count, *, chance, seed=0, explore=0.0, start=0, max_team=1):
+    """Serve queries of members that are right with these chances, and feed back; return changes and who was asked."""
+    rng, changes, asked = np.random.default_rng(seed), [], []
+    for number in range(start, start + count):
+        said = {name: "x" if rng.random() < chance[name] else f"not {name}" for name in guard.available(MEMBERS)}
+        for name in guard.probes(str(number)):
+            said.setdefault(name, "x" if rng.random() < chance[name] else f"not {name}")
+        explored = rng.random() < explore
+        team = tuple(sorted(rng.choice([*said], min(max_team, len(said)), replace=False))) if explored else None
+        probes = guard.probes(str(number))
+        served = serve(
+            guard.serving,
+            Query(f"question {number}"),
+            {name: answer for name, answer in said.items() if name not in probes},
+            number=number,
+            team=team if not probes else None,
+            max_team=max_team,
+            explore=explore,
+            explored=explored,
+        )
+        scores = {name: float(said[name] == "x") for name in served.asked}
+        feedback = Feedback(answer_id=served.id, score=float(served.answer.answer == "x"), per_member=scores)
+        if probes:
+            served = replace(served, candidates=(*served.candidates, *(saying(name, said[name]) for name in probes)))
+            scores |= {name: float(said[name] == "x") for name in probes}
+            feedback = Feedback(answer_id=served.id, score=feedback.score, per_member=scores)
+        asked.append(served.asked)
+        changes += guard.update(served, feedback)
+    return changes, asked
+
+
+def test_off_does_nothing():
+    guard = guard_of("off")
+    changes, _ = run(guard, 5, chance=dict.fromkeys(MEMBERS, 0.5))
+    assert (changes, guard.learner.count, guard.serving is guard.incumbent) == ([], 0, True)
+
+
+def test_an_untrained_incumbent_is_replaced_at_once_and_the_entry_says_so():
+    guard = guard_of(trained=False)
+    assert guard.serving is guard.learner.policy
+    changes, _ = run(guard, 3, chance=dict.fromkeys(MEMBERS, 0.5))
+    assert [change.kind for change in changes] == ["took_over"]
+    assert "no trained policy" in changes[0].reason
+
+
+def test_in_shadow_it_learns_and_never_serves():
+    guard = guard_of("shadow")
+    changes, _ = run(guard, 400, chance={"a": 0.1, "b": 0.9, "c": 0.5}, explore=0.5)
+    assert guard.learner.count == 400
+    assert guard.serving is guard.incumbent
+    assert guard.left_out == ()
+    assert {change.kind for change in changes} <= {"left_out", "returned"}
+    assert guard.difference.low > 0
+
+
+def test_it_takes_over_only_when_it_is_shown_to_be_better():
+    guard = guard_of()
+    changes, asked = run(guard, 500, chance={"a": 0.3, "b": 0.95, "c": 0.3}, explore=0.5)
+    taken = [change for change in changes if change.kind == "took_over"]
+    assert len(taken) == 1
+    assert taken[0].figures["low"] > 0
+    assert guard.serves_learner
+    assert sum("b" in team for team in asked[-100:]) > 55
+    json.dumps([asdict(change) for change in changes])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_it_does_not_take_over_where_it_is_no_better(seed):
+    """The incumbent asks the best member already."""
+    guard = guard_of()
+    changes, _ = run(guard, 250, chance={"a": 0.8, "b": 0.5, "c": 0.5}, explore=0.3, seed=seed)
+    assert [change.kind for change in changes] == []
+
+
+def test_it_goes_back_when_it_does_not_hold_any_more():
+    """After the takeover the member that the learner relies on stays at what it is, and queries get much harder for it."""
+    guard = guard_of(monitor=DriftMonitor(MEMBERS, run_length=1e200))
+    run(guard, 400, chance={"a": 0.5, "b": 1.0, "c": 0.3}, explore=0.5)
+    assert guard.serves_learner
+    changes, _ = run(guard, 300, chance={"a": 0.1, "b": 0.05, "c": 0.05}, start=400)
+    assert [change.kind for change in changes] == ["went_back"]
+    assert guard.serving is guard.incumbent
+
+
+def test_a_broken_member_is_left_out_and_found_again():
+    guard = guard_of(trained=False, monitor=DriftMonitor(MEMBERS, probe_share=0.3))
+    well = {"a": 0.9, "b": 0.7, "c": 0.5}
+    run(guard, 120, chance=well)
+    changes, asked = run(guard, 120, chance={**well, "a": 0.0}, start=120)
+    assert [(change.kind, change.figures["member"]) for change in changes] == [("left_out", "a")]
+    assert guard.left_out == ("a",)
+    assert sum("a" in team for team in asked[60:]) < 30
+    changes, asked = run(guard, 250, chance=well, start=240)
+    assert ("returned", "a") in [(change.kind, change.figures["member"]) for change in changes]
+    assert sum("a" in team for team in asked[-50:]) > 25
+
+
+def test_the_last_member_is_never_left_out():
+    guard = guard_of(trained=False)
+    for name in MEMBERS:
+        guard.monitor.leave_out(name)
+    assert len(guard.left_out) == 2
+    assert guard.available(("a", "b", "c")) == tuple(name for name in MEMBERS if name not in guard.left_out)
+    out = guard.left_out[0]
+    assert guard.available((out,)) == (out,)
+
+
+def test_changes_are_undone():
+    guard = guard_of()
+    changes, _ = run(guard, 500, chance={"a": 0.3, "b": 0.95, "c": 0.3}, explore=0.5)
+    taken = next(change for change in changes if change.kind == "took_over")
+    undone = guard.undo(taken.id)
+    assert [change.kind for change in undone] == ["went_back"]
+    assert guard.serving is guard.incumbent
+    more, _ = run(guard, 200, chance={"a": 0.3, "b": 0.95, "c": 0.3}, explore=0.5, start=500)
+    assert "took_over" not in {change.kind for change in more}
+    assert guard.undo(taken.id) == []
+    again = guard.undo(undone[0].id)
+    assert [change.kind for change in again] == ["took_over"]
+    assert guard.serves_learner
+
+
+def test_leaving_out_is_undone_and_so_is_that():
+    guard = guard_of(trained=False)
+    changes, _ = run(guard, 60, chance={"a": 1.0, "b": 0.6, "c": 0.6})
+    changes, _ = run(guard, 60, chance={"a": 0.0, "b": 0.6, "c": 0.6}, start=60)
+    left = next(change for change in changes if change.kind == "left_out")
+    back = guard.undo(left.id)
+    assert (back[0].kind, guard.left_out) == ("returned", ())
+    assert guard.undo(left.id) == []
+    assert [change.kind for change in guard.undo(back[0].id)] == ["left_out"]
+    assert guard.left_out == ("a",)
+
+
+@pytest.mark.parametrize("wrong", ["", "1", "99-took_over", "1-nothing", "x-took_over", "1-left_out:nobody"])
+def test_what_never_happened_cannot_be_undone(wrong):
+    guard = guard_of(trained=False)
+    run(guard, 1, chance=dict.fromkeys(MEMBERS, 0.5))
+    with pytest.raises(InputError, match="`change_id` must be"):
+        guard.undo(wrong)
+
+
+def test_arrays_restore_the_same_guard():
+    chance = {"a": 0.3, "b": 0.95, "c": 0.3}
+    one = guard_of()
+    run(one, 120, chance=chance, explore=0.5)
+    other = guard_of().restore({name: array.copy() for name, array in one.arrays().items()})
+    results = [run(guard, 200, chance=chance, explore=0.5, start=120, seed=1) for guard in (one, other)]
+    assert results[0] == results[1]
+    mine, theirs = one.arrays(), other.arrays()
+    assert {name: array.tobytes() for name, array in mine.items()} == {
+        name: array.tobytes() for name, array in theirs.items()
+    }
+    with pytest.raises(InputError):
+        guard_of().restore({})
+
+
+def test_what_another_policy_served_is_learned_from_but_not_compared():
+    guard = guard_of("shadow")
+    stranger = serve(PriorPolicy(MEMBERS, {"c": 0.7}), Query("question"), dict.fromkeys(MEMBERS, "x"))
+    guard.update(stranger, Feedback(answer_id="0", score=1.0))
+    assert guard.learner.count == 1
+    assert guard.difference.count == 0
+
+
+def test_settings_out_of_range_are_refused():
+    with pytest.raises(InputError, match="`mode` must be"):
+        guard_of("maybe")
+    with pytest.raises(InputError, match="incumbent's members"):
+        Guard(PriorPolicy(["a"]), OnlineLearner(PriorPolicy(["b"])))

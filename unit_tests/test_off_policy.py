@@ -1,0 +1,238 @@
+"""Off-policy comparison: chances by counting teams, estimates without bias, intervals that hold at all times."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from langchain_rlfocal.errors import InputError
+from langchain_rlfocal.online import Comparison, Feedback, compare
+from langchain_rlfocal.online.off_policy import (
+    Trajectory,
+    chance_seen,
+    chance_within,
+    follow,
+    logged,
+)
+from langchain_rlfocal.policies import PriorPolicy
+from langchain_rlfocal.policies.base import EnsemblePolicy
+from langchain_rlfocal.records import Query
+from support_online import judged, serve, served_of
+
+MEMBERS = ("a", "b", "c", "d")
+
+
+class Asks(PriorPolicy):
+    """Asks one member of queries with a mark, and another of those without; of one answer it returns that."""
+
+    def __init__(self, marked, unmarked):
+        super().__init__(MEMBERS)
+        self.policy_id, self._choice = f"asks-{marked}-{unmarked}", {True: marked, False: unmarked}
+
+    def select(self, query, candidates, failures, **limits):
+        chosen = super().select(query, candidates, failures, **limits)
+        asked = () if candidates or failures else (self._choice["marked" in query.text],)
+        return type(chosen)(round=chosen.round, members=asked, probabilities={})
+
+    def fuse(self, query, candidates, failures, *, max_team):
+        own = [one for one in candidates if one.member == self._choice["marked" in query.text]]
+        return super().fuse(query, own or candidates, (), max_team=max_team)
+
+
+@pytest.mark.parametrize(("size", "team", "available"), [(1, 2, 4), (2, 2, 4), (3, 4, 6), (3, 2, 5), (0, 2, 4)])
+def test_the_chance_within_a_random_team_is_what_counting_says(size, team, available):
+    teams = [set(one) for one in combinations(range(available), team)]
+    assert chance_within(size, team, available) == pytest.approx(
+        sum(set(range(size)) <= one for one in teams) / len(teams)
+    )
+
+
+def did(*rounds, score=None, is_seen=True, is_full=False, charge=0.0):
+    """A trajectory of these rounds, each a string of members."""
+    return Trajectory(tuple(map(frozenset, rounds)), is_seen, is_full, score, charge)
+
+
+def counted(served, wanted, needed, *, within):
+    """P by counting: not explored, or a random team that holds `wanted` and what tells whether the old team does."""
+    teams = [set(one) for one in combinations(served.available, served.max_team)]
+    share = sum({*wanted, *needed} <= one for one in teams) / len(teams)
+    return (1 - served.explore) * within + served.explore * share
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "needed", "within"),
+    [
+        (did("a", is_full=True), did("a"), "", True),
+        (did("a", is_full=True), did("b"), "", False),
+        (did("a", is_full=False), did("b"), "a", False),  # had it gone on after `a`? `a` tells
+        (did("a", "b", is_full=True), did("b"), "a", True),
+        (did("ab", "c", is_full=True), did("a", "d"), "ab", False),
+        (did("ab", "c", is_full=True), did("a", "b"), "", True),
+    ],
+)
+def test_the_chance_that_a_new_answer_is_seen_is_what_counting_says(old, new, needed, within):
+    served = served_of({"a": "x"}, available=MEMBERS, explore=0.2, max_team=3)
+    assert chance_seen(old, new, served) == pytest.approx(counted(served, new.asked, needed, within=within))
+
+
+def test_it_is_not_seen_where_nobody_can_tell_its_chance():
+    served = served_of({"a": "x"}, available=MEMBERS, explore=0.2, max_team=3)
+    assert chance_seen(did("a", is_full=True), did("b", is_seen=False), served) == 0.0
+    assert chance_seen(did("a", "c", is_seen=False), did("b"), served) == 0.0
+    # All four members would have to be in a team of three.
+    assert chance_seen(did("ab", "c"), did("d"), served) == 0.0
+
+
+def test_a_policy_is_followed_on_what_was_logged():
+    served = served_of({"a": "x", "b": "y"}, available=MEMBERS, max_team=2, max_rounds=2, cost_weight=0.4)
+    feedback = judged(served, {"a": 1.0, "b": 0.25})
+    assert follow(Asks("b", "b"), served, feedback) == did("b", score=0.25, charge=0.1)
+    assert follow(Asks("c", "c"), served, feedback) == did("c", is_seen=False, charge=0.1)
+    unjudged = Feedback(answer_id="1", score=1.0)
+    assert follow(Asks("b", "b"), served, unjudged) == did("b", charge=0.1)
+    assert follow(PriorPolicy(MEMBERS), served, feedback) == did("ab", score=1.0, is_full=True, charge=0.2)
+    assert logged(served, feedback) == did("ab", score=1.0, is_full=True, charge=0.2)
+
+
+def test_a_team_that_fails_is_worth_nothing():
+    served = served_of({"a": "x"}, failed=("b",), available=MEMBERS)
+    feedback = Feedback(answer_id="1", score=1.0)
+    assert follow(Asks("b", "b"), served, feedback) == did("b", score=0.0, is_full=True)
+
+
+def test_the_first_query_is_worked_by_hand():
+    """ε = 0: all that is seen has P = 1, so x = 1 − ¼ = ¾ whatever was expected, and what is not seen is no difference."""
+    served = served_of({"a": "x", "b": "y"}, available=MEMBERS, max_team=2)
+    for expected in ((0.5, 0.5), (0.9, 0.1)):
+        comparison = Comparison()
+        comparison.add(served, did("ab", score=0.25, is_full=True), did("a", score=1.0), expected)
+        difference = comparison.difference
+        assert (difference.mean, difference.count, difference.seen) == (pytest.approx(0.75), 1, 1.0)
+        assert difference.low < 0.0 < difference.high
+        unseen = Comparison()
+        unseen.add(served, did("a", score=1.0), did("c", is_seen=False), expected)
+        assert (unseen.difference.mean, unseen.difference.seen) == (0.0, 0.0)
+
+
+def test_an_explored_query_is_worked_by_hand():
+    """ε = ½, one of four, old asks `a`, new `b`, `b` was explored and right; expected were 0.4 and 0.6.
+
+    New: P = ½ · ¼, so 0.6 + (1 − 0.6) · 8 = 3.8. Old: not seen, 0.4. x = 3.4.
+    """
+    served = served_of({"b": "x"}, available=MEMBERS, explore=0.5, explored=True, max_team=1)
+    comparison = Comparison()
+    comparison.add(served, did("a", is_seen=False, is_full=True), did("b", score=1.0, is_full=True), (0.4, 0.6))
+    assert comparison.difference.mean == pytest.approx(2.0)  # the most a difference less charges can be
+    assert comparison.arrays()["sums"][5] == pytest.approx(3.4)
+
+
+def world(count, *, explore, seed, rate=(0.9, 0.2)):
+    """Queries, a third of them marked; member `b` is right on marked ones more often than `a`, on the others less often."""
+    rng = np.random.default_rng(seed)
+    for number in range(count):
+        marked = rng.random() < 1 / 3
+        chance = {"a": 0.4, "b": rate[0] if marked else rate[1], "c": 0.3, "d": 0.3}
+        right = {name: float(rng.random() < chance[name]) for name in MEMBERS}
+        explored = rng.random() < explore
+        team = tuple(sorted(rng.choice(MEMBERS, 2, replace=False).tolist())) if explored else None
+        yield Query(f"{'marked' if marked else 'plain'} {number}"), right, team
+
+
+def log_of(old, rows, *, explore):
+    for number, (query, right, team) in enumerate(rows):
+        said = {name: f"{name}{number}" for name in MEMBERS}
+        served = serve(old, query, said, number=number, team=team, explore=explore, explored=team is not None)
+        scores = {name: right[name] for name in served.asked}
+        yield served, Feedback(answer_id=served.id, score=scores[served.answer.member], per_member=scores)
+
+
+@pytest.mark.parametrize("expected", [(0.5, 0.5), (0.4, 0.9), (0.9, 0.1)])
+def test_the_estimate_has_no_bias_and_the_mean_of_what_is_seen_has(expected):
+    """New asks `b` of marked queries, a third: better by 0.9 − 0.4 there, 1/6 over all, whatever a model says of it.
+
+    What is seen, unweighted, is hardly ever a marked query, since these are seen only by exploration: the plain mean of what
+    is seen is near 0 and misses 1/6 by far.
+    """
+    old, new, truth = Asks("a", "a"), Asks("b", "a"), (0.9 - 0.4) / 3
+    means, naive = [], []
+    for seed in range(40):
+        plain, comparison = [], Comparison(max_weight=20.0)
+        for served, feedback in log_of(old, world(150, explore=0.5, seed=seed), explore=0.5):
+            mine = follow(old, served, feedback) if served.explored else logged(served, feedback)
+            theirs = follow(new, served, feedback)
+            if mine.is_seen and theirs.is_seen:
+                plain.append(theirs.score - mine.score)
+            comparison.add(served, mine, theirs, expected if "marked" in served.query.text else (0.4, 0.4))
+        naive.append(np.mean(plain))
+        means.append(comparison.arrays()["sums"][5] / 150)
+    error = np.std(means) / np.sqrt(len(means))
+    assert abs(np.mean(means) - truth) < 3 * error
+    assert abs(np.mean(naive) - truth) > 5 * np.std(naive) / np.sqrt(len(naive))
+
+
+def test_the_interval_holds_at_all_times():
+    """Of 60 streams, watched after every query, at most a twentieth may ever leave the truth outside; and it gets narrow."""
+    served = served_of({"a": "x", "b": "y"}, available=MEMBERS, max_team=2)
+    missed, widths = 0, []
+    for seed in range(60):
+        rng, comparison, out = np.random.default_rng(seed), Comparison(error=0.05), False
+        for _ in range(400):
+            new, old = float(rng.random() < 0.7), float(rng.random() < 0.5)
+            comparison.add(served, did("ab", score=old), did("a", score=new))
+            found = comparison.difference
+            out = out or not found.low <= 0.2 <= found.high
+        missed += out
+        widths.append(found.high - found.low)
+    assert missed <= 3
+    assert np.mean(widths) < 0.35
+
+
+def test_a_fixed_time_interval_that_is_watched_does_not_hold():
+    """The hard negative: mean ± 1.96 standard errors, watched after every query, misses the truth in many streams."""
+    missed = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        x = (rng.random(400) < 0.7).astype(float) - (rng.random(400) < 0.5)
+        number = np.arange(1, 401)
+        mean = x.cumsum() / number
+        error = np.sqrt(np.maximum((x**2).cumsum() / number - mean**2, 0) / number)
+        missed += bool((abs(mean - 0.2) > 1.96 * error)[20:].any())
+    assert missed > 10
+
+
+def test_what_nobody_judged_speaks_against_the_new_policy():
+    served = served_of({"a": "x", "b": "y"}, available=MEMBERS, max_team=2)
+    comparison = Comparison()
+    comparison.add(served, did("ab"), did("a"))
+    assert comparison.difference.mean == pytest.approx(-1.0)
+
+
+def test_a_log_is_compared_at_once():
+    old, new = Asks("a", "a"), Asks("b", "a")
+    log = [*log_of(old, world(300, explore=0.5, seed=1), explore=0.5)]
+    found = compare(old, new, log)
+    assert found.count == 300
+    assert found.low < 1 / 6 < found.high
+    assert compare(old, old, log).mean == 0.0
+
+
+def test_arrays_restore_the_same_comparison():
+    served = served_of({"a": "x", "b": "y"}, available=MEMBERS, max_team=2)
+    one = Comparison()
+    one.add(served, did("ab", score=0.0), did("a", score=1.0))
+    other = Comparison().restore(one.arrays())
+    for comparison in (one, other):
+        comparison.add(served, did("ab", score=1.0), did("a", score=1.0))
+    assert one.difference == other.difference
+    with pytest.raises(InputError):
+        Comparison().restore({})
+
+
+@pytest.mark.parametrize("wrong", [{"error": 0.0}, {"error": 1.0}, {"max_weight": 1.0}])
+def test_settings_out_of_range_are_refused(wrong):
+    with pytest.raises(InputError, match="`error` must be in"):
+        Comparison(**wrong)
+
+
+def test_the_policies_of_these_tests_are_policies():
+    assert isinstance(Asks("a", "b"), EnsemblePolicy)
