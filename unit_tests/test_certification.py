@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from langchain_rlfocal.environment import Replays, environment_of
 from langchain_rlfocal.errors import CertificationError, CheckpointError, InputError
 from langchain_rlfocal.evaluation.certification import (
     BETS,
@@ -128,7 +129,9 @@ def test_a_point_is_certified_only_against_every_member():
     policy, members = np.ones((1, 100)), np.column_stack([np.zeros(100), np.ones(100)])
     assert p_values_in_turn(policy, members[:, :1], margin=0.1, alpha=ALPHA)[0] < 1e-9
     assert p_values_in_turn(policy, members, margin=0.1, alpha=ALPHA) == [1.0]
-    assert p_values_in_turn(policy, members, margin=-0.1, alpha=ALPHA)[0] <= ALPHA
+    below = p_values_in_turn(policy, members, margin=-0.1, alpha=ALPHA)[0]
+    assert below == p_value(policy[0] - members[:, 1], margin=-0.1) <= ALPHA, "of the hardest to beat"
+    assert below > p_value(policy[0] - members[:, 0], margin=-0.1)
 
 
 def test_points_are_tested_in_turn_until_the_first_that_fails():
@@ -203,6 +206,14 @@ def test_a_promise_has_one_name_that_can_be_read_again(margin, confidence, name)
 def test_a_name_that_promises_nothing_is_refused(name):
     with pytest.raises(InputError, match="promise"):
         Promise.parse(name)
+
+
+@pytest.mark.parametrize(
+    ("margin", "confidence"), [(0.02, 0.9999999), (1e-7, 0.9), (0.02, 1.0), (-1.0, 0.9), (float("nan"), 0.9)]
+)
+def test_numbers_that_no_name_can_hold_are_refused(margin, confidence):
+    with pytest.raises(InputError, match="promise must"):
+        Promise(margin, confidence)
 
 
 GOOD = {
@@ -306,6 +317,54 @@ def test_a_policy_is_certified_on_test_rows_alone_whatever_their_order(quiz_poli
     assert max(spendings) == spendings[0], "from the dearest down"
     turned = many.grid(["bob", "ann"]).take(np.random.default_rng(0).permutation(len(grid)))
     assert certify(quiz_policy, turned, Promise(0.1, 0.9), **LIMITS) == (certificate, found)
+
+
+@pytest.fixture
+def alone(random_policy):
+    """A policy that asks Ann alone at 2, Bob alone at 1, or a mixture of them."""
+    curve = [
+        {"cost_weight": 0.0, "mean_calls": 2.0, "score": 0.9, "member": "ann"},
+        {"cost_weight": 0.0, "mean_calls": 1.5, "score": 0.1},
+        {"cost_weight": 0.0, "mean_calls": 1.0, "score": 0.5, "member": "bob"},
+    ]
+    return random_policy(["ann", "bob"], card={"curve": curve})
+
+
+def test_the_cheapest_point_that_passed_is_certified_and_rows_are_in_the_order_of_the_hash(alone):
+    """Ann is right on 0.9, Bob on 0.5: at most 0.1 below Ann is who asks her for at least ¾. Each point asks her for 0.05 less."""
+    grid = make_outcomes({"quiz": {"ann": 0.9, "bob": 0.5}}, num_queries=4000).grid(["ann", "bob"])
+    certificate, found = certify(alone, grid, Promise(-0.1, 0.9), **LIMITS)
+    assert len(found) > 2
+    assert [one.p_value <= ALPHA for one in found] == [True] * (len(found) - 1) + [False]
+    point = certificate.operating_point
+    assert (point.high.member, point.low.member) == ("ann", "bob")
+    assert 0.75 < point.share == pytest.approx(1 - 0.05 * (len(found) - 2))
+    assert (certificate.p_value, certificate.score) == (found[-2].p_value, found[-2].score)
+    rows = grid.canonical().split()[2]
+    p_values = []
+    for order in (hash_order(rows), np.arange(len(rows))):
+        turned = rows.take(order)
+        env = environment_of(alone, turned, max_team=2, max_rounds=2)
+        scores = Replays(alone, env).mixed(certificate.mixture).scores
+        p_values += p_values_in_turn(scores[None], turned.scores, margin=-0.1, alpha=ALPHA)
+        assert scores.mean() == pytest.approx(certificate.score)
+    assert p_values[0] == certificate.p_value != p_values[1]
+
+
+@pytest.mark.parametrize("first", [[1.0, 0.0], [0.0, 1.0]])
+def test_rows_that_are_needed_are_those_against_the_member_that_needs_most(alone, many, first):
+    """Ann is never below herself, which few rows show; Bob is as good, but right on other rows, which takes more.
+
+    Whoever of the two is a little better on these rows.
+    """
+    test = many.grid(["ann", "bob"]).split()[2].canonical().take(range(60))
+    test = replace(test, scores=np.array([first, *[[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]] * 20])[:60])
+    ann, bob = test.take(hash_order(test)).scores.T
+    needed = [rows_needed(ann - other, margin=-0.1, alpha=1 - 0.9) for other in (ann, bob)]
+    assert needed[0] < len(test) < needed[1]
+    with pytest.raises(CertificationError) as caught:
+        certify(alone, test, Promise(-0.1, 0.9), **LIMITS)
+    assert caught.value.rows_needed == needed[1]
 
 
 def test_rows_that_training_saw_or_that_lack_a_score_prove_nothing(quiz_policy, many):

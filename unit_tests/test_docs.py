@@ -128,6 +128,9 @@ def test_the_snippets_of_a_how_to_run_one_after_the_other_and_print_what_it_show
     accuracies = {"support/refunds": {"small": 0.5, "other": 0.6, "newcomer": 0.9}}
     make_outcomes(accuracies, num_queries=50).write(tmp_path / "probe.parquet")
     text = page.read_text()
+    if "outcomes.parquet" in text:
+        accuracies = {"support/refunds": {"small": 0.5, "other": 0.6}}
+        make_outcomes(accuracies, num_queries=4000).write(tmp_path / "outcomes.parquet")
     if "wordllama" in text:
         pytest.importorskip("wordllama", reason="the extra `wordllama` is not installed")
         make_policy(embedder=load_embedder("wordllama"), dimensions=256).save(tmp_path / "policy-with-embeddings")

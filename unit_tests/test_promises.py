@@ -148,3 +148,9 @@ def test_the_reply_of_a_model_without_promises_says_none():
     message = RLFocalChatModel(members={"ann": ScriptedChatModel(script=["5"])}).invoke(QUESTION)
     assert isinstance(message, AIMessage)
     assert how(message)["promise"] is None
+
+
+def test_answers_under_a_promise_never_explore(certified):
+    model = ensemble(certified(), explore=1.0)
+    assert asked(model.invoke(QUESTION)) == [["bob"]]
+    assert sorted(asked(model.invoke(QUESTION, promise=None))[0]) == ["ann", "bob"]

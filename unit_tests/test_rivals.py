@@ -164,19 +164,22 @@ def test_the_table_asks_by_score_on_the_task_less_price_by_hand():
         ("xyz", 2, 3, 1.0),  # nobody agrees: the most competent's
         ("zyx", 2, 3, 0.0),
         ("xxx", 3, 3, 1.0),
+        ("yyxz", 2, 2, 0.0),  # who has stopped does not go on
     ],
 )
 def test_a_cascade_asks_until_so_many_agree(row, agree, asked, score):
     """Members in turn, the first the most competent."""
     learned = {
-        "order": np.array([[0, 1, 2]]),
+        "order": np.array([range(len(row))]),
         "agree": np.array([agree]),
-        "most": np.array([3]),
-        "competence": np.array([0.9, 0.5, 0.4]),
+        "most": np.array([len(row)]),
+        "competence": np.array([0.9, 0.5, 0.4, 0.3])[: len(row)],
     }
-    ((setting, called, scores),) = decided(Baseline("agreement_cascade", tuple("abc"), learned), grid_of([row]))
-    assert setting == {"order": ["a", "b", "c"], "agree": agree}
-    assert called[0].tolist() == [place < asked for place in range(3)]
+    members = "abcd"[: len(row)]
+    grid = grid_of([row], members=members, costs=None)
+    ((setting, called, scores),) = decided(Baseline("agreement_cascade", tuple(members), learned), grid)
+    assert setting == {"order": list(members), "agree": agree}
+    assert called[0].tolist() == [place < asked for place in range(len(row))]
     assert scores.tolist() == [score]
 
 

@@ -1,6 +1,6 @@
 """How often certificates are false, and how cheap what they certify is, on recorded outcomes of real models.
 
-    python docs/benchmarks/promises.py FOLDER [--pool NAME] [--within 0.02] [--gain G] [--rows N] [--splits 1000] [--seed 0]
+    python docs/benchmarks/promises.py FOLDER [--pool NAME] [--within 0.02 ...] [--gain G ...] [--rows N] [--splits 1000]
 
 A policy is trained on training and validation rows. Its test rows, which it has not seen, are the population: of a thousand samples
 drawn from them, each row with replacement, each certifies the cheapest operating point that it can, and in the population it is
@@ -54,41 +54,43 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--pool", choices=POOLS, default="routerbench/all11")
-    parser.add_argument("--within", type=float, default=0.02)
-    parser.add_argument("--gain", type=float)
+    parser.add_argument("--within", type=float, action="append", help="0.02 where no promise is given")
+    parser.add_argument("--gain", type=float, action="append")
     parser.add_argument("--rows", type=int)
     parser.add_argument("--splits", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     scores, members, spending, of_members, unit = population(POOLS[given.pool], given.folder, seed=given.seed)
-    margin = -given.within if given.gain is None else given.gain
+    margins = [-within for within in given.within or []] + (given.gain or [])
     best = int(members.mean(axis=0).argmax())
     gains = scores.mean(axis=1) - members[:, best].mean()
-    holds, num_rows = gains >= margin, given.rows or len(members)
+    num_rows = given.rows or len(members)
     print(f"{given.pool}: {len(members)} rows that training did not see; {given.splits} samples of {num_rows} of them")
-    print(
-        f"promise: mean score at least that of the best member {margin:+g}; in truth it is at the dearest {gains[0]:+.3f}"
-    )
-    true_points = np.flatnonzero(holds)
-    cheapest = "none" if not len(true_points) else f"{spending[true_points].min() / spending[0]:.0%} of the dearest"
-    print(
-        f"the cheapest point for which it is true takes {cheapest}; {(~holds).sum()} of {len(holds)} points are false\n"
-    )
-    rng, passed = np.random.default_rng(given.seed), {alpha: [] for alpha in ALPHAS}
-    for _ in range(given.splits):
-        drawn = rng.integers(len(members), size=num_rows)
-        found = p_values_in_turn(scores[:, drawn], members[drawn], margin=margin, alpha=max(ALPHAS))
-        for alpha in ALPHAS:
-            count = next((at for at, p in enumerate(found) if p > alpha), len(found))
-            passed[alpha].append(count - 1)
-    print("errors allowed  found  certified  spending: of the dearest point  of the best member")
-    for alpha in ALPHAS:
-        last = np.array(passed[alpha])
-        some = last[last >= 0]
-        false = (~holds[some]).sum() / given.splits
-        shares = spending[some].mean() / np.array([spending[0], of_members[best]]) if len(some) else np.full(2, np.nan)
-        print(f"{alpha:>14.0%}{false:>7.1%}{len(some) / given.splits:>11.1%}{shares[0]:>33.0%}{shares[1]:>20.0%}")
-    print(f"\nspending is in {unit}")
+    print(f"in truth the policy scores {gains[0]:+.3f} above the best member at its dearest; spending is in {unit}")
+    for margin in margins or [-0.02]:
+        holds, rng = gains >= margin, np.random.default_rng(given.seed)
+        passed = []
+        for _ in range(given.splits):
+            drawn = rng.integers(len(members), size=num_rows)
+            found = p_values_in_turn(scores[:, drawn], members[drawn], margin=margin, alpha=max(ALPHAS))
+            passed.append([next((at for at, p in enumerate(found) if p > alpha), len(found)) - 1 for alpha in ALPHAS])
+        cheapest = (
+            f"{spending[holds].min() / spending[0]:.0%} of the dearest" if holds.any() else "nothing, for there is none"
+        )
+        print(f"\nscore at least the best member's {margin:+g}: false for {(~holds).sum()} of {len(holds)} points;")
+        print(f"the cheapest for which it is true takes {cheapest}")
+        print("errors allowed  found  certified  spending: of the dearest point  of the best member")
+        for alpha, last in zip(ALPHAS, np.array(passed).T, strict=True):
+            some = last[last >= 0]
+            false = (~holds[some]).sum() / given.splits
+            shares = [
+                f"{spending[some].mean() / whole:.0%}" if len(some) else "-"
+                for whole in (spending[0], of_members[best])
+            ]
+            print(
+                f"{alpha:>14.0%}{false:>7.1%}{len(some) / given.splits:>11.1%}{shares[0]:>33}{shares[1]:>20}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -717,7 +717,7 @@ class AnswerState:
             available=self.available,
             policy_id=self.policy.policy_id,
             cost_weight=self.point.cost_weight,
-            max_team=self._largest_team,
+            max_team=min(self.point.largest_team or self._largest_team, self._largest_team),
             max_rounds=self.options.max_rounds,
             candidates=tuple(self.candidates),
             failures=tuple(self.failures),

@@ -402,7 +402,7 @@ class RLFocalChatModel(NestedRunsMixin):
 
     explore: Share = 0.0
     """Share of the answers, ε in [0, 1], that ask `max_team` members at random instead of the Decider's choice, so that something
-    is learned of everyone. How probable it was that a member was asked is recorded with it."""
+    is learned of everyone. How probable it was that a member was asked is recorded with it. Answers under a promise never explore."""
 
     shared_state: SharedState = Field(default_factory=SharedState, exclude=True, repr=False)
     """What this model and its copies share in this process: running calls, breakers, latencies, spending. Give one model's to

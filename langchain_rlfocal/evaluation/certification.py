@@ -68,7 +68,7 @@ def log_capital(differences: Floats, *, margin: float) -> Floats:
     Raises:
         InputError: A difference or the margin is out of its range.
     """
-    return _mixed(np.cumsum(_log_factors(differences, margin=margin), axis=0))
+    return _mixed(np.cumsum(_log_factors(differences, margin=margin), axis=1))
 
 
 def p_value(differences: Floats, *, margin: float) -> float:
@@ -84,12 +84,10 @@ def rows_needed(differences: Floats, *, margin: float, alpha: float) -> int | No
     Returns:
         The number; None where no number helps: the measured mean is not above the margin, or so little that no stake gains.
     """
-    growth = _log_factors(differences, margin=margin).mean(axis=0) if len(differences) else np.zeros(1)
-    if growth.max() <= 0:
-        return None
+    growth = _log_factors(differences, margin=margin).mean(axis=1) if len(differences) else np.zeros(1)
 
     def is_enough(n: int) -> bool:
-        return float(_mixed(n * growth[None])[0]) >= math.log(1 / alpha)
+        return float(_mixed(n * growth[:, None])[0]) >= math.log(1 / alpha)
 
     low, high = 0, 1
     while not is_enough(high):
@@ -103,19 +101,20 @@ def rows_needed(differences: Floats, *, margin: float, alpha: float) -> int | No
 
 
 def _log_factors(differences: Floats, *, margin: float) -> Floats:
-    """Logarithm of what each row multiplies each part of the capital by, shape [N, B]."""
+    """Logarithm of what each row multiplies each part of the capital by, shape [B, N]."""
     if not -1 < margin < 1:
         raise InputError(f"A margin of scores must be in (-1, 1), got {margin}. For example 0.02.")
     if not (np.abs(differences) <= 1).all():
         raise InputError("Differences in score must be in [-1, 1], but some are not. Scores must be in [0, 1].")
     mean = (margin + 1) / 2
     gains = (differences + 1) / (2 * mean) - 1
-    return np.asarray(np.log1p(np.multiply.outer(gains, BETS)))
+    return np.asarray(np.log1p(np.multiply.outer(BETS, gains)))
 
 
 def _mixed(log_parts: Floats) -> Floats:
-    """Logarithm of the mean of the parts, shape [N, B] to [N]."""
-    return np.asarray(np.logaddexp.reduce(log_parts, axis=-1) - math.log(log_parts.shape[-1]))
+    """Logarithm of the mean of the parts, shape [B, N] to [N]."""
+    largest = log_parts.max(axis=0)
+    return np.asarray(largest + np.log(np.exp(log_parts - largest).mean(axis=0)))
 
 
 # ---- operating points

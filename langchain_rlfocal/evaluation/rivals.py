@@ -408,7 +408,7 @@ def _cascade(grid: OutcomeGrid, columns: Ints, *, agree: int, competence: Floats
         agree: How many must say the same.
         competence: Their competence, which breaks ties, shape [L].
     """
-    ids, heard = grid.answer_ids[:, columns], grid.recorded[:, columns]
+    ids = grid.answer_ids[:, columns]
     same = (ids[:, :, None] == ids[:, None, :]) & (ids >= 0)[:, :, None]
     support = (same & np.tri(len(columns), dtype=bool)).sum(axis=2)
     stops = np.logical_or.accumulate(support >= agree, axis=1)
@@ -417,7 +417,7 @@ def _cascade(grid: OutcomeGrid, columns: Ints, *, agree: int, competence: Floats
     labels = grid.label_ids[:, columns]
     ids = np.where((asked & (labels >= 0)).any(axis=1, keepdims=True), labels, ids)
     first = np.where(ids < 0, -1, (ids[:, :, None] == ids[:, None, :]).argmax(axis=2))
-    chosen = vote(first, asked & heard, weights=np.ones(len(columns)), competence=competence)
+    chosen = vote(first, asked, weights=np.ones(len(columns)), competence=competence)
     return decision_of(grid, columns, chosen, asked)
 
 

@@ -38,6 +38,10 @@ class Promise:
             raise InputError(f"The margin of a promise must be in (-1, 1), got {self.margin}. For example 0.02.")
         if not 0 < self.confidence < 1:
             raise InputError(f"The confidence of a promise must be in (0, 1), got {self.confidence}. For example 0.9.")
+        if any(round(value, 6) != value for value in (self.margin, self.confidence)):
+            raise InputError(
+                f"The numbers of a promise must have six decimals at most, got {self.margin} and {self.confidence}. Round them."
+            )
 
     @classmethod
     def parse(cls, name: str) -> "Promise":

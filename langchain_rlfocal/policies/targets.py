@@ -27,14 +27,20 @@ Unit = Literal["calls", "usd", "tokens", "seconds"]
 
 UNITS: tuple[Unit, ...] = ("calls", "usd", "tokens", "seconds")
 
-HORIZON = 50
-"""Over how many queries a controller makes up for what was taken too much or too little."""
+HORIZONS = (5.0, 50.0)
+"""Over how many queries a controller makes up for what was taken too much or too little: at first, and at most."""
+
+QUERIES_EACH = 20
+"""With how many queries that number rises by one: of few queries, each counts for more of the mean."""
 
 MEMORY = 1000
 """How many queries a controller remembers in measuring how far queries are from what the curve says."""
 
 PRIOR_QUERIES = 10.0
 """How many queries as the curve says they are it has seen before the first."""
+
+MOST_BALANCE = 50.0
+"""What is made up for at most, in amounts; what more was missed is forgotten."""
 
 MOST_OFF = 5.0
 """It corrects at most by this factor."""
@@ -300,11 +306,11 @@ def position_of(query: str, task: str | None) -> float:
 class TargetController:
     """Keeps what queries take on average at an amount, though they take more or less than the curve says.
 
-    It aims at the amount, and makes up over the next `HORIZON` queries for what they took beyond or below it. What it asks of the
-    curve is that aim over the factor by which queries took more than was asked (integral control with a feedforward gain):
+    It aims at the amount, and makes up over the next h queries for what was taken beyond or below it. What it asks of the curve is
+    that aim over the factor by which queries took more than was asked (integral control with a feedforward gain):
 
-        aim = (amount + balance / HORIZON) / factor
-        balance = Σ (amount - taken), within ± HORIZON · amount
+        aim = (amount + balance / h) / factor        h = queries so far / QUERIES_EACH, within HORIZONS
+        balance = Σ (amount - taken), within ± MOST_BALANCE · amount
         factor = (Σ taken + k) / (Σ aim + k),    k = PRIOR_QUERIES · amount, sums that fade over `MEMORY` queries
 
     One may be shared by threads.
@@ -315,7 +321,7 @@ class TargetController:
 
     def __init__(self, amount: float) -> None:
         self.amount = amount
-        self._balance = 0.0
+        self._balance, self._count = 0.0, 0
         self._taken = self._aimed = PRIOR_QUERIES * amount
         self._lock = threading.Lock()
 
@@ -323,7 +329,8 @@ class TargetController:
     def aim(self) -> float:
         """What to ask of the curve for the next query."""
         factor = min(max(self._taken / self._aimed, 1 / MOST_OFF), MOST_OFF)
-        return max(self.amount + self._balance / HORIZON, 0.0) / factor
+        horizon = min(max(self._count / QUERIES_EACH, HORIZONS[0]), HORIZONS[1])
+        return max(self.amount + self._balance / horizon, 0.0) / factor
 
     def took(self, taken: float, expected: float) -> None:
         """Count what a query took; what is not known counts for nothing.
@@ -338,7 +345,8 @@ class TargetController:
         with self._lock:
             self._taken = prior + (self._taken - prior) * kept + taken
             self._aimed = prior + (self._aimed - prior) * kept + expected
-            most = HORIZON * self.amount
+            self._count += 1
+            most = MOST_BALANCE * self.amount
             self._balance = min(max(self._balance + self.amount - taken, -most), most)
 
 
