@@ -70,11 +70,20 @@ print(model._setup.service.serving.policy.policy_id)
 FORKING = (
     MODEL
     + """
-from langchain_rlfocal.online import OutcomeLog
-shared = model.invoke("Who is asked before the fork?")  # may still wait to be written, by the parent
-model.feedback(model.invoke("And who is judged before it?"), 1)
+from dataclasses import replace
+from langchain_rlfocal.online import Feedback
+shared = model.invoke("Who is asked before the fork?")
+known = model.outcome_log.served(id_of(shared))
+
+def go_on():
+    for number in range(40):
+        model.outcome_log.record(replace(known, id=str(number)))
+        model._setup.service.add_feedback(Feedback(answer_id=str(number), score=1))
+
+writing = threading.Thread(target=go_on)  # so that a fork comes while the log is being written
+writing.start()
 children = []
-for number in range(3):
+for number in range(6):
     child = os.fork()
     if child == 0:
         message = model.invoke(f"What is {number} times 7?")
@@ -83,8 +92,8 @@ for number in range(3):
             model.feedback(shared, 0)
         os._exit(0)
     children.append(child)
-    model.feedback(model.invoke(f"What is {number} times 8?"), 1)
-assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+assert [os.waitpid(child, 0)[1] for child in children] == [0] * 6
+writing.join()
 model.changes()
 print(model._setup.service._seq, model.outcome_log.dropped)
 """
@@ -140,11 +149,14 @@ def test_processes_threads_and_event_loops_share_one_order(tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 def test_a_fork_goes_on_with_the_log_and_loses_nothing(tmp_path):
-    """The parent scores 1 + 3 answers, each child its own, one of them one of the parent's: 8."""
+    """The parent scores 40 answers, each of six children its own, and one of them one of the parent's: 47."""
     process = start(FORKING, tmp_path / "outcomes.db")
-    printed, _ = process.communicate()
-    assert printed.split() == ["8", "0"]
-    assert len(scored(tmp_path / "outcomes.db")) == 8
+    try:
+        printed, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert printed.split() == ["47", "0"]
+    assert len(scored(tmp_path / "outcomes.db")) == 47
 
 
 def test_a_policy_is_trained_on_what_was_served(tmp_path):

@@ -204,6 +204,15 @@ def test_a_new_process_starts_from_the_latest_snapshot(path, monkeypatch):
     assert same_state(one, later)
 
 
+def test_what_was_learned_from_a_log_that_was_deleted_is_forgotten(path):
+    [model] = processes(path, 1)
+    learn(model, 3)
+    for file in path.parent.glob("outcomes.db*"):
+        file.unlink()
+    learn(model, 1)
+    assert service_of(model)._guard.learner.count == 1
+
+
 # ---- members left out
 
 

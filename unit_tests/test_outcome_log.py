@@ -386,6 +386,20 @@ def test_a_closed_log_takes_nothing_more(log):
         assert db.execute("SELECT count(*) FROM answers").fetchone() == (1,)
 
 
+def test_a_file_that_was_deleted_is_made_anew(path, log, caplog):
+    served = recorded(log)
+    log.add_feedback(Feedback(answer_id=served.id, score=1))
+    for file in path.parent.glob("outcomes.db*"):
+        file.unlink()
+    with caplog.at_level(logging.WARNING):
+        again = recorded(log)
+        assert log.add_feedback(Feedback(answer_id=again.id, score=1)) == 1
+    assert "was deleted or replaced; it is opened anew" in caplog.text
+    other = OutcomeLog(path)
+    assert [answer.id for _, answer, _ in other.feedback_since(0)] == [again.id]
+    other.close()
+
+
 def test_threads_that_score_at_once_lose_nothing(log):
     start = threading.Barrier(8)
     ids = [[str(uuid4()) for _ in range(5)] for _ in range(8)]

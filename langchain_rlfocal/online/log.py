@@ -412,9 +412,7 @@ class OutcomeLog:
             if self.is_closed:
                 raise OutcomeLogError(f"The outcome log {self.path} is closed. Open it again: OutcomeLog(...).")
             try:
-                if self._handle.db is None:
-                    self._handle.db = _open(self.path)
-                yield self._handle.db
+                yield self._handle.connected(self.path)
             except sqlite3.IntegrityError:
                 raise
             except sqlite3.Error as error:
@@ -446,11 +444,32 @@ class _Handle:
     """The connection of one process, None until it is used."""
 
     db: sqlite3.Connection | None = None
+    _file: tuple[int, int] | None = None
+
+    def connected(self, path: Path) -> sqlite3.Connection:
+        """Return the connection; a new one where the file was deleted or replaced meanwhile, since what is written to it is lost."""
+        if self.db is not None and self._file != _file_of(path):
+            _log.warning("The outcome log %s was deleted or replaced; it is opened anew.", path)
+            self.close()
+        if self.db is None:
+            self.db = _open(path)
+            self._file = _file_of(path)
+        return self.db
 
     def close(self) -> None:
+        """Close the connection, if there is one."""
         db, self.db = self.db, None
         if db is not None:
             db.close()
+
+
+def _file_of(path: Path) -> tuple[int, int] | None:
+    """Identify the file that a path leads to; None where there is none."""
+    try:
+        found = os.stat(path)  # noqa: PTH116  # `Path.stat` takes longer
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _end(handle: _Handle, wake: threading.Event) -> None:

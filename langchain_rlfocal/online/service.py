@@ -211,8 +211,11 @@ class LearningService:
     def _fold(self, *, within_s: float = math.inf) -> None:
         give_up_at_s = time.monotonic() + within_s
         self._due_at_s = time.monotonic() + CHECK_S
-        if self.log.last_seq <= self._seq:
+        last_seq = self.log.last_seq
+        if last_seq == self._seq:
             return
+        if last_seq < self._seq:  # it is another log by now
+            self._guard = self._restored()
         try:
             while events := self.log.events_since(self._seq, _BATCH):
                 for seq, event in events:
