@@ -270,7 +270,7 @@ class OnlinePolicy(EnsemblePolicy):
         assert isinstance(features, LearnedFeatures)
         return features
 
-    def candidates_of(self, served: ServedAnswer) -> "_Seen | None":
+    def candidates_of(self, served: ServedAnswer) -> "CandidateVectors | None":
         """Lay out the candidates of a served answer as the conditional logit sees them; None where nobody answered."""
         position = {name: row for row, name in enumerate(self.members)}
         candidates = [one for one in served.candidates if one.member in position]
@@ -299,11 +299,11 @@ class OnlinePolicy(EnsemblePolicy):
             row[_COMPETENCE] += above[m]
             row[_SUPPORTER] += features.rivals[0]
             row[_MEMBERS + m] += 1.0
-        return _Seen(vectors=vectors, exists=exists, supports=index, labels=answers.labels[0])
+        return CandidateVectors(vectors=vectors, exists=exists, supports=index, labels=answers.labels[0])
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class CandidateVectors:
     """Candidates of one query; the last is "none of them".
 
     Attributes:
@@ -500,7 +500,7 @@ class OnlineLearner:
         arrays["competence.covariance"] = spread
 
     def _learn_evidence(
-        self, arrays: dict[str, Floats], seen: _Seen, features: LearnedFeatures, known: Mapping[str, float]
+        self, arrays: dict[str, Floats], seen: CandidateVectors, features: LearnedFeatures, known: Mapping[str, float]
     ) -> dict[int, float]:
         """Take the step of the conditional logit.
 
@@ -544,7 +544,7 @@ class OnlineLearner:
     def _learn_coincidence(
         self,
         arrays: dict[str, Floats],
-        seen: _Seen,
+        seen: CandidateVectors,
         features: LearnedFeatures,
         known: Mapping[str, float],
     ) -> None:
