@@ -236,3 +236,10 @@ def test_settings_out_of_range_are_refused(wrong):
 
 def test_the_policies_of_these_tests_are_policies():
     assert isinstance(Asks("a", "b"), EnsemblePolicy)
+
+
+def test_a_log_of_nothing_but_exploration_is_compared_too():
+    old, new = Asks("a", "a"), Asks("b", "a")
+    found = compare(old, new, log_of(old, world(600, explore=1.0, seed=2), explore=1.0))
+    assert found.low < 1 / 6 < found.high
+    assert 0.3 < found.seen < 0.7

@@ -165,8 +165,9 @@ class OnlinePolicy(EnsemblePolicy):
         """`online-` and a hash of the base policy and of all that was learned."""
         digest = hashlib.sha256(f"{getattr(self.base, 'policy_id', '')}\0{self.optimism}".encode())
         for name in sorted(self._arrays):
-            if not name.endswith("covariance"):  # which changes with the count
-                digest.update(self._arrays[name].tobytes())
+            array = self._arrays[name]
+            # Of a covariance the variances are enough to tell two states apart; the whole would take a millisecond.
+            digest.update((array.diagonal() if array.ndim > 1 else array).tobytes())
         return f"online-{digest.hexdigest()[:12]}"
 
     def describe(
@@ -386,14 +387,15 @@ class OnlineLearner:
             "evidence": (evidence, np.concatenate([spread, np.full(num, MEMBER_DEVIATION)]) ** 2),
             "coincidence": (np.zeros(OWN_DIM), np.full(OWN_DIM, COINCIDENCE_DEVIATION**2)),
         }
-        self._arrays: dict[str, Floats] = {"count": np.zeros(1)}
+        arrays: dict[str, Floats] = {"count": np.zeros(1)}
         for part, (mean, variance) in self._prior.items():
-            self._arrays |= {f"{part}.mean": mean, f"{part}.covariance": np.diag(variance)}
+            arrays |= {f"{part}.mean": mean, f"{part}.covariance": np.diag(variance)}
+        self._set(arrays)
 
-    @cached_property
+    @property
     def policy(self) -> OnlinePolicy:
         """What was learned so far, as a policy: a snapshot, which later feedback does not change."""
-        return OnlinePolicy(self.base, self._arrays, optimism=self.optimism)
+        return self._policy
 
     @property
     def count(self) -> int:
@@ -460,8 +462,7 @@ class OnlineLearner:
     def _set(self, arrays: dict[str, Floats]) -> None:
         for array in arrays.values():
             array.flags.writeable = False
-        self._arrays = arrays
-        self.__dict__.pop("policy", None)
+        self._arrays, self._policy = arrays, OnlinePolicy(self.base, arrays, optimism=self.optimism)
 
     def _drifted(self, arrays: Mapping[str, Floats], part: str) -> tuple[Floats, Floats]:
         """Forget a little: mean and covariance, both new, move to the prior's, as parameters that are its stationary process do."""

@@ -213,19 +213,20 @@ class Comparison:
         value = of_new - of_old
         if seen:
             value += ((new.score or 0.0) - new.charge - of_new) / chance
-        if old.is_seen:
-            num = len(served.available)
-            team = chance_within(len(old.asked), min(served.max_team, num), num)
-            score = old.score if old.score is not None else 1.0
-            value -= (score - old.charge - of_old) / (1.0 - served.explore * (1.0 - team))
+        num = len(served.available)
+        team = chance_within(len(old.asked), min(served.max_team, num), num)
+        chance = 1.0 - served.explore * (1.0 - team)
+        if old.is_seen and chance * self.max_weight >= 1.0:
+            value -= ((1.0 if old.score is None else old.score) - old.charge - of_old) / chance
         self._add(value, seen=seen, weight=weight, charge=min(served.cost_weight, 1.0))
 
     def _largest_weight(self, served: ServedAnswer) -> float:
         """Find the largest 1 / P that counts, before anything was asked."""
         num, share = len(served.available), served.explore
-        team, floor = min(served.max_team, num), 1.0 / self.max_weight
-        chances = [share * chance_within(size, team, num) for size in range(1, team + 1)]
-        return 1.0 / min([1.0 - share, *(chance for chance in chances if chance >= floor)])
+        team = min(served.max_team, num)
+        random = [share * chance_within(size, team, num) for size in range(team + 2)]
+        chances = [*random, *(1.0 - share + chance for chance in random)]
+        return 1.0 / min(chance for chance in chances if chance * self.max_weight >= 1.0)
 
     def _add(self, value: float, *, seen: bool, weight: float, charge: float) -> None:
         count, _, _, _, _, total, squares = self._sums
