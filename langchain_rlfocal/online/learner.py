@@ -20,7 +20,8 @@ Evidence is a conditional logit over the candidates and "none of them", whose lo
     tₘ   = κ₁ bₘ + α (logit cₘ − logit c₀ₘ) + η h + δₘ
 
 with bₘ and b(k) the base policy's trust and its evidence of label and option scores, v the looks of options, and h the logarithm
-of the number of wrong options, or of 5 where the query lists none: were errors independent, and spread evenly, α = η = ζ = 1.
+of the number of wrong options, or of 5 where the query lists none: were errors independent, and spread evenly, α = η = ζ = 1. The
+networks of a trained base know evidence on its own scale: there η = ζ = ν = 0, and none of them is no candidate.
 Its coefficients take one step of an extended Kalman filter for each judged query, on the event that the right answer is where
 it was found. With π the event's probability, x̄ the mean of the candidates' features and x̄₊ that of those in the event,
 
@@ -46,7 +47,7 @@ from langchain_rlfocal.online.records import Feedback, ServedAnswer
 from langchain_rlfocal.policies.base import EnsemblePolicy, answers_to, legal_sizes
 from langchain_rlfocal.policies.looks import LOOK_NAMES, looks_of_options
 from langchain_rlfocal.records import Query
-from langchain_rlfocal.states import Answers, Bools, Evidence, Floats, MemberFeatures, State
+from langchain_rlfocal.states import Answers, Bools, Evidence, Floats, MemberFeatures, State, softmax
 
 TASK_DIM, WORD_DIM = 32, 64
 """How many of a query's hashed task and word features are left, each the sum of several."""
@@ -78,11 +79,11 @@ EVIDENCE_PRIOR = {
     "unlabelled": (-1.0, 0.5),
     **dict.fromkeys(LOOK_NAMES, (0.0, 0.5)),
 }
-"""Prior mean and standard deviation of κ₁, κ₂, α, η, ζ, ν and w. η and ζ are below 1, since members err together; of a trained
-base, which knows that, they are 0, as ν is."""
+"""Prior mean and standard deviation of κ₁, κ₂, α, η, ζ, ν and w. η and ζ are below 1, since members err together. Of a
+trained base η, ζ and ν are fixed at 0."""
 
-TRAINED_SHARE = 0.3
-"""How much smaller the prior standard deviations of competence are where the base is trained."""
+TRAINED_SHARE, TRAINED_SLOPES = 0.3, 0.15
+"""How much smaller prior standard deviations are where the base is trained, of slopes on the query and of all else."""
 
 MEMBER_DEVIATION = 0.2
 """Prior standard deviation of each δₘ."""
@@ -374,17 +375,17 @@ class OnlineLearner:
             )
         self.base, self.memory, self.optimism = policy, memory, optimism
         num, slopes = len(policy.members), len(SURFACE_NAMES) + TASK_DIM
-        pool = [POOL_DEVIATION, *[POOL_SLOPES] * slopes, *[WORD_SLOPES] * WORD_DIM]
-        own = [OWN_DEVIATION, *[OWN_SLOPES] * slopes]
         middle, spread = np.array([*EVIDENCE_PRIOR.values()]).T
         if known:
-            middle[[_SUPPORTER, _CANDIDATE, _UNLABELLED]] = 0.0
+            middle[[_SUPPORTER, _CANDIDATE, _UNLABELLED]] = spread[[_SUPPORTER, _CANDIDATE, _UNLABELLED]] = 0.0
         evidence = np.concatenate([middle, np.zeros(num)])
-        scale = TRAINED_SHARE if known else 1.0
+        scale, steep = (TRAINED_SHARE, TRAINED_SLOPES) if known else (1.0, 1.0)
+        pool = [scale * POOL_DEVIATION, *[steep * POOL_SLOPES] * slopes, *[steep * WORD_SLOPES] * WORD_DIM]
+        own = [scale * OWN_DEVIATION, *[steep * OWN_SLOPES] * slopes]
         # What each part returns to where nothing is learned: mean and variances.
         self._prior = {
-            "competence": (np.zeros(POOL_DIM + num * OWN_DIM), (scale * np.array(pool + own * num)) ** 2),
-            "evidence": (evidence, np.concatenate([spread, np.full(num, MEMBER_DEVIATION)]) ** 2),
+            "competence": (np.zeros(POOL_DIM + num * OWN_DIM), np.array(pool + own * num) ** 2),
+            "evidence": (evidence, (scale * np.concatenate([spread, np.full(num, MEMBER_DEVIATION)])) ** 2),
             "coincidence": (np.zeros(OWN_DIM), np.full(OWN_DIM, COINCIDENCE_DEVIATION**2)),
         }
         arrays: dict[str, Floats] = {"count": np.zeros(1)}
@@ -516,18 +517,14 @@ class OnlineLearner:
         judged, coincidence = ~np.isnan(worth), float(features.coincidence[0])
         right = judged & (np.nan_to_num(worth) >= 0.5)
         among = seen.exists.copy()
-        if right.any():
-            event = right
-            if coincidence < 0.5:  # then nothing follows for answers that nobody judged
-                among = judged | (np.arange(len(among)) == len(among) - 1)
-        else:
-            event = among & ~judged
+        among[-1] = not is_trained(self.base)
+        if right.any() and coincidence < 0.5:  # then nothing follows for answers that nobody judged
+            among[:-1] &= judged[:-1]
+        event = right if right.any() else among & ~judged
         mean, spread = self._drifted(arrays, "evidence")
-        logits = np.where(among, seen.vectors @ mean, -np.inf)
-        share = np.exp(logits - logits.max())
-        share /= share.sum()
+        share = softmax(np.where(among, seen.vectors @ mean, -np.inf))
         part = np.where(event, share, 0.0)
-        if (event != among).any():
+        if event.any() and (event != among).any():
             probability = min(max(float(part.sum()), 1e-6), 1 - 1e-6)
             towards = part @ seen.vectors / max(float(part.sum()), 1e-300) - share @ seen.vectors
             slope = probability * towards
