@@ -6,9 +6,10 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
+from langchain_rlfocal.demo import POLICY_PATH
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.online import DriftMonitor, Feedback, Guard, OnlineLearner
-from langchain_rlfocal.policies import PriorPolicy
+from langchain_rlfocal.policies import PriorPolicy, RLFocalPolicy
 from langchain_rlfocal.records import Query
 from support_online import saying, serve
 
@@ -207,3 +208,17 @@ def test_settings_out_of_range_are_refused():
         guard_of("maybe")
     with pytest.raises(InputError, match="incumbent's members"):
         Guard(PriorPolicy(["a"]), OnlineLearner(PriorPolicy(["b"])))
+
+
+def test_a_trained_policy_and_its_correction_are_compared():
+    """Both ask the same until something is learned, so their difference is nothing, and certain to be small."""
+    policy = RLFocalPolicy.load(POLICY_PATH)
+    guard = Guard(policy, OnlineLearner(policy), mode="on")
+    said = {name: str(number) for number, name in enumerate(policy.members)}
+    for number in range(20):
+        served = serve(guard.serving, Query(f"What is {number} + 1?"), said, number=number, max_team=2, max_rounds=2)
+        guard.update(served, Feedback(answer_id=served.id, score=number % 2))
+    assert guard.serving is policy
+    assert guard.difference.count == 20
+    assert guard.difference.seen > 0.5
+    assert abs(guard.difference.mean) < 0.1

@@ -292,3 +292,17 @@ def test_members_of_a_pool_may_be_missing():
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(InputError, match="`memory` must be positive"):
         OnlineLearner(PriorPolicy(["a"]), **wrong)
+
+
+def test_of_a_trained_base_what_nobody_judged_is_imputed_as_far_as_members_are_known():
+    """The returned answer is wrong; the other may be right, but no likelier than its member usually is."""
+    base = RLFocalPolicy.load(demo.POLICY_PATH)
+    learner, query = OnlineLearner(base), Query("What is 2 + 2?")
+    before = base.competence(query)
+    other, best = sorted(before, key=before.__getitem__)[-2:]
+    for number in range(30):
+        served = served_of({best: "5", other: "4"}, query=query.text, id=str(number))
+        learner.update(served, Feedback(answer_id=str(number), score=0.0))
+    after = learner.policy.competence(query)
+    assert after[best] < before[best]
+    assert after[other] <= before[other] + 0.02

@@ -197,6 +197,19 @@ def test_a_cascade_learns_to_ask_two_cheap_members_before_the_dear_one():
     assert short.learned["most"].max() == 2
 
 
+def test_cascades_that_do_the_same_count_once_so_that_there_is_room_for_others():
+    """Six members, of whom a is silent on one of ten queries: then b is asked, and whoever is named third never is.
+
+    So hundreds of orders with k = 1 score and spend the same. One of those is kept, and two of three who agree are kept too.
+    """
+    rows = ["xxxxxx", "yxxxxx", "xyxxxx", "xxyxxx", ".xxxxx", "xxxyyy", "xzzxxx", "zxxzxx", "xxzzzz", "yyyxxx"]
+    grid = grid_of(rows * 2, members="abcdef", costs=None)
+    fitted = fit_agreement_cascade(grid, max_team=5)
+    figures = [(asked.sum(axis=1).mean(), scores.mean()) for _, asked, scores in decided(fitted, grid)]
+    assert len(set(figures)) == len(figures) > 10
+    assert {1, 2} <= set(fitted.learned["agree"].tolist())
+
+
 # ---- who is ahead
 
 

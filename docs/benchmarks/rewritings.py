@@ -3,7 +3,7 @@
     python docs/benchmarks/rewritings.py FOLDER [--pool routerbench/all11] [--rotations 2]
 
 Trains on each rotation of a five-fold cross-test and plays its test rows as they are and in each rewriting of
-`langchain_rlfocal.evaluation.rewrites`, at the operating points of `figures.py`, with task labels and without. Beyond those
+`langchain_rlfocal.evaluation.rewrites`, within the targets of `figures.py`, with task labels and without. Beyond those
 eight it adds wordings whose words `features.MANNER` does not have. Printed are means over the rotations: queries whose first
 team is kept, and what changes in score (in points), calls and spending.
 """
@@ -13,7 +13,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from figures import CROSS_TEST, weights_of
+from figures import CROSS_TEST, targets_of
 from pools import POOLS
 
 from langchain_rlfocal.evaluation import rewrites
@@ -46,10 +46,12 @@ def main() -> None:
     for rotation in range(given.rotations):
         parts = grid.split(fractions=CROSS_TEST, rotation=rotation / 5)
         policy = train(parts[0], parts[1], TrainingConfig(seed=rotation, **limits))
-        for point, weight in weights_of(pool, policy):
+        for point, target in targets_of(pool):
             for shown in ("with labels", "without labels"):
                 hide = shown == "without labels"
-                written = rewrites.rewritten(policy, parts[2], cost_weight=weight, hide_tasks=hide, **limits)
+                written = rewrites.rewritten(
+                    policy, parts[2], cost_weight=0.0, target=target, hide_tasks=hide, **limits
+                )
                 for name, figures in written.items():
                     found[point, shown, name].append([getattr(figures, column) for column in COLUMNS])
     print(f"\n## {given.pool}, {given.rotations} rotations\n")

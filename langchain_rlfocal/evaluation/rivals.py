@@ -306,7 +306,7 @@ def fit_agreement_cascade(grid: OutcomeGrid, *, max_team: int, unit: SpendingUni
 
     For each k of `AGREE` orders grow by one member at a time: of each length the `BEAM` orders nearest below the hull of all
     that were tried are lengthened by every other member. Of all that were tried the nearest below the hull are kept, as many as
-    there are `COST_WEIGHTS`.
+    there are `COST_WEIGHTS`, and of those that score and spend the same the first.
 
     Source of the rule: Kolawole et al., 2024, "Agreement-based cascading for efficient inference". Theirs asks ensembles of
     growing size; here each step adds one member, as prices differ by member.
@@ -347,10 +347,8 @@ def fit_agreement_cascade(grid: OutcomeGrid, *, max_team: int, unit: SpendingUni
             new_x, new_y = np.round(np.array(figures).T, 12)
             found += [(order, agree) for order in orders]
             x, y = np.concatenate([x, new_x]), np.concatenate([y, new_y])
-            below = np.interp(new_x, *_curve_of(x, y)) - new_y
-            beam = [orders[index] for index in np.argsort(below, kind="stable")[:BEAM]]
-    below = np.interp(x, *_curve_of(x, y)) - y
-    best = [found[index] for index in np.argsort(np.round(below, 12), kind="stable")[: len(COST_WEIGHTS)]]
+            beam = [orders[index] for index in _nearest_below(new_x, new_y, _curve_of(x, y), count=BEAM)]
+    best = [found[index] for index in _nearest_below(x, y, _curve_of(x, y), count=len(COST_WEIGHTS))]
     rest = [[m for m in range(num_members) if m not in order] for order, _ in best]
     return Baseline(
         "agreement_cascade",
@@ -362,6 +360,15 @@ def fit_agreement_cascade(grid: OutcomeGrid, *, max_team: int, unit: SpendingUni
             "competence": competence,
         },
     )
+
+
+def _nearest_below(x: Floats, y: Floats, hull: tuple[Floats, Floats], *, count: int) -> list[int]:
+    """Choose the points nearest below a hull, of several at one place the first: those on it come first."""
+    below = np.round(np.interp(x, *hull) - y, 12)
+    places: dict[tuple[float, float], int] = {}
+    for index in np.argsort(below, kind="stable").tolist():
+        places.setdefault((float(x[index]), float(y[index])), index)
+    return list(places.values())[:count]
 
 
 def _tables(rival: Baseline, grid: OutcomeGrid) -> "Iterator[_Decided]":

@@ -32,8 +32,17 @@ ChangeKind = Literal["took_over", "went_back", "left_out", "returned"]
 SCORE_TOLERANCE = 0.05
 """How far the learner's scores may fall below the incumbent's mean: queries may get harder by so much."""
 
-_MEMORY = 500.0
+_MEMORY = 500
 _SERVED = "served"
+_FACTS = (
+    "_learner_serves",
+    "_is_announced",
+    "_is_forbidden",
+    "_has_fallen",
+    "_num_changes",
+    "_num_scores",
+    "_mean_score",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,15 +95,16 @@ class Guard:
         self.monitor = monitor or DriftMonitor(incumbent.members)
         self._comparison = Comparison(error=error, max_weight=max_weight)
         self._scores = DriftMonitor([_SERVED], tolerance=SCORE_TOLERANCE)
-        starts = mode == "on" and not is_trained(incumbent)
-        # Whether the learner serves, whether a person forbade it, changes so far, the incumbent's mean score, announced,
-        # and how many scores that mean is of.
-        self._facts = np.array([float(starts), 0.0, 0.0, 0.0, 0.0, 0.0])
+        self._learner_serves = mode == "on" and not is_trained(incumbent)
+        self._is_announced = not self._learner_serves
+        self._is_forbidden = self._has_fallen = False
+        self._num_changes = self._num_scores = 0
+        self._mean_score = 0.0  # of the incumbent, over the last scores
 
     @property
     def serves_learner(self) -> bool:
         """True if the learner's policy decides."""
-        return bool(self._facts[0])
+        return self._learner_serves
 
     @property
     def serving(self) -> EnsemblePolicy:
@@ -113,7 +123,7 @@ class Guard:
             return ()
         out = self.monitor.left_out
         if len(out) == len(self.monitor.members):
-            kept = max(out, key=self.monitor.expected)
+            kept = max(out, key=lambda name: float(np.nan_to_num(self.monitor.expected(name))))
             return tuple(name for name in out if name != kept)
         return out
 
@@ -136,8 +146,8 @@ class Guard:
         if self.mode == "off":
             return []
         changes = self._watch_members(served, feedback)
-        if self._facts[0] and not self._facts[4]:
-            self._facts[4] = 1.0
+        if not self._is_announced:
+            self._is_announced = True
             changes.append(self._change("took_over", "There is no trained policy that would have to be protected."))
         self._compare(served, feedback)
         self.learner.update(served, feedback)
@@ -157,14 +167,14 @@ class Guard:
         number, _, rest = change_id.partition("-")
         kind, _, member = rest.partition(":")
         known = kind in get_args(ChangeKind) and (not member or member in self.monitor.members)
-        if not known or not number.isdecimal() or int(number) > self._facts[2]:
+        if not known or not number.isdecimal() or int(number) > self._num_changes:
             raise InputError(f"`change_id` must be the id of an entry of this guard, got {change_id!r}.")
         reason = "Undone by a person."
         if kind == "took_over" and self.serves_learner:
-            self._facts[1] = 1.0
+            self._is_forbidden = True
             return [self._serve(learner=False, reason=reason)]
         if kind == "went_back" and not self.serves_learner:
-            self._facts[1] = 0.0
+            self._is_forbidden = False
             return [self._serve(learner=True, reason=reason)]
         if kind == "left_out" and member in self.monitor.left_out:
             self.monitor.bring_back(member)
@@ -176,7 +186,9 @@ class Guard:
 
     def arrays(self) -> dict[str, Floats]:
         """Return all that was learned, the learner's arrays included, by name."""
-        arrays = {"guard.facts": self._facts.copy()}
+        arrays: dict[str, Floats] = {
+            "guard.facts": np.array([getattr(self, name) for name in _FACTS], dtype=np.float64)
+        }
         for part, holder in self._parts().items():
             arrays |= {f"{part}.{name}": array for name, array in holder.arrays().items()}
         return arrays
@@ -187,11 +199,12 @@ class Guard:
         Raises:
             InputError: An array is missing or of another shape.
         """
-        facts = checked_array(arrays, "guard.facts", self._facts.shape)
+        facts = checked_array(arrays, "guard.facts", (len(_FACTS),))
         for part, holder in self._parts().items():
             start = f"{part}."
             holder.restore({name.removeprefix(start): arrays[name] for name in arrays if name.startswith(start)})
-        self._facts = facts
+        for name, value in zip(_FACTS, facts.tolist(), strict=True):
+            setattr(self, name, type(getattr(self, name))(value))
         return self
 
     def _parts(self) -> dict[str, OnlineLearner | DriftMonitor | Comparison]:
@@ -203,10 +216,11 @@ class Guard:
         }
 
     def _change(self, kind: ChangeKind, reason: str, member: str = "", **figures: Any) -> Change:
-        self._facts[2] += 1
-        number = int(self._facts[2])
+        self._num_changes += 1
         figures = {"judged": self.learner.count, **({"member": member} if member else {}), **figures}
-        return Change(id=f"{number}-{kind}{member and ':' + member}", kind=kind, reason=reason, figures=figures)
+        return Change(
+            id=f"{self._num_changes}-{kind}{member and ':' + member}", kind=kind, reason=reason, figures=figures
+        )
 
     def _watch_members(self, served: ServedAnswer, feedback: Feedback) -> list[Change]:
         changes, scores = [], feedback.scores_of(served)
@@ -254,17 +268,15 @@ class Guard:
         other: EnsemblePolicy = self.incumbent
         if not self.serves_learner:
             if not served.explored:
-                self._facts[5] = min(self._facts[5] + 1, _MEMORY)
-                self._facts[3] += (feedback.score - self._facts[3]) / self._facts[5]
+                self._num_scores = min(self._num_scores + 1, _MEMORY)
+                self._mean_score += (feedback.score - self._mean_score) / self._num_scores
             one, other = self.incumbent, new
         did = follow(one, served, feedback) if served.explored else logged(served, feedback)
         # One expectation for both: a model's opinion of where nothing can be seen must not decide who serves.
         expected = expected_score(one, served, new)
         self._comparison.add(served, did, follow(other, served, feedback), (expected, expected))
-        if self.serves_learner and not served.explored and self._facts[5]:
-            fell = self._scores.update(_SERVED, feedback.score, float(self._facts[3]))
-            if fell is not None:
-                self._facts[4] = 2.0
+        if self.serves_learner and not served.explored and self._num_scores:
+            self._has_fallen |= self._scores.update(_SERVED, feedback.score, self._mean_score) == "fell"
 
     def _decide(self) -> list[Change]:
         difference = self.difference
@@ -276,18 +288,18 @@ class Guard:
             "seen": round(difference.seen, 4),
         }
         if not self.serves_learner:
-            if difference.low > 0 and not self._facts[1]:
+            if difference.low > 0 and not self._is_forbidden:
                 return [self._serve(learner=True, reason="It is better than the policy that served.", **figures)]
             return []
-        if self._facts[4] == 2.0:
+        if self._has_fallen:
             reason = "Its answers score less than those of the policy before."
-            return [self._serve(learner=False, reason=reason, before=round(float(self._facts[3]), 4), **figures)]
+            return [self._serve(learner=False, reason=reason, before=round(self._mean_score, 4), **figures)]
         if difference.low > 0:
             return [self._serve(learner=False, reason="The policy before is better.", **figures)]
         return []
 
     def _serve(self, *, learner: bool, reason: str, **figures: Any) -> Change:
-        self._facts[0], self._facts[4] = float(learner), 1.0
+        self._learner_serves, self._has_fallen = learner, False
         self._comparison = Comparison(error=self._comparison.error, max_weight=self._comparison.max_weight)
         self._scores.bring_back(_SERVED)
         return self._change("took_over" if learner else "went_back", reason, **figures)

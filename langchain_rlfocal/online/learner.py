@@ -533,6 +533,11 @@ class OnlineLearner:
             arrays["evidence.mean"] = mean + (1.0 - probability) * gain
             arrays["evidence.covariance"] = spread - np.outer(gain, moved)
         posterior = np.zeros(len(share)) if right.any() else part / max(float(part.sum()), 1e-300)
+        if not among[
+            -1
+        ]:  # then it is not known how probably none is right: as if those that nobody judged were independent
+            wrong = [1.0 - float(features.competence[0, m]) for m in answered if np.isnan(worth[seen.supports[m]])]
+            posterior = posterior * (1.0 - math.prod(wrong))
         return {
             m: coincidence * float(posterior[seen.supports[m]]) + (1.0 - coincidence) * float(features.competence[0, m])
             for m in answered
