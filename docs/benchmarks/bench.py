@@ -267,7 +267,7 @@ def recording(*, quick: bool) -> Iterator[Row]:
     trained = RLFocalPolicy.load(POLICY_PATH)
     answers = itertools.cycle(("42", "42", "17"))
     members = {name: FakeMember(answer=said) for name, said in zip(trained.members, answers, strict=False)}
-    base: dict[str, Any] = {"members": members, "policy": trained, "max_team": 3, "max_rounds": 1}
+    base: dict[str, Any] = {"members": members, "max_team": 3, "max_rounds": 1}
     judged = 20 if quick else 200
     with tempfile.TemporaryDirectory() as folder:
         settings = {
@@ -279,7 +279,9 @@ def recording(*, quick: bool) -> Iterator[Row]:
             },
         }
         for name, extra in settings.items():
-            plain, model = RLFocalChatModel(**base), RLFocalChatModel(**base, **extra)
+            plain, model = (  # each with a policy of its own, which remembers queries
+                RLFocalChatModel(**base, policy=RLFocalPolicy.load(POLICY_PATH), **fields) for fields in ({}, extra)
+            )
             messages = [model.invoke(question_of(-turn)) for turn in range(1, judged + 1)]
             start = time.perf_counter()
             for message in messages:
