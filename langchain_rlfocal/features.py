@@ -212,6 +212,9 @@ def query_features(text: str, task: str | None = None) -> npt.NDArray[np.float64
     return features
 
 
+_remembered = lru_cache(maxsize=8)(query_features)
+
+
 def features_of(
     texts: Sequence[str], tasks: Sequence[str | None], *, embedder: Embedder | None = None
 ) -> npt.NDArray[np.float64]:
@@ -231,7 +234,9 @@ def features_of(
     if not texts:
         more = 0 if embedder is None else len(embedder.embed_documents([""])[0])
         return np.zeros((0, FEATURES_DIM + more))
-    features = np.stack([query_features(text, task) for text, task in zip(texts, tasks, strict=True)])
+    # Where one query is described, policies built on each other describe the same one in turn.
+    one = _remembered if len(texts) == 1 else query_features
+    features = np.stack([one(text, task) for text, task in zip(texts, tasks, strict=True)])
     if embedder is None:
         return features
     embedded = embedder.embed_documents([text[:MAX_CHARS] for text in texts])
