@@ -361,22 +361,11 @@ def test_the_order_of_rows_and_members_changes_nothing(random_policy):
     assert all(frontier["tried"] <= len(COST_WEIGHTS) for frontier in one["rivals"].values())
 
 
-def test_a_policy_with_a_curve_is_measured_at_the_points_that_targets_mix(random_policy):
-    """(1, ½), (2, ¾) and b alone, at 1.5 above the line between them; a team of one lies below. Without a curve: all weights."""
-    curve = [
-        {"cost_weight": 0.0, "mean_calls": 2.0, "score": 0.75},
-        {"cost_weight": 0.5, "mean_calls": 1.5, "score": 0.6, "max_team": 1},
-        {"cost_weight": 0.0, "mean_calls": 1.5, "score": 0.7, "member": "b"},
-        {"cost_weight": 1.0, "mean_calls": 1.0, "score": 0.5},
-    ]
-    policy = random_policy(["a", "b"], card={"curve": curve})
-    points = rivals.points_of(policy, "calls", ("a", "b"))
-    assert [(point.cost_weight, point.member) for point in points] == [(1.0, None), (0.0, "b"), (0.0, None)]
-    for other in (random_policy(["a", "b"]), policy):
-        unit = "usd" if other is policy else "calls"
-        assert tuple(point.cost_weight for point in rivals.points_of(other, unit, ("a", "b"))) == COST_WEIGHTS
-    found = compare_frontiers(policy, KNOWS_TASKS, {}, **LIMITS, cost_unit="calls")
-    assert found.policy.tried == 3
+def test_a_policy_is_measured_at_as_many_points_as_its_rivals_with_prices(random_policy):
+    found = compare_frontiers(random_policy(["a", "b"]), KNOWS_TASKS, {}, **LIMITS)
+    assert found.policy.tried == found.rivals["priced_linear_router"].tried == len(COST_WEIGHTS) == 41
+    weights = [point.setting["cost_weight"] for point in found.policy.hull]
+    assert set(weights) <= set(COST_WEIGHTS)
 
 
 def test_test_scores_move_no_point(random_policy):

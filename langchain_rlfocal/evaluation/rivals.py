@@ -3,8 +3,8 @@
 Each has a parameter that trades score for spending, as a policy has its cost weight, and so a frontier. Frontiers are compared
 by the area under them (`average_quality`). Parameters come from fitted rows or from a fixed list (`COST_WEIGHTS`); the test
 rows only measure the points that they make. The hull is then taken over these test figures, for the policy and the rivals
-alike: that is what the measure is. It flatters whoever has many points, which are the rivals: they have up to 41, and a policy
-those that targets mix.
+alike: that is what the measure is. It flatters whoever has many points, so all have as many, or fewer where fewer were found.
+Within a target a policy mixes points that training chose, and may score less than its hull says.
 
 - `priced_task_table`: one member, by its mean score on the query's task minus λ x its price.
 - `agreement_cascade`: members in turn, until k of them agree; then, or after the last of them, a plurality vote.
@@ -13,8 +13,8 @@ those that targets mix.
 Prices are shares of what asking the whole pool once costs, as they are for a policy.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -38,7 +38,7 @@ from langchain_rlfocal.evaluation.metrics import Estimate, inverse_propensity
 from langchain_rlfocal.outcomes import CostUnit, OutcomeGrid
 from langchain_rlfocal.outcomes.grids import costs_of
 from langchain_rlfocal.policies.base import EnsemblePolicy
-from langchain_rlfocal.policies.targets import OperatingPoint, curve_of
+from langchain_rlfocal.policies.targets import OperatingPoint
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -51,8 +51,8 @@ RIVALS = (*STORED_RIVALS, "priced_linear_router")
 """Names of the rivals, in the order of a report. The last needs no fit but the policy's own."""
 
 COST_WEIGHTS = (0.0, *(float(weight) for weight in np.geomspace(0.01, 1000.0, 40).round(4)))
-"""What asking the whole pool once costs, in units of score, at each point: λ of the two rivals with prices, and the cost weight of
-a policy without a curve. From a weight of 1000 on the cheapest member is asked even if it has a ten-thousandth of the pool's price."""
+"""What asking the whole pool once costs, in units of score, at each point: the policy's cost weight, and λ of the two rivals with
+prices. From a weight of 1000 on the cheapest member is asked even if it has a ten-thousandth of the pool's price."""
 
 AGREE = (1, 2, 3)
 """k of the cascades that are tried."""
@@ -106,7 +106,7 @@ class Frontiers:
         unit: What spending is counted in: usd, tokens or calls.
         low: Where the range of spending begins; see `spending_range`.
         high: Where it ends.
-        policy: Frontier of the policy, its points mixed; see `points_of`.
+        policy: Frontier of the policy, its points mixed.
         rivals: Frontiers of the rivals by name, in the order of `RIVALS`.
         differences: Average quality of the policy minus the rival's, with a 95 % bootstrap interval, in which the queries are
             resampled and both hulls taken anew over the same range.
@@ -492,18 +492,6 @@ class _Measured:
         return Frontier(average_quality(spending, scores, low=low, high=high), hull, len(self.settings))
 
 
-def points_of(policy: EnsemblePolicy, unit: SpendingUnit, members: Sequence[str]) -> Sequence[OperatingPoint]:
-    """Name the operating points of a policy's frontier.
-
-    Those that targets mix: the hull of the curve in its card, measured in training. Where it has none in this unit,
-    `COST_WEIGHTS`.
-    """
-    try:
-        return curve_of(policy).hull(unit, frozenset(members))[1]
-    except InputError:
-        return [OperatingPoint(weight) for weight in COST_WEIGHTS]
-
-
 def compare_frontiers(
     policy: EnsemblePolicy,
     grid: OutcomeGrid,
@@ -542,10 +530,9 @@ def compare_frontiers(
     def points() -> "Iterator[_Decided]":
         env = environment_of(policy, grid, max_team=max_team, max_rounds=max_rounds, hide_tasks=hide_tasks)
         replays = Replays(policy, env, hide_tasks=hide_tasks)
-        for point in points_of(policy, unit, grid.members):
-            played = replays.at(point)
-            setting = {name: value for name, value in asdict(point).items() if value is not None}
-            yield setting, played.asked, np.asarray(played.scores, dtype=np.float64)
+        for weight in COST_WEIGHTS:
+            played = replays.at(OperatingPoint(weight))
+            yield {"cost_weight": weight}, played.asked, np.asarray(played.scores, dtype=np.float64)
 
     own = _Measured.of(grid, points(), spending)
     if not own.settings:
