@@ -1,8 +1,8 @@
 """Certificates: promises about a policy's score that were shown on rows which training had not seen.
 
-`evaluation.certification` makes them; a checkpoint carries them in its card, several beside each other, under the names of their
-promises. A checkpoint may come from a stranger, so they are read strictly. Nobody can check what a certificate claims without the
-outcomes that it stands on.
+`evaluation.certification` makes them; a checkpoint carries them in its card, several beside each other, under the names
+of their promises. A checkpoint may come from a stranger, so they are read strictly. Nobody can check what a certificate
+claims without the outcomes that it stands on.
 """
 
 import re
@@ -40,7 +40,8 @@ class Promise:
             raise InputError(f"The confidence of a promise must be in (0, 1), got {self.confidence}. For example 0.9.")
         if any(round(value, 6) != value for value in (self.margin, self.confidence)):
             raise InputError(
-                f"The numbers of a promise must have six decimals at most, got {self.margin} and {self.confidence}. Round them."
+                f"The numbers of a promise must have six decimals at most, got {self.margin} and "
+                f"{self.confidence}. Round them."
             )
 
     @classmethod
