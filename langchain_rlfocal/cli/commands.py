@@ -546,6 +546,13 @@ def certify(
     embedder: _Embedder = None,
     kind: _Kind = None,
     no_task: Annotated[bool, typer.Option("--no-task", help="Hide the task labels from the policy.")] = False,
+    fingerprint: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What a member called itself in the scored replies, as MEMBER=MODEL, once for each: where it calls itself "
+            "otherwise later, the promise does not hold."
+        ),
+    ] = None,
     as_json: _Json = False,
 ) -> None:
     """Find the cheapest operating point that keeps a promise on test rows, and write a certificate into the checkpoint.
@@ -563,6 +570,9 @@ def certify(
     if len(margins) != 1:
         raise InputError("`certify` needs one promise, `--within` or `--gain`. For example `--within 0.02`.")
     promise = Promise(margins[0], confidence)
+    fingerprints = dict(one.partition("=")[::2] for one in fingerprint or [])
+    if not all(fingerprints.values()):
+        raise InputError(f"`--fingerprint` must be given as MEMBER=MODEL, got {' '.join(fingerprint or [])!r}.")
     with progress_bar() as progress:
         bar = progress.add_task("Reading outcomes", total=2)
         policy = _load_policy(checkpoint, embedder)
@@ -578,6 +588,7 @@ def certify(
             date=datetime.now(UTC).date().isoformat(),
             cost_unit=_cost_unit(policy),
             hide_tasks=no_task,
+            fingerprints=fingerprints,
             **limits,
         )
         card = with_certificate(policy.card, certificate)

@@ -18,6 +18,7 @@ The rows must be a fair sample of the queries that the promise is for; nothing h
 
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -185,6 +186,7 @@ def certify(
     date: str,
     cost_unit: CostUnit = "auto",
     hide_tasks: bool = False,
+    fingerprints: Mapping[str, str] | None = None,
 ) -> tuple[Certificate, list[Tested]]:
     """Find the cheapest operating point that keeps a promise.
 
@@ -200,19 +202,24 @@ def certify(
         date: Today, as YYYY-MM-DD.
         cost_unit: What spending is counted in; see `rivals.unit_of`.
         hide_tasks: Whether the policy sees no task label.
+        fingerprints: What members called themselves in the replies that were scored (`model_name` of their metadata): where they call
+            themselves otherwise later, the promise does not hold.
 
     Returns:
         The certificate of the cheapest point that passed, and all that were tested.
 
     Raises:
         CertificationError: The first test failed; it says how many rows are needed, or that no number helps.
-        InputError: The policy has no curve, or not in this unit.
+        InputError: The policy has no curve, or not in this unit; or a fingerprint is of nobody.
         PoolError: `grid` has a member that the policy does not know.
     """
     rows = grid.canonical().split()[2]
     rows = rows.take(np.flatnonzero(rows.recorded.all(axis=1) & ~np.isnan(rows.scores).any(axis=1)))
     rows = rows.take(hash_order(rows))
     alpha = 1 - promise.confidence
+    strangers = [name for name in fingerprints or {} if name not in grid.members]
+    if strangers:
+        raise InputError(f"Fingerprints must be of members ({', '.join(grid.members)}), got {', '.join(strangers)}.")
     if not len(rows):
         raise CertificationError(
             f"`{promise}` needs test rows on which every member was scored, got none of {len(grid)}. Collect more "
@@ -251,6 +258,7 @@ def certify(
         max_rounds=max_rounds,
         bound="betting",
         p_value=found[last].p_value,
+        fingerprints=dict(fingerprints or {}),
         operating_point=MixturePoint.of(mixtures[last]),
         unit=unit,
         spending=found[last].spending,
