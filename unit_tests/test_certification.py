@@ -475,3 +475,17 @@ def test_the_order_of_rows_is_by_hash(many):
     assert [turned.queries[row] for row in hash_order(turned)] == order
     assert order != grid.queries
     assert sorted(order) == sorted(grid.queries)
+
+
+def test_of_outcomes_that_training_never_saw_all_rows_count(cli, checkpoint, many_outcomes):
+    """And what members called themselves is written down, as MEMBER=MODEL."""
+    said = cli.said("certify", checkpoint, many_outcomes, "--within", 0.02)["certificate"]
+    new = cli.said("certify", checkpoint, many_outcomes, "--within", 0.02, "--new", "--fingerprint", "ann=gpt-1=b")[
+        "certificate"
+    ]
+    assert new["rows"] > 5 * said["rows"]
+    assert (said["fingerprints"], new["fingerprints"]) == ({}, {"ann": "gpt-1=b"})
+    for given, words in (("ann", "MEMBER=MODEL"), ("zed=gpt-1", "must be of members")):
+        cli.assert_refused(
+            cli.run("certify", checkpoint, many_outcomes, "--within", 0.02, "--fingerprint", given), words
+        )

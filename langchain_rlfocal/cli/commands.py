@@ -546,6 +546,10 @@ def certify(
     embedder: _Embedder = None,
     kind: _Kind = None,
     no_task: Annotated[bool, typer.Option("--no-task", help="Hide the task labels from the policy.")] = False,
+    new: Annotated[
+        bool,
+        typer.Option("--new", help="Training saw none of these rows: test on all of them, not on the test rows alone."),
+    ] = False,
     fingerprint: Annotated[
         list[str] | None,
         typer.Option(
@@ -578,7 +582,7 @@ def certify(
         policy = _load_policy(checkpoint, embedder)
         certificates_of(policy.card, policy.policy_id)
         limits = _limits(policy, {"max_team": max_team, "max_rounds": max_rounds}, target=None)
-        ids = _trained_test_ids(policy)
+        ids = None if new else _trained_test_ids(policy)
         grid = _read_grid(outcomes, policy.members, task=task, missing="mask", test_ids=ids, kind=kind)
         progress.update(bar, advance=1, description="Testing")
         certificate, tested = certify_policy(
@@ -589,6 +593,7 @@ def certify(
             cost_unit=_cost_unit(policy),
             hide_tasks=no_task,
             fingerprints=fingerprints,
+            are_new=new,
             **limits,
         )
         card = with_certificate(policy.card, certificate)

@@ -187,6 +187,7 @@ def certify(
     cost_unit: CostUnit = "auto",
     hide_tasks: bool = False,
     fingerprints: Mapping[str, str] | None = None,
+    are_new: bool = False,
 ) -> tuple[Certificate, list[Tested]]:
     """Find the cheapest operating point that keeps a promise.
 
@@ -204,6 +205,7 @@ def certify(
         hide_tasks: Whether the policy sees no task label.
         fingerprints: What members called themselves in the replies that were scored (`model_name` of their metadata): where they call
             themselves otherwise later, the promise does not hold.
+        are_new: True if training saw none of the rows of `grid`: then all of them are tested on, not the test rows alone.
 
     Returns:
         The certificate of the cheapest point that passed, and all that were tested.
@@ -213,7 +215,7 @@ def certify(
         InputError: The policy has no curve, or not in this unit; or a fingerprint is of nobody.
         PoolError: `grid` has a member that the policy does not know.
     """
-    rows = grid.canonical().split()[2]
+    rows = grid.canonical() if are_new else grid.canonical().split()[2]
     rows = rows.take(np.flatnonzero(rows.recorded.all(axis=1) & ~np.isnan(rows.scores).any(axis=1)))
     rows = rows.take(hash_order(rows))
     alpha = 1 - promise.confidence
