@@ -95,6 +95,11 @@ def test_in_shadow_it_learns_and_never_serves():
     assert guard.difference.low > 0
 
 
+def test_in_shadow_the_incumbent_serves_whatever_is_restored(taken_over):
+    guard = guard_of("shadow").restore(taken_over[0])
+    assert guard.serving is guard.incumbent
+
+
 def test_it_takes_over_only_when_it_is_shown_to_be_better(taken_over):
     arrays, changes = taken_over
     assert [change.kind for change in changes] == ["took_over"]

@@ -78,6 +78,23 @@ def test_in_shadow_all_is_learned_and_nothing_changes(path):
     assert service_of(model)._guard.learner.count == 3
 
 
+@pytest.mark.parametrize(("first", "then"), [("on", "shadow"), ("shadow", "on")])
+def test_each_mode_learns_from_the_log_for_itself(path, monkeypatch, first, then):
+    """After a snapshot of the one mode the other is as if it had been in use from the start, and undoes nothing of the first's."""
+    monkeypatch.setattr(service_module, "SNAPSHOT_EVERY", 2)
+    [one] = processes(path, 1, learning=first)
+    learn(one, 3)
+    [other] = processes(path, 1, learning=then)
+    other.invoke(QUESTION)
+    assert service_of(other)._guard.learner.count == 3
+    on, shadow = (one, other) if first == "on" else (other, one)
+    assert how(on.invoke(QUESTION))["policy"].startswith("online-")
+    assert how(shadow.invoke(QUESTION))["policy"] == shadow._setup.policy.policy_id
+    on.undo("1-took_over")
+    assert [change.kind for change in on.changes()] == ["took_over", "went_back"]
+    assert all(change.kind not in {"took_over", "went_back"} for change in shadow.changes())
+
+
 def test_off_learns_nothing_and_has_no_changes(path):
     [model] = processes(path, 1, learning="off")
     learn(model, 2)

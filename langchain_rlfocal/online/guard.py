@@ -103,8 +103,8 @@ class Guard:
 
     @property
     def serves_learner(self) -> bool:
-        """True if the learner's policy decides."""
-        return self._learner_serves
+        """True if the learner's policy decides: never but in mode `on`, whatever was restored."""
+        return self.mode == "on" and self._learner_serves
 
     @property
     def serving(self) -> EnsemblePolicy:

@@ -78,8 +78,9 @@ class LearningService:
         self.log, self.record, self.serving = log, log.record, Serving(policy)
         self._policy, self._mode = policy, mode
         self._members = frozenset(policy.members)
-        digest = hashlib.sha256("\0".join([policy.policy_id, *policy.members]).encode("utf-8", "replace"))
-        self._learner = digest.hexdigest()[:16]
+        # Each mode folds the log itself: what happened in shadow is nothing that served.
+        facts = "\0".join([mode, policy.policy_id, *policy.members])
+        self._learner = hashlib.sha256(facts.encode("utf-8", "replace")).hexdigest()[:16]
         self._lock = threading.Lock()
         self._seq = self._saved_seq = 0
         self._due_at_s = math.inf
