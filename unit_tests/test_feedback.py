@@ -5,6 +5,7 @@ from itertools import combinations
 from math import comb
 from uuid import UUID, uuid4
 
+import numpy as np
 import pytest
 from blockbuster import blockbuster_ctx
 from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
@@ -224,12 +225,18 @@ def test_feedback_that_breaks_a_rule_says_so_and_how_to_mend_it(log):
         ((None, 1), "about an answer of RLFocalChatModel"),
         ((message, 1.5), r"`score` must be a number in \[0, 1\], got 1.5"),
         ((message, "good"), "`score` must be a number"),
+        ((message, 10**400), r"`score` must be a number in \[0, 1\], got a number of 1329 bits"),
+        ((message, 10**5000), r"`score` must be a number"),
+        ((message, float("nan")), "`score` must be a number"),
+        ((message, 1, ["ann"]), "`per_member` must map members to scores, got list. Give"),
+        ((message, 1, []), "`per_member` must map members to scores, got list. Give"),
+        ((message, 1, {"ann": -(10**400)}), r"`per_member\['ann'\]` must be"),
         ((message, 1, {"bob": 1}), r"members that were asked \(ann\), got 'bob'"),
         ((message, 1, {"ann": 2}), r"`per_member\['ann'\]` must be"),
     ):
         with pytest.raises(FeedbackError, match=rule):
             model.feedback(*args)
-    model.feedback(message, 1)
+    model.feedback(message, np.bool_(True))
     with pytest.raises(FeedbackError, match=r"takes feedback once"):
         model.feedback(message, 1)
     assert log.last_seq == 1
@@ -238,8 +245,18 @@ def test_feedback_that_breaks_a_rule_says_so_and_how_to_mend_it(log):
 def test_an_answer_of_another_pool_is_not_this_models(log):
     message = said_42(log, ("cleo",)).invoke(QUESTION)
     other = model_of({"ann": saying("42"), "bob": saying("42")}, outcome_log=log)
-    with pytest.raises(FeedbackError, match=r"this pool \(ann, bob\), and .* asked cleo. Give it to the model"):
+    with pytest.raises(FeedbackError, match=r"this pool \(ann, bob\), and .* could have asked, cleo. Give"):
         other.feedback(message, 1)
+
+
+async def test_a_pools_answer_is_its_own_also_where_who_was_asked_is_in_another(log):
+    """Only Ann was asked, whom both have; a pool of all that could be asked, and of more, takes it."""
+    message = said_42(log, ("ann",)).invoke(QUESTION)
+    small = model_of({"ann": saying("42"), "bob": saying("42")}, outcome_log=log)
+    with pytest.raises(FeedbackError, match=r"this pool \(ann, bob\), and .* could have asked, cleo. Give"):
+        await small.afeedback(message, 1)
+    large = model_of({name: saying("42") for name in ("ann", "bob", "cleo", "dora")}, outcome_log=log)
+    await large.afeedback(message, 1)
 
 
 def test_feedback_without_a_log_names_the_field():

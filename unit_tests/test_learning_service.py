@@ -155,8 +155,8 @@ def test_copies_of_a_model_share_what_is_learned(path):
 def test_answers_of_another_pool_are_not_learned_from(path):
     [model] = processes(path, 1)
     other = RLFocalChatModel(members={"ann": saying("42"), "dora": saying("42")}, outcome_log=OutcomeLog(path))
-    message = other.invoke(QUESTION)
-    other.feedback(message, 1)
+    for options in ({}, {"max_team": 1}):  # Ann alone may be asked, whom both have
+        other.feedback(other.invoke(QUESTION, **options), 1)
     learn(model, 1)
     assert service_of(model)._guard.learner.count == 1
 

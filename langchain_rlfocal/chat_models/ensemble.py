@@ -514,12 +514,12 @@ class RLFocalChatModel(NestedRunsMixin):
         answer_id, service = answer_id_of(answer), self._setup.service
         if service is None:
             raise FeedbackError('Feedback needs an outcome log, got none. Give the model `outcome_log="outcomes.db"`.')
-        said = Feedback(answer_id=answer_id, score=score, per_member=per_member or {})
-        strangers = service.log.served(answer_id).asked.difference(self.pool.names)
+        said = Feedback(answer_id=answer_id, score=score, per_member={} if per_member is None else per_member)
+        strangers = service.log.served(answer_id).members.difference(self.pool.names)
         if strangers:
             raise FeedbackError(
-                f"Feedback must be about an answer of this pool ({', '.join(self.pool.names)}), and {answer_id} asked "
-                f"{', '.join(sorted(strangers))}. Give it to the model that answered."
+                f"Feedback must be about an answer of this pool ({', '.join(self.pool.names)}), and {answer_id} asked, "
+                f"or could have asked, {', '.join(sorted(strangers))}. Give it to the model that answered."
             )
         service.add_feedback(said)
 

@@ -236,7 +236,7 @@ class LearningService:
         if isinstance(event, Undo):
             return self._guard.undo(event.change_id) if event.learner == self._learner else []
         served, feedback = event
-        return self._guard.update(served, feedback) if served.asked <= self._members else []
+        return self._guard.update(served, feedback) if served.members <= self._members else []
 
     def _save(self) -> None:
         if self._guard is not None and self._seq - self._saved_seq >= SNAPSHOT_EVERY:
