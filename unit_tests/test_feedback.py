@@ -64,7 +64,7 @@ async def test_a_message_its_metadata_its_id_and_its_run_can_be_scored(log):
     model.feedback(how(messages[2])["answer_id"], False)
     model.feedback(collector.traced_runs[3].id, 0.25)
     await model.afeedback(messages[4], 0)
-    said = [(served.id, feedback.score) for _, served, feedback in log.feedback_since(0)]
+    said = [(served.id, feedback.score) for _, (served, feedback) in log.events_since(0)]
     ids = [how(message)["answer_id"] for message in messages]
     assert said == [*zip(ids, (1, 0.5, 0, 0.25, 0), strict=True)]
 

@@ -153,7 +153,8 @@ def learn(
     for number, row in enumerate(rows.tolist()):
         if broken is not None:
             seen = broken(number, seen, run.asked)
-        available = grid.members if guard is None else guard.available(grid.members)
+        out = () if guard is None else guard.left_out
+        available = tuple(name for name in grid.members if name not in out)
         served = serve(
             learner.policy, seen, row=row, cost_weight=math.exp(log_weight), available=available, number=number
         )

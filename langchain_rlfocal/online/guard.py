@@ -9,7 +9,7 @@ Every change is an entry with its figures, and can be undone. What a person undi
 the incumbent serves for good.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, get_args
 
@@ -126,11 +126,6 @@ class Guard:
             kept = max(out, key=lambda name: float(np.nan_to_num(self.monitor.expected(name))))
             return tuple(name for name in out if name != kept)
         return out
-
-    def available(self, members: Sequence[str]) -> tuple[str, ...]:
-        """Take the members left out from those that may be asked; all stay where none would."""
-        out = self.left_out
-        return tuple(name for name in members if name not in out) or tuple(members)
 
     def probes(self, key: str) -> tuple[str, ...]:
         """Say which members left out are to be asked beside the team; see `DriftMonitor.probes`."""

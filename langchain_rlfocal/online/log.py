@@ -255,24 +255,25 @@ class OutcomeLog:
         with self._database() as db:
             return int(db.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0])
 
-    def feedback_since(self, seq: int, limit: int = _CHUNK) -> list[tuple[int, ServedAnswer, Feedback]]:
-        """Return what came after a place in the order of all feedback, at most so many, with the answers it is about.
-
-        Raises:
-            OutcomeLogError: The file cannot be read, or a row breaks a rule.
-        """
-        return [(at, *self._judged(at, *row)) for at, *row in self._events(seq, limit, undone=False)]
-
     def events_since(self, seq: int, limit: int = _CHUNK) -> list[tuple[int, tuple[ServedAnswer, Feedback] | Undo]]:
         """Return what came after a place in the order of all events, at most so many: feedback, and changes undone.
 
+        Feedback comes with the answer that it is about.
+
         Raises:
             OutcomeLogError: The file cannot be read, or a row breaks a rule.
         """
+        with self._database() as db:
+            rows = db.execute(
+                "SELECT e.seq, e.answer_id, e.event, a.answer FROM events e LEFT JOIN answers a ON a.id = e.answer_id "
+                "WHERE e.seq > ? ORDER BY e.seq LIMIT ?",
+                (seq, limit),
+            ).fetchall()
         events: list[tuple[int, tuple[ServedAnswer, Feedback] | Undo]] = []
-        for at, answer_id, event, answer in self._events(seq, limit, undone=True):
+        for at, answer_id, event, answer in rows:
             if answer_id is not None:
-                events.append((at, self._judged(at, answer_id, event, answer)))
+                said = _feedback_of(answer_id, event, f"feedback {at}", self.path)
+                events.append((at, (_served_of(answer, f"answer {answer_id}", self.path), said)))
                 continue
             facts = _read(_mappings(), event, f"event {at}", self.path)
             try:
@@ -280,18 +281,6 @@ class OutcomeLog:
             except TypeError as error:
                 raise _damaged(str(error), f"event {at}", self.path) from None
         return events
-
-    def _events(self, seq: int, limit: int, *, undone: bool) -> list[tuple[Any, ...]]:
-        with self._database() as db:
-            return db.execute(
-                "SELECT e.seq, e.answer_id, e.event, a.answer FROM events e LEFT JOIN answers a ON a.id = e.answer_id "
-                "WHERE e.seq > ? AND (e.answer_id IS NOT NULL OR ?) ORDER BY e.seq LIMIT ?",
-                (seq, undone, limit),
-            ).fetchall()
-
-    def _judged(self, seq: int, answer_id: str, event: str, answer: str) -> tuple[ServedAnswer, Feedback]:
-        said = _feedback_of(answer_id, event, f"feedback {seq}", self.path)
-        return _served_of(answer, f"answer {answer_id}", self.path), said
 
     # ---- what was learned
 
