@@ -1,8 +1,10 @@
 """Learning while serving: every process folds the same feedback in the same order, and no answer is ever held up or failed by it."""
 
 import asyncio
+import gc
 import logging
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
@@ -150,6 +152,30 @@ def test_copies_of_a_model_share_what_is_learned(path):
     again = model_with(model.outcome_log)
     assert service_of(again) is service_of(model)
     assert service_of(model_with(model.outcome_log, learning="shadow")) is not service_of(model)
+
+
+def test_a_service_lives_as_long_as_a_model_that_uses_it(path):
+    log = OutcomeLog(path)
+    model, other = model_with(log), model_with(log)
+    service = weakref.ref(service_of(model))
+    del model
+    gc.collect()
+    assert service_of(other) is service()
+    other.max_team = 2  # the model is set up anew
+    assert service_of(other) is service()
+    del other
+    gc.collect()
+    assert service() is None
+    assert not log.shared
+
+
+def test_a_users_own_policy_serves_its_own_model_alone(path):
+    """Both policies call themselves the same, and decide differently."""
+    log, members = OutcomeLog(path), {"ann": saying("17"), "bob": saying("42")}
+    one, other = (model_of(members, (name,), outcome_log=log) for name in members)
+    assert one.policy.policy_id == other.policy.policy_id
+    assert (asked(one.invoke(QUESTION)), asked(other.invoke(QUESTION))) == ([["ann"]], [["bob"]])
+    assert service_of(one.model_copy()) is service_of(one) is not service_of(other)
 
 
 def test_answers_of_another_pool_are_not_learned_from(path):

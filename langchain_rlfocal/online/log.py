@@ -94,13 +94,13 @@ class OutcomeLog:
     Attributes:
         path: The file.
         dropped: How many served answers could not be recorded by this process.
-        shared: What models that use the log share in this process.
+        shared: What models that use the log share in this process, for as long as one of them holds it.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path).resolve()
         self.dropped = 0
-        self.shared: dict[Any, Any] = {}
+        self.shared: weakref.WeakValueDictionary[Any, Any] = weakref.WeakValueDictionary()
         self._queue: deque[ServedAnswer] = deque()
         self._begin()
         with self._database():

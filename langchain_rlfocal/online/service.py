@@ -94,12 +94,17 @@ class LearningService:
 
     @classmethod
     def of(cls, log: OutcomeLog, policy: Policy, *, mode: Mode = "off") -> "LearningService":
-        """Return what copies of a model share: the service of this log, policy and mode, or a new one; see above."""
-        key = (policy.policy_id, tuple(policy.members), mode)
+        """Return what copies of a model share: the service of this log, policy and mode, or a new one; see above.
+
+        Policies of this package are the same by their ids, which are hashes of what they know; a user's own is the same as itself
+        alone. The log does not keep the service: whoever uses it does.
+        """
+        same = policy.policy_id if isinstance(policy, EnsemblePolicy) else id(policy)  # its service holds the policy
+        key = (same, tuple(policy.members), mode)
         with _finding:
-            if key not in log.shared:
-                log.shared[key] = cls(log, policy, mode=mode)
-            service: LearningService = log.shared[key]
+            service: LearningService | None = log.shared.get(key)
+            if service is None:
+                service = log.shared[key] = cls(log, policy, mode=mode)
             return service
 
     def takes_turn(self) -> bool:
