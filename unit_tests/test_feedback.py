@@ -176,6 +176,20 @@ def test_one_member_that_a_call_names_is_asked_with_certainty(log):
     message = said_42(log, explore=1.0).invoke(QUESTION, model="cleo")
     served = log.served(how(message)["answer_id"])
     assert (served.available, served.explored, served.propensity) == (("cleo",), False, {"cleo": 1.0})
+    assert served.pinned
+
+
+def test_who_an_operating_point_names_is_recorded_as_pinned(log, random_policy):
+    """One call on average is Ann alone; that is so as well where a random team is asked instead, for it was not the policy's turn."""
+    curve = [
+        {"cost_weight": 0.0, "mean_calls": 2.0, "score": 0.9},
+        {"cost_weight": 2.0, "mean_calls": 1.0, "score": 0.5, "member": "ann"},
+    ]
+    members = {"ann": saying("42"), "bob": saying("42")}
+    model = RLFocalChatModel(members=members, policy=random_policy((*members,), card={"curve": curve}), outcome_log=log)
+    for options, pinned in (({"target_calls": 1.0}, True), ({"target_calls": 1.0, "explore": 1.0}, True), ({}, False)):
+        message = model.invoke(QUESTION, **options)
+        assert log.served(how(message)["answer_id"]).pinned is pinned
 
 
 def test_a_hedges_propensity_is_unknown(log):

@@ -207,7 +207,9 @@ def test_what_another_policy_served_is_learned_from_but_not_compared():
     guard = guard_of("shadow")
     stranger = serve(PriorPolicy(MEMBERS, {"c": 0.7}), Query("question"), dict.fromkeys(MEMBERS, "x"))
     guard.update(stranger, Feedback(answer_id="0", score=1.0))
-    assert guard.learner.count == 1
+    pinned = serve(guard.incumbent, Query("question"), dict.fromkeys(MEMBERS, "x"), pinned=True)
+    guard.update(pinned, Feedback(answer_id="0", score=1.0))
+    assert guard.learner.count == 2
     assert guard.difference.count == 0
 
 

@@ -71,6 +71,7 @@ def test_everything_that_is_served_comes_back_but_for_messages_and_errors(log):
         explore=0.1,
         explored=True,
         propensity={"ann": 0.95, "bob": 0.05},
+        pinned=True,
     )
     served = replace(served, failures=(replace(failed, retries=(failed,)),))
     log.record(served)

@@ -311,6 +311,8 @@ class AnswerState:
         self.answer_id = str(context.parent.run_id or uuid4())
         self.explore = options.explore if eligible.only is None and pledge is None else 0.0
         self.explored = self.explore > 0 and _draw(self.answer_id) < self.explore
+        self._named = eligible.only or self.point.member
+        self._is_pinned = False
         if self.explored:
             self.point = OperatingPoint(self.point.cost_weight)  # as large a team as the caller allows
         self.available: tuple[str, ...] = ()
@@ -357,6 +359,7 @@ class AnswerState:
         self.resting = [name for name in self.eligible.members if name not in present]
         if not self._asked:
             self.available = tuple(present)
+            self._is_pinned = self._named in present
         room = self.max_team - len(self._asked)
         if room < 1 or self.limits.is_late or self._asked.issuperset(present):
             return []
@@ -725,6 +728,7 @@ class AnswerState:
             explore=self.explore,
             explored=self.explored,
             propensity=self._propensity(),
+            pinned=self._is_pinned,
         )
 
     def _propensity(self) -> dict[str, float]:

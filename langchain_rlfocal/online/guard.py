@@ -254,7 +254,9 @@ class Guard:
         return changes
 
     def _compare(self, served: ServedAnswer, feedback: Feedback) -> None:
-        """Compare the policy that does not serve with the one that does."""
+        """Compare the policy that does not serve with the one that does, on what that one decided."""
+        if served.pinned:
+            return
         new = self.learner.policy
         by_incumbent = served.policy_id == getattr(self.incumbent, "policy_id", None)
         if self.serves_learner == by_incumbent or not (by_incumbent or served.policy_id.startswith("online-")):

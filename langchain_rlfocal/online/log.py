@@ -692,6 +692,8 @@ def _facts_of(served: ServedAnswer) -> dict[str, Any]:
     }
     if served.explore:
         facts |= {"explore": served.explore, "explored": served.explored}
+    if served.pinned:
+        facts["pinned"] = True
     return facts
 
 

@@ -32,6 +32,7 @@ class ServedAnswer:
         explore: Share of the answers that ask a random team, ε.
         explored: True if this one did.
         propensity: Probability with which each asked member was asked, above 0; without those of whom it is unknown.
+        pinned: True if not the policy, but the call or an operating point named who was to be asked first, explored or not.
     """
 
     id: str
@@ -47,6 +48,7 @@ class ServedAnswer:
     explore: float = 0.0
     explored: bool = False
     propensity: Mapping[str, float] = field(default_factory=dict)
+    pinned: bool = False
 
     @property
     def asked(self) -> frozenset[str]:
