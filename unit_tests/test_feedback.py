@@ -1,6 +1,7 @@
 """Feedback: every answer has an id, users score it, and how probable each member's being asked was is exact."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 from math import comb
 from uuid import UUID, uuid4
@@ -220,6 +221,30 @@ async def test_recording_never_holds_up_the_event_loop(log):
         messages = await model.abatch([QUESTION] * 20)
         await model.afeedback(messages[0], 1)
     assert log.last_seq == 1
+
+
+async def test_feedback_on_answers_that_nobody_knows_holds_up_no_thread(log, monkeypatch):
+    """The loop has one thread. While 20 unknown answers are waited for, a known one takes its feedback."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    monkeypatch.setattr(log_module, "WAIT_S", 20.0)
+    model = said_42(log)
+    message = await model.ainvoke(QUESTION)
+    unknown = [asyncio.create_task(model.afeedback(uuid4(), 1)) for _ in range(20)]
+    async with asyncio.timeout(5):
+        await model.afeedback(message, 1)
+    assert log.last_seq == 1
+    assert not any(task.done() for task in unknown)
+    for task in unknown:
+        task.cancel()
+    await asyncio.gather(*unknown, return_exceptions=True)
+
+
+async def test_afeedback_refuses_what_feedback_does(log):
+    model = said_42(log, ("ann",))
+    message = await model.ainvoke(QUESTION)
+    for args in ((uuid4(), 1), (message, 2), (message, 1, {"bob": 1})):
+        with pytest.raises(FeedbackError):
+            await model.afeedback(*args)
 
 
 @pytest.mark.parametrize("explore", [-0.1, 1.1, "0.5"])

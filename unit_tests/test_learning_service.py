@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import sqlite3
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from blockbuster import blockbuster_ctx
 from langchain_rlfocal import RLFocalChatModel
 from langchain_rlfocal.errors import InputError, OutcomeLogError
 from langchain_rlfocal.online import Feedback, Guard, LearningService, OutcomeLog
+from langchain_rlfocal.online import log as log_module
 from langchain_rlfocal.online import service as service_module
 from langchain_rlfocal.policies import PriorPolicy
 from support_ensembles import asked, how, model_of, saying
@@ -370,6 +372,46 @@ def test_answers_go_on_where_the_log_is_damaged(path, caplog):
     one.outcome_log.add_change(service_of(one)._learner, "odd", {"what": "is this"})
     with pytest.raises(OutcomeLogError, match=r"A change in .* breaks a rule"):
         one.changes()
+
+
+def test_answers_do_not_wait_for_a_log_that_is_locked_and_go_on_learning(path, monkeypatch):
+    """Another program, and this model's own writer thread, hold the log for ever; what changes meanwhile is saved later."""
+    monkeypatch.setattr(log_module, "BUSY_S", 0.01)
+    one, other = processes(path, 2)
+    other.invoke(QUESTION)
+    other.outcome_log.flush()
+    learn(one, 1)
+    program = sqlite3.connect(path, isolation_level=None)
+    program.execute("BEGIN IMMEDIATE")
+    with ThreadPoolExecutor(1) as threads, other.outcome_log._lock:
+        try:
+            message = threads.submit(other.invoke, QUESTION).result(timeout=5)
+        finally:
+            program.execute("ROLLBACK")
+    assert how(message)["policy"] == service_of(one).serving.policy.policy_id
+    assert [change.id for change in service_of(other)._unsaved] == ["1-took_over"]
+    other.invoke(QUESTION)
+    assert service_of(other)._unsaved == []
+    assert other.changes() == one.changes()
+    program.close()
+
+
+def test_who_reads_a_log_waits_for_nobody_who_writes(path, monkeypatch):
+    """Also one that opens it only now."""
+    monkeypatch.setattr(log_module, "BUSY_S", 0.01)
+    log = OutcomeLog(path)
+    served = served_answer()
+    log.record(served)
+    log.add_feedback(Feedback(answer_id=served.id, score=1))
+    program = sqlite3.connect(path, isolation_level=None)
+    program.execute("BEGIN EXCLUSIVE")
+    assert (log.last_seq, len(log.events_since(0)), len([*log.outcomes()]), log.changes("a")) == (1, 1, 3, {})
+    with pytest.raises(OutcomeLogError, match=r"is locked by another program"):
+        log.add_change("a", "7", {}, waits=False)
+    program.execute("ROLLBACK")
+    with log._lock, ThreadPoolExecutor(1) as threads, pytest.raises(OutcomeLogError, match=r"being written to. Try"):
+        threads.submit(log.save_snapshot, "a", 1, {}, waits=False).result(timeout=5)
+    program.close()
 
 
 def test_two_services_fold_what_was_recorded_by_hand(path):
