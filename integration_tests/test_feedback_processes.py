@@ -109,10 +109,10 @@ def start(code, path):
 def scored(path):
     """Ids of all answers with feedback, in the order of feedback, which has no gaps."""
     log = OutcomeLog(path)
-    rows = log.feedback_since(0, limit=100_000)
-    assert [seq for seq, *_ in rows] == [*range(1, len(rows) + 1)]
+    rows = log.events_since(0, limit=100_000)
+    assert [seq for seq, _ in rows] == [*range(1, len(rows) + 1)]
     log.close()
-    return [served.id for _, served, _ in rows]
+    return [served.id for _, (served, _) in rows]
 
 
 def test_no_feedback_that_returned_is_lost_when_its_process_is_killed(tmp_path):

@@ -1,10 +1,12 @@
 """Feedback: every answer has an id, users score it, and how probable each member's being asked was is exact."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 from math import comb
 from uuid import UUID, uuid4
 
+import numpy as np
 import pytest
 from blockbuster import blockbuster_ctx
 from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
@@ -63,7 +65,7 @@ async def test_a_message_its_metadata_its_id_and_its_run_can_be_scored(log):
     model.feedback(how(messages[2])["answer_id"], False)
     model.feedback(collector.traced_runs[3].id, 0.25)
     await model.afeedback(messages[4], 0)
-    said = [(served.id, feedback.score) for _, served, feedback in log.feedback_since(0)]
+    said = [(served.id, feedback.score) for _, (served, feedback) in log.events_since(0)]
     ids = [how(message)["answer_id"] for message in messages]
     assert said == [*zip(ids, (1, 0.5, 0, 0.25, 0), strict=True)]
 
@@ -152,27 +154,43 @@ def test_propensities_are_those_of_the_draw(log):
 
 
 def test_whom_the_policy_would_ask_later_is_known_from_the_random_teams_answers(log):
-    """It asks Ann, then Bob; a random team of Ann and Bob shows both, one of Bob and Cleo not even what Ann would say.
+    """It asks Ann, then Bob; a random team of Ann and Bob shows both, and one of Ann and Cleo that Cleo is not asked.
 
+    One of Bob and Cleo does not show what Ann would say, so that nobody knows who would be asked next: theirs are unknown.
     k/n = 2/3, ε = 0.3: by chance 0.2, by the policy 0.7 more.
     """
     model = said_42(log, ("ann",), ("bob",), max_team=2, explore=0.3)
     expected = {
         frozenset({"ann", "bob"}): {"ann": 0.9, "bob": 0.9},
         frozenset({"ann", "cleo"}): {"ann": 0.9, "cleo": 0.2},
-        frozenset({"bob", "cleo"}): {"bob": 0.2, "cleo": 0.2},
+        frozenset({"bob", "cleo"}): {},
     }
     for number in range(40):
         message = model.invoke(QUESTION, {"run_id": UUID(int=number)})
         team = frozenset(name for round_ in asked(message) for name in round_)
         propensity = log.served(str(UUID(int=number))).propensity
         assert propensity == pytest.approx(expected[team] if how(message)["explored"] else {"ann": 0.9, "bob": 0.9})
+    assert {one.propensity and round(one.propensity, 9) for one in log.outcomes()} == {0.9, 0.2, None}
 
 
 def test_one_member_that_a_call_names_is_asked_with_certainty(log):
     message = said_42(log, explore=1.0).invoke(QUESTION, model="cleo")
     served = log.served(how(message)["answer_id"])
     assert (served.available, served.explored, served.propensity) == (("cleo",), False, {"cleo": 1.0})
+    assert served.pinned
+
+
+def test_who_an_operating_point_names_is_recorded_as_pinned(log, random_policy):
+    """One call on average is Ann alone; that is so as well where a random team is asked instead, for it was not the policy's turn."""
+    curve = [
+        {"cost_weight": 0.0, "mean_calls": 2.0, "score": 0.9},
+        {"cost_weight": 2.0, "mean_calls": 1.0, "score": 0.5, "member": "ann"},
+    ]
+    members = {"ann": saying("42"), "bob": saying("42")}
+    model = RLFocalChatModel(members=members, policy=random_policy((*members,), card={"curve": curve}), outcome_log=log)
+    for options, pinned in (({"target_calls": 1.0}, True), ({"target_calls": 1.0, "explore": 1.0}, True), ({}, False)):
+        message = model.invoke(QUESTION, **options)
+        assert log.served(how(message)["answer_id"]).pinned is pinned
 
 
 def test_a_hedges_propensity_is_unknown(log):
@@ -205,6 +223,30 @@ async def test_recording_never_holds_up_the_event_loop(log):
     assert log.last_seq == 1
 
 
+async def test_feedback_on_answers_that_nobody_knows_holds_up_no_thread(log, monkeypatch):
+    """The loop has one thread. While 20 unknown answers are waited for, a known one takes its feedback."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    monkeypatch.setattr(log_module, "WAIT_S", 20.0)
+    model = said_42(log)
+    message = await model.ainvoke(QUESTION)
+    unknown = [asyncio.create_task(model.afeedback(uuid4(), 1)) for _ in range(20)]
+    async with asyncio.timeout(5):
+        await model.afeedback(message, 1)
+    assert log.last_seq == 1
+    assert not any(task.done() for task in unknown)
+    for task in unknown:
+        task.cancel()
+    await asyncio.gather(*unknown, return_exceptions=True)
+
+
+async def test_afeedback_refuses_what_feedback_does(log):
+    model = said_42(log, ("ann",))
+    message = await model.ainvoke(QUESTION)
+    for args in ((uuid4(), 1), (message, 2), (message, 1, {"bob": 1})):
+        with pytest.raises(FeedbackError):
+            await model.afeedback(*args)
+
+
 @pytest.mark.parametrize("explore", [-0.1, 1.1, "0.5"])
 def test_explore_is_a_share(explore):
     with pytest.raises(InputError, match="`explore` must be"):
@@ -224,12 +266,18 @@ def test_feedback_that_breaks_a_rule_says_so_and_how_to_mend_it(log):
         ((None, 1), "about an answer of RLFocalChatModel"),
         ((message, 1.5), r"`score` must be a number in \[0, 1\], got 1.5"),
         ((message, "good"), "`score` must be a number"),
+        ((message, 10**400), r"`score` must be a number in \[0, 1\], got a number of 1329 bits"),
+        ((message, 10**5000), r"`score` must be a number"),
+        ((message, float("nan")), "`score` must be a number"),
+        ((message, 1, ["ann"]), "`per_member` must map members to scores, got list. Give"),
+        ((message, 1, []), "`per_member` must map members to scores, got list. Give"),
+        ((message, 1, {"ann": -(10**400)}), r"`per_member\['ann'\]` must be"),
         ((message, 1, {"bob": 1}), r"members that were asked \(ann\), got 'bob'"),
         ((message, 1, {"ann": 2}), r"`per_member\['ann'\]` must be"),
     ):
         with pytest.raises(FeedbackError, match=rule):
             model.feedback(*args)
-    model.feedback(message, 1)
+    model.feedback(message, np.bool_(True))
     with pytest.raises(FeedbackError, match=r"takes feedback once"):
         model.feedback(message, 1)
     assert log.last_seq == 1
@@ -238,8 +286,18 @@ def test_feedback_that_breaks_a_rule_says_so_and_how_to_mend_it(log):
 def test_an_answer_of_another_pool_is_not_this_models(log):
     message = said_42(log, ("cleo",)).invoke(QUESTION)
     other = model_of({"ann": saying("42"), "bob": saying("42")}, outcome_log=log)
-    with pytest.raises(FeedbackError, match=r"this pool \(ann, bob\), and .* asked cleo. Give it to the model"):
+    with pytest.raises(FeedbackError, match=r"this pool \(ann, bob\), and .* could have asked, cleo. Give"):
         other.feedback(message, 1)
+
+
+async def test_a_pools_answer_is_its_own_also_where_who_was_asked_is_in_another(log):
+    """Only Ann was asked, whom both have; a pool of all that could be asked, and of more, takes it."""
+    message = said_42(log, ("ann",)).invoke(QUESTION)
+    small = model_of({"ann": saying("42"), "bob": saying("42")}, outcome_log=log)
+    with pytest.raises(FeedbackError, match=r"this pool \(ann, bob\), and .* could have asked, cleo. Give"):
+        await small.afeedback(message, 1)
+    large = model_of({name: saying("42") for name in ("ann", "bob", "cleo", "dora")}, outcome_log=log)
+    await large.afeedback(message, 1)
 
 
 def test_feedback_without_a_log_names_the_field():

@@ -28,11 +28,16 @@ def guard_of(mode="on", *, trained=True, best="a", **settings):
     return Guard(incumbent, OnlineLearner(PriorPolicy(MEMBERS)), mode=mode, **settings)
 
 
+def available(guard):
+    """Members that may be asked."""
+    return tuple(name for name in MEMBERS if name not in guard.left_out)
+
+
 def run(guard, count, *, chance, seed=0, explore=0.0, start=0, max_team=1):
     """Serve queries of members that are right with these chances, and feed back; return changes and who was asked."""
     rng, changes, asked = np.random.default_rng(seed), [], []
     for number in range(start, start + count):
-        said = {name: "x" if rng.random() < chance[name] else f"not {name}" for name in guard.available(MEMBERS)}
+        said = {name: "x" if rng.random() < chance[name] else f"not {name}" for name in available(guard)}
         for name in guard.probes(str(number)):
             said.setdefault(name, "x" if rng.random() < chance[name] else f"not {name}")
         explored = rng.random() < explore
@@ -95,6 +100,11 @@ def test_in_shadow_it_learns_and_never_serves():
     assert guard.difference.low > 0
 
 
+def test_in_shadow_the_incumbent_serves_whatever_is_restored(taken_over):
+    guard = guard_of("shadow").restore(taken_over[0])
+    assert guard.serving is guard.incumbent
+
+
 def test_it_takes_over_only_when_it_is_shown_to_be_better(taken_over):
     arrays, changes = taken_over
     assert [change.kind for change in changes] == ["took_over"]
@@ -141,9 +151,7 @@ def test_the_last_member_is_never_left_out():
     for name in MEMBERS:
         guard.monitor.leave_out(name)
     assert len(guard.left_out) == 2
-    assert guard.available(("a", "b", "c")) == tuple(name for name in MEMBERS if name not in guard.left_out)
-    out = guard.left_out[0]
-    assert guard.available((out,)) == (out,)
+    assert len(available(guard)) == 1
 
 
 def test_changes_are_undone(taken_over):
@@ -199,7 +207,9 @@ def test_what_another_policy_served_is_learned_from_but_not_compared():
     guard = guard_of("shadow")
     stranger = serve(PriorPolicy(MEMBERS, {"c": 0.7}), Query("question"), dict.fromkeys(MEMBERS, "x"))
     guard.update(stranger, Feedback(answer_id="0", score=1.0))
-    assert guard.learner.count == 1
+    pinned = serve(guard.incumbent, Query("question"), dict.fromkeys(MEMBERS, "x"), pinned=True)
+    guard.update(pinned, Feedback(answer_id="0", score=1.0))
+    assert guard.learner.count == 2
     assert guard.difference.count == 0
 
 

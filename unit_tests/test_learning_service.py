@@ -1,8 +1,11 @@
 """Learning while serving: every process folds the same feedback in the same order, and no answer is ever held up or failed by it."""
 
 import asyncio
+import gc
 import logging
+import sqlite3
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
@@ -13,6 +16,7 @@ from blockbuster import blockbuster_ctx
 from langchain_rlfocal import RLFocalChatModel
 from langchain_rlfocal.errors import InputError, OutcomeLogError
 from langchain_rlfocal.online import Feedback, Guard, LearningService, OutcomeLog
+from langchain_rlfocal.online import log as log_module
 from langchain_rlfocal.online import service as service_module
 from langchain_rlfocal.policies import PriorPolicy
 from support_ensembles import asked, how, model_of, saying
@@ -78,6 +82,23 @@ def test_in_shadow_all_is_learned_and_nothing_changes(path):
     assert service_of(model)._guard.learner.count == 3
 
 
+@pytest.mark.parametrize(("first", "then"), [("on", "shadow"), ("shadow", "on")])
+def test_each_mode_learns_from_the_log_for_itself(path, monkeypatch, first, then):
+    """After a snapshot of the one mode the other is as if it had been in use from the start, and undoes nothing of the first's."""
+    monkeypatch.setattr(service_module, "SNAPSHOT_EVERY", 2)
+    [one] = processes(path, 1, learning=first)
+    learn(one, 3)
+    [other] = processes(path, 1, learning=then)
+    other.invoke(QUESTION)
+    assert service_of(other)._guard.learner.count == 3
+    on, shadow = (one, other) if first == "on" else (other, one)
+    assert how(on.invoke(QUESTION))["policy"].startswith("online-")
+    assert how(shadow.invoke(QUESTION))["policy"] == shadow._setup.policy.policy_id
+    on.undo("1-took_over")
+    assert [change.kind for change in on.changes()] == ["took_over", "went_back"]
+    assert all(change.kind not in {"took_over", "went_back"} for change in shadow.changes())
+
+
 def test_off_learns_nothing_and_has_no_changes(path):
     [model] = processes(path, 1, learning="off")
     learn(model, 2)
@@ -135,11 +156,35 @@ def test_copies_of_a_model_share_what_is_learned(path):
     assert service_of(model_with(model.outcome_log, learning="shadow")) is not service_of(model)
 
 
+def test_a_service_lives_as_long_as_a_model_that_uses_it(path):
+    log = OutcomeLog(path)
+    model, other = model_with(log), model_with(log)
+    service = weakref.ref(service_of(model))
+    del model
+    gc.collect()
+    assert service_of(other) is service()
+    other.max_team = 2  # the model is set up anew
+    assert service_of(other) is service()
+    del other
+    gc.collect()
+    assert service() is None
+    assert not log.shared
+
+
+def test_a_users_own_policy_serves_its_own_model_alone(path):
+    """Both policies call themselves the same, and decide differently."""
+    log, members = OutcomeLog(path), {"ann": saying("17"), "bob": saying("42")}
+    one, other = (model_of(members, (name,), outcome_log=log) for name in members)
+    assert one.policy.policy_id == other.policy.policy_id
+    assert (asked(one.invoke(QUESTION)), asked(other.invoke(QUESTION))) == ([["ann"]], [["bob"]])
+    assert service_of(one.model_copy()) is service_of(one) is not service_of(other)
+
+
 def test_answers_of_another_pool_are_not_learned_from(path):
     [model] = processes(path, 1)
     other = RLFocalChatModel(members={"ann": saying("42"), "dora": saying("42")}, outcome_log=OutcomeLog(path))
-    message = other.invoke(QUESTION)
-    other.feedback(message, 1)
+    for options in ({}, {"max_team": 1}):  # Ann alone may be asked, whom both have
+        other.feedback(other.invoke(QUESTION, **options), 1)
     learn(model, 1)
     assert service_of(model)._guard.learner.count == 1
 
@@ -327,6 +372,46 @@ def test_answers_go_on_where_the_log_is_damaged(path, caplog):
     one.outcome_log.add_change(service_of(one)._learner, "odd", {"what": "is this"})
     with pytest.raises(OutcomeLogError, match=r"A change in .* breaks a rule"):
         one.changes()
+
+
+def test_answers_do_not_wait_for_a_log_that_is_locked_and_go_on_learning(path, monkeypatch):
+    """Another program, and this model's own writer thread, hold the log for ever; what changes meanwhile is saved later."""
+    monkeypatch.setattr(log_module, "BUSY_S", 0.01)
+    one, other = processes(path, 2)
+    other.invoke(QUESTION)
+    other.outcome_log.flush()
+    learn(one, 1)
+    program = sqlite3.connect(path, isolation_level=None)
+    program.execute("BEGIN IMMEDIATE")
+    with ThreadPoolExecutor(1) as threads, other.outcome_log._lock:
+        try:
+            message = threads.submit(other.invoke, QUESTION).result(timeout=5)
+        finally:
+            program.execute("ROLLBACK")
+    assert how(message)["policy"] == service_of(one).serving.policy.policy_id
+    assert [change.id for change in service_of(other)._unsaved] == ["1-took_over"]
+    other.invoke(QUESTION)
+    assert service_of(other)._unsaved == []
+    assert other.changes() == one.changes()
+    program.close()
+
+
+def test_who_reads_a_log_waits_for_nobody_who_writes(path, monkeypatch):
+    """Also one that opens it only now."""
+    monkeypatch.setattr(log_module, "BUSY_S", 0.01)
+    log = OutcomeLog(path)
+    served = served_answer()
+    log.record(served)
+    log.add_feedback(Feedback(answer_id=served.id, score=1))
+    program = sqlite3.connect(path, isolation_level=None)
+    program.execute("BEGIN EXCLUSIVE")
+    assert (log.last_seq, len(log.events_since(0)), len([*log.outcomes()]), log.changes("a")) == (1, 1, 3, {})
+    with pytest.raises(OutcomeLogError, match=r"is locked by another program"):
+        log.add_change("a", "7", {}, waits=False)
+    program.execute("ROLLBACK")
+    with log._lock, ThreadPoolExecutor(1) as threads, pytest.raises(OutcomeLogError, match=r"being written to. Try"):
+        threads.submit(log.save_snapshot, "a", 1, {}, waits=False).result(timeout=5)
+    program.close()
 
 
 def test_two_services_fold_what_was_recorded_by_hand(path):

@@ -16,7 +16,7 @@ from langchain_rlfocal.online.off_policy import (
 )
 from langchain_rlfocal.policies import PriorPolicy
 from langchain_rlfocal.policies.base import EnsemblePolicy
-from langchain_rlfocal.records import Query
+from langchain_rlfocal.records import Failure, Query
 from support_online import judged, serve, served_of
 
 MEMBERS = ("a", "b", "c", "d")
@@ -45,6 +45,12 @@ def test_the_chance_within_a_random_team_is_what_counting_says(size, team, avail
     assert chance_within(size, team, available) == pytest.approx(
         sum(set(range(size)) <= one for one in teams) / len(teams)
     )
+
+
+def limits_of(served):
+    """What a policy is told of a served answer when it selects first."""
+    names = ("available", "max_rounds", "max_team", "cost_weight")
+    return {"round_number": 1, **{name: getattr(served, name) for name in names}}
 
 
 def did(*rounds, score=None, is_seen=True, is_full=False, charge=0.0):
@@ -92,6 +98,48 @@ def test_a_policy_is_followed_on_what_was_logged():
     assert follow(Asks("b", "b"), served, unjudged) == did("b", charge=0.1)
     assert follow(PriorPolicy(MEMBERS), served, feedback) == did("ab", score=1.0, is_full=True, charge=0.2)
     assert logged(served, feedback) == did("ab", score=1.0, is_full=True, charge=0.2)
+
+
+def called_off(said, *names, **facts):
+    """A served answer without the answers of some that were asked: nobody waited for them."""
+    failures = tuple(Failure(name, 1, "cancelled", "It could change nothing.", 0.1) for name in names)
+    return served_of(said, available=MEMBERS, max_team=len(said) + len(names), failures=failures, **facts)
+
+
+def test_who_was_called_off_was_not_asked():
+    """B might have answered: whether it fails, or what it would say, nobody knows, and nothing is learned of the policy."""
+    served = called_off({"a": "x"}, "b", explore=0.5)
+    feedback = judged(served, {"a": 1.0})
+    seen = follow(Asks("b", "b"), served, feedback)
+    assert (seen.asked, seen.is_seen, seen.is_cut, seen.score) == ({"b"}, False, True, None)
+    comparison = Comparison()
+    comparison.add(served, logged(served, feedback), seen, (0.5, 0.75))
+    assert comparison.difference.seen == 0
+    assert comparison.difference.mean == pytest.approx(0.25)
+    stranger = follow(Asks("c", "c"), served, feedback)
+    assert (stranger.is_seen, stranger.is_cut) == (False, False)
+
+
+def test_a_policy_that_need_not_wait_for_who_was_called_off_is_seen():
+    """A and B agree, so that C alone cannot change a vote of equals; if A alone answered, it could."""
+    policy = PriorPolicy(MEMBERS, {"d": 0.01})
+    served = called_off({"a": "x", "b": "x"}, "c")
+    assert policy.select(served.query, (), (), **limits_of(served)).members == ("a", "b", "c")
+    seen = follow(policy, served, judged(served, {"a": 0.8}))
+    assert (seen.is_seen, seen.score) == (True, 0.8)
+    alone = called_off({"a": "x"}, "b", "c")
+    assert follow(policy, alone, judged(alone, {"a": 0.8})).is_cut
+
+
+def test_what_the_policy_did_not_decide_is_not_compared():
+    """A policy that asks D always, while the operating point names A on every second query: it is as good as itself."""
+    policy, log = Asks("d", "d"), []
+    for number in range(200):
+        said = {"a": "x"} if number % 2 else {"d": "y"}
+        served = served_of(said, available=MEMBERS, max_team=1, explore=0.5, pinned=bool(number % 2))
+        log.append((served, judged(served, {next(iter(said)): number % 2})))
+    difference = compare(policy, policy, log)
+    assert (difference.mean, difference.count, difference.seen) == (0.0, 100, 1.0)
 
 
 def test_a_team_that_fails_is_worth_nothing():

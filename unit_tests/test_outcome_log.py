@@ -71,6 +71,7 @@ def test_everything_that_is_served_comes_back_but_for_messages_and_errors(log):
         explore=0.1,
         explored=True,
         propensity={"ann": 0.95, "bob": 0.05},
+        pinned=True,
     )
     served = replace(served, failures=(replace(failed, retries=(failed,)),))
     log.record(served)
@@ -94,7 +95,7 @@ def test_whatever_is_said_can_be_written_and_read(tmp_path_factory, said, score,
     )
     log.record(served)
     seq = log.add_feedback(Feedback(answer_id=served.id, score=score))
-    [(at, known, feedback)] = log.feedback_since(seq - 1)
+    [(at, (known, feedback))] = log.events_since(seq - 1)
     assert (at, feedback.score) == (seq, score)
     assert known.query.text == query.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     assert log.dropped == 0
@@ -124,11 +125,11 @@ def test_feedback_of_two_users_of_a_file_has_one_order(path, log):
         other.add_feedback(Feedback(answer_id=served[0].id, score=0.5, per_member={"cleo": 0})),
         log.add_feedback(Feedback(answer_id=served[1].id, score=0)),
     ]
-    assert seqs == [1, 2, 3] == [one for one, *_ in log.feedback_since(0)]
-    assert log.feedback_since(0) == other.feedback_since(0)
-    assert [(one.id, said.score) for _, one, said in other.feedback_since(1, limit=1)] == [(served[0].id, 0.5)]
+    assert seqs == [1, 2, 3] == [one for one, _ in log.events_since(0)]
+    assert log.events_since(0) == other.events_since(0)
+    assert [(one.id, said.score) for _, (one, said) in other.events_since(1, limit=1)] == [(served[0].id, 0.5)]
     assert log.last_seq == other.last_seq == 3
-    assert log.feedback_since(3) == []
+    assert log.events_since(3) == []
     other.close()
 
 
@@ -216,7 +217,7 @@ def test_what_is_undone_has_its_place_in_the_order_of_feedback(log):
     assert first[1] == (served[0], Feedback(answer_id=served[0].id, score=1))
     assert second == (2, undo)
     assert third[1][0] == served[1]
-    assert [seq for seq, *_ in log.feedback_since(0)] == [1, 3]
+    assert (first[0], third[0]) == (1, 3)
 
 
 # ---- for training
@@ -347,7 +348,7 @@ def test_a_row_that_breaks_a_rule_is_named(path, log, statement, rule):
     with pytest.raises(
         OutcomeLogError, match=rf"outcomes.db breaks a rule in (answer|feedback) .*{rule}.*Correct or delete"
     ):
-        log.feedback_since(0)
+        log.events_since(0)
 
 
 def test_more_than_can_wait_is_dropped_and_counted(log, monkeypatch, caplog):
@@ -396,7 +397,7 @@ def test_a_file_that_was_deleted_is_made_anew(path, log, caplog):
         assert log.add_feedback(Feedback(answer_id=again.id, score=1)) == 1
     assert "was deleted or replaced; it is opened anew" in caplog.text
     other = OutcomeLog(path)
-    assert [answer.id for _, answer, _ in other.feedback_since(0)] == [again.id]
+    assert [answer.id for _, (answer, _) in other.events_since(0)] == [again.id]
     other.close()
 
 
@@ -415,7 +416,7 @@ def test_threads_that_score_at_once_lose_nothing(log):
         thread.start()
     for thread in threads:
         thread.join()
-    said = [(seq, feedback.answer_id) for seq, _, feedback in log.feedback_since(0)]
+    said = [(seq, feedback.answer_id) for seq, (_, feedback) in log.events_since(0)]
     assert [seq for seq, _ in said] == [*range(1, 41)]
     assert {answer_id for _, answer_id in said} == {one for own in ids for one in own}
 

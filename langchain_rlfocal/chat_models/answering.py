@@ -311,6 +311,8 @@ class AnswerState:
         self.answer_id = str(context.parent.run_id or uuid4())
         self.explore = options.explore if eligible.only is None and pledge is None else 0.0
         self.explored = self.explore > 0 and _draw(self.answer_id) < self.explore
+        self._named = eligible.only or self.point.member
+        self._is_pinned = False
         if self.explored:
             self.point = OperatingPoint(self.point.cost_weight)  # as large a team as the caller allows
         self.available: tuple[str, ...] = ()
@@ -357,6 +359,7 @@ class AnswerState:
         self.resting = [name for name in self.eligible.members if name not in present]
         if not self._asked:
             self.available = tuple(present)
+            self._is_pinned = self._named in present
         room = self.max_team - len(self._asked)
         if room < 1 or self.limits.is_late or self._asked.issuperset(present):
             return []
@@ -718,6 +721,7 @@ class AnswerState:
             explore=self.explore,
             explored=self.explored,
             propensity=self._propensity(),
+            pinned=self._is_pinned,
         )
 
     def _propensity(self) -> dict[str, float]:
@@ -725,19 +729,23 @@ class AnswerState:
 
         A random team of k of n members is asked with probability ε, so that a member is asked with probability ε k/n, and
         1 - ε more if the policy asks it. Where a random team was asked, the policy's choices are known as long as they are
-        among the team; a member that it might have chosen after that counts as not chosen. That of hedges is unknown.
+        among the team; of a member that it might have chosen after that it is unknown, and of hedges. Who is not named is unknown.
         """
         chosen = {name for selection in self.selections for name in selection.members}.difference(self.probed)
         share = 0.0 if self.context.service is None else self.context.service.serving.probe_share
         probed = dict.fromkeys(self.probed, share)
         if not self.explore:
             return {**dict.fromkeys(sorted(chosen), 1.0), **probed}
-        by_policy = self._chosen_by_policy() if self.explored else chosen
+        by_policy, is_all = self._chosen_by_policy() if self.explored else (chosen, True)
         by_chance = self.explore * min(self._largest_team, len(self.available)) / len(self.available)
-        return {name: by_chance + (1 - self.explore) * (name in by_policy) for name in sorted(chosen)} | probed
+        known = sorted(chosen if is_all else chosen & by_policy)
+        return {name: by_chance + (1 - self.explore) * (name in by_policy) for name in known} | probed
 
-    def _chosen_by_policy(self) -> set[str]:
-        """Return whom the policy would have asked instead of a random team, as far as that team's answers tell."""
+    def _chosen_by_policy(self) -> tuple[set[str], bool]:
+        """Return whom the policy would have asked instead of a random team, and whether it would have asked nobody else.
+
+        What it does is known as long as everyone that it would ask is among that team.
+        """
         twin = AnswerState(
             self.query,
             pool=self._pool,
@@ -756,11 +764,15 @@ class AnswerState:
         chosen: set[str] = set()
         while members := [member.name for member in twin.next_members()]:
             chosen.update(members)
-            if not chosen <= results.keys():
-                break
-            twin.record([results[name] for name in members])
-            twin.settle()
-        return chosen
+            known = [results[name] for name in members if name in results]
+            if known:
+                twin.record(known)
+                twin.settle()
+            if len(known) < len(members):  # what the others would have said matters only where it may ask still more
+                has_rounds = twin.round_number < self.options.max_rounds or not twin.candidates
+                has_members = len(chosen) < min(self._largest_team, len(self.available))
+                return chosen, not (has_rounds and has_members)
+        return chosen, True
 
     # ---- failing
 

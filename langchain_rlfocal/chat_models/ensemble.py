@@ -510,15 +510,12 @@ class RLFocalChatModel(NestedRunsMixin):
                 a score is outside [0, 1], or a member was not asked.
             OutcomeLogError: The log cannot be written.
         """
-        answer_id, service = answer_id_of(answer), self._setup.service
-        if service is None:
-            raise FeedbackError('Feedback needs an outcome log, got none. Give the model `outcome_log="outcomes.db"`.')
-        said = Feedback(answer_id=answer_id, score=score, per_member=per_member or {})
-        strangers = service.log.served(answer_id).asked.difference(self.pool.names)
+        said, service = self._said(answer, score, per_member)
+        strangers = service.log.served(said.answer_id).members.difference(self.pool.names)
         if strangers:
             raise FeedbackError(
-                f"Feedback must be about an answer of this pool ({', '.join(self.pool.names)}), and {answer_id} asked "
-                f"{', '.join(sorted(strangers))}. Give it to the model that answered."
+                f"Feedback must be about an answer of this pool ({', '.join(self.pool.names)}), and {said.answer_id} asked, "
+                f"or could have asked, {', '.join(sorted(strangers))}. Give it to the model that answered."
             )
         service.add_feedback(said)
 
@@ -529,7 +526,19 @@ class RLFocalChatModel(NestedRunsMixin):
         per_member: Mapping[str, float] | None = None,
     ) -> None:
         """Record what a user says of an answer; see `feedback`."""
-        await asyncio.to_thread(self.feedback, answer, score, per_member)
+        said, service = self._said(answer, score, per_member)
+        await service.log.aserved(said.answer_id)  # which may take time, and a thread would be held up by that
+        await asyncio.to_thread(self.feedback, said.answer_id, said.score, said.per_member)
+
+    def _said(
+        self, answer: AIMessage | Mapping[str, Any] | str | UUID, score: float, per_member: Mapping[str, float] | None
+    ) -> tuple[Feedback, LearningService]:
+        """Read what a user says, and return who records it."""
+        answer_id, service = answer_id_of(answer), self._setup.service
+        if service is None:
+            raise FeedbackError('Feedback needs an outcome log, got none. Give the model `outcome_log="outcomes.db"`.')
+        per_member = {} if per_member is None else per_member
+        return Feedback(answer_id=answer_id, score=score, per_member=per_member), service
 
     def changes(self) -> list[Change]:
         """List what was changed of what serves, the first first, each with its reason and figures; see `learning`.

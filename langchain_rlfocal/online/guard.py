@@ -9,7 +9,7 @@ Every change is an entry with its figures, and can be undone. What a person undi
 the incumbent serves for good.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, get_args
 
@@ -103,8 +103,8 @@ class Guard:
 
     @property
     def serves_learner(self) -> bool:
-        """True if the learner's policy decides."""
-        return self._learner_serves
+        """True if the learner's policy decides: never but in mode `on`, whatever was restored."""
+        return self.mode == "on" and self._learner_serves
 
     @property
     def serving(self) -> EnsemblePolicy:
@@ -126,11 +126,6 @@ class Guard:
             kept = max(out, key=lambda name: float(np.nan_to_num(self.monitor.expected(name))))
             return tuple(name for name in out if name != kept)
         return out
-
-    def available(self, members: Sequence[str]) -> tuple[str, ...]:
-        """Take the members left out from those that may be asked; all stay where none would."""
-        out = self.left_out
-        return tuple(name for name in members if name not in out) or tuple(members)
 
     def probes(self, key: str) -> tuple[str, ...]:
         """Say which members left out are to be asked beside the team; see `DriftMonitor.probes`."""
@@ -259,7 +254,9 @@ class Guard:
         return changes
 
     def _compare(self, served: ServedAnswer, feedback: Feedback) -> None:
-        """Compare the policy that does not serve with the one that does."""
+        """Compare the policy that does not serve with the one that does, on what that one decided."""
+        if served.pinned:
+            return
         new = self.learner.policy
         by_incumbent = served.policy_id == getattr(self.incumbent, "policy_id", None)
         if self.serves_learner == by_incumbent or not (by_incumbent or served.policy_id.startswith("online-")):

@@ -2,9 +2,10 @@
 
 Rows are added, never changed. A served answer is handed to a writer thread and costs the answer next to nothing; a crash within
 `LINGER_S` can lose it. Feedback is on disk when `add_feedback` returns. All processes that use a file see its feedback in one
-order, that of `seq`. Questions and answers are stored in clear text.
+order, that of `seq`. Who reads waits for nobody who writes. Questions and answers are stored in clear text.
 """
 
+import asyncio
 import atexit
 import json
 import logging
@@ -94,13 +95,13 @@ class OutcomeLog:
     Attributes:
         path: The file.
         dropped: How many served answers could not be recorded by this process.
-        shared: What models that use the log share in this process.
+        shared: What models that use the log share in this process, for as long as one of them holds it.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path).resolve()
         self.dropped = 0
-        self.shared: dict[Any, Any] = {}
+        self.shared: weakref.WeakValueDictionary[Any, Any] = weakref.WeakValueDictionary()
         self._queue: deque[ServedAnswer] = deque()
         self._begin()
         with self._database():
@@ -120,10 +121,11 @@ class OutcomeLog:
     def _begin(self) -> None:
         """Set up what belongs to one process."""
         self._lock = threading.RLock()
-        self._handle = _Handle()
+        self._reading_lock = threading.Lock()  # taken after the other, where both are
+        self._handle, self._reader = _Handle(), _Handle(reads_only=True)
         self._wake = threading.Event()
         self._has_writer = self.is_closed = False
-        self._finalizer = weakref.finalize(self, _end, self._handle, self._wake)
+        self._finalizer = weakref.finalize(self, _end, (self._handle, self._reader), self._wake)
         self._finalizer.atexit = False  # what is queued comes first
 
     def __copy__(self) -> Self:
@@ -198,20 +200,35 @@ class OutcomeLog:
             FeedbackError: There is none.
             OutcomeLogError: The file cannot be read.
         """
-        give_up_at_s = time.monotonic() + WAIT_S
-        while True:
-            self.flush()
-            with self._database() as db:
-                row = db.execute("SELECT answer FROM answers WHERE id = ?", (answer_id,)).fetchone()
-            if row is not None:
-                return _served_of(row[0], f"answer {answer_id}", self.path)
-            if time.monotonic() >= give_up_at_s:
-                raise FeedbackError(
-                    f"Feedback must be about an answer that was recorded in {self.path}, got the unknown id {answer_id!r}. "
-                    'Give the message, or its `response_metadata["rlfocal"]["answer_id"]`, to a model with the same '
-                    "`outcome_log`."
-                )
-            sleep(_POLL_S)
+        for pause_s in _pauses():
+            if pause_s:
+                sleep(pause_s)
+            if (found := self._find(answer_id)) is not None:
+                return found
+        raise self._unknown(answer_id)
+
+    async def aserved(self, answer_id: str) -> ServedAnswer:
+        """Return an answer by its id; see `served`. What has to be waited for is waited for on this event loop, in no thread."""
+        for pause_s in _pauses():
+            if pause_s:
+                await asyncio.sleep(pause_s)
+            if (found := await asyncio.to_thread(self._find, answer_id)) is not None:
+                return found
+        raise self._unknown(answer_id)
+
+    def _find(self, answer_id: str) -> ServedAnswer | None:
+        """Look for an answer once."""
+        self.flush()
+        with self._reading() as db:
+            row = db.execute("SELECT answer FROM answers WHERE id = ?", (answer_id,)).fetchone()
+        return None if row is None else _served_of(row[0], f"answer {answer_id}", self.path)
+
+    def _unknown(self, answer_id: str) -> FeedbackError:
+        return FeedbackError(
+            f"Feedback must be about an answer that was recorded in {self.path}, got the unknown id {answer_id!r}. "
+            'Give the message, or its `response_metadata["rlfocal"]["answer_id"]`, to a model with the same '
+            "`outcome_log`."
+        )
 
     # ---- feedback
 
@@ -252,27 +269,28 @@ class OutcomeLog:
         Raises:
             OutcomeLogError: The file cannot be read.
         """
-        with self._database() as db:
+        with self._reading() as db:
             return int(db.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0])
-
-    def feedback_since(self, seq: int, limit: int = _CHUNK) -> list[tuple[int, ServedAnswer, Feedback]]:
-        """Return what came after a place in the order of all feedback, at most so many, with the answers it is about.
-
-        Raises:
-            OutcomeLogError: The file cannot be read, or a row breaks a rule.
-        """
-        return [(at, *self._judged(at, *row)) for at, *row in self._events(seq, limit, undone=False)]
 
     def events_since(self, seq: int, limit: int = _CHUNK) -> list[tuple[int, tuple[ServedAnswer, Feedback] | Undo]]:
         """Return what came after a place in the order of all events, at most so many: feedback, and changes undone.
 
+        Feedback comes with the answer that it is about.
+
         Raises:
             OutcomeLogError: The file cannot be read, or a row breaks a rule.
         """
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT e.seq, e.answer_id, e.event, a.answer FROM events e LEFT JOIN answers a ON a.id = e.answer_id "
+                "WHERE e.seq > ? ORDER BY e.seq LIMIT ?",
+                (seq, limit),
+            ).fetchall()
         events: list[tuple[int, tuple[ServedAnswer, Feedback] | Undo]] = []
-        for at, answer_id, event, answer in self._events(seq, limit, undone=True):
+        for at, answer_id, event, answer in rows:
             if answer_id is not None:
-                events.append((at, self._judged(at, answer_id, event, answer)))
+                said = _feedback_of(answer_id, event, f"feedback {at}", self.path)
+                events.append((at, (_served_of(answer, f"answer {answer_id}", self.path), said)))
                 continue
             facts = _read(_mappings(), event, f"event {at}", self.path)
             try:
@@ -281,27 +299,15 @@ class OutcomeLog:
                 raise _damaged(str(error), f"event {at}", self.path) from None
         return events
 
-    def _events(self, seq: int, limit: int, *, undone: bool) -> list[tuple[Any, ...]]:
-        with self._database() as db:
-            return db.execute(
-                "SELECT e.seq, e.answer_id, e.event, a.answer FROM events e LEFT JOIN answers a ON a.id = e.answer_id "
-                "WHERE e.seq > ? AND (e.answer_id IS NOT NULL OR ?) ORDER BY e.seq LIMIT ?",
-                (seq, undone, limit),
-            ).fetchall()
-
-    def _judged(self, seq: int, answer_id: str, event: str, answer: str) -> tuple[ServedAnswer, Feedback]:
-        said = _feedback_of(answer_id, event, f"feedback {seq}", self.path)
-        return _served_of(answer, f"answer {answer_id}", self.path), said
-
     # ---- what was learned
 
-    def add_change(self, learner: str, change_id: str, change: Mapping[str, Any]) -> None:
+    def add_change(self, learner: str, change_id: str, change: Mapping[str, Any], *, waits: bool = True) -> None:
         """Add what a learner changed, as JSON values; once: an id that is there already is left as it is.
 
         Raises:
-            OutcomeLogError: The file cannot be written.
+            OutcomeLogError: The file cannot be written; or not without waiting for others that write, where `waits` is False.
         """
-        with self._writing(durable=True) as db:
+        with self._writing(durable=True, waits=waits) as db:
             db.execute(
                 "INSERT OR IGNORE INTO changes (learner, id, at, change) VALUES (?, ?, ?, ?)",
                 (learner, change_id, time.time(), _dumps(change)),
@@ -327,18 +333,18 @@ class OutcomeLog:
         Raises:
             OutcomeLogError: The file cannot be read, or a row breaks a rule.
         """
-        with self._database() as db:
+        with self._reading() as db:
             rows = db.execute("SELECT id, change FROM changes WHERE learner = ? ORDER BY number", (learner,)).fetchall()
         return {change_id: _read(_mappings(), change, f"change {change_id}", self.path) for change_id, change in rows}
 
-    def save_snapshot(self, learner: str, seq: int, arrays: Arrays) -> None:
+    def save_snapshot(self, learner: str, seq: int, arrays: Arrays, *, waits: bool = True) -> None:
         """Keep a learner's arrays as they stand after the feedback at `seq`, instead of those of an earlier place.
 
         Raises:
-            OutcomeLogError: The file cannot be written.
+            OutcomeLogError: The file cannot be written; or not without waiting for others that write, where `waits` is False.
         """
         data = save_arrays({name: np.ascontiguousarray(array) for name, array in arrays.items()})
-        with self._writing(durable=False) as db:
+        with self._writing(durable=False, waits=waits) as db:
             db.execute(
                 "INSERT INTO snapshots (learner, seq, arrays) VALUES (?, ?, ?) ON CONFLICT (learner) DO UPDATE SET "
                 "seq = excluded.seq, arrays = excluded.arrays WHERE excluded.seq > seq",
@@ -353,7 +359,7 @@ class OutcomeLog:
         Raises:
             OutcomeLogError: The file cannot be read.
         """
-        with self._database() as db:
+        with self._reading() as db:
             row = db.execute("SELECT seq, arrays FROM snapshots WHERE learner = ?", (learner,)).fetchone()
         try:
             return None if row is None else (int(row[0]), load_arrays(row[1]))
@@ -374,7 +380,7 @@ class OutcomeLog:
         self.flush()
         last = 0
         while True:
-            with self._database() as db:
+            with self._reading() as db:
                 rows = db.execute(
                     "SELECT a.number, a.id, a.answer, e.event FROM answers a LEFT JOIN events e ON e.answer_id = a.id "
                     "WHERE a.number > ? ORDER BY a.number LIMIT ?",
@@ -402,26 +408,52 @@ class OutcomeLog:
             try:
                 self.flush()
             finally:
-                self.is_closed = True
-                self._finalizer()
+                with self._reading_lock:
+                    self.is_closed = True
+                    self._finalizer()
 
     @contextmanager
     def _database(self) -> Iterator[sqlite3.Connection]:
-        """Give the connection to this thread; errors of SQLite become the package's own."""
-        with self._lock:
-            if self.is_closed:
-                raise OutcomeLogError(f"The outcome log {self.path} is closed. Open it again: OutcomeLog(...).")
-            try:
-                yield self._handle.connected(self.path)
-            except sqlite3.IntegrityError:
-                raise
-            except sqlite3.Error as error:
-                raise _own_error(error, self.path) from error
+        """Give the connection that writes to this thread."""
+        with self._lock, self._connected(self._handle) as db:
+            yield db
 
     @contextmanager
-    def _writing(self, *, durable: bool) -> Iterator[sqlite3.Connection]:
-        """Give the connection within a transaction; a durable one is on disk when it ends."""
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """Give the connection that only reads to this thread: it waits for nobody who writes, here or elsewhere."""
+        with self._reading_lock, self._connected(self._reader) as db:
+            yield db
+
+    @contextmanager
+    def _connected(self, handle: "_Handle") -> Iterator[sqlite3.Connection]:
+        """Give a connection to who holds its lock; errors of SQLite become the package's own."""
+        if self.is_closed:
+            raise OutcomeLogError(f"The outcome log {self.path} is closed. Open it again: OutcomeLog(...).")
+        try:
+            yield handle.connected(self.path)
+        except sqlite3.IntegrityError:
+            raise
+        except sqlite3.Error as error:
+            raise _own_error(error, self.path) from error
+
+    @contextmanager
+    def _writing(self, *, durable: bool, waits: bool = True) -> Iterator[sqlite3.Connection]:
+        """Give the connection within a transaction; a durable one is on disk when it ends.
+
+        Who does not wait for others that write has an error instead, here as well as elsewhere.
+        """
+        if not self._lock.acquire(blocking=waits):
+            raise OutcomeLogError(f"The outcome log {self.path} is being written to. Try again.")
+        try:
+            with self._transaction(durable=durable, busy_s=BUSY_S if waits else 0.0) as db:
+                yield db
+        finally:
+            self._lock.release()
+
+    @contextmanager
+    def _transaction(self, *, durable: bool, busy_s: float) -> Iterator[sqlite3.Connection]:
         with self._database() as db:
+            db.execute(f"PRAGMA busy_timeout = {int(1000 * busy_s)}")
             db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             db.execute("BEGIN IMMEDIATE")
             try:
@@ -432,7 +464,16 @@ class OutcomeLog:
                     db.execute("ROLLBACK")
 
 
-# ---- one process' share: connection, writer thread, forks
+def _pauses() -> Iterator[float]:
+    """Return how long to wait before each look for an answer, ever longer: none at first, `WAIT_S` in all."""
+    give_up_at_s, pause_s = time.monotonic() + WAIT_S, _POLL_S
+    yield 0.0
+    while (left_s := give_up_at_s - time.monotonic()) > 0:
+        yield min(pause_s, left_s)
+        pause_s *= 1.5
+
+
+# ---- one process' share: connections, writer thread, forks
 
 _logs: "weakref.WeakSet[OutcomeLog]" = weakref.WeakSet()
 _unwritten: set[OutcomeLog] = set()
@@ -441,18 +482,22 @@ _opening = threading.RLock()
 
 
 class _Handle:
-    """The connection of one process, None until it is used."""
+    """A connection of one process, None until it is used."""
 
     db: sqlite3.Connection | None = None
     _file: tuple[int, int] | None = None
 
+    def __init__(self, *, reads_only: bool = False) -> None:
+        self._reads_only = reads_only
+
     def connected(self, path: Path) -> sqlite3.Connection:
         """Return the connection; a new one where the file was deleted or replaced meanwhile, since what is written to it is lost."""
         if self.db is not None and self._file != _file_of(path):
-            _log.warning("The outcome log %s was deleted or replaced; it is opened anew.", path)
+            if not self._reads_only:  # said once
+                _log.warning("The outcome log %s was deleted or replaced; it is opened anew.", path)
             self.close()
         if self.db is None:
-            self.db = _open(path)
+            self.db = _open(path, reads_only=self._reads_only)
             self._file = _file_of(path)
         return self.db
 
@@ -472,10 +517,11 @@ def _file_of(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _end(handle: _Handle, wake: threading.Event) -> None:
-    """Close the connection, and have the writer thread find that its log is gone."""
+def _end(handles: tuple[_Handle, ...], wake: threading.Event) -> None:
+    """Close the connections, and have the writer thread find that its log is gone."""
     wake.set()
-    handle.close()
+    for handle in handles:
+        handle.close()
 
 
 def _write(ref: "weakref.ref[OutcomeLog]", wake: threading.Event) -> None:
@@ -520,11 +566,14 @@ def _before_fork() -> None:
     _forking.extend(_logs)
     for log in _forking:
         log._lock.acquire()  # noqa: SLF001
+        log._reading_lock.acquire()  # noqa: SLF001
         log._handle.close()  # noqa: SLF001
+        log._reader.close()  # noqa: SLF001
 
 
 def _after_fork_in_parent() -> None:
     for log in _forking:
+        log._reading_lock.release()  # noqa: SLF001
         log._lock.release()  # noqa: SLF001
     _forking.clear()
     _opening.release()
@@ -551,11 +600,12 @@ if hasattr(os, "register_at_fork"):
 # ---- SQLite
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    """Connect to a log, and make its tables in a new file."""
+def _open(path: Path, *, reads_only: bool) -> sqlite3.Connection:
+    """Connect to a log, and make its tables in a new file; who only reads waits for nobody who writes to one that is there."""
     db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
     try:
-        _check(db, path)
+        if _check(db, path) and reads_only:
+            return db
         _write_ahead(db, path)
         db.execute("PRAGMA foreign_keys = ON")
         db.execute("BEGIN IMMEDIATE")
@@ -703,6 +753,8 @@ def _facts_of(served: ServedAnswer) -> dict[str, Any]:
     }
     if served.explore:
         facts |= {"explore": served.explore, "explored": served.explored}
+    if served.pinned:
+        facts["pinned"] = True
     return facts
 
 

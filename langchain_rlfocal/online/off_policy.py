@@ -15,7 +15,8 @@ policy is worth on a query is then estimated by
 with g what a model expects from the query alone, and a charge for calls by the query's cost weight; what the old one is worth, in
 the same way, with P = 1 − ε + ε C(n − |D|, k − |D|) / C(n, k). These are doubly robust: the mean is right whatever g says, as
 long as no P is 0, and the variance is the less the better g is. Where P is below 1 / `max_weight`, where next to nothing can be
-seen, g stands alone: of these queries the comparison knows what the model knows. If nothing is explored (ε = 0), queries on which
+seen, g stands alone: of these queries the comparison knows what the model knows. So it does where someone that a policy asks was called
+off, unless the policy itself says that nothing of theirs can change its answer. If nothing is explored (ε = 0), queries on which
 the new answer is not seen count as no difference. An answer that nobody judged counts as wrong where it is the new policy's.
 
 The interval holds at all times at once, so it may be looked at after every query: with λₜ and μ̂ₜ₋₁ chosen before xₜ, and Rₜ the
@@ -32,14 +33,14 @@ https://arxiv.org/abs/1810.08240 (time-uniform).
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.online.arrays import checked_array
-from langchain_rlfocal.online.records import Feedback, ServedAnswer
+from langchain_rlfocal.online.records import CALLED_OFF, Feedback, ServedAnswer
 from langchain_rlfocal.policies.base import EnsemblePolicy
 from langchain_rlfocal.records import Candidate, Failure
 from langchain_rlfocal.states import Floats
@@ -55,6 +56,7 @@ class Trajectory:
         is_full: True if it asks no more after these rounds, whatever they said: it may not.
         score: What its answer is worth; None where nobody judged it, or it is not seen.
         charge: What its calls cost in units of score, in [0, 1].
+        is_cut: True if it is not seen since someone that it asks was called off.
     """
 
     rounds: tuple[frozenset[str], ...]
@@ -62,6 +64,7 @@ class Trajectory:
     is_full: bool
     score: float | None
     charge: float = 0.0
+    is_cut: bool = False
 
     @property
     def asked(self) -> frozenset[str]:
@@ -81,9 +84,9 @@ def logged(served: ServedAnswer, feedback: Feedback) -> Trajectory:
 
 
 def follow(policy: EnsemblePolicy, served: ServedAnswer, feedback: Feedback) -> Trajectory:
-    """Play a policy on the answers that were logged of one query."""
+    """Play a policy on the answers that were logged of one query; who was called off was not asked."""
     results: dict[str, Candidate | Failure] = {one.member: one for one in served.candidates}
-    results |= {one.member: one for one in served.failures}
+    results |= {one.member: one for one in served.failures if one.kind not in CALLED_OFF}
     candidates: list[Candidate] = []
     failures: list[Failure] = []
     rounds: list[frozenset[str]] = []
@@ -101,20 +104,36 @@ def follow(policy: EnsemblePolicy, served: ServedAnswer, feedback: Feedback) -> 
         if not selection.members:
             break
         rounds.append(frozenset(selection.members))
-        if not results.keys() >= rounds[-1]:
+        missing = [member for member in selection.members if member not in results]
+        if not served.asked.issuperset(missing):
             return _trajectory(served, rounds, None, is_seen=False)
         for member in selection.members:
-            result = results[member]
+            result = results.get(member)
             if isinstance(result, Candidate):
                 candidates.append(result)
-            else:
+            elif result is not None:
                 failures.append(result)
+        if missing and not (_is_full(served, rounds) and _is_decided(policy, served, candidates, failures, missing)):
+            return replace(_trajectory(served, rounds, None, is_seen=False), is_cut=True)
     if not candidates:
         return _trajectory(served, rounds, 0.0)
     answer = policy.fuse(served.query, candidates, failures, max_team=served.max_team)
     if answer.answer is not None and answer.answer == served.answer.answer:
         return _trajectory(served, rounds, feedback.score)
     return _trajectory(served, rounds, feedback.scores_of(served).get(answer.member or ""))
+
+
+def _is_decided(
+    policy: EnsemblePolicy,
+    served: ServedAnswer,
+    candidates: Sequence[Candidate],
+    failures: Sequence[Failure],
+    missing: Sequence[str],
+) -> bool:
+    """Tell whether the policy promises its answer, whatever these members would have said."""
+    if not candidates:
+        return False
+    return policy.commitment(served.query, candidates, failures, running=missing).confidence > 0
 
 
 def _is_full(served: ServedAnswer, rounds: Sequence[frozenset[str]]) -> bool:
@@ -211,6 +230,9 @@ class Comparison:
             return
         of_old, of_new = (min(max(one, 0.0), 1.0) for one in expected)
         value = of_new - of_old
+        if old.is_cut or new.is_cut:
+            self._add(value, seen=False, weight=weight, charge=0.0)
+            return
         if seen:
             value += ((new.score or 0.0) - new.charge - of_new) / chance
         num = len(served.available)
@@ -295,7 +317,7 @@ def compare(
     error: float = 0.05,
     max_weight: float = 20.0,
 ) -> Difference:
-    """Compare two fixed policies on what was logged while the old one served.
+    """Compare two fixed policies on what was logged while the old one served, without what it did not decide (`pinned`).
 
     Args:
         old: The policy that served, but for explored answers.
@@ -308,6 +330,8 @@ def compare(
     """
     comparison = Comparison(error=error, max_weight=max_weight)
     for served, feedback in log:
+        if served.pinned:
+            continue
         did = follow(old, served, feedback) if served.explored else logged(served, feedback)
         expected = (0.5, 0.5)
         if judge is not None:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
 
+import numpy as np
+
 from langchain_rlfocal.errors import FeedbackError
 from langchain_rlfocal.records import Answer, Candidate, Failure, Query
 
@@ -30,6 +32,7 @@ class ServedAnswer:
         explore: Share of the answers that ask a random team, ε.
         explored: True if this one did.
         propensity: Probability with which each asked member was asked, above 0; without those of whom it is unknown.
+        pinned: True if not the policy, but the call or an operating point named who was to be asked first, explored or not.
     """
 
     id: str
@@ -45,11 +48,17 @@ class ServedAnswer:
     explore: float = 0.0
     explored: bool = False
     propensity: Mapping[str, float] = field(default_factory=dict)
+    pinned: bool = False
 
     @property
     def asked(self) -> frozenset[str]:
         """Members that were asked."""
         return frozenset([*(c.member for c in self.candidates), *(f.member for f in self.failures)])
+
+    @property
+    def members(self) -> frozenset[str]:
+        """Members that were asked, or could have been."""
+        return self.asked.union(self.available)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +71,7 @@ class Feedback:
         per_member: What the answers of other asked members are worth, as far as the user knows.
 
     Raises:
-        FeedbackError: A score is no number in [0, 1].
+        FeedbackError: A score is no number in [0, 1], or `per_member` is no mapping.
     """
 
     answer_id: str
@@ -71,6 +80,11 @@ class Feedback:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "score", _score(self.score, "`score`"))
+        if not isinstance(self.per_member, Mapping):
+            raise FeedbackError(
+                f"`per_member` must map members to scores, got {type(self.per_member).__name__}. "
+                'Give {"small": 0}, say, or leave it out.'
+            )
         scores = {name: _score(score, f"`per_member[{name!r}]`") for name, score in self.per_member.items()}
         object.__setattr__(self, "per_member", scores)
 
@@ -103,6 +117,8 @@ class Undo:
 
 def _score(value: Any, name: str) -> float:
     """Check a score; True and False are 1 and 0."""
-    if not isinstance(value, Real) or not 0 <= float(value) <= 1:
-        raise FeedbackError(f"{name} must be a number in [0, 1], got {value!r}. Give 1 for right, 0 for wrong.")
+    if not isinstance(value, Real | np.bool_) or not 0 <= value <= 1:  # compared as it is: not all numbers fit a float
+        is_huge = isinstance(value, int) and value.bit_length() > 64  # Python refuses to show some of these
+        got = f"a number of {value.bit_length()} bits" if is_huge else f"{value!r:.80}"
+        raise FeedbackError(f"{name} must be a number in [0, 1], got {got}. Give 1 for right, 0 for wrong.")
     return float(value)

@@ -80,10 +80,12 @@ class LearningService:
         self.log, self.record, self.serving = log, log.record, Serving(policy)
         self._policy, self._mode = policy, mode
         self._members = frozenset(policy.members)
-        digest = hashlib.sha256("\0".join([policy.policy_id, *policy.members]).encode("utf-8", "replace"))
-        self._learner = digest.hexdigest()[:16]
+        # Each mode folds the log itself: what happened in shadow is nothing that served.
+        facts = "\0".join([mode, policy.policy_id, *policy.members])
+        self._learner = hashlib.sha256(facts.encode("utf-8", "replace")).hexdigest()[:16]
         self._lock = threading.Lock()
         self._seq = self._saved_seq = 0
+        self._unsaved: list[Change] = []
         self._due_at_s = math.inf
         self._trouble = ""
         self._guard: Guard | None = None
@@ -95,12 +97,17 @@ class LearningService:
 
     @classmethod
     def of(cls, log: OutcomeLog, policy: Policy, *, mode: Mode = "off") -> "LearningService":
-        """Return what copies of a model share: the service of this log, policy and mode, or a new one; see above."""
-        key = (policy.policy_id, tuple(policy.members), mode)
+        """Return what copies of a model share: the service of this log, policy and mode, or a new one; see above.
+
+        Policies of this package are the same by their ids, which are hashes of what they know; a user's own is the same as itself
+        alone. The log does not keep the service: whoever uses it does.
+        """
+        same = policy.policy_id if isinstance(policy, EnsemblePolicy) else id(policy)  # its service holds the policy
+        key = (same, tuple(policy.members), mode)
         with _finding:
-            if key not in log.shared:
-                log.shared[key] = cls(log, policy, mode=mode)
-            service: LearningService = log.shared[key]
+            service: LearningService | None = log.shared.get(key)
+            if service is None:
+                service = log.shared[key] = cls(log, policy, mode=mode)
             return service
 
     def takes_turn(self) -> bool:
@@ -135,7 +142,7 @@ class LearningService:
         if self._guard is None or not self._lock.acquire(blocking=waits):
             return
         try:
-            self._fold(within_s=FOLD_S)
+            self._fold(within_s=FOLD_S, waits=False)
             self._trouble = ""
         except Exception as error:  # noqa: BLE001  # whatever it is, answers must go on
             if self._trouble != repr(error):  # said once, not before every answer
@@ -190,6 +197,7 @@ class LearningService:
 
     def _restored(self) -> Guard:
         """Make the guard of the latest snapshot, or a new one."""
+        self._unsaved.clear()
         if not isinstance(self._policy, EnsemblePolicy):
             raise InputError(
                 f'`learning` must be "off" where the policy is not one of this package, got {self._mode!r} and '
@@ -210,26 +218,37 @@ class LearningService:
     def _new_guard(self, policy: EnsemblePolicy) -> Guard:
         return Guard(policy, OnlineLearner(policy), mode=self._mode)
 
-    def _fold(self, *, within_s: float = math.inf) -> None:
+    def _fold(self, *, within_s: float = math.inf, waits: bool = True) -> None:
+        """Fold what is new.
+
+        Args:
+            within_s: Seconds that it may take.
+            waits: False to wait for nobody who writes to the log: what cannot be saved now is saved later.
+        """
         give_up_at_s = time.monotonic() + within_s
         self._due_at_s = time.monotonic() + CHECK_S
         last_seq = self.log.last_seq
-        if last_seq == self._seq:
-            return
         if last_seq < self._seq:  # it is another log by now
             self._guard = self._restored()
+        if last_seq != self._seq:
+            try:
+                self._fold_events(give_up_at_s)
+            finally:
+                self._publish()
         try:
-            while events := self.log.events_since(self._seq, _BATCH):
-                for seq, event in events:
-                    self._seq = seq  # an event that cannot be learned from is learned from by nobody
-                    for change in self._take(event):
-                        self.log.add_change(self._learner, change.id, dataclasses.asdict(change))
-                    if time.monotonic() >= give_up_at_s:
-                        self._due_at_s = 0.0
-                        return
-                self._save()
-        finally:
-            self._publish()
+            self._save(waits=waits)
+        except OutcomeLogError:
+            if waits:
+                raise
+
+    def _fold_events(self, give_up_at_s: float) -> None:
+        while events := self.log.events_since(self._seq, _BATCH):
+            for seq, event in events:
+                self._seq = seq  # an event that cannot be learned from is learned from by nobody
+                self._unsaved += self._take(event)
+                if time.monotonic() >= give_up_at_s:
+                    self._due_at_s = 0.0
+                    return
 
     def _take(self, event: tuple[ServedAnswer, Feedback] | Undo) -> list[Change]:
         """Learn from an event, unless it is of another pool or learner."""
@@ -237,11 +256,16 @@ class LearningService:
         if isinstance(event, Undo):
             return self._guard.undo(event.change_id) if event.learner == self._learner else []
         served, feedback = event
-        return self._guard.update(served, feedback) if served.asked <= self._members else []
+        return self._guard.update(served, feedback) if served.members <= self._members else []
 
-    def _save(self) -> None:
+    def _save(self, *, waits: bool) -> None:
+        """Save changes, and only then the snapshot: without one, they are found again."""
+        while self._unsaved:
+            change = self._unsaved[0]
+            self.log.add_change(self._learner, change.id, dataclasses.asdict(change), waits=waits)
+            del self._unsaved[0]
         if self._guard is not None and self._seq - self._saved_seq >= SNAPSHOT_EVERY:
-            self.log.save_snapshot(self._learner, self._seq, self._guard.arrays())
+            self.log.save_snapshot(self._learner, self._seq, self._guard.arrays(), waits=waits)
             self._saved_seq = self._seq
 
     def _publish(self) -> None:
