@@ -50,7 +50,8 @@ def test_one_judged_disagreement_moves_evidence_by_an_extended_kalman_step():
     """Two equal members differ, four options: h = log 3, both candidates have z = 0.7 h − 0.7 h = 0, so π = 1/3 each.
 
     Only δ_a, δ_b and what both candidates share change. With right a: x̄₊ − x̄ = x_a − (x_a + x_b)/3, whose parts are 2/3 and
-    −1/3 for δ, and for η and ζ h/3 and −h/3. J is a third of it, so JᵀΣJ = (0.04 (4/9 + 1/9) + 0.09 · 2 h²/9) / 9, and what all
+    −1/3 for δ, and for η and ζ h/3 and −h/3. J is a third of it, so JᵀΣJ = (0.04 (4/9 + 1/9) + 0.09 · 2 h²/9) / 9, with
+    a like term for H and Z, and what all
     options are the longest of, each by a quarter.
     """
     learner = new("a", "b")
@@ -60,7 +61,9 @@ def test_one_judged_disagreement_moves_evidence_by_an_extended_kalman_step():
     h = math.log(3)
     moved = learner.arrays()["evidence.mean"]
     looks = 0.25 / 9 * ((1 / 4 - 2 / 3 / 4) ** 2)  # each is a quarter of the longest
-    denominator = (0.04 * 5 / 9 + 0.09 * 2 * h * h / 9) / 9 + looks + 2 / 9
+    context = module.compact(features_of([query], [None]))[0, 1 : module.OWN_DIM]
+    terms = 0.04 * 5 / 9 + 0.09 * 2 * h * h / 9 + module.CONTEXT_DEVIATION**2 * 2 * float(context @ context) / 9
+    denominator = terms / 9 + looks + 2 / 9
     assert moved[-2:] == pytest.approx([0.04 * 2 / 9 * (2 / 3) / denominator, -0.04 / 9 * (2 / 3) / denominator])
     assert moved[3] - 0.7 == pytest.approx(0.09 * h / 9 * (2 / 3) / denominator)
     assert moved[4] - 0.7 == pytest.approx(-0.09 * h / 9 * (2 / 3) / denominator)

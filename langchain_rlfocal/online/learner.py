@@ -16,12 +16,12 @@ that is not asked less and less is known.
 
 Evidence is a conditional logit over the candidates and "none of them", whose log-odds are 0:
 
-    z(k) = Σ_{m supports k} tₘ − ζ h + ν [k has no label] + κ₂ b(k) + v(k)·w
-    tₘ   = κ₁ bₘ + α (logit cₘ − logit c₀ₘ) + η h + δₘ
+    z(k) = Σ_{m supports k} tₘ − ζ h − ψ·Z + ν [k has no label] + κ₂ b(k) + v(k)·w
+    tₘ   = κ₁ bₘ + α (logit cₘ − logit c₀ₘ) + η h + ψ·H + δₘ
 
 with bₘ and b(k) the base policy's trust and its evidence of label and option scores, v the looks of options, and h the logarithm
 of the number of wrong options, or of 5 where the query lists none: were errors independent, and spread evenly, α = η = ζ = 1. The
-networks of a trained base know evidence on its own scale: there η = ζ = ν = 0, and none of them is no candidate.
+networks of a trained base know evidence on its own scale: there η = ζ = ν = H = Z = 0, and none of them is no candidate.
 Its coefficients take one step of an extended Kalman filter for each judged query, on the event that the right answer is where
 it was found. With π the event's probability, x̄ the mean of the candidates' features and x̄₊ that of those in the event,
 
@@ -80,10 +80,13 @@ EVIDENCE_PRIOR = {
     **dict.fromkeys(LOOK_NAMES, (0.0, 0.5)),
 }
 """Prior mean and standard deviation of κ₁, κ₂, α, η, ζ, ν and w. η and ζ are below 1, since members err together. Of a
-trained base η, ζ and ν are fixed at 0."""
+trained base η, ζ and ν are fixed at 0, as H and Z are."""
 
 TRAINED_SHARE, TRAINED_SLOPES = 0.3, 0.15
 """How much smaller prior standard deviations are where the base is trained, of slopes on the query and of all else."""
+
+CONTEXT_DEVIATION = 0.15
+"""Prior standard deviation of the weights of surface and task in evidence, H and Z."""
 
 MEMBER_DEVIATION = 0.2
 """Prior standard deviation of each δₘ."""
@@ -93,7 +96,9 @@ COINCIDENCE_DEVIATION, COINCIDENCE_VARIANCE = 0.5, 0.1
 
 _BASE, _OTHER, _COMPETENCE, _SUPPORTER, _CANDIDATE, _UNLABELLED = range(6)
 _LOOKS = slice(6, 6 + len(LOOK_NAMES))
-_MEMBERS = len(EVIDENCE_PRIOR)
+_MEMBERS = len(EVIDENCE_PRIOR) + 2 * (OWN_DIM - 1)
+_ON_SUPPORTER = slice(len(EVIDENCE_PRIOR), len(EVIDENCE_PRIOR) + OWN_DIM - 1)
+_ON_CANDIDATE = slice(_ON_SUPPORTER.stop, _MEMBERS)
 _USUAL_RIVALS = 5
 _LOW, _HIGH = 0.02, 0.98
 _NONE = np.array(None, dtype=object)
@@ -193,7 +198,8 @@ class OnlinePolicy(EnsemblePolicy):
         )
         weights, rivals = self._arrays["evidence.mean"], log_rivals(queries)
         above = _logit(competence) - _logit(base.competence)
-        trust = weights[_BASE] * base.trust + weights[_COMPETENCE] * above + weights[_SUPPORTER] * rivals[:, None]
+        trust = weights[_BASE] * base.trust + weights[_COMPETENCE] * above
+        trust = trust + (weights[_SUPPORTER] * rivals + own[:, 1:] @ weights[_ON_SUPPORTER])[:, None]
         coincidence = np.clip(base.coincidence + own @ self._arrays["coincidence.mean"], 0.0, 1.0)
         kind = base.competence.dtype
         described = LearnedFeatures(
@@ -221,14 +227,15 @@ class OnlinePolicy(EnsemblePolicy):
         """Say what answers are evidence of; see `EnsemblePolicy.read`. The features must be those of `describe`."""
         assert isinstance(features, LearnedFeatures)
         evidence, weights = self._read_base(features, tasks, answers, members), self._arrays["evidence.mean"]
-        rivals = features.rivals[:, None]
+        rivals, context = features.rivals, features.inputs[:, 1:OWN_DIM]
         trust = (
             weights[_BASE] * evidence.trust
             + weights[_COMPETENCE] * (_logit(features.competence) - _logit(features.base.competence))
-            + weights[_SUPPORTER] * rivals
+            + (weights[_SUPPORTER] * rivals + context @ weights[_ON_SUPPORTER])[:, None]
             + weights[_MEMBERS:][self.columns(members)]
         )
-        label = weights[_OTHER] * evidence.label - weights[_CANDIDATE] * rivals
+        beyond = weights[_CANDIDATE] * rivals + context @ weights[_ON_CANDIDATE]
+        label = weights[_OTHER] * evidence.label - beyond[:, None]
         label = label + weights[_UNLABELLED] * np.equal(answers.labels, _NONE)
         if answers.looks is not None:
             label = label + answers.looks @ weights[_LOOKS]
@@ -286,7 +293,9 @@ class OnlinePolicy(EnsemblePolicy):
         vectors = np.zeros((num + 1, _MEMBERS + len(position)))
         exists = np.zeros(num + 1, dtype=bool)
         exists[index[answered]], exists[num] = True, True
+        context = features.inputs[0, 1:OWN_DIM]
         vectors[:num, _OTHER], vectors[:num, _CANDIDATE] = evidence.label[0], -features.rivals[0]
+        vectors[:num, _ON_CANDIDATE] = -context
         if evidence.option_evidence is not None:
             asked = evidence.option_evidence[0, [position[one.member] for one in candidates]]
             exists[:num] |= ~np.isnan(asked).any(axis=0)
@@ -300,6 +309,7 @@ class OnlinePolicy(EnsemblePolicy):
             row[_BASE] += evidence.trust[0, m]
             row[_COMPETENCE] += above[m]
             row[_SUPPORTER] += features.rivals[0]
+            row[_ON_SUPPORTER] += context
             row[_MEMBERS + m] += 1.0
         return CandidateVectors(vectors=vectors, exists=exists, supports=index, labels=answers.labels[0])
 
@@ -364,7 +374,7 @@ class OnlineLearner:
         InputError: `memory` is not positive, or `optimism` is negative.
     """
 
-    def __init__(self, policy: EnsemblePolicy, *, memory: float = 30_000.0, optimism: float | None = None) -> None:
+    def __init__(self, policy: EnsemblePolicy, *, memory: float = 100_000.0, optimism: float | None = None) -> None:
         known = is_trained(policy)
         if optimism is None:
             optimism = 0.0 if known else 1.0
@@ -378,14 +388,16 @@ class OnlineLearner:
         middle, spread = np.array([*EVIDENCE_PRIOR.values()]).T
         if known:
             middle[[_SUPPORTER, _CANDIDATE, _UNLABELLED]] = spread[[_SUPPORTER, _CANDIDATE, _UNLABELLED]] = 0.0
-        evidence = np.concatenate([middle, np.zeros(num)])
+        context = np.zeros(2 * (OWN_DIM - 1))
+        evidence = np.concatenate([middle, context, np.zeros(num)])
+        spread = np.concatenate([spread, context + CONTEXT_DEVIATION * (not known), np.full(num, MEMBER_DEVIATION)])
         scale, steep = (TRAINED_SHARE, TRAINED_SLOPES) if known else (1.0, 1.0)
         pool = [scale * POOL_DEVIATION, *[steep * POOL_SLOPES] * slopes, *[steep * WORD_SLOPES] * WORD_DIM]
         own = [scale * OWN_DEVIATION, *[steep * OWN_SLOPES] * slopes]
         # What each part returns to where nothing is learned: mean and variances.
         self._prior = {
             "competence": (np.zeros(POOL_DIM + num * OWN_DIM), np.array(pool + own * num) ** 2),
-            "evidence": (evidence, (scale * np.concatenate([spread, np.full(num, MEMBER_DEVIATION)])) ** 2),
+            "evidence": (evidence, (scale * spread) ** 2),
             "coincidence": (np.zeros(OWN_DIM), np.full(OWN_DIM, COINCIDENCE_DEVIATION**2)),
         }
         arrays: dict[str, Floats] = {"count": np.zeros(1)}
