@@ -485,7 +485,7 @@ def test_of_outcomes_that_training_never_saw_all_rows_count(cli, checkpoint, man
     ]
     assert new["rows"] > 5 * said["rows"]
     assert (said["fingerprints"], new["fingerprints"]) == ({}, {"ann": "gpt-1=b"})
-    for given, words in (("ann", "MEMBER=MODEL"), ("zed=gpt-1", "must be of members")):
+    for option, words in (("ann", "MEMBER=MODEL"), ("zed=gpt-1", "must be of members")):
         cli.assert_refused(
-            cli.run("certify", checkpoint, many_outcomes, "--within", 0.02, "--fingerprint", given), words
+            cli.run("certify", checkpoint, many_outcomes, "--within", 0.02, "--fingerprint", option), words
         )
