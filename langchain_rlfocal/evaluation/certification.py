@@ -234,9 +234,8 @@ def certify(
     replays = Replays(policy, env, hide_tasks=hide_tasks)
     members = frozenset(rows.members)
     taken, _ = curve.hull(unit, members)
-    mixtures = [
-        curve.mixture(unit, amount, members) for amount in np.linspace(taken[-1], taken[0], NUM_POINTS).tolist()
-    ]
+    amounts = np.linspace(taken[-1], taken[0], NUM_POINTS).tolist()
+    mixtures = list(dict.fromkeys(curve.mixture(unit, amount, members) for amount in amounts))
     played = [replays.mixed(mixture) for mixture in mixtures]
     scores = np.stack([each.scores for each in played]).astype(np.float64)
     p_values = p_values_in_turn(scores, rows.scores, margin=promise.margin, alpha=alpha)
