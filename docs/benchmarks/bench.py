@@ -261,16 +261,25 @@ def batch(*, quick: bool) -> Iterator[Row]:
 
 
 def recording(*, quick: bool) -> Iterator[Row]:
-    """What a log of outcomes, and learning from it, add to an answer; each feedback on its own."""
+    """What a target, a log of outcomes, and learning from it add to an answer; each feedback on its own."""
     from langchain_rlfocal.demo import POLICY_PATH
 
     trained = RLFocalPolicy.load(POLICY_PATH)
     answers = itertools.cycle(("42", "42", "17"))
     members = {name: FakeMember(answer=said) for name, said in zip(trained.members, answers, strict=False)}
-    base: dict[str, Any] = {"members": members, "max_team": 3, "max_rounds": 1}
+    base: dict[str, Any] = {"members": members, "max_team": 3, "max_rounds": 1, "cost_weight": 0.0}
     judged = 20 if quick else 200
+
+    def compared(plain: RLFocalChatModel, model: RLFocalChatModel) -> dict[str, np.ndarray]:
+        sides: dict[str, Side] = {
+            "ours": lambda turn: model.ainvoke(question_of(turn)),
+            "without": lambda turn: plain.ainvoke(question_of(turn)),
+        }
+        return asyncio.run(interleave(sides, repeats=40 if quick else 800))
+
     with tempfile.TemporaryDirectory() as folder:
-        settings = {
+        settings: dict[str, dict[str, Any]] = {
+            "within a target": {"target_calls": 50.0},  # it runs at a cost weight of 0, as the other side does
             "recorded": {"outcome_log": f"{folder}/off.db"},
             "recorded, 1 % explored, learned from in shadow": {
                 "outcome_log": f"{folder}/shadow.db",
@@ -279,20 +288,19 @@ def recording(*, quick: bool) -> Iterator[Row]:
             },
         }
         for name, extra in settings.items():
+            row = f"one `ainvoke`, three of {len(members)} members asked, {name}"
             plain, model = (  # each with a policy of its own, which remembers queries
                 RLFocalChatModel(**base, policy=RLFocalPolicy.load(POLICY_PATH), **fields) for fields in ({}, extra)
             )
+            if "outcome_log" not in extra:
+                yield times_row(row, compared(plain, model), reach=1.05)
+                continue
             messages = [model.invoke(question_of(-turn)) for turn in range(1, judged + 1)]
             start = time.perf_counter()
             for message in messages:
                 model.feedback(message, 1.0)
             feedback_s = (time.perf_counter() - start) / judged
-            sides: dict[str, Side] = {
-                "ours": lambda turn, model=model: model.ainvoke(question_of(turn)),
-                "without": lambda turn, plain=plain: plain.ainvoke(question_of(turn)),
-            }
-            taken = asyncio.run(interleave(sides, repeats=40 if quick else 800))
-            yield times_row(f"one `ainvoke`, three of {len(members)} members asked, {name}", taken, reach=1.05)
+            yield times_row(row, compared(plain, model), reach=1.05)
             yield Row(name=f"one `feedback`, {name}", ours=in_units(feedback_s))
             model.outcome_log.close()
 
