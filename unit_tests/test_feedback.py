@@ -230,6 +230,7 @@ async def test_feedback_on_answers_that_nobody_knows_holds_up_no_thread(log, mon
     model = said_42(log)
     message = await model.ainvoke(QUESTION)
     unknown = [asyncio.create_task(model.afeedback(uuid4(), 1)) for _ in range(20)]
+    await asyncio.sleep(0)  # they begin
     async with asyncio.timeout(5):
         await model.afeedback(message, 1)
     assert log.last_seq == 1
