@@ -20,6 +20,7 @@ from langchain_rlfocal.outcomes import OutcomeGrid, costs_of
 from langchain_rlfocal.policies.base import EnsemblePolicy, winners
 from langchain_rlfocal.policies.looks import looks_of
 from langchain_rlfocal.policies.targets import (
+    Aim,
     Mixture,
     OperatingPoint,
     Target,
@@ -408,11 +409,11 @@ class Replays:
         # Positions choose between two points, and neighbours in their order would all take the same one.
         order = np.argsort((self.positions * 2.0**20) % 1.0, kind="stable")
         for row in order.tolist():
-            mixture = curve.mixture(unit, controller.aim, members)
-            point = points[row] = mixture.point_for(self.positions[row])
+            aim = Aim(target, controller, curve.mixture(unit, controller.aim, members), float(self.positions[row]))
+            point = points[row] = aim.point
             if point not in taken:
                 taken[point] = taken_by(self.grid, self.at(point).asked_in, unit)
-            controller.took(float(taken[point][row]), mixture.expected)
+            aim.took(float(taken[point][row]))
         return self._chosen(points)
 
     def _chosen(self, points: list[OperatingPoint]) -> Replay:

@@ -1,4 +1,4 @@
-"""Certification: bets worked by hand, errors no more frequent than allowed, and certificates that a stranger cannot forge."""
+"""Certification: bets worked by hand, no more errors than allowed, and certificates that are read strictly."""
 
 import json
 from dataclasses import replace
@@ -35,8 +35,8 @@ ALPHA = 0.1
 def test_the_capital_is_worked_by_hand():
     """Against a mean of at most 0, m = ½: a win multiplies each part by 1 + b, a loss by 1 - b, a draw by 1.
 
-    The stakes sum to 59/32, so with a sixth on each it is 1 + 59/192 after a win, as after the draw. A win and a loss multiply a part
-    by 1 - b².
+    The stakes sum to 59/32, so with a sixth on each it is 1 + 59/192 after a win, as after the draw. A win and a loss
+    multiply a part by 1 - b².
     """
     capital = np.exp(log_capital(np.array([1.0, 0.0, -1.0]), margin=0.0))
     squares = sum(bet**2 for bet in BETS)
@@ -47,14 +47,17 @@ def test_the_capital_is_worked_by_hand():
 
 
 def test_a_draw_wins_where_less_is_promised():
-    """Against a mean of at most -½, m = ¼: a draw is x = ½, m beyond m, and multiplies each part by 1 + b; a loss by 1 - b."""
+    """Against a mean of at most -½, m = ¼: a draw is x = ½, m beyond m, and multiplies by 1 + b; a loss by 1 - b."""
     draws = np.exp(log_capital(np.array([0.0, -1.0]), margin=-0.5))
     wins = np.exp(log_capital(np.array([1.0, -1.0]), margin=0.0))
     np.testing.assert_allclose(draws, wins)
 
 
 def test_rows_needed_are_worked_by_hand_and_are_enough():
-    """Draws against -½ multiply by 1 + b: after five the parts are 23.2, 7.6, 3.1, 1.8, 1.4, 1.2, a mean of 6.4; after six 10.6."""
+    """Draws against -½ multiply by 1 + b: after five the parts are 23.2, 7.6, 3.1, 1.8, 1.4, 1.2.
+
+    That is a mean of 6.4; after six it is 10.6.
+    """
     assert rows_needed(np.zeros(3), margin=-0.5, alpha=ALPHA) == 6
     assert p_value(np.zeros(5), margin=-0.5) > ALPHA
     assert p_value(np.zeros(6), margin=-0.5) < ALPHA
@@ -106,7 +109,7 @@ def z_test(differences, *, margin):
 
 @pytest.mark.parametrize(("wins", "losses"), [(0.10, 0.12), (0.0, 0.02), (0.47, 0.49), (0.3, 0.32)])
 def test_at_the_margin_no_more_is_rejected_than_allowed(wins, losses):
-    """800 times 300 rows whose true mean is the margin. A peeking z-test rejects far more: the simulation would show it."""
+    """800 times 300 rows whose true mean is the margin. A peeking z-test rejects far more."""
     rng = np.random.default_rng(0)
     samples = [drawn(rng, 300, wins=wins, losses=losses) for _ in range(800)]
     rejected = np.mean([p_value(sample, margin=wins - losses) <= ALPHA for sample in samples])
@@ -142,7 +145,7 @@ def test_points_are_tested_in_turn_until_the_first_that_fails():
 
 
 def test_a_sequence_of_false_points_certifies_one_no_more_often_than_allowed():
-    """400 times, eight points of independent rows, all at the margin. Taking any point that passes errs far more often."""
+    """400 times, eight points of independent rows, all at the margin. Taking any that passes errs more often."""
     rng = np.random.default_rng(1)
     any_passed, first_passed = 0, 0
     for _ in range(400):
@@ -155,7 +158,8 @@ def test_a_sequence_of_false_points_certifies_one_no_more_often_than_allowed():
 
 
 def test_the_best_member_is_whoever_is_best_in_truth():
-    """Two members as good as the policy: choosing the better on the rows and testing against it alone would know it too late.
+    """Two members as good as the policy: choosing the better on the rows and testing against it alone would know it too
+    late.
 
     400 times: against both, no more errors than allowed; against the one that looks worse on these very rows, many.
     """
@@ -331,7 +335,7 @@ def alone(random_policy):
 
 
 def test_the_cheapest_point_that_passed_is_certified_and_rows_are_in_the_order_of_the_hash(alone):
-    """Ann is right on 0.9, Bob on 0.5: at most 0.1 below Ann is who asks her for at least ¾. Each point asks her for 0.05 less."""
+    """Ann is right on 0.9, Bob on 0.5: at most 0.1 below Ann is who asks her for ¾. Points ask her for 0.05 less each."""
     grid = make_outcomes({"quiz": {"ann": 0.9, "bob": 0.5}}, num_queries=4000).grid(["ann", "bob"])
     certificate, found = certify(alone, grid, Promise(-0.1, 0.9), **LIMITS)
     assert len(found) > 2
@@ -471,3 +475,17 @@ def test_the_order_of_rows_is_by_hash(many):
     assert [turned.queries[row] for row in hash_order(turned)] == order
     assert order != grid.queries
     assert sorted(order) == sorted(grid.queries)
+
+
+def test_of_outcomes_that_training_never_saw_all_rows_count(cli, checkpoint, many_outcomes):
+    """And what members called themselves is written down, as MEMBER=MODEL."""
+    said = cli.said("certify", checkpoint, many_outcomes, "--within", 0.02)["certificate"]
+    new = cli.said("certify", checkpoint, many_outcomes, "--within", 0.02, "--new", "--fingerprint", "ann=gpt-1=b")[
+        "certificate"
+    ]
+    assert new["rows"] > 5 * said["rows"]
+    assert (said["fingerprints"], new["fingerprints"]) == ({}, {"ann": "gpt-1=b"})
+    for option, words in (("ann", "MEMBER=MODEL"), ("zed=gpt-1", "must be of members")):
+        cli.assert_refused(
+            cli.run("certify", checkpoint, many_outcomes, "--within", 0.02, "--fingerprint", option), words
+        )

@@ -63,16 +63,23 @@ async def test_where_it_holds_queries_are_answered_as_certified(certified):
     [
         ({"members": ["ann", "bob", "cid"]}, {}, "certified for another pool; this one is without cid"),
         ({"members": ["ann"]}, {}, "certified for another pool; this one is with bob"),
-        ({}, {"task": "essay"}, "certified for other tasks than essay"),
-        ({}, {"task": None}, "certified for other tasks than one without a label"),
+        ({}, {"task": "essay"}, "certified for other tasks"),
+        ({}, {"task": None}, "certified for queries with a task label"),
         ({"task_labels": False}, {}, "certified without task labels"),
         ({}, {"synthesizer": ScriptedChatModel(script=["6"])}, "a synthesizer may write the answer"),
+        ({}, {"equivalence": ScriptedChatModel(script=["6"])}, "a judge may tell which answers are the same"),
+        ({}, {"max_team": 1}, "certified for 2 members in 1 rounds, and fewer may be asked"),
+        ({}, {"min_candidates": 3}, "certified for 2 members in 1 rounds, and fewer may be asked"),
+        ({"fingerprints": {"bob": "gpt-2024"}}, {"seen": "gpt-2026"}, "bob calls itself gpt-2026 now, not gpt-2024"),
     ],
 )
 def test_where_it_does_not_hold_the_best_member_answers_alone_and_the_reply_says_why(
     certified, changes, fields, reason, caplog
 ):
+    fields = dict(fields)
+    seen = fields.pop("seen", None)
     model = ensemble(certified(**changes), **fields)
+    model.shared_state.fingerprints.see("bob", seen)
     with caplog.at_level(logging.WARNING):
         messages = [model.invoke(QUESTION), model.invoke(QUESTION)]
     for message in messages:
@@ -93,10 +100,10 @@ def test_a_member_that_calls_itself_otherwise_makes_it_void_for_all_copies(certi
     copy = model.model_copy()
     assert all(how(model.invoke(QUESTION))["promise"]["holds"] for _ in range(2))
     bob.model_name = "v2"
-    assert how(model.invoke(QUESTION))["promise"]["holds"] is True  # nobody can know before it answers
+    message = model.invoke(QUESTION)  # before it answers nobody can know
+    assert (asked(message), how(message)["promise"]["reason"]) == ([["bob"]], "bob calls itself v2 now, not v1")
     message = copy.invoke(QUESTION)
-    assert how(message)["promise"]["reason"] == "bob is now v2, was v1"
-    assert asked(message) == [["ann"]]
+    assert (asked(message), how(message)["promise"]["reason"]) == ([["ann"]], "bob calls itself v2 now, not v1")
 
 
 def test_while_a_member_rests_it_is_another_pool_and_others_stand_in_for_the_best(certified):
@@ -106,7 +113,7 @@ def test_while_a_member_rests_it_is_another_pool_and_others_stand_in_for_the_bes
     void = model.invoke(QUESTION, task="essay")
     assert asked(void) == [["ann"], ["bob"]]
     message = model.invoke(QUESTION)
-    assert "this one is without ann" in how(message)["promise"]["reason"]
+    assert "ann kept failing, and is left alone for a while" in how(message)["promise"]["reason"]
     assert message.text == "5"
 
 
@@ -154,3 +161,17 @@ def test_answers_under_a_promise_never_explore(certified):
     model = ensemble(certified(), explore=1.0)
     assert asked(model.invoke(QUESTION)) == [["bob"]]
     assert sorted(asked(model.invoke(QUESTION, promise=None))[0]) == ["ann", "bob"]
+
+
+@pytest.mark.parametrize("learning", ["shadow", "on"])
+def test_a_member_whose_scores_fell_makes_it_void_also_in_shadow(certified, learning, tmp_path):
+    model = ensemble(certified(), outcome_log=tmp_path / "log.db", learning=learning)
+    reason, asked_when = None, 0
+    while reason is None and asked_when < 200:
+        message = model.invoke(f"What is {asked_when} + 3?")
+        reason = how(message)["promise"]["reason"]
+        if reason is None:
+            model.feedback(message, float(asked_when < 60))
+            asked_when += 1
+    assert (reason, asked(message)[0][0]) == ("the score of bob has fallen", "ann")
+    assert 60 < asked_when < 160

@@ -139,7 +139,8 @@ def decided(rival, grid):
 def test_the_table_asks_by_score_on_the_task_less_price_by_hand():
     """Prices 1/4, 3/4. On s: a 1 of 2, b 2 of 2; overall ½ and ¾. Shrunk by 2: a (1 + 1)/4, b (2 + 3/2)/4 = 7/8.
 
-    On t: a 1 of 2, b 1 of 2: ½ and (1 + 3/2)/4 = 5/8. So b is asked on s as long as 3/8 > λ/2, on t as long as 1/8 > λ/2.
+    On t: a 1 of 2, b 1 of 2: ½ and (1 + 3/2)/4 = 5/8. So b is asked on s as long as 3/8 > λ/2, on t as long as 1/8 >
+    λ/2.
     """
     grid = grid_of(["xx", "yx", "xx", "yy"], tasks="sstt")
     fitted = fit_priced_task_table(grid, shrinkage=2.0, unit="usd")
@@ -184,7 +185,7 @@ def test_a_cascade_asks_until_so_many_agree(row, agree, asked, score):
 
 
 def test_a_cascade_learns_to_ask_two_cheap_members_before_the_dear_one():
-    """a and b cost 1 and agree when right; where they differ c, at 8, is right: always right at 2 + 8/4 = 4 rather than 8."""
+    """a and b cost 1 and agree when right; where they differ c, at 8, is right: 2 + 8/4 = 4 rather than 8."""
     grid = grid_of(["xxx", "xxx", "xxx", "yzx"] * 5, costs=(1.0, 1.0, 8.0))
     fitted = fit_agreement_cascade(grid, max_team=3, unit="usd")
     found = {(tuple(s["order"]), s["agree"]): (a, r) for s, a, r in decided(fitted, grid)}
@@ -200,7 +201,8 @@ def test_a_cascade_learns_to_ask_two_cheap_members_before_the_dear_one():
 def test_cascades_that_do_the_same_count_once_so_that_there_is_room_for_others():
     """Six members, of whom a is silent on one of ten queries: then b is asked, and whoever is named third never is.
 
-    So hundreds of orders with k = 1 score and spend the same. One of those is kept, and two of three who agree are kept too.
+    So hundreds of orders with k = 1 score and spend the same. One of those is kept, and two of three who agree are kept
+    too.
     """
     rows = ["xxxxxx", "yxxxxx", "xyxxxx", "xxyxxx", ".xxxxx", "xxxyyy", "xzzxxx", "zxxzxx", "xxzzzz", "yyyxxx"]
     grid = grid_of(rows * 2, members="abcdef", costs=None)
@@ -215,7 +217,7 @@ def test_cascades_that_do_the_same_count_once_so_that_there_is_room_for_others()
 
 @pytest.fixture
 def play(monkeypatch):
-    """A policy whose every cost weight asks the same members, and returns the answer of the last; it knows no member."""
+    """A policy whose every cost weight asks the same members and returns the answer of the last."""
 
     def script(asked):
         monkeypatch.setattr(rivals, "environment_of", lambda policy, grid, **limits: grid)
@@ -247,8 +249,8 @@ KNOWS_TASKS = grid_of(["xy"] * 20 + ["yx"] * 20, tasks="s" * 20 + "t" * 20)
 def test_a_table_wins_where_tasks_tell_who_is_right_by_hand(play):
     """The policy always asks b: (3, ½), and 1/6 at 1: ⅓ on average from 1 to 3.
 
-    The table asks a on s and b on t for 2, and a alone for 1: (1, ½), (2, 1): ¾ and 1 on average: ⅞. The linear router, blind,
-    asks a: ½.
+    The table asks a on s and b on t for 2, and a alone for 1: (1, ½), (2, 1): ¾ and 1 on average: ⅞. The linear router,
+    blind, asks a: ½.
     """
     fitted = {"priced_task_table": fit_priced_task_table(KNOWS_TASKS, unit="usd")}
     found = compare_frontiers(play([[False, True]] * 40), KNOWS_TASKS, fitted, **LIMITS)
@@ -291,7 +293,7 @@ def test_hidden_tasks_are_hidden_from_the_table(play):
 
 
 def test_queries_with_holes_count_where_all_that_a_point_asks_is_on_record_by_hand(play):
-    """The policy asks b: 2nd to 4th query, right on two: ⅔. The table asks a: on the first three, right on one: ⅓ at 1."""
+    """The policy asks b: 2nd to 4th query, right on two: ⅔. The table asks a: on the first three, ⅓ at 1."""
     grid = grid_of(["x ", "yx", "yx", " y"])
     table = Baseline(
         "priced_task_table",
@@ -361,22 +363,11 @@ def test_the_order_of_rows_and_members_changes_nothing(random_policy):
     assert all(frontier["tried"] <= len(COST_WEIGHTS) for frontier in one["rivals"].values())
 
 
-def test_a_policy_with_a_curve_is_measured_at_the_points_that_targets_mix(random_policy):
-    """(1, ½), (2, ¾) and b alone, at 1.5 above the line between them; a team of one lies below. Without a curve: all weights."""
-    curve = [
-        {"cost_weight": 0.0, "mean_calls": 2.0, "score": 0.75},
-        {"cost_weight": 0.5, "mean_calls": 1.5, "score": 0.6, "max_team": 1},
-        {"cost_weight": 0.0, "mean_calls": 1.5, "score": 0.7, "member": "b"},
-        {"cost_weight": 1.0, "mean_calls": 1.0, "score": 0.5},
-    ]
-    policy = random_policy(["a", "b"], card={"curve": curve})
-    points = rivals.points_of(policy, "calls", ("a", "b"))
-    assert [(point.cost_weight, point.member) for point in points] == [(1.0, None), (0.0, "b"), (0.0, None)]
-    for other in (random_policy(["a", "b"]), policy):
-        unit = "usd" if other is policy else "calls"
-        assert tuple(point.cost_weight for point in rivals.points_of(other, unit, ("a", "b"))) == COST_WEIGHTS
-    found = compare_frontiers(policy, KNOWS_TASKS, {}, **LIMITS, cost_unit="calls")
-    assert found.policy.tried == 3
+def test_a_policy_is_measured_at_as_many_points_as_its_rivals_with_prices(random_policy):
+    found = compare_frontiers(random_policy(["a", "b"]), KNOWS_TASKS, {}, **LIMITS)
+    assert found.policy.tried == found.rivals["priced_linear_router"].tried == len(COST_WEIGHTS) == 41
+    weights = [point.setting["cost_weight"] for point in found.policy.hull]
+    assert set(weights) <= set(COST_WEIGHTS)
 
 
 def test_test_scores_move_no_point(random_policy):

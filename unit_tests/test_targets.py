@@ -14,8 +14,10 @@ from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.policies import PriorPolicy
 from langchain_rlfocal.policies.targets import (
     HORIZONS,
+    MAX_CONTROLLERS,
     QUERIES_EACH,
     TARGETS,
+    Aim,
     Controllers,
     Curve,
     OperatingPoint,
@@ -95,6 +97,26 @@ def test_a_hull_reaches_the_least_cost_weight_but_nothing_beyond_it_that_scores_
     assert Curve(better).hull("calls")[0] == [2.0, 6.0]
 
 
+def test_where_one_call_is_meant_one_is_asked():
+    """A cost weight that asked one of every measured query may ask two of another: a team of one may not."""
+    points = [
+        point(0.0, 3.0, 0.8),
+        point(0.7, 1.0, 0.7),
+        point(0.7, 1.0, 0.7, max_team=1),
+        point(2.0, 1.0, 0.5, member="a"),
+    ]
+    assert Curve(points).hull("calls")[1] == [OperatingPoint(0.7, max_team=1), FREE]
+    assert Curve([point(0.0, 1.0, 0.8)]).hull("calls")[1] == [FREE]
+
+
+def test_in_a_smaller_pool_nothing_takes_less_than_the_cheapest_member_that_is_left():
+    """Without cheap, what the policy took with it, .39 and .4 dollars, is out of reach: the dear one takes .6."""
+    curve = Curve(POINTS)
+    assert curve.hull("usd", frozenset({"dear"})) == ([0.6, 1.0], [DEAR, FREE])
+    with pytest.raises(InputError, match=r"at least what the cheapest way to answer takes, 0.6 usd"):
+        curve.amount(Target("target_usd", 0.3), frozenset({"dear"}))
+
+
 def test_without_scores_neighbours_are_mixed():
     """Of what nobody scored there is no hull: every cost weight counts, and the member alone at the lower end."""
     unscored = [point(0.0, 3.0), point(0.1, 2.0), point(0.2, 2.0), point(2.0, 1.0, member="dear")]
@@ -168,13 +190,38 @@ def test_a_controller_makes_up_for_what_was_taken_too_much_by_hand():
     """Target 2, prior 10 queries. One took 3 of 2: balance -1, factor (20 + 3)/(20 + 2). After 200 as expected: over 10 more."""
     controller = TargetController(2.0)
     assert controller.aim == 2.0
-    controller.took(3.0, 2.0)
-    assert controller.aim == pytest.approx((2 - 1 / HORIZONS[0]) / (23 / 22))
-    controller.took(float("nan"), 2.0)
+    controller.end(3.0, expected=2.0, counted=controller.begin(2.0))
     assert controller.aim == pytest.approx((2 - 1 / HORIZONS[0]) / (23 / 22))
     for _ in range(10 * QUERIES_EACH):
-        controller.took(2.0, 2.0)
+        controller.end(2.0, expected=2.0, counted=controller.begin(2.0))
     assert controller.aim == pytest.approx(2 - 1 / 10, rel=0.003)
+
+
+def test_queries_count_from_when_they_begin_and_what_is_unknown_stays_as_expected_by_hand():
+    """Two begin that are expected to take 4 of 2: balance -4. One takes 1: +3; of the other nothing is ever known."""
+    controller = TargetController(2.0)
+    counted = [controller.begin(4.0), controller.begin(4.0)]
+    assert (controller.aim, counted) == (pytest.approx(2 - 4 / HORIZONS[0]), [4.0, 4.0])
+    controller.end(1.0, expected=4.0, counted=counted[0])
+    controller.end(float("nan"), expected=4.0, counted=counted[1])
+    assert controller.aim == pytest.approx((2 - 1 / HORIZONS[0]) / (21 / 24))
+
+
+@pytest.mark.parametrize("in_flight", [1, 50, 200])
+def test_a_target_is_kept_with_many_answers_in_flight(in_flight):
+    """Every query takes 1.3 times what the curve says, and is known that many queries later: none is answered far off."""
+    curve, controller = Curve(POINTS), TargetController(2.0)
+    running, taken = [], []
+    for n in range(1000):
+        aim = Aim(
+            Target("target_calls", 2.0), controller, curve.mixture("calls", controller.aim), position_of(str(n), None)
+        )
+        running.append(aim)
+        taken.append(1.3 * (4.0 if aim.point == FREE else 1.0))
+        if n >= in_flight:
+            running[n - in_flight].took(taken[n - in_flight])
+    assert np.mean(taken) == pytest.approx(2.0, rel=0.03)
+    assert np.std(np.array(taken[400:]).reshape(-1, 100).mean(axis=1)) < 0.5
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.8, 1.0, 1.3, 2.0])
@@ -184,7 +231,7 @@ def test_a_controller_keeps_the_mean_though_queries_take_otherwise(factor):
     for _ in range(400):
         aim = controller.aim
         taken.append(aim * factor)
-        controller.took(taken[-1], aim)
+        controller.end(taken[-1], expected=aim, counted=controller.begin(aim))
     assert np.mean(taken) == pytest.approx(2.0, rel=0.01)
     # The hard negative: without a controller the mean is off by the factor.
     assert factor == 1 or abs(2.0 * factor / 2.0 - 1) > 0.1
@@ -193,14 +240,18 @@ def test_a_controller_keeps_the_mean_though_queries_take_otherwise(factor):
 def test_what_cannot_be_made_up_for_is_forgotten():
     """A thousand queries at ten times the target; then they take what is aimed at, and soon it is the target again."""
     controller = TargetController(1.0)
+
+    def takes(taken, expected):
+        controller.end(taken, expected=expected, counted=controller.begin(expected))
+
     for _ in range(1000):
-        controller.took(10.0, 1.0)
+        takes(10.0, 1.0)
     assert controller.aim == 0
     for _ in range(250):
-        controller.took(controller.aim, controller.aim)
+        takes(controller.aim, controller.aim)
     assert controller.aim > 0.1
     for _ in range(3000):
-        controller.took(controller.aim, controller.aim)
+        takes(controller.aim, controller.aim)
     assert controller.aim == pytest.approx(1.0, rel=0.15)
 
 
@@ -208,22 +259,29 @@ def test_threads_share_a_controller_and_lose_nothing():
     controllers, policy = Controllers(), PriorPolicy("ab")
     policy.curve = Curve(POINTS)
     target, members = Target("target_calls", 2.0), frozenset({"dear", "cheap"})
-    first = controllers.aim(policy, target, members)
+
+    def aim(target=target, query="?"):
+        return controllers.aim(policy, target, members, query=query, task=None)
 
     def serve():
-        for _ in range(500):
-            controllers.aim(policy, target, members).controller.took(2.0, 2.0)
+        for n in range(500):
+            aim(query=str(n)).took(2.0)
 
     threads = [threading.Thread(target=serve) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert controllers.aim(policy, target, members).controller is first.controller
-    assert first.controller.aim == pytest.approx(2.0)
-    for n in range(100):
-        controllers.aim(policy, Target("target_calls", 2.0 + n), members)
-    assert controllers.aim(policy, target, members).controller is not first.controller
+    [(_, controller)] = controllers._controllers.items()
+    assert controller._balance == pytest.approx(0.0)
+    assert controller._count == 2000
+    for n in range(MAX_CONTROLLERS):  # used in between, it stays
+        aim(Target("target_calls", 2.1 + n))
+        aim()
+    assert controller in controllers._controllers.values()
+    for n in range(MAX_CONTROLLERS):
+        aim(Target("target_calls", 3.2 + n))
+    assert controller not in controllers._controllers.values()
 
 
 # ---- what queries take

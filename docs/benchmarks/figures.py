@@ -2,9 +2,10 @@
 
     python docs/benchmarks/figures.py FOLDER [--pool NAME] [--seeds 3] [--rotations 0] [--json FILE]
 
-Trains with each seed on the training rows and evaluates on the test rows within the pool's targets, and along the frontiers of
-the policy and its cost-aware rivals. With `--rotations 5` the seeds are the rotations of a five-fold cross-test instead, in which
-every query is a test row once; that is what small test parts cannot tell. `pools.py` names files, members and limits.
+Trains with each seed on the training rows and evaluates on the test rows within the pool's targets, and along the
+frontiers of the policy and its cost-aware rivals. With `--rotations 5` the seeds are the rotations of a five-fold
+cross-test instead, in which every query is a test row once; that is what small test parts cannot tell. `pools.py` names
+files, members and limits.
 """
 
 import argparse
@@ -55,7 +56,7 @@ def run(pool: Pool, grid: OutcomeGrid, *, seed: int, rotation: float | None) -> 
 
 
 def frontier_rows(runs: list[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """One row for each way of answering: average quality along its frontier, range over the runs, difference to the policy."""
+    """One row for each way of answering: average quality, range over the runs, difference to the policy."""
     every = [run["frontiers"] for run in runs]
     rows = []
     for name in ("policy", *(name for name in every[0]["rivals"] if all(name in one["rivals"] for one in every))):

@@ -1,12 +1,13 @@
 """How often certificates are false, and how cheap what they certify is, on recorded outcomes of real models.
 
-    python docs/benchmarks/promises.py FOLDER [--pool NAME] [--within 0.02 ...] [--gain G ...] [--rows N] [--splits 1000]
+    python docs/benchmarks/promises.py FOLDER [--pool NAME] [--within 0.02 ...] [--gain G ...] [--rows N]
 
-A policy is trained on training and validation rows. Its test rows, which it has not seen, are the population: of a thousand samples
-drawn from them, each row with replacement, each certifies the cheapest operating point that it can, and in the population it is
-known whether that is true. A certificate is false where the policy's mean is more below the best member's than promised. Printed
-for each allowed rate of errors: the rate found, how often anything was certified, and what the certified point takes as a share
-of what the dearest point and the best member take. `pools.py` names files, members and limits.
+A policy is trained on training and validation rows. Its test rows, which it has not seen, are the population: of a
+thousand samples drawn from them, each row with replacement, each certifies the cheapest operating point that it can,
+and in the population it is known whether that is true. A certificate is false where the policy's mean is more below the
+best member's than promised. Printed for each allowed rate of errors: the rate found, how often anything was certified,
+and what the certified point takes as a share of what the dearest point and the best member take. `pools.py` names
+files, members and limits.
 """
 
 import argparse
@@ -29,8 +30,8 @@ def population(pool: Pool, folder: Path, *, seed: int) -> tuple[np.ndarray, np.n
     """Train, and score the sequence of operating points on the test rows.
 
     Returns:
-        Scores of the points, shape [P, N], and of the members, shape [N, M]; mean spending of the points, shape [P], and of the
-        members, shape [M]; and its unit.
+        Scores of the points, shape [P, N], and of the members, shape [N, M]; mean spending of the points, shape [P],
+        and of the members, shape [M]; and its unit.
     """
     learned, chosen, test = pool.read(folder).split(fractions=FRACTIONS)
     limits = {"max_team": pool.max_team, "max_rounds": pool.max_rounds}

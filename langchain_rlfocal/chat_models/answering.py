@@ -43,7 +43,7 @@ from langchain_rlfocal.chat_models.metadata import (
 )
 from langchain_rlfocal.chat_models.promises import Pledge
 from langchain_rlfocal.chat_models.requests import Request
-from langchain_rlfocal.errors import DisagreementError, InputError
+from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.execution import (
     TOKEN_LIMITS,
     AnswerLimits,
@@ -298,7 +298,7 @@ class AnswerState:
         self.judging, self.aim, self.pledge = judging, aim, pledge
         self.point = OperatingPoint(options.cost_weight)
         if aim is not None:
-            self.point = aim.point_for(query.text, query.task)
+            self.point = aim.point
         elif pledge is not None:
             self.point = pledge.point
         self.candidates: list[Candidate] = []
@@ -492,9 +492,8 @@ class AnswerState:
         arrived = [result for result in results if isinstance(result, Candidate)]
         aside = [] if self.is_relayed else [candidate for candidate in arrived if self._is_set_aside(candidate)]
         self._asked.update([result.member for result in results])  # hedges too
-        if self.pledge is not None:
-            for one in arrived:
-                self.limits.shared.fingerprints.see(one.member, version_of(one.message))
+        for one in arrived:
+            self.limits.shared.fingerprints.see(one.member, version_of(one.message))
         if len(arrived) < len(results) or aside:
             self._flawed += aside
             self.failures += [result for result in results if isinstance(result, Failure)]
@@ -629,20 +628,15 @@ class AnswerState:
         self.take_the_best()
         is_cut_short = self.limits.is_late or any(failure.kind in {"deadline", "budget"} for failure in self.failures)
         if not self.candidates or (is_cut_short and len(self.candidates) < self.options.min_candidates):
-            self._count()
             raise self._too_few_answered()
         fused = self._fused()
         if all(candidate.flaw == "refusal" for candidate in self.candidates):
             return refused(self.candidates, fused)
         how = self.options.on_disagreement
-        try:
-            return agree(self.candidates, fused, self.request, on_disagreement=how, is_relayed=self.is_relayed)
-        except DisagreementError:
-            self._count()
-            raise
+        return agree(self.candidates, fused, self.request, on_disagreement=how, is_relayed=self.is_relayed)
 
-    def _count(self) -> None:
-        """Count what the query took towards its target."""
+    def close(self) -> None:
+        """Count what the query took towards its target, however it ended; later calls have no effect."""
         if self.aim is not None:
             spent = self.limits.ledger.spent
             taken = {
@@ -695,7 +689,6 @@ class AnswerState:
 
     def reply(self, verdict: Verdict, synthesis: Result | None) -> AIMessage:
         """Make the message that the answer ends in, and have the answer recorded."""
-        self._count()
         message = reply_of(self, verdict, synthesis=synthesis, model_name=self.context.model_name)
         if self.context.service is not None:
             self.context.service.record(self.served(verdict, synthesis))

@@ -223,8 +223,7 @@ Flag = Annotated[bool, Field(strict=True)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 Share = Annotated[float, Field(ge=0, le=1, strict=True)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
-MeanCalls = Annotated[float, Field(ge=1, allow_inf_nan=False, strict=True)]
-Amount = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+Amount = Annotated[float, Field(strict=True)]  # `Target` checks it
 
 
 @checked_dataclass(frozen=True, kw_only=True, config=ConfigDict(arbitrary_types_allowed=True))
@@ -238,7 +237,7 @@ class CallOptions:
     max_team: Count
     max_rounds: Count
     cost_weight: Weight
-    target_calls: MeanCalls | None
+    target_calls: Amount | None
     target_usd: Amount | None
     target_usd_share: Amount | None
     target_tokens: Amount | None
@@ -292,8 +291,8 @@ class CallOptions:
             listed = " or ".join(f"`{name}`" for name in named)
             values = " and ".join(repr(given[name]) for name in named)
             raise InputError(
-                f"A call must give {listed}, got {'both' if len(named) == 2 else 'all'} ({values}): each decides what a query "
-                "takes. Leave all but one out."
+                f"A call, with what is bound to it, must give {listed}, got {'both' if len(named) == 2 else 'all'} ({values}): each "
+                "decides what a query takes. Leave all but one out."
             )
         if named:
             given = {**dict.fromkeys((*TARGETS, "promise")), **given}

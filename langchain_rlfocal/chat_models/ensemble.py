@@ -42,7 +42,6 @@ from langchain_rlfocal.chat_models.arguments import (
     CallOptions,
     Count,
     Flag,
-    MeanCalls,
     Members,
     Natural,
     RetryRule,
@@ -70,7 +69,7 @@ from langchain_rlfocal.chat_models.consensus import OnDisagreement
 from langchain_rlfocal.chat_models.equivalence import Judge, Judgements, Judging
 from langchain_rlfocal.chat_models.messages import repairs_of
 from langchain_rlfocal.chat_models.metadata import answer_id_of, explain, to_chunk
-from langchain_rlfocal.chat_models.promises import Pledge, certificate_of, pledge_of
+from langchain_rlfocal.chat_models.promises import Pledge, certificate_of, other_pool, pledge_of
 from langchain_rlfocal.chat_models.requests import (
     BoundTools,
     Request,
@@ -265,7 +264,7 @@ class RLFocalChatModel(NestedRunsMixin):
     cost_weight: Weight = 0.1
     """What asking the whole pool once is worth, in units of score: 0.1 pays it for ten points of accuracy."""
 
-    target_calls: MeanCalls | None = None
+    target_calls: Amount | None = None
     """How many members may be asked on average, instead of `cost_weight`. At most one target can be given; a call that gives one,
     or `cost_weight`, goes before the model.
 
@@ -762,8 +761,8 @@ class RLFocalChatModel(NestedRunsMixin):
         **kwargs: Any,
     ) -> ChatResult:
         self._catch_up()
-        state = self._state_of(messages, stop, run_manager, kwargs, relay=False)
-        *_, message = answer(messages, state)
+        with closing(self._state_of(messages, stop, run_manager, kwargs, relay=False)) as state:
+            *_, message = answer(messages, state)
         assert isinstance(message, AIMessage), "the message comes last"
         return ChatResult(generations=[ChatGeneration(message=message)])
 
@@ -775,8 +774,8 @@ class RLFocalChatModel(NestedRunsMixin):
         **kwargs: Any,
     ) -> ChatResult:
         await self._acatch_up()
-        state = self._state_of(messages, stop, run_manager, kwargs, relay=False)
-        message = await aanswer(messages, state)
+        with closing(self._state_of(messages, stop, run_manager, kwargs, relay=False)) as state:
+            message = await aanswer(messages, state)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     def _stream(
@@ -787,8 +786,10 @@ class RLFocalChatModel(NestedRunsMixin):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         self._catch_up()
-        state = self._state_of(messages, stop, run_manager, kwargs, relay=True)
-        with closing(answer(messages, state)) as items:
+        with (
+            closing(self._state_of(messages, stop, run_manager, kwargs, relay=True)) as state,
+            closing(answer(messages, state)) as items,
+        ):
             for item in items:
                 yield to_chunk(item)
 
@@ -800,11 +801,11 @@ class RLFocalChatModel(NestedRunsMixin):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         await self._acatch_up()
-        state = self._state_of(messages, stop, run_manager, kwargs, relay=True)
-        async with aclosing(astream_answer(messages, state)) as items:
-            state.context.parent.streams.append(items)
-            async for item in items:
-                yield to_chunk(item)
+        with closing(self._state_of(messages, stop, run_manager, kwargs, relay=True)) as state:
+            async with aclosing(astream_answer(messages, state)) as items:
+                state.context.parent.streams.append(items)
+                async for item in items:
+                    yield to_chunk(item)
 
     def _catch_up(self) -> None:
         """Learn what other processes were told meanwhile."""
@@ -843,7 +844,7 @@ class RLFocalChatModel(NestedRunsMixin):
         needing_tools = [name for name, model in setup.models.items() if asks_more and request.needs_tools(model)]
         eligible = eligible_of(setup.models, messages, tools=needing_tools, only=only).without(serving.left_out)
         pledge = self._pledge(options, query, eligible, limits)
-        if pledge is not None:
+        if pledge is not None and pledge.void is None:
             certified = pledge.certificate
             options = replace(options, max_team=certified.max_team, max_rounds=certified.max_rounds)
         return AnswerState(
@@ -864,29 +865,47 @@ class RLFocalChatModel(NestedRunsMixin):
             eligible=eligible,
             repairs=repairs_of(messages),
             limits=limits,
-            aim=self._aim(options, only),
+            aim=self._aim(options, only, query),
             pledge=pledge,
             judging=None if setup.judge is None else Judging(setup.judge, query.text),
         )
 
-    def _aim(self, options: CallOptions, only: str | None) -> Aim | None:
+    def _aim(self, options: CallOptions, only: str | None, query: Query) -> Aim | None:
         """Choose how a query within a target is answered; None where there is none, or one member is named."""
         if options.target is None or only is not None:
             return None
-        return self.shared_state.controllers.aim(self._setup.policy, options.target, self._setup.names)
+        controllers, setup = self.shared_state.controllers, self._setup
+        return controllers.aim(setup.policy, options.target, setup.names, query=query.text, task=query.task)
 
     def _pledge(self, options: CallOptions, query: Query, eligible: Eligible, limits: AnswerLimits) -> Pledge | None:
         """Tell whether a promise holds for a query; None where there is none, or one member is named."""
         if options.promise is None or eligible.only is not None:
             return None
+        setup = self._setup
+        certificate = certificate_of(setup.policy, options.promise)
+        asked_for = {name for name in ("max_team", "max_rounds") if name in self.model_fields_set}
+        asked_for |= {name for name in ("max_team", "max_rounds") if getattr(options, name) != getattr(self, name)}
+        too_few = any(getattr(options, name) < getattr(certificate, name) for name in asked_for)
+        resting = [name for name in eligible.members if limits.is_breaker_open(name)]
+        unfit = sorted(eligible.excluded)
+        fallen = sorted(setup.serving.fallen)
+        reasons = {
+            other_pool(certificate, setup.pool.names): True,
+            f"the score of {', '.join(fallen)} has fallen": bool(fallen),
+            f"{', '.join(unfit)} cannot be asked this": bool(unfit),
+            f"{', '.join(resting)} kept failing, and is left alone for a while": bool(resting),
+            f"it was certified for {certificate.max_team} members in {certificate.max_rounds} rounds, and fewer may be asked": (
+                too_few or options.min_candidates > certificate.max_team
+            ),
+            "a synthesizer may write the answer": setup.synthesizer is not None,
+            "a judge may tell which answers are the same": setup.judge is not None,
+        }
         return pledge_of(
-            certificate_of(self._setup.policy, options.promise),
+            certificate,
             query,
-            present=[name for name in eligible.members if not limits.is_breaker_open(name)],
-            left_out=eligible.left_out,
-            policy=self._setup.serving.policy,
+            policy=setup.serving.policy,
             fingerprints=self.shared_state.fingerprints,
-            rewrites=self._setup.synthesizer is not None,
+            reasons={reason: holds for reason, holds in reasons.items() if reason},
         )
 
     def _check_nesting(self) -> None:

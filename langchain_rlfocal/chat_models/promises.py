@@ -1,10 +1,9 @@
 """Promises: whether a policy's certificate holds for a query, and how the query is then answered.
 
-Where it holds, the query is answered at the operating point that was certified; where it does not, by the member that was best when
-it was certified, and the reply says why.
+Where it holds, the query is answered at the operating point that was certified, under the limits that it was certified for; where it
+does not, by the member that was best when it was certified, and the reply says why.
 """
 
-import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +15,6 @@ from langchain_rlfocal.policies.certificates import Certificate, Promise
 from langchain_rlfocal.policies.targets import OperatingPoint, position_of
 from langchain_rlfocal.records import Query
 
-_log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True, slots=True)
 class Pledge:
@@ -25,17 +22,20 @@ class Pledge:
 
     Attributes:
         certificate: What was certified.
-        void: Why it does not hold for this query; None where it does.
+        void: Why it did not hold for this query when it began; None where it did.
         point: How the policy is run.
+        fingerprints: What members call themselves.
     """
 
     certificate: Certificate
     void: str | None
     point: OperatingPoint
+    fingerprints: Fingerprints
 
     def as_dict(self) -> dict[str, Any]:
-        """Return JSON values for a reply."""
-        return {"name": self.certificate.promise, "holds": self.void is None, "reason": self.void}
+        """Return JSON values for a reply: also where a member turned out to be another while it answered, it does not hold."""
+        void = self.void or _renamed(self.certificate, self.fingerprints)
+        return {"name": self.certificate.promise, "holds": void is None, "reason": void}
 
 
 def certificate_of(policy: Policy, promise: str) -> Certificate:
@@ -57,70 +57,55 @@ def certificate_of(policy: Policy, promise: str) -> Certificate:
 
 
 def pledge_of(
-    certificate: Certificate,
-    query: Query,
-    *,
-    present: Iterable[str],
-    left_out: Iterable[str],
-    policy: Policy,
-    fingerprints: Fingerprints,
-    rewrites: bool,
+    certificate: Certificate, query: Query, *, policy: Policy, fingerprints: Fingerprints, reasons: Mapping[str, bool]
 ) -> Pledge:
     """Tell whether a promise holds for a query, and how to answer it.
 
     Args:
         certificate: What was certified.
         query: The query.
-        present: Members that can be asked.
-        left_out: Members that are not asked since their scores fell.
         policy: The policy that decides.
         fingerprints: What members call themselves.
-        rewrites: Whether a synthesizer may write the answer.
+        reasons: What else makes it void, and whether it is so.
     """
-    void = _void(
-        certificate,
-        query,
-        present=frozenset(present),
-        left_out=sorted(left_out),
-        policy=policy,
-        fingerprints=fingerprints,
-        rewrites=rewrites,
-    )
+    void = next((reason for reason, holds in reasons.items() if holds), None)
+    void = void or _renamed(certificate, fingerprints)
+    if void is None and policy.policy_id != certificate.policy_id:
+        void = f"another policy decides now, {policy.policy_id}"
     if void is None:
-        return Pledge(certificate, None, certificate.mixture.point_for(position_of(query.text, query.task)))
-    fingerprints.say_once(
-        f"{certificate.promise} does not hold: {void}. `{certificate.best_member}` answers alone.", _log
-    )
-    return Pledge(
-        certificate, void, OperatingPoint(certificate.mixture.low.cost_weight, member=certificate.best_member)
-    )
+        void = _unlike(certificate, query)
+    if void is None:
+        point = certificate.mixture.point_for(position_of(query.text, query.task))
+    else:
+        fingerprints.warn_once(f"The promise {certificate.promise} does not hold for some queries: {void}.")
+        point = OperatingPoint(certificate.mixture.low.cost_weight, member=certificate.best_member)
+    return Pledge(certificate, void, point, fingerprints)
 
 
-def _void(
-    certificate: Certificate,
-    query: Query,
-    *,
-    present: frozenset[str],
-    left_out: list[str],
-    policy: Policy,
-    fingerprints: Fingerprints,
-    rewrites: bool,
-) -> str | None:
-    if left_out:
-        return f"the score of {', '.join(left_out)} has fallen"
-    missing, new = sorted({*certificate.members} - present), sorted(present - {*certificate.members})
-    if missing or new:
-        changes = [f"without {', '.join(missing)}"] if missing else []
-        changes += [f"with {', '.join(new)}"] if new else []
-        return f"it was certified for another pool; this one is {' and '.join(changes)}"
-    if changed := fingerprints.changed:
-        return "; ".join(f"{name} is now {now}, was {before}" for name, (before, now) in sorted(changed.items()))
-    if policy.policy_id != certificate.policy_id:
-        return f"another policy decides now, {policy.policy_id}"
-    if rewrites:
-        return "a synthesizer may write the answer"
+def other_pool(certificate: Certificate, pool: Iterable[str]) -> str:
+    """Say how a pool differs from the certified one; empty where it does not."""
+    known, here = {*certificate.members}, {*pool}
+    parts = [
+        f"{word} {', '.join(sorted(names))}"
+        for word, names in (("without", known - here), ("with", here - known))
+        if names
+    ]
+    return f"it was certified for another pool; this one is {' and '.join(parts)}" if parts else ""
+
+
+def _renamed(certificate: Certificate, fingerprints: Fingerprints) -> str | None:
+    """Say which members call themselves otherwise than certified, or, where that is not on record, than at first."""
+    for member, name in sorted(fingerprints.latest.items()):
+        before = certificate.fingerprints.get(member, fingerprints.first[member])
+        if name != before:
+            return f"{member} calls itself {name} now, not {before}"
+    return None
+
+
+def _unlike(certificate: Certificate, query: Query) -> str | None:
+    """Say how a query differs from those of the certificate."""
     if certificate.task_labels and query.task not in certificate.tasks:
-        return f"it was certified for other tasks than {query.task or 'one without a label'}"
+        return "it was certified for other tasks" if query.task else "it was certified for queries with a task label"
     if not certificate.task_labels and query.task is not None:
         return "it was certified without task labels"
     return None

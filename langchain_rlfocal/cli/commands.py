@@ -546,6 +546,17 @@ def certify(
     embedder: _Embedder = None,
     kind: _Kind = None,
     no_task: Annotated[bool, typer.Option("--no-task", help="Hide the task labels from the policy.")] = False,
+    new: Annotated[
+        bool,
+        typer.Option("--new", help="Training saw none of these rows: test on all of them, not on the test rows alone."),
+    ] = False,
+    fingerprint: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What a member called itself in the scored replies, as MEMBER=MODEL, once for each: where it calls itself "
+            "otherwise later, the promise does not hold."
+        ),
+    ] = None,
     as_json: _Json = False,
 ) -> None:
     """Find the cheapest operating point that keeps a promise on test rows, and write a certificate into the checkpoint.
@@ -563,12 +574,15 @@ def certify(
     if len(margins) != 1:
         raise InputError("`certify` needs one promise, `--within` or `--gain`. For example `--within 0.02`.")
     promise = Promise(margins[0], confidence)
+    fingerprints = dict(one.partition("=")[::2] for one in fingerprint or [])
+    if not all(fingerprints.values()):
+        raise InputError(f"`--fingerprint` must be given as MEMBER=MODEL, got {' '.join(fingerprint or [])!r}.")
     with progress_bar() as progress:
         bar = progress.add_task("Reading outcomes", total=2)
         policy = _load_policy(checkpoint, embedder)
         certificates_of(policy.card, policy.policy_id)
         limits = _limits(policy, {"max_team": max_team, "max_rounds": max_rounds}, target=None)
-        ids = _trained_test_ids(policy)
+        ids = None if new else _trained_test_ids(policy)
         grid = _read_grid(outcomes, policy.members, task=task, missing="mask", test_ids=ids, kind=kind)
         progress.update(bar, advance=1, description="Testing")
         certificate, tested = certify_policy(
@@ -578,6 +592,8 @@ def certify(
             date=datetime.now(UTC).date().isoformat(),
             cost_unit=_cost_unit(policy),
             hide_tasks=no_task,
+            fingerprints=fingerprints,
+            are_new=new,
             **limits,
         )
         card = with_certificate(policy.card, certificate)

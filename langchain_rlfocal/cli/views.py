@@ -174,8 +174,8 @@ def _frontier_views(frontiers: "Frontiers", facts: Mapping[str, Any]) -> Iterato
     yield _titled(f"Score over spending, {low} to {high} {unit} a query", table)
     yield ""
     yield Text(
-        "AIQ: mean score over that range, on the non-decreasing convex hull of the points' test figures, from nothing spent for "
-        "nothing scored. Points were chosen without the test rows; the hull is taken over them."
+        "AIQ: mean score over that range, on the non-decreasing convex hull of the points' test figures, from nothing "
+        "spent for nothing scored. Points were chosen without the test rows; the hull is taken over them."
     )
     for name in frontiers.ahead:
         difference = frontiers.differences[name]
@@ -351,8 +351,8 @@ def certificate_views(certificate: "Certificate", tested: Sequence["Tested"], *,
     bound = "at most" if promise.margin <= 0 else "at least"
     yield Text.assemble((certificate.promise, "bold"), f" in {printable(path)}")
     yield Text(
-        f"Shown with confidence {promise.confidence:g}: at {shown.format(certificate.spending)} {certificate.unit} a query the policy "
-        f"scores on average {bound} {abs(promise.margin):g} {side} the best of {len(certificate.members)} members, "
+        f"Shown with confidence {promise.confidence:g}: at {shown.format(certificate.spending)} {certificate.unit} a query the "
+        f"policy scores on average {bound} {abs(promise.margin):g} {side} the best of {len(certificate.members)} members, "
         "on queries like these."
     )
     yield Text(f"On these rows it scores {certificate.score:.3f}, the best member {certificate.best_member_score:.3f}.")

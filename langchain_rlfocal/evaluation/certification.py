@@ -1,23 +1,24 @@
 """Certification: what a policy can be promised to score, beside its best member, with a stated confidence.
 
-A promise says that a policy, run at an operating point, scores on average no more than a margin below the best of its members, or
-at least a margin above it, whichever member that may be. It is tested on rows that training did not see: against every member,
-and from the dearest operating point down to cheaper ones, until one fails. With the probability 1 - α at least, nothing that
-passes is false:
+A promise says that a policy, run at an operating point, scores on average no more than a margin below the best of its
+members, or at least a margin above it, whichever member that may be. It is tested on rows that training did not see:
+against every member, and from the dearest operating point down to cheaper ones, until one fails. With the probability
+1 - α at least, nothing that passes is false:
 
-- One point, one member: the differences in score, query by query, lie in [-1, 1], and a bet against "their mean is at most the
-  margin" that multiplies its stake by 1/α happens with probability α at most (`log_capital`). No law of the scores is assumed, and
-  any number of rows will do.
-- One point, every member: that all nulls are false is claimed only where each is rejected, so at α each (intersection-union test;
-  Berger, 1982). "The best member" is then whoever is best in truth, not on these rows.
-- All points: in an order fixed beforehand, each at α, until the first that is not rejected (fixed-sequence testing; Angelopoulos
-  et al., 2021, "Learn then Test", https://arxiv.org/abs/2110.01052).
+- One point, one member: the differences in score, query by query, lie in [-1, 1], and a bet against "their mean is at
+  most the margin" that multiplies its stake by 1/α happens with probability α at most (`log_capital`). No law of the
+  scores is assumed, and any number of rows will do.
+- One point, every member: that all nulls are false is claimed only where each is rejected, so at α each
+  (intersection-union test; Berger, 1982). "The best member" is then whoever is best in truth, not on these rows.
+- All points: in an order fixed beforehand, each at α, until the first that is not rejected (fixed-sequence testing;
+  Angelopoulos et al., 2021, "Learn then Test", https://arxiv.org/abs/2110.01052).
 
 The rows must be a fair sample of the queries that the promise is for; nothing here can tell whether they are.
 """
 
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,16 +51,16 @@ MAX_ROWS = 10**9
 def log_capital(differences: Floats, *, margin: float) -> Floats:
     """Bet against "the mean is at most the margin", and return the logarithm of the capital after each row.
 
-    The differences d are mapped to x = (d + 1) / 2 in [0, 1] and the margin to m = (margin + 1) / 2. From a capital of 1, in equal
-    parts on the stakes b of `BETS`:
+    The differences d are mapped to x = (d + 1) / 2 in [0, 1] and the margin to m = (margin + 1) / 2. From a capital of
+    1, in equal parts on the stakes b of `BETS`:
 
         K_t = mean over b of Π over rows i ≤ t of (1 + b (x_i - m) / m)
 
-    Each factor is at least 1 - b > 0. If the mean of x given the rows before is at most m, K is a supermartingale, so that with
-    probability 1 - α at least it never reaches 1/α (Ville's inequality).
+    Each factor is at least 1 - b > 0. If the mean of x given the rows before is at most m, K is a supermartingale, so
+    that with probability 1 - α at least it never reaches 1/α (Ville's inequality).
 
-    Source: Waudby-Smith and Ramdas, 2024, "Estimating means of bounded random variables by betting", section 4 and the mixture of
-    bets of their section B. https://arxiv.org/abs/2010.09686
+    Source: Waudby-Smith and Ramdas, 2024, "Estimating means of bounded random variables by betting", section 4,
+    with a mixture of constant bets. https://arxiv.org/abs/2010.09686
 
     Args:
         differences: One for each row, in [-1, 1], in an order that does not depend on them, shape [N].
@@ -79,10 +80,12 @@ def p_value(differences: Floats, *, margin: float) -> float:
 def rows_needed(differences: Floats, *, margin: float, alpha: float) -> int | None:
     """Say with how many rows such as these "the mean is at most the margin" would be rejected.
 
-    That n at which the capital is 1/α where every row multiplies each part of it as the measured ones do on average (in logarithms).
+    That n at which the capital is 1/α where every row multiplies each part of it as the measured ones do on average (in
+    logarithms).
 
     Returns:
-        The number; None where no number helps: the measured mean is not above the margin, or so little that no stake gains.
+        The number; None where no number helps: the measured mean is not above the margin, or so little that no stake
+        gains.
     """
     growth = _log_factors(differences, margin=margin).mean(axis=1) if len(differences) else np.zeros(1)
 
@@ -126,11 +129,13 @@ def p_values_in_turn(scores: Floats, members: Floats, *, margin: float, alpha: f
     Args:
         scores: Score of each operating point on each row, in [0, 1], the point to test first first, shape [P, N].
         members: Score of each member on the same rows, shape [N, M].
-        margin: That a point's mean score is at most this above a member's is the null; negative for "not more than so much below".
+        margin: That a point's mean score is at most this above a member's is the null; negative for "not more than so
+            much below".
         alpha: How probable it may be that anything false is certified.
 
     Returns:
-        The largest p-value over the members of each point that was tested: all but perhaps the last are at most `alpha`.
+        The largest p-value over the members of each point that was tested: all but perhaps the last are at most
+        `alpha`.
     """
     found: list[float] = []
     for point in scores:
@@ -181,11 +186,13 @@ def certify(
     date: str,
     cost_unit: CostUnit = "auto",
     hide_tasks: bool = False,
+    fingerprints: Mapping[str, str] | None = None,
+    are_new: bool = False,
 ) -> tuple[Certificate, list[Tested]]:
     """Find the cheapest operating point that keeps a promise.
 
-    `NUM_POINTS` mixtures of the points on the policy's curve, evenly spaced in spending, are tested from the dearest down, on the test
-    rows of `grid` (`OutcomeGrid.split`) on which every member is on record and scored.
+    `NUM_POINTS` mixtures of the points on the policy's curve, evenly spaced in spending, are tested from the dearest
+    down, on the test rows of `grid` (`OutcomeGrid.split`) on which every member is on record and scored.
 
     Args:
         policy: The policy; it is not changed.
@@ -196,22 +203,29 @@ def certify(
         date: Today, as YYYY-MM-DD.
         cost_unit: What spending is counted in; see `rivals.unit_of`.
         hide_tasks: Whether the policy sees no task label.
+        fingerprints: What members called themselves in the replies that were scored (`model_name` of their metadata): where they call
+            themselves otherwise later, the promise does not hold.
+        are_new: True if training saw none of the rows of `grid`: then all of them are tested on, not the test rows alone.
 
     Returns:
         The certificate of the cheapest point that passed, and all that were tested.
 
     Raises:
         CertificationError: The first test failed; it says how many rows are needed, or that no number helps.
-        InputError: The policy has no curve, or not in this unit.
+        InputError: The policy has no curve, or not in this unit; or a fingerprint is of nobody.
         PoolError: `grid` has a member that the policy does not know.
     """
-    rows = grid.canonical().split()[2]
+    rows = grid.canonical() if are_new else grid.canonical().split()[2]
     rows = rows.take(np.flatnonzero(rows.recorded.all(axis=1) & ~np.isnan(rows.scores).any(axis=1)))
     rows = rows.take(hash_order(rows))
     alpha = 1 - promise.confidence
+    strangers = [name for name in fingerprints or {} if name not in grid.members]
+    if strangers:
+        raise InputError(f"Fingerprints must be of members ({', '.join(grid.members)}), got {', '.join(strangers)}.")
     if not len(rows):
         raise CertificationError(
-            f"`{promise}` needs test rows on which every member was scored, got none of {len(grid)}. Collect more outcomes.",
+            f"`{promise}` needs test rows on which every member was scored, got none of {len(grid)}. Collect more "
+            "outcomes.",
             rows_needed=None,
         )
     unit = unit_of(rows, cost_unit)
@@ -220,9 +234,8 @@ def certify(
     replays = Replays(policy, env, hide_tasks=hide_tasks)
     members = frozenset(rows.members)
     taken, _ = curve.hull(unit, members)
-    mixtures = [
-        curve.mixture(unit, amount, members) for amount in np.linspace(taken[-1], taken[0], NUM_POINTS).tolist()
-    ]
+    amounts = np.linspace(taken[-1], taken[0], NUM_POINTS).tolist()
+    mixtures = list(dict.fromkeys(curve.mixture(unit, amount, members) for amount in amounts))
     played = [replays.mixed(mixture) for mixture in mixtures]
     scores = np.stack([each.scores for each in played]).astype(np.float64)
     p_values = p_values_in_turn(scores, rows.scores, margin=promise.margin, alpha=alpha)
@@ -246,6 +259,7 @@ def certify(
         max_rounds=max_rounds,
         bound="betting",
         p_value=found[last].p_value,
+        fingerprints=dict(fingerprints or {}),
         operating_point=MixturePoint.of(mixtures[last]),
         unit=unit,
         spending=found[last].spending,
@@ -264,13 +278,15 @@ def _refusal(promise: Promise, scores: Floats, rows: OutcomeGrid) -> Certificati
         number = rows_needed(scores - theirs, margin=promise.margin, alpha=alpha)
         if number is None:
             return CertificationError(
-                f"`{promise}` is not shown on {len(rows)} rows, and more such rows would not show it: the policy at its dearest scores "
-                f"{scores.mean():.3f}, `{name}` {theirs.mean():.3f}. Promise less, or train a better policy.",
+                f"`{promise}` is not shown on {len(rows)} rows, and more such rows would not show it: the policy at its "
+                f"dearest scores {scores.mean():.3f}, `{name}` {theirs.mean():.3f}. Promise less, or train a "
+                "better policy.",
                 rows_needed=None,
             )
         needed = max(needed, number)
     return CertificationError(
-        f"`{promise}` needs about {needed:,} rows that training did not see, if they are like these; there are {len(rows):,}. Collect "
-        "more outcomes (test rows are 15 % of them, unless training set others apart), or promise less.",
+        f"`{promise}` needs about {needed:,} rows that training did not see, if they are like these; there are "
+        f"{len(rows):,}. Collect more outcomes (test rows are 15 % of them, unless training set others apart), or "
+        "promise less.",
         rows_needed=needed,
     )

@@ -1,20 +1,22 @@
 """Rivals: cost-aware ways of answering that a policy has to beat at every spending, not at one.
 
-Each has a parameter that trades score for spending, as a policy has its cost weight, and so a frontier. Frontiers are compared
-by the area under them (`average_quality`). Parameters come from fitted rows or from a fixed list (`COST_WEIGHTS`); the test
-rows only measure the points that they make. The hull is then taken over these test figures, for the policy and the rivals
-alike: that is what the measure is. It flatters whoever has many points, which are the rivals: they have up to 41, and a policy
-those that targets mix.
+Each has a parameter that trades score for spending, as a policy has its cost weight, and so a frontier. Frontiers are
+compared by the area under them (`average_quality`). Parameters come from fitted rows or from a fixed list
+(`COST_WEIGHTS`); the test rows only measure the points that they make. The hull is then taken over these test figures,
+for the policy and the rivals alike: that is what the measure is. It flatters whoever has many points, so all have as
+many, or fewer where fewer were found. Within a target a policy mixes points that training chose, and may score
+less than its hull says.
 
 - `priced_task_table`: one member, by its mean score on the query's task minus λ x its price.
 - `agreement_cascade`: members in turn, until k of them agree; then, or after the last of them, a plurality vote.
-- `priced_linear_router`: one member, by the policy's own competence, a ridge regression from query features, minus λ x its price.
+- `priced_linear_router`: one member, by the policy's own competence, a ridge regression from query features, minus λ x
+  its price.
 
 Prices are shares of what asking the whole pool once costs, as they are for a policy.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -38,7 +40,7 @@ from langchain_rlfocal.evaluation.metrics import Estimate, inverse_propensity
 from langchain_rlfocal.outcomes import CostUnit, OutcomeGrid
 from langchain_rlfocal.outcomes.grids import costs_of
 from langchain_rlfocal.policies.base import EnsemblePolicy
-from langchain_rlfocal.policies.targets import OperatingPoint, curve_of
+from langchain_rlfocal.policies.targets import OperatingPoint
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -51,8 +53,9 @@ RIVALS = (*STORED_RIVALS, "priced_linear_router")
 """Names of the rivals, in the order of a report. The last needs no fit but the policy's own."""
 
 COST_WEIGHTS = (0.0, *(float(weight) for weight in np.geomspace(0.01, 1000.0, 40).round(4)))
-"""What asking the whole pool once costs, in units of score, at each point: λ of the two rivals with prices, and the cost weight of
-a policy without a curve. From a weight of 1000 on the cheapest member is asked even if it has a ten-thousandth of the pool's price."""
+"""What asking the whole pool once costs, in units of score, at each point: the policy's cost weight, and λ of the two
+rivals with prices. From a weight of 1000 on the cheapest member is asked even if it has a ten-thousandth of the pool's
+price."""
 
 AGREE = (1, 2, 3)
 """k of the cascades that are tried."""
@@ -106,10 +109,10 @@ class Frontiers:
         unit: What spending is counted in: usd, tokens or calls.
         low: Where the range of spending begins; see `spending_range`.
         high: Where it ends.
-        policy: Frontier of the policy, its points mixed; see `points_of`.
+        policy: Frontier of the policy, its points mixed.
         rivals: Frontiers of the rivals by name, in the order of `RIVALS`.
-        differences: Average quality of the policy minus the rival's, with a 95 % bootstrap interval, in which the queries are
-            resampled and both hulls taken anew over the same range.
+        differences: Average quality of the policy minus the rival's, with a 95 % bootstrap interval, in which the
+            queries are resampled and both hulls taken anew over the same range.
         missing: Names of `RIVALS` that were not fitted, or have no query that counts.
     """
 
@@ -148,8 +151,8 @@ class Frontiers:
 def hull_of(spending: Floats, scores: Floats) -> Ints:
     """Find the points of the non-decreasing convex hull that begins at (0, 0), by spending.
 
-    Who asks nobody spends nothing and scores 0, and whoever tosses a coin for each query between two points gets every mean in
-    between: so a curve that begins later counts, before its first point, as on the line from (0, 0).
+    Who asks nobody spends nothing and scores 0, and whoever tosses a coin for each query between two points gets every
+    mean in between: so a curve that begins later counts, before its first point, as on the line from (0, 0).
 
     Args:
         spending: Mean spending of each point, from 0, shape [K].
@@ -180,7 +183,8 @@ def average_quality(spending: Floats, scores: Floats, *, low: float, high: float
 
     After its last point the hull is flat. Of an empty range it is the hull's score there.
 
-    Source: Hu et al., 2024, "RouterBench: a benchmark for multi-LLM routing system", section 3. https://arxiv.org/abs/2403.12031
+    Source: Hu et al., 2024, "RouterBench: a benchmark for multi-LLM routing system", section 3.
+    https://arxiv.org/abs/2403.12031
 
     Args:
         spending: Mean spending of each point, shape [K].
@@ -207,8 +211,8 @@ def unit_of(grid: OutcomeGrid, cost_unit: CostUnit) -> SpendingUnit:
     """Choose what spending is counted in.
 
     Returns:
-        `cost_unit` itself where some such cost of every member is known and not all are 0; for `auto`, dollars where that of
-        every recorded call is known; else calls.
+        `cost_unit` itself where some such cost of every member is known and not all are 0; for `auto`, dollars where
+        that of every recorded call is known; else calls.
     """
     unit: SpendingUnit = "usd" if cost_unit == "auto" else cost_unit
     known = ~np.isnan(costs_of(grid, unit)) & grid.recorded
@@ -227,8 +231,8 @@ def spending_of(grid: OutcomeGrid, unit: SpendingUnit) -> Floats:
 def spending_range(spending: Floats, *, max_team: int) -> tuple[float, float]:
     """Say over which spending frontiers are compared.
 
-    From the cheapest member's mean spending per query to the dearest member's; where all members cost the same, as in calls, to
-    that of the largest team.
+    From the cheapest member's mean spending per query to the dearest member's; where all members cost the same, as in
+    calls, to that of the largest team.
 
     Args:
         spending: What each call costs, shape [Q, M].
@@ -247,8 +251,8 @@ def fit_rivals(
 ) -> dict[str, Baseline]:
     """Fit the rivals that learn from outcomes, as well as the rows that are not tested allow.
 
-    How far a task's scores are drawn to the overall ones is chosen by the average quality on validation rows of tables of
-    training rows; the table is then fitted on both. The cascades are those at the hull of both.
+    How far a task's scores are drawn to the overall ones is chosen by the average quality on validation rows of tables
+    of training rows; the table is then fitted on both. The cascades are those at the hull of both.
 
     Args:
         train_grid: Outcomes to learn from.
@@ -304,12 +308,12 @@ def fit_priced_task_table(grid: OutcomeGrid, *, shrinkage: float = 20.0, unit: S
 def fit_agreement_cascade(grid: OutcomeGrid, *, max_team: int, unit: SpendingUnit = "calls") -> Baseline:
     """Find good cascades: an order of members, k, and how many are asked at most.
 
-    For each k of `AGREE` orders grow by one member at a time: of each length the `BEAM` orders nearest below the hull of all
-    that were tried are lengthened by every other member. Of all that were tried the nearest below the hull are kept, as many as
-    there are `COST_WEIGHTS`, and of those that score and spend the same the first.
+    For each k of `AGREE` orders grow by one member at a time: of each length the `BEAM` orders nearest below the hull
+    of all that were tried are lengthened by every other member. Of all that were tried the nearest below the hull are
+    kept, as many as there are `COST_WEIGHTS`, and of those that score and spend the same the first.
 
-    Source of the rule: Kolawole et al., 2024, "Agreement-based cascading for efficient inference". Theirs asks ensembles of
-    growing size; here each step adds one member, as prices differ by member.
+    Source of the rule: Kolawole et al., 2024, "Agreement-based cascading for efficient inference". Theirs asks
+    ensembles of growing size; here each step adds one member, as prices differ by member.
 
     Args:
         grid: The outcomes.
@@ -407,7 +411,7 @@ def _cascades(rival: Baseline, grid: OutcomeGrid) -> "Iterator[_Decided]":
 def _cascade(grid: OutcomeGrid, columns: Ints, *, agree: int, competence: Floats) -> Decision:
     """Ask these columns in turn until `agree` of them say the same, and let those who were asked vote.
 
-    A text without a label agrees with no other. Where the cascade stops early, the vote goes to the answer that stopped it.
+    A text without a label agrees with no other. Where the cascade stops early, the vote goes to the answer that did it.
 
     Args:
         grid: The outcomes.
@@ -492,18 +496,6 @@ class _Measured:
         return Frontier(average_quality(spending, scores, low=low, high=high), hull, len(self.settings))
 
 
-def points_of(policy: EnsemblePolicy, unit: SpendingUnit, members: Sequence[str]) -> Sequence[OperatingPoint]:
-    """Name the operating points of a policy's frontier.
-
-    Those that targets mix: the hull of the curve in its card, measured in training. Where it has none in this unit,
-    `COST_WEIGHTS`.
-    """
-    try:
-        return curve_of(policy).hull(unit, frozenset(members))[1]
-    except InputError:
-        return [OperatingPoint(weight) for weight in COST_WEIGHTS]
-
-
 def compare_frontiers(
     policy: EnsemblePolicy,
     grid: OutcomeGrid,
@@ -517,12 +509,14 @@ def compare_frontiers(
 ) -> Frontiers:
     """Measure the frontiers of a policy and its rivals on held-out outcomes.
 
-    A query counts for a point where all that the point asks is on record and its answer was scored, as in `report.evaluate`.
+    A query counts for a point where all that the point asks is on record and its answer was scored, as in
+    `report.evaluate`.
 
     Args:
         policy: The policy; it is not changed.
         grid: Outcomes that neither the policy nor the rivals have seen.
-        fitted: Rivals of `STORED_RIVALS` by name, as `fit_rivals` makes and `report.rivals_of` reads them; may be empty.
+        fitted: Rivals of `STORED_RIVALS` by name, as `fit_rivals` makes and `report.rivals_of` reads them; may be
+            empty.
         max_team: How many members the policy may ask.
         max_rounds: How many rounds the policy may take.
         cost_unit: What spending is counted in; see `unit_of`.
@@ -542,16 +536,15 @@ def compare_frontiers(
     def points() -> "Iterator[_Decided]":
         env = environment_of(policy, grid, max_team=max_team, max_rounds=max_rounds, hide_tasks=hide_tasks)
         replays = Replays(policy, env, hide_tasks=hide_tasks)
-        for point in points_of(policy, unit, grid.members):
-            played = replays.at(point)
-            setting = {name: value for name, value in asdict(point).items() if value is not None}
-            yield setting, played.asked, np.asarray(played.scores, dtype=np.float64)
+        for weight in COST_WEIGHTS:
+            played = replays.at(OperatingPoint(weight))
+            yield {"cost_weight": weight}, played.asked, np.asarray(played.scores, dtype=np.float64)
 
     own = _Measured.of(grid, points(), spending)
     if not own.settings:
         raise InputError(
-            f"Of {len(grid)} queries, at least one must have on record every member whom the policy asks, and a score of its "
-            "answer; none has. Evaluate on outcomes of more members, or score some."
+            f"Of {len(grid)} queries, at least one must have on record every member whom the policy asks, and a score "
+            "of its answer; none has. Evaluate on outcomes of more members, or score some."
         )
     ways = {"priced_task_table": _tables, "agreement_cascade": _cascades}
     found = {name: _Measured.of(grid, ways[name](fitted[name], shown), spending) for name in ways if name in fitted}

@@ -28,6 +28,8 @@ from langchain_rlfocal.policies.targets import Controllers
 
 Clock = Callable[[], float]
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionConfig:
@@ -65,27 +67,29 @@ class ExecutionConfig:
 
 
 class Fingerprints(Shared):
-    """What members call themselves in their responses, as far as they do: the version of a model behind its name.
+    """What members call themselves in their replies, as far as they do: the version of a model behind its name.
 
     Attributes:
-        changed: What members called themselves first in this process, and what now, where that differs.
+        first: What members called themselves first in this process.
+        latest: What they called themselves last.
     """
 
     def __init__(self) -> None:
-        self._first: dict[str, str] = {}
-        self._said: set[str] = set()
-        self.changed: dict[str, tuple[str, str]] = {}
+        self.first: dict[str, str] = {}
+        self.latest: dict[str, str] = {}
+        self._warned: set[str] = set()
 
     def see(self, member: str, name: str | None) -> None:
         """Note what a member calls itself."""
-        if name is not None and self._first.setdefault(member, name) != name:
-            self.changed[member] = (self._first[member], name)
+        if name is not None:
+            self.first.setdefault(member, name)
+            self.latest[member] = name
 
-    def say_once(self, line: str, log: logging.Logger) -> None:
-        """Warn of something, the first time."""
-        if line not in self._said:
-            self._said.add(line)
-            log.warning(line)
+    def warn_once(self, line: str) -> None:
+        """Log a warning, the first time that it is given."""
+        if line not in self._warned:
+            self._warned.add(line)
+            _log.warning(line)
 
 
 class SharedState(Shared):

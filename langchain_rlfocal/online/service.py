@@ -49,11 +49,13 @@ class Serving:
         policy: The policy that decides.
         left_out: Why members are not asked.
         probe_share: Share of the queries on which each of those is asked nevertheless.
+        fallen: Members whose scores fell, also where nothing follows from it.
     """
 
     policy: Policy
     left_out: Mapping[str, str] = field(default_factory=dict)
     probe_share: float = 0.0
+    fallen: tuple[str, ...] = ()
 
 
 class LearningService:
@@ -270,7 +272,8 @@ class LearningService:
         assert self._guard is not None, "checked by who calls"
         left_out = dict.fromkeys(self._guard.left_out, LEFT_OUT)
         policy: Any = self._guard.serving
-        self.serving = Serving(policy, left_out, self._guard.monitor.probe_share)
+        monitor = self._guard.monitor
+        self.serving = Serving(policy, left_out, monitor.probe_share, monitor.left_out)
 
 
 # ---- what copies share, in each process

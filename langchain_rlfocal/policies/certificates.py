@@ -1,8 +1,8 @@
 """Certificates: promises about a policy's score that were shown on rows which training had not seen.
 
-`evaluation.certification` makes them; a checkpoint carries them in its card, several beside each other, under the names of their
-promises. A checkpoint may come from a stranger, so they are read strictly. Nobody can check what a certificate claims without the
-outcomes that it stands on.
+`evaluation.certification` makes them; a checkpoint carries them in its card, several beside each other, under the names
+of their promises. A checkpoint may come from a stranger, so they are read strictly. Nobody can check what a certificate
+claims without the outcomes that it stands on.
 """
 
 import re
@@ -40,7 +40,8 @@ class Promise:
             raise InputError(f"The confidence of a promise must be in (0, 1), got {self.confidence}. For example 0.9.")
         if any(round(value, 6) != value for value in (self.margin, self.confidence)):
             raise InputError(
-                f"The numbers of a promise must have six decimals at most, got {self.margin} and {self.confidence}. Round them."
+                f"The numbers of a promise must have six decimals at most, got {self.margin} and "
+                f"{self.confidence}. Round them."
             )
 
     @classmethod
@@ -113,6 +114,7 @@ class Certificate(_Strict):
         max_rounds: In how many rounds.
         bound: Name of the bound: a mixture of bets; see `evaluation.certification.log_capital`.
         p_value: Its value: the largest p-value over the members.
+        fingerprints: What members called themselves in their replies, as far as whoever certified said so.
         operating_point: How the policy is to be run.
         unit: What spending is counted in.
         spending: What a query took on these rows on average.
@@ -132,6 +134,7 @@ class Certificate(_Strict):
     max_rounds: int = Field(ge=1)
     bound: Literal["betting"]
     p_value: float = Field(ge=0, le=1)
+    fingerprints: dict[str, str] = Field(default_factory=dict)
     operating_point: MixturePoint
     unit: Literal["usd", "tokens", "calls"]
     spending: float = Field(ge=0, allow_inf_nan=False)
@@ -146,7 +149,7 @@ class Certificate(_Strict):
             OperatingPoint(one.cost_weight, one.max_team, one.member)
             for one in (self.operating_point.low, self.operating_point.high)
         )
-        return Mixture(low, high, self.operating_point.share, self.spending)
+        return Mixture(low, high, self.operating_point.share, self.spending, self.spending)
 
 
 def certificates_of(card: Mapping[str, Any], policy_id: str) -> dict[str, Certificate]:

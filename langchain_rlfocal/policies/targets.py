@@ -80,17 +80,28 @@ class Mixture:
         low: The one that takes less.
         high: The one that takes more.
         share: Share of the queries that the second answers, in [0, 1].
-        expected: What the curve says that a query takes.
+        low_takes: What a query takes at the first.
+        high_takes: And at the second.
     """
 
     low: OperatingPoint
     high: OperatingPoint
     share: float
-    expected: float
+    low_takes: float
+    high_takes: float
+
+    @property
+    def expected(self) -> float:
+        """What a query takes on average."""
+        return self.low_takes + self.share * (self.high_takes - self.low_takes)
 
     def point_for(self, position: float) -> OperatingPoint:
         """Choose for a query at this position; see `position_of`."""
         return self.high if position < self.share else self.low
+
+    def takes_at(self, position: float) -> float:
+        """Return what a query takes at the point that is chosen for this position."""
+        return self.high_takes if position < self.share else self.low_takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +221,7 @@ class Curve:
         return self._hulls[key]
 
     def _hull_of(self, unit: Unit, members: frozenset[str] | None) -> tuple[list[float], list[OperatingPoint]]:
-        points = [p for p in self._points if p.member is None or members is None or p.member in members]
+        points = self._points_of(unit, members)
         taken = [getattr(point, f"mean_{unit}") for point in points]
         if None in taken:
             raise InputError(
@@ -236,6 +247,20 @@ class Curve:
                 hull.pop()
             hull.append(point)
         return [x for x, _, _ in hull], [operating for _, _, operating in hull]
+
+    def _points_of(self, unit: Unit, members: frozenset[str] | None) -> list[_Point]:
+        """Leave out what cannot be run, or would not take what was measured."""
+        points = [p for p in self._points if p.member is None or members is None or p.member in members]
+        alone = [x for p in points if p.member is not None and (x := getattr(p, f"mean_{unit}")) is not None]
+        if alone and len(points) < len(self._points):
+            # Measured with members that are not here: nothing takes less than the cheapest that is.
+            points = [p for p in points if (getattr(p, f"mean_{unit}") or 0.0) >= min(alone) or p.cost_weight == 0]
+        if unit == "calls" and any(p.operating_point.largest_team == 1 for p in points):
+            # Who asked one of every measured query may ask two of another.
+            points = [
+                p for p in points if p.mean_calls > 1 or p.operating_point.largest_team == 1 or p.cost_weight == 0
+            ]
+        return points
 
     def amount(self, target: Target, members: frozenset[str] | None = None) -> float:
         """Turn a target into its unit.
@@ -269,9 +294,9 @@ class Curve:
         high = bisect.bisect_left(taken, amount)
         if high == 0 or high == len(taken):
             end = 0 if high == 0 else -1
-            return Mixture(points[end], points[end], 0.0, taken[end])
+            return Mixture(points[end], points[end], 0.0, taken[end], taken[end])
         share = (amount - taken[high - 1]) / (taken[high] - taken[high - 1])
-        return Mixture(points[high - 1], points[high], share, amount)
+        return Mixture(points[high - 1], points[high], share, taken[high - 1], taken[high])
 
 
 def curve_of(policy: Any) -> Curve:
@@ -307,13 +332,14 @@ class TargetController:
     """Keeps what queries take on average at an amount, though they take more or less than the curve says.
 
     It aims at the amount, and makes up over the next h queries for what was taken beyond or below it. What it asks of the curve is
-    that aim over the factor by which queries took more than was asked (integral control with a feedforward gain):
+    that aim over the factor by which queries took more than the curve says (integral control with a feedforward gain):
 
         aim = (amount + balance / h) / factor        h = queries so far / QUERIES_EACH, within HORIZONS
         balance = Σ (amount - taken), within ± MOST_BALANCE · amount
-        factor = (Σ taken + k) / (Σ aim + k),    k = PRIOR_QUERIES · amount, sums that fade over `MEMORY` queries
+        factor = (Σ taken + k) / (Σ curve's + k),    k = PRIOR_QUERIES · amount, sums that fade over `MEMORY` queries
 
-    One may be shared by threads.
+    A query counts from when it begins, as what it is expected to take, so that many may be answered at once. One controller may be
+    shared by threads.
 
     Args:
         amount: What a query may take on average, above 0.
@@ -322,81 +348,101 @@ class TargetController:
     def __init__(self, amount: float) -> None:
         self.amount = amount
         self._balance, self._count = 0.0, 0
-        self._taken = self._aimed = PRIOR_QUERIES * amount
+        self._taken = self._expected = PRIOR_QUERIES * amount
         self._lock = threading.Lock()
 
     @property
     def aim(self) -> float:
         """What to ask of the curve for the next query."""
-        factor = min(max(self._taken / self._aimed, 1 / MOST_OFF), MOST_OFF)
         horizon = min(max(self._count / QUERIES_EACH, HORIZONS[0]), HORIZONS[1])
-        return max(self.amount + self._balance / horizon, 0.0) / factor
+        return max(self.amount + self._balance / horizon, 0.0) / self._factor
 
-    def took(self, taken: float, expected: float) -> None:
-        """Count what a query took; what is not known counts for nothing.
+    @property
+    def _factor(self) -> float:
+        return min(max(self._taken / self._expected, 1 / MOST_OFF), MOST_OFF)
+
+    def begin(self, expected: float) -> float:
+        """Count a query that begins.
 
         Args:
-            taken: What it took.
-            expected: What the curve says of the mixture that it was answered by.
+            expected: What the curve says that it takes.
+
+        Returns:
+            What it is counted as until it ends.
         """
+        with self._lock:
+            counted = expected * self._factor
+            self._count += 1
+            self._add(self.amount - counted)
+        return counted
+
+    def end(self, taken: float, *, expected: float, counted: float) -> None:
+        """Count what a query took instead of what it was counted as; of what is not known that stays."""
         if not math.isfinite(taken):
             return
         prior, kept = PRIOR_QUERIES * self.amount, 1 - 1 / MEMORY
         with self._lock:
             self._taken = prior + (self._taken - prior) * kept + taken
-            self._aimed = prior + (self._aimed - prior) * kept + expected
-            self._count += 1
-            most = MOST_BALANCE * self.amount
-            self._balance = min(max(self._balance + self.amount - taken, -most), most)
+            self._expected = prior + (self._expected - prior) * kept + expected
+            self._add(counted - taken)
+
+    def _add(self, amount: float) -> None:
+        most = MOST_BALANCE * self.amount
+        self._balance = min(max(self._balance + amount, -most), most)
+
+
+class Aim:
+    """How one query within a target is answered; it counts from when this is made.
+
+    Args:
+        target: What a query may take on average.
+        controller: Counts what queries take.
+        mixture: The operating points to choose from.
+        position: The query's position; see `position_of`.
+
+    Attributes:
+        target: See above.
+        point: The operating point that answers it.
+    """
+
+    def __init__(self, target: Target, controller: TargetController, mixture: Mixture, position: float) -> None:
+        self.target, self.point = target, mixture.point_for(position)
+        self._controller, self._expected = controller, mixture.takes_at(position)
+        self._counted = controller.begin(self._expected)
+        self._has_ended = False
+
+    def took(self, taken: float) -> None:
+        """Count what the query took; only the first time has an effect."""
+        if not self._has_ended:
+            self._has_ended = True
+            self._controller.end(taken, expected=self._expected, counted=self._counted)
 
 
 class Controllers:
-    """The controllers of the targets that a model and its copies are called with; the oldest are forgotten."""
+    """The controllers of the targets that a model and its copies are called with; those least used lately are forgotten."""
 
     def __init__(self) -> None:
         self._controllers: dict[tuple[str, Target, frozenset[str]], TargetController] = {}
         self._lock = threading.Lock()
 
-    def aim(self, policy: Any, target: Target, members: frozenset[str]) -> "Aim":
-        """Choose how the next query within a target is answered.
+    def aim(self, policy: Any, target: Target, members: frozenset[str], *, query: str, task: str | None) -> Aim:
+        """Choose how a query within a target is answered.
 
         Args:
             policy: The policy.
             target: What a query may take on average.
             members: Who is in the pool.
+            query: The query's text.
+            task: Its task label.
 
         Raises:
             InputError: The policy has no curve, or the target is out of its reach.
         """
         curve, key = curve_of(policy), (policy.policy_id, target, members)
-        controller = self._controllers.get(key)
-        if controller is None:
-            new = TargetController(curve.amount(target, members))
-            with self._lock:
-                controller = self._controllers.setdefault(key, new)
-                while len(self._controllers) > MAX_CONTROLLERS:
-                    del self._controllers[next(iter(self._controllers))]
-        return Aim(target, controller, curve.mixture(target.unit, controller.aim, members))
-
-
-@dataclass(frozen=True, slots=True)
-class Aim:
-    """How one query within a target is answered.
-
-    Attributes:
-        target: What a query may take on average.
-        controller: Counts what queries take.
-        mixture: The operating points to choose from.
-    """
-
-    target: Target
-    controller: TargetController
-    mixture: Mixture
-
-    def point_for(self, query: str, task: str | None) -> OperatingPoint:
-        """Choose a query's operating point."""
-        return self.mixture.point_for(position_of(query, task))
-
-    def took(self, taken: float) -> None:
-        """Count what it took."""
-        self.controller.took(taken, self.mixture.expected)
+        with self._lock:
+            controller = self._controllers.pop(key, None) or TargetController(curve.amount(target, members))
+            self._controllers[key] = controller
+            while len(self._controllers) > MAX_CONTROLLERS:
+                del self._controllers[next(iter(self._controllers))]
+        mixture = curve.mixture(target.unit, controller.aim, members)
+        return Aim(target, controller, mixture, position_of(query, task))
