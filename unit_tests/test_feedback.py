@@ -1,6 +1,7 @@
 """Feedback: every answer has an id, users score it, and how probable each member's being asked was is exact."""
 
 import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 from math import comb
@@ -224,12 +225,12 @@ async def test_recording_never_holds_up_the_event_loop(log):
 
 
 async def test_feedback_on_answers_that_nobody_knows_holds_up_no_thread(log, monkeypatch):
-    """The loop has one thread. While 20 unknown answers are waited for, a known one takes its feedback."""
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    """While 20 unknown answers are waited for, a known one takes its feedback."""
     monkeypatch.setattr(log_module, "WAIT_S", 20.0)
     model = said_42(log)
     message = await model.ainvoke(QUESTION)
     unknown = [asyncio.create_task(model.afeedback(uuid4(), 1)) for _ in range(20)]
+    await asyncio.sleep(0)  # they begin
     async with asyncio.timeout(5):
         await model.afeedback(message, 1)
     assert log.last_seq == 1
@@ -237,6 +238,28 @@ async def test_feedback_on_answers_that_nobody_knows_holds_up_no_thread(log, mon
     for task in unknown:
         task.cancel()
     await asyncio.gather(*unknown, return_exceptions=True)
+
+
+async def test_feedback_that_waits_for_the_file_holds_up_no_thread_of_the_loop(log, monkeypatch):
+    """The loop has one thread, which is free while feedback is being written."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    model, begun, may_end, add = said_42(log), threading.Event(), threading.Event(), log.add_feedback
+
+    def add_slowly(feedback):
+        begun.set()
+        may_end.wait(20)
+        return add(feedback)
+
+    monkeypatch.setattr(log, "add_feedback", add_slowly)
+    message = await model.ainvoke(QUESTION)
+    waiting = asyncio.create_task(model.afeedback(message, 1))
+    with ThreadPoolExecutor(1) as other:
+        await asyncio.get_running_loop().run_in_executor(other, begun.wait)
+    async with asyncio.timeout(5):
+        assert await asyncio.to_thread(lambda: "free") == "free"
+    may_end.set()
+    await waiting
+    assert log.last_seq == 1
 
 
 async def test_afeedback_refuses_what_feedback_does(log):

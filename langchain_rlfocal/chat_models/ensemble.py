@@ -5,12 +5,12 @@ what they say. It never merges members' tool calls, never passes on what is mean
 from feedback only, never from an answer itself.
 """
 
-import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import replace
+from functools import partial
 from operator import is_, itemgetter
 from os import PathLike
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -528,7 +528,7 @@ class RLFocalChatModel(NestedRunsMixin):
         """Record what a user says of an answer; see `feedback`."""
         said, service = self._said(answer, score, per_member)
         await service.log.aserved(said.answer_id)  # which may take time, and a thread would be held up by that
-        await asyncio.to_thread(self.feedback, said.answer_id, said.score, said.per_member)
+        await service.log.in_thread(partial(self.feedback, said.answer_id, said.score, said.per_member))
 
     def _said(
         self, answer: AIMessage | Mapping[str, Any] | str | UUID, score: float, per_member: Mapping[str, float] | None

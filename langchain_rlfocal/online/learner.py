@@ -114,8 +114,8 @@ def compact(features: Floats) -> Floats:
 
 def log_rivals(queries: Sequence[str]) -> Floats:
     """Take h, the logarithm of the number of wrong options of each query, of 5 where it lists none; shape [Q]."""
-    count = np.array([len(looks_of_options(query)) for query in queries], dtype=np.float64)
-    return np.asarray(np.log(np.where(count > 1, np.maximum(count - 1, 1), _USUAL_RIVALS)))
+    counts = (len(looks_of_options(query)) for query in queries)
+    return np.array([math.log(count - 1 if count > 1 else _USUAL_RIVALS) for count in counts], dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -176,6 +176,28 @@ class OnlinePolicy(EnsemblePolicy):
             digest.update((array.diagonal() if array.ndim > 1 else array).tobytes())
         return f"online-{digest.hexdigest()[:12]}"
 
+    @cached_property
+    def _own_means(self) -> Floats:
+        """Means of all wₘ, shape [OWN_DIM, M]."""
+        return self._arrays["competence.mean"][POOL_DIM:].reshape(-1, OWN_DIM).T
+
+    @cached_property
+    def _pool_spread(self) -> Floats:
+        """Covariance of w, shape [POOL_DIM, POOL_DIM]."""
+        return np.ascontiguousarray(self._arrays["competence.covariance"][:POOL_DIM, :POOL_DIM])
+
+    @cached_property
+    def _across(self) -> Floats:
+        """Twice the covariance of w with all wₘ, shape [POOL_DIM, M · OWN_DIM]."""
+        return 2.0 * self._arrays["competence.covariance"][:POOL_DIM, POOL_DIM:]
+
+    @cached_property
+    def _own_spreads(self) -> Floats:
+        """Covariance of each wₘ, shape [M, OWN_DIM, OWN_DIM]."""
+        num = len(self.members)
+        blocks = self._arrays["competence.covariance"][POOL_DIM:, POOL_DIM:].reshape(num, OWN_DIM, num, OWN_DIM)
+        return np.ascontiguousarray(blocks[np.arange(num), :, np.arange(num)])
+
     def describe(
         self, queries: Sequence[str], tasks: Sequence[str | None], members: Sequence[str] | None = None
     ) -> LearnedFeatures:
@@ -184,23 +206,20 @@ class OnlinePolicy(EnsemblePolicy):
         if not self._is_trained:
             base = replace(base, trust=_logit(base.competence))
         shared = compact(features_of(queries, tasks)) if len(queries) else np.zeros((0, POOL_DIM))
-        own, num = shared[:, :OWN_DIM], len(self.members)
-        mean, spread = self._arrays["competence.mean"], self._arrays["competence.covariance"]
-        competence = base.competence + (shared @ mean[:POOL_DIM])[:, None] + own @ mean[POOL_DIM:].reshape(num, -1).T
-        competence = np.clip(competence, _LOW, _HIGH)
-        across = shared @ spread[:POOL_DIM]
-        blocks = spread[POOL_DIM:, POOL_DIM:].reshape(num, OWN_DIM, num, OWN_DIM)
-        blocks = blocks[np.arange(num), :, np.arange(num)]
-        variance = (
-            (across[:, :POOL_DIM] * shared).sum(axis=1)[:, None]
-            + 2 * np.einsum("qmp,qp->qm", across[:, POOL_DIM:].reshape(-1, num, OWN_DIM), own)
-            + ((own @ blocks).transpose(1, 0, 2) * own[:, None]).sum(axis=2)
+        own, mean = shared[:, :OWN_DIM], self._arrays["competence.mean"]
+        raw = base.competence + (shared @ mean[:POOL_DIM])[:, None] + own @ self._own_means
+        competence = _bounded(raw)
+        # One member's own part varies with the pool's twice, and by itself; what all share is the same for all of them.
+        across = (shared @ self._across).reshape(-1, len(self.members), OWN_DIM) + (own @ self._own_spreads).transpose(
+            1, 0, 2
         )
+        pool = np.add.reduce(shared @ self._pool_spread * shared, axis=1)
+        variance = pool[:, None] + np.add.reduce(across * own[:, None], axis=2)
         weights, rivals = self._arrays["evidence.mean"], log_rivals(queries)
-        above = _logit(competence) - _logit(base.competence)
+        above = _logit(competence) - (_logit(base.competence) if self._is_trained else base.trust)
         trust = weights[_BASE] * base.trust + weights[_COMPETENCE] * above
         trust = trust + (weights[_SUPPORTER] * rivals + own[:, 1:] @ weights[_ON_SUPPORTER])[:, None]
-        coincidence = np.clip(base.coincidence + own @ self._arrays["coincidence.mean"], 0.0, 1.0)
+        coincidence = base.coincidence + own @ self._arrays["coincidence.mean"]
         kind = base.competence.dtype
         described = LearnedFeatures(
             competence=competence.astype(kind),
@@ -209,7 +228,7 @@ class OnlinePolicy(EnsemblePolicy):
             price=base.price,
             diversity=base.diversity,
             novelty=base.novelty,
-            coincidence=coincidence.astype(kind),
+            coincidence=np.minimum(np.maximum(coincidence, 0.0), 1.0).astype(kind),
             deviation=np.sqrt(np.maximum(variance, 0.0)).astype(kind),
             rivals=rivals.astype(kind),
             inputs=shared,
@@ -262,7 +281,7 @@ class OnlinePolicy(EnsemblePolicy):
         """Choose whom to add, with optimism; see `EnsemblePolicy.team`."""
         members = state.members
         if self.optimism and isinstance(members, LearnedFeatures):
-            high = np.clip(members.competence + self.optimism * members.deviation, _LOW, _HIGH)
+            high = _bounded(members.competence + self.optimism * members.deviation)
             scale, kind = self._arrays["evidence.mean"][_COMPETENCE], members.competence.dtype
             rise = (scale * (_logit(high) - _logit(members.competence))).astype(kind)
             members = replace(members, competence=high.astype(kind), trust=members.trust + rise)
@@ -578,6 +597,10 @@ class OnlineLearner:
         arrays["coincidence.covariance"] = spread - np.outer(gain, across)
 
 
+def _bounded(probability: Floats) -> Floats:
+    return np.asarray(np.minimum(np.maximum(probability, _LOW), _HIGH))
+
+
 def _logit(probability: Floats) -> Floats:
-    bounded = np.clip(probability, _LOW, _HIGH)
+    bounded = _bounded(probability)
     return np.asarray(np.log(bounded) - np.log1p(-bounded))

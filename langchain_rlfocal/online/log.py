@@ -18,6 +18,7 @@ import weakref
 from _thread import start_new_thread
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
@@ -56,6 +57,7 @@ UNNAMED_TASK = "served"
 _RETRY_S = 1.0
 _POLL_S = 0.02
 _CHUNK = 1000
+_NUM_THREADS = 4
 
 _VERSION = 1
 _APPLICATION_ID = 0x524C464F  # "RLFO"
@@ -76,6 +78,7 @@ CREATE TABLE snapshots (learner TEXT PRIMARY KEY, seq INTEGER NOT NULL, arrays B
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 Record = TypeVar("Record")
+Value = TypeVar("Value")
 
 _log = logging.getLogger(__name__)
 
@@ -212,9 +215,13 @@ class OutcomeLog:
         for pause_s in _pauses():
             if pause_s:
                 await asyncio.sleep(pause_s)
-            if (found := await asyncio.to_thread(self._find, answer_id)) is not None:
+            if (found := await self.in_thread(partial(self._find, answer_id))) is not None:
                 return found
         raise self._unknown(answer_id)
+
+    async def in_thread(self, act: Callable[[], Value]) -> Value:
+        """Do what may wait for the file in a thread kept for that: those of the event loop stay free for answers."""
+        return await asyncio.get_running_loop().run_in_executor(_threads, act)
 
     def _find(self, answer_id: str) -> ServedAnswer | None:
         """Look for an answer once."""
@@ -479,6 +486,7 @@ _logs: "weakref.WeakSet[OutcomeLog]" = weakref.WeakSet()
 _unwritten: set[OutcomeLog] = set()
 _by_path: "weakref.WeakValueDictionary[str, OutcomeLog]" = weakref.WeakValueDictionary()
 _opening = threading.RLock()
+_threads = ThreadPoolExecutor(_NUM_THREADS, "rlfocal-feedback")
 
 
 class _Handle:
@@ -581,7 +589,7 @@ def _after_fork_in_parent() -> None:
 
 def _after_fork_in_child() -> None:
     """Begin anew: the parent writes what it has queued itself."""
-    global _opening  # noqa: PLW0603
+    global _opening, _threads  # noqa: PLW0603
     for log in _forking:
         was_closed = log.is_closed
         log._finalizer.detach()  # noqa: SLF001
@@ -591,6 +599,7 @@ def _after_fork_in_child() -> None:
     _forking.clear()
     _unwritten.clear()
     _opening = threading.RLock()
+    _threads = ThreadPoolExecutor(_NUM_THREADS, "rlfocal-feedback")
 
 
 if hasattr(os, "register_at_fork"):

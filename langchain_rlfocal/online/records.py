@@ -117,7 +117,8 @@ class Undo:
 
 def _score(value: Any, name: str) -> float:
     """Check a score; True and False are 1 and 0."""
-    if not isinstance(value, Real | np.bool_) or not 0 <= value <= 1:  # compared as it is: not all numbers fit a float
+    is_number = isinstance(value, Real | np.bool_)
+    if not is_number or not 0 <= value <= 1:  # compared as it is: not all numbers fit a float
         is_huge = isinstance(value, int) and value.bit_length() > 64  # Python refuses to show some of these
         got = f"a number of {value.bit_length()} bits" if is_huge else f"{value!r:.80}"
         raise FeedbackError(f"{name} must be a number in [0, 1], got {got}. Give 1 for right, 0 for wrong.")
