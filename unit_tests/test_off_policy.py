@@ -11,6 +11,7 @@ from langchain_rlfocal.online.off_policy import (
     Trajectory,
     chance_seen,
     chance_within,
+    done_by,
     follow,
     logged,
 )
@@ -131,6 +132,16 @@ def test_a_policy_that_need_not_wait_for_who_was_called_off_is_seen():
     assert follow(policy, alone, judged(alone, {"a": 0.8})).is_cut
 
 
+def test_who_was_asked_beside_the_team_is_not_the_policys_choice():
+    """D is left out and was probed: neither its call, nor the answer that it changed, is what the policy did."""
+    policy = Asks("a", "a")
+    served = served_of({"a": "x", "d": "y"}, returned="d", available=("a", "b", "c"), max_team=1, cost_weight=0.75)
+    feedback = judged(served, {"a": 0.25, "d": 1.0})
+    assert done_by(policy, served, feedback) == did("a", score=0.25, is_full=True, charge=0.25)
+    difference = compare(policy, policy, [(served, feedback)] * 50)
+    assert (difference.mean, difference.seen) == (0.0, 1.0)
+
+
 def test_what_the_policy_did_not_decide_is_not_compared():
     """A policy that asks D always, while the operating point names A on every second query: it is as good as itself."""
     policy, log = Asks("d", "d"), []
@@ -206,7 +217,7 @@ def test_the_estimate_has_no_bias_and_the_mean_of_what_is_seen_has(expected):
     for seed in range(40):
         plain, comparison = [], Comparison(max_weight=20.0)
         for served, feedback in log_of(old, world(150, explore=0.5, seed=seed), explore=0.5):
-            mine = follow(old, served, feedback) if served.explored else logged(served, feedback)
+            mine = done_by(old, served, feedback)
             theirs = follow(new, served, feedback)
             if mine.is_seen and theirs.is_seen:
                 plain.append(theirs.score - mine.score)

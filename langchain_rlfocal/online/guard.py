@@ -19,7 +19,7 @@ from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.online.arrays import checked_array
 from langchain_rlfocal.online.drift import DriftMonitor
 from langchain_rlfocal.online.learner import OnlineLearner, is_trained
-from langchain_rlfocal.online.off_policy import Comparison, Difference, expected_score, follow, logged
+from langchain_rlfocal.online.off_policy import Comparison, Difference, done_by, expected_score, follow
 from langchain_rlfocal.online.records import Feedback, ServedAnswer
 from langchain_rlfocal.policies.base import EnsemblePolicy
 from langchain_rlfocal.states import Floats
@@ -268,7 +268,7 @@ class Guard:
                 self._num_scores = min(self._num_scores + 1, _MEMORY)
                 self._mean_score += (feedback.score - self._mean_score) / self._num_scores
             one, other = self.incumbent, new
-        did = follow(one, served, feedback) if served.explored else logged(served, feedback)
+        did = done_by(one, served, feedback)
         # One expectation for both: a model's opinion of where nothing can be seen must not decide who serves.
         expected = expected_score(one, served, new)
         self._comparison.add(served, did, follow(other, served, feedback), (expected, expected))

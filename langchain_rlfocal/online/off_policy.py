@@ -72,8 +72,14 @@ class Trajectory:
         return frozenset().union(*self.rounds)
 
 
+def done_by(policy: EnsemblePolicy, served: ServedAnswer, feedback: Feedback) -> Trajectory:
+    """Tell what the policy that served did; or would have done, where a random team was asked, or others beside its own."""
+    is_its_own = not served.explored and served.asked.issubset(served.available)
+    return logged(served, feedback) if is_its_own else follow(policy, served, feedback)
+
+
 def logged(served: ServedAnswer, feedback: Feedback) -> Trajectory:
-    """Tell what was done on a query that was not explored."""
+    """Tell what was done on a query, by whoever decided it."""
     rounds: dict[int, set[str]] = {}
     for one in served.candidates:
         rounds.setdefault(one.round, set()).add(one.member)
@@ -332,7 +338,7 @@ def compare(
     for served, feedback in log:
         if served.pinned:
             continue
-        did = follow(old, served, feedback) if served.explored else logged(served, feedback)
+        did = done_by(old, served, feedback)
         expected = (0.5, 0.5)
         if judge is not None:
             expected = expected_score(old, served, judge), expected_score(new, served, judge)
