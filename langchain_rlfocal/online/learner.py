@@ -69,7 +69,7 @@ QUERY_VARIANCE, NOISE_VARIANCE = 0.07, 0.14
 """τ² and σ². A score of 0 or 1 has a variance of at most 0.25."""
 
 IMPUTED = 2.0
-"""How many times more variance an answer's score has where it follows from what was said of another answer."""
+"""How many times more variance an answer's score has where it follows for certain from what was said of another answer."""
 
 EVIDENCE_PRIOR = {
     "base": (1.0, 0.3),
@@ -544,10 +544,11 @@ class OnlineLearner:
         noise, seen = np.full(len(columns), NOISE_VARIANCE), np.array([scores[m] for m in columns])
         for at, m in enumerate(columns):
             if m in imputed:
-                # As much certainty as it shows, not more, and the same shift: what says nothing new is no observation.
-                share = certainty(imputed[m], float(features.competence[0, m]))
+                # It is further away by as much as its noise is greater: the mean moves as by the score itself, with less certainty.
+                before = float(features.competence[0, m])
+                share = certainty(imputed[m], before)
                 noise[at] *= IMPUTED / share**2
-                seen[at] = features.competence[0, m] + (imputed[m] - features.competence[0, m]) / share**2
+                seen[at] = before + (imputed[m] - before) / share**2
         within = np.stack([inputs @ across[:POOL_DIM] + own @ across[block] for block in blocks])
         within = (within + within.T) / 2 + QUERY_VARIANCE + np.diag(noise)
         gain = np.linalg.solve(within, across.T)
@@ -625,8 +626,9 @@ class OnlineLearner:
 def certainty(imputed: float, expected: float) -> float:
     """Say which share of the way from the expected score to 0 or 1 an imputed one goes.
 
-    Its square is the part of the score's variance, p (1 − p), that is gone: by the law of total variance the mean square shift of
-    a calibrated probability. So an imputed 0 or 1 counts as seen, and the learner's own estimate, given back to it, as nothing.
+    Where the score is revealed with probability s, and as expected otherwise, all that it can be is this share s away. Its square is
+    then the part of the variance that is gone: by the law of total variance, the mean square shift over p (1 − p). So an imputed 0
+    or 1 counts as seen, and the learner's own estimate, given back to it, as nothing.
     """
     return (imputed - expected) / (1.0 - expected) if imputed > expected else (expected - imputed) / expected
 
