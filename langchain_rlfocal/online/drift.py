@@ -127,14 +127,12 @@ class DriftMonitor:
             return None
         self._sums[row] = 0.0
         self._out[row] = 0.0 if is_out else 1.0
-        if is_out:
-            self._expected[row] = np.nan
         return "recovered" if is_out else "fell"
 
     def bring_back(self, member: str) -> None:
         """Take a member in again, and watch it from the start."""
         row = self._row[member]
-        self._sums[row], self._out[row], self._expected[row] = 0.0, 0.0, np.nan
+        self._sums[row], self._out[row] = 0.0, 0.0
 
     def leave_out(self, member: str) -> None:
         """Leave a member out until it is found to have recovered."""

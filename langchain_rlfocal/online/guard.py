@@ -1,12 +1,12 @@
 """The guard: which policy serves, and which members are left out, while a learner learns.
 
-A trained incumbent serves until the learner is shown to be better: until the lower bound of the paired difference, which holds at all
-times at once (`off_policy`), is above 0. The learner serves until the incumbent is shown to be better in the same way, or until
-its answers' scores fall below the mean that the incumbent had (`drift`). An untrained incumbent knows nothing that would have to
+A trained incumbent serves until the learner is shown to be better, in scores less what calls cost: until the lower bound of the paired
+difference, which holds at all times at once (`off_policy`), is above 0. The learner serves until the incumbent is shown to be better
+in the same way, or until what its answers are worth falls below the mean of the incumbent's (`drift`); then it has to show more. An untrained incumbent knows nothing that would have to
 be protected, and asks the same members always, so that nothing could be learned of the others: there the learner serves at once.
 
-Every change is an entry with its figures, and can be undone. What a person undid is not done again: after `undo` of a takeover
-the incumbent serves for good.
+Every change is an entry with its figures, and can be undone. After a takeover was undone the incumbent serves for good; a member that
+was taken in again by a person is watched as before, and may be left out again.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.online.arrays import checked_array
 from langchain_rlfocal.online.drift import DriftMonitor
 from langchain_rlfocal.online.learner import OnlineLearner, is_trained
-from langchain_rlfocal.online.off_policy import Comparison, Difference, done_by, expected_score, follow
+from langchain_rlfocal.online.off_policy import Comparison, Difference, done_by, follow
 from langchain_rlfocal.online.records import Feedback, ServedAnswer
 from langchain_rlfocal.policies.base import EnsemblePolicy
 from langchain_rlfocal.states import Floats
@@ -30,9 +30,10 @@ Mode = Literal["off", "shadow", "on"]
 ChangeKind = Literal["took_over", "went_back", "left_out", "returned"]
 
 SCORE_TOLERANCE = 0.05
-"""How far the learner's scores may fall below the incumbent's mean: queries may get harder by so much."""
+"""How far what the learner's answers are worth may fall below the incumbent's mean: queries may get harder by so much."""
 
 _MEMORY = 500
+_LEAST_ERROR = 1e-6
 _SERVED = "served"
 _FACTS = (
     "_learner_serves",
@@ -41,7 +42,8 @@ _FACTS = (
     "_has_fallen",
     "_num_changes",
     "_num_scores",
-    "_mean_score",
+    "_num_returns",
+    "_mean_worth",
 )
 
 
@@ -93,13 +95,14 @@ class Guard:
             raise InputError("The learner must know the incumbent's members, no others. Make it of the same pool.")
         self.incumbent, self.learner, self.mode = incumbent, learner, mode
         self.monitor = monitor or DriftMonitor(incumbent.members)
-        self._comparison = Comparison(error=error, max_weight=max_weight)
-        self._scores = DriftMonitor([_SERVED], tolerance=SCORE_TOLERANCE)
+        self._scores = DriftMonitor([_SERVED], tolerance=SCORE_TOLERANCE / 2)
         self._learner_serves = mode == "on" and not is_trained(incumbent)
         self._is_announced = not self._learner_serves
         self._is_forbidden = self._has_fallen = False
-        self._num_changes = self._num_scores = 0
-        self._mean_score = 0.0  # of the incumbent, over the last scores
+        self._num_changes = self._num_scores = self._num_returns = 0
+        self._mean_worth = 0.0  # of the incumbent's answers, over the last
+        self._error, self._max_weight = error, max_weight
+        self._comparison = self._new_comparison()
 
     @property
     def serves_learner(self) -> bool:
@@ -195,11 +198,12 @@ class Guard:
             InputError: An array is missing or of another shape.
         """
         facts = checked_array(arrays, "guard.facts", (len(_FACTS),))
+        for name, value in zip(_FACTS, facts.tolist(), strict=True):
+            setattr(self, name, type(getattr(self, name))(value))
+        self._comparison = self._new_comparison()
         for part, holder in self._parts().items():
             start = f"{part}."
             holder.restore({name.removeprefix(start): arrays[name] for name in arrays if name.startswith(start)})
-        for name, value in zip(_FACTS, facts.tolist(), strict=True):
-            setattr(self, name, type(getattr(self, name))(value))
         return self
 
     def _parts(self) -> dict[str, OnlineLearner | DriftMonitor | Comparison]:
@@ -209,6 +213,10 @@ class Guard:
             "scores": self._scores,
             "comparison": self._comparison,
         }
+
+    def _new_comparison(self) -> Comparison:
+        """After each way back the next takeover needs twice the evidence: all of them together are wrong with twice `error`."""
+        return Comparison(error=max(self._error / 2**self._num_returns, _LEAST_ERROR), max_weight=self._max_weight)
 
     def _change(self, kind: ChangeKind, reason: str, member: str = "", **figures: Any) -> Change:
         self._num_changes += 1
@@ -234,9 +242,7 @@ class Guard:
             if happened is None:
                 continue
             fell = happened == "fell"
-            if fell:
-                self.learner.forget(member)
-            else:
+            if not fell:  # until then nobody asks it for what it knows, and a person may undo
                 self.learner.forget(member, near=served.query, competence=expected)
             reason = (
                 f"{member} scores less than the {expected:.2f} that is expected of it."
@@ -255,7 +261,7 @@ class Guard:
 
     def _compare(self, served: ServedAnswer, feedback: Feedback) -> None:
         """Compare the policy that does not serve with the one that does, on what that one decided."""
-        if served.pinned:
+        if served.pinned or not served.available:
             return
         new = self.learner.policy
         by_incumbent = served.policy_id == getattr(self.incumbent, "policy_id", None)
@@ -264,16 +270,18 @@ class Guard:
         one: EnsemblePolicy = new
         other: EnsemblePolicy = self.incumbent
         if not self.serves_learner:
-            if not served.explored:
-                self._num_scores = min(self._num_scores + 1, _MEMORY)
-                self._mean_score += (feedback.score - self._mean_score) / self._num_scores
             one, other = self.incumbent, new
         did = done_by(one, served, feedback)
-        # One expectation for both: a model's opinion of where nothing can be seen must not decide who serves.
-        expected = expected_score(one, served, new)
-        self._comparison.add(served, did, follow(other, served, feedback), (expected, expected))
-        if self.serves_learner and not served.explored and self._num_scores:
-            self._has_fallen |= self._scores.update(_SERVED, feedback.score, self._mean_score) == "fell"
+        # No difference is expected: a model's opinion of where nothing can be seen must not decide who serves.
+        self._comparison.add(served, did, follow(other, served, feedback))
+        if served.explored:
+            return
+        worth = (1.0 + feedback.score - did.charge) / 2  # as the comparison counts it, in [0, 1]
+        if not self.serves_learner:
+            self._num_scores = min(self._num_scores + 1, _MEMORY)
+            self._mean_worth += (worth - self._mean_worth) / self._num_scores
+        elif self._num_scores:
+            self._has_fallen |= self._scores.update(_SERVED, worth, self._mean_worth) == "fell"
 
     def _decide(self) -> list[Change]:
         difference = self.difference
@@ -289,14 +297,15 @@ class Guard:
                 return [self._serve(learner=True, reason="It is better than the policy that served.", **figures)]
             return []
         if self._has_fallen:
-            reason = "Its answers score less than those of the policy before."
-            return [self._serve(learner=False, reason=reason, before=round(self._mean_score, 4), **figures)]
+            reason = "Its answers are worth less than those of the policy before."
+            return [self._serve(learner=False, reason=reason, **figures)]
         if difference.low > 0:
             return [self._serve(learner=False, reason="The policy before is better.", **figures)]
         return []
 
     def _serve(self, *, learner: bool, reason: str, **figures: Any) -> Change:
         self._learner_serves, self._has_fallen = learner, False
-        self._comparison = Comparison(error=self._comparison.error, max_weight=self._comparison.max_weight)
+        self._num_returns += not learner
+        self._comparison = self._new_comparison()
         self._scores.bring_back(_SERVED)
         return self._change("took_over" if learner else "went_back", reason, **figures)

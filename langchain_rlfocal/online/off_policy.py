@@ -1,23 +1,21 @@
 """Off-policy comparison: what a new policy would have been worth on queries that an old one answered.
 
 The old policy is deterministic, but a share ε of the queries asks, at once, a uniformly random team of k of the n available
-members. What the new policy would have done is played on the logged answers, round by round: its answer is seen where everyone it
-would ask was asked. With T and D the teams that the new and the old policy ask of a query, that has the probability
+members. What either policy would have done is played on the logged answers, round by round; it is seen where everyone it would ask
+was asked. With T and D the teams that the new and the old policy ask of a query, both are seen with the probability
 
-    P = (1 − ε) [T ⊆ D] + ε C(n − u, k − u) / C(n, k)
+    P = (1 − ε) [T ⊆ D] + ε C(n − u, k − u) / C(n, k)        u = |T ∪ D|
 
-with u = |T ∪ N|, and N the members whose answers tell whether T ⊆ D: those that the old policy asks before its team holds T,
-or, where it never does, before it is known to be complete. So P is known wherever the new answer counts as seen. What the new
-policy is worth on a query is then estimated by
+which is known wherever they are. Of how much the new answer is better than the old, in score less a charge for calls by the query's
+cost weight, a query then tells
 
-    g + [seen] (score − charge − g) / P
+    x = e + [both are seen] (new − old − e) / P
 
-with g what a model expects from the query alone, and a charge for calls by the query's cost weight; what the old one is worth, in
-the same way, with P = 1 − ε + ε C(n − |D|, k − |D|) / C(n, k). These are doubly robust: the mean is right whatever g says, as
-long as no P is 0, and the variance is the less the better g is. Where P is below 1 / `max_weight`, where next to nothing can be
-seen, g stands alone: of these queries the comparison knows what the model knows. So it does where someone that a policy asks was called
-off, unless the policy itself says that nothing of theirs can change its answer. If nothing is explored (ε = 0), queries on which
-the new answer is not seen count as no difference. An answer that nobody judged counts as wrong where it is the new policy's.
+with e what a model expects of the difference by the query alone. That is doubly robust: the mean is right whatever e says, as long as no
+P is 0, and the variance is the less the better e is. Only differences of both count: were the one seen and the other only expected, a
+model's opinion would be paid for with what calls really cost. Where P is below 1 / `max_weight`, or someone that a policy asks was
+called off (unless the policy says that nothing of theirs can change its answer), x = e. So with e = 0, as `Guard` has it, what is not
+seen counts as no difference. An answer that nobody judged counts as wrong where it is the new policy's.
 
 The interval holds at all times at once, so it may be looked at after every query: with λₜ and μ̂ₜ₋₁ chosen before xₜ, and Rₜ the
 largest |xₜ − μ̂ₜ₋₁| possible,
@@ -53,7 +51,6 @@ class Trajectory:
     Attributes:
         rounds: The members that it asks in each round; after the first round with a member that was not asked nothing is known.
         is_seen: True if everyone it asks was asked, so that its answer is known.
-        is_full: True if it asks no more after these rounds, whatever they said: it may not.
         score: What its answer is worth; None where nobody judged it, or it is not seen.
         charge: What its calls cost in units of score, in [0, 1].
         is_cut: True if it is not seen since someone that it asks was called off.
@@ -61,7 +58,6 @@ class Trajectory:
 
     rounds: tuple[frozenset[str], ...]
     is_seen: bool
-    is_full: bool
     score: float | None
     charge: float = 0.0
     is_cut: bool = False
@@ -152,7 +148,7 @@ def _trajectory(
 ) -> Trajectory:
     """Charge calls alike: what asking the whole pool is worth, by the share of it that was asked."""
     charge = min(served.cost_weight * sum(map(len, rounds)) / max(len(served.available), 1), 1.0)
-    return Trajectory(tuple(rounds), is_seen, _is_full(served, rounds), score, charge)
+    return Trajectory(tuple(rounds), is_seen, score, charge)
 
 
 def chance_within(size: int, team: int, available: int) -> float:
@@ -161,21 +157,12 @@ def chance_within(size: int, team: int, available: int) -> float:
 
 
 def chance_seen(old: Trajectory, new: Trajectory, served: ServedAnswer) -> float:
-    """Return P, the probability that the new policy's answer counts as seen; 0 where it does not on this query."""
-    if not new.is_seen:
+    """Return P, the probability that both trajectories are seen; 0 where they are not on this query."""
+    if not old.is_seen or not new.is_seen:
         return 0.0
-    num, wanted = len(served.available), new.asked
-    team, asked, needed = min(served.max_team, num), frozenset[str](), frozenset[str]()
-    for one in old.rounds:
-        needed, asked = asked, asked | one
-        if wanted <= asked:
-            break
-    within = wanted <= asked
-    if not within and not old.is_full:
-        if not old.is_seen:
-            return 0.0
-        needed = asked  # that it stopped is known by all of its answers
-    return (1.0 - served.explore) * within + served.explore * chance_within(len(wanted | needed), team, num)
+    num = len(served.available)
+    chance = chance_within(len(new.asked | old.asked), min(served.max_team, num), num)
+    return (1.0 - served.explore) * (new.asked <= old.asked) + served.explore * chance
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +189,7 @@ class Comparison:
 
     Args:
         error: Probability that the interval ever misses the mean difference: a.
-        max_weight: New answers that are seen with a lower probability than 1 over this count as the model's expectation.
+        max_weight: Queries on which both are seen with a lower probability than 1 over this count as expected.
 
     Raises:
         InputError: A number is out of its range.
@@ -217,44 +204,29 @@ class Comparison:
         # Queries, seen, Σ λ, Σ λ x, Σ (x − μ̂)² φ, Σ x, Σ (x − μ̂)².
         self._sums: Floats = np.zeros(7)
 
-    def add(
-        self, served: ServedAnswer, old: Trajectory, new: Trajectory, expected: tuple[float, float] = (0.5, 0.5)
-    ) -> None:
+    def add(self, served: ServedAnswer, old: Trajectory, new: Trajectory, *, expected: float = 0.0) -> None:
         """Compare both on one query.
 
         Args:
             served: The query and how it was logged.
             old: What the policy that logged it did, or would have done if another team was explored.
             new: What the other would have done.
-            expected: What a model expects the old and the new policy's answers to be worth, by the query alone: not by any
-                answer to it.
+            expected: What a model expects of the difference, e, in [-1, 1], by the query alone: not by any answer to it.
         """
-        chance, weight = chance_seen(old, new, served), self._largest_weight(served)
-        seen = chance * self.max_weight >= 1.0
-        if not served.explore and not seen:
-            self._add(0.0, seen=False, weight=weight, charge=0.0)
-            return
-        of_old, of_new = (min(max(one, 0.0), 1.0) for one in expected)
-        value = of_new - of_old
-        if old.is_cut or new.is_cut:
-            self._add(value, seen=False, weight=weight, charge=0.0)
-            return
+        chance, value = chance_seen(old, new, served), min(max(expected, -1.0), 1.0)
+        seen = chance * self.max_weight >= 1.0 and not (old.is_cut or new.is_cut)
         if seen:
-            value += ((new.score or 0.0) - new.charge - of_new) / chance
-        num = len(served.available)
-        team = chance_within(len(old.asked), min(served.max_team, num), num)
-        chance = 1.0 - served.explore * (1.0 - team)
-        if old.is_seen and chance * self.max_weight >= 1.0:
-            value -= ((1.0 if old.score is None else old.score) - old.charge - of_old) / chance
-        self._add(value, seen=seen, weight=weight, charge=min(served.cost_weight, 1.0))
+            of_old = (1.0 if old.score is None else old.score) - old.charge
+            value += ((new.score or 0.0) - new.charge - of_old - value) / chance
+        self._add(value, seen=seen, weight=self._largest_weight(served, old, new), charge=min(served.cost_weight, 1.0))
 
-    def _largest_weight(self, served: ServedAnswer) -> float:
-        """Find the largest 1 / P that counts, before anything was asked."""
+    def _largest_weight(self, served: ServedAnswer, old: Trajectory, new: Trajectory) -> float:
+        """Find the largest 1 / P that counts, by what is known before anything is asked: whom both ask first."""
         num, share = len(served.available), served.explore
-        team = min(served.max_team, num)
-        random = [share * chance_within(size, team, num) for size in range(team + 2)]
+        team, first = min(served.max_team, num), frozenset().union(*old.rounds[:1], *new.rounds[:1])
+        random = [share * chance_within(size, team, num) for size in range(len(first), team + 2)]
         chances = [*random, *(1.0 - share + chance for chance in random)]
-        return 1.0 / min(chance for chance in chances if chance * self.max_weight >= 1.0)
+        return 1.0 / min((chance for chance in chances if chance * self.max_weight >= 1.0), default=1.0)
 
     def _add(self, value: float, *, seen: bool, weight: float, charge: float) -> None:
         count, _, _, _, _, total, squares = self._sums
@@ -298,7 +270,7 @@ class Comparison:
 def expected_score(policy: EnsemblePolicy, served: ServedAnswer, judge: EnsemblePolicy) -> float:
     """Expect of a policy the highest competence of those it asks first, by what the judge knows of members.
 
-    It looks at the query and at no answer, as `Comparison.add` demands.
+    It looks at the query and at no answer, as `Comparison.add` demands, and at no charge.
     """
     first = policy.select(
         served.query,
@@ -329,7 +301,7 @@ def compare(
         old: The policy that served, but for explored answers.
         new: The policy to judge.
         log: Served answers and what users said of them.
-        judge: Knows members' competence, from which `expected_score` follows; without it, ½ is expected of both. It must not
+        judge: Knows members' competence, from which `expected_score` follows; without it no difference is expected. It must not
             have learned from this log.
         error: See `Comparison`.
         max_weight: See `Comparison`.
@@ -339,8 +311,8 @@ def compare(
         if served.pinned:
             continue
         did = done_by(old, served, feedback)
-        expected = (0.5, 0.5)
+        expected = 0.0
         if judge is not None:
-            expected = expected_score(old, served, judge), expected_score(new, served, judge)
-        comparison.add(served, did, follow(new, served, feedback), expected)
+            expected = expected_score(new, served, judge) - expected_score(old, served, judge)
+        comparison.add(served, did, follow(new, served, feedback), expected=expected)
     return comparison.difference
