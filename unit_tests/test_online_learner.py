@@ -1,6 +1,8 @@
 """The learner: closed-form updates by hand, what they share, and what serves meanwhile."""
 
+import gc
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -161,6 +163,19 @@ def test_a_snapshot_never_changes():
         learner.arrays()["competence.mean"][0] = 1.0
 
 
+def test_a_snapshot_that_nobody_holds_is_gone_at_once():
+    """Its covariance is large, so it must not wait for the garbage collector."""
+    learner = new()
+    learned(learner, 2)
+    snapshot = weakref.ref(learner.policy)
+    gc.disable()
+    try:
+        learned(learner, 1)
+        assert snapshot() is None
+    finally:
+        gc.enable()
+
+
 def test_a_few_answers_of_one_member_say_something_of_the_others_on_that_task():
     learner = new()
     for number in range(6):
@@ -237,6 +252,38 @@ def test_feedback_on_the_returned_answer_alone_teaches_of_the_others_what_follow
     competence, unasked = (one.policy.describe([OPTIONS], [None]).competence[0] for one in (learner, alone))
     assert competence[0] > 0.5
     assert competence[1] < unasked[1]
+
+
+def test_of_a_member_that_nobody_judges_no_more_is_known_however_often_it_is_asked():
+    """Right answers never coincide here, so nothing follows for `b`: its own part stays as uncertain as a priori.
+
+    Were the learner's own estimates observations, a hundred of them would leave a deviation of about √(0.28 / 100) = 0.05.
+    """
+    learner, query = new("a", "b"), "Write a poem."
+    for number in range(60):
+        text = served_of({"a": f"one {number}", "b": f"two {number}"}, query=query)
+        learner.update(text, judged(text, {"a": 1.0, "b": 1.0}))
+    assert learner.policy.describe([query], [None]).coincidence[0] < 0.05
+    learner.forget("b")
+    own = slice(module.POOL_DIM + module.OWN_DIM, None)
+    before = learner.arrays()["competence.covariance"][own, own].copy()
+    for number in range(100):
+        text = served_of({"a": f"one {number}", "b": f"two {number}"}, query=query)
+        learner.update(text, Feedback(answer_id="1", score=float(number % 2)))
+    after = learner.arrays()["competence.covariance"][own, own]
+    np.testing.assert_allclose(after, before, atol=1e-12)
+
+
+def test_an_imputed_score_is_certain_by_the_share_of_the_way_that_it_goes():
+    """What was expected, 0.8, says nothing; 0 and 1 are as good as seen; 0.9 and 0.4 lie half way to them.
+
+    A score that is revealed with probability ½, and expected otherwise, is 0.9 with probability 0.8 or else 0.4. Its variance
+    is a quarter, ½², of 0.8 · 0.2: 0.8 · 0.1² + 0.2 · 0.4² = 0.04.
+    """
+    assert module.certainty(0.8, 0.8) == 0
+    assert [module.certainty(one, 0.8) for one in (0.0, 0.4, 0.9, 1.0)] == pytest.approx([1.0, 0.5, 0.5, 1.0])
+    shares = np.array([module.certainty(one, 0.8) for one in (0.9, 0.4)])
+    assert 0.8 * shares[0] ** 2 + 0.2 * shares[1] ** 2 == pytest.approx(0.04 / (0.8 * 0.2))
 
 
 def test_right_answers_that_differ_teach_that_answers_do_not_coincide():

@@ -7,14 +7,17 @@ scores of the members that were asked and of no others. The mean number of calls
 which sees calls and no score.
 
 It is compared, on the same queries, with a policy that was trained offline on four fifths of all rows with every member's score, and
-evaluated on the last fifth (a cross-test, at its own target of 3 calls); with LinUCB and linear
-Thompson sampling, which see the same features and feedback, and ask a team of three whose votes count alike, their width chosen in
-their favour (the best of three by the mean over all orders); and with a cascade that asks members from the best down, by scores
-of all rows, until two agree, or three on as many
-queries as make 3 calls on average. Intervals are bootstrap intervals over the queries, of the mean over
-the orders.
+evaluated on the last fifth (a cross-test, at its own target of 3 calls). And with rivals that rank the members, ask from the first
+down until three agree, or two where the mean of calls is above 3, and let votes count alike: a cascade that knows the order of
+the members by all scores; UCB without context; LinUCB and linear Thompson sampling, which see surface and task or words as
+well. Bandits get the learner's feedback. Their width and what they see are chosen in their favour: the best by the mean over all
+orders.
 
-The learner's constants were chosen on orders of other seeds (1000 to 1002) of the same rows.
+The learner's constants were chosen on orders of other seeds (1000 to 1002) of the same rows. So `--part pools` repeats the comparison
+on pools that had no part in the choice.
+
+Intervals are bootstrap intervals of the mean paired difference, which draw queries and orders anew, both at once (Owen, 2007, "The
+pigeonhole bootstrap").
 """
 
 import argparse
@@ -26,12 +29,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
-from pools import POOLS
+from pools import POOLS, Pool
 
 from langchain_rlfocal.environment import replay
-from langchain_rlfocal.evaluation.metrics import paired_difference
 from langchain_rlfocal.features import features_of
 from langchain_rlfocal.online import Change, Feedback, Guard, OnlineLearner, ServedAnswer
 from langchain_rlfocal.online.learner import OWN_DIM, compact
@@ -50,7 +53,13 @@ FEW = 5
 """Orders of what is not compared with other methods."""
 
 CROSS_TEST = (0.7, 0.1, 0.2)
-WIDTHS = (0.1, 0.3, 1.0)
+WIDTHS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0)
+DRAWS = 1000
+"""Of the bootstrap."""
+
+OTHERS = ("bbh/all5", "zeroeval/cheap8", "bfcl/cheap5")
+"""Pools on which nothing was chosen."""
+
 FIRST_COST_WEIGHT, RATE = 0.3, 0.02
 """Where the controller starts, and by how much a call too many raises the logarithm of the cost weight."""
 
@@ -89,26 +98,33 @@ def candidates_of(grid: OutcomeGrid, row: int) -> list[Candidate]:
 
 
 def serve(
-    policy: EnsemblePolicy, grid: OutcomeGrid, *, row: int, cost_weight: float, available: Sequence[str], number: int
+    policy: EnsemblePolicy,
+    grid: OutcomeGrid,
+    *,
+    row: int,
+    cost_weight: float,
+    available: Sequence[str],
+    number: int,
+    pool: Pool,
 ) -> ServedAnswer:
     """Let a policy answer a recorded query."""
     said = dict(zip(grid.members, candidates_of(grid, row), strict=True))
     query, got = Query(grid.queries[row], grid.tasks[row]), list[Candidate]()
-    for round_number in range(1, POOL.max_rounds + 1):
+    for round_number in range(1, pool.max_rounds + 1):
         selection = policy.select(
             query,
             got,
             (),
             available=available,
             round_number=round_number,
-            max_rounds=POOL.max_rounds,
-            max_team=POOL.max_team,
+            max_rounds=pool.max_rounds,
+            max_team=pool.max_team,
             cost_weight=cost_weight,
         )
         if not selection.members:
             break
         got += [replace(said[name], round=round_number) for name in selection.members]
-        if len(got) >= POOL.max_team:
+        if len(got) >= pool.max_team:
             break
     return ServedAnswer(
         id=str(number),
@@ -116,11 +132,11 @@ def serve(
         available=tuple(available),
         policy_id=policy.policy_id,
         cost_weight=cost_weight,
-        max_team=POOL.max_team,
-        max_rounds=POOL.max_rounds,
+        max_team=pool.max_team,
+        max_rounds=pool.max_rounds,
         candidates=tuple(got),
         failures=(),
-        answer=policy.fuse(query, got, (), max_team=POOL.max_team),
+        answer=policy.fuse(query, got, (), max_team=pool.max_team),
     )
 
 
@@ -128,6 +144,7 @@ def learn(
     grid: OutcomeGrid,
     rows: np.ndarray,
     *,
+    pool: Pool = POOL,
     judged: str = "asked",
     wrong: float = 0.0,
     seed: int = 0,
@@ -139,6 +156,7 @@ def learn(
     Args:
         grid: Recorded outcomes.
         rows: The order.
+        pool: Whose limits hold.
         judged: Whose answers are judged: `asked` members', or the `returned` answer alone.
         wrong: Share of the scores that are the opposite.
         seed: Which scores are.
@@ -155,9 +173,8 @@ def learn(
             seen = broken(number, seen, run.asked)
         out = () if guard is None else guard.left_out
         available = tuple(name for name in grid.members if name not in out)
-        served = serve(
-            learner.policy, seen, row=row, cost_weight=math.exp(log_weight), available=available, number=number
-        )
+        weight = math.exp(log_weight)
+        served = serve(learner.policy, seen, row=row, cost_weight=weight, available=available, number=number, pool=pool)
         probes = () if guard is None else guard.probes(str(number))
         if probes:  # asked beside the team; their answers are judged, and were not waited for
             answers = {one.member: one for one in candidates_of(seen, row)}
@@ -181,48 +198,116 @@ def learn(
     return run
 
 
-def linear_bandit(grid: OutcomeGrid, inputs: np.ndarray, rows: np.ndarray, *, width: float, sampled: bool) -> Run:
-    """Ask the three members of highest index, LinUCB's or Thompson's; their votes count alike, a tie goes to the best estimate.
+class Ranking(Protocol):
+    """Ranks members."""
+
+    def index(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return what members are ranked by, and what they are thought to be worth."""
+
+    def learn(self, row: int, member: int, score: float) -> None:
+        """Learn from a score."""
+
+
+class Known:
+    """Members by their mean scores on all rows."""
+
+    def __init__(self, grid: OutcomeGrid) -> None:
+        self.means = grid.scores.mean(axis=0)
+
+    def index(self, row: int) -> tuple[np.ndarray, np.ndarray]:  # noqa: ARG002  # of no use without context
+        """See `Ranking`."""
+        return self.means, self.means
+
+    def learn(self, row: int, member: int, score: float) -> None:
+        """See `Ranking`."""
+
+
+class Plain:
+    """UCB without context: the mean score, with half a score beforehand, and a width that falls as 1/√n."""
+
+    def __init__(self, num: int, *, width: float) -> None:
+        self.width, self.total, self.count = width, np.full(num, 0.5), np.ones(num)
+
+    def index(self, row: int) -> tuple[np.ndarray, np.ndarray]:  # noqa: ARG002  # of no use without context
+        """See `Ranking`."""
+        estimate = self.total / self.count
+        return estimate + self.width / np.sqrt(self.count), estimate
+
+    def learn(self, row: int, member: int, score: float) -> None:  # noqa: ARG002  # of no use without context
+        """See `Ranking`."""
+        self.total[member] += score
+        self.count[member] += 1
+
+
+class Linear:
+    """LinUCB or, `sampled`, linear Thompson sampling, with a model of each member.
 
     Sources: Li et al., 2010, https://arxiv.org/abs/1003.0146 (disjoint models); Agrawal and Goyal, 2013,
     https://arxiv.org/abs/1209.3352.
     """
-    rng, num, dim = np.random.default_rng(0), len(grid.members), inputs.shape[1]
-    inverse, moment = np.tile(np.eye(dim), (num, 1, 1)), np.zeros((num, dim))
-    run, team_size = Run(np.zeros(len(rows)), np.zeros(len(rows)), np.zeros((len(rows), num), dtype=bool)), int(TARGET)
-    for number, row in enumerate(rows.tolist()):
-        x = inputs[row]
-        across = inverse @ x
-        estimate, deviation = (across * moment).sum(axis=1), np.sqrt(across @ x)
-        bonus = rng.standard_normal(num) if sampled else 1.0
-        team = np.argsort(-(estimate + width * bonus * deviation), kind="stable")[:team_size]
-        ids = grid.answer_ids[row, team]
-        votes = np.array([(ids == one).sum() if one >= 0 else 0 for one in ids])
-        best = max(range(team_size), key=lambda k: (votes[k], estimate[team[k]]))
-        run.scores[number], run.calls[number] = grid.scores[row, team[best]], team_size
-        run.asked[number, team] = True
-        for m in team.tolist():
-            inverse[m] -= np.outer(across[m], across[m]) / (1 + across[m] @ x)
-            moment[m] += grid.scores[row, m] * x
-    return run
+
+    def __init__(self, inputs: np.ndarray, num: int, *, width: float, sampled: bool) -> None:
+        self.inputs, self.width, self.sampled = inputs, width, sampled
+        dim, self.rng = inputs.shape[1], np.random.default_rng(0)
+        self.inverse, self.moment = np.tile(np.eye(dim), (num, 1, 1)), np.zeros((num, dim))
+
+    def index(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """See `Ranking`."""
+        across = self.inverse @ self.inputs[row]
+        estimate, deviation = (across * self.moment).sum(axis=1), np.sqrt(across @ self.inputs[row])
+        bonus = self.rng.standard_normal(len(estimate)) if self.sampled else 1.0
+        return estimate + self.width * bonus * deviation, estimate
+
+    def learn(self, row: int, member: int, score: float) -> None:
+        """See `Ranking`."""
+        x = self.inputs[row]
+        across = self.inverse[member] @ x
+        self.inverse[member] -= np.outer(across, across / (1 + across @ x))
+        self.moment[member] += score * x
 
 
-def cascade(grid: OutcomeGrid, rows: np.ndarray) -> Run:
-    """Ask from the best down, at most 8, until three agree; two are enough where the mean of calls is above 3."""
-    order = np.argsort(-grid.scores.mean(axis=0), kind="stable").tolist()
-    run = Run(np.zeros(len(rows)), np.zeros(len(rows)), np.zeros((len(rows), len(order)), dtype=bool))
+def vote(grid: OutcomeGrid, rows: np.ndarray, *, make: Callable[[], Ranking], pool: Pool = POOL) -> Run:
+    """Ask from the first down until three agree; two are enough where the mean of calls is above 3.
+
+    Most votes win, and of as many the member that is thought best.
+    """
+    ranking, num = make(), len(grid.members)
+    run, spent = Run(np.zeros(len(rows)), np.zeros(len(rows)), np.zeros((len(rows), num), dtype=bool)), 0
     for number, row in enumerate(rows.tolist()):
-        needed = 3 if run.calls[:number].sum() <= TARGET * number else 2
-        given: list[int] = []
-        for m in order[: POOL.max_team]:
-            answer = int(grid.answer_ids[row, m])
-            given.append(answer)
-            if answer >= 0 and given.count(answer) == needed:
+        needed = 3 if spent <= TARGET * number else 2
+        index, estimate = ranking.index(row)
+        team, given = list[int](), list[int]()
+        for m in np.argsort(-index, kind="stable")[: pool.max_team].tolist():
+            team.append(m)
+            given.append(int(grid.answer_ids[row, m]))
+            if given[-1] >= 0 and given.count(given[-1]) == needed:
                 break
-        winner = max(given, key=lambda one: (one >= 0) * given.count(one))
-        run.scores[number], run.calls[number] = grid.scores[row, order[given.index(winner)]], len(given)
-        run.asked[number, order[: len(given)]] = True
+        best = max(
+            zip(team, given, strict=True), key=lambda one: ((one[1] >= 0) * given.count(one[1]), estimate[one[0]])
+        )[0]
+        run.scores[number], run.calls[number] = grid.scores[row, best], len(team)
+        run.asked[number, team] = True
+        spent += len(team)
+        for m in team:
+            ranking.learn(row, m, float(grid.scores[row, m]))
     return run
+
+
+def bandits_of(grid: OutcomeGrid) -> dict[str, dict[str, Callable[[], Ranking]]]:
+    """List the bandits, by name and by what is chosen in their favour."""
+    num, inputs = len(grid.members), compact(features_of(grid.queries, grid.tasks))
+    seen = {"": inputs[:, :OWN_DIM], ", words": inputs}
+    return {
+        "UCB without context": {f"width {width:g}": partial(Plain, num, width=width) for width in WIDTHS},
+        **{
+            name: {
+                f"width {width:g}{what}": partial(Linear, taken, num, width=width, sampled=name != "LinUCB")
+                for width in WIDTHS
+                for what, taken in seen.items()
+            }
+            for name in ("LinUCB", "Thompson sampling")
+        },
+    }
 
 
 def offline_of(grid: OutcomeGrid) -> Run:
@@ -281,16 +366,22 @@ def line(name: str, orders: Sequence[np.ndarray], runs: Sequence[Run], base: Seq
     start = f"| {name} | {np.mean(scores):.2f} | {min(scores):.1f} to {max(scores):.1f} | {calls:.2f} |"
     if runs is base:
         return f"{start} |"
-    total, count = np.zeros((2, 1 + max(int(order.max()) for order in orders))), 0
-    for order, *both in zip(orders, runs, base, strict=True):
-        rows = order[window]
-        for sums, run in zip(total, both, strict=True):
-            np.add.at(sums, rows, 100 * run.scores[window])
-        count = count + np.bincount(rows, minlength=total.shape[1])
-    there = count > 0
-    mine, theirs = total[:, there] / count[there]
-    one = paired_difference(mine, theirs, rng=np.random.default_rng(0), weights=count[there].astype(float))
-    return f"{start} {one.mean:+.2f} ({one.low:+.2f} to {one.high:+.2f}) |"
+    differences = np.full((len(orders), 1 + max(int(order.max()) for order in orders)), np.nan)
+    for mine, order, *both in zip(differences, orders, runs, base, strict=True):
+        mine[order[window]] = 100 * (both[0].scores[window] - both[1].scores[window])
+    mean, low, high = two_way(differences)
+    return f"{start} {mean:+.2f} ({low:+.2f} to {high:+.2f}) |"
+
+
+def two_way(differences: np.ndarray) -> tuple[float, float, float]:
+    """Take the mean of differences, shape [orders, rows], NaN where a row is not there, and its interval over both."""
+    there, rng = ~np.isnan(differences), np.random.default_rng(0)
+    filled, drawn = np.where(there, differences, 0.0), list[float]()
+    for _ in range(DRAWS):
+        by_order, by_row = (rng.multinomial(n, np.full(n, 1 / n)) for n in differences.shape)
+        drawn.append(float((by_order @ filled @ by_row) / (by_order @ there @ by_row)))
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return float(np.nanmean(differences)), float(low), float(high)
 
 
 HEAD = "| way | score % | range of the orders | calls | minus learner (95 %) |\n|---|---|---|---|---|"
@@ -324,40 +415,67 @@ def main() -> None:
     parser.add_argument("--orders", type=int, default=10)
     parser.add_argument("--first", type=int, default=0, help="seed of the first order")
     parser.add_argument("--keep", type=Path, help="where each run is kept, so that it need not be done again")
-    parser.add_argument("--part", action="append", choices=("main", "returned", "wrong", "broken"))
+    parser.add_argument("--part", action="append", choices=("main", "pools", "returned", "wrong", "broken"))
     given = parser.parse_args()
     grid = POOL.read(given.folder).canonical()
     orders = [np.random.default_rng(given.first + one).permutation(len(grid))[:QUERIES] for one in range(given.orders)]
+    whole = slice(None)
 
-    def timed(what: str, run: Callable[[np.ndarray], Run], *, most: int | None = None) -> list[Run]:
+    def timed(
+        what: str,
+        run: Callable[[np.ndarray], Run],
+        *,
+        most: int | None = None,
+        among: Sequence[np.ndarray] = orders,
+    ) -> list[Run]:
         runs = []
-        for number, order in enumerate(orders[:most], start=given.first):
-            start = time.perf_counter()
-            runs.append(kept(given.keep and given.keep / f"{what}-{number}.json", partial(run, order)))
+        for number, order in enumerate(among[:most], start=given.first):
+            start, file = time.perf_counter(), given.keep / f"{what}-{number}.json" if given.keep else None
+            runs.append(kept(file, partial(run, order)))
             score, spent = 100 * runs[-1].scores.mean(), time.perf_counter() - start
             print(f"{what}, order {number}: {score:.2f}, {spent:.0f} s", file=sys.stderr, flush=True)
         return runs
 
-    def show(title: str, ways: Mapping[str, list[Run]], window: slice) -> None:
+    def show(title: str, ways: Mapping[str, list[Run]], window: slice, among: Sequence[np.ndarray] = orders) -> None:
         print(f"\n{title}:\n\n{HEAD}")
         for name, runs in ways.items():
-            print(line(name, orders, runs, ways["learner"], window), flush=True)
+            print(line(name, among, runs, ways["learner"], window), flush=True)
 
-    parts, whole, learned = given.part, slice(None), timed("learner", lambda order: learn(grid, order))
+    def rivals(seen: OutcomeGrid, pool: Pool, among: Sequence[np.ndarray]) -> dict[str, list[Run]]:
+        """Play the cascade, and of each bandit the setting that is best over all orders."""
+        found, name = {}, pool.file
+        found["cascade"] = timed(
+            f"{name} cascade", partial(vote, seen, make=partial(Known, seen), pool=pool), among=among
+        )
+        for bandit, settings in bandits_of(seen).items():
+            tried = {
+                setting: timed(f"{name} {bandit}, {setting}", partial(vote, seen, make=make, pool=pool), among=among)
+                for setting, make in settings.items()
+            }
+            best = max(tried, key=lambda one: np.mean([run.scores.mean() for run in tried[one]]))
+            found[f"{bandit}, {best}"] = tried[best]
+        return found
+
+    parts = given.part
+    if not parts or "pools" in parts:
+        for name in OTHERS:
+            pool = POOLS[name]
+            other = pool.read(given.folder).canonical()
+            among = [np.random.default_rng(given.first + one).permutation(len(other)) for one in range(given.orders)][
+                :FEW
+            ]
+            ways = {"learner": timed(f"{pool.file} learner", partial(learn, other, pool=pool), among=among)}
+            ways |= rivals(other, pool, among)
+            show(f"{name}, {len(other):,} queries, {len(among)} orders", ways, whole, among)
+    if parts == ["pools"]:
+        return
+    learned = timed("learner", partial(learn, grid))
     if not parts or "main" in parts:
         offline = kept(given.keep and given.keep / "offline.json", partial(offline_of, grid))
         trained = [Run(offline.scores[order], offline.calls[order], np.zeros(0)) for order in orders]
         ways = {"learner": learned, "offline policy": trained}
         show(f"Queries {KNOWN:,} to {QUERIES:,}", ways, slice(KNOWN, None))
-        ways["cascade"] = timed("cascade", lambda order: cascade(grid, order))
-        inputs = compact(features_of(grid.queries, grid.tasks))[:, :OWN_DIM]
-        for name, sampled in (("LinUCB", False), ("Thompson sampling", True)):
-            tried = {
-                width: timed(f"{name} {width}", partial(linear_bandit, grid, inputs, width=width, sampled=sampled))
-                for width in WIDTHS
-            }
-            best = max(WIDTHS, key=lambda width: np.mean([run.scores.mean() for run in tried[width]]))
-            ways[f"{name}, width {best:g}"] = tried[best]
+        ways |= rivals(grid, POOL, orders)
         show("The whole stream", ways, whole)
     ways = {"learner": learned[:FEW]}
     if not parts or "wrong" in parts:

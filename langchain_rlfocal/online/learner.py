@@ -33,10 +33,11 @@ votes; Li et al., 2010, https://arxiv.org/abs/1003.0146, for choosing by posteri
 
 import hashlib
 import math
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 
@@ -68,7 +69,7 @@ QUERY_VARIANCE, NOISE_VARIANCE = 0.07, 0.14
 """τ² and σ². A score of 0 or 1 has a variance of at most 0.25."""
 
 IMPUTED = 2.0
-"""How many times more variance an answer's score has where it follows from what was said of another answer."""
+"""How many times more variance an answer's score has where it follows for certain from what was said of another answer."""
 
 EVIDENCE_PRIOR = {
     "base": (1.0, 0.3),
@@ -93,6 +94,12 @@ MEMBER_DEVIATION = 0.2
 
 COINCIDENCE_DEVIATION, COINCIDENCE_VARIANCE = 0.5, 0.1
 """Prior standard deviation of the weights of coincidence, and the variance of what one query shows of it."""
+
+LEAST_SHARE = 0.1
+"""An imputed score that is nearer to what was expected than this share of the way to certainty is left out."""
+
+SLAB = 256
+"""Rows of the covariance that are corrected at once, so that the correction needs no second covariance."""
 
 _BASE, _OTHER, _COMPETENCE, _SUPPORTER, _CANDIDATE, _UNLABELLED = range(6)
 _LOOKS = slice(6, 6 + len(LOOK_NAMES))
@@ -175,6 +182,16 @@ class OnlinePolicy(EnsemblePolicy):
             # Of a covariance the variances are enough to tell two states apart; the whole would take a millisecond.
             digest.update((array.diagonal() if array.ndim > 1 else array).tobytes())
         return f"online-{digest.hexdigest()[:12]}"
+
+    @cached_property
+    def _recent(self) -> Callable[[str, str | None], Any]:
+        """Remember the last queries, see `EnsemblePolicy`, by a weak reference to itself.
+
+        There is a snapshot for each judged answer, with a covariance of megabytes: in a cycle of references they would pile up
+        until the garbage collector looks for cycles.
+        """
+        of_a_query: Callable[[str, str | None], Any] = vars(EnsemblePolicy)["_recent"].func(weakref.proxy(self))
+        return of_a_query
 
     @cached_property
     def _own_means(self) -> Floats:
@@ -524,12 +541,20 @@ class OnlineLearner:
         across = np.stack([pool + spread[:, block] @ own for block in blocks], axis=1)
         expected = features.base.competence[0, columns] + inputs @ mean[:POOL_DIM]
         expected = expected + np.array([mean[block] @ own for block in blocks])
-        noise = [NOISE_VARIANCE * (IMPUTED if m in imputed else 1.0) for m in columns]
+        noise, seen = np.full(len(columns), NOISE_VARIANCE), np.array([scores[m] for m in columns])
+        for at, m in enumerate(columns):
+            if m in imputed:
+                # It is further away by as much as its noise is greater: the mean moves as by the score itself, with less certainty.
+                before = float(features.competence[0, m])
+                share = certainty(imputed[m], before)
+                noise[at] *= IMPUTED / share**2
+                seen[at] = before + (imputed[m] - before) / share**2
         within = np.stack([inputs @ across[:POOL_DIM] + own @ across[block] for block in blocks])
         within = (within + within.T) / 2 + QUERY_VARIANCE + np.diag(noise)
         gain = np.linalg.solve(within, across.T)
-        arrays["competence.mean"] = mean + (np.array([scores[m] for m in columns]) - expected) @ gain
-        spread -= across @ gain
+        arrays["competence.mean"] = mean + (seen - expected) @ gain
+        for start in range(0, len(spread), SLAB):
+            spread[start : start + SLAB] -= across[start : start + SLAB] @ gain
         arrays["competence.covariance"] = spread
 
     def _learn_evidence(
@@ -538,7 +563,7 @@ class OnlineLearner:
         """Take the step of the conditional logit.
 
         Returns:
-            By member's column, how probably each answer that nobody judged is right.
+            By member's column, how probably each answer that nobody judged is right, where that was not known before.
         """
         names, worth = self.base.members, np.full(len(seen.exists), np.nan)
         answered = [m for m in range(len(names)) if seen.supports[m] >= 0]
@@ -569,11 +594,12 @@ class OnlineLearner:
         ]:  # then it is not known how probably none is right: as if those that nobody judged were independent
             wrong = [1.0 - float(features.competence[0, m]) for m in answered if np.isnan(worth[seen.supports[m]])]
             posterior = posterior * (1.0 - math.prod(wrong))
-        return {
+        imputed = {
             m: coincidence * float(posterior[seen.supports[m]]) + (1.0 - coincidence) * float(features.competence[0, m])
             for m in answered
             if np.isnan(worth[seen.supports[m]])
         }
+        return {m: p for m, p in imputed.items() if certainty(p, float(features.competence[0, m])) >= LEAST_SHARE}
 
     def _learn_coincidence(
         self,
@@ -595,6 +621,16 @@ class OnlineLearner:
         expected = float(features.base.coincidence[0] + inputs @ mean)
         arrays["coincidence.mean"] = mean + (float((counts * (counts - 1) / 2).sum()) / pairs - expected) * gain
         arrays["coincidence.covariance"] = spread - np.outer(gain, across)
+
+
+def certainty(imputed: float, expected: float) -> float:
+    """Say which share of the way from the expected score to 0 or 1 an imputed one goes.
+
+    Where the score is revealed with probability s, and as expected otherwise, all that it can be is this share s away. Its square is
+    then the part of the variance that is gone: by the law of total variance, the mean square shift over p (1 − p). So an imputed 0
+    or 1 counts as seen, and the learner's own estimate, given back to it, as nothing.
+    """
+    return (imputed - expected) / (1.0 - expected) if imputed > expected else (expected - imputed) / expected
 
 
 def _bounded(probability: Floats) -> Floats:
