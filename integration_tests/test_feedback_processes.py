@@ -1,17 +1,17 @@
 """Feedback from real processes: killed, at once, forked, in threads and on event loops. What had returned is there, in one order."""
 
-import json
 import random
 import signal
 import subprocess
 import sys
-from collections import Counter
 
 import pytest
 
 from langchain_rlfocal import RLFocalChatModel
 from langchain_rlfocal.online import OutcomeLog
+from langchain_rlfocal.outcomes import OutcomeTable
 from langchain_rlfocal.testing import ScriptedChatModel
+from langchain_rlfocal.training import TrainingConfig, train
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -169,12 +169,10 @@ def test_a_policy_is_trained_on_what_was_served(tmp_path):
         if number % 2:
             model.feedback(message, 1.0, {"ann": 0.0, "bob": 1.0})
     model.outcome_log.close()
-    rlfocal = [sys.executable, "-m", "langchain_rlfocal.cli.commands"]
-    table, policy = tmp_path / "served.parquet", tmp_path / "policy"
-    subprocess.run([*rlfocal, "export", path, "--out", table], check=True)
-    done = subprocess.run(
-        [*rlfocal, "train", table, "--out", policy, "--json"], check=True, capture_output=True, text=True
-    )
-    assert Counter(json.loads(done.stdout)["members"]) == {"ann": 1, "bob": 1}
+    table = tmp_path / "served.parquet"
+    command = [sys.executable, "-m", "langchain_rlfocal.cli.commands", "export", path, "--out", table]
+    subprocess.run(command, check=True)
+    learned, chosen, _ = OutcomeTable.read(table).grid(("ann", "bob"), missing="mask").split()
+    policy = train(learned, chosen, TrainingConfig(num_iterations=2, batch_size=64))
     trained = RLFocalChatModel(members=members, policy=policy, max_team=1)
     assert trained.invoke("Question 61: what is 6 times 7?").text == "42"
