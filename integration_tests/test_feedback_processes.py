@@ -4,6 +4,7 @@ import random
 import signal
 import subprocess
 import sys
+import warnings
 
 import pytest
 
