@@ -664,6 +664,7 @@ _WARM_UP = (
     (r"-\frac{1}{2}x^{2}+3\sqrt{2}\pi-1.5", "a_1+1"), ("2x+3y=6", r"x=2,y\le 3"), (r"[0,1)\cup(2,\infty)", r"(1,2)"),
     (r"\{1,2\}", "(1,2,3)"), (r"\frac{\sqrt{3}}{2}", r"\log_2(8)"), (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\text{a}"),
     (r"\sin(2x)", r"2\sin x\cos x+1"), (r"\sum_{k=1}^{n}k", r"\int_0^1 x dx"), ("1<x<2", "(1,3)"), ("10^{3}", r"50\%"),
+    ("(x+1)^2", "x^2+2x+1"),
 )  # fmt: skip
 
 
