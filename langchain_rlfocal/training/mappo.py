@@ -794,9 +794,14 @@ class _Trials:
         self.num_rows = num_validation + num
 
     def play(
-        self, policy: RLFocalPolicy, cost_weights: Sequence[float], *, max_team: int | None = None
+        self,
+        policy: RLFocalPolicy,
+        cost_weights: Sequence[float],
+        *,
+        max_team: int | None = None,
+        in_all_units: bool = False,
     ) -> dict[str, Floats]:
-        """Play every row at each weight: `score`, `mean_calls`, `mean_spent` and what else is known of `_taken`, shape [W]."""
+        """Play every row at each weight: `score`, `mean_calls`, `mean_spent`, and on request those of `_taken`, shape [W]."""
         parts: list[dict[str, Any]] = []
         for env, rows in self._parts:
             weights = np.repeat(cost_weights, len(rows))
@@ -807,10 +812,10 @@ class _Trials:
                 "mean_calls": played.calls,
                 "mean_spent": played.spent,
             }
-            asked_in = played.asked_in.reshape(*shape, played.asked_in.shape[1])
-            parts.append(
-                {**{name: array.reshape(shape) for name, array in values.items()}, **_taken(env, rows, asked_in)}
-            )
+            part = {name: array.reshape(shape) for name, array in values.items()}
+            if in_all_units:
+                part |= _taken(env, rows, played.asked_in.reshape(*shape, played.asked_in.shape[1]))
+            parts.append(part)
         return _means(parts)
 
     def alone(self) -> list[dict[str, Any]]:
@@ -850,7 +855,7 @@ class _Trials:
         """Measure what each operating point leads to: `CURVE_WEIGHTS`, the same with teams of one, and each member alone."""
         curve: list[dict[str, Any]] = []
         for facts in ({}, {"max_team": 1}):
-            played = self.play(policy, CURVE_WEIGHTS, **facts)
+            played = self.play(policy, CURVE_WEIGHTS, in_all_units=True, **facts)
             curve += [
                 {"cost_weight": weight, **facts, **{name: _known(values[row]) for name, values in played.items()}}
                 for row, weight in enumerate(CURVE_WEIGHTS)
