@@ -905,7 +905,7 @@ class RLFocalChatModel(NestedRunsMixin):
             query,
             policy=setup.serving.policy,
             fingerprints=self.shared_state.fingerprints,
-            reasons={reason: holds for reason, holds in reasons.items() if reason},
+            void=next((reason for reason, holds in reasons.items() if reason and holds), None),
         )
 
     def _check_nesting(self) -> None:

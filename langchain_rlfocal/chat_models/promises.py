@@ -57,7 +57,7 @@ def certificate_of(policy: Policy, promise: str) -> Certificate:
 
 
 def pledge_of(
-    certificate: Certificate, query: Query, *, policy: Policy, fingerprints: Fingerprints, reasons: Mapping[str, bool]
+    certificate: Certificate, query: Query, *, policy: Policy, fingerprints: Fingerprints, void: str | None
 ) -> Pledge:
     """Tell whether a promise holds for a query, and how to answer it.
 
@@ -66,9 +66,8 @@ def pledge_of(
         query: The query.
         policy: The policy that decides.
         fingerprints: What members call themselves.
-        reasons: What else makes it void, and whether it is so.
+        void: Why it does not hold, whatever the query and the members' names; None where nothing speaks against it.
     """
-    void = next((reason for reason, holds in reasons.items() if holds), None)
     void = void or _renamed(certificate, fingerprints)
     if void is None and policy.policy_id != certificate.policy_id:
         void = f"another policy decides now, {policy.policy_id}"
