@@ -33,7 +33,7 @@ def available(guard):
     return tuple(name for name in MEMBERS if name not in guard.left_out)
 
 
-def run(guard, count, *, chance, seed=0, explore=0.0, start=0, max_team=2):
+def run(guard, count, *, chance, seed=0, explore=0.0, start=0, max_team=2, cost_weight=0.0):
     """Serve queries of members that are right with these chances, and feed back; return changes and who was asked."""
     rng, changes, asked = np.random.default_rng(seed), [], []
     for number in range(start, start + count):
@@ -50,6 +50,7 @@ def run(guard, count, *, chance, seed=0, explore=0.0, start=0, max_team=2):
             number=number,
             team=team if not probes else None,
             max_team=max_team,
+            cost_weight=cost_weight,
             explore=explore,
             explored=explored,
         )
@@ -131,6 +132,14 @@ def test_it_goes_back_when_it_does_not_hold_any_more(taken_over):
     assert [change.kind for change in changes] == ["went_back"]
     assert guard.serving is guard.incumbent
     assert "worth less" in changes[0].reason
+
+
+def test_what_is_cheaper_by_more_than_it_scores_less_stays():
+    """Three right at .6 score .74 together for .6, one alone .6 for .2: it takes over by that measure, and is judged by it."""
+    guard = guard_of(monitor=DriftMonitor(MEMBERS, run_length=1e200))
+    settings = {"chance": dict.fromkeys(MEMBERS, 0.6), "max_team": 3, "cost_weight": 0.6}
+    changes, _ = run(guard, 1000, **settings)
+    assert [change.kind for change in changes] == ["took_over"]
 
 
 def test_a_broken_member_is_left_out_and_found_again():
