@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from langchain_rlfocal.cli import commands
+from langchain_rlfocal.cli import options
 from langchain_rlfocal.evaluation.baselines import BASELINES, dump_baselines
 from langchain_rlfocal.evaluation.report import baselines_of
 from langchain_rlfocal.outcomes import OutcomeTable
@@ -283,7 +283,7 @@ def test_evaluate_loads_by_itself_only_the_embedder_that_it_knows(
     cli.assert_refused(refused, f"'{my_embedder}'", "'my_embedders:other'")
     asked = []
     with_card(quiz_policy, embedder="wordllama").save("named")
-    monkeypatch.setattr(commands, "_open_embedder", asked.append)
+    monkeypatch.setattr(options, "open_embedder", asked.append)
     assert cli.said("evaluate", "named", outcomes)["policy"]["n"] > 0
     assert asked == ["wordllama"]
 

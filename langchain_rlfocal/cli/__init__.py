@@ -1,5 +1,5 @@
-"""Command line: the program `rlfocal`, its commands, what they show, and the demo."""
+"""Command line: the program `rlfocal`, its commands, and what they show."""
 
-from langchain_rlfocal.cli.commands import app
+from langchain_rlfocal.cli.app import app
 
 __all__ = ["app"]

@@ -12,7 +12,7 @@ import math
 import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
@@ -116,6 +116,7 @@ class Outcome:
         latency_s: Seconds to the complete response, None where unknown.
         logprob: Mean log-probability of the response's tokens, None where unknown.
         propensity: The probability with which this member was asked this query, in (0, 1]; None where unknown.
+        extras: What a table says of it in columns of the user's own, by the column's name.
     """
 
     task: str
@@ -133,6 +134,7 @@ class Outcome:
     latency_s: float | None = None
     logprob: float | None = None
     propensity: float | None = None
+    extras: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,9 +144,13 @@ class Question:
     Attributes:
         task: The task it belongs to.
         query_id: Its name, unique within the task.
-        query: Its text.
-        gold: The right answer, None where it is unknown.
+        query: Its text; that of the last message of the user where there are `messages`.
+        gold: The right answer, None where it is unknown; JSON where it is no text.
         kind: What counts as the same answer: a name, a kind, or a function that compares two texts; in files a name.
+        messages: The conversation to send, as role and content; empty where the text is all there is to send.
+        tools: Tools that members may call, as in OpenAI's format.
+        scorer: What scores an answer, by the name that `scoring` knows it by; None: whether it equals `gold`.
+        extras: What a file says of it in columns of the user's own, by the column's name.
     """
 
     task: str
@@ -152,6 +158,10 @@ class Question:
     query: str
     gold: str | None = None
     kind: KindLike = "auto"
+    messages: tuple[Mapping[str, Any], ...] = ()
+    tools: tuple[Mapping[str, Any], ...] = ()
+    scorer: str | None = None
+    extras: Mapping[str, Any] = field(default_factory=dict)
 
 
 class OutcomeTable:

@@ -1,0 +1,80 @@
+"""Command line: `rlfocal` collects outcomes, trains and evaluates policies, and shows them at work.
+
+Each command imports what it needs when it runs, so that `rlfocal --help` is quick and only `train` loads torch. What a
+program reads goes to stdout, progress and errors to stderr. An error of the package is one line and exit code 2, never a
+traceback; a file appears whole or not at all.
+"""
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from langchain_rlfocal._version import __version__
+from langchain_rlfocal.cli.asking import demo
+from langchain_rlfocal.cli.collecting import collect, questions
+from langchain_rlfocal.cli.evaluating import certify, diversity, evaluate
+from langchain_rlfocal.cli.logs import export
+from langchain_rlfocal.cli.options import BAD_INPUT, INTERRUPTED, end_with
+from langchain_rlfocal.cli.training import train
+from langchain_rlfocal.errors import RLFocalError
+
+
+class _Commands(TyperGroup):
+    """Commands whose expected errors are one red line, unless `--debug` stands anywhere on the line."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Move `--debug`, which people add at the end, to where it is an option of the program."""
+        end = args.index("--") if "--" in args else len(args)
+        if "--debug" in args[:end]:
+            args.remove("--debug")
+            args.insert(0, "--debug")
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # who read the output has seen enough: Click ends quietly
+        except (RLFocalError, OSError) as error:
+            if ctx.params.get("debug"):
+                raise
+            end_with(str(error), code=BAD_INPUT)
+        except KeyboardInterrupt:
+            writes = ctx.invoked_subcommand in {"train", "questions"}
+            end_with("Interrupted: nothing was written." if writes else "Interrupted.", code=INTERRUPTED)
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="""RL-Focal: a learned team of chat models per query, and a learned fusion of their answers.
+
+    Exit codes: 0 is success, 1 a member that never answered, 2 bad input (one line on stderr says what), 130 an interruption.
+    """,
+)
+
+
+def _version(*, value: bool) -> None:
+    if value:
+        typer.echo(f"rlfocal {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the trace of an error; may stand at the end, too.")
+    ] = False,
+) -> None:
+    del version, debug
+
+
+for command in (collect, export, train, evaluate, certify, diversity, questions, demo):
+    app.command()(command)
