@@ -42,7 +42,7 @@ def grid_of(*rows, members=("a", "b"), **options):
 
 
 def test_a_table_names_members_and_tasks_in_the_order_of_their_first_row():
-    assert tuple(Outcome.__dataclass_fields__) == tuple(column.name for column in COLUMNS)
+    assert tuple(Outcome.__dataclass_fields__) == (*(column.name for column in COLUMNS), "extras")
     table = OutcomeTable.from_outcomes([outcome(model="b"), outcome(model="a"), outcome("q2", "b", task="s")])
     assert (table.members, table.tasks, len(table)) == (("b", "a"), ("t", "s"), 3)
     assert repr(table) == "OutcomeTable(3 rows, 2 members, 2 tasks)"
