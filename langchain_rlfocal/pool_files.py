@@ -192,7 +192,7 @@ class _Source:
     def error(self, rule: str, *, where: Where = (), line: int | None = None) -> PoolError:
         """Say what breaks a rule, with the line and the member."""
         if line is None:
-            known = (where[:end] for end in range(len(where), 0, -1))
+            known = (where[:end] for end in range(len(where), -1, -1))
             line = next((self.lines[part] for part in known if part in self.lines), None)
         member = f", member `{where[1]}`" if len(where) > 1 and where[0] == "members" else ""
         at = "" if line is None else f", line {line}"
@@ -354,7 +354,8 @@ def _from_toml(text: str, source: _Source) -> tuple[Any, dict[Where, int]]:
     except tomllib.TOMLDecodeError as error:
         found = re.search(r"\(at line (\d+)", str(error))
         said = re.sub(r" \(at .*\)$", "", str(error))
-        raise source.error(f"It is no TOML: {said}.", line=int(found[1]) if found else None) from error
+        line = int(found[1]) if found else text.count("\n") + 1  # it says "at end of document" instead of the last line
+        raise source.error(f"It is no TOML: {said}.", line=line) from error
     except RecursionError as error:
         raise source.error(f"It is nested deeper than {MAX_DEPTH}.") from error
 
@@ -452,8 +453,8 @@ def _rule_of(found: Mapping[str, Any]) -> str:
             }[str(last)]
             return f"`{last}` must {form}, got {_shown(found['input'])}."
     rule = str(found["msg"]).replace("Input should be ", "must be ", 1).replace("a valid ", "a ")
-    rule = rule if rule.startswith("must") else f"is refused: {rule}"
-    return f"`{last}` {rule.replace('string', 'text')}, got {_shown(found['input'])}."
+    rule = rule.replace("a integer", "a whole number").replace("string", "text")
+    return f"`{last}` {rule}, got {_shown(found['input'])}."
 
 
 def _unknown_key(key: str, above: Sequence[Any]) -> str:

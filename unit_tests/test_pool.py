@@ -180,10 +180,10 @@ def test_a_model_of_openai_needs_no_langchain(monkeypatch):
     """Its package comes with this one."""
     real = importlib.import_module
 
-    def absent(name):
+    def absent(name, package=None):
         if name.startswith("langchain."):
             raise ImportError(name)
-        return real(name)
+        return real(name, package)
 
     monkeypatch.setattr(importlib, "import_module", absent)
     monkeypatch.setenv("OPENAI_API_KEY", "none")
