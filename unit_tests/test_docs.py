@@ -6,6 +6,7 @@ import inspect
 import json
 import pkgutil
 import re
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +137,10 @@ def test_the_snippets_of_a_how_to_run_one_after_the_other_and_print_what_it_show
         make_policy(embedder=load_embedder("wordllama"), dimensions=256).save(tmp_path / "policy-with-embeddings")
     if "from langchain." in text:
         pytest.importorskip("langchain.agents", reason="langchain is optional")
+    for name, file in re.findall(r'^```\w+ title="([\w.-]+)"\n(.*?)^```', text, re.MULTILINE | re.DOTALL):
+        (tmp_path / name).write_text(file)
+    for name in re.findall(r"^ +api_key_env: (\w+)$", text, re.MULTILINE):
+        monkeypatch.setenv(name, "none")
     monkeypatch.chdir(tmp_path)
     assert len(blocks(page, "text")) == sum(shown is not None for *_, shown in steps(page))
     with asyncio.Runner() as runner:
@@ -197,7 +202,8 @@ def test_every_command_shown_exists_with_its_options(page):
                 )
             if words[0] != "rlfocal":
                 continue
-            shown = CliRunner().invoke(app, [words[1], "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"})
+            path = takewhile(lambda word: not word.startswith("-"), words[1:3])  # a command, or one of a group
+            shown = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"})
             assert shown.exit_code == 0, words
             for option in (word for word in words if word.startswith("--")):
                 assert option in shown.output, f"{command}: {option}"
