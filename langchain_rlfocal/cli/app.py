@@ -17,7 +17,7 @@ from langchain_rlfocal.cli.evaluating import certify, diversity, evaluate
 from langchain_rlfocal.cli.logs import export
 from langchain_rlfocal.cli.options import BAD_INPUT, INTERRUPTED, end_with
 from langchain_rlfocal.cli.pools import pools
-from langchain_rlfocal.cli.training import train
+from langchain_rlfocal.cli.training import sweep, train
 from langchain_rlfocal.errors import RLFocalError
 
 
@@ -77,6 +77,17 @@ def _root(
     del version, debug
 
 
-for command in (collect, export, train, evaluate, certify, diversity, questions, ask, demo):
+for command in (
+    collect,
+    export,
+    diversity,
+    train,
+    sweep,
+    evaluate,
+    certify,
+    ask,
+    questions,
+    demo,
+):
     app.command()(command)
 app.add_typer(pools)

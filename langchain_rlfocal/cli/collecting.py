@@ -79,9 +79,16 @@ def collect(
 def questions(
     *,
     out: Annotated[Path, typer.Option(help="JSONL file to write.")],
+    task: Annotated[
+        list[str] | None, typer.Option(help="A task to take, once for each, such as capitals; default: all.")
+    ] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Take so many, evenly over the tasks.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed: the same file.")] = 0,
 ) -> None:
-    """Write the question set on which the shipped policy was trained."""
+    """Write the question set on which the shipped policy was trained, or some of it.
+
+    Example: rlfocal questions --task capitals --task arithmetic --count 60 --out questions.jsonl
+    """
     from langchain_rlfocal.demo.questions import write_questions
 
-    typer.echo(f"{write_questions(out, seed=seed)} questions in {out}")
+    typer.echo(f"{write_questions(out, seed=seed, tasks=task, count=count)} questions in {out}")
