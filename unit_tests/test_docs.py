@@ -137,6 +137,10 @@ def test_the_snippets_of_a_how_to_run_one_after_the_other_and_print_what_it_show
         make_policy(embedder=load_embedder("wordllama"), dimensions=256).save(tmp_path / "policy-with-embeddings")
     if "from langchain." in text:
         pytest.importorskip("langchain.agents", reason="langchain is optional")
+    for name, file in re.findall(r'^```\w+ title="([\w.-]+)"\n(.*?)^```', text, re.MULTILINE | re.DOTALL):
+        (tmp_path / name).write_text(file)
+    for name in re.findall(r"^ +api_key_env: (\w+)$", text, re.MULTILINE):
+        monkeypatch.setenv(name, "none")
     monkeypatch.chdir(tmp_path)
     assert len(blocks(page, "text")) == sum(shown is not None for *_, shown in steps(page))
     with asyncio.Runner() as runner:
