@@ -90,4 +90,4 @@ for command in (
     demo,
 ):
     app.command()(command)
-app.add_typer(pools)
+app.add_typer(pools, name="pool")

@@ -28,7 +28,7 @@ _TIMEOUT_S = 30.0
 _MAX_REASON_CHARS = 300
 _SAID_CHARS = 60
 
-pools = typer.Typer(name="pool", help="Check a pool, and the schema of pool files.", no_args_is_help=True)
+pools = typer.Typer(help="Check a pool, and the schema of pool files.", no_args_is_help=True)
 
 
 @dataclass(slots=True)
