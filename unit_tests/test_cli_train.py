@@ -225,9 +225,7 @@ def test_ctrl_c_keeps_the_best_so_far_and_says_how_to_go_on(cli, outcomes, quick
         assert words in last
 
 
-def test_what_spending_is_counted_in_is_said_and_one_that_the_rows_do_not_hold_is_refused(
-    cli, folder, quick_training
-):
+def test_what_spending_is_counted_in_is_said_and_one_that_the_rows_do_not_hold_is_refused(cli, folder, quick_training):
     """Nobody has a price of Bob."""
     shares = {"quiz": {"ann": 0.9, "bob": 0.6}}
     make_outcomes(shares, num_queries=60, costs_usd={"ann": 0.1}).write("partly.parquet")
