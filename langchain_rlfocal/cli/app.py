@@ -16,6 +16,7 @@ from langchain_rlfocal.cli.collecting import collect, questions
 from langchain_rlfocal.cli.evaluating import certify, diversity, evaluate
 from langchain_rlfocal.cli.logs import export
 from langchain_rlfocal.cli.options import BAD_INPUT, INTERRUPTED, end_with
+from langchain_rlfocal.cli.reporting import report
 from langchain_rlfocal.cli.training import train
 from langchain_rlfocal.errors import RLFocalError
 
@@ -76,5 +77,5 @@ def _root(
     del version, debug
 
 
-for command in (collect, export, train, evaluate, certify, diversity, questions, demo):
+for command in (collect, export, train, evaluate, report, certify, diversity, questions, demo):
     app.command()(command)
