@@ -159,7 +159,7 @@ def cases_of(rows: Rows, table: OutcomeTable, *, with_texts: bool = True) -> Cas
             answer=None if answer is None else Text.cut(answer, most=MAX_ANSWER),
             reply=None if response is None else Text.cut(response, most=MAX_REPLY),
             score=None if np.isnan(score) else float(score),
-            is_returned=member == rows.played.chosen[row],
+            is_returned=bool(member == rows.played.chosen[row]),
         )
 
     def case(effect: Effect, cause: Cause, row: int) -> Case:

@@ -82,7 +82,7 @@ def amount(value: float, unit: SpendingUnit) -> str:
     """Write what a question takes; dollars are those of 1,000 questions."""
     if unit == "usd":
         value *= 1000
-        return f"${value:,.2f}" if value >= 1 else f"${value:.3g}"
+        return f"${value:,.2f}" if value >= 0.095 or not value else f"${value:.2g}"
     if unit == "tokens":
         return f"{value:,.0f}"
     return f"{value:.2f}" if value >= 0.095 or not value else f"{value:.2g}"
