@@ -17,6 +17,7 @@ from langchain_rlfocal.cli.evaluating import certify, diversity, evaluate
 from langchain_rlfocal.cli.logs import export
 from langchain_rlfocal.cli.options import BAD_INPUT, INTERRUPTED, end_with
 from langchain_rlfocal.cli.pools import pools
+from langchain_rlfocal.cli.reporting import report
 from langchain_rlfocal.cli.training import sweep, train
 from langchain_rlfocal.errors import RLFocalError
 
@@ -85,6 +86,7 @@ for command in (
     sweep,
     evaluate,
     certify,
+    report,
     ask,
     questions,
     demo,
