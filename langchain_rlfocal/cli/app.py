@@ -14,6 +14,7 @@ from langchain_rlfocal._version import __version__
 from langchain_rlfocal.cli.asking import demo
 from langchain_rlfocal.cli.collecting import collect, questions
 from langchain_rlfocal.cli.evaluating import certify, diversity, evaluate
+from langchain_rlfocal.cli.importing import import_
 from langchain_rlfocal.cli.logs import export
 from langchain_rlfocal.cli.options import BAD_INPUT, INTERRUPTED, end_with
 from langchain_rlfocal.cli.training import train
@@ -78,3 +79,4 @@ def _root(
 
 for command in (collect, export, train, evaluate, certify, diversity, questions, demo):
     app.command()(command)
+app.command("import")(import_)  # a keyword of Python's

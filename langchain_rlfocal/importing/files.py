@@ -4,6 +4,7 @@ A file is never read whole if its form allows another way: JSON lines, CSV, Parq
 torn in the middle of a row is that row's fault and counted; what cannot be read at all is an `OutcomeError`.
 """
 
+import codecs
 import csv
 import glob
 import gzip
@@ -69,24 +70,25 @@ def form_of(path: Path) -> str:
 
 @contextmanager
 def opened(path: Path) -> Iterator[TextIO]:
-    """Open a text file in UTF-8, compressed or not.
+    """Open a text file in UTF-8, or in UTF-16 with its mark, compressed or not.
 
     Raises:
         OutcomeError: It cannot be read, ends in the middle of a compressed part, or is not in UTF-8.
     """
     try:
         with path.open("rb") as raw:
-            is_gzip = raw.read(2) == b"\x1f\x8b"
+            start = raw.read(2)
             raw.seek(0)
-            binary: Any = gzip.GzipFile(fileobj=raw) if is_gzip else raw
-            with io.TextIOWrapper(binary, encoding="utf-8-sig", newline="") as text:
+            binary: Any = gzip.GzipFile(fileobj=raw) if start == b"\x1f\x8b" else raw
+            encoding = "utf-16" if start in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE} else "utf-8-sig"
+            with io.TextIOWrapper(binary, encoding=encoding, newline="") as text:
                 yield text
     except FileNotFoundError:
         raise OutcomeError("the file must exist. Check the path.", file=str(path)) from None
     except (OSError, EOFError, zlib.error) as error:
         raise OutcomeError(f"the file must be readable to its end, got: {error}. Copy it again.", file=str(path)) from error
     except UnicodeDecodeError as error:
-        raise OutcomeError(f"the file must be in UTF-8, got: {error}. Convert it.", file=str(path)) from error
+        raise OutcomeError(f"the file must be in UTF-8, got: {error}. Convert it, as with `iconv -f CP1252 -t UTF-8`.", file=str(path)) from error
 
 
 def rows_of(path: Path, tally: Tally | None = None) -> Iterator[tuple[Place, dict[str, Any]]]:

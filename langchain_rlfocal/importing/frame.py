@@ -27,7 +27,9 @@ from langchain_rlfocal.errors import InputError, OutcomeError
 from langchain_rlfocal.importing.conversations import sent_of
 from langchain_rlfocal.importing.files import field_at
 from langchain_rlfocal.importing.records import Record, Tally, Wanted, as_text, number
-from langchain_rlfocal.outcomes.tables import COLUMNS, check_writable, write_table
+from langchain_rlfocal.outcomes.files import _AS_JSON as AS_JSON
+from langchain_rlfocal.outcomes.files import check_writable, write_table
+from langchain_rlfocal.outcomes.tables import COLUMNS
 from langchain_rlfocal.redaction import masked, secrets_of, shown_text
 
 MAPPED = tuple(column.name for column in COLUMNS)
@@ -41,7 +43,7 @@ _NUMBERS = ("cost_usd", "latency_s", "logprob", "propensity")
 _COUNTS = ("prompt_tokens", "completion_tokens")
 _LAID = pa.schema(
     [
-        *((name, pa.large_string()) for name in ("query", "messages", "response", "answer", "gold", "extras")),
+        *((name, pa.large_string()) for name in ("query", "response", "answer", "gold", "extras")),
         ("reward", pa.float64()),
         ("option_probs", pa.list_(pa.float64())),
         *((name, pa.int64()) for name in _COUNTS),
@@ -245,7 +247,6 @@ class _Frame:
         laid.at.append(-math.inf if record.at is None else record.at)
         row: dict[str, Any] = {
             "query": _sendable(record.query),
-            "messages": _sendable(json.dumps(record.messages, ensure_ascii=False)) if record.messages else None,
             "response": _sendable(record.response),
             "answer": _sendable(record.answer),
             "gold": _sendable(record.gold),
@@ -293,8 +294,8 @@ class _Frame:
         member_names = list(self._members)
         members = np.asarray(self._laid.member)[ordered]
         starts = np.flatnonzero(np.r_[True, query[1:] != query[:-1]])
-        extras = {name: _extra_type(types) for name, types in self._extras.items()}
-        schema = pa.schema([*_TABLE, *((_own_name(name), kind_) for name, kind_ in extras.items())])
+        extras = {name: _extra_field(name, types) for name, types in self._extras.items()}
+        schema = pa.schema([*_TABLE, *extras.values()])
         target = self._work / "table"
         with pa.memory_map(str(self._work / "rows"), "rb") as source, pa.OSFile(str(target), "wb") as sink:
             batches = _Batches(pa.ipc.open_file(source))
@@ -459,13 +460,12 @@ class _Frame:
                     self._tally.note(f"value left out: only {MAX_EXTRAS} columns of a program's own are kept")
                     continue
                 self._extras[name] = set()
-            plain = value if isinstance(value, bool | int | float | str) else json.dumps(value, ensure_ascii=False, default=str)
-            if isinstance(plain, str) and name != "messages":
-                plain = masked(plain)
-            if isinstance(plain, float) and not math.isfinite(plain):
+            if isinstance(value, float) and not math.isfinite(value):
                 continue
-            self._extras[name].add(type(plain))
-            found[name] = plain
+            is_plain = isinstance(value, bool | int | float | str)
+            plain = value if is_plain else json.dumps(value, ensure_ascii=False, default=str)
+            self._extras[name].add(type(value) if is_plain else list)
+            found[name] = masked(plain) if isinstance(plain, str) and name != "messages" else plain
         return _sendable(json.dumps(found, ensure_ascii=False)) if found else None
 
     def _flush(self) -> None:
@@ -516,23 +516,24 @@ def _label(rows: Sequence[dict[str, Any]], kind: KindLike) -> None:
                 row["answer"] = given.get(label, label)
 
 
-def _spread(row: dict[str, Any], extras: Mapping[str, pa.DataType]) -> None:
+def _spread(row: dict[str, Any], extras: Mapping[str, pa.Field]) -> None:
     """Put what else there is into columns of its own."""
-    found = json.loads(row.pop("extras") or "{}")
-    row.pop("messages")
-    for name, kind in extras.items():
+    text = row.pop("extras")
+    found = json.loads(text) if text else {}
+    for name, column in extras.items():
         value = found.get(name)
-        if value is not None and kind == pa.large_string() and not isinstance(value, str):
+        if value is not None and column.type == pa.large_string() and not isinstance(value, str):
             value = json.dumps(value)
-        row[_own_name(name)] = value
+        row[column.name] = value
 
 
-def _extra_type(types: set[type]) -> pa.DataType:
+def _extra_field(name: str, types: set[type]) -> pa.Field:
+    """Say what a program's own column holds: truth values, numbers, JSON, or else texts."""
     if types == {bool}:
-        return pa.bool_()
+        return pa.field(_own_name(name), pa.bool_())
     if types and types <= {int, float}:
-        return pa.float64()
-    return pa.large_string()
+        return pa.field(_own_name(name), pa.float64())
+    return pa.field(_own_name(name), pa.large_string(), metadata=AS_JSON if types == {list} else None)
 
 
 def _own_name(name: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from langchain_rlfocal.errors import OutcomeError
 from langchain_rlfocal.importing.conversations import sent_of
 from langchain_rlfocal.importing.files import parsed, rows_of
-from langchain_rlfocal.importing.records import Place, Record, Tally, Wanted, as_text, number
+from langchain_rlfocal.importing.records import Record, Tally, Wanted, as_text, number
 
 _NAMES = {
     "query": ("query", "prompt", "question", "input", "problem", "instruction", "messages", "text"),
@@ -179,5 +179,3 @@ def _unwrapped(value: Any) -> Any:
             return inner[0]
     return value
 
-
-__all__ = ["Place", "read_long", "read_wide"]

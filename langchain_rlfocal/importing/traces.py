@@ -46,7 +46,6 @@ def _langsmith_run(
     if kind not in {None, "llm"} and not (is_root and (example or is_experiment)):
         tally.skip("no call of a model", place)
         return
-    extra = parsed(run.get("extra"))
     metadata = field_at(run, "extra.metadata") or {}
     parameters = field_at(run, "extra.invocation_params") or {}
     named = (
@@ -58,7 +57,7 @@ def _langsmith_run(
     record = Record(
         place=place,
         model=wanted.model or as_text(named or run.get("name")),
-        task=as_text(_first(run, "dataset_name", "session_name") if example else None),
+        task=as_text(run.get("dataset_name")),
         query=sent.query if sent else None,
         messages=sent.messages if sent else (),
         query_id=as_text(example),
@@ -79,7 +78,6 @@ def _langsmith_run(
         record.failure = as_text(run.get("error")) or "error"
         yield record
         return
-    del extra
     if reply is not None:
         record.response, record.answer = reply.text, reply.calls
     feedback = parsed(run.get("feedback_stats"))

@@ -53,25 +53,18 @@ def read_litellm(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterato
                 record.failure = as_text(field_at(row, "metadata.error_information.error_message")) or "failure"
             elif said not in _NO_TEXT and (reply := reply_of(said)) is not None:
                 record.response, record.answer = reply.text, reply.calls
-            if sent is None:
-                tally.skip("no prompt on record", place)
-            elif record.failure is None and record.response is None and record.answer is None:
-                tally.skip("no answer on record", place)
-            else:
-                yield record
+            yield record
 
 
 # ---- OpenRouter
 
 
 def read_openrouter(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[Record]:
-    """Count the rows of an activity export: it says what calls cost, and holds neither what was asked nor what was answered."""
-    del wanted
+    """Read the rows of an activity export: they say what calls cost, and hold neither what was asked nor what was answered."""
     for path in files:
-        for place, _ in rows_of(path, tally):
+        for place, row in rows_of(path, tally):
             tally.read += 1
-            tally.skip("neither prompt nor answer", place)
-    yield from ()
+            yield Record(place=place, model=wanted.model or row.get("model_permaslug") or row.get("model"), raw=row)
 
 
 # ---- simonw/llm
