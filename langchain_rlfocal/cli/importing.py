@@ -147,7 +147,7 @@ def _views(report: "ImportReport", out: Path) -> Iterator["RenderableType"]:
             "scored one rather than an unscored one, else the later)."
         )
     for reason, (count, place) in report.skipped.items():
-        yield Text(printable(f"Left out: {count:,} with {reason}; first: {place}"), "yellow")
+        yield Text(printable(f"Left out {count:,}: {reason} (first: {place})"), "yellow")
     for note, count in report.notes.items():
         yield Text(printable(f"Note: {count:,} × {note}"), "yellow")
     if max(report.queries, default=0) < 2:

@@ -185,11 +185,11 @@ def _nothing(tally: Tally, way_out: str) -> OutcomeError:
     if not tally.read:
         return OutcomeError(f"the files must hold rows, got none. {way_out or 'Check the paths.'}")
     reasons = "; ".join(
-        f"{count:,} with {reason} (first: {place})"
+        f"{count:,}: {reason} (first: {place})"
         for reason, (count, place) in sorted(tally.skipped.items(), key=lambda item: -item[1][0])[:3]
     )
     return OutcomeError(
-        f"an import needs answers or rewards, got none in {tally.read:,} rows: {reasons}. Nothing was written. "
+        f"an import needs answers or rewards, got none in {tally.read:,} rows ({reasons}). Nothing was written. "
         f"{way_out or 'Check that these are the files you mean.'}"
     )
 

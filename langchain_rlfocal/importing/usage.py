@@ -184,6 +184,7 @@ def read_openai_batch(files: Sequence[Path], wanted: Wanted, tally: Tally) -> It
                 answered.append((order, place, row))
             else:
                 tally.skip("neither a request nor its answer", place)
+    matched: set[tuple[str, int]] = set()
     for order, place, row in answered:
         name = row["custom_id"]
         body = field_at(row, "response.body")
@@ -195,6 +196,7 @@ def read_openai_batch(files: Sequence[Path], wanted: Wanted, tally: Tally) -> It
         if match is None:
             tally.skip("answered, but not in an input file: name that file too", place)
             continue
+        matched.add((name, match[0]))
         request = match[1]
         sent = sent_of(request)
         usage = field_at(body, "usage") if isinstance(body, Mapping) else None
@@ -214,8 +216,7 @@ def read_openai_batch(files: Sequence[Path], wanted: Wanted, tally: Tally) -> It
         elif (reply := reply_of(body)) is not None:
             record.response, record.answer = reply.text, reply.calls
         yield record
-    got = {row["custom_id"] for _, _, row in answered}
-    missing = sum(name not in got for name in asked)
+    missing = sum((name, order) not in matched for name, found in asked.items() for order, _ in found)
     if missing:
         tally.note("request without an answer in these files", missing)
 
