@@ -234,11 +234,6 @@ class OutcomeLog:
         Raises:
             OutcomeLogError: The log cannot be read, or a row breaks a rule.
         """
-        for attempt, _ in self.attempts_with_kinds():
-            yield attempt
-
-    def attempts_with_kinds(self) -> Iterator[tuple[Attempt, str]]:
-        """Return the attempts, see `attempts`, each with the kind of its question."""
         with self._reading() as records:
             last = records.last("questions")
         for first in range(1, last + 1, _PAGE):
@@ -247,7 +242,7 @@ class OutcomeLog:
                 scores = {row.attempt: row for row in records.scores_between(first, first + _PAGE - 1)}
             for _, group in groupby(rows, key=lambda row: (row.first, row.member, row.sample)):
                 *_, row = group
-                yield _attempt_of(row, scores.get(row.number), self.name), row.kind or "auto"
+                yield _attempt_of(row, scores.get(row.number), self.name)
 
     def answered(self) -> set[Cell]:
         """Return the cells with an answer on record.

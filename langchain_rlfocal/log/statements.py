@@ -345,8 +345,6 @@ _ATTEMPTS_BETWEEN = (
         QUESTIONS.c.task,
         QUESTIONS.c.query_id,
         QUESTIONS.c.query,
-        QUESTIONS.c.kind,
-        QUESTIONS.c.scrubbed.label("question_scrubbed"),
     )
     .select_from(ATTEMPTS.join(QUESTIONS, QUESTIONS.c.number == ATTEMPTS.c.question))
     .where(ATTEMPTS.c.first.between(sa.bindparam("begin"), sa.bindparam("end")))
