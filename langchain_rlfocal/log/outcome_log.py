@@ -206,6 +206,15 @@ class OutcomeLog:
         with self._writing(durable=False) as records:
             records.release(run, cells)
 
+    def runs(self) -> list[str]:
+        """Return the runs that have claims, living or not yet forgotten.
+
+        Raises:
+            OutcomeLogError: The log cannot be read.
+        """
+        with self._reading() as records:
+            return records.runs()
+
     # ---- attempts and scores
 
     def add_attempts(self, attempts: Sequence[Attempt], *, run: str) -> int:

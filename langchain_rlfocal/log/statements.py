@@ -289,6 +289,10 @@ class Records:
         if not self.db.execute(sa.update(LEASES).where(LEASES.c.run == run).values(until=until)).rowcount:
             self.db.execute(sa.insert(LEASES).values(run=run, until=until))
 
+    def runs(self) -> list[str]:
+        """Return the runs that have a lease."""
+        return [*self.db.execute(sa.select(LEASES.c.run).order_by(LEASES.c.run)).scalars()]
+
     def release(self, run: str, cells: Iterable[Cell] | None) -> None:
         """Give up a run's claims; on all cells, and the lease with them, where none are named."""
         if cells is None:
