@@ -1,6 +1,6 @@
 """What to collect, and how: settings, and checks of questions before anybody is asked."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from langchain_rlfocal.collection.pricing import DEFAULT_OUTPUT_TOKENS, messages_of
@@ -96,7 +96,7 @@ def _asked(question: Question) -> object:
     return question.query, [*map(dict, question.messages)], [*map(dict, question.tools)]
 
 
-def scorers_of(questions: Sequence[Question], config: CollectConfig) -> dict[str | None, Scorer]:
+def scorers_of(questions: Iterable[Question], config: CollectConfig) -> dict[str | None, Scorer]:
     """Open every scorer that questions name, before anybody is asked.
 
     Raises:
