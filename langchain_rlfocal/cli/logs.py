@@ -17,7 +17,7 @@ def export(
 
     An answer that nobody scored is unscored. A query without a task label has the task "served".
     """
-    from langchain_rlfocal.online import OutcomeLog
+    from langchain_rlfocal.log import OutcomeLog
     from langchain_rlfocal.outcomes import OutcomeTable
     from langchain_rlfocal.outcomes.tables import check_writable
 
