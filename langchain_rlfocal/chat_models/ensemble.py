@@ -98,6 +98,7 @@ from langchain_rlfocal.online import Change, LearningService, Mode, Serving
 from langchain_rlfocal.policies import Policy, PriorPolicy
 from langchain_rlfocal.policies.targets import TARGETS, Aim, curve_of
 from langchain_rlfocal.pool import ModelPool, PoolMember
+from langchain_rlfocal.pool_files import read_pool
 from langchain_rlfocal.records import Query
 
 MAX_NESTED = 8
@@ -418,6 +419,32 @@ class RLFocalChatModel(NestedRunsMixin):
         def __init__(self, **kwargs: Any) -> None:
             with own_errors():
                 super().__init__(**kwargs)
+
+    @classmethod
+    def from_pool(
+        cls, path: str | PathLike[str], *, policy: Policy | str | PathLike[str] | None = None, **fields: Any
+    ) -> Self:
+        """Make a model of a pool file.
+
+        Where the file names embedded models, these run until `model.pool.close()`, or the end of the process.
+
+        Args:
+            path: The pool file, in YAML, TOML or JSON; see docs/how-to/describe-a-pool.md.
+            policy: A policy trained for members of these names, or the path of its checkpoint; None answers without training.
+            **fields: Other fields of the model, such as `max_team`.
+
+        Raises:
+            PoolError: The file breaks a rule, a member of it cannot be made, or the policy does not know one.
+            CheckpointError: The policy's checkpoint cannot be read, or belongs to another pool.
+            MissingDependencyError: A member's package is not installed.
+            InputError: An argument is outside its range, or the policy needs something that is not there.
+        """
+        pool = read_pool(path)
+        try:
+            return cls(members=pool, policy=policy, **fields)
+        except BaseException:
+            pool.close()
+            raise
 
     @model_validator(mode="before")
     @classmethod

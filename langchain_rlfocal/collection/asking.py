@@ -20,7 +20,6 @@ from langchain_core.exceptions import ContextOverflowError
 from langchain_core.messages import BaseMessage
 
 from langchain_rlfocal.collection.config import CollectConfig, check_questions, is_scorable, needs_judge, scorers_of
-from langchain_rlfocal.collection.exporting import cell_of
 from langchain_rlfocal.collection.pricing import Estimator, messages_of
 from langchain_rlfocal.collection.runs import is_dead, new_run
 from langchain_rlfocal.collection.tallies import MemberTally, Tally, Watch
@@ -299,14 +298,14 @@ class _Collection:
         estimator = Estimator(output_tokens=self._config.output_tokens)
         for attempt in self._log.attempts():
             estimator.learn(attempt)
-            cell = cell_of(attempt)
+            cell = attempt.cell
             if cell not in wanted:
                 continue
             if attempt.failure is not None:
                 failed.add(cell)
                 continue
             answered.add(cell)
-            if attempt.outcome.reward is None and attempt.scorer is None:
+            if attempt.outcome.reward is None and attempt.scorer is None and not attempt.scrubbed:
                 if self._scorer_of(cell) is None:
                     self.tally.unscored += 1
                 else:
@@ -534,7 +533,7 @@ class _Collection:
 
     async def _score(self, question: Question, attempt: Attempt, *, is_recorded: bool = False) -> None:
         """Have an answer scored, and record both; the answer alone at once where scoring takes its time."""
-        cell = cell_of(attempt)
+        cell = attempt.cell
         scorer = self._scorer_of(cell)
         if scorer is None:
             self.tally.unscored += 1
@@ -593,7 +592,7 @@ class _Collection:
             if self._stop.is_set():
                 return
             await self._room_to_score.acquire()
-            question = self._questions[cell_of(attempt)[:2]]
+            question = self._questions[attempt.cell[:2]]
             task = asyncio.create_task(self._score(question, attempt, is_recorded=True))
             self._scoring.add(task)
             task.add_done_callback(self._has_scored)

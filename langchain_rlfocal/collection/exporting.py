@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
-from langchain_rlfocal.answers import KindLike, label_answers
 from langchain_rlfocal.errors import OutcomeError
 from langchain_rlfocal.log import Attempt, Cell, OutcomeLog
+from langchain_rlfocal.log.tables import outcomes_of
 from langchain_rlfocal.outcomes import Outcome, OutcomeTable, Question
 from langchain_rlfocal.outcomes.tables import check_writable
 
@@ -38,16 +38,6 @@ def log_beside(path: str | PathLike[str]) -> Path:
 def unfinished_path(path: str | PathLike[str]) -> Path:
     """Name the file in which earlier releases kept what was collected for `path` so far."""
     return Path(path).with_name(f"{Path(path).name}.unfinished.jsonl")
-
-
-def sample_id(query_id: str, sample: int) -> str:
-    """Name a question in a table: by its id, and where it is the k-th answer of a member, k > 1, also by `#k`."""
-    return query_id if sample == 0 else f"{query_id}#{sample + 1}"
-
-
-def cell_of(attempt: Attempt) -> Cell:
-    """Name what an attempt answers: task, question, member, sample."""
-    return attempt.outcome.task, attempt.outcome.query_id, attempt.outcome.model, attempt.sample
 
 
 # ---- from tables into the log
@@ -146,7 +136,7 @@ def _add(log: OutcomeLog, rows: Sequence[Outcome], *, run: str, name: str) -> in
         texts.setdefault((row.task, row.query_id), row.query)
     known: dict[Cell, Attempt] = {}
     if any(row.extras for row in rows) or any(map(is_failure, rows)):
-        known = {cell_of(attempt): attempt for attempt in log.attempts()}
+        known = {attempt.cell: attempt for attempt in log.attempts()}
     new: dict[tuple[str, str], Question] = {}
     attempts: list[Attempt] = []
     for row in rows:
@@ -194,60 +184,6 @@ def _extras_of(question: Question | None) -> Mapping[str, object]:
 # ---- from the log into tables
 
 
-def outcomes_of(attempts: Iterable[Attempt], questions: Mapping[tuple[str, str], Question]) -> Iterator[Outcome]:
-    """Make the rows of a table: equal answers to a question get one label, and a failure is worth 0.
-
-    A label that came with a row made elsewhere is kept, and who gives the same answer gets it too.
-
-    Args:
-        attempts: What is on record, the latest of each cell.
-        questions: The questions by task and id; what compares answers is their kind.
-
-    Yields:
-        One outcome of each attempt, question by question in the order of their first attempts.
-    """
-    groups: dict[tuple[str, str], list[Attempt]] = {}
-    for attempt in attempts:
-        groups.setdefault((attempt.outcome.task, attempt.outcome.query_id), []).append(attempt)
-    for key, group in groups.items():
-        question = questions.get(key)
-        kind: KindLike = "auto" if question is None else question.kind
-        texts = [_text_of(attempt) or attempt.outcome.answer for attempt in group]
-        labels = label_answers(texts, kind, query=group[0].outcome.query)
-        named = {
-            label: attempt.outcome.answer
-            for label, attempt in zip(labels, group, strict=True)
-            if label is not None and attempt.outcome.answer is not None
-        }
-        for attempt, label in zip(group, labels, strict=True):
-            outcome = attempt.outcome
-            extras = {**_extras_of(question), **outcome.extras}
-            if attempt.tool_calls:
-                extras["tool_calls"] = _json([dict(call) for call in attempt.tool_calls])
-            has_failed = attempt.failure is not None
-            yield replace(
-                outcome,
-                query_id=sample_id(outcome.query_id, attempt.sample),
-                response=None if has_failed else _text_of(attempt),
-                answer=None if has_failed else outcome.answer or named.get(label or "", label),
-                gold=outcome.gold if question is None or question.gold is None else question.gold,
-                reward=0.0 if has_failed else outcome.reward,
-                extras=extras,
-            )
-
-
-def _text_of(attempt: Attempt) -> str | None:
-    """Return what was answered as one text; tool calls alone are JSON."""
-    text = attempt.outcome.response
-    if text or not attempt.tool_calls:
-        return text
-    return _json([{"name": call.get("name"), "args": call.get("args")} for call in attempt.tool_calls])
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
-
-
 def write_table(
     log: OutcomeLog,
     path: str | PathLike[str],
@@ -273,16 +209,17 @@ def write_table(
         OutcomeLogError: The log cannot be read.
     """
     check_writable(path)
-    rows = {(question.task, question.query_id): row for row, question in enumerate(questions)}
+    own = {(question.task, question.query_id): question for question in questions}
     columns = {name: column for column, name in enumerate(members)}
     table = None
     for _ in range(MAX_WRITINGS):
         number = log.last_number
-        known = {**log.questions(), **{(q.task, q.query_id): q for q in questions}}
+        known = {**log.questions(), **own}
+        rows = {key: row for row, key in enumerate([*own, *(key for key in known if key not in own)])}
         kept = sorted(
             (attempt for attempt in log.attempts() if keep is None or keep(attempt)),
             key=lambda attempt: (
-                rows.get((attempt.outcome.task, attempt.outcome.query_id), len(rows)),
+                rows.get(attempt.cell[:2], len(rows)),
                 attempt.sample,
                 columns.get(attempt.outcome.model, len(columns)),
             ),

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from langchain_rlfocal.collection.config import CollectConfig, needs_judge, scorers_of
-from langchain_rlfocal.collection.exporting import cell_of, is_failure
+from langchain_rlfocal.collection.exporting import is_failure
 from langchain_rlfocal.collection.pricing import Basis, Estimator
 from langchain_rlfocal.log import Attempt, Cell, OutcomeLog
 from langchain_rlfocal.outcomes import Outcome, Question
@@ -78,7 +78,7 @@ def price_collection(
         failure = "failed" if is_failure(row) else None
         recorded[row.task, row.query_id, row.model, 0] = Attempt(outcome=row, failure=failure)
     for attempt in () if log is None else log.attempts():
-        recorded[cell_of(attempt)] = attempt
+        recorded[attempt.cell] = attempt
     missing: dict[str, list[Question]] = {name: [] for name in pool.names}
     on_record = dict.fromkeys(pool.names, 0)
     for name in pool.names:
