@@ -16,23 +16,22 @@ from langchain_core.messages import AIMessage
 from langchain_rlfocal.collection import (
     CollectConfig,
     acollect,
-    asking,
     collect,
     collect_into,
-    config as config_module,
     is_dead,
     is_failure,
     new_run,
     price_collection,
     recorded_in,
-    sample_id,
     take_in,
     unfinished_path,
     write_table,
 )
+from langchain_rlfocal.collection import config as config_module
 from langchain_rlfocal.errors import InputError, OutcomeError, OutcomeLogError
 from langchain_rlfocal.execution import RetryPolicy
-from langchain_rlfocal.log import Attempt, OutcomeLog
+from langchain_rlfocal.log import OutcomeLog
+from langchain_rlfocal.log.tables import sample_id
 from langchain_rlfocal.outcomes import Outcome, OutcomeTable, Question
 from langchain_rlfocal.pool import ModelPool, PoolMember
 from langchain_rlfocal.scoring import Score
@@ -535,10 +534,10 @@ def test_a_budget_needs_prices_or_to_be_told_what_counts_instead(log):
 
 
 def test_what_a_judge_costs_counts_too(log, monkeypatch):
-    """A dollar an answer and two a verdict, on record from the first on: of 7 dollars two are answered and judged."""
+    """A dollar an answer, and two a verdict, told 1 before the first: 3 + 3 dollars of 7, and a third 3 would pass them."""
     use_scorer(monkeypatch, Scoring(usd=2.0))
     ann = PoolMember("ann", ScriptedChatModel(script=["yes"] * 9), max_concurrent_calls=1, **DOLLAR)
-    judge = PoolMember("judge", ScriptedChatModel(script=["1"], max_tokens=1), **DOLLAR)
+    judge = PoolMember("judge", LimitedChatModel(script=["1"], max_tokens=1), **DOLLAR)
     config = CollectConfig(max_usd=7.0, output_tokens=1, judge=judge)
     tally = in_virtual_time(acollect(ModelPool([ann]), many(9), log=log, config=config))
     assert (tally.sum("answered"), tally.usd, tally.ended) == (2, 6.0, "budget")
@@ -732,7 +731,3 @@ def test_a_table_that_cannot_be_written_is_refused_before_anybody_is_asked(tmp_p
 
     assert ann.asked == []
     assert list(tmp_path.iterdir()) == []
-
-
-assert asking
-assert Attempt

@@ -209,7 +209,7 @@ class _Collection:
         self._settled = asyncio.Event()
         self._unwritten: list[Attempt | ScoreRecord] = []
         self._has_unwritten = asyncio.Event()
-        self._room_to_score = asyncio.Semaphore(MAX_SCORING)
+        self._to_score: list[Attempt] = []
         self._scoring: set[asyncio.Task[None]] = set()
         self._can_write = asyncio.Event()
         self._can_write.set()
@@ -393,11 +393,17 @@ class _Collection:
 
     async def _ask(self, line: _Line, cell: Cell) -> None:
         question, tally = self._questions[cell[:2]], line.tally
-        is_probe = await self._ready(line)
+        is_probe, verdict = await self._ready(line), None
         try:
-            result = await self._answer_of(line, question)
+            call, verdict = await self._afford(line, question)
+            result = await self._answer_of(line, question, call)
+            if isinstance(result, Candidate):
+                self._score_soon(question, self._answered(question, cell, result, tally), verdict)
+                verdict = None
         finally:
             line.is_probing = line.is_probing and not is_probe
+            if verdict is not None:
+                self._settle(verdict, 0.0)
         if result is None or (isinstance(result, Failure) and result.kind in {"breaker_open", "cancelled"}):
             line.claimed.appendleft(cell)  # it was not asked
             return
@@ -405,26 +411,11 @@ class _Collection:
         if isinstance(result, Failure):
             tally.failed += 1
             tally.first_failure = tally.first_failure or failure_text(result)
-            if tally.given_up is not None:
-                line.claimed.clear()
             self._record(self._failed(question, cell, result))
-            return
-        tally.answered += 1
-        tally.truncated += result.flaw == "truncated"
-        tally.prompt_tokens += result.prompt_tokens or 0
-        tally.completion_tokens += result.completion_tokens or 0
-        tally.unpriced += result.cost_usd is None
-        tally.usd += result.cost_usd or 0.0
-        attempt = self._answered(question, cell, result)
-        await self._room_to_score.acquire()
-        task = asyncio.create_task(self._score(question, attempt))
-        self._scoring.add(task)
-        task.add_done_callback(self._has_scored)
         self._changed()
 
-    async def _answer_of(self, line: _Line, question: Question) -> Result | None:
-        """Ask one member one question, where the budget has room for it; None where nothing was sent."""
-        held = await self._afford(line, question)
+    async def _answer_of(self, line: _Line, question: Question, held: Reservation) -> Result | None:
+        """Ask one member one question; None where nothing was sent."""
         spent_usd = held.bound.usd  # of a call that is cut off, and may be on the bill
         line.tally.in_flight += 1
         self._changed()
@@ -435,14 +426,14 @@ class _Collection:
             (result,) = await aask_members([line.member], request, limits)
             spent_usd = self._spent_usd(line.member, question, result)
         except OverloadError as error:
+            spent_usd = 0.0
             await self._pause(error.retry_after_s)
             return None
         else:
             return result
         finally:
             line.tally.in_flight -= 1
-            held.settle(Usage(usd=spent_usd))
-            self._settled.set()
+            self._settle(held, spent_usd)
 
     async def _ready(self, line: _Line) -> bool:
         """Wait until the member may be asked, and tell whether the call probes an open circuit breaker.
@@ -458,6 +449,9 @@ class _Collection:
             if not self._can_write.is_set():
                 line.tally.waits_for = "the log"
                 await self._first_of(self._can_write.wait())
+            elif len(self._scoring) >= MAX_SCORING:
+                line.tally.waits_for = "scores"
+                await self._first_of(asyncio.wait([*self._scoring], return_when=asyncio.FIRST_COMPLETED))
             elif line.not_before_s > now_s:
                 line.tally.waits_for = "its rate limit"
                 self._changed()
@@ -479,35 +473,59 @@ class _Collection:
 
     # ---- what it costs
 
-    async def _afford(self, line: _Line, question: Question) -> Reservation:
-        """Reserve what one call, and scoring it, is estimated to take at most; wait where calls that are out hold too much.
+    async def _afford(self, line: _Line, question: Question) -> tuple[Reservation, Reservation]:
+        """Reserve what one call, and judging its answer, is estimated to take at most.
 
         Raises:
-            _Stopped: The budget does not suffice, and nothing is out that could take less than it holds.
+            _Stopped: The budget does not suffice.
         """
-        if self._config.max_usd is None:
-            return reserve(Usage(), [(self._ledger, Budget())])
-        budget, default = Budget(max_usd=self._config.max_usd), self._config.unpriced_usd or 0.0
-        while not self._is_over(line):
+
+        def call_usd() -> float:
             usd = self._estimator.call_usd(line.member, question, at_most=True)
-            bound = (default if usd is None else usd) + self._judge_usd(line.member, question)
-            try:
-                return reserve(Usage(usd=bound), [(self._ledger, budget)])
-            except BudgetRefusal:
-                if not self._ledger.reserved.usd and not self._scoring:
-                    break
-                self._settled.clear()
-                line.tally.waits_for = "the budget"
-                await self._first_of(self._settled.wait())
-        if not self._is_over(line):
+            return (self._config.unpriced_usd or 0.0) if usd is None else usd
+
+        line.tally.waits_for = "the budget"
+        held = await self._held(call_usd, lambda: self._judge_usd(line.member, question))
+        line.tally.waits_for = None
+        if held is not None and not self._is_over(line):
+            return held[0], held[1]
+        for one in held or ():
+            self._settle(one, 0.0)
+        if held is None and not self._is_over(line):
             line.tally.given_up, self.tally.ended = "the budget is spent", "budget"
         raise _Stopped
 
+    async def _held(self, *usd: Callable[[], float]) -> list[Reservation] | None:
+        """Reserve all of these amounts, once calls that are out hold no more than leaves room for them; None where that never is."""
+        accounts = [(self._ledger, Budget(max_usd=self._config.max_usd))]
+        if self._config.max_usd is None:
+            return [reserve(Usage(), accounts) for _ in usd]
+        while not self._stop.is_set():
+            held: list[Reservation] = []
+            try:
+                for amount in usd:
+                    held.append(reserve(Usage(usd=amount()), accounts))  # noqa: PERF401  # what is held is given back
+            except BudgetRefusal:
+                for one in held:
+                    one.settle(Usage())
+                if not self._ledger.reserved.usd:
+                    return None
+                self._settled.clear()
+                await self._first_of(self._settled.wait())
+            else:
+                return held
+        return None
+
+    def _settle(self, held: Reservation, usd: float) -> None:
+        held.settle(Usage(usd=usd))
+        self._settled.set()
+
     def _judge_usd(self, member: PoolMember, question: Question) -> float:
-        scorer = self._scorers[question.scorer or self._config.scorer]
-        if self._config.judge is None or not needs_judge(scorer):
+        """Estimate what judging an answer takes at most."""
+        judge, scorer = self._config.judge, self._scorers[question.scorer or self._config.scorer]
+        if judge is None or not needs_judge(scorer) or not is_scorable(question, self._config):
             return 0.0
-        usd = self._estimator.judge_usd(self._config.judge, scorer.name, question, member, at_most=True)
+        usd = self._estimator.judge_usd(judge, scorer.name, question, member, at_most=True)
         return (self._config.unpriced_usd or 0.0) if usd is None else usd
 
     def _spent_usd(self, member: PoolMember, question: Question, result: Result) -> float:
@@ -531,16 +549,26 @@ class _Collection:
             return None
         return self._scorers[question.scorer or self._config.scorer]
 
-    async def _score(self, question: Question, attempt: Attempt, *, is_recorded: bool = False) -> None:
+    def _score_soon(
+        self, question: Question, attempt: Attempt, held: Reservation, *, is_recorded: bool = False
+    ) -> None:
+        """Have an answer scored while others are asked for."""
+        task = asyncio.create_task(self._score(question, attempt, held, is_recorded=is_recorded))
+        self._scoring.add(task)
+        task.add_done_callback(self._has_scored)
+
+    async def _score(self, question: Question, attempt: Attempt, held: Reservation, *, is_recorded: bool) -> None:
         """Have an answer scored, and record both; the answer alone at once where scoring takes its time."""
-        cell = attempt.cell
-        scorer = self._scorer_of(cell)
+        scorer = self._scorer_of(attempt.cell)
         if scorer is None:
             self.tally.unscored += 1
             self._record(attempt)
+            self._settle(held, 0.0)
             return
         reply = Reply(text=attempt.outcome.response, tool_calls=attempt.tool_calls)
         scoring = asyncio.ensure_future(scorer.score(question, reply))
+        score: Score | None = None
+        spent_usd = held.bound.usd  # of a verdict that is cut off
         try:
             if not is_recorded:
                 done, _ = await asyncio.wait([scoring], timeout=SCORE_AT_ONCE_S)
@@ -548,33 +576,36 @@ class _Collection:
                     is_recorded = True
                     self._record(attempt)
             score = await scoring
-        except asyncio.CancelledError:
-            scoring.cancel()
-            if not is_recorded:
-                self._record(attempt)
-            raise
+            spent_usd = self._spent_on(scorer, score)
         except Exception as error:  # noqa: BLE001  # a scorer is the user's code, or another model
-            self.tally.unscored += 1
-            self.tally.first_scoring_error = self.tally.first_scoring_error or f"{type(error).__name__}: {error}"
-            if not is_recorded:
+            score = Score(value=None, reason=f"{type(error).__name__}: {error}", cost_usd=None)
+        finally:
+            scoring.cancel()
+            self._settle(held, spent_usd)
+            if score is None and not is_recorded:  # cancelled
                 self._record(attempt)
-            return
-        self._take_score(cell, question, attempt, scorer, score, is_recorded=is_recorded)
+        self._take_score(question, attempt, scorer, score, is_recorded=is_recorded)
+
+    def _spent_on(self, scorer: Scorer, score: Score) -> float:
+        if not needs_judge(scorer):
+            return score.cost_usd or 0.0
+        usd = self._config.unpriced_usd if score.cost_usd is None else score.cost_usd
+        self._estimator.learn_judged(scorer.name, usd)
+        return usd or 0.0
 
     def _take_score(
-        self, cell: Cell, question: Question, attempt: Attempt, scorer: Scorer, score: Score, *, is_recorded: bool
+        self, question: Question, attempt: Attempt, scorer: Scorer, score: Score, *, is_recorded: bool
     ) -> None:
-        self.tally.unscored += score.value is None
         self.tally.scoring_usd += score.cost_usd or 0.0
-        if needs_judge(scorer):
-            usd = self._config.unpriced_usd if score.cost_usd is None else score.cost_usd
-            self._estimator.learn_judged(scorer.name, usd)
-            if usd:
-                reserve(Usage(usd=usd), [(self._ledger, Budget())]).settle(Usage(usd=usd))
-        if is_recorded:
+        if score.value is None:
+            self.tally.unscored += 1
+            self.tally.first_scoring_error = self.tally.first_scoring_error or score.reason
+            if not is_recorded:  # without a scorer's name: the next run tries again
+                self._record(replace(attempt, scoring_usd=score.cost_usd))
+        elif is_recorded:
             self._record(
                 ScoreRecord(
-                    cell=cell,
+                    cell=attempt.cell,
                     reward=score.value,
                     scorer=scorer.name,
                     gold=question.gold,
@@ -589,19 +620,18 @@ class _Collection:
     async def _score_recorded(self) -> None:
         """Score what earlier runs left unscored: they ended while it was being scored, or had no scorer."""
         for attempt in self._to_score:
-            if self._stop.is_set():
-                return
-            await self._room_to_score.acquire()
+            while len(self._scoring) >= MAX_SCORING and not self._stop.is_set():
+                await self._first_of(asyncio.wait([*self._scoring], return_when=asyncio.FIRST_COMPLETED))
             question = self._questions[attempt.cell[:2]]
-            task = asyncio.create_task(self._score(question, attempt, is_recorded=True))
-            self._scoring.add(task)
-            task.add_done_callback(self._has_scored)
+            member = next(line.member for line in self._lines if line.member.name == attempt.outcome.model)
+            held = await self._held(partial(self._judge_usd, member, question))
+            if held is None:
+                return
+            self._score_soon(question, attempt, held[0], is_recorded=True)
             self.tally.scored += 1
 
     def _has_scored(self, task: "asyncio.Task[None]") -> None:
         self._scoring.discard(task)
-        self._room_to_score.release()
-        self._settled.set()
         self._changed()
 
     async def _scored(self) -> None:
@@ -618,7 +648,13 @@ class _Collection:
         outcome = self._outcome(question, cell, response=None, reward=0.0, latency_s=failure.latency_s)
         return Attempt(outcome=outcome, sample=cell[3], failure=failure_text(failure))
 
-    def _answered(self, question: Question, cell: Cell, candidate: Candidate) -> Attempt:
+    def _answered(self, question: Question, cell: Cell, candidate: Candidate, tally: MemberTally) -> Attempt:
+        tally.answered += 1
+        tally.truncated += candidate.flaw == "truncated"
+        tally.prompt_tokens += candidate.prompt_tokens or 0
+        tally.completion_tokens += candidate.completion_tokens or 0
+        tally.unpriced += candidate.cost_usd is None
+        tally.usd += candidate.cost_usd or 0.0
         outcome = self._outcome(
             question,
             cell,

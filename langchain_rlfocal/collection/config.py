@@ -113,4 +113,4 @@ def is_scorable(question: Question, config: CollectConfig) -> bool:
 
 def needs_judge(scorer: Scorer) -> bool:
     """Tell whether a scorer asks a model."""
-    return getattr(scorer, "judge", None) is not None
+    return bool(getattr(scorer, "asks_model", False))
