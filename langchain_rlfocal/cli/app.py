@@ -14,7 +14,7 @@ from langchain_rlfocal._version import __version__
 from langchain_rlfocal.cli.asking import demo
 from langchain_rlfocal.cli.collecting import collect, questions
 from langchain_rlfocal.cli.evaluating import certify, diversity, evaluate
-from langchain_rlfocal.cli.logs import export
+from langchain_rlfocal.cli.logs import log
 from langchain_rlfocal.cli.options import BAD_INPUT, INTERRUPTED, end_with
 from langchain_rlfocal.cli.training import train
 from langchain_rlfocal.errors import RLFocalError
@@ -76,5 +76,6 @@ def _root(
     del version, debug
 
 
-for command in (collect, export, train, evaluate, certify, diversity, questions, demo):
+for command in (collect, train, evaluate, certify, diversity, questions, demo):
     app.command()(command)
+app.add_typer(log, name="log")

@@ -20,7 +20,7 @@ from sqlalchemy import exc
 
 from langchain_rlfocal.errors import MissingDependencyError, OutcomeLogError
 from langchain_rlfocal.log.places import Place
-from langchain_rlfocal.log.schema import VERSION
+from langchain_rlfocal.log.schema import KINDS, VERSION
 from langchain_rlfocal.log.statements import Records
 from langchain_rlfocal.redaction import masked, printable
 
@@ -104,6 +104,35 @@ class Database:
             self.lock.release()
 
     @contextmanager
+    def looking(self) -> Iterator[Records]:
+        """Give a connection of its own that sees the log as it stands now.
+
+        Raises:
+            OutcomeLogError: The log cannot be read.
+        """
+        with self._own_errors():
+            db = self._writer.opener.open(reads_only=True)
+            try:
+                db.exec_driver_sql(self._writer.opener.SNAPSHOT)
+                yield Records(db)
+                db.exec_driver_sql("ROLLBACK")
+            finally:
+                db.close()
+
+    @contextmanager
+    def tidying(self) -> Iterator[Records]:
+        """Give a durable transaction after which nothing is left on disk of what it took out.
+
+        Raises:
+            OutcomeLogError: The log cannot be written; or what was taken out may still be on disk, and the message says so.
+        """
+        with self.lock, self._own_errors():
+            self._writer.opener.before_tidying(self._writer.connected().db)
+            with self.writing(durable=True) as records:
+                yield records
+            self._writer.opener.after_tidying(records.db)
+
+    @contextmanager
     def _own_errors(self) -> Iterator[None]:
         try:
             yield
@@ -159,6 +188,8 @@ class _Handle:
 
 class _File:
     """Opens an SQLite file."""
+
+    SNAPSHOT = "BEGIN"
 
     def __init__(self, place: Place) -> None:
         assert place.path is not None, "chosen by the caller"
@@ -239,6 +270,22 @@ class _File:
                 )
             return
 
+    def before_tidying(self, db: sa.Connection) -> None:
+        """Have what is deleted overwritten."""
+        db.exec_driver_sql("PRAGMA secure_delete = ON")
+
+    def after_tidying(self, db: sa.Connection) -> None:
+        """Take what was deleted out of the write-ahead log too, and give its space back."""
+        db.exec_driver_sql(f"PRAGMA busy_timeout = {int(1000 * BUSY_S)}")
+        db.exec_driver_sql("VACUUM")
+        busy, *_ = db.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
+        db.exec_driver_sql("PRAGMA secure_delete = OFF")
+        if busy:
+            raise OutcomeLogError(
+                f"It is done, but old texts are still in {self.place.name}-wal, which other processes read. They are gone "
+                "once those have closed the log."
+            )
+
     @contextmanager
     def transaction(self, db: sa.Connection, *, durable: bool, busy_s: float) -> Iterator[None]:
         """Hold the file's lock for writers."""
@@ -259,6 +306,8 @@ class _File:
 
 class _Server:
     """Connects to a PostgreSQL server; the log has a schema `rlfocal` of its own in the database."""
+
+    SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -311,6 +360,14 @@ class _Server:
             return 0
         found = db.exec_driver_sql("SELECT max(version_num) FROM rlfocal.rlfocal_version").scalar_one()
         return _checked_version(int(found or 0), self.place)
+
+    def before_tidying(self, db: sa.Connection) -> None:
+        """Nothing has to be done."""
+
+    def after_tidying(self, db: sa.Connection) -> None:
+        """Have the server free what was deleted."""
+        for name in KINDS:
+            db.exec_driver_sql(f"VACUUM {name}")
 
     @contextmanager
     def transaction(self, db: sa.Connection, *, durable: bool, busy_s: float) -> Iterator[None]:

@@ -207,7 +207,7 @@ class OutcomeLog:
             records.release(run, cells)
 
     def runs(self) -> list[str]:
-        """Return the runs that have claims, living or not yet forgotten.
+        """Return the runs that have a lease, living or not yet forgotten.
 
         Raises:
             OutcomeLogError: The log cannot be read.
@@ -558,6 +558,20 @@ class OutcomeLog:
                 with self._database.reading_lock:
                     self.is_closed = True
                     self._finalizer()
+
+    def looking(self) -> "AbstractContextManager[Records]":
+        """Give a connection of its own that sees the log as it stands now, for as long as it is looked at; see `log.upkeep`."""
+        self._check_open()
+        return self._database.looking()
+
+    def tidying(self) -> "AbstractContextManager[Records]":
+        """Give a durable transaction after which nothing is left on disk of what it took out; see `log.upkeep`."""
+        self._check_open()
+        return self._database.tidying()
+
+    def now(self) -> float:
+        """Return the seconds since 1970."""
+        return self._clock()
 
     def _reading(self) -> "AbstractContextManager[Records]":
         """Give the connection that only reads to this thread: it waits for nobody who writes, here or elsewhere."""

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from langchain_rlfocal.errors import OutcomeLogError
 
@@ -53,6 +53,8 @@ class Place:
         if password is not None:
             user, _, host = shown.rpartition("@")
             shown = f"{user.partition(':')[0]}:***@{host}"
-        secrets = frozenset() if not password else frozenset({password, unquote(password)})
-        name = urlunsplit(parts._replace(netloc=shown, query="")) if password or parts.query else f"postgresql://{rest}"
-        return cls(name, None, f"postgresql+psycopg://{rest}", secrets)
+        options = [(name, value) for name, value in parse_qsl(parts.query) if "password" not in name]
+        name = urlunsplit(parts._replace(netloc=shown, query=urlencode(options, safe="/")))
+        secrets = {value for name, value in parse_qsl(parts.query) if "password" in name}
+        secrets |= {password, unquote(password)} if password else set()
+        return cls(name, None, f"postgresql+psycopg://{rest}", frozenset(secrets))

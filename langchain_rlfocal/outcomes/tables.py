@@ -25,8 +25,15 @@ import pyarrow.compute as pc
 from langchain_rlfocal.answers import KindLike, kind_names, label_answers, to_kind
 from langchain_rlfocal.errors import InputError, OutcomeError, PoolError
 from langchain_rlfocal.outcomes import files
-from langchain_rlfocal.outcomes.files import COUNT, NUMBER, NUMBERS, TEXT, Column, shown_path
-from langchain_rlfocal.outcomes.files import check_writable as check_writable
+from langchain_rlfocal.outcomes.files import (
+    COUNT,
+    NUMBER,
+    NUMBERS,
+    TEXT,
+    Column,
+    check_writable,  # noqa: F401  # who writes tables finds it here
+    shown_path,
+)
 from langchain_rlfocal.outcomes.grids import OutcomeGrid
 
 Ints = npt.NDArray[np.int64]
