@@ -215,9 +215,7 @@ async def test_two_collectors_share_the_work_and_both_end_with_all_of_it(tmp_pat
     models = [ScriptedChatModel(script=["yes"], on_acall=barrier.wait) for _ in range(2)]
     pools = [ModelPool([PoolMember("ann", model, max_concurrent_calls=1)]) for model in models]
     logs = [OutcomeLog(tmp_path / "log.db") for _ in range(2)]
-    tallies = await asyncio.gather(
-        *(acollect(pool, many(8), log=log) for pool, log in zip(pools, logs, strict=True))
-    )
+    tallies = await asyncio.gather(*(acollect(pool, many(8), log=log) for pool, log in zip(pools, logs, strict=True)))
     assert [len(model.asked) for model in models] == [4, 4]
     assert [tally.sum("answered") + tally.sum("elsewhere") for tally in tallies] == [8, 8]
     assert [tally.missing for one in tallies for tally in one.members.values()] == [0, 0]
@@ -355,7 +353,9 @@ def test_a_wrong_key_stops_its_member_after_five_calls_and_no_other(log):
 def test_a_collection_that_is_stopped_sends_nothing_more_and_takes_what_comes_back_in_time(log):
     """Stopped at 1 s: what takes 3 s is recorded, what takes 60 s is left 5 s later, and nobody is asked after 1 s."""
     quick, slow = timed((3, "yes")), timed((60, "yes"))
-    pool = ModelPool([PoolMember("ann", quick, max_concurrent_calls=2), PoolMember("bob", slow, max_concurrent_calls=2)])
+    pool = ModelPool(
+        [PoolMember("ann", quick, max_concurrent_calls=2), PoolMember("bob", slow, max_concurrent_calls=2)]
+    )
 
     async def run():
         stop = asyncio.Event()
@@ -434,9 +434,9 @@ def test_a_log_that_stays_locked_ends_the_collection_and_says_what_was_not_recor
 
 
 class Scoring:
-    """A scorer that takes its time, costs, or raises."""
+    """A judge that takes its time, costs, or raises."""
 
-    name, asks_model = "slow", True
+    name = "judge"
 
     def __init__(self, seconds=0.0, usd=None, error=None):
         self.seconds, self.usd, self.error, self.num = seconds, usd, error, 0
@@ -650,7 +650,9 @@ def test_who_joins_later_gets_the_label_of_who_said_the_same_before(tmp_path):
     """Texts have the label of their group; the group that a table holds must not be renamed by a newcomer."""
     story = "The sea is a vast body of salt water that covers most of our planet and is home to many kinds of fish"
     question = Question(task="open", query_id="1", query="Describe the sea.", gold=story, kind="long_text")
-    own = Outcome(task="open", query_id="1", query=question.query, model="ann", response=story, answer="sea", reward=1.0)
+    own = Outcome(
+        task="open", query_id="1", query=question.query, model="ann", response=story, answer="sea", reward=1.0
+    )
     for number, other in enumerate((f"**{story}**!", f"A {story}")):
         out = tmp_path / f"{number}.jsonl"
         OutcomeTable.from_outcomes([own]).write(out)

@@ -1,6 +1,8 @@
 """Pool files: what they may hold, what becomes of it, and what is said of a file that breaks a rule."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -438,6 +440,20 @@ def test_what_is_no_readable_file_is_said(tmp_path):
 def test_a_name_can_not_steer_the_terminal_of_who_reads_the_error():
     said = refused('members:\n  "a\\e[2J\\nb": {model: x}')
     assert "\x1b" not in said
+
+
+def test_the_files_of_the_how_to_are_pools_that_say_the_same(monkeypatch):
+    """Its Python is run with the other pages'; here the file in TOML is that in YAML."""
+    pytest.importorskip("langchain_anthropic", reason="langchain-anthropic is optional")
+    page = (Path(__file__).parents[1] / "docs/how-to/describe-a-pool.md").read_text()
+    for name, text in re.findall(r'^```\w+ title="([\w.]+)"\n(.*?)^```', page, re.MULTILINE | re.DOTALL):
+        Path(name).write_text(text)
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY"):
+        monkeypatch.setenv(name, KEY)
+    yaml_nano, toml_nano = (read_pool(f"pool.{kind}")["nano"] for kind in ("yaml", "toml"))
+    assert replace(yaml_nano, model=toml_nano.model) == toml_nano
+    assert yaml_nano.model.reasoning_effort == toml_nano.model.reasoning_effort == "low"
+    jsonschema.validate(yaml.safe_load(Path("pool.yaml").read_text()), pool_schema())
 
 
 # ---- the schema

@@ -175,9 +175,13 @@ def main() -> None:
     print("run  killed after  requests  on record  asked again  out  lost")
     for number, run in enumerate(done.runs, start=1):
         after = "-" if run.killed_after is None else run.killed_after
-        print(f"{number:>3}  {after:>12}  {run.requests:>8}  {run.recorded:>9}  {run.asked_again:>11}  {run.out:>3}  {run.lost:>4}")
+        print(
+            f"{number:>3}  {after:>12}  {run.requests:>8}  {run.recorded:>9}  {run.asked_again:>11}  {run.out:>3}  {run.lost:>4}"
+        )
     requests = sum(run.requests for run in done.runs)
-    print(f"{requests} requests for {len(MEMBERS) * options.questions} answers: {sum(r.out for r in done.runs)} were out at a kill.")
+    print(
+        f"{requests} requests for {len(MEMBERS) * options.questions} answers: {sum(r.out for r in done.runs)} were out at a kill."
+    )
     print(f"Asked again of what was on record: {done.asked_again}. Lost: {done.lost}. Table complete: {done.complete}.")
     sys.exit(0 if done.complete and not done.asked_again and not done.lost else 1)
 

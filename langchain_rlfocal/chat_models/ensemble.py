@@ -641,6 +641,8 @@ class RLFocalChatModel(NestedRunsMixin):
         budget = to_budget(self.budget_per_answer)  # a default is not validated
         cuts = (self.deadline_s, self.member_timeout_s, self.timeout, self.min_candidates, budget)
         facts = {"profiles": json.dumps(profiles, sort_keys=True, default=str)} if profiles else {}
+        if timeouts := {member.name: member.timeout_s for member in self.pool if member.timeout_s is not None}:
+            facts["timeouts"] = json.dumps(timeouts, sort_keys=True)
         return facts if cuts == (None, None, None, 1, Budget()) else {**facts, "cuts": repr(cuts)}
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:

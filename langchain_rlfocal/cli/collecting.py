@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from langchain_rlfocal.cli.collecting_view import CollectView, counted, price_views
 from langchain_rlfocal.cli.options import (
     FAILED,
     INTERRUPTED,
@@ -24,7 +25,6 @@ from langchain_rlfocal.cli.views import json_text, messages
 from langchain_rlfocal.redaction import printable
 
 if TYPE_CHECKING:
-    from langchain_rlfocal.cli.collecting_view import CollectView
     from langchain_rlfocal.collection import CollectConfig, JobPrice, TakenIn, Tally
     from langchain_rlfocal.log import Attempt, OutcomeLog
     from langchain_rlfocal.outcomes import OutcomeTable, Question
@@ -153,8 +153,7 @@ def _collect(
     keeps_all: bool,
     as_json: bool,
 ) -> None:
-    from langchain_rlfocal.cli.collecting_view import CollectView
-    from langchain_rlfocal.collection import Tally, check_questions, new_run, take_in, write_table
+    from langchain_rlfocal.collection import check_questions, new_run, take_in, write_table
 
     check_questions(questions, log.questions(), samples=config.samples)
     run = new_run()
@@ -185,7 +184,7 @@ async def _run(
     questions: Sequence["Question"],
     config: "CollectConfig",
     log: "OutcomeLog",
-    view: "CollectView",
+    view: CollectView,
     *,
     run: str,
 ) -> "Tally":
@@ -231,21 +230,23 @@ def _say_taken_in(taken: "TakenIn", out: Path) -> None:
     if taken.torn is not None:
         _say(f"The last line of {taken.torn} breaks off, and was left out: what it held is asked for again.")
     if taken.rows:
-        _say(f"{taken.rows:,} rows that only {out} held are in the log now.")
+        _say(f"{counted(taken.rows, 'row')} of {out} that the log did not hold: taken in.")
 
 
 def _say_what_failed(tally: "Tally") -> None:
     for member in tally.members.values():
         if member.failed:
-            _say(f"{member.name} failed {member.failed:,} times, recorded as worth 0. First: {member.first_failure}")
+            _say(
+                f"{member.name} failed {counted(member.failed, 'time')}, recorded as worth 0. First: {member.first_failure}"
+            )
         if member.given_up and tally.ended != "budget":
             _say(f"{member.name} was given up for this run: {member.given_up}")
         if member.truncated:
-            _say(f"{member.truncated:,} answers of {member.name} break off. Give it more `max_tokens`.")
+            _say(f"Of {member.name}, {counted(member.truncated, 'answer')} broke off. Give it more `max_tokens`.")
     if tally.first_scoring_error:
         _say(f"Not every answer could be scored. First: {tally.first_scoring_error}")
     if tally.unscored:
-        _say(f"{tally.unscored:,} answers are unscored.")
+        _say(f"Unscored, which is not wrong: {counted(tally.unscored, 'answer')}.")
 
 
 def _end(tally: "Tally | None", config: "CollectConfig", out: Path, *, is_written: bool) -> None:
@@ -254,10 +255,10 @@ def _end(tally: "Tally | None", config: "CollectConfig", out: Path, *, is_writte
         end_with(f"Interrupted. What was answered is on record. {written}{AGAIN}", code=INTERRUPTED)
     missing = tally.sum("missing")
     if tally.ended == "stopped":
-        end_with(f"Interrupted. {written}{missing:,} answers are missing. {AGAIN}", code=INTERRUPTED)
+        end_with(f"Interrupted. {written}Missing: {counted(missing, 'answer')}. {AGAIN}", code=INTERRUPTED)
     if tally.ended == "budget":
         _say(
-            f"Stopped, since another call could pass ${config.max_usd:g}: ${tally.usd:.4f} spent, {missing:,} answers missing. "
+            f"Stopped, since another call could pass ${config.max_usd:g}: ${tally.usd:.4f} spent, {counted(missing, 'answer')} missing. "
             "Run the command again, with what you want to spend on the rest as `--max-usd`.",
         )
     if tally.silent:
@@ -267,7 +268,7 @@ def _end(tally: "Tally | None", config: "CollectConfig", out: Path, *, is_writte
             code=FAILED,
         )
     if any(member.given_up for member in tally.members.values()) and tally.ended != "budget":
-        end_with(f"{missing:,} answers are missing. {AGAIN}", code=FAILED)
+        end_with(f"Missing: {counted(missing, 'answer')}. {AGAIN}", code=FAILED)
     if tally.sum("failed"):
         _say("Run the same command again to ask again what failed.")
 
@@ -276,7 +277,7 @@ def _facts(tally: "Tally", table: "OutcomeTable | None", log: "OutcomeLog", out:
     """What came of it, for programs."""
     return {
         "table": str(out),
-        "log": str(log.path),
+        "log": log.name,
         "rows": 0 if table is None else len(table),
         "ended": tally.ended,
         "missing": tally.sum("missing"),
@@ -323,8 +324,6 @@ def _price_of(
 
 
 def _show_price(price: "JobPrice", config: "CollectConfig", *, as_json: bool) -> None:
-    from langchain_rlfocal.cli.collecting_view import price_views
-
     facts = {
         "calls": price.calls,
         "usd": price.usd,
@@ -351,9 +350,16 @@ def _show_price(price: "JobPrice", config: "CollectConfig", *, as_json: bool) ->
 def questions(
     *,
     out: Annotated[Path, typer.Option(help="JSONL file to write.")],
+    task: Annotated[
+        list[str] | None, typer.Option(help="A task to take, once for each, such as capitals; default: all.")
+    ] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Take so many, evenly over the tasks.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed: the same file.")] = 0,
 ) -> None:
-    """Write the question set on which the shipped policy was trained."""
+    """Write the question set on which the shipped policy was trained, or some of it.
+
+    Example: rlfocal questions --task capitals --task arithmetic --count 60 --out questions.jsonl
+    """
     from langchain_rlfocal.demo.questions import write_questions
 
-    typer.echo(f"{write_questions(out, seed=seed)} questions in {out}")
+    typer.echo(f"{write_questions(out, seed=seed, tasks=task, count=count)} questions in {out}")

@@ -93,9 +93,9 @@ class CollectView:
 
     def _begin(self, tally: "Tally") -> None:
         total, held = tally.sum("total"), tally.sum("on_record")
-        had = f", {held:,} of them on record already" if held else ""
+        had = f", {held:,} on record already" if held else ""
         self._said_share = _share_of(tally)
-        self.say(f"Collecting {total:,} answers of {_members(len(tally.members))}{had}.")
+        self.say(f"Collecting {counted(total, 'answer')} of {counted(len(tally.members), 'member')}{had}.")
 
     # ---- one line
 
@@ -198,8 +198,9 @@ def _usd(usd: float) -> str:
     return f"${usd:,.2f}" if usd >= 1 or usd == 0 else f"${usd:.4f}"
 
 
-def _members(num: int) -> str:
-    return f"{num} member{'' if num == 1 else 's'}"
+def counted(num: int, noun: str) -> str:
+    """Write a number of things."""
+    return f"{num:,} {noun}{'' if num == 1 else 's'}"
 
 
 # ---- what it will take

@@ -112,5 +112,5 @@ def is_scorable(question: Question, config: CollectConfig) -> bool:
 
 
 def needs_judge(scorer: Scorer) -> bool:
-    """Tell whether a scorer asks a model."""
-    return bool(getattr(scorer, "asks_model", False))
+    """Tell whether a scorer asks the judge about each answer."""
+    return scorer.name == "judge"

@@ -549,13 +549,20 @@ def usage_of(message: AIMessage) -> UsageMetadata | None:
 
 def price_of(member: PoolMember, usage: UsageMetadata) -> float | None:
     """Price what a member reports in dollars, cached and reasoning tokens at their own prices; None without prices."""
-    prompt, response = usage.get("input_token_details"), usage.get("output_token_details")
     return member.cost_usd(
         prompt_tokens=usage["input_tokens"],
         completion_tokens=usage["output_tokens"],
-        cached_tokens=prompt.get("cache_read") if isinstance(prompt, dict) else None,
-        reasoning_tokens=response.get("reasoning") if isinstance(response, dict) else None,
+        cached_tokens=_detail(usage.get("input_token_details"), "cache_read"),
+        reasoning_tokens=_detail(usage.get("output_token_details"), "reasoning"),
     )
+
+
+def _detail(details: Any, name: str) -> int | None:
+    """Add up a detail under its name and those of service tiers, such as "flex_cache_read"; None where there is none."""
+    if not isinstance(details, Mapping):
+        return None
+    counts = [count for key, count in details.items() if key == name or key.endswith(f"_{name}")]
+    return sum(counts) if counts else None
 
 
 def _is_count(value: Any) -> bool:
