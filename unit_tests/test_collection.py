@@ -425,7 +425,7 @@ def test_answers_wait_for_a_log_that_is_locked_for_a_while_and_nobody_is_asked_m
 
 def test_a_log_that_stays_locked_ends_the_collection_and_says_what_was_not_recorded(log):
     pool = make_pool(ann=timed((0, "yes")))
-    with pytest.raises(OutcomeLogError, match="locked .* 3 answers could not be recorded"):
+    with pytest.raises(OutcomeLogError, match=r"locked .* 3 answers could not be recorded"):
         in_virtual_time(acollect(pool, many(3), log=Stubborn(log, 99)))
     assert log.answered() == set()
 

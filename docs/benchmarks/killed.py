@@ -103,7 +103,7 @@ def start(folder: Path, base_url: str, *options: str) -> "subprocess.Popen[str]"
     members = [part for name in MEMBERS for part in ("--member", f"{name}=openai:{name}")]
     command = [sys.executable, "-m", "langchain_rlfocal.cli", "collect", "q.jsonl", *members, "--out", "o.jsonl"]
     environment = {**os.environ, "OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": "none"}
-    return subprocess.Popen(
+    return subprocess.Popen(  # noqa: S603  # its own program
         [*command, *options], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
@@ -133,7 +133,7 @@ def answered_in(folder: Path) -> set[Any]:
 
 def experiment(*, kills: int, questions: int, seed: int) -> Experiment:
     """Kill a collection so many times, then let it come to its end."""
-    rng, killer, result = random.Random(seed), Killer(), Experiment()
+    rng, killer, result = random.Random(seed), Killer(), Experiment()  # noqa: S311  # moments, no secrets
     with tempfile.TemporaryDirectory() as name, FaultServer(answer, script=killer.see) as server:
         folder = Path(name)
         write_questions(folder, questions)

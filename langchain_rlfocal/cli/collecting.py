@@ -94,7 +94,7 @@ def collect(
     from langchain_rlfocal.collection import CollectConfig, check_questions, log_beside
     from langchain_rlfocal.log import OutcomeLog
     from langchain_rlfocal.outcomes import read_questions
-    from langchain_rlfocal.outcomes.tables import check_writable
+    from langchain_rlfocal.outcomes.files import check_writable
 
     check_writable(out)
     asked = read_questions(questions)[:limit]

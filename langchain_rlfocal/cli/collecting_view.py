@@ -123,25 +123,27 @@ class CollectView:
         tally = self._tally
         if tally is None:
             return Text("")
-        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-        table.add_column("", no_wrap=True, overflow="ellipsis", max_width=NAME_CHARS)
-        for heading in ("done", "failed", "tokens", "dollars", "left"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        table.add_column("", overflow="ellipsis", no_wrap=True)
-        for member in tally.members.values():
-            table.add_row(Text(printable(member.name)), *self._cells(member), Text(printable(_state(member)), "dim"))
         done, total = tally.sum("done"), tally.sum("total")
         left_s = max((_left_s(member, self._elapsed_s) or 0.0 for member in tally.members.values()), default=0.0)
-        table.add_row(
-            "all",
+        everyone = (
             f"{done:,}/{total:,}",
             f"{tally.sum('failed'):,}",
             _short(tally.sum("prompt_tokens") + tally.sum("completion_tokens")),
             _usd(tally.usd),
             _duration(left_s) if left_s else "",
-            Text(f"{_share_of(tally):.0%}, {_duration(self._elapsed_s)}", "dim"),
-            style="bold",
         )
+        rows = [self._cells(member) for member in tally.members.values()]
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+        table.add_column("", no_wrap=True, overflow="ellipsis", max_width=NAME_CHARS)
+        for column, heading in enumerate(("done", "failed", "tokens", "dollars", "left")):
+            # Numbers are never cut: where the terminal is narrow, names are.
+            width = max(len(heading), len(everyone[column]), *(len(row[column]) for row in rows))
+            table.add_column(heading, justify="right", no_wrap=True, min_width=width)
+        table.add_column("", overflow="ellipsis", no_wrap=True)
+        for member, row in zip(tally.members.values(), rows, strict=True):
+            table.add_row(Text(printable(member.name)), *row, Text(printable(_state(member)), "dim"))
+        state = Text(f"{_share_of(tally):.0%} in {_duration(self._elapsed_s)}", "dim")
+        table.add_row("all", *everyone, state, style="bold")
         lines = [Text(printable(tally.trouble), "red")] if tally.trouble else []
         return Group(table, *lines)
 
@@ -161,7 +163,7 @@ def _state(member: "MemberTally") -> str:
     if member.given_up:
         return "given up"
     if member.waits_for:
-        return f"waits: {member.waits_for}"
+        return member.waits_for.removeprefix("its ").removeprefix("the ")
     return f"{member.in_flight} out" if member.in_flight else ""
 
 

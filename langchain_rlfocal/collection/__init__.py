@@ -33,7 +33,7 @@ from langchain_rlfocal.collection.runs import is_dead, new_run
 from langchain_rlfocal.collection.tallies import MemberTally, Tally, Watch
 from langchain_rlfocal.log import OutcomeLog
 from langchain_rlfocal.outcomes import OutcomeTable, Question
-from langchain_rlfocal.outcomes.tables import check_writable
+from langchain_rlfocal.outcomes.files import check_writable
 from langchain_rlfocal.pool import ModelPool
 
 __all__ = [

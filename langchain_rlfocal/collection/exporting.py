@@ -16,7 +16,7 @@ from langchain_rlfocal.errors import OutcomeError
 from langchain_rlfocal.log import Attempt, Cell, OutcomeLog
 from langchain_rlfocal.log.tables import outcomes_of
 from langchain_rlfocal.outcomes import Outcome, OutcomeTable, Question
-from langchain_rlfocal.outcomes.tables import check_writable
+from langchain_rlfocal.outcomes.files import check_writable
 
 _SAMPLE = re.compile(r"(.+)#([2-9]|[1-9][0-9]+)")
 """How a table names a further sample: the second of "17" is "17#2"."""
