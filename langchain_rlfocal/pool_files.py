@@ -54,7 +54,7 @@ Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class _Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class Prices(_Entry):
@@ -181,6 +181,8 @@ class _Source:
     def of(cls, path: Path) -> "_Source":
         source = cls(str(path))
         suffix = path.suffix.lower()
+        if path.is_dir():
+            raise source.error("It is a folder. Name the pool file in it.")
         if suffix not in SUFFIXES:
             raise source.error(f"A pool file must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}. Rename it.")
         text = _text_of(path, source)
@@ -204,8 +206,6 @@ def _text_of(path: Path, source: _Source) -> str:
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_FILE_BYTES + 1)
-    except IsADirectoryError as error:
-        raise source.error("It is a folder. Name the pool file in it.") from error
     except OSError as error:
         raise source.error(f"It cannot be read: {error.strerror or error}. Give the path of a pool file.") from error
     if len(raw) > MAX_FILE_BYTES:

@@ -335,6 +335,7 @@ OPENAI = ("model: openai:gpt-4.1", "api_key_env: MY_KEY")
         ("members:\n  small: x", "line 2, member `small`: `small` must hold entries such as `NAME:"),
         ("members:\n  ' ': {class: my_models:Echo}", "A member's `name` must be a text that is not blank"),
         (member("competence: 0.5"), "line 2, member `small`: It must have either `model` or `class`, and not both"),
+        (member("class_: a:b"), "line 3, member `small`: `class_` is no key of a member. Did you mean `class`?"),
         (member("model: openai:x", "class: a:b"), "must have either `model` or `class`"),
         (member(*OPENAI, "timeout: 3"), "line 5, member `small`: `timeout` is no key of a member. Did you mean `timeout_s`?"),
         (member(*OPENAI, "temperature: 1"), "line 5, member `small`: `temperature` is no key of a member. What the model itself"),
@@ -421,12 +422,12 @@ def test_aliases_that_stand_for_gigabytes_are_refused():
 
 
 def test_what_is_no_readable_file_is_said(tmp_path):
-    Path("folder.yaml").mkdir()
+    Path("folder").mkdir()
     Path("pool.txt").touch()
     Path("big.yaml").write_text("#" * (MAX_FILE_BYTES + 1))
     Path("latin.yaml").write_bytes("members:\n  zürich: 1".encode("latin-1"))
     for name, said in {
-        "folder.yaml": "It is a folder. Name the pool file in it.",
+        "folder": "It is a folder. Name the pool file in it.",
         "absent.yaml": "It cannot be read: No such file or directory. Give the path of a pool file.",
         "pool.txt": "A pool file must end in .yaml, .yml, .toml or .json. Rename it.",
         "big.yaml": "It must have at most 200,000 bytes.",

@@ -6,15 +6,14 @@ schemas, its time-out, its failures without their secrets. It is asked once for 
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from langchain_rlfocal.cli.options import FAILED, Json, open_pool, show_result
 from langchain_rlfocal.cli.views import json_text, messages
-from langchain_rlfocal.errors import RLFocalError
 from langchain_rlfocal.redaction import masked, printable, secrets_of
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ _TIMEOUT_S = 30.0
 _MAX_REASON_CHARS = 300
 _SAID_CHARS = 60
 
-pools = typer.Typer(name="pool", help="Check a pool, and the schema of pool files.", no_args_is_help=True)
+pools = typer.Typer(help="Check a pool, and the schema of pool files.", no_args_is_help=True)
 
 
 @dataclass(slots=True)
@@ -116,16 +115,24 @@ def check_members(members: "Sequence[PoolMember]", *, timeout_s: float) -> list[
         members: Whom to ask.
         timeout_s: Seconds that each of at most three questions may take; a member that took longer once is asked no more.
     """
-    with ThreadPoolExecutor(max_workers=len(members)) as threads:
-        return list(threads.map(lambda member: _check(member, timeout_s), members))
+    found = [Checked(member.name) for member in members]
+    # Of their own, and daemons: a program that is interrupted waits for nobody.
+    threads = [
+        Thread(target=_check, args=(one, member, timeout_s), daemon=True)
+        for one, member in zip(found, members, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return found
 
 
-def _check(member: "PoolMember", timeout_s: float) -> Checked:
+def _check(found: Checked, member: "PoolMember", timeout_s: float) -> None:
     from langchain_rlfocal.chat_models import RLFocalChatModel
     from langchain_rlfocal.pool import ModelPool
 
-    is_priced = member.max_cost_usd(prompt_tokens=0, completion_tokens=0) is not None
-    found = Checked(member.name, priced=is_priced)
+    found.priced = member.max_cost_usd(prompt_tokens=0, completion_tokens=0) is not None
     model = RLFocalChatModel(
         members=ModelPool([member]), max_team=1, max_rounds=1, max_retries=0, timeout=timeout_s, breaker_failures=None
     )
@@ -134,8 +141,7 @@ def _check(member: "PoolMember", timeout_s: float) -> Checked:
         _ask(found, "tools", model, _call_a_tool)
     if found.reachable and not _took_too_long(found):
         _ask(found, "structured", model, _fill_in_a_schema)
-    found.usd = model.spent.usd if is_priced else None
-    return found
+    found.usd = model.spent.usd if found.priced else None
 
 
 def _took_too_long(found: Checked) -> bool:
@@ -152,8 +158,8 @@ def _ask(
         reason = ask(found, model)
     except EnsembleError as error:
         reason = error.failures.get(found.member, str(error)) + _cause_of(error)
-    except RLFocalError as error:
-        reason = str(error)
+    except Exception as error:  # noqa: BLE001  # whatever a member's own code raises is its failure
+        reason = f"{type(error).__name__}: {error}"
     setattr(found, what, reason is None)
     if reason is not None:
         secrets = secrets_of([member.model for member in model.pool])
