@@ -329,7 +329,7 @@ CHEAPER = Spent(0.001, 0.002, estimate(-0.001, -0.0012, -0.0008))
             CHEAPER,
             (
                 "scores 5.0 points more than the best single member, ann (95% interval +2.0 to +8.0), and costs $1.00 less "
-                "for 1,000 questions, 50% less (95% interval −$1.20 to −$0.80)."
+                "for 1,000 questions, 50% less (95% interval $0.80 to $1.20)."
             ),
         ),
         (

@@ -393,9 +393,11 @@ def _training_section(training: Training | None) -> dict[str, Any]:
             (at, value) for at, value in zip(training.steps, training.metrics[name], strict=True) if value is not None
         ]
         stride = -(-len(values) // MAX_ROWS)
+        title, _, meaning = sentences.METRICS.get(name, name).partition(": ")
         return {
             "id": f"training-{ranked.index(name)}",
-            "label": sentences.METRICS.get(name, name),
+            "label": title,
+            "meaning": meaning,
             "spec": charts.training_chart(training, name),
             "says": sentences.of_training(training, name),
             "table": {
@@ -472,7 +474,7 @@ def _rival_tables(facts: Facts) -> list[Table]:
         tables.append(
             {
                 "caption": f"Mean score over spending, {amount(curves.low, unit)} to {amount(curves.high, unit)} "
-                + ("dollars for 1,000 questions" if unit == "usd" else f"{unit} a question"),
+                + ("for 1,000 questions" if unit == "usd" else f"{unit} a question"),
                 "head": ["", "mean score", "RL-Focal minus this, points (95%)"],
                 "rows": rows,
             }
