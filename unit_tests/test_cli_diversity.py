@@ -183,20 +183,48 @@ def test_a_pool_of_one_has_no_pairs_to_show(said, shown):
 
 @pytest.mark.parametrize(("answer", "focal"), [("a", 1), ("b", 0), (None, 0)])
 def test_members_that_always_say_the_same_are_measured_without_nan(said, answer, focal):
-    """`said` refuses NaN. Where nobody fails nothing fails together; where nobody answers, nobody is right."""
+    """`said` refuses NaN. Where nobody fails nothing fails together; where nobody answers, nobody is right, and nothing is voted."""
     rows = [outcome(q, name, answer, response=answer or "") for name in ("ann", "bob") for q in range(3)]
     pool = said(rows)["pool"]
-    expected = {"focal": focal, "adjusted": 0, "kappa": 1, "fleiss_kappa": 1, "fleiss_kappa_of_answers": 1}
-    expected["plurality_accuracy"] = float(answer == "a")
+    expected = {"focal": focal, "adjusted": 0, "kappa": 1, "fleiss_kappa": 1}
+    expected["fleiss_kappa_of_answers"] = 1 if answer else None
+    expected["plurality_accuracy"] = float(answer == "a") if answer else None
     assert {name: pool[name]["value"] for name in expected} == expected
 
 
 def test_texts_without_a_label_are_categories_of_their_own(said):
-    """Two members, three queries, six categories of one each: P̄ = 0, P_e = 6/36, κ = −(1/6)/(5/6)."""
+    """Two members, four queries, of which the last has labels: seven categories, one of them of two answers.
+
+    P̄ = ¼, P_e = (6·1 + 2²)/64 = 10/64, κ = (16/64 − 10/64)/(54/64) = 1/9.
+    """
     rows = [outcome(q, name, None, response="A poem.", reward=1.0) for name in ("ann", "bob") for q in range(3)]
-    pool = said(rows)["pool"]
-    assert pool["fleiss_kappa_of_answers"]["value"] == pytest.approx(-1 / 5)
+    pool = said([*rows, outcome(3, "ann", "a"), outcome(3, "bob", "a")])["pool"]
+    assert pool["fleiss_kappa_of_answers"]["value"] == pytest.approx(1 / 9)
     assert pool["plurality_accuracy"]["value"] == 1
+
+
+@pytest.mark.parametrize("response", [None, "A poem.", " "])
+def test_without_a_label_no_vote_and_no_agreement_is_made_up(said, shown, response):
+    """Ann is right on all of four queries and Bob on two: what their rewards tell is measured, and teams are still ranked."""
+    rows = [
+        outcome(q, name, None, response=response, reward=float(name == "ann" or q < 2))
+        for name in ("bob", "ann")
+        for q in range(4)
+    ]
+    facts = said(rows)
+    assert facts["labelled"] == 0
+    assert facts["pool"]["plurality_accuracy"]["value"] is None
+    assert facts["pool"]["fleiss_kappa_of_answers"]["value"] is None
+    assert facts["pool"]["disagreement"]["value"] == 1 / 2
+    assert [(team["members"], team["best_by"]) for team in facts["best_teams"]] == [
+        (["ann"], ["accuracy"]),
+        (["ann", "bob"], ["accuracy", "focal", "adjusted"]),
+    ]
+    assert {team["plurality_accuracy"] for team in facts["teams"]} == {None}
+    text = " ".join(shown(rows).split())
+    assert "no answer with a label" in text
+    assert "plurality accuracy -" in text
+    assert "no answer" not in shown([*rows, outcome(9, "ann", "a"), outcome(9, "bob", "b")])
 
 
 def test_queries_that_were_not_scored_for_all_are_left_out_and_counted(cli, said, shown, tmp_path):

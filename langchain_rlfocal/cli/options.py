@@ -67,8 +67,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 @contextmanager
 def open_pool(pool: str | None, members: list[str]) -> Iterator["ModelPool"]:
-    """Open the pool that `--pool` or `--member` names, for as long as the command runs; the embedded one by default."""
+    """Open the pool that `--pool` or `--member` names, for as long as the command runs; the embedded one by default.
+
+    A pool is a pool file, `local` for the embedded one, or `package.module:function`.
+    """
     from langchain_rlfocal.pool import ModelPool
+    from langchain_rlfocal.pool_files import SUFFIXES, read_pool
 
     if pool and members:
         raise InputError("`--pool` and `--member` exclude each other, got both. Give one of them.")
@@ -84,13 +88,17 @@ def open_pool(pool: str | None, members: list[str]) -> Iterator["ModelPool"]:
                 raise PoolError(f"A member's name must be unique in its pool, got `{name}` twice. Rename one.")
             named[name] = model
         yield ModelPool.from_models(named)
-    elif pool in (None, "local"):
+    elif pool is None or pool == "local":
         from langchain_rlfocal.demo import embedded_pool
 
         with embedded_pool() as embedded:
             yield ModelPool.from_models(embedded.members)
+    elif pool.lower().endswith(SUFFIXES) or Path(pool).exists():
+        see_working_folder()  # for classes of the user's own that the file names
+        with read_pool(pool) as read:
+            yield read
     else:
-        made = import_named("--pool", str(pool))()
+        made = import_named("--pool", pool)()
         if not isinstance(made, ModelPool | Mapping):
             raise InputError(
                 f"`--pool {pool}` must return a ModelPool or a mapping of names to chat models, got "

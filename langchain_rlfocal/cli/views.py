@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from langchain_rlfocal.evaluation.rivals import Frontiers
     from langchain_rlfocal.policies.certificates import Certificate
     from langchain_rlfocal.training import NewTask
+    from langchain_rlfocal.training.sweep import Sweep
 
 _WITHOUT_FUSION = (
     "Without the baseline supervised fusion: training fits it where scikit-learn is installed "
@@ -82,6 +83,16 @@ def train_views(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
     }
     for label, text in lines.items():
         yield Text(f"{label:<13}{text}")
+    unit = facts["cost_unit"]
+    why = f" ({unit['reason']})" if unit["asked"] == "auto" else ""
+    yield Text(f"{'cost unit':<13}{unit['taken']}{printable(why)}")
+    yield Text(f"{'metrics':<13}{printable(facts['metrics'])}")
+    if facts["without_answers"]:
+        yield Text(
+            "No row holds an answer that others can share: nobody is seen to agree, and the policy routes to single members "
+            "by what they are good at.",
+            "yellow",
+        )
     if facts["queries"]["repeated"]:
         yield Text("Repeated: queries with the text of a test query. They are left out.", "yellow")
     if facts["missing"]:
@@ -97,6 +108,38 @@ def train_views(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield Text(_contradictions(facts["contradictions"]), "yellow")
     if "supervised_fusion" in facts["missing_baselines"]:
         yield Text(_WITHOUT_FUSION, "yellow")
+
+
+def sweep_views(done: "Sweep", facts: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """Show each setting's validation score over its seeds, and which is best."""
+    settings, best = done.settings, done.best_setting
+    varied = [name for name in settings[0].varied if len({one.varied[name] for one in settings}) > 1]
+    table = _plain_table(
+        "", *(name.replace("_", "\n") for name in varied), "seeds", "validation\nscore", "spread", "calls"
+    )
+    for one in settings:
+        table.add_row(
+            "best" if one == best else "",
+            *(f"{one.varied[name]:g}" for name in varied),
+            str(len(one.runs)),
+            f"{one.score:.3f}",
+            "-" if one.spread is None else f"{one.spread:.3f}",
+            f"{one.calls:.2f}",
+            style="bold" if one == best else None,
+        )
+    queries = facts["queries"]
+    yield _titled(f"Trained on {queries['train']:,} queries, chosen on {queries['validation']:,}", table)
+    yield ""
+    if done.best is not None:
+        yield Text.assemble(
+            (str(done.best.policy_id), "bold"), f" in {printable(facts['path'])}/best: {done.best.name}"
+        )
+    yield Text(
+        "spread: standard deviation over the seeds. Chosen by the mean validation score, then by the seed's own, so that it is a "
+        f"little flattered. The {queries['test']:,} test queries were not read: `rlfocal evaluate` scores the best on them."
+    )
+    for doubt in facts["warnings"]:
+        yield Text(doubt, "yellow")
 
 
 def _holes(count: int, card: Mapping[str, Any]) -> str:
@@ -180,6 +223,8 @@ def _frontier_views(frontiers: "Frontiers", facts: Mapping[str, Any]) -> Iterato
         yield Text(f"Ahead of the policy: {name.replace('_', ' ')}, by {-difference.mean:.3f} of AIQ{doubt}.", "yellow")
     if frontiers.rivals and not frontiers.ahead:
         yield Text("No rival is ahead of the policy.")
+    if frontiers.note:
+        yield Text(printable(frontiers.note), "yellow")
     if frontiers.missing:
         yield Text(f"Rivals left out: {', '.join(frontiers.missing).replace('_', ' ')}.", "yellow")
     if facts["rivals_from"] == "outcomes":
@@ -203,7 +248,9 @@ def _taken(policy: "Figures", target: Mapping[str, float]) -> str:
         "target_seconds": (policy.latency_s, "{:.3f} s"),
     }
     amount, form = amounts.get(name, (policy.cost_usd, "{:.6f} usd"))
-    return "" if amount is None else f"It took {form.format(amount)}."
+    if amount is None:
+        return "What it took is not known: some call of these outcomes has no such figure on record, and counts as training knew it."
+    return f"It took {form.format(amount)}."
 
 
 def doubts(report: "Report", facts: Mapping[str, Any]) -> Iterator[str]:
@@ -375,7 +422,7 @@ def diversity_views(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield ""
     table = _plain_table("measure", "value", "grows with", left=(0, 2))
     for name, measured in facts["pool"].items():
-        table.add_row(MEASURES[name][0], f"{measured['value']:z.3f}", measured["grows_with"] or "")
+        table.add_row(MEASURES[name][0], _figure(measured["value"]), measured["grows_with"] or "")
     yield _titled("The whole pool as one team", table)
     yield ""
     for start in range(0, len(numbers) if len(numbers) > 1 else 0, _PAIR_COLUMNS):
@@ -387,10 +434,15 @@ def diversity_views(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield ""
     table = _plain_table("team", *_SHOWN.values(), "best by", left=(0, len(_SHOWN) + 1))
     for team in facts["best_teams"]:
-        by = ", ".join(CHOSEN_BY[name] for name in team["best_by"])
-        table.add_row(" ".join(numbers[name] for name in team["members"]), *(f"{team[n]:z.3f}" for n in _SHOWN), by)
+        by = ", ".join(CHOSEN_BY.get(name, name) for name in team["best_by"])
+        table.add_row(" ".join(numbers[name] for name in team["members"]), *(_figure(team[n]) for n in _SHOWN), by)
     yield _titled("Best teams of each size", table)
     yield ""
+    if not facts["labelled"]:
+        yield Text(
+            "There is no answer with a label that members could share: votes, and agreement of answers, are not measured.",
+            "yellow",
+        )
     if facts["max_team_size"] < len(numbers):
         limit = facts["max_team_size"]
         yield Text(f"Teams of more than {limit} of the {len(numbers)} members are not measured: too many.", "yellow")
@@ -402,6 +454,10 @@ def diversity_views(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
         )
     yield Text(f"An answer is right from a score of {facts['right_from']}. Compare teams of equal size only.")
     yield Text("Teams were chosen on the queries that measure them: confirm a choice on others.")
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:z.3f}"
 
 
 # ---- tables

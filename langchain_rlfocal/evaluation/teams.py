@@ -48,11 +48,13 @@ def diversity_facts(grid: OutcomeGrid) -> dict[str, Any]:
 
     Members are ranked by accuracy, so that a tie in a vote goes to the best of the tied, as in the baseline `plurality`.
 
-    Every figure stands on the same queries, those on which all members were scored.
+    Every figure stands on the same queries, those on which all members were scored. Where no answer has a label that others could
+    share, as in rewards without answers, there is no vote and no agreement to measure: those two are None.
 
     Returns:
-        Plain values for JSON: `queries`, `dropped`, `unscored` (queries left out for want of a score), `right_from`, `members` (best first, each with its accuracy), `pool`
-        (each measure with its value and what it grows with, None where that is neither), `pairs` (the focal diversity of
+        Plain values for JSON: `queries`, `dropped`, `unscored` (queries left out for want of a score), `right_from`, `labelled` (answers
+        with a label), `members` (best first, each with its accuracy), `pool` (each measure with its value, None where it is not
+        defined, and what it grows with, None where that is neither), `pairs` (the focal diversity of
         two members, rows and columns as `members`), `max_team_size`, `teams` (all up to that size), and `best_teams` (of
         each size, with `best_by`, the measures by which they are).
 
@@ -71,7 +73,9 @@ def diversity_facts(grid: OutcomeGrid) -> dict[str, Any]:
     accuracies = (grid.scores >= RIGHT).mean(axis=0)
     ranked = np.argsort(-accuracies, kind="stable")
     names = [grid.members[member] for member in ranked]
-    correct, answer_ids = grid.scores[:, ranked] >= RIGHT, grid.label_ids[:, ranked]
+    correct, label_ids = grid.scores[:, ranked] >= RIGHT, grid.label_ids[:, ranked]
+    labelled = int((label_ids >= 0).sum())
+    answer_ids = label_ids if labelled else None
     max_size = largest_team_size(len(names), max_teams=MAX_TEAMS)
     measured = team_diversities(correct, teams=all_teams(len(names), max_size=max_size), answer_ids=answer_ids)
     whole = team_diversities(correct, teams=np.ones((1, len(names)), dtype=bool), answer_ids=answer_ids)
@@ -83,12 +87,13 @@ def diversity_facts(grid: OutcomeGrid) -> dict[str, Any]:
     )
     named = np.where(own >= 0, own.astype(object), grid.answers)
     shared = np.array([[codes.setdefault(answer, len(codes)) for answer in row] for row in named], dtype=np.intp)
-    pool = _team(whole, 0, names) | {"fleiss_kappa_of_answers": fleiss_kappa(shared)}
+    pool = _team(whole, 0, names) | {"fleiss_kappa_of_answers": fleiss_kappa(shared) if labelled else None}
     return {
         "queries": len(grid),
         "dropped": dropped,
         "unscored": int((~is_scored).sum()),
         "right_from": RIGHT,
+        "labelled": labelled,
         "members": [{"name": name, "accuracy": float(accuracies[m])} for name, m in zip(names, ranked, strict=True)],
         "pool": {
             name: {"value": pool[name], "grows_with": grows_with or None} for name, (_, grows_with) in MEASURES.items()
@@ -102,20 +107,21 @@ def diversity_facts(grid: OutcomeGrid) -> dict[str, Any]:
 
 def _team(measured: TeamDiversities, index: int, names: Sequence[str]) -> dict[str, Any]:
     members = [name for name, is_member in zip(names, measured.teams[index], strict=True) if is_member]
-    figures = {name: float(getattr(measured, name)[index]) for name in MEASURES if hasattr(measured, name)}
-    return {"members": members, **figures}
+    arrays = {name: getattr(measured, name) for name in MEASURES if hasattr(measured, name)}
+    return {"members": members} | {n: None if of is None else float(of[index]) for n, of in arrays.items()}
 
 
 def _best(measured: TeamDiversities) -> dict[int, list[str]]:
     """Find the best teams of each size, with the measures by which they are; of equals, the first in the members' order.
 
-    All teams of one have the same diversity, and only their accuracy tells them apart.
+    All teams of one have the same diversity, and only their accuracy tells them apart, which is that of their vote.
     """
     best: dict[int, list[str]] = {}
+    votes = measured.plurality_accuracy
     for size in sorted(set(measured.sizes.tolist())):
         (index,) = (measured.sizes == size).nonzero()
-        for name in CHOSEN_BY:
-            if size > 1 or name == "plurality_accuracy":
+        for name in CHOSEN_BY if votes is not None else ("accuracy", "focal", "adjusted"):
+            if size > 1 or name in ("accuracy", "plurality_accuracy"):
                 first = index[getattr(measured, name)[index].argmax()]
                 best.setdefault(int(first), []).append(name)
     return best
