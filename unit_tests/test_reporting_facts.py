@@ -233,6 +233,7 @@ def test_calibration_by_hand(rows):
     error = expected_calibration_error(made.played.confidence, scores)
     found = calibration_of(made, error, rng=np.random.default_rng(0))
     assert [(one.low, one.n) for one in found.bins] == [(0.2, 1), (0.5, 2), (0.9, 3)]
+    assert [one.share for one in found.bins] == pytest.approx([1 / 6, 2 / 6, 3 / 6])
     assert [one.confidence for one in found.bins] == pytest.approx([0.25, 0.525, 0.95])
     assert [one.score.mean for one in found.bins] == pytest.approx([1, 0.5, 2 / 3])
     by_bins = sum(one.n * abs(one.confidence - one.score.mean) for one in found.bins) / 6

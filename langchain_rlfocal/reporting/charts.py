@@ -196,7 +196,6 @@ def asking_chart(asking: Asking, shares: Sequence[Sequence[float]], title: str) 
 
 def calibration_chart(calibration: Calibration) -> Spec:
     """Draw a reliability diagram: what answers were worth over the confidence in them, and how many there were."""
-    total = sum(each.n for each in calibration.bins)
     bins = [
         {
             "confidence": each.confidence,
@@ -204,7 +203,7 @@ def calibration_chart(calibration: Calibration) -> Spec:
             "low": each.score.low,
             "high": each.score.high,
             "n": each.n,
-            "share": each.n / total,
+            "share": each.share,
             "count": f"{each.n:,}",
         }
         for each in calibration.bins

@@ -214,8 +214,7 @@ def of_asking(asking: Asking) -> str:
 
 def of_calibration(calibration: Calibration) -> str:
     """Say how far confidence is off, and on which side."""
-    total = sum(each.n for each in calibration.bins)
-    gap = sum(each.n * (each.confidence - each.score.mean) for each in calibration.bins) / total
+    gap = sum(each.share * (each.confidence - each.score.mean) for each in calibration.bins)
     side = "more" if gap > 0 else "less"
     said = f"On average confidence promises {abs(100 * gap):.1f} points {side} than the answers are worth"
     if calibration.error - abs(gap) < 0.0005:
