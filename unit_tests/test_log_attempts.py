@@ -70,7 +70,9 @@ def test_what_is_claimed_is_nobody_elses_until_it_is_answered_given_up_or_forgot
     clock.now += 59
     log.renew("first", lease_s=60)
     clock.now += 59
-    assert other.claim(cells("2"), run="second") == cells("2")[:1], "the first has renewed its lease, the second had its own"
+    assert other.claim(cells("2"), run="second") == cells("2")[:1], (
+        "the first has renewed its lease, the second had its own"
+    )
     clock.now += 2
     assert other.claim(cells("2"), run="second") == cells("2"), "the first is forgotten"
     assert log.claim(cells("2"), run="first") == []

@@ -33,6 +33,7 @@ _CHUNK = 500  # values of one statement
 
 Row = tuple[Any, ...]
 Cell = tuple[str, str, str, int]
+Version = tuple[str, str, int]  # task, query_id, hash of the text
 
 _LATER = QUESTIONS.alias("later")
 _IS_LATEST = ~sa.exists().where(_LATER.c.first == QUESTIONS.c.first, _LATER.c.number > QUESTIONS.c.number)
@@ -49,7 +50,7 @@ class Records:
         self.db = db
         self._mark = "?" if db.dialect.paramstyle == "qmark" else "%s"
         self._inserts = {name: _insert(kind, self._mark) for name, kind in KINDS.items()}
-        self._known: dict[tuple[str, str], tuple[int, int, int]] = {}
+        self._known: dict[Version, tuple[int, int]] = {}
         self._known_upkept = 0
 
     def forget(self) -> None:
@@ -181,11 +182,6 @@ class Records:
                 added.append(((at, number if latest is None else latest[0]), key, texts))
         self.append("questions", added)
 
-    def questions_named(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], tuple[int, int, str]]:
-        """Return for each question that is there: what names it, the number of its latest version, and its text."""
-        found = self._latest(sa.select(QUESTIONS.c.first, QUESTIONS.c.query), keys)
-        return {(row.task, row.query_id): (row.first, row.number, row.query) for row in found}
-
     def all_questions(self) -> Iterator[Any]:
         """Return the latest version of each question, in the order in which they were first added."""
         yield from self.db.execute(sa.select(QUESTIONS).where(_IS_LATEST).order_by(QUESTIONS.c.first))
@@ -222,38 +218,61 @@ class Records:
         if upkept != self._known_upkept:  # what is remembered may have been deleted
             self._known_upkept = upkept
             self._known.clear()
-        asked = {row[0]: row[1:3] for row in rows}
-        known = self._numbers_of(asked, at)
+        keys = [(*row[0], hash(row[1])) for row in rows]
+        known = self._numbers_of(dict(zip(keys, (row[:3] for row in rows), strict=True)), at)
         return self.append(
             "attempts",
-            [((at, *known[key], *numbers), (run, *names), texts) for key, _, _, numbers, names, texts in rows],
+            [
+                ((at, *known[key], *numbers), (run, *names), texts)
+                for key, (*_, numbers, names, texts) in zip(keys, rows, strict=True)
+            ],
         )
 
     def _numbers_of(
-        self, asked: Mapping[tuple[str, str], tuple[str, str | None]], at: float
-    ) -> dict[tuple[str, str], tuple[int, int]]:
-        """Find the versions of questions that have these texts, and what names each; what is known is remembered."""
+        self, asked: Mapping[Version, tuple[tuple[str, str], str, str | None]], at: float
+    ) -> Mapping[Version, tuple[int, int]]:
+        """Find, or add, the versions of questions that have these texts; what is known is remembered.
+
+        Returns:
+            The version's number, and that of the question's first.
+        """
         known = self._known
-        numbers = {
-            key: known[key][:2] for key, (query, _) in asked.items() if key in known and known[key][2] == hash(query)
+        if len(known) > _MAX_KNOWN:
+            known.clear()
+        unknown = {
+            version: ((as_required(key[0]), as_required(key[1])), as_required(query), as_text(gold))
+            for version, (key, query, gold) in asked.items()
+            if version not in known
         }
-        clean = {key: (as_required(key[0]), as_required(key[1])) for key in asked if key not in numbers}
-        if clean:
-            texts = {own: (as_required(asked[key][0]), as_text(asked[key][1])) for key, own in clean.items()}
-            found = self.questions_named(texts)
-            new = {
-                own: (*of, None, None, None) for own, of in texts.items() if own not in found or found[own][2] != of[0]
-            }
-            if new:
-                self.add_questions(new, at)
-                found |= self.questions_named(new)
-            if len(known) > _MAX_KNOWN:
-                known.clear()
-            for key, own in clean.items():
-                first, number, _ = found[own]
-                numbers[key] = (number, first)
-                known[key] = (number, first, hash(asked[key][0]))
-        return numbers
+        if unknown:
+            there, firsts = self._versions({key for key, *_ in unknown.values()})
+            number, _ = self.hold("questions")
+            added: list[tuple[Row, Row, Row]] = []
+            for version, (key, query, gold) in unknown.items():
+                if (*key, query) not in there:
+                    number += 1
+                    there[*key, query] = number, firsts.setdefault(key, number)
+                    added.append(((at, firsts[key]), key, (query, gold, None, None, None)))
+                known[version] = there[*key, query]
+            self.append("questions", added)
+        return known
+
+    def _versions(
+        self, keys: Iterable[tuple[str, str]]
+    ) -> tuple[dict[tuple[str, str, str], tuple[int, int]], dict[tuple[str, str], int]]:
+        """Find the versions of questions by their texts, the latest of those with the same, and what names each question."""
+        there: dict[tuple[str, str, str], tuple[int, int]] = {}
+        firsts: dict[tuple[str, str], int] = {}
+        by_task: dict[str, list[str]] = {}
+        for task, query_id in keys:
+            by_task.setdefault(task, []).append(query_id)
+        table = QUESTIONS.c
+        query = sa.select(table.number, table.first, table.task, table.query_id, table.query).order_by(table.number)
+        for task, ids in by_task.items():
+            for number, first, _, query_id, text in self._among(query.where(table.task == task), table.query_id, ids):
+                there[task, query_id, text] = number, first
+                firsts[task, query_id] = first
+        return there, firsts
 
     def attempts_between(self, first: int, last: int) -> Iterator[Any]:
         """Return the attempts at the questions of these numbers, grouped by cell: failures first, then by number."""
@@ -279,7 +298,8 @@ class Records:
     def latest_answers(self, cells: Iterable[Cell]) -> dict[Cell, int]:
         """Return the number of the latest answer of each cell that has one."""
         wanted = set(cells)
-        names = {first: key for key, (first, *_) in self.questions_named({cell[:2] for cell in wanted}).items()}
+        found_questions = self._latest(sa.select(QUESTIONS.c.first), {cell[:2] for cell in wanted})
+        names = {row.first: (row.task, row.query_id) for row in found_questions}
         query = (
             sa.select(ATTEMPTS.c.first, ATTEMPTS.c.member, ATTEMPTS.c.sample, sa.func.max(ATTEMPTS.c.number))
             .where(ATTEMPTS.c.failed == 0)

@@ -26,9 +26,10 @@ def attempt(query_id="1", member="ann", said="1", *, task="quiz", sample=0, fail
         "query": f"What is {query_id} + 0?",
         "gold": query_id,
         "reward": 0.0 if failure else float(said == query_id),
+        "answer": None,
         "response": None if failure else f"The answer is {said}.",
     }
-    outcome = Outcome(task=task, query_id=query_id, model=member, answer=None, **{**given, **fields})
+    outcome = Outcome(task=task, query_id=query_id, model=member, **{**given, **fields})
     return Attempt(outcome=outcome, sample=sample, failure=failure, scorer="auto")
 
 
