@@ -16,6 +16,7 @@ from langchain_rlfocal.cli.collecting import collect, questions
 from langchain_rlfocal.cli.evaluating import certify, diversity, evaluate
 from langchain_rlfocal.cli.logs import log
 from langchain_rlfocal.cli.options import BAD_INPUT, INTERRUPTED, end_with
+from langchain_rlfocal.cli.scoring import score
 from langchain_rlfocal.cli.training import train
 from langchain_rlfocal.errors import RLFocalError
 
@@ -76,6 +77,6 @@ def _root(
     del version, debug
 
 
-for command in (collect, train, evaluate, certify, diversity, questions, demo):
+for command in (collect, score, train, evaluate, certify, diversity, questions, demo):
     app.command()(command)
 app.add_typer(log, name="log")

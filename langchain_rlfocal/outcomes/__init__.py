@@ -11,11 +11,22 @@ from typing import TYPE_CHECKING, Any
 from langchain_rlfocal.outcomes.grids import FRACTIONS, CostUnit, OutcomeGrid, Split, costs_of, prices_of, split_of
 
 if TYPE_CHECKING:
-    from langchain_rlfocal.outcomes.tables import COLUMNS, Missing, Outcome, OutcomeTable, Question, read_questions
+    from langchain_rlfocal.outcomes.tables import (
+        COLUMNS,
+        DEFAULT_TASK,
+        QUESTION_ALIASES,
+        Missing,
+        Outcome,
+        OutcomeTable,
+        Question,
+        read_questions,
+    )
 
 __all__ = [
     "COLUMNS",
+    "DEFAULT_TASK",
     "FRACTIONS",
+    "QUESTION_ALIASES",
     "CostUnit",
     "Missing",
     "Outcome",

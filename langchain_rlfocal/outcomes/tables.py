@@ -31,7 +31,6 @@ from langchain_rlfocal.outcomes.files import (
     NUMBERS,
     TEXT,
     Column,
-    check_writable,  # noqa: F401  # who writes tables finds it here
     shown_path,
 )
 from langchain_rlfocal.outcomes.grids import OutcomeGrid
@@ -82,6 +81,8 @@ QUESTION_COLUMNS = (
 
 QUESTION_ALIASES = {"id": "query_id", "input": "query", "reference": "gold"}
 """Other names that columns of questions may have."""
+
+check_writable = files.check_writable
 
 DEFAULT_TASK = "questions"
 """The task of questions whose file names none."""
