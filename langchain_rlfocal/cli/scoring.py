@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -54,10 +54,9 @@ def score(
 
     A log gets the scores beside those that it has; a table is written anew. What cannot be scored is unscored, not wrong.
 
-    Scorers: auto, json_subset, tool_calls, tool_calls_in_order, contains, regex, unit_tests, judge, pairwise, a kind of answer
-    (number, math, date, ...), or package.module:function.
+    Scorers: auto, json_subset, tool_calls, tool_calls_in_order, contains, regex, unit_tests, judge, pairwise, a kind of answer such as number or math, or package.module:function.
 
-    Example: rlfocal score outcomes.jsonl --questions corrected.csv --out scored.jsonl
+    Example: rlfocal score o.jsonl --questions fixed.csv --out new.jsonl
     """
     from langchain_rlfocal.outcomes import read_questions
     from langchain_rlfocal.outcomes.files import check_writable
@@ -205,6 +204,14 @@ def _reply_of(outcome: "Outcome") -> "Reply":
     return Reply(text=text, tool_calls=tuple(calls) if is_calls else ())
 
 
+def _check_labels(verdicts: Mapping[Any, float] | None, keys: Iterable[tuple[str, str, str]]) -> None:
+    """Refuse labels of other answers before anything is paid for."""
+    if verdicts is not None and not verdicts.keys() & set(keys):
+        raise InputError(
+            f"`--labels` holds {len(verdicts)} verdicts, none of an answer that is scored. Check its task, query_id and model."
+        )
+
+
 # ---- scoring a table, and a log
 
 
@@ -236,6 +243,8 @@ def _score_table(
             places.append(scored)
         for row in rows:
             outcomes[row] = replace(outcomes[row], gold=question.gold)
+    scored_rows = (outcomes[row] for rows in places for row in rows)
+    _check_labels(verdicts, ((one.task, one.query_id, one.model) for one in scored_rows))
     scores, changes = _run(asked, max_usd=max_usd, concurrency=concurrency)
     seen: list[tuple[float, float]] = []
     for rows, made in zip(places, scores, strict=True):
@@ -293,6 +302,7 @@ def _score_log(
             ]
             asked.append(Asked(question, job.scorer_of(question), replies, [one.outcome.reward for one in attempts]))
             cells.append([one.cell for one in attempts])
+        _check_labels(verdicts, (cell[:3] for group in cells for cell in group if not cell[3]))
         if job.given is not None:
             log.add_questions([one.question for one in asked])
         waiting: list[ScoreRecord] = []
@@ -367,11 +377,7 @@ def _facts(
         "unpriced": changes.unpriced,
         "agreement": None,
     }
-    if verdicts is not None:
-        if not seen:
-            raise InputError(
-                f"`--labels` holds {len(verdicts)} verdicts, none of an answer that was scored. Check its task, query_id and model."
-            )
+    if verdicts is not None and seen:
         facts["agreement"] = _agreement_facts(Agreement.of(*map(list, zip(*seen, strict=True))))
     return facts
 
