@@ -18,6 +18,7 @@ import mmap
 import os
 import re
 import secrets
+import shlex
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -248,8 +249,10 @@ def _refuse_encoding(data: Any, shown: str) -> None:
             line.decode()
         except UnicodeDecodeError as error:
             sample = bytes(data[max(0, start - 2**14) : start + 2**16])
-            best = charset_normalizer.from_bytes(sample, cp_isolation=_ENCODINGS).best()
-            encoding = best.encoding if best else "cp1252"
+            found = {one.encoding: one.chaos for one in charset_normalizer.from_bytes(sample, cp_isolation=_ENCODINGS)}
+            # Of those that are about as good, the most usual.
+            likely = [name for name in _ENCODINGS if found.get(name, math.inf) <= min(found.values(), default=0.0) + 0.01]
+            encoding = likely[0] if likely else "cp1252"
             around = line[max(0, error.start - 12) : error.start + 12].decode(encoding, "replace")
             rule = (
                 f"must be in UTF-8, got the byte 0x{line[error.start]:02x} in line {number}. It may be in {encoding}, in which "
@@ -421,8 +424,7 @@ def _parsed(data: Any, separator: str, num_columns: int, skipped: int, shown: st
                 raise
             return parse(min(len(data), 2**30))  # a row must lie within one block
     except pa.ArrowInvalid as error:
-        if "UTF8" in str(error) or "UTF-8" in str(error):
-            _refuse_encoding(data, shown)
+        _refuse_encoding(data, shown)
         place = _CELLS.search(str(error))
         if place is None:
             raise
@@ -508,14 +510,14 @@ def _read_jsonl(source: _Source, columns: Sequence[Column], unfinished: bool) ->
 def _refuse_line(line: bytes, number: int, row: int, shown: str, *, is_last: bool = False) -> NoReturn:
     text = line.decode("utf-8", "replace").strip()
     if is_last:
-        rule = f"the last line ({number}) breaks off: {_shown(text)}. Delete it to go on with the rest: `sed -i '$d' FILE`."
+        rule = f"the last line ({number}) breaks off: {_shown(text)}. Delete it to go on with the rest: `sed -i '$d' {shlex.quote(shown)}`."
         raise OutcomeError(rule, file=shown, row=row)
     try:
         line.decode()
     except UnicodeDecodeError:
         _refuse_encoding(b"\n" * (number - 1) + line, shown)
     if row == 1 and text[:1] == "[":
-        rule = "must hold one JSON object a line, got one JSON list. `jq -c '.[]' FILE` writes its objects so."
+        rule = f"must hold one JSON object a line, got one JSON list. `jq -c '.[]' {shlex.quote(shown)}` writes its objects so."
         raise OutcomeError(rule, file=shown, row=row)
     rule = f"each line must be one JSON object, got {_shown(text)} in line {number}. Mend or delete that line to go on."
     raise OutcomeError(rule, file=shown, row=row)
