@@ -84,8 +84,7 @@ def _arguments(spec: str, function: Callable[..., Any]) -> dict[str, Callable[[Q
             f"The scorer {spec!r} must be a function with parameters among {', '.join(_KNOWN)}, or an evaluator with "
             f"{', '.join(_EVALUATED)}, got ({', '.join(named)}). Rename them, or give the others defaults."
         )
-    # An evaluator that takes any keyword, as openevals' do, may use all three.
-    return {name: read for name, read in known.items() if name in named or (takes_any and known is _EVALUATED)}
+    return {name: read for name, read in known.items() if name in named or not named}
 
 
 @dataclass(slots=True)
