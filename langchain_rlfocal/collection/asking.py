@@ -635,12 +635,11 @@ class _Collection:
         self._changed()
 
     async def _scored(self) -> None:
-        """Wait for what is being scored."""
-        while self._scoring:
+        """Wait for what is being scored; for a while only, once the collection is stopped."""
+        while self._scoring and not self._stop.is_set():
             await self._first_of(asyncio.wait([*self._scoring]))
-            if self._stop.is_set():
-                await asyncio.wait([*self._scoring], timeout=GRACE_S)
-                return
+        if self._scoring:
+            await asyncio.wait([*self._scoring], timeout=GRACE_S)
 
     # ---- the log
 
