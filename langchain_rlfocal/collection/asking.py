@@ -209,6 +209,7 @@ class _Collection:
         self._settled = asyncio.Event()
         self._unwritten: list[Attempt | ScoreRecord] = []
         self._has_unwritten = asyncio.Event()
+        self._writing = asyncio.Lock()
         self._to_score: list[Attempt] = []
         self._scoring: set[asyncio.Task[None]] = set()
         self._can_write = asyncio.Event()
@@ -305,6 +306,8 @@ class _Collection:
                 failed.add(cell)
                 continue
             answered.add(cell)
+            gold = self._questions[cell[:2]].gold
+            self.tally.outdated += attempt.scorer is not None and gold not in (None, attempt.outcome.gold)
             if attempt.outcome.reward is None and attempt.scorer is None and not attempt.scrubbed:
                 if self._scorer_of(cell) is None:
                     self.tally.unscored += 1
@@ -330,8 +333,7 @@ class _Collection:
     async def _finish(self) -> None:
         """Record what has come back, and give up what is claimed."""
         try:
-            if self._unwritten:
-                await asyncio.shield(self._write())
+            await asyncio.shield(self._write())
         finally:
             with suppress(OutcomeLogError):  # then the claims end by themselves
                 await asyncio.shield(self._told(lambda: self._log.release(self._run)))
@@ -688,28 +690,30 @@ class _Collection:
 
     async def _write(self) -> None:
         """Write what has come back, again and again for a while where the log cannot be written."""
-        for wait_s in (*WRITE_AGAIN_S, None):
-            batch = [*self._unwritten]
-            try:
-                await self._told(partial(self._add, batch))
-            except OutcomeLogError as error:
-                if wait_s is None:
-                    lost = sum(isinstance(one, Attempt) for one in self._unwritten)
-                    raise OutcomeLogError(
-                        f"{error} {lost} answers could not be recorded, and are asked for again by the next run."
-                    ) from error
-                self.tally.trouble = str(error)
-                self._can_write.clear()
-                self._changed()
-                await asyncio.sleep(wait_s)
-            else:
-                del self._unwritten[: len(batch)]
+        async with self._writing:  # whoever was cancelled may have left a writing on its way
+            for wait_s in (*WRITE_AGAIN_S, None):
                 if not self._unwritten:
-                    self._has_unwritten.clear()
-                if not self._can_write.is_set():
-                    self._can_write.set()
+                    break
+                batch = [*self._unwritten]
+                try:
+                    await self._told(partial(self._add, batch))
+                except OutcomeLogError as error:
+                    if wait_s is None:
+                        lost = sum(isinstance(one, Attempt) for one in self._unwritten)
+                        raise OutcomeLogError(
+                            f"{error} {lost:,} answers could not be recorded, and are asked for again by the next run."
+                        ) from error
+                    self.tally.trouble = str(error)
+                    self._can_write.clear()
+                    self._changed()
+                    await asyncio.sleep(wait_s)
+                else:
+                    del self._unwritten[: len(batch)]
                     self.tally.trouble = None
-                return
+                    self._can_write.set()
+                    break
+            if not self._unwritten:
+                self._has_unwritten.clear()
 
     def _add(self, batch: Iterable[Attempt | ScoreRecord]) -> None:
         batch = [*batch]
