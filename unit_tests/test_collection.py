@@ -192,7 +192,7 @@ def test_what_is_recorded_is_not_asked_again_but_a_failure_is_and_its_answer_rep
     assert len(table) == len(OutcomeTable.read(out)) == 6
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(done=st.sets(st.tuples(st.integers(0, 2), st.sampled_from(["ann", "bob"]))))
 def test_a_collection_in_two_parts_gives_what_one_gives_at_once(done, tmp_path_factory):
     """Whatever part of the table was recorded before, it and the rest are the whole."""
@@ -225,9 +225,9 @@ async def test_two_collectors_share_the_work_and_both_end_with_all_of_it(tmp_pat
 
 def test_what_a_dead_process_had_claimed_is_asked_at_once(log):
     """A process of this machine that has ended; that of one which lives is waited for (below)."""
-    code = "from langchain_rlfocal.collection import new_run; print(new_run())"
-    ended = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
-    dead = ended.stdout.strip()
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        machine, _, started, mark = new_run().split(":")
+    dead = f"{machine}:{ended.pid}:{started}:{mark}"
     cell = ("quiz/yes_no", "1", "ann", 0)
     log.add_questions(QUESTIONS)
     assert log.claim([cell], run=dead) == [cell]
