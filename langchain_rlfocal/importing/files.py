@@ -261,7 +261,8 @@ def _read_csv(path: Path, tally: Tally) -> Iterator[tuple[Place, dict[str, Any]]
     lines = csv_lines(path)
     _, names = next(lines, (None, []))
     for place, values in lines:
-        yield place, dict(zip(names, values, strict=False))
+        # CSV has one way to write nothing: a cell without text is none, not an empty answer.
+        yield place, dict(zip(names, (value or None for value in values), strict=False))
 
 
 def _read_parquet(path: Path, tally: Tally) -> Iterator[tuple[Place, dict[str, Any]]]:

@@ -42,6 +42,15 @@ def test_a_failure_is_no_empty_answer(imported, write):
     assert report.skipped["neither answer nor reward"][0] == 1
 
 
+def test_an_empty_cell_of_csv_is_no_answer(imported, write):
+    """JSON tells an empty answer from none; CSV cannot, and a member that was not asked is more likely."""
+    report, (outcome,) = imported(
+        "long", write("rows.csv", "question,model,response,score\n2 + 3?,ann,5,\n2 + 3?,bob,,\n")
+    )
+    assert (outcome.model, outcome.response, outcome.reward) == ("ann", "5", None)
+    assert report.skipped["neither answer nor reward"][0] == 1
+
+
 def test_a_score_on_another_scale_is_refused_or_scaled(imported, write, tmp_path):
     """On a scale from 1 to 5 three stars are one half. A score outside the scale that was given is refused, too."""
     path = write("rows.jsonl", [row("ann", "5", score=1), row("bob", "6", score=3)])
