@@ -57,15 +57,16 @@ def import_(
 ) -> None:
     """Import what another program recorded as a table of outcomes.
 
-    Nothing is asked, and nothing is scored: answers without a score are unscored. What is left out is counted, with a reason and the
-    place of the first.
+    Nothing is asked, and nothing is scored: what has no score is unscored.
+
+    What is left out is counted, with a reason and the place of the first.
 
     Examples:
     rlfocal import lm-eval results/ --out outcomes.parquet
 
     rlfocal import auto logs/*.eval --out outcomes.parquet --reward match
 
-    rlfocal import long answers.csv --map query=prompt --map reward=stars --scale 1,5 --out outcomes.parquet
+    rlfocal import long a.csv --map query=prompt --scale 1,5 --out o.parquet
     """
     from langchain_rlfocal.importing import import_outcomes
 

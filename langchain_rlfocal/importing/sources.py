@@ -278,7 +278,7 @@ def _of_source(source: Source, found: Sequence[tuple[Path, bool]], tally: Tally,
         elif is_named:
             other = recognise(path)
             if other is not None and other.name not in {"long", "wide"}:
-                rule = f"must be a file of {source.title}, but looks like one of {other.title}. Use `rlfocal import {other.name}`."
+                rule = f"must be a file of {_short(source)}, but looks like one of {_short(other)}. Use `rlfocal import {other.name}`."
                 raise OutcomeError(rule, file=str(path))
             if source.name not in {"long", "wide"}:
                 _reason(path)
@@ -288,10 +288,16 @@ def _of_source(source: Source, found: Sequence[tuple[Path, bool]], tally: Tally,
         else:
             tally.note(f"file in a folder or pattern that is not {source.name}'s")
     if not kept:
+        others = sorted({other.name for path, _ in found if path.stat().st_size and (other := recognise(path))})
+        looks = f", but of {', '.join(others)}" if others else ""
         raise OutcomeError(
-            f"the folders and patterns must hold files of {source.title}, got none among {len(found)}. Check the paths."
+            f"the folders and patterns must hold files of {source.title}, got none among {len(found)}{looks}. Check the paths."
         )
     return kept
+
+
+def _short(source: Source) -> str:
+    return source.title.partition(":")[0]
 
 
 def _reason(path: Path) -> None:
