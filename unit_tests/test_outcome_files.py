@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langchain_rlfocal.errors import OutcomeError
-from langchain_rlfocal.outcomes import Outcome, OutcomeTable, tables
+from langchain_rlfocal.outcomes import Outcome, OutcomeTable, files
 from langchain_rlfocal.outcomes.tables import append_jsonl
 
 SUFFIXES = ("parquet", "jsonl", "ndjson", "csv")
@@ -75,7 +75,7 @@ def read_error(path: Path) -> OutcomeError:
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @settings(max_examples=30)
-@given(rows=st.lists(outcomes, max_size=5, unique_by=key))
+@given(rows=st.lists(outcomes, min_size=1, max_size=5, unique_by=key))
 def test_every_format_gives_back_what_was_written(rows, suffix, tmp_path_factory):
     """Null stays null and the empty text stays empty, numbers keep every bit, odd line ends stay in their text."""
     path = tmp_path_factory.getbasetemp() / f"round-trip.{suffix}"
@@ -93,23 +93,27 @@ def test_the_suffix_is_read_in_any_case_and_an_unknown_one_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_missing_column_is_named_and_an_unknown_one_ignored(suffix, tmp_path):
+def test_a_missing_column_is_named_and_an_unknown_one_kept(suffix, tmp_path):
     path = tmp_path / f"table.{suffix}"
     for missing in ROW:
         error = read_error(write_rows(path, {name: value for name, value in ROW.items() if name != missing}))
         assert error.column == missing
         assert "must have" in error.rule
-    assert list(OutcomeTable.read(write_rows(path, {"mood": "fine", **ROW}))) == [Outcome(**ROW)]
+    assert list(OutcomeTable.read(write_rows(path, {"mood": "fine", **ROW}))) == [
+        Outcome(**ROW, extras={"mood": "fine"})
+    ]
 
 
 @pytest.mark.parametrize(
     ("column", "value", "rule"),
     [
-        ("task", 3, "text, got 3"),
+        ("task", True, "text, got True"),
+        ("query_id", {"a": 1}, "text, got {'a': 1}"),
+        ("query_id", math.inf, "text, got inf"),
         ("task", None, "text in every row"),
         ("query", "", "not be empty"),
         ("model", ["a"], "text"),
-        ("answer", 2, "text, got 2"),
+        ("response", ["a"], r"text, got \['a'\]"),
         ("reward", "1", "a number, got '1'"),
         ("reward", -0.1, r"\[0, 1\], got -0.1"),
         ("reward", 1.001, r"\[0, 1\], got 1.001"),
@@ -151,18 +155,18 @@ def test_a_row_far_down_a_long_file_is_counted_from_its_start(tmp_path):
 @pytest.mark.parametrize(
     ("column", "text", "row", "rule"),
     [
-        ("reward", "good", None, "#5: Row #3: CSV conversion error to double: invalid value 'good'"),
+        ("reward", "good", 2, "a number, got 'good'"),
+        ("reward", "yes", 2, "a number, got 'yes'"),
         ("prompt_tokens", "1.5", 2, "a whole number"),
         ("option_probs", "[1,", 2, "a JSON list of numbers"),
         ("option_probs", "7", 2, "a list of numbers, got 7"),
     ],
 )
 def test_a_csv_cell_that_is_no_number_is_named(column, text, row, rule, tmp_path):
-    """What pyarrow cannot read it names itself, by column from 0 and line from 1."""
     first, second = {**ROW, column: "[1]" if column == "option_probs" else "1"}, {**ROW, "query_id": "q2", column: text}
     lines = [",".join(first), *(",".join(f'"{v}"' if v != "" else "" for v in row.values()) for row in (first, second))]
     error = read_error(write_csv(tmp_path / "table.csv", *lines))
-    assert (error.row, error.column) == (row, row and column)
+    assert (error.row, error.column) == (row, column)
     assert rule in error.rule
 
 
@@ -262,7 +266,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(suffix, tmp_pat
         sink.write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setitem(tables._WRITERS, path.suffix, fill)
+    monkeypatch.setitem(files._WRITERS, path.suffix, fill)
     with pytest.raises(OSError, match="No space"):
         OutcomeTable.from_outcomes([Outcome(**ROW)]).write(path)
     assert path.read_bytes() == b"old"
@@ -275,7 +279,7 @@ def test_a_folder_that_does_not_exist_is_named(tmp_path):
 
 
 @settings(max_examples=30)
-@given(rows=st.lists(outcomes, max_size=6, unique_by=key), cuts=st.lists(st.integers(0, 6), max_size=3))
+@given(rows=st.lists(outcomes, min_size=1, max_size=6, unique_by=key), cuts=st.lists(st.integers(0, 6), max_size=3))
 def test_appended_batches_read_as_one_table(rows, cuts, tmp_path_factory):
     """Also where a last line was left open."""
     path = tmp_path_factory.getbasetemp() / "appended.jsonl"

@@ -1,32 +1,39 @@
-"""Tables of outcomes and lists of questions: read from Parquet, JSONL and CSV files, checked, written, laid out as grids.
+"""Tables of outcomes and lists of questions: read, checked, written, laid out as grids.
 
-What breaks a column's rule is an `OutcomeError` that names the file, the column, and where it is known the row. It fills no
-gap by itself: a query that one of a pool's members was not asked is left out and counted, or, where the caller asks for it, kept
-with a hole, or counted as that member's failure. An unknown cost stays unknown, and an answer that nobody scored unscored. NaN in
-a column that may be null means null, because many programs write a missing number so.
+What breaks a column's rule is an `OutcomeError` that names the file, the column, and where it is known the row; see `files`. A
+table fills no gap by itself: a query that one of a pool's members was not asked is left out and counted, or, where the caller
+asks for it, kept with a hole, or counted as that member's failure. An unknown cost stays unknown, and an answer that nobody
+scored unscored. Columns of the user's own are kept.
 """
 
 import errno
 import json
-import math
 import os
-import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
-from typing import IO, Any, Literal, NoReturn, Self, get_args
+from typing import Any, Literal, NoReturn, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
 
 from langchain_rlfocal.answers import KindLike, kind_names, label_answers, to_kind
 from langchain_rlfocal.errors import InputError, OutcomeError, PoolError
+from langchain_rlfocal.outcomes import files
+from langchain_rlfocal.outcomes.files import (
+    COUNT,
+    NUMBER,
+    NUMBERS,
+    TEXT,
+    Column,
+    check_writable,  # noqa: F401  # who writes tables finds it here
+    shown_path,
+)
 from langchain_rlfocal.outcomes.grids import OutcomeGrid
 
 Ints = npt.NDArray[np.int64]
@@ -36,53 +43,24 @@ Codes = tuple[Ints, list[str]]
 Missing = Literal["mask", "drop", "fail"]
 """What to do with a query for which a member of the pool has no row: keep it with a hole, leave it out, or count a failure."""
 
-_TEXT, _NUMBER, _COUNT, _NUMBERS = pa.large_string(), pa.float64(), pa.int64(), pa.list_(pa.float64())
-_NOUNS = {_TEXT: "text", _NUMBER: "a number", _COUNT: "a whole number", _NUMBERS: "a list of numbers"}
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """What a column of a file must hold.
-
-    Attributes:
-        name: Its name.
-        type: Text, number, whole number (`int64`), or list of numbers.
-        is_required: True if a table without the column is refused.
-        is_nullable: True if a row may leave it open.
-        minimum: Least value, or None.
-        maximum: Greatest value, or None.
-        above: What every value is greater than, or None.
-        way_out: What to do about a value that breaks the rule, where there is more to say than to correct it.
-    """
-
-    name: str
-    type: pa.DataType
-    is_required: bool = False
-    is_nullable: bool = True
-    minimum: float | None = None
-    maximum: float | None = None
-    above: float | None = None
-    way_out: str | None = None
-
-
 COLUMNS = (
-    Column("task", _TEXT, is_required=True, is_nullable=False),
-    Column("query_id", _TEXT, is_required=True, is_nullable=False),
-    Column("query", _TEXT, is_required=True, is_nullable=False),
-    Column("model", _TEXT, is_required=True, is_nullable=False),
-    Column("response", _TEXT),
-    Column("answer", _TEXT, is_required=True),
-    Column("gold", _TEXT),
-    Column("reward", _NUMBER, is_required=True, minimum=0.0, maximum=1.0),
-    Column("option_probs", _NUMBERS),
-    Column("prompt_tokens", _COUNT, minimum=0.0),
-    Column("completion_tokens", _COUNT, minimum=0.0),
-    Column("cost_usd", _NUMBER, minimum=0.0),
-    Column("latency_s", _NUMBER, minimum=0.0),
-    Column("logprob", _NUMBER),
+    Column("task", TEXT, is_required=True, is_nullable=False),
+    Column("query_id", TEXT, is_required=True, is_nullable=False),
+    Column("query", TEXT, is_required=True, is_nullable=False),
+    Column("model", TEXT, is_required=True, is_nullable=False),
+    Column("response", TEXT),
+    Column("answer", TEXT, is_required=True, takes_json=True),
+    Column("gold", TEXT, takes_json=True),
+    Column("reward", NUMBER, is_required=True, takes_truth=True, minimum=0.0, maximum=1.0),
+    Column("option_probs", NUMBERS),
+    Column("prompt_tokens", COUNT, minimum=0.0),
+    Column("completion_tokens", COUNT, minimum=0.0),
+    Column("cost_usd", NUMBER, minimum=0.0),
+    Column("latency_s", NUMBER, minimum=0.0),
+    Column("logprob", NUMBER),
     Column(
         "propensity",
-        _NUMBER,
+        NUMBER,
         maximum=1.0,
         above=0.0,
         way_out="A member that cannot have been asked has no row: delete it, or leave the propensity open where it is unknown.",
@@ -90,8 +68,23 @@ COLUMNS = (
 )
 """The columns of a table of outcomes, in their order: the fields of `Outcome`."""
 
-QUESTION_COLUMNS = (*COLUMNS[:3], Column("gold", _TEXT), Column("kind", _TEXT))
-"""The columns of a file of questions, in their order."""
+QUESTION_COLUMNS = (
+    Column("task", TEXT),
+    Column("query_id", TEXT),
+    Column("query", TEXT, takes_json=True),
+    Column("gold", TEXT, takes_json=True),
+    Column("kind", TEXT),
+    Column("messages", TEXT, takes_json=True),
+    Column("tools", TEXT, takes_json=True),
+    Column("scorer", TEXT),
+)
+"""The columns of a file of questions, in their order: the fields of `Question`. Only `query` must be there."""
+
+QUESTION_ALIASES = {"id": "query_id", "input": "query", "reference": "gold"}
+"""Other names that columns of questions may have."""
+
+DEFAULT_TASK = "questions"
+"""The task of questions whose file names none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,24 +164,29 @@ class OutcomeTable:
     """
 
     def __init__(self, parts: Sequence[tuple[str | None, pa.Table]], *, kind: str | None = None) -> None:
-        """Join checked tables of exactly `COLUMNS`, each with its file's name, and check their keys."""
-        self._table = pa.concat_tables([table for _, table in parts])
+        """Join checked tables, each with its file's name, and check their keys."""
+        self._table = files.concatenated([table for _, table in parts], len(COLUMNS))
         self._kind = kind
         self._codes = {name: _codes(self._table[name]) for name in ("task", "query_id", "query", "model")}
         self._query = self._codes["task"][0] * max(len(self._codes["query_id"][1]), 1) + self._codes["query_id"][0]
         self._check_keys(parts)
 
     @classmethod
-    def read(cls, *paths: str | os.PathLike[str]) -> Self:
+    def read(cls, *paths: str | os.PathLike[str], unfinished: bool = False) -> Self:
         """Read one or several Parquet, JSONL or CSV files as one table.
+
+        Args:
+            *paths: Files, pipes, or "-" for standard input; JSONL and CSV may be packed with gzip.
+            unfinished: True for JSONL files that are still written to, or whose writer was killed: a last line that breaks off
+                is left out, and no row at all is as good as some.
 
         Raises:
             InputError: No path was given.
-            OutcomeError: A file cannot be read or breaks a rule.
+            OutcomeError: A file cannot be read, has no rows, or breaks a rule.
         """
         if not paths:
             raise InputError("`read` needs at least one path, got none. Name a .parquet, .jsonl or .csv file.")
-        return cls([(str(path), _read(path, COLUMNS)) for path in paths])
+        return cls([(shown_path(path), files.read_table(path, COLUMNS, unfinished=unfinished)) for path in paths])
 
     @classmethod
     def from_outcomes(cls, outcomes: Iterable[Outcome]) -> Self:
@@ -205,17 +203,7 @@ class OutcomeTable:
         Raises:
             OutcomeError: The suffix is unknown, or the file's folder does not exist or may not be written to.
         """
-        check_writable(path)
-        file = Path(path).resolve()
-        partial = file.with_name(f".{file.name}.{secrets.token_hex(4)}.part")
-        try:
-            with partial.open("xb") as sink:
-                _WRITERS[file.suffix.lower()](self._table, sink)
-                sink.flush()
-                os.fsync(sink.fileno())
-            partial.replace(file)
-        finally:
-            partial.unlink(missing_ok=True)
+        files.write_table(self._table, path)
 
     def relabelled(self, kind: KindLike) -> Self:
         """Return the table with new labels for its answers, made from the recorded responses.
@@ -249,10 +237,15 @@ class OutcomeTable:
         return int(self._table.num_rows)
 
     def __iter__(self) -> Iterator[Outcome]:
-        for batch in self._table.to_batches(max_chunksize=8192):
-            for row in batch.to_pylist():
-                probs = row.pop("option_probs")
-                yield Outcome(**row, option_probs=None if probs is None else tuple(probs))
+        names = [column.name for column in COLUMNS if column.name != "option_probs"]
+        others = self._table.column_names[len(COLUMNS) :]
+        for row in files.rows_of(self._table):
+            probs = row["option_probs"]
+            yield Outcome(
+                **{name: row[name] for name in names},
+                option_probs=None if probs is None else tuple(probs),
+                extras={name: row[name] for name in others if row[name] is not None},
+            )
 
     def __repr__(self) -> str:
         return f"OutcomeTable({len(self)} rows, {len(self.members)} members, {len(self.tasks)} tasks)"
@@ -266,6 +259,14 @@ class OutcomeTable:
     def tasks(self) -> tuple[str, ...]:
         """Names of all tasks, in the order of their first row."""
         return tuple(self._codes["task"][1])
+
+    def of_queries(self, queries: Iterable[tuple[str, str]]) -> list[Outcome]:
+        """Return the outcomes of some queries, named by task and query_id, in the table's order."""
+        tasks, ids = ({text: code for code, text in enumerate(self._codes[name][1])} for name in ("task", "query_id"))
+        scale = max(len(ids), 1)
+        wanted = [tasks[task] * scale + ids[name] for task, name in queries if task in tasks and name in ids]
+        rows = np.flatnonzero(np.isin(self._query, wanted))
+        return list(type(self)([(None, self._table.take(rows))])) if len(rows) else []
 
     def grid(
         self,
@@ -376,7 +377,7 @@ class OutcomeTable:
         rows = cells.max(axis=1)
 
         def numbers(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
-            taken = column.take(flat).cast(_NUMBER)
+            taken = column.take(flat).cast(NUMBER)
             return np.asarray(pc.fill_null(taken, np.nan).to_numpy(), dtype=np.float64).reshape(cells.shape)
 
         def texts(name: str) -> list[str]:
@@ -489,25 +490,125 @@ def learn_names(table: pa.Table, codes: Mapping[str, Codes]) -> npt.NDArray[np.o
 
 
 def read_questions(path: str | os.PathLike[str]) -> list[Question]:
-    """Read a JSONL, CSV or Parquet file of questions.
+    """Read a JSONL, CSV or Parquet file of questions, a pipe, or "-" for standard input.
 
-    Columns: task, query_id, query; optionally gold, and kind (default `"auto"`).
+    A row needs a `query` alone, which may be called `input`; `QUESTION_ALIASES` lists what else has another name. It is a text,
+    or a conversation: messages of OpenAI's format in a list, or in an object with `messages`, and `tools` where there are any.
+    The right answer (`gold`, or `reference`) is a text or any JSON. Where a row has no task, it is `DEFAULT_TASK`; where it has
+    no id, the id is made of what is asked, so that the same question has the same id whenever it is read. `kind` is `"auto"`
+    by default, and a column with another name is kept in `extras`.
 
     Raises:
-        OutcomeError: The file cannot be read or breaks a rule.
+        OutcomeError: The file cannot be read, has no rows, or breaks a rule.
     """
-    rows = _read(path, QUESTION_COLUMNS).to_pylist()
+    shown = shown_path(path)
+    names = [column.name for column in QUESTION_COLUMNS]
+    known = {column.name: column for column in QUESTION_COLUMNS}
+    aliases = [replace(known[name], name=alias) for alias, name in QUESTION_ALIASES.items()]
+    questions: list[Question] = []
     seen: dict[tuple[str, str], int] = {}
-    for number, row in enumerate(rows, start=1):
-        row["kind"] = row["kind"] or "auto"
-        if row["kind"] not in kind_names():
-            rule = f"must be one of {', '.join(kind_names())}, got {row['kind']!r}. Correct it."
-            raise OutcomeError(rule, file=str(path), row=number, column="kind")
-        first = seen.setdefault((row["task"], row["query_id"]), number)
+    for number, row in enumerate(files.rows_of(files.read_table(path, (*QUESTION_COLUMNS, *aliases))), start=1):
+
+        def refuse(column: str, rule: str, number: int = number) -> NoReturn:
+            raise OutcomeError(rule, file=shown, row=number, column=column)
+
+        for alias, name in QUESTION_ALIASES.items():
+            value = row.pop(alias)
+            if row[name] is None:
+                row[name] = value
+            elif value is not None and name == "query_id":
+                row[alias] = value  # a number of the user's own
+            elif value not in (None, row[name]):
+                refuse(alias, f"is another name of `{name}`, which says something else here. Leave one of them out.")
+        question = _question_of(row, names, refuse)
+        first = seen.setdefault((question.task, question.query_id), number)
         if first != number:
-            rule = f"must be unique within the task {row['task']!r}, got {row['query_id']!r} in row {first} too. Rename one."
-            raise OutcomeError(rule, file=str(path), row=number, column="query_id")
-    return [Question(**row) for row in rows]
+            is_made = row["query_id"] is None
+            refuse(
+                "query" if is_made else "query_id",
+                f"asks what row {first} asks. Delete one, or give each a `query_id`."
+                if is_made
+                else f"must be unique within the task {question.task!r}, got {question.query_id!r} in row {first} too. Rename one.",
+            )
+        questions.append(question)
+    return questions
+
+
+def _question_of(row: Mapping[str, Any], names: Sequence[str], refuse: Any) -> Question:
+    """Make a question of a row; `refuse` takes a column and the rule that it breaks."""
+    query, kind = row["query"], row["kind"] or "auto"
+    messages = _listed(row["messages"], "messages", refuse)
+    tools = _listed(row["tools"], "tools", refuse)
+    if query and not messages and query.lstrip()[:1] in {"[", "{"}:
+        found = _json_of(query)
+        if isinstance(found, dict) and "messages" in found:
+            tools = tools or _objects(found.get("tools") or [], "tools", refuse)
+            found = found["messages"]
+        if isinstance(found, list) and found and all(isinstance(item, dict) and "role" in item for item in found):
+            messages, query = tuple(found), None
+    if messages:
+        asked = _text_of_user(messages, refuse)
+        query = query or asked
+    if query is None:
+        refuse("query", "must be there in every row, by this name or as `input`. Correct or delete the row.")
+    if not query.strip():
+        refuse("query", "must not be empty. Correct or delete the row.")
+    if kind not in kind_names():
+        refuse("kind", f"must be one of {', '.join(kind_names())}, got {kind!r}. Correct it.")
+    for name in ("task", "query_id"):
+        if row[name] == "":
+            refuse(name, "must not be empty. Correct it, or leave it open.")
+    asked = (
+        query if not (messages or tools) else json.dumps([messages, tools, query], ensure_ascii=False, sort_keys=True)
+    )
+    return Question(
+        task=row["task"] or DEFAULT_TASK,
+        query_id=row["query_id"] or sha256(asked.encode()).hexdigest()[:16],
+        query=query,
+        gold=row["gold"],
+        kind=kind,
+        messages=messages,
+        tools=tools,
+        scorer=row["scorer"] or None,
+        extras={name: value for name, value in row.items() if name not in names and value is not None},
+    )
+
+
+def _json_of(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _listed(text: str | None, column: str, refuse: Any) -> tuple[Mapping[str, Any], ...]:
+    return () if not text else _objects(_json_of(text), column, refuse)
+
+
+def _objects(value: Any, column: str, refuse: Any) -> tuple[Mapping[str, Any], ...]:
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        refuse(column, f"must be a JSON list of objects, as OpenAI's format has it, got {value!r:.60}. Correct it.")
+    return tuple(value)
+
+
+def _text_of_user(messages: Sequence[Mapping[str, Any]], refuse: Any) -> str:
+    """Check a conversation, and return the text of the user's last message."""
+    asked = None
+    for message in messages:
+        role, content = message.get("role"), message.get("content")
+        if role not in {"system", "developer", "user", "assistant", "tool", "function"}:
+            refuse("messages", f"must have messages with a `role` of OpenAI's format, got {role!r:.60}. Correct it.")
+        if not isinstance(content, str | list | None) or (content is None and role != "assistant"):
+            refuse(
+                "messages",
+                f"must have messages with `content`, a text or a list of parts, got {content!r:.60}. Correct it.",
+            )
+        if role == "user":
+            parts = [{"text": content}] if isinstance(content, str) else content or []
+            asked = "\n".join(str(part["text"]) for part in parts if isinstance(part, dict) and part.get("text"))
+    if asked is None or not asked.strip():
+        refuse("messages", "must have a message of the user with a text. Add one.")
+    return str(asked)
 
 
 def append_jsonl(path: str | os.PathLike[str], outcomes: Iterable[Outcome]) -> None:
@@ -520,7 +621,7 @@ def append_jsonl(path: str | os.PathLike[str], outcomes: Iterable[Outcome]) -> N
         OutcomeError: An outcome breaks a rule.
         OSError: The lines cannot be written.
     """
-    lines = b"".join(_json_lines(_table_of(outcomes)))
+    lines = b"".join(files.json_lines(_table_of(outcomes)))
     with Path(path).open("ab+", buffering=0) as sink:
         size = sink.seek(0, os.SEEK_END)
         if size:
@@ -536,249 +637,30 @@ def append_jsonl(path: str | os.PathLike[str], outcomes: Iterable[Outcome]) -> N
         raise OSError(errno.ENOSPC, "No space left for all lines", str(path))
 
 
-def check_writable(path: str | os.PathLike[str]) -> None:
-    """Check that a table can be written to `path`.
-
-    Raises:
-        OutcomeError: The suffix is unknown, or the file's folder does not exist or may not be written to.
-    """
-    file = Path(path).resolve()
-    _check_suffix(path)
-    if not file.parent.is_dir():
-        raise OutcomeError("the file's folder must exist. Create it first.", file=str(path))
-    if not os.access(file.parent, os.W_OK):
-        raise OutcomeError("the file's folder must be one that you may write to. Choose another.", file=str(path))
-
-
-# ---- reading: each reader returns what the file has of the columns, then `_checked` makes them of one type
-
-
-def _read(path: str | os.PathLike[str], columns: Sequence[Column]) -> pa.Table:
-    """Read and check one file: a table of exactly `columns`, an optional one that the file lacks being all null."""
-    _check_suffix(path)
-    file = Path(path)
-    try:
-        arrays = _READERS[file.suffix.lower()](file, columns)
-    except FileNotFoundError:
-        raise OutcomeError("the file must exist. Check the path.", file=str(file)) from None
-    except (OSError, KeyError, pa.ArrowException, UnicodeDecodeError) as error:
-        rule = f"must be a readable {file.suffix} file in UTF-8, got: {error}. Write the file again."
-        raise OutcomeError(rule, file=str(file)) from error
-    return _assemble(arrays, columns, file=str(file))
-
-
-def _read_parquet(file: Path, columns: Sequence[Column]) -> dict[str, pa.Array]:
-    with pq.ParquetFile(file) as source:
-        names = set(source.schema_arrow.names)
-        table = source.read(columns=[column.name for column in columns if column.name in names])
-    arrays = {}
-    for column in columns:
-        if column.name in names:
-            found = table[column.name]
-            try:
-                arrays[column.name] = _joined(found.cast(_NUMBER if column.type == _COUNT else column.type))
-            except pa.ArrowException:
-                rule = f"must be {_NOUNS[column.type]}, got a column of type {found.type}. Convert the column."
-                raise OutcomeError(rule, file=str(file), column=column.name) from None
-    return arrays
-
-
-def _read_csv(file: Path, columns: Sequence[Column]) -> dict[str, pa.Array]:
-    types = {column.name: _NUMBER if column.type in (_NUMBER, _COUNT) else _TEXT for column in columns}
-    table = pa_csv.read_csv(
-        file,
-        # A row must lie within one block; on one thread, errors name the row.
-        read_options=pa_csv.ReadOptions(block_size=min(max(file.stat().st_size, 2**20), 2**30), use_threads=False),
-        parse_options=pa_csv.ParseOptions(newlines_in_values=True),
-        # Only an unquoted nothing is null; a quoted one is the empty text.
-        convert_options=pa_csv.ConvertOptions(
-            column_types=types, strings_can_be_null=True, quoted_strings_can_be_null=False, null_values=[""]
-        ),
-    )
-    arrays = {}
-    for column in columns:
-        if column.name in table.column_names:
-            array = _joined(table[column.name])
-            if column.type == _NUMBERS:
-                lists = [_json_value(text, column, str(file), row) for row, text in enumerate(array.to_pylist())]
-                array = _array(lists, column, file=str(file))
-            arrays[column.name] = array
-    return arrays
-
-
-def _read_jsonl(file: Path, columns: Sequence[Column]) -> dict[str, pa.Array]:
-    values: dict[str, list[Any]] = {column.name: [] for column in columns}
-    required = [column.name for column in columns if column.is_required]
-    with file.open(encoding="utf-8-sig") as source:
-        for row, line in enumerate((line for line in source if line.strip()), start=1):
-            try:
-                found = json.loads(line)
-            except (ValueError, RecursionError):
-                found = None
-            if not isinstance(found, dict):
-                rule = f"each line must be one JSON object, got {_shown(line)}. Fix or delete the line."
-                raise OutcomeError(rule, file=str(file), row=row)
-            absent = next((name for name in required if name not in found), None)
-            if absent is not None:
-                raise OutcomeError("every row must have this column. Add it.", file=str(file), row=row, column=absent)
-            for name, of_column in values.items():
-                of_column.append(found.get(name))
-    return {column.name: _array(values[column.name], column, file=str(file)) for column in columns}
-
-
 def _table_of(outcomes: Iterable[Outcome]) -> pa.Table:
-    rows = list(outcomes)
-    arrays = {column.name: _array([getattr(row, column.name) for row in rows], column, file=None) for column in COLUMNS}
-    return _assemble(arrays, COLUMNS, file=None)
-
-
-def _array(values: list[Any], column: Column, *, file: str | None) -> pa.Array:
-    """Make an array of Python values; whole numbers stay floats until they are checked."""
-    kind = _NUMBER if column.type == _COUNT else column.type
-    try:
-        return pa.array(values, kind)
-    except UnicodeEncodeError:
-        # Half a surrogate pair, which JSON can carry, has no form in UTF-8: keep the rest of the text.
-        values = [v if v is None else v.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for v in values]
-        return pa.array(values, kind)
-    except (pa.ArrowException, TypeError, ValueError, OverflowError):
-        for row, value in enumerate(values):
-            try:
-                pa.scalar(value, kind)
-            except (pa.ArrowException, TypeError, ValueError, OverflowError):
-                _refuse(f"must be {_NOUNS[column.type]}", value, column, file=file, row=row)
-        raise
-
-
-def _json_value(text: str | None, column: Column, file: str, row: int) -> Any:
-    try:
-        return None if text is None else json.loads(text)
-    except (ValueError, RecursionError):
-        _refuse("must be a JSON list of numbers", text, column, file=file, row=row)
-
-
-def _assemble(arrays: Mapping[str, pa.Array], columns: Sequence[Column], *, file: str | None) -> pa.Table:
-    missing = [column.name for column in columns if column.is_required and column.name not in arrays]
-    if missing:
-        rule = f"the table must have the columns {', '.join(c.name for c in columns if c.is_required)}. Add `{missing[0]}`."
-        raise OutcomeError(rule, file=file, column=missing[0])
-    rows = max(map(len, arrays.values()))
-    return pa.table(
-        {
-            column.name: _checked(arrays[column.name], column, file=file)
-            if column.name in arrays
-            else pa.nulls(rows, column.type)
-            for column in columns
-        }
-    )
-
-
-def _checked(array: pa.Array, column: Column, *, file: str | None) -> pa.Array:
-    """Check a column's values against its rule, and give them its type."""
-
-    def refuse_where(breaks: pa.Array, rule: str) -> None:
-        row = pc.index(breaks, pa.scalar(value=True)).as_py()
-        if row >= 0:
-            _refuse(rule, array[row].as_py(), column, file=file, row=row)
-
-    noun, low, high = _NOUNS[column.type], column.minimum, column.maximum
-    if column.type == _NUMBERS:
-        parts = array.flatten()
-        if parts.null_count or not pc.all(pc.is_finite(parts), min_count=0).as_py():
-            for row, values in enumerate(array.to_pylist()):
-                if not all(part is not None and math.isfinite(part) for part in values or ()):
-                    _refuse("must be a list of finite numbers", values, column, file=file, row=row)
-    if column.type in (_NUMBER, _COUNT):
-        if column.is_nullable:
-            array = pc.if_else(pc.is_nan(array), pa.scalar(None, _NUMBER), array)
-        breaks = pc.invert(pc.is_finite(array))
-        if low is not None:
-            breaks = pc.or_(breaks, pc.less(array, low))
-        if column.above is not None:
-            breaks = pc.or_(breaks, pc.less_equal(array, column.above))
-        if high is not None:
-            breaks = pc.or_(breaks, pc.greater(array, high))
-        if column.type == _COUNT:  # beyond 2^53 floats are no longer exact
-            breaks = pc.or_(breaks, pc.or_(pc.not_equal(pc.floor(array), array), pc.greater_equal(array, 2.0**53)))
-        limits = (
-            f"above {column.above:g} and at most {high:g}"
-            if column.above is not None
-            else "finite"
-            if low is None
-            else f"finite and at least {low:g}"
-            if high is None
-            else f"in [{low:g}, {high:g}]"
-        )
-        refuse_where(breaks, f"must be {noun}, {limits}")
-        array = array.cast(column.type)
-    if not column.is_nullable:
-        refuse_where(pc.is_null(array), f"must be {noun} in every row")
-        if column.type == _TEXT:
-            refuse_where(pc.equal(array, ""), "must not be empty")
-    return array
-
-
-def _refuse(rule: str, value: object, column: Column, *, file: str | None, row: int) -> NoReturn:
-    common = "Leave it open where it is unknown." if column.is_nullable else "Correct or delete the row."
-    way_out = column.way_out or common
-    raise OutcomeError(f"{rule}, got {_shown(value)}. {way_out}", file=file, row=row + 1, column=column.name)
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _check_suffix(path: str | os.PathLike[str]) -> None:
-    suffix = Path(path).suffix
-    if suffix.lower() not in _READERS:
-        rule = f"the suffix must be one of {', '.join(_READERS)}, got {suffix!r}. Rename or convert the file."
-        raise OutcomeError(rule, file=str(path))
-
-
-# ---- writing
-
-
-def _json_lines(table: pa.Table) -> Iterator[bytes]:
-    for batch in table.to_batches(max_chunksize=8192):
-        for row in batch.to_pylist():
-            yield json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-
-
-def _write_parquet(table: pa.Table, sink: IO[bytes]) -> None:
-    pq.write_table(table, sink, compression="zstd")
-
-
-def _write_jsonl(table: pa.Table, sink: IO[bytes]) -> None:
-    sink.writelines(_json_lines(table))
-
-
-def _write_csv(table: pa.Table, sink: IO[bytes]) -> None:
-    index = table.schema.get_field_index("option_probs")
-    texts = [None if value is None else json.dumps(value) for value in table[index].to_pylist()]
-    pa_csv.write_csv(table.set_column(index, "option_probs", pa.array(texts, _TEXT)), sink)
-
-
-_READERS = {".parquet": _read_parquet, ".jsonl": _read_jsonl, ".ndjson": _read_jsonl, ".csv": _read_csv}
-_WRITERS = {".parquet": _write_parquet, ".jsonl": _write_jsonl, ".ndjson": _write_jsonl, ".csv": _write_csv}
+    batches = files.Batches(COLUMNS, file=None)
+    names = [column.name for column in COLUMNS]
+    for outcome in outcomes:
+        row = {name: getattr(outcome, name) for name in names}
+        taken = next((name for name in outcome.extras if name in row), None)
+        if taken is not None:
+            rule = f"must be a field of the outcome, got it in `extras`, too: {outcome.extras[taken]!r:.80}. Rename it there."
+            raise OutcomeError(rule, row=batches.num_rows + 1, column=taken)
+        batches.add({**row, **outcome.extras} if outcome.extras else row)
+    return files.assemble(batches.finished(), COLUMNS, file=None)
 
 
 # ---- arrays
 
 
-def _joined(column: pa.ChunkedArray) -> pa.Array:
-    combined = column.combine_chunks()
-    return pa.concat_arrays(combined.chunks) if isinstance(combined, pa.ChunkedArray) else combined
-
-
 def _codes(column: pa.ChunkedArray) -> Codes:
-    encoded = pa.chunked_array([column.combine_chunks()], _TEXT).dictionary_encode().combine_chunks()
+    encoded = pa.chunked_array([column.combine_chunks()], TEXT).dictionary_encode().combine_chunks()
     return pc.fill_null(encoded.indices, -1).to_numpy().astype(np.int64), encoded.dictionary.to_pylist()
 
 
 def _padded(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
     """Lay out lists as rows, padded with NaN to the longest, shape [rows, O]."""
-    lists = pa.chunked_array(column.chunks, _NUMBERS).combine_chunks()
+    lists = pa.chunked_array(column.chunks, NUMBERS).combine_chunks()
     lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
     longest = int(lengths.max(initial=0))
     padded = np.full((len(lengths), longest), np.nan)
