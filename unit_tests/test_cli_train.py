@@ -248,3 +248,16 @@ def test_rewards_without_answers_are_routed_and_it_is_said(cli, folder, quick_tr
     report = cli.said("evaluate", "made", "bare.jsonl", "--cost-weight", 5)
     assert report["policy"]["mean_calls"] == 1
     assert report["policy"]["score"] == report["baselines"]["single_best"]["score"]
+
+
+def test_blank_responses_that_are_worth_something_are_doubted(cli, folder, quick_training):
+    """Of 80 queries each, of which a test part is not read, Ann and Bob are right on 72 and 24 and silent; failures are worth 0."""
+    rows = [*make_outcomes({"quiz": {"ann": 0.9, "bob": 0.3}}, num_queries=80)]
+    blank = [replace(o, answer=None, response="", gold=None) for o in rows]
+    OutcomeTable.from_outcomes(blank).write("blank.jsonl")
+    (doubt,) = cli.said("train", "blank.jsonl", "--out", "made")["warnings"]
+    assert "Blank responses that are worth something" in doubt
+    assert "asks on at any cost weight" in doubt
+    failed = [replace(o, response="", answer=None) if not o.reward else o for o in rows]
+    OutcomeTable.from_outcomes(failed).write("failed.jsonl")
+    assert cli.said("train", "failed.jsonl", "--out", "made")["warnings"] == []

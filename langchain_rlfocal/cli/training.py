@@ -162,7 +162,7 @@ def _facts(
         },
         "missing": grid.missing,
         "unscored": int((grid.recorded & np.isnan(grid.scores)).sum()),
-        "without_answers": int((grid.recorded & (grid.label_ids < 0)).sum()) == int(grid.recorded.sum()),
+        "without_answers": not (grid.label_ids >= 0).any(),
         "cost_unit": {"asked": asked, "taken": spending.unit, "reason": spending.reason},
         "warnings": list(doubts),
         "contradictions": grid.contradictions,

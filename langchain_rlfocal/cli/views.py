@@ -89,8 +89,8 @@ def train_views(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield Text(f"{'metrics':<13}{printable(facts['metrics'])}")
     if facts["without_answers"]:
         yield Text(
-            "No row holds an answer that others can share: nobody is seen to agree, and the policy routes to single members "
-            "by what they are good at.",
+            "No row holds an answer that others can share: nobody is seen to agree, and there is only routing, to who is good at "
+            "such a question.",
             "yellow",
         )
     if facts["queries"]["repeated"]:

@@ -448,10 +448,12 @@ def calibration_of(rows: Rows, error: float, *, rng: np.random.Generator) -> Cal
 
 
 def teams_of(rows: Rows) -> Teams | None:
-    """Measure all teams of the members on the rows; None where no question was scored for all members."""
+    """Measure all teams of the members on the rows; None where no question was scored for all members, or no team can vote."""
     try:
         facts = diversity_facts(rows.grid)
     except OutcomeError:
+        return None
+    if not facts["labelled"]:
         return None
     teams = [Team(tuple(one["members"]), one["focal"], one["plurality_accuracy"]) for one in facts["teams"]]
     by_size: dict[int, list[Team]] = {}

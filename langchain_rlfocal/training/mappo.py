@@ -757,7 +757,7 @@ def train(
 
     Warns:
         UserWarning: Something was not scored or not recorded, and there is a reason to doubt what was estimated in its place;
-            see `agreement.complete`.
+            see `agreement.complete`. Or a blank response is worth something, which looks like one that was not recorded.
     """
     train_grid, validation_grid = train_grid.canonical(), validation_grid.canonical()
     if train_grid.members != validation_grid.members:
@@ -776,6 +776,13 @@ def train(
         )
         raise OutcomeError(msg, column="reward")
     spending_in(train_grid, config.cost_unit, rows="training rows")
+    silent = sum(int(((g.answer_ids < 0) & (g.scores > 0)).sum()) for g in (train_grid, validation_grid))
+    if silent:
+        warnings.warn(
+            f"Blank responses that are worth something: {silent:,}. A policy takes them for silence, and whoever hears nothing else "
+            "asks on at any cost weight. Where responses were not recorded, leave them null.",
+            stacklevel=2,
+        )
 
     def tell(stage: str, step: int = 0, metrics: Mapping[str, float] | None = None) -> None:
         if on_progress is not None:
