@@ -1,11 +1,15 @@
-"""What MkDocs cannot do by itself: the page of changes, made from the fragments as a release would be."""
+"""What MkDocs cannot do by itself: the page of changes, made from the fragments as a release would be, and a check."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 
@@ -19,3 +23,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     title = head.partition("\n")[0]
     files.append(File.generated(config, "changes.md", content=f"{title}\n\n{unreleased}\n{releases}"))
     return files
+
+
+def on_post_page(output: str, *, page: Page, **_: Any) -> str:
+    """Refuse a page that a reader's browser would fetch something for from elsewhere."""
+    if fetched := re.search(r'<(?:script|img|link|iframe)\b[^>]*(?:src|href)="?(?:https?:)?//[^>]*>', output):
+        raise PluginError(f"{page.file.src_uri} must fetch nothing, got {fetched[0]}. Put the file into docs/assets.")
+    return output

@@ -9,7 +9,7 @@ import warnings
 import pytest
 
 from langchain_rlfocal import RLFocalChatModel
-from langchain_rlfocal.online import OutcomeLog
+from langchain_rlfocal.log import OutcomeLog
 from langchain_rlfocal.outcomes import OutcomeTable
 from langchain_rlfocal.testing import ScriptedChatModel
 from langchain_rlfocal.training import TrainingConfig, train
@@ -72,7 +72,7 @@ FORKING = (
     MODEL
     + """
 from dataclasses import replace
-from langchain_rlfocal.online import Feedback
+from langchain_rlfocal.log import Feedback
 shared = model.invoke("Who is asked before the fork?")
 known = model.outcome_log.served(id_of(shared))
 

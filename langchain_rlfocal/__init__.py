@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         RLFocalError,
     )
     from langchain_rlfocal.execution import Budget
-    from langchain_rlfocal.online import OutcomeLog
+    from langchain_rlfocal.log import OutcomeLog
     from langchain_rlfocal.policies import RLFocalPolicy
     from langchain_rlfocal.pool import ModelPool, PoolMember
 
@@ -59,7 +59,7 @@ __all__ = [
 _HOMES = {
     "Budget": "execution",
     "ModelPool": "pool",
-    "OutcomeLog": "online",
+    "OutcomeLog": "log",
     "PoolMember": "pool",
     "RLFocalChatModel": "chat_models",
     "RLFocalDecider": "chat_models",

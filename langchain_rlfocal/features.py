@@ -246,7 +246,9 @@ def features_of(
         return np.zeros((0, FEATURES_DIM + more))
     # Where one query is described, policies built on each other describe the same one in turn.
     one = _remembered if len(texts) == 1 else query_features
-    features = np.stack([one(text, task) for text, task in zip(texts, tasks, strict=True)])
+    features = np.empty((len(texts), FEATURES_DIM))
+    for row, (text, task) in enumerate(zip(texts, tasks, strict=True)):
+        features[row] = one(text, task)
     if embedder is None:
         return features
     embedded = embedder.embed_documents([text[:MAX_CHARS] for text in texts])

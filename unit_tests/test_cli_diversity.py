@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from langchain_rlfocal.cli import views
+from langchain_rlfocal.evaluation import teams
 from langchain_rlfocal.outcomes import Outcome, OutcomeTable
 from langchain_rlfocal.testing import make_outcomes
 
@@ -159,7 +159,7 @@ def test_members_and_tasks_are_those_that_are_named(said):
 
 def test_where_teams_are_too_many_their_size_is_limited_and_said(said, shown, monkeypatch):
     """Three members have 3 teams of one and 3 of two; the whole pool is measured all the same."""
-    monkeypatch.setattr(views, "MAX_TEAMS", 6)
+    monkeypatch.setattr(teams, "MAX_TEAMS", 6)
     facts = said(HAND)
     assert (facts["max_team_size"], len(facts["teams"])) == (2, 6)
     assert facts["pool"]["focal"]["value"] == pytest.approx(11 / 18)
@@ -167,7 +167,7 @@ def test_where_teams_are_too_many_their_size_is_limited_and_said(said, shown, mo
 
 
 def test_a_table_of_pairs_is_cut_where_it_would_not_fit(shown, monkeypatch):
-    monkeypatch.setattr(views, "MAX_TEAMS", 200)
+    monkeypatch.setattr(teams, "MAX_TEAMS", 200)
     accuracies = {f"member-with-a-long-name-{number}": 0.5 for number in range(14)}
     text = shown(make_outcomes({"quiz": accuracies}, num_queries=20))
     assert text.count("Focal diversity of pairs") == 2

@@ -11,8 +11,8 @@ from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.policies import RLFocalPolicy
 from langchain_rlfocal.training import TrainingConfig
 from langchain_rlfocal.training import sweep as module
-from langchain_rlfocal.training.sweep import Run, Sweep, runs_of, sweep
 from langchain_rlfocal.training.supervised import data_hash
+from langchain_rlfocal.training.sweep import Run, Sweep, runs_of, sweep
 
 SCORES = {(1, 0): 0.7, (1, 1): 0.5, (2, 0): 0.6, (2, 1): 0.66}
 """Validation score by max_team and seed: one member has the best seed, two the better mean, 0.63 of 0.6."""

@@ -15,8 +15,8 @@ from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
 from langchain_rlfocal import RLFocalChatModel
 from langchain_rlfocal.chat_models.answering import _draw, _random_team
 from langchain_rlfocal.errors import FeedbackError, InputError
-from langchain_rlfocal.online import OutcomeLog
-from langchain_rlfocal.online import log as log_module
+from langchain_rlfocal.log import OutcomeLog
+from langchain_rlfocal.log import outcome_log as log_module
 from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel
 from support_ensembles import asked, how, model_of, saying
 
@@ -334,6 +334,8 @@ def test_a_log_is_a_path_or_a_log(tmp_path):
     model = RLFocalChatModel(members=members, outcome_log=tmp_path / "outcomes.db")
     again = RLFocalChatModel(members=members, outcome_log=str(tmp_path / "outcomes.db"))
     assert again.outcome_log is model.outcome_log is model.model_copy().outcome_log
-    with pytest.raises(InputError, match="`outcome_log` must be an `OutcomeLog`, the path of one, or None, got int"):
+    with pytest.raises(
+        InputError, match="`outcome_log` must be an `OutcomeLog`, the path or URL of one, or None, got int"
+    ):
         RLFocalChatModel(members=members, outcome_log=7)
     model.outcome_log.close()

@@ -8,7 +8,8 @@ import pytest
 
 from langchain_rlfocal.demo import POLICY_PATH
 from langchain_rlfocal.errors import InputError
-from langchain_rlfocal.online import DriftMonitor, Feedback, Guard, OnlineLearner
+from langchain_rlfocal.log import Feedback
+from langchain_rlfocal.online import DriftMonitor, Guard, OnlineLearner
 from langchain_rlfocal.policies import PriorPolicy, RLFocalPolicy
 from langchain_rlfocal.records import Query
 from support_online import saying, serve

@@ -15,8 +15,8 @@ from blockbuster import blockbuster_ctx
 
 from langchain_rlfocal import RLFocalChatModel
 from langchain_rlfocal.errors import InputError, OutcomeLogError
-from langchain_rlfocal.online import Feedback, Guard, LearningService, OutcomeLog
-from langchain_rlfocal.online import log as log_module
+from langchain_rlfocal.log import Feedback, OutcomeLog, database
+from langchain_rlfocal.online import Guard, LearningService
 from langchain_rlfocal.online import service as service_module
 from langchain_rlfocal.policies import PriorPolicy
 from support_ensembles import asked, how, model_of, saying
@@ -364,26 +364,28 @@ def test_answers_go_on_where_learning_fails(path, monkeypatch, caplog):
 def test_answers_go_on_where_the_log_is_damaged(path, caplog):
     one, other = processes(path, 2)
     learn(one, 1)
-    one.outcome_log._handle.db.execute("UPDATE events SET event = '{'")
+    program = sqlite3.connect(path, isolation_level=None)
+    program.execute("UPDATE events SET event = '{'")
     with caplog.at_level(logging.ERROR):
         assert other.invoke(QUESTION).text
     assert "breaks a rule in feedback 1" in caplog.text
-    one.outcome_log._handle.db.execute("""UPDATE events SET event = '{"score": 1, "per_member": {}}'""")
+    program.execute("""UPDATE events SET event = '{"score": 1, "per_member": {}}'""")
     one.outcome_log.add_change(service_of(one)._learner, "odd", {"what": "is this"})
     with pytest.raises(OutcomeLogError, match=r"A change in .* breaks a rule"):
         one.changes()
+    program.close()
 
 
 def test_answers_do_not_wait_for_a_log_that_is_locked_and_go_on_learning(path, monkeypatch):
     """Another program, and this model's own writer thread, hold the log for ever; what changes meanwhile is saved later."""
-    monkeypatch.setattr(log_module, "BUSY_S", 0.01)
+    monkeypatch.setattr(database, "BUSY_S", 0.01)
     one, other = processes(path, 2)
     other.invoke(QUESTION)
     other.outcome_log.flush()
     learn(one, 1)
     program = sqlite3.connect(path, isolation_level=None)
     program.execute("BEGIN IMMEDIATE")
-    with ThreadPoolExecutor(1) as threads, other.outcome_log._lock:
+    with ThreadPoolExecutor(1) as threads, other.outcome_log._database.lock:
         try:
             message = threads.submit(other.invoke, QUESTION).result(timeout=5)
         finally:
@@ -398,7 +400,7 @@ def test_answers_do_not_wait_for_a_log_that_is_locked_and_go_on_learning(path, m
 
 def test_who_reads_a_log_waits_for_nobody_who_writes(path, monkeypatch):
     """Also one that opens it only now."""
-    monkeypatch.setattr(log_module, "BUSY_S", 0.01)
+    monkeypatch.setattr(database, "BUSY_S", 0.01)
     log = OutcomeLog(path)
     served = served_answer()
     log.record(served)
@@ -409,7 +411,11 @@ def test_who_reads_a_log_waits_for_nobody_who_writes(path, monkeypatch):
     with pytest.raises(OutcomeLogError, match=r"is locked by another program"):
         log.add_change("a", "7", {}, waits=False)
     program.execute("ROLLBACK")
-    with log._lock, ThreadPoolExecutor(1) as threads, pytest.raises(OutcomeLogError, match=r"being written to. Try"):
+    with (
+        log._database.lock,
+        ThreadPoolExecutor(1) as threads,
+        pytest.raises(OutcomeLogError, match=r"being written to. Try"),
+    ):
         threads.submit(log.save_snapshot, "a", 1, {}, waits=False).result(timeout=5)
     program.close()
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from langchain_rlfocal.errors import InputError
-from langchain_rlfocal.online import Comparison, Feedback, compare
+from langchain_rlfocal.log import Feedback
+from langchain_rlfocal.online import Comparison, compare
 from langchain_rlfocal.online.off_policy import (
     Trajectory,
     chance_seen,

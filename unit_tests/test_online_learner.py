@@ -10,7 +10,8 @@ import pytest
 from langchain_rlfocal import demo
 from langchain_rlfocal.errors import InputError, PoolError
 from langchain_rlfocal.features import features_of
-from langchain_rlfocal.online import Feedback, OnlineLearner
+from langchain_rlfocal.log import Feedback
+from langchain_rlfocal.online import OnlineLearner
 from langchain_rlfocal.online import learner as module
 from langchain_rlfocal.policies import PriorPolicy, RLFocalPolicy
 from langchain_rlfocal.records import Query

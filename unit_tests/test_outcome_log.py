@@ -16,9 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langchain_rlfocal.errors import FeedbackError, OutcomeLogError
-from langchain_rlfocal.online import Feedback, OutcomeLog
-from langchain_rlfocal.online import log as log_module
-from langchain_rlfocal.online.records import Undo
+from langchain_rlfocal.log import Feedback, OutcomeLog, Undo, database
+from langchain_rlfocal.log import outcome_log as log_module
 from langchain_rlfocal.outcomes import OutcomeTable
 from langchain_rlfocal.records import Answer, Candidate, Failure, Query
 from support_served import served_answer
@@ -34,6 +33,13 @@ def log(path):
     opened = OutcomeLog(path)
     yield opened
     opened.close()
+
+
+def change(path, statement):
+    """Change a log as another program does."""
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute(statement)
+    db.close()
 
 
 def recorded(log, **fields):
@@ -193,7 +199,7 @@ def test_a_snapshot_is_that_of_the_latest_place(log):
     assert (seq, arrays["n"], sorted(arrays)) == (5, 3, ["n", "x"])
     np.testing.assert_array_equal(arrays["x"], np.arange(6.0).reshape(2, 3).T)
     assert log.load_snapshot("b") == (1, {})
-    log._handle.db.execute("UPDATE snapshots SET arrays = x'00'")
+    change(log.path, "UPDATE snapshots SET arrays = x'00'")
     assert log.load_snapshot("a") is None
 
 
@@ -290,8 +296,8 @@ def test_a_file_of_something_else_is_refused_and_stays_as_it_is(tmp_path):
 
 
 def test_a_log_of_a_later_release_is_refused(path, log):
-    log._handle.db.execute("PRAGMA user_version = 2")
-    with pytest.raises(OutcomeLogError, match=r"has version 2, and this release reads 1. Install a later"):
+    change(log.path, "PRAGMA user_version = 3")
+    with pytest.raises(OutcomeLogError, match=r"has version 3, and this release reads up to 2. Install a later"):
         OutcomeLog(path)
 
 
@@ -301,7 +307,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
 
 
 def test_answers_wait_while_the_file_is_locked_and_feedback_says_so(path, monkeypatch):
-    monkeypatch.setattr(log_module, "BUSY_S", 0.01)
+    monkeypatch.setattr(database, "BUSY_S", 0.01)
     log = OutcomeLog(path)
     served = recorded(log)
     log.flush()
@@ -320,12 +326,14 @@ def test_answers_wait_while_the_file_is_locked_and_feedback_says_so(path, monkey
 def test_a_full_disk_is_said_to_be_full(log):
     served = recorded(log)
     log.flush()
-    pages = log._handle.db.execute("PRAGMA page_count").fetchone()[0]
-    log._handle.db.execute(f"PRAGMA max_page_count = {pages}")
+    with log._database.writing(durable=False) as records:
+        pages = records.db.exec_driver_sql("PRAGMA page_count").scalar_one()
+        records.db.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
     log.record(served_answer(query="x" * 100_000))
     with pytest.raises(OutcomeLogError, match=r"disk is full.*Free some space"):
         log.flush()
-    log._handle.db.execute("PRAGMA max_page_count = 10000")
+    with log._database.writing(durable=False) as records:
+        records.db.exec_driver_sql("PRAGMA max_page_count = 10000")
     assert log.add_feedback(Feedback(answer_id=served.id, score=1)) == 1
 
 
@@ -344,7 +352,7 @@ def test_a_full_disk_is_said_to_be_full(log):
 def test_a_row_that_breaks_a_rule_is_named(path, log, statement, rule):
     served = recorded(log)
     log.add_feedback(Feedback(answer_id=served.id, score=1))
-    log._handle.db.execute(statement)
+    change(path, statement)
     with pytest.raises(
         OutcomeLogError, match=rf"outcomes.db breaks a rule in (answer|feedback) .*{rule}.*Correct or delete"
     ):
@@ -353,7 +361,7 @@ def test_a_row_that_breaks_a_rule_is_named(path, log, statement, rule):
 
 def test_more_than_can_wait_is_dropped_and_counted(log, monkeypatch, caplog):
     monkeypatch.setattr(log_module, "MAX_QUEUED", 2)
-    with log._lock, caplog.at_level(logging.WARNING):  # nobody can write meanwhile
+    with log._database.lock, caplog.at_level(logging.WARNING):  # nobody can write meanwhile
         kept = [recorded(log), recorded(log)]
         dropped = [recorded(log), recorded(log)]
     assert log.dropped == len(dropped)
@@ -383,8 +391,9 @@ def test_a_closed_log_takes_nothing_more(log):
     assert log.dropped == 1
     with pytest.raises(OutcomeLogError, match=r"is closed. Open it again"):
         log.add_feedback(Feedback(answer_id=served.id, score=1))
-    with OutcomeLog(log.path)._database() as db:
-        assert db.execute("SELECT count(*) FROM answers").fetchone() == (1,)
+    again = OutcomeLog(log.path)
+    assert again.served(served.id) == served
+    again.close()
 
 
 def test_a_file_that_was_deleted_is_made_anew(path, log, caplog):
@@ -424,7 +433,7 @@ def test_threads_that_score_at_once_lose_nothing(log):
 ENDING = """
 import sys
 sys.path.insert(0, sys.argv[2])
-from langchain_rlfocal.online import OutcomeLog
+from langchain_rlfocal.log import OutcomeLog
 from support_served import served_answer
 log = OutcomeLog(sys.argv[1])
 log.record(served_answer(id="first"))

@@ -35,6 +35,13 @@ def test_every_error_stands_in_the_tree_says_a_way_out_and_is_a_public_name():
         assert not bases or bases in {base.__name__ for base in error.__mro__}, error
 
 
+def test_the_picture_of_the_layers_is_what_the_contract_says():
+    """`python docs/images/draw_layers.py` renews it."""
+    drawing = runpy.run_path(str(REFERENCE.parent / "images/draw_layers.py"))
+    assert drawing["PICTURE"].read_text(encoding="utf-8") == drawing["picture"]()
+    assert {name for layer in drawing["layers"]() for name in layer} == set(drawing["ROOMS"])
+
+
 RAISED = [
     value for value in vars(errors).values() if isinstance(value, type) and errors.RLFocalError in value.__mro__[1:]
 ]

@@ -36,7 +36,8 @@ from pools import POOLS, Pool
 
 from langchain_rlfocal.environment import replay
 from langchain_rlfocal.features import features_of
-from langchain_rlfocal.online import Change, Feedback, Guard, OnlineLearner, ServedAnswer
+from langchain_rlfocal.log import Feedback, ServedAnswer
+from langchain_rlfocal.online import Change, Guard, OnlineLearner
 from langchain_rlfocal.online.learner import OWN_DIM, compact
 from langchain_rlfocal.outcomes import OutcomeGrid
 from langchain_rlfocal.policies import PriorPolicy

@@ -23,7 +23,17 @@ nothing in them depends on what members say that were not asked."""
 def command_line_page() -> str:
     """Describe every command in Markdown."""
     result = CliRunner().invoke(typer_app, ["langchain_rlfocal.cli", "utils", "docs", "--name", "rlfocal"])
-    return result.stdout.strip().replace("```console\n$ ", "```text\n") + "\n"
+    page = result.stdout.strip().replace("```console\n$ ", "```text\n") + "\n"
+    says = dict(re.findall(r"^#+ `rlfocal (.+)`\n\n(.+)", page, re.MULTILINE))
+    group = ""
+    lines = []
+    for line in page.splitlines(keepends=True):
+        if heading := re.match(r"#+ `rlfocal ?(.*)`", line):
+            group = heading[1]
+        cut_off = re.fullmatch(r"\* `([\w-]+)`: .*\.\.\.\n", line)  # typer shortens what a command does
+        name = f"{group} {cut_off[1]}".strip() if cut_off else ""
+        lines.append(f"* `{cut_off[1]}`: {says[name]}\n" if cut_off and name in says else line)
+    return "".join(lines)
 
 
 def observations_page() -> str:

@@ -54,7 +54,8 @@ from langchain_rlfocal.execution import (
     is_refusal,
 )
 from langchain_rlfocal.execution.drivers import aask_members, ask_members, astream_round, stream_round
-from langchain_rlfocal.online import LearningService, ServedAnswer
+from langchain_rlfocal.log import ServedAnswer
+from langchain_rlfocal.online import LearningService
 from langchain_rlfocal.policies import Commitment, Policy, PriorPolicy
 from langchain_rlfocal.policies.targets import Aim, OperatingPoint
 from langchain_rlfocal.pool import ModelPool, PoolMember

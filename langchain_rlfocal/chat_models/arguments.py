@@ -22,7 +22,7 @@ from langchain_rlfocal.chat_models.consensus import OnDisagreement
 from langchain_rlfocal.errors import CheckpointError, InputError, PoolError, RLFocalError
 from langchain_rlfocal.execution import Budget, ExecutionConfig
 from langchain_rlfocal.features import Embedder, load_embedder
-from langchain_rlfocal.online import OutcomeLog
+from langchain_rlfocal.log import OutcomeLog
 from langchain_rlfocal.policies import Policy, RLFocalPolicy
 from langchain_rlfocal.policies.targets import TARGETS, Target, target_of
 from langchain_rlfocal.pool import MemberLike, ModelPool, PoolMember
@@ -121,13 +121,13 @@ def to_equivalence(value: Any) -> BaseChatModel | PoolMember | Embedder | None:
 
 
 def to_outcome_log(value: Any) -> OutcomeLog | None:
-    """Open a log of outcomes by its path; leave a log, or None, as it is."""
+    """Open a log of outcomes by its path or URL; leave a log, or None, as it is."""
     if isinstance(value, str | PathLike):
         return OutcomeLog.at(value)
     if value is None or isinstance(value, OutcomeLog):
         return value
     raise InputError(
-        f"`outcome_log` must be an `OutcomeLog`, the path of one, or None, got {type(value).__name__}. None records nothing."
+        f"`outcome_log` must be an `OutcomeLog`, the path or URL of one, or None, got {type(value).__name__}. None records nothing."
     )
 
 

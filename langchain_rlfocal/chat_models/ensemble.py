@@ -93,7 +93,8 @@ from langchain_rlfocal.execution import (
     num_tokens_of_messages,
 )
 from langchain_rlfocal.features import Embedder
-from langchain_rlfocal.online import Change, Feedback, LearningService, Mode, OutcomeLog, Serving
+from langchain_rlfocal.log import Feedback, OutcomeLog
+from langchain_rlfocal.online import Change, LearningService, Mode, Serving
 from langchain_rlfocal.policies import Policy, PriorPolicy
 from langchain_rlfocal.policies.targets import TARGETS, Aim, curve_of
 from langchain_rlfocal.pool import ModelPool, PoolMember

@@ -14,9 +14,11 @@ from langchain_rlfocal._version import __version__
 from langchain_rlfocal.cli.asking import ask, demo
 from langchain_rlfocal.cli.collecting import collect, questions
 from langchain_rlfocal.cli.evaluating import certify, diversity, evaluate
-from langchain_rlfocal.cli.logs import export
+from langchain_rlfocal.cli.importing import import_
+from langchain_rlfocal.cli.logs import log
 from langchain_rlfocal.cli.options import BAD_INPUT, INTERRUPTED, end_with
 from langchain_rlfocal.cli.pools import pools
+from langchain_rlfocal.cli.reporting import report
 from langchain_rlfocal.cli.training import sweep, train
 from langchain_rlfocal.errors import RLFocalError
 
@@ -79,15 +81,17 @@ def _root(
 
 for command in (
     collect,
-    export,
     diversity,
     train,
     sweep,
     evaluate,
     certify,
+    report,
     ask,
     questions,
     demo,
 ):
     app.command()(command)
 app.add_typer(pools, name="pool")
+app.command("import")(import_)  # a keyword of Python's
+app.add_typer(log, name="log")

@@ -21,7 +21,7 @@ from langchain_rlfocal.redaction import printable
 if TYPE_CHECKING:
     from langchain_rlfocal.answers import KindLike
     from langchain_rlfocal.features import Embedder
-    from langchain_rlfocal.outcomes import CostUnit, OutcomeGrid
+    from langchain_rlfocal.outcomes import CostUnit, OutcomeGrid, OutcomeTable
     from langchain_rlfocal.policies import RLFocalPolicy
     from langchain_rlfocal.policies.targets import Target
     from langchain_rlfocal.pool import ModelPool
@@ -150,12 +150,31 @@ def read_grid(
     kind: str | None = None,
 ) -> "OutcomeGrid":
     """Read tables and lay out the rows that count; without named members, those of everyone."""
+    table = read_table(outcomes, kind=kind)
+    return table.grid(members or table.members, task=task or None, missing=missing, test_ids=test_ids)
+
+
+def read_table(outcomes: Sequence[Path], *, kind: str | None = None) -> "OutcomeTable":
+    """Read tables as one, with new labels for its answers where a kind is named."""
     from langchain_rlfocal.outcomes import OutcomeTable
 
     table = OutcomeTable.read(*outcomes)
-    if kind is not None:
-        table = table.relabelled(open_kind(kind))
-    return table.grid(members or table.members, task=task or None, missing=missing, test_ids=test_ids)
+    return table if kind is None else table.relabelled(open_kind(kind))
+
+
+def one_target(cost_weight: float | None, **targets: float | None) -> "Target | None":
+    """Take the target that was given, None where none was.
+
+    Raises:
+        InputError: There are two, or one and a cost weight.
+    """
+    from langchain_rlfocal.policies.targets import target_of
+
+    target = target_of(targets)
+    if cost_weight is not None and target is not None:
+        option = f"--{target.name.replace('_', '-')}"
+        raise InputError(f"`--cost-weight` and `{option}` exclude each other, got both. Give one of them.")
+    return target
 
 
 # ---- a checkpoint may come from an untrusted source: what its card holds is checked before it is used

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from statistics import fmean
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Group, RenderableType
@@ -103,7 +104,13 @@ class TrainingView:
             if name == "validation" and self._best is not None:
                 note = f"best {self._best[0]:.3f}"
             if values:
-                trend = "" if self._console.options.ascii_only else trend_of(values)
+                # Each third iteration plays new tasks, and earns less: the trend is that of three together.
+                line = (
+                    values
+                    if name == "validation"
+                    else [fmean(values[max(i - 2, 0) : i + 1]) for i in range(len(values))]
+                )
+                trend = "" if self._console.options.ascii_only else trend_of(line)
                 table.add_row(heading, Text(form.format(values[-1]), "bold"), trend, note)
         return table
 

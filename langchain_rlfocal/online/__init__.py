@@ -1,7 +1,5 @@
 """Learning while it runs: what was served, what users say of it, and what follows from that.
 
-records     served answers and feedback
-log         both on disk, in one order for all processes
 learner     a policy that every judged answer corrects
 drift       which members fell below what is expected of them, and which came back
 off_policy  what another policy would have been worth on the queries that one served
@@ -12,9 +10,7 @@ service     all of it for a model and its copies, while they answer
 from langchain_rlfocal.online.drift import DriftMonitor
 from langchain_rlfocal.online.guard import Change, Guard, Mode
 from langchain_rlfocal.online.learner import OnlineLearner, OnlinePolicy
-from langchain_rlfocal.online.log import OutcomeLog
 from langchain_rlfocal.online.off_policy import Comparison, Difference, compare
-from langchain_rlfocal.online.records import Feedback, ServedAnswer
 from langchain_rlfocal.online.service import LearningService, Serving
 
 __all__ = [
@@ -22,14 +18,11 @@ __all__ = [
     "Comparison",
     "Difference",
     "DriftMonitor",
-    "Feedback",
     "Guard",
     "LearningService",
     "Mode",
     "OnlineLearner",
     "OnlinePolicy",
-    "OutcomeLog",
-    "ServedAnswer",
     "Serving",
     "compare",
 ]

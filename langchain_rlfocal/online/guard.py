@@ -16,11 +16,11 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 
 from langchain_rlfocal.errors import InputError
+from langchain_rlfocal.log import Feedback, ServedAnswer
 from langchain_rlfocal.online.arrays import checked_array
 from langchain_rlfocal.online.drift import DriftMonitor
 from langchain_rlfocal.online.learner import OnlineLearner, is_trained
 from langchain_rlfocal.online.off_policy import Comparison, Difference, done_by, follow
-from langchain_rlfocal.online.records import Feedback, ServedAnswer
 from langchain_rlfocal.policies.base import EnsemblePolicy
 from langchain_rlfocal.states import Floats
 

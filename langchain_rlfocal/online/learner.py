@@ -43,8 +43,8 @@ import numpy as np
 
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.features import HASHED_TASKS, HASHED_WORDS, SURFACE_NAMES, features_of
+from langchain_rlfocal.log import Feedback, ServedAnswer
 from langchain_rlfocal.online.arrays import checked_array
-from langchain_rlfocal.online.records import Feedback, ServedAnswer
 from langchain_rlfocal.policies.base import EnsemblePolicy, answers_to, legal_sizes
 from langchain_rlfocal.policies.looks import LOOK_NAMES, looks_of_options
 from langchain_rlfocal.records import Query

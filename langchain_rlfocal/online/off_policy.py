@@ -37,8 +37,8 @@ from typing import Self
 import numpy as np
 
 from langchain_rlfocal.errors import InputError
+from langchain_rlfocal.log import CALLED_OFF, Feedback, ServedAnswer
 from langchain_rlfocal.online.arrays import checked_array
-from langchain_rlfocal.online.records import CALLED_OFF, Feedback, ServedAnswer
 from langchain_rlfocal.policies.base import EnsemblePolicy
 from langchain_rlfocal.records import Candidate, Failure
 from langchain_rlfocal.states import Floats

@@ -19,10 +19,9 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from langchain_rlfocal.errors import InputError, OutcomeLogError
+from langchain_rlfocal.log import Feedback, OutcomeLog, ServedAnswer, Undo
 from langchain_rlfocal.online.guard import Change, Guard, Mode
 from langchain_rlfocal.online.learner import OnlineLearner
-from langchain_rlfocal.online.log import OutcomeLog
-from langchain_rlfocal.online.records import Feedback, ServedAnswer, Undo
 from langchain_rlfocal.policies.base import EnsemblePolicy, Policy
 
 CHECK_S = 0.1
@@ -147,7 +146,7 @@ class LearningService:
         except Exception as error:  # noqa: BLE001  # whatever it is, answers must go on
             if self._trouble != repr(error):  # said once, not before every answer
                 self._trouble = repr(error)
-                _log.exception("What is new in %s was not learned; answers are served as before.", self.log.path)
+                _log.exception("What is new in %s was not learned; answers are served as before.", self.log.name)
         finally:
             self._lock.release()
 
@@ -164,7 +163,7 @@ class LearningService:
         try:
             return [Change(**facts) for facts in self.log.changes(self._learner).values()]
         except TypeError as error:
-            raise OutcomeLogError(f"A change in {self.log.path} breaks a rule: {error}. Delete its row.") from None
+            raise OutcomeLogError(f"A change in {self.log.name} breaks a rule: {error}. Delete its row.") from None
 
     def undo(self, change_id: str) -> None:
         """Undo a change, in all processes.
@@ -208,7 +207,7 @@ class LearningService:
             try:
                 guard = self._new_guard(self._policy).restore(snapshot[1])
             except InputError:  # of another release: all feedback is still there
-                _log.info("A snapshot in %s does not fit; what it held is learned again.", self.log.path)
+                _log.info("A snapshot in %s does not fit; what it held is learned again.", self.log.name)
             else:
                 self._seq = self._saved_seq = snapshot[0]
                 return guard

@@ -25,8 +25,15 @@ import pyarrow.compute as pc
 from langchain_rlfocal.answers import KindLike, kind_names, label_answers, to_kind
 from langchain_rlfocal.errors import InputError, OutcomeError, PoolError
 from langchain_rlfocal.outcomes import files
-from langchain_rlfocal.outcomes.files import COUNT, NUMBER, NUMBERS, TEXT, Column, shown_path
-from langchain_rlfocal.outcomes.files import check_writable as check_writable
+from langchain_rlfocal.outcomes.files import (
+    COUNT,
+    NUMBER,
+    NUMBERS,
+    TEXT,
+    Column,
+    check_writable,  # noqa: F401  # who writes tables finds it here
+    shown_path,
+)
 from langchain_rlfocal.outcomes.grids import OutcomeGrid
 
 Ints = npt.NDArray[np.int64]
@@ -252,6 +259,14 @@ class OutcomeTable:
     def tasks(self) -> tuple[str, ...]:
         """Names of all tasks, in the order of their first row."""
         return tuple(self._codes["task"][1])
+
+    def of_queries(self, queries: Iterable[tuple[str, str]]) -> list[Outcome]:
+        """Return the outcomes of some queries, named by task and query_id, in the table's order."""
+        tasks, ids = ({text: code for code, text in enumerate(self._codes[name][1])} for name in ("task", "query_id"))
+        scale = max(len(ids), 1)
+        wanted = [tasks[task] * scale + ids[name] for task, name in queries if task in tasks and name in ids]
+        rows = np.flatnonzero(np.isin(self._query, wanted))
+        return list(type(self)([(None, self._table.take(rows))])) if len(rows) else []
 
     def grid(
         self,

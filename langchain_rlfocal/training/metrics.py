@@ -25,7 +25,7 @@ from langchain_rlfocal.training.config import TrainingConfig
 
 FORMULAS: Mapping[str, str] = {
     "reward": "mean over the rollout's episodes of Σₜ rₜ: score of the answer + diversity_weight · focal diversity − cost weight · "
-    "charge of the calls; cost weights are drawn anew for each episode",
+    "charge of the calls; cost weights are drawn anew for each episode, and each third iteration plays tasks as if they were new",
     "calls": "mean over the rollout's episodes of the members asked",
     "approx_kl": "mean(r − 1 − log r), r = π/π_old, of the Decider's decisions plus the same of Fusion's, over the last pass "
     "(Schulman's k3); a pass that exceeds target_kl is the last",

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from langchain_rlfocal.diversity import pairwise_focal_diversity
 from langchain_rlfocal.environment import answers_of, candidate_scores
-from langchain_rlfocal.features import Embedder, features_of
+from langchain_rlfocal.features import FEATURES_DIM, HASHED_TASKS, Embedder, features_of
 from langchain_rlfocal.outcomes import OutcomeGrid, costs_of, prices_of
 from langchain_rlfocal.policies.checkpoint import Parts
 from langchain_rlfocal.policies.evidence import (
@@ -539,7 +539,8 @@ def _start(
     num_queries = len(grid)
     tasks: list[str | None] = [*grid.tasks, *[None] * num_queries]
     doubled = grid.take(np.tile(np.arange(num_queries), 2))
-    features = features_of(doubled.queries, tasks, embedder=embedder)
+    features = np.tile(features_of(grid.queries, grid.tasks, embedder=embedder), (2, 1))
+    features[num_queries:, FEATURES_DIM - HASHED_TASKS : FEATURES_DIM] = 0.0  # as `features_of` describes no task
     folds = np.tile(folds_of(grid.queries, config.num_folds), 2)
     competence, penalty = cross_fitted(features, doubled.scores, folds, penalties=penalties)
     examples = Examples(

@@ -1,6 +1,6 @@
 """Served answers, made by hand or by a policy that plays on what every member would say."""
 
-from langchain_rlfocal.online import Feedback, ServedAnswer
+from langchain_rlfocal.log import Feedback, ServedAnswer
 from langchain_rlfocal.records import Answer, Candidate, Failure, Query
 
 

@@ -2,7 +2,7 @@
 
 from uuid import uuid4
 
-from langchain_rlfocal.online import ServedAnswer
+from langchain_rlfocal.log import ServedAnswer
 from langchain_rlfocal.records import Answer, Candidate, Failure, Query
 
 

@@ -1,17 +1,79 @@
-"""What was served, and what users said of it: the records that everything learned from feedback is made of."""
+"""The records of a log: what members were asked and answered, what was served, and what users said of it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from langchain_rlfocal.errors import FeedbackError
 from langchain_rlfocal.records import Answer, Candidate, Failure, Query
 
+if TYPE_CHECKING:
+    from langchain_rlfocal.outcomes import Outcome
+
 CALLED_OFF = frozenset({"cancelled", "budget", "breaker_open"})
 """Kinds of failures that say nothing of the member: it was not waited for, or not called at all."""
+
+
+Cell = tuple[str, str, str, int]
+"""What is asked once: task, query_id, member, sample (0, 1, ... where a member is asked the same several times)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """What asking one member one question once gave.
+
+    Attributes:
+        outcome: The outcome. Its answer is None: labels are made when a table is (`labelled`), unless it came with one. Its reward
+            is None where it is unscored.
+        sample: Which of several answers of this member to this question, from 0.
+        failure: Why it did not answer, as "kind: reason"; None where it did.
+        tool_calls: The tools that it called.
+        scorer: What gave the reward, None where nothing did.
+        scoring_usd: What scoring took, in dollars; None where unknown.
+        scrubbed: True if the texts were taken out of the log: the response is `SCRUBBED`, the answer and the gold answer are
+            letters that are equal where those were.
+    """
+
+    outcome: "Outcome"
+    sample: int = 0
+    failure: str | None = None
+    tool_calls: tuple[Mapping[str, Any], ...] = ()
+    scorer: str | None = None
+    scoring_usd: float | None = None
+    scrubbed: bool = False
+
+    @property
+    def cell(self) -> Cell:
+        """What was asked."""
+        return self.outcome.task, self.outcome.query_id, self.outcome.model, self.sample
+
+
+SCRUBBED = "[scrubbed]"
+"""What stands in a log instead of a text that was taken out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreRecord:
+    """A later score of the latest answer of a cell, such as one by a corrected gold answer.
+
+    Attributes:
+        cell: Whose answer.
+        reward: The score in [0, 1]; None where it could not be scored, which is not wrong.
+        scorer: What gave it.
+        gold: The gold answer that it was held against, None where there was none: then the attempt keeps its own.
+        reason: Why, as the scorer says.
+        usd: What scoring took, in dollars; None where unknown.
+    """
+
+    cell: Cell
+    reward: float | None
+    scorer: str
+    gold: str | None = None
+    reason: str | None = None
+    usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

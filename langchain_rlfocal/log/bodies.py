@@ -1,0 +1,220 @@
+"""Records as JSON, and back: strictly, so that what breaks a rule is named."""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, TypeVar
+
+import numpy as np
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from langchain_rlfocal.errors import OutcomeLogError
+from langchain_rlfocal.log.records import Feedback, ServedAnswer
+from langchain_rlfocal.records import Candidate, Failure
+
+Record = TypeVar("Record")
+
+_CANDIDATE_EXTRAS = (
+    "prompt_tokens",
+    "completion_tokens",
+    "cost_usd",
+    "logprob",
+    "option_probs",
+    "flaw",
+    "answer_kind",
+)
+
+
+def facts_of(served: ServedAnswer) -> dict[str, Any]:
+    """Lay out a served answer as JSON values; what has its default, or is unknown, is left out."""
+    query, answer = served.query, served.answer
+    facts: dict[str, Any] = {
+        "id": served.id,
+        "query": {"text": query.text} if query.task is None else {"text": query.text, "task": query.task},
+        "available": served.available,
+        "policy_id": served.policy_id,
+        "cost_weight": served.cost_weight,
+        "max_team": served.max_team,
+        "max_rounds": served.max_rounds,
+        "candidates": [_candidate_facts(candidate) for candidate in served.candidates],
+        "failures": [_failure_facts(failure) for failure in served.failures],
+        "answer": {
+            "member": answer.member,
+            "answer": answer.answer,
+            "weights": dict(answer.weights),
+            "supporters": dict(answer.supporters),
+        },
+        "propensity": dict(served.propensity),
+    }
+    if served.explore:
+        facts |= {"explore": served.explore, "explored": served.explored}
+    if served.pinned:
+        facts["pinned"] = True
+    return facts
+
+
+def _candidate_facts(candidate: Candidate) -> dict[str, Any]:
+    facts = {
+        "member": candidate.member,
+        "round": candidate.round,
+        "text": candidate.text,
+        "answer": candidate.answer,
+        "latency_s": candidate.latency_s,
+    }
+    for name in _CANDIDATE_EXTRAS:
+        value = getattr(candidate, name)
+        if value is not None:
+            facts[name] = value
+    if candidate.logprob is not None and not math.isfinite(candidate.logprob):
+        del facts["logprob"]
+    if candidate.retries:
+        facts["retries"] = [_failure_facts(failure) for failure in candidate.retries]
+    return facts
+
+
+def _failure_facts(failure: Failure) -> dict[str, Any]:
+    facts = {
+        "member": failure.member,
+        "round": failure.round,
+        "kind": failure.kind,
+        "reason": failure.reason,
+        "latency_s": failure.latency_s,
+        "is_retryable": failure.is_retryable,
+    }
+    if failure.retries:
+        facts["retries"] = [_failure_facts(one) for one in failure.retries]
+    return facts
+
+
+def _plain(value: Any) -> Any:
+    """Make a Python number of NumPy's, which a user's policy may return."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
+
+
+_encode: Callable[[Any], str] = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_plain).encode
+
+
+def dumps(facts: Mapping[str, Any]) -> str:
+    """Write JSON.
+
+    Raises:
+        TypeError, ValueError: A value has no form in JSON.
+    """
+    return as_utf8(_encode(facts))
+
+
+def as_utf8(text: str) -> str:
+    """Replace half surrogate pairs, which have no form in UTF-8, and keep the rest of a text."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def as_text(text: str | None) -> str | None:
+    """Make a text that each database can hold: PostgreSQL has no form for U+0000."""
+    return None if text is None else as_utf8(text).replace("\0", "\ufffd")
+
+
+def as_required(text: str) -> str:
+    """Make a text that each database can hold; see `as_text`."""
+    return as_utf8(text).replace("\0", "\ufffd")
+
+
+def as_number(value: float | None) -> float | None:
+    """Make a number that each database gives back as it was: SQLite turns -0.0 into 0.0, and JSON has no infinite ones."""
+    return None if value is None or not math.isfinite(value) else float(value) + 0.0
+
+
+def details_of(**facts: Any) -> str | None:
+    """Write what is seldom there as JSON; None where nothing is there. Dates and the like become texts."""
+    there = {name: value for name, value in facts.items() if value}
+    if not there:
+        return None
+    try:
+        return as_utf8(_encode_any(there))
+    except ValueError:  # NaN, say, in a column of the user's
+        return as_utf8(_encode_any(_without_nan(there)))
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _without_nan(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return dict(value)
+    return str(value)
+
+
+_encode_any: Callable[[Any], str] = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_as_json).encode
+
+
+@cache
+def _answers() -> TypeAdapter[tuple[ServedAnswer]]:
+    """Read served answers strictly; made at first use, as it takes milliseconds."""
+    return TypeAdapter(tuple[ServedAnswer], config=_STRICT)
+
+
+@cache
+def mappings() -> TypeAdapter[dict[str, Any]]:
+    """Read JSON objects."""
+    return TypeAdapter(dict[str, Any], config=_STRICT)
+
+
+_STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True, extra="forbid", allow_inf_nan=False)
+
+
+def read(adapter: TypeAdapter[Record], text: str, name: str, log: str) -> Record:
+    """Read JSON by an adapter.
+
+    Raises:
+        OutcomeLogError: It breaks a rule.
+    """
+    try:
+        return adapter.validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise damaged(f"{where}: {first['msg']}" if where else first["msg"], name, log) from None
+
+
+def damaged(rule: str, name: str, log: str) -> OutcomeLogError:
+    """Say that a row breaks a rule."""
+    return OutcomeLogError(
+        f"The outcome log {log} breaks a rule in {name}: {rule}. Correct or delete that row, or name another file."
+    )
+
+
+def served_of(text: str, name: str, log: str) -> ServedAnswer:
+    """Read a served answer.
+
+    Raises:
+        OutcomeLogError: It breaks a rule.
+    """
+    return read(_answers(), f"[{text}]", name, log)[0]
+
+
+def feedback_of(answer_id: str, text: str, name: str, log: str) -> Feedback:
+    """Read feedback.
+
+    Raises:
+        OutcomeLogError: It breaks a rule.
+    """
+    facts = read(mappings(), text, name, log)
+    try:
+        return Feedback(answer_id=answer_id, **facts)
+    except (TypeError, ValueError) as error:
+        raise damaged(str(error), name, log) from None

@@ -1,0 +1,1 @@
+"""Numbered migrations of a log (Alembic). What is released is never changed: what is new is a new file."""

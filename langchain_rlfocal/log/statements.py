@@ -1,0 +1,366 @@
+"""What is read from a log and added to it: the statements, within a transaction that `Database` gives.
+
+Values are plain ones of the database; what they mean is for `outcome_log` to know.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from langchain_rlfocal.log.schema import (
+    ANSWERS,
+    ATTEMPTS,
+    CHANGES,
+    CLAIMING,
+    CLAIMS,
+    COUNTERS,
+    DROPPED,
+    EVENTS,
+    KINDS,
+    LEASES,
+    QUESTIONS,
+    SCORES,
+    SNAPSHOTS,
+    Kind,
+    digest_of,
+    linked,
+)
+
+_CHUNK = 500  # values of one statement
+
+Row = tuple[Any, ...]
+Cell = tuple[str, str, str, int]
+
+_LATER = QUESTIONS.alias("later")
+_IS_LATEST = ~sa.exists().where(_LATER.c.first == QUESTIONS.c.first, _LATER.c.number > QUESTIONS.c.number)
+
+
+class Records:
+    """The records of a log, by one connection.
+
+    Attributes:
+        db: The connection.
+    """
+
+    def __init__(self, db: sa.Connection) -> None:
+        self.db = db
+        mark = "?" if db.dialect.paramstyle == "qmark" else "%s"
+        self._inserts = {name: _insert(kind, mark) for name, kind in KINDS.items()}
+        self._known: dict[tuple[str, str], tuple[int, int, int]] = {}
+
+    def forget(self) -> None:
+        """Forget what was read in a transaction that failed."""
+        self._known.clear()
+
+    # ---- any kind
+
+    def last(self, kind: str) -> int:
+        """Return the number of the latest record of a kind; 0 where there is none."""
+        return int(self.db.execute(_LAST, {"of": kind}).scalar_one())
+
+    def hold(self, kind: str) -> tuple[int, str]:
+        """Let no other transaction add to a kind until this one ends.
+
+        Returns:
+            The number of its latest record, and its hash.
+        """
+        row = self.db.execute(_HELD, {"of": kind}).one()
+        return int(row[0]), str(row[1])
+
+    def append(self, kind: str, rows: Sequence[tuple[Row, Row]]) -> int:
+        """Add records, each as its facts and its texts.
+
+        Returns:
+            The number of the last.
+        """
+        number, head = self.hold(kind)
+        if not rows:
+            return number
+        values = []
+        for number, (facts, texts) in enumerate(rows, start=number + 1):  # noqa: B020  # goes on from there
+            head = linked(head, number, facts, digest_of(texts))
+            values.append((number, *facts, *texts, head))
+        self.db.exec_driver_sql(self._inserts[kind], values)
+        self.db.execute(_COUNTED, {"of": kind, "to": number, "hash": head})
+        return number
+
+    # ---- served answers, feedback, what was learned
+
+    def add_answers(self, rows: Mapping[str, tuple[float, str]]) -> None:
+        """Add served answers, each by its id: when, and its JSON; one that is there already stays as it is."""
+        self.hold("answers")
+        there = {name for [name] in self._among(sa.select(ANSWERS.c.id), ANSWERS.c.id, rows)}
+        self.append("answers", [((key, at), (body,)) for key, (at, body) in rows.items() if key not in there])
+
+    def count_dropped(self, number: int) -> None:
+        """Count served answers that were not recorded."""
+        last, head = self.hold(DROPPED)
+        self.db.execute(_COUNTED, {"of": DROPPED, "to": last + number, "hash": head})
+
+    def answer(self, answer_id: str) -> str | None:
+        """Return the JSON of a served answer; None where there is none."""
+        return self.db.execute(_ANSWER, {"of": answer_id}).scalar_one_or_none()
+
+    def add_feedback(self, answer_id: str, at: float, event: str) -> int | None:
+        """Add feedback on an answer and return its place; None where the answer has some."""
+        self.hold("events")
+        if self.db.execute(_FEEDBACK, {"of": answer_id}).first() is not None:
+            return None
+        return self.append("events", [((answer_id, at, event), ())])
+
+    def events_since(self, seq: int, limit: int) -> Sequence[Any]:
+        """Return place, id of the answer, event and answer of what came after a place."""
+        return self.db.execute(_EVENTS_SINCE, {"seq": seq, "at_most": limit}).all()
+
+    def answers_since(self, number: int, limit: int) -> Sequence[Any]:
+        """Return number, id, answer and feedback of the answers after a number."""
+        return self.db.execute(_ANSWERS_SINCE, {"last": number, "at_most": limit}).all()
+
+    def add_change(self, learner: str, change_id: str, at: float, change: str) -> None:
+        """Add a learner's change; one that is there already stays as it is."""
+        self.hold("changes")
+        of = {"learner": learner, "id": change_id}
+        if self.db.execute(_CHANGE, of).one_or_none() is None:
+            self.append("changes", [((learner, change_id, at, change), ())])
+
+    def changes(self, learner: str) -> Sequence[Any]:
+        """Return id and JSON of a learner's changes."""
+        query = sa.select(CHANGES.c.id, CHANGES.c.change).where(CHANGES.c.learner == sa.bindparam("of"))
+        return self.db.execute(query.order_by(CHANGES.c.number), {"of": learner}).all()
+
+    def save_snapshot(self, learner: str, seq: int, arrays: bytes) -> None:
+        """Keep a learner's arrays instead of those of an earlier place."""
+        self.hold("changes")  # so that two do not add the same row
+        of = SNAPSHOTS.c.learner == learner
+        known = self.db.execute(sa.select(SNAPSHOTS.c.seq).where(of)).scalar_one_or_none()
+        if known is None:
+            self.db.execute(sa.insert(SNAPSHOTS).values(learner=learner, seq=seq, arrays=arrays))
+        elif known < seq:
+            self.db.execute(sa.update(SNAPSHOTS).where(of).values(seq=seq, arrays=arrays))
+
+    def snapshot(self, learner: str) -> Any:
+        """Return place and arrays of a learner's snapshot."""
+        query = sa.select(SNAPSHOTS.c.seq, SNAPSHOTS.c.arrays).where(SNAPSHOTS.c.learner == learner)
+        return self.db.execute(query).one_or_none()
+
+    # ---- questions
+
+    def add_questions(self, rows: Mapping[tuple[str, str], Row], at: float) -> None:
+        """Add questions that are new, or differ from their latest version, by their keys and texts."""
+        number, _ = self.hold("questions")
+        query = sa.select(QUESTIONS.c.first, *(QUESTIONS.c[name] for name in KINDS["questions"].texts))
+        known = {(row.task, row.query_id): tuple(row)[3:] for row in self._latest(query, rows)}
+        added: list[tuple[Row, Row]] = []
+        for key, texts in rows.items():
+            latest = known.get(key)
+            if latest is None or latest[1:] != texts:
+                number += 1
+                added.append(((at, number if latest is None else latest[0], *key), texts))
+        self.append("questions", added)
+
+    def questions_named(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], tuple[int, int, str]]:
+        """Return for each question that is there: what names it, the number of its latest version, and its text."""
+        found = self._latest(sa.select(QUESTIONS.c.first, QUESTIONS.c.query), keys)
+        return {(row.task, row.query_id): (row.first, row.number, row.query) for row in found}
+
+    def all_questions(self) -> Iterator[Any]:
+        """Return the latest version of each question, in the order in which they were first added."""
+        yield from self.db.execute(sa.select(QUESTIONS).where(_IS_LATEST).order_by(QUESTIONS.c.first))
+
+    def _latest(self, query: sa.Select[Any], keys: Iterable[tuple[str, str]]) -> Iterator[Any]:
+        """Select of the latest versions of questions; before what the query selects come number, task and id."""
+        wanted = set(keys)
+        query = query.where(_IS_LATEST).with_only_columns(
+            QUESTIONS.c.number, QUESTIONS.c.task, QUESTIONS.c.query_id, *query.selected_columns
+        )
+        by_task: dict[str, list[str]] = {}
+        for task, query_id in wanted:
+            by_task.setdefault(task, []).append(query_id)
+        for task, ids in by_task.items():
+            yield from self._among(query.where(QUESTIONS.c.task == task), QUESTIONS.c.query_id, ids)
+
+    def _among(self, query: sa.Select[Any], column: sa.ColumnElement[Any], values: Iterable[Any]) -> Iterator[Any]:
+        """Run a query for values of a column, so many at a time as a statement takes."""
+        listed = [*values]
+        for start in range(0, len(listed), _CHUNK):
+            yield from self.db.execute(query.where(column.in_(listed[start : start + _CHUNK]))).all()
+
+    # ---- attempts
+
+    def add_attempts(
+        self, rows: Sequence[tuple[tuple[str, str], str, str | None, Row, Row]], run: str, at: float
+    ) -> int:
+        """Add attempts, each as key and text of its question, its gold, the facts after `first`, and its texts.
+
+        A question that is not there, or not with this text, is added.
+        """
+        asked = {key: (query, gold) for key, query, gold, *_ in rows}
+        numbers = self._numbers_of(asked, at)
+        values = []
+        for key, _, _, facts, texts in rows:
+            first, number = numbers[key]
+            values.append(((at, run, number, first, *facts), texts))
+        return self.append("attempts", values)
+
+    def _numbers_of(
+        self, asked: Mapping[tuple[str, str], tuple[str, str | None]], at: float
+    ) -> dict[tuple[str, str], tuple[int, int]]:
+        """Find the versions of questions that have these texts; what is known is remembered."""
+        numbers = {}
+        for key, (query, _) in asked.items():
+            known = self._known.get(key)
+            if known is not None and known[2] == hash(query):
+                numbers[key] = known[:2]
+        unknown = asked.keys() - numbers.keys()
+        if unknown:
+            if len(self._known) > _MAX_KNOWN:
+                self._known.clear()
+            found = self.questions_named(unknown)
+            new = {
+                key: asked[key]
+                for key in asked
+                if key in unknown and (key not in found or found[key][2] != asked[key][0])
+            }
+            if new:
+                self.add_questions({key: (query, gold, None, None, None) for key, (query, gold) in new.items()}, at)
+                found |= self.questions_named(new)
+            for key in unknown:
+                first, number, query = found[key]
+                numbers[key] = (first, number)
+                self._known[key] = (first, number, hash(query))
+        return numbers
+
+    def attempts_between(self, first: int, last: int) -> Iterator[Any]:
+        """Return the attempts at the questions of these numbers, grouped by cell: failures first, then by number."""
+        yield from self.db.execute(_ATTEMPTS_BETWEEN, {"begin": first, "end": last})
+
+    def scores_between(self, first: int, last: int) -> Iterator[Any]:
+        """Return attempt, reward, scorer, gold and dollars of the scores of attempts at these questions, the latest last."""
+        yield from self.db.execute(_SCORES_BETWEEN, {"begin": first, "end": last})
+
+    def answered(self) -> Iterator[Cell]:
+        """Return the cells with an answer."""
+        names = {
+            number: (task, query_id)
+            for number, task, query_id in self.db.execute(
+                sa.select(QUESTIONS.c.number, QUESTIONS.c.task, QUESTIONS.c.query_id).where(
+                    QUESTIONS.c.number == QUESTIONS.c.first
+                )
+            )
+        }
+        for first, member, sample in self.db.execute(_ANSWERED):
+            yield (*names[first], member, sample)
+
+    def latest_answers(self, cells: Iterable[Cell]) -> dict[Cell, int]:
+        """Return the number of the latest answer of each cell that has one."""
+        wanted = set(cells)
+        names = {first: key for key, (first, *_) in self.questions_named({cell[:2] for cell in wanted}).items()}
+        query = (
+            sa.select(ATTEMPTS.c.first, ATTEMPTS.c.member, ATTEMPTS.c.sample, sa.func.max(ATTEMPTS.c.number))
+            .where(ATTEMPTS.c.failed == 0)
+            .group_by(ATTEMPTS.c.first, ATTEMPTS.c.member, ATTEMPTS.c.sample)
+        )
+        found = {
+            (*names[first], member, sample): number
+            for first, member, sample, number in self._among(query, ATTEMPTS.c.first, names)
+        }
+        return {cell: number for cell, number in found.items() if cell in wanted}
+
+    # ---- claims
+
+    def claim(self, cells: Sequence[Cell], run: str, now: float, until: float) -> list[Cell]:
+        """Claim cells for a run: those without an answer that no other run has whose lease goes on."""
+        self.hold(CLAIMING)
+        dead = sa.select(LEASES.c.run).where(LEASES.c.until <= now, LEASES.c.run != run)
+        self.db.execute(sa.delete(CLAIMS).where(CLAIMS.c.run.in_(dead)))
+        self.db.execute(sa.delete(LEASES).where(LEASES.c.until <= now, LEASES.c.run != run))
+        self.extend(run, until)
+        taken = {tuple(row[:4]): row[4] for row in self.db.execute(sa.select(CLAIMS))}
+        answered = self.latest_answers(cells)  # after the claims: who answers gives up its claim at the same moment
+        free = [cell for cell in dict.fromkeys(cells) if cell not in answered and taken.get(cell, run) == run]
+        new = [dict(zip(_CELL, cell, strict=True), run=run) for cell in free if cell not in taken]
+        if new:
+            self.db.execute(sa.insert(CLAIMS), new)
+        return free
+
+    def extend(self, run: str, until: float) -> None:
+        """Have a run's lease go on until then."""
+        if not self.db.execute(sa.update(LEASES).where(LEASES.c.run == run).values(until=until)).rowcount:
+            self.db.execute(sa.insert(LEASES).values(run=run, until=until))
+
+    def runs(self) -> list[str]:
+        """Return the runs that have a lease."""
+        return [*self.db.execute(sa.select(LEASES.c.run).order_by(LEASES.c.run)).scalars()]
+
+    def release(self, run: str, cells: Iterable[Cell] | None) -> None:
+        """Give up a run's claims; on all cells, and the lease with them, where none are named."""
+        if cells is None:
+            self.db.execute(sa.delete(CLAIMS).where(CLAIMS.c.run == run))
+            self.db.execute(sa.delete(LEASES).where(LEASES.c.run == run))
+            return
+        if self.db.execute(sa.select(CLAIMS.c.run).where(CLAIMS.c.run == run).limit(1)).first() is None:
+            return
+        named = [
+            {"of_run": run} | {f"of_{name}": part for name, part in zip(_CELL, cell, strict=True)} for cell in cells
+        ]
+        if named:
+            self.db.execute(_RELEASED, named)
+
+
+_MAX_KNOWN = 100_000
+_CELL = ("task", "query_id", "member", "sample")
+
+
+def _insert(kind: Kind, mark: str) -> str:
+    columns = ", ".join(f'"{name}"' for name in kind.columns)
+    return f"INSERT INTO {kind.table.name} ({columns}) VALUES ({', '.join([mark] * len(kind.columns))})"  # noqa: S608
+
+
+_LAST = sa.select(COUNTERS.c.last).where(COUNTERS.c.kind == sa.bindparam("of"))
+_HELD = sa.select(COUNTERS.c.last, COUNTERS.c.head).where(COUNTERS.c.kind == sa.bindparam("of")).with_for_update()
+_COUNTED = (
+    sa.update(COUNTERS)
+    .where(COUNTERS.c.kind == sa.bindparam("of"))
+    .values(last=sa.bindparam("to"), head=sa.bindparam("hash"))
+)
+_ANSWER = sa.select(ANSWERS.c.answer).where(ANSWERS.c.id == sa.bindparam("of"))
+_FEEDBACK = sa.select(EVENTS.c.seq).where(EVENTS.c.answer_id == sa.bindparam("of"))
+_EVENTS_SINCE = (
+    sa.select(EVENTS.c.seq, EVENTS.c.answer_id, EVENTS.c.event, ANSWERS.c.answer)
+    .select_from(EVENTS.outerjoin(ANSWERS, ANSWERS.c.id == EVENTS.c.answer_id))
+    .where(EVENTS.c.seq > sa.bindparam("seq"))
+    .order_by(EVENTS.c.seq)
+    .limit(sa.bindparam("at_most"))
+)
+_ANSWERS_SINCE = (
+    sa.select(ANSWERS.c.number, ANSWERS.c.id, ANSWERS.c.answer, EVENTS.c.event)
+    .select_from(ANSWERS.outerjoin(EVENTS, ANSWERS.c.id == EVENTS.c.answer_id))
+    .where(ANSWERS.c.number > sa.bindparam("last"))
+    .order_by(ANSWERS.c.number)
+    .limit(sa.bindparam("at_most"))
+)
+_CHANGE = sa.select(CHANGES.c.number).where(
+    CHANGES.c.learner == sa.bindparam("learner"), CHANGES.c.id == sa.bindparam("id")
+)
+_ATTEMPTS_BETWEEN = (
+    sa.select(
+        ATTEMPTS,
+        QUESTIONS.c.task,
+        QUESTIONS.c.query_id,
+        QUESTIONS.c.query,
+    )
+    .select_from(ATTEMPTS.join(QUESTIONS, QUESTIONS.c.number == ATTEMPTS.c.question))
+    .where(ATTEMPTS.c.first.between(sa.bindparam("begin"), sa.bindparam("end")))
+    .order_by(ATTEMPTS.c.first, ATTEMPTS.c.member, ATTEMPTS.c.sample, ATTEMPTS.c.failed.desc(), ATTEMPTS.c.number)
+)
+_SCORES_BETWEEN = (
+    sa.select(SCORES.c.attempt, SCORES.c.reward, SCORES.c.scorer, SCORES.c.gold, SCORES.c.usd, SCORES.c.reason)
+    .select_from(SCORES.join(ATTEMPTS, ATTEMPTS.c.number == SCORES.c.attempt))
+    .where(ATTEMPTS.c.first.between(sa.bindparam("begin"), sa.bindparam("end")))
+    .order_by(SCORES.c.number)
+)
+_ANSWERED = sa.select(ATTEMPTS.c.first, ATTEMPTS.c.member, ATTEMPTS.c.sample).where(ATTEMPTS.c.failed == 0).distinct()
+_RELEASED = sa.delete(CLAIMS).where(
+    CLAIMS.c.run == sa.bindparam("of_run"), *(CLAIMS.c[name] == sa.bindparam(f"of_{name}") for name in _CELL)
+)
