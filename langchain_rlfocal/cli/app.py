@@ -45,7 +45,7 @@ class _Commands(TyperGroup):
                 raise
             end_with(str(error), code=BAD_INPUT)
         except KeyboardInterrupt:
-            writes = ctx.invoked_subcommand in {"train", "questions"}
+            writes = ctx.invoked_subcommand in {"train", "questions", "import"}
             end_with("Interrupted: nothing was written." if writes else "Interrupted.", code=INTERRUPTED)
 
 

@@ -33,7 +33,11 @@ def import_(
     out: Annotated[Path, typer.Option(help="Table of outcomes to write: .parquet, .jsonl or .csv.")],
     map_: Annotated[
         list[str] | None,
-        typer.Option("--map", metavar="COLUMN=FIELD", help="Where a column stands, once for each: query=prompt, gold=meta.answer."),
+        typer.Option(
+            "--map",
+            metavar="COLUMN=FIELD",
+            help="Where a column stands, once for each: query=prompt, gold=meta.answer.",
+        ),
     ] = None,
     reward: Annotated[str | None, typer.Option(help="Which score is the reward, where there are several.")] = None,
     scale: Annotated[
@@ -42,7 +46,9 @@ def import_(
     task: Annotated[str | None, typer.Option(help="The task of everything; default: what the files say.")] = None,
     model: Annotated[str | None, typer.Option(help="The member's name; default: what the files say.")] = None,
     member: Annotated[list[str] | None, typer.Option(help="A member's column in a wide table, once for each.")] = None,
-    values: Annotated[str | None, typer.Option(help="What the columns of a wide table hold: answers or rewards.")] = None,
+    values: Annotated[
+        str | None, typer.Option(help="What the columns of a wide table hold: answers or rewards.")
+    ] = None,
     kind: KindName = None,
     labels: Annotated[
         bool, typer.Option("--labels/--no-labels", help="Label answers that the program did not extract; takes time.")
@@ -51,16 +57,16 @@ def import_(
 ) -> None:
     """Import what another program recorded as a table of outcomes.
 
-    Nothing is asked, and nothing is scored: answers without a score are unscored. What is left out is counted, with a reason and the
-    place of the first.
+    Nothing is asked, and nothing is scored: what has no score is unscored.
+
+    What is left out is counted, with a reason and the place of the first.
 
     Examples:
-
     rlfocal import lm-eval results/ --out outcomes.parquet
 
     rlfocal import auto logs/*.eval --out outcomes.parquet --reward match
 
-    rlfocal import long answers.csv --map query=prompt --map reward=stars --scale 1,5 --out outcomes.parquet
+    rlfocal import long a.csv --map query=prompt --scale 1,5 --out o.parquet
     """
     from langchain_rlfocal.importing import import_outcomes
 
@@ -134,13 +140,18 @@ def _views(report: "ImportReport", out: Path) -> Iterator["RenderableType"]:
             "" if member.mean_reward is None else f"{member.mean_reward:.3f}",
         )
     files = "1 file" if report.files == 1 else f"{report.files:,} files"
-    yield Text.assemble((f"{report.kept:,} outcomes", "bold"), printable(f" in {out}, from {report.read:,} rows in {files} of {report.source}"))
+    yield Text.assemble(
+        (f"{report.kept:,} outcomes", "bold"),
+        printable(f" in {out}, from {report.read:,} rows in {files} of {report.source}"),
+    )
     yield table
     if len(report.members) > _MAX_MEMBERS:
         yield Text(f"and {len(report.members) - _MAX_MEMBERS} more members")
     counts = ", ".join(f"{count:,} by {num}" for num, count in report.queries.items())
     total = sum(report.queries.values())
-    yield Text(f"Queries: {total:,} in {len(report.tasks):,} task{'s' * (len(report.tasks) != 1)}; members that have a row: {counts}.")
+    yield Text(
+        f"Queries: {total:,} in {len(report.tasks):,} task{'s' * (len(report.tasks) != 1)}; members that have a row: {counts}."
+    )
     if report.repeated:
         yield Text(
             f"Repeated: {report.repeated:,} rows of a member and query that another stands for (an answer rather than a failure, a "
@@ -151,7 +162,10 @@ def _views(report: "ImportReport", out: Path) -> Iterator["RenderableType"]:
     for note, count in report.notes.items():
         yield Text(printable(f"Note: {count:,} × {note}"), "yellow")
     if max(report.queries, default=0) < 2:
-        yield Text("No query has answers of two members: there is nothing to choose between. Import the other members' files too.", "yellow")
+        yield Text(
+            "No query has answers of two members: there is nothing to choose between. Import the other members' files too.",
+            "yellow",
+        )
     if report.unscored:
         yield Text(
             printable(
@@ -160,5 +174,3 @@ def _views(report: "ImportReport", out: Path) -> Iterator["RenderableType"]:
             ),
             "yellow",
         )
-
-

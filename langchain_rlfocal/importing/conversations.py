@@ -11,9 +11,28 @@ from typing import Any
 
 from langchain_rlfocal.importing.files import parsed
 
-_ROLES = {"human": "user", "ai": "assistant", "HumanMessage": "user", "AIMessage": "assistant", "SystemMessage": "system",
-          "ToolMessage": "tool", "AIMessageChunk": "assistant", "model": "assistant"}
-_QUESTIONS = ("question", "query", "prompt", "input", "problem", "text", "user_input", "instruction", "request", "content")
+_ROLES = {
+    "human": "user",
+    "ai": "assistant",
+    "HumanMessage": "user",
+    "AIMessage": "assistant",
+    "SystemMessage": "system",
+    "ToolMessage": "tool",
+    "AIMessageChunk": "assistant",
+    "model": "assistant",
+}
+_QUESTIONS = (
+    "question",
+    "query",
+    "prompt",
+    "input",
+    "problem",
+    "text",
+    "user_input",
+    "instruction",
+    "request",
+    "content",
+)
 _ANSWERS = ("answer", "output", "response", "completion", "text", "result", "prediction", "content", "generated_text")
 
 
@@ -40,7 +59,9 @@ def text_of(content: Any) -> str | None:
     if isinstance(content, Mapping):
         return text_of(content.get("text", content.get("content")))
     if isinstance(content, Sequence):
-        texts = [part if isinstance(part, str) else part.get("text") for part in content if isinstance(part, str | Mapping)]
+        texts = [
+            part if isinstance(part, str) else part.get("text") for part in content if isinstance(part, str | Mapping)
+        ]
         found = [text for text in texts if isinstance(text, str)]
         return "\n".join(found) if found else None
     return None
@@ -76,7 +97,12 @@ def sent_of(value: Any) -> Sent | None:
             message = _opened(item)
             content = message.get("content")
             role = str(message.get("role") or message.get("type") or "user")
-            messages.append({"role": _ROLES.get(role, role), "content": content if isinstance(content, str) else text_of(content) or ""})
+            messages.append(
+                {
+                    "role": _ROLES.get(role, role),
+                    "content": content if isinstance(content, str) else text_of(content) or "",
+                }
+            )
         users = [message["content"] for message in messages if message["role"] == "user" and message["content"].strip()]
         if not users:
             return None
@@ -126,7 +152,10 @@ def usage_of(value: Any) -> tuple[float | None, float | None]:
     """Read the tokens of prompt and response from a usage object of any of the providers."""
     if not isinstance(value, Mapping):
         return None, None
-    names = (("prompt_tokens", "input_tokens", "input", "prompt"), ("completion_tokens", "output_tokens", "output", "completion"))
+    names = (
+        ("prompt_tokens", "input_tokens", "input", "prompt"),
+        ("completion_tokens", "output_tokens", "output", "completion"),
+    )
     found = [next((value[n] for n in of if isinstance(value.get(n), int | float)), None) for of in names]
     return found[0], found[1]
 
@@ -155,8 +184,9 @@ def _calls(calls: Any) -> str | None:
     found = []
     for call in calls:
         if isinstance(call, Mapping):
-            of = call.get("function") if isinstance(call.get("function"), Mapping) else call
-            arguments = next((of[n] for n in ("arguments", "args", "input") if n in of), {})
+            inner = call.get("function")
+            of: Mapping[str, Any] = inner if isinstance(inner, Mapping) else call
+            arguments: Any = next((of[n] for n in ("arguments", "args", "input") if n in of), {})
             found.append({"name": of.get("name"), "args": parsed(arguments)})
     return json.dumps(found, ensure_ascii=False, sort_keys=True)
 

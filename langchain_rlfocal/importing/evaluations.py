@@ -7,6 +7,7 @@ import re
 import struct
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,17 @@ import pyarrow as pa
 from langchain_rlfocal.errors import OutcomeError
 from langchain_rlfocal.importing.conversations import reply_of, sent_of, text_of, usage_of
 from langchain_rlfocal.importing.files import csv_lines, form_of, read_json, rows_of
-from langchain_rlfocal.importing.records import Place, Record, Tally, Wanted, as_text, chosen, number, seconds
+from langchain_rlfocal.importing.records import (
+    Place,
+    Record,
+    Tally,
+    Wanted,
+    as_object,
+    as_text,
+    chosen,
+    number,
+    seconds,
+)
 
 # ---- lm-evaluation-harness
 
@@ -34,7 +45,7 @@ def read_lm_eval(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterato
         model = wanted.model or _lm_model(path, match["time"] if match else None)
         first_filter: str | None = None
         metric, _, filter_name = (wanted.reward or "").partition(",")
-        of_metric = Wanted(reward=metric or None)
+        of_metric = replace(wanted, reward=metric or None)
         for place, row in rows_of(path, tally):
             tally.read += 1
             used = str(row.get("filter", "none"))
@@ -49,7 +60,7 @@ def read_lm_eval(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterato
                 scores = {name: row[name] for name in _LM_METRICS if name in row}
             scores = {name: value for name, value in scores.items() if isinstance(value, bool | int | float)}
             name = chosen(scores, of_metric, place, preferred=_LM_METRICS)
-            doc = row.get("doc") if isinstance(row.get("doc"), Mapping) else {}
+            doc = as_object(row.get("doc"))
             calls = _lm_calls(row.get("arguments"))
             record = Record(
                 place=place,
@@ -111,7 +122,9 @@ def _lm_gold(record: Record, options: Sequence[str], chosen_place: int) -> str |
 
 def _lm_model(path: Path, time: str | None) -> str:
     """Name the model of a samples file: as the results beside it do, else as its folder is called."""
-    results = sorted(path.parent.glob(f"results_{time}.json") if time else ()) or sorted(path.parent.glob("results_*.json"))
+    results = sorted(path.parent.glob(f"results_{time}.json") if time else ()) or sorted(
+        path.parent.glob("results_*.json")
+    )
     for file in results[-1:]:
         found = read_json(file)
         name = found.get("model_name") if isinstance(found, Mapping) else None
@@ -161,14 +174,14 @@ def read_inspect(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterato
     """Read logs of inspect_ai, `.eval` and `.json`. Further epochs are further samples of a question."""
     for path in files:
         header, samples = _inspect_log(path, tally)
-        about = header.get("eval") if isinstance(header.get("eval"), Mapping) else {}
+        about = as_object(header.get("eval"))
         for place, sample in samples:
             tally.read += 1
             yield _inspect_record(sample, about, place, wanted)
 
 
 def _inspect_record(sample: Mapping[str, Any], about: Mapping[str, Any], place: Place, wanted: Wanted) -> Record:
-    output = sample.get("output") if isinstance(sample.get("output"), Mapping) else {}
+    output = as_object(sample.get("output"))
     sent = sent_of(sample.get("input"))
     query, messages = (sent.query, sent.messages) if sent else (None, ())
     options = sample.get("choices")
@@ -197,19 +210,21 @@ def _inspect_record(sample: Mapping[str, Any], about: Mapping[str, Any], place: 
         return record
     reply = reply_of(output) if asked else None
     record.response = reply.text if reply else None
-    scores = sample.get("scores") if isinstance(sample.get("scores"), Mapping) else {}
+    scores = as_object(sample.get("scores"))
     scores = scores or ({"score": sample["score"]} if isinstance(sample.get("score"), Mapping) else {})
     values: dict[str, tuple[Any, Mapping[str, Any]]] = {}
-    for name, score in scores.items():
-        value = score.get("value") if isinstance(score, Mapping) else None
+    for scorer, score in scores.items():
+        value = as_object(score).get("value")
         if isinstance(value, Mapping):
-            values |= {f"{name}/{key}": (part, score) for key, part in value.items()}
+            values |= {f"{scorer}/{key}": (part, score) for key, part in value.items()}
         elif isinstance(score, Mapping):
-            values[str(name)] = value, score
+            values[str(scorer)] = value, score
     name = chosen(values, wanted, place)
     if name is not None:
         value, score = values[name]
-        record.reward = _INSPECT_VALUES.get(value) if isinstance(value, str) and value in _INSPECT_VALUES else number(value)
+        record.reward = (
+            _INSPECT_VALUES.get(value) if isinstance(value, str) and value in _INSPECT_VALUES else number(value)
+        )
         answer = score.get("answer")
         record.answer = answer.strip() or None if isinstance(answer, str) else None
         record.answer = record.answer if record.answer != record.response else None
@@ -225,7 +240,9 @@ def _total_usage(usage: Any, model: Any) -> Any:
 def _inspect_log(path: Path, tally: Tally) -> tuple[Mapping[str, Any], Iterator[tuple[Place, Mapping[str, Any]]]]:
     if not zipfile.is_zipfile(path):
         if path.suffix == ".eval":
-            raise OutcomeError("must be a whole .eval archive. The run may have been cut off: copy it again.", file=str(path))
+            raise OutcomeError(
+                "must be a whole .eval archive. The run may have been cut off: copy it again.", file=str(path)
+            )
         whole = read_json(path)
         if not isinstance(whole, Mapping) or not isinstance(whole.get("eval"), Mapping):
             raise OutcomeError("must be a log of inspect_ai. Check the path.", file=str(path))
@@ -235,7 +252,9 @@ def _inspect_log(path: Path, tally: Tally) -> tuple[Mapping[str, Any], Iterator[
         names = archive.namelist()
     start = next((name for name in ("header.json", "_journal/start.json") if name in names), None)
     if start is None:
-        raise OutcomeError("must be a log of inspect_ai, got an archive without a header. Check the path.", file=str(path))
+        raise OutcomeError(
+            "must be a log of inspect_ai, got an archive without a header. Check the path.", file=str(path)
+        )
     if start != "header.json":
         tally.note("log of a run that did not end: its samples so far were read")
 
@@ -300,11 +319,12 @@ def _promptfoo_record(row: Mapping[str, Any], task: str | None, place: Place, wa
     model = (provider.get("label") or provider.get("id")) if isinstance(provider, Mapping) else provider
     prompt = row.get("prompt")
     sent = sent_of(prompt.get("raw") if isinstance(prompt, Mapping) else prompt)
-    response = row.get("response") if isinstance(row.get("response"), Mapping) else {}
-    test = row.get("testCase") if isinstance(row.get("testCase"), Mapping) else {}
+    response = as_object(row.get("response"))
+    test = as_object(row.get("testCase"))
     output = response.get("output")
-    named = row.get("namedScores") if isinstance(row.get("namedScores"), Mapping) else {}
-    reward = named.get(wanted.reward) if wanted.reward else row.get("score", row.get("success"))
+    named = as_object(row.get("namedScores"))
+    scored = chosen(named, wanted, place) if wanted.reward else None
+    reward = named[scored] if scored else None if wanted.reward else row.get("score", row.get("success"))
     error = response.get("error") or (row.get("error") if output is None else None)
     record = Record(
         place=place,
@@ -332,7 +352,11 @@ def _promptfoo_record(row: Mapping[str, Any], task: str | None, place: Place, wa
 def _promptfoo_gold(test: Mapping[str, Any]) -> str | None:
     """Take the value of a test's only assertion for equality."""
     asserts = test.get("assert")
-    values = [a.get("value") for a in asserts if isinstance(a, Mapping) and a.get("type") == "equals"] if isinstance(asserts, list) else []
+    values = (
+        [a.get("value") for a in asserts if isinstance(a, Mapping) and a.get("type") == "equals"]
+        if isinstance(asserts, list)
+        else []
+    )
     return as_text(values[0]) if len(values) == 1 else None
 
 
@@ -340,15 +364,22 @@ def _promptfoo_csv(path: Path, wanted: Wanted, tally: Tally) -> Iterator[Record]
     """Read the table: a row is a test, a column `[provider] prompt` an output, in newer versions with its score beside it."""
     lines = csv_lines(path)
     _, names = next(lines, (None, []))
-    outputs = [(index, match["model"], match["prompt"]) for index, name in enumerate(names)
-               if (match := re.fullmatch(r"\[(?P<model>.+?)\]\s*(?P<prompt>.*)", name, re.DOTALL))]
+    outputs = [
+        (index, match["model"], match["prompt"])
+        for index, name in enumerate(names)
+        if (match := re.fullmatch(r"\[(?P<model>.+?)\]\s*(?P<prompt>.*)", name, re.DOTALL))
+    ]
     if not outputs:
-        raise OutcomeError("must have a column `[provider] prompt` for each output. Export the table of promptfoo.", file=str(path))
+        raise OutcomeError(
+            "must have a column `[provider] prompt` for each output. Export the table of promptfoo.", file=str(path)
+        )
     for place, values in lines:
-        given = {name: value for name, value in zip(names[: outputs[0][0]], values, strict=False) if name != "Description"}
+        given = {
+            name: value for name, value in zip(names[: outputs[0][0]], values, strict=False) if name != "Description"
+        }
         for index, model, prompt in outputs:
             tally.read += 1
-            query = re.sub(r"\{\{\s*(\w+)\s*\}\}", lambda match, given=given: given.get(match[1], match[0]), prompt)  # type: ignore[misc]
+            query = re.sub(r"\{\{\s*(\w+)\s*\}\}", lambda match, given=given: given.get(match[1], match[0]), prompt)
             sent = sent_of(query)
             record = Record(
                 place=place,
@@ -379,8 +410,18 @@ def _promptfoo_csv(path: Path, wanted: Wanted, tally: Tally) -> Iterator[Record]
 
 # ---- HELM
 
-_HELM_METRICS = ("exact_match", "quasi_exact_match", "prefix_exact_match", "quasi_prefix_exact_match", "math_equiv_chain_of_thought",
-                 "math_equiv", "final_number_exact_match", "f1_score", "chain_of_thought_correctness", "ifeval_strict_accuracy")
+_HELM_METRICS = (
+    "exact_match",
+    "quasi_exact_match",
+    "prefix_exact_match",
+    "quasi_prefix_exact_match",
+    "math_equiv_chain_of_thought",
+    "math_equiv",
+    "final_number_exact_match",
+    "f1_score",
+    "chain_of_thought_correctness",
+    "ifeval_strict_accuracy",
+)
 HELM_FILES = ("scenario_state.json", "per_instance_stats.json", "run_spec.json")
 
 
@@ -388,7 +429,9 @@ def read_helm(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[R
     """Read run folders of HELM: scenario_state.json, with the scores of per_instance_stats.json beside it."""
     folders = dict.fromkeys(path.parent for path in files)
     for folder in folders:
-        state_file = next((folder / name for name in (HELM_FILES[0], f"{HELM_FILES[0]}.gz") if (folder / name).exists()), None)
+        state_file = next(
+            (folder / name for name in (HELM_FILES[0], f"{HELM_FILES[0]}.gz") if (folder / name).exists()), None
+        )
         if state_file is None:
             raise OutcomeError("a run folder of HELM must hold scenario_state.json. Name the folder.", file=str(folder))
         state = read_json(state_file)
@@ -419,21 +462,32 @@ def read_helm(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[R
                 tally.skip("a second request of the instance", place)
                 continue
             seen.add(key)
-            yield _helm_record(row, instance, adapter, task, stats.get(key), place, wanted)
+            yield _helm_record(row, instance, adapter, task=task, stats=stats.get(key), place=place, wanted=wanted)
 
 
-def _helm_record(row: Mapping[str, Any], instance: Mapping[str, Any], adapter: Mapping[str, Any], task: str,
-                 stats: Mapping[str, float] | None, place: Place, wanted: Wanted) -> Record:
-    result = row.get("result") if isinstance(row.get("result"), Mapping) else {}
-    request = row.get("request") if isinstance(row.get("request"), Mapping) else {}
-    asked = instance.get("input") if isinstance(instance.get("input"), Mapping) else {}
+def _helm_record(
+    row: Mapping[str, Any],
+    instance: Mapping[str, Any],
+    adapter: Mapping[str, Any],
+    *,
+    task: str,
+    stats: Mapping[str, float] | None,
+    place: Place,
+    wanted: Wanted,
+) -> Record:
+    result = as_object(row.get("result"))
+    request = as_object(row.get("request"))
+    asked = as_object(instance.get("input"))
     sent = sent_of(asked.get("messages")) or sent_of(asked.get("text"))
     mapping = row.get("output_mapping")
     query = sent.query if sent else None
     if query is not None and isinstance(mapping, Mapping) and mapping:
         query = "\n".join([query, *(f"{letter}) {text}" for letter, text in mapping.items())])
-    right = [text_of(reference.get("output")) for reference in instance.get("references") or ()
-             if isinstance(reference, Mapping) and "correct" in (reference.get("tags") or ())]
+    right = [
+        text_of(reference.get("output"))
+        for reference in instance.get("references") or ()
+        if isinstance(reference, Mapping) and "correct" in (reference.get("tags") or ())
+    ]
     letters = [letter for letter, text in mapping.items() if text in right] if isinstance(mapping, Mapping) else []
     record = Record(
         place=place,

@@ -44,7 +44,9 @@ def find_files(names: Sequence[str | PathLike[str]]) -> list[tuple[Path, bool]]:
     for name in names:
         path = Path(name)
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.is_file() and not any(q.startswith(".") for q in p.parts[1:]))
+            inside = sorted(
+                p for p in path.rglob("*") if p.is_file() and not any(q.startswith(".") for q in p.parts[1:])
+            )
             if not inside:
                 raise OutcomeError("the folder must hold files, got none. Check the path.", file=str(path))
             for file in inside:
@@ -86,9 +88,13 @@ def opened(path: Path) -> Iterator[TextIO]:
     except FileNotFoundError:
         raise OutcomeError("the file must exist. Check the path.", file=str(path)) from None
     except (OSError, EOFError, zlib.error) as error:
-        raise OutcomeError(f"the file must be readable to its end, got: {error}. Copy it again.", file=str(path)) from error
+        raise OutcomeError(
+            f"the file must be readable to its end, got: {error}. Copy it again.", file=str(path)
+        ) from error
     except UnicodeDecodeError as error:
-        raise OutcomeError(f"the file must be in UTF-8, got: {error}. Convert it, as with `iconv -f CP1252 -t UTF-8`.", file=str(path)) from error
+        raise OutcomeError(
+            f"the file must be in UTF-8, got: {error}. Convert it, as with `iconv -f CP1252 -t UTF-8`.", file=str(path)
+        ) from error
 
 
 def rows_of(path: Path, tally: Tally | None = None) -> Iterator[tuple[Place, dict[str, Any]]]:
@@ -137,7 +143,9 @@ def csv_lines(path: Path) -> Iterator[tuple[Place, list[str]]]:
                 if values:
                     yield Place(str(path), reader.line_num), values
         except csv.Error as error:
-            raise OutcomeError(f"must be CSV, got: {error}. Export it again.", file=str(path), row=reader.line_num) from None
+            raise OutcomeError(
+                f"must be CSV, got: {error}. Export it again.", file=str(path), row=reader.line_num
+            ) from None
 
 
 def _lines(start: str, rest: TextIO) -> Iterator[str]:
@@ -206,7 +214,11 @@ def _read_json(path: Path, tally: Tally) -> Iterator[tuple[Place, dict[str, Any]
                 whole = json.loads(start + text.read())
             except (ValueError, RecursionError) as error:
                 raise _torn(path, error) from None
-            wrapped = next((whole[n] for n in WRAPPERS if isinstance(whole.get(n), list)), None) if isinstance(whole, dict) else None
+            wrapped = (
+                next((whole[n] for n in WRAPPERS if isinstance(whole.get(n), list)), None)
+                if isinstance(whole, dict)
+                else None
+            )
             if wrapped is None:
                 if not isinstance(whole, dict):
                     raise OutcomeError("the file must hold JSON objects. Check the path.", file=file)
@@ -231,27 +243,30 @@ def _entries(text: TextIO, buffer: str, path: Path) -> Iterator[Any]:
             return
         try:
             value, end = decoder.raw_decode(buffer, position)
-            # A number at the buffer's end may go on behind it.
-            if end == len(buffer):
-                raise ValueError("the entry may go on")
         except (ValueError, RecursionError) as error:
             more = text.read(max(_CHUNK_CHARS, len(buffer)))
             if not more:
                 raise _torn(path, error) from None
             buffer, position = buffer[position:] + more, 0
             continue
+        if end == len(buffer) and (more := text.read(_CHUNK_CHARS)):
+            buffer, position = buffer[position:] + more, 0  # a number at the buffer's end may go on behind it
+            continue
         yield value
         position = end
 
 
-def _read_csv(path: Path, _: Tally) -> Iterator[tuple[Place, dict[str, Any]]]:
+def _read_csv(path: Path, tally: Tally) -> Iterator[tuple[Place, dict[str, Any]]]:
+    del tally  # each row is one
     lines = csv_lines(path)
     _, names = next(lines, (None, []))
     for place, values in lines:
-        yield place, dict(zip(names, values, strict=False))
+        # CSV has one way to write nothing: a cell without text is none, not an empty answer.
+        yield place, dict(zip(names, (value or None for value in values), strict=False))
 
 
-def _read_parquet(path: Path, _: Tally) -> Iterator[tuple[Place, dict[str, Any]]]:
+def _read_parquet(path: Path, tally: Tally) -> Iterator[tuple[Place, dict[str, Any]]]:
+    del tally  # each row is one
     try:
         with pq.ParquetFile(path) as source:
             row = 0

@@ -166,7 +166,7 @@ def write_outcomes(
     folder = Path(out).resolve().parent
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f".{Path(out).name}.", dir=folder)))
-        frame = _Frame(work, tally, wanted, source, task, scale)
+        frame = _Frame(work, tally=tally, wanted=wanted, source=source, task=task, scale=scale)
         for index, record in enumerate(records):
             frame.add(record)
             if on_progress is not None and index % 10_000 == 0:
@@ -196,7 +196,14 @@ def _nothing(tally: Tally, way_out: str) -> OutcomeError:
 
 class _Frame:
     def __init__(
-        self, work: Path, tally: Tally, wanted: Wanted, source: str, task: str | None, scale: tuple[float, float] | None
+        self,
+        work: Path,
+        *,
+        tally: Tally,
+        wanted: Wanted,
+        source: str,
+        task: str | None,
+        scale: tuple[float, float] | None,
     ) -> None:
         self._work, self._tally, self._wanted, self._source = work, tally, wanted, source
         self._task, self._scale = task, scale
@@ -268,21 +275,36 @@ class _Frame:
             raise InputError(
                 f"`--map {name}={self._wanted.columns[name]}` must name a field of the rows, got one that none has. They have: {shown}."
             )
+        reward, scores = self._wanted.reward, self._wanted.scores
+        if reward is not None and self._tally.read and not {reward, reward.partition(",")[0]} & scores:
+            have = (
+                f"they have: {', '.join(sorted(scores)[:20])}"
+                if scores
+                else "they have none; `--map reward=FIELD` names a field"
+            )
+            raise InputError(f"`--reward` must name a score of the files, got {reward!r}; {have}.")
         self._flush()
         self._writer.close()
         self._sink.close()
-        for name, count in (
-            ("the same id stands for several texts: those got the texts' digest at the end of their ids", len(self._shared_names)),
-        ):
-            if count:
-                self._tally.note(name, count)
+        if self._shared_names:
+            self._tally.note(
+                "an id stands for several texts: each of them has its digest at the end of its id",
+                len(self._shared_names),
+            )
 
     def resolved(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Return the rows to keep, query by query in the order of their first rows: one for each member."""
         laid = self._laid
         query, member = np.asarray(laid.query), np.asarray(laid.member)
         order = np.lexsort(
-            (np.arange(len(query)), np.asarray(laid.at), np.asarray(laid.is_scored), np.asarray(laid.is_answer), member, query)
+            (
+                np.arange(len(query)),
+                np.asarray(laid.at),
+                np.asarray(laid.is_scored),
+                np.asarray(laid.is_answer),
+                member,
+                query,
+            )
         )
         is_last = np.ones(len(order), dtype=bool)
         is_last[:-1] = (query[order][1:] != query[order][:-1]) | (member[order][1:] != member[order][:-1])
@@ -405,7 +427,9 @@ class _Frame:
         content = digest.hexdigest()
         by_name = record.names_question and record.query_id is not None
         key = blake2b(
-            "\0".join((task, record.query_id or "", "" if by_name else content, str(record.sample))).encode("utf-8", "surrogatepass"),
+            "\0".join((task, record.query_id or "", "" if by_name else content, str(record.sample))).encode(
+                "utf-8", "surrogatepass"
+            ),
             digest_size=16,
         ).digest()
         code = self._query_codes.get(key)

@@ -84,6 +84,7 @@ class Wanted:
         members: The columns of a wide table that are members; empty: all that are nothing else.
         values: What the columns of a wide table hold: answers or rewards; None: as they look.
         columns: Which field of a row is which column, by the column's name.
+        scores: The names of the scores that there are; readers fill it.
     """
 
     model: str | None = None
@@ -91,6 +92,7 @@ class Wanted:
     members: tuple[str, ...] = ()
     values: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    scores: set[str] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -134,6 +136,7 @@ def chosen(scores: Mapping[str, Any], wanted: Wanted, place: Place, *, preferred
     Raises:
         OutcomeError: There are several, and nothing says which.
     """
+    wanted.scores.update(scores)
     if wanted.reward is not None:
         return wanted.reward if wanted.reward in scores else None
     for name in preferred:
@@ -170,3 +173,8 @@ def as_text(value: Any) -> str | None:
     if isinstance(value, list) and value:
         return as_text(value[0])
     return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def as_object(value: Any) -> Mapping[str, Any]:
+    """Return a JSON object, and an empty one for everything else."""
+    return value if isinstance(value, Mapping) else {}

@@ -45,7 +45,11 @@ class Glimpse:
     @cached_property
     def row(self) -> Mapping[str, Any]:
         """The first row; empty where the file has none that can be read, or is one JSON object."""
-        if self.form == "json" and self.head.lstrip()[:1] == "{" and not re.match(r'\s*\{\s*"(data|traces|runs|observations|logs|items|info|trace)"', self.head):
+        if (
+            self.form == "json"
+            and self.head.lstrip()[:1] == "{"
+            and not re.match(r'\s*\{\s*"(data|traces|runs|observations|logs|items|info|trace)"', self.head)
+        ):
             return {}
         try:
             return next((row for _, row in rows_of(self.path)), {})
@@ -103,7 +107,9 @@ class Source:
 def _fits_promptfoo(file: Glimpse) -> bool:
     if file.form == "csv":
         return any(re.match(r"\[.+\]", name) for name in file.names)
-    return file.has("provider", "vars", "success") or (file.says("results") and (file.says("evalId") or file.says("prompts", "version")))
+    return file.has("provider", "vars", "success") or (
+        file.says("results") and (file.says("evalId") or file.says("prompts", "version"))
+    )
 
 
 def _fits_langsmith(file: Glimpse) -> bool:
@@ -128,12 +134,16 @@ def _fits_mlflow(file: Glimpse) -> bool:
 
 def _fits_long(file: Glimpse) -> bool:
     names = {name.lower() for name in file.row}
-    return bool(names & {"query", "prompt", "question", "input", "messages"}) and bool(names & {"model", "model_name", "member", "llm"})
+    return bool(names & {"query", "prompt", "question", "input", "messages"}) and bool(
+        names & {"model", "model_name", "member", "llm"}
+    )
 
 
 def _fits_wide(file: Glimpse) -> bool:
     names = {name.lower() for name in file.row}
-    return bool(names & {"query", "prompt", "question", "input"}) and (any("|" in name for name in names) or not names & {"model", "model_name"})
+    return bool(names & {"query", "prompt", "question", "input"}) and (
+        any("|" in name for name in names) or not names & {"model", "model_name"}
+    )
 
 
 SOURCES: Mapping[str, Source] = {
@@ -208,7 +218,9 @@ def import_outcomes(
         raise InputError(f"SOURCE must be one of {AUTO}, {', '.join(SOURCES)}, got {source!r}. Choose one.")
     unknown = [name for name in columns or {} if name not in MAPPED]
     if unknown:
-        raise InputError(f"`--map` must name a column of the table ({', '.join(MAPPED)}), got {unknown[0]!r}. Correct it.")
+        raise InputError(
+            f"`--map` must name a column of the table ({', '.join(MAPPED)}), got {unknown[0]!r}. Correct it."
+        )
     tally = Tally()
     found = find_files(files)
     chosen = SOURCES[source] if source != AUTO else _recognised(found)
@@ -241,7 +253,9 @@ def _recognised(found: Sequence[tuple[Path, bool]]) -> Source:
     named = [(path, by_file[path]) for path, is_named in found if is_named]
     unknown = next((path for path, source in named if source is None), None)
     if unknown is not None:
-        raise OutcomeError(f"must be recognised by its shape, but is not. Name its source: {', '.join(SOURCES)}.", file=str(unknown))
+        raise OutcomeError(
+            f"must be recognised by its shape, but is not. Name its source: {', '.join(SOURCES)}.", file=str(unknown)
+        )
     sources = {source.name: path for path, source in by_file.items() if source is not None}
     if len(sources) != 1:
         shown = ", ".join(f"{name} ({path})" for name, path in sources.items()) or "of none that is known"
@@ -255,14 +269,16 @@ def _of_source(source: Source, found: Sequence[tuple[Path, bool]], tally: Tally,
     for path, is_named in found:
         if not path.stat().st_size:
             if is_named:
-                raise OutcomeError("the file must hold rows, got an empty file. Export it again, or leave it out.", file=str(path))
+                raise OutcomeError(
+                    "the file must hold rows, got an empty file. Export it again, or leave it out.", file=str(path)
+                )
             tally.note(f"file in a folder or pattern that is empty (first: {path})")
         elif source.fits(Glimpse(path)) or (trusting and is_named):
             kept.append(path)
         elif is_named:
             other = recognise(path)
             if other is not None and other.name not in {"long", "wide"}:
-                rule = f"must be a file of {source.title}, but looks like one of {other.title}. Use `rlfocal import {other.name}`."
+                rule = f"must be a file of {_short(source)}, but looks like one of {_short(other)}. Use `rlfocal import {other.name}`."
                 raise OutcomeError(rule, file=str(path))
             if source.name not in {"long", "wide"}:
                 _reason(path)
@@ -272,8 +288,16 @@ def _of_source(source: Source, found: Sequence[tuple[Path, bool]], tally: Tally,
         else:
             tally.note(f"file in a folder or pattern that is not {source.name}'s")
     if not kept:
-        raise OutcomeError(f"the folders and patterns must hold files of {source.title}, got none among {len(found)}. Check the paths.")
+        others = sorted({other.name for path, _ in found if path.stat().st_size and (other := recognise(path))})
+        looks = f", but of {', '.join(others)}" if others else ""
+        raise OutcomeError(
+            f"the folders and patterns must hold files of {source.title}, got none among {len(found)}{looks}. Check the paths."
+        )
     return kept
+
+
+def _short(source: Source) -> str:
+    return source.title.partition(":")[0]
 
 
 def _reason(path: Path) -> None:

@@ -48,8 +48,13 @@ def read_long(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[R
             given = {name: row.get(column) for name, column in places.items()}
             used = {*places.values(), *(path.partition(".")[0] for path in wanted.columns.values())}
             sent = sent_of(given.get("query"))
-            failed = given.get("response") is None and given.get("answer") is None and number(given.get("reward")) == 0 and "response" in given
-            yield Record(
+            failed = (
+                given.get("response") is None
+                and given.get("answer") is None
+                and number(given.get("reward")) == 0
+                and "response" in given
+            )
+            record = Record(
                 place=place,
                 model=wanted.model or as_text(given.get("model")),
                 task=as_text(given.get("task")),
@@ -62,13 +67,12 @@ def read_long(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[R
                 reward=_truth(given.get("reward")),
                 failure="recorded as one" if failed else None,
                 option_probs=parsed(given.get("option_probs")) or None,
-                **{
-                    name: number(given.get(name))
-                    for name in ("prompt_tokens", "completion_tokens", "cost_usd", "latency_s", "logprob", "propensity")
-                },
                 extras={name: value for name, value in row.items() if name not in used},
                 raw=row,
             )
+            for name in ("prompt_tokens", "completion_tokens", "cost_usd", "latency_s", "logprob", "propensity"):
+                setattr(record, name, number(given.get(name)))
+            yield record
 
 
 def read_wide(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[Record]:
@@ -83,7 +87,7 @@ def read_wide(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[R
             continue
         names = list(peeked[0][1])
         places = _columns(peeked[0][1], wanted)
-        members = _members(names, places, wanted, str(path))
+        members = _members(names, places, [row for _, row in peeked], wanted=wanted, file=str(path))
         holds = {member: wanted.values or _holds([row.get(member) for _, row in peeked]) for member in members}
         of_members = {name for name in names if any(name == m or name.startswith(f"{m}|") for m in members)}
         for place, row in chain(peeked, rows):
@@ -127,18 +131,27 @@ def _fill(record: Record, row: Mapping[str, Any], member: str, holds: str) -> No
                 setattr(record, column, number(row[name]))
 
 
-def _members(names: Sequence[str], places: Mapping[str, str], wanted: Wanted, file: str) -> list[str]:
+def _members(
+    names: Sequence[str], places: Mapping[str, str], rows: Sequence[Mapping[str, Any]], *, wanted: Wanted, file: str
+) -> list[str]:
+    """Say which columns are members: those that the user names, those with others beside them, else all that are left, if all look like rewards."""
     if wanted.members:
-        unknown = [name for name in wanted.members if name not in names and not any(n.startswith(f"{name}|") for n in names)]
+        unknown = [
+            name for name in wanted.members if name not in names and not any(n.startswith(f"{name}|") for n in names)
+        ]
         if unknown:
             rule = f"`--member` must name columns of the table, got {', '.join(unknown)}. It has: {', '.join(names)}."
             raise OutcomeError(rule, file=file)
         return list(wanted.members)
     paired = list(dict.fromkeys(name.partition("|")[0] for name in names if "|" in name))
-    members = paired or [name for name in names if name not in places.values()]
-    if not members:
-        raise OutcomeError("a wide table must have a column for each member. Name them with `--member`.", file=file)
-    return members
+    if paired:
+        return paired
+    others = [name for name in names if name not in places.values()]
+    values = {name: [row.get(name) for row in rows] for name in others}
+    if not others or (wanted.values is None and any(_holds(of) != "rewards" for of in values.values())):
+        rule = f"`--member` must say which columns are members, once for each. The table has: {', '.join(others) or 'none besides'}."
+        raise OutcomeError(rule, file=file)
+    return others
 
 
 def _holds(values: Sequence[Any]) -> str:
@@ -178,4 +191,3 @@ def _unwrapped(value: Any) -> Any:
         if isinstance(inner, list) and len(inner) == 1 and isinstance(inner[0], str):
             return inner[0]
     return value
-

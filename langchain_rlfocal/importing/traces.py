@@ -11,7 +11,17 @@ from typing import Any
 
 from langchain_rlfocal.importing.conversations import reply_of, sent_of, usage_of
 from langchain_rlfocal.importing.files import field_at, form_of, parsed, rows_of
-from langchain_rlfocal.importing.records import Place, Record, Tally, Wanted, as_text, chosen, number, seconds
+from langchain_rlfocal.importing.records import (
+    Place,
+    Record,
+    Tally,
+    Wanted,
+    as_object,
+    as_text,
+    chosen,
+    number,
+    seconds,
+)
 
 # ---- LangSmith
 
@@ -27,7 +37,11 @@ def read_langsmith(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Itera
                 for run in runs:
                     tally.read += 1
                     if isinstance(run, Mapping):
-                        example = {"reference_example_id": row.get("id"), "inputs": row.get("inputs"), "reference": row.get("outputs")}
+                        example = {
+                            "reference_example_id": row.get("id"),
+                            "inputs": row.get("inputs"),
+                            "reference": row.get("outputs"),
+                        }
                         yield from _langsmith_run({**example, **run}, place, wanted, tally, is_experiment=True)
                 continue
             tally.read += 1
@@ -49,7 +63,10 @@ def _langsmith_run(
     metadata = field_at(run, "extra.metadata") or {}
     parameters = field_at(run, "extra.invocation_params") or {}
     named = (
-        _first(metadata, "ls_model_name") or _first(parameters, "model", "model_name") or run.get("session_name") or run.get("session_id")
+        _first(metadata, "ls_model_name")
+        or _first(parameters, "model", "model_name")
+        or run.get("session_name")
+        or run.get("session_id")
     )
     outputs, inputs = parsed(run.get("outputs")), parsed(run.get("inputs"))
     sent, reply = sent_of(inputs), reply_of(outputs)
@@ -72,7 +89,9 @@ def _langsmith_run(
     )
     if record.prompt_tokens is None and isinstance(outputs, Mapping):
         record.prompt_tokens, record.completion_tokens = usage_of(
-            field_at(outputs, "llm_output.token_usage") or field_at(outputs, "usage_metadata") or field_at(outputs, "usage")
+            field_at(outputs, "llm_output.token_usage")
+            or field_at(outputs, "usage_metadata")
+            or field_at(outputs, "usage")
         )
     if run.get("error") or run.get("status") == "error":
         record.failure = as_text(run.get("error")) or "error"
@@ -83,7 +102,11 @@ def _langsmith_run(
     feedback = parsed(run.get("feedback_stats"))
     scores = {}
     if isinstance(feedback, Mapping):
-        scores = {name: stats.get("avg") for name, stats in feedback.items() if isinstance(stats, Mapping) and number(stats.get("avg")) is not None}
+        scores = {
+            name: stats.get("avg")
+            for name, stats in feedback.items()
+            if isinstance(stats, Mapping) and number(stats.get("avg")) is not None
+        }
     name = chosen(scores, wanted, place, preferred=_LANGSMITH_FEEDBACK)
     record.reward = None if name is None else number(scores[name])
     yield record
@@ -91,9 +114,37 @@ def _langsmith_run(
 
 def _langsmith_line(row: Mapping[str, Any], path: Path, place: Place, wanted: Wanted) -> Record:
     """Read a line of an experiment's CSV: its inputs, outputs, reference outputs, and a column for each feedback."""
-    known = {"id", "example_id", "inputs", "input", "outputs", "output", "reference_outputs", "reference_output", "reference", "error",
-             "latency", "status", "tokens", "total_tokens", "prompt_tokens", "completion_tokens", "total_cost", "cost", "start_time",
-             "end_time", "run_id", "session_id", "session_name", "model", "run", "experiment", "dataset_id", "created_at", "metadata"}
+    known = {
+        "id",
+        "example_id",
+        "inputs",
+        "input",
+        "outputs",
+        "output",
+        "reference_outputs",
+        "reference_output",
+        "reference",
+        "error",
+        "latency",
+        "status",
+        "tokens",
+        "total_tokens",
+        "prompt_tokens",
+        "completion_tokens",
+        "total_cost",
+        "cost",
+        "start_time",
+        "end_time",
+        "run_id",
+        "session_id",
+        "session_name",
+        "model",
+        "run",
+        "experiment",
+        "dataset_id",
+        "created_at",
+        "metadata",
+    }
     sent = sent_of(_first(row, "inputs", "input"))
     reply = reply_of(_first(row, "outputs", "output"))
     scores = {name: value for name, value in row.items() if name.lower() not in known and number(value) is not None}
@@ -139,7 +190,11 @@ def read_langfuse(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterat
             for one in _langfuse_scores(row):
                 value = _first(one, "value", "numericValue", "numeric_value")
                 kind = str(_first(one, "dataType", "data_type") or "")
-                value = number(value) if number(value) is not None else {"True": 1.0, "False": 0.0}.get(str(_first(one, "stringValue", "string_value")))
+                value = (
+                    number(value)
+                    if number(value) is not None
+                    else {"True": 1.0, "False": 0.0}.get(str(_first(one, "stringValue", "string_value")))
+                )
                 key = _first(one, "observationId", "observation_id") or _first(one, "traceId", "trace_id")
                 if key and value is not None and kind != "CATEGORICAL":
                     scores.setdefault(str(key), {})[str(one.get("name"))] = value
@@ -160,11 +215,19 @@ def read_langfuse(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterat
                 if one.get("type") not in _CALLS:
                     tally.skip("no call of a model", place)
                     continue
-                yield _langfuse_record(one, row, scores, calls_of, place, wanted, tally)
+                yield _langfuse_record(one, row, scores, calls_of, place=place, wanted=wanted, tally=tally)
 
 
-def _langfuse_record(one: Mapping[str, Any], row: Mapping[str, Any], scores: Mapping[str, Mapping[str, Any]],
-                     calls_of: Mapping[str, int], place: Place, wanted: Wanted, tally: Tally) -> Record:
+def _langfuse_record(
+    one: Mapping[str, Any],
+    row: Mapping[str, Any],
+    scores: Mapping[str, Mapping[str, Any]],
+    calls_of: Mapping[str, int],
+    *,
+    place: Place,
+    wanted: Wanted,
+    tally: Tally,
+) -> Record:
     trace = str(_first(one, "traceId", "trace_id"))
     sent, reply = sent_of(one.get("input")), reply_of(parsed(one.get("output")) or None)
     usage = parsed(_first(one, "usageDetails", "usage_details", "usage"))
@@ -223,7 +286,11 @@ def _langfuse_scores(row: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _is_langfuse_score(row: Mapping[str, Any]) -> bool:
-    return ("value" in row or "stringValue" in row or "string_value" in row) and ("traceId" in row or "trace_id" in row) and "name" in row
+    return (
+        ("value" in row or "stringValue" in row or "string_value" in row)
+        and ("traceId" in row or "trace_id" in row)
+        and "name" in row
+    )
 
 
 # ---- MLflow
@@ -247,7 +314,9 @@ def read_mlflow(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator
                 yield _mlflow_line(row, path, place, wanted)
 
 
-def _mlflow_trace(spans: Sequence[Any], info: Mapping[str, Any], place: Place, wanted: Wanted, tally: Tally) -> Iterator[Record]:
+def _mlflow_trace(
+    spans: Sequence[Any], info: Mapping[str, Any], place: Place, wanted: Wanted, tally: Tally
+) -> Iterator[Record]:
     opened = [(span, _attributes(span)) for span in spans if isinstance(span, Mapping)]
     calls = [(span, of) for span, of in opened if str(of.get("mlflow.spanType")) in _MLFLOW_CALLS]
     # One call may be two spans, a wrapper's and the client's: the inner one is the call.
@@ -270,17 +339,26 @@ def _mlflow_trace(spans: Sequence[Any], info: Mapping[str, Any], place: Place, w
         if expected is not None and name in {"expected_response", "expected", "answer", "expected_answer"}:
             gold = as_text(expected)
     if len(calls) > 1 and scores:
-        tally.note("call of a trace with several, which a score praises or blames as a whole: it stays unscored", len(calls))
+        tally.note(
+            "call of a trace with several, which a score praises or blames as a whole: it stays unscored", len(calls)
+        )
         scores = {}
     chosen_name = chosen(scores, wanted, place, preferred=("correctness", "correct", "score"))
     for span, of in calls:
         inputs, outputs = of.get("mlflow.spanInputs"), of.get("mlflow.spanOutputs")
         sent, reply = sent_of(inputs), reply_of(outputs)
         prompt, completion = usage_of(of.get("mlflow.chat.tokenUsage"))
-        started, ended = (seconds(_first(span, f"{which}_time_unix_nano", f"{which}_time")) for which in ("start", "end"))
+        started, ended = (
+            seconds(_first(span, f"{which}_time_unix_nano", f"{which}_time")) for which in ("start", "end")
+        )
         record = Record(
             place=place,
-            model=wanted.model or as_text(_first(of, "mlflow.llm.model") or field_at(_object(inputs), "model") or field_at(_object(outputs), "model")),
+            model=wanted.model
+            or as_text(
+                _first(of, "mlflow.llm.model")
+                or field_at(as_object(inputs), "model")
+                or field_at(as_object(outputs), "model")
+            ),
             query=sent.query if sent else None,
             messages=sent.messages if sent else (),
             gold=gold if len(calls) == 1 else None,
@@ -313,7 +391,7 @@ def _mlflow_line(row: Mapping[str, Any], path: Path, place: Place, wanted: Wante
             truth = {"yes": 1.0, "no": 0.0, "true": 1.0, "false": 0.0}.get(str(value).lower(), value)
             if number(truth) is not None:
                 scores[stem] = number(truth)
-    name = chosen(scores, wanted, place, preferred=("correctness", "exact_match"))
+    reward = chosen(scores, wanted, place, preferred=("correctness", "exact_match"))
     expected = parsed(_first(row, "expectations", "targets", "target", "ground_truth", "expected_response"))
     return Record(
         place=place,
@@ -323,7 +401,7 @@ def _mlflow_line(row: Mapping[str, Any], path: Path, place: Place, wanted: Wante
         response=reply.text if reply else None,
         answer=reply.calls if reply else None,
         gold=_single(expected),
-        reward=None if name is None else number(scores[name]),
+        reward=None if reward is None else number(scores[reward]),
         raw=row,
     )
 
@@ -332,7 +410,7 @@ def _attributes(span: Mapping[str, Any]) -> dict[str, Any]:
     """Return a span's attributes, each of which is JSON within JSON."""
     found = span.get("attributes")
     result = {}
-    for name, value in (found if isinstance(found, Mapping) else {}).items():
+    for name, value in (as_object(found)).items():
         result[name] = value
         if isinstance(value, str):
             try:
@@ -343,17 +421,24 @@ def _attributes(span: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _object(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+    return as_object(value)
 
 
 def _first(row: Any, *names: str) -> Any:
     """Return the first of these fields that says something."""
-    return next((row[name] for name in names if row.get(name) not in (None, "")), None) if isinstance(row, Mapping) else None
+    return (
+        next((row[name] for name in names if row.get(name) not in (None, "")), None)
+        if isinstance(row, Mapping)
+        else None
+    )
 
 
 def _single(value: Any) -> str | None:
     """Return a right answer: a text, or the only value of an object."""
     if isinstance(value, Mapping):
         values = [part for part in value.values() if part is not None]
-        return as_text(value.get("answer", value.get("output", value.get("expected_response"))) or (values[0] if len(values) == 1 else None))
+        return as_text(
+            value.get("answer", value.get("output", value.get("expected_response")))
+            or (values[0] if len(values) == 1 else None)
+        )
     return as_text(value) if value != "" else None

@@ -18,7 +18,7 @@ from langchain_rlfocal.importing.records import Place, Record, Tally, Wanted, as
 
 # ---- litellm
 
-_NO_TEXT = (None, "", {}, [])
+_NO_TEXT: tuple[Any, ...] = (None, "", {}, [])
 
 
 def read_litellm(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[Record]:
@@ -30,7 +30,14 @@ def read_litellm(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterato
             if kind and not any(word in kind for word in ("completion", "responses", "messages", "generate_content")):
                 tally.skip("no call of a chat model", place)
                 continue
-            sent_as = next((found for name in ("messages", "proxy_server_request") if (found := parsed(row.get(name))) not in _NO_TEXT), None)
+            sent_as = next(
+                (
+                    found
+                    for name in ("messages", "proxy_server_request")
+                    if (found := parsed(row.get(name))) not in _NO_TEXT
+                ),
+                None,
+            )
             sent, said = sent_of(sent_as), parsed(row.get("response"))
             started, ended = seconds(row.get("startTime")), seconds(row.get("endTime"))
             latency = number(row.get("request_duration_ms"))
@@ -44,8 +51,13 @@ def read_litellm(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterato
                 completion_tokens=number(row.get("completion_tokens")),
                 # It writes 0 where it knows no price, and where its cache answered: neither is what the model costs.
                 cost_usd=number(row.get("spend")) or None,
-                latency_s=None if is_cached else latency / 1000 if latency is not None
-                else ended - started if started is not None and ended is not None else None,
+                latency_s=None
+                if is_cached
+                else latency / 1000
+                if latency is not None
+                else ended - started
+                if started is not None and ended is not None
+                else None,
                 at=started,
                 raw=row,
             )
@@ -81,7 +93,9 @@ def read_llm(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[Re
                 database.row_factory = sqlite3.Row
                 tables = {row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
                 if not tables & {"responses", "turns"}:
-                    raise OutcomeError("must be the database that `llm logs path` names. Check the path.", file=str(path))
+                    raise OutcomeError(
+                        "must be the database that `llm logs path` names. Check the path.", file=str(path)
+                    )
                 taken: set[str] = set()
                 if {"turns", "messages", "parts"} <= tables:
                     for record in _llm_turns(database, path, wanted):
@@ -104,7 +118,9 @@ def _llm_turns(database: sqlite3.Connection, path: Path, wanted: Wanted) -> Iter
     """Read turns: a message points to the one before it, a turn to the last that was sent and the last that came back."""
     messages = {row["hash"]: row for row in database.execute("SELECT hash, parent_hash, role FROM messages")}
     texts: dict[str, list[tuple[str, str, str]]] = {}
-    for row in database.execute("SELECT message_hash, type, tool_name, text, payload FROM parts ORDER BY message_hash, position"):
+    for row in database.execute(
+        "SELECT message_hash, type, tool_name, text, payload FROM parts ORDER BY message_hash, position"
+    ):
         texts.setdefault(row["message_hash"], []).append((row["type"] or "", row["text"] or "", row["payload"] or ""))
 
     def walk(tip: str | None, end: str | None) -> list[dict[str, str]]:
@@ -119,7 +135,9 @@ def _llm_turns(database: sqlite3.Connection, path: Path, wanted: Wanted) -> Iter
         sent = sent_of([{k: m[k] for k in ("role", "content")} for m in walk(row["parent_message_hash"], None)])
         said = [m for m in walk(row["tip_message_hash"], row["parent_message_hash"]) if m["role"] == "assistant"]
         record = _llm_record(row, Place(f"{path}#turns", number_), sent, said[-1]["content"] if said else None, wanted)
-        calls = [payload for m in said for kind, _, payload in texts.get(m["hash"], ()) if kind == "tool_call" and payload]
+        calls = [
+            payload for m in said for kind, _, payload in texts.get(m["hash"], ()) if kind == "tool_call" and payload
+        ]
         if not record.response and calls:
             record.response, record.answer = None, json.dumps([parsed(call) for call in calls], sort_keys=True)
         yield record
@@ -185,17 +203,17 @@ def read_openai_batch(files: Sequence[Path], wanted: Wanted, tally: Tally) -> It
             else:
                 tally.skip("neither a request nor its answer", place)
     matched: set[tuple[str, int]] = set()
-    for order, place, row in answered:
-        name = row["custom_id"]
-        body = field_at(row, "response.body")
+    for order, place, answer in answered:
+        name = answer["custom_id"]
+        body = field_at(answer, "response.body")
         candidates = asked.get(name, [])
         model = body.get("model") if isinstance(body, Mapping) else None
         named = [found for found in candidates if _same_model(found[1].get("model"), model)] if model else []
         earlier = [found for found in named or candidates if found[0] <= order]
-        match = (earlier or named or candidates or [None])[-1]  # the nearest before it
-        if match is None:
+        if not candidates:
             tally.skip("answered, but not in an input file: name that file too", place)
             continue
+        match = (earlier or named or candidates)[-1]  # the nearest before it
         matched.add((name, match[0]))
         request = match[1]
         sent = sent_of(request)
@@ -207,12 +225,15 @@ def read_openai_batch(files: Sequence[Path], wanted: Wanted, tally: Tally) -> It
             messages=sent.messages if sent else (),
             at=seconds(_created(body)),
             extras={"custom_id": name},
-            raw={**request, **row},
+            raw={**request, **answer},
         )
         record.prompt_tokens, record.completion_tokens = usage_of(usage)
-        status = number(field_at(row, "response.status_code"))
-        if row.get("error") or (status is not None and status >= 400) or not isinstance(body, Mapping):
-            record.failure = as_text(field_at(row, "error.message") or field_at(row, "response.body.error.message")) or "no answer"
+        status = number(field_at(answer, "response.status_code"))
+        if answer.get("error") or (status is not None and status >= 400) or not isinstance(body, Mapping):
+            record.failure = (
+                as_text(field_at(answer, "error.message") or field_at(answer, "response.body.error.message"))
+                or "no answer"
+            )
         elif (reply := reply_of(body)) is not None:
             record.response, record.answer = reply.text, reply.calls
         yield record
@@ -223,7 +244,11 @@ def read_openai_batch(files: Sequence[Path], wanted: Wanted, tally: Tally) -> It
 
 def _same_model(asked: Any, answered: Any) -> bool:
     """Tell whether an answer's model is the one that was asked for: answers name its dated version."""
-    return isinstance(asked, str) and isinstance(answered, str) and (answered == asked or answered.startswith(f"{asked}-2"))
+    return (
+        isinstance(asked, str)
+        and isinstance(answered, str)
+        and (answered == asked or answered.startswith(f"{asked}-2"))
+    )
 
 
 def _created(body: Any) -> Any:

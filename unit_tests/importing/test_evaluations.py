@@ -163,9 +163,13 @@ def promptfoo_result(model, a, b, **changes):
 
 RESULTS = [
     promptfoo_result("ann", 2, 3),
-    promptfoo_result("bob", 2, 3, response={"output": "6"}, score=0, success=False, failureReason=1, error="Expected 6 to equal 5"),
+    promptfoo_result(
+        "bob", 2, 3, response={"output": "6"}, score=0, success=False, failureReason=1, error="Expected 6 to equal 5"
+    ),
     promptfoo_result("ann", 4, 4),
-    promptfoo_result("bob", 4, 4, response={"error": "429 Too many"}, score=0, success=False, failureReason=2, error="429 Too many"),
+    promptfoo_result(
+        "bob", 4, 4, response={"error": "429 Too many"}, score=0, success=False, failureReason=2, error="429 Too many"
+    ),
 ]
 PROMPTFOO = [("ann", "5", "5", 1.0), ("bob", "6", "6", 0.0), ("ann", "8", "8", 1.0), ("bob", None, None, 0.0)]
 
@@ -173,10 +177,20 @@ PROMPTFOO = [("ann", "5", "5", 1.0), ("bob", "6", "6", 0.0), ("ann", "8", "8", 1
 @pytest.mark.parametrize("version", [3, 2])
 def test_results_of_promptfoo(imported, write, version):
     """An assertion that fails has an error too, and is a wrong answer; a provider's error is a failure."""
-    whole = {"evalId": "e", "results": {"version": version, "prompts": [], "results": RESULTS}, "config": {"description": "sums"}}
+    whole = {
+        "evalId": "e",
+        "results": {"version": version, "prompts": [], "results": RESULTS},
+        "config": {"description": "sums"},
+    }
     report, outcomes = imported("promptfoo", write("results.json", whole))
     assert brief(outcomes, "model", "response", "answer", "reward") == PROMPTFOO
-    assert brief(outcomes, "task", "query", "gold", "latency_s", "cost_usd")[0] == ("sums", "What is 2 + 3?", "5", 0.25, 0.001)
+    assert brief(outcomes, "task", "query", "gold", "latency_s", "cost_usd")[0] == (
+        "sums",
+        "What is 2 + 3?",
+        "5",
+        0.25,
+        0.001,
+    )
     assert (outcomes[0].prompt_tokens, outcomes[0].completion_tokens) == (9, 3)
     assert report.queries == {2: 2}
 
@@ -220,7 +234,12 @@ def helm_run(write, folder, model, said, exact, *, failed=False):
             "split": "test",
             "id": f"id{number}",
         }
-        result = {"success": True, "completions": [{"text": text, "logprob": 0, "tokens": []}], "cached": False, "request_time": 0.5}
+        result = {
+            "success": True,
+            "completions": [{"text": text, "logprob": 0, "tokens": []}],
+            "cached": False,
+            "request_time": 0.5,
+        }
         states.append(
             {
                 "instance": instance,
@@ -236,12 +255,17 @@ def helm_run(write, folder, model, said, exact, *, failed=False):
             {
                 "instance_id": f"id{number}",
                 "train_trial_index": 0,
-                "stats": [{"name": {"name": n, "split": "test"}, "count": 1, "sum": v, "mean": v} for n, v in metrics.items()],
+                "stats": [
+                    {"name": {"name": n, "split": "test"}, "count": 1, "sum": v, "mean": v} for n, v in metrics.items()
+                ],
             }
         )
     states.append(states[0] | {"instance": states[0]["instance"] | {"perturbation": {"name": "typos"}}})
     name = f"toy:subject=law,model={model}"
-    write(f"{folder}/scenario_state.json", {"adapter_spec": {"method": "multiple_choice_joint", "model": model}, "request_states": states})
+    write(
+        f"{folder}/scenario_state.json",
+        {"adapter_spec": {"method": "multiple_choice_joint", "model": model}, "request_states": states},
+    )
     write(f"{folder}/per_instance_stats.json", stats)
     write(f"{folder}/run_spec.json", {"name": name, "adapter_spec": {"model": model}})
 

@@ -42,6 +42,15 @@ def test_a_failure_is_no_empty_answer(imported, write):
     assert report.skipped["neither answer nor reward"][0] == 1
 
 
+def test_an_empty_cell_of_csv_is_no_answer(imported, write):
+    """JSON tells an empty answer from none; CSV cannot, and a member that was not asked is more likely."""
+    report, (outcome,) = imported(
+        "long", write("rows.csv", "question,model,response,score\n2 + 3?,ann,5,\n2 + 3?,bob,,\n")
+    )
+    assert (outcome.model, outcome.response, outcome.reward) == ("ann", "5", None)
+    assert report.skipped["neither answer nor reward"][0] == 1
+
+
 def test_a_score_on_another_scale_is_refused_or_scaled(imported, write, tmp_path):
     """On a scale from 1 to 5 three stars are one half. A score outside the scale that was given is refused, too."""
     path = write("rows.jsonl", [row("ann", "5", score=1), row("bob", "6", score=3)])
@@ -57,7 +66,12 @@ def test_a_score_on_another_scale_is_refused_or_scaled(imported, write, tmp_path
 
 
 def test_equal_answers_share_a_label_and_given_answers_keep_theirs(imported, write):
-    rows = [row("ann", "It is 5."), row("bob", "The answer is 5"), row("cid", "I say six", answer="6"), row("dee", "6.0")]
+    rows = [
+        row("ann", "It is 5."),
+        row("bob", "The answer is 5"),
+        row("cid", "I say six", answer="6"),
+        row("dee", "6.0"),
+    ]
     _, outcomes = imported("long", write("rows.jsonl", rows))
     ann, bob, cid, dee = (outcome.answer for outcome in outcomes)
     assert ann == bob
@@ -97,7 +111,10 @@ def test_compressed_files_folders_and_patterns(imported, write, tmp_path):
 def test_a_long_list_of_json_is_read_over_the_limits_of_its_chunks(imported, write, monkeypatch):
     """Chunks of seven characters part every row; numbers at a chunk's end go on behind it."""
     monkeypatch.setattr("langchain_rlfocal.importing.files._CHUNK_CHARS", 7)
-    rows = [row(name, f"{name} says [{number}], \"{number}\"", prompt_tokens=1000 + number) for number, name in enumerate(("ann", "bob"))]
+    rows = [
+        row(name, f'{name} says [{number}], "{number}"', prompt_tokens=1000 + number)
+        for number, name in enumerate(("ann", "bob"))
+    ]
     _, outcomes = imported("long", write("rows.json", rows))
     assert [(outcome.model, outcome.response, outcome.prompt_tokens) for outcome in outcomes] == [
         ("ann", 'ann says [0], "0"', 1000),
@@ -113,7 +130,11 @@ def test_a_long_list_of_json_is_read_over_the_limits_of_its_chunks(imported, wri
         ("empty.jsonl", "", "must hold rows, got an empty file"),
         ("cats.jsonl", '{"cat": 1}\n', "must be a file of litellm"),
         ("torn.json", '{"results": {"results": [', "must be whole JSON"),
-        ("samples.jsonl", '{"doc": {}, "resps": []}\n', "looks like one of lm-evaluation-harness.*Use `rlfocal import lm-eval`"),
+        (
+            "samples.jsonl",
+            '{"doc": {}, "resps": []}\n',
+            "looks like one of lm-evaluation-harness.*Use `rlfocal import lm-eval`",
+        ),
         ("rows.pkl", "x", "must be a file of litellm"),
     ],
 )
@@ -127,7 +148,7 @@ def test_files_that_are_not_the_source_s_are_refused_in_one_line(imported, write
 def test_what_does_not_exist_and_what_is_no_source(imported, tmp_path):
     with pytest.raises(OutcomeError, match=r"nowhere\.jsonl: the file must exist"):
         imported("long", tmp_path / "nowhere.jsonl")
-    with pytest.raises(InputError, match="SOURCE must be one of auto, lm-eval, .* got 'langtrace'"):
+    with pytest.raises(InputError, match=r"SOURCE must be one of auto, lm-eval, .* got 'langtrace'"):
         imported("langtrace", tmp_path)
     with pytest.raises(InputError, match="at least one file"):
         imported("long")
@@ -136,21 +157,27 @@ def test_what_does_not_exist_and_what_is_no_source(imported, tmp_path):
 def test_files_of_two_sources_are_not_read_as_one(imported, write):
     ours = write("rows.jsonl", [row("ann", "5")])
     other = write("output.jsonl", [{"custom_id": "q", "response": {}}])
-    with pytest.raises(OutcomeError, match="of one source, got long .*, openai-batch"):
+    with pytest.raises(OutcomeError, match=r"of one source, got long .*, openai-batch"):
         imported("auto", ours, other)
 
 
 def test_half_a_surrogate_pair_does_not_stop_an_import(imported, write):
-    _, (outcome,) = imported("long", write("rows.jsonl", '{"question": "2 \\ud800?", "model": "ann", "response": "5 \\udc00"}\n'))
+    _, (outcome,) = imported(
+        "long", write("rows.jsonl", '{"question": "2 \\ud800?", "model": "ann", "response": "5 \\udc00"}\n')
+    )
     assert outcome.response == "5 \ufffd"
 
 
 def test_rows_beyond_a_batch_keep_their_order_and_join(imported, write, monkeypatch):
     """Batches of three rows: a member's file after the other's, joined query by query."""
     monkeypatch.setattr("langchain_rlfocal.importing.frame._BATCH_ROWS", 3)
-    files = [write(f"{name}.jsonl", [row(name, str(n), f"Question {n}?") for n in range(10)]) for name in ("ann", "bob")]
+    files = [
+        write(f"{name}.jsonl", [row(name, str(n), f"Question {n}?") for n in range(10)]) for name in ("ann", "bob")
+    ]
     report, outcomes = imported("long", *files)
-    assert [(o.query, o.model, o.response) for o in outcomes] == [(f"Question {n}?", name, str(n)) for n in range(10) for name in ("ann", "bob")]
+    assert [(o.query, o.model, o.response) for o in outcomes] == [
+        (f"Question {n}?", name, str(n)) for n in range(10) for name in ("ann", "bob")
+    ]
     assert report.queries == {2: 10}
 
 
@@ -161,6 +188,13 @@ def test_an_import_that_fails_leaves_the_table_that_was_there(imported, write, t
         imported("long", write("bad.jsonl", [row("ann", "5"), row("bob", "6", score=7)]))
     assert (tmp_path / "out.parquet").read_bytes() == before
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_reward_that_no_row_has_is_refused_with_the_scores_there_are(imported, fixtures, write):
+    with pytest.raises(InputError, match="`--reward` must name a score of the files, got 'style'; they have: match"):
+        imported("inspect", fixtures / "inspect_sums.json", reward="style")
+    with pytest.raises(InputError, match="they have none; `--map reward=FIELD`"):
+        imported("long", write("rows.jsonl", [row("ann", "5")]), reward="style")
 
 
 def test_nobody_s_file_is_recognised_as_nobody_s(write):

@@ -45,6 +45,12 @@ def test_what_the_columns_of_a_wide_table_hold_can_be_said(imported, write):
     assert brief(answers, "response", "reward") == [("0", None), ("1", None)]
 
 
+def test_columns_of_answers_are_members_only_by_name(imported, write):
+    """Any column of texts may be an answer: the user says which are."""
+    with pytest.raises(OutcomeError, match=r"`--member` must say which columns are members.* has: topic, ann\."):
+        imported("wide", write("wide.csv", "question,topic,ann\n2 + 3?,sums,5\n"))
+
+
 def test_a_column_that_is_no_member_is_refused_by_name(imported, write):
     with pytest.raises(OutcomeError, match=r"wide\.csv: `--member` must name columns of the table, got cid"):
         imported("wide", write("wide.csv", "question,ann\n2 + 3?,5\n"), members=["cid"])
@@ -53,8 +59,22 @@ def test_a_column_that_is_no_member_is_refused_by_name(imported, write):
 def test_a_long_table_under_other_names(imported, write):
     """Names that others use are known; a user's own column is kept, one that holds secrets is not."""
     rows = [
-        {"prompt": "2 + 3?", "llm": "ann", "output": "5", "is_correct": True, "reviewer": "eve", "api_key": "planted-secret"},
-        {"prompt": "2 + 3?", "llm": "bob", "output": "6", "is_correct": False, "reviewer": "key=sk-abcdefgh12345", "api_key": "x"},
+        {
+            "prompt": "2 + 3?",
+            "llm": "ann",
+            "output": "5",
+            "is_correct": True,
+            "reviewer": "eve",
+            "api_key": "planted-secret",
+        },
+        {
+            "prompt": "2 + 3?",
+            "llm": "bob",
+            "output": "6",
+            "is_correct": False,
+            "reviewer": "key=sk-abcdefgh12345",
+            "api_key": "x",
+        },
     ]
     report, outcomes = imported("long", write("long.jsonl", rows))
     assert brief(outcomes, "query", "model", "response", "answer", "reward") == [
@@ -70,12 +90,18 @@ def test_fields_are_mapped_by_their_paths(imported, write):
     rows = [{"q": {"text": "2 + 3?"}, "who": "ann", "said": ["5"], "stars": "4", "meta": '{"topic": "sums"}'}]
     columns = {"query": "q.text", "model": "who", "response": "said.0", "reward": "stars", "task": "meta.topic"}
     _, (outcome,) = imported("long", write("mine.jsonl", rows), columns=columns, scale=(1, 5))
-    assert (outcome.task, outcome.query, outcome.model, outcome.response, outcome.reward) == ("sums", "2 + 3?", "ann", "5", 0.75)
+    assert (outcome.task, outcome.query, outcome.model, outcome.response, outcome.reward) == (
+        "sums",
+        "2 + 3?",
+        "ann",
+        "5",
+        0.75,
+    )
 
 
 def test_a_field_that_no_row_has_is_refused_with_those_there_are(imported, write):
     path = write("mine.jsonl", [{"prompt": "2 + 3?", "model": "ann", "output": "5"}])
-    with pytest.raises(InputError, match="`--map gold=right` must name a field of the rows.* They have: .*prompt"):
+    with pytest.raises(InputError, match=r"`--map gold=right` must name a field of the rows.* They have: .*prompt"):
         imported("long", path, columns={"gold": "right"})
     with pytest.raises(InputError, match=r"`--map` must name a column of the table \(task, .*got 'question'"):
         imported("long", path, columns={"question": "prompt"})
@@ -101,6 +127,6 @@ def test_one_id_of_several_texts_becomes_several_ids_and_one_of_one_text_stays(i
     assert second.startswith("1~")
     assert first != second
     assert third == "2"
-    assert any("same id" in note for note in report.notes)
+    assert any("an id stands for several texts" in note for note in report.notes)
     _, again = imported("long", write("long.jsonl", rows[::-1]))
     assert {outcome.query_id for outcome in again} == {first, second, third}

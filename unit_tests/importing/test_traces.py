@@ -27,13 +27,25 @@ def run(model, question, said, *, system="Be brief.", **changes):
         "inputs": {
             "messages": [
                 [
-                    {"lc": 1, "type": "constructor", "id": ["langchain", "schema", "messages", kind], "kwargs": {"content": text, "type": role}}
+                    {
+                        "lc": 1,
+                        "type": "constructor",
+                        "id": ["langchain", "schema", "messages", kind],
+                        "kwargs": {"content": text, "type": role},
+                    }
                     for kind, role, text in (("SystemMessage", "system", system), ("HumanMessage", "human", question))
                 ]
             ]
         },
         "outputs": {
-            "generations": [[{"text": said, "message": {"lc": 1, "id": ["x", "AIMessage"], "kwargs": {"content": said, "type": "ai"}}}]],
+            "generations": [
+                [
+                    {
+                        "text": said,
+                        "message": {"lc": 1, "id": ["x", "AIMessage"], "kwargs": {"content": said, "type": "ai"}},
+                    }
+                ]
+            ],
             "llm_output": {"token_usage": {"prompt_tokens": 9, "completion_tokens": 1}},
         },
         "extra": {"metadata": {"ls_model_name": model}},
@@ -49,7 +61,14 @@ def test_runs_of_langsmith_join_by_their_whole_conversation(imported, write):
         run("bob", "2 + 3?", "6", feedback_stats={"correctness": {"n": 1, "avg": 0.0}}),
         run("ann", "2 + 3?", "five", system="Use words."),
         run("bob", "4 + 4?", None, error="429", outputs=None),
-        {"run_type": "chain", "id": "c", "parent_run_id": "p", "inputs": {"question": "2 + 3?"}, "outputs": {"output": "5"}, "trace_id": "t1"},
+        {
+            "run_type": "chain",
+            "id": "c",
+            "parent_run_id": "p",
+            "inputs": {"question": "2 + 3?"},
+            "outputs": {"output": "5"},
+            "trace_id": "t1",
+        },
     ]
     report, outcomes = imported("auto", write("runs.jsonl", rows))
     assert report.source == "langsmith"
@@ -62,7 +81,10 @@ def test_runs_of_langsmith_join_by_their_whole_conversation(imported, write):
     first, second, third, _ = outcomes
     assert first.query_id == second.query_id != third.query_id
     assert brief(outcomes, "prompt_tokens", "completion_tokens", "cost_usd", "latency_s")[0] == (9, 1, 0.002, 1.5)
-    assert third.extras["messages"] == [{"role": "system", "content": "Use words."}, {"role": "user", "content": "2 + 3?"}]
+    assert third.extras["messages"] == [
+        {"role": "system", "content": "Use words."},
+        {"role": "user", "content": "2 + 3?"},
+    ]
     assert report.skipped["no call of a model"][0] == 1
 
 
@@ -73,8 +95,20 @@ def test_experiments_of_langsmith_join_by_example(imported, write):
         "inputs": {"question": "2 + 3?"},
         "outputs": {"answer": "5"},
         "runs": [
-            {"id": "r1", "run_type": "chain", "session_name": "ann-run", "outputs": {"output": "5"}, "feedback_stats": {"exact": {"avg": 1}}},
-            {"id": "r2", "run_type": "chain", "session_name": "bob-run", "outputs": {"output": "6"}, "feedback_stats": {"exact": {"avg": 0}}},
+            {
+                "id": "r1",
+                "run_type": "chain",
+                "session_name": "ann-run",
+                "outputs": {"output": "5"},
+                "feedback_stats": {"exact": {"avg": 1}},
+            },
+            {
+                "id": "r2",
+                "run_type": "chain",
+                "session_name": "bob-run",
+                "outputs": {"output": "6"},
+                "feedback_stats": {"exact": {"avg": 0}},
+            },
         ],
     }
     _, outcomes = imported("langsmith", write("examples.json", [example]))
@@ -88,7 +122,17 @@ def test_a_csv_of_an_experiment(imported, write):
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["id", "inputs", "outputs", "reference_outputs", "status", "latency", "correctness"])
-    writer.writerow(["ex-1", json.dumps({"question": "2 + 3?"}), json.dumps({"answer": "5"}), json.dumps({"answer": "5"}), "success", "0.5", "1.0"])
+    writer.writerow(
+        [
+            "ex-1",
+            json.dumps({"question": "2 + 3?"}),
+            json.dumps({"answer": "5"}),
+            json.dumps({"answer": "5"}),
+            "success",
+            "0.5",
+            "1.0",
+        ]
+    )
     _, (outcome,) = imported("auto", write("ann.csv", text.getvalue()))
     assert (outcome.query_id, outcome.query, outcome.model, outcome.response) == ("ex-1", "2 + 3?", "ann", "5")
     assert (outcome.gold, outcome.reward, outcome.latency_s) == ("5", 1.0, 0.5)
@@ -127,10 +171,39 @@ def test_observations_of_langfuse_take_their_scores_from_another_file(imported, 
         observation("o6", "t4", "", "x", type="SPAN"),
     ]
     scores = [
-        {"id": "s1", "trace_id": "t1", "observation_id": "o1", "name": "correctness", "value": 1, "data_type": "NUMERIC"},
-        {"id": "s2", "trace_id": "t2", "observation_id": None, "name": "correctness", "value": 0, "data_type": "BOOLEAN"},
-        {"id": "s3", "trace_id": "t3", "observation_id": None, "name": "correctness", "value": 1, "data_type": "NUMERIC"},
-        {"id": "s4", "trace_id": "t1", "observation_id": "o1", "name": "tone", "string_value": "kind", "value": None, "data_type": "CATEGORICAL"},
+        {
+            "id": "s1",
+            "trace_id": "t1",
+            "observation_id": "o1",
+            "name": "correctness",
+            "value": 1,
+            "data_type": "NUMERIC",
+        },
+        {
+            "id": "s2",
+            "trace_id": "t2",
+            "observation_id": None,
+            "name": "correctness",
+            "value": 0,
+            "data_type": "BOOLEAN",
+        },
+        {
+            "id": "s3",
+            "trace_id": "t3",
+            "observation_id": None,
+            "name": "correctness",
+            "value": 1,
+            "data_type": "NUMERIC",
+        },
+        {
+            "id": "s4",
+            "trace_id": "t1",
+            "observation_id": "o1",
+            "name": "tone",
+            "string_value": "kind",
+            "value": None,
+            "data_type": "CATEGORICAL",
+        },
     ]
     report, outcomes = imported("langfuse", write("observations.jsonl", observations), write("scores.jsonl", scores))
     assert brief(outcomes, "model", "response", "reward") == [
@@ -154,11 +227,22 @@ def test_a_trace_of_langfuse_with_its_observations_inside_and_one_without(import
         "usageDetails": {"input": 9, "output": 1}, "costDetails": {}, "level": "DEFAULT",
     }  # fmt: skip
     traces = [
-        {"id": "t1", "name": "sums", "observations": [inner], "scores": [{"traceId": "t1", "name": "stars", "value": 1}]},
+        {
+            "id": "t1",
+            "name": "sums",
+            "observations": [inner],
+            "scores": [{"traceId": "t1", "name": "stars", "value": 1}],
+        },
         {"id": "t2", "name": "sums", "observations": [], "scores": []},
     ]
     report, (outcome,) = imported("auto", write("traces.json", {"data": traces}))
-    assert (outcome.task, outcome.query, outcome.model, outcome.response, outcome.reward) == ("sums", "2 + 3?", "ann", "5", 1.0)
+    assert (outcome.task, outcome.query, outcome.model, outcome.response, outcome.reward) == (
+        "sums",
+        "2 + 3?",
+        "ann",
+        "5",
+        1.0,
+    )
     assert (outcome.latency_s, outcome.cost_usd) == (1.0, None)
     assert list(report.skipped) == ["a trace without its observations: export those too"]
 
@@ -186,8 +270,18 @@ def test_traces_of_mlflow(imported, fixtures, write):
 
 def test_an_evaluation_table_of_mlflow(imported, write):
     rows = [
-        {"inputs": {"question": "2 + 3?"}, "outputs": "5", "expectations": {"expected_response": "5"}, "correctness/value": "yes"},
-        {"inputs": {"question": "4 + 4?"}, "outputs": "9", "expectations": {"expected_response": "8"}, "correctness/value": "no"},
+        {
+            "inputs": {"question": "2 + 3?"},
+            "outputs": "5",
+            "expectations": {"expected_response": "5"},
+            "correctness/value": "yes",
+        },
+        {
+            "inputs": {"question": "4 + 4?"},
+            "outputs": "9",
+            "expectations": {"expected_response": "8"},
+            "correctness/value": "no",
+        },
     ]
     _, outcomes = imported("auto", write("ann.jsonl", rows), model="ann")
     assert brief(outcomes, "query", "model", "response", "gold", "reward") == [
@@ -197,6 +291,8 @@ def test_an_evaluation_table_of_mlflow(imported, write):
 
 
 def test_traces_without_a_call_of_a_model_are_refused_as_such(imported, write):
-    rows = [{"info": {"trace_id": "t"}, "data": {"spans": [{"span_id": "s", "attributes": {"mlflow.spanType": '"CHAIN"'}}]}}]
+    rows = [
+        {"info": {"trace_id": "t"}, "data": {"spans": [{"span_id": "s", "attributes": {"mlflow.spanType": '"CHAIN"'}}]}}
+    ]
     with pytest.raises(OutcomeError, match="a trace without a call of a model"):
         imported("mlflow", write("traces.jsonl", rows))

@@ -43,7 +43,9 @@ def test_spend_logs(imported, write, tmp_path):
     rows = [
         spend("ann", "2 + 3?", "5"),
         spend("bob", "2 + 3?", "6", spend=0.0, cache_hit="True"),
-        spend("ann", "4 + 4?", "", status="failure", response={}, metadata={"error_information": {"error_message": "429"}}),
+        spend(
+            "ann", "4 + 4?", "", status="failure", response={}, metadata={"error_information": {"error_message": "429"}}
+        ),
         spend("bob", "4 + 4?", ""),
         spend("emb", "x", "", call_type="aembedding"),
     ]
@@ -62,7 +64,10 @@ def test_spend_logs(imported, write, tmp_path):
 
 def test_spend_logs_without_prompts_say_which_setting_keeps_them(imported, write, tmp_path):
     rows = [spend("ann", "2 + 3?", "5", messages={}, response={}) for _ in range(3)]
-    with pytest.raises(OutcomeError, match=r"got none in 3 rows \(3: no question \(first: .*logs\.jsonl:1\)\).*store_prompts_in_spend_logs: true"):
+    with pytest.raises(
+        OutcomeError,
+        match=r"got none in 3 rows \(3: no question \(first: .*logs\.jsonl:1\)\).*store_prompts_in_spend_logs: true",
+    ):
         imported("litellm", write("logs.jsonl", rows))
     assert not (tmp_path / "out.parquet").exists()
 
@@ -74,7 +79,12 @@ def test_tool_calls_are_an_answer_of_their_own(imported, write):
         for arguments in ('{"order": 17, "usd": 20}', '{"usd": 20,  "order": 17}')
     ]
     rows = [
-        spend(model, "Refund it.", None, response={"choices": [{"message": {"role": "assistant", "content": None, "tool_calls": call}}]})
+        spend(
+            model,
+            "Refund it.",
+            None,
+            response={"choices": [{"message": {"role": "assistant", "content": None, "tool_calls": call}}]},
+        )
         for model, call in zip(("ann", "bob"), calls, strict=True)
     ]
     _, (ann, bob) = imported("litellm", write("logs.jsonl", rows))
@@ -90,8 +100,12 @@ def test_activity_of_openrouter_holds_neither_prompts_nor_answers(imported, writ
     with pytest.raises(OutcomeError, match="holds costs and tokens only"):
         imported("openrouter", write("activity.csv", text))
     assert not (tmp_path / "out.parquet").exists()
-    text = text.replace("model_permaslug\n", "model_permaslug,prompt,completion\n").replace("gpt-5\n", "gpt-5,2 + 3?,5\n")
-    _, (outcome,) = imported("openrouter", write("log.csv", text), columns={"query": "prompt", "response": "completion"})
+    text = text.replace("model_permaslug\n", "model_permaslug,prompt,completion\n").replace(
+        "gpt-5\n", "gpt-5,2 + 3?,5\n"
+    )
+    _, (outcome,) = imported(
+        "openrouter", write("log.csv", text), columns={"query": "prompt", "response": "completion"}
+    )
     assert (outcome.query, outcome.model, outcome.response) == ("2 + 3?", "openai/gpt-5", "5")
 
 
@@ -145,7 +159,12 @@ def answer(name, model, said):
         "choices": [{"index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": "stop"}],
         "usage": {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10},
     }
-    return {"id": f"batch_req_{name}", "custom_id": name, "response": {"status_code": 200, "request_id": "r", "body": body}, "error": None}
+    return {
+        "id": f"batch_req_{name}",
+        "custom_id": name,
+        "response": {"status_code": 200, "request_id": "r", "body": body},
+        "error": None,
+    }
 
 
 def test_batches_join_by_custom_id_also_where_two_batches_use_the_same_ids(imported, write):
