@@ -20,7 +20,7 @@ OUTCOMES := $(DEMO)/outcomes.parquet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test bench lint format type contracts policy build
+.PHONY: help install demo test bench lint format type contracts docs policy build
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
@@ -50,6 +50,9 @@ type: $(VENV)/.lint  ## Check the types
 
 contracts: $(VENV)/.lint  ## Check who may import whom
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.docs  ## Build the site of the documentation into site/, strictly, without a network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 policy: install  ## Make the policy that ships again: questions, outcomes, training, figures
 	$(BIN)/rlfocal questions --out $(DEMO)/questions.jsonl
@@ -90,4 +93,8 @@ $(VENV)/.test: $(VENV)/.installed
 
 $(VENV)/.lint: $(VENV)/.installed
 	@$(PIP) install --group lint
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.pip pyproject.toml
+	@$(PIP) install --group docs
 	@touch $@

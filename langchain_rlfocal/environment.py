@@ -31,6 +31,9 @@ from langchain_rlfocal.policies.targets import (
 )
 from langchain_rlfocal.states import Answers, Bools, Evidence, Floats, Ints, MemberFeatures, State, cached, state_of
 
+MOST_EPISODES = 2**17
+"""More episodes than so many are not played at once, but in parts: what a policy sees of each takes kilobytes."""
+
 
 def answers_of(grid: OutcomeGrid) -> Answers:
     """Lay out what a grid's members answered: one candidate for each member, and one for each option.
@@ -293,6 +296,11 @@ def play(
     policy: EnsemblePolicy, env: EnsembleEnv, index: Ints, cost_weight: Floats, *, max_team: int | None = None
 ) -> Replay:
     """Let a policy answer queries of its environment, without randomness; see `EnsembleEnv.reset` for the arguments."""
+    if len(index) > MOST_EPISODES:
+        num = -(-len(index) // MOST_EPISODES)
+        cuts = zip(np.array_split(index, num), np.array_split(cost_weight, num), strict=True)
+        parts = [play(policy, env, *cut, max_team=max_team) for cut in cuts]
+        return Replay(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Replay)})
     env.reset(index, cost_weight, max_team=max_team)
     asked_in = np.zeros(env.asked.shape, dtype=np.int64)
     while env.running.any():

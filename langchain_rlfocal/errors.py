@@ -16,7 +16,8 @@ RLFocalError
 └── DisagreementError                   members answered, but no action has a majority, and the caller wants none else
 
 Every message says the rule, the value that broke it, and the way out. Each also derives from the built-in that fits, so
-that code which knows nothing of this package can still catch it.
+that code which knows nothing of this package can still catch it. `docs/reference/errors.md` is made of the docstrings below: when
+it is raised, then the way out.
 """
 
 from collections.abc import Mapping
@@ -27,15 +28,23 @@ class RLFocalError(Exception):
 
 
 class InputError(RLFocalError, ValueError):
-    """What was asked cannot be asked: no messages, or an argument outside its range."""
+    """What was asked cannot be asked: no messages, or an argument outside its range.
+
+    Way out: Give what the message names.
+    """
 
 
 class PoolError(RLFocalError, ValueError):
-    """The pool is empty, names a member twice, or holds a member that the policy does not know."""
+    """The pool is empty, names a member twice, or holds a member that the policy does not know.
+
+    Way out: Name the members as the policy knows them, each once; leave out whom it does not know, or train anew.
+    """
 
 
 class OutcomeError(RLFocalError, ValueError):
     """A table of outcomes or questions breaks a rule.
+
+    Way out: Mend the row and column that the message names, or leave the row out; unknown is null, never 0.
 
     Attributes:
         file: The file that was read, or None for a table in memory.
@@ -54,19 +63,30 @@ class OutcomeError(RLFocalError, ValueError):
 
 
 class FeedbackError(RLFocalError, ValueError):
-    """Feedback is about no answer that was recorded, is given twice, or has a score outside its range."""
+    """Feedback is about no answer that was recorded, is given twice, or has a score outside its range.
+
+    Way out: Give the message that `invoke` returned, or its id, from the log that the model records into; score in [0, 1].
+    """
 
 
 class OutcomeLogError(RLFocalError, OSError):
-    """A log of outcomes cannot be opened, read or written, or is of a later version; the message names the file."""
+    """A log of outcomes cannot be opened, read or written, or is of a later version; the message names the file.
+
+    Way out: Free the disk or the lock, name another file, or update the package where a later version wrote the log.
+    """
 
 
 class CheckpointError(RLFocalError, ValueError):
-    """A checkpoint is missing, damaged, of another format, or was trained for another pool."""
+    """A checkpoint is missing, damaged, of another format, or was trained for another pool.
+
+    Way out: Name the folder that `rlfocal train` wrote, whole; where it is of another pool or format, train again.
+    """
 
 
 class CertificationError(RLFocalError):
     """A promise could not be shown on the rows there are.
+
+    Way out: Collect as many rows as `rows_needed` says, promise less, or allow more errors (`--confidence`).
 
     Attributes:
         rows_needed: With how many it probably could; None where no number would help, or nothing is known.
@@ -78,11 +98,16 @@ class CertificationError(RLFocalError):
 
 
 class MissingDependencyError(RLFocalError, ImportError):
-    """An optional part is not installed; the message names the command that installs it."""
+    """An optional part is not installed; the message names the command that installs it.
+
+    Way out: Run the command that the message names.
+    """
 
 
 class EnsembleError(RLFocalError):
     """No member answered, or too few.
+
+    Way out: Read `failures`: each says what its member needs. Where `is_retryable` is true, ask again later.
 
     Attributes:
         failures: Why each asked member failed, by its name.
@@ -96,15 +121,23 @@ class EnsembleError(RLFocalError):
 
 
 class DeadlineError(EnsembleError, TimeoutError):
-    """Too few members had answered when the time was up."""
+    """Too few members had answered when the time was up.
+
+    Way out: Allow more time (`deadline_s`), or be content with fewer answers (`min_candidates`).
+    """
 
 
 class BudgetError(EnsembleError):
-    """Too few members could be asked for what was left to spend."""
+    """Too few members could be asked for what was left to spend.
+
+    Way out: Allow more (`budget_per_answer`, `budget`), or start to count anew: `model.reset_spending()`.
+    """
 
 
 class OverloadError(EnsembleError):
     """More answers are in flight than can be served now; nothing was sent, and asking again later may help.
+
+    Way out: Ask again after `retry_after_s`; LangChain's `with_retry` and `with_fallbacks` work.
 
     Attributes:
         retry_after_s: Seconds after which to ask again.
@@ -119,6 +152,8 @@ class DisagreementError(RLFocalError):
     """Members answered, but on what to do they disagree; raised only where the caller asked for it.
 
     It is not an `EnsembleError`, so that a handler of those does not act where nobody agrees.
+
+    Way out: Take one of `proposals`, ask a person, or leave `on_disagreement` at its default, which follows the weightiest.
 
     Attributes:
         proposals: What each member would have done, by its name.

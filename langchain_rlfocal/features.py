@@ -17,7 +17,7 @@ import importlib
 import math
 import re
 import zlib
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -52,8 +52,18 @@ MAX_CHARS = 20_000
 """Text beyond this many characters is not read: a long document's head says what kind of question it is."""
 
 
+MOST_CELLS = 2**25
+"""Of more features than so many (a quarter of a GiB) learning makes no second copy: it reads them in blocks of rows."""
+
+_BLOCK_ROWS = 8192
+
 WORDLLAMA = "wordllama"
 """Name of the embedder whose weights come in a package."""
+
+
+def row_blocks(num_rows: int) -> Iterator[slice]:
+    """Divide the rows of a large matrix of features into blocks."""
+    return (slice(start, start + _BLOCK_ROWS) for start in range(0, num_rows, _BLOCK_ROWS))
 
 
 class Embedder(Protocol):
@@ -236,7 +246,9 @@ def features_of(
         return np.zeros((0, FEATURES_DIM + more))
     # Where one query is described, policies built on each other describe the same one in turn.
     one = _remembered if len(texts) == 1 else query_features
-    features = np.stack([one(text, task) for text, task in zip(texts, tasks, strict=True)])
+    features = np.empty((len(texts), FEATURES_DIM))
+    for row, (text, task) in enumerate(zip(texts, tasks, strict=True)):
+        features[row] = one(text, task)
     if embedder is None:
         return features
     embedded = embedder.embed_documents([text[:MAX_CHARS] for text in texts])

@@ -6,9 +6,9 @@ whether a policy knows its members.
 
 import importlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from langchain_core.language_models import BaseChatModel
 
@@ -27,6 +27,10 @@ class PoolMember:
         input_usd_per_mtok: Dollars per million tokens of prompt, None where unknown (unknown is not zero).
         output_usd_per_mtok: Dollars per million tokens of response, None where unknown.
         max_concurrent_calls: How many calls of it may run at once, None for any number.
+        cached_input_usd_per_mtok: Dollars per million tokens of prompt that the provider read from its cache, None where they
+            cost as all others do.
+        reasoning_usd_per_mtok: Dollars per million tokens of reasoning, None where they cost as other tokens of the response.
+        timeout_s: Seconds that one attempt may take, None for any time; a shorter time-out of the ensemble goes before it.
 
     Raises:
         PoolError: The name is empty, the model is no chat model, or a number is outside its range.
@@ -38,6 +42,9 @@ class PoolMember:
     input_usd_per_mtok: float | None = None
     output_usd_per_mtok: float | None = None
     max_concurrent_calls: int | None = None
+    cached_input_usd_per_mtok: float | None = None
+    reasoning_usd_per_mtok: float | None = None
+    timeout_s: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
@@ -49,7 +56,7 @@ class PoolMember:
             )
         if not _is_number(self.competence) or not 0 <= self.competence <= 1:
             raise PoolError(f"`competence` of member `{self.name}` must be in [0, 1], got {self.competence!r}.")
-        for price in ("input_usd_per_mtok", "output_usd_per_mtok"):
+        for price in _PRICES:
             value = getattr(self, price)
             if value is not None and (not _is_number(value) or not 0 <= value < math.inf):
                 raise PoolError(
@@ -63,16 +70,51 @@ class PoolMember:
                 f"`max_concurrent_calls` of member `{self.name}` must be a whole number of at least 1, or None, got {cap!r}."
             )
 
-    def cost_usd(self, *, prompt_tokens: int | None, completion_tokens: int | None) -> float | None:
-        """Price one call in dollars; None unless both prices and both token counts are known."""
-        if (
-            prompt_tokens is None
-            or completion_tokens is None
-            or self.input_usd_per_mtok is None
-            or self.output_usd_per_mtok is None
-        ):
+        if self.timeout_s is not None and (not _is_number(self.timeout_s) or not 0 < self.timeout_s < math.inf):
+            raise PoolError(
+                f"`timeout_s` of member `{self.name}` must be finite and above 0, or None, got {self.timeout_s!r}."
+            )
+
+    def cost_usd(
+        self,
+        *,
+        prompt_tokens: int | None,
+        completion_tokens: int | None,
+        cached_tokens: int | None = None,
+        reasoning_tokens: int | None = None,
+    ) -> float | None:
+        """Price one call in dollars.
+
+        Args:
+            prompt_tokens: Tokens of the prompt, those from the provider's cache among them, as LangChain counts.
+            completion_tokens: Tokens of the response, those of reasoning among them.
+            cached_tokens: How many of the prompt's came from the cache; None where that is unknown, which counts as none.
+            reasoning_tokens: How many of the response's were reasoning; None as above.
+
+        Returns:
+            None unless the prices of input and output and both token counts are known.
+        """
+        input_usd, output_usd = self.input_usd_per_mtok, self.output_usd_per_mtok
+        if prompt_tokens is None or completion_tokens is None or input_usd is None or output_usd is None:
             return None
-        return (prompt_tokens * self.input_usd_per_mtok + completion_tokens * self.output_usd_per_mtok) / 1e6
+        cost = prompt_tokens * input_usd + completion_tokens * output_usd
+        if cached_tokens and self.cached_input_usd_per_mtok is not None:
+            cost -= min(cached_tokens, prompt_tokens) * (input_usd - self.cached_input_usd_per_mtok)
+        if reasoning_tokens and self.reasoning_usd_per_mtok is not None:
+            cost -= min(reasoning_tokens, completion_tokens) * (output_usd - self.reasoning_usd_per_mtok)
+        return max(cost, 0.0) / 1e6  # rounding may leave a free call a little below zero
+
+    def max_cost_usd(self, *, prompt_tokens: int, completion_tokens: int) -> float | None:
+        """Price the most that a call can cost in dollars, whatever of it is cached or reasoning; None without prices."""
+        of_prompt, of_response = (self.input_usd_per_mtok, self.output_usd_per_mtok)
+        if of_prompt is None or of_response is None:
+            return None
+        of_prompt = max(of_prompt, self.cached_input_usd_per_mtok or 0.0)
+        of_response = max(of_response, self.reasoning_usd_per_mtok or 0.0)
+        return (prompt_tokens * of_prompt + completion_tokens * of_response) / 1e6
+
+
+_PRICES = ("input_usd_per_mtok", "output_usd_per_mtok", "cached_input_usd_per_mtok", "reasoning_usd_per_mtok")
 
 
 def _is_number(value: object) -> bool:
@@ -84,18 +126,20 @@ MemberLike = BaseChatModel | str | PoolMember
 
 
 class ModelPool:
-    """An ordered, checked collection of members.
+    """An ordered, checked collection of members; a context manager, for the sake of pools that hold something open.
 
     Args:
         members: The members; at least one, no name twice.
+        on_close: What `close` does once, such as stopping servers that members run on; copies of the pool do nothing.
 
     Raises:
         PoolError: The pool is empty, names a member twice, or holds something that is no `PoolMember`.
     """
 
-    __slots__ = ("_by_name",)
+    __slots__ = ("_by_name", "_on_close")
 
-    def __init__(self, members: Sequence[PoolMember]) -> None:
+    def __init__(self, members: Sequence[PoolMember], *, on_close: Callable[[], None] | None = None) -> None:
+        self._on_close = on_close
         self._by_name: dict[str, PoolMember] = {}
         for member in members:
             if not isinstance(member, PoolMember):
@@ -123,6 +167,21 @@ class ModelPool:
             MissingDependencyError: A string needs langchain, or a provider's package, and it is not installed.
         """
         return cls([_to_member(name, model) for name, model in models.items()])
+
+    def close(self) -> None:
+        """Free what the pool holds open: nothing, unless it was read from a file that names embedded models."""
+        on_close, self._on_close = self._on_close, None
+        if on_close is not None:
+            on_close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.members,)
 
     @property
     def members(self) -> tuple[PoolMember, ...]:
@@ -165,26 +224,43 @@ def _to_member(name: str, model: MemberLike) -> PoolMember:
                 "Rename one, or give a sequence of members."
             )
         return model
-    return PoolMember(name, _named_model(name, model) if isinstance(model, str) else model)
+    return PoolMember(name, named_model(name, model) if isinstance(model, str) else model)
 
 
-def _named_model(name: str, model: str) -> BaseChatModel:
-    """Make the model that a string names, with LangChain's `init_chat_model`."""
+def named_model(member: str, model: str, settings: Mapping[str, Any] | None = None) -> BaseChatModel:
+    """Make the model that a string names, with LangChain's `init_chat_model`.
+
+    Args:
+        member: The member that it is for, for messages.
+        model: `provider:model`, or a model whose provider LangChain knows.
+        settings: Arguments of its constructor.
+
+    Raises:
+        PoolError: It names no model that can be made.
+        MissingDependencyError: langchain, or the provider's package, is not installed.
+    """
+    provider, _, name = model.partition(":")
     try:
-        init_chat_model: Any = importlib.import_module("langchain.chat_models").init_chat_model
+        if provider == "openai" and name:  # comes with this package, as langchain does not
+            make = importlib.import_module("langchain_openai").ChatOpenAI
+            made: BaseChatModel = make(model=name, **(settings or {}))
+            return made
+        try:
+            init_chat_model: Any = importlib.import_module("langchain.chat_models").init_chat_model
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"Member `{member}` is given as a string ({model!r}), which needs langchain: `pip install langchain`. "
+                "Or give the chat model itself."
+            ) from error
+        made = init_chat_model(model, **(settings or {}))
+    except MissingDependencyError:
+        raise
     except ImportError as error:
-        raise MissingDependencyError(
-            f"Member `{name}` is given as a string ({model!r}), which needs langchain: `pip install langchain`. "
-            "Or give the chat model itself."
-        ) from error
-    try:
-        made: BaseChatModel = init_chat_model(model)
-    except ImportError as error:
-        raise MissingDependencyError(f"Member `{name}` ({model!r}) needs a package: {error}") from error
+        raise MissingDependencyError(f"Member `{member}` ({model!r}) needs a package: {error}") from error
     except Exception as error:  # each provider has errors of its own, as for a key that is not set
         reason = masked(str(error).strip()) or type(error).__name__
         raise PoolError(
-            f"Member `{name}`: {model!r} names no usable model: {reason.rstrip('.')}. Correct the name, set what the "
+            f"Member `{member}`: {model!r} names no usable model: {reason.rstrip('.')}. Correct the name, set what the "
             "provider needs (such as its key), or give the chat model itself."
         ) from error
     return made

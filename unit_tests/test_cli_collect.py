@@ -1,19 +1,27 @@
 """The command line up to outcomes: version, help, questions and collect, and how each ends."""
 
+import io
 import json
 import re
 import runpy
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from langchain_rlfocal import __version__
-from langchain_rlfocal.collection import unfinished_path
+from langchain_rlfocal.cli.collecting_view import CollectView
+from langchain_rlfocal.collection import MemberTally, Tally, log_beside
+from langchain_rlfocal.log import OutcomeLog
 from langchain_rlfocal.outcomes import OutcomeTable, read_questions
 
 POOL = """
-from langchain_rlfocal.pool import ModelPool
+from langchain_rlfocal.pool import ModelPool, PoolMember
 from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel
+
+def priced():
+    model = ScriptedChatModel(script=["yes indeed"] * 9)
+    return ModelPool([PoolMember("ann", model, 0.5, 0.0, 1e6, max_concurrent_calls=1)])
 
 def mapping():
     return {"ann": ScriptedChatModel(script=["yes"]), "bob": ScriptedChatModel(script=["no"])}
@@ -111,8 +119,8 @@ def test_collect_asks_the_pool_of_the_user_and_writes_outcomes(cli, folder, pool
     assert scores == {
         (name, q["query_id"]): (name, q["query_id"]) in right for name in ("ann", "bob") for q in QUESTIONS
     }
-    assert cli.run(*asked, "--out", "out.csv", "--limit", 2, "--concurrency", 1).exit_code == 0
-    assert [o.query_id for o in OutcomeTable.read("out.csv")] == ["first", "first", "second", "second"]
+    assert cli.run(*asked, "--out", "two.csv", "--limit", 2, "--concurrency", 1).exit_code == 0
+    assert [o.query_id for o in OutcomeTable.read("two.csv")] == ["first", "first", "second", "second"]
 
 
 def test_collect_ends_with_code_1_where_a_member_never_answered_and_asks_it_again_next_time(cli, folder):
@@ -123,12 +131,14 @@ def test_collect_ends_with_code_1_where_a_member_never_answered_and_asks_it_agai
     assert (failed.exit_code, held) == (1, 6)
     assert failed.stdout == "6 outcomes of 2 members in out.jsonl\n"
     assert "bob failed 3 times, recorded as worth 0. First: ValueError: [red]no key" in failed.stderr
-    assert "ann" not in failed.stderr
+    assert "ann failed" not in failed.stderr
     last = failed.stderr.splitlines()[-1]
     assert last.startswith(
         "Failed every question asked in this run: bob. The table is written; run the same command again"
     )
-    assert (again.exit_code, again.stderr) == (0, "")
+    assert again.exit_code == 0
+    assert "Collecting 6 answers of 2 members, 3 on record already." in again.stderr
+    assert "failed," not in again.stderr.replace("0 failed,", "")
     assert [o.response for o in OutcomeTable.read("out.jsonl") if o.model == "bob"] == ["no"] * 3
 
 
@@ -137,27 +147,129 @@ def test_what_members_and_errors_say_neither_styles_nor_steers_the_terminal_and_
     args = ("--pool", "my_pools:once", "--concurrency", 1)
     result = cli.run("collect", "questions.jsonl", "--out", "out.jsonl", *args)
     assert result.exit_code == 0
-    assert "bob failed 1 times, recorded as worth 0. First: ValueError: [red]busy [2J key=***" in result.stderr
+    assert "bob failed 1 time, recorded as worth 0. First: ValueError: [red]busy [2J key=***" in result.stderr
     assert result.stderr.splitlines()[-1] == "Run the same command again to ask again what failed."
     refused = cli.run("collect", "questions.jsonl", "--out", "new.jsonl", "--pool", "my_pools:unreachable")
     cli.assert_refused(refused, " [2Jno way")
     assert "\x1b" not in refused.stderr
 
 
-def test_collect_interrupted_says_how_to_go_on_and_keeps_what_it_has(cli, folder):
+def test_collect_interrupted_writes_the_table_and_says_how_to_go_on(cli, folder):
+    """The third question interrupts; what was answered is in the log and in the table, and is not asked again."""
     args = ("collect", "questions.jsonl", "--out", "out.parquet", "--concurrency", 1, "--pool")
     result = cli.run(*args, "my_pools:interrupted")
 
     assert result.exit_code == 130
-    assert result.stdout == ""
-    assert "Run the same command again to go on" in result.stderr
-    assert unfinished_path("out.parquet").name in result.stderr
-    assert not Path("out.parquet").exists()
+    assert "Interrupted. What was answered is on record. The table is written: out.parquet." in result.stderr
+    assert result.stderr.endswith("Run the same command again to go on.\n")
+    held = {(o.model, o.query_id) for o in OutcomeTable.read("out.parquet")}
+    assert held == {("ann", "first"), ("ann", "second")}
 
-    assert cli.run(*args, "my_pools:mapping").exit_code == 0
+    again = cli.run(*args, "my_pools:mapping")
+    assert (again.exit_code, "2 on record already" in again.stderr) == (0, True)
     rows = {(o.model, o.query_id) for o in OutcomeTable.read("out.parquet")}
     assert rows == {(model, question["query_id"]) for model in ("ann", "bob") for question in QUESTIONS}
-    assert not unfinished_path("out.parquet").exists()
+
+
+def test_a_dry_run_prices_the_job_and_asks_and_writes_nothing(cli, folder):
+    """Nothing on record: 500 tokens an answer at a dollar each, for three questions; then 2 tokens, for the one left."""
+    args = ("collect", "questions.jsonl", "--out", "out.jsonl", "--pool", "my_pools:priced")
+    before = sorted(folder.iterdir())
+    facts = cli.said(*args, "--dry-run")
+    assert (facts["calls"], facts["usd"], facts["unpriced"]) == (3, 1500.0, [])
+    assert facts["members"][0]["output_tokens_by"] == "assumed"
+    shown = cli.shown(*args, "--dry-run")
+    assert all(words in shown for words in ("ann 3 0", "$1,500.00", "Assumed: 500 tokens", "Nobody was asked."))
+    assert [path for path in sorted(folder.iterdir()) if path.name != "__pycache__"] == before
+
+    assert cli.run(*args, "--limit", 2).exit_code == 0
+    facts = cli.said(*args, "--dry-run")
+    assert (facts["calls"], facts["usd"], facts["members"][0]["on_record"]) == (1, 2.0, 2)
+    unknown = cli.run("collect", "questions.jsonl", "--out", "o.csv", "--pool", "my_pools:mapping", "--dry-run")
+    assert "Prices of ann, bob are unknown" in " ".join(unknown.stdout.split())
+
+
+def test_a_budget_ends_the_run_cleanly_and_says_what_is_missing_and_how_to_go_on(cli, folder):
+    """Two dollars an answer: two fit into five."""
+    args = ("collect", "questions.jsonl", "--out", "out.jsonl", "--output-tokens", 2, "--pool")
+    result = cli.run(*args, "my_pools:priced", "--max-usd", 5)
+    assert result.exit_code == 0
+    assert "could pass $5: $4.0000 spent, 1 answer missing." in result.stderr
+    assert "--max-usd" in result.stderr
+    assert len(OutcomeTable.read("out.jsonl")) == 2
+    refused = cli.run(*args, "my_pools:mapping", "--max-usd", 5)
+    cli.assert_refused(refused, "ann, bob are unknown", "--unpriced-as")
+
+
+def test_the_result_is_one_json_object_for_programs(cli, folder):
+    facts = cli.said("collect", "questions.jsonl", "--out", "out.jsonl", "--pool", "my_pools:priced", "--samples", 2)
+    assert (facts["rows"], facts["ended"], facts["missing"], facts["usd"]) == (6, "complete", 0, 12.0)
+    (ann,) = facts["members"]
+    assert (ann["wanted"], ann["answered"], ann["failed"], ann["completion_tokens"]) == (6, 6, 0, 12)
+    assert Path(facts["log"]) == log_beside("out.jsonl").resolve()
+
+
+def test_a_shared_log_gives_a_table_the_questions_that_it_is_about(cli, folder):
+    """Two tables from one log: each has its own questions, and the second keeps what it held."""
+    Path("others.jsonl").write_text(json.dumps({**QUESTIONS[0], "query_id": "other"}), encoding="utf-8")
+    args = ("--log", "shared.db", "--pool", "my_pools:mapping")
+    assert cli.run("collect", "questions.jsonl", "--out", "a.jsonl", *args).exit_code == 0
+    assert cli.run("collect", "others.jsonl", "--out", "b.jsonl", *args).exit_code == 0
+    assert {o.query_id for o in OutcomeTable.read("a.jsonl")} == {"first", "second", "third"}
+    assert {o.query_id for o in OutcomeTable.read("b.jsonl")} == {"other"}
+    assert cli.run("collect", "questions.jsonl", "--limit", 1, "--out", "b.jsonl", *args).exit_code == 0
+    assert {o.query_id for o in OutcomeTable.read("b.jsonl")} == {"first", "other"}
+    assert len(OutcomeLog("shared.db").answered()) == 8
+
+
+def test_questions_without_a_right_answer_are_collected_unscored_and_that_is_said(cli, folder):
+    unlabelled = {**QUESTIONS[1], "gold": None}
+    Path("some.jsonl").write_text("\n".join(map(json.dumps, [QUESTIONS[0], unlabelled])), encoding="utf-8")
+    result = cli.run("collect", "some.jsonl", "--out", "out.jsonl", "--pool", "my_pools:mapping")
+    assert result.exit_code == 0
+    assert "1 of 2 questions have no `gold` and no scorer" in result.stderr
+    assert "Unscored, which is not wrong: 2 answers." in result.stderr
+    rewards = {(o.model, o.query_id): o.reward for o in OutcomeTable.read("out.jsonl")}
+    assert rewards == {("ann", "first"): 1.0, ("bob", "first"): 0.0, ("ann", "second"): None, ("bob", "second"): None}
+
+
+# ---- what is shown meanwhile
+
+
+def a_tally(**counts):
+    return Tally(members={"ann": MemberTally(name="ann", total=100, **counts)})
+
+
+def test_lines_come_with_progress_and_with_time_where_nobody_watches_a_terminal():
+    """A line at the start; one at a tenth of the work, but not within 2 s of the last; one after 30 s without progress."""
+    now, sink = [0.0], io.StringIO()
+    view = CollectView(Console(file=sink, width=80), clock=lambda: now[0])
+    said = []
+    for seconds, answered in ((0, 0), (1, 50), (3, 50), (4, 55), (20, 55), (33, 55), (34, 56)):
+        now[0] = seconds
+        view(a_tally(answered=answered, usd=0.5))
+        said.append(sink.getvalue().count("\n"))
+    assert said == [1, 1, 2, 2, 2, 3, 3]
+    assert sink.getvalue().splitlines()[:2] == [
+        "Collecting 100 answers of 1 member.",
+        "50 of 100 (50%), 0 tokens, $0.5000, about 3 s left",
+    ]
+
+
+def test_the_live_table_fits_a_terminal_of_80_columns_and_says_who_waits_for_what():
+    sink = io.StringIO()
+    console = Console(file=sink, width=80, force_terminal=True, color_system=None)
+    tally = a_tally(answered=40, failed=3, prompt_tokens=1_234_567, usd=12.5, waits_for="its rate limit")
+    tally.members["a-member-with-a-name-that-is-far-too-long"] = MemberTally(
+        name="a-member-with-a-name-that-is-far-too-long", total=12_345, answered=1_234, unpriced=4, given_up="no key"
+    )
+    with CollectView(console, clock=lambda: 10.0) as view:
+        view(tally)
+        console.print(view._shown())
+    lines = [line.rstrip() for line in sink.getvalue().splitlines() if line.startswith(("ann", "a-mem", "all"))]
+    assert any(re.match(r"ann +43/100 +3 +1,235k +\$12\.50 .*rate limit", line) for line in lines), lines
+    assert any("1,234/12,345" in line and "?" in line and "given up" in line for line in lines)
+    assert max(map(len, lines)) <= 80
 
 
 @pytest.mark.parametrize(
@@ -172,6 +284,10 @@ def test_collect_interrupted_says_how_to_go_on_and_keeps_what_it_has(cli, folder
         (["--pool", "no_such_module:pool"], ["no_such_module"]),
         (["--pool", "my_pools:number"], ["ModelPool", "got int"]),
         (["--pool", "my_pools:pool", "--out", "out.txt"], ["out.txt", "suffix"]),
+        (["--pool", "my_pools:pool", "--out", "no/folder/out.csv"], ["no/folder/out.csv", "folder"]),
+        (["--pool", "my_pools:pool", "--scorer", "no_such"], ["scorer", "'no_such'"]),
+        (["--pool", "my_pools:pool", "--scorer", "judge"], ["judge", "--judge"]),
+        (["--pool", "my_pools:pool", "--log", "mysql://x/y"], ["postgresql://", "mysql"]),
     ],
 )
 def test_collect_refuses_bad_input_in_one_line_and_leaves_nothing(cli, folder, options, words):

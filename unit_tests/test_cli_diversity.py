@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from langchain_rlfocal.cli import views
+from langchain_rlfocal.evaluation import teams
 from langchain_rlfocal.outcomes import Outcome, OutcomeTable
 from langchain_rlfocal.testing import make_outcomes
 
@@ -159,7 +159,7 @@ def test_members_and_tasks_are_those_that_are_named(said):
 
 def test_where_teams_are_too_many_their_size_is_limited_and_said(said, shown, monkeypatch):
     """Three members have 3 teams of one and 3 of two; the whole pool is measured all the same."""
-    monkeypatch.setattr(views, "MAX_TEAMS", 6)
+    monkeypatch.setattr(teams, "MAX_TEAMS", 6)
     facts = said(HAND)
     assert (facts["max_team_size"], len(facts["teams"])) == (2, 6)
     assert facts["pool"]["focal"]["value"] == pytest.approx(11 / 18)
@@ -167,7 +167,7 @@ def test_where_teams_are_too_many_their_size_is_limited_and_said(said, shown, mo
 
 
 def test_a_table_of_pairs_is_cut_where_it_would_not_fit(shown, monkeypatch):
-    monkeypatch.setattr(views, "MAX_TEAMS", 200)
+    monkeypatch.setattr(teams, "MAX_TEAMS", 200)
     accuracies = {f"member-with-a-long-name-{number}": 0.5 for number in range(14)}
     text = shown(make_outcomes({"quiz": accuracies}, num_queries=20))
     assert text.count("Focal diversity of pairs") == 2
@@ -183,20 +183,48 @@ def test_a_pool_of_one_has_no_pairs_to_show(said, shown):
 
 @pytest.mark.parametrize(("answer", "focal"), [("a", 1), ("b", 0), (None, 0)])
 def test_members_that_always_say_the_same_are_measured_without_nan(said, answer, focal):
-    """`said` refuses NaN. Where nobody fails nothing fails together; where nobody answers, nobody is right."""
+    """`said` refuses NaN. Where nobody fails nothing fails together; where nobody answers, nobody is right, and nothing is voted."""
     rows = [outcome(q, name, answer, response=answer or "") for name in ("ann", "bob") for q in range(3)]
     pool = said(rows)["pool"]
-    expected = {"focal": focal, "adjusted": 0, "kappa": 1, "fleiss_kappa": 1, "fleiss_kappa_of_answers": 1}
-    expected["plurality_accuracy"] = float(answer == "a")
+    expected = {"focal": focal, "adjusted": 0, "kappa": 1, "fleiss_kappa": 1}
+    expected["fleiss_kappa_of_answers"] = 1 if answer else None
+    expected["plurality_accuracy"] = float(answer == "a") if answer else None
     assert {name: pool[name]["value"] for name in expected} == expected
 
 
 def test_texts_without_a_label_are_categories_of_their_own(said):
-    """Two members, three queries, six categories of one each: P̄ = 0, P_e = 6/36, κ = −(1/6)/(5/6)."""
+    """Two members, four queries, of which the last has labels: seven categories, one of them of two answers.
+
+    P̄ = ¼, P_e = (6·1 + 2²)/64 = 10/64, κ = (16/64 − 10/64)/(54/64) = 1/9.
+    """
     rows = [outcome(q, name, None, response="A poem.", reward=1.0) for name in ("ann", "bob") for q in range(3)]
-    pool = said(rows)["pool"]
-    assert pool["fleiss_kappa_of_answers"]["value"] == pytest.approx(-1 / 5)
+    pool = said([*rows, outcome(3, "ann", "a"), outcome(3, "bob", "a")])["pool"]
+    assert pool["fleiss_kappa_of_answers"]["value"] == pytest.approx(1 / 9)
     assert pool["plurality_accuracy"]["value"] == 1
+
+
+@pytest.mark.parametrize("response", [None, "A poem.", " "])
+def test_without_a_label_no_vote_and_no_agreement_is_made_up(said, shown, response):
+    """Ann is right on all of four queries and Bob on two: what their rewards tell is measured, and teams are still ranked."""
+    rows = [
+        outcome(q, name, None, response=response, reward=float(name == "ann" or q < 2))
+        for name in ("bob", "ann")
+        for q in range(4)
+    ]
+    facts = said(rows)
+    assert facts["labelled"] == 0
+    assert facts["pool"]["plurality_accuracy"]["value"] is None
+    assert facts["pool"]["fleiss_kappa_of_answers"]["value"] is None
+    assert facts["pool"]["disagreement"]["value"] == 1 / 2
+    assert [(team["members"], team["best_by"]) for team in facts["best_teams"]] == [
+        (["ann"], ["accuracy"]),
+        (["ann", "bob"], ["accuracy", "focal", "adjusted"]),
+    ]
+    assert {team["plurality_accuracy"] for team in facts["teams"]} == {None}
+    text = " ".join(shown(rows).split())
+    assert "no answer with a label" in text
+    assert "plurality accuracy -" in text
+    assert "no answer" not in shown([*rows, outcome(9, "ann", "a"), outcome(9, "bob", "b")])
 
 
 def test_queries_that_were_not_scored_for_all_are_left_out_and_counted(cli, said, shown, tmp_path):

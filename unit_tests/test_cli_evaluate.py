@@ -335,3 +335,19 @@ def test_evaluate_refuses_a_curve_rows_and_an_embedder_that_a_checkpoint_made_up
 ):
     with_card(quiz_policy, **card).save("made_up")
     cli.assert_refused(cli.run("evaluate", "made_up", outcomes, *options), *words)
+
+
+def test_a_unit_that_these_outcomes_do_not_hold_is_said_and_not_silently_calls(cli, quiz_policy, quiz, outcomes):
+    """Trained in tokens; Bob's are not on record here, on any of 300 queries."""
+    config = {**quiz_policy.card["config"], "cost_unit": "tokens"}
+    RLFocalPolicy(replace(quiz_policy.parts, card={**quiz_policy.card, "config": config})).save("by_tokens")
+    bare = [replace(o, prompt_tokens=None) if o.model == "bob" else o for o in quiz]
+    OutcomeTable.from_outcomes(bare).write("bare.parquet")
+    assert cli.said("evaluate", "by_tokens", outcomes)["frontiers"]["note"] is None
+    note = "Spending is counted in calls, not in tokens as in training: the tokens are unknown of bob on 300, of 300 queries."
+    facts = cli.said("evaluate", "by_tokens", "bare.parquet", "--split", "all", "--target-tokens", 30)
+    assert (facts["frontiers"]["unit"], facts["frontiers"]["note"]) == ("calls", note)
+    shown = cli.shown("evaluate", "by_tokens", "bare.parquet", "--split", "all", "--target-tokens", 30)
+    assert note in shown
+    assert "What it took is not known" in shown
+    assert "What it took is not known" not in cli.shown("evaluate", "by_tokens", outcomes, "--target-tokens", 30)

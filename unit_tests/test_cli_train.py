@@ -1,5 +1,7 @@
 """The command line from outcomes to a policy: train, what it prints and leaves, and how it ends; and demo."""
 
+import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,9 @@ from langchain_rlfocal.evaluation.report import baselines_of
 from langchain_rlfocal.features import load_embedder
 from langchain_rlfocal.outcomes import OutcomeTable
 from langchain_rlfocal.policies import RLFocalPolicy
+from langchain_rlfocal.testing import make_outcomes
 from langchain_rlfocal.training import TrainingConfig
+from langchain_rlfocal.training.metrics import FORMULAS
 
 
 def test_train_writes_a_policy_with_its_curve_and_baselines_and_says_what_it_learned_from(
@@ -165,3 +169,82 @@ def test_demo_hands_its_questions_on(cli, monkeypatch):
     cli.run("demo", "Is it raining?", "Why?")
     cli.run("demo")
     assert asked == [["Is it raining?", "Why?"], None]
+
+
+def test_metrics_are_written_beside_the_checkpoint_or_where_it_is_said_and_are_no_part_of_it(
+    cli, outcomes, quick_training, tmp_path
+):
+    """Two iterations are two lines; the checkpoint is the same two files wherever they go."""
+    said = cli.said("train", outcomes, "--out", "made")
+    assert said["metrics"] == "made.metrics.jsonl"
+    lines = [json.loads(line) for line in Path("made.metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["step"] for line in lines] == [1, 2]
+    assert {name for line in lines for name in line} - {"step"} == set(FORMULAS)
+    store = tmp_path / "mlflow.db"
+    options = ("--metrics", "my/own.jsonl", "--tensorboard", "board", "--mlflow", store)
+    result = cli.run("train", outcomes, "--out", "other", *options)
+    assert result.exit_code == 0, result.output
+    assert Path("my/own.jsonl").read_bytes() == Path("made.metrics.jsonl").read_bytes()
+    assert not Path("other.metrics.jsonl").exists()
+    for name in ("weights.safetensors", "checkpoint.json"):
+        assert Path("made", name).read_bytes() == Path("other", name).read_bytes()
+    assert {path.name for path in Path("made").iterdir()} == {"weights.safetensors", "checkpoint.json"}
+    assert len(list(Path("board").iterdir())) == 1
+    assert store.stat().st_size > 0
+
+
+def test_a_logger_without_its_extra_is_refused_before_anything_is_read(cli, folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    result = cli.run("train", "absent.parquet", "--out", "made", "--tensorboard", "board")
+    cli.assert_refused(result, "pip install 'langchain-rlfocal[tensorboard]'")
+
+
+def test_ctrl_c_keeps_the_best_so_far_and_says_how_to_go_on(cli, outcomes, quick_training, monkeypatch):
+    """After the first of two iterations. A second time it ends at once and writes nothing."""
+
+    def interrupt(self, progress):
+        if progress.metrics or (progress.stage == "baselines" and twice):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("langchain_rlfocal.training.metrics.JsonLines.__call__", interrupt)
+    twice = True
+    result = cli.run("train", outcomes, "--out", "made")
+    assert result.exit_code == 130
+    assert result.stderr.endswith("Interrupted: nothing was written.\n")
+    assert not Path("made").exists()
+    twice = False
+    result = cli.run("train", outcomes, "--out", "made", "--json")
+    assert result.exit_code == 130
+    policy = RLFocalPolicy.load("made")
+    said = json.loads(result.stdout)
+    assert (said["policy_id"], said["interrupted_after"]) == (policy.policy_id, 1)
+    assert policy.card["training"]["interrupted_after"] == 1
+    assert tuple(baselines_of(policy)) == BASELINES
+    last = result.stderr.splitlines()[-1]
+    for words in ("Interrupted after 1 of 2 iterations", "made holds the best so far, of iteration 0", "trains anew"):
+        assert words in last
+
+
+def test_what_spending_is_counted_in_is_said_and_one_that_the_rows_do_not_hold_is_refused(cli, folder, quick_training):
+    """Nobody has a price of Bob."""
+    shares = {"quiz": {"ann": 0.9, "bob": 0.6}}
+    make_outcomes(shares, num_queries=60, costs_usd={"ann": 0.1}).write("partly.parquet")
+    cli.assert_refused(
+        cli.run("train", "partly.parquet", "--out", "made", "--cost-unit", "usd"),
+        *("'usd'", "bob (none of", "training rows)", "'calls'"),
+    )
+    assert not Path("made").exists()
+    said = cli.said("train", "partly.parquet", "--out", "made")["cost_unit"]
+    assert (said["asked"], said["taken"]) == ("auto", "calls")
+    assert "unknown of bob" in said["reason"]
+    assert "tokens" in cli.shown("train", "partly.parquet", "--out", "made", "--cost-unit", "tokens")
+
+
+def test_rewards_without_answers_are_routed_and_it_is_said(cli, folder, quick_training):
+    """Who is asked second is seen to agree with nobody: at a high cost weight one member is asked, the better one."""
+    rows = make_outcomes({"quiz": {"ann": 0.9, "bob": 0.3}}, num_queries=80)
+    OutcomeTable.from_outcomes([replace(o, answer=None, response=None, gold=None) for o in rows]).write("bare.jsonl")
+    assert "No row holds an answer" in cli.shown("train", "bare.jsonl", "--out", "made")
+    report = cli.said("evaluate", "made", "bare.jsonl", "--cost-weight", 5)
+    assert report["policy"]["mean_calls"] == 1
+    assert report["policy"]["score"] == report["baselines"]["single_best"]["score"]

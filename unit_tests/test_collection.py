@@ -1,6 +1,9 @@
-"""Collection: from questions to outcomes, interrupted or not."""
+"""Collection: from questions to outcomes on record, stopped, killed, shared, within limits and budgets."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -8,12 +11,32 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from langchain_core.messages import AIMessage
 
-from langchain_rlfocal.collection import acollect, collect, collect_into, is_failure, recorded_in, unfinished_path
-from langchain_rlfocal.errors import InputError, OutcomeError
-from langchain_rlfocal.outcomes import OutcomeTable, Question
+from langchain_rlfocal.collection import (
+    CollectConfig,
+    acollect,
+    collect,
+    collect_into,
+    is_dead,
+    is_failure,
+    new_run,
+    price_collection,
+    recorded_in,
+    take_in,
+    unfinished_path,
+    write_table,
+)
+from langchain_rlfocal.collection import config as config_module
+from langchain_rlfocal.errors import InputError, OutcomeError, OutcomeLogError
+from langchain_rlfocal.execution import RetryPolicy
+from langchain_rlfocal.log import OutcomeLog
+from langchain_rlfocal.log.tables import sample_id
+from langchain_rlfocal.outcomes import Outcome, OutcomeTable, Question
 from langchain_rlfocal.pool import ModelPool, PoolMember
+from langchain_rlfocal.scoring import Score
 from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel
+from support_time import in_virtual_time, timed
 
 QUESTIONS = [
     Question(task="quiz/yes_no", query_id="1", query="Can a fish swim? Answer yes or no.", gold="yes"),
@@ -22,11 +45,28 @@ QUESTIONS = [
 ]
 RIGHT = dict(zip([q.query for q in QUESTIONS], ["Yes, it can.", "The answer is 4.", "7"], strict=True))
 WRONG = dict(zip([q.query for q in QUESTIONS], ["No.", "4", "8"], strict=True))
-TEXT = {(q.task, q.query_id): q.query for q in QUESTIONS}
+NO_RETRY = CollectConfig(retry=RetryPolicy(max_retries=0))
+
+
+@pytest.fixture
+def log(tmp_path):
+    return OutcomeLog(tmp_path / "log.db")
 
 
 def make_pool(**models) -> ModelPool:
     return ModelPool.from_models(models)
+
+
+def many(num, **changes):
+    """Questions that "yes" answers."""
+    return [replace(QUESTIONS[0], query_id=str(n), **changes) for n in range(num)]
+
+
+def cells(log):
+    """What is on record, as (query_id, member, sample, response, reward)."""
+    return sorted(
+        (a.outcome.query_id, a.outcome.model, a.sample, a.outcome.response, a.outcome.reward) for a in log.attempts()
+    )
 
 
 def timeless(outcomes):
@@ -34,10 +74,14 @@ def timeless(outcomes):
     return [replace(outcome, latency_s=None) for outcome in outcomes]
 
 
-def test_every_member_is_asked_every_question_and_scored_by_the_gold_answer():
+# ---- what is recorded
+
+
+def test_every_member_is_asked_every_question_and_scored_by_the_right_answer(tmp_path):
     """Ann knows all three; Bob has the first and the last wrong. Rows run by question, then by member."""
-    outcomes = collect(make_pool(ann=ScriptedChatModel(script=RIGHT), bob=ScriptedChatModel(script=WRONG)), QUESTIONS)
-    assert [(o.task, o.query_id, o.model, o.answer, o.reward) for o in outcomes] == [
+    pool = make_pool(ann=ScriptedChatModel(script=RIGHT), bob=ScriptedChatModel(script=WRONG))
+    table = collect_into(tmp_path / "o.jsonl", pool, QUESTIONS)
+    assert [(o.task, o.query_id, o.model, o.answer, o.reward) for o in table] == [
         ("quiz/yes_no", "1", "ann", "yes", 1.0),
         ("quiz/yes_no", "1", "bob", "no", 0.0),
         ("quiz/sums", "1", "ann", "4", 1.0),
@@ -45,83 +89,101 @@ def test_every_member_is_asked_every_question_and_scored_by_the_gold_answer():
         ("quiz/sums", "2", "ann", "7", 1.0),
         ("quiz/sums", "2", "bob", "8", 0.0),
     ]
-    assert [o.gold for o in outcomes] == ["yes", "yes", "4", "4", "7", "7"]
-    assert outcomes[2].response == "The answer is 4."
-    assert all(o.query == TEXT[o.task, o.query_id] for o in outcomes)
+    assert [o.gold for o in table] == ["yes", "yes", "4", "4", "7", "7"]
+    assert [o.response for o in table][2] == "The answer is 4."
+    assert list(OutcomeTable.read(tmp_path / "o.jsonl")) == list(table)
 
 
-def test_tokens_price_and_log_probability_are_recorded_and_what_is_unknown_stays_so():
+def test_tokens_price_and_log_probability_are_recorded_and_what_is_unknown_stays_so(log):
     """A token a word: 9 of the prompt at 2 dollars per million and 4 of the answer at 1 are (18 + 4) / 1e6 dollars."""
     told = PoolMember(
-        "ann",
-        ScriptedChatModel(script=RIGHT, logprob=-0.5),
-        input_usd_per_mtok=2.0,
-        output_usd_per_mtok=1.0,
+        "ann", ScriptedChatModel(script=RIGHT, logprob=-0.5), input_usd_per_mtok=2.0, output_usd_per_mtok=1.0
     )
     silent = PoolMember("bob", ScriptedChatModel(script=RIGHT, reports_usage=False))
-    known, unknown = collect(ModelPool([told, silent]), QUESTIONS[1:2])
+    tally = collect(ModelPool([told, silent]), QUESTIONS[1:2], log=log)
+    known, unknown = sorted((a.outcome for a in log.attempts()), key=lambda o: o.model)
     assert (known.prompt_tokens, known.completion_tokens) == (9, 4)
-    assert known.cost_usd == pytest.approx(22e-6)
+    assert known.cost_usd == tally.usd == pytest.approx(22e-6)
     assert known.logprob == pytest.approx(-0.5)
     assert (unknown.prompt_tokens, unknown.completion_tokens) == (None, None)
     assert (unknown.cost_usd, unknown.logprob) == (None, None)
+    assert [tally.members[name].unpriced for name in ("ann", "bob")] == [0, 1]
 
 
-def test_a_member_that_fails_is_a_non_answer_worth_nothing_and_its_reason_is_told():
-    seen = []
+def test_a_member_that_fails_is_a_non_answer_worth_nothing_and_its_reason_is_on_record(log, tmp_path):
     pool = make_pool(ann=ScriptedChatModel(script=RIGHT), bob=FailingChatModel(error=ValueError("no such model")))
-    outcomes = collect(pool, QUESTIONS, on_collected=seen.append)
-    failed = [o for o in outcomes if o.model == "bob"]
-    assert [(o.answer, o.response, o.reward) for o in failed] == [(None, None, 0.0)] * 3
-    assert all(o.latency_s is not None for o in failed)
-    assert [o.reward for o in outcomes if o.model == "ann"] == [1.0] * 3
-    assert [[(f.member, f.kind, f.reason) for f in each.failures] for each in seen] == [
-        [("bob", "ValueError", "no such model")]
-    ] * 3
+    tally = collect(pool, QUESTIONS, log=log)
+    failed = [a for a in log.attempts() if a.outcome.model == "bob"]
+    assert [(a.outcome.response, a.failure) for a in failed] == [(None, "ValueError: no such model")] * 3
+    assert all(a.outcome.latency_s is not None for a in failed)
+    assert (tally.silent, tally.members["bob"].first_failure) == (["bob"], "ValueError: no such model")
+    rows = [o for o in write_table(log, tmp_path / "o.csv") if o.model == "bob"]
+    assert [(o.answer, o.response, o.reward) for o in rows] == [(None, None, 0.0)] * 3
 
 
-def test_all_members_of_the_questions_in_flight_are_out_at_once_and_no_more():
-    """Two questions of two members meet at a barrier for four: one call fewer at a time, and nobody would pass it."""
-    barrier, out, most = asyncio.Barrier(4), [], []
+def test_messages_and_tools_are_sent_and_tool_calls_recorded(log, tmp_path):
+    """The question is put as its file has it; equal calls get one label, whatever order their arguments have."""
+    tools = ({"type": "function", "function": {"name": "refund", "parameters": {"type": "object", "properties": {}}}},)
+    messages = ({"role": "system", "content": "Be kind."}, {"role": "user", "content": "Refund 17."})
+    question = Question(task="t", query_id="1", query="Refund 17.", messages=messages, tools=tools)
 
-    async def measure():
-        out.append(1)
-        await barrier.wait()
-        for _ in range(20):  # lets every other task run, were there one
-            await asyncio.sleep(0)
-        most.append(len(out))
-        await barrier.wait()
-        out.pop()
+    def calls(**args):
+        return AIMessage("", tool_calls=[{"name": "refund", "args": args, "id": "c1"}])
 
-    models = {name: ScriptedChatModel(script=RIGHT, on_acall=measure) for name in ("ann", "bob")}
-    many = [replace(QUESTIONS[0], query_id=str(n)) for n in range(6)]
-    assert len(collect(make_pool(**models), many, max_in_flight=2)) == len(most) == 12
-    assert set(most) == {4}
-
-
-def test_outcomes_stand_in_the_order_of_the_questions_whichever_is_answered_first():
-    """The first question waits until the second has been answered."""
-    calls, answered, told = count(), asyncio.Event(), []
-
-    async def first_waits():
-        if next(calls) == 0:
-            await answered.wait()
-
-    def tell(collected):
-        told.append(collected.question)
-        answered.set()
-
-    pool = make_pool(ann=ScriptedChatModel(script=RIGHT, on_acall=first_waits))
-    outcomes = collect(pool, QUESTIONS[:2], on_collected=tell, max_in_flight=2)
-    assert told == [QUESTIONS[1], QUESTIONS[0]]
-    assert [o.query for o in outcomes] == [q.query for q in QUESTIONS[:2]]
+    ann = BindingChatModel(script=[calls(order=17, full=True)])
+    bob = BindingChatModel(script=[calls(full=True, order=17)])
+    collect(make_pool(ann=ann, bob=bob), [question], log=log)
+    assert [(m.type, m.text) for m in ann.asked[0].messages] == [("system", "Be kind."), ("human", "Refund 17.")]
+    assert ann.asked[0].kwargs["tools"] == list(tools)
+    attempts = [*log.attempts()]
+    assert [dict(a.tool_calls[0]) for a in attempts] == [
+        {"name": "refund", "args": {"order": 17, "full": True}, "id": "c1"}
+    ] * 2
+    one, other = write_table(log, tmp_path / "o.jsonl", questions=[question])
+    assert one.response == other.response == '[{"args": {"full": true, "order": 17}, "name": "refund"}]'
+    assert one.answer == other.answer is not None
+    assert (one.reward, is_failure(one)) == (None, False)
 
 
-def test_what_is_recorded_is_not_asked_again_but_a_failure_is_and_its_answer_replaces_it(tmp_path: Path):
+class BindingChatModel(ScriptedChatModel):
+    """Takes tools as they are."""
+
+    def bind_tools(self, tools, **kwargs):
+        return self.bind(tools=tools, **kwargs)
+
+
+def test_samples_are_asked_one_by_one_and_named_in_the_table(log, tmp_path):
+    """Three answers of one member to one question; the second run asks the two that are missing."""
+    numbers = count(1)
+    ann = ScriptedChatModel(script=lambda _: f"Answer {next(numbers)}")
+    question = replace(QUESTIONS[0], gold=None)
+    collect(make_pool(ann=ann), [question], log=log)
+    collect(make_pool(ann=ann), [question], log=log, config=CollectConfig(samples=3))
+    table = write_table(log, tmp_path / "o.jsonl", questions=[question])
+    assert [(o.query_id, o.response) for o in table] == [("1", "Answer 1"), ("1#2", "Answer 2"), ("1#3", "Answer 3")]
+    again = OutcomeLog(tmp_path / "other.db")
+    take_in(again, tmp_path / "o.jsonl", run=new_run())
+    assert sorted(again.answered()) == sorted(log.answered())
+    assert [sample_id("1", k) for k in range(3)] == ["1", "1#2", "1#3"]
+
+
+def test_answers_to_questions_without_a_right_answer_are_recorded_unscored(log):
+    tally = collect(make_pool(ann=ScriptedChatModel(script=RIGHT)), [replace(QUESTIONS[0], gold=None)], log=log)
+    assert cells(log) == [("1", "ann", 0, "Yes, it can.", None)]
+    assert (tally.unscored, tally.ended) == (1, "complete")
+
+
+# ---- what is on record is not asked again
+
+
+def test_what_is_recorded_is_not_asked_again_but_a_failure_is_and_its_answer_replaces_it(tmp_path):
     """Bob fails at first; at the second run he alone is asked, and the third asks nobody."""
-    out, ann, bob = tmp_path / "outcomes.parquet", ScriptedChatModel(script=RIGHT), ScriptedChatModel(script=WRONG)
+    out, ann, bob = tmp_path / "o.parquet", ScriptedChatModel(script=RIGHT), ScriptedChatModel(script=WRONG)
     collect_into(out, make_pool(ann=ann, bob=FailingChatModel(error=ValueError("no key"))), QUESTIONS)
     ann.asked.clear()
+    held = collect_into(out, make_pool(ann=ann, bob=bob), QUESTIONS, config=CollectConfig(retry_failed=False))
+    assert (ann.asked, bob.asked) == ([], [])
+    assert [o.reward for o in held if o.model == "bob"] == [0.0, 0.0, 0.0]
     for _ in range(2):
         table = collect_into(out, make_pool(ann=ann, bob=bob), QUESTIONS)
     assert (ann.asked, len(bob.asked)) == ([], 3)
@@ -129,31 +191,432 @@ def test_what_is_recorded_is_not_asked_again_but_a_failure_is_and_its_answer_rep
     assert len(table) == len(OutcomeTable.read(out)) == 6
 
 
-def test_a_failure_of_an_interrupted_run_is_asked_again(tmp_path: Path):
-    """The unfinished part holds it already; what the next run, interrupted too, records takes its place."""
-    out = tmp_path / "outcomes.parquet"
+@settings(max_examples=15)
+@given(done=st.sets(st.tuples(st.integers(0, 2), st.sampled_from(["ann", "bob"]))))
+def test_a_collection_in_two_parts_gives_what_one_gives_at_once(done, tmp_path_factory):
+    """Whatever part of the table was recorded before, it and the rest are the whole."""
+    folder = tmp_path_factory.mktemp("parts")
+    models = {"ann": ScriptedChatModel(script=RIGHT), "bob": ScriptedChatModel(script=WRONG)}
+    whole = timeless(collect_into(folder / "whole.jsonl", make_pool(**models), QUESTIONS))
+    keys = {(QUESTIONS[index].task, QUESTIONS[index].query_id, name) for index, name in done}
+    recorded = [o for o in whole if (o.task, o.query_id, o.model) in keys]
+    if recorded:
+        OutcomeTable.from_outcomes(recorded).write(folder / "parts.jsonl")
+    for model in models.values():
+        model.asked.clear()
+    parts = timeless(collect_into(folder / "parts.jsonl", make_pool(**models), QUESTIONS))
+    assert parts == whole
+    assert sum(len(model.asked) for model in models.values()) == len(whole) - len(recorded)
 
-    def interrupt(_):
-        raise KeyboardInterrupt
 
-    failing, ann = FailingChatModel(error=ValueError("no key")), ScriptedChatModel(script=RIGHT)
-    for model, response in ((failing, None), (failing, None), (ann, "Yes, it can.")):
-        with pytest.raises(KeyboardInterrupt):
-            collect_into(out, make_pool(ann=model), QUESTIONS, on_collected=interrupt, max_in_flight=1)
-        assert [o.response for o in OutcomeTable.read(unfinished_path(out))] == [response]
+async def test_two_collectors_share_the_work_and_both_end_with_all_of_it(tmp_path):
+    """Each holds its own half until both have begun; nothing is asked twice."""
+    barrier = asyncio.Barrier(2)
+    models = [ScriptedChatModel(script=["yes"], on_acall=barrier.wait) for _ in range(2)]
+    pools = [ModelPool([PoolMember("ann", model, max_concurrent_calls=1)]) for model in models]
+    logs = [OutcomeLog(tmp_path / "log.db") for _ in range(2)]
+    tallies = await asyncio.gather(*(acollect(pool, many(8), log=log) for pool, log in zip(pools, logs, strict=True)))
+    assert [len(model.asked) for model in models] == [4, 4]
+    assert [tally.sum("answered") + tally.sum("elsewhere") for tally in tallies] == [8, 8]
+    assert [tally.missing for one in tallies for tally in one.members.values()] == [0, 0]
+    assert len(logs[0].answered()) == 8
 
-    assert len(collect_into(out, make_pool(ann=ann), QUESTIONS)) == len(ann.asked) == 3
+
+def test_what_a_dead_process_had_claimed_is_asked_at_once(log):
+    """A process of this machine that has ended; that of one which lives is waited for (below)."""
+    code = "from langchain_rlfocal.collection import new_run; print(new_run())"
+    ended = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    dead = ended.stdout.strip()
+    cell = ("quiz/yes_no", "1", "ann", 0)
+    log.add_questions(QUESTIONS)
+    assert log.claim([cell], run=dead) == [cell]
+    assert log.claim([cell], run=new_run()) == []
+    tally = collect(make_pool(ann=ScriptedChatModel(script=RIGHT)), QUESTIONS[:1], log=log)
+    assert tally.sum("answered") == 1
 
 
-def test_an_end_before_anything_new_was_answered_leaves_a_collection_that_goes_on(tmp_path: Path):
-    """The one failure was taken out of the unfinished part, and nothing had come in its place."""
-    out, ann = tmp_path / "outcomes.parquet", ScriptedChatModel(script=RIGHT)
-    (failed,) = collect(make_pool(ann=FailingChatModel(error=ValueError("no key"))), QUESTIONS[:1])
-    OutcomeTable.from_outcomes([failed]).write(unfinished_path(out))
-    with pytest.raises(KeyboardInterrupt):
-        collect_into(out, make_pool(ann=FailingChatModel(error=KeyboardInterrupt())), QUESTIONS[:1])
+def test_a_run_is_dead_only_where_that_is_sure():
+    own = new_run()
+    machine, pid, started, mark = own.split(":")
+    assert not is_dead(own)
+    assert is_dead(f"{machine}:{2**22 + 1}:{started}:{mark}")  # no process has such a number
+    assert not is_dead(f"elsewhere:{2**22 + 1}:{started}:{mark}")
+    assert not is_dead("a run of another form")
+    if started:
+        assert is_dead(f"{machine}:{pid}:{int(started) + 1}:{mark}")  # its number was given again
+    assert int(pid) == os.getpid()
 
-    assert len(collect_into(out, make_pool(ann=ann), QUESTIONS)) == 3
+
+# ---- members do not wait for each other
+
+
+def test_a_slow_member_holds_nobody_else_up(log):
+    """Bob takes 100 s an answer, one at a time; Ann has answered all four in 4 s."""
+    ends = {}
+
+    def watch(tally):
+        for name, member in tally.members.items():
+            if member.answered == 4:
+                ends.setdefault(name, asyncio.get_running_loop().time())
+
+    members = [PoolMember(name, timed((s, "yes")), max_concurrent_calls=1) for name, s in (("bob", 100), ("ann", 1))]
+    in_virtual_time(acollect(ModelPool(members), many(4), log=log, watch=watch))
+    assert ends["ann"] == pytest.approx(4, abs=0.5)
+    assert ends["bob"] == pytest.approx(400, abs=0.5)
+
+
+def test_calls_of_a_member_run_at_once_up_to_its_own_limit(log):
+    """Six questions at 10 s: three at once take 20 s, and six at once, where the pool does not say, 10 s."""
+    ann = PoolMember("ann", timed((10, "yes")), max_concurrent_calls=3)
+    bob = PoolMember("bob", timed((10, "yes")))
+    in_virtual_time(acollect(ModelPool([ann, bob]), many(6), log=log, config=CollectConfig(max_concurrent_calls=6)))
+    assert [round(s) for s in ann.model.begun_s] == [0, 0, 0, 10, 10, 10]
+    assert [round(s) for s in bob.model.begun_s] == [0] * 6
+
+
+class TurnedAwayError(Exception):
+    """As providers turn callers away."""
+
+    status_code = 429
+
+    def __init__(self, retry_after):
+        super().__init__("slow down")
+        self.retry_after = retry_after
+
+
+def test_who_is_turned_away_waits_as_long_as_its_provider_asks_with_all_its_calls(log, steady_retries):
+    """Ann's first call, at 1 s, is told to wait 20 s: nobody sends another before, and Bob goes on."""
+    ann = timed((1, TurnedAwayError(20)), (1, "yes"))
+    bob = timed((2, "yes"))
+    members = [PoolMember("ann", ann, max_concurrent_calls=1), PoolMember("bob", bob, max_concurrent_calls=1)]
+    seen = set()
+    in_virtual_time(
+        acollect(
+            ModelPool(members),
+            many(5),
+            log=log,
+            config=CollectConfig(retry=RetryPolicy(max_retries=0, jitter_s=0)),
+            watch=lambda tally: seen.add(tally.members["ann"].waits_for),
+        )
+    )
+    assert ann.begun_s[0] == pytest.approx(0, abs=0.1)
+    assert ann.begun_s[1] >= 21
+    assert max(bob.begun_s) < 10
+    assert "its rate limit" in seen
+
+
+def test_a_member_whose_breaker_is_open_is_probed_and_then_given_up(log):
+    """One call at a time fails at once: five open the breaker, three probes at 30 s each fail, and the rest is not asked."""
+    ann = timed((0, ConnectionError("down")))
+    pool = ModelPool([PoolMember("ann", ann, max_concurrent_calls=1)])
+    tally = in_virtual_time(acollect(pool, many(50), log=log, config=NO_RETRY))
+    assert [round(s) for s in ann.begun_s] == [0, 0, 0, 0, 0, 30, 60, 90]
+    assert "did not recover" in tally.members["ann"].given_up
+    assert (tally.sum("failed"), tally.sum("missing"), tally.ended) == (8, 50, "complete")
+
+
+def test_a_member_that_recovers_is_not_given_up(log):
+    """The probe at 30 s is answered, and so is everything after it."""
+    down = [(0, ConnectionError("down"))] * 5
+    ann = timed(*down, (0, "yes"))
+    pool = ModelPool([PoolMember("ann", ann, max_concurrent_calls=1)])
+    tally = in_virtual_time(acollect(pool, many(20), log=log, config=NO_RETRY))
+    assert (tally.sum("failed"), tally.sum("answered"), tally.members["ann"].given_up) == (5, 15, None)
+
+
+def test_a_wrong_key_stops_its_member_after_five_calls_and_no_other(log):
+    """What differs from call to call, as ids of requests, is the same failure; a failure of the question is not."""
+    number = count(1)
+
+    def refuse(_):
+        raise PermissionError(f"Incorrect API key provided: sk-planted123456. Request {next(number)}.")
+
+    pool = ModelPool(
+        [
+            PoolMember("ann", ScriptedChatModel(script=refuse), max_concurrent_calls=1),
+            PoolMember("bob", ScriptedChatModel(script=["yes"]), max_concurrent_calls=1),
+            PoolMember("cat", ScriptedChatModel(script=[""] * 20), max_concurrent_calls=1),
+        ]
+    )
+    tally = collect(pool, many(20), log=log, config=NO_RETRY)
+    assert {name: (m.failed, m.given_up is None) for name, m in tally.members.items()} == {
+        "ann": (5, False),
+        "bob": (0, True),
+        "cat": (20, True),
+    }
+    assert "planted" not in repr(tally) + repr([*log.attempts()])
+
+
+# ---- stopping
+
+
+def test_a_collection_that_is_stopped_sends_nothing_more_and_takes_what_comes_back_in_time(log):
+    """Stopped at 1 s: what takes 3 s is recorded, what takes 60 s is left 5 s later, and nobody is asked after 1 s."""
+    quick, slow = timed((3, "yes")), timed((60, "yes"))
+    pool = ModelPool(
+        [PoolMember("ann", quick, max_concurrent_calls=2), PoolMember("bob", slow, max_concurrent_calls=2)]
+    )
+
+    async def run():
+        stop = asyncio.Event()
+        asyncio.get_running_loop().call_later(1, stop.set)
+        tally = await acollect(pool, many(9), log=log, stop=stop)
+        return tally, asyncio.get_running_loop().time()
+
+    tally, ended_s = in_virtual_time(run())
+    assert (tally.ended, tally.sum("answered"), tally.sum("missing")) == ("stopped", 2, 16)
+    assert (len(quick.log), slow.hows) == (2, ["cancelled"] * 2)
+    assert ended_s == pytest.approx(6, abs=0.2)
+    assert log.claim([("quiz/yes_no", "8", "bob", 0)], run="next")  # nothing stays claimed
+
+
+async def test_a_cancelled_collection_leaves_no_call_behind_and_keeps_what_was_answered(log):
+    started, never, calls = asyncio.Event(), asyncio.Event(), count()
+
+    async def hang():
+        if next(calls):
+            started.set()
+            await never.wait()
+
+    before = asyncio.all_tasks()
+    pool = ModelPool([PoolMember("ann", ScriptedChatModel(script=RIGHT, on_acall=hang), max_concurrent_calls=1)])
+    task = asyncio.create_task(acollect(pool, QUESTIONS, log=log))
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert asyncio.all_tasks() == before
+    assert len(log.answered()) == 1
+
+
+# ---- the log cannot be written
+
+
+class Stubborn:
+    """A log whose `add_attempts` fails some times."""
+
+    def __init__(self, log, times):
+        self._log, self._times = log, times
+
+    def __getattr__(self, name):
+        return getattr(self._log, name)
+
+    def add_attempts(self, attempts, *, run):
+        self._times -= 1
+        if self._times >= 0:
+            raise OutcomeLogError("The outcome log x.db is locked by another program.")
+        return self._log.add_attempts(attempts, run=run)
+
+
+def test_answers_wait_for_a_log_that_is_locked_for_a_while_and_nobody_is_asked_meanwhile(log):
+    """It is tried again after 1 s and 2 s; what came back before is recorded, and the rest is asked after that."""
+    ann, troubles = timed((0, "yes")), []
+    pool = ModelPool([PoolMember("ann", ann, max_concurrent_calls=1)])
+
+    def watch(tally):
+        troubles.append(tally.trouble)
+
+    stubborn = Stubborn(log, 2)
+    tally = in_virtual_time(acollect(pool, many(200), log=stubborn, watch=watch))
+    assert (tally.sum("answered"), len(log.answered()), tally.trouble) == (200, 200, None)
+    assert any(trouble and "locked" in trouble for trouble in troubles)
+
+
+def test_a_log_that_stays_locked_ends_the_collection_and_says_what_was_not_recorded(log):
+    pool = make_pool(ann=timed((0, "yes")))
+    with pytest.raises(OutcomeLogError, match=r"locked .* 3 answers could not be recorded"):
+        in_virtual_time(acollect(pool, many(3), log=Stubborn(log, 99)))
+    assert log.answered() == set()
+
+
+# ---- scores
+
+
+class Scoring:
+    """A judge that takes its time, costs, or raises."""
+
+    name = "judge"
+
+    def __init__(self, seconds=0.0, usd=None, error=None):
+        self.seconds, self.usd, self.error, self.num = seconds, usd, error, 0
+
+    async def score(self, question, reply):
+        self.num += 1
+        await asyncio.sleep(self.seconds)
+        if self.error is not None:
+            raise self.error
+        return Score(value=1.0, cost_usd=self.usd)
+
+
+def use_scorer(monkeypatch, scorer):
+    monkeypatch.setattr(config_module, "open_scorer", lambda _, **__: scorer)
+
+
+def test_an_answer_is_on_record_before_a_slow_scorer_has_scored_it_and_members_go_on(log, monkeypatch):
+    """A judge of 100 s: at 5 s all answers are on record, unscored; the scores come later."""
+    use_scorer(monkeypatch, Scoring(seconds=100))
+
+    async def run():
+        task = asyncio.create_task(acollect(make_pool(ann=timed((1, "yes"))), many(4), log=log))
+        await asyncio.sleep(5)
+        early = [reward for *_, reward in cells(log)]
+        await task
+        return early
+
+    assert in_virtual_time(run()) == [None] * 4
+    assert [reward for *_, reward in cells(log)] == [1.0] * 4
+
+
+def test_answers_whose_scoring_was_cut_off_are_scored_by_the_next_run_without_asking(log, monkeypatch):
+    ann = timed((1, "yes"))
+
+    async def stopped():
+        stop = asyncio.Event()
+        asyncio.get_running_loop().call_later(3, stop.set)
+        return await acollect(make_pool(ann=ann), many(4), log=log, stop=stop)
+
+    use_scorer(monkeypatch, Scoring(seconds=100))
+    assert in_virtual_time(stopped()).ended == "stopped"
+    assert [reward for *_, reward in cells(log)] == [None] * 4
+    use_scorer(monkeypatch, Scoring())
+    tally = in_virtual_time(acollect(make_pool(ann=ann), many(4), log=log))
+    assert (tally.scored, tally.sum("answered"), len(ann.log)) == (4, 0, 4)
+    assert [reward for *_, reward in cells(log)] == [1.0] * 4
+
+
+def test_an_answer_that_cannot_be_scored_is_kept_unscored(log, monkeypatch):
+    use_scorer(monkeypatch, Scoring(error=RuntimeError("no judge")))
+    tally = collect(make_pool(ann=ScriptedChatModel(script=RIGHT)), QUESTIONS, log=log)
+    assert [reward for *_, reward in cells(log)] == [None] * 3
+    assert (tally.unscored, tally.first_scoring_error) == (3, "RuntimeError: no judge")
+
+
+# ---- budgets and prices
+
+DOLLAR = {"input_usd_per_mtok": 0.0, "output_usd_per_mtok": 1e6}
+"""A dollar a token of the answer."""
+
+
+def test_a_budget_ends_the_collection_before_a_call_that_could_pass_it(log):
+    """A dollar a word of two: nothing on record counts 3 tokens as told, then 2 as seen: 2 + 2 + 2 fit into 7, another does not."""
+    ann = PoolMember("ann", ScriptedChatModel(script=["yes indeed"] * 9), max_concurrent_calls=1, **DOLLAR)
+    tally = collect(ModelPool([ann]), many(9), log=log, config=CollectConfig(max_usd=7.0, output_tokens=3))
+    assert (tally.sum("answered"), tally.usd, tally.ended, tally.sum("missing")) == (3, 6.0, "budget", 6)
+    rest = collect(ModelPool([ann]), many(9), log=log, config=CollectConfig(max_usd=12.0))
+    assert (rest.sum("answered"), rest.ended) == (6, "complete")
+
+
+def test_what_is_out_counts_against_a_budget_and_gives_back_what_it_did_not_take(log):
+    """Told 4 dollars a call, two are out at once under 8; they took 1 each, and so the others fit in, 8 in all."""
+    ann = timed((10, "yes"))
+    member = PoolMember("ann", ann, max_concurrent_calls=8, **DOLLAR)
+    tally = in_virtual_time(
+        acollect(ModelPool([member]), many(9), log=log, config=CollectConfig(max_usd=8.0, output_tokens=4))
+    )
+    assert [round(s) for s in ann.begun_s][:2] == [0, 0]
+    assert round(ann.begun_s[2]) == 10
+    assert (tally.sum("answered"), tally.usd, tally.ended) == (8, 8.0, "budget")
+
+
+def test_a_budget_needs_prices_or_to_be_told_what_counts_instead(log):
+    ann = ScriptedChatModel(script=["yes"] * 9)
+    with pytest.raises(InputError, match="those of ann are unknown"):
+        collect(make_pool(ann=ann), many(9), log=log, config=CollectConfig(max_usd=1.0))
+    assert ann.asked == []
+    tally = collect(
+        ModelPool([PoolMember("ann", ann, max_concurrent_calls=1)]),
+        many(9),
+        log=log,
+        config=CollectConfig(max_usd=1.0, unpriced_usd=0.25),
+    )
+    assert (tally.sum("answered"), tally.ended) == (4, "budget")
+
+
+def test_what_a_judge_costs_counts_too(log, monkeypatch):
+    """A dollar an answer, and two a verdict, told 1 before the first: 3 + 3 dollars of 7, and a third 3 would pass them."""
+    use_scorer(monkeypatch, Scoring(usd=2.0))
+    ann = PoolMember("ann", ScriptedChatModel(script=["yes"] * 9), max_concurrent_calls=1, **DOLLAR)
+    judge = PoolMember("judge", LimitedChatModel(script=["1"], max_tokens=1), **DOLLAR)
+    config = CollectConfig(max_usd=7.0, output_tokens=1, judge=judge)
+    tally = in_virtual_time(acollect(ModelPool([ann]), many(9), log=log, config=config))
+    assert (tally.sum("answered"), tally.usd, tally.ended) == (2, 6.0, "budget")
+
+
+def test_a_job_is_priced_by_what_is_on_record_else_by_max_tokens_else_by_an_assumption(log):
+    """Ann's answers on record have 2 tokens, Bob may write 50, of Cat 500 are assumed; each at a dollar a token."""
+    collect(ModelPool([PoolMember("ann", ScriptedChatModel(script=["yes indeed"]), **DOLLAR)]), many(1), log=log)
+    pool = ModelPool(
+        [
+            PoolMember("ann", ScriptedChatModel(script=["yes"]), **DOLLAR),
+            PoolMember("bob", LimitedChatModel(script=["yes"], max_tokens=50), **DOLLAR),
+            PoolMember("cat", ScriptedChatModel(script=["yes"])),
+        ]
+    )
+    price = price_collection(pool, many(3), CollectConfig(samples=2), log=log)
+    assert [(one.calls, one.on_record, one.output_tokens, one.basis, one.usd) for one in price.members] == [
+        (5, 1, 2, "on record", 10.0),
+        (6, 0, 50, "max_tokens", 300.0),
+        (6, 0, 500, "assumed", None),
+    ]
+    assert (price.calls, price.usd, price.unpriced, price.judge) == (17, 310.0, ("cat",), None)
+    told = price_collection(pool, many(3), CollectConfig(unpriced_usd=0.5), log=log)
+    assert told.members[2].usd == 1.5
+
+
+class LimitedChatModel(ScriptedChatModel):
+    max_tokens: int = 50
+
+
+# ---- tables
+
+
+def test_what_a_table_held_of_others_stays_in_it_with_columns_of_the_users_own(tmp_path):
+    """The old member's row comes first into the log; a column that somebody adds to the export comes too."""
+    out = tmp_path / "o.jsonl"
+    own = Outcome(
+        task="quiz/sums", query_id="2", query=QUESTIONS[2].query, model="old", response="8", answer="8", gold="7", reward=0.0,
+        extras={"reviewed_by": "R. Viewer"},
+    )  # fmt: skip
+    OutcomeTable.from_outcomes([own]).write(out)
+    collect_into(out, make_pool(ann=ScriptedChatModel(script=RIGHT)), QUESTIONS[:2])
+    table = list(OutcomeTable.read(out))
+    assert [(o.task, o.query_id, o.model, o.extras.get("reviewed_by")) for o in table] == [
+        ("quiz/yes_no", "1", "ann", None),
+        ("quiz/sums", "1", "ann", None),
+        ("quiz/sums", "2", "old", "R. Viewer"),
+    ]
+    noted = [replace(table[0], extras={"note": "odd"}), *table[1:]]
+    OutcomeTable.from_outcomes(noted).write(out)
+    ann = ScriptedChatModel(script=RIGHT)
+    collect_into(out, make_pool(ann=ann), QUESTIONS[:2])
+    assert [o.extras.get("note") for o in OutcomeTable.read(out)] == ["odd", None, None]
+    assert ann.asked == []
+
+
+def test_columns_of_questions_are_columns_of_the_table(tmp_path):
+    question = replace(QUESTIONS[0], extras={"difficulty": "easy"})
+    table = collect_into(tmp_path / "o.jsonl", make_pool(ann=ScriptedChatModel(script=RIGHT)), [question])
+    assert [o.extras for o in table] == [{"difficulty": "easy"}]
+
+
+def test_what_an_earlier_release_left_unfinished_is_taken_in_but_for_a_torn_last_line(tmp_path, log):
+    out, half = tmp_path / "o.jsonl", '{"task": "quiz/sums", "query_id": "1", "que'
+    source = tmp_path / "source.jsonl"
+    table = collect_into(source, make_pool(ann=ScriptedChatModel(script=RIGHT)), QUESTIONS)
+    lines = source.read_text().splitlines(keepends=True)
+    for torn, rows in ((half, 2), ("", 2)):
+        unfinished_path(out).write_text("".join(lines[:2]) + torn)
+        taken = take_in(OutcomeLog(tmp_path / f"log{len(torn)}.db"), out, run=new_run())
+        assert (taken.rows, taken.torn) == (rows, unfinished_path(out) if torn else None)
+        assert not unfinished_path(out).exists()
+    unfinished_path(out).write_text(half)
+    assert take_in(log, out, run=new_run()).rows == 0
+    unfinished_path(out).write_text("".join([lines[0], half + "\n", lines[1]]))
+    with pytest.raises(OutcomeError, match=r"o\.jsonl\.unfinished\.jsonl.*row 2"):
+        take_in(log, out, run=new_run())
+    assert unfinished_path(out).exists()  # nothing of it is lost
+    assert len(table) == 3
 
 
 @pytest.mark.parametrize(
@@ -164,10 +627,10 @@ def test_an_end_before_anything_new_was_answered_leaves_a_collection_that_goes_o
         ({"response": None}, {"response": None}, "new"),
     ],
 )
-def test_of_two_records_an_answer_wins_over_a_failure_and_the_newer_over_the_older(tmp_path: Path, old, new, kept):
+def test_of_two_records_an_answer_wins_over_a_failure_and_the_newer_over_the_older(tmp_path, old, new, kept):
     """The table is older than the unfinished part. Latency tells them apart."""
-    out = tmp_path / "outcomes.jsonl"
-    (answered,) = collect(make_pool(ann=ScriptedChatModel(script=RIGHT)), QUESTIONS[:1])
+    out = tmp_path / "o.jsonl"
+    (answered,) = collect_into(tmp_path / "x.jsonl", make_pool(ann=ScriptedChatModel(script=RIGHT)), QUESTIONS[:1])
     for path, seconds, change in ((out, 1.0, old), (unfinished_path(out), 2.0, new)):
         gone = {"answer": None, "reward": 0.0} if change["response"] is None else {}
         OutcomeTable.from_outcomes([replace(answered, latency_s=seconds, **change, **gone)]).write(path)
@@ -178,140 +641,88 @@ def test_of_two_records_an_answer_wins_over_a_failure_and_the_newer_over_the_old
 @pytest.mark.parametrize("told", [{"answer": "no"}, {"reward": 1.0}, {"response": ""}])
 def test_an_outcome_that_says_anything_of_an_answer_is_no_failure(told):
     """Tables of others may have no column for responses; their members are not asked again for that."""
-    (failed,) = collect(make_pool(ann=FailingChatModel(error=ValueError("no key"))), QUESTIONS[:1])
+    failed = Outcome(task="t", query_id="1", query="?", model="a", answer=None, reward=0.0)
     assert is_failure(failed)
     assert not is_failure(replace(failed, **told))
 
 
-def test_who_joins_later_gets_the_label_of_who_said_the_same_before():
-    """Texts have the label of their group; the group that is recorded must not be renamed by a newcomer."""
+def test_who_joins_later_gets_the_label_of_who_said_the_same_before(tmp_path):
+    """Texts have the label of their group; the group that a table holds must not be renamed by a newcomer."""
     story = "The sea is a vast body of salt water that covers most of our planet and is home to many kinds of fish"
     question = Question(task="open", query_id="1", query="Describe the sea.", gold=story, kind="long_text")
-    (first,) = collect(make_pool(ann=ScriptedChatModel(script=[story])), [question])
-    for other in (f"**{story}**!", f"A {story}"):
-        (later,) = collect(make_pool(bob=ScriptedChatModel(script=[other])), [question], recorded=[first])
+    own = Outcome(
+        task="open", query_id="1", query=question.query, model="ann", response=story, answer="sea", reward=1.0
+    )
+    for number, other in enumerate((f"**{story}**!", f"A {story}")):
+        out = tmp_path / f"{number}.jsonl"
+        OutcomeTable.from_outcomes([own]).write(out)
+        table = collect_into(out, make_pool(bob=ScriptedChatModel(script=[other])), [question])
 
-        assert later.answer == first.answer
+        assert {o.model: o.answer for o in table} == {"ann": "sea", "bob": "sea"}
 
 
-@settings(max_examples=20)
-@given(done=st.sets(st.tuples(st.integers(0, 2), st.sampled_from(["ann", "bob"]))))
-def test_a_collection_in_two_parts_gives_what_one_gives_at_once(done):
-    """Whatever part of the table was recorded before, it and the rest are the whole."""
-    pool = make_pool(ann=ScriptedChatModel(script=RIGHT), bob=ScriptedChatModel(script=WRONG))
-    whole = timeless(collect(pool, QUESTIONS))
-    keys = {(QUESTIONS[index].task, QUESTIONS[index].query_id, name) for index, name in done}
-    recorded = [o for o in whole if (o.task, o.query_id, o.model) in keys]
-    rest = timeless(collect(pool, QUESTIONS, recorded=recorded))
-    assert len(rest) + len(recorded) == len(whole)
-    assert {(o.task, o.query_id, o.model): o for o in [*recorded, *rest]} == {
-        (o.task, o.query_id, o.model): o for o in whole
-    }
+def test_a_table_is_written_again_where_others_recorded_something_meanwhile(log, tmp_path, monkeypatch):
+    """Another run records its answer while this one writes: the table that stays has both."""
+    ann, bob = (make_pool(**{name: ScriptedChatModel(script=RIGHT)}) for name in ("ann", "bob"))
+    collect(ann, QUESTIONS[:1], log=log)
+    write, times = OutcomeTable.write, []
+
+    def slow_write(table, path):
+        write(table, path)
+        times.append(len(table))
+        if len(times) == 1:
+            collect(bob, QUESTIONS[:1], log=log)
+
+    monkeypatch.setattr(OutcomeTable, "write", slow_write)
+    write_table(log, tmp_path / "o.jsonl")
+    assert times == [1, 2]
+    assert {o.model for o in OutcomeTable.read(tmp_path / "o.jsonl")} == {"ann", "bob"}
+
+
+# ---- bad input
 
 
 @pytest.mark.parametrize(
-    ("questions", "named", "row", "column"),
+    ("questions", "config", "named", "column"),
     [
-        ([QUESTIONS[0], replace(QUESTIONS[1], query_id="9", gold=None)], "quiz/sums/9", 2, "gold"),
-        ([QUESTIONS[1], QUESTIONS[1]], "unique within the task", 2, "query_id"),
-        ([replace(QUESTIONS[0], query="Can a fish fly?")], "another `query_id`", 1, "query"),
+        ([], {}, "at least one question", None),
+        ([QUESTIONS[1], QUESTIONS[1]], {}, "unique within the task", "query_id"),
+        ([replace(QUESTIONS[0], query="Can a fish fly?")], {}, "another `query_id`", "query"),
+        ([QUESTIONS[0], replace(QUESTIONS[0], query_id="1#2")], {"samples": 2}, "'1#2' names answer 2", "query_id"),
+        ([replace(QUESTIONS[1], messages=({"role": "nobody", "content": "x"},))], {}, "role", "messages"),
     ],
 )
-def test_questions_that_break_a_rule_are_refused_before_anybody_is_asked(questions, named, row, column):
-    """A question without a gold answer, one that occurs twice, one whose text changed since it was recorded."""
+def test_questions_that_break_a_rule_are_refused_before_anybody_is_asked(log, questions, config, named, column):
     ann = ScriptedChatModel(script=RIGHT)
-    recorded = collect(make_pool(bob=ann), QUESTIONS[:1])
-    ann.asked.clear()
+    collect(make_pool(bob=ScriptedChatModel(script=RIGHT)), QUESTIONS[:1], log=log)
     with pytest.raises(OutcomeError, match=named) as caught:
-        collect(make_pool(ann=ann), questions, recorded=recorded)
-    assert (caught.value.row, caught.value.column) == (row, column)
-    with pytest.raises(InputError, match="at least 1, got 0"):
-        collect(make_pool(ann=ann), QUESTIONS, max_in_flight=0)
+        collect(make_pool(ann=ann), questions, log=log, config=CollectConfig(**config))
+    assert caught.value.column == column
     assert ann.asked == []
 
 
-async def test_a_cancelled_collection_leaves_no_call_behind():
-    started, never = asyncio.Event(), asyncio.Event()
-
-    async def hang():
-        started.set()
-        await never.wait()
-
-    before = asyncio.all_tasks()
-    task = asyncio.create_task(acollect(make_pool(ann=ScriptedChatModel(script=RIGHT, on_acall=hang)), QUESTIONS))
-    await started.wait()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-
-    assert asyncio.all_tasks() == before
-
-
-async def test_an_error_of_the_callback_ends_the_collection_and_leaves_no_call_behind():
-    """The first question is answered and cannot be stored; the others, out at the same time, would never be."""
-    calls = count()
-
-    async def answer_only_the_first():
-        if next(calls):
-            await asyncio.Event().wait()
-
-    def refuse(collected):
-        raise OSError("disk full")
-
-    pool = make_pool(ann=ScriptedChatModel(script=RIGHT, on_acall=answer_only_the_first))
-    before = asyncio.all_tasks()
-    with pytest.raises(OSError, match="disk full"):
-        await acollect(pool, QUESTIONS, on_collected=refuse)
-
-    assert asyncio.all_tasks() == before
-
-
-def test_a_file_collected_in_two_runs_equals_one_collected_at_once(tmp_path: Path):
-    """The first run is stopped after two questions: no table yet, but what was answered is kept and not asked again."""
-    models = {"ann": ScriptedChatModel(script=RIGHT), "bob": ScriptedChatModel(script=WRONG)}
-    pool, out, whole = make_pool(**models), tmp_path / "outcomes.parquet", tmp_path / "whole.parquet"
-    collect_into(whole, pool, QUESTIONS)
-    for model in models.values():
-        model.asked.clear()
-    seen = []
-
-    def stop_after_two(collected):
-        seen.append(collected)
-        if len(seen) == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        collect_into(out, pool, QUESTIONS, on_collected=stop_after_two, max_in_flight=1)
-    assert not out.exists()
-    assert len(OutcomeTable.read(unfinished_path(out))) == 4
-    table = collect_into(out, pool, QUESTIONS)
-    assert [len(model.asked) for model in models.values()] == [3, 3]
-    assert timeless(OutcomeTable.read(out)) == timeless(table) == timeless(OutcomeTable.read(whole))
-    assert sorted(tmp_path.iterdir()) == [out, whole]
-
-
-def test_what_a_table_held_of_others_stays_in_it(tmp_path: Path):
-    out = tmp_path / "outcomes.jsonl"
-    collect_into(out, make_pool(old=ScriptedChatModel(script=WRONG)), QUESTIONS[2:])
-    collect_into(out, make_pool(ann=ScriptedChatModel(script=RIGHT)), QUESTIONS[:2])
-    assert [(o.task, o.query_id, o.model) for o in OutcomeTable.read(out)] == [
-        ("quiz/yes_no", "1", "ann"),
-        ("quiz/sums", "1", "ann"),
-        ("quiz/sums", "2", "old"),
-    ]
-
-
-def test_an_end_between_the_last_two_steps_does_no_harm(tmp_path: Path):
-    """The table was written and the unfinished part not yet removed: both hold the same outcomes."""
-    out = tmp_path / "outcomes.csv"
+def test_an_unknown_scorer_is_refused_before_anybody_is_asked(log):
     ann = ScriptedChatModel(script=RIGHT)
-    table = collect_into(out, make_pool(ann=ann), QUESTIONS)
-    table.write(unfinished_path(out))
-    ann.asked.clear()
-    again = collect_into(out, make_pool(ann=ann), QUESTIONS)
+    with pytest.raises(InputError, match="scorer"):
+        collect(make_pool(ann=ann), [replace(QUESTIONS[0], scorer="no_such")], log=log)
     assert ann.asked == []
-    assert list(again) == list(OutcomeTable.read(out)) == list(table)
-    assert not unfinished_path(out).exists()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"samples": 0}, {"max_concurrent_calls": 0}, {"max_usd": -1.0}, {"unpriced_usd": float("nan")}]
+)
+def test_settings_outside_their_range_are_refused(wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        CollectConfig(**wrong)
+
+
+def test_a_table_with_another_text_for_a_question_is_not_mixed_in(tmp_path):
+    out = tmp_path / "o.jsonl"
+    collect_into(out, make_pool(ann=ScriptedChatModel(script=RIGHT)), QUESTIONS[:1])
+    rows = [replace(o, query="Can a fish fly?", model="bob") for o in OutcomeTable.read(out)]
+    OutcomeTable.from_outcomes(rows).write(out)
+    with pytest.raises(OutcomeError, match=r"o\.jsonl.*must have the text"):
+        collect_into(out, make_pool(ann=ScriptedChatModel(script=RIGHT)), QUESTIONS[:1])
 
 
 @pytest.mark.parametrize("name", ["outcomes.txt", "no/such/folder/outcomes.jsonl"])

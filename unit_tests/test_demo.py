@@ -2,13 +2,14 @@
 
 import copy
 import io
+import json
 
 import pytest
 from rich.console import Console
 
 from langchain_rlfocal.chat_models import RLFocalChatModel
 from langchain_rlfocal.demo import QUESTIONS_PATH, command
-from langchain_rlfocal.demo.command import QUESTIONS, Shown, answer_view, play, run_demo, summary_view
+from langchain_rlfocal.demo.command import QUESTIONS, Shown, answer_view, decision_view, play, run_demo, summary_view
 from langchain_rlfocal.outcomes import Question, read_questions, split_of
 from langchain_rlfocal.pool import ModelPool
 from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel, ScriptedPolicy
@@ -97,6 +98,53 @@ def test_an_answer_shows_picks_candidates_fusion_and_the_single_best():
     assert "gemma3-few-shot; weights no 0.83, yes 0.17; 3 calls, 1.25 s" in text
     assert words["Single"] == ["Single", "best", "Yes", "wrong"]
     assert "smollm2-plain, 0.50 s; asked separately, not in the ensemble's cost" in text
+
+
+LONG_NAME = "anthropic-claude-opus-with-extended-thinking"
+
+
+def busy_facts():
+    """Long names, long answers, a long label, many members: what a user's pool may bring."""
+    facts = json.loads(json.dumps(FACTS).replace("gemma3-few-shot", LONG_NAME))
+    facts["candidates"][0].update(text="Penguins are birds " * 20, answer="penguins are birds", prompt_tokens=123456)
+    facts["fusion"]["weights"] = {"penguins are birds": 0.83, "yes": 0.17}
+    facts["rounds"][0]["probabilities"] |= {f"{LONG_NAME}-{n}": 0.01 for n in range(5)}
+    return facts
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_no_line_is_broken_and_no_word_is_cut_at_80_columns(width):
+    """Each word of what is shown is one that was given, or ends in an ellipsis after a whole one; only a name that is
+    longer than its column goes over two lines.
+    """
+    for facts in (FACTS, busy_facts()):
+        lines = lines_of(answer_view(shown(facts=facts, text=facts["candidates"][0]["text"]), title="1"), width=width)
+        assert max(map(len, lines)) <= width
+        for word in " ".join(lines).split():
+            if "…" in word:
+                assert word.rstrip("…") in {"penguins", "Penguins", "birds", "are"}, word
+    named = [line for line in lines if LONG_NAME[:24] in line and "0.93" in line]
+    assert len(named) == 1
+
+
+def test_the_demo_and_ask_show_the_same_decision():
+    """What `rlfocal ask` shows is the demo's view without the single best member, and with the price."""
+    demo = lines_of(answer_view(shown(), title="1"), width=80)
+    asked = lines_of(decision_view({**FACTS, "excluded": {}, "left_out": {}}, seconds=1.25, usd=0.5), width=80)
+    table = asked[: next(number for number, line in enumerate(asked) if "weights" in line)]
+    start = demo.index(table[0])
+    assert demo[start : start + len(table)] == table
+    assert "gemma3-few-shot; weights no 0.83, yes 0.17; 3 calls, 1.25 s, 0.500000 usd" in " ".join(
+        " ".join(asked).split()
+    )
+
+
+def test_who_was_left_out_of_a_decision_is_told_with_the_reason():
+    facts = {**FACTS, "excluded": {"tiny": "takes no images"}, "left_out": {"old": "its score has fallen"}}
+    text = text_of(decision_view(facts, seconds=1, usd=None))
+    assert "left out: tiny: takes no images" in text
+    assert "left out: old: its score has fallen" in text
+    assert "price unknown" in text
 
 
 def text_of(view, *, width: int = 100) -> str:

@@ -9,7 +9,8 @@ import pytest
 from langchain_rlfocal.answers import score_answer
 from langchain_rlfocal.demo import QUESTIONS_PATH
 from langchain_rlfocal.demo.pool import read_styles
-from langchain_rlfocal.demo.questions import make_questions, write_questions
+from langchain_rlfocal.demo.questions import make_questions, some_of, write_questions
+from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.outcomes import read_questions
 
 QUESTIONS = make_questions()
@@ -24,6 +25,27 @@ def test_the_shipped_file_is_what_the_seed_makes_byte_for_byte(tmp_path):
     assert write_questions(written) == len(QUESTIONS) >= 800
     assert written.read_bytes() == QUESTIONS_PATH.read_bytes()
     assert read_questions(QUESTIONS_PATH) == QUESTIONS
+
+
+def test_some_are_taken_evenly_over_the_tasks_that_are_named():
+    """Of 28 questions of colors and 88 of capitals 62 are 28 and 34: the short task ends, the other goes on."""
+    for count, expected in ((7, {"capitals": 4, "colors": 3}), (62, {"capitals": 34, "colors": 28})):
+        some = some_of(QUESTIONS, tasks=["capitals", "local/colors"], count=count)
+        assert Counter(question.task.removeprefix("local/") for question in some) == expected
+        assert some == [question for question in QUESTIONS if question in some]
+    assert some_of(QUESTIONS, tasks=None, count=None) == QUESTIONS
+
+
+@pytest.mark.parametrize(
+    ("tasks", "count", "text"),
+    [
+        (["capital"], None, "must be one of yes_no, capitals, .*, got capital"),
+        (["colors"], 29, "at most 28, .* got 29"),
+    ],
+)
+def test_a_task_or_a_number_that_there_is_not_is_refused(tasks, count, text):
+    with pytest.raises(InputError, match=text):
+        some_of(QUESTIONS, tasks=tasks, count=count)
 
 
 def test_another_seed_asks_other_questions_but_as_many_and_none_twice():

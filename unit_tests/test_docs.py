@@ -24,9 +24,10 @@ from langchain_rlfocal.testing import JudgingChatModel, make_outcomes
 from support_schema_model import SchemaChatModel
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 HOW_TOS = sorted((ROOT / "docs/how-to").glob("*.md"))
 INTEGRATION_PAGE = ROOT / "docs/how-to/use-in-langchain.md"
+GROUPS = {group.name for group in app.registered_groups}
 TASK_PAGES = [
     ROOT / f"docs/how-to/{name}.md"
     for name in (
@@ -136,6 +137,10 @@ def test_the_snippets_of_a_how_to_run_one_after_the_other_and_print_what_it_show
         make_policy(embedder=load_embedder("wordllama"), dimensions=256).save(tmp_path / "policy-with-embeddings")
     if "from langchain." in text:
         pytest.importorskip("langchain.agents", reason="langchain is optional")
+    for name, file in re.findall(r'^```\w+ title="([\w.-]+)"\n(.*?)^```', text, re.MULTILINE | re.DOTALL):
+        (tmp_path / name).write_text(file)
+    for name in re.findall(r"^ +api_key_env: (\w+)$", text, re.MULTILINE):
+        monkeypatch.setenv(name, "none")
     monkeypatch.chdir(tmp_path)
     assert len(blocks(page, "text")) == sum(shown is not None for *_, shown in steps(page))
     with asyncio.Runner() as runner:
@@ -197,7 +202,8 @@ def test_every_command_shown_exists_with_its_options(page):
                 )
             if words[0] != "rlfocal":
                 continue
-            shown = CliRunner().invoke(app, [words[1], "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"})
+            name = words[1:3] if words[1] in GROUPS else words[1:2]
+            shown = CliRunner().invoke(app, [*name, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"})
             assert shown.exit_code == 0, words
             for option in (word for word in words if word.startswith("--")):
                 assert option in shown.output, f"{command}: {option}"
@@ -205,16 +211,24 @@ def test_every_command_shown_exists_with_its_options(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_links_within_the_project_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
-        assert target.startswith("http") or (page.parent / target).exists(), target
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([\w-]+))?\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+            assert not anchor or anchor in anchors_of(page.parent / target if target else page), f"{target}#{anchor}"
 
 
-def test_the_figures_of_the_readme_are_those_of_the_files_that_ship():
+def anchors_of(page):
+    """The anchors of a page's headings, as GitHub and the site name them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_figures_of_the_shipped_policy_are_those_of_the_files_that_ship():
     outcomes = POLICY_PATH.parent / "outcomes.parquet"
     result = CliRunner().invoke(app, ["evaluate", str(POLICY_PATH), str(outcomes), "--json"])
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
-    readme = (ROOT / "README.md").read_text()
+    scores = (ROOT / "docs/explanation/scores.md").read_text()
     rows = {"RL-Focal": report["policy"]} | {
         label: report["baselines"][name]
         for label, name in (
@@ -226,5 +240,34 @@ def test_the_figures_of_the_readme_are_those_of_the_files_that_ship():
         )
     }
     for label, figures in rows.items():
-        assert f"| {label} | {100 * figures['score']:.1f} | {figures['mean_calls']:.2f} |" in readme
-    assert f"{report['policy']['n']} held-out questions" in readme
+        assert f"| {label} | {100 * figures['score']:.1f} | {figures['mean_calls']:.2f} |" in scores
+    assert f"{report['policy']['n']} held-out questions" in scores
+    policy, best, vote = rows["RL-Focal"], rows["single best"], rows["plurality of all"]
+    assert (
+        f"| {100 * policy['score']:.1f} at {policy['mean_calls']:.2f} calls | {100 * best['score']:.1f} | "
+        f"{100 * vote['score']:.1f} at {vote['mean_calls']:.0f} |"
+    ) in (ROOT / "README.md").read_text()
+
+
+def test_the_readme_s_figures_of_large_pools_are_those_of_the_page_of_scores():
+    """Name, score, calls, single best, vote of all and its calls: a row of each, of the best that training had."""
+    cell = r"[^|\n]+"
+    rows = re.findall(
+        rf"^\| ({cell}) \| ({cell}) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \((\d+) calls\) \|",
+        (ROOT / "docs/explanation/scores.md").read_text(),
+        re.MULTILINE,
+    )
+    assert len(rows) == 3
+    readme = (ROOT / "README.md").read_text()
+    for name, training, score, calls, best, vote, vote_calls in rows:
+        labels = "" if training == "all labels" else f", {training}"
+        assert f"| {name}{labels} | {score} at {calls} calls | {best} | {vote} at {vote_calls} |" in readme
+
+
+def test_the_readme_is_a_page():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 80
+
+
+@pytest.mark.parametrize("picture", sorted((ROOT / "docs/images").glob("*.svg")), ids=page_id)
+def test_a_picture_fetches_nothing(picture):
+    assert not re.search(r"url\((?!#)|(?:href|src)=", picture.read_text())

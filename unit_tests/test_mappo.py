@@ -8,10 +8,12 @@ import torch
 
 from langchain_rlfocal.environment import Replays, environment_of, replay
 from langchain_rlfocal.errors import InputError, OutcomeError, PoolError
-from langchain_rlfocal.outcomes import Outcome, OutcomeTable, split_of
+from langchain_rlfocal.evaluation import fit_rivals
+from langchain_rlfocal.outcomes import Outcome, OutcomeTable, spending_in, split_of
 from langchain_rlfocal.policies import PriorPolicy, RLFocalPolicy
-from langchain_rlfocal.training import TrainingConfig, mappo, train, with_curve_of
+from langchain_rlfocal.training import TrainingConfig, TrainingInterrupted, mappo, train, with_curve_of
 from langchain_rlfocal.training.mappo import CURVE_WEIGHTS, Learner, draw_cost_weights
+from langchain_rlfocal.training.metrics import FORMULAS
 from langchain_rlfocal.training.supervised import data_hash
 
 QUICK = TrainingConfig(num_iterations=30, batch_size=256, max_team=2, max_rounds=2, validate_every=5)
@@ -115,12 +117,83 @@ def test_rows_on_trial_are_averaged_over_both_kinds(few):
 def test_training_tells_its_progress_stops_where_it_stops_improving_and_leaves_the_caller_s_state_alone(few):
     torch.manual_seed(7)
     before, threads, seen = torch.get_rng_state(), torch.get_num_threads(), []
-    train(*few, replace(BRIEF, num_iterations=500, patience=3), on_progress=seen.append)
-    assert len(seen) < 500
-    assert [p.step for p in seen] == [*range(1, len(seen) + 1)]
-    assert all(p.total_steps == 500 and set(p.metrics) == {"reward", "validation", "calls", "kl"} for p in seen)
+    train(*few, replace(BRIEF, num_iterations=500, patience=3, validate_every=2), on_progress=seen.append)
+    assert all(p.total_steps == 500 for p in seen)
+    assert list(dict.fromkeys(p.stage for p in seen)) == [
+        *("labels", "competence and evidence", "reinforcement", "curve", "last fit", "baselines")
+    ]
+    iterations = [p for p in seen if p.metrics]
+    assert len(iterations) < 500
+    assert [p.step for p in iterations] == [*range(1, len(iterations) + 1)]
+    assert all(FORMULAS.keys() - {"validation"} <= p.metrics.keys() for p in iterations)
+    validated = [p for p in iterations if "validation" in p.metrics]
+    assert [p.step for p in validated] == [*range(2, len(iterations) + 1, 2)]
+    assert max(p.metrics["validation"] for p in validated) <= iterations[-1].metrics["best_validation"]
     assert torch.equal(before, torch.get_rng_state())
     assert torch.get_num_threads() == threads
+
+
+def interrupted_at(stage, step):
+    """An `on_progress` that is interrupted once there."""
+
+    def stop(progress):
+        if (progress.stage, progress.step) == (stage, step):
+            raise KeyboardInterrupt
+
+    return stop
+
+
+def test_an_interrupted_training_makes_a_whole_policy_of_the_best_so_far(few, monkeypatch):
+    """The networks are those that a training of so many iterations keeps; curve and baselines are there, and the card says so."""
+    figures = iter([0.1, 0.1, 0.5, 0.9])
+    monkeypatch.setattr(mappo._Trials, "figure", lambda *args: next(figures))
+    with pytest.raises(TrainingInterrupted) as stopped:
+        train(*few, replace(BRIEF, num_iterations=5), on_progress=interrupted_at("reinforcement", 1))
+    assert (stopped.value.step, stopped.value.best_step) == (1, 1)
+    assert isinstance(stopped.value, KeyboardInterrupt)
+    threads = torch.get_num_threads()
+    policy = stopped.value.finish()
+    assert torch.get_num_threads() == threads
+    figures = iter([0.1, 0.1, 0.5])
+    short = train(*few, replace(BRIEF, num_iterations=1, learning_rate=BRIEF.learning_rate))
+    for name, array in networks_of(short).items():
+        np.testing.assert_array_equal(networks_of(policy)[name], array)
+    assert policy.card["training"]["interrupted_after"] == 1
+    assert "interrupted_after" not in short.card["training"]
+    assert policy.parts.baselines.keys() == short.parts.baselines.keys()
+    assert len(policy.card["curve"]) == len(short.card["curve"])
+
+
+def test_an_interruption_in_the_last_stages_keeps_what_was_learned_and_one_before_learning_keeps_nothing(few):
+    with pytest.raises(TrainingInterrupted) as late:
+        train(*few, BRIEF, on_progress=interrupted_at("baselines", 2))
+    assert late.value.step == 2
+    with pytest.raises(KeyboardInterrupt) as early:
+        train(*few, BRIEF, on_progress=interrupted_at("competence and evidence", 0))
+    assert not isinstance(early.value, TrainingInterrupted)
+
+
+@pytest.mark.parametrize(
+    ("cost_usd", "unit", "words"),
+    [
+        ((0.1, 0.2, None), "usd", r"'usd', but `cost_usd` is unknown of c \(none of 40 training rows\)"),
+        ((None,) * 3, "usd", "no member has `cost_usd` on any of 40 training rows"),
+        ((0.0,) * 3, "usd", "all that is on record of `cost_usd` is 0"),
+        ((0.1,) * 3, "tokens", "no member has `prompt_tokens` and `completion_tokens`"),
+    ],
+)
+def test_a_cost_unit_that_the_rows_do_not_hold_is_refused(cost_usd, unit, words):
+    """And not calls instead, which `auto` takes and gives the reason for."""
+    grids = (make_grid(40, cost_usd=cost_usd), make_grid(20, seed=1, cost_usd=cost_usd))
+    with pytest.raises(InputError, match=words):
+        train(*grids, replace(BRIEF, cost_unit=unit))
+    taken = spending_in(grids[0], "auto")
+    assert (taken.unit, taken.reason) == (
+        ("usd", "a cost of every member is on record") if unit == "tokens" else ("calls", taken.reason)
+    )
+    assert spending_in(grids[0], "calls").unit == "calls"
+    with pytest.raises(InputError, match=unit):
+        fit_rivals(*grids, max_team=2, cost_unit=unit)
 
 
 def test_the_card_tells_how_the_policy_was_made(policy, grids):

@@ -318,7 +318,9 @@ def test_a_trained_base_decides_as_before_until_something_is_learned():
     query = Query("How many metres are 3 kilometres?")
     limits = {"available": base.members, "round_number": 1, "max_rounds": 2, "max_team": 2, "cost_weight": 0.1}
     selections = [policy.select(query, (), (), **limits) for policy in (base, learner.policy)]
-    assert selections[0] == selections[1]
+    assert selections[0].members == selections[1].members
+    # Single-precision sums may differ in their last digits, by the processor and where the numbers lie in memory.
+    assert selections[0].probabilities == pytest.approx(selections[1].probabilities, rel=1e-5)
     candidates = [saying(name, str(number)) for number, name in enumerate(base.members)]
     before = base.fuse(query, candidates, (), max_team=len(candidates))
     assert learner.policy.fuse(query, candidates, (), max_team=len(candidates)) == before

@@ -23,6 +23,7 @@ FILES = {
     "SECURITY.md",
     "LICENSE",
     "Makefile",
+    "mkdocs.yml",
     ".gitignore",
     ".pre-commit-config.yaml",
 }

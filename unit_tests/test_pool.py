@@ -78,7 +78,12 @@ def test_a_pool_keeps_its_members_in_the_order_given():
                 lambda number=number, which=which: PoolMember("a", MODEL, **{which: number}),
                 f"`{which}` of member `a` must",
             )
-            for which in ("input_usd_per_mtok", "output_usd_per_mtok")
+            for which in (
+                "input_usd_per_mtok",
+                "output_usd_per_mtok",
+                "cached_input_usd_per_mtok",
+                "reasoning_usd_per_mtok",
+            )
             for number in (-1.0, math.inf, math.nan)
         ),
     ],
@@ -105,6 +110,57 @@ def test_a_call_costs_its_tokens_times_their_prices_and_unknown_is_not_zero(pric
     assert priced == (cost if cost is None else pytest.approx(cost))
 
 
+@pytest.mark.parametrize(
+    ("prices", "counts", "cost"),
+    [
+        # 1000 of prompt at $2 and 500 of response at $8 a million: $0.002 + $0.004.
+        ({}, {}, 0.006),
+        ({"cached_input": 0.5}, {"cached": 400}, 0.0054),  # 600 · 2 + 400 · 0.5 = 1400, + 4000
+        ({"cached_input": 0.5}, {"cached": None}, 0.006),  # unknown counts as none: never too little
+        ({}, {"cached": 400}, 0.006),  # without a price of their own they cost as the others
+        ({"cached_input": 0.0}, {"cached": 1000}, 0.004),
+        ({"cached_input": 0.5}, {"cached": 9999}, 0.0045),  # more than the prompt has: all of it
+        ({"reasoning": 10.0}, {"reasoning": 100}, 0.0062),  # 2000 + 400 · 8 + 100 · 10
+        ({"reasoning": 0.0, "cached_input": 0.0}, {"reasoning": 500, "cached": 1000}, 0.0),
+    ],
+)
+def test_cached_and_reasoning_tokens_have_their_own_prices(prices, counts, cost):
+    member = PoolMember(
+        "a",
+        MODEL,
+        input_usd_per_mtok=2.0,
+        output_usd_per_mtok=8.0,
+        **{f"{of}_usd_per_mtok": price for of, price in prices.items()},
+    )
+    tokens = {f"{of}_tokens": count for of, count in counts.items()}
+    assert member.cost_usd(prompt_tokens=1000, completion_tokens=500, **tokens) == pytest.approx(cost, abs=1e-15)
+    assert member.max_cost_usd(prompt_tokens=1000, completion_tokens=500) >= cost
+
+
+def test_a_bound_takes_the_dearer_price_of_each_kind_of_tokens():
+    """1000 · 3 + 500 · 10 millionths: all could be read from a dear cache, all could be reasoning."""
+    prices = {"input": 2.0, "cached_input": 3.0, "output": 8.0, "reasoning": 10.0}
+    member = PoolMember("a", MODEL, **{f"{of}_usd_per_mtok": price for of, price in prices.items()})
+    assert member.max_cost_usd(prompt_tokens=1000, completion_tokens=500) == pytest.approx(0.008)
+    assert PoolMember("a", MODEL).max_cost_usd(prompt_tokens=1, completion_tokens=1) is None
+
+
+@pytest.mark.parametrize("timeout_s", [0, -1.0, math.inf, math.nan, "5", True])
+def test_a_time_out_that_is_none_is_refused(timeout_s):
+    with pytest.raises(PoolError, match="`timeout_s` of member `a` must be finite and above 0"):
+        PoolMember("a", MODEL, timeout_s=timeout_s)
+
+
+def test_a_pool_closes_once_what_it_holds_open_and_its_copies_do_not():
+    closed = []
+    with ModelPool([PoolMember("a", MODEL)], on_close=lambda: closed.append("a")) as pool:
+        with pickle.loads(pickle.dumps(pool)), copy.copy(pool), copy.deepcopy(pool):
+            pass
+        assert closed == []
+    pool.close()
+    assert closed == ["a"]
+
+
 def test_a_string_goes_through_init_chat_model(langchain):
     names = langchain(MODEL)
     assert ModelPool.from_models({"a": "anthropic:claude"})["a"].model is MODEL
@@ -117,7 +173,22 @@ def test_a_string_without_langchain_names_the_command_that_installs_it(monkeypat
 
     monkeypatch.setattr(importlib, "import_module", absent)
     with pytest.raises(MissingDependencyError, match=r"Member `a`.*pip install langchain"):
-        ModelPool.from_models({"a": "openai:gpt"})
+        ModelPool.from_models({"a": "anthropic:claude"})
+
+
+def test_a_model_of_openai_needs_no_langchain(monkeypatch):
+    """Its package comes with this one."""
+    real = importlib.import_module
+
+    def absent(name, package=None):
+        if name.startswith("langchain."):
+            raise ImportError(name)
+        return real(name, package)
+
+    monkeypatch.setattr(importlib, "import_module", absent)
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    model = ModelPool.from_models({"a": "openai:gpt-5-nano"})["a"].model
+    assert (type(model).__name__, model.model_name) == ("ChatOpenAI", "gpt-5-nano")
 
 
 def test_a_string_whose_provider_is_not_installed_says_whose_it_is(langchain):
@@ -145,8 +216,10 @@ class ProviderError(Exception):
 )
 def test_an_error_of_a_provider_is_a_pool_error_that_names_the_member_and_no_secret(langchain, error, said):
     langchain(error)
-    with pytest.raises(PoolError, match=f"Member `a`: 'openai:gpt' .*{said}.* give the chat model itself") as caught:
-        ModelPool.from_models({"a": "openai:gpt"})
+    with pytest.raises(
+        PoolError, match=f"Member `a`: 'anthropic:claude' .*{said}.* give the chat model itself"
+    ) as caught:
+        ModelPool.from_models({"a": "anthropic:claude"})
     assert "abc123secret" not in str(caught.value)
 
 

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, validate_call
 
 from langchain_rlfocal import ModelPool, PoolMember, RLFocalChatModel
 from langchain_rlfocal.chat_models.messages import history_for
-from langchain_rlfocal.collection import collect
+from langchain_rlfocal.collection import collect_into
 from langchain_rlfocal.errors import EnsembleError
 from langchain_rlfocal.execution.clients import cannot_think, thinking_switched_off, without_thinking
 from langchain_rlfocal.execution.endings import ending_of, flaw_of, refusal_in_words
@@ -889,11 +889,14 @@ def test_anthropics_own_model_sends_what_switches_thinking_off():
 # ---- collecting
 
 
-def test_a_member_that_refuses_is_recorded_with_what_it_said():
+def test_a_member_that_refuses_is_recorded_with_what_it_said(tmp_path):
     """It has answered, and is not asked again; nothing that it said is right."""
     question = Question(task="facts", query_id="1", query="What is 2 + 3?", gold="5", kind="number")
     pool = ModelPool([PoolMember("a", Said(says=REFUSALS["OpenAI"])), PoolMember("b", scripted("5"))])
-    refused, right = collect(pool, [question])
+    refused, right = collect_into(tmp_path / "o.jsonl", pool, [question])
     assert (refused.response, refused.answer, refused.reward) == ("", None, 0)
     assert right.reward == 1
-    assert [outcome.model for outcome in collect(pool, [question], recorded=[refused])] == ["b"]
+    assert pool["b"].model.asked
+    pool["b"].model.asked.clear()
+    assert len(collect_into(tmp_path / "o.jsonl", pool, [question])) == 2
+    assert pool["b"].model.asked == []

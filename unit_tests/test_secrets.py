@@ -20,7 +20,7 @@ from openai import AuthenticationError
 from pydantic import Field
 
 from langchain_rlfocal import PoolMember, RLFocalChatModel
-from langchain_rlfocal.collection import collect_into, unfinished_path
+from langchain_rlfocal.collection import collect_into, log_beside
 from langchain_rlfocal.errors import EnsembleError, RLFocalError
 from langchain_rlfocal.outcomes import Question
 from langchain_rlfocal.pool import ModelPool
@@ -202,20 +202,18 @@ def test_no_representation_tells_a_secret():
 
 @pytest.mark.parametrize("ending", ["jsonl", "csv"])
 def test_collecting_writes_no_secret(tmp_path, ending):
-    """Neither the table, nor what stands for it while it is collected, nor what is told on the way."""
+    """Neither the table, nor the log, nor what is told on the way."""
     questions = [Question(task="quiz", query_id=str(n), query="Is it? Answer yes or no.", gold="yes") for n in range(2)]
     members = {**refusing(), "bob": provider(403, PROSE, default_headers={"X-Gateway-Key": HEADER})}  # not asked again
     told, path = [], tmp_path / f"out.{ending}"
 
-    def watch(collected):
-        told.extend((repr(collected), unfinished_path(path).read_text(encoding="utf-8")))
-
-    table = collect_into(
-        path, ModelPool.from_models({**members, "dan": provider("200 yes", GOOD)}), questions, on_collected=watch
-    )
+    pool = ModelPool.from_models({**members, "dan": provider("200 yes", GOOD)})
+    table = collect_into(path, pool, questions, watch=lambda tally: told.append(repr(tally)))
     text = path.read_text(encoding="utf-8")
-    assert len(table) == told[-1].count("\n") == 8
-    assert_no_secret(text, *told, *map(repr, table))
+    logged = [file.read_bytes().decode("latin-1") for file in tmp_path.glob(f"{log_beside(path).name}*")]
+    assert len(table) == 8
+    assert any("403" in one or "Permission" in one for one in logged)  # the log holds failures' reasons
+    assert_no_secret(text, *told, *logged, *map(repr, table))
 
 
 # ---- in parameters and arguments

@@ -702,10 +702,10 @@ def rollout_of(scores, *, costs=(0.0, 0.0)):
 
 
 def take(rollout, *, actors=None, critic=None, entropy_coef=0.0, rate=1.0, **changes):
-    """Take the steps of plain gradient descent; return logits, value and the divergence that it reports."""
+    """Take the steps of plain gradient descent; return logits, value and the metrics that it reports."""
     actors, critic = actors or BareActors(), critic or BareCritic(0.0)
     optimizer = torch.optim.SGD([*actors.parameters(), *critic.parameters()], lr=rate)
-    kl = update(
+    metrics = update(
         actors,
         critic,
         optimizer,
@@ -715,7 +715,7 @@ def take(rollout, *, actors=None, critic=None, entropy_coef=0.0, rate=1.0, **cha
         rng=np.random.default_rng(0),
     )
     logits = [actor.values.detach().numpy() for actor in (actors.decider, actors.fusion)]
-    return *logits, float(critic.values.detach()[0]), kl
+    return *logits, float(critic.values.detach()[0]), metrics
 
 
 def test_a_step_matches_one_worked_by_hand():
@@ -723,13 +723,27 @@ def test_a_step_matches_one_worked_by_hand():
 
     The Decider's loss is −½ (ln p₀ − ln p₁) = −½ (ℓ₀ − ℓ₁): one step of size 1 takes the logits to ½ and −½. Fusion's
     logits count fourfold: to 2 and −2. With λ = ½ the returns are ½, 0 and 1, 0, so the value's loss is
-    ½ · ¼ Σ (v − R)², its slope at 0 −⅜, and half of that is taken: 3/16. Nothing has moved before the step: KL is 0.
+    ½ · ¼ Σ (v − R)², its slope at 0 −⅜, and half of that is taken: 3/16. Nothing has moved before the step: KL is 0, and so are
+    the clipped share and both policy losses, −mean(A). The value's loss is ½ (¼ + 0 + 1 + 0)/4, and values that are all 0 explain
+    nothing. Even odds of two have ln 2 of entropy.
     """
-    decider, fusion, value, kl = take(rollout_of([1.0, 0.0]))
+    decider, fusion, value, metrics = take(rollout_of([1.0, 0.0]))
     np.testing.assert_allclose(decider, [0.5, -0.5], atol=1e-6)
     np.testing.assert_allclose(fusion, [2.0, -2.0], atol=1e-6)
     assert value == pytest.approx(3 / 16)
-    assert kl == pytest.approx(0.0, abs=1e-12)
+    assert metrics == pytest.approx(
+        {
+            "approx_kl": 0.0,
+            "clip_fraction": 0.0,
+            "entropy": math.log(2),
+            "fusion_entropy": math.log(2),
+            "policy_loss": 0.0,
+            "value_loss": 5 / 32,
+            "passes": 1,
+            "explained_variance": 0.0,
+        },
+        abs=1e-6,
+    )
 
 
 def test_the_decider_alone_pays_for_its_calls():
@@ -757,8 +771,11 @@ def test_gradients_are_scaled_to_the_norm_for_actors_and_critic_apart():
 
 
 def test_a_probability_that_has_left_the_clip_is_moved_no_farther():
-    """After the first step p₀ = σ(1) = .73, a ratio of 1.46 > 1.2 for the good action and .54 < .8 for the bad one."""
-    decider, fusion, _, kl = take(rollout_of([1.0, 0.0]), num_epochs=2, target_kl=100.0)
+    """After the first step p₀ = σ(1) = .73, a ratio of 1.46 > 1.2 for the good action and .54 < .8 for the bad one.
+
+    So all decisions of the second pass are beyond the clip, and the metrics are those of that pass.
+    """
+    decider, fusion, _, metrics = take(rollout_of([1.0, 0.0]), num_epochs=2, target_kl=100.0)
     np.testing.assert_allclose(decider, [0.5, -0.5], atol=1e-6)
     np.testing.assert_allclose(fusion, [2.0, -2.0], atol=1e-6)
 
@@ -766,16 +783,20 @@ def test_a_probability_that_has_left_the_clip_is_moved_no_farther():
         return 0.5 * sum(r - 1 - math.log(r) for r in (2 * p, 2 * (1 - p)))
 
     sigma = [1 / (1 + math.exp(-x)) for x in (1.0, 16.0)]
-    assert kl == pytest.approx(sum(map(divergence, sigma)), rel=1e-3)
+    assert metrics["approx_kl"] == pytest.approx(sum(map(divergence, sigma)), rel=1e-3)
+    assert (metrics["clip_fraction"], metrics["passes"]) == (1.0, 2)
+    p = sigma[0]
+    assert metrics["entropy"] == pytest.approx(-p * math.log(p) - (1 - p) * math.log(1 - p))
 
 
 @pytest.mark.parametrize(("target_kl", "passes"), [(1e-3, 2), (100.0, 5)])
 def test_passes_end_when_the_policy_has_moved_enough(target_kl, passes):
     """The first pass moves it, the second sees that it did."""
     actors = BareActors()
-    _, _, _, kl = take(rollout_of([1.0, 0.0]), actors=actors, num_epochs=5, target_kl=target_kl)
+    _, _, _, metrics = take(rollout_of([1.0, 0.0]), actors=actors, num_epochs=5, target_kl=target_kl)
     assert actors.decider.num_calls == actors.fusion.num_calls == passes
-    assert kl > 1e-3
+    assert metrics["approx_kl"] > 1e-3
+    assert metrics["passes"] == passes
 
 
 def test_every_decision_is_seen_once_a_pass():
@@ -794,5 +815,5 @@ def test_one_episode_alone_gives_a_step_and_no_nan():
         active=whole.active[:, :1],
         states=whole.states[:2],
     )
-    decider, fusion, value, kl = take(alone, num_minibatches=4)
-    assert np.isfinite([*decider, *fusion, value, kl]).all()
+    decider, fusion, value, metrics = take(alone, num_minibatches=4)
+    assert np.isfinite([*decider, *fusion, value, *metrics.values()]).all()

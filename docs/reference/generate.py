@@ -1,13 +1,17 @@
 """Make the reference pages from the code: `python docs/reference/generate.py`. A test compares them with it.
 
-`command-line.md` is what `typer utils docs` prints of the program; `observations.md` lists what each agent sees.
+`command-line.md` is what `typer utils docs` prints of the program; `observations.md` lists what each agent sees; `errors.md` is
+the tree of errors with what their docstrings say.
 """
 
+import inspect
+import re
 from pathlib import Path
 
 from typer.cli import app as typer_app
 from typer.testing import CliRunner
 
+from langchain_rlfocal import errors
 from langchain_rlfocal.observations import CONTEXT_AXES, FUSION_AXES, MEMBER_AXES
 
 _SEEN = """# Observations
@@ -19,7 +23,17 @@ nothing in them depends on what members say that were not asked."""
 def command_line_page() -> str:
     """Describe every command in Markdown."""
     result = CliRunner().invoke(typer_app, ["langchain_rlfocal.cli", "utils", "docs", "--name", "rlfocal"])
-    return result.stdout.strip().replace("```console\n$ ", "```text\n") + "\n"
+    page = result.stdout.strip().replace("```console\n$ ", "```text\n") + "\n"
+    says = dict(re.findall(r"^#+ `rlfocal (.+)`\n\n(.+)", page, re.MULTILINE))
+    group = ""
+    lines = []
+    for line in page.splitlines(keepends=True):
+        if heading := re.match(r"#+ `rlfocal ?(.*)`", line):
+            group = heading[1]
+        cut_off = re.fullmatch(r"\* `([\w-]+)`: .*\.\.\.\n", line)  # typer shortens what a command does
+        name = f"{group} {cut_off[1]}".strip() if cut_off else ""
+        lines.append(f"* `{cut_off[1]}`: {says[name]}\n" if cut_off and name in says else line)
+    return "".join(lines)
 
 
 def observations_page() -> str:
@@ -41,7 +55,39 @@ def observations_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-PAGES = {"command-line": command_line_page, "observations": observations_page}
+_ERRORS = """# Errors
+
+Everything that the package raises on purpose. Every message says the rule, the value that broke it, and the way out; a command prints it
+as one line and ends with exit code 2 (`--debug` shows the trace). Each error is also the built-in that fits, in brackets, so that code
+which knows nothing of this package can catch it. All can be imported from `langchain_rlfocal`."""
+
+
+def errors_page() -> str:
+    """Describe every error in Markdown: the tree, then when each is raised, what it carries, and the way out."""
+    tree = inspect.getdoc(errors).partition("\n\n")[2].partition("\n\n")[0]
+    parts = [_ERRORS, f"```text\n{tree}\n```"]
+    for error in _errors():
+        when, way_out, carries = _read(error)
+        parts += [f"## `{error.__name__}`", when, *([f"**Way out.** {way_out}"] if way_out else [])]
+        parts += ["\n".join(f"- `.{name}`: {meaning}" for name, meaning in carries)] if carries else []
+    return "\n\n".join(parts) + "\n"
+
+
+def _errors() -> list[type[Exception]]:
+    """List the errors in the order of their module."""
+    found = (value for value in vars(errors).values() if inspect.isclass(value))
+    return [value for value in found if issubclass(value, errors.RLFocalError)]
+
+
+def _read(error: type[Exception]) -> tuple[str, str, list[tuple[str, str]]]:
+    """Take an error's docstring apart: when it is raised, the way out, and its attributes with their meanings."""
+    text, _, attributes = inspect.getdoc(error).partition("Attributes:\n")
+    when, _, way_out = text.partition("Way out: ")
+    carries = re.findall(r"^    (\w+): (.*(?:\n     +.*)*)", attributes, re.MULTILINE)
+    return when.strip(), " ".join(way_out.split()), [(name, " ".join(meaning.split())) for name, meaning in carries]
+
+
+PAGES = {"command-line": command_line_page, "errors": errors_page, "observations": observations_page}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

@@ -98,6 +98,7 @@ from langchain_rlfocal.online import Change, LearningService, Mode, Serving
 from langchain_rlfocal.policies import Policy, PriorPolicy
 from langchain_rlfocal.policies.targets import TARGETS, Aim, curve_of
 from langchain_rlfocal.pool import ModelPool, PoolMember
+from langchain_rlfocal.pool_files import read_pool
 from langchain_rlfocal.records import Query
 
 MAX_NESTED = 8
@@ -419,6 +420,32 @@ class RLFocalChatModel(NestedRunsMixin):
             with own_errors():
                 super().__init__(**kwargs)
 
+    @classmethod
+    def from_pool(
+        cls, path: str | PathLike[str], *, policy: Policy | str | PathLike[str] | None = None, **fields: Any
+    ) -> Self:
+        """Make a model of a pool file.
+
+        Where the file names embedded models, these run until `model.pool.close()`, or the end of the process.
+
+        Args:
+            path: The pool file, in YAML, TOML or JSON; see docs/how-to/describe-a-pool.md.
+            policy: A policy trained for members of these names, or the path of its checkpoint; None answers without training.
+            **fields: Other fields of the model, such as `max_team`.
+
+        Raises:
+            PoolError: The file breaks a rule, a member of it cannot be made, or the policy does not know one.
+            CheckpointError: The policy's checkpoint cannot be read, or belongs to another pool.
+            MissingDependencyError: A member's package is not installed.
+            InputError: An argument is outside its range, or the policy needs something that is not there.
+        """
+        pool = read_pool(path)
+        try:
+            return cls(members=pool, policy=policy, **fields)
+        except BaseException:
+            pool.close()
+            raise
+
     @model_validator(mode="before")
     @classmethod
     def _warn_of_unknown_arguments(cls, values: Any) -> Any:
@@ -614,6 +641,8 @@ class RLFocalChatModel(NestedRunsMixin):
         budget = to_budget(self.budget_per_answer)  # a default is not validated
         cuts = (self.deadline_s, self.member_timeout_s, self.timeout, self.min_candidates, budget)
         facts = {"profiles": json.dumps(profiles, sort_keys=True, default=str)} if profiles else {}
+        if timeouts := {member.name: member.timeout_s for member in self.pool if member.timeout_s is not None}:
+            facts["timeouts"] = json.dumps(timeouts, sort_keys=True)
         return facts if cuts == (None, None, None, 1, Budget()) else {**facts, "cuts": repr(cuts)}
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:

@@ -11,13 +11,16 @@ import typer
 from typer.core import TyperGroup
 
 from langchain_rlfocal._version import __version__
-from langchain_rlfocal.cli.asking import demo
+from langchain_rlfocal.cli.asking import ask, demo
 from langchain_rlfocal.cli.collecting import collect, questions
 from langchain_rlfocal.cli.evaluating import certify, diversity, evaluate
+from langchain_rlfocal.cli.importing import import_
 from langchain_rlfocal.cli.logs import log
 from langchain_rlfocal.cli.options import BAD_INPUT, INTERRUPTED, end_with
+from langchain_rlfocal.cli.pools import pools
+from langchain_rlfocal.cli.reporting import report
 from langchain_rlfocal.cli.scoring import score
-from langchain_rlfocal.cli.training import train
+from langchain_rlfocal.cli.training import sweep, train
 from langchain_rlfocal.errors import RLFocalError
 
 
@@ -77,6 +80,20 @@ def _root(
     del version, debug
 
 
-for command in (collect, score, train, evaluate, certify, diversity, questions, demo):
+for command in (
+    collect,
+    score,
+    diversity,
+    train,
+    sweep,
+    evaluate,
+    certify,
+    report,
+    ask,
+    questions,
+    demo,
+):
     app.command()(command)
+app.add_typer(pools, name="pool")
+app.command("import")(import_)  # a keyword of Python's
 app.add_typer(log, name="log")

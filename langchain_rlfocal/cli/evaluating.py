@@ -1,7 +1,7 @@
 """Commands that score policies on outcomes: `evaluate`, `certify`, `diversity`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -28,14 +28,15 @@ from langchain_rlfocal.cli.options import (
     limits_of,
     load_policy,
     object_of,
+    one_target,
     open_embedder,
     read_grid,
+    read_table,
     show_result,
     trained_test_ids,
 )
 from langchain_rlfocal.cli.views import (
     certificate_views,
-    diversity_facts,
     diversity_views,
     evaluation_views,
     new_tasks_views,
@@ -45,6 +46,10 @@ from langchain_rlfocal.cli.views import (
 from langchain_rlfocal.errors import CheckpointError, InputError, OutcomeError
 
 if TYPE_CHECKING:
+    from langchain_rlfocal.evaluation import Report
+    from langchain_rlfocal.evaluation.baselines import Baseline
+    from langchain_rlfocal.outcomes import OutcomeGrid, OutcomeTable
+    from langchain_rlfocal.policies import RLFocalPolicy
     from langchain_rlfocal.policies.targets import Target
 
 
@@ -101,23 +106,16 @@ def evaluate(
     Limits and cost weight are those that it was trained for, unless given. Within a target it serves the queries one after the
     other, counting what they take.
     """
-    from langchain_rlfocal.evaluation import baselines_of, fit_baselines, fit_rivals, rivals_of
-    from langchain_rlfocal.evaluation import evaluate as evaluate_policy
     from langchain_rlfocal.evaluation.rewrites import rewritten
-    from langchain_rlfocal.policies.targets import target_of
 
-    target = target_of(
-        {
-            "target_calls": target_calls,
-            "target_usd": target_usd,
-            "target_usd_share": target_usd_share,
-            "target_tokens": target_tokens,
-            "target_seconds": target_seconds,
-        }
+    target = one_target(
+        cost_weight,
+        target_calls=target_calls,
+        target_usd=target_usd,
+        target_usd_share=target_usd_share,
+        target_tokens=target_tokens,
+        target_seconds=target_seconds,
     )
-    if cost_weight is not None and target is not None:
-        option = f"--{target.name.replace('_', '-')}"
-        raise InputError(f"`--cost-weight` and `{option}` exclude each other, got both. Give one of them.")
     options = {"cost_weight": cost_weight, "max_team": max_team, "max_rounds": max_rounds}
     if leave_task_out or leave:
         if rewrites or test_ids is not None or split != "test":
@@ -139,75 +137,163 @@ def evaluate(
         raise InputError("`evaluate` needs a checkpoint and at least one table of outcomes, got one path. Name both.")
     with progress_bar() as progress:
         bar = progress.add_task("Reading outcomes", total=2)
-        policy = load_policy(checkpoint, embedder)
-        limits = limits_of(policy, options, target=target)
-        trained_ids = object_of(policy.card, "rows").get("test_ids")
-        ids = trained_ids if test_ids is None and split != "all" else test_ids
-        if not isinstance(ids, str | None):
-            raise CheckpointError(f"The checkpoint's `test_ids` must be a text, got {ids!r:.80}. Give `--test-ids`.")
-        try:
-            grid = read_grid(outcomes, policy.members, task=task, missing=missing, test_ids=ids, kind=kind)
-        except OutcomeError as error:
-            if test_ids is not None or ids is None or error.column != "query_id" or error.file is not None:
-                raise
-            rule = (
-                f"the policy was trained with `--test-ids {ids[:80]}`, which matches no query here. Give `--split all` "
-                "for outcomes that it has never seen, or other `--test-ids`."
-            )
-            raise OutcomeError(rule, column="query_id") from error
-        parts = dict(zip(("train", "validation", "test"), grid.split(), strict=True))
-        scored = parts.get(split, grid)
-        if not len(scored):
-            rule = f"`--split {split}` must hold at least one query, got none of {len(grid)}. Choose another split."
-            raise OutcomeError(rule)
-        progress.update(bar, advance=1, description="Evaluating")
-        fitted, source = baselines_of(policy), "checkpoint"
-        rivals, source_of_rivals, unit = rivals_of(policy), "checkpoint", cost_unit_of(policy)
-        if split == "test" and len(parts["train"]) and len(parts["validation"]):
-            rows, most = (parts["train"], parts["validation"]), limits["max_team"]
-            if not fitted:
-                fitted, source = fit_baselines(*rows, max_team=most), "outcomes"
-            if not rivals:
-                rivals, source_of_rivals = fit_rivals(*rows, max_team=most, cost_unit=unit), "outcomes"
-        scored = replace(scored, dropped=grid.dropped, missing=grid.missing)
-        report = evaluate_policy(
-            policy,
-            scored,
-            baselines=fitted,
-            hide_tasks=no_task,
-            target=target,
-            rivals=rivals,
-            cost_unit=unit,
-            **limits,
+        rows = read_rows(
+            checkpoint,
+            outcomes,
+            task=task,
+            split=split,
+            missing=missing,
+            test_ids=test_ids,
+            embedder=embedder,
+            kind=kind,
         )
-        written = rewritten(policy, scored, hide_tasks=no_task, target=target, **limits) if rewrites else None
+        progress.update(bar, advance=1, description="Evaluating")
+        done = evaluate_rows(rows, options, target=target, no_task=no_task)
+        limits = limits_of(rows.policy, options, target=target)
+        written = rewritten(rows.policy, rows.scored, hide_tasks=no_task, target=target, **limits) if rewrites else None
         progress.update(bar, advance=1)
+    shown = {**done.facts, **done.report.as_dict()}
+    views = evaluation_views(done.report, done.facts, done.warnings)
+    if written is not None:
+        shown["rewrites"] = {name: figures.as_dict() for name, figures in written.items()}
+        views = chain(views, rewrites_views(written))
+    show_result(shown, views, as_json=as_json)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredRows:
+    """A checkpoint, and the rows of tables that it is to be scored on.
+
+    Attributes:
+        checkpoint: The directory.
+        policy: The policy in it.
+        table: All outcomes that were read.
+        scored: The rows to score.
+        learned: Training and validation rows, where the scored ones are test rows and there are some; else None.
+        facts: What was chosen, as values for JSON.
+        knows_rows: Whether the policy may have learned from scored rows.
+    """
+
+    checkpoint: Path
+    policy: "RLFocalPolicy"
+    table: "OutcomeTable"
+    scored: "OutcomeGrid"
+    learned: "tuple[OutcomeGrid, OutcomeGrid] | None"
+    facts: Mapping[str, Any]
+    knows_rows: bool
+
+
+def read_rows(
+    checkpoint: Path,
+    outcomes: Sequence[Path],
+    *,
+    task: Sequence[str] | None,
+    split: Literal["train", "validation", "test", "all"],
+    missing: Literal["mask", "drop", "fail"],
+    test_ids: str | None,
+    embedder: str | None,
+    kind: str | None,
+) -> ScoredRows:
+    """Load a policy, and read the rows to score it on, by default those that its training set apart.
+
+    Raises:
+        RLFocalError: The checkpoint or a table cannot be read, or there is no such row.
+    """
+    policy = load_policy(checkpoint, embedder)
+    trained_ids = object_of(policy.card, "rows").get("test_ids")
+    ids = trained_ids if test_ids is None and split != "all" else test_ids
+    if not isinstance(ids, str | None):
+        raise CheckpointError(f"The checkpoint's `test_ids` must be a text, got {ids!r:.80}. Give `--test-ids`.")
+    table = read_table(outcomes, kind=kind)
+    try:
+        grid = table.grid(policy.members, task=task or None, missing=missing, test_ids=ids)
+    except OutcomeError as error:
+        if test_ids is not None or ids is None or error.column != "query_id" or error.file is not None:
+            raise
+        rule = (
+            f"the policy was trained with `--test-ids {ids[:80]}`, which matches no query here. Give `--split all` "
+            "for outcomes that it has never seen, or other `--test-ids`."
+        )
+        raise OutcomeError(rule, column="query_id") from error
+    parts = dict(zip(("train", "validation", "test"), grid.split(), strict=True))
+    scored = parts.get(split, grid)
+    if not len(scored):
+        rule = f"`--split {split}` must hold at least one query, got none of {len(grid)}. Choose another split."
+        raise OutcomeError(rule)
+    has_others = split == "test" and len(parts["train"]) and len(parts["validation"])
+    return ScoredRows(
+        checkpoint=checkpoint,
+        policy=policy,
+        table=table,
+        scored=replace(scored, dropped=grid.dropped, missing=grid.missing),
+        learned=(parts["train"], parts["validation"]) if has_others else None,
+        facts={"split": split, "repeated": grid.repeated, "missing_is": missing},
+        knows_rows=split != "test" or test_ids not in (None, trained_ids),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """What a policy scored on its rows.
+
+    Attributes:
+        report: The figures.
+        rivals: The fitted rivals that it was compared with.
+        facts: How they were made, as values for JSON.
+        warnings: What is to be known of them, a sentence each.
+    """
+
+    report: "Report"
+    rivals: "Mapping[str, Baseline]"
+    facts: dict[str, Any]
+    warnings: list[str]
+
+
+def evaluate_rows(rows: ScoredRows, options: Mapping[str, Any], *, target: "Target | None", no_task: bool) -> Evaluated:
+    """Score a policy beside the baselines and rivals of its checkpoint, or those that are fitted now on its other rows."""
+    from langchain_rlfocal.evaluation import baselines_of, fit_baselines, fit_rivals, rivals_of
+    from langchain_rlfocal.evaluation import evaluate as evaluate_policy
+
+    policy, limits = rows.policy, limits_of(rows.policy, options, target=target)
+    fitted, source = baselines_of(policy), "checkpoint"
+    rivals, source_of_rivals, unit = rivals_of(policy), "checkpoint", cost_unit_of(policy)
+    if rows.learned is not None:
+        most = limits["max_team"]
+        if not fitted:
+            fitted, source = fit_baselines(*rows.learned, max_team=most), "outcomes"
+        if not rivals:
+            rivals, source_of_rivals = fit_rivals(*rows.learned, max_team=most, cost_unit=unit), "outcomes"
+    report = evaluate_policy(
+        policy,
+        rows.scored,
+        baselines=fitted,
+        hide_tasks=no_task,
+        target=target,
+        rivals=rivals,
+        cost_unit=unit,
+        **limits,
+    )
     facts = {
-        "checkpoint": str(checkpoint),
+        "checkpoint": str(rows.checkpoint),
         "policy_id": policy.policy_id,
-        "split": split,
+        "split": rows.facts["split"],
         **{name: None if name == "cost_weight" and target is not None else value for name, value in limits.items()},
         "target": None if target is None else {target.name: target.value},
         "task_labels": not no_task,
         "baselines_from": source if fitted else "nowhere",
         "rivals_from": source_of_rivals if rivals else "nowhere",
-        "repeated": grid.repeated,
-        "missing_is": missing,
+        "repeated": rows.facts["repeated"],
+        "missing_is": rows.facts["missing_is"],
     }
     warnings = []
     team = fitted["random_team"].learned["size"] if "random_team" in fitted else None
     if team not in (None, min(limits["max_team"], len(policy.members))):
         warnings.append(f"The baselines that ask a team were fitted for {team} members at most.")
-    if split != "test" or test_ids not in (None, trained_ids):
+    if rows.knows_rows:
         warnings.append(
             "Of outcomes that they learned from, policy and baselines know all but the training's test rows."
         )
-    shown = {**facts, **report.as_dict()}
-    views = evaluation_views(report, facts, warnings)
-    if written is not None:
-        shown["rewrites"] = {name: figures.as_dict() for name, figures in written.items()}
-        views = chain(views, rewrites_views(written))
-    show_result(shown, views, as_json=as_json)
+    return Evaluated(report, rivals, facts, warnings)
 
 
 def _evaluate_new_tasks(
@@ -361,6 +447,8 @@ def certify(
 
 def diversity(outcomes: Outcomes, *, member: Member = None, task: Task = None, as_json: Json = False) -> None:
     """Measure how differently members fail, and which teams that speaks for."""
+    from langchain_rlfocal.evaluation.teams import diversity_facts
+
     with progress_bar() as progress:
         bar = progress.add_task("Reading outcomes", total=2)
         grid = read_grid(outcomes, member, task=task)

@@ -21,7 +21,7 @@ from langchain_rlfocal.redaction import printable
 if TYPE_CHECKING:
     from langchain_rlfocal.answers import KindLike
     from langchain_rlfocal.features import Embedder
-    from langchain_rlfocal.outcomes import CostUnit, OutcomeGrid
+    from langchain_rlfocal.outcomes import CostUnit, OutcomeGrid, OutcomeTable
     from langchain_rlfocal.policies import RLFocalPolicy
     from langchain_rlfocal.policies.targets import Target
     from langchain_rlfocal.pool import ModelPool
@@ -67,8 +67,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 @contextmanager
 def open_pool(pool: str | None, members: list[str]) -> Iterator["ModelPool"]:
-    """Open the pool that `--pool` or `--member` names, for as long as the command runs; the embedded one by default."""
+    """Open the pool that `--pool` or `--member` names, for as long as the command runs; the embedded one by default.
+
+    A pool is a pool file, `local` for the embedded one, or `package.module:function`.
+    """
     from langchain_rlfocal.pool import ModelPool
+    from langchain_rlfocal.pool_files import SUFFIXES, read_pool
 
     if pool and members:
         raise InputError("`--pool` and `--member` exclude each other, got both. Give one of them.")
@@ -84,13 +88,17 @@ def open_pool(pool: str | None, members: list[str]) -> Iterator["ModelPool"]:
                 raise PoolError(f"A member's name must be unique in its pool, got `{name}` twice. Rename one.")
             named[name] = model
         yield ModelPool.from_models(named)
-    elif pool in (None, "local"):
+    elif pool is None or pool == "local":
         from langchain_rlfocal.demo import embedded_pool
 
         with embedded_pool() as embedded:
             yield ModelPool.from_models(embedded.members)
+    elif pool.lower().endswith(SUFFIXES) or Path(pool).exists():
+        see_working_folder()  # for classes of the user's own that the file names
+        with read_pool(pool) as read:
+            yield read
     else:
-        made = import_named("--pool", str(pool))()
+        made = import_named("--pool", pool)()
         if not isinstance(made, ModelPool | Mapping):
             raise InputError(
                 f"`--pool {pool}` must return a ModelPool or a mapping of names to chat models, got "
@@ -142,12 +150,31 @@ def read_grid(
     kind: str | None = None,
 ) -> "OutcomeGrid":
     """Read tables and lay out the rows that count; without named members, those of everyone."""
+    table = read_table(outcomes, kind=kind)
+    return table.grid(members or table.members, task=task or None, missing=missing, test_ids=test_ids)
+
+
+def read_table(outcomes: Sequence[Path], *, kind: str | None = None) -> "OutcomeTable":
+    """Read tables as one, with new labels for its answers where a kind is named."""
     from langchain_rlfocal.outcomes import OutcomeTable
 
     table = OutcomeTable.read(*outcomes)
-    if kind is not None:
-        table = table.relabelled(open_kind(kind))
-    return table.grid(members or table.members, task=task or None, missing=missing, test_ids=test_ids)
+    return table if kind is None else table.relabelled(open_kind(kind))
+
+
+def one_target(cost_weight: float | None, **targets: float | None) -> "Target | None":
+    """Take the target that was given, None where none was.
+
+    Raises:
+        InputError: There are two, or one and a cost weight.
+    """
+    from langchain_rlfocal.policies.targets import target_of
+
+    target = target_of(targets)
+    if cost_weight is not None and target is not None:
+        option = f"--{target.name.replace('_', '-')}"
+        raise InputError(f"`--cost-weight` and `{option}` exclude each other, got both. Give one of them.")
+    return target
 
 
 # ---- a checkpoint may come from an untrusted source: what its card holds is checked before it is used

@@ -13,19 +13,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from langchain_rlfocal.errors import OutcomeError
 from langchain_rlfocal.redaction import printable
 
 if TYPE_CHECKING:
-    from langchain_rlfocal.diversity import TeamDiversities
     from langchain_rlfocal.evaluation import Figures, Report
     from langchain_rlfocal.evaluation.certification import Tested
     from langchain_rlfocal.evaluation.metrics import Estimate
     from langchain_rlfocal.evaluation.rewrites import Rewritten
     from langchain_rlfocal.evaluation.rivals import Frontiers
-    from langchain_rlfocal.outcomes import OutcomeGrid
     from langchain_rlfocal.policies.certificates import Certificate
     from langchain_rlfocal.training import NewTask
+    from langchain_rlfocal.training.sweep import Sweep
 
 _WITHOUT_FUSION = (
     "Without the baseline supervised fusion: training fits it where scikit-learn is installed "
@@ -85,6 +83,16 @@ def train_views(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
     }
     for label, text in lines.items():
         yield Text(f"{label:<13}{text}")
+    unit = facts["cost_unit"]
+    why = f" ({unit['reason']})" if unit["asked"] == "auto" else ""
+    yield Text(f"{'cost unit':<13}{unit['taken']}{printable(why)}")
+    yield Text(f"{'metrics':<13}{printable(facts['metrics'])}")
+    if facts["without_answers"]:
+        yield Text(
+            "No row holds an answer that others can share: nobody is seen to agree, and the policy routes to single members "
+            "by what they are good at.",
+            "yellow",
+        )
     if facts["queries"]["repeated"]:
         yield Text("Repeated: queries with the text of a test query. They are left out.", "yellow")
     if facts["missing"]:
@@ -100,6 +108,38 @@ def train_views(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield Text(_contradictions(facts["contradictions"]), "yellow")
     if "supervised_fusion" in facts["missing_baselines"]:
         yield Text(_WITHOUT_FUSION, "yellow")
+
+
+def sweep_views(done: "Sweep", facts: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """Show each setting's validation score over its seeds, and which is best."""
+    settings, best = done.settings, done.best_setting
+    varied = [name for name in settings[0].varied if len({one.varied[name] for one in settings}) > 1]
+    table = _plain_table(
+        "", *(name.replace("_", "\n") for name in varied), "seeds", "validation\nscore", "spread", "calls"
+    )
+    for one in settings:
+        table.add_row(
+            "best" if one == best else "",
+            *(f"{one.varied[name]:g}" for name in varied),
+            str(len(one.runs)),
+            f"{one.score:.3f}",
+            "-" if one.spread is None else f"{one.spread:.3f}",
+            f"{one.calls:.2f}",
+            style="bold" if one == best else None,
+        )
+    queries = facts["queries"]
+    yield _titled(f"Trained on {queries['train']:,} queries, chosen on {queries['validation']:,}", table)
+    yield ""
+    if done.best is not None:
+        yield Text.assemble(
+            (str(done.best.policy_id), "bold"), f" in {printable(facts['path'])}/best: {done.best.name}"
+        )
+    yield Text(
+        "spread: standard deviation over the seeds. Chosen by the mean validation score, then by the seed's own, so that it is a "
+        f"little flattered. The {queries['test']:,} test queries were not read: `rlfocal evaluate` scores the best on them."
+    )
+    for doubt in facts["warnings"]:
+        yield Text(doubt, "yellow")
 
 
 def _holes(count: int, card: Mapping[str, Any]) -> str:
@@ -151,7 +191,7 @@ def evaluation_views(report: "Report", facts: Mapping[str, Any], warnings: Seque
     if report.frontiers is not None:
         yield ""
         yield from _frontier_views(report.frontiers, facts)
-    for warning in (*_doubts(report, facts), *warnings):
+    for warning in (*doubts(report, facts), *warnings):
         yield Text(warning, "yellow")
 
 
@@ -183,6 +223,8 @@ def _frontier_views(frontiers: "Frontiers", facts: Mapping[str, Any]) -> Iterato
         yield Text(f"Ahead of the policy: {name.replace('_', ' ')}, by {-difference.mean:.3f} of AIQ{doubt}.", "yellow")
     if frontiers.rivals and not frontiers.ahead:
         yield Text("No rival is ahead of the policy.")
+    if frontiers.note:
+        yield Text(printable(frontiers.note), "yellow")
     if frontiers.missing:
         yield Text(f"Rivals left out: {', '.join(frontiers.missing).replace('_', ' ')}.", "yellow")
     if facts["rivals_from"] == "outcomes":
@@ -206,10 +248,12 @@ def _taken(policy: "Figures", target: Mapping[str, float]) -> str:
         "target_seconds": (policy.latency_s, "{:.3f} s"),
     }
     amount, form = amounts.get(name, (policy.cost_usd, "{:.6f} usd"))
-    return "" if amount is None else f"It took {form.format(amount)}."
+    if amount is None:
+        return "What it took is not known: some call of these outcomes has no such figure on record, and counts as training knew it."
+    return f"It took {form.format(amount)}."
 
 
-def _doubts(report: "Report", facts: Mapping[str, Any]) -> Iterator[str]:
+def doubts(report: "Report", facts: Mapping[str, Any]) -> Iterator[str]:
     """Say what flatters or lessens the figures."""
     if facts["baselines_from"] == "outcomes":
         yield "The checkpoint holds no baselines: they were fitted now, on other rows of these outcomes."
@@ -360,126 +404,16 @@ def certificate_views(certificate: "Certificate", tested: Sequence["Tested"], *,
 
 # ---- diversity
 
-RIGHT = 0.5
-"""Least score of a right answer."""
-
-MAX_TEAMS = 2**14
-"""Teams that are measured at most: all of a pool of 14 members."""
-
-_MEASURES = {
-    "accuracy": ("mean accuracy of the members", ""),
-    "plurality_accuracy": ("plurality accuracy", ""),
-    "focal": ("focal diversity", "diversity"),
-    "adjusted": ("focal diversity, accuracy-adjusted", "diversity"),
-    "generalized": ("generalised diversity", "diversity"),
-    "disagreement": ("disagreement, mean of pairs", "diversity"),
-    "entropy": ("entropy E", "diversity"),
-    "kappa": ("kappa, mean of pairs", "agreement"),
-    "fleiss_kappa": ("Fleiss' kappa of right and wrong", "agreement"),
-    "fleiss_kappa_of_answers": ("Fleiss' kappa of answers", "agreement"),
-    "yule_q": ("Yule's Q, mean of pairs", "agreement"),
-    "phi": ("phi, mean of pairs", "agreement"),
-    "double_fault": ("double fault, mean of pairs", "agreement"),
-}
-"""What each measure is called, and what it grows with."""
-
-# Measure to heading: what the best teams are chosen by, and what is shown of them.
-_CHOSEN_BY = {"focal": "focal", "adjusted": "adjusted", "plurality_accuracy": "plurality"}
+# What is shown of the best teams: measure to heading.
 _SHOWN = {"accuracy": "accuracy", "plurality_accuracy": "plurality", "focal": "focal", "adjusted": "adjusted"}
 _PAIR_COLUMNS = 12
 """Columns of a table of pairs that fit on a terminal; more members make more tables."""
 
 
-def diversity_facts(grid: "OutcomeGrid") -> dict[str, Any]:
-    """Measure the members of a grid, their pairs and their teams, on the very outcomes that teams are chosen from.
-
-    Members are ranked by accuracy, so that a tie in a vote goes to the best of the tied, as in the baseline `plurality`.
-
-    Every figure stands on the same queries, those on which all members were scored.
-
-    Returns:
-        Plain values for JSON: `queries`, `dropped`, `unscored` (queries left out for want of a score), `right_from`, `members` (best first, each with its accuracy), `pool`
-        (each measure with its value and what it grows with, None where that is neither), `pairs` (the focal diversity of
-        two members, rows and columns as `members`), `max_team_size`, `teams` (all up to that size), and `best_teams` (of
-        each size, with `best_by`, the measures by which they are).
-
-    Raises:
-        OutcomeError: There is no such query.
-    """
-    import numpy as np
-
-    from langchain_rlfocal.diversity import (
-        all_teams,
-        fleiss_kappa,
-        largest_team_size,
-        pairwise_focal_diversity,
-        team_diversities,
-    )
-
-    is_scored = ~np.isnan(grid.scores).any(axis=1)
-    if not is_scored.any():
-        counts = zip(grid.members, (~np.isnan(grid.scores)).sum(axis=0).tolist(), strict=True)
-        rule = (
-            f"at least one query must be scored for all {len(grid.members)} members, got none of {len(grid)}. "
-            f"Leave out a member; scored are: {', '.join(f'{name} {count}' for name, count in counts)}."
-        )
-        raise OutcomeError(rule, column="reward")
-    dropped, grid = grid.dropped, grid.take(is_scored)
-    accuracies = (grid.scores >= RIGHT).mean(axis=0)
-    ranked = np.argsort(-accuracies, kind="stable")
-    names = [grid.members[member] for member in ranked]
-    correct, answer_ids = grid.scores[:, ranked] >= RIGHT, grid.label_ids[:, ranked]
-    max_size = largest_team_size(len(names), max_teams=MAX_TEAMS)
-    measured = team_diversities(correct, teams=all_teams(len(names), max_size=max_size), answer_ids=answer_ids)
-    whole = team_diversities(correct, teams=np.ones((1, len(names)), dtype=bool), answer_ids=answer_ids)
-    # Answers are numbered by their text, alike in all queries: options A to J are categories that queries share, silence is one,
-    # and a text without a label is one of its own.
-    codes: dict[str | int | None, int] = {}
-    own = np.where(
-        (grid.answer_ids >= 0) & (grid.label_ids < 0), np.arange(grid.scores.size).reshape(grid.scores.shape), -1
-    )
-    named = np.where(own >= 0, own.astype(object), grid.answers)
-    shared = np.array([[codes.setdefault(answer, len(codes)) for answer in row] for row in named], dtype=np.intp)
-    pool = _team(whole, 0, names) | {"fleiss_kappa_of_answers": fleiss_kappa(shared)}
-    return {
-        "queries": len(grid),
-        "dropped": dropped,
-        "unscored": int((~is_scored).sum()),
-        "right_from": RIGHT,
-        "members": [{"name": name, "accuracy": float(accuracies[m])} for name, m in zip(names, ranked, strict=True)],
-        "pool": {
-            name: {"value": pool[name], "grows_with": grows_with or None} for name, (_, grows_with) in _MEASURES.items()
-        },
-        "pairs": pairwise_focal_diversity(correct).tolist(),
-        "max_team_size": max_size,
-        "best_teams": [{"best_by": by, **_team(measured, index, names)} for index, by in _best(measured).items()],
-        "teams": [_team(measured, index, names) for index in range(len(measured.teams))],
-    }
-
-
-def _team(measured: "TeamDiversities", index: int, names: Sequence[str]) -> dict[str, Any]:
-    members = [name for name, is_member in zip(names, measured.teams[index], strict=True) if is_member]
-    figures = {name: float(getattr(measured, name)[index]) for name in _MEASURES if hasattr(measured, name)}
-    return {"members": members, **figures}
-
-
-def _best(measured: "TeamDiversities") -> dict[int, list[str]]:
-    """Find the best teams of each size, with the measures by which they are; of equals, the first in the members' order.
-
-    All teams of one have the same diversity, and only their accuracy tells them apart.
-    """
-    best: dict[int, list[str]] = {}
-    for size in sorted(set(measured.sizes.tolist())):
-        (index,) = (measured.sizes == size).nonzero()
-        for name in _CHOSEN_BY:
-            if size > 1 or name == "plurality_accuracy":
-                first = index[getattr(measured, name)[index].argmax()]
-                best.setdefault(int(first), []).append(name)
-    return best
-
-
 def diversity_views(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
     """Show members, the pool's measures, pairs and best teams; members are named once and then go by their number."""
+    from langchain_rlfocal.evaluation.teams import CHOSEN_BY, MEASURES  # loads NumPy, as above
+
     numbers = {member["name"]: str(number) for number, member in enumerate(facts["members"], start=1)}
     table = _plain_table("", "member", "accuracy", left=(0, 1))
     for member in facts["members"]:
@@ -488,7 +422,7 @@ def diversity_views(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield ""
     table = _plain_table("measure", "value", "grows with", left=(0, 2))
     for name, measured in facts["pool"].items():
-        table.add_row(_MEASURES[name][0], f"{measured['value']:z.3f}", measured["grows_with"] or "")
+        table.add_row(MEASURES[name][0], _figure(measured["value"]), measured["grows_with"] or "")
     yield _titled("The whole pool as one team", table)
     yield ""
     for start in range(0, len(numbers) if len(numbers) > 1 else 0, _PAIR_COLUMNS):
@@ -500,10 +434,15 @@ def diversity_views(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield ""
     table = _plain_table("team", *_SHOWN.values(), "best by", left=(0, len(_SHOWN) + 1))
     for team in facts["best_teams"]:
-        by = ", ".join(_CHOSEN_BY[name] for name in team["best_by"])
-        table.add_row(" ".join(numbers[name] for name in team["members"]), *(f"{team[n]:z.3f}" for n in _SHOWN), by)
+        by = ", ".join(CHOSEN_BY.get(name, name) for name in team["best_by"])
+        table.add_row(" ".join(numbers[name] for name in team["members"]), *(_figure(team[n]) for n in _SHOWN), by)
     yield _titled("Best teams of each size", table)
     yield ""
+    if not facts["labelled"]:
+        yield Text(
+            "There is no answer with a label that members could share: votes, and agreement of answers, are not measured.",
+            "yellow",
+        )
     if facts["max_team_size"] < len(numbers):
         limit = facts["max_team_size"]
         yield Text(f"Teams of more than {limit} of the {len(numbers)} members are not measured: too many.", "yellow")
@@ -515,6 +454,10 @@ def diversity_views(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
         )
     yield Text(f"An answer is right from a score of {facts['right_from']}. Compare teams of equal size only.")
     yield Text("Teams were chosen on the queries that measure them: confirm a choice on others.")
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:z.3f}"
 
 
 # ---- tables

@@ -49,7 +49,7 @@ QUESTIONS = tuple(
 )
 """The built-in questions. None is among those that the shipped policy was trained on."""
 
-_MAX_TEXT_CHARS, _MAX_LABEL_CHARS = 60, 12
+_MAX_TEXT_CHARS, _MAX_LABEL_CHARS, _MAX_NAME_CHARS = 60, 12, 24
 _INDENT = len("Single best  ")
 
 
@@ -161,13 +161,7 @@ def _ask_alone(model: RLFocalChatModel, member: str, question: Question) -> Mapp
 
 def answer_view(shown: Shown, *, title: str) -> RenderableType:
     """Show one question: the picks, the candidates, the fused answer, and the single best member alone."""
-    fusion, alone = shown.facts["fusion"], shown.alone
-    author = "the synthesizer" if fusion["synthesized"] else fusion["member"] or "an option nobody put first"
-    weights = sorted(fusion["weights"].items(), key=lambda item: -(item[1] or 0.0))
-    votes = ", ".join(
-        f"{_short(label, _MAX_LABEL_CHARS) or 'nothing'} {weight or 0.0:.2f}" for label, weight in weights
-    )
-    calls = f"{shown.calls} call{'s' if shown.calls != 1 else ''}"
+    alone = shown.alone
     alone_text = _short(alone["text"] if "text" in alone else f"failed: {alone['reason']}")
     return Group(
         Text(),
@@ -178,10 +172,44 @@ def answer_view(shown: Shown, *, title: str) -> RenderableType:
         *_left_out(shown.facts),
         Text(),
         Text.assemble(("Ensemble     ", "bold"), (_short(shown.text), "bold"), "  ", _verdict(shown.is_right)),
-        _note(f"{author}; weights {votes}; {calls}, {shown.seconds:.2f} s"),
+        _note(f"{_decision(shown.facts)}; {_num_calls(shown.facts)}, {shown.seconds:.2f} s"),
         Text.assemble("Single best  ", alone_text, "  ", _verdict(shown.alone_is_right)),
         _note(f"{alone['member']}, {alone['latency_s']:.2f} s; asked separately, not in the ensemble's cost"),
     )
+
+
+def decision_view(facts: Mapping[str, Any], *, seconds: float, usd: float | None) -> RenderableType:
+    """Show how one answer came about: the picks, the candidates, and what Fusion made of them.
+
+    Args:
+        facts: `response_metadata["rlfocal"]` of the answer.
+        seconds: From asking to the answer.
+        usd: Dollars that it cost, None where that is unknown.
+    """
+    cost = "price unknown" if usd is None else f"{usd:.6f} usd"
+    left_out = {**facts["excluded"], **facts["left_out"]}
+    return Group(
+        _candidates_table(facts),
+        *_left_out(facts),
+        *(_note(f"left out: {name}: {_short(reason)}") for name, reason in left_out.items()),
+        _note(f"{_decision(facts)}; {_num_calls(facts)}, {seconds:.2f} s, {cost}"),
+    )
+
+
+def _decision(facts: Mapping[str, Any]) -> str:
+    """Say whose answer Fusion follows, and how much weight each distinct answer has."""
+    fusion = facts["fusion"]
+    author = "the synthesizer" if fusion["synthesized"] else fusion["member"] or "an option nobody put first"
+    weights = sorted(fusion["weights"].items(), key=lambda item: -(item[1] or 0.0))
+    votes = ", ".join(
+        f"{_short(label, _MAX_LABEL_CHARS) or 'nothing'} {weight or 0.0:.2f}" for label, weight in weights
+    )
+    return printable(f"{author}; weights {votes}")
+
+
+def _num_calls(facts: Mapping[str, Any]) -> str:
+    calls = len(facts["candidates"]) + len(facts["failures"])
+    return f"{calls} call{'s' if calls != 1 else ''}"
 
 
 def summary_view(results: Sequence[Shown]) -> RenderableType:
@@ -214,10 +242,10 @@ def _candidates_table(facts: Mapping[str, Any]) -> Table:
     """Show each picked member with the Decider's probability and what it said, round by round."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", expand=True)
     table.add_column("round", justify="right", no_wrap=True)
-    table.add_column("picked", no_wrap=True)
+    table.add_column("picked", overflow="fold", max_width=_MAX_NAME_CHARS)
     table.add_column("sure", justify="right", no_wrap=True)
     table.add_column("said", overflow="fold", ratio=1)
-    table.add_column("counts as", no_wrap=True, min_width=_MAX_LABEL_CHARS)
+    table.add_column("counts as", no_wrap=True)
     table.add_column("tokens", justify="right", no_wrap=True)
     table.add_column("seconds", justify="right", no_wrap=True)
     results = {row["member"]: row for row in (*facts["candidates"], *facts["failures"])}
@@ -225,7 +253,7 @@ def _candidates_table(facts: Mapping[str, Any]) -> Table:
         for index, member in enumerate(round_["asked"]):
             table.add_row(
                 "" if index else str(round_["round"]),
-                Text(member, style="green" if member == facts["fusion"]["member"] else ""),
+                Text(printable(member), style="green" if member == facts["fusion"]["member"] else ""),
                 _decimal(round_["probabilities"].get(member)),
                 *_cells(results[member]),
                 _decimal(results[member]["latency_s"]),
@@ -273,6 +301,11 @@ def _decimal(value: float | None) -> str:
 
 
 def _short(text: str, limit: int = _MAX_TEXT_CHARS) -> str:
-    """Put a member's text on one line, without anything that could steer the reader's terminal."""
+    """Put a member's text on one line, cut between words, without anything that could steer the reader's terminal."""
     line = " ".join(printable(text).split())
-    return line if len(line) <= limit else f"{line[: limit - 1]}…"
+    if len(line) <= limit:
+        return line
+    kept = line[: limit - 1]
+    if line[limit - 1] != " ":
+        kept = kept.rpartition(" ")[0] or kept  # a word that is longer than all there is room for is cut
+    return f"{kept.rstrip()}…"

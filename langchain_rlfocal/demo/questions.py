@@ -8,11 +8,13 @@ import json
 import os
 import random
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from langchain_rlfocal.answers import KindName
+from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.outcomes import Question
 
 _Facts = dict[str, Any]
@@ -46,9 +48,33 @@ def make_questions(*, seed: int = 0) -> list[Question]:
     return questions
 
 
-def write_questions(path: Path, *, seed: int = 0) -> int:
-    """Write the question set as JSON lines, whole or not at all, and return the number of questions."""
-    questions = make_questions(seed=seed)
+def some_of(questions: list[Question], *, tasks: Sequence[str] | None, count: int | None) -> list[Question]:
+    """Take the questions of some tasks, or so many of them, as evenly over their tasks as goes.
+
+    Args:
+        questions: Questions, task by task.
+        tasks: Names of tasks, with or without what stands before the slash; None takes all.
+        count: How many to take, the first of each task; None takes all.
+
+    Raises:
+        InputError: There is no such task, or there are fewer questions.
+    """
+    by_task: dict[str, list[Question]] = {}
+    for question in questions:
+        by_task.setdefault(question.task.rpartition("/")[2], []).append(question)
+    wanted = list(dict.fromkeys(name.rpartition("/")[2] for name in tasks or by_task))
+    if unknown := [name for name in wanted if name not in by_task]:
+        raise InputError(f"`--task` must be one of {', '.join(by_task)}, got {', '.join(unknown)}.")
+    in_turn = [one for turn in zip_longest(*(by_task[name] for name in wanted)) for one in turn if one is not None]
+    if count is not None and count > len(in_turn):
+        raise InputError(f"`--count` must be at most {len(in_turn)}, as many as there are of these tasks, got {count}.")
+    kept = {question.query_id for question in in_turn[:count]}
+    return [question for question in questions if question.query_id in kept]
+
+
+def write_questions(path: Path, *, seed: int = 0, tasks: Sequence[str] | None = None, count: int | None = None) -> int:
+    """Write the question set, or `some_of` it, as JSON lines, whole or not at all, and return the number of questions."""
+    questions = some_of(make_questions(seed=seed), tasks=tasks, count=count)
     rows = (
         {"task": q.task, "query_id": q.query_id, "query": q.query, "gold": q.gold, "kind": q.kind} for q in questions
     )

@@ -11,19 +11,20 @@ sample: where the outcomes say with what probability each member was asked, they
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from langchain_rlfocal.environment import replay, taken_by
+from langchain_rlfocal.environment import Replay, replay, taken_by
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.evaluation.baselines import (
     ASK_EVERYONE,
     BASELINES,
     STORED_RIVALS,
     Baseline,
+    Decision,
     load_baselines,
     missing_baselines,
     unfitted_baselines,
@@ -40,7 +41,7 @@ from langchain_rlfocal.evaluation.rivals import Frontiers, compare_frontiers
 from langchain_rlfocal.outcomes import CostUnit, OutcomeGrid
 from langchain_rlfocal.policies import RLFocalPolicy
 from langchain_rlfocal.policies.base import EnsemblePolicy
-from langchain_rlfocal.policies.targets import Target
+from langchain_rlfocal.policies.targets import Target, Unit
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -82,6 +83,51 @@ class Figures:
         return {"score": self.score.mean, "ci95": [self.score.low, self.score.high], **dict(figures)}
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Rows:
+    """What a policy and the baselines did query by query: what the figures of a report are means over.
+
+    Attributes:
+        grid: The outcomes, in their canonical order.
+        played: What the policy did.
+        decisions: What each baseline did, by name.
+        scores: Score of each query for `"policy"` and each baseline, NaN where the query does not count for it, shape [Q].
+        asked_in: Round in which each of them asked each member, 0 where it did not, shape [Q, M].
+    """
+
+    grid: OutcomeGrid
+    played: Replay
+    decisions: Mapping[str, Decision]
+    scores: Mapping[str, Floats]
+    asked_in: Mapping[str, npt.NDArray[np.integer]]
+
+    @classmethod
+    def of(cls, grid: OutcomeGrid, played: Replay, decisions: Mapping[str, Decision]) -> "Rows":
+        """Score what was done on a grid in its canonical order."""
+        asked_in = {"policy": played.asked_in} | {name: each.asked.astype(np.intp) for name, each in decisions.items()}
+        scores = {"policy": np.asarray(played.scores, dtype=np.float64)}
+        scores |= {name: decision.scores(grid) for name, decision in decisions.items()}
+        return cls(grid, played, decisions, scores, asked_in)
+
+    def sample(self, *names: str) -> tuple[Bools, Floats | None]:
+        """Take the queries that count for all of these, shape [Q], and what each of them counts, None where all alike."""
+        rows = np.logical_and.reduce([~np.isnan(self.scores[name]) for name in names])
+        needed = np.logical_or.reduce([self._needed(name) for name in names])
+        return rows, inverse_propensity(self.grid.propensity[rows], needed[rows])
+
+    def taken(self, name: str, unit: Unit) -> Floats:
+        """Count what each query took, shape [Q]; see `environment.taken_by`."""
+        return taken_by(self.grid, self.asked_in[name], unit)
+
+    def _needed(self, name: str) -> Bools:
+        """Without whom a query would not count: of outcomes without a hole everyone, since others were left out."""
+        if self.grid.recorded.all():
+            return np.ones(self.grid.recorded.shape, dtype=bool)
+        if name in ASK_EVERYONE:
+            return np.zeros(self.grid.recorded.shape, dtype=bool)
+        return self.asked_in[name] > 0
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """A policy's figures and those of the baselines, on the same queries.
@@ -105,6 +151,7 @@ class Report:
         missing: Queries of the grid for which a member has no row.
         contradictions: Queries of which one answer was scored right for one member and wrong for another.
         bias: What makes the figures an unfair sample, in a sentence or two; None where every query counts.
+        rows: What was done query by query; no part of `as_dict`.
         frontiers: How the policy and cost-aware rivals compare over all spending; None where that was not asked for.
     """
 
@@ -123,6 +170,7 @@ class Report:
     missing: int
     contradictions: int
     bias: str | None
+    rows: Rows = field(repr=False, compare=False)
     frontiers: Frontiers | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -206,42 +254,29 @@ def evaluate(
         hide_tasks=hide_tasks,
         target=target,
     )
-    asked_in = {"policy": played.asked_in} | {name: each.asked.astype(np.intp) for name, each in decisions.items()}
-    scores = {"policy": np.asarray(played.scores, dtype=np.float64)}
-    scores |= {name: decision.scores(grid) for name, decision in decisions.items()}
+    per_query = Rows.of(grid, played, decisions)
+    scores, sample = per_query.scores, per_query.sample
     counts = {name: ~np.isnan(of) for name, of in scores.items()}
     if not counts["policy"].any():
         raise InputError(
             f"Of {len(grid)} queries, at least one must have on record every member whom the policy asks, and a score of its "
             "answer; none has. Evaluate on outcomes of more members, or score some."
         )
-    # Without whom a query would not count: of outcomes without a hole everyone, since others were left out.
-    everyone, nobody = np.ones(grid.recorded.shape, dtype=bool), np.zeros(grid.recorded.shape, dtype=bool)
-    needed = {name: nobody if name in ASK_EVERYONE else asked > 0 for name, asked in asked_in.items()}
-    if grid.recorded.all():
-        needed = dict.fromkeys(needed, everyone)
-
-    def sample(*names: str) -> tuple[Bools, Floats | None]:
-        """Take the queries that count for all of these, and what each of them counts."""
-        rows = np.logical_and.reduce([counts[name] for name in names])
-        return rows, inverse_propensity(grid.propensity[rows], np.logical_or.reduce([needed[n] for n in names])[rows])
-
     samples = {name: sample(name) for name in scores if counts[name].any()}
     per_task, per_task_n = _per_task(grid, scores, samples)
     rng = np.random.default_rng(seed)
 
     def figures(name: str) -> Figures:
         rows, weights = samples[name]
-        counted, rounds = grid.take(rows), asked_in[name][rows]
-        calls = _mean((rounds > 0).sum(axis=1), weights)
+        calls = _mean((per_query.asked_in[name][rows] > 0).sum(axis=1), weights)
         return Figures(
             score=bootstrap_mean(scores[name][rows], rng=rng, weights=weights),
             macro=float(np.mean([mean for means in per_task.values() if (mean := means[name]) is not None])),
             mean_calls=calls,
             mean_team=calls,  # nobody is asked twice
-            cost_usd=_known(taken_by(counted, rounds, "usd"), weights),
-            tokens=_known(taken_by(counted, rounds, "tokens"), weights),
-            latency_s=_known(taken_by(counted, rounds, "seconds"), weights),
+            cost_usd=_known(per_query.taken(name, "usd")[rows], weights),
+            tokens=_known(per_query.taken(name, "tokens")[rows], weights),
+            latency_s=_known(per_query.taken(name, "seconds")[rows], weights),
             n=int(rows.sum()),
             basis="rows" if weights is None else "weighted",
         )
@@ -289,6 +324,7 @@ def evaluate(
         missing=grid.missing,
         contradictions=grid.contradictions,
         bias=_bias(grid, [of_policy, *of_all.values()], weights),
+        rows=per_query,
         frontiers=frontiers,
     )
 

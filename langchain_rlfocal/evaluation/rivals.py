@@ -37,7 +37,7 @@ from langchain_rlfocal.evaluation.baselines import (
     vote,
 )
 from langchain_rlfocal.evaluation.metrics import Estimate, inverse_propensity
-from langchain_rlfocal.outcomes import CostUnit, OutcomeGrid
+from langchain_rlfocal.outcomes import CostUnit, OutcomeGrid, spending_in
 from langchain_rlfocal.outcomes.grids import costs_of
 from langchain_rlfocal.policies.base import EnsemblePolicy
 from langchain_rlfocal.policies.targets import OperatingPoint
@@ -114,6 +114,7 @@ class Frontiers:
         differences: Average quality of the policy minus the rival's, with a 95 % bootstrap interval, in which the
             queries are resampled and both hulls taken anew over the same range.
         missing: Names of `RIVALS` that were not fitted, or have no query that counts.
+        note: Why spending is counted in calls; None where it is counted as was asked for. See `unit_note`.
     """
 
     unit: str
@@ -123,6 +124,7 @@ class Frontiers:
     rivals: Mapping[str, Frontier]
     differences: Mapping[str, Estimate]
     missing: tuple[str, ...]
+    note: str | None = None
 
     @property
     def ahead(self) -> tuple[str, ...]:
@@ -133,6 +135,7 @@ class Frontiers:
         """Return plain values that JSON can hold."""
         return {
             "unit": self.unit,
+            "note": self.note,
             "range": [self.low, self.high],
             "policy": self.policy.as_dict(),
             "rivals": {name: frontier.as_dict() for name, frontier in self.rivals.items()},
@@ -208,7 +211,7 @@ def _curve_of(spending: Floats, scores: Floats) -> tuple[Floats, Floats]:
 
 
 def unit_of(grid: OutcomeGrid, cost_unit: CostUnit) -> SpendingUnit:
-    """Choose what spending is counted in.
+    """Choose what spending is counted in; `unit_note` says why it is not what was asked for.
 
     Returns:
         `cost_unit` itself where some such cost of every member is known and not all are 0; for `auto`, dollars where
@@ -218,6 +221,23 @@ def unit_of(grid: OutcomeGrid, cost_unit: CostUnit) -> SpendingUnit:
     known = ~np.isnan(costs_of(grid, unit)) & grid.recorded
     is_enough = known[grid.recorded].all() if cost_unit == "auto" else known.any(axis=0).all()
     return unit if is_enough and np.nansum(costs_of(grid, unit)[grid.recorded]) > 0 else "calls"
+
+
+def unit_note(grid: OutcomeGrid, cost_unit: CostUnit) -> str | None:
+    """Say why spending is counted in calls where dollars or tokens were asked for, or `auto` would rather have dollars.
+
+    Returns:
+        A sentence; None where the outcomes hold the unit.
+    """
+    wanted: SpendingUnit = "usd" if cost_unit == "auto" else cost_unit
+    if unit_of(grid, cost_unit) == wanted:
+        return None
+    unknown = (np.isnan(costs_of(grid, wanted)) & grid.recorded).sum(axis=0)
+    lacking = [f"{name} on {count:,}" for name, count in zip(grid.members, unknown.tolist(), strict=True) if count]
+    more = f" and {len(lacking) - 5} more members" if len(lacking) > 5 else ""
+    of_whom = f"unknown of {', '.join(lacking[:5])}{more}, of {len(grid):,} queries" if lacking else "0 for all"
+    asked = "" if cost_unit == "auto" else f", not in {cost_unit} as in training"
+    return f"Spending is counted in calls{asked}: the {'dollars are' if wanted == 'usd' else 'tokens are'} {of_whom}."
 
 
 def spending_of(grid: OutcomeGrid, unit: SpendingUnit) -> Floats:
@@ -261,7 +281,7 @@ def fit_rivals(
         cost_unit: What spending is counted in; see `unit_of`.
 
     Raises:
-        InputError: A grid holds no query, or `max_team` is below 1.
+        InputError: A grid holds no query, `max_team` is below 1, or the outcomes do not hold `cost_unit`.
     """
     if max_team < 1 or not len(train_grid) or not len(validation_grid):
         raise InputError(
@@ -270,7 +290,7 @@ def fit_rivals(
         )
     train_grid, validation_grid = train_grid.canonical(), validation_grid.canonical()
     both = train_grid.join(validation_grid)
-    unit = unit_of(both, cost_unit)
+    unit = unit_of(both, cost_unit) if cost_unit == "auto" else spending_in(both, cost_unit).unit
     spending = spending_of(validation_grid, unit_of(validation_grid, unit))
     low, high = spending_range(spending, max_team=max_team)
 
@@ -566,4 +586,4 @@ def compare_frontiers(
         below, above = np.quantile(np.subtract(qualities["policy"], qualities[name]), [0.025, 0.975])
         differences[name] = Estimate(policy_frontier.aiq - frontier.aiq, float(below), float(above), len(grid))
     missing = tuple(name for name in RIVALS if name not in found)
-    return Frontiers(unit, low, high, policy_frontier, rivals, differences, missing)
+    return Frontiers(unit, low, high, policy_frontier, rivals, differences, missing, unit_note(grid, cost_unit))

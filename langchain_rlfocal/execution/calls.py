@@ -348,7 +348,7 @@ class MemberCall:
             latency_s=latency_s,
             prompt_tokens=prompt_tokens,
             completion_tokens=completion_tokens,
-            cost_usd=self.member.cost_usd(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens),
+            cost_usd=None if usage is None else price_of(self.member, usage),
             logprob=_mean_logprob(message) if message.response_metadata else None,
             flaw=flaw,
             message=message,
@@ -430,7 +430,9 @@ class MemberCall:
         """Return the most that this call can cost; its tokens only where a budget limits them."""
         if not counts_tokens:
             return _ONE_CALL
-        return self._priced(self._prompt_tokens(), output_bound(self.member.model, self._asked.kwargs))
+        prompt, completion = self._prompt_tokens(), output_bound(self.member.model, self._asked.kwargs)
+        usd = self.member.max_cost_usd(prompt_tokens=prompt, completion_tokens=completion)
+        return Usage(calls=1, tokens=prompt + completion, usd=usd or 0.0)
 
     def usage(self, result: Result) -> Usage:
         """Return what this call has cost.
@@ -447,18 +449,16 @@ class MemberCall:
         else:
             return Usage(calls=1) if self.reservation is None else self.reservation.bound
         usage = usage_of(message)
-        if usage is not None:
-            return self._priced(usage["input_tokens"], usage["output_tokens"])
-        return self._priced(self._prompt_tokens(), message_tokens(message))
+        if usage is None:
+            estimated = self._prompt_tokens(), message_tokens(message)
+            usage = UsageMetadata(input_tokens=estimated[0], output_tokens=estimated[1], total_tokens=sum(estimated))
+        # A member without prices costs nothing here, and is refused where a budget limits dollars.
+        tokens = usage["input_tokens"] + usage["output_tokens"]
+        return Usage(calls=1, tokens=tokens, usd=price_of(self.member, usage) or 0.0)
 
     def _prompt_tokens(self) -> int:
         asked = self._asked
         return prompt_tokens(asked.messages, asked.arguments)
-
-    def _priced(self, prompt: int, completion: int) -> Usage:
-        """Price tokens; a member without prices costs nothing here, and is refused where a budget limits dollars."""
-        usd = self.member.cost_usd(prompt_tokens=prompt, completion_tokens=completion)
-        return Usage(calls=1, tokens=prompt + completion, usd=usd or 0.0)
 
 
 def _has_handlers(config: RunnableConfig) -> bool:
@@ -545,6 +545,24 @@ def usage_of(message: AIMessage) -> UsageMetadata | None:
         elif _is_count(value):
             usable[name] = value
     return cast("UsageMetadata", usable)
+
+
+def price_of(member: PoolMember, usage: UsageMetadata) -> float | None:
+    """Price what a member reports in dollars, cached and reasoning tokens at their own prices; None without prices."""
+    return member.cost_usd(
+        prompt_tokens=usage["input_tokens"],
+        completion_tokens=usage["output_tokens"],
+        cached_tokens=_detail(usage.get("input_token_details"), "cache_read"),
+        reasoning_tokens=_detail(usage.get("output_token_details"), "reasoning"),
+    )
+
+
+def _detail(details: Any, name: str) -> int | None:
+    """Add up a detail under its name and those of service tiers, such as "flex_cache_read"; None where there is none."""
+    if not isinstance(details, Mapping):
+        return None
+    counts = [count for key, count in details.items() if key == name or key.endswith(f"_{name}")]
+    return sum(counts) if counts else None
 
 
 def _is_count(value: Any) -> bool:

@@ -5,7 +5,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,8 +62,12 @@ class ExecutionConfig:
     @property
     def call_timeout_s(self) -> float | None:
         """The shortest time in seconds after which nobody waits for a call any more; None for any time."""
-        limits_s = (self.timeout_s, self.member_timeout_s, self.deadline_s)
-        return min((limit_s for limit_s in limits_s if limit_s is not None), default=None)
+        return shortest((self.timeout_s, self.member_timeout_s, self.deadline_s))
+
+
+def shortest(limits_s: Iterable[float | None]) -> float | None:
+    """Return the shortest of several times in seconds; None, which is any time, where there is none."""
+    return min((limit_s for limit_s in limits_s if limit_s is not None), default=None)
 
 
 class Fingerprints(Shared):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from langchain_rlfocal.execution.budgets import BudgetRefusal, Usage, reserve
 from langchain_rlfocal.execution.calls import MemberCall, Result, RoundRequest
-from langchain_rlfocal.execution.config import AnswerLimits
+from langchain_rlfocal.execution.config import AnswerLimits, shortest
 from langchain_rlfocal.execution.retries import is_of_member, misses_thinking
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.records import Candidate, Failure
@@ -101,10 +101,10 @@ class Round:
         self._config, self._shared, self._clock = limits.config, limits.shared, limits.clock
         self._hedges = [*hedges] if self._config.hedge else []
         self._is_decided = is_decided if self._config.early_commit else None
-        self._client_timeout_s = self._config.call_timeout_s if in_threads else None
+        self._in_threads = in_threads
         self._counts_tokens = self._config.budget.limits_tokens or self._config.budget_per_answer.limits_tokens
         has_limit = self._config.call_timeout_s is not None or limits.deadline_at_s != math.inf
-        self._is_timed = bool(self._hedges) or has_limit
+        self._is_timed = bool(self._hedges) or has_limit or any(member.timeout_s is not None for member in members)
         self._tasks = [MemberTask(member) for member in members]
         self._task_of: dict[MemberCall, MemberTask] = {}
         self._num_open, self._num_retrying = len(self._tasks), 0
@@ -285,7 +285,8 @@ class Round:
                 reason = self._shared.breakers.state(key, now_s).reason
                 return self._cancel(task, f"{reason[0].upper()}{reason[1:]}.", now_s, kind="breaker_open")
         try:
-            call.prepare(self._run_config, timeout_s=self._client_timeout_s)
+            limits_s = (self._config.call_timeout_s, task.member.timeout_s) if self._in_threads else ()
+            call.prepare(self._run_config, timeout_s=shortest(limits_s))
             call.reservation = reserve(call.bound(counts_tokens=self._counts_tokens), self._limits.accounts)
         except BudgetRefusal as refusal:
             return self._cancel(task, str(refusal), now_s, kind="budget")
@@ -317,8 +318,12 @@ class Round:
         """Return how long a call that begins now may take."""
         if not self._is_timed:
             return math.inf
-        timeout_s = math.inf if self._config.timeout_s is None else self._config.timeout_s
-        return min(timeout_s, self._member_end_s(task) - now_s, self._limits.deadline_at_s - now_s)
+        timeout_s = shortest((self._config.timeout_s, task.member.timeout_s))
+        return min(
+            math.inf if timeout_s is None else timeout_s,
+            self._member_end_s(task) - now_s,
+            self._limits.deadline_at_s - now_s,
+        )
 
     def _member_end_s(self, task: MemberTask) -> float:
         limit_s = self._config.member_timeout_s

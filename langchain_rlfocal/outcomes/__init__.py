@@ -8,7 +8,17 @@ queries x members, as learning and evaluation use it. Nothing here asks a model 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from langchain_rlfocal.outcomes.grids import FRACTIONS, CostUnit, OutcomeGrid, Split, costs_of, prices_of, split_of
+from langchain_rlfocal.outcomes.grids import (
+    FRACTIONS,
+    CostUnit,
+    OutcomeGrid,
+    Spending,
+    Split,
+    costs_of,
+    prices_of,
+    spending_in,
+    split_of,
+)
 
 if TYPE_CHECKING:
     from langchain_rlfocal.outcomes.tables import (
@@ -33,10 +43,12 @@ __all__ = [
     "OutcomeGrid",
     "OutcomeTable",
     "Question",
+    "Spending",
     "Split",
     "costs_of",
     "prices_of",
     "read_questions",
+    "spending_in",
     "split_of",
 ]
 

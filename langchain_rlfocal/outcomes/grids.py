@@ -248,11 +248,59 @@ def split_of(query: str, *, fractions: tuple[float, float, float] = FRACTIONS, r
     return "validation" if position < fractions[0] + fractions[1] else "test"
 
 
-def costs_of(grid: OutcomeGrid, unit: CostUnit = "auto") -> Floats:
-    """Cost of each call in one unit, NaN where unknown, shape [Q, M]."""
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """What spending is counted in, and why.
+
+    Attributes:
+        unit: The unit.
+        reason: Why `auto` took it, in a few words; as asked for where it was named.
+    """
+
+    unit: Literal["usd", "tokens", "calls"]
+    reason: str
+
+
+def spending_in(grid: OutcomeGrid, unit: CostUnit = "auto", *, rows: str = "rows") -> Spending:
+    """Say what spending is counted in: dollars or tokens only where the outcomes hold them.
+
+    Args:
+        grid: The outcomes.
+        unit: What was asked for. `auto` is dollars where some cost of every member is known and not all are 0, else calls.
+        rows: What the rows are called where they are refused.
+
+    Raises:
+        InputError: Dollars or tokens were asked for, and of some member none are on record, or all are 0.
+    """
+    if unit == "calls":
+        return Spending("calls", "as asked for")
+    wanted: Literal["usd", "tokens"] = "usd" if unit == "auto" else unit
+    costs = costs_of(grid, wanted)
+    unknown = ~(~np.isnan(costs)).any(axis=0)
+    if not unknown.any() and np.nansum(costs) > 0:
+        return Spending(wanted, "a cost of every member is on record" if unit == "auto" else "as asked for")
+    columns = "`cost_usd`" if wanted == "usd" else "`prompt_tokens` and `completion_tokens`"
+    if not unknown.any():
+        lack = f"all that is on record of {columns} is 0"
+    elif unknown.all():
+        lack = f"no member has {columns} on any of {len(grid):,} {rows}"
+    else:
+        counts = grid.recorded.sum(axis=0)
+        named = [f"{grid.members[m]} (none of {counts[m]:,} {rows})" for m in np.flatnonzero(unknown)[:5]]
+        more = int(unknown.sum()) - len(named)
+        lack = f"{columns} is unknown of {', '.join(named)}{f' and {more} more members' if more else ''}"
     if unit == "auto":
-        known = ~np.isnan(grid.cost_usd)
-        unit = "usd" if known.any(axis=0).all() and np.nansum(grid.cost_usd) > 0 else "calls"
+        return Spending("calls", lack)
+    raise InputError(
+        f"`cost_unit` must be one that the outcomes hold for every member, got {unit!r}, but {lack}. "
+        "Record it, leave such members out, or take 'calls'."
+    )
+
+
+def costs_of(grid: OutcomeGrid, unit: CostUnit = "auto") -> Floats:
+    """Cost of each call in one unit, NaN where unknown, shape [Q, M]; see `spending_in` for what `auto` is."""
+    if unit == "auto":
+        unit = spending_in(grid).unit
     if unit == "usd":
         return grid.cost_usd
     if unit == "tokens":

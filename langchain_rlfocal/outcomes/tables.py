@@ -261,6 +261,14 @@ class OutcomeTable:
         """Names of all tasks, in the order of their first row."""
         return tuple(self._codes["task"][1])
 
+    def of_queries(self, queries: Iterable[tuple[str, str]]) -> list[Outcome]:
+        """Return the outcomes of some queries, named by task and query_id, in the table's order."""
+        tasks, ids = ({text: code for code, text in enumerate(self._codes[name][1])} for name in ("task", "query_id"))
+        scale = max(len(ids), 1)
+        wanted = [tasks[task] * scale + ids[name] for task, name in queries if task in tasks and name in ids]
+        rows = np.flatnonzero(np.isin(self._query, wanted))
+        return list(type(self)([(None, self._table.take(rows))])) if len(rows) else []
+
     def grid(
         self,
         members: Sequence[str],

@@ -19,12 +19,12 @@ Source of the model: McFadden, 1974, "Conditional logit analysis of qualitative 
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from langchain_rlfocal.features import HASHED_TASKS, HASHED_WORDS, SURFACE_NAMES
+from langchain_rlfocal.features import HASHED_TASKS, HASHED_WORDS, MOST_CELLS, SURFACE_NAMES, row_blocks
 from langchain_rlfocal.states import Answers, Evidence, Floats, Ints, MemberFeatures, Texts
 
 CONTEXT_DIM = 1 + len(SURFACE_NAMES) + HASHED_TASKS
@@ -87,6 +87,16 @@ class _Ridge:
         self.weight, self._total = weight, max(float(weight.sum()), 1e-12)
         self.mean = weight @ features / self._total
         self._root = np.sqrt(weight)[:, None]
+        self._features: Floats | None = None
+        if features.size > MOST_CELLS and len(features) >= features.shape[1]:
+            self._features = features
+            gram = np.zeros((features.shape[1],) * 2)
+            for block in row_blocks(len(features)):
+                rows = (features[block] - self.mean) * self._root[block]
+                gram += rows.T @ rows
+            self._spectrum, self._out = np.linalg.eigh(gram)
+            self._spectrum = np.maximum(self._spectrum, 0.0)
+            return
         rows = (features - self.mean) * self._root
         if len(rows) < features.shape[1]:
             self._spectrum, vectors = np.linalg.eigh(rows @ rows.T)
@@ -99,7 +109,14 @@ class _Ridge:
     def fit(self, targets: Floats, penalties: Sequence[float]) -> tuple[Floats, list[Floats]]:
         """Fit targets of shape [Q, T]: their weighted means, shape [T], and W of shape [F, T] for each penalty."""
         mean = self.weight @ targets / self._total
-        projected = self._into @ ((targets - mean) * self._root)
+        centred = (targets - mean) * self._root
+        if self._features is None:
+            projected = self._into @ centred
+        else:
+            moments = np.zeros((self._features.shape[1], targets.shape[1]))
+            for block in row_blocks(len(self._features)):
+                moments += ((self._features[block] - self.mean) * self._root[block]).T @ centred[block]
+            projected = self._out.T @ moments
         return mean, [self._out @ (projected / (self._spectrum[:, None] + penalty)) for penalty in penalties]
 
 
@@ -204,21 +221,28 @@ def cross_fitted(
         strongest = (max(penalties[0]), max(penalties[1]))
         bias = fit_competence(features, scores, penalty=strongest).bias
         return np.clip(np.tile(bias, (len(scores), 1)), _LOW, _HIGH), strongest
-    stages = [_Stages(features[rows], scores[rows]) for rows in outside]
+    # Of many features a fold's copy alone is large: it is made again where it is needed, and never two at once.
+    kept = [_Stages(features[rows], scores[rows]) for rows in outside] if features.size <= MOST_CELLS else None
+
+    def stages() -> Iterator[_Stages]:
+        for number, rows in enumerate(outside):
+            yield kept[number] if kept is not None else _Stages(features[rows], scores[rows])
 
     def best(estimates: Floats, penalties: Sequence[float]) -> int:
         errors = [float((known * (np.clip(one, _LOW, _HIGH) - target) ** 2).sum()) for one in estimates]
         return min(range(len(errors)), key=lambda i: (errors[i], -penalties[i]))
 
-    pools = [stage.pool(penalties[0]) for stage in stages]
+    pools: list[list[tuple[Floats, float]]] = []
     estimates = np.empty((len(penalties[0]), *scores.shape))
-    for rows, stage, fits in zip(outside, stages, pools, strict=True):
+    for rows, stage in zip(outside, stages(), strict=True):
+        fits = stage.pool(penalties[0])
+        pools.append(fits)
         for estimate, (slope, intercept) in zip(estimates, fits, strict=True):
             estimate[~rows] = stage.base + (((features[~rows] - stage.mean) @ slope) + intercept)[:, None]
     of_pool = best(estimates, penalties[0])
     shared = estimates[of_pool]
     estimates = np.empty((len(penalties[1]), *scores.shape))
-    for rows, stage, fits in zip(outside, stages, pools, strict=True):
+    for rows, stage, fits in zip(outside, stages(), pools, strict=True):
         for estimate, (own, bias) in zip(estimates, stage.members(fits[of_pool], penalties[1]), strict=True):
             estimate[~rows] = shared[~rows] + (features[~rows] - stage.mean) @ own + bias
     of_members = best(estimates, penalties[1])

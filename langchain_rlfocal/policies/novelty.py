@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from langchain_rlfocal.features import MOST_CELLS, row_blocks
 from langchain_rlfocal.states import Floats, Ints
 
 KNOWN_QUERIES = 10.0
@@ -43,8 +44,15 @@ class NoveltyModel:
 def fit_novelty(features: Floats) -> NoveltyModel:
     """Find what queries with these features reach, shape [Q, F]."""
     mean = features.mean(axis=0)
-    centred = features - mean
-    spectrum, vectors = np.linalg.eigh(centred.T @ centred)
+    if features.size <= MOST_CELLS:
+        centred = features - mean
+        gram = centred.T @ centred
+    else:
+        gram = np.zeros((features.shape[1],) * 2)
+        for block in row_blocks(len(features)):
+            centred = features[block] - mean
+            gram += centred.T @ centred
+    spectrum, vectors = np.linalg.eigh(gram)
     spectrum = np.maximum(spectrum[-NUM_DIRECTIONS:], 0.0)
     scale = np.sqrt(spectrum / (spectrum + KNOWN_QUERIES))
     return NoveltyModel(mean=mean, directions=vectors[:, -NUM_DIRECTIONS:] * scale)

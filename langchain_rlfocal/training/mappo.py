@@ -11,9 +11,10 @@ https://arxiv.org/abs/2103.01955; Schulman et al., 2017, "Proximal policy optimi
 import platform
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ from langchain_rlfocal.observations import (
     fusion_observation,
     fusion_shared,
 )
-from langchain_rlfocal.outcomes import CostUnit, OutcomeGrid, costs_of
+from langchain_rlfocal.outcomes import CostUnit, OutcomeGrid, costs_of, spending_in
 from langchain_rlfocal.policies.base import legal_sizes
 from langchain_rlfocal.policies.checkpoint import Parts
 from langchain_rlfocal.policies.learned import DeciderNetwork, FusionNetwork, RLFocalPolicy
@@ -46,6 +47,7 @@ from langchain_rlfocal.policies.subsets import LOGIT_BOUND, sample_subset, size_
 from langchain_rlfocal.states import Bools, Evidence, Floats, Ints, MemberFeatures, State, share, softmax
 from langchain_rlfocal.training.agreement import complete
 from langchain_rlfocal.training.config import TrainingConfig
+from langchain_rlfocal.training.metrics import Progress, explained_variance
 from langchain_rlfocal.training.supervised import MIN_QUERIES, TrainingData, as_new_tasks, data_hash, prepare, refit
 
 CURVE_WEIGHTS = (0.0, *(float(w) for w in np.geomspace(0.002, 2.0, 40).round(4)))
@@ -555,14 +557,14 @@ def update(
     *,
     entropy_coef: float,
     rng: np.random.Generator,
-) -> float:
+) -> dict[str, float]:
     """Take the clipped steps of one rollout.
 
     Every minibatch holds a share of the Decider's decisions, of Fusion's, and of the states that the critic saw. Advantages
     are normalised for each actor by itself.
 
     Returns:
-        How far the last pass moved the policy: approximate KL divergence, of both actors together.
+        The metrics of `metrics.FORMULAS` that updates have; `approx_kl` is how far the last pass moved the policy.
     """
     states = _tensor(rollout.states)
     with torch.no_grad():
@@ -586,9 +588,9 @@ def update(
     fusions = (*(_tensor(getattr(rollout, name)) for name in of_fusion), advantage[n:])
     num_parts = min(config.num_minibatches, b)
 
-    kl = 0.0
-    for _ in range(config.num_epochs):
-        moved = []
+    measured: dict[str, float] = {}
+    for passes in range(1, config.num_epochs + 1):
+        moved: list[dict[str, float]] = []
         shares = (
             _shuffled_parts(tensors, num_parts, rng) for tensors in (decisions, fusions, (states, old_values, target))
         )
@@ -613,11 +615,22 @@ def update(
             nn.utils.clip_grad_norm_(critic.parameters(), config.max_grad_norm)
             optimizer.step()
             with torch.no_grad():
-                moved.append(float(approximate_kl(decided, old_teams) + approximate_kl(fused, old_chosen)))
-        kl = float(np.mean(moved))
-        if kl > config.target_kl:
+                change = torch.cat([decided - old_teams, fused - old_chosen])
+                moved.append(
+                    {
+                        "approx_kl": float(approximate_kl(decided, old_teams) + approximate_kl(fused, old_chosen)),
+                        "clip_fraction": float((change.expm1().abs() > config.clip_epsilon).double().mean()),
+                        "entropy": float(entropy.mean()),
+                        "fusion_entropy": float(choice_entropy.mean()),
+                        "policy_loss": float(policy_loss),
+                        "value_loss": float(value_loss),
+                    }
+                )
+        measured = {name: float(np.mean([one[name] for one in moved])) for name in moved[0]} | {"passes": float(passes)}
+        if measured["approx_kl"] > config.target_kl:
             break
-    return kl
+    explained = explained_variance(old_values.numpy().astype(np.float64), rollout.by_decision(returns))
+    return measured if explained is None else {**measured, "explained_variance": explained}
 
 
 class Learner:
@@ -663,7 +676,7 @@ class Learner:
 
     def learn(
         self, env: EnsembleEnv, num_queries: int, *, step: int, rng: np.random.Generator
-    ) -> tuple[Rollout, float]:
+    ) -> tuple[Rollout, dict[str, float]]:
         """Play a batch of episodes on the first queries of an environment, and take the steps; see `update`."""
         config = self._config
         left = 1.0 - 0.9 * (step - 1) / config.num_iterations
@@ -679,27 +692,32 @@ class Learner:
             rng=rng,
         )
         entropy_coef = config.entropy_coef * left
-        kl = update(self.actors, self.critic, self._optimizer, rollout, config, entropy_coef=entropy_coef, rng=rng)
-        return rollout, kl
+        measured = update(
+            self.actors, self.critic, self._optimizer, rollout, config, entropy_coef=entropy_coef, rng=rng
+        )
+        return rollout, measured
 
 
 # ---- training
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where training stands.
+class TrainingInterrupted(KeyboardInterrupt):  # like the interruption that it is
+    """Training was interrupted when there were weights to keep.
+
+    Whoever does not catch it is interrupted at once, as by any `KeyboardInterrupt`.
 
     Attributes:
         step: Iterations done.
-        total_steps: Iterations at most.
-        metrics: `reward`: mean reward of the last rollout's episodes; `validation`: best validation figure so far;
-            `calls`: mean team size of the last rollout; `kl`: how far its updates moved the policy.
+        best_step: The iteration of the best weights so far; 0 is the start.
     """
 
-    step: int
-    total_steps: int
-    metrics: Mapping[str, float]
+    def __init__(self, finish: Callable[[], RLFocalPolicy], *, step: int, best_step: int) -> None:
+        super().__init__(f"Training was interrupted after {step} iterations.")
+        self.finish_with_best, self.step, self.best_step = finish, step, best_step
+
+    def finish(self) -> RLFocalPolicy:
+        """Make a whole policy of the best weights so far: measure its curve, fit the baselines. This takes a while."""
+        return self.finish_with_best()
 
 
 def draw_cost_weights(num: int, rng: np.random.Generator) -> Floats:
@@ -724,7 +742,7 @@ def train(
             rows too, as fits that did not see them show them.
         config: Hyperparameters.
         embedder: Gives the queries more features; the policy then needs the same one when serving.
-        on_progress: Called after each iteration.
+        on_progress: Called after each iteration, with its metrics, and where a stage begins, without.
 
     Returns:
         The policy that did best on those rows over all cost weights, `config.cost_weight` among them, whose members are in
@@ -734,6 +752,8 @@ def train(
     Raises:
         OutcomeError: There are too few rows, the grids have different members, or nothing was scored, of a single member or of
             members whose answers cannot be compared.
+        InputError: `config.cost_unit` is one that the training rows do not hold.
+        TrainingInterrupted: A `KeyboardInterrupt` came when there were weights to keep; it can make a policy of them.
 
     Warns:
         UserWarning: Something was not scored or not recorded, and there is a reason to doubt what was estimated in its place;
@@ -755,21 +775,35 @@ def train(
             "agreement to learn from, and it agrees with nobody. Score some answers, or add members."
         )
         raise OutcomeError(msg, column="reward")
+    spending_in(train_grid, config.cost_unit, rows="training rows")
+
+    def tell(stage: str, step: int = 0, metrics: Mapping[str, float] | None = None) -> None:
+        if on_progress is not None:
+            on_progress(Progress(stage, step, config.num_iterations, metrics or {}))
+
+    with _on_one_thread():
+        tell("labels")
+        # What was not scored or not recorded is estimated from all rows together: there is no truth in it to leak.
+        completion = complete(train_grid.join(validation_grid), rng=np.random.default_rng(config.seed))
+        for doubt in completion.warnings:
+            warnings.warn(doubt, stacklevel=2)
+        facts = {"data_sha256": data_hash(train_grid, validation_grid), "labels": dict(completion.facts)}
+        in_training = np.arange(len(completion.grid)) < len(train_grid)
+        parts = (train_grid, validation_grid)
+        if completion.facts["accuracy"] is not None:
+            parts = (completion.grid.take(in_training), completion.grid.take(~in_training))
+        del completion
+        return _train(*parts, config, embedder, tell, facts=facts)
+
+
+@contextmanager
+def _on_one_thread() -> Iterator[None]:
+    """Compute on one thread: small matrices are faster so, and the number of threads decides how sums are rounded."""
     threads = torch.get_num_threads()
-    # Small matrices are faster on one thread, and the number of threads decides how sums are rounded.
     torch.set_num_threads(1)
     try:
         with threadpool_limits(limits=1, user_api="blas"):
-            # What was not scored or not recorded is estimated from all rows together: there is no truth in it to leak.
-            completion = complete(train_grid.join(validation_grid), rng=np.random.default_rng(config.seed))
-            for doubt in completion.warnings:
-                warnings.warn(doubt, stacklevel=2)
-            facts = {"data_sha256": data_hash(train_grid, validation_grid), "labels": dict(completion.facts)}
-            in_training = np.arange(len(completion.grid)) < len(train_grid)
-            parts = (train_grid, validation_grid)
-            if completion.facts["accuracy"] is not None:
-                parts = (completion.grid.take(in_training), completion.grid.take(~in_training))
-            return _train(*parts, config, embedder, on_progress or (lambda _: None), facts=facts)
+            yield
     finally:
         torch.set_num_threads(threads)
 
@@ -962,16 +996,23 @@ def environments(
     return [known] if new is None else [known, environment(*new)]
 
 
+class _Tell(Protocol):
+    """Tells where training stands; see `Progress`."""
+
+    def __call__(self, stage: str, step: int = 0, metrics: Mapping[str, float] | None = None) -> None: ...
+
+
 def _train(
     train_grid: OutcomeGrid,
     validation_grid: OutcomeGrid,
     config: TrainingConfig,
     embedder: Embedder | None,
-    on_progress: Callable[[Progress], None],
+    tell: _Tell,
     *,
     facts: Mapping[str, Any],
 ) -> RLFocalPolicy:
     rng = np.random.default_rng(config.seed)
+    tell("competence and evidence")
     data = prepare(train_grid, config, embedder=embedder, rng=rng)
     learner = Learner(config)
     rule = learner.arrays()
@@ -983,7 +1024,7 @@ def _train(
         parts = Parts(members=train_grid.members, weights=weights, labels=data.labels)
         return RLFocalPolicy(parts, embedder=embedder)
 
-    best, best_step, stale = policy_now(), 0, 0
+    best = policy_now()
     # What a policy knows and reads does not change with reinforcement.
     validation = environment_of(best, validation_grid, max_team=config.max_team, max_rounds=config.max_rounds)
     trials = _Trials(envs[0][0], len(train_grid), validation, len(validation_grid))
@@ -997,58 +1038,75 @@ def _train(
         best, best_figure = other, figure
     else:
         learner.start_from(pretrained)
-    for step in range(1, config.num_iterations + 1):
-        # One in three iterations is on tasks as if they were new.
-        rollout, kl = learner.learn(*envs[-1 if step % 3 == 0 else 0], step=step, rng=rng)
-        if step % config.validate_every == 0 or step == config.num_iterations:
-            policy = policy_now()
-            figure = trials.figure(policy, cost_weights)
-            stale += 1
-            if figure > best_figure:
-                best, best_figure, best_step, stale = policy, figure, step, 0
-        on_progress(
-            Progress(
-                step=step,
-                total_steps=config.num_iterations,
-                metrics={
-                    "reward": float(rollout.rewards.sum(axis=0).mean()),
-                    "validation": best_figure,
-                    "calls": float(rollout.teams.sum() / config.batch_size),
-                    "kl": kl,
-                },
-            )
+    # Kept as one value, so that an interruption never finds a half of it.
+    kept, step, stale = (best, best_figure, 0), 0, 0
+
+    def finish(rng: np.random.Generator, *, was_interrupted: bool) -> RLFocalPolicy:
+        policy, _, best_step = kept
+        tell("curve", step)
+        card = _card(
+            policy,
+            trials,
+            data=data,
+            train_grid=train_grid,
+            validation_grid=validation_grid,
+            config=config,
+            best_step=best_step,
         )
-        if stale >= config.patience:
-            break
-    card = _card(
-        best,
-        trials,
-        data=data,
-        train_grid=train_grid,
-        validation_grid=validation_grid,
-        config=config,
-        best_step=best_step,
-    )
-    card.update(facts)
-    # The networks are chosen; the validation rows can now teach the supervised models, at the penalties found.
-    both = train_grid.join(validation_grid)
-    refitted, labels = refit(both, config, embedder=embedder, rng=rng, facts=data.facts)
-    if train_grid.rows is not None:
-        card["rows"] = dict(train_grid.rows)
-    if isinstance(embedder, NamedEmbedder):
-        card["embedder"] = embedder.name
-    fitted = fit_baselines(train_grid, validation_grid, max_team=config.max_team, seed=config.seed)
-    fitted |= fit_rivals(train_grid, validation_grid, max_team=config.max_team, cost_unit=config.cost_unit)
-    baselines, baseline_facts = dump_baselines(fitted)
-    parts = replace(
-        best.parts,
-        weights={**best.parts.weights, **refitted},
-        labels=labels,
-        card=card,
-        baselines=baselines,
-        baseline_facts=baseline_facts,
-    )
-    return RLFocalPolicy(parts, embedder=embedder)
+        card.update(facts)
+        if was_interrupted:
+            card["training"]["interrupted_after"] = step
+        tell("last fit", step)
+        # The networks are chosen; the validation rows can now teach the supervised models, at the penalties found.
+        both = train_grid.join(validation_grid)
+        refitted, labels = refit(both, config, embedder=embedder, rng=rng, facts=data.facts)
+        del both
+        if train_grid.rows is not None:
+            card["rows"] = dict(train_grid.rows)
+        if isinstance(embedder, NamedEmbedder):
+            card["embedder"] = embedder.name
+        tell("baselines", step)
+        fitted = fit_baselines(train_grid, validation_grid, max_team=config.max_team, seed=config.seed)
+        fitted |= fit_rivals(train_grid, validation_grid, max_team=config.max_team, cost_unit=config.cost_unit)
+        baselines, baseline_facts = dump_baselines(fitted)
+        parts = replace(
+            policy.parts,
+            weights={**policy.parts.weights, **refitted},
+            labels=labels,
+            card=card,
+            baselines=baselines,
+            baseline_facts=baseline_facts,
+        )
+        return RLFocalPolicy(parts, embedder=embedder)
+
+    def finish_with_best() -> RLFocalPolicy:
+        with _on_one_thread():
+            return finish(np.random.default_rng(config.seed), was_interrupted=True)
+
+    try:
+        tell("reinforcement")
+        for number in range(1, config.num_iterations + 1):
+            # One in three iterations is on tasks as if they were new.
+            rollout, measured = learner.learn(*envs[-1 if number % 3 == 0 else 0], step=number, rng=rng)
+            metrics = {
+                "reward": float(rollout.rewards.sum(axis=0).mean()),
+                "calls": float(rollout.teams.sum() / config.batch_size),
+                **measured,
+            }
+            if number % config.validate_every == 0 or number == config.num_iterations:
+                policy = policy_now()
+                figure = trials.figure(policy, cost_weights)
+                metrics["validation"] = figure
+                stale += 1
+                if figure > kept[1]:
+                    kept, stale = (policy, figure, number), 0
+            step = number
+            tell("reinforcement", step, {**metrics, "best_validation": kept[1]})
+            if stale >= config.patience:
+                break
+        return finish(rng, was_interrupted=False)
+    except KeyboardInterrupt as interruption:
+        raise TrainingInterrupted(finish_with_best, step=step, best_step=kept[2]) from interruption
 
 
 def _card(

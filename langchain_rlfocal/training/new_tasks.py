@@ -17,7 +17,8 @@ from langchain_rlfocal.features import Embedder
 from langchain_rlfocal.outcomes import OutcomeGrid
 from langchain_rlfocal.policies.targets import Target
 from langchain_rlfocal.training.config import TrainingConfig
-from langchain_rlfocal.training.mappo import Progress, train
+from langchain_rlfocal.training.mappo import train
+from langchain_rlfocal.training.metrics import Progress
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from langchain_rlfocal.diversity import pairwise_focal_diversity
 from langchain_rlfocal.environment import answers_of, candidate_scores
-from langchain_rlfocal.features import Embedder, features_of
+from langchain_rlfocal.features import FEATURES_DIM, HASHED_TASKS, Embedder, features_of
 from langchain_rlfocal.outcomes import OutcomeGrid, costs_of, prices_of
 from langchain_rlfocal.policies.checkpoint import Parts
 from langchain_rlfocal.policies.evidence import (
@@ -59,6 +59,10 @@ EVIDENCE_PENALTIES = (1e-3, 5e-3, 3e-2, 3e-1)
 
 MIN_QUERIES = 10
 """With fewer training rows nothing learned differs from chance."""
+
+MAX_FITTED = 2**16
+"""Evidence is fitted on so many rows at most, evenly spread: its few coefficients a member need no more, and every row costs time in
+every step of every fit."""
 
 TASK_GROUPS = 3
 """Fits that each leave out the tasks of one group show what the policy will see of a task that was never shown."""
@@ -258,8 +262,15 @@ def fit_evidence(examples: Examples, labels: Sequence[tuple[str, str]], *, penal
         labels: Labels to learn coefficients of.
         penalty: Positive; the larger, the more alike the members.
     """
-    problem = ConditionalLogit(examples, moments_of(examples.answers), labels)
+    moments = moments_of(examples.answers)
+    problem = ConditionalLogit(_thinned(examples, np.ones(len(examples.features), dtype=bool)), moments, labels)
     return problem.model(problem.fit(penalty))
+
+
+def _thinned(examples: Examples, rows: Bools) -> Examples:
+    """Take these rows, `MAX_FITTED` at most."""
+    index = np.flatnonzero(rows)
+    return examples.take(index if len(index) <= MAX_FITTED else index[np.arange(MAX_FITTED) * len(index) // MAX_FITTED])
 
 
 def cross_fitted_evidence(
@@ -285,9 +296,10 @@ def cross_fitted_evidence(
     losses = dict.fromkeys(penalties, 0.0)
     for fold in range(int(folds.max()) + 1):
         inside = folds == fold
-        seen = examples.take(inside if inside.all() else ~inside)  # of one fold only, its own queries
-        problem = ConditionalLogit(seen, moments_of(seen.answers), labels)
-        unseen = ConditionalLogit(examples.take(inside), moments_of(seen.answers), labels)
+        outside = inside if inside.all() else ~inside  # of one fold only, its own queries
+        moments = moments_of(examples.answers.take(outside))
+        problem = ConditionalLogit(_thinned(examples, outside), moments, labels)
+        unseen = ConditionalLogit(_thinned(examples, inside), moments, labels)
         for penalty in penalties:
             coefficients = problem.fit(penalty)
             fits[penalty].append(problem.model(coefficients))
@@ -527,7 +539,8 @@ def _start(
     num_queries = len(grid)
     tasks: list[str | None] = [*grid.tasks, *[None] * num_queries]
     doubled = grid.take(np.tile(np.arange(num_queries), 2))
-    features = features_of(doubled.queries, tasks, embedder=embedder)
+    features = np.tile(features_of(grid.queries, grid.tasks, embedder=embedder), (2, 1))
+    features[num_queries:, FEATURES_DIM - HASHED_TASKS : FEATURES_DIM] = 0.0  # as `features_of` describes no task
     folds = np.tile(folds_of(grid.queries, config.num_folds), 2)
     competence, penalty = cross_fitted(features, doubled.scores, folds, penalties=penalties)
     examples = Examples(

@@ -110,7 +110,7 @@ class Received:
     ended: Ended = "open"
 
 
-Answer = Callable[[str, str], str]
+Answer = Callable[[str, str], str | Mapping[str, Any]]
 Script = Mapping[str, Sequence[Fault]] | Callable[[str, str, int], Fault]
 
 
@@ -154,7 +154,9 @@ def _error(status: int, message: str, code: str | None = None, headers: tuple[tu
 class _Completion:
     """Responses to one request for a chat completion. Tokens are words."""
 
-    def __init__(self, asked: Mapping[str, Any], answer: str, number: int) -> None:
+    def __init__(self, asked: Mapping[str, Any], answer: str | Mapping[str, Any], number: int) -> None:
+        self.message = {"content": answer} if isinstance(answer, str) else answer
+        answer = self.message["content"] or ""
         self.asked, self.answer, self.number = asked, answer, number
         prompt_tokens = sum(len(_text_of(message).split()) for message in asked["messages"])
         written = len(answer.split())
@@ -185,7 +187,7 @@ class _Completion:
         return {"id": name, "object": form, "created": 0, "model": self.asked["model"], "choices": choices}
 
     def _whole(self, fault: Fault) -> _Response:
-        message = {"role": "assistant", "content": self.answer}
+        message = {"role": "assistant", **self.message}
         body = _json({**self._frame("chat.completion", message=message, finish_reason="stop"), "usage": self.usage})
         half = body[: len(body) // 2]
         match fault.kind:
@@ -249,7 +251,8 @@ class FaultServer:
     """A server of `POST /v1/chat/completions`; a context manager. It is up once made, on a free port of this machine.
 
     Args:
-        answer: Given the model and the question (the text of the last message from the user), what a right response says.
+        answer: Given the model and the question (the text of the last message from the user), what a right response says: its
+            text, or a whole message in OpenAI's form, `content` and `tool_calls`, of which a stream has the text only.
         script: Given the model, the question and the attempt (1 for the first request with both), how the request is met.
             Or the faults of a model's requests by its name, in their order; all other requests get the answer. Both run on
             the server's loop and must not block; what they raise is met with status 500, and raised by `close`.

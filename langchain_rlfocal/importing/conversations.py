@@ -1,0 +1,172 @@
+"""Conversations: what was sent and what came back, in the forms in which programs keep them.
+
+OpenAI's chat and responses, Anthropic's messages, LangChain's (plain and serialised), and plain texts. What has none of these forms
+is None: a reader counts it.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_rlfocal.importing.files import parsed
+
+_ROLES = {"human": "user", "ai": "assistant", "HumanMessage": "user", "AIMessage": "assistant", "SystemMessage": "system",
+          "ToolMessage": "tool", "AIMessageChunk": "assistant", "model": "assistant"}
+_QUESTIONS = ("question", "query", "prompt", "input", "problem", "text", "user_input", "instruction", "request", "content")
+_ANSWERS = ("answer", "output", "response", "completion", "text", "result", "prediction", "content", "generated_text")
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What was sent: the question's text, and the conversation where it is more than that text."""
+
+    query: str
+    messages: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back: its text, and the tool calls in it as JSON, each None where there is none."""
+
+    text: str | None
+    calls: str | None = None
+
+
+def text_of(content: Any) -> str | None:
+    """Return the text of a message's content: itself, or the texts among its parts; None where there is none."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, Mapping):
+        return text_of(content.get("text", content.get("content")))
+    if isinstance(content, Sequence):
+        texts = [part if isinstance(part, str) else part.get("text") for part in content if isinstance(part, str | Mapping)]
+        found = [text for text in texts if isinstance(text, str)]
+        return "\n".join(found) if found else None
+    return None
+
+
+def sent_of(value: Any) -> Sent | None:
+    """Read what was sent; None where it holds no text of a user."""
+    value = parsed(value)
+    if isinstance(value, str):
+        return Sent(value) if value.strip() else None
+    if isinstance(value, Mapping):
+        for name in ("messages", "input", "prompts", "args", "inputs"):
+            inner = parsed(value.get(name))
+            if isinstance(inner, list) and inner:
+                head = value.get("system") or value.get("instructions")
+                found = sent_of([{"role": "system", "content": head}, *inner] if isinstance(head, str) else inner)
+                if found is not None:
+                    return found
+        if isinstance(_opened(value).get("content"), str | list) and ("role" in value or "kwargs" in value):
+            return sent_of([value])
+        for name in _QUESTIONS:
+            if (found := sent_of(value.get(name))) is not None:
+                return found
+        texts = [text for text in value.values() if isinstance(text, str) and text.strip()]
+        return Sent(texts[0]) if len(texts) == 1 else None
+    if isinstance(value, list):
+        if len(value) == 1 and isinstance(value[0], list | str):
+            return sent_of(value[0])  # LangChain sends batches
+        messages = []
+        for item in value:
+            if not isinstance(item, Mapping):
+                return None
+            message = _opened(item)
+            content = message.get("content")
+            role = str(message.get("role") or message.get("type") or "user")
+            messages.append({"role": _ROLES.get(role, role), "content": content if isinstance(content, str) else text_of(content) or ""})
+        users = [message["content"] for message in messages if message["role"] == "user" and message["content"].strip()]
+        if not users:
+            return None
+        return Sent(users[-1], () if len(messages) == 1 else tuple(messages))
+    return None
+
+
+def reply_of(value: Any) -> Reply | None:
+    """Read what came back; None where it holds neither a text nor a tool call."""
+    value = parsed(value)
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return Reply(value)
+    if isinstance(value, bool | int | float):
+        return Reply(json.dumps(value))
+    if isinstance(value, list):
+        items = [item for item in value if isinstance(item, Mapping)]
+        if items and all("type" in item for item in items) and not any("kwargs" in item for item in items):
+            return _of_parts(items)
+        return reply_of(value[-1]) if value else None
+    if not isinstance(value, Mapping):
+        return None
+    for name in ("choices", "generations", "messages"):
+        inner = value.get(name)
+        if isinstance(inner, list) and inner:
+            return reply_of(inner[-1] if name == "messages" else inner[0])
+    if isinstance(value.get("message"), Mapping):
+        return reply_of(value["message"])
+    message = _opened(value)
+    if "content" in message or "tool_calls" in message:
+        content, calls = message.get("content"), _calls(message.get("tool_calls"))
+        if isinstance(content, list):
+            of_parts = _of_parts([part for part in content if isinstance(part, Mapping)])
+            content, calls = (of_parts.text, calls or of_parts.calls) if of_parts else (None, calls)
+        return Reply(content or None, calls) if calls else Reply(content) if isinstance(content, str) else None
+    if isinstance(value.get("output"), list):
+        return reply_of(value["output"])
+    for name in _ANSWERS:
+        if name in value and (found := reply_of(value[name])) is not None:
+            return found
+    texts = [text for text in value.values() if isinstance(text, str)]
+    return Reply(texts[0]) if len(texts) == 1 else None
+
+
+def usage_of(value: Any) -> tuple[float | None, float | None]:
+    """Read the tokens of prompt and response from a usage object of any of the providers."""
+    if not isinstance(value, Mapping):
+        return None, None
+    names = (("prompt_tokens", "input_tokens", "input", "prompt"), ("completion_tokens", "output_tokens", "output", "completion"))
+    found = [next((value[n] for n in of if isinstance(value.get(n), int | float)), None) for of in names]
+    return found[0], found[1]
+
+
+def _of_parts(parts: Sequence[Mapping[str, Any]]) -> Reply | None:
+    """Read the parts of a message: texts, tool calls, and messages within the output of OpenAI's responses."""
+    texts: list[str] = []
+    calls: list[Any] = []
+    for part in parts:
+        kind = part.get("type")
+        if kind in {"text", "output_text"} and isinstance(part.get("text"), str):
+            texts.append(part["text"])
+        elif kind == "message":
+            inner = reply_of({"content": part.get("content")})
+            texts += [inner.text] if inner and inner.text is not None else []
+        elif kind in {"tool_use", "function_call", "tool_call"}:
+            calls.append(part)
+    found = _calls(calls)
+    return Reply("\n".join(texts) if texts else None, found) if texts or found else None
+
+
+def _calls(calls: Any) -> str | None:
+    """Write tool calls in one form: a list of names and arguments, as JSON with sorted keys."""
+    if not isinstance(calls, list) or not calls:
+        return None
+    found = []
+    for call in calls:
+        if isinstance(call, Mapping):
+            of = call.get("function") if isinstance(call.get("function"), Mapping) else call
+            arguments = next((of[n] for n in ("arguments", "args", "input") if n in of), {})
+            found.append({"name": of.get("name"), "args": parsed(arguments)})
+    return json.dumps(found, ensure_ascii=False, sort_keys=True)
+
+
+def _opened(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a message's fields: LangChain's serialised form keeps them under `kwargs`, and an older one under `data`."""
+    for name in ("kwargs", "data"):
+        inner = message.get(name)
+        if isinstance(inner, Mapping) and "content" in inner:
+            last = message.get("id")
+            kind = last[-1] if isinstance(last, list) and last else message.get("type", "user")
+            return {**inner, "role": inner.get("role") or inner.get("type") or kind}
+    return message

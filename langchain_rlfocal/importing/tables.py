@@ -1,0 +1,181 @@
+"""Readers of tables: wide ones, with a column for each member, and long ones under other names."""
+
+import ast
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from langchain_rlfocal.errors import OutcomeError
+from langchain_rlfocal.importing.conversations import sent_of
+from langchain_rlfocal.importing.files import parsed, rows_of
+from langchain_rlfocal.importing.records import Record, Tally, Wanted, as_text, number
+
+_NAMES = {
+    "query": ("query", "prompt", "question", "input", "problem", "instruction", "messages", "text"),
+    "query_id": ("query_id", "sample_id", "question_id", "prompt_id", "example_id", "id", "qid", "idx"),
+    "task": ("task", "eval_name", "dataset", "benchmark", "subject", "category", "source"),
+    "model": ("model", "model_name", "member", "llm", "system", "model_id"),
+    "response": ("response", "model_response", "output", "completion", "generation", "model_output", "raw_answer"),
+    "answer": ("answer", "prediction", "parsed_answer", "extracted_answer", "pred", "model_answer"),
+    "gold": ("gold", "reference", "target", "ground_truth", "expected", "correct_answer", "label", "gold_answer"),
+    "reward": ("reward", "score", "correct", "is_correct", "accuracy", "grade", "performance"),
+    "prompt_tokens": ("prompt_tokens", "input_tokens", "tokens_in"),
+    "completion_tokens": ("completion_tokens", "output_tokens", "tokens_out"),
+    "cost_usd": ("cost_usd", "cost", "total_cost", "price_usd"),
+    "latency_s": ("latency_s", "latency", "duration_s", "elapsed_s"),
+    "option_probs": ("option_probs",),
+    "logprob": ("logprob",),
+    "propensity": ("propensity",),
+}
+"""Under which names tables have the columns, most telling first."""
+
+_PEEKED = 1000
+_OF_MEMBER = {
+    "total_cost": "cost_usd", "cost": "cost_usd", "cost_usd": "cost_usd", "model_response": "response", "response": "response",
+    "output": "response", "answer": "answer", "score": "reward", "reward": "reward", "correct": "reward", "latency": "latency_s",
+    "latency_s": "latency_s", "prompt_tokens": "prompt_tokens", "completion_tokens": "completion_tokens",
+    "input_tokens": "prompt_tokens", "output_tokens": "completion_tokens",
+}  # fmt: skip
+
+
+def read_long(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[Record]:
+    """Read tables with a row for each member and question; columns that are none of the table's become extras."""
+    for path in files:
+        for place, row in rows_of(path, tally):
+            tally.read += 1
+            places = _columns(row, wanted)
+            given = {name: row.get(column) for name, column in places.items()}
+            used = {*places.values(), *(path.partition(".")[0] for path in wanted.columns.values())}
+            sent = sent_of(given.get("query"))
+            failed = given.get("response") is None and given.get("answer") is None and number(given.get("reward")) == 0 and "response" in given
+            yield Record(
+                place=place,
+                model=wanted.model or as_text(given.get("model")),
+                task=as_text(given.get("task")),
+                query=sent.query if sent else None,
+                messages=sent.messages if sent else (),
+                query_id=as_text(given.get("query_id")) or None,
+                response=as_text(given.get("response")),
+                answer=as_text(given.get("answer")),
+                gold=as_text(given.get("gold")),
+                reward=_truth(given.get("reward")),
+                failure="recorded as one" if failed else None,
+                option_probs=parsed(given.get("option_probs")) or None,
+                **{
+                    name: number(given.get(name))
+                    for name in ("prompt_tokens", "completion_tokens", "cost_usd", "latency_s", "logprob", "propensity")
+                },
+                extras={name: value for name, value in row.items() if name not in used},
+                raw=row,
+            )
+
+
+def read_wide(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[Record]:
+    """Read tables with a row for each question and a column for each member, of answers or of rewards.
+
+    Beside a member's column `NAME` there may be others of it, as `NAME|total_cost` and `NAME|model_response` in RouterBench.
+    """
+    for path in files:
+        rows = rows_of(path, tally)
+        peeked = list(islice(rows, _PEEKED))
+        if not peeked:
+            continue
+        names = list(peeked[0][1])
+        places = _columns(peeked[0][1], wanted)
+        members = _members(names, places, wanted, str(path))
+        holds = {member: wanted.values or _holds([row.get(member) for _, row in peeked]) for member in members}
+        of_members = {name for name in names if any(name == m or name.startswith(f"{m}|") for m in members)}
+        for place, row in chain(peeked, rows):
+            given = {name: row.get(column) for name, column in places.items()}
+            sent = sent_of(_unwrapped(given.get("query")))
+            extras = {name: v for name, v in row.items() if name not in of_members and name not in places.values()}
+            for member in members:
+                tally.read += 1
+                record = Record(
+                    place=place,
+                    model=member,
+                    task=as_text(given.get("task")),
+                    query=sent.query if sent else None,
+                    messages=sent.messages if sent else (),
+                    query_id=as_text(given.get("query_id")) or None,
+                    gold=as_text(given.get("gold")),
+                    extras=extras,
+                    raw=row,
+                )
+                _fill(record, row, member, holds[member])
+                if record.response is None and record.answer is None and record.reward is None:
+                    tally.skip("an empty cell: the member was not asked", place)
+                else:
+                    yield record
+
+
+def _fill(record: Record, row: Mapping[str, Any], member: str, holds: str) -> None:
+    value = row.get(member)
+    if holds == "rewards":
+        record.reward = _truth(value)
+    elif value not in (None, ""):
+        record.response = as_text(_unwrapped(value))
+    for name in row:
+        if name.startswith(f"{member}|"):
+            column = _OF_MEMBER.get(name[len(member) + 1 :].lower())
+            if column in {"response", "answer"}:
+                setattr(record, column, as_text(_unwrapped(row[name])) or None)
+            elif column == "reward":
+                record.reward = _truth(row[name])
+            elif column is not None:
+                setattr(record, column, number(row[name]))
+
+
+def _members(names: Sequence[str], places: Mapping[str, str], wanted: Wanted, file: str) -> list[str]:
+    if wanted.members:
+        unknown = [name for name in wanted.members if name not in names and not any(n.startswith(f"{name}|") for n in names)]
+        if unknown:
+            rule = f"`--member` must name columns of the table, got {', '.join(unknown)}. It has: {', '.join(names)}."
+            raise OutcomeError(rule, file=file)
+        return list(wanted.members)
+    paired = list(dict.fromkeys(name.partition("|")[0] for name in names if "|" in name))
+    members = paired or [name for name in names if name not in places.values()]
+    if not members:
+        raise OutcomeError("a wide table must have a column for each member. Name them with `--member`.", file=file)
+    return members
+
+
+def _holds(values: Sequence[Any]) -> str:
+    """Say what a column looks like: rewards if all of it lies in [0, 1], else answers."""
+    given = [_truth(value) for value in values if value not in (None, "")]
+    return "rewards" if given and all(value is not None and 0 <= value <= 1 for value in given) else "answers"
+
+
+def _columns(row: Mapping[str, Any], wanted: Wanted) -> dict[str, str]:
+    """Say which column of a table is which of ours: what the user names, then ours, then what others call them."""
+    found: dict[str, str] = {}
+    lower = {name.lower().strip(): name for name in reversed(list(row))}
+    taken = set(wanted.columns.values())
+    for name, candidates in _NAMES.items():
+        if name in wanted.columns:
+            continue
+        column = next((lower[c] for c in candidates if c in lower and lower[c] not in taken), None)
+        if column is not None:
+            found[name] = column
+            taken.add(column)
+    return found
+
+
+def _truth(value: Any) -> float | None:
+    if isinstance(value, str) and value.strip().lower() in {"true", "false", "yes", "no"}:
+        return float(value.strip().lower() in {"true", "yes"})
+    return number(value)
+
+
+def _unwrapped(value: Any) -> Any:
+    """Take a text out of a list of one, which RouterBench writes as Python does."""
+    if isinstance(value, str) and value.startswith(("['", '["')):
+        try:
+            inner = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            return value
+        if isinstance(inner, list) and len(inner) == 1 and isinstance(inner[0], str):
+            return inner[0]
+    return value
+

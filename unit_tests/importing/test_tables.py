@@ -1,0 +1,106 @@
+"""Tables: wide and long ones, under the names that others use."""
+
+import pytest
+
+from langchain_rlfocal.errors import InputError, OutcomeError
+
+
+def brief(outcomes, *names):
+    return [tuple(getattr(outcome, name) for name in names) for outcome in outcomes]
+
+
+def test_a_wide_table_of_answers_and_an_empty_cell(imported, write):
+    """A cell that is empty is a member that was not asked: it has no row."""
+    text = "id,question,reference,topic,ann,bob\n1,2 + 3?,5,sums,It is 5.,6\n2,4 + 4?,8,sums,8,\n"
+    report, outcomes = imported("wide", write("wide.csv", text), members=["ann", "bob"])
+    assert brief(outcomes, "query_id", "query", "model", "response", "answer", "gold", "reward") == [
+        ("1", "2 + 3?", "ann", "It is 5.", "5", "5", None),
+        ("1", "2 + 3?", "bob", "6", "6", "5", None),
+        ("2", "4 + 4?", "ann", "8", "8", "8", None),
+    ]
+    assert outcomes[0].extras == {"topic": "sums"}
+    assert report.skipped["an empty cell: the member was not asked"] == (1, f"{write('wide.csv', text)}:3")
+
+
+def test_a_wide_table_of_rewards_with_costs_and_responses_as_routerbench_has_them(imported, write):
+    """Columns `ann`, `ann|total_cost`, `ann|model_response`; texts are lists of one, as Python writes them."""
+    text = (
+        "sample_id,prompt,eval_name,ann,ann|model_response,ann|total_cost,bob,bob|model_response,bob|total_cost,oracle_model_to_route_to\n"
+        "s.1,\"['2 + 3?']\",sums,1.0,\"['5']\",0.001,0.0,\"['6']\",0.0001,ann\n"
+    )
+    _, outcomes = imported("auto", write("router.csv", text))
+    assert brief(outcomes, "task", "query_id", "query", "model", "response", "reward", "cost_usd") == [
+        ("sums", "s.1", "2 + 3?", "ann", "5", 1.0, 0.001),
+        ("sums", "s.1", "2 + 3?", "bob", "6", 0.0, 0.0001),
+    ]
+    assert outcomes[0].extras == {"oracle_model_to_route_to": "ann"}
+
+
+def test_what_the_columns_of_a_wide_table_hold_can_be_said(imported, write):
+    """Numbers in [0, 1] look like rewards, even where they are answers."""
+    path = write("wide.csv", "question,ann,bob\n1 - 1?,0,1\n")
+    _, rewards = imported("wide", path)
+    assert brief(rewards, "response", "reward") == [(None, 0.0), (None, 1.0)]
+    _, answers = imported("wide", path, values="answers")
+    assert brief(answers, "response", "reward") == [("0", None), ("1", None)]
+
+
+def test_a_column_that_is_no_member_is_refused_by_name(imported, write):
+    with pytest.raises(OutcomeError, match=r"wide\.csv: `--member` must name columns of the table, got cid"):
+        imported("wide", write("wide.csv", "question,ann\n2 + 3?,5\n"), members=["cid"])
+
+
+def test_a_long_table_under_other_names(imported, write):
+    """Names that others use are known; a user's own column is kept, one that holds secrets is not."""
+    rows = [
+        {"prompt": "2 + 3?", "llm": "ann", "output": "5", "is_correct": True, "reviewer": "eve", "api_key": "planted-secret"},
+        {"prompt": "2 + 3?", "llm": "bob", "output": "6", "is_correct": False, "reviewer": "key=sk-abcdefgh12345", "api_key": "x"},
+    ]
+    report, outcomes = imported("long", write("long.jsonl", rows))
+    assert brief(outcomes, "query", "model", "response", "answer", "reward") == [
+        ("2 + 3?", "ann", "5", "5", 1.0),
+        ("2 + 3?", "bob", "6", "6", 0.0),
+    ]
+    assert outcomes[0].extras == {"reviewer": "eve"}
+    assert "abcdefgh12345" not in outcomes[1].extras["reviewer"]
+    assert report.notes == {"value of `api_key` left out: it may be a secret": 2}
+
+
+def test_fields_are_mapped_by_their_paths(imported, write):
+    rows = [{"q": {"text": "2 + 3?"}, "who": "ann", "said": ["5"], "stars": "4", "meta": '{"topic": "sums"}'}]
+    columns = {"query": "q.text", "model": "who", "response": "said.0", "reward": "stars", "task": "meta.topic"}
+    _, (outcome,) = imported("long", write("mine.jsonl", rows), columns=columns, scale=(1, 5))
+    assert (outcome.task, outcome.query, outcome.model, outcome.response, outcome.reward) == ("sums", "2 + 3?", "ann", "5", 0.75)
+
+
+def test_a_field_that_no_row_has_is_refused_with_those_there_are(imported, write):
+    path = write("mine.jsonl", [{"prompt": "2 + 3?", "model": "ann", "output": "5"}])
+    with pytest.raises(InputError, match="`--map gold=right` must name a field of the rows.* They have: .*prompt"):
+        imported("long", path, columns={"gold": "right"})
+    with pytest.raises(InputError, match=r"`--map` must name a column of the table \(task, .*got 'question'"):
+        imported("long", path, columns={"question": "prompt"})
+
+
+def test_semicolons_a_mark_and_texts_over_several_lines(imported, write, tmp_path):
+    """A quoted comma in the header is no separator, and a line of the file is where a row ends."""
+    text = '\ufeffquestion;model;"response, in full";score\n"2\n+ 3?";ann;5;1\n;bob;6;0\n'
+    report, (outcome,) = imported("long", write("long.csv", text), columns={"response": "response, in full"})
+    assert (outcome.query, outcome.response, outcome.reward) == ("2\n+ 3?", "5", 1.0)
+    assert report.skipped == {"no question": (1, f"{tmp_path / 'long.csv'}:4")}
+
+
+def test_one_id_of_several_texts_becomes_several_ids_and_one_of_one_text_stays(imported, write):
+    rows = [
+        {"id": "1", "question": "2 + 3?", "model": "ann", "answer": "5"},
+        {"id": "1", "question": "4 + 4?", "model": "ann", "answer": "8"},
+        {"id": "2", "question": "1 + 1?", "model": "ann", "answer": "2"},
+    ]
+    report, outcomes = imported("long", write("long.jsonl", rows))
+    first, second, third = (outcome.query_id for outcome in outcomes)
+    assert first.startswith("1~")
+    assert second.startswith("1~")
+    assert first != second
+    assert third == "2"
+    assert any("same id" in note for note in report.notes)
+    _, again = imported("long", write("long.jsonl", rows[::-1]))
+    assert {outcome.query_id for outcome in again} == {first, second, third}
