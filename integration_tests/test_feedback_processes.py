@@ -171,7 +171,7 @@ def test_a_policy_is_trained_on_what_was_served(tmp_path):
             model.feedback(message, 1.0, {"ann": 0.0, "bob": 1.0})
     model.outcome_log.close()
     table = tmp_path / "served.parquet"
-    command = [sys.executable, "-m", "langchain_rlfocal.cli", "export", path, "--out", table]
+    command = [sys.executable, "-m", "langchain_rlfocal.cli", "log", "export", path, "--out", table]
     subprocess.run(command, check=True)
     learned, chosen, _ = OutcomeTable.read(table).grid(("ann", "bob"), missing="mask").split()
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # of two members agreement says little

@@ -5,7 +5,7 @@ RLFocalError
 ├── PoolError (ValueError)              the pool is not a pool: empty, a name twice, a member nobody knows
 ├── OutcomeError (ValueError)           a table breaks a rule: names the file, row, column and rule
 ├── FeedbackError (ValueError)          feedback is about no recorded answer, or breaks a rule
-├── OutcomeLogError (OSError)           a log of outcomes cannot be opened, read or written: names the file
+├── OutcomeLogError (OSError)           a log of outcomes cannot be opened, read or written: names the log
 ├── CheckpointError (ValueError)        a checkpoint cannot be read, or belongs to another pool
 ├── CertificationError                  a promise could not be shown: says how many rows it needs, or that none help
 ├── MissingDependencyError (ImportError) an optional part is absent: names the command that installs it

@@ -1,9 +1,15 @@
 """Files: what is written is read back, what breaks a rule is named, and nothing half-written stays."""
 
+import io
 import itertools
 import json
 import math
+import os
+import threading
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import pyarrow as pa
@@ -315,3 +321,294 @@ def test_an_append_that_breaks_a_rule_or_does_not_fit_adds_nothing(tmp_path, mon
         append_jsonl(path, [Outcome(**other)])
     monkeypatch.undo()
     assert path.read_bytes() == before
+
+
+# ---- what other programs write
+
+HEADER = ",".join(ROW)
+CSV_ROW = "sums,q1,1 + 1?,a,2,1"
+
+
+@pytest.mark.parametrize("value", [1, 7.0, 0.5, 2**70, "007", "1.0"])
+def test_an_id_is_the_same_in_every_format(value, tmp_path):
+    """It is the text that CSV holds of it: whole numbers of any length, floats with their point, texts as they are."""
+    columns = {name: [other] for name, other in {**ROW, "query_id": value}.items()}
+    if value == 2**70:
+        columns["query_id"] = pa.array([Decimal(value)], pa.decimal128(38, 0))
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    write_rows(tmp_path / "t.jsonl", {**ROW, "query_id": value})
+    write_rows(tmp_path / "t.csv", {**ROW, "query_id": value})
+    ids = {
+        name: [row.query_id for row in OutcomeTable.read(tmp_path / f"t.{name}")]
+        for name in ("parquet", "jsonl", "csv")
+    }
+    assert ids == {name: [str(value)] for name in ids}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("value", [True, False])
+def test_a_reward_may_be_a_truth_value_and_a_label_a_number(suffix, value, tmp_path):
+    path = write_rows(tmp_path / f"t.{suffix}", {**ROW, "reward": value, "answer": 4, "gold": 4, "model": 7})
+    assert list(OutcomeTable.read(path)) == [
+        Outcome(**{**ROW, "reward": float(value), "answer": "4", "gold": "4", "model": "7"})
+    ]
+
+
+def test_json_that_is_no_text_is_kept_as_json_text(tmp_path):
+    gold = {"a": [1, None], "é": True}
+    for suffix in ("jsonl", "parquet"):
+        (row,) = OutcomeTable.read(write_rows(tmp_path / f"t.{suffix}", {**ROW, "gold": gold}))
+        assert json.loads(row.gold) == gold
+
+
+@pytest.mark.parametrize(
+    ("separator", "reward", "named"),
+    [(";", "0.5", "semicolons"), (";", "0,5", "semicolons"), ("\t", "0.5", "tabs"), ("|", "0.5", "bars")],
+)
+def test_a_csv_with_another_separator_is_read_and_that_is_said(separator, reward, named, tmp_path, caplog):
+    """A comma in a text is none between columns; the decimal comma that goes with semicolons is read."""
+    lines = HEADER.replace(",", separator), separator.join(["sums", "q1", "What, then?", "a", "2", reward])
+    (row,) = OutcomeTable.read(write_csv(tmp_path / "t.csv", *lines))
+    assert (row.query, row.reward) == ("What, then?", 0.5)
+    assert named in caplog.text
+    caplog.clear()
+    OutcomeTable.read(write_csv(tmp_path / "t.csv", f"{HEADER},note", f"{CSV_ROW},a;b;c;d;e;f;g"))
+    assert not caplog.text
+
+
+def test_a_decimal_comma_is_none_where_commas_separate_or_in_a_count(tmp_path):
+    assert read_error(write_csv(tmp_path / "t.csv", HEADER, 'sums,q1,1 + 1?,a,2,"0,5"')).column == "reward"
+    lines = f"{HEADER},prompt_tokens".replace(",", ";"), "sums;q1;1 + 1?;a;2;1;1,5"
+    assert read_error(write_csv(tmp_path / "t.csv", *lines)).column == "prompt_tokens"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"\ufeff{HEADER}\n{CSV_ROW}\n",
+        f"sep=,\n{HEADER}\n{CSV_ROW}\n",
+        f"sep=;\n{HEADER}\n{CSV_ROW}\n".replace(",", ";"),
+        f",{HEADER}\n0,{CSV_ROW}\n",
+        f"{HEADER},\n{CSV_ROW},\n",
+        f"{HEADER}\n{CSV_ROW}\n".replace(",", ", ").replace("sums, ", "sums,"),
+        f"\n{HEADER}\r\n{CSV_ROW}\r\n\r\n",
+        f"{HEADER}\r{CSV_ROW}\r",
+        "\n".join(",".join(f'"{cell}"' for cell in line.split(",")) for line in (HEADER, CSV_ROW)),
+    ],
+)
+def test_csv_of_other_programs_is_read(text, tmp_path):
+    """A mark of the encoding, Excel's line, pandas' index, separators at the ends, spaces, old line ends, quotes everywhere."""
+    path = tmp_path / "t.csv"
+    path.write_bytes(text.encode())
+    (row,) = OutcomeTable.read(path)
+    assert (row.task, row.query_id.strip(), row.model.strip(), row.reward) == ("sums", "q1", "a", 1.0)
+    assert row.extras == {}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_an_encoding_that_is_certain_is_read(encoding, suffix, tmp_path):
+    path = write_rows(tmp_path / f"t.{suffix}", {**ROW, "query": "Où?"})
+    path.write_bytes(path.read_text(encoding="utf-8").encode(encoding))
+    (row,) = OutcomeTable.read(path)
+    assert row.query == "Où?"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1252", "Où est la café, élève"),
+        ("cp1251", "Кто написал роман Война и мир"),
+        ("cp932", "これは日本語のテキストです"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_an_encoding_that_is_not_certain_is_named_with_the_way_out(encoding, text, suffix, tmp_path):
+    path = tmp_path / f"t.{suffix}"
+    lines = (
+        [HEADER, CSV_ROW.replace("1 + 1?", text)]
+        if suffix == "csv"
+        else [json.dumps({**ROW, "query": text}, ensure_ascii=False)]
+    )
+    path.write_bytes("\n".join(lines).encode(encoding))
+    error = read_error(path)
+    assert f"iconv -f {encoding.upper()} -t UTF-8" in error.rule
+    assert f"line {len(lines)}" in error.rule
+
+
+@pytest.mark.parametrize(
+    ("lines", "row", "named"),
+    [
+        ([HEADER, CSV_ROW, "sums,q2,2"], 2, "6 cells, as the header has, got 3"),
+        ([HEADER, f"{CSV_ROW},more"], 1, "got 7"),
+        ([HEADER, CSV_ROW, 'sums,q2,"2 + 2?,a,4,1', "sums,q3,3 + 3?,b,6,1"], 2, "cells"),
+        ([f"{HEADER},note", f"{CSV_ROW},x", 'sums,q2,2 + 2?,a,4,1,"half'], 2, "within quotes"),
+        ([HEADER, CSV_ROW, HEADER, CSV_ROW.replace("q1", "q2")], 2, "repeats the header"),
+        ([HEADER.replace("reward", "score"), CSV_ROW], None, "Add `reward`; it has `score`"),
+    ],
+)
+def test_a_csv_that_is_torn_or_joined_is_refused_where_it_is(lines, row, named, tmp_path):
+    error = read_error(write_csv(tmp_path / "t.csv", *lines))
+    assert error.row == row
+    assert named in error.rule
+
+
+def test_a_task_may_be_called_as_its_column(tmp_path):
+    (row,) = OutcomeTable.read(write_csv(tmp_path / "t.csv", HEADER, CSV_ROW.replace("sums", "task")))
+    assert row.task == "task"
+
+
+def test_a_text_that_ends_in_quotes_is_no_torn_one(tmp_path):
+    (row,) = OutcomeTable.read(write_csv(tmp_path / "t.csv", f"{HEADER},note", f'{CSV_ROW},"he said ""yes"""'))
+    assert row.extras == {"note": 'he said "yes"'}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_table_without_rows_is_refused(suffix, tmp_path):
+    path = tmp_path / f"t.{suffix}"
+    OutcomeTable.from_outcomes([]).write(path)
+    assert "at least one row" in read_error(path).rule
+    if suffix != "parquet":
+        path.write_bytes(b"")
+        assert "at least one row" in read_error(path).rule
+
+
+@pytest.mark.parametrize("end", ['{"task": "sums", "que', '{"a": "é'.encode()[:-1].decode("latin-1"), "{"])
+def test_a_last_line_that_breaks_off_is_named_or_left_out(end, tmp_path):
+    """The hard negative: the same in the middle is refused either way, and a whole line without its end counts."""
+    path = tmp_path / "it's.jsonl"
+    path.write_bytes(json.dumps(ROW).encode() + b"\n" + end.encode("latin-1"))
+    error = read_error(path)
+    assert error.row == 2
+    assert "the last line (2) breaks off" in error.rule
+    assert """sed -i '$d' '""" in error.rule
+    assert list(OutcomeTable.read(path, unfinished=True)) == [Outcome(**ROW)]
+    path.write_bytes(path.read_bytes() + b"\n" + json.dumps({**ROW, "model": "b"}).encode())
+    with pytest.raises(OutcomeError, match="line 2"):
+        OutcomeTable.read(path, unfinished=True)
+    path.write_bytes(json.dumps(ROW).encode())
+    assert list(OutcomeTable.read(path)) == [Outcome(**ROW)]
+
+
+def test_an_unfinished_file_may_hold_nothing_yet(tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(b"")
+    assert len(OutcomeTable.read(path, unfinished=True)) == 0
+
+
+def test_a_json_list_is_named(tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.write_text(json.dumps([ROW]))
+    assert "jq -c '.[]'" in read_error(path).rule
+
+
+# ---- gzip and pipes
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "ndjson"])
+def test_gzip_is_read_and_written(suffix, tmp_path):
+    path = tmp_path / f"t.{suffix}.gz"
+    OutcomeTable.from_outcomes([Outcome(**ROW)]).write(path)
+    assert path.read_bytes()[:2] == b"\x1f\x8b"
+    assert list(OutcomeTable.read(path)) == [Outcome(**ROW)]
+    whole = path.read_bytes()
+    for broken in (whole[:-9], whole[:-9] + b"x" * 9, b"task,query_id"):
+        path.write_bytes(broken)
+        assert "gzip" in read_error(path).rule
+    assert ".gz" in read_error(tmp_path / "t.parquet.gz").rule
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet", "jsonl.gz", "csv.gz"])
+@pytest.mark.parametrize("place", ["-", "pipe", "/dev/fd"])
+def test_a_pipe_is_told_by_its_beginning(suffix, place, tmp_path, monkeypatch):
+    path = tmp_path / f"t.{suffix}"
+    OutcomeTable.from_outcomes([Outcome(**ROW)]).write(path)
+    if place == "-":
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(path.read_bytes())))
+        assert list(OutcomeTable.read("-")) == [Outcome(**ROW)]
+        return
+    if place == "/dev/fd":
+        with path.open("rb") as source:
+            assert list(OutcomeTable.read(f"/dev/fd/{source.fileno()}")) == [Outcome(**ROW)]
+        return
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(path.read_bytes()))
+    writer.start()
+    assert list(OutcomeTable.read(pipe)) == [Outcome(**ROW)]
+    writer.join()
+
+
+def test_what_standard_input_lacks_is_named(monkeypatch):
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"")))
+    with pytest.raises(OutcomeError, match=r"file standard input: .*at least one row"):
+        OutcomeTable.read("-")
+
+
+# ---- columns of the user's own
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("ab"), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
+@settings(max_examples=30)
+@given(values=st.lists(json_values, min_size=1, max_size=4))
+def test_columns_of_the_users_own_come_back_as_they_were(values, suffix, tmp_path_factory):
+    """Whatever JSON they hold, of one type or of several."""
+    path = tmp_path_factory.getbasetemp() / f"extras.{suffix}"
+    rows = [
+        Outcome(**{**ROW, "query_id": str(at)}, extras={} if value is None else {"mine": value})
+        for at, value in enumerate(values)
+    ]
+    OutcomeTable.from_outcomes(rows).write(path)
+    back = list(OutcomeTable.read(path))
+    assert [row.extras for row in back] == [row.extras for row in rows]
+
+
+def test_csv_holds_texts_of_them(tmp_path):
+    rows = [Outcome(**{**ROW, "query_id": str(at)}, extras={"mine": value}) for at, value in enumerate([1, [2], "x"])]
+    OutcomeTable.from_outcomes(rows).write(tmp_path / "t.csv")
+    assert [row.extras["mine"] for row in OutcomeTable.read(tmp_path / "t.csv")] == ["1", "[2]", '"x"']
+
+
+def test_files_with_different_columns_are_read_as_one_table(tmp_path):
+    write_rows(tmp_path / "a.jsonl", {**ROW, "level": 1, "first": "x"})
+    write_rows(tmp_path / "b.jsonl", {**ROW, "model": "b", "level": "hard"}, {**ROW, "model": "c"})
+    table = OutcomeTable.read(tmp_path / "a.jsonl", tmp_path / "b.jsonl")
+    assert [row.extras for row in table] == [{"level": 1, "first": "x"}, {"level": "hard"}, {}]
+    table.write(tmp_path / "c.parquet")
+    assert list(OutcomeTable.read(tmp_path / "c.parquet")) == list(table)
+
+
+def test_a_parquet_type_that_no_other_format_has_is_named_and_left_out(tmp_path, caplog):
+    arrays = {name: [value] for name, value in ROW.items()} | {
+        "when": [datetime(2026, 1, 2, tzinfo=UTC)],
+        "price": [Decimal("1.10")],
+        "kind": pa.array(["easy"]).dictionary_encode(),
+        "vector": [[0.5, 1.0]],
+        "gap": [math.nan],
+        "image": [b"x"],
+        "took": [timedelta(1)],
+    }
+    pq.write_table(pa.table(arrays), tmp_path / "t.parquet")
+    table = OutcomeTable.read(tmp_path / "t.parquet")
+    (row,) = table
+    assert row.extras.pop("when").startswith("2026-01-02 00:00:00")
+    assert row.extras == {"price": "1.10", "kind": "easy", "vector": [0.5, 1.0]}
+    assert "`image` (binary), `took` (duration" in caplog.text
+    for suffix in SUFFIXES:
+        table.write(tmp_path / f"u.{suffix}")
+        assert len(OutcomeTable.read(tmp_path / f"u.{suffix}")) == 1
+
+
+def test_a_field_of_an_outcome_is_no_column_of_the_users_own():
+    with pytest.raises(OutcomeError, match="Rename it") as caught:
+        OutcomeTable.from_outcomes([Outcome(**ROW, extras={"gold": "4"})])
+    assert caught.value.column == "gold"
+    with pytest.raises(OutcomeError, match="what JSON can hold") as caught:
+        OutcomeTable.from_outcomes([Outcome(**ROW, extras={"mine": object()})])
+    assert caught.value.column == "mine"

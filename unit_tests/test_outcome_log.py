@@ -20,6 +20,7 @@ from langchain_rlfocal.log import Feedback, OutcomeLog, Undo, database
 from langchain_rlfocal.log import outcome_log as log_module
 from langchain_rlfocal.outcomes import OutcomeTable
 from langchain_rlfocal.records import Answer, Candidate, Failure, Query
+from support_logs import change
 from support_served import served_answer
 
 
@@ -33,13 +34,6 @@ def log(path):
     opened = OutcomeLog(path)
     yield opened
     opened.close()
-
-
-def change(path, statement):
-    """Change a log as another program does."""
-    db = sqlite3.connect(path, isolation_level=None)
-    db.execute(statement)
-    db.close()
 
 
 def recorded(log, **fields):
@@ -264,7 +258,7 @@ def fill(path, num_queries):
 @pytest.mark.usefixtures("folder")
 def test_what_was_served_becomes_a_table_to_train_on(cli):
     fill("log.db", 30)
-    shown = cli.shown("export", "log.db", "--out", "served.parquet")
+    shown = cli.shown("log", "export", "log.db", "--out", "served.parquet")
     assert shown == "60 outcomes of 2 members in served.parquet, 30 of them scored"
     grid = OutcomeTable.read("served.parquet").grid(["ann", "bob"])
     np.testing.assert_array_equal(grid.propensity, [[1.0, 0.5]] * 30)
@@ -272,11 +266,11 @@ def test_what_was_served_becomes_a_table_to_train_on(cli):
 
 
 def test_export_says_what_it_cannot_read(cli, folder):
-    cli.assert_refused(cli.run("export", "no.db", "--out", "served.csv"), "no.db", "must exist")
+    cli.assert_refused(cli.run("log", "export", "no.db", "--out", "served.csv"), "no.db", "must exist")
     assert not (folder / "no.db").exists()
     OutcomeLog("empty.db").close()
-    cli.assert_refused(cli.run("export", "empty.db", "--out", "served.csv"), "empty.db", "no answers yet")
-    cli.assert_refused(cli.run("export", "empty.db", "--out", "served.txt"), "suffix")
+    cli.assert_refused(cli.run("log", "export", "empty.db", "--out", "served.csv"), "empty.db", "no answers yet")
+    cli.assert_refused(cli.run("log", "export", "empty.db", "--out", "served.txt"), "suffix")
 
 
 # ---- files that cannot be used

@@ -430,6 +430,79 @@ def test_a_question_that_breaks_a_rule_is_named(changes, column, named, tmp_path
     assert (caught.value.file, caught.value.row, caught.value.column) == (str(path), 2, column)
 
 
+MESSAGES = [{"role": "system", "content": "Be short."}, {"role": "user", "content": [{"type": "text", "text": "Hi?"}]}]
+TOOLS = [{"type": "function", "function": {"name": "f"}}]
+
+
+def read_rows(path, *rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return read_questions(path)
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"input": "2 + 2?", "reference": 4}, {"query": "2 + 2?", "gold": "4"}),
+        ({"query": "2 + 2?", "gold": "4"}, {"query": "2 + 2?", "gold": "4"}),
+        ({"input": "a", "reference": {"b": [1, None]}}, {"query": "a", "gold": '{"b": [1, null]}'}),
+        ({"input": "a", "reference": True}, {"query": "a", "gold": "true"}),
+        ({"input": MESSAGES}, {"query": "Hi?", "messages": tuple(MESSAGES)}),
+        ({"input": json.dumps(MESSAGES)}, {"query": "Hi?", "messages": tuple(MESSAGES)}),
+        ({"messages": MESSAGES, "tools": TOOLS}, {"query": "Hi?", "messages": tuple(MESSAGES), "tools": tuple(TOOLS)}),
+        ({"input": {"messages": MESSAGES, "tools": TOOLS}}, {"messages": tuple(MESSAGES), "tools": tuple(TOOLS)}),
+        (
+            {"input": "[1, 2] added?", "scorer": "contains"},
+            {"query": "[1, 2] added?", "messages": (), "scorer": "contains"},
+        ),
+        ({"input": "a", "level": 3, "tags": ["x"], "none": None}, {"extras": {"level": 3, "tags": ["x"]}}),
+        ({"input": "a", "query_id": 1, "id": 9}, {"query_id": "1", "extras": {"id": "9"}}),
+        ({"input": "a", "id": 7}, {"query_id": "7", "task": "questions", "kind": "auto"}),
+    ],
+)
+def test_an_input_alone_is_a_question_and_other_columns_are_kept(row, expected, tmp_path):
+    (question,) = read_rows(tmp_path / "q.jsonl", row)
+    assert {name: getattr(question, name) for name in expected} == expected
+
+
+def test_a_question_without_an_id_gets_the_same_whenever_it_is_read(tmp_path):
+    """Not from its row, nor from its reference; but from the conversation, where there is one."""
+    first, second = read_rows(tmp_path / "q.jsonl", {"input": "a"}, {"input": "b"})
+    again = read_rows(tmp_path / "q.jsonl", {"input": "b", "reference": "x"}, {"input": "a", "task": "t"})
+    assert [question.query_id for question in again] == [second.query_id, first.query_id]
+    (other,) = read_rows(tmp_path / "q.jsonl", {"input": [MESSAGES[0], {"role": "user", "content": "a"}]})
+    assert other.query == "a"
+    assert other.query_id != first.query_id
+    with pytest.raises(OutcomeError, match="asks what row 1 asks"):
+        read_rows(tmp_path / "q.jsonl", {"input": "a"}, {"input": "a"})
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "named"),
+    [
+        ({"reference": 1}, "query", "`input`"),
+        ({"input": ""}, "query", "empty"),
+        ({"input": "a", "query": "b"}, "input", "another name of `query`"),
+        ({"input": "a", "gold": "1", "reference": "2"}, "reference", "another name of `gold`"),
+        ({"input": [{"role": "boss", "content": "a"}]}, "messages", "'boss'"),
+        ({"input": [{"role": "assistant", "content": "a"}]}, "messages", "message of the user"),
+        ({"input": [{"role": "user", "content": 7}]}, "messages", "`content`"),
+        ({"messages": "Hi"}, "messages", "JSON list of objects"),
+        ({"input": "a", "tools": ["f"]}, "tools", "JSON list of objects"),
+        ({"input": "a", "task": ""}, "task", "empty"),
+        ({"input": "a", "kind": "essay"}, "kind", "'essay'"),
+    ],
+)
+def test_a_question_that_cannot_be_asked_is_named(row, column, named, tmp_path):
+    with pytest.raises(OutcomeError, match=named) as caught:
+        read_rows(tmp_path / "q.jsonl", {"input": "fine"}, row)
+    assert (caught.value.row, caught.value.column) == (2, column)
+
+
+def test_a_file_without_questions_is_refused(tmp_path):
+    with pytest.raises(OutcomeError, match="at least one row"):
+        read_rows(tmp_path / "q.jsonl")
+
+
 # ---- options
 
 OPTIONS = ("option_probs", "option_answers", "option_ids", "option_scores")

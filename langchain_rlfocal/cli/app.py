@@ -19,6 +19,7 @@ from langchain_rlfocal.cli.logs import log
 from langchain_rlfocal.cli.options import BAD_INPUT, INTERRUPTED, end_with
 from langchain_rlfocal.cli.pools import pools
 from langchain_rlfocal.cli.reporting import report
+from langchain_rlfocal.cli.scoring import score
 from langchain_rlfocal.cli.training import sweep, train
 from langchain_rlfocal.errors import RLFocalError
 
@@ -81,6 +82,7 @@ def _root(
 
 for command in (
     collect,
+    score,
     diversity,
     train,
     sweep,

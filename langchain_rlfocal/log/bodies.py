@@ -8,22 +8,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError, to_json
 
 from langchain_rlfocal.errors import OutcomeLogError
 from langchain_rlfocal.log.records import Feedback, ServedAnswer
 from langchain_rlfocal.records import Candidate, Failure
 
 Record = TypeVar("Record")
-
-_CANDIDATE_EXTRAS = (
-    "prompt_tokens",
-    "completion_tokens",
-    "cost_usd",
-    "logprob",
-    "option_probs",
-    "flaw",
-    "answer_kind",
-)
 
 
 def facts_of(served: ServedAnswer) -> dict[str, Any]:
@@ -55,21 +46,30 @@ def facts_of(served: ServedAnswer) -> dict[str, Any]:
 
 
 def _candidate_facts(candidate: Candidate) -> dict[str, Any]:
-    facts = {
-        "member": candidate.member,
-        "round": candidate.round,
-        "text": candidate.text,
-        "answer": candidate.answer,
-        "latency_s": candidate.latency_s,
+    one, logprob = candidate, candidate.logprob
+    facts: dict[str, Any] = {
+        "member": one.member,
+        "round": one.round,
+        "text": one.text,
+        "answer": one.answer,
+        "latency_s": one.latency_s,
     }
-    for name in _CANDIDATE_EXTRAS:
-        value = getattr(candidate, name)
-        if value is not None:
-            facts[name] = value
-    if candidate.logprob is not None and not math.isfinite(candidate.logprob):
-        del facts["logprob"]
-    if candidate.retries:
-        facts["retries"] = [_failure_facts(failure) for failure in candidate.retries]
+    if one.prompt_tokens is not None:
+        facts["prompt_tokens"] = one.prompt_tokens
+    if one.completion_tokens is not None:
+        facts["completion_tokens"] = one.completion_tokens
+    if one.cost_usd is not None:
+        facts["cost_usd"] = one.cost_usd
+    if logprob is not None and math.isfinite(logprob):
+        facts["logprob"] = logprob
+    if one.option_probs is not None:
+        facts["option_probs"] = one.option_probs
+    if one.flaw is not None:
+        facts["flaw"] = one.flaw
+    if one.answer_kind is not None:
+        facts["answer_kind"] = one.answer_kind
+    if one.retries:
+        facts["retries"] = [_failure_facts(failure) for failure in one.retries]
     return facts
 
 
@@ -103,7 +103,13 @@ def dumps(facts: Mapping[str, Any]) -> str:
     Raises:
         TypeError, ValueError: A value has no form in JSON.
     """
-    return as_utf8(_encode(facts))
+    try:
+        text = to_json(facts, inf_nan_mode="constants").decode()  # takes a fifth of the time
+    except (PydanticSerializationError, UnicodeEncodeError):
+        text = None
+    if text is None or "NaN" in text or "Infinity" in text:
+        text = as_utf8(_encode(facts))
+    return text
 
 
 def as_utf8(text: str) -> str:
@@ -127,9 +133,14 @@ def as_required(text: str) -> str:
     return as_utf8(text).replace("\0", "\ufffd")
 
 
+def as_float(value: float | None) -> float | None:
+    """Make a float of a number."""
+    return None if value is None else float(value)
+
+
 def as_number(value: float | None) -> float | None:
-    """Make a number that each database gives back as it was: SQLite turns -0.0 into 0.0, and JSON has no infinite ones."""
-    return None if value is None or not math.isfinite(value) else float(value) + 0.0
+    """Make a number that each database gives back as it was: SQLite turns -0.0 into 0.0, and tables take no infinite ones."""
+    return None if value is None or not math.isfinite(value) else value + 0.0 if isinstance(value, float) else value
 
 
 def details_of(**facts: Any) -> str | None:

@@ -31,7 +31,7 @@ from safetensors.numpy import save as save_arrays
 from langchain_rlfocal.answers import to_kind
 from langchain_rlfocal.errors import FeedbackError, OutcomeLogError
 from langchain_rlfocal.log.bodies import (
-    as_number,
+    as_float,
     as_required,
     as_text,
     damaged,
@@ -73,6 +73,7 @@ _PAGE = 200  # questions whose attempts are read at once
 _NUM_THREADS = 4
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+Row = tuple[Any, ...]
 Value = TypeVar("Value")
 
 _log = logging.getLogger(__name__)
@@ -231,7 +232,7 @@ class OutcomeLog:
         rows = [_row_of(attempt) for attempt in attempts]
         with self._writing(durable=True) as records:
             last = records.add_attempts(rows, run, self._clock())
-            records.release(run, [attempt.cell for attempt in attempts])
+            records.release(run, (attempt.cell for attempt in attempts))
             return last + records.last("scores")
 
     def attempts(self) -> Iterator[Attempt]:
@@ -282,8 +283,9 @@ class OutcomeLog:
                 "scores",
                 [
                     (
-                        (at, run, numbers[one.cell], as_number(one.reward), as_text(one.scorer), as_number(one.usd)),
-                        (as_text(one.gold), as_text(one.reason)),
+                        (at, numbers[one.cell], as_float(one.reward), as_float(one.usd)),
+                        (run, one.scorer),
+                        (one.gold, one.reason),
                     )
                     for one in scores
                 ],
@@ -480,7 +482,7 @@ class OutcomeLog:
         """
         event = dumps({"learner": undo.learner, "change_id": undo.change_id})
         with self._writing(durable=True) as records:
-            return records.append("events", [((None, self._clock(), event), ())])
+            return records.append("events", [((self._clock(),), (None, event), ())])
 
     def changes(self, learner: str) -> dict[str, dict[str, Any]]:
         """Return a learner's changes by their ids, in the order in which they were added.
@@ -716,27 +718,29 @@ def _question_of(row: Any, log: str) -> "Question":
     )
 
 
-def _row_of(attempt: Attempt) -> tuple[tuple[str, str], str, str | None, tuple[Any, ...], tuple[Any, ...]]:
-    """Lay out an attempt: key and text of its question, its gold, its facts, its texts."""
+def _row_of(attempt: Attempt) -> tuple[tuple[str, str], str, str | None, Row, Row, Row]:
+    """Lay out an attempt: key and text of its question, its gold, its numbers, names and texts."""
     said = attempt.outcome
-    gold = as_text(said.gold)
-    facts = (
-        as_required(said.model),
+    numbers = (
         attempt.sample,
-        int(attempt.failure is not None),
-        as_number(said.reward),
-        as_text(attempt.scorer),
-        as_number(attempt.scoring_usd),
-        said.prompt_tokens,
-        said.completion_tokens,
-        as_number(said.cost_usd),
-        as_number(said.latency_s),
-        as_number(said.logprob),
-        as_number(said.propensity),
+        0 if attempt.failure is None else 1,
+        as_float(said.reward),
+        as_float(attempt.scoring_usd),
+        None if said.prompt_tokens is None else int(said.prompt_tokens),
+        None if said.completion_tokens is None else int(said.completion_tokens),
+        as_float(said.cost_usd),
+        as_float(said.latency_s),
+        as_float(said.logprob),
+        as_float(said.propensity),
     )
-    details = details_of(tool_calls=attempt.tool_calls, option_probs=said.option_probs, extras=said.extras)
-    texts = (as_text(said.response), as_text(said.answer), gold, as_text(attempt.failure), details)
-    return (as_required(said.task), as_required(said.query_id)), as_required(said.query), gold, facts, texts
+    has_details = attempt.tool_calls or said.option_probs or said.extras
+    details = (
+        details_of(tool_calls=attempt.tool_calls, option_probs=said.option_probs, extras=said.extras)
+        if has_details
+        else None
+    )
+    texts = (said.response, said.answer, said.gold, attempt.failure, details)
+    return (said.task, said.query_id), said.query, said.gold, numbers, (said.model, attempt.scorer), texts
 
 
 def _attempt_of(row: Any, score: Any, log: str) -> Attempt:

@@ -46,7 +46,7 @@ class Place:
             )
         try:
             parts = urlsplit(f"postgresql://{rest}")
-            password = parts.password
+            password, _ = parts.password, parts.port  # a port that is no number raises
         except ValueError as error:
             raise OutcomeLogError(f"The URL of an outcome log must be a URL: {error}. Correct it.") from None
         shown = parts.netloc

@@ -5,8 +5,7 @@ before it; both go on from the kind's row in `counters`, which a transaction hol
 `snapshots` are no records: they may be forgotten.
 """
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -152,12 +151,14 @@ class Kind:
 
     Attributes:
         table: Where its records are.
-        facts: Columns that stay as they are.
-        texts: Columns that `scrub` may take out; then `scrubbed` holds their digest.
+        numbers: Columns of numbers.
+        names: Columns of texts that stay as they are.
+        texts: Columns of texts that `scrub` may take out; then `scrubbed` holds their digest.
     """
 
     table: sa.Table
-    facts: tuple[str, ...]
+    numbers: tuple[str, ...]
+    names: tuple[str, ...]
     texts: tuple[str, ...] = ()
 
     @property
@@ -169,44 +170,57 @@ class Kind:
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns of a new record, in the order in which they are inserted."""
-        return (self.number.name, *self.facts, *self.texts, "hash")
+        return (self.number.name, *self.numbers, *self.names, *self.texts, "hash")
 
 
 KINDS: Mapping[
     str, Kind
 ] = {  # in the order in which a transaction takes their counters, so that none waits for another in a ring
-    "questions": Kind(QUESTIONS, ("at", "first", "task", "query_id"), ("query", "gold", "kind", "scorer", "details")),
+    "questions": Kind(QUESTIONS, ("at", "first"), ("task", "query_id"), ("query", "gold", "kind", "scorer", "details")),
     "attempts": Kind(
         ATTEMPTS,
         (
-            *("at", "run", "question", "first", "member", "sample", "failed", "reward", "scorer", "scoring_usd"),
+            *("at", "question", "first", "sample", "failed", "reward", "scoring_usd"),
             *("prompt_tokens", "completion_tokens", "cost_usd", "latency_s", "logprob", "propensity"),
         ),
+        ("run", "member", "scorer"),
         ("response", "answer", "gold", "failure", "details"),
     ),
-    "scores": Kind(SCORES, ("at", "run", "attempt", "reward", "scorer", "usd"), ("gold", "reason")),
-    "answers": Kind(ANSWERS, ("id", "at"), ("answer",)),
-    "events": Kind(EVENTS, ("answer_id", "at", "event")),
-    "changes": Kind(CHANGES, ("learner", "id", "at", "change")),
-    "upkeep": Kind(UPKEEP, ("at", "action", "kind", "first", "last", "records", "last_hash")),
+    "scores": Kind(SCORES, ("at", "attempt", "reward", "usd"), ("run", "scorer"), ("gold", "reason")),
+    "answers": Kind(ANSWERS, ("at",), ("id",), ("answer",)),
+    "events": Kind(EVENTS, ("at",), ("answer_id", "event")),
+    "changes": Kind(CHANGES, ("at",), ("learner", "id", "change")),
+    "upkeep": Kind(UPKEEP, ("at", "first", "last", "records"), ("action", "kind", "last_hash")),
 }
 
 CLAIMING, DROPPED = "claims", "dropped"
 """Two more counters: who claims holds the first; the second counts served answers that were not recorded."""
 
-_encode: Callable[[Any], str] = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+def digest_of(texts: Sequence[str | None]) -> str:
+    """Hash the texts of a record, as Python's `ascii` writes their tuple: it keeps any two apart, in each release of Python."""
+    return hash_of(ascii((*texts,)))
 
 
-def digest_of(texts: Sequence[Any]) -> str:
-    """Hash the texts of a record."""
-    return sha256(_encode(texts).encode()).hexdigest()
+def linked(previous: str, facts: Sequence[float | str | None], digest: str) -> str:
+    """Hash a record and the one before it.
+
+    Args:
+        previous: Hash of the one before it.
+        facts: Its number, its other numbers, and its texts that stay.
+        digest: `digest_of` its other texts.
+
+    Returns:
+        SHA-256 of all of it, in hexadecimal.
+    """
+    return hash_of(f"{previous}{(*facts,)!a}{digest}")
 
 
-def linked(previous: str, number: int, facts: Sequence[Any], digest: str) -> str:
-    """Hash a record and the one before it: SHA-256 over the hash before it, its number, its facts, the digest of its texts."""
-    return sha256(f"{previous}{_encode((number, *facts))}{digest}".encode()).hexdigest()
+def hash_of(text: str) -> str:
+    """Return the SHA-256 of a text in UTF-8, in hexadecimal."""
+    return sha256(text.encode()).hexdigest()
 
 
 def first_hash(kind: str) -> str:
     """Return what stands in for the hash before the first record of a kind."""
-    return sha256(kind.encode()).hexdigest()
+    return hash_of(kind)

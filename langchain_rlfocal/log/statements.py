@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from langchain_rlfocal.log.bodies import as_number, as_required, as_text
 from langchain_rlfocal.log.schema import (
     ANSWERS,
     ATTEMPTS,
@@ -24,6 +25,7 @@ from langchain_rlfocal.log.schema import (
     SNAPSHOTS,
     Kind,
     digest_of,
+    hash_of,
     linked,
 )
 
@@ -31,6 +33,7 @@ _CHUNK = 500  # values of one statement
 
 Row = tuple[Any, ...]
 Cell = tuple[str, str, str, int]
+Version = tuple[str, str, int]  # task, query_id, hash of the text
 
 _LATER = QUESTIONS.alias("later")
 _IS_LATEST = ~sa.exists().where(_LATER.c.first == QUESTIONS.c.first, _LATER.c.number > QUESTIONS.c.number)
@@ -45,9 +48,10 @@ class Records:
 
     def __init__(self, db: sa.Connection) -> None:
         self.db = db
-        mark = "?" if db.dialect.paramstyle == "qmark" else "%s"
-        self._inserts = {name: _insert(kind, mark) for name, kind in KINDS.items()}
-        self._known: dict[tuple[str, str], tuple[int, int, int]] = {}
+        self._mark = "?" if db.dialect.paramstyle == "qmark" else "%s"
+        self._inserts = {name: _insert(kind, self._mark) for name, kind in KINDS.items()}
+        self._known: dict[Version, tuple[int, int]] = {}
+        self._known_upkept = 0
 
     def forget(self) -> None:
         """Forget what was read in a transaction that failed."""
@@ -68,8 +72,8 @@ class Records:
         row = self.db.execute(_HELD, {"of": kind}).one()
         return int(row[0]), str(row[1])
 
-    def append(self, kind: str, rows: Sequence[tuple[Row, Row]]) -> int:
-        """Add records, each as its facts and its texts.
+    def append(self, kind: str, rows: Sequence[tuple[Row, Row, Row]]) -> int:
+        """Add records, each as its numbers, its names and its texts; see `Kind`.
 
         Returns:
             The number of the last.
@@ -78,9 +82,19 @@ class Records:
         if not rows:
             return number
         values = []
-        for number, (facts, texts) in enumerate(rows, start=number + 1):  # noqa: B020  # goes on from there
-            head = linked(head, number, facts, digest_of(texts))
-            values.append((number, *facts, *texts, head))
+        for numbers, names, texts in rows:
+            number += 1
+            told, said = f"{(number, *numbers, *names)!a}", ascii(texts)
+            if _is_odd(told) or (
+                "\\" in said and ("\\x00" in said or "\\ud" in said)
+            ):  # quicker than to mend each value
+                own = (*map(as_number, numbers), *map(as_text, names))
+                said_so = (*map(as_text, texts),)
+                head = linked(head, (number, *own), digest_of(said_so))
+                values.append((number, *own, *said_so, head))
+            else:
+                head = hash_of(f"{head}{told}{hash_of(said)}")
+                values.append((number, *numbers, *names, *texts, head))
         self.db.exec_driver_sql(self._inserts[kind], values)
         self.db.execute(_COUNTED, {"of": kind, "to": number, "hash": head})
         return number
@@ -90,8 +104,17 @@ class Records:
     def add_answers(self, rows: Mapping[str, tuple[float, str]]) -> None:
         """Add served answers, each by its id: when, and its JSON; one that is there already stays as it is."""
         self.hold("answers")
-        there = {name for [name] in self._among(sa.select(ANSWERS.c.id), ANSWERS.c.id, rows)}
-        self.append("answers", [((key, at), (body,)) for key, (at, body) in rows.items() if key not in there])
+        there = self._answers_there([*rows])
+        self.append("answers", [((at,), (key,), (body,)) for key, (at, body) in rows.items() if key not in there])
+
+    def _answers_there(self, ids: Sequence[str]) -> set[str]:
+        """Tell which ids of answers are there: by the driver, since SQLAlchemy takes as long for it as for all else."""
+        found: set[str] = set()
+        for start in range(0, len(ids), _CHUNK):
+            some = tuple(ids[start : start + _CHUNK])
+            query = f"SELECT id FROM answers WHERE id IN ({', '.join([self._mark] * len(some))})"  # noqa: S608
+            found.update(name for [name] in self.db.exec_driver_sql(query, some))
+        return found
 
     def count_dropped(self, number: int) -> None:
         """Count served answers that were not recorded."""
@@ -107,7 +130,7 @@ class Records:
         self.hold("events")
         if self.db.execute(_FEEDBACK, {"of": answer_id}).first() is not None:
             return None
-        return self.append("events", [((answer_id, at, event), ())])
+        return self.append("events", [((at,), (answer_id, event), ())])
 
     def events_since(self, seq: int, limit: int) -> Sequence[Any]:
         """Return place, id of the answer, event and answer of what came after a place."""
@@ -122,7 +145,7 @@ class Records:
         self.hold("changes")
         of = {"learner": learner, "id": change_id}
         if self.db.execute(_CHANGE, of).one_or_none() is None:
-            self.append("changes", [((learner, change_id, at, change), ())])
+            self.append("changes", [((at,), (learner, change_id, change), ())])
 
     def changes(self, learner: str) -> Sequence[Any]:
         """Return id and JSON of a learner's changes."""
@@ -151,18 +174,13 @@ class Records:
         number, _ = self.hold("questions")
         query = sa.select(QUESTIONS.c.first, *(QUESTIONS.c[name] for name in KINDS["questions"].texts))
         known = {(row.task, row.query_id): tuple(row)[3:] for row in self._latest(query, rows)}
-        added: list[tuple[Row, Row]] = []
+        added: list[tuple[Row, Row, Row]] = []
         for key, texts in rows.items():
             latest = known.get(key)
             if latest is None or latest[1:] != texts:
                 number += 1
-                added.append(((at, number if latest is None else latest[0], *key), texts))
+                added.append(((at, number if latest is None else latest[0]), key, texts))
         self.append("questions", added)
-
-    def questions_named(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], tuple[int, int, str]]:
-        """Return for each question that is there: what names it, the number of its latest version, and its text."""
-        found = self._latest(sa.select(QUESTIONS.c.first, QUESTIONS.c.query), keys)
-        return {(row.task, row.query_id): (row.first, row.number, row.query) for row in found}
 
     def all_questions(self) -> Iterator[Any]:
         """Return the latest version of each question, in the order in which they were first added."""
@@ -189,47 +207,72 @@ class Records:
     # ---- attempts
 
     def add_attempts(
-        self, rows: Sequence[tuple[tuple[str, str], str, str | None, Row, Row]], run: str, at: float
+        self, rows: Sequence[tuple[tuple[str, str], str, str | None, Row, Row, Row]], run: str, at: float
     ) -> int:
-        """Add attempts, each as key and text of its question, its gold, the facts after `first`, and its texts.
+        """Add attempts, each as key and text of its question, its gold, the numbers and names that follow, and its texts.
 
         A question that is not there, or not with this text, is added.
         """
-        asked = {key: (query, gold) for key, query, gold, *_ in rows}
-        numbers = self._numbers_of(asked, at)
-        values = []
-        for key, _, _, facts, texts in rows:
-            first, number = numbers[key]
-            values.append(((at, run, number, first, *facts), texts))
-        return self.append("attempts", values)
+        self.hold("questions")
+        upkept = self.last("upkeep")
+        if upkept != self._known_upkept:  # what is remembered may have been deleted
+            self._known_upkept = upkept
+            self._known.clear()
+        keys = [(*row[0], hash(row[1])) for row in rows]
+        known = self._numbers_of(dict(zip(keys, (row[:3] for row in rows), strict=True)), at)
+        return self.append(
+            "attempts",
+            [
+                ((at, *known[key], *numbers), (run, *names), texts)
+                for key, (*_, numbers, names, texts) in zip(keys, rows, strict=True)
+            ],
+        )
 
     def _numbers_of(
-        self, asked: Mapping[tuple[str, str], tuple[str, str | None]], at: float
-    ) -> dict[tuple[str, str], tuple[int, int]]:
-        """Find the versions of questions that have these texts; what is known is remembered."""
-        numbers = {}
-        for key, (query, _) in asked.items():
-            known = self._known.get(key)
-            if known is not None and known[2] == hash(query):
-                numbers[key] = known[:2]
-        unknown = asked.keys() - numbers.keys()
+        self, asked: Mapping[Version, tuple[tuple[str, str], str, str | None]], at: float
+    ) -> Mapping[Version, tuple[int, int]]:
+        """Find, or add, the versions of questions that have these texts; what is known is remembered.
+
+        Returns:
+            The version's number, and that of the question's first.
+        """
+        known = self._known
+        if len(known) > _MAX_KNOWN:
+            known.clear()
+        unknown = {
+            version: ((as_required(key[0]), as_required(key[1])), as_required(query), as_text(gold))
+            for version, (key, query, gold) in asked.items()
+            if version not in known
+        }
         if unknown:
-            if len(self._known) > _MAX_KNOWN:
-                self._known.clear()
-            found = self.questions_named(unknown)
-            new = {
-                key: asked[key]
-                for key in asked
-                if key in unknown and (key not in found or found[key][2] != asked[key][0])
-            }
-            if new:
-                self.add_questions({key: (query, gold, None, None, None) for key, (query, gold) in new.items()}, at)
-                found |= self.questions_named(new)
-            for key in unknown:
-                first, number, query = found[key]
-                numbers[key] = (first, number)
-                self._known[key] = (first, number, hash(query))
-        return numbers
+            there, firsts = self._versions({key for key, *_ in unknown.values()})
+            number, _ = self.hold("questions")
+            added: list[tuple[Row, Row, Row]] = []
+            for version, (key, query, gold) in unknown.items():
+                if (*key, query) not in there:
+                    number += 1
+                    there[*key, query] = number, firsts.setdefault(key, number)
+                    added.append(((at, firsts[key]), key, (query, gold, None, None, None)))
+                known[version] = there[*key, query]
+            self.append("questions", added)
+        return known
+
+    def _versions(
+        self, keys: Iterable[tuple[str, str]]
+    ) -> tuple[dict[tuple[str, str, str], tuple[int, int]], dict[tuple[str, str], int]]:
+        """Find the versions of questions by their texts, the latest of those with the same, and what names each question."""
+        there: dict[tuple[str, str, str], tuple[int, int]] = {}
+        firsts: dict[tuple[str, str], int] = {}
+        by_task: dict[str, list[str]] = {}
+        for task, query_id in keys:
+            by_task.setdefault(task, []).append(query_id)
+        table = QUESTIONS.c
+        query = sa.select(table.number, table.first, table.task, table.query_id, table.query).order_by(table.number)
+        for task, ids in by_task.items():
+            for number, first, _, query_id, text in self._among(query.where(table.task == task), table.query_id, ids):
+                there[task, query_id, text] = number, first
+                firsts[task, query_id] = first
+        return there, firsts
 
     def attempts_between(self, first: int, last: int) -> Iterator[Any]:
         """Return the attempts at the questions of these numbers, grouped by cell: failures first, then by number."""
@@ -255,7 +298,8 @@ class Records:
     def latest_answers(self, cells: Iterable[Cell]) -> dict[Cell, int]:
         """Return the number of the latest answer of each cell that has one."""
         wanted = set(cells)
-        names = {first: key for key, (first, *_) in self.questions_named({cell[:2] for cell in wanted}).items()}
+        found_questions = self._latest(sa.select(QUESTIONS.c.first), {cell[:2] for cell in wanted})
+        names = {row.first: (row.task, row.query_id) for row in found_questions}
         query = (
             sa.select(ATTEMPTS.c.first, ATTEMPTS.c.member, ATTEMPTS.c.sample, sa.func.max(ATTEMPTS.c.number))
             .where(ATTEMPTS.c.failed == 0)
@@ -306,6 +350,13 @@ class Records:
         ]
         if named:
             self.db.execute(_RELEASED, named)
+
+
+def _is_odd(told: str) -> bool:
+    """Tell whether numbers or texts, as `ascii` writes them, may be such as a database does not give back as they are."""
+    return (
+        "\\x00" in told or "\\ud" in told or ", nan" in told or ", inf" in told or ", -inf" in told or ", -0.0," in told
+    )
 
 
 _MAX_KNOWN = 100_000

@@ -21,11 +21,22 @@ from langchain_rlfocal.outcomes.grids import (
 )
 
 if TYPE_CHECKING:
-    from langchain_rlfocal.outcomes.tables import COLUMNS, Missing, Outcome, OutcomeTable, Question, read_questions
+    from langchain_rlfocal.outcomes.tables import (
+        COLUMNS,
+        DEFAULT_TASK,
+        QUESTION_ALIASES,
+        Missing,
+        Outcome,
+        OutcomeTable,
+        Question,
+        read_questions,
+    )
 
 __all__ = [
     "COLUMNS",
+    "DEFAULT_TASK",
     "FRACTIONS",
+    "QUESTION_ALIASES",
     "CostUnit",
     "Missing",
     "Outcome",

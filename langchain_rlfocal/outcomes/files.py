@@ -18,6 +18,7 @@ import mmap
 import os
 import re
 import secrets
+import shlex
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -248,8 +249,12 @@ def _refuse_encoding(data: Any, shown: str) -> None:
             line.decode()
         except UnicodeDecodeError as error:
             sample = bytes(data[max(0, start - 2**14) : start + 2**16])
-            best = charset_normalizer.from_bytes(sample, cp_isolation=_ENCODINGS).best()
-            encoding = best.encoding if best else "cp1252"
+            found = {one.encoding: one.chaos for one in charset_normalizer.from_bytes(sample, cp_isolation=_ENCODINGS)}
+            # Of those that are about as good, the most usual.
+            likely = [
+                name for name in _ENCODINGS if found.get(name, math.inf) <= min(found.values(), default=0.0) + 0.01
+            ]
+            encoding = likely[0] if likely else "cp1252"
             around = line[max(0, error.start - 12) : error.start + 12].decode(encoding, "replace")
             rule = (
                 f"must be in UTF-8, got the byte 0x{line[error.start]:02x} in line {number}. It may be in {encoding}, in which "
@@ -342,25 +347,27 @@ def _is_json(kind: pa.DataType) -> bool:
 
 def _read_csv(source: _Source, columns: Sequence[Column], unfinished: bool) -> dict[str, Any]:  # noqa: ARG001
     data = source.all_bytes()
-    head = bytes(data[:_HEAD_BYTES]).decode("utf-8", "replace")
+    head = bytes(data[:_HEAD_BYTES])
+    start, separator = len(head) - len(head.lstrip()), ""
+    first, _, rest = head[start:].partition(b"\n")
+    if first[:4].lower() == b"sep=" and len(first.strip()) == 5:  # so Excel tells itself
+        start, separator = len(head) - len(rest), chr(first[4])
+    head = head[start:]
     if not head.strip():
         return {}
-    skipped, separator = 0, ""
-    first, _, rest = head.partition("\n")
-    if first.strip().lower()[:4] == "sep=" and len(first.strip()) == 5:  # so Excel tells itself
-        skipped, separator, head = 1, first.strip()[4], rest
     known = {column.name: column for column in columns}
-    separator = separator or _separator_of(head, known.keys())
-    header = [name.strip() for name in _header(head, separator)]
+    text = head.decode("utf-8", "replace")
+    separator = separator or _separator_of(text, known.keys())
+    header = [name.strip() for name in _header(text, separator)]
     _check_names([name for name in header if name], source.shown)
-    table = _parsed(data, separator, len(header), skipped, source.shown)
+    table = _parsed(data, start, separator, len(header), source.shown)
     _check_last_cell(table, data, source.shown)
+    _check_repeated(table, header, source.shown)
     arrays: dict[str, Any] = {}
     for place, name in enumerate(header):
         if not name:
             continue  # the index that pandas writes unasked, or a separator at the end of each line
         found = table.column(place)
-        _check_repeated(found, name, place, source.shown)
         if name not in known:
             arrays[name] = (found, False)
         elif known[name].type == TEXT:
@@ -388,20 +395,16 @@ def _header(head: str, separator: str) -> list[str]:
     return next(csv.reader(lines, delimiter=separator), [])
 
 
-def _parsed(data: Any, separator: str, num_columns: int, skipped: int, shown: str) -> pa.Table:
-    """Parse CSV into texts."""
+def _parsed(data: Any, start: int, separator: str, num_columns: int, shown: str) -> pa.Table:
+    """Parse CSV into texts; the header begins at `start`."""
     names = [str(place) for place in range(num_columns)]
 
     def parse(block_bytes: int) -> pa.Table:
         return pa_csv.read_csv(
-            pa.BufferReader(pa.py_buffer(data)),
+            pa.BufferReader(pa.py_buffer(data[start:])),
             # On one thread, errors name the row.
             read_options=pa_csv.ReadOptions(
-                block_size=block_bytes,
-                use_threads=False,
-                column_names=names,
-                skip_rows=skipped,
-                skip_rows_after_names=1,
+                block_size=block_bytes, use_threads=False, column_names=names, skip_rows_after_names=1
             ),
             parse_options=pa_csv.ParseOptions(newlines_in_values=True, delimiter=separator),
             # Only an unquoted nothing is null; a quoted one is the empty text.
@@ -421,8 +424,7 @@ def _parsed(data: Any, separator: str, num_columns: int, skipped: int, shown: st
                 raise
             return parse(min(len(data), 2**30))  # a row must lie within one block
     except pa.ArrowInvalid as error:
-        if "UTF8" in str(error) or "UTF-8" in str(error):
-            _refuse_encoding(data, shown)
+        _refuse_encoding(data, shown)
         place = _CELLS.search(str(error))
         if place is None:
             raise
@@ -430,7 +432,7 @@ def _parsed(data: Any, separator: str, num_columns: int, skipped: int, shown: st
             f"must have {place[2]} cells, as the header has, got {place[3]}. Complete or delete it: the file may break off there, "
             "or a text with a separator or a line end in it lacks its quotes."
         )
-        raise OutcomeError(rule, file=shown, row=int(place[1]) - 1 - skipped) from None
+        raise OutcomeError(rule, file=shown, row=int(place[1]) - 1) from None
 
 
 def _check_last_cell(table: pa.Table, data: Any, shown: str) -> None:
@@ -445,10 +447,12 @@ def _check_last_cell(table: pa.Table, data: Any, shown: str) -> None:
         raise OutcomeError(rule, file=shown, row=len(table))
 
 
-def _check_repeated(found: pa.ChunkedArray, name: str, place: int, shown: str) -> None:
-    if place:
-        return
-    row = pc.index(found, pa.scalar(name, TEXT)).as_py() if name in {"task", "query_id", "query", "model"} else -1
+def _check_repeated(table: pa.Table, header: Sequence[str], shown: str) -> None:
+    """Refuse a row that is the header again."""
+    is_header = pc.equal(table.column(0), header[0])
+    for place, name in enumerate(header[1:], start=1):
+        is_header = pc.and_kleene(is_header, pc.equal(table.column(place), name))
+    row = pc.index(is_header, pa.scalar(value=True)).as_py()
     if row >= 0:
         rule = "repeats the header: files were joined, it seems. Delete that line, or name the files one by one."
         raise OutcomeError(rule, file=shown, row=row + 1)
@@ -507,15 +511,15 @@ def _read_jsonl(source: _Source, columns: Sequence[Column], unfinished: bool) ->
 
 def _refuse_line(line: bytes, number: int, row: int, shown: str, *, is_last: bool = False) -> NoReturn:
     text = line.decode("utf-8", "replace").strip()
-    if is_last:
-        rule = f"the last line ({number}) breaks off: {_shown(text)}. Delete it to go on with the rest: `sed -i '$d' FILE`."
+    if is_last and not text.endswith("}"):
+        rule = f"the last line ({number}) breaks off: {_shown(text)}. Delete it to go on with the rest: `sed -i '$d' {shlex.quote(shown)}`."
         raise OutcomeError(rule, file=shown, row=row)
     try:
         line.decode()
     except UnicodeDecodeError:
         _refuse_encoding(b"\n" * (number - 1) + line, shown)
     if row == 1 and text[:1] == "[":
-        rule = "must hold one JSON object a line, got one JSON list. `jq -c '.[]' FILE` writes its objects so."
+        rule = f"must hold one JSON object a line, got one JSON list. `jq -c '.[]' {shlex.quote(shown)}` writes its objects so."
         raise OutcomeError(rule, file=shown, row=row)
     rule = f"each line must be one JSON object, got {_shown(text)} in line {number}. Mend or delete that line to go on."
     raise OutcomeError(rule, file=shown, row=row)

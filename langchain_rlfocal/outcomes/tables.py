@@ -31,7 +31,6 @@ from langchain_rlfocal.outcomes.files import (
     NUMBERS,
     TEXT,
     Column,
-    check_writable,  # noqa: F401  # who writes tables finds it here
     shown_path,
 )
 from langchain_rlfocal.outcomes.grids import OutcomeGrid
@@ -82,6 +81,8 @@ QUESTION_COLUMNS = (
 
 QUESTION_ALIASES = {"id": "query_id", "input": "query", "reference": "gold"}
 """Other names that columns of questions may have."""
+
+check_writable = files.check_writable
 
 DEFAULT_TASK = "questions"
 """The task of questions whose file names none."""
@@ -582,12 +583,15 @@ def _json_of(text: str) -> Any:
 
 
 def _listed(text: str | None, column: str, refuse: Any) -> tuple[Mapping[str, Any], ...]:
-    return () if not text else _objects(_json_of(text), column, refuse)
+    return () if not text else _objects(_json_of(text), column, refuse, shown=text)
 
 
-def _objects(value: Any, column: str, refuse: Any) -> tuple[Mapping[str, Any], ...]:
+def _objects(value: Any, column: str, refuse: Any, *, shown: Any = None) -> tuple[Mapping[str, Any], ...]:
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        refuse(column, f"must be a JSON list of objects, as OpenAI's format has it, got {value!r:.60}. Correct it.")
+        refuse(
+            column,
+            f"must be a JSON list of objects, as OpenAI's format has it, got {shown or value!r:.60}. Correct it.",
+        )
     return tuple(value)
 
 

@@ -23,7 +23,8 @@ from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.outcomes import Question
 from langchain_rlfocal.scoring.base import NO_REFERENCE, Reply, Score, unscored
 
-_FENCE = re.compile(r"^```[ \t]{0,8}(?:python3?|py)?[ \t]{0,8}\n", re.MULTILINE | re.IGNORECASE)
+_FENCE = re.compile(r"^```([^\n`]{0,40})\n", re.MULTILINE)
+_PYTHON = {"", "py", "python", "python3"}
 _MAX_SHOWN_BYTES = 4_000
 
 _RUNNER = """
@@ -158,10 +159,12 @@ def _confinement() -> tuple[str, ...]:
 
 def code_of(text: str) -> str:
     """Return the Python of a reply: that in its code fences, or the whole reply where it has none."""
-    blocks = []
+    blocks: list[str] = []
     place = 0
     while fence := _FENCE.search(text, place):
         end = text.find("```", fence.end())
-        blocks.append(text[fence.end() : end if end >= 0 else len(text)])
-        place = end + 3 if end >= 0 else len(text)
+        end = len(text) if end < 0 else end
+        if fence[1].strip().lower() in _PYTHON:
+            blocks.append(text[fence.end() : end])
+        place = end + 3
     return "\n\n".join(blocks) if blocks else text

@@ -3,8 +3,8 @@
 Rows of the first release are hashed as they are. Numbers that it left out, where a transaction failed, are noted as gaps.
 """
 
-import json
 import time
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -14,8 +14,10 @@ from alembic import op
 revision, down_revision = "0002", "0001"
 
 _NUMBER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
-_OLD = {"answers": ("number", ("id", "at"), ("answer",)), "events": ("seq", ("answer_id", "at", "event"), ())} | {
-    "changes": ("number", ("learner", "id", "at", "change"), ())
+_OLD = {  # number, texts that stay, texts that may be taken out; the other column is the time
+    "answers": ("number", ("id",), ("answer",)),
+    "events": ("seq", ("answer_id", "event"), ()),
+    "changes": ("number", ("learner", "id", "change"), ()),
 }
 _NEW = ("questions", "attempts", "scores", "upkeep")
 
@@ -103,8 +105,8 @@ def _hash_old() -> None:
     db = op.get_bind()
     heads = {kind: (0, _sha(kind)) for kind in (*_NEW, "claims", "dropped")}
     gaps = []
-    for kind, (key, facts, texts) in _OLD.items():
-        table = sa.table(kind, *map(sa.column, (key, *facts, *texts, "hash")))
+    for kind, (key, names, texts) in _OLD.items():
+        table = sa.table(kind, *map(sa.column, (key, "at", *names, *texts, "hash")))
         number = table.c[key]
         last, head = 0, _sha(kind)
         put = sa.update(table).where(number == sa.bindparam("at_number")).values(hash=sa.bindparam("of_record"))
@@ -114,18 +116,17 @@ def _hash_old() -> None:
                 if row[0] > last + 1:
                     gaps.append((kind, last + 1, row[0] - 1, head))
                 last = row[0]
-                told = _json((last, *row[1 : 1 + len(facts)]))
-                head = _sha(f"{head}{told}{_sha(_json(row[1 + len(facts) : -1]))}")
+                head = _linked(head, row[: 2 + len(names)], row[2 + len(names) : -1])
                 hashes.append({"at_number": last, "of_record": head})
             db.execute(put, hashes)
         heads[kind] = (last, head)
-    columns = ("number", "at", "action", "kind", "first", "last", "records", "last_hash")
-    upkeep = sa.table("upkeep", *map(sa.column, (*columns, "hash")))
+    columns = ("number", "at", "first", "last", "records", "action", "kind", "last_hash", "hash")
+    upkeep = sa.table("upkeep", *map(sa.column, columns))
     told_by, noted = _sha("upkeep"), time.time()
     for place, (of, begin, end, before) in enumerate(gaps, start=1):
-        record = (place, noted, "gap", of, begin, end, 0, before)
-        told_by = _sha(f"{told_by}{_json(record)}{_sha(_json(()))}")
-        db.execute(sa.insert(upkeep).values(dict(zip((*columns, "hash"), (*record, told_by), strict=True))))
+        facts = (place, noted, begin, end, 0, "gap", of, before)
+        told_by = _linked(told_by, facts, ())
+        db.execute(sa.insert(upkeep).values(dict(zip(columns, (*facts, told_by), strict=True))))
     heads["upkeep"] = (len(gaps), told_by)
     counters = sa.table("counters", *map(sa.column, ("kind", "last", "head")))
     db.execute(
@@ -133,8 +134,8 @@ def _hash_old() -> None:
     )
 
 
-def _json(values: Any) -> str:
-    return json.dumps(tuple(values), ensure_ascii=False, separators=(",", ":"))
+def _linked(previous: str, facts: Sequence[Any], texts: Sequence[Any]) -> str:
+    return _sha(f"{previous}{(*facts,)!a}{_sha(ascii((*texts,)))}")
 
 
 def _sha(text: str) -> str:

@@ -1,0 +1,372 @@
+"""Scorers: what a reply is worth, by rules, tests, functions and evaluators; what cannot be said is unscored, not wrong."""
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from langchain_rlfocal.errors import InputError
+from langchain_rlfocal.outcomes import Question
+from langchain_rlfocal.scoring import Reply, Score, open_scorer, scorer_names
+from langchain_rlfocal.scoring import rules as rules_module
+from langchain_rlfocal.scoring.unit_tests import UnitTestScorer, _confinement, code_of
+
+
+def question(gold=None, **more):
+    return Question(**{"task": "t", "query_id": "1", "query": "How many?", "gold": gold, **more})
+
+
+async def worth(spec, gold, text, *calls, **more):
+    return await open_scorer(spec).score(question(gold, **more), Reply(text=text, tool_calls=calls))
+
+
+# ---- rules
+
+
+@pytest.mark.parametrize(
+    ("spec", "gold", "text", "value"),
+    [
+        (None, "4", "The answer is 4.", 1),
+        (None, "4", "The answer is 5.", 0),
+        ("auto", "4", "", 0),
+        ("number", "4", "It is four.", 1),
+        ("exact", "4", "It is four.", 0),
+        ("json_subset", '{"a": 1}', 'Sure: {"a": 1.0, "b": 2}', 1),
+        ("json_subset", '{"a": {"b": [1, {"c": null}]}}', '{"a": {"b": [1, {"c": null, "d": 1}], "e": 2}}', 1),
+        ("json_subset", '{"a": 1}', '{"a": true}', 0),
+        ("json_subset", '{"a": 1}', '{"a": "1"}', 0),
+        ("json_subset", '{"a": [1]}', '{"a": [1, 2]}', 0),
+        ("json_subset", '{"a": null}', "{}", 0),
+        ("json_subset", '{"a": 1}', "no JSON here", 0),
+        ("contains", "Canberra", "It is  CANBERRA, of course.", 1),
+        ("contains", '["red", "blue sky"]', "Blue\nsky, red sun", 1),
+        ("contains", '["red", "blue sky"]', "blue and sky, red sun", 0),
+        ("regex", r"(?i)^yes\b", "Yes, it is.", 1),
+        ("regex", r"^yes\b", "Yes, it is.", 0),
+    ],
+)
+async def test_a_rule_tells_right_from_wrong(spec, gold, text, value):
+    assert (await worth(spec, gold, text)).value == value
+
+
+CALLS = '[{"name": "f", "args": {"x": 1}}, {"name": "g", "args": {}}]'
+F, G = {"name": "f", "args": {"x": 1.0}}, {"name": "g", "args": {}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "gold", "text", "calls", "value"),
+    [
+        ("tool_calls", CALLS, None, (G, F), 1),
+        ("tool_calls_in_order", CALLS, None, (G, F), 0),
+        ("tool_calls_in_order", CALLS, None, (F, G), 1),
+        ("tool_calls", CALLS, None, (F,), 0),
+        ("tool_calls", CALLS, None, (F, G, G), 0),
+        ("tool_calls", CALLS, None, ({**F, "args": {"x": 2}}, G), 0),
+        ("tool_calls", CALLS, None, ({**F, "args": {"x": "1"}}, G), 0),
+        ("tool_calls", CALLS, CALLS, (), 1),
+        ("tool_calls", CALLS, "I would call f and g.", (), 0),
+        ("tool_calls", "[]", "No call is needed.", (), 1),
+        ("tool_calls", "[]", None, (G,), 0),
+        ("tool_calls", '[{"type": "function", "function": {"name": "f", "arguments": "{\\"x\\": 1}"}}]', None, (F,), 1),
+        ("json_subset", '{"x": 1}', "", (F,), 1),
+    ],
+)
+async def test_tool_calls_are_compared_by_name_and_arguments(spec, gold, text, calls, value):
+    assert (await worth(spec, gold, text, *calls)).value == value
+
+
+@pytest.mark.parametrize(
+    ("spec", "gold", "reason"),
+    [
+        *(
+            (spec, None, "no reference")
+            for spec in ("auto", "json_subset", "tool_calls", "contains", "regex", "unit_tests")
+        ),
+        ("json_subset", "{", "must be JSON"),
+        ("tool_calls", "call f", "tool calls"),
+        ("regex", "(", "no regular expression"),
+        ("unit_tests", "assert (", "no Python"),
+        ("contains", " ", "no reference"),
+    ],
+)
+async def test_what_cannot_be_scored_is_unscored_with_the_reason(spec, gold, reason):
+    score = await worth(spec, gold, "4")
+    assert score.value is None
+    assert reason in score.reason
+
+
+@pytest.mark.parametrize("spec", ["auto", "json_subset", "tool_calls", "contains", "regex", "unit_tests"])
+async def test_no_reply_at_all_is_worth_nothing(spec):
+    assert await worth(spec, "[]", None) == Score(value=0.0, reason="no reply")
+
+
+async def test_a_catastrophic_expression_leaves_its_reply_unscored_in_time(monkeypatch):
+    """2^40 ways to fail; the hard negative: a plain expression on the same text is done within the same limit."""
+    monkeypatch.setattr(rules_module, "REGEX_S", 0.1)
+    text = "a" * 40 + "b"
+    begun = time.process_time()
+    score = await worth("regex", r"^(?:a|aa|a?a)+$", text)
+    assert time.process_time() - begun < 5
+    assert score.value is None
+    assert "took more than 0.1 s" in score.reason
+    assert (await worth("regex", r"^a+b$", text)).value == 1
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), "1"])
+def test_a_score_is_in_zero_to_one(value):
+    with pytest.raises(InputError, match="in \\[0, 1\\]"):
+        Score(value=value)
+
+
+def test_an_unknown_scorer_is_refused_with_those_there_are():
+    with pytest.raises(InputError, match=r"json_subset, tool_calls, .*number.*got 'jsn'"):
+        open_scorer("jsn")
+    for spec in ("judge", "pairwise"):
+        with pytest.raises(InputError, match="--judge"):
+            open_scorer(spec)
+    assert {"auto", "unit_tests", "judge", "pairwise", "math"} <= set(scorer_names())
+
+
+# ---- unit tests
+
+TESTS = "assert double(2) == 4\n\ndef test_zero():\n    assert double(0) == 0\n"
+
+
+@pytest.mark.parametrize(
+    ("reply", "value", "said"),
+    [
+        ("Here:\n```python\ndef double(x):\n    return 2 * x\n```\nDone.", 1, None),
+        ("def double(x):\n    return 2 * x", 1, None),
+        ("```python\ndef double(x):\n    return x * x\n```", 1, None),
+        ("```python\ndef double(x):\n    return 2 * x or 1\n```", 0, "AssertionError"),
+        ("```python\ndef double(x:\n```", 0, "SyntaxError"),
+        ("I cannot write code.", 0, "SyntaxError"),
+        ("```python\nimport sys\nsys.exit(0)\n```", 0, "left before"),
+        ("```python\nimport os\nos._exit(0)\n```", 0, "left before"),
+        ("```python\nraise KeyboardInterrupt\n```", 0, "KeyboardInterrupt"),
+        ("```python\nprint('x' * 10**9)\n```", 0, None),
+        ("```python\nx = bytearray(4 * 2**30)\n```", 0, "MemoryError"),
+    ],
+)
+async def test_code_is_worth_what_its_tests_say(reply, value, said):
+    score = await worth("unit_tests", TESTS, reply)
+    assert score.value == value
+    assert said is None or said in score.reason
+
+
+async def test_code_that_never_ends_is_killed_with_all_that_it_started(tmp_path):
+    """It starts a child in a session of its own, which writes its number into a file; then neither is left."""
+    told = tmp_path / "child"
+    child = f"import time; open({str(told)!r}, 'w').close(); time.sleep(600)"
+    code = f"""
+import os, subprocess, sys
+subprocess.Popen([sys.executable, "-c", {child!r}], start_new_session=True)
+while not os.path.exists({str(told)!r}):
+    pass
+while True:
+    pass
+"""
+    begun = time.monotonic()
+    score = await UnitTestScorer(timeout_s=2).score(question("pass"), Reply(text=code))
+    assert score.value == 0
+    assert told.exists()
+    assert "took more than 2 s" in score.reason or "SIGKILL" in score.reason
+    assert time.monotonic() - begun < 60
+    if _confinement():
+        assert not any(str(told).encode() in _bytes(path) for path in _processes("cmdline"))
+
+
+def _processes(name):
+    return Path("/proc").glob(f"[0-9]*/{name}")
+
+
+def _bytes(path):
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+async def test_code_has_no_network_where_the_system_can_take_it_away():
+    if not _confinement():
+        pytest.skip("unshare is not allowed here")
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    tests = f"import socket\ntry:\n    socket.create_connection(('127.0.0.1', {port}), 1)\nexcept OSError:\n    pass\nelse:\n    raise AssertionError('network')\n"
+    assert (await worth("unit_tests", tests, "x = 1")).value == 1
+    server.close()
+
+
+async def test_code_sees_no_secret_of_the_environment(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "planted")
+    assert (await worth("unit_tests", "import os\nassert 'OPENAI_API_KEY' not in os.environ", "x = 1")).value == 1
+
+
+async def test_a_scoring_that_is_cancelled_leaves_no_process():
+    scorer = UnitTestScorer(timeout_s=600)
+    marker = f"time.sleep(600) # {os.getpid()} {time.monotonic_ns()}"
+    task = asyncio.ensure_future(scorer.score(question("pass"), Reply(text=f"import time\n{marker}")))
+    while not _children():
+        await asyncio.sleep(0)
+        assert not task.done()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not _children()
+
+
+def _children():
+    found = []
+    for path in _processes("stat"):
+        fields = _bytes(path).rpartition(b")")[2].split()
+        if fields and int(fields[1]) == os.getpid() and fields[0] != b"Z":
+            found.append(path)
+    return found
+
+
+def test_the_code_of_a_reply_is_what_its_fences_hold():
+    assert code_of("a = 1") == "a = 1"
+    assert code_of("```python\na = 1\n```\nand\n```\nb = 2\n```") == "a = 1\n\n\nb = 2\n"
+    assert code_of("```json\n{}\n```\n") == "```json\n{}\n```\n"
+    assert code_of("```py\na = 1") == "a = 1"
+
+
+# ---- functions and evaluators
+
+MODULE = """
+from langchain_rlfocal.scoring import Score
+
+def is_short(reply):
+    return len(reply) < 5
+
+async def is_same(reply, reference, question, tool_calls):
+    assert question.query == "How many?" and tool_calls == []
+    return {"score": float(reply == reference), "comment": "compared"}
+
+def open_one(reply):
+    return None
+
+def raises(reply):
+    raise KeyError("[red]no\\nsuch thing key=planted77")
+
+def too_much(reply):
+    return 7
+
+def nonsense(reply):
+    return "good"
+
+def two(reply):
+    return [{"key": "a", "score": 1}, {"key": "b", "score": 0}]
+
+def evaluator(inputs, outputs, reference_outputs):
+    return {"key": "same", "score": outputs == reference_outputs}
+
+def of_run(run, example):
+    return {"key": "same", "score": run.outputs["output"] == example.outputs["output"]}
+
+def strange(prediction, truth):
+    return 1
+
+def nothing():
+    return 1
+
+class Own:
+    name = "own"
+    async def score(self, question, reply):
+        return Score(value=0.5, cost_usd=0.25)
+
+own = Own()
+number = 7
+"""
+
+
+@pytest.fixture
+def module(folder):
+    Path("my_scorers.py").write_text(MODULE, encoding="utf-8")
+
+
+@pytest.mark.usefixtures("module")
+@pytest.mark.parametrize(
+    ("name", "text", "value", "reason"),
+    [
+        ("is_short", "4", 1, None),
+        ("is_short", "four and more", 0, None),
+        ("is_same", "4", 1, "compared"),
+        ("is_same", "5", 0, "compared"),
+        ("open_one", "4", None, "left open"),
+        ("raises", "4", None, "KeyError"),
+        ("too_much", "4", None, "in [0, 1]"),
+        ("nonsense", "4", None, "'good'"),
+        ("two", "4", None, "one result, got 2"),
+        ("evaluator", "4", 1, None),
+        ("evaluator", "5", 0, None),
+        ("of_run", "4", 1, None),
+        ("of_run", "5", 0, None),
+        ("own", "4", 0.5, None),
+    ],
+)
+async def test_a_function_of_the_users_scores(name, text, value, reason):
+    score = await worth(f"my_scorers:{name}", "4", text)
+    assert score.value == value
+    assert reason is None or reason in score.reason
+    assert "planted77" not in (score.reason or "")
+    assert len((score.reason or "").splitlines()) <= 1
+
+
+@pytest.mark.usefixtures("module")
+@pytest.mark.parametrize(("name", "usd"), [("is_short", 0.0), ("own", 0.25), ("evaluator", None), ("of_run", None)])
+async def test_what_an_evaluator_took_is_unknown_and_a_function_says_it_itself(name, usd):
+    assert (await worth(f"my_scorers:{name}", "4", "4")).cost_usd == usd
+
+
+@pytest.mark.usefixtures("module")
+@pytest.mark.parametrize(
+    ("spec", "named"),
+    [
+        ("my_scorers:strange", "reply, reference, question, tool_calls"),
+        ("my_scorers:nothing", "parameters among"),
+        ("my_scorers:Own", "got a class"),
+        ("my_scorers:number", "got int"),
+        ("my_scorers:missing", "can be imported"),
+        ("my_nowhere:f", "can be imported"),
+    ],
+)
+def test_what_is_no_scorer_is_refused_before_anybody_is_asked(spec, named):
+    with pytest.raises(InputError, match=named):
+        open_scorer(spec)
+
+
+EVALUATORS = """
+from langsmith.evaluation import run_evaluator
+from openevals.exact import exact_match
+from openevals.json import create_json_match_evaluator
+
+same = exact_match
+fields = create_json_match_evaluator(aggregator="all", exclude_keys=["note"])
+
+@run_evaluator
+def run_same(run, example):
+    return {"key": "same", "score": run.outputs["output"] == example.outputs["output"]}
+"""
+
+
+@pytest.fixture
+def evaluators(folder):
+    pytest.importorskip("openevals", reason="openevals is optional")
+    Path("my_evaluators.py").write_text(EVALUATORS, encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "gold", "right", "wrong"),
+    [
+        ("same", "4", "4", "5"),
+        ("fields", '{"a": 1}', '{"a": 1, "note": "x"}', '{"a": 2, "note": "x"}'),
+        ("run_same", "4", "4", "5"),
+    ],
+)
+@pytest.mark.usefixtures("evaluators")
+async def test_evaluators_of_langsmith_and_openevals_score(name, gold, right, wrong):
+    assert (await worth(f"my_evaluators:{name}", gold, right)).value == 1
+    assert (await worth(f"my_evaluators:{name}", gold, wrong)).value == 0
