@@ -54,7 +54,7 @@ def run(*args, **variables):
     """Run the program in a process of its own, its output in a pipe."""
     env = {name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "FORCE_COLOR"}} | variables
     return subprocess.run(
-        [sys.executable, "-m", "langchain_rlfocal.cli", *args], env=env, capture_output=True, text=True
+        [sys.executable, "-m", "langchain_rlfocal.cli", *args], check=False, env=env, capture_output=True, text=True
     )
 
 

@@ -233,6 +233,7 @@ def test_calibration_by_hand(rows):
     error = expected_calibration_error(made.played.confidence, scores)
     found = calibration_of(made, error, rng=np.random.default_rng(0))
     assert [(one.low, one.n) for one in found.bins] == [(0.2, 1), (0.5, 2), (0.9, 3)]
+    assert [one.share for one in found.bins] == pytest.approx([1 / 6, 2 / 6, 3 / 6])
     assert [one.confidence for one in found.bins] == pytest.approx([0.25, 0.525, 0.95])
     assert [one.score.mean for one in found.bins] == pytest.approx([1, 0.5, 2 / 3])
     by_bins = sum(one.n * abs(one.confidence - one.score.mean) for one in found.bins) / 6
@@ -329,7 +330,7 @@ CHEAPER = Spent(0.001, 0.002, estimate(-0.001, -0.0012, -0.0008))
             CHEAPER,
             (
                 "scores 5.0 points more than the best single member, ann (95% interval +2.0 to +8.0), and costs $1.00 less "
-                "for 1,000 questions, 50% less (95% interval −$1.20 to −$0.80)."
+                "for 1,000 questions, 50% less (95% interval $0.80 to $1.20)."
             ),
         ),
         (

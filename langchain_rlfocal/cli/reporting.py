@@ -71,8 +71,9 @@ def report(
 ) -> None:
     """Write one page that shows what a checkpoint is worth on outcomes that it has not seen.
 
-    How much better and cheaper than the best single member; score against cost beside all baselines; who is asked for what;
-    where it helped and where it hurt, with the texts; and how the figures came about. The page opens without a network.
+    How much better and cheaper it is than the best single member; score against
+    cost beside all baselines; who is asked for what; where it helped and where it
+    hurt, with the texts; and how the figures came about. The page needs no network.
 
     Example: rlfocal report policy outcomes.parquet --out report.html
     """

@@ -79,7 +79,12 @@ def spending_chart(ways: Sequence[Way], curves: Curves | None, unit: SpendingUni
         of_rivals = [line for line in lines if line["name"] != name_of("policy")]
         tooltip = [alt.Tooltip("name:N").title("frontier")]
         base = alt.Chart(_data(of_rivals)).encode(
-            x, y, detail="name:N", order="order:Q", strokeDash=alt.StrokeDash("name:N").legend(None), tooltip=tooltip
+            x,
+            y,
+            detail="name:N",
+            order="order:Q",
+            strokeDash=alt.StrokeDash("name:N").scale(range=[[7, 3], [2, 2], [9, 3, 2, 3]]).legend(None),
+            tooltip=tooltip,
         )
         layers.append(base.mark_line(color=MUTED, strokeWidth=1.2, opacity=0.75, clip=True))
         own = [line for line in lines if line["name"] == name_of("policy")]
@@ -191,7 +196,6 @@ def asking_chart(asking: Asking, shares: Sequence[Sequence[float]], title: str) 
 
 def calibration_chart(calibration: Calibration) -> Spec:
     """Draw a reliability diagram: what answers were worth over the confidence in them, and how many there were."""
-    total = sum(each.n for each in calibration.bins)
     bins = [
         {
             "confidence": each.confidence,
@@ -199,7 +203,7 @@ def calibration_chart(calibration: Calibration) -> Spec:
             "low": each.score.low,
             "high": each.score.high,
             "n": each.n,
-            "share": each.n / total,
+            "share": each.share,
             "count": f"{each.n:,}",
         }
         for each in calibration.bins
@@ -234,9 +238,9 @@ def calibration_chart(calibration: Calibration) -> Spec:
             .mark_text(color=MUTED, align="left", dx=10, dy=6, fontSize=_TYPE),
             base.encode(alt.Y("low:Q"), y2="high:Q").mark_rule(color=ACCENT, strokeWidth=1.5),
             base.encode(
-                y, alt.Size("share:Q").scale(type="sqrt", domain=[0, 1], range=[30, 900]).legend(None), tooltip=tooltip
+                y, alt.Size("share:Q").scale(type="sqrt", domain=[0, 1], range=[30, 420]).legend(None), tooltip=tooltip
             ).mark_point(color=ACCENT, filled=True, opacity=1),
-            base.encode(alt.Y("high:Q"), text="count:N").mark_text(color=MUTED, dy=-9, fontSize=11),
+            base.encode(alt.Y("high:Q"), text="count:N").mark_text(color=MUTED, dy=-13, fontSize=11),
         ),
         height=340,
     )
@@ -307,7 +311,7 @@ def training_chart(training: Training, name: str) -> Spec:
         for step, value in zip(training.steps, training.metrics[name], strict=True)
         if value is not None
     ]
-    x = alt.X("step:Q").title("iteration").scale(nice=False).axis(tickCount=5, format="~s")
+    x = alt.X("step:Q").title("iteration").scale(nice=False).axis(tickCount=5, format="~s", grid=False)
     y = alt.Y("value:Q").title(None).scale(zero=False).axis(tickCount=4, format="~g")
     tooltip = [alt.Tooltip("step:Q").title("iteration"), alt.Tooltip("value:Q").title(name).format(".4~g")]
     base = alt.Chart(_data(rows)).encode(x, y)

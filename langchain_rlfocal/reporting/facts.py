@@ -153,11 +153,15 @@ class Asking:
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Questions of which the confidence is in [low, high): how many, its mean, and what the answers were worth."""
+    """Questions of which the confidence is in [low, high): how many, their share, its mean, and what the answers were worth.
+
+    The share is that of all questions that count, by what each of them counts.
+    """
 
     low: float
     high: float
     n: int
+    share: float
     confidence: float
     score: Estimate
 
@@ -435,6 +439,7 @@ def calibration_of(rows: Rows, error: float, *, rng: np.random.Generator) -> Cal
                 low=number / CALIBRATION_BINS,
                 high=(number + 1) / CALIBRATION_BINS,
                 n=int(here.sum()),
+                share=float(here.mean() if own is None or weights is None else own.sum() / weights.sum()),
                 confidence=float(np.average(confidence[here], weights=own)),
                 score=bootstrap_mean(scores[here], rng=rng, weights=own),
             )

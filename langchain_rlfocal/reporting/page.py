@@ -30,6 +30,9 @@ MAX_NAME = 80
 MAX_ROWS = 40
 """Rows of a table beside a chart at most."""
 
+MAX_FACTS, MAX_FACT = 100, 500
+"""Lines of a part of the manifest, and characters of one, that are shown at most: a checkpoint may come from a stranger."""
+
 MAIN_METRICS = ("reward", "validation", "calls", "approx_kl")
 """Metrics of training that are drawn first; the others unfold."""
 
@@ -393,9 +396,11 @@ def _training_section(training: Training | None) -> dict[str, Any]:
             (at, value) for at, value in zip(training.steps, training.metrics[name], strict=True) if value is not None
         ]
         stride = -(-len(values) // MAX_ROWS)
+        title, _, meaning = sentences.METRICS.get(name, name).partition(": ")
         return {
             "id": f"training-{ranked.index(name)}",
-            "label": sentences.METRICS.get(name, name),
+            "label": title,
+            "meaning": meaning,
             "spec": charts.training_chart(training, name),
             "says": sentences.of_training(training, name),
             "table": {
@@ -472,7 +477,7 @@ def _rival_tables(facts: Facts) -> list[Table]:
         tables.append(
             {
                 "caption": f"Mean score over spending, {amount(curves.low, unit)} to {amount(curves.high, unit)} "
-                + ("dollars for 1,000 questions" if unit == "usd" else f"{unit} a question"),
+                + ("for 1,000 questions" if unit == "usd" else f"{unit} a question"),
                 "head": ["", "mean score", "RL-Focal minus this, points (95%)"],
                 "rows": rows,
             }
@@ -564,16 +569,19 @@ def _manifest(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
     parts: list[dict[str, Any]] = [{"title": "This report", "rows": []}]
     for name, value in manifest.items():
         if isinstance(value, Mapping):
-            rows = [(key, _written(each)) for key, each in value.items()]
-            parts.append(
-                {"title": name[:1].upper() + name[1:], "rows": [(key.replace("_", " "), each) for key, each in rows]}
-            )
+            rows = [(key.replace("_", " "), _written(each)) for key, each in list(value.items())[:MAX_FACTS]]
+            parts.append({"title": name[:1].upper() + name[1:], "rows": rows})
         else:
             parts[0]["rows"].append((name.replace("_", " "), _written(value)))
     return [part for part in parts if part["rows"]]
 
 
 def _written(value: Any) -> str:
+    text = _plain(value)
+    return text if len(text) <= MAX_FACT else f"{text[: MAX_FACT - 1]}…"
+
+
+def _plain(value: Any) -> str:
     if value is None:
         return "none"
     if isinstance(value, bool):
@@ -583,7 +591,7 @@ def _written(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, list | tuple):
-        return ", ".join(map(_written, value))
+        return ", ".join(map(_plain, value[:MAX_FACTS]))
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_written(each)}" for key, each in value.items())
+        return ", ".join(f"{key} {_plain(each)}" for key, each in list(value.items())[:MAX_FACTS])
     return str(value)

@@ -10,7 +10,6 @@ from langchain_rlfocal.evaluation.rivals import SpendingUnit
 from langchain_rlfocal.reporting.facts import (
     Asking,
     Calibration,
-    Comparison,
     Curves,
     Facts,
     Spent,
@@ -47,17 +46,17 @@ AXES: dict[str, str] = {
 UNITS = {"usd": "Dollars", "tokens": "Tokens", "calls": "Calls"}
 
 METRICS = {
-    "reward": "Mean reward of an episode: score, less what the calls cost",
-    "best_validation": "Best validation figure so far: whose policy is kept",
+    "reward": "Reward: score of an episode, less what its calls cost",
+    "best_validation": "Best validation: the policy that is kept",
     "validation": "Validation: score less spending, on rows that no fit has seen",
-    "calls": "Members asked in an episode",
+    "calls": "Calls: members asked in an episode",
     "approx_kl": "Approximate KL: how far an update moved the policy",
-    "clip_fraction": "Share of decisions whose update was clipped",
-    "entropy": "Entropy of the Decider's choice",
-    "fusion_entropy": "Entropy of Fusion's choice",
-    "explained_variance": "Share of the returns' variance that the critic explains",
-    "value_loss": "Loss of the critic",
-    "policy_loss": "Loss of Decider and Fusion",
+    "clip_fraction": "Clip fraction: share of decisions whose update was clipped",
+    "entropy": "Entropy: of the Decider's choice of a team",
+    "fusion_entropy": "Entropy of Fusion: of its choice of an answer",
+    "explained_variance": "Explained variance: share of the returns' that the critic explains",
+    "value_loss": "Value loss: of the critic",
+    "policy_loss": "Policy loss: of Decider and Fusion",
 }
 """What the metrics of training are, in the order in which they are drawn; others follow by their own name."""
 
@@ -132,7 +131,9 @@ def _costs(spent: Spent, unit: SpendingUnit) -> str:
         shown = amount(abs(value), unit)
         return shown if value >= 0 else f"−{shown}"
 
-    interval = f"95% interval {written(difference.low)} to {written(difference.high)}"
+    # "Less" and "more" say the sign of what lies on one side of 0.
+    low, high = sorted(map(abs, (difference.low, difference.high))) if side else (difference.low, difference.high)
+    interval = f"95% interval {written(low)} to {written(high)}"
     # A share says more than a figure where both are above nothing.
     share = (
         f", {abs(difference.mean) / spent.best:.0%} {'more' if difference.mean > 0 else 'less'}" if spent.best else ""
@@ -213,8 +214,7 @@ def of_asking(asking: Asking) -> str:
 
 def of_calibration(calibration: Calibration) -> str:
     """Say how far confidence is off, and on which side."""
-    total = sum(each.n for each in calibration.bins)
-    gap = sum(each.n * (each.confidence - each.score.mean) for each in calibration.bins) / total
+    gap = sum(each.share * (each.confidence - each.score.mean) for each in calibration.bins)
     side = "more" if gap > 0 else "less"
     said = f"On average confidence promises {abs(100 * gap):.1f} points {side} than the answers are worth"
     if calibration.error - abs(gap) < 0.0005:
@@ -224,10 +224,15 @@ def of_calibration(calibration: Calibration) -> str:
 
 def of_teams(teams: Teams, *, size: int) -> str:
     """Say how diversity and accuracy go together in teams of one size, and which team is best."""
-    best = max(teams.shown, key=lambda team: team.accuracy)
+    together = [team for team in teams.shown if len(team.members) > 1]
+    alone = max((team for team in teams.shown if len(team.members) == 1), key=lambda team: team.accuracy)
+    said = f"The most accurate member alone is {alone.members[0]}, with {percent(alone.accuracy)}."
+    if not together:
+        return said
+    best = max(together, key=lambda team: team.accuracy)
     said = (
-        f"Of {teams.total:,} teams the most accurate by plurality vote is {', '.join(best.members)}, with "
-        f"{percent(best.accuracy)} and a focal diversity of {best.focal:.2f}."
+        f"Of {teams.total:,} teams the most accurate by plurality vote of several is {', '.join(best.members)}, with "
+        f"{percent(best.accuracy)} and a focal diversity of {best.focal:.2f}. {said}"
     )
     size = min(max(size, 2), max(teams.correlation, default=2))
     correlation = teams.correlation.get(size)
@@ -239,9 +244,4 @@ def of_teams(teams: Teams, *, size: int) -> str:
 def of_training(training: Training, name: str) -> str:
     """Say where one metric began and ended."""
     values = [value for value in training.metrics[name] if value is not None]
-    return f"{METRICS.get(name, name)}: from {values[0]:.3g} to {values[-1]:.3g} over {training.total:,} steps."
-
-
-def of_comparison(compared: Comparison) -> str:
-    """Say what the policy and the best single member differ by, for a figure."""
-    return f"{points(compared.score.mean)} points ({points(compared.score.low)} to {points(compared.score.high)})"
+    return f"{METRICS.get(name, name).partition(': ')[0]}, from {values[0]:.3g} to {values[-1]:.3g} over {training.total:,} steps."
