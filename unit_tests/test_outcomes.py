@@ -266,7 +266,9 @@ def test_a_failure_that_was_collected_is_silence_and_a_table_of_scores_alone_hol
 
 def test_of_a_member_of_which_rewards_alone_are_recorded_a_reward_of_0_is_no_failure():
     """`b` has rewards and no texts, `a` texts: what `b` got wrong it said, and what `a` did not say it failed to say."""
-    rows = [outcome(f"q{n}", "a", "said" if n else None, response="said" if n else None, reward=float(n)) for n in (0, 1)]
+    rows = [
+        outcome(f"q{n}", "a", "said" if n else None, response="said" if n else None, reward=float(n)) for n in (0, 1)
+    ]
     rows += [outcome(f"q{n}", "b", None, reward=float(n)) for n in (0, 1)]
     assert grid_of(*rows, members=["a", "b"]).answer_ids.tolist() == [[-1, 1], [0, 1]]
 
