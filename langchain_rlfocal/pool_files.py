@@ -228,8 +228,19 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types of 
     """YAML with the scalars of version 1.2: in 1.1 `no` is False, 010 is 8, 12:30 is 750 and 1e-3 a text."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012  # PyYAML's own form
+    _depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Make one node of a value and of all within it."""
+        if self._depth > MAX_DEPTH:  # found here, since PyYAML takes seconds until it runs out of stack
+            raise yaml.composer.ComposerError(None, None, _TOO_DEEP, self.peek_event().start_mark)
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
 
+_TOO_DEEP = f"nested deeper than {MAX_DEPTH}"
 _TAG = "tag:yaml.org,2002:"
 for _kind, _form, _firsts in (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
@@ -254,8 +265,6 @@ def _from_yaml(text: str, source: _Source) -> tuple[Any, dict[Where, int]]:
         raise source.error(f"It is no YAML: {problem}.{hint}", line=mark.line + 1 if mark else None) from error
     except yaml.YAMLError as error:
         raise source.error(f"It is no YAML: {' '.join(str(error).split())}.") from error
-    except RecursionError as error:
-        raise source.error(f"It is nested deeper than {MAX_DEPTH}.") from error
     if node is None:
         raise source.error("It holds nothing but comments. It must hold `members`.")
     nodes = _Nodes(source)
@@ -316,7 +325,7 @@ class _Nodes:
         if self._left < 0:
             raise self._source.error(f"It stands for more than {MAX_VALUES:,} values. Use fewer aliases.", line=line)
         if depth > MAX_DEPTH:
-            raise self._source.error(f"It is nested deeper than {MAX_DEPTH}, or holds itself.", line=line)
+            raise self._source.error(f"It is {_TOO_DEEP}, or holds itself.", line=line)
 
 
 def _to_bool(text: str) -> bool:
@@ -357,7 +366,7 @@ def _from_toml(text: str, source: _Source) -> tuple[Any, dict[Where, int]]:
         line = int(found[1]) if found else text.count("\n") + 1  # it says "at end of document" instead of the last line
         raise source.error(f"It is no TOML: {said}.", line=line) from error
     except RecursionError as error:
-        raise source.error(f"It is nested deeper than {MAX_DEPTH}.") from error
+        raise source.error(f"It is {_TOO_DEEP}.") from error
 
 
 def _toml_lines(text: str) -> dict[Where, int]:

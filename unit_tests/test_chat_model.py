@@ -76,7 +76,7 @@ def test_bad_arguments_are_refused_with_the_packages_own_error(arguments, error,
 def test_a_member_given_as_a_string_needs_langchain(monkeypatch):
     monkeypatch.setitem(sys.modules, "langchain.chat_models", None)
     with pytest.raises(MissingDependencyError, match="pip install langchain"):
-        RLFocalChatModel(members={"a": "openai:gpt"})
+        RLFocalChatModel(members={"a": "anthropic:claude"})
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ def test_the_table_fits_80_columns_and_reasons_stand_below(cli, pool):
     assert max(map(len, lines)) <= 80
     words = {line.split()[0]: line.split() for line in lines if line.split()}
     assert words["member"] == ["member", "reachable", "seconds", "tools", "structured", "logprobs", "price"]
-    assert (words["able"][1], *words["able"][3:]) == ("yes", "yes", "yes", "yes", "yes")
+    assert (words["able"][1], *words["able"][3:]) == ("yes", "yes", "yes", "yes", "yes"), result.stdout
     text = " ".join(result.stdout.split())
     assert "faulty no - - - unknown" in text
     assert "texter, no tool call: It answered in text, and called no tool: 'It is 21 degrees.'" in text

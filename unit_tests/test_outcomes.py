@@ -264,6 +264,15 @@ def test_a_failure_that_was_collected_is_silence_and_a_table_of_scores_alone_hol
     assert grid_of(*scores_alone, members=members).answer_ids.tolist() == [[0, 1, 2, 3]]
 
 
+def test_of_a_member_of_which_rewards_alone_are_recorded_a_reward_of_0_is_no_failure():
+    """`b` has rewards and no texts, `a` texts: what `b` got wrong it said, and what `a` did not say it failed to say."""
+    rows = [
+        outcome(f"q{n}", "a", "said" if n else None, response="said" if n else None, reward=float(n)) for n in (0, 1)
+    ]
+    rows += [outcome(f"q{n}", "b", None, reward=float(n)) for n in (0, 1)]
+    assert grid_of(*rows, members=["a", "b"]).answer_ids.tolist() == [[-1, 1], [0, 1]]
+
+
 def test_an_unscored_answer_takes_the_score_of_equal_ones_and_stays_unscored_without():
     """Equal answers are worth the same: the mean of ¼ and ¾. Texts without a label are equal to nothing."""
     judged = [("x", None), ("x", 0.25), ("x", 0.75), ("y", None), (None, None), (None, 1.0)]

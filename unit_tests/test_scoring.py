@@ -316,6 +316,12 @@ async def test_a_function_of_the_users_scores(name, text, value, reason):
 
 
 @pytest.mark.usefixtures("module")
+@pytest.mark.parametrize(("name", "usd"), [("is_short", 0.0), ("own", 0.25), ("evaluator", None), ("of_run", None)])
+async def test_what_an_evaluator_took_is_unknown_and_a_function_says_it_itself(name, usd):
+    assert (await worth(f"my_scorers:{name}", "4", "4")).cost_usd == usd
+
+
+@pytest.mark.usefixtures("module")
 @pytest.mark.parametrize(
     ("spec", "named"),
     [

@@ -393,9 +393,13 @@ class OutcomeTable:
         unlabelled = np.flatnonzero((answer_codes < 0) & ~is_absent)
         of_unlabelled = flat.take(pa.array(unlabelled))
         is_blank = pc.equal(pc.utf8_trim_whitespace(table["response"].take(of_unlabelled)), "")
-        # Where responses are recorded at all, a row that has none and is worth nothing is a member that failed.
-        has_responses = table["response"].null_count < len(self)
-        has_failed = pc.equal(table["reward"].take(of_unlabelled), 0.0 if has_responses else -1.0)
+        # Where responses are recorded, a row that has none and is worth nothing is a member that failed; not of a member of which
+        # rewards alone are recorded, as one that is worth something without a response tells.
+        reward, member = table["reward"].take(of_unlabelled), unlabelled % len(members)
+        is_worth = pc.fill_null(pc.and_(pc.is_null(is_blank), pc.greater(reward, 0.0)), fill_value=False).to_numpy()
+        has_responses = np.full(len(members), table["response"].null_count < len(self))
+        has_responses[member[is_worth]] = False
+        has_failed = pc.and_(pc.equal(reward, 0.0), pa.array(has_responses[member]))
         is_silent = pc.fill_null(pc.if_else(pc.is_null(is_blank), has_failed, is_blank), fill_value=False)
         ids.ravel()[unlabelled[is_silent.to_numpy()]] = -1
         ids[is_absent] = -1

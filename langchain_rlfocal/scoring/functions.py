@@ -96,11 +96,13 @@ class _FunctionScorer:
     async def score(self, question: Question, reply: Reply) -> Score:
         """Score one reply to a question."""
         given = {name: read(question, reply) for name, read in self.arguments.items()}
+        # A function of the user's says what it took in a `Score`; what an evaluator took, nobody says.
+        cost_usd = 0.0 if self.arguments.keys() <= _KNOWN.keys() else None
         call = getattr(self.function, "__call__", self.function)  # noqa: B004  # an object may be called asynchronously
         if inspect.iscoroutinefunction(self.function) or inspect.iscoroutinefunction(call):
-            return score_of(await self.function(**given))
+            return score_of(await self.function(**given), cost_usd=cost_usd)
         said = await asyncio.to_thread(self.function, **given)
-        return score_of(await said if inspect.isawaitable(said) else said)
+        return score_of(await said if inspect.isawaitable(said) else said, cost_usd=cost_usd)
 
 
 @dataclass(slots=True)
@@ -113,8 +115,13 @@ class _RunEvaluatorScorer:
         return score_of(await self.evaluator.aevaluate_run(*_run_and_example(question, reply)))
 
 
-def score_of(said: Any) -> Score:
-    """Read what a function or an evaluator returned: a number, a truth value, None, a `Score`, or a result with a score."""
+def score_of(said: Any, *, cost_usd: float | None = None) -> Score:
+    """Read what a function or an evaluator returned: a number, a truth value, None, a `Score`, or a result with a score.
+
+    Args:
+        said: What it returned.
+        cost_usd: Dollars that it took, unless it says so itself; None where that is unknown.
+    """
     if isinstance(said, Score):
         return said
     if hasattr(said, "model_dump"):  # LangSmith's EvaluationResult
@@ -123,22 +130,24 @@ def score_of(said: Any) -> Score:
         said = said["results"]
     if isinstance(said, list | tuple):
         if len(said) != 1:
-            return unscored(f"an evaluator must return one result, got {len(said)}")
-        return score_of(said[0])
+            return unscored(f"an evaluator must return one result, got {len(said)}", cost_usd=cost_usd)
+        return score_of(said[0], cost_usd=cost_usd)
     reason = None
     if isinstance(said, Mapping):
         if "score" not in said:
-            return unscored(f"a result must have a `score`, got {', '.join(map(str, said))}")
+            return unscored(f"a result must have a `score`, got {', '.join(map(str, said))}", cost_usd=cost_usd)
         reason = said.get("comment") or said.get("reason")
         said = said["score"]
     if said is None:
-        return unscored(str(reason or "it was left open"), cost_usd=None)
+        return unscored(str(reason or "it was left open"), cost_usd=cost_usd)
     if not isinstance(said, int | float):
         with_item = getattr(said, "item", None)  # a number of NumPy's
         said = with_item() if callable(with_item) else said
     if not isinstance(said, int | float) or not math.isfinite(said) or not 0 <= said <= 1:
-        return unscored(f"a score must be a number in [0, 1], true or false, or None, got {said!r:.60}", cost_usd=None)
-    return Score(value=float(said), reason=str(reason)[:200] if reason else None, cost_usd=None)
+        return unscored(
+            f"a score must be a number in [0, 1], true or false, or None, got {said!r:.60}", cost_usd=cost_usd
+        )
+    return Score(value=float(said), reason=str(reason)[:200] if reason else None, cost_usd=cost_usd)
 
 
 def _structured(text: str | None, gold: str | None) -> Any:
