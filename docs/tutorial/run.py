@@ -4,7 +4,8 @@
     python docs/tutorial/run.py --record   also writes what was printed, and the time of it all, into the page
 
 Every fenced block that has a `title` is a file; a `console` block holds commands; `python` is run as it stands. A `text` block
-shows what the block above it printed on both streams, whole, or the lines that the comment above it names.
+shows what the block above it printed on both streams, whole, or the lines that the comment above it names (-7 is the seventh from the
+end).
 """
 
 import os
@@ -22,7 +23,7 @@ PAGE = Path(__file__).with_name("your-pool.md")
 
 _BLOCK = re.compile(
     r'^```(?P<language>\w+)(?: title="(?P<file>[^"]+)")?\n(?P<body>.*?)^```$'
-    r"(?P<between>\n\n(?:<!-- lines (?P<first>\d+) to (?P<last>\d+|the last) -->\n\n)?(?=```text\n))?",
+    r"(?P<between>\n\n(?:<!-- lines (?P<first>-?\d+) to (?P<last>\d+|the last) -->\n\n)?(?=```text\n))?",
     re.MULTILINE | re.DOTALL,
 )
 
@@ -88,9 +89,10 @@ def _run(command: list[str], folder: Path) -> str:
 
 
 def _cut(printed: str, first: str | None, last: str | None) -> str:
-    lines = [f"{line.rstrip()}\n" for line in printed.splitlines()]
+    lines = [f"{line.rstrip()}\n" for line in printed.strip("\n").splitlines()]
+    start = int(first or 1)
     end = int(last) if last and last.isdigit() else len(lines)
-    return "".join(lines[int(first or 1) - 1 : end]).strip("\n") + "\n"
+    return "".join(lines[start - 1 if start > 0 else start : end]).strip("\n") + "\n"
 
 
 def recorded(page: str, done: list[Step]) -> str:
