@@ -245,6 +245,11 @@ def _say_what_failed(tally: "Tally") -> None:
             _say(f"Of {member.name}, {counted(member.truncated, 'answer')} broke off. Give it more `max_tokens`.")
     if tally.first_scoring_error:
         _say(f"Not every answer could be scored. First: {tally.first_scoring_error}")
+    if tally.outdated:
+        _say(
+            f"Scored against another `gold` than the questions have now: {counted(tally.outdated, 'answer')}. `rlfocal score` "
+            "scores again, without asking."
+        )
     if tally.unscored:
         _say(f"Unscored, which is not wrong: {counted(tally.unscored, 'answer')}.")
 
