@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from langchain_core.exceptions import ContextOverflowError
 from langchain_core.messages import BaseMessage
 
+from langchain_rlfocal.answers import label_answers, score_answer
 from langchain_rlfocal.collection.config import CollectConfig, check_questions, is_scorable, needs_judge, scorers_of
 from langchain_rlfocal.collection.pricing import Estimator, messages_of
 from langchain_rlfocal.collection.runs import is_dead, new_run
@@ -68,6 +69,9 @@ SCORE_AT_ONCE_S = 0.05
 
 MAX_SCORING = 64
 """Answers that may wait for their score; with more, nobody is asked."""
+
+MAX_WARM = 4
+"""Kinds of answers that are tried out before anybody is asked."""
 
 WRITE_AGAIN_S = (1.0, 2.0, 4.0, 8.0)
 """When writing is tried again where the log cannot be written; meanwhile nobody is asked."""
@@ -298,6 +302,7 @@ class _Collection:
         wanted = {cell for line in self._lines for cell in line.todo}
         answered, failed, unscored, estimator = await self._told(lambda: self._recorded(wanted))
         self._estimator, self._to_score = estimator, unscored
+        await self._told(partial(_warm_up, self._asked_for))
         for line in self._lines:
             line.tally.on_record = sum(cell in answered for cell in line.todo)
             skipped = answered if config.retry_failed else answered | failed
@@ -764,6 +769,14 @@ class _Collection:
 
 
 # ---- helpers
+
+
+def _warm_up(questions: Sequence[Question]) -> None:
+    """Load what comparing answers needs before the first has come: until it is scored, or known to take long, it is not on record."""
+    of_kinds = {question.kind: question for question in questions if question.gold is not None}
+    for question in islice(of_kinds.values(), MAX_WARM):
+        label_answers([question.gold], question.kind, query=question.query)
+        score_answer(question.gold, question.gold or "", question.kind, query=question.query)
 
 
 def forget_dead_runs(log: OutcomeLog) -> None:
