@@ -213,7 +213,7 @@ class _Collection:
         self._settled = asyncio.Event()
         self._unwritten: list[Attempt | ScoreRecord] = []
         self._has_unwritten = asyncio.Event()
-        self._is_closing = False
+        self._is_closing = self._has_lost_writer = False
         self._to_score: list[Attempt] = []
         self._scoring: set[asyncio.Task[None]] = set()
         self._can_write = asyncio.Event()
@@ -261,6 +261,8 @@ class _Collection:
                 await self._finish(writer)
         finally:
             self._thread.shutdown()
+            if self._has_lost_writer:  # a member raised what ends the program, and with it every task
+                self._add()
         if self.tally.ended == "running":
             self.tally.ended = "stopped" if self._stop.is_set() else "complete"
         self._changed()
@@ -288,6 +290,7 @@ class _Collection:
         try:
             await asyncio.shield(writer)
         finally:
+            self._has_lost_writer = writer.cancelled()
             with suppress(OutcomeLogError):  # then the claims end by themselves
                 await asyncio.shield(self._told(partial(self._log.release, self._run)))
 
@@ -697,15 +700,13 @@ class _Collection:
             await self._has_unwritten.wait()
             if not self._is_closing:
                 await asyncio.sleep(LINGER_S)
-            batch = [*self._unwritten]
             try:
-                await self._patiently(partial(self._add, batch))
+                await self._patiently(self._add)
             except OutcomeLogError as error:
                 lost = sum(isinstance(one, Attempt) for one in self._unwritten)
                 raise OutcomeLogError(
                     f"{error} {lost:,} answers could not be recorded, and are asked for again by the next run."
                 ) from error
-            del self._unwritten[: len(batch)]
             if not self._unwritten:
                 self._has_unwritten.clear()
 
@@ -725,14 +726,18 @@ class _Collection:
                 return done
         return await self._told(what)
 
-    def _add(self, batch: Iterable[Attempt | ScoreRecord]) -> None:
-        batch = [*batch]
+    def _add(self) -> None:
+        """Write what has come back so far, in the log's thread."""
+        batch = [*self._unwritten]
         attempts = [one for one in batch if isinstance(one, Attempt)]
         scores = [one for one in batch if isinstance(one, ScoreRecord)]
+        # Taken off the list here, so that what is written is known to be, even if nobody waits for it any more.
         if attempts:
             self._log.add_attempts(attempts, run=self._run)
+            self._unwritten[: len(batch)] = scores
         if scores:
             self._log.add_scores(scores, run=self._run)
+            del self._unwritten[: len(scores)]
 
     async def _renew_on(self) -> None:
         while True:
