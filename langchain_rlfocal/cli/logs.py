@@ -90,7 +90,7 @@ def export(
     Example: rlfocal log export outcomes.db --out outcomes.parquet
     """
     from langchain_rlfocal.log.tables import table_of
-    from langchain_rlfocal.outcomes.tables import check_writable
+    from langchain_rlfocal.outcomes.files import check_writable
 
     check_writable(out)
     table = table_of(_open(log))

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from langchain_core.exceptions import ContextOverflowError
 from langchain_core.messages import BaseMessage
 
+from langchain_rlfocal.answers import label_answers, score_answer
 from langchain_rlfocal.collection.config import CollectConfig, check_questions, is_scorable, needs_judge, scorers_of
 from langchain_rlfocal.collection.pricing import Estimator, messages_of
 from langchain_rlfocal.collection.runs import is_dead, new_run
@@ -68,6 +69,9 @@ SCORE_AT_ONCE_S = 0.05
 
 MAX_SCORING = 64
 """Answers that may wait for their score; with more, nobody is asked."""
+
+MAX_WARM = 4
+"""Kinds of answers that are tried out before anybody is asked."""
 
 WRITE_AGAIN_S = (1.0, 2.0, 4.0, 8.0)
 """When writing is tried again where the log cannot be written; meanwhile nobody is asked."""
@@ -209,7 +213,7 @@ class _Collection:
         self._settled = asyncio.Event()
         self._unwritten: list[Attempt | ScoreRecord] = []
         self._has_unwritten = asyncio.Event()
-        self._is_closing = False
+        self._is_closing = self._has_lost_writer = False
         self._to_score: list[Attempt] = []
         self._scoring: set[asyncio.Task[None]] = set()
         self._can_write = asyncio.Event()
@@ -257,6 +261,8 @@ class _Collection:
                 await self._finish(writer)
         finally:
             self._thread.shutdown()
+            if self._has_lost_writer:  # a member raised what ends the program, and with it every task
+                self._add()
         if self.tally.ended == "running":
             self.tally.ended = "stopped" if self._stop.is_set() else "complete"
         self._changed()
@@ -284,6 +290,7 @@ class _Collection:
         try:
             await asyncio.shield(writer)
         finally:
+            self._has_lost_writer = writer.cancelled()
             with suppress(OutcomeLogError):  # then the claims end by themselves
                 await asyncio.shield(self._told(partial(self._log.release, self._run)))
 
@@ -298,6 +305,7 @@ class _Collection:
         wanted = {cell for line in self._lines for cell in line.todo}
         answered, failed, unscored, estimator = await self._told(lambda: self._recorded(wanted))
         self._estimator, self._to_score = estimator, unscored
+        await self._told(partial(_warm_up, self._asked_for))
         for line in self._lines:
             line.tally.on_record = sum(cell in answered for cell in line.todo)
             skipped = answered if config.retry_failed else answered | failed
@@ -692,15 +700,13 @@ class _Collection:
             await self._has_unwritten.wait()
             if not self._is_closing:
                 await asyncio.sleep(LINGER_S)
-            batch = [*self._unwritten]
             try:
-                await self._patiently(partial(self._add, batch))
+                await self._patiently(self._add)
             except OutcomeLogError as error:
                 lost = sum(isinstance(one, Attempt) for one in self._unwritten)
                 raise OutcomeLogError(
                     f"{error} {lost:,} answers could not be recorded, and are asked for again by the next run."
                 ) from error
-            del self._unwritten[: len(batch)]
             if not self._unwritten:
                 self._has_unwritten.clear()
 
@@ -720,14 +726,18 @@ class _Collection:
                 return done
         return await self._told(what)
 
-    def _add(self, batch: Iterable[Attempt | ScoreRecord]) -> None:
-        batch = [*batch]
+    def _add(self) -> None:
+        """Write what has come back so far, in the log's thread."""
+        batch = [*self._unwritten]
         attempts = [one for one in batch if isinstance(one, Attempt)]
         scores = [one for one in batch if isinstance(one, ScoreRecord)]
+        # Taken off the list here, so that what is written is known to be, even if nobody waits for it any more.
         if attempts:
             self._log.add_attempts(attempts, run=self._run)
+            self._unwritten[: len(batch)] = scores
         if scores:
             self._log.add_scores(scores, run=self._run)
+            del self._unwritten[: len(scores)]
 
     async def _renew_on(self) -> None:
         while True:
@@ -764,6 +774,14 @@ class _Collection:
 
 
 # ---- helpers
+
+
+def _warm_up(questions: Sequence[Question]) -> None:
+    """Load what comparing answers needs before the first has come: until it is scored, or known to take long, it is not on record."""
+    of_kinds = {question.kind: question for question in questions if question.gold is not None}
+    for question in islice(of_kinds.values(), MAX_WARM):
+        label_answers([question.gold], question.kind, query=question.query)
+        score_answer(question.gold, question.gold or "", question.kind, query=question.query)
 
 
 def forget_dead_runs(log: OutcomeLog) -> None:
