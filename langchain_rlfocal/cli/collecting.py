@@ -360,6 +360,7 @@ def questions(
     ] = None,
     count: Annotated[int | None, typer.Option(min=1, help="Take so many, evenly over the tasks.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed: the same file.")] = 0,
+    as_json: Json = False,
 ) -> None:
     """Write the question set on which the shipped policy was trained, or some of it.
 
@@ -367,4 +368,5 @@ def questions(
     """
     from langchain_rlfocal.demo.questions import write_questions
 
-    typer.echo(f"{write_questions(out, seed=seed, tasks=task, count=count)} questions in {out}")
+    written = write_questions(out, seed=seed, tasks=task, count=count)
+    show_result({"questions": written, "path": str(out)}, iter([f"{written} questions in {out}"]), as_json=as_json)
