@@ -137,6 +137,18 @@ def quiz_policy(quiz):
 
 
 @pytest.fixture(scope="session")
+def mlflow_store(tmp_path_factory):
+    """MLflow's local store: making one takes seconds, so that tests share it, each with a run of another name."""
+    pytest.importorskip("mlflow", reason="pip install 'langchain-rlfocal[mlflow]'")
+    from langchain_rlfocal.training import TrainingConfig  # noqa: PLC0415  # as above
+    from langchain_rlfocal.training.metrics import MLflow  # noqa: PLC0415
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    with MLflow(str(path), TrainingConfig(), name="first"):
+        return path
+
+
+@pytest.fixture(scope="session")
 def bare_policy(quiz_policy):
     """The same without baselines, as an old checkpoint may be."""
     return RLFocalPolicy(replace(quiz_policy.parts, baselines={}, baseline_facts={}))

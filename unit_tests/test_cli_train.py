@@ -1,7 +1,9 @@
 """The command line from outcomes to a policy: train, what it prints and leaves, and how it ends; and demo."""
 
 import json
+import sqlite3
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,7 +161,7 @@ def test_train_interrupted_leaves_nothing(cli, outcomes, monkeypatch):
     monkeypatch.setattr(training, "train", interrupt)
     result = cli.run("train", outcomes, "--out", "made")
     assert (result.exit_code, result.stdout) == (130, "")
-    assert result.stderr == "Interrupted: nothing was written.\n"
+    assert result.stderr == "Interrupted: no checkpoint was written.\n"
     assert not Path("made").exists()
 
 
@@ -172,7 +174,7 @@ def test_demo_hands_its_questions_on(cli, monkeypatch):
 
 
 def test_metrics_are_written_beside_the_checkpoint_or_where_it_is_said_and_are_no_part_of_it(
-    cli, outcomes, quick_training, tmp_path
+    cli, outcomes, quick_training, mlflow_store
 ):
     """Two iterations are two lines; the checkpoint is the same two files wherever they go."""
     said = cli.said("train", outcomes, "--out", "made")
@@ -180,8 +182,7 @@ def test_metrics_are_written_beside_the_checkpoint_or_where_it_is_said_and_are_n
     lines = [json.loads(line) for line in Path("made.metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["step"] for line in lines] == [1, 2]
     assert {name for line in lines for name in line} - {"step"} == set(FORMULAS)
-    store = tmp_path / "mlflow.db"
-    options = ("--metrics", "my/own.jsonl", "--tensorboard", "board", "--mlflow", store)
+    options = ("--metrics", "my/own.jsonl", "--tensorboard", "board", "--mlflow", mlflow_store)
     result = cli.run("train", outcomes, "--out", "other", *options)
     assert result.exit_code == 0, result.output
     assert Path("my/own.jsonl").read_bytes() == Path("made.metrics.jsonl").read_bytes()
@@ -190,7 +191,17 @@ def test_metrics_are_written_beside_the_checkpoint_or_where_it_is_said_and_are_n
         assert Path("made", name).read_bytes() == Path("other", name).read_bytes()
     assert {path.name for path in Path("made").iterdir()} == {"weights.safetensors", "checkpoint.json"}
     assert len(list(Path("board").iterdir())) == 1
-    assert store.stat().st_size > 0
+    with closing(sqlite3.connect(mlflow_store)) as opened:
+        ended = opened.execute("select status from runs where name = 'other'").fetchall()
+        assert ended == [("FINISHED",)]
+
+
+def test_what_cannot_be_read_leaves_no_run_in_a_store(cli, folder, mlflow_store):
+    options = ("--tensorboard", "board", "--mlflow", mlflow_store)
+    cli.assert_refused(cli.run("train", "absent.parquet", "--out", "unread", *options), "absent.parquet")
+    with closing(sqlite3.connect(mlflow_store)) as opened:
+        assert opened.execute("select status from runs where name = 'unread'").fetchall() == []
+    assert not Path("board").exists()
 
 
 def test_a_logger_without_its_extra_is_refused_before_anything_is_read(cli, folder, monkeypatch):
@@ -210,7 +221,7 @@ def test_ctrl_c_keeps_the_best_so_far_and_says_how_to_go_on(cli, outcomes, quick
     twice = True
     result = cli.run("train", outcomes, "--out", "made")
     assert result.exit_code == 130
-    assert result.stderr.endswith("Interrupted: nothing was written.\n")
+    assert result.stderr.endswith("Interrupted: no checkpoint was written.\n")
     assert not Path("made").exists()
     twice = False
     result = cli.run("train", outcomes, "--out", "made", "--json")

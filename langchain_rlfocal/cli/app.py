@@ -47,8 +47,12 @@ class _Commands(TyperGroup):
                 raise
             end_with(str(error), code=BAD_INPUT)
         except KeyboardInterrupt:
-            writes = ctx.invoked_subcommand in {"train", "questions", "import"}
-            end_with("Interrupted: nothing was written." if writes else "Interrupted.", code=INTERRUPTED)
+            kept = {
+                "train": "no checkpoint was written",
+                "questions": "nothing was written",
+                "import": "nothing was written",
+            }.get(str(ctx.invoked_subcommand))
+            end_with(f"Interrupted: {kept}." if kept else "Interrupted.", code=INTERRUPTED)
 
 
 app = typer.Typer(
