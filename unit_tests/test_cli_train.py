@@ -5,11 +5,14 @@ import sqlite3
 import sys
 from contextlib import closing
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from langchain_rlfocal import training
+from langchain_rlfocal.cli.views import train_views
 from langchain_rlfocal.evaluation import baselines
 from langchain_rlfocal.evaluation.baselines import BASELINES
 from langchain_rlfocal.evaluation.report import baselines_of
@@ -19,6 +22,14 @@ from langchain_rlfocal.policies import RLFocalPolicy
 from langchain_rlfocal.testing import make_outcomes
 from langchain_rlfocal.training import TrainingConfig
 from langchain_rlfocal.training.metrics import FORMULAS
+
+
+def shown_of(facts):
+    """What a command that said these facts as JSON says to people, its lines joined: it is made of them alone."""
+    console = Console(width=80, file=StringIO())
+    for view in train_views(facts):
+        console.print(view)
+    return " ".join(console.file.getvalue().split())
 
 
 def test_train_writes_a_policy_with_its_curve_and_baselines_and_says_what_it_learned_from(
@@ -36,7 +47,8 @@ def test_train_writes_a_policy_with_its_curve_and_baselines_and_says_what_it_lea
     fitted = baselines_of(policy)
     assert tuple(fitted) == tuple(said["baselines"]) == BASELINES
     assert (fitted["random_team"].learned["size"], fitted["random_team"].learned["seed"]) == (1, 3)
-    assert said["missing_baselines"] == []
+    assert (said["missing_baselines"], said["warnings"], said["cost_unit"]["taken"]) == ([], [], "tokens")
+    assert "supervised" not in shown_of(said)
     weights = [point["cost_weight"] for point in policy.card["curve"] if not {"member", "max_team"} & set(point)]
     assert weights == sorted(weights)
     assert all({"score", "mean_calls"} <= set(point) for point in policy.card["curve"])
@@ -65,31 +77,29 @@ def test_train_for_people_names_members_queries_and_validation_within_80_columns
     cli, outcomes, quick_training, monkeypatch
 ):
     """And in one line which baseline is missing, where scikit-learn is not installed."""
-    text = cli.run("train", outcomes, "--out", "made").stdout
-    words = ("ann, bob", "train", "test", "0 dropped", "validation", "single best", "calls")
-    assert all(word in text for word in words)
-    assert "supervised" not in text
-    assert max(map(len, text.splitlines())) <= 80
 
     def absent(name):
         raise ImportError(name)
 
     monkeypatch.setattr(baselines.importlib, "import_module", absent)
-    text = cli.shown("train", outcomes, "--out", "made")
+    text = cli.run("train", outcomes, "--out", "made").stdout
+    words = ("ann, bob", "train", "test", "0 dropped", "validation", "single best", "calls")
+    assert all(word in text for word in words)
+    assert max(map(len, text.splitlines())) <= 80
+    text = " ".join(text.split())
     assert text.count("supervised fusion") == 1
     assert "scikit-learn is installed (`pip install 'langchain-rlfocal[evaluation]'`)" in text
     assert "supervised_fusion" not in baselines_of(RLFocalPolicy.load("made"))
 
 
 def test_train_on_answers_that_nobody_scored_says_what_it_did_and_why_to_doubt_it(cli, outcomes, quick_training):
-    """Of two members agreement tells nobody which is right; where answers are scored nothing of it is said."""
+    """Of two members agreement tells nobody which is right."""
     unscored = [replace(outcome, reward=None, gold=None) for outcome in OutcomeTable.read(outcomes)]
     OutcomeTable.from_outcomes(unscored).write("unscored.parquet")
     text = " ".join(cli.shown("train", "unscored.parquet", "--out", "made").split())
     assert f"nobody scored: {len(unscored):,}. What they are worth was estimated" in text
     assert "Ask a third member, or score more answers." in text
     assert RLFocalPolicy.load("made").card["labels"]["scored"] == 0
-    assert cli.said("train", outcomes, "--out", "made")["warnings"] == []
 
 
 def test_train_takes_the_members_tasks_and_test_rows_that_are_named(cli, outcomes, quick_training):
@@ -117,7 +127,7 @@ def test_train_leaves_out_what_a_member_did_not_answer_or_counts_it_as_its_failu
     said = cli.said("train", gaps, "--out", "made", *options)
     assert (said["queries"]["dropped"], said["missing"]) == counts
     assert sum(said["queries"].values()) == 300
-    assert words in cli.run("train", gaps, "--out", "made", *options).stdout
+    assert words in shown_of(said)
 
 
 def test_train_leaves_out_and_counts_queries_with_the_text_of_a_test_row(cli, folder, quiz, quick_training):
@@ -245,10 +255,10 @@ def test_what_spending_is_counted_in_is_said_and_one_that_the_rows_do_not_hold_i
         *("'usd'", "bob (none of", "training rows)", "'calls'"),
     )
     assert not Path("made").exists()
-    said = cli.said("train", "partly.parquet", "--out", "made")["cost_unit"]
-    assert (said["asked"], said["taken"]) == ("auto", "calls")
-    assert "unknown of bob" in said["reason"]
-    assert "tokens" in cli.shown("train", "partly.parquet", "--out", "made", "--cost-unit", "tokens")
+    said = cli.said("train", "partly.parquet", "--out", "made")
+    assert (said["cost_unit"]["asked"], said["cost_unit"]["taken"]) == ("auto", "calls")
+    assert "unknown of bob" in said["cost_unit"]["reason"]
+    assert said["cost_unit"]["reason"] in shown_of(said)
 
 
 def test_rewards_without_answers_are_routed_and_it_is_said(cli, folder, quick_training):
