@@ -14,6 +14,9 @@ from langchain_rlfocal.scoring import rules as rules_module
 from langchain_rlfocal.scoring.unit_tests import UnitTestScorer, _confinement, code_of
 
 
+NETWORK = os.readlink("/proc/self/ns/net")  # noqa: PTH115  # as the code that is run has it
+
+
 def question(gold=None, **more):
     return Question(**{"task": "t", "query_id": "1", "query": "How many?", "gold": gold, **more})
 
@@ -192,7 +195,7 @@ def _bytes(path):
 async def test_code_has_no_network_where_the_system_can_take_it_away():
     if not _confinement():
         pytest.skip("unshare is not allowed here")
-    tests = f"import os\nassert os.readlink('/proc/self/ns/net') != {str(Path('/proc/self/ns/net').readlink())!r}"
+    tests = f"import os\nassert os.readlink('/proc/self/ns/net') != {NETWORK!r}"
     assert (await worth("unit_tests", tests, "x = 1")).value == 1
 
 
