@@ -13,7 +13,6 @@ from langchain_rlfocal.scoring import Reply, Score, open_scorer, scorer_names
 from langchain_rlfocal.scoring import rules as rules_module
 from langchain_rlfocal.scoring.unit_tests import UnitTestScorer, _confinement, code_of
 
-
 NETWORK = os.readlink("/proc/self/ns/net")  # noqa: PTH115  # as the code that is run has it
 
 
