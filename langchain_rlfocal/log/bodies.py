@@ -7,8 +7,8 @@ from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
+import orjson
 from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError, to_json
 
 from langchain_rlfocal.errors import OutcomeLogError
 from langchain_rlfocal.log.records import Feedback, ServedAnswer
@@ -104,12 +104,12 @@ def dumps(facts: Mapping[str, Any]) -> str:
         TypeError, ValueError: A value has no form in JSON.
     """
     try:
-        text = to_json(facts, inf_nan_mode="constants").decode()  # takes a fifth of the time
-    except (PydanticSerializationError, UnicodeEncodeError):
-        text = None
-    if text is None or "NaN" in text or "Infinity" in text:
-        text = as_utf8(_encode(facts))
-    return text
+        data = orjson.dumps(facts, default=_plain)  # takes a fifth of the time
+    except TypeError:  # half a surrogate pair, a large integer, or what has no form at all
+        data = None
+    if data is None or b"null" in data:  # so it writes NaN
+        return as_utf8(_encode(facts))
+    return data.decode()
 
 
 def as_utf8(text: str) -> str:

@@ -3,10 +3,14 @@
 Values are plain ones of the database; what they mean is for `outcome_log` to know.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
+import numpy as np
 import sqlalchemy as sa
+import sqlalchemy.exc
 
 from langchain_rlfocal.log.bodies import as_number, as_required, as_text
 from langchain_rlfocal.log.schema import (
@@ -24,9 +28,9 @@ from langchain_rlfocal.log.schema import (
     SCORES,
     SNAPSHOTS,
     Kind,
-    digest_of,
-    hash_of,
     linked,
+    packed_numbers,
+    packed_texts,
 )
 
 _CHUNK = 500  # values of one statement
@@ -48,6 +52,7 @@ class Records:
 
     def __init__(self, db: sa.Connection) -> None:
         self.db = db
+        self._is_server = db.dialect.name != "sqlite"
         self._mark = "?" if db.dialect.paramstyle == "qmark" else "%s"
         self._inserts = {name: _insert(kind, self._mark) for name, kind in KINDS.items()}
         self._known: dict[Version, tuple[int, int]] = {}
@@ -81,20 +86,25 @@ class Records:
         number, head = self.hold(kind)
         if not rows:
             return number
+        numbered = [(place, *numbers) for place, (numbers, _, _) in enumerate(rows, start=number + 1)]
+        packs = [*map(packed_numbers, numbered)]
+        if self._is_server or _has_odd(packs):
+            numbered = [(*map(as_number, numbers),) for numbers in numbered]
+            packs = [*map(packed_numbers, numbered)]
+        separators = sum(max(len(columns) - 1, 0) for columns in (KINDS[kind].names, KINDS[kind].texts))
         values = []
-        for numbers, names, texts in rows:
-            number += 1
-            told, said = f"{(number, *numbers, *names)!a}", ascii(texts)
-            if _is_odd(told) or (
-                "\\" in said and ("\\x00" in said or "\\ud" in said)
-            ):  # quicker than to mend each value
-                own = (*map(as_number, numbers), *map(as_text, names))
-                said_so = (*map(as_text, texts),)
-                head = linked(head, (number, *own), digest_of(said_so))
-                values.append((number, *own, *said_so, head))
-            else:
-                head = hash_of(f"{head}{told}{hash_of(said)}")
-                values.append((number, *numbers, *names, *texts, head))
+        for numbers, pack, (_, names, texts) in zip(numbered, packs, rows, strict=True):
+            try:
+                named, said = packed_texts(names), packed_texts(texts)
+                is_odd = named.count(0) + said.count(0) != separators
+            except UnicodeEncodeError:
+                is_odd = True
+            if is_odd:
+                names, texts = (*map(as_text, names),), (*map(as_text, texts),)  # noqa: PLW2901
+                named, said = packed_texts(names), packed_texts(texts)
+            head = linked(head, pack, named, sha256(said).hexdigest())
+            values.append((*numbers, *names, *texts, head))
+        number = numbered[-1][0]
         self.db.exec_driver_sql(self._inserts[kind], values)
         self.db.execute(_COUNTED, {"of": kind, "to": number, "hash": head})
         return number
@@ -103,9 +113,15 @@ class Records:
 
     def add_answers(self, rows: Mapping[str, tuple[float, str]]) -> None:
         """Add served answers, each by its id: when, and its JSON; one that is there already stays as it is."""
-        self.hold("answers")
-        there = self._answers_there([*rows])
-        self.append("answers", [((at,), (key,), (body,)) for key, (at, body) in rows.items() if key not in there])
+        added = [((at,), (key,), (body,)) for key, (at, body) in rows.items()]
+        self.db.exec_driver_sql("SAVEPOINT answers")
+        try:
+            self.append("answers", added)
+        except sa.exc.IntegrityError:  # one is there, which is rare: that is found out only now
+            self.db.exec_driver_sql("ROLLBACK TO SAVEPOINT answers")
+            self.hold("answers")
+            there = self._answers_there([*rows])
+            self.append("answers", [row for row in added if row[1][0] not in there])
 
     def _answers_there(self, ids: Sequence[str]) -> set[str]:
         """Tell which ids of answers are there: by the driver, since SQLAlchemy takes as long for it as for all else."""
@@ -219,43 +235,37 @@ class Records:
             self._known_upkept = upkept
             self._known.clear()
         keys = [(*row[0], hash(row[1])) for row in rows]
-        known = self._numbers_of(dict(zip(keys, (row[:3] for row in rows), strict=True)), at)
+        known = self._known
+        unknown = {key: row[:3] for key, row in zip(keys, rows, strict=True) if key not in known}
+        if unknown:
+            if len(known) > _MAX_KNOWN:
+                known.clear()
+                unknown = {key: row[:3] for key, row in zip(keys, rows, strict=True)}
+            self._learn(unknown, at)
         return self.append(
             "attempts",
             [
                 ((at, *known[key], *numbers), (run, *names), texts)
-                for key, (*_, numbers, names, texts) in zip(keys, rows, strict=True)
+                for key, (_, _, _, numbers, names, texts) in zip(keys, rows, strict=True)
             ],
         )
 
-    def _numbers_of(
-        self, asked: Mapping[Version, tuple[tuple[str, str], str, str | None]], at: float
-    ) -> Mapping[Version, tuple[int, int]]:
-        """Find, or add, the versions of questions that have these texts; what is known is remembered.
-
-        Returns:
-            The version's number, and that of the question's first.
-        """
-        known = self._known
-        if len(known) > _MAX_KNOWN:
-            known.clear()
+    def _learn(self, asked: Mapping[Version, tuple[tuple[str, str], str, str | None]], at: float) -> None:
+        """Find, or add, the versions of questions that have these texts, and remember their numbers, and those of the first."""
         unknown = {
             version: ((as_required(key[0]), as_required(key[1])), as_required(query), as_text(gold))
             for version, (key, query, gold) in asked.items()
-            if version not in known
         }
-        if unknown:
-            there, firsts = self._versions({key for key, *_ in unknown.values()})
-            number, _ = self.hold("questions")
-            added: list[tuple[Row, Row, Row]] = []
-            for version, (key, query, gold) in unknown.items():
-                if (*key, query) not in there:
-                    number += 1
-                    there[*key, query] = number, firsts.setdefault(key, number)
-                    added.append(((at, firsts[key]), key, (query, gold, None, None, None)))
-                known[version] = there[*key, query]
-            self.append("questions", added)
-        return known
+        there, firsts = self._versions({key for key, *_ in unknown.values()})
+        number, _ = self.hold("questions")
+        added: list[tuple[Row, Row, Row]] = []
+        for version, (key, query, gold) in unknown.items():
+            if (*key, query) not in there:
+                number += 1
+                there[*key, query] = number, firsts.setdefault(key, number)
+                added.append(((at, firsts[key]), key, (query, gold, None, None, None)))
+            self._known[version] = there[*key, query]
+        self.append("questions", added)
 
     def _versions(
         self, keys: Iterable[tuple[str, str]]
@@ -352,11 +362,14 @@ class Records:
             self.db.execute(_RELEASED, named)
 
 
-def _is_odd(told: str) -> bool:
-    """Tell whether numbers or texts, as `ascii` writes them, may be such as a database does not give back as they are."""
-    return (
-        "\\x00" in told or "\\ud" in told or ", nan" in told or ", inf" in told or ", -inf" in told or ", -0.0," in told
-    )
+_NAN_BITS, _MINUS_ZERO_BITS = np.array([math.nan, -0.0], "<f8").view("<i8")
+
+
+def _has_odd(packs: Sequence[bytes]) -> bool:
+    """Tell whether numbers may be such as SQLite does not give back as they are: infinite, or -0.0. It reads NaN as NULL."""
+    values = np.frombuffer(b"".join(packs), "<f8")
+    bits = values.view("<i8")
+    return bool(((bits == _MINUS_ZERO_BITS) | (~np.isfinite(values) & (bits != _NAN_BITS))).any())
 
 
 _MAX_KNOWN = 100_000
