@@ -28,21 +28,25 @@ def facts_of(served: ServedAnswer) -> dict[str, Any]:
         "cost_weight": served.cost_weight,
         "max_team": served.max_team,
         "max_rounds": served.max_rounds,
-        "candidates": [_candidate_facts(candidate) for candidate in served.candidates],
-        "failures": [_failure_facts(failure) for failure in served.failures],
+        "candidates": [*map(_candidate_facts, served.candidates)],
+        "failures": [*map(_failure_facts, served.failures)],
         "answer": {
             "member": answer.member,
             "answer": answer.answer,
-            "weights": dict(answer.weights),
-            "supporters": dict(answer.supporters),
+            "weights": _as_dict(answer.weights),
+            "supporters": _as_dict(answer.supporters),
         },
-        "propensity": dict(served.propensity),
+        "propensity": _as_dict(served.propensity),
     }
     if served.explore:
         facts |= {"explore": served.explore, "explored": served.explored}
     if served.pinned:
         facts["pinned"] = True
     return facts
+
+
+def _as_dict(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    return mapping if type(mapping) is dict else {**mapping}
 
 
 def _candidate_facts(candidate: Candidate) -> dict[str, Any]:
@@ -131,16 +135,6 @@ def as_text(text: str | None) -> str | None:
 def as_required(text: str) -> str:
     """Make a text that each database can hold; see `as_text`."""
     return as_utf8(text).replace("\0", "\ufffd")
-
-
-def as_float(value: float | None) -> float | None:
-    """Make a float of a number."""
-    return None if value is None else float(value)
-
-
-def as_number(value: float | None) -> float | None:
-    """Make a number that each database gives back as it was: SQLite turns -0.0 into 0.0, and tables take no infinite ones."""
-    return None if value is None or not math.isfinite(value) else value + 0.0 if isinstance(value, float) else value
 
 
 def details_of(**facts: Any) -> str | None:

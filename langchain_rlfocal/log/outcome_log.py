@@ -31,7 +31,6 @@ from safetensors.numpy import save as save_arrays
 from langchain_rlfocal.answers import to_kind
 from langchain_rlfocal.errors import FeedbackError, OutcomeLogError
 from langchain_rlfocal.log.bodies import (
-    as_float,
     as_required,
     as_text,
     damaged,
@@ -48,7 +47,7 @@ from langchain_rlfocal.log.records import CALLED_OFF, Attempt, Cell, Feedback, S
 
 if TYPE_CHECKING:
     from langchain_rlfocal.log.database import Database
-    from langchain_rlfocal.log.statements import Records
+    from langchain_rlfocal.log.statements import Asked, Records, Version
     from langchain_rlfocal.outcomes import Outcome, Question
 
 LINGER_S = 0.05
@@ -281,14 +280,7 @@ class OutcomeLog:
                 )
             records.append(
                 "scores",
-                [
-                    (
-                        (at, numbers[one.cell], as_float(one.reward), as_float(one.usd)),
-                        (run, one.scorer),
-                        (one.gold, one.reason),
-                    )
-                    for one in scores
-                ],
+                [(at, numbers[one.cell], one.reward, one.usd, run, one.scorer, one.gold, one.reason) for one in scores],
             )
 
     @property
@@ -482,7 +474,7 @@ class OutcomeLog:
         """
         event = dumps({"learner": undo.learner, "change_id": undo.change_id})
         with self._writing(durable=True) as records:
-            return records.append("events", [((self._clock(),), (None, event), ())])
+            return records.append("events", [(self._clock(), None, event)])
 
     def changes(self, learner: str) -> dict[str, dict[str, Any]]:
         """Return a learner's changes by their ids, in the order in which they were added.
@@ -718,20 +710,20 @@ def _question_of(row: Any, log: str) -> "Question":
     )
 
 
-def _row_of(attempt: Attempt) -> tuple[tuple[str, str], str, str | None, Row, Row, Row]:
-    """Lay out an attempt: key and text of its question, its gold, its numbers, names and texts."""
+def _row_of(attempt: Attempt) -> "tuple[Version, Asked, Row, Row]":
+    """Lay out an attempt: its question, the question's text and gold answer, its numbers, and its names and texts."""
     said = attempt.outcome
     numbers = (
         attempt.sample,
-        0 if attempt.failure is None else 1,
-        as_float(said.reward),
-        as_float(attempt.scoring_usd),
-        None if said.prompt_tokens is None else int(said.prompt_tokens),
-        None if said.completion_tokens is None else int(said.completion_tokens),
-        as_float(said.cost_usd),
-        as_float(said.latency_s),
-        as_float(said.logprob),
-        as_float(said.propensity),
+        attempt.failure is not None,
+        said.reward,
+        attempt.scoring_usd,
+        said.prompt_tokens,
+        said.completion_tokens,
+        said.cost_usd,
+        said.latency_s,
+        said.logprob,
+        said.propensity,
     )
     has_details = attempt.tool_calls or said.option_probs or said.extras
     details = (
@@ -739,8 +731,8 @@ def _row_of(attempt: Attempt) -> tuple[tuple[str, str], str, str | None, Row, Ro
         if has_details
         else None
     )
-    texts = (said.response, said.answer, said.gold, attempt.failure, details)
-    return (said.task, said.query_id), said.query, said.gold, numbers, (said.model, attempt.scorer), texts
+    texts = (said.model, attempt.scorer, said.response, said.answer, said.gold, attempt.failure, details)
+    return (said.task, said.query_id, hash(said.query)), (said.query, said.gold), numbers, texts
 
 
 def _attempt_of(row: Any, score: Any, log: str) -> Attempt:

@@ -3,7 +3,6 @@
 Values are plain ones of the database; what they mean is for `outcome_log` to know.
 """
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import sqlalchemy as sa
 import sqlalchemy.exc
 
-from langchain_rlfocal.log.bodies import as_number, as_required, as_text
+from langchain_rlfocal.log.bodies import as_required, as_text
 from langchain_rlfocal.log.schema import (
     ANSWERS,
     ATTEMPTS,
@@ -29,7 +28,6 @@ from langchain_rlfocal.log.schema import (
     SNAPSHOTS,
     Kind,
     linked,
-    packed_numbers,
     packed_texts,
 )
 
@@ -38,6 +36,7 @@ _CHUNK = 500  # values of one statement
 Row = tuple[Any, ...]
 Cell = tuple[str, str, str, int]
 Version = tuple[str, str, int]  # task, query_id, hash of the text
+Asked = tuple[str, str | None]  # text, gold answer
 
 _LATER = QUESTIONS.alias("later")
 _IS_LATEST = ~sa.exists().where(_LATER.c.first == QUESTIONS.c.first, _LATER.c.number > QUESTIONS.c.number)
@@ -77,8 +76,8 @@ class Records:
         row = self.db.execute(_HELD, {"of": kind}).one()
         return int(row[0]), str(row[1])
 
-    def append(self, kind: str, rows: Sequence[tuple[Row, Row, Row]]) -> int:
-        """Add records, each as its numbers, its names and its texts; see `Kind`.
+    def append(self, kind: str, rows: Sequence[Row]) -> int:
+        """Add records, each as its numbers, its names and its texts in one; see `Kind`.
 
         Returns:
             The number of the last.
@@ -86,34 +85,51 @@ class Records:
         number, head = self.hold(kind)
         if not rows:
             return number
-        numbered = [(place, *numbers) for place, (numbers, _, _) in enumerate(rows, start=number + 1)]
-        packs = [*map(packed_numbers, numbered)]
-        if self._is_server or _has_odd(packs):
-            numbered = [(*map(as_number, numbers),) for numbers in numbered]
-            packs = [*map(packed_numbers, numbered)]
-        separators = sum(max(len(columns) - 1, 0) for columns in (KINDS[kind].names, KINDS[kind].texts))
+        of, packed_names = KINDS[kind], dict[Row, bytes]()
+        names_at = len(of.numbers)
+        texts_at = names_at + len(of.names)
+        numbers, packs = self._laid_out(number, [row[:names_at] for row in rows])
         values = []
-        for numbers, pack, (_, names, texts) in zip(numbered, packs, rows, strict=True):
+        for fields, pack, row in zip(numbers, packs, rows, strict=True):
+            names, texts = row[names_at:texts_at], row[texts_at:]
             try:
-                named, said = packed_texts(names), packed_texts(texts)
-                is_odd = named.count(0) + said.count(0) != separators
+                named, said = packed_names.get(names), packed_texts(texts)
+                if named is None:
+                    named = packed_names[names] = packed_texts(names)
+                is_odd = named.count(0) >= max(len(names), 1) or said.count(0) >= max(len(texts), 1)
             except UnicodeEncodeError:
                 is_odd = True
             if is_odd:
-                names, texts = (*map(as_text, names),), (*map(as_text, texts),)  # noqa: PLW2901
+                names, texts = (*map(as_text, names),), (*map(as_text, texts),)
                 named, said = packed_texts(names), packed_texts(texts)
             head = linked(head, pack, named, sha256(said).hexdigest())
-            values.append((*numbers, *names, *texts, head))
-        number = numbered[-1][0]
+            number += 1
+            values.append((number, *fields, *names, *texts, head))
         self.db.exec_driver_sql(self._inserts[kind], values)
         self.db.execute(_COUNTED, {"of": kind, "to": number, "hash": head})
         return number
+
+    def _laid_out(self, number: int, rows: Sequence[Row]) -> tuple[Sequence[Sequence[float | None]], Iterator[bytes]]:
+        """Make numbers such as each database gives back as they are, and lay them out for the hash with the records' own.
+
+        All are doubles, which a database stores as its columns say; NaN, which SQLite takes for NULL, is what is not there.
+        """
+        table = np.empty((len(rows), 1 + len(rows[0])), "<f8")
+        table[:, 0] = np.arange(number + 1, number + 1 + len(rows))
+        table[:, 1:] = rows
+        table[~np.isfinite(table)] = np.nan
+        table += 0.0  # minus zero becomes zero
+        fields = table[:, 1:].tolist()
+        if self._is_server:
+            fields = [[None if value != value else value for value in row] for row in fields]  # noqa: PLR0124
+        data, width = table.tobytes(), table.strides[0]
+        return fields, (data[start : start + width] for start in range(0, len(data), width))
 
     # ---- served answers, feedback, what was learned
 
     def add_answers(self, rows: Mapping[str, tuple[float, str]]) -> None:
         """Add served answers, each by its id: when, and its JSON; one that is there already stays as it is."""
-        added = [((at,), (key,), (body,)) for key, (at, body) in rows.items()]
+        added = [(at, key, body) for key, (at, body) in rows.items()]
         self.db.exec_driver_sql("SAVEPOINT answers")
         try:
             self.append("answers", added)
@@ -121,7 +137,7 @@ class Records:
             self.db.exec_driver_sql("ROLLBACK TO SAVEPOINT answers")
             self.hold("answers")
             there = self._answers_there([*rows])
-            self.append("answers", [row for row in added if row[1][0] not in there])
+            self.append("answers", [row for row in added if row[1] not in there])
 
     def _answers_there(self, ids: Sequence[str]) -> set[str]:
         """Tell which ids of answers are there: by the driver, since SQLAlchemy takes as long for it as for all else."""
@@ -146,7 +162,7 @@ class Records:
         self.hold("events")
         if self.db.execute(_FEEDBACK, {"of": answer_id}).first() is not None:
             return None
-        return self.append("events", [((at,), (answer_id, event), ())])
+        return self.append("events", [(at, answer_id, event)])
 
     def events_since(self, seq: int, limit: int) -> Sequence[Any]:
         """Return place, id of the answer, event and answer of what came after a place."""
@@ -161,7 +177,7 @@ class Records:
         self.hold("changes")
         of = {"learner": learner, "id": change_id}
         if self.db.execute(_CHANGE, of).one_or_none() is None:
-            self.append("changes", [((at,), (learner, change_id, change), ())])
+            self.append("changes", [(at, learner, change_id, change)])
 
     def changes(self, learner: str) -> Sequence[Any]:
         """Return id and JSON of a learner's changes."""
@@ -189,13 +205,16 @@ class Records:
         """Add questions that are new, or differ from their latest version, by their keys and texts."""
         number, _ = self.hold("questions")
         query = sa.select(QUESTIONS.c.first, *(QUESTIONS.c[name] for name in KINDS["questions"].texts))
-        known = {(row.task, row.query_id): tuple(row)[3:] for row in self._latest(query, rows)}
-        added: list[tuple[Row, Row, Row]] = []
+        latest = {(row.task, row.query_id): tuple(row) for row in self._latest(query, rows)}
+        added: list[Row] = []
         for key, texts in rows.items():
-            latest = known.get(key)
-            if latest is None or latest[1:] != texts:
+            version, _, _, first, *known = latest.get(key, (None, None, None, None))
+            if version is None or (*known,) != texts:
                 number += 1
-                added.append(((at, number if latest is None else latest[0]), key, texts))
+                version, first = number, first or number
+                added.append((at, first, *key, *texts))
+            if len(self._known) < _MAX_KNOWN:
+                self._known[*key, hash(texts[0])] = version, first
         self.append("questions", added)
 
     def all_questions(self) -> Iterator[Any]:
@@ -222,48 +241,38 @@ class Records:
 
     # ---- attempts
 
-    def add_attempts(
-        self, rows: Sequence[tuple[tuple[str, str], str, str | None, Row, Row, Row]], run: str, at: float
-    ) -> int:
-        """Add attempts, each as key and text of its question, its gold, the numbers and names that follow, and its texts.
-
-        A question that is not there, or not with this text, is added.
-        """
+    def add_attempts(self, rows: Sequence[tuple[Version, Asked, Row, Row]], run: str, at: float) -> int:
+        """Add attempts, each as its question, and the other numbers, and names and texts; a question that is not there is added."""
         self.hold("questions")
         upkept = self.last("upkeep")
         if upkept != self._known_upkept:  # what is remembered may have been deleted
             self._known_upkept = upkept
             self._known.clear()
-        keys = [(*row[0], hash(row[1])) for row in rows]
         known = self._known
-        unknown = {key: row[:3] for key, row in zip(keys, rows, strict=True) if key not in known}
+        unknown = {row[0]: row[1] for row in rows if row[0] not in known}
         if unknown:
             if len(known) > _MAX_KNOWN:
                 known.clear()
-                unknown = {key: row[:3] for key, row in zip(keys, rows, strict=True)}
+                unknown = {row[0]: row[1] for row in rows}
             self._learn(unknown, at)
         return self.append(
-            "attempts",
-            [
-                ((at, *known[key], *numbers), (run, *names), texts)
-                for key, (_, _, _, numbers, names, texts) in zip(keys, rows, strict=True)
-            ],
+            "attempts", [(at, *known[version], *numbers, run, *said) for version, _, numbers, said in rows]
         )
 
-    def _learn(self, asked: Mapping[Version, tuple[tuple[str, str], str, str | None]], at: float) -> None:
+    def _learn(self, asked: Mapping[Version, Asked], at: float) -> None:
         """Find, or add, the versions of questions that have these texts, and remember their numbers, and those of the first."""
         unknown = {
-            version: ((as_required(key[0]), as_required(key[1])), as_required(query), as_text(gold))
-            for version, (key, query, gold) in asked.items()
+            version: ((as_required(version[0]), as_required(version[1])), as_required(query), as_text(gold))
+            for version, (query, gold) in asked.items()
         }
         there, firsts = self._versions({key for key, *_ in unknown.values()})
         number, _ = self.hold("questions")
-        added: list[tuple[Row, Row, Row]] = []
+        added: list[Row] = []
         for version, (key, query, gold) in unknown.items():
             if (*key, query) not in there:
                 number += 1
                 there[*key, query] = number, firsts.setdefault(key, number)
-                added.append(((at, firsts[key]), key, (query, gold, None, None, None)))
+                added.append((at, firsts[key], *key, query, gold, None, None, None))
             self._known[version] = there[*key, query]
         self.append("questions", added)
 
@@ -360,16 +369,6 @@ class Records:
         ]
         if named:
             self.db.execute(_RELEASED, named)
-
-
-_NAN_BITS, _MINUS_ZERO_BITS = np.array([math.nan, -0.0], "<f8").view("<i8")
-
-
-def _has_odd(packs: Sequence[bytes]) -> bool:
-    """Tell whether numbers may be such as SQLite does not give back as they are: infinite, or -0.0. It reads NaN as NULL."""
-    values = np.frombuffer(b"".join(packs), "<f8")
-    bits = values.view("<i8")
-    return bool(((bits == _MINUS_ZERO_BITS) | (~np.isfinite(values) & (bits != _NAN_BITS))).any())
 
 
 _MAX_KNOWN = 100_000

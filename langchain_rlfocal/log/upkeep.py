@@ -335,7 +335,7 @@ def scrub(log: OutcomeLog, what: Scrubbing, *, dry_run: bool = False) -> dict[st
             taken["answers"].append(number)
         at = log.now()
         notes = [
-            ((at, first, last, last - first + 1), ("scrub", kind, None), ())
+            (at, first, last, last - first + 1, "scrub", kind, None)
             for kind, numbers in taken.items()
             for first, last in _ranges(numbers)
         ]
@@ -507,13 +507,8 @@ def prune(log: OutcomeLog, before: float, *, dry_run: bool = False) -> dict[str,
             kind = KINDS[name]
             for first, last in _ranges(numbers):
                 ended = sa.select(kind.table.c.hash).where(kind.number == last)
-                notes.append(
-                    (
-                        (log.now(), first, last, last - first + 1),
-                        ("prune", name, records.db.execute(ended).scalar()),
-                        (),
-                    )
-                )
+                last_hash = records.db.execute(ended).scalar()
+                notes.append((log.now(), first, last, last - first + 1, "prune", name, last_hash))
                 records.db.execute(sa.delete(kind.table).where(kind.number.between(first, last)))
         records.append("upkeep", notes)
     return {kind: len(numbers) for kind, numbers in old.items() if numbers}
