@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import partial
-from itertools import groupby
 from time import sleep
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -247,11 +246,11 @@ class OutcomeLog:
             last = records.last("questions")
         for first in range(1, last + 1, _PAGE):
             with self._reading() as records:
-                rows = [*records.attempts_between(first, first + _PAGE - 1)]
-                scores = {row.attempt: row for row in records.scores_between(first, first + _PAGE - 1)}
-            for _, group in groupby(rows, key=lambda row: (row.first, row.member, row.sample)):
-                *_, row = group
-                yield _attempt_of(row, scores.get(row.number), self.name)
+                rows = records.attempts_between(first, first + _PAGE - 1)
+                versions = records.versions_between(first, first + _PAGE - 1)
+                scores = records.scores_between(first, first + _PAGE - 1)
+            for row in _latest_of_each_cell(rows):
+                yield _attempt_of(row, versions, scores, self.name)
 
     def answered(self) -> set[Cell]:
         """Return the cells with an answer on record.
@@ -735,42 +734,64 @@ def _row_of(attempt: Attempt) -> "tuple[Version, Asked, Row, Row]":
     return (said.task, said.query_id, hash(said.query)), (said.query, said.gold), numbers, texts
 
 
-def _attempt_of(row: Any, score: Any, log: str) -> Attempt:
+def _latest_of_each_cell(rows: Sequence[Row]) -> Iterator[Row]:
+    """Choose of each cell the last answer, or the last failure where it has no answer."""
+    if not rows:
+        return
+    latest = rows[0]
+    for row in rows:
+        if row[:3] != latest[:3]:
+            yield latest
+            latest = row
+        elif not row[3] or latest[3]:
+            latest = row
+    yield latest
+
+
+def _attempt_of(
+    row: Row, versions: Mapping[int, tuple[str, str, str]], scores: Mapping[int, tuple[Any, ...]], log: str
+) -> Attempt:
     from langchain_rlfocal.outcomes import Outcome  # noqa: PLC0415  # as above
 
-    details = read(mappings(), row.details, f"attempt {row.number}", log) if row.details else {}
+    _, member, sample, _, number, version, reward, scorer, scoring_usd, *numbers = row[:15]
+    prompt_tokens, completion_tokens, cost_usd, latency_s, logprob, propensity = numbers
+    response, answer, gold, failure, written, scrubbed = row[15:]
+    details = read(mappings(), written, f"attempt {number}", log) if written else _NOTHING
     probs = details.get("option_probs")
-    reward, scorer, scoring_usd, gold = row.reward, row.scorer, row.scoring_usd, row.gold
-    if score is not None:
-        reward, scorer, scoring_usd = score.reward, score.scorer, score.usd
-        gold = gold if score.gold is None else score.gold
+    if number in scores:
+        reward, scorer, scoring_usd, later = scores[number]
+        gold = gold if later is None else later
+    task, query_id, query = versions[version]
     outcome = Outcome(
-        task=row.task,
-        query_id=row.query_id,
-        query=row.query,
-        model=row.member,
-        response=row.response,
-        answer=row.answer,
+        task=task,
+        query_id=query_id,
+        query=query,
+        model=member,
+        response=response,
+        answer=answer,
         gold=gold,
         reward=reward,
         option_probs=None if probs is None else tuple(probs),
-        prompt_tokens=row.prompt_tokens,
-        completion_tokens=row.completion_tokens,
-        cost_usd=row.cost_usd,
-        latency_s=row.latency_s,
-        logprob=row.logprob,
-        propensity=row.propensity,
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        cost_usd=cost_usd,
+        latency_s=latency_s,
+        logprob=logprob,
+        propensity=propensity,
         extras=details.get("extras", {}),
     )
     return Attempt(
         outcome=outcome,
-        sample=row.sample,
-        failure=row.failure,
+        sample=sample,
+        failure=failure,
         tool_calls=tuple(details.get("tool_calls", ())),
         scorer=scorer,
         scoring_usd=scoring_usd,
-        scrubbed=row.scrubbed is not None,
+        scrubbed=scrubbed is not None,
     )
+
+
+_NOTHING: Mapping[str, Any] = {}
 
 
 # ---- served answers as outcomes

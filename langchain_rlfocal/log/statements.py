@@ -5,6 +5,7 @@ Values are plain ones of the database; what they mean is for `outcome_log` to kn
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -293,13 +294,24 @@ class Records:
                 firsts[task, query_id] = first
         return there, firsts
 
-    def attempts_between(self, first: int, last: int) -> Iterator[Any]:
-        """Return the attempts at the questions of these numbers, grouped by cell: failures first, then by number."""
-        yield from self.db.execute(_ATTEMPTS_BETWEEN, {"begin": first, "end": last})
+    def attempts_between(self, first: int, last: int) -> Sequence[Any]:
+        """Return the attempts at the questions of these numbers by cell: its answers, then its failures, the latest last.
 
-    def scores_between(self, first: int, last: int) -> Iterator[Any]:
-        """Return attempt, reward, scorer, gold and dollars of the scores of attempts at these questions, the latest last."""
-        yield from self.db.execute(_SCORES_BETWEEN, {"begin": first, "end": last})
+        Each is the question's number, member, sample, 1 if it failed, its own number, and `ATTEMPT_FIELDS`.
+        """
+        return self.db.execute(_ATTEMPTS_BETWEEN, {"begin": first, "end": last}).all()
+
+    def versions_between(self, first: int, last: int) -> dict[int, tuple[str, str, str]]:
+        """Return task, id and text of all versions of these questions by the versions' numbers."""
+        rows = self.db.execute(_VERSIONS_BETWEEN, {"begin": first, "end": last})
+        return {number: (task, query_id, query) for number, task, query_id, query in rows}
+
+    def scores_between(self, first: int, last: int) -> dict[int, Any]:
+        """Return reward, scorer, dollars and gold of the latest scores of attempts at these questions by the attempts' numbers."""
+        if not self.last("scores"):
+            return {}
+        rows = sorted(self.db.execute(_SCORES_BETWEEN, {"begin": first, "end": last}), key=itemgetter(0))
+        return {attempt: tuple(score) for _, attempt, *score in rows}
 
     def answered(self) -> Iterator[Cell]:
         """Return the cells with an answer."""
@@ -406,22 +418,25 @@ _ANSWERS_SINCE = (
 _CHANGE = sa.select(CHANGES.c.number).where(
     CHANGES.c.learner == sa.bindparam("learner"), CHANGES.c.id == sa.bindparam("id")
 )
-_ATTEMPTS_BETWEEN = (
-    sa.select(
-        ATTEMPTS,
-        QUESTIONS.c.task,
-        QUESTIONS.c.query_id,
-        QUESTIONS.c.query,
-    )
-    .select_from(ATTEMPTS.join(QUESTIONS, QUESTIONS.c.number == ATTEMPTS.c.question))
-    .where(ATTEMPTS.c.first.between(sa.bindparam("begin"), sa.bindparam("end")))
-    .order_by(ATTEMPTS.c.first, ATTEMPTS.c.member, ATTEMPTS.c.sample, ATTEMPTS.c.failed.desc(), ATTEMPTS.c.number)
+ATTEMPT_FIELDS = (
+    *("question", "reward", "scorer", "scoring_usd", "prompt_tokens", "completion_tokens", "cost_usd", "latency_s"),
+    *("logprob", "propensity", "response", "answer", "gold", "failure", "details", "scrubbed"),
 )
+"""What else `attempts_between` returns of an attempt, in this order."""
+
+_CELL_ORDER = [ATTEMPTS.c[name] for name in ("first", "member", "sample", "failed", "number")]  # that of an index
+_ATTEMPTS_BETWEEN = (
+    sa.select(*_CELL_ORDER, *(ATTEMPTS.c[name] for name in ATTEMPT_FIELDS))
+    .where(ATTEMPTS.c.first.between(sa.bindparam("begin"), sa.bindparam("end")))
+    .order_by(*_CELL_ORDER)
+)
+_VERSIONS_BETWEEN = sa.select(
+    QUESTIONS.c.number, QUESTIONS.c.task, QUESTIONS.c.query_id, QUESTIONS.c.query
+).where(QUESTIONS.c.first.between(sa.bindparam("begin"), sa.bindparam("end")))
 _SCORES_BETWEEN = (
-    sa.select(SCORES.c.attempt, SCORES.c.reward, SCORES.c.scorer, SCORES.c.gold, SCORES.c.usd, SCORES.c.reason)
+    sa.select(SCORES.c.number, SCORES.c.attempt, SCORES.c.reward, SCORES.c.scorer, SCORES.c.usd, SCORES.c.gold)
     .select_from(SCORES.join(ATTEMPTS, ATTEMPTS.c.number == SCORES.c.attempt))
     .where(ATTEMPTS.c.first.between(sa.bindparam("begin"), sa.bindparam("end")))
-    .order_by(SCORES.c.number)
 )
 _ANSWERED = sa.select(ATTEMPTS.c.first, ATTEMPTS.c.member, ATTEMPTS.c.sample).where(ATTEMPTS.c.failed == 0).distinct()
 _RELEASED = sa.delete(CLAIMS).where(
