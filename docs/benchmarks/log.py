@@ -185,14 +185,18 @@ def read_back(number: int, size: int, folder: Path | None) -> None:
             deque(log.attempts(), maxlen=0)
         with verifying:
             assert verify(log).problems == ()
-        with exporting:
-            with patch("langchain_rlfocal.log.tables.label_answers", label_watched):
-                table_of(log).write(Path(made) / "log.parquet")
+        with exporting, patch("langchain_rlfocal.log.tables.label_answers", label_watched):
+            table_of(log).write(Path(made) / "log.parquet")
         log.close()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
     print(f"{number:,} attempts; at most {peak:.2f} GiB")
     print("              microseconds each  of the processor")
-    for name, watch in (("attempts", reading), ("verify", verifying), ("export", exporting), ("of it labels", labelling)):
+    for name, watch in (
+        ("attempts", reading),
+        ("verify", verifying),
+        ("export", exporting),
+        ("of it labels", labelling),
+    ):
         print(f"{name:12}  {1e6 * watch.wall_s / number:17.1f}  {1e6 * watch.cpu_s / number:16.1f}")
 
 

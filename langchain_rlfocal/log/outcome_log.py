@@ -756,7 +756,7 @@ def _attempt_of(
     _, member, sample, _, number, version, reward, scorer, scoring_usd, *numbers = row[:15]
     prompt_tokens, completion_tokens, cost_usd, latency_s, logprob, propensity = numbers
     response, answer, gold, failure, written, scrubbed = row[15:]
-    details = read(mappings(), written, f"attempt {number}", log) if written else _NOTHING
+    details = read(mappings(), written, f"attempt {number}", log) if written else {}
     probs = details.get("option_probs")
     if number in scores:
         reward, scorer, scoring_usd, later = scores[number]
@@ -789,9 +789,6 @@ def _attempt_of(
         scoring_usd=scoring_usd,
         scrubbed=scrubbed is not None,
     )
-
-
-_NOTHING: Mapping[str, Any] = {}
 
 
 # ---- served answers as outcomes

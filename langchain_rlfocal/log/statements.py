@@ -94,9 +94,9 @@ class Records:
         for fields, pack, row in zip(numbers, packs, rows, strict=True):
             names, texts = row[names_at:texts_at], row[texts_at:]
             try:
-                named, said = packed_names.get(names), packed_texts(texts)
-                if named is None:
-                    named = packed_names[names] = packed_texts(names)
+                if names not in packed_names:
+                    packed_names[names] = packed_texts(names)
+                named, said = packed_names[names], packed_texts(texts)
                 is_odd = named.count(0) >= max(len(names), 1) or said.count(0) >= max(len(texts), 1)
             except UnicodeEncodeError:
                 is_odd = True
@@ -130,15 +130,14 @@ class Records:
 
     def add_answers(self, rows: Mapping[str, tuple[float, str]]) -> None:
         """Add served answers, each by its id: when, and its JSON; one that is there already stays as it is."""
-        added = [(at, key, body) for key, (at, body) in rows.items()]
-        self.db.exec_driver_sql("SAVEPOINT answers")
+        last, _ = self.hold("answers")
+        there = self._answers_there([*rows]) if self._is_server else set[str]()  # an error would end its transaction
         try:
-            self.append("answers", added)
-        except sa.exc.IntegrityError:  # one is there, which is rare: that is found out only now
-            self.db.exec_driver_sql("ROLLBACK TO SAVEPOINT answers")
-            self.hold("answers")
+            self.append("answers", [(at, key, body) for key, (at, body) in rows.items() if key not in there])
+        except sa.exc.IntegrityError:  # one is there, which is rare: a file says so only now
+            self.db.exec_driver_sql("DELETE FROM answers WHERE number > ?", (last,))
             there = self._answers_there([*rows])
-            self.append("answers", [row for row in added if row[1] not in there])
+            self.append("answers", [(at, key, body) for key, (at, body) in rows.items() if key not in there])
 
     def _answers_there(self, ids: Sequence[str]) -> set[str]:
         """Tell which ids of answers are there: by the driver, since SQLAlchemy takes as long for it as for all else."""
@@ -430,9 +429,9 @@ _ATTEMPTS_BETWEEN = (
     .where(ATTEMPTS.c.first.between(sa.bindparam("begin"), sa.bindparam("end")))
     .order_by(*_CELL_ORDER)
 )
-_VERSIONS_BETWEEN = sa.select(
-    QUESTIONS.c.number, QUESTIONS.c.task, QUESTIONS.c.query_id, QUESTIONS.c.query
-).where(QUESTIONS.c.first.between(sa.bindparam("begin"), sa.bindparam("end")))
+_VERSIONS_BETWEEN = sa.select(QUESTIONS.c.number, QUESTIONS.c.task, QUESTIONS.c.query_id, QUESTIONS.c.query).where(
+    QUESTIONS.c.first.between(sa.bindparam("begin"), sa.bindparam("end"))
+)
 _SCORES_BETWEEN = (
     sa.select(SCORES.c.number, SCORES.c.attempt, SCORES.c.reward, SCORES.c.scorer, SCORES.c.usd, SCORES.c.gold)
     .select_from(SCORES.join(ATTEMPTS, ATTEMPTS.c.number == SCORES.c.attempt))
