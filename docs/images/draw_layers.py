@@ -31,7 +31,7 @@ ROOMS = {
     "environment": ("learning", "episodes on outcomes"),
     "gymnasium_env": ("learning", "the same, for other algorithms"),
     "online": ("learning", "learning while it serves"),
-    "scoring": ("learning", "what a reply is worth"),
+    "scoring": ("serving", "what a reply is worth"),
     "log": ("shared", "every attempt and answer, on disk"),
     "policies": ("shared", "Decider and Fusion in NumPy; checkpoints"),
     "features": ("shared", "from a query to numbers"),

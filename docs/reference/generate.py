@@ -1,12 +1,15 @@
 """Make the reference pages from the code: `python docs/reference/generate.py`. A test compares them with it.
 
 `command-line.md` is what `typer utils docs` prints of the program; `observations.md` lists what each agent sees; `errors.md` is
-the tree of errors with what their docstrings say.
+the tree of errors with what their docstrings say; `pool-file.md` is what `pool.schema.json` says.
 """
 
 import inspect
+import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from typer.cli import app as typer_app
 from typer.testing import CliRunner
@@ -87,7 +90,53 @@ def _read(error: type[Exception]) -> tuple[str, str, list[tuple[str, str]]]:
     return when.strip(), " ".join(way_out.split()), [(name, " ".join(meaning.split())) for name, meaning in carries]
 
 
-PAGES = {"command-line": command_line_page, "errors": errors_page, "observations": observations_page}
+_POOL_FILE = """# Pool files
+
+Every key of a pool file, from its JSON Schema, [pool.schema.json](pool.schema.json), which editors read. How to:
+[describe a pool in a file](../how-to/describe-a-pool.md)."""
+
+
+def pool_file_page() -> str:
+    """Describe every key of a pool file in Markdown."""
+    schema = json.loads(Path(__file__).with_name("pool.schema.json").read_text(encoding="utf-8"))
+    parts = [_POOL_FILE]
+    for title, described in (("The file", schema), *((f"`{name}`", one) for name, one in schema["$defs"].items())):
+        if "properties" not in described:
+            continue
+        required = described.get("required", [])
+        rows = [
+            f"| `{key}` | {_type_of(of)} | {'yes' if key in required else 'no'} | {_cell(of.get('description', ''))} |"
+            for key, of in described["properties"].items()
+        ]
+        table = "\n".join(["| key | type | required | meaning |", "|---|---|---|---|", *rows])
+        parts += [f"## {title}", described["description"], table]
+    return "\n\n".join(parts) + "\n"
+
+
+def _type_of(schema: Mapping[str, Any]) -> str:
+    """Name a value's type as a person would, with the bounds of a number."""
+    if options := [one for one in schema.get("anyOf", []) if one.get("type") != "null"]:
+        return " or ".join(map(_type_of, options))
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return "any value" if name == "JsonValue" else f"`{name}`"
+    if isinstance(of := schema.get("additionalProperties"), dict):
+        return f"keys with {_type_of(of)}"
+    name = {"string": "text", "number": "number", "integer": "whole number"}.get(schema.get("type", ""), "any value")
+    bounds = (("minimum", "at least"), ("exclusiveMinimum", "above"), ("maximum", "at most"))
+    return ", ".join([name, *(f"{words} {schema[bound]}" for bound, words in bounds if bound in schema)])
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+PAGES = {
+    "command-line": command_line_page,
+    "errors": errors_page,
+    "observations": observations_page,
+    "pool-file": pool_file_page,
+}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

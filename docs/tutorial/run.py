@@ -4,9 +4,11 @@
     python docs/tutorial/run.py --record   also writes what was printed, and the time of it all, into the page
 
 Every fenced block that has a `title` is a file; a `console` block holds commands; `python` is run as it stands. A `text` block
-shows what the block above it printed, whole, or the lines that the comment above it names.
+shows what the block above it printed on both streams, whole, or the lines that the comment above it names (-7 is the seventh from the
+end).
 """
 
+import os
 import re
 import shlex
 import subprocess
@@ -21,7 +23,7 @@ PAGE = Path(__file__).with_name("your-pool.md")
 
 _BLOCK = re.compile(
     r'^```(?P<language>\w+)(?: title="(?P<file>[^"]+)")?\n(?P<body>.*?)^```$'
-    r"(?P<between>\n\n(?:<!-- lines (?P<first>\d+) to (?P<last>\d+) -->\n\n)?(?=```text\n))?",
+    r"(?P<between>\n\n(?:<!-- lines (?P<first>-?\d+) to (?P<last>\d+|the last) -->\n\n)?(?=```text\n))?",
     re.MULTILINE | re.DOTALL,
 )
 
@@ -32,7 +34,7 @@ class Step:
 
     Attributes:
         code: What was run.
-        printed: What it printed on stdout.
+        printed: What it printed, as far as the page is to show it.
         shown: What the page shows of that, None where it shows nothing.
         seconds: What it took.
     """
@@ -72,15 +74,25 @@ def _commands(body: str) -> list[list[str]]:
 
 
 def _run(command: list[str], folder: Path) -> str:
-    ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603  # of our own page
+    ran = subprocess.run(  # noqa: S603  # commands of our own page
+        command,
+        cwd=folder,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},  # both streams in one order
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
     if ran.returncode:
-        raise RuntimeError(f"{' '.join(command[3:] or command)} ended with {ran.returncode}:\n{ran.stdout}{ran.stderr}")
+        raise RuntimeError(f"{' '.join(command[3:] or command)} ended with {ran.returncode}:\n{ran.stdout}")
     return ran.stdout
 
 
 def _cut(printed: str, first: str | None, last: str | None) -> str:
-    lines = printed.splitlines(keepends=True)
-    return "".join(lines[int(first or 1) - 1 : int(last or len(lines))])
+    lines = [f"{line.rstrip()}\n" for line in printed.strip("\n").splitlines()]
+    start = int(first or 1)
+    end = int(last) if last and last.isdigit() else len(lines)
+    return "".join(lines[start - 1 if start > 0 else start : end]).strip("\n") + "\n"
 
 
 def recorded(page: str, done: list[Step]) -> str:
@@ -91,7 +103,8 @@ def recorded(page: str, done: list[Step]) -> str:
         return f"```text\n{next(printed)}```" if block["language"] == "text" else block[0]
 
     text = _BLOCK.sub(written, page)
-    return re.sub(r"took \d+ s on", f"took {sum(step.seconds for step in done):.0f} s on", text)
+    took = f"took {sum(step.seconds for step in done):.0f} s on {os.cpu_count()} cores at a load of {os.getloadavg()[2]:.0f}"
+    return re.sub(r"took \d+ s on \d+ cores at a load of \d+", took, text)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ program reads goes to stdout, progress and errors to stderr. An error of the pac
 traceback; a file appears whole or not at all.
 """
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -80,20 +81,14 @@ def _root(
     del version, debug
 
 
-for command in (
-    collect,
-    score,
-    diversity,
-    train,
-    sweep,
-    evaluate,
-    certify,
-    report,
-    ask,
-    questions,
-    demo,
-):
-    app.command()(command)
-app.add_typer(pools, name="pool")
-app.command("import")(import_)  # a keyword of Python's
-app.add_typer(log, name="log")
+_PANELS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Record what models answer": (collect, import_, score, questions),
+    "Learn": (train, sweep, certify),
+    "See what it is worth": (diversity, evaluate, report),
+    "Answer": (ask, demo),
+}
+for _panel, _commands in _PANELS.items():
+    for _command in _commands:
+        app.command(_command.__name__.rstrip("_"), rich_help_panel=_panel)(_command)
+app.add_typer(pools, name="pool", rich_help_panel="Record what models answer")
+app.add_typer(log, name="log", rich_help_panel="Record what models answer")

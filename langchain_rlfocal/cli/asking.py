@@ -157,8 +157,19 @@ def _usd_of(decision: "Mapping[str, Any]", pool: "ModelPool") -> float | None:
 
 def demo(
     question: Annotated[list[str] | None, typer.Argument(help="Questions to ask instead of the built-in ones.")] = None,
+    *,
+    as_json: Json = False,
 ) -> None:
-    """Answer questions with the embedded models and the policy that ships."""
+    """Answer questions with the embedded models and the policy that ships.
+
+    With --json one object goes to stdout, what is shown otherwise to stderr.
+
+    Examples:
+    rlfocal demo
+    rlfocal demo "Is it raining?" "What is 6 + 3?"
+    """
     from langchain_rlfocal.demo.command import run_demo
 
-    run_demo(output(), question or None)
+    results = run_demo(messages() if as_json else output(), question or None)
+    if as_json:
+        show_result({"questions": [one.as_dict() for one in results]}, iter(()), as_json=True)

@@ -245,6 +245,11 @@ def _say_what_failed(tally: "Tally") -> None:
             _say(f"Of {member.name}, {counted(member.truncated, 'answer')} broke off. Give it more `max_tokens`.")
     if tally.first_scoring_error:
         _say(f"Not every answer could be scored. First: {tally.first_scoring_error}")
+    if tally.outdated:
+        _say(
+            f"Scored against another `gold` than the questions have now: {counted(tally.outdated, 'answer')}. `rlfocal score` "
+            "scores again, without asking."
+        )
     if tally.unscored:
         _say(f"Unscored, which is not wrong: {counted(tally.unscored, 'answer')}.")
 
@@ -355,6 +360,7 @@ def questions(
     ] = None,
     count: Annotated[int | None, typer.Option(min=1, help="Take so many, evenly over the tasks.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed: the same file.")] = 0,
+    as_json: Json = False,
 ) -> None:
     """Write the question set on which the shipped policy was trained, or some of it.
 
@@ -362,4 +368,5 @@ def questions(
     """
     from langchain_rlfocal.demo.questions import write_questions
 
-    typer.echo(f"{write_questions(out, seed=seed, tasks=task, count=count)} questions in {out}")
+    written = write_questions(out, seed=seed, tasks=task, count=count)
+    show_result({"questions": written, "path": str(out)}, iter([f"{written} questions in {out}"]), as_json=as_json)

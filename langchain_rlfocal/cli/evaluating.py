@@ -450,7 +450,11 @@ def certify(
 
 
 def diversity(outcomes: Outcomes, *, member: Member = None, task: Task = None, as_json: Json = False) -> None:
-    """Measure how differently members fail, and which teams that speaks for."""
+    """Measure how differently members fail, and which teams that speaks for.
+
+    Example:
+    rlfocal diversity outcomes.parquet --task "mmlu_pro/*"
+    """
     from langchain_rlfocal.evaluation.teams import diversity_facts
 
     with progress_bar() as progress:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from langchain_core.exceptions import ContextOverflowError
 from langchain_core.messages import BaseMessage
 
+from langchain_rlfocal.answers import label_answers, score_answer
 from langchain_rlfocal.collection.config import CollectConfig, check_questions, is_scorable, needs_judge, scorers_of
 from langchain_rlfocal.collection.pricing import Estimator, messages_of
 from langchain_rlfocal.collection.runs import is_dead, new_run
@@ -68,6 +69,9 @@ SCORE_AT_ONCE_S = 0.05
 
 MAX_SCORING = 64
 """Answers that may wait for their score; with more, nobody is asked."""
+
+MAX_WARM = 4
+"""Kinds of answers that are tried out before anybody is asked."""
 
 WRITE_AGAIN_S = (1.0, 2.0, 4.0, 8.0)
 """When writing is tried again where the log cannot be written; meanwhile nobody is asked."""
@@ -209,6 +213,7 @@ class _Collection:
         self._settled = asyncio.Event()
         self._unwritten: list[Attempt | ScoreRecord] = []
         self._has_unwritten = asyncio.Event()
+        self._is_closing = self._has_lost_writer = False
         self._to_score: list[Attempt] = []
         self._scoring: set[asyncio.Task[None]] = set()
         self._can_write = asyncio.Event()
@@ -247,35 +252,47 @@ class _Collection:
         try:
             await self._prepare()
             self._changed()
-            helpers = [asyncio.create_task(self._write_on()), asyncio.create_task(self._renew_on())]
+            writer = asyncio.create_task(self._write_on())
+            renewer = asyncio.create_task(self._renew_on())
             try:
-                await self._work(helpers)
+                await self._work(writer)
             finally:
-                await _cancelled(helpers)
-                await self._finish()
+                await _cancelled([renewer])
+                await self._finish(writer)
         finally:
             self._thread.shutdown()
+            if self._has_lost_writer:  # a member raised what ends the program, and with it every task
+                self._add()
         if self.tally.ended == "running":
             self.tally.ended = "stopped" if self._stop.is_set() else "complete"
         self._changed()
         return self.tally
 
-    async def _work(self, helpers: Sequence[asyncio.Task[None]]) -> None:
+    async def _work(self, writer: "asyncio.Task[None]") -> None:
+        """Have every member asked; the writer ends before that only where the log cannot be written."""
         workers = [asyncio.create_task(self._work_on(line)) for line in self._lines for _ in range(line.num_workers)]
+        everything = asyncio.create_task(_all_of([*workers, asyncio.create_task(self._score_recorded())]))
         stopping = asyncio.create_task(self._stop.wait())
         try:
-            everything = asyncio.ensure_future(_all_of([*workers, asyncio.create_task(self._score_recorded())]))
-            await asyncio.wait([everything, stopping, *helpers], return_when=asyncio.FIRST_COMPLETED)
-            if not everything.done() and self._stop.is_set():
-                await asyncio.wait([everything, *helpers], timeout=GRACE_S, return_when=asyncio.FIRST_COMPLETED)
-            for helper in helpers:
-                if helper.done():
-                    helper.result()  # the log cannot be written
-            if everything.done():
+            await asyncio.wait([everything, stopping, writer], return_when=asyncio.FIRST_COMPLETED)
+            if self._stop.is_set():
+                await asyncio.wait([everything, writer], timeout=GRACE_S, return_when=asyncio.FIRST_COMPLETED)
+            if everything.done() and not writer.done():
                 everything.result()
                 await self._scored()
         finally:
             await _cancelled([stopping, everything, *workers, *self._scoring])
+
+    async def _finish(self, writer: "asyncio.Task[None]") -> None:
+        """Record what has come back, and give up what is claimed."""
+        self._is_closing = True
+        self._has_unwritten.set()
+        try:
+            await asyncio.shield(writer)
+        finally:
+            self._has_lost_writer = writer.cancelled()
+            with suppress(OutcomeLogError):  # then the claims end by themselves
+                await asyncio.shield(self._told(partial(self._log.release, self._run)))
 
     async def _prepare(self) -> None:
         """See what is on record, and take over what dead runs had claimed."""
@@ -288,6 +305,7 @@ class _Collection:
         wanted = {cell for line in self._lines for cell in line.todo}
         answered, failed, unscored, estimator = await self._told(lambda: self._recorded(wanted))
         self._estimator, self._to_score = estimator, unscored
+        await self._told(partial(_warm_up, self._asked_for))
         for line in self._lines:
             line.tally.on_record = sum(cell in answered for cell in line.todo)
             skipped = answered if config.retry_failed else answered | failed
@@ -305,6 +323,8 @@ class _Collection:
                 failed.add(cell)
                 continue
             answered.add(cell)
+            gold = self._questions[cell[:2]].gold
+            self.tally.outdated += attempt.scorer is not None and gold not in (None, attempt.outcome.gold)
             if attempt.outcome.reward is None and attempt.scorer is None and not attempt.scrubbed:
                 if self._scorer_of(cell) is None:
                     self.tally.unscored += 1
@@ -327,15 +347,6 @@ class _Collection:
                 "a call of theirs counts as (`--unpriced-as`; 0 for models of your own)."
             )
 
-    async def _finish(self) -> None:
-        """Record what has come back, and give up what is claimed."""
-        try:
-            if self._unwritten:
-                await asyncio.shield(self._write())
-        finally:
-            with suppress(OutcomeLogError):  # then the claims end by themselves
-                await asyncio.shield(self._told(lambda: self._log.release(self._run)))
-
     # ---- one member's line
 
     async def _work_on(self, line: _Line) -> None:
@@ -347,6 +358,10 @@ class _Collection:
         finally:
             if line.tally.in_flight == 0:
                 line.tally.waits_for = None
+        if line.tally.given_up is not None and line.claimed:  # others may have more luck
+            left = [*line.claimed]
+            line.claimed.clear()
+            await self._patiently(partial(self._log.release, self._run, left))
 
     async def _next(self, line: _Line) -> Cell | None:
         """Return a claimed cell; None where nothing is left to ask of the member."""
@@ -370,7 +385,7 @@ class _Collection:
         return self._stop.is_set() or line.tally.given_up is not None
 
     async def _claim(self, line: _Line, cells: list[Cell]) -> None:
-        got = await self._told(lambda: self._log.claim(cells, run=self._run, lease_s=LEASE_S))
+        got = await self._patiently(lambda: self._log.claim(cells, run=self._run, lease_s=LEASE_S))
         line.claimed.extend(got)
         taken = set(got)
         line.elsewhere += [cell for cell in cells if cell not in taken]
@@ -379,12 +394,12 @@ class _Collection:
         """Wait for what other collectors have claimed; what they leave undone is asked here."""
         line.tally.waits_for = "another collector"
         self._changed()
-        answered = await self._told(self._log.answered)
+        answered = await self._patiently(self._log.answered)
         left = [cell for cell in line.elsewhere if cell not in answered]
         line.tally.elsewhere += len(line.elsewhere) - len(left)
         line.elsewhere = []
         if left:
-            await self._told(lambda: forget_dead_runs(self._log))
+            await self._patiently(lambda: forget_dead_runs(self._log))
             await self._claim(line, left)
             if not line.claimed:
                 await self._pause(POLL_S)
@@ -635,12 +650,11 @@ class _Collection:
         self._changed()
 
     async def _scored(self) -> None:
-        """Wait for what is being scored."""
-        while self._scoring:
+        """Wait for what is being scored; for a while only, once the collection is stopped."""
+        while self._scoring and not self._stop.is_set():
             await self._first_of(asyncio.wait([*self._scoring]))
-            if self._stop.is_set():
-                await asyncio.wait([*self._scoring], timeout=GRACE_S)
-                return
+        if self._scoring:
+            await asyncio.wait([*self._scoring], timeout=GRACE_S)
 
     # ---- the log
 
@@ -681,45 +695,49 @@ class _Collection:
         self._has_unwritten.set()
 
     async def _write_on(self) -> None:
-        """Write what has come back, for as long as it runs."""
-        while True:
+        """Write what has come back, until nothing more can."""
+        while not self._is_closing or self._unwritten:
             await self._has_unwritten.wait()
-            await asyncio.sleep(LINGER_S)
-            await asyncio.shield(self._write())
-
-    async def _write(self) -> None:
-        """Write what has come back, again and again for a while where the log cannot be written."""
-        for wait_s in (*WRITE_AGAIN_S, None):
-            batch = [*self._unwritten]
+            if not self._is_closing:
+                await asyncio.sleep(LINGER_S)
             try:
-                await self._told(partial(self._add, batch))
+                await self._patiently(self._add)
             except OutcomeLogError as error:
-                if wait_s is None:
-                    lost = sum(isinstance(one, Attempt) for one in self._unwritten)
-                    raise OutcomeLogError(
-                        f"{error} {lost} answers could not be recorded, and are asked for again by the next run."
-                    ) from error
+                lost = sum(isinstance(one, Attempt) for one in self._unwritten)
+                raise OutcomeLogError(
+                    f"{error} {lost:,} answers could not be recorded, and are asked for again by the next run."
+                ) from error
+            if not self._unwritten:
+                self._has_unwritten.clear()
+
+    async def _patiently(self, what: Callable[[], _T]) -> _T:
+        """Do something with the log, again and again for a while where it cannot be used; meanwhile nobody is asked."""
+        for wait_s in WRITE_AGAIN_S:
+            try:
+                done = await self._told(what)
+            except OutcomeLogError as error:
                 self.tally.trouble = str(error)
                 self._can_write.clear()
                 self._changed()
                 await asyncio.sleep(wait_s)
             else:
-                del self._unwritten[: len(batch)]
-                if not self._unwritten:
-                    self._has_unwritten.clear()
-                if not self._can_write.is_set():
-                    self._can_write.set()
-                    self.tally.trouble = None
-                return
+                self.tally.trouble = None
+                self._can_write.set()
+                return done
+        return await self._told(what)
 
-    def _add(self, batch: Iterable[Attempt | ScoreRecord]) -> None:
-        batch = [*batch]
+    def _add(self) -> None:
+        """Write what has come back so far, in the log's thread."""
+        batch = [*self._unwritten]
         attempts = [one for one in batch if isinstance(one, Attempt)]
         scores = [one for one in batch if isinstance(one, ScoreRecord)]
+        # Taken off the list here, so that what is written is known to be, even if nobody waits for it any more.
         if attempts:
             self._log.add_attempts(attempts, run=self._run)
+            self._unwritten[: len(batch)] = scores
         if scores:
             self._log.add_scores(scores, run=self._run)
+            del self._unwritten[: len(scores)]
 
     async def _renew_on(self) -> None:
         while True:
@@ -756,6 +774,14 @@ class _Collection:
 
 
 # ---- helpers
+
+
+def _warm_up(questions: Sequence[Question]) -> None:
+    """Load what comparing answers needs before the first has come: until it is scored, or known to take long, it is not on record."""
+    of_kinds = {question.kind: question for question in questions if question.gold is not None}
+    for question in islice(of_kinds.values(), MAX_WARM):
+        label_answers([question.gold], question.kind, query=question.query)
+        score_answer(question.gold, question.gold or "", question.kind, query=question.query)
 
 
 def forget_dead_runs(log: OutcomeLog) -> None:

@@ -102,7 +102,8 @@ class Estimator:
     def call_usd(self, member: PoolMember, question: Question, *, at_most: bool = False) -> float | None:
         """Estimate the dollars of one call; None where a price is unknown."""
         tokens, _ = self.output_tokens(member, at_most=at_most)
-        return member.cost_usd(prompt_tokens=self.prompt_tokens(question), completion_tokens=tokens)
+        price = member.max_cost_usd if at_most else member.cost_usd
+        return price(prompt_tokens=self.prompt_tokens(question), completion_tokens=tokens)
 
     def judge_usd(
         self, judge: PoolMember, scorer: str, question: Question, member: PoolMember, *, at_most: bool = False

@@ -66,6 +66,7 @@ class Tally:
         ended: `"running"`; `"complete"` once every member was asked everything or given up; `"stopped"` where the caller
             stopped it; `"budget"` where the dollars did not suffice.
         unscored: Answers that nobody scored, this run's and earlier ones.
+        outdated: Answers on record that were scored against another right answer than the question has now.
         scored: Answers of earlier runs that were scored in this one.
         scoring_usd: What scoring cost in this run, as far as it is known.
         first_scoring_error: Why an answer could not be scored.
@@ -75,6 +76,7 @@ class Tally:
     members: dict[str, MemberTally]
     ended: Ended = "running"
     unscored: int = 0
+    outdated: int = 0
     scored: int = 0
     scoring_usd: float = 0.0
     first_scoring_error: str | None = None

@@ -86,18 +86,34 @@ class Shown:
         """Calls that the ensemble made."""
         return len(self.facts["candidates"]) + len(self.facts["failures"])
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold."""
+        return {
+            "task": self.question.task,
+            "question": self.question.query,
+            "gold": self.question.gold,
+            "answer": self.text,
+            "is_right": self.is_right,
+            "seconds": self.seconds,
+            "decision": self.facts,
+            "single_best": {**self.alone, "is_right": self.alone_is_right},
+        }
+
     def _judge(self, text: str | None) -> bool | None:
         if self.question.gold is None:
             return None
         return score_answer(text, self.question.gold, self.question.kind, query=self.question.query) >= 0.5
 
 
-def run_demo(console: Console, queries: Sequence[str] | None = None) -> None:
+def run_demo(console: Console, queries: Sequence[str] | None = None) -> list[Shown]:
     """Answer questions with the embedded pool and the policy that ships.
 
     Args:
         console: Where to show it.
         queries: Questions to ask; None asks the built-in ones.
+
+    Returns:
+        What came of each question.
 
     Raises:
         MissingDependencyError: A part of the embedded pool is not installed.
@@ -121,7 +137,7 @@ def run_demo(console: Console, queries: Sequence[str] | None = None) -> None:
             f"{policy.policy_id} picks 1 to {model.max_team} of them in at most {model.max_rounds} rounds; "
             "`sure` is the probability that it gives to picking a member."
         )
-        play(console, model, single_best=policy.card["validation"]["single_best"], questions=questions)
+        return play(console, model, single_best=policy.card["validation"]["single_best"], questions=questions)
 
 
 def play(console: Console, model: RLFocalChatModel, *, single_best: str, questions: Sequence[Question]) -> list[Shown]:
