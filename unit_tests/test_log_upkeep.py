@@ -65,6 +65,9 @@ def test_a_log_that_nobody_changed_has_no_problems(log):
     [
         ("UPDATE attempts SET reward = 1 WHERE number = 2", "attempts", 2),
         ("UPDATE attempts SET reward = NULL WHERE number = 4", "attempts", 4),
+        ("UPDATE attempts SET reward = 'much' WHERE number = 3", "attempts", 3),
+        ("UPDATE attempts SET reward = x'30' WHERE number = 4", "attempts", 4),
+        ("UPDATE attempts SET member = member || char(0) WHERE number = 2", "attempts", 2),
         ("UPDATE attempts SET response = 'x' WHERE number = 1", "attempts", 1),
         ("UPDATE attempts SET response = answer, answer = response WHERE number = 1", "attempts", 1),
         ("UPDATE attempts SET at = at + 1 WHERE number = 3", "attempts", 3),

@@ -1,12 +1,11 @@
 """A log as a table of outcomes. Labels are made here, of all answers to a question together."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from langchain_rlfocal.answers import KindLike, label_answers
+from langchain_rlfocal.answers import Kind, KindLike, label_answers, to_kind
 from langchain_rlfocal.log.outcome_log import OutcomeLog
 from langchain_rlfocal.log.records import Attempt
 from langchain_rlfocal.outcomes import Outcome, OutcomeTable, Question
@@ -62,7 +61,7 @@ def sample_id(query_id: str, sample: int) -> str:
 def _labelled(attempts: list[Attempt], question: Question | None) -> Iterator[Outcome]:
     kind: KindLike = "auto" if question is None else question.kind
     texts = [None if one.scrubbed else _text_of(one) or one.outcome.answer for one in attempts]
-    labels = label_answers(texts, kind, query=attempts[0].outcome.query)
+    labels = _labels_of(texts, to_kind(kind), attempts)
     given = {
         label: one.outcome.answer
         for label, one in zip(labels, attempts, strict=True)
@@ -74,15 +73,31 @@ def _labelled(attempts: list[Attempt], question: Question | None) -> Iterator[Ou
         if one.tool_calls:
             extras["tool_calls"] = _json(one.tool_calls)
         failed = one.failure is not None
-        yield replace(
-            outcome,
+        yield Outcome(  # `replace` takes twice as long
+            task=outcome.task,
             query_id=sample_id(outcome.query_id, one.sample),
+            query=outcome.query,
+            model=outcome.model,
             response=None if failed else _text_of(one),
             answer=None if failed else outcome.answer or given.get(label or "", label),
             gold=outcome.gold if one.scrubbed or question is None or question.gold is None else question.gold,
             reward=0.0 if failed else outcome.reward,
+            option_probs=outcome.option_probs,
+            prompt_tokens=outcome.prompt_tokens,
+            completion_tokens=outcome.completion_tokens,
+            cost_usd=outcome.cost_usd,
+            latency_s=outcome.latency_s,
+            logprob=outcome.logprob,
+            propensity=outcome.propensity,
             extras=extras,
         )
+
+
+def _labels_of(texts: Sequence[str | None], kind: Kind, attempts: Sequence[Attempt]) -> Sequence[str | None]:
+    """Label the answers to a question; they are read, which takes most of the time, only where one of them needs a label."""
+    if all(one.outcome.answer or one.failure is not None or one.scrubbed for one in attempts):
+        return [None] * len(texts)
+    return label_answers(texts, kind, query=attempts[0].outcome.query)
 
 
 def _text_of(attempt: Attempt) -> str | None:

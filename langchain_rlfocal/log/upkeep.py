@@ -5,6 +5,7 @@ digest of its texts, which stays, and what is deleted leaves the hash from which
 """
 
 import json
+import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ from langchain_rlfocal.log.schema import (
     digest_of,
     first_hash,
     linked,
+    packed_numbers,
+    packed_texts,
 )
 from langchain_rlfocal.log.statements import Records
 
@@ -103,7 +106,8 @@ class _Chain:
     def __init__(self, kind: str, notes: Sequence[Any]) -> None:
         self.kind, self.count = kind, 0
         self.problems: list[Problem] = []
-        self._of = KINDS[kind]
+        self._names_at = 1 + len(KINDS[kind].numbers)
+        self._texts_at = self._names_at + len(KINDS[kind].names)
         self._removed = {row.first: row for row in notes if row.action != "scrub"}
         self._scrubbed = [(row.first, row.last) for row in notes if row.action == "scrub"]
         self._expected = 1
@@ -114,16 +118,24 @@ class _Chain:
         self._skip_to(number)
         if number in self._removed:
             self._say(number, "is there although it was deleted")
-        texts_at = 1 + len(self._of.numbers) + len(self._of.names)
-        facts, texts, scrubbed, kept = row[:texts_at], row[texts_at:-2], row[-2], row[-1]
+        scrubbed, kept = row[-2:]
         if scrubbed is not None and not any(first <= number <= last for first, last in self._scrubbed):
             self._say(number, "has lost its texts, and no scrubbing is on record")
-        digest = digest_of(texts) if scrubbed is None else scrubbed
-        made = {linked(before, facts, digest) for before in self._before}
+        made = self._made_of(row)
         if self._before and kept not in made:
             self._say(number, "was changed")
         self._before = made | {str(kept)}
         self._expected, self.count = number + 1, self.count + 1
+
+    def _made_of(self, row: Any) -> set[str]:
+        """Hash a record after each that may have been before it; nothing where it holds what is no number."""
+        names_at, texts_at = self._names_at, self._texts_at
+        digest = digest_of(row[texts_at:-2]) if row[-2] is None else row[-2]
+        try:
+            numbers, names = packed_numbers(row[:names_at]), packed_texts(row[names_at:texts_at])
+        except struct.error:
+            return set()
+        return {linked(before, numbers, names, digest) for before in self._before}
 
     def end(self, last: int, head: str) -> None:
         self._skip_to(last + 1)
@@ -323,7 +335,7 @@ def scrub(log: OutcomeLog, what: Scrubbing, *, dry_run: bool = False) -> dict[st
             taken["answers"].append(number)
         at = log.now()
         notes = [
-            ((at, first, last, last - first + 1), ("scrub", kind, None), ())
+            (at, first, last, last - first + 1, "scrub", kind, None)
             for kind, numbers in taken.items()
             for first, last in _ranges(numbers)
         ]
@@ -495,13 +507,8 @@ def prune(log: OutcomeLog, before: float, *, dry_run: bool = False) -> dict[str,
             kind = KINDS[name]
             for first, last in _ranges(numbers):
                 ended = sa.select(kind.table.c.hash).where(kind.number == last)
-                notes.append(
-                    (
-                        (log.now(), first, last, last - first + 1),
-                        ("prune", name, records.db.execute(ended).scalar()),
-                        (),
-                    )
-                )
+                last_hash = records.db.execute(ended).scalar()
+                notes.append((log.now(), first, last, last - first + 1, "prune", name, last_hash))
                 records.db.execute(sa.delete(kind.table).where(kind.number.between(first, last)))
         records.append("upkeep", notes)
     return {kind: len(numbers) for kind, numbers in old.items() if numbers}
