@@ -269,6 +269,7 @@ class OutcomeLog:
         """
         at = self._clock()
         with self._writing(durable=True) as records:
+            records.hold("scores")  # nobody prunes the answers meanwhile
             numbers = records.latest_answers(score.cell for score in scores)
             strangers = [score.cell for score in scores if score.cell not in numbers]
             if strangers:
@@ -440,6 +441,8 @@ class OutcomeLog:
             rows = records.events_since(seq, limit)
         events: list[tuple[int, tuple[ServedAnswer, Feedback] | Undo]] = []
         for at, answer_id, event, answer in rows:
+            if answer_id is not None and answer is None:
+                continue
             if answer_id is not None:
                 said = feedback_of(answer_id, event, f"feedback {at}", self.name)
                 events.append((at, (served_of(answer, f"answer {answer_id}", self.name), said)))
