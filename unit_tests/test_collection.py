@@ -32,10 +32,9 @@ from langchain_rlfocal.collection import config as config_module
 from langchain_rlfocal.errors import InputError, OutcomeError, OutcomeLogError
 from langchain_rlfocal.execution import RetryPolicy
 from langchain_rlfocal.log import OutcomeLog
-from langchain_rlfocal.log.tables import sample_id
-from langchain_rlfocal.outcomes import Outcome, OutcomeTable, Question
+from langchain_rlfocal.outcomes import Outcome, OutcomeTable, Question, sample_id, split_sample_id
 from langchain_rlfocal.pool import ModelPool, PoolMember
-from langchain_rlfocal.scoring import Score
+from langchain_rlfocal.scoring import Score, base_id
 from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel
 from support_time import in_virtual_time, timed
 
@@ -165,7 +164,16 @@ def test_samples_are_asked_one_by_one_and_named_in_the_table(log, tmp_path):
     again = OutcomeLog(tmp_path / "other.db")
     take_in(again, tmp_path / "o.jsonl", run=new_run())
     assert sorted(again.answered()) == sorted(log.answered())
+
+
+def test_an_id_of_a_sample_is_read_as_it_is_written_and_as_nothing_else():
+    """The first answer has the question's own id; so nobody writes #0, #1 or #02, and a question may be called so."""
     assert [sample_id("1", k) for k in range(3)] == ["1", "1#2", "1#3"]
+    assert [split_sample_id(sample_id("a#b", k)) for k in (0, 1, 9)] == [("a#b", 0), ("a#b", 1), ("a#b", 9)]
+    odd = ["1#1", "1#0", "1#02", "1#", "#2", "1#²", "1#2 ", "1#" + "9" * 5000]
+    assert [split_sample_id(name) for name in odd] == [(name, 0) for name in odd]
+    known = {("t", "17"): QUESTIONS[0]}
+    assert [base_id(name, known, "t") for name in ("17#2", "17#1", "18#2")] == ["17", "17#1", "18#2"]
 
 
 def test_answers_to_questions_without_a_right_answer_are_recorded_unscored(log):
@@ -467,7 +475,7 @@ async def test_what_is_being_written_when_a_collection_is_cancelled_is_written_o
 class Scoring:
     """A judge that takes its time, costs, or raises."""
 
-    name = "judge"
+    name, asks_judge = "judge", True
 
     def __init__(self, seconds=0.0, usd=None, error=None):
         self.seconds, self.usd, self.error, self.num = seconds, usd, error, 0
@@ -745,6 +753,27 @@ def test_an_unknown_scorer_is_refused_before_anybody_is_asked(log):
     with pytest.raises(InputError, match="scorer"):
         collect(make_pool(ann=ann), [replace(QUESTIONS[0], scorer="no_such")], log=log)
     assert ann.asked == []
+
+
+def test_a_scorer_that_compares_answers_is_refused_before_anybody_is_asked_and_the_way_is_named(log):
+    ann = ScriptedChatModel(script=RIGHT)
+    config = CollectConfig(scorer="pairwise", judge=PoolMember("judge", ScriptedChatModel(script=["1"])))
+    with pytest.raises(InputError, match=r"'pairwise' compares .* `rlfocal score` with `--scorer pairwise`"):
+        collect(make_pool(ann=ann), QUESTIONS, log=log, config=config)
+    assert ann.asked == []
+
+
+def test_a_scorer_needs_the_judge_where_it_says_so_and_not_for_its_name(log, monkeypatch):
+    """A function that somebody calls "judge" costs nothing, and needs no price of a judge; the hard negative does."""
+    judge = PoolMember("judge", ScriptedChatModel(script=["1"]))
+    ann = PoolMember("ann", ScriptedChatModel(script=["yes"] * 9), **DOLLAR)
+    config = CollectConfig(max_usd=9.0, output_tokens=1, judge=judge)
+    scorer = Scoring()
+    use_scorer(monkeypatch, scorer)
+    with pytest.raises(InputError, match="those of judge are unknown"):
+        collect(ModelPool([ann]), many(2), log=log, config=config)
+    scorer.asks_judge = False
+    assert collect(ModelPool([ann]), many(2), log=log, config=config).sum("answered") == 2
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ columns of the user's) is taken into the log before the table is written anew, s
 """
 
 import json
-import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,11 +14,8 @@ from pathlib import Path
 from langchain_rlfocal.errors import OutcomeError
 from langchain_rlfocal.log import Attempt, Cell, OutcomeLog
 from langchain_rlfocal.log.tables import outcomes_of
-from langchain_rlfocal.outcomes import Outcome, OutcomeTable, Question
+from langchain_rlfocal.outcomes import Outcome, OutcomeTable, Question, split_sample_id
 from langchain_rlfocal.outcomes.files import check_writable
-
-_SAMPLE = re.compile(r"(.+)#([2-9]|[1-9][0-9]+)")
-"""How a table names a further sample: the second of "17" is "17#2"."""
 
 MAX_WRITINGS = 3
 """How often a table is written again because others recorded something meanwhile; they write it themselves when they end."""
@@ -171,10 +167,8 @@ def _add(log: OutcomeLog, rows: Sequence[Outcome], *, run: str, name: str) -> in
 
 def _split(row: Outcome, texts: Mapping[tuple[str, str], str]) -> tuple[str, int]:
     """Tell a further sample of a question, which has its text, from a question that is called so."""
-    found = _SAMPLE.fullmatch(row.query_id)
-    if found is None or texts.get((row.task, found[1])) != row.query:
-        return row.query_id, 0
-    return found[1], int(found[2]) - 1
+    query_id, sample = split_sample_id(row.query_id)
+    return (query_id, sample) if texts.get((row.task, query_id)) == row.query else (row.query_id, 0)
 
 
 def _extras_of(question: Question | None) -> Mapping[str, object]:

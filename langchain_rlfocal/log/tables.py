@@ -9,7 +9,7 @@ from typing import Any
 from langchain_rlfocal.answers import KindLike, label_answers
 from langchain_rlfocal.log.outcome_log import OutcomeLog
 from langchain_rlfocal.log.records import Attempt
-from langchain_rlfocal.outcomes import Outcome, OutcomeTable, Question
+from langchain_rlfocal.outcomes import Outcome, OutcomeTable, Question, sample_id
 
 Questions = Mapping[tuple[str, str], Question]
 
@@ -52,11 +52,6 @@ def outcomes_of(attempts: Iterable[Attempt], questions: Questions) -> Iterator[O
     """
     for key, group in groupby(attempts, key=lambda attempt: attempt.cell[:2]):
         yield from _labelled(sorted(group, key=lambda attempt: attempt.sample), questions.get(key))
-
-
-def sample_id(query_id: str, sample: int) -> str:
-    """Name a question in a table: by its id, and where it is the k-th answer of a member, k > 1, also by `#k`."""
-    return query_id if sample == 0 else f"{query_id}#{sample + 1}"
 
 
 def _labelled(attempts: list[Attempt], question: Question | None) -> Iterator[Outcome]:
