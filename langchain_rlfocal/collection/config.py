@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from langchain_rlfocal.collection.pricing import DEFAULT_OUTPUT_TOKENS, messages_of
 from langchain_rlfocal.errors import InputError, OutcomeError
 from langchain_rlfocal.execution import RetryPolicy
+from langchain_rlfocal.log.records import is_scrubbed_question
 from langchain_rlfocal.outcomes import Question, split_sample_id
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.scoring import GroupScorer, Scorer, open_scorer
@@ -79,7 +80,7 @@ def check_questions(
             rule = f"must be messages with a role and a content: {str(error) or type(error).__name__}. Correct them."
             raise OutcomeError(f"{rule:.400}", row=row, column="messages") from error
         before = known.get(key)
-        if before is not None and _asked(before) != _asked(question):
+        if before is not None and not is_scrubbed_question(before.query) and _asked(before) != _asked(question):
             rule = (
                 f"{question.task}/{question.query_id} must be asked as it was recorded, as {before.query!r:.80}, got "
                 f"{question.query!r:.80}. Give it another `query_id`, or collect into another file."
@@ -116,6 +117,11 @@ def scorers_of(questions: Iterable[Question], config: CollectConfig) -> dict[str
 def is_scorable(question: Question, config: CollectConfig) -> bool:
     """Tell whether anything says what an answer to a question is worth: its right answer, or a scorer."""
     return question.gold is not None or (question.scorer or config.scorer) is not None
+
+
+def is_rule(spec: str | None, scorer: Scorer) -> bool:
+    """Tell whether a scorer is a rule of this package, which costs nothing and says the same each time it is asked."""
+    return not needs_judge(scorer) and ":" not in (spec or "")
 
 
 def needs_judge(scorer: Scorer) -> bool:
