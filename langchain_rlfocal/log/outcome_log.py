@@ -252,14 +252,14 @@ class OutcomeLog:
             for row in _latest_of_each_cell(rows):
                 yield _attempt_of(row, versions, scores, self.name)
 
-    def answered(self) -> set[Cell]:
-        """Return the cells with an answer on record.
+    def answered(self, cells: Sequence[Cell] | None = None) -> set[Cell]:
+        """Return the cells with an answer on record: all of them, or those among some, for which no others are read.
 
         Raises:
             OutcomeLogError: The log cannot be read.
         """
         with self._reading() as records:
-            return set(records.answered())
+            return set(records.answered() if cells is None else records.latest_answers(cells))
 
     def add_scores(self, scores: Sequence[ScoreRecord], *, run: str) -> None:
         """Add scores of the latest answers of cells, in one transaction; they count before earlier ones.
@@ -758,11 +758,11 @@ def _attempt_of(
 
     _, member, sample, _, number, version, reward, scorer, scoring_usd, *numbers = row[:15]
     prompt_tokens, completion_tokens, cost_usd, latency_s, logprob, propensity = numbers
-    response, answer, gold, failure, written, scrubbed = row[15:]
+    response, answer, gold, failure, written, scrubbed, at = row[15:]
     details = read(mappings(), written, f"attempt {number}", log) if written else {}
     probs = details.get("option_probs")
     if number in scores:
-        reward, scorer, scoring_usd, later = scores[number]
+        reward, scorer, scoring_usd, later, at = scores[number]
         gold = gold if later is None else later
     task, query_id, query = versions[version]
     outcome = Outcome(
@@ -791,6 +791,7 @@ def _attempt_of(
         scorer=scorer,
         scoring_usd=scoring_usd,
         scrubbed=scrubbed is not None,
+        at=at,
     )
 
 

@@ -306,7 +306,7 @@ class Records:
         return {number: (task, query_id, query) for number, task, query_id, query in rows}
 
     def scores_between(self, first: int, last: int) -> dict[int, Any]:
-        """Return reward, scorer, dollars and gold of the latest scores of attempts at these questions by the attempts' numbers."""
+        """Return reward, scorer, dollars, gold and time of the latest scores of attempts at these questions by the attempts' numbers."""
         if not self.last("scores"):
             return {}
         rows = sorted(self.db.execute(_SCORES_BETWEEN, {"begin": first, "end": last}), key=itemgetter(0))
@@ -419,7 +419,7 @@ _CHANGE = sa.select(CHANGES.c.number).where(
 )
 ATTEMPT_FIELDS = (
     *("question", "reward", "scorer", "scoring_usd", "prompt_tokens", "completion_tokens", "cost_usd", "latency_s"),
-    *("logprob", "propensity", "response", "answer", "gold", "failure", "details", "scrubbed"),
+    *("logprob", "propensity", "response", "answer", "gold", "failure", "details", "scrubbed", "at"),
 )
 """What else `attempts_between` returns of an attempt, in this order."""
 
@@ -433,7 +433,9 @@ _VERSIONS_BETWEEN = sa.select(QUESTIONS.c.number, QUESTIONS.c.task, QUESTIONS.c.
     QUESTIONS.c.first.between(sa.bindparam("begin"), sa.bindparam("end"))
 )
 _SCORES_BETWEEN = (
-    sa.select(SCORES.c.number, SCORES.c.attempt, SCORES.c.reward, SCORES.c.scorer, SCORES.c.usd, SCORES.c.gold)
+    sa.select(
+        SCORES.c.number, SCORES.c.attempt, SCORES.c.reward, SCORES.c.scorer, SCORES.c.usd, SCORES.c.gold, SCORES.c.at
+    )
     .select_from(SCORES.join(ATTEMPTS, ATTEMPTS.c.number == SCORES.c.attempt))
     .where(ATTEMPTS.c.first.between(sa.bindparam("begin"), sa.bindparam("end")))
 )
