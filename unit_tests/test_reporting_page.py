@@ -13,6 +13,7 @@ import pytest
 
 from langchain_rlfocal.cli.reporting import _date
 from langchain_rlfocal.demo import POLICY_PATH
+from langchain_rlfocal.evaluation import rivals
 from langchain_rlfocal.outcomes import Outcome, OutcomeTable
 from langchain_rlfocal.reporting import page as page_module
 from langchain_rlfocal.testing import make_outcomes
@@ -28,9 +29,11 @@ HOSTILE = (
 
 @pytest.fixture(scope="module", autouse=True)
 def _small_library():
-    """Vega's scripts take seconds to bundle; what runs in a browser is tested in one."""
+    """Vega's scripts take seconds to bundle: what runs in a browser is tested in one. And frontiers have four points."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(page_module, "_library", lambda *_: 'const text = "<!-- </script>";')
+        patch.setattr(rivals, "COST_WEIGHTS", (0.0, 0.01, 1.0, 1000.0))
+        patch.setattr(rivals, "RESAMPLES", rivals._BLOCK)
         yield
 
 

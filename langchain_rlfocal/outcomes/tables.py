@@ -6,15 +6,14 @@ asks for it, kept with a hole, or counted as that member's failure. An unknown c
 scored unscored. Columns of the user's own are kept.
 """
 
-import errno
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from hashlib import sha256
-from pathlib import Path
 from typing import Any, Literal, NoReturn, Self, get_args
 
 import numpy as np
@@ -156,6 +155,29 @@ class Question:
     tools: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
     scorer: str | None = None
     extras: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+
+_SAMPLE_ID = re.compile(r"(.+)#([2-9]|[1-9][0-9]{1,8})", re.DOTALL)
+
+
+def sample_id(query_id: str, sample: int) -> str:
+    """Name a question in a table: by its id, and where it is the k-th answer of a member to it, k > 1, also by `#k`.
+
+    Args:
+        query_id: The question's id.
+        sample: Which answer, from 0.
+    """
+    return query_id if sample == 0 else f"{query_id}#{sample + 1}"
+
+
+def split_sample_id(query_id: str) -> tuple[str, int]:
+    """Read what `sample_id` writes: `"17#2"` is the second answer to `"17"`, unless a question itself is called so.
+
+    Returns:
+        The question's id and the sample, from 0; with sample 0 the id as it is, as of `"17#1"`, which nobody writes.
+    """
+    found = _SAMPLE_ID.fullmatch(query_id)
+    return (query_id, 0) if found is None else (found[1], int(found[2]) - 1)
 
 
 class OutcomeTable:
@@ -617,32 +639,6 @@ def _text_of_user(messages: Sequence[Mapping[str, Any]], refuse: Any) -> str:
     if asked is None or not asked.strip():
         refuse("messages", "must have a message of the user with a text. Add one.")
     return str(asked)
-
-
-def append_jsonl(path: str | os.PathLike[str], outcomes: Iterable[Outcome]) -> None:
-    """Append outcomes to a JSONL file, so that a long collection can resume: all of them are added, or none is.
-
-    The file is made where it is missing, and a last line without a line end is ended first. A row that is in it already is
-    found when the file is read.
-
-    Raises:
-        OutcomeError: An outcome breaks a rule.
-        OSError: The lines cannot be written.
-    """
-    lines = b"".join(files.json_lines(_table_of(outcomes)))
-    with Path(path).open("ab+", buffering=0) as sink:
-        size = sink.seek(0, os.SEEK_END)
-        if size:
-            sink.seek(size - 1)
-            lines = lines if sink.read(1) == b"\n" else b"\n" + lines
-        written = 0
-        try:
-            written = sink.write(lines)
-        finally:
-            if written < len(lines):
-                sink.truncate(size)
-    if written < len(lines):
-        raise OSError(errno.ENOSPC, "No space left for all lines", str(path))
 
 
 def _table_of(outcomes: Iterable[Outcome]) -> pa.Table:
