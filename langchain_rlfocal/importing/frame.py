@@ -29,7 +29,7 @@ from langchain_rlfocal.importing.files import field_at
 from langchain_rlfocal.importing.records import Record, Tally, Wanted, as_text, number
 from langchain_rlfocal.outcomes.files import AS_JSON, check_writable, write_table
 from langchain_rlfocal.outcomes.tables import COLUMNS
-from langchain_rlfocal.redaction import masked, secrets_of, shown_text
+from langchain_rlfocal.redaction import as_utf8, masked, secrets_of, shown_text
 
 MAPPED = tuple(column.name for column in COLUMNS)
 """What `--map` can name."""
@@ -252,10 +252,10 @@ class _Frame:
         laid.reward.append(math.nan if reward is None else reward)
         laid.at.append(-math.inf if record.at is None else record.at)
         row: dict[str, Any] = {
-            "query": _sendable(record.query),
-            "response": _sendable(record.response),
-            "answer": _sendable(record.answer),
-            "gold": _sendable(record.gold),
+            "query": _as_utf8(record.query),
+            "response": _as_utf8(record.response),
+            "answer": _as_utf8(record.answer),
+            "gold": _as_utf8(record.gold),
             "reward": reward,
             "option_probs": self._probs(record),
             "extras": self._of_extras(record),
@@ -489,7 +489,7 @@ class _Frame:
             plain = value if is_plain else json.dumps(value, ensure_ascii=False, default=str)
             self._extras[name].add(type(value) if is_plain else list)
             found[name] = masked(plain) if isinstance(plain, str) and name != "messages" else plain
-        return _sendable(json.dumps(found, ensure_ascii=False)) if found else None
+        return as_utf8(json.dumps(found, ensure_ascii=False)) if found else None
 
     def _flush(self) -> None:
         if self._rows:
@@ -569,12 +569,5 @@ def _is_secret(name: str) -> bool:
     return bool(secrets_of({name: "a value that is long enough"}))
 
 
-def _sendable(text: str | None) -> str | None:
-    """Replace half a surrogate pair, which JSON can carry and UTF-8 cannot: the rest of the text is kept."""
-    if text is None:
-        return None
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+def _as_utf8(text: str | None) -> str | None:
+    return None if text is None else as_utf8(text)
