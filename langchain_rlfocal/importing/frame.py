@@ -26,7 +26,7 @@ from langchain_rlfocal.answers import KindLike, label_answers
 from langchain_rlfocal.errors import InputError, OutcomeError
 from langchain_rlfocal.importing.conversations import sent_of
 from langchain_rlfocal.importing.files import field_at
-from langchain_rlfocal.importing.records import Record, Tally, Wanted, as_text, number
+from langchain_rlfocal.importing.records import ReadTally, Record, Wanted, as_text, number
 from langchain_rlfocal.outcomes.files import AS_JSON, check_writable, write_table
 from langchain_rlfocal.outcomes.tables import COLUMNS
 from langchain_rlfocal.redaction import as_utf8, masked, secrets_of, shown_text
@@ -132,7 +132,7 @@ def write_outcomes(
     *,
     source: str,
     files: int,
-    tally: Tally,
+    tally: ReadTally,
     wanted: Wanted,
     task: str | None = None,
     scale: tuple[float, float] | None = None,
@@ -180,12 +180,12 @@ def write_outcomes(
         return frame.report(ordered, files)
 
 
-def _nothing(tally: Tally, way_out: str) -> OutcomeError:
+def _nothing(tally: ReadTally, way_out: str) -> OutcomeError:
     if not tally.read:
         return OutcomeError(f"the files must hold rows, got none. {way_out or 'Check the paths.'}")
     reasons = "; ".join(
-        f"{count:,}: {reason} (first: {place})"
-        for reason, (count, place) in sorted(tally.skipped.items(), key=lambda item: -item[1][0])[:3]
+        f"{count:,}: {reason} (first: {spot})"
+        for reason, (count, spot) in sorted(tally.skipped.items(), key=lambda item: -item[1][0])[:3]
     )
     return OutcomeError(
         f"an import needs answers or rewards, got none in {tally.read:,} rows ({reasons}). Nothing was written. "
@@ -198,7 +198,7 @@ class _Frame:
         self,
         work: Path,
         *,
-        tally: Tally,
+        tally: ReadTally,
         wanted: Wanted,
         source: str,
         task: str | None,
@@ -230,17 +230,17 @@ class _Frame:
         for name, path in self._wanted.columns.items():
             self._map(record, name, path)
         if not record.query or not record.query.strip():
-            self._tally.skip("no question", record.place)
+            self._tally.skip("no question", record.spot)
             return
         if not record.model:
-            self._tally.skip("no member's name (`--model NAME` gives one)", record.place)
+            self._tally.skip("no member's name (`--model NAME` gives one)", record.spot)
             return
         reward = self._reward(record)
         if record.failure is not None:
             record.response = record.answer = record.option_probs = None
             reward = 0.0
         elif record.response is None and record.answer is None and reward is None:
-            self._tally.skip("neither answer nor reward", record.place)
+            self._tally.skip("neither answer nor reward", record.spot)
             return
         task = self._task or record.task or self._source
         query = self._query(record, task)
@@ -375,7 +375,7 @@ class _Frame:
             members=tuple(members),
             queries=dict(sorted(Counter(per_query.tolist()).items(), reverse=True)),
             tasks=dict(tasks.most_common()),
-            skipped={reason: (count, str(place)) for reason, (count, place) in tally.skipped.items()},
+            skipped={reason: (count, str(spot)) for reason, (count, spot) in tally.skipped.items()},
             notes=dict(tally.notes),
         )
 
@@ -414,7 +414,7 @@ class _Frame:
                 else "Give the least and the greatest there are."
             )
             rule = f"a reward must lie in [{low:g}, {high:g}], got {record.reward:g}. {way_out}"
-            raise OutcomeError(rule, file=str(record.place))
+            raise OutcomeError(rule, file=str(record.spot))
         return (float(record.reward) - low) / (high - low)
 
     def _query(self, record: Record, task: str) -> int:
