@@ -14,6 +14,8 @@ from langchain_rlfocal.scoring import Reply, Score, open_scorer, scorer_names
 from langchain_rlfocal.scoring import rules as rules_module
 from langchain_rlfocal.scoring.unit_tests import UnitTestScorer, _confinement, code_of
 
+NETWORK = os.readlink("/proc/self/ns/net")  # noqa: PTH115  # as the code that is run has it
+
 
 def question(gold=None, **more):
     return Question(**{"task": "t", "query_id": "1", "query": "How many?", "gold": gold, **more})
@@ -188,11 +190,8 @@ while True:
 async def test_code_has_no_network_where_the_system_can_take_it_away():
     if not _confinement():
         pytest.skip("unshare is not allowed here")
-    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    tests = f"import socket\ntry:\n    socket.create_connection(('127.0.0.1', {port}), 1)\nexcept OSError:\n    pass\nelse:\n    raise AssertionError('network')\n"
+    tests = f"import os\nassert os.readlink('/proc/self/ns/net') != {NETWORK!r}"
     assert (await worth("unit_tests", tests, "x = 1")).value == 1
-    server.close()
 
 
 async def test_code_sees_no_secret_of_the_environment(monkeypatch):

@@ -65,6 +65,8 @@ class Score:
 class Scorer(Protocol):
     """Says what a reply is worth.
 
+    One that asks the judge about each reply also has an attribute `asks_judge` that is True: it is priced before it is used.
+
     Attributes:
         name: The name that it is recorded under.
     """
@@ -88,6 +90,7 @@ class Guarded:
 
     def __init__(self, inner: Scorer) -> None:
         self.name, self._inner = inner.name, inner
+        self.asks_judge = bool(getattr(inner, "asks_judge", False))
 
     async def score(self, question: Question, reply: Reply) -> Score:
         """Score one reply to a question."""

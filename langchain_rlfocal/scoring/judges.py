@@ -103,6 +103,7 @@ class JudgeScorer(_Asking):
     """
 
     name = "judge"
+    asks_judge = True
 
     async def score(self, question: Question, reply: Reply) -> Score:
         """Score one reply to a question."""
@@ -130,6 +131,7 @@ class PairwiseScorer(_Asking):
     """
 
     name = "pairwise"
+    asks_judge = True
 
     async def score(self, question: Question, reply: Reply) -> Score:  # noqa: ARG002  # `Scorer`'s signature
         """Leave one reply unscored: there is nothing to compare it with."""

@@ -1,8 +1,8 @@
 """Sweeps: the same outcomes trained on with several limits and seeds, each checkpoint kept, the best chosen by validation.
 
 A run is a configuration; runs that differ in their seed alone are a setting, and a setting's figure is the mean over its seeds. Only
-rows that training may see choose: of the test rows nothing is read, so that the best can still be evaluated on them. Its
-validation score is that of the best of several, and so a little flattered.
+rows that training may see choose: of the test rows nothing is read, so that the best can still be evaluated on them. They are
+the validation rows and, where these are few, training rows beside them; the score of the best of several is flattered by both.
 
 A finished run is known by its checkpoint, which holds its configuration and the hash of its outcomes, and is not trained again.
 """
