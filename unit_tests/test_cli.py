@@ -9,6 +9,7 @@ import pytest
 import typer.main
 
 from langchain_rlfocal.cli import app
+from langchain_rlfocal.cli.views import counted, interval, usd
 from langchain_rlfocal.errors import InputError
 
 
@@ -96,3 +97,24 @@ def test_a_pipe_gets_no_colours_and_a_terminal_none_where_nobody_wants_them():
 def test_a_shell_can_complete_commands():
     completed = run(_RLFOCAL_COMPLETE="complete_bash", COMP_WORDS="rlfocal div", COMP_CWORD="1")
     assert completed.stdout.split() == ["diversity"]
+
+
+@pytest.mark.parametrize(
+    ("amount", "written"),
+    [
+        (None, "unknown"),
+        (0.0, "$0.00"),
+        (1234.5, "$1,234.50"),
+        (1.0, "$1.00"),
+        (0.5, "$0.5000"),
+        (0.00012, "$0.000120"),
+    ],
+)
+def test_every_command_writes_dollars_alike(amount, written):
+    assert usd(amount) == written
+
+
+def test_numbers_of_things_and_intervals_are_written_alike():
+    assert [counted(num, "answer") for num in (0, 1, 1000)] == ["0 answers", "1 answer", "1,000 answers"]
+    assert interval(-0.1, 0.25) == "-0.100 to 0.250"
+    assert interval(-0.1, 0.25, sign="+") == "-0.100 to +0.250"

@@ -312,7 +312,7 @@ def test_export_and_stats_of_a_log(cli, closed, folder):
     assert cli.said("log", "stats", closed)["members"]["ann"]["answers"] == 4
     shown = cli.shown("log", "stats", closed)
     assert "4 attempts" in shown
-    assert "dollars: 0.5000 for asking, unknown for scoring" in shown
+    assert "dollars: $0.5000 for asking, unknown for scoring" in shown
 
 
 # ---- versions

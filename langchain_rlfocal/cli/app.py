@@ -57,8 +57,12 @@ class _Commands(TyperGroup):
             way_out = " Free some space, or write elsewhere; what was there is as it was." if is_full else ""
             end_with(f"{error}{way_out}", code=BAD_INPUT)
         except KeyboardInterrupt:
-            writes = ctx.invoked_subcommand in {"train", "questions", "import"}
-            end_with("Interrupted: nothing was written." if writes else "Interrupted.", code=INTERRUPTED)
+            kept = {
+                "train": "no checkpoint was written",
+                "questions": "nothing was written",
+                "import": "nothing was written",
+            }.get(str(ctx.invoked_subcommand))
+            end_with(f"Interrupted: {kept}." if kept else "Interrupted.", code=INTERRUPTED)
 
 
 app = typer.Typer(

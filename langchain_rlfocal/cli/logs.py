@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from langchain_rlfocal.cli.options import FAILED, Json, end_with, show_result
+from langchain_rlfocal.cli.views import usd
 from langchain_rlfocal.errors import InputError, OutcomeLogError
 
 if TYPE_CHECKING:
@@ -221,21 +222,17 @@ def _stats_views(facts: Mapping[str, Any]) -> Iterator[Any]:
         for name in ("answers", "failures", "dollars"):
             table.add_column(name, justify="right")
         for name, of in facts["members"].items():
-            table.add_row(name, f"{of['answers']:,}", f"{of['failures']:,}", _usd(of["usd"]))
+            table.add_row(name, f"{of['answers']:,}", f"{of['failures']:,}", usd(of["usd"]))
         yield table
     if facts["failures"]:
         yield "failures: " + ", ".join(f"{kind} {number:,}" for kind, number in facts["failures"].items())
     if facts["runs"]:
         runs = facts["runs"]
         yield f"{len(runs):,} runs, the last at {_time(max(run['last_at'] for run in runs.values()))}"
-    yield f"dollars: {_usd(facts['asking_usd'])} for asking, {_usd(facts['scoring_usd'])} for scoring"
+    yield f"dollars: {usd(facts['asking_usd'])} for asking, {usd(facts['scoring_usd'])} for scoring"
     if facts["scrubbed"] or facts["dropped"]:
         yield f"{facts['scrubbed']:,} records without their texts, {facts['dropped']:,} answers not recorded"
 
 
 def _time(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def _usd(amount: float | None) -> str:
-    return "unknown" if amount is None else f"{amount:,.4f}"
