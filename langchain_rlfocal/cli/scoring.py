@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import typer
 
-from langchain_rlfocal.cli.options import INTERRUPTED, Json, end_with, open_pool, show_result
+from langchain_rlfocal.cli.options import INTERRUPTED, Json, end_with, open_pool, see_working_folder, show_result
 from langchain_rlfocal.cli.views import progress_bar
 from langchain_rlfocal.errors import InputError, OutcomeError
 from langchain_rlfocal.redaction import printable
@@ -117,6 +117,7 @@ class _Job:
 
         spec = self._scorer or question.scorer
         if spec not in self._opened:
+            see_working_folder()  # for scorers of the user's own
             self._opened[spec] = open_scorer(spec, judge=self._judge, rubric=self._rubric)
         return self._opened[spec]
 

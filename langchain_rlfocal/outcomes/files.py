@@ -22,7 +22,7 @@ import shlex
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
@@ -887,15 +887,27 @@ def write_table(table: pa.Table, path: str | os.PathLike[str]) -> None:
         OSError: Writing fails; what was there before still is.
     """
     check_writable(path)
-    file = Path(path).resolve()
+    name = Path(path).resolve().name
+    with written_whole(path) as sink:
+        if Path(name).suffix.lower() == ".gz":
+            with gzip.GzipFile(filename="", fileobj=sink, mode="wb", mtime=0) as packed:
+                _WRITERS[_suffix_of(name)](table, cast("IO[bytes]", packed))
+        else:
+            _WRITERS[_suffix_of(name)](table, sink)
+
+
+@contextmanager
+def written_whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """Give what is written a file's name when it is whole and on the disk; where the block raises, what was there still is.
+
+    Raises:
+        OSError: Writing fails.
+    """
+    file = Path(path).resolve()  # a link stays one
     partial = file.with_name(f".{file.name}.{secrets.token_hex(4)}.part")
     try:
         with partial.open("xb") as sink:
-            if file.suffix.lower() == ".gz":
-                with gzip.GzipFile(filename="", fileobj=sink, mode="wb", mtime=0) as packed:
-                    _WRITERS[_suffix_of(file.name)](table, cast("IO[bytes]", packed))
-            else:
-                _WRITERS[_suffix_of(file.name)](table, sink)
+            yield sink
             sink.flush()
             os.fsync(sink.fileno())
         partial.replace(file)
