@@ -25,6 +25,9 @@ def answer(messages):
     shown = {name: value for line in lines for name, value in line.items()}
     return json.dumps({"id": token, "score": 1 if "6" in shown["reply"] or "4" in shown["reply"] else 0})
 
+def evaluated(inputs, outputs):
+    return 1
+
 def pool():
     return ModelPool([PoolMember("judge", ScriptedChatModel(script=answer), input_usd_per_mtok=1e4, output_usd_per_mtok=1e4)])
 """
@@ -143,12 +146,23 @@ def test_a_judge_scores_with_its_costs_and_its_agreement_with_people(folder, cli
     assert "Scoring took $" in shown
 
 
-def test_no_question_is_begun_once_the_money_is_spent(folder, cli):
-    options = ["--scorer", "judge", "--pool", "my_judges:pool", "--judge", "judge", "--out", "new.jsonl"]
-    said = cli.said("score", "o.jsonl", *options, "--max-usd", "0.01", "--concurrency", "1")
-    assert (said["scored"], said["left_for_want_of_money"]) == (2, 2)
-    kept = rewards(OutcomeTable.read("new.jsonl"))
-    assert [kept["2", model] for model in "ab"] == [0.0, 1.0], "they keep the rewards that they had"
+JUDGE = ["--scorer", "judge", "--pool", "my_judges:pool", "--judge", "judge", "--out", "new.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("most", "concurrency", "scored"), [("0", "1", 0), ("0", "8", 0), ("40.95", "8", 0), ("100", "8", 4)]
+)
+def test_no_question_is_begun_whose_scoring_could_pass_the_limit(folder, cli, most, concurrency, scored):
+    """A verdict may have 4,096 tokens, at a cent each: a question's two take 81.92 dollars at most, and what they read."""
+    said = cli.said("score", "o.jsonl", *JUDGE, "--max-usd", most, "--concurrency", concurrency)
+    assert (said["scored"], said["left_for_want_of_money"]) == (scored, 4 - scored)
+    assert said["usd"] <= float(most)
+    if not scored:
+        assert rewards(OutcomeTable.read("new.jsonl")) == rewards(outcomes()), "they keep the rewards that they had"
+
+
+def test_what_costs_nothing_is_scored_under_a_limit_of_nothing(folder, cli):
+    assert cli.said("score", "o.jsonl", "--max-usd", "0", "--out", "new.jsonl")["scored"] == 4
 
 
 @pytest.mark.parametrize(
@@ -162,6 +176,10 @@ def test_no_question_is_begun_once_the_money_is_spent(folder, cli):
         (["o.jsonl", "--out", "x.jsonl", "--judge", "gpt"], ["provider:model", "--pool"]),
         (["o.jsonl", "--out", "x.jsonl", "--pool", "my_judges:pool"], ["--judge"]),
         (["o.jsonl", "--out", "x.jsonl", "--pool", "my_judges:pool", "--judge", "ann"], ["no member `ann`"]),
+        (
+            ["o.jsonl", "--out", "x.jsonl", "--scorer", "my_judges:evaluated", "--max-usd", "9"],
+            ["can cost", "most_usd"],
+        ),
         (["missing.db"], ["must exist"]),
         (["missing.jsonl", "--out", "x.jsonl"], ["must exist"]),
         (["o.jsonl", "--out", "x.jsonl", "--questions", "other.jsonl"], ["query", "another id"]),

@@ -45,7 +45,7 @@ def score(
         typer.Option(help="Verdicts of people, to say how well the scores agree: task, query_id, model, label."),
     ] = None,
     max_usd: Annotated[
-        float | None, typer.Option(min=0, help="Begin no further question once judging took so much.")
+        float | None, typer.Option(min=0, help="Begin no question whose scoring could pass this.")
     ] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Questions that are scored at the same time.")] = 8,
     as_json: Json = False,
@@ -76,15 +76,6 @@ def score(
     verdicts = None if labels is None else _read_labels(labels)
     with contextlib.ExitStack() as stack:
         member = _open_judge(judge, pool, stack)
-        if (
-            max_usd is not None
-            and member is not None
-            and None in (member.input_usd_per_mtok, member.output_usd_per_mtok)
-        ):
-            raise InputError(
-                "`--max-usd` needs to know what the judge costs. Name it as a member of a pool file that gives its prices: "
-                "`--pool pool.yaml --judge NAME`."
-            )
         job = _Job(given, scorer, member, rubric)
         if is_log:
             facts = _score_log(source, job, verdicts, max_usd=max_usd, concurrency=concurrency)
@@ -410,7 +401,10 @@ def _views(facts: Mapping[str, Any]) -> Iterator[Any]:
     for name, what in (
         ("nothing_on_record", "failed or left nothing on record: they stay as they were"),
         ("not_in_questions", "are not in the file of questions: they stay as they were"),
-        ("left_for_want_of_money", "were not scored since the money was spent: they stay as they were"),
+        (
+            "left_for_want_of_money",
+            "were not scored, since that could have passed the limit of dollars: they stay as they were",
+        ),
     ):
         if facts[name]:
             yield Text(f"{facts[name]:,} answers {what}.")
