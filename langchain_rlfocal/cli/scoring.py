@@ -164,7 +164,7 @@ def _read_labels(path: Path) -> dict[tuple[str, str, str], float]:
 
     columns = (
         Column("task", TEXT),
-        Column("query_id", TEXT, is_required=True, is_nullable=False),
+        Column("query_id", TEXT, is_required=True, is_nullable=False, is_id=True),
         Column("model", TEXT, is_required=True, is_nullable=False),
         Column("label", NUMBER, is_required=True, takes_truth=True, minimum=0.0, maximum=1.0),
     )

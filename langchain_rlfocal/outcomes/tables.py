@@ -42,7 +42,7 @@ Missing = Literal["mask", "drop", "fail"]
 
 COLUMNS = (
     Column("task", TEXT, is_required=True, is_nullable=False),
-    Column("query_id", TEXT, is_required=True, is_nullable=False),
+    Column("query_id", TEXT, is_required=True, is_nullable=False, is_id=True),
     Column("query", TEXT, is_required=True, is_nullable=False),
     Column("model", TEXT, is_required=True, is_nullable=False),
     Column("response", TEXT),
@@ -67,7 +67,7 @@ COLUMNS = (
 
 QUESTION_COLUMNS = (
     Column("task", TEXT),
-    Column("query_id", TEXT),
+    Column("query_id", TEXT, is_id=True),
     Column("query", TEXT, takes_json=True),
     Column("gold", TEXT, takes_json=True),
     Column("kind", TEXT),
