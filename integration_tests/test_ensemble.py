@@ -71,7 +71,7 @@ def test_a_dearer_question_asks_no_more_members(model):
 
 def test_collecting_from_real_models_gives_outcomes_to_learn_from(embedded, tmp_path):
     questions = read_questions(QUESTIONS_PATH)[:1]
-    table = collect_into(tmp_path / "outcomes.parquet", ModelPool.from_models(embedded.members), questions)
+    table = collect_into(tmp_path / "outcomes.parquet", ModelPool.from_models(embedded.members), questions).table
     grid = table.grid(list(embedded.members))
     assert len(grid) == 1
     assert (grid.prompt_tokens > 0).all()

@@ -10,32 +10,29 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from langchain_core.messages import AIMessage
 
 from langchain_rlfocal.collection import (
     CollectConfig,
     acollect,
     collect,
-    collect_into,
-    is_dead,
     is_failure,
-    new_run,
     price_collection,
-    recorded_in,
     take_in,
-    unfinished_path,
     write_table,
 )
+from langchain_rlfocal.collection import collect_into as collect_whole
 from langchain_rlfocal.collection import config as config_module
+from langchain_rlfocal.collection.exporting import recorded_in, unfinished_path
+from langchain_rlfocal.collection.runs import is_dead, new_run
 from langchain_rlfocal.errors import InputError, OutcomeError, OutcomeLogError
 from langchain_rlfocal.execution import RetryPolicy
-from langchain_rlfocal.log import OutcomeLog
-from langchain_rlfocal.log.tables import sample_id
-from langchain_rlfocal.outcomes import Outcome, OutcomeTable, Question
+from langchain_rlfocal.log import Attempt, OutcomeLog, ScoreRecord
+from langchain_rlfocal.log.tables import table_of
+from langchain_rlfocal.log.upkeep import Scrubbing, scrub
+from langchain_rlfocal.outcomes import Outcome, OutcomeTable, Question, sample_id, split_sample_id
 from langchain_rlfocal.pool import ModelPool, PoolMember
-from langchain_rlfocal.scoring import Score
+from langchain_rlfocal.scoring import Score, base_id
 from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel
 from support_time import in_virtual_time, timed
 
@@ -56,6 +53,11 @@ def log(tmp_path):
 
 def make_pool(**models) -> ModelPool:
     return ModelPool.from_models(models)
+
+
+def collect_into(*args, **options):
+    """Collect into a table, and return it."""
+    return collect_whole(*args, **options).table
 
 
 def many(num, **changes):
@@ -165,7 +167,16 @@ def test_samples_are_asked_one_by_one_and_named_in_the_table(log, tmp_path):
     again = OutcomeLog(tmp_path / "other.db")
     take_in(again, tmp_path / "o.jsonl", run=new_run())
     assert sorted(again.answered()) == sorted(log.answered())
+
+
+def test_an_id_of_a_sample_is_read_as_it_is_written_and_as_nothing_else():
+    """The first answer has the question's own id; so nobody writes #0, #1 or #02, and a question may be called so."""
     assert [sample_id("1", k) for k in range(3)] == ["1", "1#2", "1#3"]
+    assert [split_sample_id(sample_id("a#b", k)) for k in (0, 1, 9)] == [("a#b", 0), ("a#b", 1), ("a#b", 9)]
+    odd = ["1#1", "1#0", "1#02", "1#", "#2", "1#²", "1#2 ", "1#" + "9" * 5000]
+    assert [split_sample_id(name) for name in odd] == [(name, 0) for name in odd]
+    known = {("t", "17"): QUESTIONS[0]}
+    assert [base_id(name, known, "t") for name in ("17#2", "17#1", "18#2")] == ["17", "17#1", "18#2"]
 
 
 def test_answers_to_questions_without_a_right_answer_are_recorded_unscored(log):
@@ -192,22 +203,20 @@ def test_what_is_recorded_is_not_asked_again_but_a_failure_is_and_its_answer_rep
     assert len(table) == len(OutcomeTable.read(out)) == 6
 
 
-@settings(max_examples=8)
-@given(done=st.sets(st.tuples(st.integers(0, 2), st.sampled_from(["ann", "bob"]))))
-def test_a_collection_in_two_parts_gives_what_one_gives_at_once(done, tmp_path_factory):
-    """Whatever part of the table was recorded before, it and the rest are the whole."""
-    folder = tmp_path_factory.mktemp("parts")
-    models = {"ann": ScriptedChatModel(script=RIGHT), "bob": ScriptedChatModel(script=WRONG)}
-    whole = timeless(collect_into(folder / "whole.jsonl", make_pool(**models), QUESTIONS))
-    keys = {(QUESTIONS[index].task, QUESTIONS[index].query_id, name) for index, name in done}
-    recorded = [o for o in whole if (o.task, o.query_id, o.model) in keys]
-    if recorded:
-        OutcomeTable.from_outcomes(recorded).write(folder / "parts.jsonl")
-    for model in models.values():
-        model.asked.clear()
-    parts = timeless(collect_into(folder / "parts.jsonl", make_pool(**models), QUESTIONS))
-    assert parts == whole
-    assert sum(len(model.asked) for model in models.values()) == len(whole) - len(recorded)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """What one collection gives at once."""
+    pool = make_pool(ann=ScriptedChatModel(script=RIGHT), bob=ScriptedChatModel(script=WRONG))
+    return timeless(collect_into(tmp_path_factory.mktemp("whole") / "o.jsonl", pool, QUESTIONS))
+
+
+@pytest.mark.parametrize("done", [{0}, {1, 2, 4}, {0, 1, 2, 3, 4, 5}])
+def test_a_collection_in_two_parts_gives_what_one_gives_at_once(done, whole, tmp_path):
+    """Whatever part of the table was recorded before, it and the rest are the whole, and only the rest is asked for."""
+    out, models = tmp_path / "o.jsonl", {"ann": ScriptedChatModel(script=RIGHT), "bob": ScriptedChatModel(script=WRONG)}
+    OutcomeTable.from_outcomes([whole[row] for row in sorted(done)]).write(out)
+    assert timeless(collect_into(out, make_pool(**models), QUESTIONS)) == whole
+    assert sum(len(model.asked) for model in models.values()) == len(whole) - len(done)
 
 
 async def test_two_collectors_share_the_work_and_both_end_with_all_of_it(tmp_path):
@@ -221,6 +230,33 @@ async def test_two_collectors_share_the_work_and_both_end_with_all_of_it(tmp_pat
     assert [tally.sum("answered") + tally.sum("elsewhere") for tally in tallies] == [8, 8]
     assert [tally.missing for one in tallies for tally in one.members.values()] == [0, 0]
     assert len(logs[0].answered()) == 8
+
+
+async def test_who_waits_for_another_collector_reads_only_what_it_waits_for(tmp_path):
+    """A thousand answers to other questions are on record; each look asks for the cells that the other has claimed."""
+    log = OutcomeLog(tmp_path / "log.db")
+    question = many(1)[0]
+    log.add_questions([question])
+    cell = (question.task, "0", "ann", 0)
+    assert log.claim([cell], run="another machine's") == [cell]
+
+    asked_for = []
+
+    class Watched:
+        def __getattr__(self, name):
+            return getattr(log, name)
+
+        def answered(self, cells=None):
+            asked_for.append(cells)
+            outcome = Outcome(
+                task=cell[0], query_id="0", query=question.query, model="ann", response="yes", answer=None, reward=1.0
+            )
+            log.add_attempts([Attempt(outcome=outcome)], run="another machine's")
+            return log.answered(cells)
+
+    ann = ScriptedChatModel(script=["yes"])
+    tally = await acollect(make_pool(ann=ann), [question], log=Watched())
+    assert (tally.sum("elsewhere"), ann.asked, asked_for) == (1, [], [[cell]])
 
 
 def test_what_a_dead_process_had_claimed_is_asked_at_once(log):
@@ -467,7 +503,7 @@ async def test_what_is_being_written_when_a_collection_is_cancelled_is_written_o
 class Scoring:
     """A judge that takes its time, costs, or raises."""
 
-    name = "judge"
+    name, asks_judge = "judge", True
 
     def __init__(self, seconds=0.0, usd=None, error=None):
         self.seconds, self.usd, self.error, self.num = seconds, usd, error, 0
@@ -523,12 +559,40 @@ def test_an_answer_that_cannot_be_scored_is_kept_unscored(log, monkeypatch):
     assert (tally.unscored, tally.first_scoring_error) == (3, "RuntimeError: no judge")
 
 
-def test_answers_that_were_scored_against_another_right_answer_are_counted(log):
-    """A corrected reference re-scores nothing by itself; `rlfocal score` does."""
-    ann = ScriptedChatModel(script=RIGHT)
-    collect(make_pool(ann=ann), QUESTIONS, log=log)
-    tally = collect(make_pool(ann=ann), [replace(QUESTIONS[0], gold="no"), *QUESTIONS[1:]], log=log)
-    assert (tally.outdated, tally.sum("on_record"), len(ann.asked)) == (1, 3, 3)
+def test_why_an_answer_could_not_be_scored_is_one_line_without_secrets(log, monkeypatch):
+    use_scorer(monkeypatch, Scoring(error=RuntimeError("no judge:\n\x1b[2Jkey sk-planted123456 is wrong")))
+    tally = collect(make_pool(ann=ScriptedChatModel(script=RIGHT)), QUESTIONS[:1], log=log)
+    assert tally.first_scoring_error.startswith("RuntimeError: no judge: ")
+    assert tally.first_scoring_error.isprintable()
+    assert "planted" not in tally.first_scoring_error
+
+
+def test_a_corrected_right_answer_scores_again_by_rule_what_is_on_record_without_asking(log, tmp_path):
+    """The first question's answer was right by "yes" and is wrong by "no"; Bob, who is not in the pool any more, gains by it."""
+    ann, bob = ScriptedChatModel(script=RIGHT), ScriptedChatModel(script=WRONG)
+    collect(make_pool(ann=ann, bob=bob), QUESTIONS, log=log)
+    corrected = [replace(QUESTIONS[0], gold="no"), *QUESTIONS[1:]]
+    tally = collect(make_pool(ann=ann), corrected, log=log)
+    assert (tally.outdated, tally.scored, tally.sum("on_record"), len(ann.asked)) == (0, 2, 3, 3)
+    table = write_table(log, tmp_path / "o.jsonl", questions=corrected)
+    assert [(o.model, o.gold, o.reward) for o in table][:3] == [
+        ("ann", "no", 0.0),
+        ("bob", "no", 1.0),
+        ("ann", "4", 1.0),
+    ]
+    assert collect(make_pool(ann=ann), corrected, log=log).scored == 0
+
+
+def test_a_verdict_of_a_judge_or_person_stays_beside_the_right_answer_that_it_was_made_by(log, tmp_path, monkeypatch):
+    """Nobody pays a judge again unasked; the table shows what it judged by, and who joins is held against the new answer."""
+    ann, bob = ScriptedChatModel(script=RIGHT), ScriptedChatModel(script=WRONG)
+    use_scorer(monkeypatch, scorer := Scoring())
+    collect(make_pool(ann=ann), QUESTIONS[:1], log=log)
+    corrected = [replace(QUESTIONS[0], gold="no")]
+    tally = collect(make_pool(ann=ann, bob=bob), corrected, log=log)
+    assert (tally.outdated, tally.scored, scorer.num) == (1, 0, 2)
+    table = write_table(log, tmp_path / "o.jsonl", questions=corrected)
+    assert [(o.model, o.gold, o.reward) for o in table] == [("ann", "yes", 1.0), ("bob", "no", 1.0)]
 
 
 # ---- budgets and prices
@@ -631,6 +695,89 @@ def test_what_a_table_held_of_others_stays_in_it_with_columns_of_the_users_own(t
     collect_into(out, make_pool(ann=ann), QUESTIONS[:2])
     assert [o.extras.get("note") for o in OutcomeTable.read(out)] == ["odd", None, None]
     assert ann.asked == []
+
+
+def test_rewards_that_somebody_gave_in_the_table_count_from_then_on(tmp_path):
+    """Two answers without a right one: one is graded by hand. It keeps its grade, and no later run asks or scores it."""
+    out, ann = tmp_path / "o.jsonl", ScriptedChatModel(script=RIGHT)
+    questions = [replace(question, gold=None) for question in QUESTIONS[:2]]
+    first, second = collect_into(out, make_pool(ann=ann), questions)
+    OutcomeTable.from_outcomes([replace(first, reward=0.5), second]).write(out)
+    told = []
+    for _ in range(2):
+        table = collect_into(out, make_pool(ann=ann), questions, on_taken_in=told.append)
+        assert [o.reward for o in table] == [0.5, None]
+    assert [taken.rewards for taken in told] == [1, 0]
+    assert len(ann.asked) == 2
+
+
+def test_a_table_from_before_a_score_does_not_undo_it_and_one_without_a_reward_takes_none(tmp_path):
+    """The log is scored again after the export; the table, which is older, takes over its reward. Then a reward is cleared."""
+    out, pool = tmp_path / "o.jsonl", make_pool(ann=ScriptedChatModel(script=RIGHT))
+    (row,) = collect_into(out, pool, QUESTIONS[:1])
+    log = OutcomeLog(out.with_suffix(".db"), clock=lambda: out.stat().st_mtime + 60)
+    log.add_scores([ScoreRecord(cell=(row.task, row.query_id, "ann", 0), reward=0.25, scorer="judge")], run="score")
+    log.close()
+    assert [o.reward for o in collect_into(out, pool, QUESTIONS[:1])] == [0.25]
+    for change in ({"reward": None}, {"reward": 0.75, "response": "Another answer."}):
+        OutcomeTable.from_outcomes([replace(row, **change)]).write(out)
+        late = out.stat().st_mtime + 120
+        os.utime(out, (late, late))
+        assert [o.reward for o in collect_into(out, pool, QUESTIONS[:1])] == [0.25]
+
+
+def test_an_answer_in_a_table_counts_where_the_log_has_a_failure(tmp_path):
+    out = tmp_path / "o.jsonl"
+    (failed,) = collect_into(out, make_pool(ann=FailingChatModel(error=ValueError("no key"))), QUESTIONS[:1])
+    OutcomeTable.from_outcomes([replace(failed, response="Yes", answer="yes", reward=1.0)]).write(out)
+    ann = ScriptedChatModel(script=RIGHT)
+    assert [o.response for o in collect_into(out, make_pool(ann=ann), QUESTIONS[:1])] == ["Yes"]
+    assert ann.asked == []
+
+
+def test_a_shared_log_gives_a_table_its_own_questions_and_those_that_it_held(log, tmp_path):
+    """One of the log's three questions is asked for, another is in the table as a second sample alone; the third stays out."""
+    ann = make_pool(ann=ScriptedChatModel(script=RIGHT))
+    collect(ann, QUESTIONS, log=log)
+    collect(ann, QUESTIONS[1:2], log=log, config=CollectConfig(samples=2))
+    out, kept = tmp_path / "o.jsonl", write_table(log, tmp_path / "all.jsonl")
+    OutcomeTable.from_outcomes([o for o in kept if o.query_id == "1#2"]).write(out)
+    table = collect_into(out, ann, QUESTIONS[:1], log=log)
+    assert [(o.task, o.query_id) for o in table] == [
+        ("quiz/yes_no", "1"),
+        ("quiz/sums", "1"),
+        ("quiz/sums", "1#2"),
+    ]
+
+
+# ---- texts that were taken out
+
+
+def test_questions_whose_texts_were_taken_out_of_the_log_can_be_asked_again(tmp_path):
+    """Ann's answers stay on record, as classes; Bob is asked, and the table has the one text that the user gives."""
+    out, ann, bob = tmp_path / "o.jsonl", ScriptedChatModel(script=RIGHT), ScriptedChatModel(script=RIGHT)
+    collect_into(out, make_pool(ann=ann), QUESTIONS[1:2])
+    log = OutcomeLog(out.with_suffix(".db"))
+    scrub(log, Scrubbing(tasks=("quiz/sums",)))
+    for pool in (make_pool(ann=ann), make_pool(ann=ann, bob=bob)):
+        table = collect_into(out, pool, QUESTIONS[1:2])
+    assert [(o.query, o.model, o.response, o.reward) for o in table] == [
+        (QUESTIONS[1].query, "ann", "[scrubbed]", 1.0),
+        (QUESTIONS[1].query, "bob", "The answer is 4.", 1.0),
+    ]
+    assert (len(ann.asked), len(bob.asked)) == (1, 1)
+
+
+def test_a_table_without_texts_goes_into_a_log_that_has_them(tmp_path):
+    """The table comes from a log that was scrubbed; the question is the same, and its text stays."""
+    source, log = OutcomeLog(tmp_path / "source.db"), OutcomeLog(tmp_path / "log.db")
+    collect(make_pool(ann=ScriptedChatModel(script=RIGHT)), QUESTIONS[1:2], log=source)
+    scrub(source, Scrubbing(tasks=("quiz/sums",)))
+    write_table(source, tmp_path / "o.jsonl")
+    log.add_questions(QUESTIONS[1:2])
+    assert take_in(log, tmp_path / "o.jsonl", run=new_run()).rows == 1
+    assert [(o.query, o.model, o.reward) for o in table_of(log)] == [(QUESTIONS[1].query, "ann", 1.0)]
+    assert log.questions()["quiz/sums", "1"] == QUESTIONS[1]
 
 
 def test_columns_of_questions_are_columns_of_the_table(tmp_path):
@@ -745,6 +892,27 @@ def test_an_unknown_scorer_is_refused_before_anybody_is_asked(log):
     with pytest.raises(InputError, match="scorer"):
         collect(make_pool(ann=ann), [replace(QUESTIONS[0], scorer="no_such")], log=log)
     assert ann.asked == []
+
+
+def test_a_scorer_that_compares_answers_is_refused_before_anybody_is_asked_and_the_way_is_named(log):
+    ann = ScriptedChatModel(script=RIGHT)
+    config = CollectConfig(scorer="pairwise", judge=PoolMember("judge", ScriptedChatModel(script=["1"])))
+    with pytest.raises(InputError, match=r"'pairwise' compares .* `rlfocal score` with `--scorer pairwise`"):
+        collect(make_pool(ann=ann), QUESTIONS, log=log, config=config)
+    assert ann.asked == []
+
+
+def test_a_scorer_needs_the_judge_where_it_says_so_and_not_for_its_name(log, monkeypatch):
+    """A function that somebody calls "judge" costs nothing, and needs no price of a judge; the hard negative does."""
+    judge = PoolMember("judge", ScriptedChatModel(script=["1"]))
+    ann = PoolMember("ann", ScriptedChatModel(script=["yes"] * 9), **DOLLAR)
+    config = CollectConfig(max_usd=9.0, output_tokens=1, judge=judge)
+    scorer = Scoring()
+    use_scorer(monkeypatch, scorer)
+    with pytest.raises(InputError, match="those of judge are unknown"):
+        collect(ModelPool([ann]), many(2), log=log, config=config)
+    scorer.asks_judge = False
+    assert collect(ModelPool([ann]), many(2), log=log, config=config).sum("answered") == 2
 
 
 @pytest.mark.parametrize(

@@ -893,10 +893,10 @@ def test_a_member_that_refuses_is_recorded_with_what_it_said(tmp_path):
     """It has answered, and is not asked again; nothing that it said is right."""
     question = Question(task="facts", query_id="1", query="What is 2 + 3?", gold="5", kind="number")
     pool = ModelPool([PoolMember("a", Said(says=REFUSALS["OpenAI"])), PoolMember("b", scripted("5"))])
-    refused, right = collect_into(tmp_path / "o.jsonl", pool, [question])
+    refused, right = collect_into(tmp_path / "o.jsonl", pool, [question]).table
     assert (refused.response, refused.answer, refused.reward) == ("", None, 0)
     assert right.reward == 1
     assert pool["b"].model.asked
     pool["b"].model.asked.clear()
-    assert len(collect_into(tmp_path / "o.jsonl", pool, [question])) == 2
+    assert len(collect_into(tmp_path / "o.jsonl", pool, [question]).table) == 2
     assert pool["b"].model.asked == []

@@ -208,7 +208,7 @@ def test_collecting_writes_no_secret(tmp_path, ending):
     told, path = [], tmp_path / f"out.{ending}"
 
     pool = ModelPool.from_models({**members, "dan": provider("200 yes", GOOD)})
-    table = collect_into(path, pool, questions, watch=lambda tally: told.append(repr(tally)))
+    table = collect_into(path, pool, questions, watch=lambda tally: told.append(repr(tally))).table
     text = path.read_text(encoding="utf-8")
     logged = [file.read_bytes().decode("latin-1") for file in tmp_path.glob(f"{log_beside(path).name}*")]
     assert len(table) == 8

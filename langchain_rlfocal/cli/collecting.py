@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -26,8 +26,9 @@ from langchain_rlfocal.cli.views import json_text, messages
 from langchain_rlfocal.redaction import printable
 
 if TYPE_CHECKING:
-    from langchain_rlfocal.collection import CollectConfig, JobPrice, TakenIn, Tally
-    from langchain_rlfocal.log import Attempt, OutcomeLog
+    from langchain_rlfocal.collection import CollectConfig, JobPrice, Tally
+    from langchain_rlfocal.collection.exporting import TakenIn
+    from langchain_rlfocal.log import OutcomeLog
     from langchain_rlfocal.outcomes import OutcomeTable, Question
     from langchain_rlfocal.pool import ModelPool, PoolMember
 
@@ -93,7 +94,6 @@ def collect(
       rlfocal collect q.csv --member small=openai:gpt-5-nano --out o.csv --dry-run
     """
     from langchain_rlfocal.collection import CollectConfig, check_questions, log_beside
-    from langchain_rlfocal.log import OutcomeLog
     from langchain_rlfocal.outcomes import read_questions
     from langchain_rlfocal.outcomes.files import check_writable
 
@@ -115,12 +115,11 @@ def collect(
             unpriced_usd=unpriced_as,
             **{name: value for name, value in given.items() if value is not None},
         )
-        place: str | Path = log or log_beside(out)
         if dry_run:
-            _show_price(_price_of(opened, asked, config, place, out), config, as_json=as_json)
+            _show_price(_price_of(opened, asked, config, log or log_beside(out), out), config, as_json=as_json)
             return
         _check_scorers(asked, config)
-        _collect(opened, asked, config, OutcomeLog(place), out, keeps_all=log is None, as_json=as_json)
+        _collect(opened, asked, config, log, out, as_json=as_json)
 
 
 def _judge_of(name: str | None, pool: "ModelPool") -> "PoolMember | None":
@@ -149,51 +148,40 @@ def _collect(
     pool: "ModelPool",
     questions: Sequence["Question"],
     config: "CollectConfig",
-    log: "OutcomeLog",
+    log: str | None,
     out: Path,
     *,
-    keeps_all: bool,
     as_json: bool,
 ) -> None:
-    from langchain_rlfocal.collection import check_questions, new_run, take_in, write_table
+    from langchain_rlfocal.collection import collect_into
+    from langchain_rlfocal.log import OutcomeLog
 
-    check_questions(questions, log.questions(), samples=config.samples)
-    run = new_run()
-    _say_taken_in(take_in(log, out, run=run), out)
-    tally: Tally | None = None
+    stop = asyncio.Event()
     with CollectView(messages()) as view:
-        try:
-            tally = asyncio.run(_run(pool, questions, config, log, view, run=run))
-        except (KeyboardInterrupt, asyncio.CancelledError):
-            tally = None
-        except BaseException:
-            with suppress(Exception):  # what went wrong first is what is said
-                write_table(log, out, questions=questions, members=pool.names, keep=_keep(questions, out, keeps_all))
-            raise
-    table = write_table(log, out, questions=questions, members=pool.names, keep=_keep(questions, out, keeps_all))
-    if table is not None and not as_json:
-        typer.echo(f"{len(table):,} outcomes of {len(table.members)} members in {out}")
-    if tally is not None:
-        _say(view.summary(tally))
-        _say_what_failed(tally)
+        done = collect_into(
+            out,
+            pool,
+            questions,
+            log=None if log is None else OutcomeLog(log),
+            config=config,
+            watch=view,
+            stop=stop,
+            on_taken_in=lambda taken: _say_taken_in(taken, out),
+            runner=lambda asking: asyncio.run(_run(asking, stop, view)),
+        )
+    if done.table is not None and not as_json:
+        typer.echo(f"{counted(len(done.table), 'outcome')} of {counted(len(done.table.members), 'member')} in {out}")
+    if done.tally is not None:
+        _say(view.summary(done.tally))
+        _say_what_failed(done.tally)
         if as_json:
-            typer.echo(json_text(_facts(tally, table, log, out)))
-    _end(tally, config, out, is_written=table is not None)
+            typer.echo(json_text(_facts(done.tally, done.table, done.log, out)))
+    _end(done.tally, config, out, is_written=done.table is not None)
 
 
-async def _run(
-    pool: "ModelPool",
-    questions: Sequence["Question"],
-    config: "CollectConfig",
-    log: "OutcomeLog",
-    view: CollectView,
-    *,
-    run: str,
-) -> "Tally":
-    """Collect until it is done, or somebody presses Ctrl-C: once to let come back what is out, twice to leave at once."""
-    from langchain_rlfocal.collection import acollect
-
-    stop, task, loop = asyncio.Event(), asyncio.current_task(), asyncio.get_running_loop()
+async def _run(asking: Coroutine[Any, Any, "Tally"], stop: asyncio.Event, view: CollectView) -> "Tally":
+    """Ask until it is done, or somebody presses Ctrl-C: once to let come back what is out, twice to leave at once."""
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None, "a coroutine that runs has a task"
 
     def interrupt() -> None:
@@ -206,22 +194,7 @@ async def _run(
     for number in (signal.SIGINT, signal.SIGTERM):
         with suppress(NotImplementedError, ValueError, RuntimeError):  # Windows, or another thread than the main one
             loop.add_signal_handler(number, interrupt)
-    return await acollect(pool, questions, log=log, config=config, watch=view, stop=stop, run=run)
-
-
-def _keep(questions: Sequence["Question"], out: Path, keeps_all: bool) -> Any:
-    """Say which attempts of a log a table takes: all of its own log; of a shared one, those of its questions."""
-    from langchain_rlfocal.collection import recorded_in
-
-    if keeps_all:
-        return None
-    own = {(question.task, question.query_id) for question in questions}
-    own |= {(outcome.task, outcome.query_id) for outcome in recorded_in(out)}
-
-    def is_own(attempt: "Attempt") -> bool:
-        return (attempt.outcome.task, attempt.outcome.query_id) in own
-
-    return is_own
+    return await asking
 
 
 def _say(line: str, style: str | None = None) -> None:
@@ -233,6 +206,10 @@ def _say_taken_in(taken: "TakenIn", out: Path) -> None:
         _say(f"The last line of {taken.torn} breaks off, and was left out: what it held is asked for again.")
     if taken.rows:
         _say(f"{counted(taken.rows, 'row')} of {out} that the log did not hold: taken in.")
+    if taken.rewards:
+        _say(
+            f"{counted(taken.rewards, 'reward')} of {out} that the log had otherwise: taken in, and they count from now on."
+        )
 
 
 def _say_what_failed(tally: "Tally") -> None:
@@ -245,6 +222,8 @@ def _say_what_failed(tally: "Tally") -> None:
             _say(f"{member.name} was given up for this run: {member.given_up}")
         if member.truncated:
             _say(f"Of {member.name}, {counted(member.truncated, 'answer')} broke off. Give it more `max_tokens`.")
+    if tally.scored:
+        _say(f"Scored without asking again: {counted(tally.scored, 'answer')} on record.")
     if tally.first_scoring_error:
         _say(f"Not every answer could be scored. First: {tally.first_scoring_error}")
     if tally.outdated:
@@ -320,7 +299,8 @@ def _price_of(
     pool: "ModelPool", questions: Sequence["Question"], config: "CollectConfig", place: str | Path, out: Path
 ) -> "JobPrice":
     """Price the job by what is on record, in the log and in the table; neither is made or changed."""
-    from langchain_rlfocal.collection import check_questions, price_collection, recorded_in
+    from langchain_rlfocal.collection import check_questions, price_collection
+    from langchain_rlfocal.collection.exporting import recorded_in
     from langchain_rlfocal.log import OutcomeLog
 
     _check_scorers(questions, config)

@@ -20,7 +20,14 @@ from langchain_core.exceptions import ContextOverflowError
 from langchain_core.messages import BaseMessage
 
 from langchain_rlfocal.answers import label_answers, score_answer
-from langchain_rlfocal.collection.config import CollectConfig, check_questions, is_scorable, needs_judge, scorers_of
+from langchain_rlfocal.collection.config import (
+    CollectConfig,
+    check_questions,
+    is_rule,
+    is_scorable,
+    needs_judge,
+    scorers_of,
+)
 from langchain_rlfocal.collection.pricing import Estimator, messages_of
 from langchain_rlfocal.collection.runs import is_dead, new_run
 from langchain_rlfocal.collection.tallies import MemberTally, Tally, Watch
@@ -45,6 +52,7 @@ from langchain_rlfocal.outcomes import Outcome, Question
 from langchain_rlfocal.pool import ModelPool, PoolMember
 from langchain_rlfocal.records import Candidate, Failure
 from langchain_rlfocal.scoring import Reply, Score, Scorer
+from langchain_rlfocal.scoring.base import unscored
 
 LEASE_S = 60.0
 """How long a claim holds that nobody renews: so long others wait for a machine that is lost."""
@@ -303,8 +311,7 @@ class _Collection:
         await self._told(lambda: self._log.add_questions(self._asked_for))
         await self._told(lambda: forget_dead_runs(self._log))
         wanted = {cell for line in self._lines for cell in line.todo}
-        answered, failed, unscored, estimator = await self._told(lambda: self._recorded(wanted))
-        self._estimator, self._to_score = estimator, unscored
+        answered, failed, self._to_score, self._estimator = await self._told(lambda: self._recorded(wanted))
         await self._told(partial(_warm_up, self._asked_for))
         for line in self._lines:
             line.tally.on_record = sum(cell in answered for cell in line.todo)
@@ -312,25 +319,44 @@ class _Collection:
             line.todo = deque(cell for cell in line.todo if cell not in skipped)
 
     def _recorded(self, wanted: set[Cell]) -> tuple[set[Cell], set[Cell], list[Attempt], Estimator]:
-        answered, failed, unscored = set[Cell](), set[Cell](), list[Attempt]()
+        answered, failed, to_score = set[Cell](), set[Cell](), list[Attempt]()
         estimator = Estimator(output_tokens=self._config.output_tokens)
         for attempt in self._log.attempts():
             estimator.learn(attempt)
             cell = attempt.cell
-            if cell not in wanted:
+            if cell[:2] not in self._questions:
                 continue
             if attempt.failure is not None:
                 failed.add(cell)
                 continue
             answered.add(cell)
-            gold = self._questions[cell[:2]].gold
-            self.tally.outdated += attempt.scorer is not None and gold not in (None, attempt.outcome.gold)
-            if attempt.outcome.reward is None and attempt.scorer is None and not attempt.scrubbed:
+            if self._is_outdated(attempt):
+                if self._is_by_rule(attempt):
+                    to_score.append(attempt)
+                else:
+                    self.tally.outdated += 1
+            elif cell in wanted and attempt.outcome.reward is None and attempt.scorer is None and not attempt.scrubbed:
                 if self._scorer_of(cell) is None:
                     self.tally.unscored += 1
                 else:
-                    unscored.append(attempt)
-        return answered, failed, unscored, estimator
+                    to_score.append(attempt)
+        return answered, failed, to_score, estimator
+
+    def _is_outdated(self, attempt: Attempt) -> bool:
+        """Tell whether an answer has a reward by another right answer than its question has now."""
+        gold, reward = self._questions[attempt.cell[:2]].gold, attempt.outcome.reward
+        return (
+            reward is not None
+            and not attempt.scrubbed
+            and None not in (gold, attempt.outcome.gold)
+            and gold != attempt.outcome.gold
+        )
+
+    def _is_by_rule(self, attempt: Attempt) -> bool:
+        """Tell whether a reward was made by the rule that scores the question, so that nobody's verdict is lost with it."""
+        scorer = self._scorer_of(attempt.cell)
+        spec = self._questions[attempt.cell[:2]].scorer or self._config.scorer
+        return scorer is not None and attempt.scorer == scorer.name and is_rule(spec, scorer)
 
     def _check_prices(self) -> None:
         config = self._config
@@ -394,7 +420,7 @@ class _Collection:
         """Wait for what other collectors have claimed; what they leave undone is asked here."""
         line.tally.waits_for = "another collector"
         self._changed()
-        answered = await self._patiently(self._log.answered)
+        answered = await self._patiently(partial(self._log.answered, line.elsewhere))
         left = [cell for cell in line.elsewhere if cell not in answered]
         line.tally.elsewhere += len(line.elsewhere) - len(left)
         line.elsewhere = []
@@ -535,10 +561,10 @@ class _Collection:
         held.settle(Usage(usd=usd))
         self._settled.set()
 
-    def _judge_usd(self, member: PoolMember, question: Question) -> float:
-        """Estimate what judging an answer takes at most."""
+    def _judge_usd(self, member: PoolMember | None, question: Question) -> float:
+        """Estimate what judging an answer takes at most; of a member that is not in the pool only rules score again."""
         judge, scorer = self._config.judge, self._scorers[question.scorer or self._config.scorer]
-        if judge is None or not needs_judge(scorer) or not is_scorable(question, self._config):
+        if member is None or judge is None or not needs_judge(scorer) or not is_scorable(question, self._config):
             return 0.0
         usd = self._estimator.judge_usd(judge, scorer.name, question, member, at_most=True)
         return (self._config.unpriced_usd or 0.0) if usd is None else usd
@@ -593,7 +619,7 @@ class _Collection:
             score = await scoring
             spent_usd = self._spent_on(scorer, score)
         except Exception as error:  # noqa: BLE001  # a scorer is the user's code, or another model
-            score = Score(value=None, reason=f"{type(error).__name__}: {error}", cost_usd=None)
+            score = unscored(error, cost_usd=None)
         finally:
             scoring.cancel()
             self._settle(held, spent_usd)
@@ -613,7 +639,10 @@ class _Collection:
     ) -> None:
         self.tally.scoring_usd += score.cost_usd or 0.0
         if score.value is None:
-            self.tally.unscored += 1
+            if attempt.outcome.reward is None:
+                self.tally.unscored += 1
+            else:
+                self.tally.outdated += 1
             self.tally.first_scoring_error = self.tally.first_scoring_error or score.reason
             if not is_recorded:  # without a scorer's name: the next run tries again
                 self._record(replace(attempt, scoring_usd=score.cost_usd))
@@ -633,13 +662,16 @@ class _Collection:
             self._record(replace(attempt, outcome=outcome, scorer=scorer.name, scoring_usd=score.cost_usd))
 
     async def _score_recorded(self) -> None:
-        """Score what earlier runs left unscored: they ended while it was being scored, or had no scorer."""
+        """Score what earlier runs left unscored, and by rules again what was held against another right answer.
+
+        They ended while it was being scored, or had no scorer.
+        """
+        members = {line.member.name: line.member for line in self._lines}
         for attempt in self._to_score:
             while len(self._scoring) >= MAX_SCORING and not self._stop.is_set():
                 await self._first_of(asyncio.wait([*self._scoring], return_when=asyncio.FIRST_COMPLETED))
             question = self._questions[attempt.cell[:2]]
-            member = next(line.member for line in self._lines if line.member.name == attempt.outcome.model)
-            held = await self._held(partial(self._judge_usd, member, question))
+            held = await self._held(partial(self._judge_usd, members.get(attempt.outcome.model), question))
             if held is None:
                 return
             self._score_soon(question, attempt, held[0], is_recorded=True)

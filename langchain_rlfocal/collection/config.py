@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from langchain_rlfocal.collection.pricing import DEFAULT_OUTPUT_TOKENS, messages_of
 from langchain_rlfocal.errors import InputError, OutcomeError
 from langchain_rlfocal.execution import RetryPolicy
-from langchain_rlfocal.outcomes import Question
+from langchain_rlfocal.log.records import is_scrubbed_question
+from langchain_rlfocal.outcomes import Question, split_sample_id
 from langchain_rlfocal.pool import PoolMember
-from langchain_rlfocal.scoring import Scorer, open_scorer
+from langchain_rlfocal.scoring import GroupScorer, Scorer, open_scorer
 
 DEFAULT_CALLS = 8
 """Calls of a member that run at once where its pool says nothing."""
@@ -79,16 +80,16 @@ def check_questions(
             rule = f"must be messages with a role and a content: {str(error) or type(error).__name__}. Correct them."
             raise OutcomeError(f"{rule:.400}", row=row, column="messages") from error
         before = known.get(key)
-        if before is not None and _asked(before) != _asked(question):
+        if before is not None and not is_scrubbed_question(before.query) and _asked(before) != _asked(question):
             rule = (
                 f"{question.task}/{question.query_id} must be asked as it was recorded, as {before.query!r:.80}, got "
                 f"{question.query!r:.80}. Give it another `query_id`, or collect into another file."
             )
             raise OutcomeError(rule, row=row, column="query")
     for (task, query_id), row in seen.items():
-        base, mark, number = query_id.rpartition("#")
-        if mark and number.isdecimal() and 2 <= int(number) <= samples and (task, base) in seen:
-            rule = f"{query_id!r} names answer {number} to {base!r}, and cannot name another question. Rename one."
+        base, sample = split_sample_id(query_id)
+        if 0 < sample < samples and (task, base) in seen:
+            rule = f"{query_id!r} names answer {sample + 1} to {base!r}, and cannot name another question. Rename one."
             raise OutcomeError(rule, row=row, column="query_id")
 
 
@@ -100,10 +101,17 @@ def scorers_of(questions: Iterable[Question], config: CollectConfig) -> dict[str
     """Open every scorer that questions name, before anybody is asked.
 
     Raises:
-        InputError: One is unknown, or needs a judge and there is none.
+        InputError: One is unknown, needs a judge and there is none, or compares answers with each other.
     """
     specs = {question.scorer or config.scorer for question in questions}
-    return {spec: open_scorer(spec, judge=config.judge) for spec in specs}
+    opened = {spec: open_scorer(spec, judge=config.judge) for spec in specs}
+    for spec, scorer in opened.items():
+        if isinstance(scorer, GroupScorer):
+            raise InputError(
+                f"A scorer must score each answer by itself while answers come in, and {spec!r} compares those to a question "
+                f"with each other. Collect with another, or with none, then run `rlfocal score` with `--scorer {spec}`."
+            )
+    return opened
 
 
 def is_scorable(question: Question, config: CollectConfig) -> bool:
@@ -111,6 +119,11 @@ def is_scorable(question: Question, config: CollectConfig) -> bool:
     return question.gold is not None or (question.scorer or config.scorer) is not None
 
 
+def is_rule(spec: str | None, scorer: Scorer) -> bool:
+    """Tell whether a scorer is a rule of this package, which costs nothing and says the same each time it is asked."""
+    return not needs_judge(scorer) and ":" not in (spec or "")
+
+
 def needs_judge(scorer: Scorer) -> bool:
     """Tell whether a scorer asks the judge about each answer."""
-    return scorer.name == "judge"
+    return bool(getattr(scorer, "asks_judge", False))

@@ -5,21 +5,25 @@ columns of the user's) is taken into the log before the table is written anew, s
 """
 
 import json
-import re
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isclose
 from os import PathLike
 from pathlib import Path
 
 from langchain_rlfocal.errors import OutcomeError
-from langchain_rlfocal.log import Attempt, Cell, OutcomeLog
-from langchain_rlfocal.log.tables import outcomes_of
-from langchain_rlfocal.outcomes import Outcome, OutcomeTable, Question
+from langchain_rlfocal.log import Attempt, Cell, OutcomeLog, ScoreRecord
+from langchain_rlfocal.log.records import is_scrubbed_question
+from langchain_rlfocal.log.tables import outcomes_of, text_of
+from langchain_rlfocal.outcomes import Outcome, OutcomeTable, Question, split_sample_id
 from langchain_rlfocal.outcomes.files import check_writable
 
-_SAMPLE = re.compile(r"(.+)#([2-9]|[1-9][0-9]+)")
-"""How a table names a further sample: the second of "17" is "17#2"."""
+TABLE_SCORER = "table"
+"""The name under which the log has a reward that a table had otherwise."""
+
+CLOCK_S = 0.05
+"""How far the time of a file may lag behind that of the log."""
 
 MAX_WRITINGS = 3
 """How often a table is written again because others recorded something meanwhile; they write it themselves when they end."""
@@ -48,16 +52,21 @@ class TakenIn:
     """What a log took in from a table.
 
     Attributes:
-        rows: Rows that only the table held.
+        rows: Rows that only the table held, or of which it knew more.
+        rewards: Rewards that the table had otherwise than the log, and that count from now on.
         torn: The file whose last line broke off and was left out, None where none did.
     """
 
     rows: int = 0
+    rewards: int = 0
     torn: Path | None = None
 
 
 def take_in(log: OutcomeLog, path: str | PathLike[str], *, run: str) -> TakenIn:
     """Take what a table holds and the log does not into the log, with columns of the user's.
+
+    So are rewards of answers on record that the table has otherwise, where it was written later than the log's were recorded: by
+    hand, say, or by `rlfocal score`. An earlier table is one that does not know the log's yet.
 
     So is what an earlier release left unfinished beside it; that file is removed once its rows are on record.
 
@@ -72,16 +81,18 @@ def take_in(log: OutcomeLog, path: str | PathLike[str], *, run: str) -> TakenIn:
     """
     unfinished, torn = unfinished_path(path), None
     parts: list[OutcomeTable] = []
+    written_at = 0.0
     if Path(path).exists() and Path(path).stat().st_size:
+        written_at = Path(path).stat().st_mtime
         parts.append(OutcomeTable.read(path))
     if unfinished.exists():
         table, is_torn = _read_torn(unfinished)
         torn = unfinished if is_torn else None
         parts += [] if table is None else [table]
     rows = _merged(parts)
-    taken = _add(log, rows, run=run, name=str(path)) if rows else 0
+    taken, rewards = _add(log, rows, run=run, name=str(path), written_at=written_at) if rows else (0, 0)
     unfinished.unlink(missing_ok=True)
-    return TakenIn(taken, torn)
+    return TakenIn(rows=taken, rewards=rewards, torn=torn)
 
 
 def recorded_in(path: str | PathLike[str]) -> list[Outcome]:
@@ -129,21 +140,20 @@ def _merged(parts: Iterable[Iterable[Outcome]]) -> list[Outcome]:
     return list(kept.values())
 
 
-def _add(log: OutcomeLog, rows: Sequence[Outcome], *, run: str, name: str) -> int:
-    questions, answered = log.questions(), log.answered()
+def _add(log: OutcomeLog, rows: Sequence[Outcome], *, run: str, name: str, written_at: float) -> tuple[int, int]:
+    questions = log.questions()
     texts = {key: question.query for key, question in questions.items()}
     for row in rows:
         texts.setdefault((row.task, row.query_id), row.query)
-    known: dict[Cell, Attempt] = {}
-    if any(row.extras for row in rows) or any(map(is_failure, rows)):
-        known = {attempt.cell: attempt for attempt in log.attempts()}
+    known = {attempt.cell: attempt for attempt in log.attempts()}
     new: dict[tuple[str, str], Question] = {}
     attempts: list[Attempt] = []
+    scores: list[ScoreRecord] = []
     for row in rows:
-        query_id, sample = _split(row, texts)
+        query_id, sample = _split(row, texts, questions)
         key = (row.task, query_id)
         cell: Cell = (*key, row.model, sample)
-        if texts[key] != row.query:
+        if not _is_same(texts[key], row.query):
             rule = (
                 f"{row.task}/{query_id} must have the text that it has in the log, {texts[key]!r:.80}, got "
                 f"{row.query!r:.80}. Give it another `query_id`, or collect into another file."
@@ -152,29 +162,52 @@ def _add(log: OutcomeLog, rows: Sequence[Outcome], *, run: str, name: str) -> in
         if key not in questions and key not in new:
             new[key] = Question(task=row.task, query_id=query_id, query=row.query, gold=row.gold)
         before = known.get(cell)
-        if before is not None:
+        if before is None:
+            failure = f"failed: as {Path(name).name} says" if is_failure(row) else None
+            attempts.append(
+                Attempt(outcome=replace(row, query_id=query_id, query=texts[key]), sample=sample, failure=failure)
+            )
+        elif before.failure is None or is_failure(row):
+            if _is_reward_newer(row, before, written_at):
+                scores.append(ScoreRecord(cell=cell, reward=row.reward, scorer=TABLE_SCORER, gold=row.gold))
+            if before.scrubbed:
+                continue
             seen = {**_extras_of(questions.get(key)), **before.outcome.extras}
             own = {column: value for column, value in row.extras.items() if value is not None}
             if all(column in seen and seen[column] == value for column, value in own.items()):
                 continue
             outcome = replace(before.outcome, extras={**before.outcome.extras, **own})
             attempts.append(replace(before, outcome=outcome))
-        elif cell not in answered:
-            failure = f"failed: as {Path(name).name} says" if is_failure(row) else None
-            attempts.append(Attempt(outcome=replace(row, query_id=query_id), sample=sample, failure=failure))
+        else:  # an answer where the log has a failure
+            attempts.append(Attempt(outcome=replace(row, query_id=query_id, query=texts[key]), sample=sample))
     if new:
         log.add_questions([*new.values()])
     if attempts:
         log.add_attempts(attempts, run=run)
-    return len(attempts)
+    if scores:
+        log.add_scores(scores, run=run)
+    return len(attempts), len(scores)
 
 
-def _split(row: Outcome, texts: Mapping[tuple[str, str], str]) -> tuple[str, int]:
+def _is_same(recorded: str, text: str) -> bool:
+    """Tell whether a question's text in the log and one in a table are of one question, where one of them was taken out, too."""
+    return recorded == text or is_scrubbed_question(recorded) or is_scrubbed_question(text)
+
+
+def _is_reward_newer(row: Outcome, recorded: Attempt, written_at: float) -> bool:
+    """Tell whether a table has another reward for the answer on record, and knows better."""
+    if row.reward is None or recorded.failure is not None or row.response != text_of(recorded):
+        return False
+    is_other = recorded.outcome.reward is None or not isclose(row.reward, recorded.outcome.reward, abs_tol=1e-9)
+    return is_other and recorded.at is not None and recorded.at <= written_at + CLOCK_S
+
+
+def _split(row: Outcome, texts: Mapping[tuple[str, str], str], known: Container[tuple[str, str]]) -> tuple[str, int]:
     """Tell a further sample of a question, which has its text, from a question that is called so."""
-    found = _SAMPLE.fullmatch(row.query_id)
-    if found is None or texts.get((row.task, found[1])) != row.query:
-        return row.query_id, 0
-    return found[1], int(found[2]) - 1
+    query_id, sample = split_sample_id(row.query_id)
+    text = texts.get((row.task, query_id))
+    is_own = (row.task, row.query_id) in known or text is None or not _is_same(text, row.query)
+    return (row.query_id, 0) if is_own else (query_id, sample)
 
 
 def _extras_of(question: Question | None) -> Mapping[str, object]:

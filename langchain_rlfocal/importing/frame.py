@@ -27,6 +27,7 @@ from langchain_rlfocal.errors import InputError, OutcomeError
 from langchain_rlfocal.importing.conversations import sent_of
 from langchain_rlfocal.importing.files import field_at
 from langchain_rlfocal.importing.records import Record, Tally, Wanted, as_text, number
+from langchain_rlfocal.outcomes import sample_id
 from langchain_rlfocal.outcomes.files import AS_JSON, check_writable, write_table
 from langchain_rlfocal.outcomes.tables import COLUMNS
 from langchain_rlfocal.redaction import masked, secrets_of, shown_text
@@ -445,7 +446,7 @@ class _Frame:
         name = query.name or query.digest
         if query.name is not None and (query.task, query.name) in self._shared_names:
             name = f"{name}~{query.digest[:8]}"
-        return name if not query.sample else f"{name}#{query.sample + 1}"
+        return sample_id(name, query.sample)
 
     def _number(self, name: str, value: float | None) -> float | int | None:
         found = number(value)

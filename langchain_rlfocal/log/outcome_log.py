@@ -254,14 +254,14 @@ class OutcomeLog:
                 *_, row = group
                 yield _attempt_of(row, scores.get(row.number), self.name)
 
-    def answered(self) -> set[Cell]:
-        """Return the cells with an answer on record.
+    def answered(self, cells: Sequence[Cell] | None = None) -> set[Cell]:
+        """Return the cells with an answer on record: all of them, or those among some, for which no others are read.
 
         Raises:
             OutcomeLogError: The log cannot be read.
         """
         with self._reading() as records:
-            return set(records.answered())
+            return set(records.answered() if cells is None else records.latest_answers(cells))
 
     def add_scores(self, scores: Sequence[ScoreRecord], *, run: str) -> None:
         """Add scores of the latest answers of cells, in one transaction; they count before earlier ones.
@@ -748,9 +748,9 @@ def _attempt_of(row: Any, score: Any, log: str) -> Attempt:
 
     details = read(mappings(), row.details, f"attempt {row.number}", log) if row.details else {}
     probs = details.get("option_probs")
-    reward, scorer, scoring_usd, gold = row.reward, row.scorer, row.scoring_usd, row.gold
+    reward, scorer, scoring_usd, gold, at = row.reward, row.scorer, row.scoring_usd, row.gold, row.at
     if score is not None:
-        reward, scorer, scoring_usd = score.reward, score.scorer, score.usd
+        reward, scorer, scoring_usd, at = score.reward, score.scorer, score.usd, score.at
         gold = gold if score.gold is None else score.gold
     outcome = Outcome(
         task=row.task,
@@ -778,6 +778,7 @@ def _attempt_of(row: Any, score: Any, log: str) -> Attempt:
         scorer=scorer,
         scoring_usd=scoring_usd,
         scrubbed=row.scrubbed is not None,
+        at=at,
     )
 
 

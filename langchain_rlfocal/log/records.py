@@ -1,5 +1,6 @@
 """The records of a log: what members were asked and answered, what was served, and what users said of it."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from numbers import Real
@@ -35,6 +36,7 @@ class Attempt:
         scoring_usd: What scoring took, in dollars; None where unknown.
         scrubbed: True if the texts were taken out of the log: the response is `SCRUBBED`, the answer and the gold answer are
             letters that are equal where those were.
+        at: When it, or its latest score, was recorded, in seconds since 1970; None before it is.
     """
 
     outcome: "Outcome"
@@ -44,6 +46,7 @@ class Attempt:
     scorer: str | None = None
     scoring_usd: float | None = None
     scrubbed: bool = False
+    at: float | None = field(default=None, compare=False)
 
     @property
     def cell(self) -> Cell:
@@ -53,6 +56,18 @@ class Attempt:
 
 SCRUBBED = "[scrubbed]"
 """What stands in a log instead of a text that was taken out."""
+
+_SCRUBBED_QUESTION = re.compile(r"\[scrubbed question [0-9]+\]")
+
+
+def scrubbed_question(number: int) -> str:
+    """Return what stands in a log instead of a question's text that was taken out; questions have to differ."""
+    return f"[scrubbed question {number}]"
+
+
+def is_scrubbed_question(text: str) -> bool:
+    """Tell whether a text is what stands instead of a question's: what was asked is unknown."""
+    return _SCRUBBED_QUESTION.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -279,7 +279,7 @@ class Records:
         yield from self.db.execute(_ATTEMPTS_BETWEEN, {"begin": first, "end": last})
 
     def scores_between(self, first: int, last: int) -> Iterator[Any]:
-        """Return attempt, reward, scorer, gold and dollars of the scores of attempts at these questions, the latest last."""
+        """Return attempt, time, reward, scorer, gold and dollars of the scores of attempts at these questions, the latest last."""
         yield from self.db.execute(_SCORES_BETWEEN, {"begin": first, "end": last})
 
     def answered(self) -> Iterator[Cell]:
@@ -406,7 +406,9 @@ _ATTEMPTS_BETWEEN = (
     .order_by(ATTEMPTS.c.first, ATTEMPTS.c.member, ATTEMPTS.c.sample, ATTEMPTS.c.failed.desc(), ATTEMPTS.c.number)
 )
 _SCORES_BETWEEN = (
-    sa.select(SCORES.c.attempt, SCORES.c.reward, SCORES.c.scorer, SCORES.c.gold, SCORES.c.usd, SCORES.c.reason)
+    sa.select(
+        SCORES.c.attempt, SCORES.c.at, SCORES.c.reward, SCORES.c.scorer, SCORES.c.gold, SCORES.c.usd, SCORES.c.reason
+    )
     .select_from(SCORES.join(ATTEMPTS, ATTEMPTS.c.number == SCORES.c.attempt))
     .where(ATTEMPTS.c.first.between(sa.bindparam("begin"), sa.bindparam("end")))
     .order_by(SCORES.c.number)

@@ -8,8 +8,8 @@ from typing import Any
 
 from langchain_rlfocal.answers import KindLike, label_answers
 from langchain_rlfocal.log.outcome_log import OutcomeLog
-from langchain_rlfocal.log.records import Attempt
-from langchain_rlfocal.outcomes import Outcome, OutcomeTable, Question
+from langchain_rlfocal.log.records import Attempt, is_scrubbed_question
+from langchain_rlfocal.outcomes import Outcome, OutcomeTable, Question, sample_id
 
 Questions = Mapping[tuple[str, str], Question]
 
@@ -37,6 +37,7 @@ def _outcomes_in(log: OutcomeLog, questions: Questions) -> Iterator[Outcome]:
 def outcomes_of(attempts: Iterable[Attempt], questions: Questions) -> Iterator[Outcome]:
     """Make the rows of a table: equal answers to a question get one label, and a failure is worth 0.
 
+    The gold answer of a row that has a reward is the one that the reward was made by, where it is known; else it is the question's.
     A label that came with an attempt is kept, and who gives the same answer gets it too. Of attempts whose texts were taken out of
     the log the labels are what is left.
 
@@ -54,14 +55,9 @@ def outcomes_of(attempts: Iterable[Attempt], questions: Questions) -> Iterator[O
         yield from _labelled(sorted(group, key=lambda attempt: attempt.sample), questions.get(key))
 
 
-def sample_id(query_id: str, sample: int) -> str:
-    """Name a question in a table: by its id, and where it is the k-th answer of a member, k > 1, also by `#k`."""
-    return query_id if sample == 0 else f"{query_id}#{sample + 1}"
-
-
 def _labelled(attempts: list[Attempt], question: Question | None) -> Iterator[Outcome]:
     kind: KindLike = "auto" if question is None else question.kind
-    texts = [None if one.scrubbed else _text_of(one) or one.outcome.answer for one in attempts]
+    texts = [None if one.scrubbed else text_of(one) or one.outcome.answer for one in attempts]
     labels = label_answers(texts, kind, query=attempts[0].outcome.query)
     given = {
         label: one.outcome.answer
@@ -77,15 +73,24 @@ def _labelled(attempts: list[Attempt], question: Question | None) -> Iterator[Ou
         yield replace(
             outcome,
             query_id=sample_id(outcome.query_id, one.sample),
-            response=None if failed else _text_of(one),
+            query=question.query if question is not None and is_scrubbed_question(outcome.query) else outcome.query,
+            response=None if failed else text_of(one),
             answer=None if failed else outcome.answer or given.get(label or "", label),
-            gold=outcome.gold if one.scrubbed or question is None or question.gold is None else question.gold,
+            gold=_gold_of(one, question),
             reward=0.0 if failed else outcome.reward,
             extras=extras,
         )
 
 
-def _text_of(attempt: Attempt) -> str | None:
+def _gold_of(attempt: Attempt, question: Question | None) -> str | None:
+    own = attempt.outcome.gold
+    if attempt.scrubbed or question is None or question.gold is None:
+        return own
+    is_rewarded = attempt.failure is None and attempt.outcome.reward is not None
+    return own if is_rewarded and own is not None else question.gold
+
+
+def text_of(attempt: Attempt) -> str | None:
     """Return what was answered as one text; tool calls alone are JSON."""
     text = attempt.outcome.response
     if text or not attempt.tool_calls:

@@ -17,7 +17,7 @@ from langchain_rlfocal.answers import label_answers
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.log.bodies import dumps, mappings, read
 from langchain_rlfocal.log.outcome_log import UNNAMED_TASK, OutcomeLog
-from langchain_rlfocal.log.records import SCRUBBED
+from langchain_rlfocal.log.records import SCRUBBED, scrubbed_question
 from langchain_rlfocal.log.schema import (
     ANSWERS,
     ATTEMPTS,
@@ -405,7 +405,7 @@ def _scrub_question(records: Records, first: int, taken: Mapping[str, list[int]]
 
     for row in versions:
         if row.scrubbed is None:
-            texts = {"query": f"[scrubbed question {first}]", "gold": class_of(row.gold), "details": None}
+            texts = {"query": scrubbed_question(first), "gold": class_of(row.gold), "details": None}
             _take_out(records, "questions", row, texts)
             taken["questions"].append(row.number)
     for row in attempts:

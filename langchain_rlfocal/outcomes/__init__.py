@@ -30,6 +30,8 @@ if TYPE_CHECKING:
         OutcomeTable,
         Question,
         read_questions,
+        sample_id,
+        split_sample_id,
     )
 
 __all__ = [
@@ -48,8 +50,10 @@ __all__ = [
     "costs_of",
     "prices_of",
     "read_questions",
+    "sample_id",
     "spending_in",
     "split_of",
+    "split_sample_id",
 ]
 
 

@@ -8,6 +8,7 @@ scored unscored. Columns of the user's own are kept.
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -154,6 +155,29 @@ class Question:
     tools: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
     scorer: str | None = None
     extras: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+
+_SAMPLE_ID = re.compile(r"(.+)#([2-9]|[1-9][0-9]{1,8})", re.DOTALL)
+
+
+def sample_id(query_id: str, sample: int) -> str:
+    """Name a question in a table: by its id, and where it is the k-th answer of a member to it, k > 1, also by `#k`.
+
+    Args:
+        query_id: The question's id.
+        sample: Which answer, from 0.
+    """
+    return query_id if sample == 0 else f"{query_id}#{sample + 1}"
+
+
+def split_sample_id(query_id: str) -> tuple[str, int]:
+    """Read what `sample_id` writes: `"17#2"` is the second answer to `"17"`, unless a question itself is called so.
+
+    Returns:
+        The question's id and the sample, from 0; with sample 0 the id as it is, as of `"17#1"`, which nobody writes.
+    """
+    found = _SAMPLE_ID.fullmatch(query_id)
+    return (query_id, 0) if found is None else (found[1], int(found[2]) - 1)
 
 
 class OutcomeTable:

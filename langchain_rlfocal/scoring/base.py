@@ -65,6 +65,8 @@ class Score:
 class Scorer(Protocol):
     """Says what a reply is worth.
 
+    One that asks the judge about each reply also has an attribute `asks_judge` that is True: it is priced before it is used.
+
     Attributes:
         name: The name that it is recorded under.
     """
@@ -101,6 +103,7 @@ class Guarded:
 
     def __init__(self, inner: Scorer, *, is_free: bool = False) -> None:
         self.name, self._inner, self._is_free = inner.name, inner, is_free
+        self.asks_judge = bool(getattr(inner, "asks_judge", False))
 
     def most_usd(self, question: Question, replies: Sequence[Reply]) -> float | None:
         """Return the most dollars that scoring all these replies can take; None where that is unknown."""

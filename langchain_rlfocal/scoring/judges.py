@@ -119,6 +119,7 @@ class JudgeScorer(_Asking):
     """
 
     name = "judge"
+    asks_judge = True
 
     def most_usd(self, question: Question, replies: Sequence[Reply]) -> float | None:
         """Return the most dollars that scoring all these replies can take; None where the judge's prices are unknown."""
@@ -150,6 +151,7 @@ class PairwiseScorer(_Asking):
     """
 
     name = "pairwise"
+    asks_judge = True
 
     def most_usd(self, question: Question, replies: Sequence[Reply]) -> float | None:
         """Return the most dollars that scoring all these replies can take; None where the judge's prices are unknown."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.execution.budgets import Budget, BudgetRefusal, Ledger, Reservation, Usage, reserve
-from langchain_rlfocal.outcomes import Question
+from langchain_rlfocal.outcomes import Question, split_sample_id
 from langchain_rlfocal.scoring.base import GroupScorer, PricedScorer, Reply, Score, Scorer
 
 
@@ -159,5 +159,5 @@ def base_id(query_id: str, known: Mapping[tuple[str, str], Question], task: str)
     """Return the id of the question that a row of a table answers: its own, or for a further sample that before `#k`."""
     if (task, query_id) in known:
         return query_id
-    base, mark, number = query_id.rpartition("#")
-    return base if mark and number.isdecimal() and (task, base) in known else query_id
+    base, _ = split_sample_id(query_id)
+    return base if (task, base) in known else query_id
