@@ -110,6 +110,55 @@ def test_answers_that_the_file_of_questions_leaves_out_stay(folder, cli):
     assert (said["scored"], said["not_in_questions"]) == (2, 2)
 
 
+def test_questions_that_nothing_on_record_answers_are_named(folder, cli):
+    """The id 2.0, as pandas writes 2, is found; the id 9, and 2 of another task, are not."""
+    rows = [{**CORRECTED[1], "query_id": 2.0}, {**CORRECTED[0], "query_id": 9}, {**CORRECTED[1], "task": "other"}]
+    Path("corrected.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    args = ["score", "o.jsonl", "--questions", "corrected.jsonl", "--out", "new.jsonl"]
+    said = cli.said(*args)
+    assert (said["scored"], said["questions_without_answers"]) == (2, ["questions/9", "other/2"])
+    assert "2 of the questions given have no answer on record" in (shown := cli.shown(*args))
+    assert "questions/9, other/2" in shown
+    Path("corrected.jsonl").write_text(json.dumps(rows[0]))
+    assert cli.said(*args)["questions_without_answers"] == []
+    assert "no answer on record" not in cli.shown(*args)
+
+
+CONTAINS = Question(task="t", query_id="1", query="Name a sum.", gold="6", scorer="contains", kind="number")
+
+
+def test_a_table_says_how_each_question_is_scored(folder, cli):
+    """`It is not 5 but 6` contains the reference, and is another number; the first question's kind decides nothing then."""
+    log = OutcomeLog(folder / "own.db")
+    questions = [
+        CONTAINS,
+        replace(CONTAINS, query_id="2", scorer=None, kind="exact"),
+        replace(CONTAINS, query_id="3", scorer=None, kind="auto"),
+    ]
+    log.add_questions(questions)
+    said = [
+        Outcome(task="t", query_id=one.query_id, query=one.query, model="a", response=text, answer=None, reward=None)
+        for one, text in zip(questions, ("I take 5 and 6 and 7", "six", "six"), strict=True)
+    ]
+    log.add_attempts([Attempt(outcome=one) for one in said], run="r")
+    table_of(log).write("own.csv")
+    log.close()
+    cli.said("score", "own.csv", "--out", "new.jsonl")
+    table = list(OutcomeTable.read("new.jsonl"))
+    assert [one.reward for one in table] == [1.0, 0.0, 1.0]
+    assert [one.extras for one in table] == [{"scorer": "contains", "kind": "number"}, {"kind": "exact"}, {}]
+
+
+def test_columns_of_the_users_own_that_are_called_so_do_not_score_unseen(folder, cli):
+    """A kind of theirs is left alone; what is called a scorer and is none is refused, unless one is named."""
+    OutcomeTable.from_outcomes([replace(one, extras={"kind": "easy"}) for one in outcomes()]).write("o.jsonl")
+    assert cli.said("score", "o.jsonl", "--out", "new.jsonl")["scored"] == 4
+    assert {one.extras["kind"] for one in OutcomeTable.read("new.jsonl")} == {"easy"}
+    OutcomeTable.from_outcomes([replace(one, extras={"scorer": "R. Viewer"}) for one in outcomes()]).write("o.jsonl")
+    cli.assert_refused(cli.run("score", "o.jsonl", "--out", "x.jsonl"), "'R. Viewer'", "questions/1", "--scorer NAME")
+    assert cli.said("score", "o.jsonl", "--scorer", "auto", "--out", "new.jsonl")["scored"] == 4
+
+
 def test_further_samples_are_scored_by_their_questions_reference(folder, cli):
     first = next(outcomes())
     rows = [
