@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from langchain_rlfocal.collection.exporting import TakenIn, take_in
 from langchain_rlfocal.log import Attempt, OutcomeLog
 from langchain_rlfocal.log.tables import table_of
 from langchain_rlfocal.outcomes import Outcome, OutcomeTable, Question
@@ -142,7 +143,14 @@ def test_a_table_says_how_each_question_is_scored(folder, cli):
     ]
     log.add_attempts([Attempt(outcome=one) for one in said], run="r")
     table_of(log).write("own.csv")
+    assert take_in(log, "own.csv", run="again") == TakenIn(), "the log knows all that"
     log.close()
+    other = OutcomeLog(folder / "other.db")
+    take_in(other, "own.csv", run="r")
+    assert [(one.scorer, one.kind) for one in other.questions().values()] == [
+        (one.scorer, one.kind) for one in questions
+    ]
+    other.close()
     cli.said("score", "own.csv", "--out", "new.jsonl")
     table = list(OutcomeTable.read("new.jsonl"))
     assert [one.reward for one in table] == [1.0, 0.0, 1.0]

@@ -410,7 +410,7 @@ def _read_csv(source: _Source, columns: Sequence[Column], unfinished: bool) -> d
             continue  # the index that pandas writes unasked, or a separator at the end of each line
         found = table.column(place)
         if name not in known:
-            arrays[name] = (found, False)
+            arrays[name] = (_csv_own(found), False)
         elif known[name].type == TEXT:
             texts = joined(found.chunks, TEXT)
             arrays[name] = _csv_ids(texts) if known[name].is_id else texts
@@ -551,6 +551,19 @@ def _check_repeated(table: pa.Table, header: Sequence[str], shown: str) -> None:
     if row >= 0:
         rule = "repeats the header: files were joined, it seems. Delete that line, or name the files one by one."
         raise OutcomeError(rule, file=shown, row=row + 1)
+
+
+def _csv_own(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Read a column that nobody named as numbers, where that loses nothing of how they are written; `007` and `1.10` are texts."""
+    for kind in (COUNT, NUMBER):
+        try:
+            numbers = texts.cast(kind)
+        except pa.ArrowException:
+            continue
+        is_finite = pc.all(pc.is_finite(numbers)).as_py()  # None where there is nothing; `nan` is a text
+        if is_finite and numbers.cast(TEXT).equals(texts):
+            return numbers
+    return texts
 
 
 def _csv_ids(texts: pa.Array) -> pa.Array:
