@@ -360,13 +360,13 @@ def test_the_same_id_as_1_and_1_0_in_one_table_is_refused_as_one(tmp_path):
 def test_numbers_of_the_users_own_stay_numbers_from_csv_to_csv(tmp_path):
     """Those that a number writes as the file does; a zip code, a price with its zero and a mixed column are texts."""
     lines = [
-        f"{HEADER},level,weight,zip,price,mixed",
-        f"{CSV_ROW},2,0.25,02139,1.10,1",
-        f"{CSV_ROW.replace('q1', 'q2')},,,,,x",
+        f"{HEADER},level,weight,zip,price,mixed,found",
+        f"{CSV_ROW},2,0.25,02139,1.10,1,nan",
+        f"{CSV_ROW.replace('q1', 'q2')},,,,,x,",
     ]
     table = OutcomeTable.read(write_csv(tmp_path / "t.csv", *lines))
     first, second = (row.extras for row in table)
-    assert first == {"level": 2, "weight": 0.25, "zip": "02139", "price": "1.10", "mixed": "1"}
+    assert first == {"level": 2, "weight": 0.25, "zip": "02139", "price": "1.10", "mixed": "1", "found": "nan"}
     assert second == {"mixed": "x"}
     table.write(tmp_path / "u.csv")
     assert '2,0.25,"02139","1.10","1"' in (tmp_path / "u.csv").read_text()
