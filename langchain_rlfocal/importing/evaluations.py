@@ -14,12 +14,12 @@ from typing import Any
 import pyarrow as pa
 
 from langchain_rlfocal.errors import OutcomeError
-from langchain_rlfocal.importing.conversations import reply_of, sent_of, text_of, usage_of
+from langchain_rlfocal.importing.conversations import received_of, sent_of, text_of, usage_of
 from langchain_rlfocal.importing.files import form_of, read_json, rows_of
 from langchain_rlfocal.importing.records import (
-    Place,
+    ReadTally,
     Record,
-    Tally,
+    Spot,
     Wanted,
     as_object,
     as_text,
@@ -35,7 +35,7 @@ _LM_METRICS = ("exact_match", "acc", "pass@1", "pass_at_1", "prompt_level_strict
 _LM_QUESTIONS = ("question", "query", "problem", "prompt", "input", "text", "goal", "sentence")
 
 
-def read_lm_eval(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[Record]:
+def read_lm_eval(files: Sequence[Path], wanted: Wanted, tally: ReadTally) -> Iterator[Record]:
     """Read `samples_<task>_<time>.jsonl` files, as `--log_samples` writes them in a folder for each model.
 
     A multiple choice becomes the letter of the likeliest option, with the options' probabilities; so does the right answer.
@@ -47,12 +47,12 @@ def read_lm_eval(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterato
         first_filter: str | None = None
         metric, _, filter_name = (wanted.reward or "").partition(",")
         of_metric = replace(wanted, reward=metric or None)
-        for place, row in rows_of(path, tally):
+        for spot, row in rows_of(path, tally):
             tally.read += 1
             used = str(row.get("filter", "none"))
             first_filter = filter_name or first_filter or used
             if used != first_filter:
-                tally.skip(f"of another filter: `--reward METRIC,{used}` takes it", place)
+                tally.skip(f"of another filter: `--reward METRIC,{used}` takes it", spot)
                 continue
             named = row.get("metrics")
             if isinstance(named, list):
@@ -60,11 +60,11 @@ def read_lm_eval(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterato
             else:
                 scores = {name: row[name] for name in _LM_METRICS if name in row}
             scores = {name: value for name, value in scores.items() if isinstance(value, bool | int | float)}
-            name = chosen(scores, of_metric, place, preferred=_LM_METRICS)
+            name = chosen(scores, of_metric, spot, preferred=_LM_METRICS)
             doc = as_object(row.get("doc"))
             calls = _lm_calls(row.get("arguments"))
             record = Record(
-                place=place,
+                spot=spot,
                 model=model,
                 task=task,
                 query=_lm_query(doc, calls),
@@ -171,17 +171,17 @@ _INSPECT_VALUES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0, "yes": 1.0, "no": 0.0
 _ZSTANDARD = 93
 
 
-def read_inspect(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[Record]:
+def read_inspect(files: Sequence[Path], wanted: Wanted, tally: ReadTally) -> Iterator[Record]:
     """Read logs of inspect_ai, `.eval` and `.json`. Further epochs are further samples of a question."""
     for path in files:
         header, samples = _inspect_log(path, tally)
         about = as_object(header.get("eval"))
-        for place, sample in samples:
+        for spot, sample in samples:
             tally.read += 1
-            yield _inspect_record(sample, about, place, wanted)
+            yield _inspect_record(sample, about, spot, wanted)
 
 
-def _inspect_record(sample: Mapping[str, Any], about: Mapping[str, Any], place: Place, wanted: Wanted) -> Record:
+def _inspect_record(sample: Mapping[str, Any], about: Mapping[str, Any], spot: Spot, wanted: Wanted) -> Record:
     output = as_object(sample.get("output"))
     sent = sent_of(sample.get("input"))
     query, messages = (sent.query, sent.messages) if sent else (None, ())
@@ -191,7 +191,7 @@ def _inspect_record(sample: Mapping[str, Any], about: Mapping[str, Any], place: 
     failed = sample.get("error")
     asked = output.get("choices") or output.get("completion")
     record = Record(
-        place=place,
+        spot=spot,
         model=wanted.model or str(about.get("model") or output.get("model") or ""),
         task=as_text(about.get("task_registry_name") or about.get("task")),
         query=query,
@@ -209,7 +209,7 @@ def _inspect_record(sample: Mapping[str, Any], about: Mapping[str, Any], place: 
     if isinstance(failed, Mapping) and not sample.get("scores"):
         record.failure = str(failed.get("message") or "error")
         return record
-    reply = reply_of(output) if asked else None
+    reply = received_of(output) if asked else None
     record.response = reply.text if reply else None
     scores = as_object(sample.get("scores"))
     scores = scores or ({"score": sample["score"]} if isinstance(sample.get("score"), Mapping) else {})
@@ -220,7 +220,7 @@ def _inspect_record(sample: Mapping[str, Any], about: Mapping[str, Any], place: 
             values |= {f"{scorer}/{key}": (part, score) for key, part in value.items()}
         elif isinstance(score, Mapping):
             values[str(scorer)] = value, score
-    name = chosen(values, wanted, place)
+    name = chosen(values, wanted, spot)
     if name is not None:
         value, score = values[name]
         record.reward = (
@@ -238,7 +238,7 @@ def _total_usage(usage: Any, model: Any) -> Any:
     return usage.get(model) if isinstance(usage, Mapping) else None
 
 
-def _inspect_log(path: Path, tally: Tally) -> tuple[Mapping[str, Any], Iterator[tuple[Place, Mapping[str, Any]]]]:
+def _inspect_log(path: Path, tally: ReadTally) -> tuple[Mapping[str, Any], Iterator[tuple[Spot, Mapping[str, Any]]]]:
     if not zipfile.is_zipfile(path):
         if path.suffix == ".eval":
             raise OutcomeError(
@@ -248,7 +248,7 @@ def _inspect_log(path: Path, tally: Tally) -> tuple[Mapping[str, Any], Iterator[
         if not isinstance(whole, Mapping) or not isinstance(whole.get("eval"), Mapping):
             raise OutcomeError("must be a log of inspect_ai. Check the path.", file=str(path))
         samples = whole.get("samples") or []
-        return whole, ((Place(str(path), at), s) for at, s in enumerate(samples, 1) if isinstance(s, Mapping))
+        return whole, ((Spot(str(path), at), s) for at, s in enumerate(samples, 1) if isinstance(s, Mapping))
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
     start = next((name for name in ("header.json", "_journal/start.json") if name in names), None)
@@ -259,12 +259,12 @@ def _inspect_log(path: Path, tally: Tally) -> tuple[Mapping[str, Any], Iterator[
     if start != "header.json":
         tally.note("log of a run that did not end: its samples so far were read")
 
-    def samples_of() -> Iterator[tuple[Place, Mapping[str, Any]]]:
+    def samples_of() -> Iterator[tuple[Spot, Mapping[str, Any]]]:
         for name in names:
             if name.startswith("samples/") and name.endswith(".json"):
                 found = _entry(path, name)
                 if isinstance(found, Mapping):
-                    yield Place(f"{path}/{name}"), found
+                    yield Spot(f"{path}/{name}"), found
 
     return _entry(path, start), samples_of()
 
@@ -290,15 +290,15 @@ def _entry(path: Path, name: str) -> Any:
 # ---- promptfoo
 
 
-def read_promptfoo(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[Record]:
+def read_promptfoo(files: Sequence[Path], wanted: Wanted, tally: ReadTally) -> Iterator[Record]:
     """Read results of promptfoo: JSON of its versions 2 and 3, JSON lines, and CSV."""
     for path in files:
         if form_of(path) == "csv":
             yield from _promptfoo_csv(path, wanted, tally)
         elif form_of(path) == "jsonl":
-            for place, row in rows_of(path, tally):
+            for spot, row in rows_of(path, tally):
                 tally.read += 1
-                yield _promptfoo_record(row, None, place, wanted)
+                yield _promptfoo_record(row, None, spot, wanted)
         else:
             whole = read_json(path)
             results = whole.get("results") if isinstance(whole, Mapping) else None
@@ -310,12 +310,12 @@ def read_promptfoo(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Itera
             for at, row in enumerate(rows, start=1):
                 tally.read += 1
                 if isinstance(row, Mapping):
-                    yield _promptfoo_record(row, as_text(task), Place(str(path), at), wanted)
+                    yield _promptfoo_record(row, as_text(task), Spot(str(path), at), wanted)
                 else:
-                    tally.skip("no result", Place(str(path), at))
+                    tally.skip("no result", Spot(str(path), at))
 
 
-def _promptfoo_record(row: Mapping[str, Any], task: str | None, place: Place, wanted: Wanted) -> Record:
+def _promptfoo_record(row: Mapping[str, Any], task: str | None, spot: Spot, wanted: Wanted) -> Record:
     provider = row.get("provider")
     model = (provider.get("label") or provider.get("id")) if isinstance(provider, Mapping) else provider
     prompt = row.get("prompt")
@@ -324,11 +324,11 @@ def _promptfoo_record(row: Mapping[str, Any], task: str | None, place: Place, wa
     test = as_object(row.get("testCase"))
     output = response.get("output")
     named = as_object(row.get("namedScores"))
-    scored = chosen(named, wanted, place) if wanted.reward else None
+    scored = chosen(named, wanted, spot) if wanted.reward else None
     reward = named[scored] if scored else None if wanted.reward else row.get("score", row.get("success"))
     error = response.get("error") or (row.get("error") if output is None else None)
     record = Record(
-        place=place,
+        spot=spot,
         model=wanted.model or as_text(model),
         query=sent.query if sent else None,
         messages=sent.messages if sent else (),
@@ -361,7 +361,7 @@ def _promptfoo_gold(test: Mapping[str, Any]) -> str | None:
     return as_text(values[0]) if len(values) == 1 else None
 
 
-def _promptfoo_csv(path: Path, wanted: Wanted, tally: Tally) -> Iterator[Record]:
+def _promptfoo_csv(path: Path, wanted: Wanted, tally: ReadTally) -> Iterator[Record]:
     """Read the table: a row is a test, a column `[provider] prompt` an output, in newer versions with its score beside it."""
     lines = csv_lines(path)
     _, names = next(lines, (0, []))
@@ -375,7 +375,7 @@ def _promptfoo_csv(path: Path, wanted: Wanted, tally: Tally) -> Iterator[Record]
             "must have a column `[provider] prompt` for each output. Export the table of promptfoo.", file=str(path)
         )
     for line, values in lines:
-        place = Place(str(path), line)
+        spot = Spot(str(path), line)
         given = {
             name: value for name, value in zip(names[: outputs[0][0]], values, strict=False) if name != "Description"
         }
@@ -384,7 +384,7 @@ def _promptfoo_csv(path: Path, wanted: Wanted, tally: Tally) -> Iterator[Record]
             query = re.sub(r"\{\{\s*(\w+)\s*\}\}", lambda match, given=given: given.get(match[1], match[0]), prompt)
             sent = sent_of(query)
             record = Record(
-                place=place,
+                spot=spot,
                 model=wanted.model or model,
                 query=sent.query if sent else None,
                 messages=sent.messages if sent else (),
@@ -397,7 +397,7 @@ def _promptfoo_csv(path: Path, wanted: Wanted, tally: Tally) -> Iterator[Record]
             else:
                 old = re.match(r"\[(?P<status>PASS|FAIL|ERROR)\](?:\s*\((?P<score>[\d.]+)[^)]*\))?\s*", text)
                 if old is None:
-                    tally.skip("no output of promptfoo", place)
+                    tally.skip("no output of promptfoo", spot)
                     continue
                 status, score, text = old["status"], old["score"], text[old.end() :]
                 text = re.sub(r"\n+(?:Pass|Fail) Reason: .*\Z", "", text, flags=re.DOTALL)
@@ -427,7 +427,7 @@ _HELM_METRICS = (
 HELM_FILES = ("scenario_state.json", "per_instance_stats.json", "run_spec.json")
 
 
-def read_helm(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[Record]:
+def read_helm(files: Sequence[Path], wanted: Wanted, tally: ReadTally) -> Iterator[Record]:
     """Read run folders of HELM: scenario_state.json, with the scores of per_instance_stats.json beside it."""
     folders = dict.fromkeys(path.parent for path in files)
     for folder in folders:
@@ -447,24 +447,24 @@ def read_helm(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[R
         task = re.sub(r",?\bmodel=[^,]*|,?\bmodel_deployment=[^,]*", "", run).replace(":,", ":").rstrip(":,")
         seen: set[tuple[str, int]] = set()
         for at, row in enumerate(rows, start=1):
-            place = Place(str(state_file), at)
+            spot = Spot(str(state_file), at)
             tally.read += 1
             if not isinstance(row, Mapping) or not isinstance(row.get("instance"), Mapping):
-                tally.skip("no request", place)
+                tally.skip("no request", spot)
                 continue
             instance = row["instance"]
             if instance.get("perturbation"):
-                tally.skip("of a perturbed instance", place)
+                tally.skip("of a perturbed instance", spot)
                 continue
             if row.get("request_mode") == "calibration" or row.get("reference_index") is not None:
-                tally.skip("asks for the likelihood of one reference", place)
+                tally.skip("asks for the likelihood of one reference", spot)
                 continue
             key = str(instance.get("id")), int(row.get("train_trial_index") or 0)
             if key in seen:
-                tally.skip("a second request of the instance", place)
+                tally.skip("a second request of the instance", spot)
                 continue
             seen.add(key)
-            yield _helm_record(row, instance, adapter, task=task, stats=stats.get(key), place=place, wanted=wanted)
+            yield _helm_record(row, instance, adapter, task=task, stats=stats.get(key), spot=spot, wanted=wanted)
 
 
 def _helm_record(
@@ -474,7 +474,7 @@ def _helm_record(
     *,
     task: str,
     stats: Mapping[str, float] | None,
-    place: Place,
+    spot: Spot,
     wanted: Wanted,
 ) -> Record:
     result = as_object(row.get("result"))
@@ -492,7 +492,7 @@ def _helm_record(
     ]
     letters = [letter for letter, text in mapping.items() if text in right] if isinstance(mapping, Mapping) else []
     record = Record(
-        place=place,
+        spot=spot,
         model=wanted.model or as_text(adapter.get("model") or request.get("model")),
         task=task,
         query=query,
@@ -514,14 +514,14 @@ def _helm_record(
         record.answer = record.response.strip()
     if stats:
         scores = {name: value for name, value in stats.items() if name in _HELM_METRICS or name == wanted.reward}
-        name = chosen(scores, wanted, place, preferred=_HELM_METRICS)
+        name = chosen(scores, wanted, spot, preferred=_HELM_METRICS)
         record.reward = None if name is None else number(scores[name])
         record.prompt_tokens = stats.get("num_prompt_tokens")
         record.completion_tokens = stats.get("num_output_tokens") or stats.get("num_completion_tokens")
     return record
 
 
-def _helm_stats(folder: Path, tally: Tally) -> dict[tuple[str, int], dict[str, float]]:
+def _helm_stats(folder: Path, tally: ReadTally) -> dict[tuple[str, int], dict[str, float]]:
     """Read the scores of each instance and trial, without those of perturbed ones."""
     file = next((folder / name for name in (HELM_FILES[1], f"{HELM_FILES[1]}.gz") if (folder / name).exists()), None)
     if file is None:

@@ -15,7 +15,7 @@ from langchain_rlfocal.outcomes.files import LocalText
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Spot:
     """Where something stands: a file, and the line or the entry of it (counted from 1), None for the whole file."""
 
     file: str
@@ -30,7 +30,7 @@ class Record:
     """What one program says of one call.
 
     Attributes:
-        place: Where it says so.
+        spot: Where it says so.
         model: The member's name.
         query: The question's text; that of the last message of the user where there are `messages`.
         messages: The conversation that was sent, as role and content; empty where the text is all that was sent.
@@ -50,7 +50,7 @@ class Record:
         raw: The row itself, as `--map` names its fields.
     """
 
-    place: Place
+    spot: Spot
     model: str | None
     query: str | None = None
     messages: Sequence[Mapping[str, Any]] = ()
@@ -97,7 +97,7 @@ class Wanted:
 
 
 @dataclass(slots=True)
-class Tally:
+class ReadTally:
     """What was read, what was left out, and what else to say of it.
 
     Attributes:
@@ -107,12 +107,12 @@ class Tally:
     """
 
     read: int = 0
-    skipped: dict[str, tuple[int, Place]] = field(default_factory=dict)
+    skipped: dict[str, tuple[int, Spot]] = field(default_factory=dict)
     notes: dict[str, int] = field(default_factory=dict)
 
-    def skip(self, reason: str, place: Place) -> None:
+    def skip(self, reason: str, spot: Spot) -> None:
         """Count a row that is left out."""
-        count, first = self.skipped.get(reason, (0, place))
+        count, first = self.skipped.get(reason, (0, spot))
         self.skipped[reason] = count + 1, first
 
     def note(self, text: str, count: int = 1) -> None:
@@ -133,7 +133,7 @@ def number(value: Any) -> float | None:
     return found if math.isfinite(found) else None
 
 
-def chosen(scores: Mapping[str, Any], wanted: Wanted, place: Place, *, preferred: Sequence[str] = ()) -> str | None:
+def chosen(scores: Mapping[str, Any], wanted: Wanted, spot: Spot, *, preferred: Sequence[str] = ()) -> str | None:
     """Say which of a program's scores is the reward: the one that the user names, else a preferred one, else the only one.
 
     Raises:
@@ -147,7 +147,7 @@ def chosen(scores: Mapping[str, Any], wanted: Wanted, place: Place, *, preferred
             return name
     if len(scores) > 1:
         rule = f"`--reward` must say which score is the reward, got several: {', '.join(map(str, scores))}. Give one of them."
-        raise OutcomeError(rule, file=place.file, row=place.line)
+        raise OutcomeError(rule, file=spot.file, row=spot.line)
     return next(iter(scores), None)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from langchain_rlfocal.errors import OutcomeError
 from langchain_rlfocal.importing.conversations import sent_of
 from langchain_rlfocal.importing.files import parsed, rows_of
-from langchain_rlfocal.importing.records import Record, Tally, Wanted, as_text, number
+from langchain_rlfocal.importing.records import ReadTally, Record, Wanted, as_text, number
 
 _NAMES = {
     "query": ("query", "prompt", "question", "input", "problem", "instruction", "messages", "text"),
@@ -39,10 +39,10 @@ _OF_MEMBER = {
 }  # fmt: skip
 
 
-def read_long(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[Record]:
+def read_long(files: Sequence[Path], wanted: Wanted, tally: ReadTally) -> Iterator[Record]:
     """Read tables with a row for each member and question; columns that are none of the table's become extras."""
     for path in files:
-        for place, row in rows_of(path, tally):
+        for spot, row in rows_of(path, tally):
             tally.read += 1
             places = _columns(row, wanted)
             given = {name: row.get(column) for name, column in places.items()}
@@ -55,7 +55,7 @@ def read_long(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[R
                 and "response" in given
             )
             record = Record(
-                place=place,
+                spot=spot,
                 model=wanted.model or as_text(given.get("model")),
                 task=as_text(given.get("task")),
                 query=sent.query if sent else None,
@@ -77,7 +77,7 @@ def read_long(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[R
             yield record
 
 
-def read_wide(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[Record]:
+def read_wide(files: Sequence[Path], wanted: Wanted, tally: ReadTally) -> Iterator[Record]:
     """Read tables with a row for each question and a column for each member, of answers or of rewards.
 
     Beside a member's column `NAME` there may be others of it, as `NAME|total_cost` and `NAME|model_response` in RouterBench.
@@ -92,14 +92,14 @@ def read_wide(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[R
         members = _members(names, places, [row for _, row in peeked], wanted=wanted, file=str(path))
         holds = {member: wanted.values or _holds([row.get(member) for _, row in peeked]) for member in members}
         of_members = {name for name in names if any(name == m or name.startswith(f"{m}|") for m in members)}
-        for place, row in chain(peeked, rows):
+        for spot, row in chain(peeked, rows):
             given = {name: row.get(column) for name, column in places.items()}
             sent = sent_of(_unwrapped(given.get("query")))
             extras = {name: v for name, v in row.items() if name not in of_members and name not in places.values()}
             for member in members:
                 tally.read += 1
                 record = Record(
-                    place=place,
+                    spot=spot,
                     model=member,
                     task=as_text(given.get("task")),
                     query=sent.query if sent else None,
@@ -111,7 +111,7 @@ def read_wide(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[R
                 )
                 _fill(record, row, member, holds[member])
                 if record.response is None and record.answer is None and record.reward is None:
-                    tally.skip("an empty cell: the member was not asked", place)
+                    tally.skip("an empty cell: the member was not asked", spot)
                 else:
                     yield record
 

@@ -23,6 +23,7 @@ from langchain_rlfocal.execution.budgets import output_bound, prompt_tokens
 from langchain_rlfocal.outcomes import Question
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.records import Failure
+from langchain_rlfocal.redaction import as_utf8
 from langchain_rlfocal.scoring.base import Reply, Score, unscored
 
 RUBRIC = (
@@ -78,7 +79,7 @@ class _Asking:
         if question.gold is not None:
             lines.append({"reference": question.gold})
         lines += [{name: _shown(reply)} for name, reply in replies.items()]
-        block = [json.dumps(line, ensure_ascii=False).encode("utf-8", "replace").decode() for line in lines]
+        block = [as_utf8(json.dumps(line, ensure_ascii=False)) for line in lines]
         if sum(map(len, block)) > MAX_CHARS:
             return [], ""
         token = _unforgeable(block)
