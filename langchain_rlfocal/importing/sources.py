@@ -225,7 +225,9 @@ def import_outcomes(
     found = find_files(files)
     chosen = SOURCES[source] if source != AUTO else _recognised(found)
     kept = _of_source(chosen, found, tally, trusting=bool(columns))
-    wanted = Wanted(model=model, reward=reward, members=tuple(members), values=values, columns=dict(columns or {}))
+    wanted = Wanted(
+        model=model, reward=reward, members=tuple(members), values=values, columns=dict(columns or {}), scale=scale
+    )
     return write_outcomes(
         chosen.read(kept, wanted, tally),
         out,
