@@ -97,8 +97,8 @@ def sent_of(value: Any) -> Sent | None:
                 ]
                 if found.messages or not beside:
                     return found
-                text = {"type": "text", "text": found.query}
-                return Sent(found.query, ({"role": "user", "content": [text, *beside]},))
+                question = {"type": "text", "text": found.query}
+                return Sent(found.query, ({"role": "user", "content": [question, *beside]},))
         texts = [text for text in value.values() if isinstance(text, str) and text.strip()]
         return Sent(texts[0]) if len(texts) == 1 else None
     if isinstance(value, list):
