@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from langchain_rlfocal.errors import OutcomeError
+from langchain_rlfocal.outcomes.files import LocalText
 
 _MISSING = {"", "nan", "n/a", "na", "null", "none", "-"}
 _TRUTHS = {
@@ -138,7 +139,7 @@ class Tally:
             found = score(value, wanted.scale)
         else:
             is_usd = column == "cost_usd" and isinstance(value, str)
-            found = number(re.sub(r"^\s*(?:US)?\$|(?:\$|USD)\s*$", "", value) if is_usd else value)
+            found = number(type(value)(re.sub(r"^\s*(?:US)?\$|(?:\$|USD)\s*$", "", value)) if is_usd else value)
         is_missing = value is None or str(value).strip().lower() in _MISSING
         if found is None and not is_missing:
             count, first, at = self.unreadable.get(column, (0, value, place))
@@ -147,16 +148,11 @@ class Tally:
 
 
 def number(value: Any) -> float | None:
-    """Read a number, or a text that writes one, also with a decimal comma; None where there is none, as NaN is none.
-
-    "1,234" is none: in one country it is a little more than one, in another more than a thousand.
-    """
+    """Read a number, or a text that writes one, with a decimal comma in a `LocalText`; None where there is none, as NaN is none."""
     if value is None or value == "":
         return None
-    if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+,\d+\s*", value):
-        if re.fullmatch(r"\s*[+-]?[1-9]\d{0,2},\d{3}\s*", value):
-            return None
-        value = value.replace(",", ".")
+    if isinstance(value, LocalText):
+        value = value.replace(",", ".", 1)
     try:
         found = float(value)
     except (TypeError, ValueError):
@@ -174,7 +170,7 @@ def score(value: Any, scale: tuple[float, float] | None = None) -> float | None:
     if text in _TRUTHS:
         return high if _TRUTHS[text] else low
     if isinstance(value, str) and text.endswith("%"):
-        found = number(text.removesuffix("%"))
+        found = number(type(value)(text.removesuffix("%")))
         return None if found is None else found if scale else found / 100
     return number(value)
 

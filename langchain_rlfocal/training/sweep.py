@@ -22,6 +22,7 @@ from typing import Any
 from langchain_rlfocal.errors import CheckpointError, InputError
 from langchain_rlfocal.features import Embedder
 from langchain_rlfocal.outcomes import OutcomeGrid
+from langchain_rlfocal.outcomes.files import written_whole
 from langchain_rlfocal.policies import RLFocalPolicy
 from langchain_rlfocal.policies.checkpoint import read_checkpoint, write_checkpoint
 from langchain_rlfocal.training.config import TrainingConfig
@@ -299,6 +300,5 @@ def _trained(
 def _write_summary(done: Sweep, folder: Path) -> None:
     """Write `sweep.json`, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    new = folder / f".{SUMMARY}.new"
-    new.write_text(json.dumps(done.as_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    new.replace(folder / SUMMARY)
+    with written_whole(folder / SUMMARY) as sink:
+        sink.write(json.dumps(done.as_dict(), indent=2, allow_nan=False).encode() + b"\n")

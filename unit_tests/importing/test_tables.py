@@ -1,5 +1,8 @@
 """Tables: wide and long ones, under the names that others use."""
 
+import gzip
+import json
+
 import pytest
 
 from langchain_rlfocal.errors import InputError, OutcomeError
@@ -79,16 +82,16 @@ def test_a_column_of_numbers_beside_the_members_is_no_member(imported, write):
 def test_scores_and_costs_are_read_as_people_write_them(imported, write, tmp_path):
     """A decimal comma, a percentage, a word; what is none of them is counted, with the first of it and its place.
 
-    "1,250" is left open: it may be more than one, or more than a thousand. What says that there is nothing is no fault.
+    What says that there is nothing is no fault.
     """
     text = (
-        "question;model;output;score;cost\nQ?;ann;5;0,5;0,02\nQ?;bob;5;75 %;$0.125\nQ?;cid;5;PASS;1,250\n"
+        "question;model;output;score;cost\nQ?;ann;5;0,5;0,02\nQ?;bob;5;75,5 %;$0,125\nQ?;cid;5;PASS;2 €\n"
         "Q?;dee;5;wrong;n/a\nQ?;eve;5;good;\nQ?;fay;5;4 of 5;0\nQ?;gus;5;NaN;-\n"
     )
     report, outcomes = imported("long", write("long.csv", text))
     assert brief(outcomes, "model", "reward", "cost_usd") == [
         ("ann", 0.5, 0.02),
-        ("bob", 0.75, 0.125),
+        ("bob", 0.755, 0.125),
         ("cid", 1.0, None),
         ("dee", 0.0, None),
         ("eve", None, None),
@@ -97,7 +100,7 @@ def test_scores_and_costs_are_read_as_people_write_them(imported, write, tmp_pat
     ]
     assert report.notes == {
         f"score not a number, left open: 'good' (first: {tmp_path / 'long.csv'}:6)": 2,
-        f"cost_usd not a number, left open: '1,250' (first: {tmp_path / 'long.csv'}:4)": 1,
+        f"cost_usd not a number, left open: '2 €' (first: {tmp_path / 'long.csv'}:4)": 1,
     }
 
 
@@ -208,3 +211,70 @@ def test_one_id_of_several_texts_becomes_several_ids_and_one_of_one_text_stays(i
     assert any("an id stands for several texts" in note for note in report.notes)
     _, again = imported("long", write("long.jsonl", rows[::-1]))
     assert {outcome.query_id for outcome in again} == {first, second, third}
+
+
+LONG = "question;model;response;reward;cost\n1 + 1?;ann;2;0,5;0,25\n1 + 1?;bob;1,5;0.75;\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        LONG,
+        "sep=;\r\n" + LONG.replace("\n", "\r\n"),
+        LONG.replace(";", "|"),
+        "sep=|\n" + LONG.replace(";", "|"),
+        LONG.replace(";", "\t"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_where_no_commas_part_the_columns_numbers_may_have_decimal_commas(imported, tmp_path, text, encoding):
+    """Texts keep theirs."""
+    path = tmp_path / "long.csv"
+    path.write_bytes(text.encode(encoding))
+    for source in ("long", "auto"):
+        _, outcomes = imported(source, path)
+        assert brief(outcomes, "model", "response", "reward", "cost_usd") == [
+            ("ann", "2", 0.5, 0.25),
+            ("bob", "1,5", 0.75, None),
+        ]
+
+
+def test_where_commas_part_the_columns_a_comma_makes_no_number_and_that_is_said(imported, write):
+    path = write("long.csv", 'question,model,response,reward,cost\n1 + 1?,ann,2,"0,5","1,234"\n')
+    report, outcomes = imported("long", path)
+    assert brief(outcomes, "reward", "cost_usd") == [(None, None)]
+    assert report.notes == {
+        f"score not a number, left open: '0,5' (first: {path}:2)": 1,
+        f"cost_usd not a number, left open: '1,234' (first: {path}:2)": 1,
+    }
+
+
+def test_a_wide_table_of_rewards_with_decimal_commas(imported, write):
+    _, outcomes = imported("wide", write("wide.csv", "question;ann;bob\n1 + 1?;0,5;1\n"), members=["ann", "bob"])
+    assert brief(outcomes, "model", "reward") == [("ann", 0.5), ("bob", 1.0)]
+
+
+def test_rows_of_another_length_and_repeated_headers_are_left_out_and_counted(imported, write):
+    """A shift of cells would put an answer into another column."""
+    text = "question,model,response,reward\n1 + 1?,ann,2,1\n1 + 1?,bob,two, or so,0\nquestion,model,response,reward\n1 + 1?,cid\n"
+    path = write("long.csv", text)
+    report, outcomes = imported("long", path)
+    assert brief(outcomes, "model") == [("ann",)]
+    assert report.read == 4
+    assert report.skipped == {
+        "more or fewer cells than the header has": (2, f"{path}:3"),
+        "repeats the header": (1, f"{path}:4"),
+    }
+
+
+@pytest.mark.parametrize(("suffix", "line"), [("csv", 2), ("jsonl", 1), ("json", 1), ("csv.gz", 2)])
+def test_a_text_in_another_encoding_is_refused_with_the_line_and_its_likely_name(imported, tmp_path, suffix, line):
+    rows = [{"question": "Wer wäscht die Straße für die Gäste über den Fluß?", "model": "ann", "response": "Müller"}]
+    text = "question,model,response\n" + ",".join(rows[0].values()) + "\n"
+    data = (text if "csv" in suffix else json.dumps(rows if suffix == "json" else rows[0], ensure_ascii=False)).encode(
+        "cp1252"
+    )
+    path = tmp_path / f"long.{suffix}"
+    path.write_bytes(gzip.compress(data) if suffix.endswith("gz") else data)
+    with pytest.raises(OutcomeError, match=f"0xe4 in line {line}.*cp125[02].*wäscht"):
+        imported("long", path)
