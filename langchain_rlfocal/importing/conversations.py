@@ -6,6 +6,7 @@ bytes were sent, by their digest.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -36,8 +37,9 @@ _QUESTIONS = (
     "content",
 )
 _ANSWERS = ("answer", "output", "response", "completion", "text", "result", "prediction", "content", "generated_text")
-_BESIDE = ("image", "file", "audio", "video", "attachment", "document", "context")
-_NOT_SENT = {"thinking", "redacted_thinking", "reasoning", "tool_use", "tool_call", "function_call"}
+_BESIDE = re.compile(r"(image|file|audio|video|attachment|document|context|passage)s?(_urls?)?", re.IGNORECASE)
+_NOT_SENT = {"thinking", "redacted_thinking", "reasoning", "tool_use", "server_tool_use", "tool_call", "function_call"}
+_BYTES = {"data", "base64", "file_data"}
 _ADDRESSES = ("url", "file_id", "fileId", "file_uri", "fileUri", "uri", "sha256")
 
 
@@ -90,10 +92,9 @@ def sent_of(value: Any) -> Sent | None:
         for name in _QUESTIONS:
             if (found := sent_of(value.get(name))) is not None:
                 beside = [
-                    attached({"type": what, what: value[field]})
+                    attached({"type": what[1], field: value[field]})
                     for field in value
-                    for what in _BESIDE
-                    if field != name and value[field] and field.lower().startswith(what)
+                    if field != name and value[field] and (what := _BESIDE.fullmatch(field))
                 ]
                 if found.messages or not beside:
                     return found
@@ -130,29 +131,20 @@ def sent_of(value: Any) -> Sent | None:
 
 def attached(part: Mapping[str, Any]) -> dict[str, str]:
     """Write a part of a message that is no text in few words: what it is, and its address or the digest of its bytes."""
-    kind = str(part.get("type") or next(iter(part), ""))
-    result = {
-        "type": next((name for name in ("image", "audio", "video", "tool_result") if name in kind.lower()), "file")
-    }
     inner = [part, *(value for value in part.values() if isinstance(value, Mapping))]
-    for of in inner:
+    kinds = " ".join(str(of.get(name, "")) for of in inner for name in ("type", "mime_type", "media_type")).lower()
+    kind = next((name for name in ("tool_result", "image", "audio", "video") if name in kinds), "file")
+    for of in inner if kind != "tool_result" else ():
         for name, value in of.items():
-            if not isinstance(value, str) or not value or name in {"type", "cache_control"}:
+            if not isinstance(value, str) or not value:
                 continue
-            if value.startswith("data:") or name in {"data", "base64", "file_data"}:
-                return result | {"sha256": _digest(value.partition(";base64,")[2] or value)}
+            if value.startswith("data:") or name in _BYTES:
+                return {"type": kind, "sha256": _digest(value.partition(";base64,")[2] or value)}
             if name in _ADDRESSES or value.startswith(("http://", "https://")):
-                known = name if name in _ADDRESSES else "url"
-                return result | {known: value}
-    return result | {
-        "sha256": _digest(
-            json.dumps(
-                {n: v for n, v in part.items() if n not in {"id", "tool_use_id", "cache_control"}},
-                sort_keys=True,
-                default=str,
-            )
-        )
-    }
+                return {"type": kind, name if name in _ADDRESSES else "url": value}
+    # A tool's result is named by its call, whose id is another one each time.
+    whole = {name: value for name, value in part.items() if name not in {"tool_use_id", "cache_control"}}
+    return {"type": kind, "sha256": _digest(json.dumps(whole, sort_keys=True, default=str))}
 
 
 def _attachments(content: Any) -> list[dict[str, str]]:

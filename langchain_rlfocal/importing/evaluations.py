@@ -87,7 +87,7 @@ def read_lm_eval(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterato
                 query=_lm_query(doc, calls),
                 query_id=str(row["doc_id"]) if "doc_id" in row else row.get("doc_hash"),
                 names_question=True,
-                document=as_text(row.get("doc_hash")) or _digest(row.get("doc")),
+                document=as_text(row.get("doc_hash")) or _doc_hash(row.get("doc")),
                 gold=as_text(row.get("target")),
                 reward=None if name is None else number(scores[name]),
                 raw=row,
@@ -175,6 +175,13 @@ def _lm_model(path: Path, time: str | None) -> str:
         if isinstance(name, str) and name:
             return name
     return path.resolve().parent.name.replace("__", "/")
+
+
+def _doc_hash(doc: Any) -> str | None:
+    """Return the digest that newer versions write beside a document."""
+    if doc is None:
+        return None
+    return sha256(json.dumps(doc, indent=2, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _lm_calls(arguments: Any) -> list[list[Any]]:
@@ -583,13 +590,6 @@ def _helm_stats(folder: Path, tally: Tally) -> dict[tuple[str, int], dict[str, f
                 if mean is not None and not name.get("perturbation"):
                     found.setdefault(key, {})[str(name.get("name"))] = mean
     return found
-
-
-def _digest(value: Any) -> str | None:
-    """Return the digest of a document; None where there is none."""
-    if value is None:
-        return None
-    return sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _letter(index: int) -> str:

@@ -92,8 +92,8 @@ class Wanted:
     Attributes:
         model: The member's name where the files do not tell it.
         reward: Which score to take where a program gives several.
-        members: The columns of a wide table that are members; empty: all that are nothing else.
-        values: What the columns of a wide table hold: answers or rewards; None: as they look.
+        members: The columns of a wide table that are members; empty: those with others beside them.
+        values: What the columns of a wide table hold: answers or rewards; None: what they can only be.
         columns: Which field of a row is which column, by the column's name.
         scale: Least and greatest score, None where it is from 0 to 1.
         scores: The names of the scores that there are; readers fill it.

@@ -1,7 +1,7 @@
 """Readers of tables: wide ones, with a column for each member, and long ones under other names."""
 
 import ast
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -87,10 +87,8 @@ def read_wide(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[R
         places = _columns(peeked[0][1], wanted)
         members = _members(names, places, wanted, file=str(path))
         cells = [row.get(member) for _, row in peeked for member in members]
-        of_answers = [name for name in names if _of_member(name, members) in {"response", "answer"}]
-        holds = wanted.values or _holds(
-            cells, wanted, is_beside=bool(of_answers), has_gold="gold" in places, file=str(path)
-        )
+        beside = {column for name in names if (column := _of_member(name, members))}
+        holds = wanted.values or _holds(cells, wanted, beside=beside, has_gold="gold" in places, file=str(path))
         of_members = {name for name in names if any(name == m or name.startswith(f"{m}|") for m in members)}
         for place, row in chain(peeked, rows):
             given = {name: row.get(column) for name, column in places.items()}
@@ -154,13 +152,13 @@ def _members(names: Sequence[str], places: Mapping[str, str], wanted: Wanted, *,
     raise OutcomeError(rule, file=file)
 
 
-def _holds(cells: Sequence[Any], wanted: Wanted, *, is_beside: bool, has_gold: bool, file: str) -> str:
+def _holds(cells: Sequence[Any], wanted: Wanted, *, beside: Collection[str], has_gold: bool, file: str) -> str:
     """Say what the members' columns hold: answers if one of them can be no reward; rewards if nothing else is likely.
 
     Args:
         cells: What they hold in the first rows.
         wanted: What the user says.
-        is_beside: True if the answers stand in columns of their own.
+        beside: What of them stands in columns of its own.
         has_gold: True if the table has right answers: numbers may be answers to compare with them.
         file: The table.
 
@@ -169,9 +167,13 @@ def _holds(cells: Sequence[Any], wanted: Wanted, *, is_beside: bool, has_gold: b
     """
     low, high = wanted.scale or (0.0, 1.0)
     found = [score(cell, wanted.scale) for cell in cells if cell not in (None, "")]
-    if any(value is None or not low <= value <= high for value in found):
+    if "reward" in beside or any(value is None or not low <= value <= high for value in found):
         return "answers"
-    if is_beside or wanted.scale or (not has_gold and any(low < value < high for value in found if value is not None)):
+    if (
+        beside & {"response", "answer"}
+        or wanted.scale
+        or (not has_gold and any(low < value < high for value in found if value is not None))
+    ):
         return "rewards"
     if not found:
         return "answers"

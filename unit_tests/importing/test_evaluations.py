@@ -180,6 +180,14 @@ def test_two_folders_are_two_members_of_the_same_questions(imported, fixtures, t
     assert {outcome.query for outcome in outcomes if outcome.task == "toy_gen"} == {"What is 2 + 3?", "What is 4 + 4?"}
 
 
+def test_an_older_file_without_digests_joins_a_newer_one(imported, fixtures, write):
+    name = f"samples_toy_gen_{STAMP}.jsonl"
+    lines = (fixtures / f"lm-eval/org__ann/{name}").read_text().splitlines()[:2]
+    rows = [{key: value for key, value in json.loads(line).items() if not key.endswith("_hash")} for line in lines]
+    report, _ = imported("lm-eval", fixtures / f"lm-eval/org__ann/{name}", write(f"bob/{name}", rows))
+    assert report.queries == {2: 2}
+
+
 # ---- inspect_ai (files of 0.3.285)
 
 

@@ -70,6 +70,14 @@ def test_columns_that_can_be_but_one_thing_are_not_asked_for(imported, write):
     assert brief(outcomes, "response", "reward") == [("1", None), ("one", None)]
 
 
+def test_a_column_with_its_reward_beside_it_holds_answers(imported, write):
+    """And one with its response beside it holds rewards: 1 and 0 are asked for in neither."""
+    _, outcomes = imported("wide", write("wide.csv", "question,gold,ann,ann|score,bob,bob|score\n1 - 1?,0,0,1,1,0\n"))
+    assert brief(outcomes, "response", "reward") == [("0", 1.0), ("1", 0.0)]
+    _, outcomes = imported("wide", write("wide.csv", "question,gold,ann,ann|response\n1 - 1?,0,1,It is 0.\n"))
+    assert brief(outcomes, "response", "reward") == [("It is 0.", 1.0)]
+
+
 def test_a_column_of_numbers_beside_the_members_is_no_member(imported, write):
     path = write("wide.csv", "question,ann,bob,difficulty\nQ?,0.5,1,0.3\n")
     with pytest.raises(OutcomeError, match=r"`--member` must say which .* has: ann, bob, difficulty\."):

@@ -239,6 +239,7 @@ def test_batches_about_two_images_are_two_questions_and_a_file_is_no_image(impor
 
     image = {"type": "image_url", "image_url": {"url": CAT}}
     parts = {"cat": image, "dog": {"type": "image_url", "image_url": {"url": DOG}}}
+    parts |= {name: {"type": "image", "source_type": "id", "id": name} for name in ("file-3", "file-4")}
     parts |= {
         "file": {"type": "file", "file": {"file_id": "file-1"}},
         "other": {"type": "file", "file": {"file_id": "file-2"}},
@@ -246,7 +247,7 @@ def test_batches_about_two_images_are_two_questions_and_a_file_is_no_image(impor
     rows = [asked(f"{model}-{name}", model, part) for model in ("ann", "bob") for name, part in parts.items()]
     answers = [answer(row["custom_id"], row["body"]["model"], row["custom_id"]) for row in rows]
     report, outcomes = imported("openai-batch", write("in.jsonl", rows), write("out.jsonl", answers))
-    assert report.queries == {2: 4}
+    assert report.queries == {2: 6}
     for cat, also in zip(outcomes[::2], outcomes[1::2], strict=True):
         assert cat.response.partition("-")[2] == also.response.partition("-")[2]
 
@@ -332,7 +333,7 @@ def test_an_image_beside_a_question_and_what_it_is_asked_about_are_part_of_it(im
         {
             "name": "run",
             "run_type": "llm",
-            "inputs": {"question": "What is it?", "temperature": number, **beside},
+            "inputs": {"question": "What is it?", "context_length": number + 1, **beside},
             "outputs": {"output": said},
             "extra": {"metadata": {"ls_model_name": name}},
         }
