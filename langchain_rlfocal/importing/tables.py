@@ -170,7 +170,7 @@ def _holds(cells: Sequence[Any], wanted: Wanted, *, beside: Collection[str], has
     if "reward" in beside or any(value is None or not low <= value <= high for value in found):
         return "answers"
     if (
-        beside & {"response", "answer"}
+        {"response", "answer"} & set(beside)
         or wanted.scale
         or (not has_gold and any(low < value < high for value in found if value is not None))
     ):
