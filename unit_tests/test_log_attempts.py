@@ -146,7 +146,7 @@ def test_what_no_database_holds_becomes_what_each_does_and_verifies(log):
         logprob=float("nan"),
         latency_s=-0.0,
         prompt_tokens=np.int64(3),
-        extras={"nan": float("nan"), "day": np.datetime64("2026-01-01")},
+        extras={"nan": float("nan"), "most": {"inf": float("inf")}, "day": np.datetime64("2026-01-01")},
     )
     log.add_attempts([odd, attempt("1", "nano", cost_usd=0)], run="a")
     first, second = (one.outcome for one in log.attempts())
@@ -154,6 +154,7 @@ def test_what_no_database_holds_becomes_what_each_does_and_verifies(log):
     assert (first.reward, first.cost_usd, first.logprob, first.prompt_tokens) == (0.5, None, None, 3)
     assert repr((first.latency_s, second.cost_usd)) == "(0.0, 0.0)"
     assert first.extras["nan"] is None
+    assert first.extras["most"] == {"inf": "inf"}, "as a table's file holds it"
     assert log.answered() == {("quiz", "a\ufffd", "b\ufffd", 0), ("quiz", "1", "nano", 0)}
     log.add_attempts([odd], run="b")
     assert verify(log).problems == ()

@@ -52,7 +52,7 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class Received:
     """What came back: its text, and the tool calls in it as JSON, each None where there is none."""
 
     text: str | None
@@ -162,42 +162,42 @@ def _digest(text: str) -> str:
     return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def reply_of(value: Any) -> Reply | None:
+def received_of(value: Any) -> Received | None:
     """Read what came back; None where it holds neither a text nor a tool call."""
     value = parsed(value)
     if value is None:
         return None
     if isinstance(value, str):
-        return Reply(value)
+        return Received(value)
     if isinstance(value, bool | int | float):
-        return Reply(json.dumps(value))
+        return Received(json.dumps(value))
     if isinstance(value, list):
         items = [item for item in value if isinstance(item, Mapping)]
         if items and all("type" in item for item in items) and not any("kwargs" in item for item in items):
             return _of_parts(items)
-        return reply_of(value[-1]) if value else None
+        return received_of(value[-1]) if value else None
     if not isinstance(value, Mapping):
         return None
     for name in ("choices", "generations", "messages"):
         inner = value.get(name)
         if isinstance(inner, list) and inner:
-            return reply_of(inner[-1] if name == "messages" else inner[0])
+            return received_of(inner[-1] if name == "messages" else inner[0])
     if isinstance(value.get("message"), Mapping):
-        return reply_of(value["message"])
+        return received_of(value["message"])
     message = _opened(value)
     if "content" in message or "tool_calls" in message:
         content, calls = message.get("content"), _calls(message.get("tool_calls"))
         if isinstance(content, list):
             of_parts = _of_parts([part for part in content if isinstance(part, Mapping)])
             content, calls = (of_parts.text, calls or of_parts.calls) if of_parts else (None, calls)
-        return Reply(content or None, calls) if calls else Reply(content) if isinstance(content, str) else None
+        return Received(content or None, calls) if calls else Received(content) if isinstance(content, str) else None
     if isinstance(value.get("output"), list):
-        return reply_of(value["output"])
+        return received_of(value["output"])
     for name in _ANSWERS:
-        if name in value and (found := reply_of(value[name])) is not None:
+        if name in value and (found := received_of(value[name])) is not None:
             return found
     texts = [text for text in value.values() if isinstance(text, str)]
-    return Reply(texts[0]) if len(texts) == 1 else None
+    return Received(texts[0]) if len(texts) == 1 else None
 
 
 def usage_of(value: Any) -> tuple[float | None, float | None]:
@@ -212,7 +212,7 @@ def usage_of(value: Any) -> tuple[float | None, float | None]:
     return found[0], found[1]
 
 
-def _of_parts(parts: Sequence[Mapping[str, Any]]) -> Reply | None:
+def _of_parts(parts: Sequence[Mapping[str, Any]]) -> Received | None:
     """Read the parts of a message: texts, tool calls, and messages within the output of OpenAI's responses."""
     texts: list[str] = []
     calls: list[Any] = []
@@ -221,12 +221,12 @@ def _of_parts(parts: Sequence[Mapping[str, Any]]) -> Reply | None:
         if kind in {"text", "output_text"} and isinstance(part.get("text"), str):
             texts.append(part["text"])
         elif kind == "message":
-            inner = reply_of({"content": part.get("content")})
+            inner = received_of({"content": part.get("content")})
             texts += [inner.text] if inner and inner.text is not None else []
         elif kind in {"tool_use", "function_call", "tool_call"}:
             calls.append(part)
     found = _calls(calls)
-    return Reply("\n".join(texts) if texts else None, found) if texts or found else None
+    return Received("\n".join(texts) if texts else None, found) if texts or found else None
 
 
 def _calls(calls: Any) -> str | None:

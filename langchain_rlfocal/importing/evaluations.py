@@ -15,12 +15,12 @@ from typing import Any
 import pyarrow as pa
 
 from langchain_rlfocal.errors import OutcomeError
-from langchain_rlfocal.importing.conversations import reply_of, sent_of, text_of, usage_of
+from langchain_rlfocal.importing.conversations import received_of, sent_of, text_of, usage_of
 from langchain_rlfocal.importing.files import form_of, read_json, rows_of
 from langchain_rlfocal.importing.records import (
-    Place,
+    ReadTally,
     Record,
-    Tally,
+    Spot,
     Wanted,
     as_object,
     as_text,
@@ -50,7 +50,7 @@ _LM_LENGTHS: Mapping[str | None, Callable[[str], int]] = {"acc_norm": len, "acc_
 _LM_QUESTIONS = ("question", "query", "problem", "prompt", "input", "text", "goal", "sentence")
 
 
-def read_lm_eval(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[Record]:
+def read_lm_eval(files: Sequence[Path], wanted: Wanted, tally: ReadTally) -> Iterator[Record]:
     """Read `samples_<task>_<time>.jsonl` files, as `--log_samples` writes them in a folder for each model.
 
     A multiple choice becomes the letter of the option that the metric judged, with the options' probabilities; so does the right
@@ -63,12 +63,12 @@ def read_lm_eval(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterato
         first_filter: str | None = None
         metric, _, filter_name = (wanted.reward or "").partition(",")
         of_metric = replace(wanted, reward=metric or None)
-        for place, row in rows_of(path, tally):
+        for spot, row in rows_of(path, tally):
             tally.read += 1
             used = str(row.get("filter", "none"))
             first_filter = filter_name or first_filter or used
             if used != first_filter:
-                tally.skip(f"of another filter: `--reward METRIC,{used}` takes it", place)
+                tally.skip(f"of another filter: `--reward METRIC,{used}` takes it", spot)
                 continue
             named = row.get("metrics")  # newer versions list them
             names = named if isinstance(named, list) else [name for name in row if name not in _LM_OTHERS]
@@ -77,11 +77,11 @@ def read_lm_eval(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterato
             logs = _loglikelihoods(filtered) if isinstance(filtered, list) else None
             # Of options, an exact match asks whether the right one is what the model would have written, not which it chose.
             preferred = ("acc", *_LM_METRICS) if logs else _LM_METRICS
-            name = chosen(scores, of_metric, place, preferred=preferred)
+            name = chosen(scores, of_metric, spot, preferred=preferred)
             doc = as_object(row.get("doc"))
             calls = _lm_calls(row.get("arguments"))
             record = Record(
-                place=place,
+                spot=spot,
                 model=model,
                 task=task,
                 query=_lm_query(doc, calls),
@@ -119,7 +119,7 @@ def _lm_choice(
     calls: Sequence[Sequence[Any]],
     logs: Sequence[float],
     metric: str | None,
-    tally: Tally,
+    tally: ReadTally,
 ) -> None:
     """Fill in which option the metric judged: that of the greatest log-likelihood, which some divide by the option's length.
 
@@ -221,18 +221,18 @@ _INSPECT_VALUES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0, "yes": 1.0, "no": 0.0
 _ZSTANDARD = 93
 
 
-def read_inspect(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[Record]:
+def read_inspect(files: Sequence[Path], wanted: Wanted, tally: ReadTally) -> Iterator[Record]:
     """Read logs of inspect_ai, `.eval` and `.json`. Further epochs are further samples of a question."""
     for path in files:
         header, samples = _inspect_log(path, tally)
         about = as_object(header.get("eval"))
-        for place, sample in samples:
+        for spot, sample in samples:
             tally.read += 1
-            yield _inspect_record(sample, about, place, wanted, tally)
+            yield _inspect_record(sample, about, spot, wanted, tally)
 
 
 def _inspect_record(
-    sample: Mapping[str, Any], about: Mapping[str, Any], place: Place, wanted: Wanted, tally: Tally
+    sample: Mapping[str, Any], about: Mapping[str, Any], spot: Spot, wanted: Wanted, tally: ReadTally
 ) -> Record:
     output = as_object(sample.get("output"))
     sent = sent_of(sample.get("input"))
@@ -243,7 +243,7 @@ def _inspect_record(
     failed = sample.get("error")
     asked = output.get("choices") or output.get("completion")
     record = Record(
-        place=place,
+        spot=spot,
         model=wanted.model or str(about.get("model") or output.get("model") or ""),
         task=as_text(about.get("task_registry_name") or about.get("task")),
         query=query,
@@ -262,7 +262,7 @@ def _inspect_record(
     if isinstance(failed, Mapping) and not sample.get("scores"):
         record.failure = str(failed.get("message") or "error")
         return record
-    reply = reply_of(output) if asked else None
+    reply = received_of(output) if asked else None
     record.response = reply.text if reply else None
     scores = as_object(sample.get("scores"))
     scores = scores or ({"score": sample["score"]} if isinstance(sample.get("score"), Mapping) else {})
@@ -273,11 +273,11 @@ def _inspect_record(
             values |= {f"{scorer}/{key}": (part, score) for key, part in value.items()}
         elif isinstance(score, Mapping):
             values[str(scorer)] = value, score
-    name = chosen(values, wanted, place)
+    name = chosen(values, wanted, spot)
     if name is not None:
         value, score = values[name]
         graded = _INSPECT_VALUES.get(value, value) if isinstance(value, str) else value
-        record.reward = tally.measured("reward", graded, place, wanted)
+        record.reward = tally.measured("reward", graded, spot, wanted)
         answer = score.get("answer")
         record.answer = answer.strip() or None if isinstance(answer, str) else None
         record.answer = record.answer if record.answer != record.response else None
@@ -290,7 +290,7 @@ def _total_usage(usage: Any, model: Any) -> Any:
     return usage.get(model) if isinstance(usage, Mapping) else None
 
 
-def _inspect_log(path: Path, tally: Tally) -> tuple[Mapping[str, Any], Iterator[tuple[Place, Mapping[str, Any]]]]:
+def _inspect_log(path: Path, tally: ReadTally) -> tuple[Mapping[str, Any], Iterator[tuple[Spot, Mapping[str, Any]]]]:
     if not zipfile.is_zipfile(path):
         if path.suffix == ".eval":
             raise OutcomeError(
@@ -300,7 +300,7 @@ def _inspect_log(path: Path, tally: Tally) -> tuple[Mapping[str, Any], Iterator[
         if not isinstance(whole, Mapping) or not isinstance(whole.get("eval"), Mapping):
             raise OutcomeError("must be a log of inspect_ai. Check the path.", file=str(path))
         samples = whole.get("samples") or []
-        return whole, ((Place(str(path), at), s) for at, s in enumerate(samples, 1) if isinstance(s, Mapping))
+        return whole, ((Spot(str(path), at), s) for at, s in enumerate(samples, 1) if isinstance(s, Mapping))
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
     start = next((name for name in ("header.json", "_journal/start.json") if name in names), None)
@@ -311,12 +311,12 @@ def _inspect_log(path: Path, tally: Tally) -> tuple[Mapping[str, Any], Iterator[
     if start != "header.json":
         tally.note("log of a run that did not end: its samples so far were read")
 
-    def samples_of() -> Iterator[tuple[Place, Mapping[str, Any]]]:
+    def samples_of() -> Iterator[tuple[Spot, Mapping[str, Any]]]:
         for name in names:
             if name.startswith("samples/") and name.endswith(".json"):
                 found = _entry(path, name)
                 if isinstance(found, Mapping):
-                    yield Place(f"{path}/{name}"), found
+                    yield Spot(f"{path}/{name}"), found
 
     return _entry(path, start), samples_of()
 
@@ -342,15 +342,15 @@ def _entry(path: Path, name: str) -> Any:
 # ---- promptfoo
 
 
-def read_promptfoo(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[Record]:
+def read_promptfoo(files: Sequence[Path], wanted: Wanted, tally: ReadTally) -> Iterator[Record]:
     """Read results of promptfoo: JSON of its versions 2 and 3, JSON lines, and CSV."""
     for path in files:
         if form_of(path) == "csv":
             yield from _promptfoo_csv(path, wanted, tally)
         elif form_of(path) == "jsonl":
-            for place, row in rows_of(path, tally):
+            for spot, row in rows_of(path, tally):
                 tally.read += 1
-                yield _promptfoo_record(row, None, place, wanted)
+                yield _promptfoo_record(row, None, spot, wanted)
         else:
             whole = read_json(path)
             results = whole.get("results") if isinstance(whole, Mapping) else None
@@ -362,12 +362,12 @@ def read_promptfoo(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Itera
             for at, row in enumerate(rows, start=1):
                 tally.read += 1
                 if isinstance(row, Mapping):
-                    yield _promptfoo_record(row, as_text(task), Place(str(path), at), wanted)
+                    yield _promptfoo_record(row, as_text(task), Spot(str(path), at), wanted)
                 else:
-                    tally.skip("no result", Place(str(path), at))
+                    tally.skip("no result", Spot(str(path), at))
 
 
-def _promptfoo_record(row: Mapping[str, Any], task: str | None, place: Place, wanted: Wanted) -> Record:
+def _promptfoo_record(row: Mapping[str, Any], task: str | None, spot: Spot, wanted: Wanted) -> Record:
     provider = row.get("provider")
     model = (provider.get("label") or provider.get("id")) if isinstance(provider, Mapping) else provider
     prompt = row.get("prompt")
@@ -376,12 +376,12 @@ def _promptfoo_record(row: Mapping[str, Any], task: str | None, place: Place, wa
     test = as_object(row.get("testCase"))
     output = response.get("output")
     named = as_object(row.get("namedScores"))
-    scored = chosen(named, wanted, place) if wanted.reward else None
+    scored = chosen(named, wanted, spot) if wanted.reward else None
     reward = named[scored] if scored else None if wanted.reward else row.get("score", row.get("success"))
     error = response.get("error") or (row.get("error") if output is None else None)
     latency = number(row.get("latencyMs"))
     record = Record(
-        place=place,
+        spot=spot,
         model=wanted.model or as_text(model),
         query=sent.query if sent else None,
         messages=sent.messages if sent else (),
@@ -414,7 +414,7 @@ def _promptfoo_gold(test: Mapping[str, Any]) -> str | None:
     return as_text(values[0]) if len(values) == 1 else None
 
 
-def _promptfoo_csv(path: Path, wanted: Wanted, tally: Tally) -> Iterator[Record]:
+def _promptfoo_csv(path: Path, wanted: Wanted, tally: ReadTally) -> Iterator[Record]:
     """Read the table: a row is a test, a column `[provider] prompt` an output, in newer versions with its score beside it."""
     lines = csv_lines(path)
     _, names = next(lines, (0, []))
@@ -428,7 +428,7 @@ def _promptfoo_csv(path: Path, wanted: Wanted, tally: Tally) -> Iterator[Record]
             "must have a column `[provider] prompt` for each output. Export the table of promptfoo.", file=str(path)
         )
     for line, values in lines:
-        place = Place(str(path), line)
+        spot = Spot(str(path), line)
         given = {
             name: value for name, value in zip(names[: outputs[0][0]], values, strict=False) if name != "Description"
         }
@@ -437,7 +437,7 @@ def _promptfoo_csv(path: Path, wanted: Wanted, tally: Tally) -> Iterator[Record]
             query = re.sub(r"\{\{\s*(\w+)\s*\}\}", lambda match, given=given: given.get(match[1], match[0]), prompt)
             sent = sent_of(query)
             record = Record(
-                place=place,
+                spot=spot,
                 model=wanted.model or model,
                 query=sent.query if sent else None,
                 messages=sent.messages if sent else (),
@@ -450,7 +450,7 @@ def _promptfoo_csv(path: Path, wanted: Wanted, tally: Tally) -> Iterator[Record]
             else:
                 old = re.match(r"\[(?P<status>PASS|FAIL|ERROR)\](?:\s*\((?P<score>[\d.]+)[^)]*\))?\s*", text)
                 if old is None:
-                    tally.skip("no output of promptfoo", place)
+                    tally.skip("no output of promptfoo", spot)
                     continue
                 status, score, text = old["status"], old["score"], text[old.end() :]
                 text = re.sub(r"\n+(?:Pass|Fail) Reason: .*\Z", "", text, flags=re.DOTALL)
@@ -480,7 +480,7 @@ _HELM_METRICS = (
 HELM_FILES = ("scenario_state.json", "per_instance_stats.json", "run_spec.json")
 
 
-def read_helm(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[Record]:
+def read_helm(files: Sequence[Path], wanted: Wanted, tally: ReadTally) -> Iterator[Record]:
     """Read run folders of HELM: scenario_state.json, with the scores of per_instance_stats.json beside it."""
     folders = dict.fromkeys(path.parent for path in files)
     for folder in folders:
@@ -500,24 +500,24 @@ def read_helm(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[R
         task = re.sub(r",?\bmodel=[^,]*|,?\bmodel_deployment=[^,]*", "", run).replace(":,", ":").rstrip(":,")
         seen: set[tuple[str, int]] = set()
         for at, row in enumerate(rows, start=1):
-            place = Place(str(state_file), at)
+            spot = Spot(str(state_file), at)
             tally.read += 1
             if not isinstance(row, Mapping) or not isinstance(row.get("instance"), Mapping):
-                tally.skip("no request", place)
+                tally.skip("no request", spot)
                 continue
             instance = row["instance"]
             if instance.get("perturbation"):
-                tally.skip("of a perturbed instance", place)
+                tally.skip("of a perturbed instance", spot)
                 continue
             if row.get("request_mode") == "calibration" or row.get("reference_index") is not None:
-                tally.skip("asks for the likelihood of one reference", place)
+                tally.skip("asks for the likelihood of one reference", spot)
                 continue
             key = str(instance.get("id")), int(row.get("train_trial_index") or 0)
             if key in seen:
-                tally.skip("a second request of the instance", place)
+                tally.skip("a second request of the instance", spot)
                 continue
             seen.add(key)
-            yield _helm_record(row, instance, adapter, task=task, stats=stats.get(key), place=place, wanted=wanted)
+            yield _helm_record(row, instance, adapter, task=task, stats=stats.get(key), spot=spot, wanted=wanted)
 
 
 def _helm_record(
@@ -527,7 +527,7 @@ def _helm_record(
     *,
     task: str,
     stats: Mapping[str, float] | None,
-    place: Place,
+    spot: Spot,
     wanted: Wanted,
 ) -> Record:
     result = as_object(row.get("result"))
@@ -545,7 +545,7 @@ def _helm_record(
     ]
     letters = [letter for letter, text in mapping.items() if text in right] if isinstance(mapping, Mapping) else []
     record = Record(
-        place=place,
+        spot=spot,
         model=wanted.model or as_text(adapter.get("model") or request.get("model")),
         task=task,
         query=query,
@@ -566,14 +566,14 @@ def _helm_record(
         record.answer = record.response.strip()
     if stats:
         scores = {name: value for name, value in stats.items() if name in _HELM_METRICS or name == wanted.reward}
-        name = chosen(scores, wanted, place, preferred=_HELM_METRICS)
+        name = chosen(scores, wanted, spot, preferred=_HELM_METRICS)
         record.reward = None if name is None else number(scores[name])
         record.prompt_tokens = stats.get("num_prompt_tokens")
         record.completion_tokens = stats.get("num_output_tokens") or stats.get("num_completion_tokens")
     return record
 
 
-def _helm_stats(folder: Path, tally: Tally) -> dict[tuple[str, int], dict[str, float]]:
+def _helm_stats(folder: Path, tally: ReadTally) -> dict[tuple[str, int], dict[str, float]]:
     """Read the scores of each instance and trial, without those of perturbed ones."""
     file = next((folder / name for name in (HELM_FILES[1], f"{HELM_FILES[1]}.gz") if (folder / name).exists()), None)
     if file is None:

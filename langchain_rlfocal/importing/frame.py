@@ -26,10 +26,10 @@ from langchain_rlfocal.answers import KindLike, label_answers
 from langchain_rlfocal.errors import InputError, OutcomeError
 from langchain_rlfocal.importing.conversations import sent_of
 from langchain_rlfocal.importing.files import field_at
-from langchain_rlfocal.importing.records import Record, Tally, Wanted, as_text, number
+from langchain_rlfocal.importing.records import ReadTally, Record, Wanted, as_text, number
 from langchain_rlfocal.outcomes.files import AS_JSON, check_writable, write_table
 from langchain_rlfocal.outcomes.tables import COLUMNS
-from langchain_rlfocal.redaction import masked, secrets_of, shown_text
+from langchain_rlfocal.redaction import as_utf8, masked, secrets_of, shown_text
 
 MAPPED = tuple(column.name for column in COLUMNS)
 """What `--map` can name."""
@@ -132,7 +132,7 @@ def write_outcomes(
     *,
     source: str,
     files: int,
-    tally: Tally,
+    tally: ReadTally,
     wanted: Wanted,
     task: str | None = None,
     scale: tuple[float, float] | None = None,
@@ -180,13 +180,13 @@ def write_outcomes(
         return frame.report(ordered, files)
 
 
-def _nothing(tally: Tally, way_out: str) -> OutcomeError:
+def _nothing(tally: ReadTally, way_out: str) -> OutcomeError:
     if not tally.read:
         return OutcomeError(f"the files must hold rows, got none. {way_out or 'Check the paths.'}")
     reasons = "; ".join(
         [
-            f"{count:,}: {reason} (first: {place})"
-            for reason, (count, place) in sorted(tally.skipped.items(), key=lambda item: -item[1][0])[:3]
+            f"{count:,}: {reason} (first: {spot})"
+            for reason, (count, spot) in sorted(tally.skipped.items(), key=lambda item: -item[1][0])[:3]
         ]
         + [f"{count:,}: {note}" for note, count in _unreadable(tally).items()]
     )
@@ -196,11 +196,11 @@ def _nothing(tally: Tally, way_out: str) -> OutcomeError:
     )
 
 
-def _unreadable(tally: Tally) -> dict[str, int]:
+def _unreadable(tally: ReadTally) -> dict[str, int]:
     """Say by column what could not be read as a number, with the first of it, and how often."""
     return {
-        f"{'score' if name == 'reward' else name} not a number, left open: {masked(f'{value!r:.60}')} (first: {place})": count
-        for name, (count, value, place) in tally.unreadable.items()
+        f"{'score' if name == 'reward' else name} not a number, left open: {masked(f'{value!r:.60}')} (first: {spot})": count
+        for name, (count, value, spot) in tally.unreadable.items()
     }
 
 
@@ -209,7 +209,7 @@ class _Frame:
         self,
         work: Path,
         *,
-        tally: Tally,
+        tally: ReadTally,
         wanted: Wanted,
         source: str,
         task: str | None,
@@ -241,17 +241,17 @@ class _Frame:
         for name, path in self._wanted.columns.items():
             self._map(record, name, path)
         if not record.query or not record.query.strip():
-            self._tally.skip("no question", record.place)
+            self._tally.skip("no question", record.spot)
             return
         if not record.model:
-            self._tally.skip("no member's name (`--model NAME` gives one)", record.place)
+            self._tally.skip("no member's name (`--model NAME` gives one)", record.spot)
             return
         reward = self._reward(record)
         if record.failure is not None:
             record.response = record.answer = record.option_probs = None
             reward = 0.0
         elif record.response is None and record.answer is None and reward is None:
-            self._tally.skip("neither answer nor reward", record.place)
+            self._tally.skip("neither answer nor reward", record.spot)
             return
         task = self._task or record.task or self._source
         query = self._query(record, task)
@@ -263,10 +263,10 @@ class _Frame:
         laid.reward.append(math.nan if reward is None else reward)
         laid.at.append(-math.inf if record.at is None else record.at)
         row: dict[str, Any] = {
-            "query": _sendable(record.query),
-            "response": _sendable(record.response),
-            "answer": _sendable(record.answer),
-            "gold": _sendable(record.gold),
+            "query": _as_utf8(record.query),
+            "response": _as_utf8(record.response),
+            "answer": _as_utf8(record.answer),
+            "gold": _as_utf8(record.gold),
             "reward": reward,
             "option_probs": self._probs(record),
             "extras": self._of_extras(record),
@@ -386,7 +386,7 @@ class _Frame:
             members=tuple(members),
             queries=dict(sorted(Counter(per_query.tolist()).items(), reverse=True)),
             tasks=dict(tasks.most_common()),
-            skipped={reason: (count, str(place)) for reason, (count, place) in tally.skipped.items()},
+            skipped={reason: (count, str(spot)) for reason, (count, spot) in tally.skipped.items()},
             notes={**tally.notes, **_unreadable(tally)},
         )
 
@@ -408,7 +408,7 @@ class _Frame:
         elif name == "option_probs":
             record.option_probs = value if isinstance(value, list) else None
         elif name in {*_NUMBERS, *_COUNTS, "reward"}:
-            setattr(record, name, self._tally.measured(name, value, record.place, self._wanted))
+            setattr(record, name, self._tally.measured(name, value, record.spot, self._wanted))
         else:
             setattr(record, name, as_text(value))
             record.failure = None if name in {"response", "answer"} else record.failure
@@ -424,7 +424,7 @@ class _Frame:
                 else "Give the least and the greatest there are."
             )
             rule = f"a reward must lie in [{low:g}, {high:g}], got {record.reward:g}. {way_out}"
-            raise OutcomeError(rule, file=str(record.place))
+            raise OutcomeError(rule, file=str(record.spot))
         return (float(record.reward) - low) / (high - low)
 
     def _query(self, record: Record, task: str) -> int:
@@ -499,7 +499,7 @@ class _Frame:
             plain = value if is_plain else json.dumps(value, ensure_ascii=False, default=str)
             self._extras[name].add(type(value) if is_plain else list)
             found[name] = masked(plain) if isinstance(plain, str) and name != "messages" else plain
-        return _sendable(json.dumps(found, ensure_ascii=False)) if found else None
+        return as_utf8(json.dumps(found, ensure_ascii=False)) if found else None
 
     def _flush(self) -> None:
         if self._rows:
@@ -579,12 +579,5 @@ def _is_secret(name: str) -> bool:
     return bool(secrets_of({name: "a value that is long enough"}))
 
 
-def _sendable(text: str | None) -> str | None:
-    """Replace half a surrogate pair, which JSON can carry and UTF-8 cannot: the rest of the text is kept."""
-    if text is None:
-        return None
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+def _as_utf8(text: str | None) -> str | None:
+    return None if text is None else as_utf8(text)

@@ -22,7 +22,7 @@ _TRUTHS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Spot:
     """Where something stands: a file, and the line or the entry of it (counted from 1), None for the whole file."""
 
     file: str
@@ -37,7 +37,7 @@ class Record:
     """What one program says of one call.
 
     Attributes:
-        place: Where it says so.
+        spot: Where it says so.
         model: The member's name.
         query: The question's text; that of the last message of the user where there are `messages`.
         messages: The conversation that was sent, as role and content; empty where the text is all that was sent.
@@ -59,7 +59,7 @@ class Record:
         raw: The row itself, as `--map` names its fields.
     """
 
-    place: Place
+    spot: Spot
     model: str | None
     query: str | None = None
     messages: Sequence[Mapping[str, Any]] = ()
@@ -109,7 +109,7 @@ class Wanted:
 
 
 @dataclass(slots=True)
-class Tally:
+class ReadTally:
     """What was read, what was left out, and what else to say of it.
 
     Attributes:
@@ -120,20 +120,20 @@ class Tally:
     """
 
     read: int = 0
-    skipped: dict[str, tuple[int, Place]] = field(default_factory=dict)
+    skipped: dict[str, tuple[int, Spot]] = field(default_factory=dict)
     notes: dict[str, int] = field(default_factory=dict)
-    unreadable: dict[str, tuple[int, Any, Place]] = field(default_factory=dict)
+    unreadable: dict[str, tuple[int, Any, Spot]] = field(default_factory=dict)
 
-    def skip(self, reason: str, place: Place) -> None:
+    def skip(self, reason: str, spot: Spot) -> None:
         """Count a row that is left out."""
-        count, first = self.skipped.get(reason, (0, place))
+        count, first = self.skipped.get(reason, (0, spot))
         self.skipped[reason] = count + 1, first
 
     def note(self, text: str, count: int = 1) -> None:
         """Count what should be said once."""
         self.notes[text] = self.notes.get(text, 0) + count
 
-    def measured(self, column: str, value: Any, place: Place, wanted: Wanted) -> float | None:
+    def measured(self, column: str, value: Any, spot: Spot, wanted: Wanted) -> float | None:
         """Read what a column of numbers holds, and count what says something and is none."""
         if column == "reward":
             found = score(value, wanted.scale)
@@ -142,7 +142,7 @@ class Tally:
             found = number(type(value)(re.sub(r"^\s*(?:US)?\$|(?:\$|USD)\s*$", "", value)) if is_usd else value)
         is_missing = value is None or str(value).strip().lower() in _MISSING
         if found is None and not is_missing:
-            count, first, at = self.unreadable.get(column, (0, value, place))
+            count, first, at = self.unreadable.get(column, (0, value, spot))
             self.unreadable[column] = count + 1, first, at
         return found
 
@@ -175,7 +175,7 @@ def score(value: Any, scale: tuple[float, float] | None = None) -> float | None:
     return number(value)
 
 
-def chosen(scores: Mapping[str, Any], wanted: Wanted, place: Place, *, preferred: Sequence[str] = ()) -> str | None:
+def chosen(scores: Mapping[str, Any], wanted: Wanted, spot: Spot, *, preferred: Sequence[str] = ()) -> str | None:
     """Say which of a program's scores is the reward: the one that the user names, else a preferred one, else the only one.
 
     Raises:
@@ -189,7 +189,7 @@ def chosen(scores: Mapping[str, Any], wanted: Wanted, place: Place, *, preferred
             return name
     if len(scores) > 1:
         rule = f"`--reward` must say which score is the reward, got several: {', '.join(map(str, scores))}. Give one of them."
-        raise OutcomeError(rule, file=place.file, row=place.line)
+        raise OutcomeError(rule, file=spot.file, row=spot.line)
     return next(iter(scores), None)
 
 

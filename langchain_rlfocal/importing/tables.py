@@ -9,7 +9,7 @@ from typing import Any
 from langchain_rlfocal.errors import OutcomeError
 from langchain_rlfocal.importing.conversations import sent_of
 from langchain_rlfocal.importing.files import parsed, rows_of
-from langchain_rlfocal.importing.records import Record, Tally, Wanted, as_text, score
+from langchain_rlfocal.importing.records import ReadTally, Record, Wanted, as_text, score
 
 _NAMES = {
     "query": ("query", "prompt", "question", "input", "problem", "instruction", "messages", "text"),
@@ -39,21 +39,21 @@ _OF_MEMBER = {
 }  # fmt: skip
 
 
-def read_long(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[Record]:
+def read_long(files: Sequence[Path], wanted: Wanted, tally: ReadTally) -> Iterator[Record]:
     """Read tables with a row for each member and question; columns that are none of the table's become extras."""
     for path in files:
-        for place, row in rows_of(path, tally):
+        for spot, row in rows_of(path, tally):
             tally.read += 1
             places = _columns(row, wanted)
             given = {name: row.get(column) for name, column in places.items()}
             used = {*places.values(), *(path.partition(".")[0] for path in wanted.columns.values())}
             sent = sent_of(given.get("query"))
-            reward = tally.measured("reward", given.get("reward"), place, wanted)
+            reward = tally.measured("reward", given.get("reward"), spot, wanted)
             failed = (
                 given.get("response") is None and given.get("answer") is None and reward == 0 and "response" in given
             )
             record = Record(
-                place=place,
+                spot=spot,
                 model=wanted.model or as_text(given.get("model")),
                 task=as_text(given.get("task")),
                 query=sent.query if sent else None,
@@ -69,11 +69,11 @@ def read_long(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[R
                 raw=row,
             )
             for name in ("prompt_tokens", "completion_tokens", "cost_usd", "latency_s", "logprob", "propensity"):
-                setattr(record, name, tally.measured(name, given.get(name), place, wanted))
+                setattr(record, name, tally.measured(name, given.get(name), spot, wanted))
             yield record
 
 
-def read_wide(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[Record]:
+def read_wide(files: Sequence[Path], wanted: Wanted, tally: ReadTally) -> Iterator[Record]:
     """Read tables with a row for each question and a column for each member, of answers or of rewards.
 
     Beside a member's column `NAME` there may be others of it, as `NAME|total_cost` and `NAME|model_response` in RouterBench.
@@ -90,14 +90,14 @@ def read_wide(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[R
         beside = {column for name in names if (column := _of_member(name, members))}
         holds = wanted.values or _holds(cells, wanted, beside=beside, has_gold="gold" in places, file=str(path))
         of_members = {name for name in names if any(name == m or name.startswith(f"{m}|") for m in members)}
-        for place, row in chain(peeked, rows):
+        for spot, row in chain(peeked, rows):
             given = {name: row.get(column) for name, column in places.items()}
             sent = sent_of(_unwrapped(given.get("query")))
             extras = {name: v for name, v in row.items() if name not in of_members and name not in places.values()}
             for member in members:
                 tally.read += 1
                 record = Record(
-                    place=place,
+                    spot=spot,
                     model=member,
                     task=as_text(given.get("task")),
                     query=sent.query if sent else None,
@@ -109,15 +109,15 @@ def read_wide(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[R
                 )
                 _fill(record, row, member, holds, wanted=wanted, tally=tally)
                 if record.response is None and record.answer is None and record.reward is None:
-                    tally.skip("an empty cell: the member was not asked", place)
+                    tally.skip("an empty cell: the member was not asked", spot)
                 else:
                     yield record
 
 
-def _fill(record: Record, row: Mapping[str, Any], member: str, holds: str, *, wanted: Wanted, tally: Tally) -> None:
+def _fill(record: Record, row: Mapping[str, Any], member: str, holds: str, *, wanted: Wanted, tally: ReadTally) -> None:
     value = row.get(member)
     if holds == "rewards":
-        record.reward = tally.measured("reward", value, record.place, wanted)
+        record.reward = tally.measured("reward", value, record.spot, wanted)
     elif value not in (None, ""):
         record.response = as_text(_unwrapped(value))
     for name in row:
@@ -125,7 +125,7 @@ def _fill(record: Record, row: Mapping[str, Any], member: str, holds: str, *, wa
         if column in {"response", "answer"}:
             setattr(record, column, as_text(_unwrapped(row[name])) or None)
         elif column is not None:
-            setattr(record, column, tally.measured(column, row[name], record.place, wanted))
+            setattr(record, column, tally.measured(column, row[name], record.spot, wanted))
 
 
 def _of_member(name: str, members: Sequence[str]) -> str | None:

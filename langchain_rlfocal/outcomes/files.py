@@ -35,6 +35,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from langchain_rlfocal.errors import OutcomeError
+from langchain_rlfocal.redaction import as_utf8
 
 TEXT, NUMBER, COUNT, NUMBERS = pa.large_string(), pa.float64(), pa.int64(), pa.list_(pa.float64())
 _NOUNS = {TEXT: "text", NUMBER: "a number", COUNT: "a whole number", NUMBERS: "a list of numbers"}
@@ -699,12 +700,12 @@ def make_array(values: Sequence[Any], column: Column, *, file: str | None, start
     try:
         return pa.array(values, kind)
     except UnicodeEncodeError:
-        return pa.array([_sendable(value) for value in values], kind)
+        return pa.array([_as_utf8(value) for value in values], kind)
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
         made = []
         for row, value in enumerate(values, start=start):
             try:
-                made.append(_sendable(_text_of(value, column)) if kind == TEXT else pa.scalar(value, kind).as_py())
+                made.append(_as_utf8(_text_of(value, column)) if kind == TEXT else pa.scalar(value, kind).as_py())
             except (pa.ArrowException, TypeError, ValueError, OverflowError):
                 refuse(f"must be {_NOUNS[column.type]}", value, column, file=file, row=row)
         return pa.array(made, kind)
@@ -727,9 +728,8 @@ def _text_of(value: Any, column: Column) -> str | None:
     raise TypeError(column.name)
 
 
-def _sendable(value: Any) -> Any:
-    """Replace half a surrogate pair, which JSON can carry and UTF-8 cannot: the rest of the text is kept."""
-    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if isinstance(value, str) else value
+def _as_utf8(value: Any) -> Any:
+    return as_utf8(value) if isinstance(value, str) else value
 
 
 def _other_array(values: list[Any], name: str, *, file: str | None) -> tuple[pa.Array, bool]:
@@ -742,11 +742,11 @@ def _other_array(values: list[Any], name: str, *, file: str | None) -> tuple[pa.
             try:
                 return pa.array(values, made), False
             except UnicodeEncodeError:
-                return pa.array([_sendable(value) for value in values], made), False
+                return pa.array([_as_utf8(value) for value in values], made), False
             except (pa.ArrowException, OverflowError):  # a whole number of more than 64 bits
                 break
     try:
-        texts = [None if value is None else _sendable(_json_text(value)) for value in values]
+        texts = [None if value is None else as_utf8(_json_text(value)) for value in values]
     except (TypeError, ValueError, RecursionError) as error:
         raise OutcomeError(
             f"must be what JSON can hold: {error}. Leave the column out.", file=file, column=name
@@ -762,7 +762,7 @@ def without_nan(value: Any) -> Any:
     """Return a JSON value with null for NaN, and texts for the infinite, neither of which JSON has."""
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {name: without_nan(item) for name, item in value.items()}
     return [without_nan(item) for item in value] if isinstance(value, list | tuple) else value
 

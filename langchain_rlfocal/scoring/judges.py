@@ -22,6 +22,7 @@ from langchain_rlfocal.execution import RoundRequest, aask_members
 from langchain_rlfocal.outcomes import Question
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.records import Failure
+from langchain_rlfocal.redaction import as_utf8
 from langchain_rlfocal.scoring.base import Reply, Score, unscored
 
 RUBRIC = (
@@ -74,7 +75,7 @@ class _Asking:
         if question.gold is not None:
             lines.append({"reference": question.gold})
         lines += [{name: _shown(reply)} for name, reply in replies.items()]
-        block = [json.dumps(line, ensure_ascii=False).encode("utf-8", "replace").decode() for line in lines]
+        block = [as_utf8(json.dumps(line, ensure_ascii=False)) for line in lines]
         if sum(map(len, block)) > MAX_CHARS:
             return _Said(None, "too long to put to the judge", 0.0)
         token = _unforgeable(block)
