@@ -33,32 +33,32 @@ def asked(server):
 
 @NO_SIGKILL
 def test_a_collection_that_is_killed_loses_nothing_on_record_and_asks_none_of_it_again(killed):
-    """Killed at its first request, and at two random moments; the last run comes to its end."""
-    done = killed.experiment(kills=3, questions=60, seed=1)
+    """Killed at its first request, and at a random moment; the last run comes to its end."""
+    done = killed.experiment(kills=2, questions=90, seed=1)
     assert (done.lost, done.asked_again, done.complete) == (0, 0, True)
-    assert [run.killed_after is None for run in done.runs] == [False, False, False, True]
+    assert [run.killed_after is None for run in done.runs] == [False, False, True]
     assert done.runs[-1].out == 0
-    assert 0 < done.runs[-1].requests < 2 * 60  # something had been on record
+    assert 0 < done.runs[-1].requests < 2 * 90  # something had been on record
 
 
 @NO_SIGKILL
 def test_two_processes_share_a_collection_and_nothing_is_asked_twice(killed, tmp_path):
     """Both begin at once, end well, and leave a table with everything."""
-    killed.write_questions(tmp_path, 60)
-    with FaultServer(killed.answer, script=lambda *_: Fault(delay_s=0.05)) as server:
+    killed.write_questions(tmp_path, 40)
+    with FaultServer(killed.answer, script=lambda *_: Fault(delay_s=0.1)) as server:
         pair = [killed.start(tmp_path, server.base_url, "--json") for _ in range(2)]
         facts = [json.loads(process.communicate()[0]) for process in pair]
         counts = asked(server)
     assert [process.returncode for process in pair] == [0, 0]
-    assert (len(counts), set(counts.values())) == (120, {1})
-    assert [(one["rows"], one["missing"]) for one in facts] == [(120, 0)] * 2
-    assert sum(member["answered"] for one in facts for member in one["members"]) == 120
-    assert len(OutcomeTable.read(tmp_path / "o.jsonl")) == 120
+    assert (len(counts), set(counts.values())) == (80, {1})
+    assert [(one["rows"], one["missing"]) for one in facts] == [(80, 0)] * 2
+    assert sum(member["answered"] for one in facts for member in one["members"]) == 80
+    assert len(OutcomeTable.read(tmp_path / "o.jsonl")) == 80
 
 
 @NO_SIGKILL
 def test_ctrl_c_lets_come_back_what_is_out_and_writes_the_table(killed, tmp_path):
-    """Interrupted at its tenth request: no answer that the server gave is missing from the table."""
+    """Interrupted at its tenth request: the table and the log have each answer that the server gave, and nothing stays claimed."""
     killed.write_questions(tmp_path, 60)
     processes = []
 
@@ -73,16 +73,17 @@ def test_ctrl_c_lets_come_back_what_is_out_and_writes_the_table(killed, tmp_path
         processes.append(killed.start(tmp_path, server.base_url))
         _, said = processes[0].communicate()
         answered = {(r.question, r.model) for r in server.received if r.ended == "answered"}
-        again = killed.start(tmp_path, server.base_url)
-        table = {(o.query, o.model) for o in OutcomeTable.read(tmp_path / "o.jsonl")}
-        _, rest = again.communicate()
         counts = asked(server)
+    table = {(o.query, o.model) for o in OutcomeTable.read(tmp_path / "o.jsonl")}
     assert processes[0].returncode == 130
     assert "Stopping" in said
     assert said.endswith("Run the same command again to go on.\n")
     assert table == answered
     assert 10 <= len(table) < 120
-    assert (again.returncode, set(counts.values()), len(counts)) == (0, {1}, 120), rest
+    assert set(counts.values()) == {1}
+    log = OutcomeLog(tmp_path / "o.db")
+    assert (len(log.answered()), log.runs()) == (len(table), [])
+    log.close()
 
 
 async def test_a_member_that_is_turned_away_waits_and_one_that_is_slow_holds_nobody_up(tmp_path):

@@ -73,6 +73,17 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else " " for char in text)
 
 
+def as_utf8(text: str) -> str:
+    """Replace half surrogate pairs, which JSON can carry and UTF-8 cannot, and keep the rest of a text."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
 def secrets_of(holder: object) -> frozenset[str]:
     """Find the secrets in the fields of a chat model, of the models and mappings within it, and in call arguments.
 

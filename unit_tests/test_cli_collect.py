@@ -4,6 +4,7 @@ import io
 import json
 import re
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -220,6 +221,22 @@ def test_a_shared_log_gives_a_table_the_questions_that_it_is_about(cli, folder):
     assert cli.run("collect", "questions.jsonl", "--limit", 1, "--out", "b.jsonl", *args).exit_code == 0
     assert {o.query_id for o in OutcomeTable.read("b.jsonl")} == {"first", "other"}
     assert len(OutcomeLog("shared.db").answered()) == 8
+
+
+def test_grades_in_the_table_and_a_corrected_right_answer_count_and_both_are_said(cli, folder):
+    """Ann's "yes" to the first is graded half by hand; then the third is corrected to "no", which is scored again by rule."""
+    args = ("collect", "questions.jsonl", "--out", "out.jsonl", "--pool", "my_pools:priced")
+    assert cli.run(*args).stdout == "3 outcomes of 1 member in out.jsonl\n"
+    graded = [replace(o, reward=0.5) if o.query_id == "first" else o for o in OutcomeTable.read("out.jsonl")]
+    OutcomeTable.from_outcomes(graded).write("out.jsonl")
+    Path("questions.jsonl").write_text(
+        "\n".join(json.dumps({**q, "gold": "no"} if q["query_id"] == "third" else q) for q in QUESTIONS)
+    )
+    result = cli.run(*args)
+    assert "1 reward of out.jsonl that the log had otherwise: taken in" in result.stderr
+    assert "Scored without asking again: 1 answer on record." in result.stderr
+    rows = [(o.query_id, o.gold, o.reward) for o in OutcomeTable.read("out.jsonl")]
+    assert rows == [("first", "yes", 0.5), ("second", "no", 0.0), ("third", "no", 0.0)]
 
 
 def test_questions_without_a_right_answer_are_collected_unscored_and_that_is_said(cli, folder):

@@ -123,6 +123,24 @@ def test_an_answer_counts_before_a_failure_and_the_latest_before_earlier_ones(lo
     assert next(log.attempts()).outcome.reward == 1.0
 
 
+def test_which_of_some_cells_are_answered_is_told_without_the_others(log):
+    """Bob's failure is no answer, Ann's other sample is another cell, and nobody asked the third question."""
+    log.add_attempts([attempt("1", "ann"), attempt("1", "bob", failure="down: gone"), attempt("2", "ann")], run="a")
+    asked = [*cells("1", "3"), ("quiz", "1", "ann", 1)]
+    assert log.answered(asked) == {("quiz", "1", "ann", 0)}
+    assert log.answered([]) == set()
+    assert len(log.answered()) == 2
+
+
+def test_an_attempt_tells_when_it_or_its_latest_score_was_recorded(log, clock):
+    log.add_attempts([attempt("1", "ann"), attempt("1", "bob")], run="a")
+    first = clock.now
+    clock.now += 60
+    log.add_scores([ScoreRecord(cell=("quiz", "1", "bob", 0), reward=0.5, scorer="judge")], run="b")
+    assert [(one.outcome.model, one.at) for one in log.attempts()] == [("ann", first), ("bob", first + 60)]
+    assert attempt("1", "ann") == replace(attempt("1", "ann"), at=first), "when is no part of what"
+
+
 def test_everything_of_an_attempt_comes_back(log):
     whole = attempt(
         prompt_tokens=5,
@@ -150,7 +168,7 @@ def test_what_no_database_holds_becomes_what_each_does_and_verifies(log):
         logprob=float("nan"),
         latency_s=-0.0,
         prompt_tokens=np.int64(3),
-        extras={"nan": float("nan"), "day": np.datetime64("2026-01-01")},
+        extras={"nan": float("nan"), "most": {"inf": float("inf")}, "day": np.datetime64("2026-01-01")},
     )
     log.add_attempts([odd, attempt("1", "nano", cost_usd=0)], run="a")
     first, second = (one.outcome for one in log.attempts())
@@ -158,6 +176,7 @@ def test_what_no_database_holds_becomes_what_each_does_and_verifies(log):
     assert (first.reward, first.cost_usd, first.logprob, first.prompt_tokens) == (0.5, None, None, 3)
     assert repr((first.latency_s, second.cost_usd)) == "(0.0, 0.0)"
     assert first.extras["nan"] is None
+    assert first.extras["most"] == {"inf": "inf"}, "as a table's file holds it"
     assert log.answered() == {("quiz", "a\ufffd", "b\ufffd", 0), ("quiz", "1", "nano", 0)}
     log.add_attempts([odd], run="b")
     assert verify(log).problems == ()
@@ -328,12 +347,21 @@ def test_labels_are_the_same_whether_or_not_the_answers_had_to_be_read(labels, m
     assert found == [*(label or given.get(by, by) for by, label in zip(made, labels, strict=False)), None]
 
 
-def test_the_callers_questions_decide_what_is_the_same(log):
-    log.add_attempts([attempt("1", "ann", "1"), attempt("1", "bob", "2")], run="a")
+def test_the_callers_questions_decide_what_is_the_same_and_what_is_right_where_nothing_was_scored_yet(log):
+    """A reward stays beside the gold answer that it was made by; Cleo has none, and Dora's was made by none that is known."""
+    log.add_attempts(
+        [
+            attempt("1", "ann", "1"),
+            attempt("1", "bob", failure="timeout: slow"),
+            attempt("1", "cleo", "2", reward=None),
+            attempt("1", "dora", "3", gold=None),
+        ],
+        run="a",
+    )
     same = question(kind=lambda a, b: True, gold="I")
-    assert len({one.answer for one in outcomes_of(log.attempts(), {("quiz", "1"): same})}) == 1
-    assert [one.gold for one in table_of(log, questions={("quiz", "1"): same})] == ["I", "I"]
-    assert len({one.answer for one in table_of(log)}) == 2
+    assert {one.answer for one in outcomes_of(log.attempts(), {("quiz", "1"): same})} == {"The answer is 1.", None}
+    assert [one.gold for one in table_of(log, questions={("quiz", "1"): same})] == ["1", "I", "I", "I"]
+    assert len({one.answer for one in table_of(log)}) == 4
 
 
 def test_a_kind_that_this_process_does_not_know_is_named(log):

@@ -302,9 +302,11 @@ HEADER = ",".join(ROW)
 CSV_ROW = "sums,q1,1 + 1?,a,2,1"
 
 
-@pytest.mark.parametrize("value", [1, 7.0, 0.5, 2**70, "007", "1.0"])
-def test_an_id_is_the_same_in_every_format(value, tmp_path):
-    """It is the text that CSV holds of it: whole numbers of any length, floats with their point, texts as they are."""
+@pytest.mark.parametrize(
+    ("value", "name"), [(1, "1"), (7.0, "7"), (0.5, "0.5"), (2**70, str(2**70)), ("007", "007"), ("1.0b", "1.0b")]
+)
+def test_an_id_is_the_same_in_every_format(value, name, tmp_path):
+    """Whole numbers of any length, also those that are floats; other floats as CSV writes them; texts as they are."""
     columns = {name: [other] for name, other in {**ROW, "query_id": value}.items()}
     if value == 2**70:
         columns["query_id"] = pa.array([Decimal(value)], pa.decimal128(38, 0))
@@ -315,7 +317,7 @@ def test_an_id_is_the_same_in_every_format(value, tmp_path):
         name: [row.query_id for row in OutcomeTable.read(tmp_path / f"t.{name}")]
         for name in ("parquet", "jsonl", "csv")
     }
-    assert ids == {name: [str(value)] for name in ids}
+    assert ids == {suffix: [name] for suffix in ids}
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -325,6 +327,50 @@ def test_a_reward_may_be_a_truth_value_and_a_label_a_number(suffix, value, tmp_p
     assert list(OutcomeTable.read(path)) == [
         Outcome(**{**ROW, "reward": float(value), "answer": "4", "gold": "4", "model": "7"})
     ]
+
+
+def ids_of(path):
+    return [one.query_id for one in OutcomeTable.read(path)]
+
+
+def test_a_whole_number_is_one_id_however_a_program_writes_it(tmp_path):
+    """pandas makes 1.0 of 1 where the column has a hole; 1.5, "1.0" as a text, "1.0" beside a name, and 007 stay."""
+    rows = [{**ROW, "query_id": name} for name in (1.0, 2, 1.5, "1.0", 2**70)]
+    assert ids_of(write_rows(tmp_path / "t.jsonl", *rows)) == ["1", "2", "1.5", "1.0", str(2**70)]
+    for kind in (pa.float32(), pa.float64()):
+        columns = {name: [value] * 2 for name, value in ROW.items()} | {"query_id": pa.array([1.0, 2.5], kind)}
+        pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+        assert ids_of(tmp_path / "t.parquet") == ["1", "2.5"]
+
+    def ids_of_csv(*names):
+        lines = (f"sums,{name},1 + 1?,a,2,1.0" for name in names)
+        return ids_of(write_csv(tmp_path / "t.csv", HEADER, *lines))
+
+    assert ids_of_csv("1.0", "2.50", "-3.00", "4") == ["1", "2.50", "-3", "4"]
+    assert ids_of_csv("1.0", "1.0-beta") == ["1.0", "1.0-beta"]
+    assert ids_of_csv("1.0", "007") == ["1.0", "007"]
+
+
+def test_the_same_id_as_1_and_1_0_in_one_table_is_refused_as_one(tmp_path):
+    rows = [{**ROW, "query_id": name} for name in (1, 1.0)]
+    with pytest.raises(OutcomeError, match="unique together"):
+        OutcomeTable.read(write_rows(tmp_path / "t.jsonl", *rows))
+
+
+def test_numbers_of_the_users_own_stay_numbers_from_csv_to_csv(tmp_path):
+    """Those that a number writes as the file does; a zip code, a price with its zero and a mixed column are texts."""
+    lines = [
+        f"{HEADER},level,weight,zip,price,mixed,found",
+        f"{CSV_ROW},2,0.25,02139,1.10,1,nan",
+        f"{CSV_ROW.replace('q1', 'q2')},,,,,x,",
+    ]
+    table = OutcomeTable.read(write_csv(tmp_path / "t.csv", *lines))
+    first, second = (row.extras for row in table)
+    assert first == {"level": 2, "weight": 0.25, "zip": "02139", "price": "1.10", "mixed": "1", "found": "nan"}
+    assert second == {"mixed": "x"}
+    table.write(tmp_path / "u.csv")
+    assert '2,0.25,"02139","1.10","1"' in (tmp_path / "u.csv").read_text()
+    assert list(OutcomeTable.read(tmp_path / "u.csv")) == list(table)
 
 
 def test_json_that_is_no_text_is_kept_as_json_text(tmp_path):

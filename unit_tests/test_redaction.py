@@ -13,6 +13,7 @@ from pydantic import BaseModel, SecretStr
 from langchain_rlfocal.redaction import (
     MAX_SHOWN_CHARS,
     RedactedError,
+    as_utf8,
     masked,
     printable,
     secrets_of,
@@ -227,3 +228,11 @@ def test_of_a_long_error_the_beginning_is_shown():
     assert len(str(shown)) == MAX_SHOWN_CHARS
     for start in (MAX_SHOWN_CHARS - len(PLANTED), MAX_SHOWN_CHARS - 1):  # also where the text is cut
         assert PLANTED[:6] not in str(without_secrets(ValueError("." * start + PLANTED + "." * 99), {PLANTED}))
+
+
+@pytest.mark.parametrize(
+    ("text", "sent"),
+    [("plain", "plain"), ("é😀", "é😀"), ("a\ud83d\ude00b", "a😀b"), ("a\ud83db", "a\ufffdb"), ("\ude00", "\ufffd")],
+)
+def test_half_a_surrogate_pair_is_replaced_and_two_halves_are_joined(text, sent):
+    assert as_utf8(text) == sent

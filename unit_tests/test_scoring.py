@@ -1,6 +1,7 @@
 """Scorers: what a reply is worth, by rules, tests, functions and evaluators; what cannot be said is unscored, not wrong."""
 
 import asyncio
+import json
 import os
 import sys
 import time
@@ -43,9 +44,34 @@ async def worth(spec, gold, text, *calls, **more):
         ("json_subset", '{"a": [1]}', '{"a": [1, 2]}', 0),
         ("json_subset", '{"a": null}', "{}", 0),
         ("json_subset", '{"a": 1}', "no JSON here", 0),
+        ("json_subset", '{"a": 0.3}', '{"a": 0.30000000000000004}', 1),
+        ("json_subset", '{"a": 0.3}', '{"a": 0.300001}', 0),
+        ("json_subset", '{"a": 10000000000001}', '{"a": 10000000000002}', 0),  # ids, which no float says
+        ("json_subset", '{"a": 0}', '{"a": 1e-12}', 0),
+        ("json_subset", f'{{"a": 1{"0" * 400}}}', '{"a": 1.5}', 0),
+        ("json_subset", '{"caf\u00e9": "\u00e9"}', '{"cafe\u0301": "e\u0301"}', 1),
+        ("json_subset", '{"caf\u00e9": "\u00e9"}', '{"cafe": "e"}', 0),
         ("contains", "Canberra", "It is  CANBERRA, of course.", 1),
         ("contains", '["red", "blue sky"]', "Blue\nsky, red sun", 1),
         ("contains", '["red", "blue sky"]', "blue and sky, red sun", 0),
+        ("contains", "caf\u00e9", "A CAFE\u0301.", 1),
+        ("contains", "caf\u00e9", "A cafe.", 0),
+        ("contains", "cafe", "A cafe\u0301.", 0),
+        ("contains", "1", "The answer is 1.", 1),
+        ("contains", "1", "The answer is **1**, or 1, 2.", 1),
+        ("contains", "1", "The answer is 21.", 0),
+        ("contains", "1", "The answer is 1.5.", 0),
+        ("contains", "5", "It costs 1,5 million.", 0),
+        ("contains", "no", "I say _no_!", 1),
+        ("contains", "no", "I do not know", 0),
+        ("contains", "C++", "I use C++11.", 1),
+        ("contains", "\u6771\u4eac", "\u79c1\u306f\u6771\u4eac\u306b\u3044\u307e\u3059", 1),
+        ("contains", "\uc11c\uc6b8", "\uc11c\uc6b8\uc785\ub2c8\ub2e4", 1),
+        ("contains", "\u0930\u093e\u092e", "\u0930\u093e\u092e \u0939\u0948", 1),
+        ("contains", "\u0930\u093e\u092e", "\u0930\u093e\u092e\u093e", 0),  # a vowel more, which is a mark
+        ("contains", '["a", 5]', "a 5", 1),
+        ("contains", '["a", 5]', "a 15", 0),
+        ("contains", "[1.50]", "It is 1.50.", 1),
         ("regex", r"(?i)^yes\b", "Yes, it is.", 1),
         ("regex", r"^yes\b", "Yes, it is.", 0),
     ],
@@ -70,6 +96,13 @@ F, G = {"name": "f", "args": {"x": 1.0}}, {"name": "g", "args": {}}
         ("tool_calls", CALLS, None, ({**F, "args": {"x": "1"}}, G), 0),
         ("tool_calls", CALLS, CALLS, (), 1),
         ("tool_calls", CALLS, "I would call f and g.", (), 0),
+        ("tool_calls", CALLS, f"I will not call {CALLS} because it is late.", (), 0),
+        ("tool_calls", CALLS, f"```json\n{CALLS}\n```", (), 1),
+        ("tool_calls", CALLS, f"<think>Call f? {CALLS[:9]}</think>\n{CALLS}", (), 1),
+        ("tool_calls", CALLS, f"<think>{CALLS}</think>\nNo.", (), 0),
+        ("tool_calls", CALLS, f"<tool_call>{json.dumps(F)}</tool_call>\n<tool_call>{json.dumps(G)}</tool_call>", (), 1),
+        ("tool_calls", CALLS, f"<tool_call>{json.dumps(F)}</tool_call>", (), 0),
+        ("tool_calls", "[]", f"I will not call {CALLS} because it is late.", (), 1),
         ("tool_calls", "[]", "No call is needed.", (), 1),
         ("tool_calls", "[]", None, (G,), 0),
         ("tool_calls", '[{"type": "function", "function": {"name": "f", "arguments": "{\\"x\\": 1}"}}]', None, (F,), 1),
@@ -92,6 +125,8 @@ async def test_tool_calls_are_compared_by_name_and_arguments(spec, gold, text, c
         ("regex", "(", "no regular expression"),
         ("unit_tests", "assert (", "no Python"),
         ("contains", " ", "no reference"),
+        ("contains", "[]", "texts and numbers"),
+        ("contains", '["a", null]', "texts and numbers"),
     ],
 )
 async def test_what_cannot_be_scored_is_unscored_with_the_reason(spec, gold, reason):

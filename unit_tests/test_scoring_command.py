@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from langchain_rlfocal.collection.exporting import TakenIn, take_in
 from langchain_rlfocal.log import Attempt, OutcomeLog
 from langchain_rlfocal.log.tables import table_of
 from langchain_rlfocal.outcomes import Outcome, OutcomeTable, Question
@@ -25,6 +26,9 @@ def answer(messages):
     lines = [json.loads(line) for line in str(messages[-1].text).split("\\n")[1:-1]]
     shown = {name: value for line in lines for name, value in line.items()}
     return json.dumps({"id": token, "score": 1 if "6" in shown["reply"] or "4" in shown["reply"] else 0})
+
+def evaluated(inputs, outputs):
+    return 1
 
 def pool():
     return ModelPool([PoolMember("judge", ScriptedChatModel(script=answer), input_usd_per_mtok=1e4, output_usd_per_mtok=1e4)])
@@ -105,6 +109,62 @@ def test_answers_that_the_file_of_questions_leaves_out_stay(folder, cli):
     Path("corrected.jsonl").write_text(json.dumps(CORRECTED[1]))
     said = cli.said("score", "o.jsonl", "--questions", "corrected.jsonl", "--out", "new.jsonl")
     assert (said["scored"], said["not_in_questions"]) == (2, 2)
+
+
+def test_questions_that_nothing_on_record_answers_are_named(folder, cli):
+    """The id 2.0, as pandas writes 2, is found; the id 9, and 2 of another task, are not."""
+    rows = [{**CORRECTED[1], "query_id": 2.0}, {**CORRECTED[0], "query_id": 9}, {**CORRECTED[1], "task": "other"}]
+    Path("corrected.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    args = ["score", "o.jsonl", "--questions", "corrected.jsonl", "--out", "new.jsonl"]
+    said = cli.said(*args)
+    assert (said["scored"], said["questions_without_answers"]) == (2, ["questions/9", "other/2"])
+    assert "2 of the questions given have no answer on record" in (shown := cli.shown(*args))
+    assert "questions/9, other/2" in shown
+    Path("corrected.jsonl").write_text(json.dumps(rows[0]))
+    assert cli.said(*args)["questions_without_answers"] == []
+    assert "no answer on record" not in cli.shown(*args)
+
+
+CONTAINS = Question(task="t", query_id="1", query="Name a sum.", gold="6", scorer="contains", kind="number")
+
+
+def test_a_table_says_how_each_question_is_scored(folder, cli):
+    """`It is not 5 but 6` contains the reference, and is another number; the first question's kind decides nothing then."""
+    log = OutcomeLog(folder / "own.db")
+    questions = [
+        CONTAINS,
+        replace(CONTAINS, query_id="2", scorer=None, kind="exact"),
+        replace(CONTAINS, query_id="3", scorer=None, kind="auto"),
+    ]
+    log.add_questions(questions)
+    said = [
+        Outcome(task="t", query_id=one.query_id, query=one.query, model="a", response=text, answer=None, reward=None)
+        for one, text in zip(questions, ("I take 5 and 6 and 7", "six", "six"), strict=True)
+    ]
+    log.add_attempts([Attempt(outcome=one) for one in said], run="r")
+    table_of(log).write("own.csv")
+    assert take_in(log, "own.csv", run="again") == TakenIn(), "the log knows all that"
+    log.close()
+    other = OutcomeLog(folder / "other.db")
+    take_in(other, "own.csv", run="r")
+    assert [(one.scorer, one.kind) for one in other.questions().values()] == [
+        (one.scorer, one.kind) for one in questions
+    ]
+    other.close()
+    cli.said("score", "own.csv", "--out", "new.jsonl")
+    table = list(OutcomeTable.read("new.jsonl"))
+    assert [one.reward for one in table] == [1.0, 0.0, 1.0]
+    assert [one.extras for one in table] == [{"scorer": "contains", "kind": "number"}, {"kind": "exact"}, {}]
+
+
+def test_columns_of_the_users_own_that_are_called_so_do_not_score_unseen(folder, cli):
+    """A kind of theirs is left alone; what is called a scorer and is none is refused, unless one is named."""
+    OutcomeTable.from_outcomes([replace(one, extras={"kind": "easy"}) for one in outcomes()]).write("o.jsonl")
+    assert cli.said("score", "o.jsonl", "--out", "new.jsonl")["scored"] == 4
+    assert {one.extras["kind"] for one in OutcomeTable.read("new.jsonl")} == {"easy"}
+    OutcomeTable.from_outcomes([replace(one, extras={"scorer": "R. Viewer"}) for one in outcomes()]).write("o.jsonl")
+    cli.assert_refused(cli.run("score", "o.jsonl", "--out", "x.jsonl"), "'R. Viewer'", "questions/1", "--scorer NAME")
+    assert cli.said("score", "o.jsonl", "--scorer", "auto", "--out", "new.jsonl")["scored"] == 4
 
 
 def test_further_samples_are_scored_by_their_questions_reference(folder, cli):
@@ -193,12 +253,23 @@ def test_a_judge_scores_with_its_costs_and_its_agreement_with_people(folder, cli
     assert "Scoring took $" in shown
 
 
-def test_no_question_is_begun_once_the_money_is_spent(folder, cli):
-    options = ["--scorer", "judge", "--pool", "my_judges:pool", "--judge", "judge", "--out", "new.jsonl"]
-    said = cli.said("score", "o.jsonl", *options, "--max-usd", "0.01", "--concurrency", "1")
-    assert (said["scored"], said["left_for_want_of_money"]) == (2, 2)
-    kept = rewards(OutcomeTable.read("new.jsonl"))
-    assert [kept["2", model] for model in "ab"] == [0.0, 1.0], "they keep the rewards that they had"
+JUDGE = ["--scorer", "judge", "--pool", "my_judges:pool", "--judge", "judge", "--out", "new.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("most", "concurrency", "scored"), [("0", "1", 0), ("0", "8", 0), ("40.95", "8", 0), ("100", "8", 4)]
+)
+def test_no_question_is_begun_whose_scoring_could_pass_the_limit(folder, cli, most, concurrency, scored):
+    """A verdict may have 4,096 tokens, at a cent each: a question's two take 81.92 dollars at most, and what they read."""
+    said = cli.said("score", "o.jsonl", *JUDGE, "--max-usd", most, "--concurrency", concurrency)
+    assert (said["scored"], said["left_for_want_of_money"]) == (scored, 4 - scored)
+    assert said["usd"] <= float(most)
+    if not scored:
+        assert rewards(OutcomeTable.read("new.jsonl")) == rewards(outcomes()), "they keep the rewards that they had"
+
+
+def test_what_costs_nothing_is_scored_under_a_limit_of_nothing(folder, cli):
+    assert cli.said("score", "o.jsonl", "--max-usd", "0", "--out", "new.jsonl")["scored"] == 4
 
 
 @pytest.mark.parametrize(
@@ -212,6 +283,10 @@ def test_no_question_is_begun_once_the_money_is_spent(folder, cli):
         (["o.jsonl", "--out", "x.jsonl", "--judge", "gpt"], ["provider:model", "--pool"]),
         (["o.jsonl", "--out", "x.jsonl", "--pool", "my_judges:pool"], ["--judge"]),
         (["o.jsonl", "--out", "x.jsonl", "--pool", "my_judges:pool", "--judge", "ann"], ["no member `ann`"]),
+        (
+            ["o.jsonl", "--out", "x.jsonl", "--scorer", "my_judges:evaluated", "--max-usd", "9"],
+            ["can cost", "most_usd"],
+        ),
         (["missing.db"], ["must exist"]),
         (["missing.jsonl", "--out", "x.jsonl"], ["must exist"]),
         (["o.jsonl", "--out", "x.jsonl", "--questions", "other.jsonl"], ["query", "another id"]),

@@ -1,5 +1,6 @@
 """Judges: what they are shown is data, a verdict is read strictly, what it costs is charged, and people's labels check them."""
 
+import asyncio
 import json
 import math
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.outcomes import Question
 from langchain_rlfocal.pool import PoolMember
-from langchain_rlfocal.scoring import Agreement, GroupScorer, Reply, open_scorer
+from langchain_rlfocal.scoring import Agreement, Asked, GroupScorer, Reply, Score, arescore, open_scorer
 from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel
 
 QUESTION = Question(task="t", query_id="1", query="Where is Oslo?", gold="Norway")
@@ -223,3 +224,58 @@ def test_where_both_always_say_the_same_one_thing_there_is_no_kappa():
 def test_agreement_of_nothing_is_refused():
     with pytest.raises(InputError, match="at least one"):
         Agreement.of([], [])
+
+
+# ---- what scoring may take
+
+
+class Meeting:
+    """Scores at a dollar a reply, or says that this is unknown, once as many are at it as fit into the limit."""
+
+    name = "meeting"
+
+    def __init__(self, num, cost_usd=1.0):
+        self._barrier, self._cost_usd, self.most_at_once, self._now = asyncio.Barrier(num), cost_usd, 0, 0
+
+    def most_usd(self, question, replies):
+        return float(len(replies))
+
+    async def score(self, question, reply):
+        self._now += 1
+        self.most_at_once = max(self.most_at_once, self._now)
+        await self._barrier.wait()
+        self._now -= 1
+        return Score(value=1.0, cost_usd=self._cost_usd)
+
+
+@pytest.mark.parametrize("cost_usd", [1.0, None])
+async def test_questions_that_are_scored_at_once_cannot_pass_a_limit_together(cost_usd):
+    """Eight workers, six questions of a dollar, three dollars: three run at once, and then nothing is left."""
+    scorer = Meeting(3, cost_usd)
+    asked = [Asked(QUESTION, scorer, [Reply(text="a")], [None]) for _ in range(6)]
+    scores, changes = await arescore(asked, concurrency=8, max_usd=3.0)
+    assert (changes.scored, changes.left, scorer.most_at_once) == (3, 3, 3)
+    assert sum(made[0] is not None for made in scores) == 3
+
+
+async def test_what_scoring_took_less_than_it_could_is_there_for_the_next():
+    """Each may take a dollar and takes a quarter: with 1.75 dollars one at a time four are scored, and 0.75 leaves no room."""
+    scorer = Meeting(1, 0.25)
+    asked = [Asked(QUESTION, scorer, [Reply(text="a")], [None]) for _ in range(6)]
+    _, changes = await arescore(asked, concurrency=8, max_usd=1.75)
+    assert (changes.scored, changes.left, scorer.most_at_once) == (4, 2, 1)
+
+
+async def test_what_a_judge_can_cost_is_known_beforehand():
+    """A dollar a token of the reply, at most 4096 of them; nothing of a reply that is nothing, or of two that are the same."""
+    member = judging(by_length, input_usd_per_mtok=0.0, output_usd_per_mtok=1e6)
+    replies = [Reply(text="a"), Reply(text="bb"), Reply(text=None)]
+    assert open_scorer("judge", judge=member).most_usd(QUESTION, replies) == 2 * 4096
+    pairwise = open_scorer("pairwise", judge=member)
+    assert pairwise.most_usd(QUESTION, replies) == 2 * 4096, "each pair in both orders"
+    assert pairwise.most_usd(QUESTION, [Reply(text="a"), Reply(text="a")]) == 0
+    assert open_scorer("judge", judge=judging(by_length)).most_usd(QUESTION, replies) is None
+    with pytest.raises(InputError, match="can cost"):
+        await arescore(
+            [Asked(QUESTION, open_scorer("judge", judge=judging(by_length)), replies, [None] * 3)], max_usd=1.0
+        )

@@ -30,7 +30,7 @@ from langchain_rlfocal.execution import Shared
 from langchain_rlfocal.features import Embedder
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.records import Candidate, Failure
-from langchain_rlfocal.redaction import printable, shown_values
+from langchain_rlfocal.redaction import as_utf8, printable, shown_values
 
 MAX_REMEMBERED = 4096
 """Of how many pairs the verdicts are remembered; then the oldest is forgotten."""
@@ -177,7 +177,7 @@ class JudgePrompt:
             controlled: Whether a pair of opposites goes along.
         """
         asked = [*pairs, *([OPPOSITES] if controlled else [])]
-        token = unforgeable([_sendable(text) for text in (query, *(text for pair in asked for text in pair))])
+        token = unforgeable([as_utf8(text) for text in (query, *(text for pair in asked for text in pair))])
         named = {f"{token[:6]}-{number}": pair for number, pair in enumerate(asked, 1)}
         if len(query) > _MAX_QUESTION_CHARS:
             query = f"{query[: _MAX_QUESTION_CHARS // 2]} [...] {query[-_MAX_QUESTION_CHARS // 2 :]}"
@@ -185,7 +185,7 @@ class JudgePrompt:
         for name, (a, b) in list(named.items())[:: -1 if swapped else 1]:
             lines.append({"pair": name, "a": b if swapped else a, "b": a if swapped else b})
         marker = f"answers-{token}"
-        block = [_sendable(json.dumps(line, ensure_ascii=False)) for line in lines]
+        block = [as_utf8(json.dumps(line, ensure_ascii=False)) for line in lines]
         messages = [
             SystemMessage(_RULES.format(marker=marker, example=next(iter(named)))),
             HumanMessage("\n".join([f"<{marker}>", *block, f"</{marker}>"])),
@@ -211,11 +211,6 @@ class JudgePrompt:
         verdicts = {pair: said[name] for name, pair in self.pairs.items() if name in said}
         missing = len(self.pairs) - len(verdicts)
         return verdicts, f"its reply leaves out {missing} of {len(self.pairs)} pairs" if missing else None
-
-
-def _sendable(text: str) -> str:
-    """Replace halves of surrogate pairs, which no client can send."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def _verdicts_in(value: Mapping[str, Any], names: set[str]) -> dict[str, bool]:

@@ -170,7 +170,7 @@ def _collect(
             runner=lambda asking: asyncio.run(_run(asking, stop, view)),
         )
     if done.table is not None and not as_json:
-        typer.echo(f"{len(done.table):,} outcomes of {len(done.table.members)} members in {out}")
+        typer.echo(f"{counted(len(done.table), 'outcome')} of {counted(len(done.table.members), 'member')} in {out}")
     if done.tally is not None:
         _say(view.summary(done.tally))
         _say_what_failed(done.tally)
@@ -222,6 +222,8 @@ def _say_what_failed(tally: "Tally") -> None:
             _say(f"{member.name} was given up for this run: {member.given_up}")
         if member.truncated:
             _say(f"Of {member.name}, {counted(member.truncated, 'answer')} broke off. Give it more `max_tokens`.")
+    if tally.scored:
+        _say(f"Scored without asking again: {counted(tally.scored, 'answer')} on record.")
     if tally.first_scoring_error:
         _say(f"Not every answer could be scored. First: {tally.first_scoring_error}")
     if tally.outdated:

@@ -24,6 +24,9 @@ _AT_ONCE = 256
 """Scores that go into a log together: what a killed run loses at most."""
 
 
+_MAX_NAMES = 5
+
+
 def score(
     source: Annotated[str, typer.Argument(help="An outcome log (a path or a URL), or a table of outcomes.")],
     *,
@@ -45,7 +48,7 @@ def score(
         typer.Option(help="Verdicts of people, to say how well the scores agree: task, query_id, model, label."),
     ] = None,
     max_usd: Annotated[
-        float | None, typer.Option(min=0, help="Begin no further question once judging took so much.")
+        float | None, typer.Option(min=0, help="Begin no question whose scoring could pass this.")
     ] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Questions that are scored at the same time.")] = 8,
     as_json: Json = False,
@@ -77,15 +80,6 @@ def score(
     verdicts = None if labels is None else _read_labels(labels)
     with contextlib.ExitStack() as stack:
         member = _open_judge(judge, pool, stack)
-        if (
-            max_usd is not None
-            and member is not None
-            and None in (member.input_usd_per_mtok, member.output_usd_per_mtok)
-        ):
-            raise InputError(
-                "`--max-usd` needs to know what the judge costs. Name it as a member of a pool file that gives its prices: "
-                "`--pool pool.yaml --judge NAME`."
-            )
         job = _Job(given, scorer, member, rubric)
         if is_log:
             facts = _score_log(source, job, verdicts, max_usd=max_usd, concurrency=concurrency)
@@ -111,6 +105,7 @@ class _Job:
         self.given, self._scorer, self._judge, self._rubric = given, scorer, judge, rubric
         self._opened: dict[str | None, Scorer] = {}
         self.elsewhere = self.untouched = 0
+        self._found: set[tuple[str, str]] = set()
 
     def scorer_of(self, question: "Question") -> "Scorer":
         """Return what scores a question."""
@@ -119,7 +114,13 @@ class _Job:
         spec = self._scorer or question.scorer
         if spec not in self._opened:
             see_working_folder()  # for scorers of the user's own
-            self._opened[spec] = open_scorer(spec, judge=self._judge, rubric=self._rubric)
+            try:
+                self._opened[spec] = open_scorer(spec, judge=self._judge, rubric=self._rubric)
+            except InputError as error:
+                if self._scorer is not None:
+                    raise
+                rule = f"{error} It is the scorer of {question.task}/{question.query_id}; `--scorer NAME` names one for all."
+                raise InputError(rule) from None
         return self._opened[spec]
 
     def question_of(self, own: "Question", *, file: str, row: int | None = None) -> "Question | None":
@@ -128,9 +129,11 @@ class _Job:
 
         if self.given is None:
             return own
-        found = self.given.get((own.task, base_id(own.query_id, self.given, own.task)))
+        key = own.task, base_id(own.query_id, self.given, own.task)
+        found = self.given.get(key)
         if found is None:
             return None
+        self._found.add(key)
         if found.query != own.query:
             rule = (
                 f"{own.task}/{own.query_id} must ask what the questions' file asks, {found.query!r:.80}, got {own.query!r:.80}. "
@@ -138,6 +141,11 @@ class _Job:
             )
             raise OutcomeError(rule, file=file, row=row, column="query")
         return found
+
+    @property
+    def unanswered(self) -> list[str]:
+        """Questions given that nothing on record answers, as task/query_id."""
+        return ["/".join(key) for key in self.given or () if key not in self._found]
 
 
 def _is_log(source: str) -> bool:
@@ -173,7 +181,7 @@ def _read_labels(path: Path) -> dict[tuple[str, str, str], float]:
 
     columns = (
         Column("task", TEXT),
-        Column("query_id", TEXT, is_required=True, is_nullable=False),
+        Column("query_id", TEXT, is_required=True, is_nullable=False, is_id=True),
         Column("model", TEXT, is_required=True, is_nullable=False),
         Column("label", NUMBER, is_required=True, takes_truth=True, minimum=0.0, maximum=1.0),
     )
@@ -220,7 +228,7 @@ def _check_labels(verdicts: Mapping[Any, float] | None, keys: Iterable[tuple[str
 def _score_table(
     source: str, out: Path, job: _Job, verdicts: Mapping[Any, float] | None, *, max_usd: float | None, concurrency: int
 ) -> dict[str, Any]:
-    from langchain_rlfocal.outcomes import OutcomeTable, Question
+    from langchain_rlfocal.outcomes import OutcomeTable, question_of
     from langchain_rlfocal.scoring import Asked
 
     outcomes = [*OutcomeTable.read(source)]
@@ -228,10 +236,10 @@ def _score_table(
     for row, outcome in enumerate(outcomes):
         groups.setdefault((outcome.task, outcome.query_id), []).append(row)
     asked, places = [], []
-    for (task, query_id), rows in groups.items():
+    for rows in groups.values():
         first = outcomes[rows[0]]
         gold = next((outcomes[row].gold for row in rows if outcomes[row].gold is not None), None)
-        own = Question(task=task, query_id=query_id, query=first.query, gold=gold, extras=first.extras)
+        own = replace(question_of(first), gold=gold)
         question = job.question_of(own, file=source, row=rows[0] + 1)
         replies = {row: _reply_of(outcomes[row]) for row in rows}
         scored = [row for row in rows if not replies[row].is_nothing]
@@ -385,6 +393,7 @@ def _facts(
         "kept": changes.kept,
         "left_for_want_of_money": changes.left,
         "not_in_questions": job.elsewhere,
+        "questions_without_answers": job.unanswered,
         "nothing_on_record": job.untouched,
         "usd": changes.usd,
         "unpriced": changes.unpriced,
@@ -423,10 +432,17 @@ def _views(facts: Mapping[str, Any]) -> Iterator[Any]:
         ("kept", "that could not be scored keep the reward that they had"),
         ("nothing_on_record", "failed or left nothing on record: they stay as they were"),
         ("not_in_questions", "are not in the file of questions: they stay as they were"),
-        ("left_for_want_of_money", "were not scored since the money was spent: they stay as they were"),
+        (
+            "left_for_want_of_money",
+            "were not scored, since that could have passed the limit of dollars: they stay as they were",
+        ),
     ):
         if facts[name]:
             yield Text(f"{facts[name]:,} answers {what}.")
+    if names := facts["questions_without_answers"]:
+        shown = ", ".join(names[:_MAX_NAMES]) + (", ..." if len(names) > _MAX_NAMES else "")
+        said = f"{len(names):,} of the questions given have no answer on record; check their task and id: {shown}"
+        yield Text(printable(said), "yellow")
     if facts["usd"] or facts["unpriced"]:
         unknown = f", and what {facts['unpriced']:,} scores cost is unknown" if facts["unpriced"] else ""
         yield Text(f"Scoring took {usd(facts['usd'])}{unknown}.")

@@ -16,7 +16,7 @@ from langchain_rlfocal.errors import OutcomeError
 from langchain_rlfocal.log import Attempt, Cell, OutcomeLog, ScoreRecord
 from langchain_rlfocal.log.records import is_scrubbed_question
 from langchain_rlfocal.log.tables import outcomes_of, text_of
-from langchain_rlfocal.outcomes import Outcome, OutcomeTable, Question, split_sample_id
+from langchain_rlfocal.outcomes import Outcome, OutcomeTable, Question, question_of, split_sample_id
 from langchain_rlfocal.outcomes.files import check_writable
 
 TABLE_SCORER = "table"
@@ -160,7 +160,8 @@ def _add(log: OutcomeLog, rows: Sequence[Outcome], *, run: str, name: str, writt
             )
             raise OutcomeError(rule, file=name, column="query")
         if key not in questions and key not in new:
-            new[key] = Question(task=row.task, query_id=query_id, query=row.query, gold=row.gold)
+            asked = question_of(row)
+            new[key] = replace(asked, query_id=query_id, extras={})
         before = known.get(cell)
         if before is None:
             failure = f"failed: as {Path(name).name} says" if is_failure(row) else None
@@ -173,7 +174,8 @@ def _add(log: OutcomeLog, rows: Sequence[Outcome], *, run: str, name: str, writt
             if before.scrubbed:
                 continue
             seen = {**_extras_of(questions.get(key)), **before.outcome.extras}
-            own = {column: value for column, value in row.extras.items() if value is not None}
+            # How it is scored is the question's to say.
+            own = {column: value for column, value in question_of(row).extras.items() if value is not None}
             if all(column in seen and seen[column] == value for column, value in own.items()):
                 continue
             outcome = replace(before.outcome, extras={**before.outcome.extras, **own})

@@ -6,20 +6,21 @@ import math
 import re
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from langchain_rlfocal.errors import OutcomeError
-from langchain_rlfocal.importing.conversations import reply_of, sent_of, text_of, usage_of
+from langchain_rlfocal.importing.conversations import received_of, sent_of, text_of, usage_of
 from langchain_rlfocal.importing.files import form_of, read_json, rows_of
 from langchain_rlfocal.importing.records import (
-    Place,
+    ReadTally,
     Record,
-    Tally,
+    Spot,
     Wanted,
     as_object,
     as_text,
@@ -31,14 +32,29 @@ from langchain_rlfocal.outcomes.files import csv_lines
 
 # ---- lm-evaluation-harness
 
-_LM_METRICS = ("exact_match", "acc", "pass@1", "pass_at_1", "prompt_level_strict_acc", "em", "f1", "score")
+_LM_METRICS = (
+    "exact_match",
+    "acc",
+    "pass@1",
+    "pass_at_1",
+    "prompt_level_strict_acc",
+    "em",
+    "f1",
+    "score",
+    "acc_norm",
+    "acc_bytes",
+)
+_LM_OTHERS = {"doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics"}
+_LM_LENGTHS: Mapping[str | None, Callable[[str], int]] = {"acc_norm": len, "acc_bytes": lambda text: len(text.encode())}
+"""By what a metric divides an option's log-likelihood before it takes the greatest."""
 _LM_QUESTIONS = ("question", "query", "problem", "prompt", "input", "text", "goal", "sentence")
 
 
-def read_lm_eval(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[Record]:
+def read_lm_eval(files: Sequence[Path], wanted: Wanted, tally: ReadTally) -> Iterator[Record]:
     """Read `samples_<task>_<time>.jsonl` files, as `--log_samples` writes them in a folder for each model.
 
-    A multiple choice becomes the letter of the likeliest option, with the options' probabilities; so does the right answer.
+    A multiple choice becomes the letter of the option that the metric judged, with the options' probabilities; so does the right
+    answer.
     """
     for path in files:
         match = re.fullmatch(r"samples_(?P<task>.+?)_(?P<time>\d{4}-\d\d-\d\dT[\d\-.:]+)\.jsonl?(?:\.gz)?", path.name)
@@ -47,78 +63,105 @@ def read_lm_eval(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterato
         first_filter: str | None = None
         metric, _, filter_name = (wanted.reward or "").partition(",")
         of_metric = replace(wanted, reward=metric or None)
-        for place, row in rows_of(path, tally):
+        for spot, row in rows_of(path, tally):
             tally.read += 1
             used = str(row.get("filter", "none"))
             first_filter = filter_name or first_filter or used
             if used != first_filter:
-                tally.skip(f"of another filter: `--reward METRIC,{used}` takes it", place)
+                tally.skip(f"of another filter: `--reward METRIC,{used}` takes it", spot)
                 continue
-            named = row.get("metrics")
-            if isinstance(named, list):
-                scores = {name: row[name] for name in named if name in row}
-            else:
-                scores = {name: row[name] for name in _LM_METRICS if name in row}
-            scores = {name: value for name, value in scores.items() if isinstance(value, bool | int | float)}
-            name = chosen(scores, of_metric, place, preferred=_LM_METRICS)
+            named = row.get("metrics")  # newer versions list them
+            names = named if isinstance(named, list) else [name for name in row if name not in _LM_OTHERS]
+            scores = {name: row[name] for name in names if isinstance(row.get(name), bool | int | float)}
+            filtered = row.get("filtered_resps")
+            logs = _loglikelihoods(filtered) if isinstance(filtered, list) else None
+            # Of options, an exact match asks whether the right one is what the model would have written, not which it chose.
+            preferred = ("acc", *_LM_METRICS) if logs else _LM_METRICS
+            name = chosen(scores, of_metric, spot, preferred=preferred)
             doc = as_object(row.get("doc"))
             calls = _lm_calls(row.get("arguments"))
             record = Record(
-                place=place,
+                spot=spot,
                 model=model,
                 task=task,
                 query=_lm_query(doc, calls),
                 query_id=str(row["doc_id"]) if "doc_id" in row else row.get("doc_hash"),
                 names_question=True,
+                document=as_text(row.get("doc_hash")) or _doc_hash(row.get("doc")),
                 gold=as_text(row.get("target")),
                 reward=None if name is None else number(scores[name]),
                 raw=row,
             )
-            _lm_answer(record, row, calls)
+            if logs is None:
+                _lm_answer(record, row)
+            else:
+                _lm_choice(record, row, calls=calls, logs=logs, metric=name, tally=tally)
             yield record
 
 
-def _lm_answer(record: Record, row: Mapping[str, Any], calls: Sequence[Sequence[Any]]) -> None:
-    """Fill in what the model said: its text, or which option it finds likeliest."""
-    answers = row.get("resps")
-    filtered = row.get("filtered_resps")
-    logs = _loglikelihoods(filtered) if isinstance(filtered, list) else None
-    if logs is None:
-        first = answers[0] if isinstance(answers, list) and answers else None
-        while isinstance(first, list) and first:
-            first = first[0]
-        record.response = as_text(first)
-        chosen_text = filtered[0] if isinstance(filtered, list) and filtered else None
-        record.answer = as_text(chosen_text[0] if isinstance(chosen_text, list) and chosen_text else chosen_text)
-        if isinstance(record.answer, str):
-            record.answer = record.answer.strip() or None
-        return
+def _lm_answer(record: Record, row: Mapping[str, Any]) -> None:
+    """Fill in what the model wrote, and what the filter took out of it."""
+    answers, filtered = row.get("resps"), row.get("filtered_resps")
+    first = answers[0] if isinstance(answers, list) and answers else None
+    while isinstance(first, list) and first:
+        first = first[0]
+    record.response = as_text(first)
+    taken = filtered[0] if isinstance(filtered, list) and filtered else None
+    record.answer = as_text(taken[0] if isinstance(taken, list) and taken else taken)
+    if isinstance(record.answer, str):
+        record.answer = record.answer.strip() or None
+
+
+def _lm_choice(
+    record: Record,
+    row: Mapping[str, Any],
+    *,
+    calls: Sequence[Sequence[Any]],
+    logs: Sequence[float],
+    metric: str | None,
+    tally: ReadTally,
+) -> None:
+    """Fill in which option the metric judged: that of the greatest log-likelihood, which some divide by the option's length.
+
+    The reward says whether that option is right. Where it cannot be (another metric took another option), which one was judged is not
+    known: answer and right answer stay open.
+    """
     prompts = {str(call[0]) for call in calls if call}
-    if len(logs) < 2 or len(logs) != len(calls) or len(prompts) > 1:
+    if len(logs) < 2 or len(logs) != len(calls) or len(prompts) > 1 or any(len(call) < 2 for call in calls):
         return  # a single likelihood chooses nothing, and options with prompts of their own are a Winograd schema
-    top = max(logs)
-    weights = [math.exp(value - top) for value in logs]
-    record.option_probs = [weight / sum(weights) for weight in weights]
-    record.answer = _letter(max(range(len(logs)), key=logs.__getitem__))
+    record.gold = None
     options = [str(call[1]).strip() for call in calls]
-    record.response = options[logs.index(top)]
-    record.gold = _lm_gold(record, options, logs.index(top))
     doc = row.get("doc")
     texts = doc.get("choices") if isinstance(doc, Mapping) and all(len(option) == 1 for option in options) else options
     if record.query is not None and isinstance(texts, list) and len(texts) == len(options):
         record.query = "\n".join([record.query, *(f"{_letter(index)}) {text}" for index, text in enumerate(texts))])
+    length = _LM_LENGTHS.get(metric)
+    worth = [log / (max(length(option), 1) if length else 1) for log, option in zip(logs, options, strict=True)]
+    choice = max(range(len(worth)), key=worth.__getitem__)
+    is_right = record.reward == 1.0 if record.reward in {0.0, 1.0} and metric != "brier_score" else None
+    readings = _lm_readings(row.get("target"), options)
+    borne_out = {places for places in readings if is_right is None or (choice in places) == is_right}
+    if readings and not borne_out:
+        tally.note(f"{metric} of another option than the likeliest: which one is not known, and is left open")
+        return
+    weights = [math.exp(value - max(worth)) for value in worth]
+    record.option_probs = [weight / sum(weights) for weight in weights]
+    record.answer, record.response = _letter(choice), options[choice]
+    if is_right and all(len(places) == 1 for places in borne_out):
+        record.gold = _letter(choice)
+    elif len(borne_out) == 1 and len(next(iter(borne_out))) == 1:
+        record.gold = _letter(*next(iter(borne_out)))
 
 
-def _lm_gold(record: Record, options: Sequence[str], chosen_place: int) -> str | None:
-    """Name the right option by its letter; a target that is both a place and an option's text is what the reward bears out."""
-    gold = record.gold
-    if gold is None:
-        return None
-    places = {int(gold)} if gold.isdigit() and int(gold) < len(options) else set()
-    places |= {place for place, option in enumerate(options) if option == gold.strip()}
-    if len(places) > 1 and record.reward is not None:
-        places = {place for place in places if (place == chosen_place) == (record.reward == 1.0)}
-    return _letter(places.pop()) if len(places) == 1 else None if places else gold
+def _lm_readings(target: Any, options: Sequence[str]) -> set[frozenset[int]]:
+    """Say which options a target may mean: it names them by place or by text, and "0" may be either."""
+    names = [str(name).strip() for name in (target if isinstance(target, list) else [target])]
+    found = set()
+    if all(name.isdecimal() and int(name) < len(options) for name in names):
+        found.add(frozenset(int(name) for name in names))
+    if all(name in options for name in names):
+        found.add(frozenset(options.index(name) for name in names))
+    return found - {frozenset()}
 
 
 def _lm_model(path: Path, time: str | None) -> str:
@@ -132,6 +175,13 @@ def _lm_model(path: Path, time: str | None) -> str:
         if isinstance(name, str) and name:
             return name
     return path.resolve().parent.name.replace("__", "/")
+
+
+def _doc_hash(doc: Any) -> str | None:
+    """Return the digest that newer versions write beside a document."""
+    if doc is None:
+        return None
+    return sha256(json.dumps(doc, indent=2, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _lm_calls(arguments: Any) -> list[list[Any]]:
@@ -171,17 +221,19 @@ _INSPECT_VALUES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0, "yes": 1.0, "no": 0.0
 _ZSTANDARD = 93
 
 
-def read_inspect(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[Record]:
+def read_inspect(files: Sequence[Path], wanted: Wanted, tally: ReadTally) -> Iterator[Record]:
     """Read logs of inspect_ai, `.eval` and `.json`. Further epochs are further samples of a question."""
     for path in files:
         header, samples = _inspect_log(path, tally)
         about = as_object(header.get("eval"))
-        for place, sample in samples:
+        for spot, sample in samples:
             tally.read += 1
-            yield _inspect_record(sample, about, place, wanted)
+            yield _inspect_record(sample, about, spot, wanted, tally)
 
 
-def _inspect_record(sample: Mapping[str, Any], about: Mapping[str, Any], place: Place, wanted: Wanted) -> Record:
+def _inspect_record(
+    sample: Mapping[str, Any], about: Mapping[str, Any], spot: Spot, wanted: Wanted, tally: ReadTally
+) -> Record:
     output = as_object(sample.get("output"))
     sent = sent_of(sample.get("input"))
     query, messages = (sent.query, sent.messages) if sent else (None, ())
@@ -191,13 +243,14 @@ def _inspect_record(sample: Mapping[str, Any], about: Mapping[str, Any], place: 
     failed = sample.get("error")
     asked = output.get("choices") or output.get("completion")
     record = Record(
-        place=place,
+        spot=spot,
         model=wanted.model or str(about.get("model") or output.get("model") or ""),
         task=as_text(about.get("task_registry_name") or about.get("task")),
         query=query,
         messages=messages,
-        query_id=as_text(sample.get("id")),
-        names_question=True,
+        query_id=as_text(
+            sample.get("id")
+        ),  # of two versions of the data one id may be two questions: the text decides, too
         sample=max(int(number(sample.get("epoch")) or 1) - 1, 0),
         gold=as_text(sample.get("target")),
         latency_s=number(sample.get("working_time") or output.get("time")),
@@ -209,7 +262,7 @@ def _inspect_record(sample: Mapping[str, Any], about: Mapping[str, Any], place: 
     if isinstance(failed, Mapping) and not sample.get("scores"):
         record.failure = str(failed.get("message") or "error")
         return record
-    reply = reply_of(output) if asked else None
+    reply = received_of(output) if asked else None
     record.response = reply.text if reply else None
     scores = as_object(sample.get("scores"))
     scores = scores or ({"score": sample["score"]} if isinstance(sample.get("score"), Mapping) else {})
@@ -220,12 +273,11 @@ def _inspect_record(sample: Mapping[str, Any], about: Mapping[str, Any], place: 
             values |= {f"{scorer}/{key}": (part, score) for key, part in value.items()}
         elif isinstance(score, Mapping):
             values[str(scorer)] = value, score
-    name = chosen(values, wanted, place)
+    name = chosen(values, wanted, spot)
     if name is not None:
         value, score = values[name]
-        record.reward = (
-            _INSPECT_VALUES.get(value) if isinstance(value, str) and value in _INSPECT_VALUES else number(value)
-        )
+        graded = _INSPECT_VALUES.get(value, value) if isinstance(value, str) else value
+        record.reward = tally.measured("reward", graded, spot, wanted)
         answer = score.get("answer")
         record.answer = answer.strip() or None if isinstance(answer, str) else None
         record.answer = record.answer if record.answer != record.response else None
@@ -238,7 +290,7 @@ def _total_usage(usage: Any, model: Any) -> Any:
     return usage.get(model) if isinstance(usage, Mapping) else None
 
 
-def _inspect_log(path: Path, tally: Tally) -> tuple[Mapping[str, Any], Iterator[tuple[Place, Mapping[str, Any]]]]:
+def _inspect_log(path: Path, tally: ReadTally) -> tuple[Mapping[str, Any], Iterator[tuple[Spot, Mapping[str, Any]]]]:
     if not zipfile.is_zipfile(path):
         if path.suffix == ".eval":
             raise OutcomeError(
@@ -248,7 +300,7 @@ def _inspect_log(path: Path, tally: Tally) -> tuple[Mapping[str, Any], Iterator[
         if not isinstance(whole, Mapping) or not isinstance(whole.get("eval"), Mapping):
             raise OutcomeError("must be a log of inspect_ai. Check the path.", file=str(path))
         samples = whole.get("samples") or []
-        return whole, ((Place(str(path), at), s) for at, s in enumerate(samples, 1) if isinstance(s, Mapping))
+        return whole, ((Spot(str(path), at), s) for at, s in enumerate(samples, 1) if isinstance(s, Mapping))
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
     start = next((name for name in ("header.json", "_journal/start.json") if name in names), None)
@@ -259,12 +311,12 @@ def _inspect_log(path: Path, tally: Tally) -> tuple[Mapping[str, Any], Iterator[
     if start != "header.json":
         tally.note("log of a run that did not end: its samples so far were read")
 
-    def samples_of() -> Iterator[tuple[Place, Mapping[str, Any]]]:
+    def samples_of() -> Iterator[tuple[Spot, Mapping[str, Any]]]:
         for name in names:
             if name.startswith("samples/") and name.endswith(".json"):
                 found = _entry(path, name)
                 if isinstance(found, Mapping):
-                    yield Place(f"{path}/{name}"), found
+                    yield Spot(f"{path}/{name}"), found
 
     return _entry(path, start), samples_of()
 
@@ -290,15 +342,15 @@ def _entry(path: Path, name: str) -> Any:
 # ---- promptfoo
 
 
-def read_promptfoo(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[Record]:
+def read_promptfoo(files: Sequence[Path], wanted: Wanted, tally: ReadTally) -> Iterator[Record]:
     """Read results of promptfoo: JSON of its versions 2 and 3, JSON lines, and CSV."""
     for path in files:
         if form_of(path) == "csv":
             yield from _promptfoo_csv(path, wanted, tally)
         elif form_of(path) == "jsonl":
-            for place, row in rows_of(path, tally):
+            for spot, row in rows_of(path, tally):
                 tally.read += 1
-                yield _promptfoo_record(row, None, place, wanted)
+                yield _promptfoo_record(row, None, spot, wanted)
         else:
             whole = read_json(path)
             results = whole.get("results") if isinstance(whole, Mapping) else None
@@ -310,12 +362,12 @@ def read_promptfoo(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Itera
             for at, row in enumerate(rows, start=1):
                 tally.read += 1
                 if isinstance(row, Mapping):
-                    yield _promptfoo_record(row, as_text(task), Place(str(path), at), wanted)
+                    yield _promptfoo_record(row, as_text(task), Spot(str(path), at), wanted)
                 else:
-                    tally.skip("no result", Place(str(path), at))
+                    tally.skip("no result", Spot(str(path), at))
 
 
-def _promptfoo_record(row: Mapping[str, Any], task: str | None, place: Place, wanted: Wanted) -> Record:
+def _promptfoo_record(row: Mapping[str, Any], task: str | None, spot: Spot, wanted: Wanted) -> Record:
     provider = row.get("provider")
     model = (provider.get("label") or provider.get("id")) if isinstance(provider, Mapping) else provider
     prompt = row.get("prompt")
@@ -324,17 +376,18 @@ def _promptfoo_record(row: Mapping[str, Any], task: str | None, place: Place, wa
     test = as_object(row.get("testCase"))
     output = response.get("output")
     named = as_object(row.get("namedScores"))
-    scored = chosen(named, wanted, place) if wanted.reward else None
+    scored = chosen(named, wanted, spot) if wanted.reward else None
     reward = named[scored] if scored else None if wanted.reward else row.get("score", row.get("success"))
     error = response.get("error") or (row.get("error") if output is None else None)
+    latency = number(row.get("latencyMs"))
     record = Record(
-        place=place,
+        spot=spot,
         model=wanted.model or as_text(model),
         query=sent.query if sent else None,
         messages=sent.messages if sent else (),
         task=task,
         gold=_promptfoo_gold(test),
-        latency_s=None if number(row.get("latencyMs")) is None else (number(row.get("latencyMs")) or 0.0) / 1000,
+        latency_s=None if latency is None or response.get("cached") is True else latency / 1000,
         cost_usd=number(row.get("cost")) or None,  # it writes 0 where it knows no price
         raw=row,
     )
@@ -361,7 +414,7 @@ def _promptfoo_gold(test: Mapping[str, Any]) -> str | None:
     return as_text(values[0]) if len(values) == 1 else None
 
 
-def _promptfoo_csv(path: Path, wanted: Wanted, tally: Tally) -> Iterator[Record]:
+def _promptfoo_csv(path: Path, wanted: Wanted, tally: ReadTally) -> Iterator[Record]:
     """Read the table: a row is a test, a column `[provider] prompt` an output, in newer versions with its score beside it."""
     lines = csv_lines(path)
     _, names = next(lines, (0, []))
@@ -375,7 +428,7 @@ def _promptfoo_csv(path: Path, wanted: Wanted, tally: Tally) -> Iterator[Record]
             "must have a column `[provider] prompt` for each output. Export the table of promptfoo.", file=str(path)
         )
     for line, values in lines:
-        place = Place(str(path), line)
+        spot = Spot(str(path), line)
         given = {
             name: value for name, value in zip(names[: outputs[0][0]], values, strict=False) if name != "Description"
         }
@@ -384,7 +437,7 @@ def _promptfoo_csv(path: Path, wanted: Wanted, tally: Tally) -> Iterator[Record]
             query = re.sub(r"\{\{\s*(\w+)\s*\}\}", lambda match, given=given: given.get(match[1], match[0]), prompt)
             sent = sent_of(query)
             record = Record(
-                place=place,
+                spot=spot,
                 model=wanted.model or model,
                 query=sent.query if sent else None,
                 messages=sent.messages if sent else (),
@@ -397,7 +450,7 @@ def _promptfoo_csv(path: Path, wanted: Wanted, tally: Tally) -> Iterator[Record]
             else:
                 old = re.match(r"\[(?P<status>PASS|FAIL|ERROR)\](?:\s*\((?P<score>[\d.]+)[^)]*\))?\s*", text)
                 if old is None:
-                    tally.skip("no output of promptfoo", place)
+                    tally.skip("no output of promptfoo", spot)
                     continue
                 status, score, text = old["status"], old["score"], text[old.end() :]
                 text = re.sub(r"\n+(?:Pass|Fail) Reason: .*\Z", "", text, flags=re.DOTALL)
@@ -427,7 +480,7 @@ _HELM_METRICS = (
 HELM_FILES = ("scenario_state.json", "per_instance_stats.json", "run_spec.json")
 
 
-def read_helm(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[Record]:
+def read_helm(files: Sequence[Path], wanted: Wanted, tally: ReadTally) -> Iterator[Record]:
     """Read run folders of HELM: scenario_state.json, with the scores of per_instance_stats.json beside it."""
     folders = dict.fromkeys(path.parent for path in files)
     for folder in folders:
@@ -447,24 +500,24 @@ def read_helm(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[R
         task = re.sub(r",?\bmodel=[^,]*|,?\bmodel_deployment=[^,]*", "", run).replace(":,", ":").rstrip(":,")
         seen: set[tuple[str, int]] = set()
         for at, row in enumerate(rows, start=1):
-            place = Place(str(state_file), at)
+            spot = Spot(str(state_file), at)
             tally.read += 1
             if not isinstance(row, Mapping) or not isinstance(row.get("instance"), Mapping):
-                tally.skip("no request", place)
+                tally.skip("no request", spot)
                 continue
             instance = row["instance"]
             if instance.get("perturbation"):
-                tally.skip("of a perturbed instance", place)
+                tally.skip("of a perturbed instance", spot)
                 continue
             if row.get("request_mode") == "calibration" or row.get("reference_index") is not None:
-                tally.skip("asks for the likelihood of one reference", place)
+                tally.skip("asks for the likelihood of one reference", spot)
                 continue
             key = str(instance.get("id")), int(row.get("train_trial_index") or 0)
             if key in seen:
-                tally.skip("a second request of the instance", place)
+                tally.skip("a second request of the instance", spot)
                 continue
             seen.add(key)
-            yield _helm_record(row, instance, adapter, task=task, stats=stats.get(key), place=place, wanted=wanted)
+            yield _helm_record(row, instance, adapter, task=task, stats=stats.get(key), spot=spot, wanted=wanted)
 
 
 def _helm_record(
@@ -474,7 +527,7 @@ def _helm_record(
     *,
     task: str,
     stats: Mapping[str, float] | None,
-    place: Place,
+    spot: Spot,
     wanted: Wanted,
 ) -> Record:
     result = as_object(row.get("result"))
@@ -492,13 +545,12 @@ def _helm_record(
     ]
     letters = [letter for letter, text in mapping.items() if text in right] if isinstance(mapping, Mapping) else []
     record = Record(
-        place=place,
+        spot=spot,
         model=wanted.model or as_text(adapter.get("model") or request.get("model")),
         task=task,
         query=query,
         messages=sent.messages if sent else (),
-        query_id=as_text(instance.get("id")),
-        names_question=True,
+        query_id=as_text(instance.get("id")),  # numbers of another run's instances begin anew: the text decides, too
         sample=int(row.get("train_trial_index") or 0),
         gold=as_text(letters[0] if letters else right[0] if right else None),
         latency_s=None if result.get("cached") else number(result.get("request_time")),
@@ -514,14 +566,14 @@ def _helm_record(
         record.answer = record.response.strip()
     if stats:
         scores = {name: value for name, value in stats.items() if name in _HELM_METRICS or name == wanted.reward}
-        name = chosen(scores, wanted, place, preferred=_HELM_METRICS)
+        name = chosen(scores, wanted, spot, preferred=_HELM_METRICS)
         record.reward = None if name is None else number(scores[name])
         record.prompt_tokens = stats.get("num_prompt_tokens")
         record.completion_tokens = stats.get("num_output_tokens") or stats.get("num_completion_tokens")
     return record
 
 
-def _helm_stats(folder: Path, tally: Tally) -> dict[tuple[str, int], dict[str, float]]:
+def _helm_stats(folder: Path, tally: ReadTally) -> dict[tuple[str, int], dict[str, float]]:
     """Read the scores of each instance and trial, without those of perturbed ones."""
     file = next((folder / name for name in (HELM_FILES[1], f"{HELM_FILES[1]}.gz") if (folder / name).exists()), None)
     if file is None:

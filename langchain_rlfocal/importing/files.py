@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from langchain_rlfocal.errors import InputError, OutcomeError
-from langchain_rlfocal.importing.records import Place, Tally
+from langchain_rlfocal.importing.records import ReadTally, Spot
 from langchain_rlfocal.outcomes.files import csv_lines, opened_text
 
 WRAPPERS = ("data", "traces", "runs", "observations", "logs", "items")
@@ -64,7 +64,7 @@ def form_of(path: Path) -> str:
     return {".ndjson": "jsonl", ".tsv": "csv", ".log": "jsonl"}.get(suffix, suffix.removeprefix("."))
 
 
-def rows_of(path: Path, tally: Tally | None = None) -> Iterator[tuple[Place, dict[str, Any]]]:
+def rows_of(path: Path, tally: ReadTally | None = None) -> Iterator[tuple[Spot, dict[str, Any]]]:
     """Yield the rows of a JSON, JSONL, CSV or Parquet file with their places; a row that is no object is counted and left out.
 
     A JSON file is a list of rows, an object that wraps one, or one row. Lines are those of the file (the header is the first of a CSV
@@ -77,7 +77,7 @@ def rows_of(path: Path, tally: Tally | None = None) -> Iterator[tuple[Place, dic
     if reader is None:
         rule = f"the suffix must be one of {', '.join(f'.{form}' for form in _READERS)}, also with .gz, got {path.name!r}. Rename it."
         raise OutcomeError(rule, file=str(path))
-    yield from reader(path, tally or Tally())
+    yield from reader(path, tally or ReadTally())
 
 
 def read_json(path: Path) -> Any:
@@ -119,7 +119,7 @@ def field_at(row: Mapping[str, Any], path: str) -> Any:
     return value
 
 
-def _read_jsonl(path: Path, tally: Tally) -> Iterator[tuple[Place, dict[str, Any]]]:
+def _read_jsonl(path: Path, tally: ReadTally) -> Iterator[tuple[Spot, dict[str, Any]]]:
     file = str(path)
     with opened_text(path) as text:
         for line, words in enumerate(text, start=1):
@@ -130,14 +130,14 @@ def _read_jsonl(path: Path, tally: Tally) -> Iterator[tuple[Place, dict[str, Any
             except (ValueError, RecursionError):
                 found = None
             if isinstance(found, dict):
-                yield Place(file, line), found
+                yield Spot(file, line), found
             else:
                 tally.read += 1
                 whole = words.endswith("\n")
-                tally.skip("no JSON object" if whole else "no JSON object: the last line is torn", Place(file, line))
+                tally.skip("no JSON object" if whole else "no JSON object: the last line is torn", Spot(file, line))
 
 
-def _read_json(path: Path, tally: Tally) -> Iterator[tuple[Place, dict[str, Any]]]:
+def _read_json(path: Path, tally: ReadTally) -> Iterator[tuple[Spot, dict[str, Any]]]:
     file = str(path)
     with opened_text(path) as text:
         start = text.read(_CHUNK_CHARS).lstrip(_SPACE)
@@ -157,15 +157,15 @@ def _read_json(path: Path, tally: Tally) -> Iterator[tuple[Place, dict[str, Any]
             if wrapped is None:
                 if not isinstance(whole, dict):
                     raise OutcomeError("the file must hold JSON objects. Check the path.", file=file)
-                yield Place(file), whole
+                yield Spot(file), whole
                 return
             entries = iter(wrapped)
         for number, found in enumerate(entries, start=1):
             if isinstance(found, dict):
-                yield Place(file, number), found
+                yield Spot(file, number), found
             else:
                 tally.read += 1
-                tally.skip("no JSON object", Place(file, number))
+                tally.skip("no JSON object", Spot(file, number))
 
 
 def _entries(text: TextIO, buffer: str, path: Path) -> Iterator[Any]:
@@ -191,7 +191,7 @@ def _entries(text: TextIO, buffer: str, path: Path) -> Iterator[Any]:
         position = end
 
 
-def _read_csv(path: Path, tally: Tally) -> Iterator[tuple[Place, dict[str, Any]]]:
+def _read_csv(path: Path, tally: ReadTally) -> Iterator[tuple[Spot, dict[str, Any]]]:
     file, lines = str(path), csv_lines(path)
     _, header = next(lines, (0, []))
     names = [name.strip() for name in header]
@@ -199,13 +199,13 @@ def _read_csv(path: Path, tally: Tally) -> Iterator[tuple[Place, dict[str, Any]]
         if len(values) != len(names) or values == header:
             tally.read += 1
             told = "repeats the header" if values == header else "more or fewer cells than the header has"
-            tally.skip(told, Place(file, line))
+            tally.skip(told, Spot(file, line))
             continue
         # CSV has one way to write nothing: a cell without text is none, not an empty answer.
-        yield Place(file, line), {name: value or None for name, value in zip(names, values, strict=True) if name}
+        yield Spot(file, line), {name: value or None for name, value in zip(names, values, strict=True) if name}
 
 
-def _read_parquet(path: Path, tally: Tally) -> Iterator[tuple[Place, dict[str, Any]]]:
+def _read_parquet(path: Path, tally: ReadTally) -> Iterator[tuple[Spot, dict[str, Any]]]:
     del tally  # each row is one
     try:
         with pq.ParquetFile(path) as source:
@@ -213,7 +213,7 @@ def _read_parquet(path: Path, tally: Tally) -> Iterator[tuple[Place, dict[str, A
             for batch in source.iter_batches(batch_size=4096):
                 for found in batch.to_pylist():
                     row += 1
-                    yield Place(str(path), row), found
+                    yield Spot(str(path), row), found
     except (OSError, pa.ArrowException) as error:
         raise OutcomeError(f"must be a readable Parquet file, got: {error}. Write it again.", file=str(path)) from error
 

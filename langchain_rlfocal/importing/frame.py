@@ -26,11 +26,11 @@ from langchain_rlfocal.answers import KindLike, label_answers
 from langchain_rlfocal.errors import InputError, OutcomeError
 from langchain_rlfocal.importing.conversations import sent_of
 from langchain_rlfocal.importing.files import field_at
-from langchain_rlfocal.importing.records import Record, Tally, Wanted, as_text, number
+from langchain_rlfocal.importing.records import ReadTally, Record, Wanted, as_text, number
 from langchain_rlfocal.outcomes import sample_id
 from langchain_rlfocal.outcomes.files import AS_JSON, check_writable, write_table
 from langchain_rlfocal.outcomes.tables import COLUMNS
-from langchain_rlfocal.redaction import masked, secrets_of, shown_text
+from langchain_rlfocal.redaction import as_utf8, masked, secrets_of, shown_text
 
 MAPPED = tuple(column.name for column in COLUMNS)
 """What `--map` can name."""
@@ -133,7 +133,7 @@ def write_outcomes(
     *,
     source: str,
     files: int,
-    tally: Tally,
+    tally: ReadTally,
     wanted: Wanted,
     task: str | None = None,
     scale: tuple[float, float] | None = None,
@@ -181,12 +181,15 @@ def write_outcomes(
         return frame.report(ordered, files)
 
 
-def _nothing(tally: Tally, way_out: str) -> OutcomeError:
+def _nothing(tally: ReadTally, way_out: str) -> OutcomeError:
     if not tally.read:
         return OutcomeError(f"the files must hold rows, got none. {way_out or 'Check the paths.'}")
     reasons = "; ".join(
-        f"{count:,}: {reason} (first: {place})"
-        for reason, (count, place) in sorted(tally.skipped.items(), key=lambda item: -item[1][0])[:3]
+        [
+            f"{count:,}: {reason} (first: {spot})"
+            for reason, (count, spot) in sorted(tally.skipped.items(), key=lambda item: -item[1][0])[:3]
+        ]
+        + [f"{count:,}: {note}" for note, count in _unreadable(tally).items()]
     )
     return OutcomeError(
         f"an import needs answers or rewards, got none in {tally.read:,} rows ({reasons}). Nothing was written. "
@@ -194,12 +197,20 @@ def _nothing(tally: Tally, way_out: str) -> OutcomeError:
     )
 
 
+def _unreadable(tally: ReadTally) -> dict[str, int]:
+    """Say by column what could not be read as a number, with the first of it, and how often."""
+    return {
+        f"{'score' if name == 'reward' else name} not a number, left open: {masked(f'{value!r:.60}')} (first: {spot})": count
+        for name, (count, value, spot) in tally.unreadable.items()
+    }
+
+
 class _Frame:
     def __init__(
         self,
         work: Path,
         *,
-        tally: Tally,
+        tally: ReadTally,
         wanted: Wanted,
         source: str,
         task: str | None,
@@ -211,7 +222,7 @@ class _Frame:
         self._laid = _Laid()
         self._queries: list[_Query] = []
         self._query_codes: dict[bytes, int] = {}
-        self._names: dict[tuple[str, str], int] = {}
+        self._names: dict[tuple[str, str], str] = {}
         self._shared_names: set[tuple[str, str]] = set()
         self._members: dict[str, int] = {}
         self._extras: dict[str, set[type]] = {}
@@ -231,17 +242,17 @@ class _Frame:
         for name, path in self._wanted.columns.items():
             self._map(record, name, path)
         if not record.query or not record.query.strip():
-            self._tally.skip("no question", record.place)
+            self._tally.skip("no question", record.spot)
             return
         if not record.model:
-            self._tally.skip("no member's name (`--model NAME` gives one)", record.place)
+            self._tally.skip("no member's name (`--model NAME` gives one)", record.spot)
             return
         reward = self._reward(record)
         if record.failure is not None:
             record.response = record.answer = record.option_probs = None
             reward = 0.0
         elif record.response is None and record.answer is None and reward is None:
-            self._tally.skip("neither answer nor reward", record.place)
+            self._tally.skip("neither answer nor reward", record.spot)
             return
         task = self._task or record.task or self._source
         query = self._query(record, task)
@@ -253,10 +264,10 @@ class _Frame:
         laid.reward.append(math.nan if reward is None else reward)
         laid.at.append(-math.inf if record.at is None else record.at)
         row: dict[str, Any] = {
-            "query": _sendable(record.query),
-            "response": _sendable(record.response),
-            "answer": _sendable(record.answer),
-            "gold": _sendable(record.gold),
+            "query": _as_utf8(record.query),
+            "response": _as_utf8(record.response),
+            "answer": _as_utf8(record.answer),
+            "gold": _as_utf8(record.gold),
             "reward": reward,
             "option_probs": self._probs(record),
             "extras": self._of_extras(record),
@@ -376,8 +387,8 @@ class _Frame:
             members=tuple(members),
             queries=dict(sorted(Counter(per_query.tolist()).items(), reverse=True)),
             tasks=dict(tasks.most_common()),
-            skipped={reason: (count, str(place)) for reason, (count, place) in tally.skipped.items()},
-            notes=dict(tally.notes),
+            skipped={reason: (count, str(spot)) for reason, (count, spot) in tally.skipped.items()},
+            notes={**tally.notes, **_unreadable(tally)},
         )
 
     # ---- a record
@@ -398,8 +409,7 @@ class _Frame:
         elif name == "option_probs":
             record.option_probs = value if isinstance(value, list) else None
         elif name in {*_NUMBERS, *_COUNTS, "reward"}:
-            truths = {"true": 1.0, "yes": 1.0, "pass": 1.0, "false": 0.0, "no": 0.0, "fail": 0.0}
-            setattr(record, name, truths.get(str(value).strip().lower(), number(value)))
+            setattr(record, name, self._tally.measured(name, value, record.spot, self._wanted))
         else:
             setattr(record, name, as_text(value))
             record.failure = None if name in {"response", "answer"} else record.failure
@@ -415,7 +425,7 @@ class _Frame:
                 else "Give the least and the greatest there are."
             )
             rule = f"a reward must lie in [{low:g}, {high:g}], got {record.reward:g}. {way_out}"
-            raise OutcomeError(rule, file=str(record.place))
+            raise OutcomeError(rule, file=str(record.spot))
         return (float(record.reward) - low) / (high - low)
 
     def _query(self, record: Record, task: str) -> int:
@@ -425,20 +435,20 @@ class _Frame:
         for part in (record.query or "", sent):
             digest.update(part.encode("utf-8", "surrogatepass") + b"\0")
         content = digest.hexdigest()
-        by_name = record.names_question and record.query_id is not None
+        if record.names_question and record.query_id is not None:
+            document = (record.document or "").encode("utf-8", "surrogatepass")
+            content = blake2b(document, digest_size=8).hexdigest()
         key = blake2b(
-            "\0".join((task, record.query_id or "", "" if by_name else content, str(record.sample))).encode(
-                "utf-8", "surrogatepass"
-            ),
+            "\0".join((task, record.query_id or "", content, str(record.sample))).encode("utf-8", "surrogatepass"),
             digest_size=16,
         ).digest()
         code = self._query_codes.get(key)
         if code is None:
             code = self._query_codes[key] = len(self._queries)
             self._queries.append(_Query(task, record.query_id, content, self.num_rows, record.sample))
-            if record.query_id is not None and not by_name:
+            if record.query_id is not None:
                 name = task, record.query_id
-                if self._names.setdefault(name, code) != code:
+                if self._names.setdefault(name, content) != content:
                     self._shared_names.add(name)
         return code
 
@@ -490,7 +500,7 @@ class _Frame:
             plain = value if is_plain else json.dumps(value, ensure_ascii=False, default=str)
             self._extras[name].add(type(value) if is_plain else list)
             found[name] = masked(plain) if isinstance(plain, str) and name != "messages" else plain
-        return _sendable(json.dumps(found, ensure_ascii=False)) if found else None
+        return as_utf8(json.dumps(found, ensure_ascii=False)) if found else None
 
     def _flush(self) -> None:
         if self._rows:
@@ -570,12 +580,5 @@ def _is_secret(name: str) -> bool:
     return bool(secrets_of({name: "a value that is long enough"}))
 
 
-def _sendable(text: str | None) -> str | None:
-    """Replace half a surrogate pair, which JSON can carry and UTF-8 cannot: the rest of the text is kept."""
-    if text is None:
-        return None
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+def _as_utf8(text: str | None) -> str | None:
+    return None if text is None else as_utf8(text)

@@ -16,7 +16,7 @@ from langchain_rlfocal.errors import InputError, OutcomeError
 from langchain_rlfocal.importing.evaluations import HELM_FILES, read_helm, read_inspect, read_lm_eval, read_promptfoo
 from langchain_rlfocal.importing.files import find_files, form_of, rows_of
 from langchain_rlfocal.importing.frame import MAPPED, ImportReport, write_outcomes
-from langchain_rlfocal.importing.records import Record, Tally, Wanted
+from langchain_rlfocal.importing.records import ReadTally, Record, Wanted
 from langchain_rlfocal.importing.tables import read_long, read_wide
 from langchain_rlfocal.importing.traces import read_langfuse, read_langsmith, read_mlflow
 from langchain_rlfocal.importing.usage import read_litellm, read_llm, read_openai_batch, read_openrouter
@@ -100,7 +100,7 @@ class Source:
 
     name: str
     title: str
-    read: Callable[[Sequence[Path], Wanted, Tally], Iterator[Record]]
+    read: Callable[[Sequence[Path], Wanted, ReadTally], Iterator[Record]]
     fits: Callable[[Glimpse], bool]
     way_out: str = ""
 
@@ -206,14 +206,15 @@ def import_outcomes(
         scale: Least and greatest score, which become 0 and 1.
         task: The task of everything, instead of the program's.
         model: The member's name, instead of the program's.
-        members: The columns of a wide table that are members.
-        values: `"answers"` or `"rewards"`, what the columns of a wide table hold; None: as they look.
+        members: The columns of a wide table that are members; none needed where others such as `NAME|total_cost` stand beside them.
+        values: `"answers"` or `"rewards"`, what the columns of a wide table hold; None: what they can only be.
         kind: What counts as the same answer where the program extracts none; None leaves those without a label.
         on_progress: Told how many rows were read, now and then.
 
     Raises:
         InputError: `source` is none, or an argument names what there is not.
-        OutcomeError: A file cannot be read or is another program's, a reward lies outside its scale, or nothing could be kept.
+        OutcomeError: A file cannot be read or is another program's, a wide table may be read in two ways, a reward lies outside its scale,
+            or nothing could be kept.
     """
     if source != AUTO and source not in SOURCES:
         raise InputError(f"SOURCE must be one of {AUTO}, {', '.join(SOURCES)}, got {source!r}. Choose one.")
@@ -222,11 +223,13 @@ def import_outcomes(
         raise InputError(
             f"`--map` must name a column of the table ({', '.join(MAPPED)}), got {unknown[0]!r}. Correct it."
         )
-    tally = Tally()
+    tally = ReadTally()
     found = find_files(files)
     chosen = SOURCES[source] if source != AUTO else _recognised(found)
     kept = _of_source(chosen, found, tally, trusting=bool(columns))
-    wanted = Wanted(model=model, reward=reward, members=tuple(members), values=values, columns=dict(columns or {}))
+    wanted = Wanted(
+        model=model, reward=reward, members=tuple(members), values=values, columns=dict(columns or {}), scale=scale
+    )
     return write_outcomes(
         chosen.read(kept, wanted, tally),
         out,
@@ -264,7 +267,7 @@ def _recognised(found: Sequence[tuple[Path, bool]]) -> Source:
     return SOURCES[next(iter(sources))]
 
 
-def _of_source(source: Source, found: Sequence[tuple[Path, bool]], tally: Tally, *, trusting: bool) -> list[Path]:
+def _of_source(source: Source, found: Sequence[tuple[Path, bool]], tally: ReadTally, *, trusting: bool) -> list[Path]:
     """Keep the files of a source: one that was named and is another's is refused, one that a folder holds is left out."""
     kept = []
     for path, is_named in found:

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from langchain_rlfocal.importing.conversations import reply_of, sent_of, usage_of
+from langchain_rlfocal.importing.conversations import received_of, sent_of, usage_of
 from langchain_rlfocal.importing.files import field_at, form_of, parsed, rows_of
 from langchain_rlfocal.importing.records import (
-    Place,
+    ReadTally,
     Record,
-    Tally,
+    Spot,
     Wanted,
     as_object,
     as_text,
@@ -28,10 +28,10 @@ from langchain_rlfocal.importing.records import (
 _LANGSMITH_FEEDBACK = ("correctness", "score", "accuracy", "correct", "exact_match", "user_score")
 
 
-def read_langsmith(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[Record]:
+def read_langsmith(files: Sequence[Path], wanted: Wanted, tally: ReadTally) -> Iterator[Record]:
     """Read runs (JSON, JSONL or Parquet in LangSmith's run format), examples with their runs, and the CSV of an experiment."""
     for path in files:
-        for place, row in rows_of(path, tally):
+        for spot, row in rows_of(path, tally):
             runs = parsed(row.get("runs"))
             if isinstance(runs, list):  # an example with the runs of one or several experiments
                 for run in runs:
@@ -42,23 +42,23 @@ def read_langsmith(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Itera
                             "inputs": row.get("inputs"),
                             "reference": row.get("outputs"),
                         }
-                        yield from _langsmith_run({**example, **run}, place, wanted, tally, is_experiment=True)
+                        yield from _langsmith_run({**example, **run}, spot, wanted, tally, is_experiment=True)
                 continue
             tally.read += 1
             if form_of(path) == "csv" and "run_type" not in row and "name" not in row:
-                yield _langsmith_line(row, path, place, wanted)
+                yield _langsmith_line(row, path, spot, wanted)
             else:
-                yield from _langsmith_run(row, place, wanted, tally)
+                yield from _langsmith_run(row, spot, wanted, tally)
 
 
 def _langsmith_run(
-    run: Mapping[str, Any], place: Place, wanted: Wanted, tally: Tally, *, is_experiment: bool = False
+    run: Mapping[str, Any], spot: Spot, wanted: Wanted, tally: ReadTally, *, is_experiment: bool = False
 ) -> Iterator[Record]:
     example = run.get("reference_example_id")
     kind = run.get("run_type")
     is_root = not run.get("parent_run_id")
     if kind not in {None, "llm"} and not (is_root and (example or is_experiment)):
-        tally.skip("no call of a model", place)
+        tally.skip("no call of a model", spot)
         return
     metadata = field_at(run, "extra.metadata") or {}
     parameters = field_at(run, "extra.invocation_params") or {}
@@ -69,10 +69,10 @@ def _langsmith_run(
         or run.get("session_id")
     )
     outputs, inputs = parsed(run.get("outputs")), parsed(run.get("inputs"))
-    sent, reply = sent_of(inputs), reply_of(outputs)
+    sent, reply = sent_of(inputs), received_of(outputs)
     started, ended = seconds(run.get("start_time")), seconds(run.get("end_time"))
     record = Record(
-        place=place,
+        spot=spot,
         model=wanted.model or as_text(named or run.get("name")),
         task=as_text(run.get("dataset_name")),
         query=sent.query if sent else None,
@@ -107,12 +107,12 @@ def _langsmith_run(
             for name, stats in feedback.items()
             if isinstance(stats, Mapping) and number(stats.get("avg")) is not None
         }
-    name = chosen(scores, wanted, place, preferred=_LANGSMITH_FEEDBACK)
+    name = chosen(scores, wanted, spot, preferred=_LANGSMITH_FEEDBACK)
     record.reward = None if name is None else number(scores[name])
     yield record
 
 
-def _langsmith_line(row: Mapping[str, Any], path: Path, place: Place, wanted: Wanted) -> Record:
+def _langsmith_line(row: Mapping[str, Any], path: Path, spot: Spot, wanted: Wanted) -> Record:
     """Read a line of an experiment's CSV: its inputs, outputs, reference outputs, and a column for each feedback."""
     known = {
         "id",
@@ -146,12 +146,12 @@ def _langsmith_line(row: Mapping[str, Any], path: Path, place: Place, wanted: Wa
         "metadata",
     }
     sent = sent_of(_first(row, "inputs", "input"))
-    reply = reply_of(_first(row, "outputs", "output"))
+    reply = received_of(_first(row, "outputs", "output"))
     scores = {name: value for name, value in row.items() if name.lower() not in known and number(value) is not None}
-    name = chosen(scores, wanted, place, preferred=_LANGSMITH_FEEDBACK)
+    name = chosen(scores, wanted, spot, preferred=_LANGSMITH_FEEDBACK)
     latency = number(row.get("latency"))
     record = Record(
-        place=place,
+        spot=spot,
         model=wanted.model or _first(row, "model", "experiment", "session_name") or path.name.partition(".")[0],
         query=sent.query if sent else None,
         messages=sent.messages if sent else (),
@@ -178,7 +178,7 @@ def _langsmith_line(row: Mapping[str, Any], path: Path, place: Place, wanted: Wa
 _CALLS = {"GENERATION", "generation"}
 
 
-def read_langfuse(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[Record]:
+def read_langfuse(files: Sequence[Path], wanted: Wanted, tally: ReadTally) -> Iterator[Record]:
     """Read observations, with the scores that other files hold of them; traces with their observations inside, too.
 
     Fields are named as the export to blob storage has them (`trace_id`) or as the API does (`traceId`).
@@ -203,19 +203,19 @@ def read_langfuse(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterat
                     trace = str(_first(one, "traceId", "trace_id"))
                     calls_of[trace] = calls_of.get(trace, 0) + 1
     for path in files:
-        for place, row in rows_of(path, tally):
+        for spot, row in rows_of(path, tally):
             if _is_langfuse_score(row):
                 continue
             observations = list(_langfuse_observations(row))
             if not observations:
                 tally.read += 1
-                tally.skip("a trace without its observations: export those too", place)
+                tally.skip("a trace without its observations: export those too", spot)
             for one in observations:
                 tally.read += 1
                 if one.get("type") not in _CALLS:
-                    tally.skip("no call of a model", place)
+                    tally.skip("no call of a model", spot)
                     continue
-                yield _langfuse_record(one, row, scores, calls_of, place=place, wanted=wanted, tally=tally)
+                yield _langfuse_record(one, row, scores, calls_of, spot=spot, wanted=wanted, tally=tally)
 
 
 def _langfuse_record(
@@ -224,12 +224,12 @@ def _langfuse_record(
     scores: Mapping[str, Mapping[str, Any]],
     calls_of: Mapping[str, int],
     *,
-    place: Place,
+    spot: Spot,
     wanted: Wanted,
-    tally: Tally,
+    tally: ReadTally,
 ) -> Record:
     trace = str(_first(one, "traceId", "trace_id"))
-    sent, reply = sent_of(one.get("input")), reply_of(parsed(one.get("output")) or None)
+    sent, reply = sent_of(one.get("input")), received_of(parsed(one.get("output")) or None)
     usage = parsed(_first(one, "usageDetails", "usage_details", "usage"))
     costs = parsed(_first(one, "costDetails", "cost_details"))
     cost = number(_first(one, "calculatedTotalCost", "totalCost", "total_cost"))
@@ -238,7 +238,7 @@ def _langfuse_record(
     started, ended = seconds(_first(one, "startTime", "start_time")), seconds(_first(one, "endTime", "end_time"))
     prompt, completion = usage_of(usage)
     record = Record(
-        place=place,
+        spot=spot,
         model=wanted.model or _first(one, "model", "provided_model_name", "providedModelName") or None,
         task=_first(one, "trace_name", "traceName") or (row.get("name") if row is not one else None),
         query=sent.query if sent else None,
@@ -261,7 +261,7 @@ def _langfuse_record(
             own = {**scores[trace], **own}
         elif not own:
             tally.note("call of a trace with several, which a score praises or blames as a whole: it stays unscored")
-    name = chosen(own, wanted, place, preferred=("correctness", "score", "accuracy"))
+    name = chosen(own, wanted, spot, preferred=("correctness", "score", "accuracy"))
     record.reward = None if name is None else number(own[name])
     return record
 
@@ -298,24 +298,24 @@ def _is_langfuse_score(row: Mapping[str, Any]) -> bool:
 _MLFLOW_CALLS = {"CHAT_MODEL", "LLM"}
 
 
-def read_mlflow(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[Record]:
+def read_mlflow(files: Sequence[Path], wanted: Wanted, tally: ReadTally) -> Iterator[Record]:
     """Read traces (`Trace.to_json`, `Trace.to_dict`, a table of `mlflow.search_traces`) and evaluation tables of answers."""
     for path in files:
-        for place, row in rows_of(path, tally):
+        for spot, row in rows_of(path, tally):
             info, data = parsed(row.get("info")), parsed(row.get("data"))
             flat = parsed(row.get("trace"))
             if isinstance(flat, Mapping):
                 info, data = flat.get("info"), flat.get("data")
             spans = data.get("spans") if isinstance(data, Mapping) else parsed(row.get("spans"))
             if isinstance(spans, list):
-                yield from _mlflow_trace(spans, info if isinstance(info, Mapping) else row, place, wanted, tally)
+                yield from _mlflow_trace(spans, info if isinstance(info, Mapping) else row, spot, wanted, tally)
             else:
                 tally.read += 1
-                yield _mlflow_line(row, path, place, wanted)
+                yield _mlflow_line(row, path, spot, wanted)
 
 
 def _mlflow_trace(
-    spans: Sequence[Any], info: Mapping[str, Any], place: Place, wanted: Wanted, tally: Tally
+    spans: Sequence[Any], info: Mapping[str, Any], spot: Spot, wanted: Wanted, tally: ReadTally
 ) -> Iterator[Record]:
     opened = [(span, _attributes(span)) for span in spans if isinstance(span, Mapping)]
     calls = [(span, of) for span, of in opened if str(of.get("mlflow.spanType")) in _MLFLOW_CALLS]
@@ -324,7 +324,7 @@ def _mlflow_trace(
     calls = [(span, of) for span, of in calls if _first(span, "span_id") not in parents]
     tally.read += max(len(calls), 1)
     if not calls:
-        tally.skip("a trace without a call of a model", place)
+        tally.skip("a trace without a call of a model", spot)
         return
     scores: dict[str, Any] = {}
     gold = None
@@ -343,16 +343,16 @@ def _mlflow_trace(
             "call of a trace with several, which a score praises or blames as a whole: it stays unscored", len(calls)
         )
         scores = {}
-    chosen_name = chosen(scores, wanted, place, preferred=("correctness", "correct", "score"))
+    chosen_name = chosen(scores, wanted, spot, preferred=("correctness", "correct", "score"))
     for span, of in calls:
         inputs, outputs = of.get("mlflow.spanInputs"), of.get("mlflow.spanOutputs")
-        sent, reply = sent_of(inputs), reply_of(outputs)
+        sent, reply = sent_of(inputs), received_of(outputs)
         prompt, completion = usage_of(of.get("mlflow.chat.tokenUsage"))
         started, ended = (
             seconds(_first(span, f"{which}_time_unix_nano", f"{which}_time")) for which in ("start", "end")
         )
         record = Record(
-            place=place,
+            spot=spot,
             model=wanted.model
             or as_text(
                 _first(of, "mlflow.llm.model")
@@ -380,10 +380,10 @@ def _mlflow_trace(
         yield record
 
 
-def _mlflow_line(row: Mapping[str, Any], path: Path, place: Place, wanted: Wanted) -> Record:
+def _mlflow_line(row: Mapping[str, Any], path: Path, spot: Spot, wanted: Wanted) -> Record:
     """Read a row of an evaluation table: inputs, outputs or predictions, expectations or targets, and its scores."""
     sent = sent_of(_first(row, "inputs", "request", "input", "question"))
-    reply = reply_of(_first(row, "outputs", "response", "predictions", "prediction", "output"))
+    reply = received_of(_first(row, "outputs", "response", "predictions", "prediction", "output"))
     scores = {}
     for name, value in row.items():
         stem = name.removesuffix("/score").removesuffix("/value")
@@ -391,10 +391,10 @@ def _mlflow_line(row: Mapping[str, Any], path: Path, place: Place, wanted: Wante
             truth = {"yes": 1.0, "no": 0.0, "true": 1.0, "false": 0.0}.get(str(value).lower(), value)
             if number(truth) is not None:
                 scores[stem] = number(truth)
-    reward = chosen(scores, wanted, place, preferred=("correctness", "exact_match"))
+    reward = chosen(scores, wanted, spot, preferred=("correctness", "exact_match"))
     expected = parsed(_first(row, "expectations", "targets", "target", "ground_truth", "expected_response"))
     return Record(
-        place=place,
+        spot=spot,
         model=wanted.model or as_text(_first(row, "model", "run_name", "run_id")) or path.name.partition(".")[0],
         query=sent.query if sent else None,
         messages=sent.messages if sent else (),

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from langchain_rlfocal.errors import OutcomeLogError
 from langchain_rlfocal.log.records import Feedback, ServedAnswer
 from langchain_rlfocal.records import Candidate, Failure
+from langchain_rlfocal.redaction import as_utf8
 
 Record = TypeVar("Record")
 
@@ -116,17 +117,6 @@ def dumps(facts: Mapping[str, Any]) -> str:
     return data.decode()
 
 
-def as_utf8(text: str) -> str:
-    """Replace half surrogate pairs, which have no form in UTF-8, and keep the rest of a text."""
-    if text.isascii():
-        return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
-
-
 def as_text(text: str | None) -> str | None:
     """Make a text that each database can hold: PostgreSQL has no form for U+0000."""
     return None if text is None else as_utf8(text).replace("\0", "\ufffd")
@@ -145,15 +135,9 @@ def details_of(**facts: Any) -> str | None:
     try:
         return as_utf8(_encode_any(there))
     except ValueError:  # NaN, say, in a column of the user's
-        return as_utf8(_encode_any(_without_nan(there)))
+        from langchain_rlfocal.outcomes.files import without_nan  # noqa: PLC0415  # it loads pyarrow, and this is rare
 
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(name): _without_nan(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return as_utf8(_encode_any(without_nan(there)))
 
 
 def _as_json(value: Any) -> Any:

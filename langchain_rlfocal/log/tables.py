@@ -8,7 +8,7 @@ from typing import Any
 from langchain_rlfocal.answers import Kind, KindLike, label_answers, to_kind
 from langchain_rlfocal.log.outcome_log import OutcomeLog
 from langchain_rlfocal.log.records import Attempt, is_scrubbed_question
-from langchain_rlfocal.outcomes import Outcome, OutcomeTable, Question, sample_id
+from langchain_rlfocal.outcomes import Outcome, OutcomeTable, Question, sample_id, scoring_columns
 
 Questions = Mapping[tuple[str, str], Question]
 
@@ -37,6 +37,7 @@ def outcomes_of(attempts: Iterable[Attempt], questions: Questions) -> Iterator[O
     """Make the rows of a table: equal answers to a question get one label, and a failure is worth 0.
 
     The gold answer of a row that has a reward is the one that the reward was made by, where it is known; else it is the question's.
+    How a question's answers are scored stands in the columns `scorer` and `kind`, where the question says.
     A label that came with an attempt is kept, and who gives the same answer gets it too. Of attempts whose texts were taken out of
     the log the labels are what is left.
 
@@ -65,7 +66,9 @@ def _labelled(attempts: list[Attempt], question: Question | None) -> Iterator[Ou
     }
     for one, label in zip(attempts, labels, strict=True):
         outcome = one.outcome
-        extras = {**({} if question is None else question.extras), **outcome.extras}
+        extras = dict(outcome.extras)
+        if question is not None:
+            extras = {**question.extras, **extras, **scoring_columns(question)}
         if one.tool_calls:
             extras["tool_calls"] = _json(one.tool_calls)
         failed = one.failure is not None

@@ -29,8 +29,10 @@ if TYPE_CHECKING:
         Outcome,
         OutcomeTable,
         Question,
+        question_of,
         read_questions,
         sample_id,
+        scoring_columns,
         split_sample_id,
     )
 
@@ -49,8 +51,10 @@ __all__ = [
     "Split",
     "costs_of",
     "prices_of",
+    "question_of",
     "read_questions",
     "sample_id",
+    "scoring_columns",
     "spending_in",
     "split_of",
     "split_sample_id",

@@ -3,7 +3,9 @@
 A table is read as columns of one type each: those that the caller names, checked against their rules, then every other column
 that the file has. What breaks a rule is an `OutcomeError` that names the file, the column, and where it is known the row. The
 same table gives the same values in every format: a text column takes numbers as the texts that CSV holds of them (1 is "1", 1.0
-is "1.0", whole numbers of any length are exact), a reward takes truth values. NaN in a column that may be null means null,
+is "1.0", whole numbers of any length are exact), a reward takes truth values. Ids are whole numbers where they can be: pandas
+makes floats of a column of ids with a hole in it, so the number 1.0 is the id "1", in CSV too, where every id of the column is
+written as a number; a text "1.0" in JSON or Parquet, or beside "1.0-beta" in CSV, stays. NaN in a column that may be null means null,
 because many programs write a missing number so.
 """
 
@@ -35,6 +37,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from langchain_rlfocal.errors import OutcomeError
+from langchain_rlfocal.redaction import as_utf8
 
 TEXT, NUMBER, COUNT, NUMBERS = pa.large_string(), pa.float64(), pa.int64(), pa.list_(pa.float64())
 _NOUNS = {TEXT: "text", NUMBER: "a number", COUNT: "a whole number", NUMBERS: "a list of numbers"}
@@ -53,6 +56,7 @@ _BLOCK_BYTES = 2**24
 _HEAD_BYTES = 2**16
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _CELLS = re.compile(r"Row #(\d{1,15}): Expected (\d{1,9}) columns, got (\d{1,9})")
+_NUMERAL = r"^-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$"
 _ENCODINGS = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp932", "gb18030", "big5", "euc_kr"]
 """What files that are not in UTF-8 are in, mostly: what Windows has called ANSI, from Europe to Japan."""
 
@@ -69,6 +73,7 @@ class Column:
         is_required: True if a table without the column is refused.
         is_nullable: True if a row may leave it open.
         takes_json: True of a text column that takes any JSON, and keeps what is no text as JSON text.
+        is_id: True of a text column of names that are often numbers; a whole number is the same id however it is written.
         takes_truth: True of a number that may be given as true or false.
         minimum: Least value, or None.
         maximum: Greatest value, or None.
@@ -81,6 +86,7 @@ class Column:
     is_required: bool = False
     is_nullable: bool = True
     takes_json: bool = False
+    is_id: bool = False
     takes_truth: bool = False
     minimum: float | None = None
     maximum: float | None = None
@@ -337,7 +343,10 @@ def _of_type(found: pa.ChunkedArray, column: Column) -> pa.ChunkedArray:
     if pa.types.is_floating(
         found.type
     ):  # 1.0 is "1.0", as in CSV; through text, since a float of 32 bits is short there
-        texts = [None if text in {None, "nan"} else repr(float(text)) for text in found.cast(TEXT).to_pylist()]
+        texts = [
+            None if text in {None, "nan"} else _number_text(float(text), column)
+            for text in found.cast(TEXT).to_pylist()
+        ]
         return pa.chunked_array([pa.array(texts, TEXT)])
     if pa.types.is_boolean(found.type) or pa.types.is_nested(found.type):
         if not column.takes_json:
@@ -402,9 +411,10 @@ def _read_csv(source: _Source, columns: Sequence[Column], unfinished: bool) -> d
             continue  # the index that pandas writes unasked, or a separator at the end of each line
         found = table.column(place)
         if name not in known:
-            arrays[name] = (found, False)
+            arrays[name] = (_csv_own(found), False)
         elif known[name].type == TEXT:
-            arrays[name] = joined(found.chunks, TEXT)
+            texts = joined(found.chunks, TEXT)
+            arrays[name] = _csv_ids(texts) if known[name].is_id else texts
         else:
             arrays[name] = _csv_values(joined(found.chunks, TEXT), known[name], separator != ",", source.shown)
     if separator != ",":
@@ -542,6 +552,26 @@ def _check_repeated(table: pa.Table, header: Sequence[str], shown: str) -> None:
     if row >= 0:
         rule = "repeats the header: files were joined, it seems. Delete that line, or name the files one by one."
         raise OutcomeError(rule, file=shown, row=row + 1)
+
+
+def _csv_own(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Read a column that nobody named as numbers, where that loses nothing of how they are written; `007` and `1.10` are texts."""
+    for kind in (COUNT, NUMBER):
+        try:
+            numbers = texts.cast(kind)
+        except pa.ArrowException:
+            continue
+        is_finite = pc.all(pc.is_finite(numbers)).as_py()  # None where there is nothing; `nan` is a text
+        if is_finite and numbers.cast(TEXT).equals(texts):
+            return numbers
+    return texts
+
+
+def _csv_ids(texts: pa.Array) -> pa.Array:
+    """Write whole numbers of a column of numbers without their `.0`."""
+    if not pc.all(pc.match_substring_regex(texts, _NUMERAL), min_count=0).as_py():
+        return texts
+    return pc.replace_substring_regex(texts, r"^(-?\d+)\.0+$", r"\1")
 
 
 def _csv_values(texts: pa.Array, column: Column, may_have_decimal_commas: bool, shown: str) -> pa.Array:
@@ -699,12 +729,12 @@ def make_array(values: Sequence[Any], column: Column, *, file: str | None, start
     try:
         return pa.array(values, kind)
     except UnicodeEncodeError:
-        return pa.array([_sendable(value) for value in values], kind)
+        return pa.array([_as_utf8(value) for value in values], kind)
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
         made = []
         for row, value in enumerate(values, start=start):
             try:
-                made.append(_sendable(_text_of(value, column)) if kind == TEXT else pa.scalar(value, kind).as_py())
+                made.append(_as_utf8(_text_of(value, column)) if kind == TEXT else pa.scalar(value, kind).as_py())
             except (pa.ArrowException, TypeError, ValueError, OverflowError):
                 refuse(f"must be {_NOUNS[column.type]}", value, column, file=file, row=row)
         return pa.array(made, kind)
@@ -721,15 +751,19 @@ def _text_of(value: Any, column: Column) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if isinstance(value, float) and not math.isinf(value):
-        return None if math.isnan(value) else repr(value)
+        return None if math.isnan(value) else _number_text(value, column)
     if column.takes_json and isinstance(value, bool | list | dict):
         return _json_text(value)
     raise TypeError(column.name)
 
 
-def _sendable(value: Any) -> Any:
-    """Replace half a surrogate pair, which JSON can carry and UTF-8 cannot: the rest of the text is kept."""
-    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if isinstance(value, str) else value
+def _number_text(value: float, column: Column) -> str:
+    """Return the text that CSV holds of a float; of an id that is a whole number, that number."""
+    return repr(value).removesuffix(".0") if column.is_id else repr(value)
+
+
+def _as_utf8(value: Any) -> Any:
+    return as_utf8(value) if isinstance(value, str) else value
 
 
 def _other_array(values: list[Any], name: str, *, file: str | None) -> tuple[pa.Array, bool]:
@@ -742,11 +776,11 @@ def _other_array(values: list[Any], name: str, *, file: str | None) -> tuple[pa.
             try:
                 return pa.array(values, made), False
             except UnicodeEncodeError:
-                return pa.array([_sendable(value) for value in values], made), False
+                return pa.array([_as_utf8(value) for value in values], made), False
             except (pa.ArrowException, OverflowError):  # a whole number of more than 64 bits
                 break
     try:
-        texts = [None if value is None else _sendable(_json_text(value)) for value in values]
+        texts = [None if value is None else as_utf8(_json_text(value)) for value in values]
     except (TypeError, ValueError, RecursionError) as error:
         raise OutcomeError(
             f"must be what JSON can hold: {error}. Leave the column out.", file=file, column=name
@@ -762,7 +796,7 @@ def without_nan(value: Any) -> Any:
     """Return a JSON value with null for NaN, and texts for the infinite, neither of which JSON has."""
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {name: without_nan(item) for name, item in value.items()}
     return [without_nan(item) for item in value] if isinstance(value, list | tuple) else value
 

@@ -43,7 +43,7 @@ Missing = Literal["mask", "drop", "fail"]
 
 COLUMNS = (
     Column("task", TEXT, is_required=True, is_nullable=False),
-    Column("query_id", TEXT, is_required=True, is_nullable=False),
+    Column("query_id", TEXT, is_required=True, is_nullable=False, is_id=True),
     Column("query", TEXT, is_required=True, is_nullable=False),
     Column("model", TEXT, is_required=True, is_nullable=False),
     Column("response", TEXT),
@@ -68,7 +68,7 @@ COLUMNS = (
 
 QUESTION_COLUMNS = (
     Column("task", TEXT),
-    Column("query_id", TEXT),
+    Column("query_id", TEXT, is_id=True),
     Column("query", TEXT, takes_json=True),
     Column("gold", TEXT, takes_json=True),
     Column("kind", TEXT),
@@ -178,6 +178,35 @@ def split_sample_id(query_id: str) -> tuple[str, int]:
     """
     found = _SAMPLE_ID.fullmatch(query_id)
     return (query_id, 0) if found is None else (found[1], int(found[2]) - 1)
+
+
+def scoring_columns(question: Question) -> dict[str, str]:
+    """Return what a table says, in columns `scorer` and `kind`, of how a question's answers are scored; nothing of defaults.
+
+    A kind that is a function has no name that a file could hold, and is left out.
+    """
+    kind = question.kind if isinstance(question.kind, str) else to_kind(question.kind).name
+    columns = {"scorer": question.scorer, "kind": kind if kind in kind_names() and kind != "auto" else None}
+    return {name: value for name, value in columns.items() if value is not None}
+
+
+def question_of(outcome: Outcome) -> Question:
+    """Return the question that a row of a table answers, as far as the row says; see `scoring_columns`.
+
+    A column `kind` that names no kind of answers is one of the user's own.
+    """
+    extras = dict(outcome.extras)
+    scorer = extras.pop("scorer", None)
+    kind = extras.pop("kind") if extras.get("kind") in kind_names() else "auto"
+    return Question(
+        task=outcome.task,
+        query_id=outcome.query_id,
+        query=outcome.query,
+        gold=outcome.gold,
+        kind=kind,
+        scorer=None if scorer is None else str(scorer),
+        extras=extras,
+    )
 
 
 class OutcomeTable:

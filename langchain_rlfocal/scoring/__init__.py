@@ -13,7 +13,7 @@ Unscored is not wrong: where a scorer cannot say, the value is None, with the re
 """
 
 from langchain_rlfocal.scoring.agreement import Agreement
-from langchain_rlfocal.scoring.base import GroupScorer, Reply, Score, Scorer
+from langchain_rlfocal.scoring.base import GroupScorer, PricedScorer, Reply, Score, Scorer
 from langchain_rlfocal.scoring.judges import RUBRIC
 from langchain_rlfocal.scoring.opening import open_scorer, scorer_names
 from langchain_rlfocal.scoring.rescoring import Asked, Changes, arescore, base_id
@@ -24,6 +24,7 @@ __all__ = [
     "Asked",
     "Changes",
     "GroupScorer",
+    "PricedScorer",
     "Reply",
     "Score",
     "Scorer",

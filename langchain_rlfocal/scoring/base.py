@@ -85,12 +85,32 @@ class GroupScorer(Scorer, Protocol):
         """Score all replies to a question, in their order."""
 
 
-class Guarded:
-    """A scorer that never raises: what its inner one raises makes the reply unscored, and a reply of nothing is worth 0."""
+@runtime_checkable
+class PricedScorer(Scorer, Protocol):
+    """Says before it is asked what asking it can cost, so that a limit of dollars holds."""
 
-    def __init__(self, inner: Scorer) -> None:
-        self.name, self._inner = inner.name, inner
+    def most_usd(self, question: Question, replies: Sequence[Reply]) -> float | None:
+        """Return the most dollars that scoring all these replies can take; None where that is unknown."""
+
+
+class Guarded:
+    """A scorer that never raises: what its inner one raises makes the reply unscored, and a reply of nothing is worth 0.
+
+    Args:
+        inner: The scorer.
+        is_free: True if it pays nobody.
+    """
+
+    def __init__(self, inner: Scorer, *, is_free: bool = False) -> None:
+        self.name, self._inner, self._is_free = inner.name, inner, is_free
         self.asks_judge = bool(getattr(inner, "asks_judge", False))
+
+    def most_usd(self, question: Question, replies: Sequence[Reply]) -> float | None:
+        """Return the most dollars that scoring all these replies can take; None where that is unknown."""
+        if self._is_free:
+            return 0.0
+        present = [reply for reply in replies if not reply.is_nothing]
+        return self._inner.most_usd(question, present) if isinstance(self._inner, PricedScorer) else None
 
     async def score(self, question: Question, reply: Reply) -> Score:
         """Score one reply to a question."""

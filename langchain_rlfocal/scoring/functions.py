@@ -9,7 +9,7 @@ import inspect
 import json
 import math
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -86,11 +86,15 @@ class _FunctionScorer:
     function: Callable[..., Any]
     arguments: dict[str, Callable[[Question, Reply], Any]]
 
+    def most_usd(self, question: Question, replies: Sequence[Reply]) -> float | None:  # noqa: ARG002  # `PricedScorer`'s
+        """Say 0 of a function, which costs nothing unless its `Score` says so; an evaluator's cost is unknown."""
+        return 0.0 if self.arguments.keys() <= _KNOWN.keys() else None
+
     async def score(self, question: Question, reply: Reply) -> Score:
         """Score one reply to a question."""
         given = {name: read(question, reply) for name, read in self.arguments.items()}
         # A function of the user's says what it took in a `Score`; what an evaluator took, nobody says.
-        cost_usd = 0.0 if self.arguments.keys() <= _KNOWN.keys() else None
+        cost_usd = self.most_usd(question, [reply])
         call = getattr(self.function, "__call__", self.function)  # noqa: B004  # an object may be called asynchronously
         if inspect.iscoroutinefunction(self.function) or inspect.iscoroutinefunction(call):
             return score_of(await self.function(**given), cost_usd=cost_usd)

@@ -19,9 +19,11 @@ from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 from langchain_rlfocal.answers.values import json_in
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.execution import RoundRequest, aask_members
+from langchain_rlfocal.execution.budgets import output_bound, prompt_tokens
 from langchain_rlfocal.outcomes import Question
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.records import Failure
+from langchain_rlfocal.redaction import as_utf8
 from langchain_rlfocal.scoring.base import Reply, Score, unscored
 
 RUBRIC = (
@@ -69,25 +71,41 @@ class _Asking:
         self._judge = judge if isinstance(judge, PoolMember) else PoolMember("judge", judge)
         self._rubric = rubric
 
-    async def _ask(self, task: str, form: str, question: Question, replies: Mapping[str, Reply]) -> _Said:
+    def _request(
+        self, task: str, form: str, question: Question, replies: Mapping[str, Reply]
+    ) -> tuple[list[BaseMessage], str]:
+        """Return what the judge is sent, nothing where that is too long, and the id that its verdict must carry."""
         lines: list[dict[str, Any]] = [{"question": _asked(question)}]
         if question.gold is not None:
             lines.append({"reference": question.gold})
         lines += [{name: _shown(reply)} for name, reply in replies.items()]
-        block = [json.dumps(line, ensure_ascii=False).encode("utf-8", "replace").decode() for line in lines]
+        block = [as_utf8(json.dumps(line, ensure_ascii=False)) for line in lines]
         if sum(map(len, block)) > MAX_CHARS:
-            return _Said(None, "too long to put to the judge", 0.0)
+            return [], ""
         token = _unforgeable(block)
         rubric = question.extras.get("rubric") or self._rubric or RUBRIC
         rules = _FRAME.format(
             task=task.format(rubric=rubric), marker=f"data-{token}", form=form.format(token=token[:8])
         )
         data = "\n".join([f"<data-{token}>", *block, f"</data-{token}>"])
-        messages: list[BaseMessage] = [SystemMessage(rules), HumanMessage(data)]
+        return [SystemMessage(rules), HumanMessage(data)], token[:8]
+
+    def _most_usd(self, *request: Any) -> float | None:
+        """Return the most dollars that a request can take; None where the judge's prices are unknown."""
+        messages, _ = self._request(*request)
+        if not messages:
+            return 0.0
+        most_tokens = output_bound(self._judge.model, {})
+        return self._judge.max_cost_usd(prompt_tokens=prompt_tokens(messages, {}), completion_tokens=most_tokens)
+
+    async def _ask(self, task: str, form: str, question: Question, replies: Mapping[str, Reply]) -> _Said:
+        messages, name = self._request(task, form, question, replies)
+        if not messages:
+            return _Said(None, "too long to put to the judge", 0.0)
         (result,) = await aask_members([self._judge], RoundRequest(messages=messages, round_number=1))
         if isinstance(result, Failure):
             return _Said(None, f"the judge failed: {result.kind}: {result.reason}", None)
-        objects = [value for value in json_in(result.text) if isinstance(value, dict) and value.get("id") == token[:8]]
+        objects = [value for value in json_in(result.text) if isinstance(value, dict) and value.get("id") == name]
         if len(objects) != 1:
             return _Said(None, f"the judge's reply holds no verdict: {result.text!r:.80}", result.cost_usd)
         return _Said(objects[0], None, result.cost_usd)
@@ -103,6 +121,10 @@ class JudgeScorer(_Asking):
 
     name = "judge"
     asks_judge = True
+
+    def most_usd(self, question: Question, replies: Sequence[Reply]) -> float | None:
+        """Return the most dollars that scoring all these replies can take; None where the judge's prices are unknown."""
+        return _sum([self._most_usd(_SCORE_TASK, _SCORE_FORM, question, {"reply": reply}) for reply in replies])
 
     async def score(self, question: Question, reply: Reply) -> Score:
         """Score one reply to a question."""
@@ -132,6 +154,11 @@ class PairwiseScorer(_Asking):
     name = "pairwise"
     asks_judge = True
 
+    def most_usd(self, question: Question, replies: Sequence[Reply]) -> float | None:
+        """Return the most dollars that scoring all these replies can take; None where the judge's prices are unknown."""
+        pairs = [pair for pair in itertools.permutations(replies, 2) if _shown(pair[0]) != _shown(pair[1])]
+        return _sum([self._most_usd(_PAIR_TASK, _PAIR_FORM, question, {"first": a, "second": b}) for a, b in pairs])
+
     async def score(self, question: Question, reply: Reply) -> Score:  # noqa: ARG002  # `Scorer`'s signature
         """Leave one reply unscored: there is nothing to compare it with."""
         return unscored("pairwise compares all replies to a question: score them together, with `rlfocal score`")
@@ -155,8 +182,7 @@ class PairwiseScorer(_Asking):
             if place not in points:
                 scores.append(Score(value=0.0, reason="no reply"))
                 continue
-            known = [cost for cost in costs[place] if cost is not None]
-            cost = math.fsum(known) if len(known) == len(costs[place]) else None
+            cost = _sum(costs[place])
             if points[place]:
                 value = math.fsum(points[place]) / len(points[place])
                 scores.append(Score(value=value, reason=faults.get(place), cost_usd=cost))
@@ -175,15 +201,13 @@ class PairwiseScorer(_Asking):
             costs.append(said.cost_usd)
             better = None if said.verdict is None else said.verdict.get("better")
             if better not in {"first", "second", "tie"}:
-                spent = None if None in costs else math.fsum(cost or 0.0 for cost in costs)
                 return (
                     None,
-                    spent,
+                    _sum(costs),
                     said.fault or f"the judge's verdict must be first, second or tie, got {better!r:.40}",
                 )
             won.append(worth.get(str(better), 0.5))
-        spent = None if None in costs else math.fsum(cost or 0.0 for cost in costs)
-        return (won[0] if won[0] == won[1] else 0.5), spent, None
+        return (won[0] if won[0] == won[1] else 0.5), _sum(costs), None
 
 
 def judge_of(judge: PoolMember | BaseChatModel | None, name: str) -> PoolMember | BaseChatModel:
@@ -197,6 +221,12 @@ def judge_of(judge: PoolMember | BaseChatModel | None, name: str) -> PoolMember 
             f"The scorer `{name}` needs a chat model that judges. Name it, as with `--judge provider:model`."
         )
     return judge
+
+
+def _sum(costs: Sequence[float | None]) -> float | None:
+    """Add dollars up; what has an unknown part is unknown."""
+    known = [cost for cost in costs if cost is not None]
+    return math.fsum(known) if len(known) == len(costs) else None
 
 
 def _asked(question: Question) -> Any:

@@ -51,13 +51,13 @@ def open_scorer(
         InputError: There is no such scorer, or it needs a judge.
     """
     if spec is None or spec == "auto":
-        return Guarded(AnswerScorer())
+        return Guarded(AnswerScorer(), is_free=True)
     if spec in _MADE:
-        return Guarded(_MADE[spec]())
+        return Guarded(_MADE[spec](), is_free=True)
     if spec in _JUDGES:
         made: Scorer = _JUDGES[spec](judge_of(judge, spec), rubric=rubric)
     elif spec in kind_names():
-        return Guarded(AnswerScorer(spec))
+        return Guarded(AnswerScorer(spec), is_free=True)
     elif ":" in spec:
         made = open_function(spec)
     else:

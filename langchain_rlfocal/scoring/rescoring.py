@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from langchain_rlfocal.errors import InputError
+from langchain_rlfocal.execution.budgets import Budget, BudgetRefusal, Ledger, Reservation, Usage, reserve
 from langchain_rlfocal.outcomes import Question, split_sample_id
-from langchain_rlfocal.scoring.base import GroupScorer, Reply, Score, Scorer
+from langchain_rlfocal.scoring.base import GroupScorer, PricedScorer, Reply, Score, Scorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Changes:
         new: Replies that had none before.
         unscored: Replies that got no score, by the reason.
         kept: Of those, how many had a score before, which stays: that a judge was away says nothing about an answer.
-        left: Replies that were not looked at, since the money was spent.
+        left: Replies that were not looked at, since scoring them could have passed the limit.
         usd: Dollars that scoring took, as far as they are known.
         unpriced: Replies whose scoring took an unknown amount.
     """
@@ -84,14 +85,15 @@ async def arescore(
     Args:
         asked: Questions with their replies.
         concurrency: Questions whose replies are scored at the same time.
-        max_usd: No question is begun once so much was spent; those under way are finished.
+        max_usd: Dollars that scoring may take. A question is begun only where the most that scoring its replies can take, and
+            what those under way can take, still fits; where a score does not say what it took, that most counts.
         on_scored: Called with each question's place and scores as they come.
 
     Returns:
         The score of each reply, by question, None where it was not looked at; and what changed.
 
     Raises:
-        InputError: `concurrency` is below 1, or `max_usd` negative.
+        InputError: `concurrency` is below 1, `max_usd` is negative, or a scorer does not say beforehand what it can cost.
     """
     if concurrency < 1:
         raise InputError(f"`concurrency` must be at least 1, got {concurrency}.")
@@ -100,16 +102,36 @@ async def arescore(
     scores: list[list[Score | None]] = [[None] * len(one.replies) for one in asked]
     changes = Changes()
     waiting = iter(enumerate(asked))
+    if max_usd is not None:
+        for one in asked:
+            _most_usd(one)
+    ledger, settled = Ledger(name="max_usd"), asyncio.Event()
+
+    async def held(usd: float) -> Reservation | None:
+        """Reserve dollars, once what is under way leaves room for them; None where there never will be any."""
+        while True:
+            try:
+                return reserve(Usage(usd=usd), [(ledger, Budget(max_usd=max_usd))])
+            except BudgetRefusal:
+                if not ledger.reserved.usd:
+                    return None
+                settled.clear()
+                await settled.wait()
 
     async def work() -> None:
         for place, one in waiting:
-            if max_usd is not None and changes.usd >= max_usd and changes.usd > 0:
+            reservation = await held(0.0 if max_usd is None else _most_usd(one))
+            if reservation is None:
                 changes.left += len(one.replies)
                 continue
             if isinstance(one.scorer, GroupScorer):
                 made = await one.scorer.score_all(one.question, one.replies)
             else:
                 made = [await one.scorer.score(one.question, reply) for reply in one.replies]
+            known = math.fsum(score.cost_usd or 0.0 for score in made)
+            is_known = all(score.cost_usd is not None for score in made)
+            reservation.settle(Usage(usd=known if is_known else max(known, reservation.bound.usd)))
+            settled.set()
             scores[place] = [*made]
             for before, score in zip(one.rewards, made, strict=True):
                 changes.count(before, score)
@@ -120,6 +142,17 @@ async def arescore(
         for _ in range(min(concurrency, len(asked))):
             group.create_task(work())
     return scores, changes
+
+
+def _most_usd(one: Asked) -> float:
+    """Return the most dollars that scoring a question's replies can take."""
+    usd = one.scorer.most_usd(one.question, one.replies) if isinstance(one.scorer, PricedScorer) else None
+    if usd is None:
+        raise InputError(
+            f"`max_usd` needs to know what a score by `{one.scorer.name}` can cost. Name a judge with its prices, as a member of "
+            "a pool file (`--pool pool.yaml --judge NAME`), give a scorer of your own `most_usd(question, replies)`, or set no limit."
+        )
+    return usd
 
 
 def base_id(query_id: str, known: Mapping[tuple[str, str], Question], task: str) -> str:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import math
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +17,18 @@ from langchain_rlfocal.scoring.base import NO_REFERENCE, Reply, Score, unscored
 REGEX_S = 1.0
 """How long a regular expression may search one reply; then the reply is unscored."""
 
+CLOSE = 1e-9
+"""How far apart numbers of which one has a fraction may be, relative to the larger, and still be the same."""
+
 _RIGHT, _WRONG = Score(value=1.0), Score(value=0.0)
+_THOUGHT = regex.compile(r"\A.*</think(?:ing)?>", regex.DOTALL | regex.IGNORECASE)
+_AROUND_CALLS = regex.compile(r"^[ \t]*(?:`{3,}|~{3,})[^\n`]{0,40}$|</?tool_calls?>", regex.MULTILINE)
+_BETWEEN = regex.compile(r"[\s,]*")
+_LETTER = r"[[\p{L}\p{N}]--[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]]"
+"""What words are made of, where writing sets words apart and adds nothing to them."""
+
+_MARK = r"[\p{M}--[\ufe00-\ufe0f\u20e3]]"
+"""A vowel's sign or an accent, but not what makes a character an emoji."""
 
 
 class AnswerScorer:
@@ -44,8 +57,8 @@ class AnswerScorer:
 class JsonSubsetScorer:
     """Whether the reply's JSON holds every field of the reference with an equal value; it may hold more.
 
-    Objects are compared by the reference's fields, lists item by item and in their length. 1 equals 1.0; texts are equal as
-    they are.
+    Objects are compared by the reference's fields, lists item by item and in their length. 1 equals 1.0, and a sum such as
+    0.1 + 0.2 equals 0.3 (see `CLOSE`); whole numbers are exact. Texts are equal as they are, however their accents are encoded.
     """
 
     name = "json_subset"
@@ -72,10 +85,11 @@ def _fault(wanted: Any, found: Any, path: str) -> str | None:
     if isinstance(wanted, dict):
         if not isinstance(found, dict):
             return f"{path} must be an object"
-        missing = next((name for name in wanted if name not in found), None)
+        found = {_composed(name): value for name, value in found.items()}
+        missing = next((name for name in wanted if _composed(name) not in found), None)
         if missing is not None:
             return f"{path}.{missing} is missing"
-        faults = (_fault(value, found[name], f"{path}.{name}") for name, value in wanted.items())
+        faults = (_fault(value, found[_composed(name)], f"{path}.{name}") for name, value in wanted.items())
         return next((fault for fault in faults if fault), None)
     if isinstance(wanted, list):
         if not isinstance(found, list) or len(found) != len(wanted):
@@ -84,12 +98,31 @@ def _fault(wanted: Any, found: Any, path: str) -> str | None:
             _fault(one, other, f"{path}[{at}]") for at, (one, other) in enumerate(zip(wanted, found, strict=True))
         )
         return next((fault for fault in faults if fault), None)
-    is_same = wanted == found and isinstance(wanted, bool) == isinstance(found, bool)
-    return None if is_same else f"{path} must be {json.dumps(wanted, ensure_ascii=False):.60}"
+    return None if _is_same(wanted, found) else f"{path} must be {json.dumps(wanted, ensure_ascii=False):.60}"
+
+
+def _is_same(wanted: Any, found: Any) -> bool:
+    """Compare two values of JSON that hold no others."""
+    if isinstance(wanted, bool) or isinstance(found, bool):
+        return wanted is found
+    if isinstance(wanted, str) and isinstance(found, str):
+        return _composed(wanted) == _composed(found)
+    if float in (type(wanted), type(found)) and isinstance(wanted, int | float) and isinstance(found, int | float):
+        try:
+            return math.isclose(wanted, found, rel_tol=CLOSE)
+        except OverflowError:  # a whole number that no float reaches
+            return False
+    return bool(wanted == found)
+
+
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
 
 
 class ToolCallScorer:
     """Whether a reply makes the calls of the reference, all of them and no other: names and arguments.
+
+    Calls that a reply writes as JSON count where it says nothing else: in a fence, and after thinking, but not within prose.
 
     Args:
         in_order: Whether their order counts, too.
@@ -103,15 +136,11 @@ class ToolCallScorer:
         """Score one reply to a question."""
         if question.gold is None:
             return unscored(NO_REFERENCE)
-        wanted = _canonical_calls(question.gold)
+        wanted = _canonical_calls(json_in(question.gold)[:1])
         if wanted is None:
             return unscored(f"the reference must be a JSON list of tool calls, got {question.gold!r:.80}")
-        made = (
-            json.dumps([dict(call) for call in reply.tool_calls], default=str) if reply.tool_calls else reply.text or ""
-        )
-        found = _canonical_calls(made)
-        if found is None:
-            found = []  # prose makes no call
+        made = [[dict(call) for call in reply.tool_calls]] if reply.tool_calls else _written_calls(reply.text or "")
+        found = _canonical_calls(made) or []  # prose makes no call
         if not self._in_order:
             wanted, found = sorted(wanted), sorted(found)
         if wanted == found:
@@ -121,14 +150,27 @@ class ToolCallScorer:
         )
 
 
-def _canonical_calls(text: str) -> list[str] | None:
-    """Read tool calls, each as a text that is equal for equal calls; None where there are none to read."""
-    found = json_in(text)
-    if not found:
-        return None
-    calls = found[0] if isinstance(found[0], list) and not (found[0] and isinstance(found[0][0], str)) else [found[0]]
+def _canonical_calls(values: Sequence[Any]) -> list[str] | None:
+    """Write tool calls, or lists of them, so that equal calls are equal texts; None where there are none to read."""
+    calls: list[Any] = []
+    for value in values:
+        calls += value if isinstance(value, list) and not (value and isinstance(value[0], str)) else [value]
     read = [read_tool_calls(json.dumps(call, default=str)) for call in calls]
-    return [call for call in read if call] if all(read) else None
+    return [call for call in read if call] if values and all(read) else None
+
+
+def _written_calls(text: str) -> list[Any]:
+    """Read a text that is JSON and nothing else, but for fences, marks of calls, and what was thought before it."""
+    text = _AROUND_CALLS.sub(" ", _THOUGHT.sub("", text)).strip()
+    decoder, values, at = json.JSONDecoder(strict=False), [], 0
+    try:
+        while at < len(text):
+            value, at = decoder.raw_decode(text, at)
+            values.append(value)
+            at = _BETWEEN.match(text, at).end()
+    except (ValueError, RecursionError):
+        return []
+    return values
 
 
 def _arguments_of(call: Mapping[str, Any]) -> Any:
@@ -137,35 +179,52 @@ def _arguments_of(call: Mapping[str, Any]) -> Any:
 
 
 class ContainsScorer:
-    """Whether the reference stands in the reply; every text of it, where it is a JSON list. Case and spacing do not count."""
+    """Whether the reference stands in the reply, as whole words; every text of it, where it is a JSON list.
+
+    Case, spacing, and how accents are encoded do not count. `1` stands neither in `21` nor in `1.5`, `no` not in `know`; in
+    writing that sets no spaces between words, or adds endings to them without (Chinese, Japanese, Korean, Thai, Lao, Khmer,
+    Burmese), a text may stand anywhere.
+    """
 
     name = "contains"
 
     async def score(self, question: Question, reply: Reply) -> Score:
         """Score one reply to a question."""
-        wanted = _texts_of(question.gold)
-        if not wanted:
+        if not (question.gold or "").strip():
             return unscored(NO_REFERENCE)
+        wanted = _texts_of(str(question.gold))
+        if not wanted:
+            return unscored(f"the reference must be a text, or a list of texts and numbers, got {question.gold!r:.80}")
         said = _folded(reply.text or "")
-        missing = next((text for text in wanted if _folded(text) not in said), None)
+        missing = next((text for text in wanted if not _stands_in(_folded(text), said)), None)
         return _RIGHT if missing is None else Score(value=0.0, reason=f"lacks {missing!r:.80}")
 
 
-def _texts_of(gold: str | None) -> Sequence[str]:
-    """Read a reference that is a text, or a JSON list of texts."""
-    if not (gold or "").strip():
-        return []
+def _texts_of(gold: str) -> Sequence[str]:
+    """Read a reference that is a text, or a JSON list of texts and numbers; nothing where it is a list of something else."""
     try:
-        value = json.loads(str(gold))
+        value = json.loads(gold, parse_int=str, parse_float=str)  # numbers as they are written
     except (ValueError, RecursionError):
-        value = None
-    if isinstance(value, list) and all(isinstance(item, str) and item.strip() for item in value):
-        return value
-    return [str(gold)]
+        return [gold]
+    if not isinstance(value, list):
+        return [gold]
+    return value if all(isinstance(item, str) and item.strip() for item in value) else []
+
+
+def _stands_in(text: str, said: str) -> bool:
+    before = (
+        rf"(?<!{_LETTER}\p{{M}}{{0,9}})(?<!\p{{N}}[.,])"
+        if regex.match(r"\p{N}", text)
+        else rf"(?<!{_LETTER}\p{{M}}{{0,9}})"
+    )
+    after = rf"(?!{_LETTER}|{_MARK}|[.,]\p{{N}})" if regex.search(r"\p{N}\Z", text) else rf"(?!{_LETTER}|{_MARK})"
+    first = before if regex.match(_LETTER, text, regex.V1) else ""
+    last = after if regex.search(rf"{_LETTER}\p{{M}}{{0,9}}\Z", text, regex.V1) else ""
+    return regex.search(first + regex.escape(text) + last, said, regex.V1) is not None
 
 
 def _folded(text: str) -> str:
-    return " ".join(text.split()).casefold()
+    return _composed(" ".join(_composed(text).split()).casefold())
 
 
 class RegexScorer:
