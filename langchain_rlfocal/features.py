@@ -15,6 +15,7 @@ query, no network, no torch); any other name is `package.module:function`, a fun
 
 import importlib
 import math
+import pkgutil
 import re
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -305,7 +306,7 @@ def load_embedder(name: str) -> Embedder:
     if not (module and colon and function):
         raise InputError(f"An embedder's name must be `{WORDLLAMA}` or package.module:function, got {name!r}.")
     try:
-        made = getattr(importlib.import_module(module), function)()
+        made = pkgutil.resolve_name(name)()
     except Exception as error:  # a function of the caller's may raise anything
         raise InputError(
             f"The embedder `{name}` must name a function that can be imported and called without arguments, got "

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from os import PathLike
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Annotated, Any
 
 import yaml
@@ -602,11 +603,8 @@ def _model_of(
 
 
 def _made_by_class(spec: str, settings: Mapping[str, Any]) -> BaseChatModel:
-    module, _, attribute = spec.partition(":")
     try:
-        make: Any = import_module(module)
-        for part in attribute.split("."):
-            make = getattr(make, part)
+        make = resolve_name(spec)
     except ImportError as error:
         raise MissingDependencyError(
             f"`class: {spec}` cannot be imported: {error}. Install its package, or correct the name."

@@ -330,4 +330,5 @@ def test_no_module_reads_pickles_or_runs_text():
         calls = [node.func for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
         names = [call.id for call in calls if isinstance(call, ast.Name) and call.id in {"eval", "exec", "compile"}]
         found += [(path.name, each) for each in [*names, *(match[0] for match in refused.finditer(text))]]
-    assert found == []
+    # The scorer that runs replies as code says so; it does it in a process of its own.
+    assert set(found) == {("unit_tests.py", "compile")}

@@ -1,5 +1,6 @@
 """Manners of every command: help with an example, errors in one line, traces where they are asked for, no colours in a pipe."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -50,6 +51,30 @@ def test_a_trace_is_shown_where_it_is_asked_for_anywhere_on_the_line(cli, place)
     traced = cli.run(*(["--debug", *line] if place == "first" else [*line, "--debug"]))
     assert isinstance(traced.exception, ValueError)
     assert not isinstance(traced.exception, InputError)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (["trian"], ["'trian'", "`rlfocal --help`"]),
+        (["train", "o.jsonl"], ["'--out'", "train --help`"]),
+        (["ask", "why", "--max-team", "0"], ["--max-team", "ask --help`"]),
+        (["log", "prune", "--befor", "x"], ["--befor", "log prune --help`"]),
+    ],
+)
+def test_what_the_line_itself_gets_wrong_is_one_line_too(line, words):
+    refused = run(*line)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert len(refused.stderr.splitlines()) == 1
+    assert all(word in refused.stderr for word in words)
+
+
+def test_a_full_disk_is_named_with_the_way_out(cli, tmp_path, monkeypatch):
+    def write(*_args, **_options):
+        raise OSError(errno.ENOSPC, "No space left on device", "made.jsonl")
+
+    monkeypatch.setattr("langchain_rlfocal.demo.questions.write_questions", write)
+    cli.assert_refused(cli.run("questions", "--out", "made.jsonl"), "made.jsonl", "No space left", "Free some space")
 
 
 def run(*args, **variables):

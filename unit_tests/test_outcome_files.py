@@ -1,7 +1,6 @@
 """Files: what is written is read back, what breaks a rule is named, and nothing half-written stays."""
 
 import io
-import itertools
 import json
 import math
 import os
@@ -10,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
-from unittest.mock import MagicMock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +18,6 @@ from hypothesis import strategies as st
 
 from langchain_rlfocal.errors import OutcomeError
 from langchain_rlfocal.outcomes import Outcome, OutcomeTable, files
-from langchain_rlfocal.outcomes.tables import append_jsonl
 
 SUFFIXES = ("parquet", "jsonl", "ndjson", "csv")
 ROW = {"task": "sums", "query_id": "q1", "query": "1 + 1?", "model": "a", "answer": "2", "reward": 1.0}
@@ -284,43 +281,19 @@ def test_a_folder_that_does_not_exist_is_named(tmp_path):
         OutcomeTable.from_outcomes([]).write(tmp_path / "no" / "t.csv")
 
 
-@settings(max_examples=30)
-@given(rows=st.lists(outcomes, min_size=1, max_size=6, unique_by=key), cuts=st.lists(st.integers(0, 6), max_size=3))
-def test_appended_batches_read_as_one_table(rows, cuts, tmp_path_factory):
-    """Also where a last line was left open."""
-    path = tmp_path_factory.getbasetemp() / "appended.jsonl"
-    path.write_bytes(b"")
-    for start, end in itertools.pairwise([0, *sorted(cuts), len(rows)]):
-        append_jsonl(path, rows[start:end])
-        if end % 2:
-            path.write_bytes(path.read_bytes().removesuffix(b"\n"))
-    assert list(OutcomeTable.read(path)) == rows
-
-
-def test_an_append_that_breaks_a_rule_or_does_not_fit_adds_nothing(tmp_path, monkeypatch):
-    """The rule is broken by the second outcome; then the disk takes only part of the bytes."""
-    path = tmp_path / "t.jsonl"
-    append_jsonl(path, [Outcome(**ROW)])
-    before = path.read_bytes()
-    other = {**ROW, "model": "b"}
-    with pytest.raises(OutcomeError, match="reward"):
-        append_jsonl(path, [Outcome(**other), Outcome(**{**other, "query_id": "q2", "reward": 2})])
-    assert path.read_bytes() == before
-
-    real = Path.open
-
-    def nearly_full(self, *mode, **options):
-        sink = real(self, *mode, **options)
-        full = MagicMock(wraps=sink, **{"write.side_effect": lambda data: sink.write(data[:10])})
-        full.__enter__.return_value = full
-        full.__exit__.side_effect = lambda *_: sink.close()
-        return full
-
-    monkeypatch.setattr(Path, "open", nearly_full)
-    with pytest.raises(OSError, match="No space"):
-        append_jsonl(path, [Outcome(**other)])
-    monkeypatch.undo()
-    assert path.read_bytes() == before
+def test_a_file_is_written_whole_or_not_at_all_and_a_link_to_it_stays_one(tmp_path):
+    path, link = tmp_path / "page.html", tmp_path / "latest.html"
+    path.write_bytes(b"old")
+    link.symlink_to(path)
+    with pytest.raises(TypeError), files.written_whole(link) as sink:
+        sink.writelines([b"half", None])
+    assert path.read_bytes() == b"old"
+    with files.written_whole(link) as sink:
+        sink.write(b"new")
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+    assert link.is_symlink()
+    assert sorted(tmp_path.iterdir()) == [link, path]
 
 
 # ---- what other programs write

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from langchain_rlfocal.outcomes import Question
 from langchain_rlfocal.scoring import Reply, Score, open_scorer, scorer_names
 from langchain_rlfocal.scoring import rules as rules_module
 from langchain_rlfocal.scoring.unit_tests import UnitTestScorer, _confinement, code_of
+
+NETWORK = os.readlink("/proc/self/ns/net")  # noqa: PTH115  # as the code that is run has it
 
 
 def question(gold=None, **more):
@@ -157,46 +160,38 @@ async def test_code_is_worth_what_its_tests_say(reply, value, said):
 
 
 async def test_code_that_never_ends_is_killed_with_all_that_it_started(tmp_path):
-    """It starts a child in a session of its own, which writes its number into a file; then neither is left."""
-    told = tmp_path / "child"
-    child = f"import time; open({str(told)!r}, 'w').close(); time.sleep(600)"
+    """It holds a pipe open, as a child of its does in a session of its own; the pipe's end says that neither is left."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    child = f"""
+import os, time
+held = os.open({str(pipe)!r}, os.O_WRONLY)
+os.write(held, b"x")
+time.sleep(600)
+"""
     code = f"""
 import os, subprocess, sys
+held = os.open({str(pipe)!r}, os.O_WRONLY)
 subprocess.Popen([sys.executable, "-c", {child!r}], start_new_session=True)
-while not os.path.exists({str(told)!r}):
-    pass
 while True:
     pass
 """
-    begun = time.monotonic()
-    score = await UnitTestScorer(timeout_s=2).score(question("pass"), Reply(text=code))
+    task = asyncio.ensure_future(UnitTestScorer(timeout_s=4).score(question("pass"), Reply(text=code)))
+    reader = await asyncio.to_thread(os.open, pipe, os.O_RDONLY)
+    assert await asyncio.to_thread(os.read, reader, 1) == b"x"
+    score = await task
     assert score.value == 0
-    assert told.exists()
-    assert "took more than 2 s" in score.reason or "SIGKILL" in score.reason
-    assert time.monotonic() - begun < 60
+    assert "took more than 4 s" in score.reason
     if _confinement():
-        assert not any(str(told).encode() in _bytes(path) for path in _processes("cmdline"))
-
-
-def _processes(name):
-    return Path("/proc").glob(f"[0-9]*/{name}")
-
-
-def _bytes(path):
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
+        assert await asyncio.wait_for(asyncio.to_thread(os.read, reader, 1), 60) == b""
+    os.close(reader)
 
 
 async def test_code_has_no_network_where_the_system_can_take_it_away():
     if not _confinement():
         pytest.skip("unshare is not allowed here")
-    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    tests = f"import socket\ntry:\n    socket.create_connection(('127.0.0.1', {port}), 1)\nexcept OSError:\n    pass\nelse:\n    raise AssertionError('network')\n"
+    tests = f"import os\nassert os.readlink('/proc/self/ns/net') != {NETWORK!r}"
     assert (await worth("unit_tests", tests, "x = 1")).value == 1
-    server.close()
 
 
 async def test_code_sees_no_secret_of_the_environment(monkeypatch):
@@ -204,26 +199,103 @@ async def test_code_sees_no_secret_of_the_environment(monkeypatch):
     assert (await worth("unit_tests", "import os\nassert 'OPENAI_API_KEY' not in os.environ", "x = 1")).value == 1
 
 
-async def test_a_scoring_that_is_cancelled_leaves_no_process():
-    scorer = UnitTestScorer(timeout_s=600)
-    marker = f"time.sleep(600) # {os.getpid()} {time.monotonic_ns()}"
-    task = asyncio.ensure_future(scorer.score(question("pass"), Reply(text=f"import time\n{marker}")))
-    while not _children():
-        await asyncio.sleep(0)
-        assert not task.done()
+async def test_a_scoring_that_is_cancelled_leaves_no_process(tmp_path):
+    """The code and a child of its hold a pipe open: its reader meets them there, and its end says that both are gone."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    code = f"""
+import os, time
+held = os.open({str(pipe)!r}, os.O_WRONLY)
+if os.fork():
+    os.write(held, b"x")
+time.sleep(600)
+"""
+    task = asyncio.ensure_future(UnitTestScorer(timeout_s=600).score(question("pass"), Reply(text=code)))
+    reader = await asyncio.to_thread(os.open, pipe, os.O_RDONLY)
+    assert await asyncio.to_thread(os.read, reader, 1) == b"x"
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert not _children()
+    assert await asyncio.wait_for(asyncio.to_thread(os.read, reader, 1), 60) == b""
+    os.close(reader)
 
 
-def _children():
-    found = []
-    for path in _processes("stat"):
-        fields = _bytes(path).rpartition(b")")[2].split()
-        if fields and int(fields[1]) == os.getpid() and fields[0] != b"Z":
-            found.append(path)
-    return found
+WRONG = "def add(a, b):\n    return a - b\n"
+
+
+@pytest.mark.parametrize(
+    "trick",
+    [
+        "def test_add():\n    pass",
+        "test_add = None",
+        "import sys\nsys.exit(0)",
+        "import os\nos._exit(0)",
+        "def add(a, b):\n    raise SystemExit(0)",
+        "import builtins\nbuiltins.callable = lambda it: False",
+        "import builtins\nbuiltins.abs = lambda it: 0\nbuiltins.dict = lambda it: {}",
+        "import builtins\nbuiltins.AssertionError = SystemExit",
+        "import math\nmath.isclose = lambda *given, **named: True",
+        "import unittest\nunittest.TestCase.assertEqual = lambda *given: None",
+        "import __main__, os\nfor held in list(vars(__main__).values()):\n    if isinstance(held, str):\n        os.write(1, held.encode())",
+        "import sys, os\nos.write(1, sys.stdin.buffer.read())\nos._exit(0)",
+        "import atexit, os\natexit.register(os._exit, 0)",
+    ],
+)
+@pytest.mark.parametrize(
+    "tests",
+    [
+        "def test_add():\n    assert add(1, 2) == 3",
+        "assert abs(add(1, 2) - 3) < 1e-9",
+        "import math\ndef test_add():\n    assert math.isclose(add(1, 2), 3)",
+        "import unittest\nunittest.TestCase().assertEqual(add(1, 2), 3)",
+    ],
+)
+async def test_wrong_code_passes_by_no_trick(trick, tests):
+    assert (await worth("unit_tests", tests, f"{WRONG}{trick}")).value == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "tests"),
+    [
+        ("def test_prime(n):\n    return n == 2", "assert test_prime(2) and not test_prime(4)"),
+        (
+            "def add(a, b):\n    return a + b\ndef test_add():\n    assert False",
+            "def test_add():\n    assert add(1, 2) == 3",
+        ),
+        ("import xml.dom.minidom\ndef f():\n    return xml.dom.minidom.Node", "import xml\nassert f()"),
+        ("def f():\n    return input()", "try:\n    f()\nexcept EOFError:\n    pass"),
+        ("def f(x):\n    return g(x)", "def g(x):\n    return x\nassert f(1) == 1"),
+    ],
+)
+async def test_right_code_may_be_named_as_tests_are(code, tests):
+    assert (await worth("unit_tests", tests, code)).value == 1
+
+
+async def test_many_at_once_take_turns_and_each_has_its_own_time(monkeypatch):
+    """One processor: the second begins when the first has ended, and of the time of none does waiting take any."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    scorer, running, most = UnitTestScorer(), 0, 0
+    begin = scorer._run
+
+    async def counted(*given):
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        try:
+            return await begin(*given)
+        finally:
+            running -= 1
+
+    monkeypatch.setattr(scorer, "_run", counted)
+    scores = await asyncio.gather(*(scorer.score(question("assert x"), Reply(text="x = 1")) for _ in range(3)))
+    assert [score.value for score in scores] == [1, 1, 1]
+    assert most == 1
+
+
+async def test_code_that_takes_too_much_of_a_processor_is_wrong_and_told_so():
+    score = await UnitTestScorer(cpu_s=1).score(question("pass"), Reply(text="while True: pass"))
+    assert score.value == 0
+    assert "1 s of processor time" in score.reason
 
 
 def test_the_code_of_a_reply_is_what_its_fences_hold():
@@ -283,7 +355,8 @@ number = 7
 
 
 @pytest.fixture
-def module(folder):
+def module(folder, monkeypatch):
+    monkeypatch.syspath_prepend(folder)
     Path("my_scorers.py").write_text(MODULE, encoding="utf-8")
 
 
@@ -338,6 +411,14 @@ def test_what_is_no_scorer_is_refused_before_anybody_is_asked(spec, named):
         open_scorer(spec)
 
 
+def test_a_library_leaves_the_path_of_imports_as_it_is(folder):
+    Path("my_elsewhere.py").write_text("def f(reply):\n    return 1\n", encoding="utf-8")
+    before = list(sys.path)
+    with pytest.raises(InputError, match="can be imported"):
+        open_scorer("my_elsewhere:f")
+    assert sys.path == before
+
+
 EVALUATORS = """
 from langsmith.evaluation import run_evaluator
 from openevals.exact import exact_match
@@ -353,7 +434,8 @@ def run_same(run, example):
 
 
 @pytest.fixture
-def evaluators(folder):
+def evaluators(folder, monkeypatch):
+    monkeypatch.syspath_prepend(folder)
     pytest.importorskip("openevals", reason="openevals is optional")
     Path("my_evaluators.py").write_text(EVALUATORS, encoding="utf-8")
 

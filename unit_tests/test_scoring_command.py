@@ -1,6 +1,7 @@
 """`rlfocal score`: what is on record gets new scores, nobody is asked for an answer again, and what changed is said."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -123,8 +124,57 @@ def test_what_cannot_be_scored_is_unscored_with_the_reason_and_never_stops_the_r
     assert said["scored"] == 0
     assert sum(said["unscored"].values()) == 4
     assert any("ValueError" in reason for reason in said["unscored"])
-    assert {one.reward for one in OutcomeTable.read("new.jsonl")} == {None, 0.0}
     assert "Unscored, " in cli.shown("score", "o.jsonl", "--scorer", "my_scorers:f", "--out", "new.jsonl")
+
+
+DOWN = """
+from langchain_rlfocal.scoring import Score
+
+def scorer(reply, reference):
+    if reply.endswith("7"):
+        return 0.5
+    raise ConnectionError("the judge is down")
+
+def paid(reply):
+    return Score(value=None, reason="no verdict", cost_usd=0.25)
+"""
+
+
+def test_a_scorer_that_fails_takes_no_reward_from_a_table(folder, cli):
+    """It scores b's 7 alone. The others keep their rewards, with the references by which those were given."""
+    Path("my_scorers.py").write_text(DOWN)
+    OutcomeTable.from_outcomes([replace(one, reward=None) if one.response == "5" else one for one in outcomes()]).write(
+        "o.jsonl"
+    )
+    args = ("score", "o.jsonl", "--scorer", "my_scorers:scorer", "--questions", "corrected.jsonl", "--out", "new.jsonl")
+    said = cli.said(*args)
+    assert (said["scored"], sum(said["unscored"].values()), said["kept"]) == (1, 3, 2)
+    table = OutcomeTable.read("new.jsonl")
+    assert rewards(table) == {("1", "a"): 1, ("1", "b"): None, ("2", "a"): 0, ("2", "b"): 0.5, ("1", "c"): 0}
+    assert {one.model: one.gold for one in table if one.query_id == "2"} == {"a": "7", "b": "6"}
+    assert "2 answers that could not be scored keep the reward that they had." in cli.shown(*args)
+
+
+def test_a_scorer_that_fails_takes_no_reward_from_a_log(folder, log, cli):
+    Path("my_scorers.py").write_text(DOWN)
+    before = {one.cell: (one.outcome.reward, one.scorer) for one in log.attempts()}
+    number = log.last_number
+    said = cli.said("score", "o.db", "--scorer", "my_scorers:scorer")
+    assert (said["scored"], sum(said["unscored"].values()), said["kept"]) == (1, 3, 3)
+    assert log.last_number == number + 1, "that of the one that it scored"
+    changed = {one.cell: one.outcome.reward for one in log.attempts() if one.outcome.reward != before[one.cell][0]}
+    assert changed == {("questions", "2", "b", 0): 0.5}
+
+
+def test_what_a_scorer_took_that_came_to_no_score_is_kept_beside_the_score_that_stands(folder, log, cli):
+    Path("my_scorers.py").write_text(DOWN)
+    before = {one.cell: (one.outcome.reward, one.outcome.gold) for one in log.attempts()}
+    said = cli.said("score", "o.db", "--scorer", "my_scorers:paid")
+    assert (said["scored"], said["kept"], said["usd"]) == (0, 4, 1.0)
+    after = [*log.attempts()]
+    assert {one.cell: (one.outcome.reward, one.outcome.gold) for one in after} == before
+    assert [one.scoring_usd for one in after if one.failure is None] == [0.25] * 4
+    assert "my_scorers:paid" not in {one.scorer for one in after}
 
 
 def test_a_judge_scores_with_its_costs_and_its_agreement_with_people(folder, cli):

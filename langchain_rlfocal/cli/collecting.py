@@ -19,6 +19,7 @@ from langchain_rlfocal.cli.options import (
     end_with,
     open_kind,
     open_pool,
+    see_working_folder,
     show_result,
 )
 from langchain_rlfocal.cli.views import json_text, messages
@@ -103,6 +104,7 @@ def collect(
         asked = [replace(question, kind=opened_kind) for question in asked]
     check_questions(asked, {}, samples=samples)
     given: dict[str, Any] = {"max_concurrent_calls": concurrency, "output_tokens": output_tokens}
+    see_working_folder()  # for scorers of the user's own
     with open_pool(pool, member or []) as opened:
         config = CollectConfig(
             samples=samples,

@@ -134,7 +134,16 @@ def scrub(
 
 
 @log.command()
-def prune(log: Log, *, before: Before, yes: Yes = False, as_json: Json = False) -> None:
+def prune(
+    log: Log,
+    *,
+    before: Before,
+    unlearned: Annotated[
+        bool, typer.Option("--unlearned", help="Also feedback that no snapshot of what was learned holds yet.")
+    ] = False,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
     """Delete attempts, and served answers with their feedback, that are older than a date.
 
     The log keeps a record of how many were deleted, and still verifies.
@@ -146,9 +155,9 @@ def prune(log: Log, *, before: Before, yes: Yes = False, as_json: Json = False) 
     at = _seconds(before)
     assert at is not None, "required"
     opened = _open(log)
-    plan = upkeep.prune(opened, at, dry_run=True)
+    plan = upkeep.prune(opened, at, unlearned=unlearned, dry_run=True)
     if _goes_on(plan, "be deleted", log, yes=yes, as_json=as_json):
-        _report(upkeep.prune(opened, at), "were deleted", log, as_json=as_json)
+        _report(upkeep.prune(opened, at, unlearned=unlearned), "were deleted", log, as_json=as_json)
 
 
 # ---- what they share

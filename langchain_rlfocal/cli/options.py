@@ -4,8 +4,8 @@ Each thing is imported when it is opened, so that `rlfocal --help` is quick. A c
 what its card holds is checked before it is used.
 """
 
-import importlib
 import math
+import pkgutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -130,14 +130,15 @@ def import_named(option: str, spec: str) -> Any:
         raise InputError(f"`{option}` must be a name that `--help` lists or package.module:function, got {spec!r}.")
     see_working_folder()
     try:
-        return getattr(importlib.import_module(module), attribute)
+        return pkgutil.resolve_name(spec)
     except Exception as error:  # a module of the user's may raise anything
         raise InputError(f"`{option} {spec}` must name a function that can be imported: {error}.") from error
 
 
 def see_working_folder() -> None:
     """Let a user's own module be imported: a console script does not see the folder that it is started in."""
-    sys.path.insert(0, str(Path.cwd()))
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
 
 
 def read_grid(

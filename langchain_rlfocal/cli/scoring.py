@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import typer
 
-from langchain_rlfocal.cli.options import INTERRUPTED, Json, end_with, open_pool, show_result
+from langchain_rlfocal.cli.options import INTERRUPTED, Json, end_with, open_pool, see_working_folder, show_result
 from langchain_rlfocal.cli.views import progress_bar
 from langchain_rlfocal.errors import InputError, OutcomeError
 from langchain_rlfocal.redaction import printable
@@ -52,7 +52,8 @@ def score(
 ) -> None:
     """Score again what is on record, by corrected references or another scorer, without asking for an answer again.
 
-    A log gets the scores beside those that it has; a table is written anew. What cannot be scored is unscored, not wrong.
+    A log gets the scores beside those that it has; a table is written anew. What cannot be scored keeps the score that it has;
+    without one it is unscored, not wrong.
 
     Scorers: auto, json_subset, tool_calls, tool_calls_in_order, contains, regex, unit_tests, judge, pairwise, a kind of answer such as number or math, or package.module:function.
 
@@ -117,6 +118,7 @@ class _Job:
 
         spec = self._scorer or question.scorer
         if spec not in self._opened:
+            see_working_folder()  # for scorers of the user's own
             self._opened[spec] = open_scorer(spec, judge=self._judge, rubric=self._rubric)
         return self._opened[spec]
 
@@ -242,18 +244,19 @@ def _score_table(
             asked.append(Asked(question, job.scorer_of(question), [replies[row] for row in scored], rewards))
             places.append(scored)
         for row in rows:
-            outcomes[row] = replace(outcomes[row], gold=question.gold)
+            if row not in scored or outcomes[row].reward is None:  # else the gold stays that the reward was made by
+                outcomes[row] = replace(outcomes[row], gold=question.gold)
     scored_rows = (outcomes[row] for rows in places for row in rows)
     _check_labels(verdicts, ((one.task, one.query_id, one.model) for one in scored_rows))
     scores, changes = _run(asked, max_usd=max_usd, concurrency=concurrency)
     seen: list[tuple[float, float]] = []
-    for rows, made in zip(places, scores, strict=True):
+    for group, rows, made in zip(asked, places, scores, strict=True):
         for row, one in zip(rows, made, strict=True):
-            if one is None:
+            if one is None or one.value is None:
                 continue
-            outcome = outcomes[row] = replace(outcomes[row], reward=one.value)
+            outcome = outcomes[row] = replace(outcomes[row], gold=group.question.gold, reward=one.value)
             label = None if verdicts is None else verdicts.get((outcome.task, outcome.query_id, outcome.model))
-            if label is not None and one.value is not None:
+            if label is not None:
                 seen.append((one.value, label))
     table = OutcomeTable.from_outcomes(outcomes)
     table.write(out)
@@ -283,7 +286,7 @@ def _score_log(
                 job.untouched += 1
                 continue
             groups.setdefault((attempt.outcome.task, attempt.outcome.query_id, attempt.sample), []).append(attempt)
-        asked, cells = [], []
+        asked, scored = [], []
         for (task, query_id, _), attempts in groups.items():
             first = attempts[0].outcome
             own = known.get((task, query_id)) or Question(
@@ -301,26 +304,35 @@ def _score_log(
                 for one in attempts
             ]
             asked.append(Asked(question, job.scorer_of(question), replies, [one.outcome.reward for one in attempts]))
-            cells.append([one.cell for one in attempts])
-        _check_labels(verdicts, (cell[:3] for group in cells for cell in group if not cell[3]))
+            scored.append(attempts)
+        _check_labels(verdicts, (one.cell[:3] for group in scored for one in group if not one.sample))
         if job.given is not None:
             log.add_questions([one.question for one in asked])
         waiting: list[ScoreRecord] = []
         seen: list[tuple[float, float]] = []
 
         def keep(at: int, made: "Sequence[Score]") -> None:
-            for cell, one in zip(cells[at], made, strict=True):
-                waiting.append(
-                    ScoreRecord(
-                        cell=cell,
-                        reward=one.value,
-                        scorer=asked[at].scorer.name,
-                        gold=asked[at].question.gold,
-                        reason=one.reason,
-                        usd=one.cost_usd,
-                    )
+            for attempt, one in zip(scored[at], made, strict=True):
+                record = ScoreRecord(
+                    cell=attempt.cell,
+                    reward=one.value,
+                    scorer=asked[at].scorer.name,
+                    gold=asked[at].question.gold,
+                    reason=one.reason,
+                    usd=one.cost_usd,
                 )
-                label = None if verdicts is None or cell[3] else verdicts.get(cell[:3])
+                if one.value is None and attempt.outcome.reward is not None:
+                    if one.cost_usd == 0:
+                        continue
+                    # What it took is kept beside the score that stands.
+                    record = replace(
+                        record,
+                        reward=attempt.outcome.reward,
+                        scorer=attempt.scorer or "on record",
+                        gold=attempt.outcome.gold,
+                    )
+                waiting.append(record)
+                label = None if verdicts is None or attempt.sample else verdicts.get(attempt.cell[:3])
                 if label is not None and one.value is not None:
                     seen.append((one.value, label))
             if len(waiting) >= _AT_ONCE:
@@ -370,6 +382,7 @@ def _facts(
         "scored": changes.scored,
         "rewards": {"up": changes.up, "down": changes.down, "new": changes.new},
         "unscored": dict(changes.unscored.most_common()),
+        "kept": changes.kept,
         "left_for_want_of_money": changes.left,
         "not_in_questions": job.elsewhere,
         "nothing_on_record": job.untouched,
@@ -407,6 +420,7 @@ def _views(facts: Mapping[str, Any]) -> Iterator[Any]:
     for reason, count in facts["unscored"].items():
         yield Text(printable(f"Unscored, {count:,}: {reason}"), "yellow")
     for name, what in (
+        ("kept", "that could not be scored keep the reward that they had"),
         ("nothing_on_record", "failed or left nothing on record: they stay as they were"),
         ("not_in_questions", "are not in the file of questions: they stay as they were"),
         ("left_for_want_of_money", "were not scored since the money was spent: they stay as they were"),

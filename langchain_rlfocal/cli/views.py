@@ -69,13 +69,15 @@ def train_views(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
     validation = facts["card"]["validation"]
     curve = [point for point in facts["card"]["curve"] if not {"max_team", "member"} & point.keys()]
     best, member_scores = validation["single_best"], validation["member_scores"]
+    judged, held_out = validation["queries"], facts["queries"]["validation"]
     yield Text.assemble((facts["policy_id"], "bold"), f" in {printable(facts['path'])}")
     counts = [f"{count} {name}" for name, count in facts["queries"].items() if count or name != "repeated"]
     lines = {
         "members": printable(", ".join(facts["members"])),
         "queries": ", ".join(counts),
-        "validation": f"score {validation['score']:.3f} with {validation['mean_calls']:.2f} calls; "
-        f"single best ({printable(best)}) {member_scores[best]:.3f}",
+        "chosen by": f"score {validation['score']:.3f} with {validation['mean_calls']:.2f} calls on {judged} rows"
+        + (f", {judged - held_out} of them learned from" if judged > held_out else ""),
+        "single best": f"{printable(best)}, {member_scores[best]:.3f} on the {held_out} validation rows",
         "cost weight": " to ".join(
             f"{point['cost_weight']:g} ({point['mean_calls']:.2f} calls, score {point['score']:.3f})"
             for point in (curve[0], curve[-1])

@@ -5,7 +5,6 @@ seed gives the same file, byte for byte: outcomes are recorded under the questio
 """
 
 import json
-import os
 import random
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 from langchain_rlfocal.answers import KindName
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.outcomes import Question
+from langchain_rlfocal.outcomes.files import written_whole
 
 _Facts = dict[str, Any]
 _Asked = Iterator[tuple[str, str, KindName]]
@@ -78,13 +78,8 @@ def write_questions(path: Path, *, seed: int = 0, tasks: Sequence[str] | None = 
     rows = (
         {"task": q.task, "query_id": q.query_id, "query": q.query, "gold": q.gold, "kind": q.kind} for q in questions
     )
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_bytes(text.encode())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with written_whole(path) as sink:
+        sink.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
     return len(questions)
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from langchain_rlfocal.errors import OutcomeError
 from langchain_rlfocal.importing.conversations import reply_of, sent_of, text_of, usage_of
-from langchain_rlfocal.importing.files import csv_lines, form_of, read_json, rows_of
+from langchain_rlfocal.importing.files import form_of, read_json, rows_of
 from langchain_rlfocal.importing.records import (
     Place,
     Record,
@@ -27,6 +27,7 @@ from langchain_rlfocal.importing.records import (
     number,
     seconds,
 )
+from langchain_rlfocal.outcomes.files import csv_lines
 
 # ---- lm-evaluation-harness
 
@@ -363,7 +364,7 @@ def _promptfoo_gold(test: Mapping[str, Any]) -> str | None:
 def _promptfoo_csv(path: Path, wanted: Wanted, tally: Tally) -> Iterator[Record]:
     """Read the table: a row is a test, a column `[provider] prompt` an output, in newer versions with its score beside it."""
     lines = csv_lines(path)
-    _, names = next(lines, (None, []))
+    _, names = next(lines, (0, []))
     outputs = [
         (index, match["model"], match["prompt"])
         for index, name in enumerate(names)
@@ -373,7 +374,8 @@ def _promptfoo_csv(path: Path, wanted: Wanted, tally: Tally) -> Iterator[Record]
         raise OutcomeError(
             "must have a column `[provider] prompt` for each output. Export the table of promptfoo.", file=str(path)
         )
-    for place, values in lines:
+    for line, values in lines:
+        place = Place(str(path), line)
         given = {
             name: value for name, value in zip(names[: outputs[0][0]], values, strict=False) if name != "Description"
         }

@@ -4,16 +4,9 @@ A file is never read whole if its form allows another way: JSON lines, CSV, Parq
 torn in the middle of a row is that row's fault and counted; what cannot be read at all is an `OutcomeError`.
 """
 
-import codecs
-import csv
 import glob
-import gzip
-import io
 import json
-import sys
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any, TextIO
@@ -23,6 +16,7 @@ import pyarrow.parquet as pq
 
 from langchain_rlfocal.errors import InputError, OutcomeError
 from langchain_rlfocal.importing.records import Place, Tally
+from langchain_rlfocal.outcomes.files import csv_lines, opened_text
 
 WRAPPERS = ("data", "traces", "runs", "observations", "logs", "items")
 """Fields under which a program's answer wraps its list of rows."""
@@ -70,33 +64,6 @@ def form_of(path: Path) -> str:
     return {".ndjson": "jsonl", ".tsv": "csv", ".log": "jsonl"}.get(suffix, suffix.removeprefix("."))
 
 
-@contextmanager
-def opened(path: Path) -> Iterator[TextIO]:
-    """Open a text file in UTF-8, or in UTF-16 with its mark, compressed or not.
-
-    Raises:
-        OutcomeError: It cannot be read, ends in the middle of a compressed part, or is not in UTF-8.
-    """
-    try:
-        with path.open("rb") as raw:
-            start = raw.read(2)
-            raw.seek(0)
-            binary: Any = gzip.GzipFile(fileobj=raw) if start == b"\x1f\x8b" else raw
-            encoding = "utf-16" if start in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE} else "utf-8-sig"
-            with io.TextIOWrapper(binary, encoding=encoding, newline="") as text:
-                yield text
-    except FileNotFoundError:
-        raise OutcomeError("the file must exist. Check the path.", file=str(path)) from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise OutcomeError(
-            f"the file must be readable to its end, got: {error}. Copy it again.", file=str(path)
-        ) from error
-    except UnicodeDecodeError as error:
-        raise OutcomeError(
-            f"the file must be in UTF-8, got: {error}. Convert it, as with `iconv -f CP1252 -t UTF-8`.", file=str(path)
-        ) from error
-
-
 def rows_of(path: Path, tally: Tally | None = None) -> Iterator[tuple[Place, dict[str, Any]]]:
     """Yield the rows of a JSON, JSONL, CSV or Parquet file with their places; a row that is no object is counted and left out.
 
@@ -119,43 +86,11 @@ def read_json(path: Path) -> Any:
     Raises:
         OutcomeError: It is no JSON, such as one that is torn.
     """
-    with opened(path) as text:
+    with opened_text(path) as text:
         try:
             return json.load(text)
         except (ValueError, RecursionError) as error:
             raise _torn(path, error) from None
-
-
-def csv_lines(path: Path) -> Iterator[tuple[Place, list[str]]]:
-    """Yield the lines of a CSV file as lists of texts, the header first, each with the file's line on which it ends.
-
-    Raises:
-        OutcomeError: The file cannot be read.
-    """
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    with opened(path) as text:
-        start = text.read(_CHUNK_CHARS)
-        # Before the first line ends, quotes may hold what looks like another separator: count outside of them.
-        bare = "".join(start.split('"')[::2]).partition("\n")[0]
-        reader = csv.reader(_lines(start, text), delimiter=max(",;\t", key=bare.count))
-        try:
-            for values in reader:
-                if values:
-                    yield Place(str(path), reader.line_num), values
-        except csv.Error as error:
-            raise OutcomeError(
-                f"must be CSV, got: {error}. Export it again.", file=str(path), row=reader.line_num
-            ) from None
-
-
-def _lines(start: str, rest: TextIO) -> Iterator[str]:
-    """Yield the lines of a text of which the start was read."""
-    lines = list(io.StringIO(start, newline=""))
-    last = lines.pop() if lines and not lines[-1].endswith("\n") else ""
-    yield from lines
-    if last:
-        yield last + rest.readline()
-    yield from rest
 
 
 def parsed(value: Any) -> Any:
@@ -186,7 +121,7 @@ def field_at(row: Mapping[str, Any], path: str) -> Any:
 
 def _read_jsonl(path: Path, tally: Tally) -> Iterator[tuple[Place, dict[str, Any]]]:
     file = str(path)
-    with opened(path) as text:
+    with opened_text(path) as text:
         for line, words in enumerate(text, start=1):
             if not words.strip():
                 continue
@@ -204,7 +139,7 @@ def _read_jsonl(path: Path, tally: Tally) -> Iterator[tuple[Place, dict[str, Any
 
 def _read_json(path: Path, tally: Tally) -> Iterator[tuple[Place, dict[str, Any]]]:
     file = str(path)
-    with opened(path) as text:
+    with opened_text(path) as text:
         start = text.read(_CHUNK_CHARS).lstrip(_SPACE)
         entries: Iterator[Any]
         if start.startswith("["):
@@ -257,12 +192,17 @@ def _entries(text: TextIO, buffer: str, path: Path) -> Iterator[Any]:
 
 
 def _read_csv(path: Path, tally: Tally) -> Iterator[tuple[Place, dict[str, Any]]]:
-    del tally  # each row is one
-    lines = csv_lines(path)
-    _, names = next(lines, (None, []))
-    for place, values in lines:
+    file, lines = str(path), csv_lines(path)
+    _, header = next(lines, (0, []))
+    names = [name.strip() for name in header]
+    for line, values in lines:
+        if len(values) != len(names) or values == header:
+            tally.read += 1
+            told = "repeats the header" if values == header else "more or fewer cells than the header has"
+            tally.skip(told, Place(file, line))
+            continue
         # CSV has one way to write nothing: a cell without text is none, not an empty answer.
-        yield place, dict(zip(names, (value or None for value in values), strict=False))
+        yield Place(file, line), {name: value or None for name, value in zip(names, values, strict=True) if name}
 
 
 def _read_parquet(path: Path, tally: Tally) -> Iterator[tuple[Place, dict[str, Any]]]:
@@ -278,7 +218,9 @@ def _read_parquet(path: Path, tally: Tally) -> Iterator[tuple[Place, dict[str, A
         raise OutcomeError(f"must be a readable Parquet file, got: {error}. Write it again.", file=str(path)) from error
 
 
-def _torn(path: Path, error: Exception) -> OutcomeError:
+def _torn(path: Path, error: Exception) -> Exception:
+    if isinstance(error, UnicodeError):
+        return error  # `opened_text` says what it is
     empty = not path.stat().st_size
     what = "nothing" if empty else f"{error}"
     return OutcomeError(f"the file must be whole JSON, got {what}. Export it again, or leave it out.", file=str(path))

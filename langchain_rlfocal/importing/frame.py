@@ -28,8 +28,7 @@ from langchain_rlfocal.importing.conversations import sent_of
 from langchain_rlfocal.importing.files import field_at
 from langchain_rlfocal.importing.records import Record, Tally, Wanted, as_text, number
 from langchain_rlfocal.outcomes import sample_id
-from langchain_rlfocal.outcomes.files import _AS_JSON as AS_JSON
-from langchain_rlfocal.outcomes.files import check_writable, write_table
+from langchain_rlfocal.outcomes.files import AS_JSON, check_writable, write_table
 from langchain_rlfocal.outcomes.tables import COLUMNS
 from langchain_rlfocal.redaction import masked, secrets_of, shown_text
 

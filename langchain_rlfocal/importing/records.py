@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from langchain_rlfocal.errors import OutcomeError
+from langchain_rlfocal.outcomes.files import LocalText
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,8 @@ def number(value: Any) -> float | None:
     """Read a number, or a text that writes one; None where there is none, as NaN is none."""
     if value is None or value == "":
         return None
+    if isinstance(value, LocalText):
+        value = value.replace(",", ".", 1)
     try:
         found = float(value)
     except (TypeError, ValueError):

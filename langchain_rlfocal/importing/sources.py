@@ -14,12 +14,13 @@ from typing import Any
 from langchain_rlfocal.answers import KindLike
 from langchain_rlfocal.errors import InputError, OutcomeError
 from langchain_rlfocal.importing.evaluations import HELM_FILES, read_helm, read_inspect, read_lm_eval, read_promptfoo
-from langchain_rlfocal.importing.files import csv_lines, find_files, form_of, opened, rows_of
+from langchain_rlfocal.importing.files import find_files, form_of, rows_of
 from langchain_rlfocal.importing.frame import MAPPED, ImportReport, write_outcomes
 from langchain_rlfocal.importing.records import Record, Tally, Wanted
 from langchain_rlfocal.importing.tables import read_long, read_wide
 from langchain_rlfocal.importing.traces import read_langfuse, read_langsmith, read_mlflow
 from langchain_rlfocal.importing.usage import read_litellm, read_llm, read_openai_batch, read_openrouter
+from langchain_rlfocal.outcomes.files import csv_lines, opened_text
 
 AUTO = "auto"
 """The source that is recognised by its files."""
@@ -37,7 +38,7 @@ class Glimpse:
     def head(self) -> str:
         """The beginning of a text file; empty for others."""
         try:
-            with opened(self.path) as text:
+            with opened_text(self.path) as text:
                 return text.read(_HEAD_CHARS)
         except OutcomeError:
             return ""

@@ -70,6 +70,8 @@ def read_long(files: Sequence[Path], wanted: Wanted, tally: Tally) -> Iterator[R
                 extras={name: value for name, value in row.items() if name not in used},
                 raw=row,
             )
+            if record.reward is None and given.get("reward") not in (None, "") and "reward" not in wanted.columns:
+                tally.note("reward that is no number: left open")
             for name in ("prompt_tokens", "completion_tokens", "cost_usd", "latency_s", "logprob", "propensity"):
                 setattr(record, name, number(given.get(name)))
             yield record

@@ -22,12 +22,12 @@ import shlex
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
-from typing import IO, Any, NoReturn, cast
+from typing import IO, Any, NoReturn, TextIO, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -45,7 +45,7 @@ STANDARD_INPUT = "-"
 SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".csv")
 """What the name of a table's file ends in; JSONL and CSV may have `.gz` after it."""
 
-_AS_JSON = {b"rlfocal": b"json"}
+AS_JSON = {b"rlfocal": b"json"}
 """Marks a column of texts whose values are JSON, since the values are of several types."""
 
 _BATCH_ROWS = 512  # so few that Python's collector of garbage does not look at them again and again
@@ -178,10 +178,8 @@ def _open(path: str | os.PathLike[str], stack: ExitStack) -> _Source:
         if is_named:
             check_suffix(path)
         stream = stack.enter_context(Path(name).open("rb"))  # noqa: SIM115  # the stack is the context
+    stream = _unpacked(stream)
     head = _peek(stream)
-    if head[:2] == b"\x1f\x8b":
-        stream = io.BufferedReader(cast("Any", gzip.GzipFile(fileobj=stream)))
-        head = _peek(stream)
     if is_named:
         suffix = _suffix_of(name)
         if Path(name).suffix.lower() == ".gz" and not isinstance(getattr(stream, "raw", None), gzip.GzipFile) and head:
@@ -235,20 +233,55 @@ def _transcoded(data: bytes, encoding: str, shown: str) -> bytes:
     try:
         return data.decode(encoding).encode()
     except UnicodeError as error:
-        rule = f"begins as a text in {encoding.upper()}, and is not one: {error}. It may have been cut off: write it again."
-        raise OutcomeError(rule, file=shown) from None
+        raise _not_in(encoding, error, shown) from None
 
 
-def _refuse_encoding(data: Any, shown: str) -> None:
+@contextmanager
+def opened_text(path: Path) -> Iterator[TextIO]:
+    """Open a text, compressed or not, in an encoding that its beginning tells, UTF-8 otherwise; line ends stay as they are.
+
+    Raises:
+        OutcomeError: It does not exist, cannot be read to its end, or is in another encoding.
+    """
+    shown, encoding = str(path), "utf-8"
+    try:
+        with path.open("rb") as raw:
+            stream = _unpacked(raw)
+            encoding = _encoding_of(_peek(stream))
+            with io.TextIOWrapper(stream, encoding=encoding, newline="") as text:
+                yield text
+    except FileNotFoundError:
+        raise OutcomeError("the file must exist. Check the path.", file=shown) from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise OutcomeError(f"the file must be readable to its end, got: {error}. Copy it again.", file=shown) from error
+    except UnicodeError as error:
+        if encoding in {"utf-8", "utf-8-sig"}:
+            with path.open("rb") as raw:
+                _refuse_encoding(_unpacked(raw), shown)
+        raise _not_in(encoding, error, shown) from None
+
+
+def _unpacked(stream: Any) -> Any:
+    """Read through gzip where a stream begins so."""
+    is_packed = _peek(stream)[:2] == b"\x1f\x8b"
+    return io.BufferedReader(cast("Any", gzip.GzipFile(fileobj=stream))) if is_packed else stream
+
+
+def _not_in(encoding: str, error: UnicodeError, shown: str) -> OutcomeError:
+    rule = f"begins as a text in {encoding.upper()}, and is not one: {error}. It may have been cut off: write it again."
+    return OutcomeError(rule, file=shown)
+
+
+def _refuse_encoding(stream: IO[bytes], shown: str) -> None:
     """Say where a text leaves UTF-8, and what it probably is; return if it does not leave it."""
     import charset_normalizer  # noqa: PLC0415  # only a text that cannot be read needs it
 
-    start = 0
-    for number, line in enumerate(io.BytesIO(data), start=1):
+    before = b""
+    for number, line in enumerate(stream, start=1):
         try:
             line.decode()
         except UnicodeDecodeError as error:
-            sample = bytes(data[max(0, start - 2**14) : start + 2**16])
+            sample = before + (line + stream.read(2**16))[: 2**16]
             found = {one.encoding: one.chaos for one in charset_normalizer.from_bytes(sample, cp_isolation=_ENCODINGS)}
             # Of those that are about as good, the most usual.
             likely = [
@@ -261,7 +294,7 @@ def _refuse_encoding(data: Any, shown: str) -> None:
                 f"this reads {around!r}: then `iconv -f {encoding.upper()} -t UTF-8` converts it, or save it as UTF-8."
             )
             raise OutcomeError(rule, file=shown) from None
-        start += len(line)
+        before = (before + line)[-(2**14) :]
 
 
 # ---- reading: each reader returns all columns that the file has, then `assemble` checks them
@@ -348,10 +381,10 @@ def _is_json(kind: pa.DataType) -> bool:
 def _read_csv(source: _Source, columns: Sequence[Column], unfinished: bool) -> dict[str, Any]:  # noqa: ARG001
     data = source.all_bytes()
     head = bytes(data[:_HEAD_BYTES])
-    start, separator = len(head) - len(head.lstrip()), ""
+    start = len(head) - len(head.lstrip())
     first, _, rest = head[start:].partition(b"\n")
-    if first[:4].lower() == b"sep=" and len(first.strip()) == 5:  # so Excel tells itself
-        start, separator = len(head) - len(rest), chr(first[4])
+    if separator := _told_separator(first.decode("utf-8", "replace")):
+        start = len(head) - len(rest)
     head = head[start:]
     if not head.strip():
         return {}
@@ -379,6 +412,59 @@ def _read_csv(source: _Source, columns: Sequence[Column], unfinished: bool) -> d
             "%s is read with %s between its columns.", source.shown, _SEPARATORS.get(separator, repr(separator))
         )
     return arrays
+
+
+class LocalText(str):
+    """A cell of a file that has no commas between its columns: a number in it may have a decimal comma."""
+
+    __slots__ = ()
+
+
+def csv_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the lines of a CSV file whose columns nobody knows, the header first, each with the line of the file on which it ends.
+
+    Cells are `LocalText` where no commas separate them; only a part of the file is held at a time.
+
+    Raises:
+        OutcomeError: It cannot be read, or is no CSV.
+    """
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    with opened_text(path) as text:
+        start, above = text.read(_HEAD_BYTES), 0
+        first, _, rest = start.partition("\n")
+        separator = _told_separator(first)
+        if separator:
+            start, above = rest, 1
+        else:
+            # Before the first line ends, quotes may hold what looks like another separator: count outside of them.
+            bare = "".join(start.lstrip().split('"')[::2]).partition("\n")[0]
+            *usual, rare = _SEPARATORS  # names of columns have bars in them, too
+            separator = max(usual, key=bare.count)
+            separator = separator if separator in bare else rare
+        reader = csv.reader(_lines(start, text), delimiter=separator)
+        is_local = separator != ","
+        try:
+            for values in reader:
+                if values:
+                    yield above + reader.line_num, [*map(LocalText, values)] if is_local else values
+        except csv.Error as error:
+            rule = f"must be CSV, got: {error}. Export it again."
+            raise OutcomeError(rule, file=str(path), row=above + reader.line_num) from None
+
+
+def _lines(start: str, rest: TextIO) -> Iterator[str]:
+    """Yield the lines of a text of which the start was read."""
+    lines = list(io.StringIO(start, newline=""))
+    last = lines.pop() if lines and not lines[-1].endswith("\n") else ""
+    yield from lines
+    if last:
+        yield last + rest.readline()
+    yield from rest
+
+
+def _told_separator(first: str) -> str:
+    """Return the separator that a first line such as `sep=;` tells, as Excel writes it; nothing where it is none."""
+    return first.strip("\r\n ")[4:] if first[:4].lower() == "sep=" and len(first.strip("\r\n ")) == 5 else ""
 
 
 def _separator_of(head: str, known: Iterable[str]) -> str:
@@ -424,7 +510,7 @@ def _parsed(data: Any, start: int, separator: str, num_columns: int, shown: str)
                 raise
             return parse(min(len(data), 2**30))  # a row must lie within one block
     except pa.ArrowInvalid as error:
-        _refuse_encoding(data, shown)
+        _refuse_encoding(io.BytesIO(data), shown)
         place = _CELLS.search(str(error))
         if place is None:
             raise
@@ -517,7 +603,7 @@ def _refuse_line(line: bytes, number: int, row: int, shown: str, *, is_last: boo
     try:
         line.decode()
     except UnicodeDecodeError:
-        _refuse_encoding(b"\n" * (number - 1) + line, shown)
+        _refuse_encoding(io.BytesIO(b"\n" * (number - 1) + line), shown)
     if row == 1 and text[:1] == "[":
         rule = f"must hold one JSON object a line, got one JSON list. `jq -c '.[]' {shlex.quote(shown)}` writes its objects so."
         raise OutcomeError(rule, file=shown, row=row)
@@ -737,7 +823,7 @@ def assemble(arrays: dict[str, Any], columns: Sequence[Column], *, file: str | N
         fields.append(pa.field(column.name, column.type))
     for name, (array, is_json) in arrays.items():
         made.append(array)
-        fields.append(pa.field(name, array.type, metadata=_AS_JSON if is_json else None))
+        fields.append(pa.field(name, array.type, metadata=AS_JSON if is_json else None))
     return pa.table(made, schema=pa.schema(fields))
 
 
@@ -824,7 +910,7 @@ def concatenated(tables: Sequence[pa.Table], num_columns: int) -> pa.Table:
             for table in tables
         ]
         array, holds_json = _unified(parts)
-        first = first.append_column(pa.field(name, array.type, metadata=_AS_JSON if holds_json else None), array)
+        first = first.append_column(pa.field(name, array.type, metadata=AS_JSON if holds_json else None), array)
     return first
 
 
@@ -887,15 +973,27 @@ def write_table(table: pa.Table, path: str | os.PathLike[str]) -> None:
         OSError: Writing fails; what was there before still is.
     """
     check_writable(path)
-    file = Path(path).resolve()
+    name = Path(path).resolve().name
+    with written_whole(path) as sink:
+        if Path(name).suffix.lower() == ".gz":
+            with gzip.GzipFile(filename="", fileobj=sink, mode="wb", mtime=0) as packed:
+                _WRITERS[_suffix_of(name)](table, cast("IO[bytes]", packed))
+        else:
+            _WRITERS[_suffix_of(name)](table, sink)
+
+
+@contextmanager
+def written_whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """Give what is written a file's name when it is whole and on the disk; where the block raises, what was there still is.
+
+    Raises:
+        OSError: Writing fails.
+    """
+    file = Path(path).resolve()  # a link stays one
     partial = file.with_name(f".{file.name}.{secrets.token_hex(4)}.part")
     try:
         with partial.open("xb") as sink:
-            if file.suffix.lower() == ".gz":
-                with gzip.GzipFile(filename="", fileobj=sink, mode="wb", mtime=0) as packed:
-                    _WRITERS[_suffix_of(file.name)](table, cast("IO[bytes]", packed))
-            else:
-                _WRITERS[_suffix_of(file.name)](table, sink)
+            yield sink
             sink.flush()
             os.fsync(sink.fileno())
         partial.replace(file)

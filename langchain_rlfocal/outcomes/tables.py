@@ -6,7 +6,6 @@ asks for it, kept with a hole, or counted as that member's failure. An unknown c
 scored unscored. Columns of the user's own are kept.
 """
 
-import errno
 import json
 import os
 import re
@@ -15,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from hashlib import sha256
-from pathlib import Path
 from typing import Any, Literal, NoReturn, Self, get_args
 
 import numpy as np
@@ -641,32 +639,6 @@ def _text_of_user(messages: Sequence[Mapping[str, Any]], refuse: Any) -> str:
     if asked is None or not asked.strip():
         refuse("messages", "must have a message of the user with a text. Add one.")
     return str(asked)
-
-
-def append_jsonl(path: str | os.PathLike[str], outcomes: Iterable[Outcome]) -> None:
-    """Append outcomes to a JSONL file, so that a long collection can resume: all of them are added, or none is.
-
-    The file is made where it is missing, and a last line without a line end is ended first. A row that is in it already is
-    found when the file is read.
-
-    Raises:
-        OutcomeError: An outcome breaks a rule.
-        OSError: The lines cannot be written.
-    """
-    lines = b"".join(files.json_lines(_table_of(outcomes)))
-    with Path(path).open("ab+", buffering=0) as sink:
-        size = sink.seek(0, os.SEEK_END)
-        if size:
-            sink.seek(size - 1)
-            lines = lines if sink.read(1) == b"\n" else b"\n" + lines
-        written = 0
-        try:
-            written = sink.write(lines)
-        finally:
-            if written < len(lines):
-                sink.truncate(size)
-    if written < len(lines):
-        raise OSError(errno.ENOSPC, "No space left for all lines", str(path))
 
 
 def _table_of(outcomes: Iterable[Outcome]) -> pa.Table:

@@ -10,7 +10,6 @@ import importlib
 import json
 import os
 import re
-import secrets
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from langchain_rlfocal.errors import InputError, MissingDependencyError
+from langchain_rlfocal.outcomes.files import written_whole
 from langchain_rlfocal.reporting import sentences
 from langchain_rlfocal.reporting.cases import Text
 from langchain_rlfocal.reporting.facts import METRICS, Asking, Comparison, Facts, Training
@@ -69,14 +69,9 @@ def write_page(facts: Facts, path: str | os.PathLike[str]) -> None:
         InputError: The file's folder does not exist or may not be written to.
     """
     check_writable(path)
-    file = Path(path).resolve()
     page = page_of(facts).encode("utf-8")
-    partial = file.with_name(f".{file.name}.{secrets.token_hex(4)}.part")
-    try:
-        partial.write_bytes(page)
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+    with written_whole(path) as sink:
+        sink.write(page)
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:

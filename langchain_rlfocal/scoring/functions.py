@@ -5,15 +5,13 @@ return is checked: what is no score in [0, 1] makes the reply unscored, with the
 """
 
 import asyncio
-import importlib
 import inspect
 import json
 import math
-import sys
+import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -43,20 +41,15 @@ def open_function(spec: str) -> Scorer:
     Raises:
         InputError: It cannot be imported, or is nothing that scores.
     """
-    module, _, attribute = spec.partition(":")
     try:
-        if (here := str(Path.cwd())) not in sys.path:
-            sys.path.insert(0, here)  # a console script does not see the folder that it is started in
-        found: Any = importlib.import_module(module)
-        for part in attribute.split("."):
-            found = getattr(found, part)
+        found: Any = pkgutil.resolve_name(spec)
     except Exception as error:  # a module of the user's may raise anything
         raise InputError(
             f"The scorer {spec!r} must be package.module:function that can be imported: {error}."
         ) from error
     if isinstance(found, type):
         raise InputError(
-            f"The scorer {spec!r} must be a function or an object, got a class. Make one: `scorer = {attribute}()`."
+            f"The scorer {spec!r} must be a function or an object, got a class. Make one: `scorer = {found.__name__}()`."
         )
     if isinstance(found, Scorer) and inspect.iscoroutinefunction(found.score):
         return found

@@ -37,7 +37,8 @@ class Changes:
         up: Of those that had one before, how many rose.
         down: How many fell.
         new: Replies that had none before.
-        unscored: Replies without a score, by the reason.
+        unscored: Replies that got no score, by the reason.
+        kept: Of those, how many had a score before, which stays: that a judge was away says nothing about an answer.
         left: Replies that were not looked at, since the money was spent.
         usd: Dollars that scoring took, as far as they are known.
         unpriced: Replies whose scoring took an unknown amount.
@@ -48,6 +49,7 @@ class Changes:
     down: int = 0
     new: int = 0
     unscored: Counter[str] = field(default_factory=Counter)
+    kept: int = 0
     left: int = 0
     usd: float = 0.0
     unpriced: int = 0
@@ -60,6 +62,7 @@ class Changes:
             self.usd += score.cost_usd
         if score.value is None:
             self.unscored[score.reason or "no reason given"] += 1
+            self.kept += before is not None
             return
         self.scored += 1
         if before is None:

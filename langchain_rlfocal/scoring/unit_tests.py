@@ -2,9 +2,11 @@
 
 It bounds what code does by mistake: time, processor time, memory, the size of files, what is printed, and the network where the
 system lets a process give it up. It is no prison: the code runs as this user and can read what this user can read. Code that
-might attack belongs into a container or a virtual machine.
+might attack belongs into a container or a virtual machine. Nor does it see through every deceit: code that leaves early, names its
+own functions as the tests are named, or redefines what they call, does not pass; an object that says it equals everything does.
 """
 
+import ast
 import asyncio
 import contextlib
 import functools
@@ -18,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.outcomes import Question
@@ -28,26 +31,65 @@ _PYTHON = {"", "py", "python", "python3"}
 _MAX_SHOWN_BYTES = 4_000
 
 _RUNNER = """
-import json, os, resource, sys
-given = json.load(sys.stdin)
-for name, most in given["limits"].items():
-    kind = getattr(resource, name)
-    hard = resource.getrlimit(kind)[1]
-    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-    try:
-        resource.setrlimit(kind, (most, most))
-    except (ValueError, OSError):
-        pass
-verdict, token = os.dup(1), given.pop("token")
-os.dup2(2, 1)
-space = {"__name__": "reply"}
-exec(compile(given["code"], "reply.py", "exec"), space)
-before = set(space)
-exec(compile(given["tests"], "tests.py", "exec"), space)
-for name in [name for name in space if name.startswith("test_") and name not in before and callable(space[name])]:
-    space[name]()
-os.write(verdict, token.encode())
+import builtins, importlib, json, os, resource, signal, sys
+
+def run(callable=callable, compile=compile, dict=dict, exec=exec, int=int, len=len, setattr=setattr, type=type, vars=vars):
+    read, write, inbox, verdict = os.read, os.write, os.dup(0), os.dup(1)
+
+    def take():
+        size, found = int(read(inbox, 16), 16), b""
+        while len(found) < size and (part := read(inbox, size - len(found))):
+            found += part
+        return found
+
+    given = json.loads(take())
+    for name, (soft, hard) in given["limits"].items():
+        kind = getattr(resource, name)
+        most = resource.getrlimit(kind)[1]
+        if most != resource.RLIM_INFINITY:
+            soft, hard = min(soft, most), min(hard, most)
+        try:
+            resource.setrlimit(kind, (soft, hard))
+        except (ValueError, OSError):
+            pass
+
+    def end_late(*_, leave=os._exit):
+        write(2, given["late"].encode())
+        leave(1)
+
+    signal.signal(signal.SIGXCPU, end_late)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    usual = dict(vars(builtins))
+    owners = []
+    for name in given["modules"]:
+        try:
+            module = importlib.import_module(name)
+        except Exception:
+            continue
+        owners += [module, *(value for value in vars(module).values() if type(value) is type)]
+    kept = [(owner, dict(vars(owner))) for owner in owners]
+
+    space = {"__name__": "reply"}
+    exec(compile(given["code"], "reply.py", "exec"), space)
+
+    for owner, values in kept:
+        for name, value in values.items():
+            if vars(owner).get(name, kept) is not value:
+                setattr(owner, name, value)
+    before = dict(space)
+    space["__builtins__"] = usual
+    exec(compile(take(), "tests.py", "exec"), space)
+    tests = [value for name, value in space.items() if name[:5] == "test_" and before.get(name) is not value]
+    for test in tests:
+        if callable(test):
+            test()
+    write(verdict, take())
+
+run()
 """
+# The code has the process that judges it to itself for a while. So what the runner needs it holds in variables of its own, the tests
+# get the built-ins and the modules as they were, and what says that they passed comes in only when they have.
 
 
 class UnitTestScorer:
@@ -57,7 +99,8 @@ class UnitTestScorer:
         name: `"unit_tests"`.
 
     Args:
-        timeout_s: Seconds until the process and all that it started are killed.
+        timeout_s: Seconds until the process and all that it started are killed. It is far above `cpu_s`, so that how busy the
+            machine is decides nothing.
         cpu_s: Seconds of processor time that it may take.
         memory_bytes: Address space of each of its processes.
         file_bytes: Size of each file that it writes, and of what it prints.
@@ -66,18 +109,20 @@ class UnitTestScorer:
     name = "unit_tests"
 
     def __init__(
-        self, *, timeout_s: float = 10.0, cpu_s: int = 10, memory_bytes: int = 2**30, file_bytes: int = 2**24
+        self, *, timeout_s: float = 30.0, cpu_s: int = 10, memory_bytes: int = 2**30, file_bytes: int = 2**24
     ) -> None:
         if sys.platform == "win32":
             raise InputError("The scorer `unit_tests` needs Linux or macOS, whose processes have limits. Run it there.")
         self._timeout_s = timeout_s
+        self._late = f"\ntook more than {cpu_s:g} s of processor time\n"
         self._limits = {
-            "RLIMIT_CPU": cpu_s,
-            "RLIMIT_AS": memory_bytes,
-            "RLIMIT_FSIZE": file_bytes,
-            "RLIMIT_CORE": 0,
-            "RLIMIT_NOFILE": 64,
+            "RLIMIT_CPU": (cpu_s, cpu_s + 1),  # at the first it says so and leaves, at the second it is killed
+            "RLIMIT_AS": (memory_bytes, memory_bytes),
+            "RLIMIT_FSIZE": (file_bytes, file_bytes),
+            "RLIMIT_CORE": (0, 0),
+            "RLIMIT_NOFILE": (64, 64),
         }
+        self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
     async def score(self, question: Question, reply: Reply) -> Score:
         """Score one reply to a question."""
@@ -85,16 +130,23 @@ class UnitTestScorer:
         if not tests or not tests.strip():
             return unscored(NO_REFERENCE)
         try:
-            compile(tests, "tests.py", "exec")
+            tree = ast.parse(tests)
+            compile(tree, "tests.py", "exec")
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             return unscored(f"the reference's tests are no Python: {error}")
         token = secrets.token_hex(16)
-        given = {"code": code_of(reply.text or ""), "tests": tests, "limits": self._limits, "token": token}
-        folder = await asyncio.to_thread(tempfile.mkdtemp, prefix="rlfocal-tests-")
-        try:
-            passed, said = await self._run(json.dumps(given).encode(), token, Path(folder))
-        finally:
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        code = code_of(reply.text or "")
+        given = {"code": code, "modules": _imported(tree), "limits": self._limits, "late": self._late}
+        parts = [json.dumps(given).encode(), tests.encode(), token.encode()]
+        sent = b"".join(b"%016x" % len(part) + part for part in parts)
+        # No more at once than there are processors, and the clock of each begins with its turn.
+        slots = self._slots.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(os.cpu_count() or 1))
+        async with slots:
+            folder = await asyncio.to_thread(tempfile.mkdtemp, prefix="rlfocal-tests-")
+            try:
+                passed, said = await self._run(sent, token, Path(folder))
+            finally:
+                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         return Score(value=1.0) if passed else Score(value=0.0, reason=said)
 
     async def _run(self, given: bytes, token: str, folder: Path) -> tuple[bool, str]:
@@ -138,11 +190,20 @@ class UnitTestScorer:
         return False, await asyncio.to_thread(_last_line, printed, code)
 
 
+def _imported(tree: ast.Module) -> list[str]:
+    """List the modules that tests import."""
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {
+        node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module and not node.level
+    }
+    return sorted(names)
+
+
 def _last_line(printed: Path, code: int) -> str:
     with printed.open("rb") as source:
         source.seek(max(0, printed.stat().st_size - _MAX_SHOWN_BYTES))
         lines = source.read().decode("utf-8", "replace").split("\n")
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    last = next((line.strip() for line in reversed(lines) if line.strip() and not line.startswith("unshare: ")), "")
     ended = f"ended by {signal.Signals(-code).name}" if code < 0 else "left before its tests were done"
     return last[:200] or ended
 

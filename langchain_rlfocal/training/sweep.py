@@ -1,8 +1,8 @@
 """Sweeps: the same outcomes trained on with several limits and seeds, each checkpoint kept, the best chosen by validation.
 
 A run is a configuration; runs that differ in their seed alone are a setting, and a setting's figure is the mean over its seeds. Only
-rows that training may see choose: of the test rows nothing is read, so that the best can still be evaluated on them. Its
-validation score is that of the best of several, and so a little flattered.
+rows that training may see choose: of the test rows nothing is read, so that the best can still be evaluated on them. They are
+the validation rows and, where these are few, training rows beside them; the score of the best of several is flattered by both.
 
 A finished run is known by its checkpoint, which holds its configuration and the hash of its outcomes, and is not trained again.
 """
@@ -22,6 +22,7 @@ from typing import Any
 from langchain_rlfocal.errors import CheckpointError, InputError
 from langchain_rlfocal.features import Embedder
 from langchain_rlfocal.outcomes import OutcomeGrid
+from langchain_rlfocal.outcomes.files import written_whole
 from langchain_rlfocal.policies import RLFocalPolicy
 from langchain_rlfocal.policies.checkpoint import read_checkpoint, write_checkpoint
 from langchain_rlfocal.training.config import TrainingConfig
@@ -299,6 +300,5 @@ def _trained(
 def _write_summary(done: Sweep, folder: Path) -> None:
     """Write `sweep.json`, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    new = folder / f".{SUMMARY}.new"
-    new.write_text(json.dumps(done.as_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    new.replace(folder / SUMMARY)
+    with written_whole(folder / SUMMARY) as sink:
+        sink.write(json.dumps(done.as_dict(), indent=2, allow_nan=False).encode() + b"\n")

@@ -1,5 +1,8 @@
 """Tables: wide and long ones, under the names that others use."""
 
+import gzip
+import json
+
 import pytest
 
 from langchain_rlfocal.errors import InputError, OutcomeError
@@ -130,3 +133,67 @@ def test_one_id_of_several_texts_becomes_several_ids_and_one_of_one_text_stays(i
     assert any("an id stands for several texts" in note for note in report.notes)
     _, again = imported("long", write("long.jsonl", rows[::-1]))
     assert {outcome.query_id for outcome in again} == {first, second, third}
+
+
+LONG = "question;model;response;reward;cost\n1 + 1?;ann;2;0,5;0,25\n1 + 1?;bob;1,5;0.75;\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        LONG,
+        "sep=;\r\n" + LONG.replace("\n", "\r\n"),
+        LONG.replace(";", "|"),
+        "sep=|\n" + LONG.replace(";", "|"),
+        LONG.replace(";", "\t"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_where_no_commas_part_the_columns_numbers_may_have_decimal_commas(imported, tmp_path, text, encoding):
+    """Texts keep theirs."""
+    path = tmp_path / "long.csv"
+    path.write_bytes(text.encode(encoding))
+    for source in ("long", "auto"):
+        _, outcomes = imported(source, path)
+        assert brief(outcomes, "model", "response", "reward", "cost_usd") == [
+            ("ann", "2", 0.5, 0.25),
+            ("bob", "1,5", 0.75, None),
+        ]
+
+
+def test_where_commas_part_the_columns_a_comma_makes_no_number_and_that_is_said(imported, write):
+    path = write("long.csv", 'question,model,response,reward,cost\n1 + 1?,ann,2,"0,5","1,234"\n')
+    report, outcomes = imported("long", path)
+    assert brief(outcomes, "reward", "cost_usd") == [(None, None)]
+    assert report.notes == {"reward that is no number: left open": 1}
+
+
+def test_a_wide_table_of_rewards_with_decimal_commas(imported, write):
+    _, outcomes = imported("wide", write("wide.csv", "question;ann;bob\n1 + 1?;0,5;1\n"))
+    assert brief(outcomes, "model", "reward") == [("ann", 0.5), ("bob", 1.0)]
+
+
+def test_rows_of_another_length_and_repeated_headers_are_left_out_and_counted(imported, write):
+    """A shift of cells would put an answer into another column."""
+    text = "question,model,response,reward\n1 + 1?,ann,2,1\n1 + 1?,bob,two, or so,0\nquestion,model,response,reward\n1 + 1?,cid\n"
+    path = write("long.csv", text)
+    report, outcomes = imported("long", path)
+    assert brief(outcomes, "model") == [("ann",)]
+    assert report.read == 4
+    assert report.skipped == {
+        "more or fewer cells than the header has": (2, f"{path}:3"),
+        "repeats the header": (1, f"{path}:4"),
+    }
+
+
+@pytest.mark.parametrize(("suffix", "line"), [("csv", 2), ("jsonl", 1), ("json", 1), ("csv.gz", 2)])
+def test_a_text_in_another_encoding_is_refused_with_the_line_and_its_likely_name(imported, tmp_path, suffix, line):
+    rows = [{"question": "Wer wäscht die Straße für die Gäste über den Fluß?", "model": "ann", "response": "Müller"}]
+    text = "question,model,response\n" + ",".join(rows[0].values()) + "\n"
+    data = (text if "csv" in suffix else json.dumps(rows if suffix == "json" else rows[0], ensure_ascii=False)).encode(
+        "cp1252"
+    )
+    path = tmp_path / f"long.{suffix}"
+    path.write_bytes(gzip.compress(data) if suffix.endswith("gz") else data)
+    with pytest.raises(OutcomeError, match=f"0xe4 in line {line}.*cp125[02].*wäscht"):
+        imported("long", path)
