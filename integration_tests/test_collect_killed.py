@@ -34,11 +34,11 @@ def asked(server):
 @NO_SIGKILL
 def test_a_collection_that_is_killed_loses_nothing_on_record_and_asks_none_of_it_again(killed):
     """Killed at its first request, and at a random moment; the last run comes to its end."""
-    done = killed.experiment(kills=2, questions=40, seed=1)
+    done = killed.experiment(kills=2, questions=90, seed=1)
     assert (done.lost, done.asked_again, done.complete) == (0, 0, True)
     assert [run.killed_after is None for run in done.runs] == [False, False, True]
     assert done.runs[-1].out == 0
-    assert 0 < done.runs[-1].requests < 2 * 40  # something had been on record
+    assert 0 < done.runs[-1].requests < 2 * 90  # something had been on record
 
 
 @NO_SIGKILL

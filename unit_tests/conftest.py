@@ -110,13 +110,13 @@ def lengths():
 
 @pytest.fixture
 def quick_training(monkeypatch):
-    """The command's own path with two small iterations: what training learns is not under test here."""
+    """The command's own path with two small iterations and two folds: what training learns is not under test here."""
     from langchain_rlfocal import training  # noqa: PLC0415  # torch takes seconds, and most tests need none
 
     true_config = training.TrainingConfig
 
     def config(**given):
-        return replace(true_config(**given), num_iterations=2, batch_size=32)
+        return replace(true_config(**given), num_iterations=2, batch_size=32, num_folds=2)
 
     monkeypatch.setattr(training, "TrainingConfig", config)
 
@@ -133,7 +133,19 @@ def quiz_policy(quiz):
     from langchain_rlfocal.training import TrainingConfig, train  # noqa: PLC0415  # as above
 
     learned, chosen, _ = quiz.grid(quiz.members).split()
-    return train(learned, chosen, TrainingConfig(num_iterations=2, batch_size=32, max_team=2))
+    return train(learned, chosen, TrainingConfig(num_iterations=2, batch_size=32, num_folds=2, max_team=2))
+
+
+@pytest.fixture(scope="session")
+def mlflow_store(tmp_path_factory):
+    """MLflow's local store: making one takes seconds, so that tests share it, each with a run of another name."""
+    pytest.importorskip("mlflow", reason="pip install 'langchain-rlfocal[mlflow]'")
+    from langchain_rlfocal.training import TrainingConfig  # noqa: PLC0415  # as above
+    from langchain_rlfocal.training.metrics import MLflow  # noqa: PLC0415
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    with MLflow(str(path), TrainingConfig(), name="first"):
+        return path
 
 
 @pytest.fixture(scope="session")

@@ -98,7 +98,7 @@ def test_a_target_is_kept_by_the_policys_curve(cli, random_policy):
     asked = ("ask", QUESTION, "--pool", "pool.yaml", "--policy", "policy", "--target-calls", "1.5")
     assert cli.said(*asked)["decision"]["target"] == {"target_calls": 1.5}
     cli.assert_refused(cli.run(*asked, "--target-tokens", "9"), "One target can be kept")
-    cli.assert_refused(cli.run(*asked, "--cost-weight", "1"), "`--cost-weight` and a target exclude each other")
+    cli.assert_refused(cli.run(*asked, "--cost-weight", "1"), "`--cost-weight` and `--target-calls` exclude each other")
 
 
 def test_where_nobody_answers_it_ends_with_1_and_the_reason(cli):

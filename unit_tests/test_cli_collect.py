@@ -195,7 +195,7 @@ def test_a_budget_ends_the_run_cleanly_and_says_what_is_missing_and_how_to_go_on
     args = ("collect", "questions.jsonl", "--out", "out.jsonl", "--output-tokens", 2, "--pool")
     result = cli.run(*args, "my_pools:priced", "--max-usd", 5)
     assert result.exit_code == 0
-    assert "could pass $5: $4.0000 spent, 1 answer missing." in result.stderr
+    assert "could pass $5: $4.00 spent, 1 answer missing." in result.stderr
     assert "--max-usd" in result.stderr
     assert len(OutcomeTable.read("out.jsonl")) == 2
     refused = cli.run(*args, "my_pools:mapping", "--max-usd", 5)

@@ -8,11 +8,19 @@ from pathlib import Path
 import pytest
 
 from langchain_rlfocal.cli import options
+from langchain_rlfocal.evaluation import rivals
 from langchain_rlfocal.evaluation.baselines import BASELINES, dump_baselines
 from langchain_rlfocal.evaluation.report import baselines_of
 from langchain_rlfocal.outcomes import OutcomeTable
 from langchain_rlfocal.policies import RLFocalPolicy
 from langchain_rlfocal.testing import make_outcomes
+
+
+@pytest.fixture(autouse=True)
+def _few_points(monkeypatch):
+    """Frontiers of four points and few resamples: what they say is tested with the rivals, how it is printed here."""
+    monkeypatch.setattr(rivals, "COST_WEIGHTS", (0.0, 0.01, 1.0, 1000.0))
+    monkeypatch.setattr(rivals, "RESAMPLES", rivals._BLOCK)
 
 
 def test_evaluate_prints_the_policy_beside_the_baselines_within_the_terminal(cli, checkpoint, outcomes, monkeypatch):

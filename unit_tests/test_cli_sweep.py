@@ -2,12 +2,15 @@
 
 import json
 import multiprocessing
+import os
+from concurrent.futures import Future
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from langchain_rlfocal.errors import InputError
+from langchain_rlfocal.errors import InputError, RLFocalError
 from langchain_rlfocal.policies import RLFocalPolicy
 from langchain_rlfocal.training import TrainingConfig
 from langchain_rlfocal.training import sweep as module
@@ -140,34 +143,42 @@ def test_names_are_distinct_and_of_all_that_varies():
     assert (runs[1].config.max_rounds, runs[1].config.cost_weight, runs[1].config.seed) == (1, 0.05, 7)
 
 
-def test_other_processes_do_the_same_and_ignore_ctrl_c(tmp_path, quiz, monkeypatch):
-    """Without any: a context that runs what a pool would, in this process, and says how it was begun."""
-    began, handlers = [], []
+def test_other_processes_do_the_same_and_ignore_ctrl_c(tmp_path, quiz, trained, monkeypatch):
+    """Without any: an executor that runs in this process what others would, and says how it was begun and ended."""
+    began, ended, handlers = [], [], []
 
-    class Pool:
-        def __init__(self, processes, begin, given):
-            began.append(processes)
-            begin(*given)
+    class Executor:
+        def __init__(self, processes, *, mp_context, initializer, initargs):
+            began.append((processes, mp_context.get_start_method()))
+            initializer(*initargs)
 
-        def __enter__(self):
-            return self
+        def submit(self, do, run):
+            future = Future()
+            future.set_result(do(run))
+            return future
 
-        def __exit__(self, *error):
-            return None
+        def shutdown(self, *, cancel_futures):
+            ended.append(cancel_futures)
 
-        def imap_unordered(self, do, runs):
-            return map(do, reversed(runs))
-
-    context = type("Context", (), {"Pool": Pool})
-    monkeypatch.setattr(multiprocessing, "get_context", lambda method: context)
+    monkeypatch.setattr(module, "ProcessPoolExecutor", Executor)
     monkeypatch.setattr(module.signal, "signal", lambda *given: handlers.append(given))
     learned, chosen, _ = quiz.grid(quiz.members).split()
-    few = learned.take(range(30)), chosen.take(range(10))
-    base = TrainingConfig(num_iterations=1, batch_size=16, num_folds=2)
-    done = sweep(*few, runs_of(base, {"max_team": [1]}, [0, 1]), tmp_path / "two", jobs=3)
-    assert (began, handlers) == ([2], [(module.signal.SIGINT, module.signal.SIG_IGN)])
-    alone = sweep(*few, runs_of(base, {"max_team": [1]}, [0, 1]), tmp_path / "one")
+    runs = runs_of(TrainingConfig(), {"max_team": [1]}, [0, 1])
+    done = sweep(learned, chosen, runs, tmp_path / "two", jobs=3)
+    assert (began, ended) == ([(2, "spawn")], [True])
+    assert handlers == [(module.signal.SIGINT, module.signal.SIG_IGN)]
+    alone = sweep(learned, chosen, runs, tmp_path / "one")
     assert [run.policy_id for run in done.runs] == [run.policy_id for run in alone.runs]
+    assert trained == [(1, 0), (1, 1)] * 2
     assert all(run.is_done for run in done.runs)
     with pytest.raises(InputError, match="`jobs`"):
-        sweep(*few, (), tmp_path, jobs=0)
+        sweep(learned, chosen, (), tmp_path, jobs=0)
+
+
+def test_a_process_that_is_killed_ends_the_sweep_with_a_way_out(monkeypatch):
+    """In real processes, each of which ends at once in place of training; `multiprocessing.Pool` would wait for ever."""
+    monkeypatch.setattr(module, "_begin", str)  # any function will do
+    monkeypatch.setattr(module, "_do", os._exit)
+    with pytest.raises(RLFocalError, match=r"was killed.*: the same command goes on"):
+        list(module._trained([9, 9], SimpleNamespace(folder="made"), jobs=2, on_progress=None))
+    assert multiprocessing.active_children() == []

@@ -1,13 +1,18 @@
 """The command line from outcomes to a policy: train, what it prints and leaves, and how it ends; and demo."""
 
 import json
+import sqlite3
 import sys
+from contextlib import closing
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from langchain_rlfocal import training
+from langchain_rlfocal.cli.views import train_views
 from langchain_rlfocal.evaluation import baselines
 from langchain_rlfocal.evaluation.baselines import BASELINES
 from langchain_rlfocal.evaluation.report import baselines_of
@@ -17,6 +22,14 @@ from langchain_rlfocal.policies import RLFocalPolicy
 from langchain_rlfocal.testing import make_outcomes
 from langchain_rlfocal.training import TrainingConfig
 from langchain_rlfocal.training.metrics import FORMULAS
+
+
+def shown_of(facts):
+    """What a command that said these facts as JSON says to people, its lines joined: it is made of them alone."""
+    console = Console(width=80, file=StringIO())
+    for view in train_views(facts):
+        console.print(view)
+    return " ".join(console.file.getvalue().split())
 
 
 def test_train_writes_a_policy_with_its_curve_and_baselines_and_says_what_it_learned_from(
@@ -34,7 +47,8 @@ def test_train_writes_a_policy_with_its_curve_and_baselines_and_says_what_it_lea
     fitted = baselines_of(policy)
     assert tuple(fitted) == tuple(said["baselines"]) == BASELINES
     assert (fitted["random_team"].learned["size"], fitted["random_team"].learned["seed"]) == (1, 3)
-    assert said["missing_baselines"] == []
+    assert (said["missing_baselines"], said["warnings"], said["cost_unit"]["taken"]) == ([], [], "tokens")
+    assert "supervised" not in shown_of(said)
     weights = [point["cost_weight"] for point in policy.card["curve"] if not {"member", "max_team"} & set(point)]
     assert weights == sorted(weights)
     assert all({"score", "mean_calls"} <= set(point) for point in policy.card["curve"])
@@ -63,31 +77,29 @@ def test_train_for_people_names_members_queries_and_validation_within_80_columns
     cli, outcomes, quick_training, monkeypatch
 ):
     """And in one line which baseline is missing, where scikit-learn is not installed."""
-    text = cli.run("train", outcomes, "--out", "made").stdout
-    words = ("ann, bob", "train", "test", "0 dropped", "validation", "single best", "calls")
-    assert all(word in text for word in words)
-    assert "supervised" not in text
-    assert max(map(len, text.splitlines())) <= 80
 
     def absent(name):
         raise ImportError(name)
 
     monkeypatch.setattr(baselines.importlib, "import_module", absent)
-    text = cli.shown("train", outcomes, "--out", "made")
+    text = cli.run("train", outcomes, "--out", "made").stdout
+    words = ("ann, bob", "train", "test", "0 dropped", "validation", "single best", "calls")
+    assert all(word in text for word in words)
+    assert max(map(len, text.splitlines())) <= 80
+    text = " ".join(text.split())
     assert text.count("supervised fusion") == 1
     assert "scikit-learn is installed (`pip install 'langchain-rlfocal[evaluation]'`)" in text
     assert "supervised_fusion" not in baselines_of(RLFocalPolicy.load("made"))
 
 
 def test_train_on_answers_that_nobody_scored_says_what_it_did_and_why_to_doubt_it(cli, outcomes, quick_training):
-    """Of two members agreement tells nobody which is right; where answers are scored nothing of it is said."""
+    """Of two members agreement tells nobody which is right."""
     unscored = [replace(outcome, reward=None, gold=None) for outcome in OutcomeTable.read(outcomes)]
     OutcomeTable.from_outcomes(unscored).write("unscored.parquet")
     text = " ".join(cli.shown("train", "unscored.parquet", "--out", "made").split())
     assert f"nobody scored: {len(unscored):,}. What they are worth was estimated" in text
     assert "Ask a third member, or score more answers." in text
     assert RLFocalPolicy.load("made").card["labels"]["scored"] == 0
-    assert cli.said("train", outcomes, "--out", "made")["warnings"] == []
 
 
 def test_train_takes_the_members_tasks_and_test_rows_that_are_named(cli, outcomes, quick_training):
@@ -115,7 +127,7 @@ def test_train_leaves_out_what_a_member_did_not_answer_or_counts_it_as_its_failu
     said = cli.said("train", gaps, "--out", "made", *options)
     assert (said["queries"]["dropped"], said["missing"]) == counts
     assert sum(said["queries"].values()) == 300
-    assert words in cli.run("train", gaps, "--out", "made", *options).stdout
+    assert words in shown_of(said)
 
 
 def test_train_leaves_out_and_counts_queries_with_the_text_of_a_test_row(cli, folder, quiz, quick_training):
@@ -159,7 +171,7 @@ def test_train_interrupted_leaves_nothing(cli, outcomes, monkeypatch):
     monkeypatch.setattr(training, "train", interrupt)
     result = cli.run("train", outcomes, "--out", "made")
     assert (result.exit_code, result.stdout) == (130, "")
-    assert result.stderr == "Interrupted: nothing was written.\n"
+    assert result.stderr == "Interrupted: no checkpoint was written.\n"
     assert not Path("made").exists()
 
 
@@ -172,7 +184,7 @@ def test_demo_hands_its_questions_on(cli, monkeypatch):
 
 
 def test_metrics_are_written_beside_the_checkpoint_or_where_it_is_said_and_are_no_part_of_it(
-    cli, outcomes, quick_training, tmp_path
+    cli, outcomes, quick_training, mlflow_store
 ):
     """Two iterations are two lines; the checkpoint is the same two files wherever they go."""
     said = cli.said("train", outcomes, "--out", "made")
@@ -180,8 +192,7 @@ def test_metrics_are_written_beside_the_checkpoint_or_where_it_is_said_and_are_n
     lines = [json.loads(line) for line in Path("made.metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["step"] for line in lines] == [1, 2]
     assert {name for line in lines for name in line} - {"step"} == set(FORMULAS)
-    store = tmp_path / "mlflow.db"
-    options = ("--metrics", "my/own.jsonl", "--tensorboard", "board", "--mlflow", store)
+    options = ("--metrics", "my/own.jsonl", "--tensorboard", "board", "--mlflow", mlflow_store)
     result = cli.run("train", outcomes, "--out", "other", *options)
     assert result.exit_code == 0, result.output
     assert Path("my/own.jsonl").read_bytes() == Path("made.metrics.jsonl").read_bytes()
@@ -190,7 +201,17 @@ def test_metrics_are_written_beside_the_checkpoint_or_where_it_is_said_and_are_n
         assert Path("made", name).read_bytes() == Path("other", name).read_bytes()
     assert {path.name for path in Path("made").iterdir()} == {"weights.safetensors", "checkpoint.json"}
     assert len(list(Path("board").iterdir())) == 1
-    assert store.stat().st_size > 0
+    with closing(sqlite3.connect(mlflow_store)) as opened:
+        ended = opened.execute("select status from runs where name = 'other'").fetchall()
+        assert ended == [("FINISHED",)]
+
+
+def test_what_cannot_be_read_leaves_no_run_in_a_store(cli, folder, mlflow_store):
+    options = ("--tensorboard", "board", "--mlflow", mlflow_store)
+    cli.assert_refused(cli.run("train", "absent.parquet", "--out", "unread", *options), "absent.parquet")
+    with closing(sqlite3.connect(mlflow_store)) as opened:
+        assert opened.execute("select status from runs where name = 'unread'").fetchall() == []
+    assert not Path("board").exists()
 
 
 def test_a_logger_without_its_extra_is_refused_before_anything_is_read(cli, folder, monkeypatch):
@@ -210,7 +231,7 @@ def test_ctrl_c_keeps_the_best_so_far_and_says_how_to_go_on(cli, outcomes, quick
     twice = True
     result = cli.run("train", outcomes, "--out", "made")
     assert result.exit_code == 130
-    assert result.stderr.endswith("Interrupted: nothing was written.\n")
+    assert result.stderr.endswith("Interrupted: no checkpoint was written.\n")
     assert not Path("made").exists()
     twice = False
     result = cli.run("train", outcomes, "--out", "made", "--json")
@@ -234,10 +255,10 @@ def test_what_spending_is_counted_in_is_said_and_one_that_the_rows_do_not_hold_i
         *("'usd'", "bob (none of", "training rows)", "'calls'"),
     )
     assert not Path("made").exists()
-    said = cli.said("train", "partly.parquet", "--out", "made")["cost_unit"]
-    assert (said["asked"], said["taken"]) == ("auto", "calls")
-    assert "unknown of bob" in said["reason"]
-    assert "tokens" in cli.shown("train", "partly.parquet", "--out", "made", "--cost-unit", "tokens")
+    said = cli.said("train", "partly.parquet", "--out", "made")
+    assert (said["cost_unit"]["asked"], said["cost_unit"]["taken"]) == ("auto", "calls")
+    assert "unknown of bob" in said["cost_unit"]["reason"]
+    assert said["cost_unit"]["reason"] in shown_of(said)
 
 
 def test_rewards_without_answers_are_routed_and_it_is_said(cli, folder, quick_training):

@@ -1,13 +1,17 @@
 """Questions, claims, attempts and scores: nothing is asked twice, an answer counts before a failure, and the latest score before all."""
 
+import os
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from langchain_rlfocal.answers import label_answers
 from langchain_rlfocal.errors import InputError, OutcomeLogError
-from langchain_rlfocal.log import OutcomeLog, ScoreRecord
+from langchain_rlfocal.log import OutcomeLog, ScoreRecord, tables
 from langchain_rlfocal.log.tables import outcomes_of, table_of
 from langchain_rlfocal.log.upkeep import verify
 from support_logs import Clock, attempt, cells, question
@@ -218,6 +222,66 @@ def test_what_cannot_be_written_is_not_half_written(log):
     assert (len(log.answered()), verify(log).problems) == (20, ())
 
 
+FULL = """
+import resource, signal, sys
+sys.path.insert(0, sys.argv[2])
+from langchain_rlfocal.errors import OutcomeLogError
+from langchain_rlfocal.log import OutcomeLog
+from support_logs import attempt
+log = OutcomeLog(sys.argv[1])
+log.add_attempts([attempt("1")], run="a")
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, hard))
+many = [attempt(str(number), response="x" * 10_000) for number in range(200)]
+try:
+    log.add_attempts(many, run="a")
+except OutcomeLogError as error:
+    print(error)
+print(len(log.answered()))
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+log.add_attempts(many, run="a")
+print(len(log.answered()))
+"""
+
+
+def test_a_file_that_may_not_grow_keeps_what_it_has_and_takes_the_rest_once_it_may(path):
+    """The operating system refuses to write on, as on a full disk, in a process of its own."""
+    pytest.importorskip("resource")
+    support = __file__.replace("test_log_attempts.py", "support")
+    done = subprocess.run([sys.executable, "-P", "-c", FULL, path, support], capture_output=True, text=True, check=True)
+    said, before, after = done.stdout.splitlines()
+    assert "log.db cannot" in said
+    assert (before, after) == ("1", "200")
+    with OutcomeLog(path).looking() as records:
+        assert records.last("attempts") == 201
+
+
+def test_a_file_that_may_not_be_written_to_is_named_and_stays_as_it_is(log, path):
+    """SQLite itself refuses: rights of files stop no administrator."""
+    log.add_attempts([attempt("1")], run="a")
+    with log._database.writing(durable=True) as records:
+        db = records.db
+    db.exec_driver_sql("PRAGMA query_only = ON")
+    with pytest.raises(OutcomeLogError, match=r"log.db may not be written to .* Give this process the right to"):
+        log.add_attempts([attempt("2")], run="a")
+    assert [one.cell for one in log.attempts()] == cells("1")[:1]
+    db.exec_driver_sql("PRAGMA query_only = OFF")
+    log.add_attempts([attempt("2")], run="a")
+    assert verify(log).problems == ()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="an administrator may write to any file")
+def test_a_file_without_the_right_to_write_is_named(log, path):
+    log.add_attempts([attempt("1")], run="a")
+    log.close()
+    path.chmod(0o400)
+    opened = OutcomeLog(path)
+    with pytest.raises(OutcomeLogError, match=r"log.db may not be written to .* Give this process the right to"):
+        opened.add_attempts([attempt("2")], run="a")
+    opened.close()
+
+
 # ---- scores
 
 
@@ -265,6 +329,22 @@ def test_labels_are_those_of_all_answers_to_a_question_together(log):
 def test_a_label_that_came_along_is_kept_and_shared(log):
     log.add_attempts([attempt("1", "ann", answer="one"), attempt("1", "bob"), attempt("1", "cleo", "2")], run="a")
     assert [one.answer for one in table_of(log)] == ["one", "one", "2"]
+
+
+@pytest.mark.parametrize("labels", [("x", "x", "y"), ("x", None, "y"), ("", "x", None), (None, None, None)])
+def test_labels_are_the_same_whether_or_not_the_answers_had_to_be_read(labels, monkeypatch):
+    """Where each answer came with a label, none is read; each case is held against reading them all."""
+    failed = attempt("1", "dora", failure="down: gone")
+    said = zip(("ann", "bob", "cleo"), ("1", "1.0", "2"), labels, strict=True)
+    attempts = [*(attempt("1", member, text, answer=label) for member, text, label in said), failed]
+    asked = {("quiz", "1"): question("1", kind="number")}
+    reads = []
+    monkeypatch.setattr(tables, "label_answers", lambda *of, **named: reads.append(of) or label_answers(*of, **named))
+    found = [one.answer for one in outcomes_of(attempts, asked)]
+    assert len(reads) == (0 if all(labels) else 1)
+    made = label_answers([one.outcome.response for one in attempts], "number", query=attempts[0].outcome.query)
+    given = {by: label for by, label in zip(made, labels, strict=False) if label is not None}
+    assert found == [*(label or given.get(by, by) for by, label in zip(made, labels, strict=False)), None]
 
 
 def test_the_callers_questions_decide_what_is_the_same_and_what_is_right_where_nothing_was_scored_yet(log):

@@ -65,6 +65,9 @@ def test_a_log_that_nobody_changed_has_no_problems(log):
     [
         ("UPDATE attempts SET reward = 1 WHERE number = 2", "attempts", 2),
         ("UPDATE attempts SET reward = NULL WHERE number = 4", "attempts", 4),
+        ("UPDATE attempts SET reward = 'much' WHERE number = 3", "attempts", 3),
+        ("UPDATE attempts SET reward = x'30' WHERE number = 4", "attempts", 4),
+        ("UPDATE attempts SET member = member || char(0) WHERE number = 2", "attempts", 2),
         ("UPDATE attempts SET response = 'x' WHERE number = 1", "attempts", 1),
         ("UPDATE attempts SET response = answer, answer = response WHERE number = 1", "attempts", 1),
         ("UPDATE attempts SET at = at + 1 WHERE number = 3", "attempts", 3),
@@ -174,6 +177,17 @@ def test_texts_that_are_missing_without_a_record_of_it_are_found(log, path):
     }
 
 
+def test_scrubbings_that_overlap_explain_what_each_took_and_nothing_beside(log, path):
+    """The second question first, then what is left of the task: no range of numbers holds the other."""
+    scrub(log, Scrubbing(query_ids=["2"]))
+    scrub(log, Scrubbing(tasks=["quiz"]))
+    assert verify(log).problems == ()
+    [(taken,)] = rows(path, "SELECT count(*) FROM attempts WHERE scrubbed IS NOT NULL")
+    assert taken == 4
+    change(path, "DELETE FROM upkeep WHERE kind = 'attempts'")
+    assert [one.number for one in verify(log).problems if one.kind == "attempts"] == [1, 2, 3, 4]
+
+
 def test_a_scrubbed_question_is_not_asked_again_and_what_is_asked_is_a_new_version(log):
     scrub(log, Scrubbing(tasks=["quiz"]))
     log.add_questions([question("1")])
@@ -193,7 +207,7 @@ def test_a_scrubbed_question_is_not_asked_again_and_what_is_asked_is_a_new_versi
 def test_what_is_older_is_deleted_and_the_rest_verifies(log):
     """Of the second question an attempt is young, so that the question stays."""
     counts = {"scores": 1, "attempts": 3, "questions": 1, "events": 1, "answers": 1}
-    assert prune(log, 15 * DAY_S, dry_run=True) == counts == prune(log, 15 * DAY_S)
+    assert prune(log, 15 * DAY_S, unlearned=True, dry_run=True) == counts == prune(log, 15 * DAY_S, unlearned=True)
     assert [one.cell for one in log.attempts()] == [("quiz", "2", "bob", 0)]
     assert [seq for seq, _ in log.events_since(0)] == [2]
     assert verify(log).problems == ()
@@ -201,8 +215,8 @@ def test_what_is_older_is_deleted_and_the_rest_verifies(log):
     serve(log, "new")
     assert (log.last_seq, log.last_number) == (3, 7)
     assert verify(log).problems == ()
-    assert prune(log, 15 * DAY_S) == {}
-    prune(log, 30 * DAY_S)
+    assert prune(log, 15 * DAY_S, unlearned=True) == {}
+    prune(log, 30 * DAY_S, unlearned=True)
     assert verify(log).records["attempts"] == 0
     assert verify(log).problems == ()
 
@@ -223,8 +237,11 @@ def test_who_remembers_a_question_that_another_process_deleted_adds_it_again(log
 
 
 def test_feedback_that_no_snapshot_holds_yet_stays(log):
+    unlearned = {"scores": 1, "attempts": 3, "questions": 1}
+    assert prune(log, 15 * DAY_S, dry_run=True) == unlearned
     log.save_snapshot("a learner", 0, {})
-    assert prune(log, 15 * DAY_S, dry_run=True) == {"scores": 1, "attempts": 3, "questions": 1}
+    assert prune(log, 15 * DAY_S, dry_run=True) == unlearned
+    assert prune(log, 15 * DAY_S, unlearned=True, dry_run=True) == {**unlearned, "events": 1, "answers": 1}
     log.save_snapshot("a learner", 1, {})
     assert prune(log, 15 * DAY_S, dry_run=True)["events"] == 1
 
@@ -295,7 +312,7 @@ def test_export_and_stats_of_a_log(cli, closed, folder):
     assert cli.said("log", "stats", closed)["members"]["ann"]["answers"] == 4
     shown = cli.shown("log", "stats", closed)
     assert "4 attempts" in shown
-    assert "dollars: 0.5000 for asking, unknown for scoring" in shown
+    assert "dollars: $0.5000 for asking, unknown for scoring" in shown
 
 
 # ---- versions

@@ -31,9 +31,18 @@ from langchain_rlfocal.reporting.sentences import headline
 # ---- the figures of `evaluate`
 
 
-@pytest.fixture
-def both(cli, checkpoint, outcomes):
-    return cli.said("report", checkpoint, outcomes), cli.said("evaluate", checkpoint, outcomes)
+@pytest.fixture(scope="module")
+def on_disk(tmp_path_factory, quiz, quiz_policy):
+    """A checkpoint and the outcomes that it was trained on."""
+    folder = tmp_path_factory.mktemp("quiz")
+    quiz_policy.save(folder / "policy")
+    quiz.write(folder / "outcomes.parquet")
+    return folder / "policy", folder / "outcomes.parquet"
+
+
+@pytest.fixture(scope="module")
+def both(cli, on_disk):
+    return cli.said("report", *on_disk), cli.said("evaluate", *on_disk)
 
 
 def test_every_figure_that_evaluate_prints_is_the_same_in_the_report(both):
@@ -85,6 +94,16 @@ def test_the_comparison_with_the_single_best_is_paired_and_its_parts_add_up(both
 def test_a_unit_whose_price_is_unknown_is_not_offered(both):
     report, _ = both
     assert report["units"] == ["calls", "tokens"], "the quiz holds no dollars"
+
+
+def test_only_the_trainings_own_test_rows_are_unseen(cli, on_disk, both):
+    """Rows that are named test rows only now were learned from: the sentences and `evaluate` say so alike."""
+    report, _ = both
+    assert (report["knows_rows"], "that training had not seen" in report["headline"]) == (False, True)
+    said = cli.said("report", *on_disk, "--test-ids", "*1")
+    assert (said["knows_rows"], said["manifest"]["split"]) == (True, "test")
+    assert said["headline"].startswith("On 30 questions that training may have seen, the policy ")
+    assert any("know all but the training's test rows" in note for note in said["notes"])
 
 
 # ---- worked by hand: six questions of two tasks, three members, a policy that asks as it is told
@@ -311,7 +330,7 @@ def facts_with(score, spent, *, unit="usd"):
     nothing = {key: {} for key in ("curves", "per_task", "manifest")}
     empty = dict.fromkeys(("asking", "calibration", "teams", "training", "cases"))
     return Facts(
-        policy_id="p", questions=900, unit=unit, units=(unit,), ways=(way,), comparison=compared, notes=(), **nothing, **empty
+        policy_id="p", questions=900, knows_rows=False, unit=unit, units=(unit,), ways=(way,), comparison=compared, notes=(), **nothing, **empty
     )  # fmt: skip
 
 
@@ -372,7 +391,11 @@ def test_the_headline_counts_calls_where_prices_are_unknown():
 def test_the_headline_says_which_rows_it_stands_on():
     facts = facts_with(estimate(0.05, 0.02, 0.08), CHEAPER)
     assert headline(facts).startswith("On 900 questions that training had not seen, the policy ")
-    assert headline(replace(facts, manifest={"split": "train"})).startswith("On 900 train questions, the policy ")
+    known = replace(facts, knows_rows=True)
+    assert headline(replace(known, manifest={"split": "train"})).startswith("On 900 train questions, the policy ")
+    for split in ("test", "all"):
+        said = headline(replace(known, manifest={"split": split}))
+        assert said.startswith("On 900 questions that training may have seen, the policy "), "of other test rows, too"
 
 
 def test_outcomes_of_some_queries_are_found_by_task_and_name(quiz):

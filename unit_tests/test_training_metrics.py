@@ -1,8 +1,11 @@
 """What an iteration's metrics are, and that each logger writes down what it is told: read back from where it wrote."""
 
 import json
+import logging
+import os
 import sqlite3
 import sys
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -48,34 +51,63 @@ def test_what_is_refused_before_the_first_iteration_leaves_an_old_file_alone(tmp
 
 
 @pytest.mark.parametrize(("error", "status"), [(None, "FINISHED"), (KeyboardInterrupt, "KILLED"), (OSError, "FAILED")])
-def test_an_mlflow_store_holds_parameters_metrics_and_how_it_ended(tmp_path, error, status):
+def test_an_mlflow_store_holds_parameters_metrics_and_how_it_ended(mlflow_store, error, status):
     """Read with SQLite itself, by the documented tables."""
-    pytest.importorskip("mlflow", reason="pip install 'langchain-rlfocal[mlflow]'")
-    store = tmp_path / "mlflow.db"
     try:
-        with Loggers(MLflow(str(store), TrainingConfig(seed=7), name="policy")) as log:
+        with Loggers(MLflow(str(mlflow_store), TrainingConfig(seed=7), name=status)) as log:
             for progress in TOLD:
                 log(progress)
             if error is not None:
                 raise error
     except (KeyboardInterrupt, OSError):
         pass
-    with sqlite3.connect(store) as opened:
-        metrics = set(opened.execute("select key, value, step from metrics"))
-        parameters = dict(opened.execute("select key, value from params"))
-        runs = opened.execute("select name, status from runs").fetchall()
-    opened.close()
+    with closing(sqlite3.connect(mlflow_store)) as opened:
+        ((run, ended),) = opened.execute("select run_uuid, status from runs where name = ?", [status]).fetchall()
+        metrics = set(opened.execute("select key, value, step from metrics where run_uuid = ?", [run]))
+        parameters = dict(opened.execute("select key, value from params where run_uuid = ?", [run]))
     assert metrics == {(name, value, p.step) for p in TOLD for name, value in p.metrics.items()}
     assert (parameters["seed"], parameters["cost_unit"]) == ("7", "auto")
-    assert runs == [("policy", status)]
+    assert ended == status
 
 
 def test_a_store_that_cannot_be_opened_is_refused_with_the_reason(tmp_path):
     pytest.importorskip("mlflow", reason="pip install 'langchain-rlfocal[mlflow]'")
     (tmp_path / "file").write_text("no database", encoding="utf-8")
     with pytest.raises(InputError, match="must be one that can be written") as refused:
-        MLflow(str(tmp_path / "file"), TrainingConfig(), name="policy")
+        Loggers(MLflow(str(tmp_path / "file"), TrainingConfig(), name="policy"))
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("password", ["hunter2secret", "pw%21"])
+def test_a_refused_store_tells_no_password(password):
+    """No database of the name is known, and SQLAlchemy's own words hold the whole URI; its error is not raised from."""
+    pytest.importorskip("mlflow", reason="pip install 'langchain-rlfocal[mlflow]'")
+    uri = f"mysql+foo://bob:{password}@127.0.0.1:1/x"
+    with pytest.raises(InputError, match=r"127\.0\.0\.1:1/x") as refused:
+        Loggers(MLflow(uri, TrainingConfig(), name="policy"))
+    assert password not in str(refused.value)
+    assert (refused.value.__cause__, refused.value.__suppress_context__) == (None, True)
+
+
+def test_a_server_that_is_not_there_is_told_after_one_retry_and_without_a_log(monkeypatch, caplog):
+    """What MLflow reads of its environment while it opens; the user's own word stays, and nothing of ours stays behind."""
+    tracking = pytest.importorskip("mlflow.tracking", reason="pip install 'langchain-rlfocal[mlflow]'")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
+    seen = []
+
+    class Client:
+        def __init__(self, **given):
+            logging.getLogger("urllib3.connectionpool").warning("Retrying")
+            seen.append([os.environ[f"MLFLOW_HTTP_REQUEST_{name}"] for name in ("MAX_RETRIES", "TIMEOUT")])
+            raise OSError("Connection refused")
+
+    monkeypatch.setattr(tracking, "MlflowClient", Client)
+    with pytest.raises(InputError, match=r"http://localhost:9.*Connection refused"):
+        Loggers(MLflow("http://localhost:9", TrainingConfig(), name="policy"))
+    assert seen == [["1", "3"]]
+    assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
+    assert caplog.records == []
 
 
 def test_a_tensorboard_event_file_holds_the_scalars(tmp_path):

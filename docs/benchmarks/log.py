@@ -1,21 +1,34 @@
-"""How quickly a log takes records, beside `executemany` of the same rows: `python docs/benchmarks/log.py`.
+"""How quickly a log takes records and gives them back: `python docs/benchmarks/log.py`.
 
-Each pair of runs writes the same batches into two fresh SQLite files with the same tables, indexes and pragmas: once through
-`OutcomeLog`, from records in memory to rows on disk, once by `sqlite3` from rows that were laid out, and hashed, beforehand. Printed are
-the medians of rows a second, and the median of the pairs' ratios, 1 where the log is as quick as SQLite alone.
+Writing is measured beside `executemany` of the same rows. Each pair of runs writes the same batches into two fresh SQLite files with the
+same tables, indexes and pragmas: once through `OutcomeLog`, from records in memory to rows on disk, once by `sqlite3`, from rows with the
+same columns and bytes that were laid out, and hashed, beforehand. Both make each batch just before they write it, and making it does not
+count. Printed are the medians of rows a second and the median of the pairs' ratios, 1 where the log is as quick as SQLite alone: of the
+time that passed, which the disk has a share in, and of the processor's, which is all there is where the disk costs nothing.
+
+`--attempts N` also writes so many attempts to a log and reads them back, as microseconds for each: by `attempts`, by `verify`, and by an
+export to a Parquet file, with the share of it that labels take, and the most memory that the process ever held.
 """
 
 import argparse
+import gc
 import os
+import resource
 import sqlite3
 import tempfile
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import median
+from typing import Any
+from unittest.mock import patch
 
+from langchain_rlfocal.answers import label_answers
 from langchain_rlfocal.log import Attempt, OutcomeLog, ServedAnswer
 from langchain_rlfocal.log.schema import KINDS
+from langchain_rlfocal.log.tables import table_of
+from langchain_rlfocal.log.upkeep import verify
 from langchain_rlfocal.outcomes import Outcome, Question
 from langchain_rlfocal.records import Answer, Candidate, Query
 
@@ -88,20 +101,34 @@ def log_served(log: OutcomeLog, batch: list[ServedAnswer]) -> None:
     log.flush()
 
 
-def timed(batches: list, write: Callable[[OutcomeLog, list], None], path: Path) -> float:
-    """Seconds that a log takes for some batches."""
+class Watch:
+    """Adds up what passes within it: seconds, and seconds of the processor in this thread."""
+
+    def __init__(self) -> None:
+        self.wall_s = self.cpu_s = 0.0
+
+    def __enter__(self) -> None:
+        self._begun = time.perf_counter(), time.thread_time()
+
+    def __exit__(self, *_: object) -> None:
+        self.wall_s += time.perf_counter() - self._begun[0]
+        self.cpu_s += time.thread_time() - self._begun[1]
+
+
+def timed(batches: Iterable[list], write: Callable[[OutcomeLog, list], None], path: Path) -> Watch:
+    """Measure a log with some batches."""
     log = OutcomeLog(path)
-    log.add_questions([question for batch in batches for question in questions_of(batch)])
-    begun = time.perf_counter()
+    watch = Watch()
     for batch in batches:
-        write(log, batch)
-    taken = time.perf_counter() - begun
+        log.add_questions(questions_of(batch))
+        with watch:
+            write(log, batch)
     log.close()
-    return taken
+    return watch
 
 
-def timed_alone(kind: str, source: Path, path: Path, batch_size: int, *, durable: bool) -> float:
-    """Seconds that SQLite takes for the rows of another log, in batches of the same size."""
+def timed_alone(kind: str, source: Path, path: Path, batch_size: int, *, durable: bool) -> Watch:
+    """Measure SQLite with the rows of another log, in batches of the same size."""
     OutcomeLog(path).close()
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("PRAGMA foreign_keys = ON")
@@ -109,45 +136,86 @@ def timed_alone(kind: str, source: Path, path: Path, batch_size: int, *, durable
     columns = ", ".join(f'"{name}"' for name in KINDS[kind].columns)
     marks = ", ".join("?" * len(KINDS[kind].columns))
     other = sqlite3.connect(source)
-    rows = other.execute(f"SELECT {columns} FROM {kind} ORDER BY number").fetchall()  # noqa: S608
     questions = other.execute("SELECT * FROM questions").fetchall()
-    other.close()
     if questions:
         db.executemany(f"INSERT INTO questions VALUES ({', '.join('?' * len(questions[0]))})", questions)  # noqa: S608
-    begun = time.perf_counter()
-    for start in range(0, len(rows), batch_size):
-        db.execute("BEGIN IMMEDIATE")
-        db.executemany(f"INSERT INTO {kind} ({columns}) VALUES ({marks})", rows[start : start + batch_size])  # noqa: S608
-        db.execute("COMMIT")
-    taken = time.perf_counter() - begun
+    watch = Watch()
+    rows = other.execute(f"SELECT {columns} FROM {kind} ORDER BY number")  # noqa: S608
+    while batch := rows.fetchmany(batch_size):
+        with watch:
+            db.execute("BEGIN IMMEDIATE")
+            db.executemany(f"INSERT INTO {kind} ({columns}) VALUES ({marks})", batch)  # noqa: S608
+            db.execute("COMMIT")
+    other.close()
     db.close()
-    return taken
+    return watch
+
+
+def compare(number: int, batches: int, size: int, folder: Path | None) -> None:
+    """Print a table of rates and ratios."""
+    print(f"{number} pairs of {batches} batches of {size} rows; {os.cpu_count()} cores")
+    print("kind      rows/s, log  rows/s, executemany  ratio  ratio of CPU time")
+    kinds = (("attempts", attempts, log_attempts, True), ("answers", served, log_served, False))
+    for kind, make, write, durable in kinds:
+        own, alone = [], []
+        for _ in range(number):
+            with tempfile.TemporaryDirectory(dir=folder) as made:
+                log, raw = Path(made) / "log.db", Path(made) / "raw.db"
+                own.append(timed((make(start * size, size) for start in range(batches)), write, log))
+                alone.append(timed_alone(kind, log, raw, size, durable=durable))
+        pairs = [*zip(own, alone, strict=True)]
+        rates = [batches * size / median(one.wall_s for one in watches) for watches in (own, alone)]
+        wall, cpu = (median(b.wall_s / a.wall_s for a, b in pairs), median(b.cpu_s / a.cpu_s for a, b in pairs))
+        print(f"{kind:8}  {rates[0]:11,.0f}  {rates[1]:19,.0f}  {wall:5.2f}  {cpu:17.2f}")
+
+
+def read_back(number: int, size: int, folder: Path | None) -> None:
+    """Print what reading so many attempts takes."""
+    with tempfile.TemporaryDirectory(dir=folder) as made:
+        log = OutcomeLog(Path(made) / "log.db")
+        for start in range(0, number, size):
+            log_attempts(log, attempts(start // len(MEMBERS), min(size, number - start)))
+        reading, verifying, labelling, exporting = Watch(), Watch(), Watch(), Watch()
+
+        def label_watched(*args: Any, **named: Any) -> list[str | None]:
+            with labelling:
+                return label_answers(*args, **named)
+
+        with reading:
+            deque(log.attempts(), maxlen=0)
+        with verifying:
+            assert verify(log).problems == ()
+        with exporting, patch("langchain_rlfocal.log.tables.label_answers", label_watched):
+            table_of(log).write(Path(made) / "log.parquet")
+        log.close()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+    print(f"{number:,} attempts; at most {peak:.2f} GiB")
+    print("              microseconds each  of the processor")
+    for name, watch in (
+        ("attempts", reading),
+        ("verify", verifying),
+        ("export", exporting),
+        ("of it labels", labelling),
+    ):
+        print(f"{name:12}  {1e6 * watch.wall_s / number:17.1f}  {1e6 * watch.cpu_s / number:16.1f}")
 
 
 def main() -> None:
-    """Print a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=9, help="pairs of runs")
+    """Print tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=9, help="pairs of runs; 0 for none")
     parser.add_argument("--batches", type=int, default=10, help="batches of a run")
     parser.add_argument("--size", type=int, default=1000, help="rows of a batch")
+    parser.add_argument("--attempts", type=int, default=0, help="attempts to write, and to read back")
     parser.add_argument(
         "--folder", type=Path, default=None, help="where the files are made; default: a temporary folder"
     )
     given = parser.parse_args()
-    print(f"{given.pairs} pairs of {given.batches} batches of {given.size} rows; {os.cpu_count()} cores")
-    print("kind       rows/s, log   rows/s, executemany   ratio")
-    kinds = (("attempts", attempts, log_attempts, True), ("answers", served, log_served, False))
-    for kind, make, write, durable in kinds:
-        batches = [make(start * given.size, given.size) for start in range(given.batches)]
-        own, alone = [], []
-        for _ in range(given.pairs):
-            with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-                log, raw = Path(folder) / "log.db", Path(folder) / "raw.db"
-                own.append(timed(batches, write, log))
-                alone.append(timed_alone(kind, log, raw, given.size, durable=durable))
-        rows = given.batches * given.size
-        ratio = median(theirs / ours for ours, theirs in zip(own, alone, strict=True))
-        print(f"{kind:9}  {rows / median(own):11,.0f}   {rows / median(alone):19,.0f}   {ratio:5.2f}")
+    gc.freeze()  # so that Python does not look through all that was imported, for garbage, in the midst of a measurement
+    if given.pairs:
+        compare(given.pairs, given.batches, given.size, given.folder)
+    if given.attempts:
+        read_back(given.attempts, given.size, given.folder)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Scale: how long training and evaluation take on many outcomes, and how much memory.
+"""Scale: how long training, evaluation and a report take on many outcomes, and how much memory.
 
     python docs/benchmarks/scale.py [--outcomes 1000000] [--members 10] [--command train --command evaluate …]
 
@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 TASKS, TOPICS, OPTIONS = 20, 8, np.array(list("ABCDEFGHIJ"))
-COMMANDS = ("train", "evaluate", "diversity")
+COMMANDS = ("train", "evaluate", "report", "diversity")
 
 
 def make_table(num_queries: int, num_members: int, *, seed: int = 0) -> pa.Table:
@@ -75,12 +75,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made:
         folder = given.folder or Path(made)
         folder.mkdir(parents=True, exist_ok=True)
-        table, policy = folder / "outcomes.parquet", folder / "policy"
+        table, policy, page = (folder / name for name in ("outcomes.parquet", "policy", "report.html"))
         if not table.exists():
             pq.write_table(make_table(given.outcomes // given.members, given.members), table)
         arguments = {
             "train": ["train", table, "--out", policy],
             "evaluate": ["evaluate", policy, table],
+            "report": ["report", policy, table, "--out", page],
             "diversity": ["diversity", table],
         }
         print(f"{given.outcomes:,} outcomes of {given.members} members\n")
@@ -97,6 +98,8 @@ def main() -> None:
                 sys.exit(f"{command} ended with {process.returncode}")
             took, peak = (time.monotonic() - start) / 60, usage.ru_maxrss * _RSS_UNIT / 2**30
             print(f"{command:<11}{took:>8.2f}{peak:>10.2f}", flush=True)
+            if command == "report":
+                print(f"{'':<11}a page of {page.stat().st_size / 1e6:.1f} MB")
             if command == "evaluate":
                 report = json.loads(said)
                 best = report["baselines"]["single_best"]["score"]

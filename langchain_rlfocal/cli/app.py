@@ -5,6 +5,7 @@ program reads goes to stdout, progress and errors to stderr. An error of the pac
 traceback; a file appears whole or not at all.
 """
 
+import errno
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -24,6 +25,9 @@ from langchain_rlfocal.cli.scoring import score
 from langchain_rlfocal.cli.training import sweep, train
 from langchain_rlfocal.errors import RLFocalError
 
+# What a wrong option or argument raises; Typer exports one of its kinds alone.
+_UsageError: Any = typer.BadParameter.__base__
+
 
 class _Commands(TyperGroup):
     """Commands whose expected errors are one red line, unless `--debug` stands anywhere on the line."""
@@ -42,13 +46,23 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except BrokenPipeError:
             raise  # who read the output has seen enough: Click ends quietly
+        except _UsageError as error:
+            path = error.ctx.command_path if error.ctx is not None else ctx.command_path
+            said = error.format_message().rstrip(".")
+            end_with(f"{said}{'' if said.endswith('?') else '.'} See `{path} --help`.", code=BAD_INPUT)
         except (RLFocalError, OSError) as error:
             if ctx.params.get("debug"):
                 raise
-            end_with(str(error), code=BAD_INPUT)
+            is_full = getattr(error, "errno", None) in {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+            way_out = " Free some space, or write elsewhere; what was there is as it was." if is_full else ""
+            end_with(f"{error}{way_out}", code=BAD_INPUT)
         except KeyboardInterrupt:
-            writes = ctx.invoked_subcommand in {"train", "questions", "import"}
-            end_with("Interrupted: nothing was written." if writes else "Interrupted.", code=INTERRUPTED)
+            kept = {
+                "train": "no checkpoint was written",
+                "questions": "nothing was written",
+                "import": "nothing was written",
+            }.get(str(ctx.invoked_subcommand))
+            end_with(f"Interrupted: {kept}." if kept else "Interrupted.", code=INTERRUPTED)
 
 
 app = typer.Typer(

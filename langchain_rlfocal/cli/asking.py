@@ -22,6 +22,7 @@ from langchain_rlfocal.cli.options import (
     end_with,
     limits_of,
     load_policy,
+    one_target,
     open_pool,
     show_result,
 )
@@ -83,22 +84,19 @@ def ask(
     from langchain_core.messages import HumanMessage, SystemMessage
 
     from langchain_rlfocal.chat_models import RLFocalChatModel
-    from langchain_rlfocal.policies.targets import target_of
 
     text = sys.stdin.read() if question == "-" else question
     if not text.strip():
         raise InputError("The question is empty. Give it in quotes, or - to read it from standard input.")
-    given: dict[str, Any] = {
+    targets = {
         "target_calls": target_calls,
         "target_usd": target_usd,
         "target_usd_share": target_usd_share,
         "target_tokens": target_tokens,
         "target_seconds": target_seconds,
     }
-    target = target_of(given)
-    if target is not None and cost_weight is not None:
-        raise InputError("`--cost-weight` and a target exclude each other: either decides what a question takes.")
-    given = {name: value for name, value in given.items() if value is not None}
+    target = one_target(cost_weight, **targets)
+    given: dict[str, Any] = {name: value for name, value in targets.items() if value is not None}
     limits = {"max_team": max_team, "max_rounds": max_rounds, "cost_weight": cost_weight}
     if policy is None and pool is None and not member:
         from langchain_rlfocal.demo import POLICY_PATH

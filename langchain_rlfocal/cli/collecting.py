@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from langchain_rlfocal.cli.collecting_view import CollectView, counted, price_views
+from langchain_rlfocal.cli.collecting_view import CollectView, price_views
 from langchain_rlfocal.cli.options import (
     FAILED,
     INTERRUPTED,
@@ -22,7 +22,7 @@ from langchain_rlfocal.cli.options import (
     see_working_folder,
     show_result,
 )
-from langchain_rlfocal.cli.views import json_text, messages
+from langchain_rlfocal.cli.views import counted, json_text, messages, usd
 from langchain_rlfocal.redaction import printable
 
 if TYPE_CHECKING:
@@ -244,7 +244,7 @@ def _end(tally: "Tally | None", config: "CollectConfig", out: Path, *, is_writte
         end_with(f"Interrupted. {written}Missing: {counted(missing, 'answer')}. {AGAIN}", code=INTERRUPTED)
     if tally.ended == "budget":
         _say(
-            f"Stopped, since another call could pass ${config.max_usd:g}: ${tally.usd:.4f} spent, {counted(missing, 'answer')} missing. "
+            f"Stopped, since another call could pass ${config.max_usd:g}: {usd(tally.usd)} spent, {counted(missing, 'answer')} missing. "
             "Run the command again, with what you want to spend on the rest as `--max-usd`.",
         )
     if tally.silent:

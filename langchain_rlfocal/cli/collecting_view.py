@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from langchain_rlfocal.cli.views import counted, usd
 from langchain_rlfocal.redaction import printable
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class CollectView:
         if elsewhere:
             parts.append(f"{elsewhere:,} answered by other runs")
         parts.append(f"{tally.sum('prompt_tokens') + tally.sum('completion_tokens'):,} tokens")
-        parts.append(_usd(tally.usd) if tally.usd else "price unknown" if tally.sum("unpriced") else _usd(0.0))
+        parts.append(usd(tally.usd) if tally.usd else "price unknown" if tally.sum("unpriced") else usd(0.0))
         return f"In {_duration(self._elapsed_s)}: {', '.join(parts)}."
 
     def _begin(self, tally: "Tally") -> None:
@@ -106,7 +107,7 @@ class CollectView:
             parts.append(f"{failed:,} failed")
         parts.append(f"{tally.sum('prompt_tokens') + tally.sum('completion_tokens'):,} tokens")
         if tally.usd:
-            parts.append(_usd(tally.usd))
+            parts.append(usd(tally.usd))
         left_s = max((_left_s(member, self._elapsed_s) or 0.0 for member in tally.members.values()), default=0.0)
         if left_s:
             parts.append(f"about {_duration(left_s)} left")
@@ -129,7 +130,7 @@ class CollectView:
             f"{done:,}/{total:,}",
             f"{tally.sum('failed'):,}",
             _short(tally.sum("prompt_tokens") + tally.sum("completion_tokens")),
-            _usd(tally.usd),
+            usd(tally.usd),
             _duration(left_s) if left_s else "",
         )
         rows = [self._cells(member) for member in tally.members.values()]
@@ -154,7 +155,7 @@ class CollectView:
             f"{member.done:,}/{member.total:,}",
             f"{member.failed:,}",
             _short(member.prompt_tokens + member.completion_tokens),
-            _usd(member.usd) if is_known else "?",
+            usd(member.usd) if is_known else "?",
             "" if left_s is None else _duration(left_s),
         )
 
@@ -196,15 +197,6 @@ def _short(number: int) -> str:
     return f"{number / 1000:,.0f}k" if number < 10_000_000 else f"{number / 1e6:,.1f}M"
 
 
-def _usd(usd: float) -> str:
-    return f"${usd:,.2f}" if usd >= 1 or usd == 0 else f"${usd:.4f}"
-
-
-def counted(num: int, noun: str) -> str:
-    """Write a number of things."""
-    return f"{num:,} {noun}{'' if num == 1 else 's'}"
-
-
 # ---- what it will take
 
 
@@ -224,10 +216,10 @@ def price_views(price: "JobPrice", *, output_tokens: int) -> Sequence[Renderable
             "" if is_judge else f"{one.on_record:,}",
             "" if one.prompt_tokens is None else f"{one.prompt_tokens:,}",
             "" if one.output_tokens is None else f"{one.output_tokens:,}",
-            "unknown" if one.usd is None else _usd(one.usd),
+            usd(one.usd),
             Text(one.basis or "", "dim"),
         )
-    table.add_row("all", f"{sum(one.calls for one in rows):,}", "", "", "", _usd(price.usd), style="bold")
+    table.add_row("all", f"{sum(one.calls for one in rows):,}", "", "", "", usd(price.usd), style="bold")
     views: list[RenderableType] = [table, ""]
     if any(one.basis == "assumed" and one.calls for one in price.members):
         views.append(

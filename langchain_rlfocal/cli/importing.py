@@ -53,6 +53,7 @@ def import_(
     labels: Annotated[
         bool, typer.Option("--labels/--no-labels", help="Label answers that the program did not extract; takes time.")
     ] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the table if it is there.")] = False,
     as_json: Json = False,
 ) -> None:
     """Import what another program recorded as a table of outcomes.
@@ -72,6 +73,8 @@ def import_(
 
     if values not in {None, "answers", "rewards"}:
         raise InputError(f"`--values` must be answers or rewards, got {values!r}. Choose one.")
+    if out.exists() and not overwrite:
+        raise InputError(f"`--out` must be a new table, but {out} is there. Give another name, or `--overwrite`.")
     console = messages()
     with console.status("Reading") if console.is_terminal else _nothing() as status:
 

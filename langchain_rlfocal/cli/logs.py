@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from langchain_rlfocal.cli.options import FAILED, Json, end_with, show_result
+from langchain_rlfocal.cli.views import usd
 from langchain_rlfocal.errors import InputError, OutcomeLogError
 
 if TYPE_CHECKING:
@@ -134,7 +135,16 @@ def scrub(
 
 
 @log.command()
-def prune(log: Log, *, before: Before, yes: Yes = False, as_json: Json = False) -> None:
+def prune(
+    log: Log,
+    *,
+    before: Before,
+    unlearned: Annotated[
+        bool, typer.Option("--unlearned", help="Also feedback that no snapshot of what was learned holds yet.")
+    ] = False,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
     """Delete attempts, and served answers with their feedback, that are older than a date.
 
     The log keeps a record of how many were deleted, and still verifies.
@@ -146,9 +156,9 @@ def prune(log: Log, *, before: Before, yes: Yes = False, as_json: Json = False) 
     at = _seconds(before)
     assert at is not None, "required"
     opened = _open(log)
-    plan = upkeep.prune(opened, at, dry_run=True)
+    plan = upkeep.prune(opened, at, unlearned=unlearned, dry_run=True)
     if _goes_on(plan, "be deleted", log, yes=yes, as_json=as_json):
-        _report(upkeep.prune(opened, at), "were deleted", log, as_json=as_json)
+        _report(upkeep.prune(opened, at, unlearned=unlearned), "were deleted", log, as_json=as_json)
 
 
 # ---- what they share
@@ -212,21 +222,17 @@ def _stats_views(facts: Mapping[str, Any]) -> Iterator[Any]:
         for name in ("answers", "failures", "dollars"):
             table.add_column(name, justify="right")
         for name, of in facts["members"].items():
-            table.add_row(name, f"{of['answers']:,}", f"{of['failures']:,}", _usd(of["usd"]))
+            table.add_row(name, f"{of['answers']:,}", f"{of['failures']:,}", usd(of["usd"]))
         yield table
     if facts["failures"]:
         yield "failures: " + ", ".join(f"{kind} {number:,}" for kind, number in facts["failures"].items())
     if facts["runs"]:
         runs = facts["runs"]
         yield f"{len(runs):,} runs, the last at {_time(max(run['last_at'] for run in runs.values()))}"
-    yield f"dollars: {_usd(facts['asking_usd'])} for asking, {_usd(facts['scoring_usd'])} for scoring"
+    yield f"dollars: {usd(facts['asking_usd'])} for asking, {usd(facts['scoring_usd'])} for scoring"
     if facts["scrubbed"] or facts["dropped"]:
         yield f"{facts['scrubbed']:,} records without their texts, {facts['dropped']:,} answers not recorded"
 
 
 def _time(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def _usd(amount: float | None) -> str:
-    return "unknown" if amount is None else f"{amount:,.4f}"

@@ -116,6 +116,7 @@ def report(
             rows.policy,
             done.report,
             rows.table,
+            knows_rows=rows.knows_rows,
             rivals=done.rivals,
             max_team=limits["max_team"],
             max_rounds=limits["max_rounds"],

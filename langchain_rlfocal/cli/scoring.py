@@ -11,7 +11,7 @@ from uuid import uuid4
 import typer
 
 from langchain_rlfocal.cli.options import INTERRUPTED, Json, end_with, open_pool, see_working_folder, show_result
-from langchain_rlfocal.cli.views import progress_bar
+from langchain_rlfocal.cli.views import interval, progress_bar, usd
 from langchain_rlfocal.errors import InputError, OutcomeError
 from langchain_rlfocal.redaction import printable
 
@@ -445,18 +445,18 @@ def _views(facts: Mapping[str, Any]) -> Iterator[Any]:
         yield Text(printable(said), "yellow")
     if facts["usd"] or facts["unpriced"]:
         unknown = f", and what {facts['unpriced']:,} scores cost is unknown" if facts["unpriced"] else ""
-        yield Text(f"Scoring took ${facts['usd']:.6f}{unknown}.")
+        yield Text(f"Scoring took {usd(facts['usd'])}{unknown}.")
     agreement = facts["agreement"]
     if agreement:
         low, high = agreement["accuracy_interval"]
         yield Text(
-            f"Agreement with {agreement['n']:,} labels: accuracy {agreement['accuracy']:.3f} [{low:.3f}, {high:.3f}]"
+            f"Agreement with {agreement['n']:,} labels: accuracy {agreement['accuracy']:.3f} ({interval(low, high)})"
         )
         if agreement["kappa"] is None:
             yield Text("  Cohen's kappa: none, since both always say the same one thing")
         else:
             low, high = agreement["kappa_interval"]
-            yield Text(f"  Cohen's kappa {agreement['kappa']:.3f} [{low:.3f}, {high:.3f}], 95% intervals")
+            yield Text(f"  Cohen's kappa {agreement['kappa']:.3f} ({interval(low, high)}), 95% intervals")
         yield Text(f"  both right {agreement['both_right']:,}, both wrong {agreement['both_wrong']:,}")
         yield Text(f"  too kind (right for the scorer alone) {agreement['too_kind']:,}")
         yield Text(f"  too harsh (wrong for the scorer alone) {agreement['too_harsh']:,}")

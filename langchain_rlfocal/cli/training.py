@@ -72,7 +72,7 @@ def train(
 ) -> None:
     """Train Decider and Fusion on recorded outcomes, and fit the baselines; the test rows stay unseen.
 
-    Ctrl-C keeps the best weights so far: they become a whole checkpoint. Ctrl-C again ends at once, and nothing is written.
+    Ctrl-C keeps the best weights so far: they become a whole checkpoint. Ctrl-C again ends at once, and no checkpoint is written.
 
     Example: rlfocal train outcomes.parquet --out policy --max-team 3 --cost-weight 0.1
     """
@@ -97,11 +97,11 @@ def train(
         loggers.append(MLflow(mlflow, config, name=out.name))
     stopped: training.TrainingInterrupted | None = None
     with TrainingView() as view, warnings.catch_warnings(record=True) as doubts:
+        loaded = open_embedder(embedder)
+        grid = read_grid(outcomes, member, task=task, missing=missing, test_ids=test_ids, kind=kind)
+        warnings.simplefilter("always", UserWarning)
+        rows = grid.split()
         with Loggers(*loggers) as log:
-            loaded = open_embedder(embedder)
-            grid = read_grid(outcomes, member, task=task, missing=missing, test_ids=test_ids, kind=kind)
-            warnings.simplefilter("always", UserWarning)
-            rows = grid.split()
 
             def show(step: training.Progress) -> None:
                 view(step)

@@ -5,7 +5,7 @@ are data: they neither style nor steer the terminal.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
@@ -18,7 +18,6 @@ from langchain_rlfocal.redaction import printable
 if TYPE_CHECKING:
     from langchain_rlfocal.evaluation import Figures, Report
     from langchain_rlfocal.evaluation.certification import Tested
-    from langchain_rlfocal.evaluation.metrics import Estimate
     from langchain_rlfocal.evaluation.rewrites import Rewritten
     from langchain_rlfocal.evaluation.rivals import Frontiers
     from langchain_rlfocal.policies.certificates import Certificate
@@ -61,6 +60,27 @@ def json_text(value: Mapping[str, Any]) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
 
 
+# ---- figures
+
+
+def usd(amount: float | None) -> str:
+    """Write dollars: to the cent from a dollar on, and small ones as exactly as they need."""
+    if amount is None:
+        return "unknown"
+    digits = 2 if amount >= 1 or not amount else 4 if amount >= 0.01 else 6
+    return f"${amount:,.{digits}f}"
+
+
+def counted(num: int, noun: str) -> str:
+    """Write a number of things, which are one or several `noun`s."""
+    return f"{num:,} {noun}{'' if num == 1 else 's'}"
+
+
+def interval(low: float, high: float, *, sign: str = "") -> str:
+    """Write an interval of scores."""
+    return f"{low:{sign}.3f} to {high:{sign}.3f}"
+
+
 # ---- train
 
 
@@ -69,13 +89,15 @@ def train_views(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
     validation = facts["card"]["validation"]
     curve = [point for point in facts["card"]["curve"] if not {"max_team", "member"} & point.keys()]
     best, member_scores = validation["single_best"], validation["member_scores"]
+    judged, held_out = validation["queries"], facts["queries"]["validation"]
     yield Text.assemble((facts["policy_id"], "bold"), f" in {printable(facts['path'])}")
     counts = [f"{count} {name}" for name, count in facts["queries"].items() if count or name != "repeated"]
     lines = {
         "members": printable(", ".join(facts["members"])),
         "queries": ", ".join(counts),
-        "validation": f"score {validation['score']:.3f} with {validation['mean_calls']:.2f} calls; "
-        f"single best ({printable(best)}) {member_scores[best]:.3f}",
+        "chosen by": f"score {validation['score']:.3f} with {validation['mean_calls']:.2f} calls on {judged} rows"
+        + (f", {judged - held_out} of them learned from" if judged > held_out else ""),
+        "single best": f"{printable(best)}, {member_scores[best]:.3f} on the {held_out} validation rows",
         "cost weight": " to ".join(
             f"{point['cost_weight']:g} ({point['mean_calls']:.2f} calls, score {point['score']:.3f})"
             for point in (curve[0], curve[-1])
@@ -172,10 +194,10 @@ def evaluation_views(report: "Report", facts: Mapping[str, Any], warnings: Seque
     yield _task_table(report)
     yield ""
     policy, target = report.policy, facts["target"]
-    usd = "" if policy.cost_usd is None else f", {policy.cost_usd:.6f} usd"
+    dollars = "" if policy.cost_usd is None else f", {usd(policy.cost_usd)}"
     seconds = "" if policy.latency_s is None else f", {policy.latency_s:.2f} s"
     most = f"at most {facts['max_team']} members in {facts['max_rounds']} rounds"
-    yield Text(f"The policy takes {report.mean_rounds:.2f} rounds{usd}{seconds} a query; {most}.")
+    yield Text(f"The policy takes {report.mean_rounds:.2f} rounds{dollars}{seconds} a query; {most}.")
     if target is None:
         yield Text(f"Its cost weight is {facts['cost_weight']:.4g}.")
     else:
@@ -197,19 +219,19 @@ def evaluation_views(report: "Report", facts: Mapping[str, Any], warnings: Seque
 
 def _frontier_views(frontiers: "Frontiers", facts: Mapping[str, Any]) -> Iterator[RenderableType]:
     """Show how the policy and its rivals compare over all spending, and who is ahead."""
-    unit, shown = frontiers.unit, "{:.6f}" if frontiers.unit == "usd" else "{:.4g}"
-    low, high = shown.format(frontiers.low), shown.format(frontiers.high)
+    unit = frontiers.unit
+    low, high = _spending(frontiers.low, unit), _spending(frontiers.high, unit)
     table = _plain_table("", "AIQ", "points", "spending at\nits best score", "best\nscore", "policy\n− this", "95 %")
     for name, frontier in {"policy, mixed": frontiers.policy, **frontiers.rivals}.items():
         best = (
-            (shown.format(frontier.hull[-1].spending), f"{frontier.hull[-1].score:.3f}")
+            (_spending(frontier.hull[-1].spending, unit), f"{frontier.hull[-1].score:.3f}")
             if frontier.hull
             else ("-", "-")
         )
         row = [f"{frontier.aiq:.3f}", str(frontier.tried), *best]
         if name in frontiers.differences:
             difference = frontiers.differences[name]
-            row += [f"{difference.mean:+.3f}", _interval(difference, sign="+")]
+            row += [f"{difference.mean:+.3f}", interval(difference.low, difference.high, sign="+")]
         table.add_row(name.replace("_", " "), *row, style=None if name in frontiers.rivals else "bold")
     yield _titled(f"Score over spending, {low} to {high} {unit} a query", table)
     yield ""
@@ -233,6 +255,11 @@ def _frontier_views(frontiers: "Frontiers", facts: Mapping[str, Any]) -> Iterato
         yield Text("The checkpoint holds no rivals, and no rows are left to fit them on.", "yellow")
 
 
+def _spending(amount: float, unit: str) -> str:
+    """Write spending whose unit stands beside it; figures of one column have as many digits."""
+    return f"{amount:.6f}" if unit == "usd" else f"{amount:.4g}"
+
+
 def _target_text(target: Mapping[str, float]) -> str:
     from langchain_rlfocal.policies.targets import Target  # loads NumPy, which `--help` does not need
 
@@ -242,15 +269,15 @@ def _target_text(target: Mapping[str, float]) -> str:
 def _taken(policy: "Figures", target: Mapping[str, float]) -> str:
     """Say what a query took, in the target's unit."""
     (name,) = target
-    amounts = {
-        "target_calls": (policy.mean_calls, "{:.3f} calls"),
-        "target_tokens": (policy.tokens, "{:.1f} tokens"),
-        "target_seconds": (policy.latency_s, "{:.3f} s"),
+    amounts: dict[str, tuple[float | None, Callable[[float], str]]] = {
+        "target_calls": (policy.mean_calls, "{:.3f} calls".format),
+        "target_tokens": (policy.tokens, "{:.1f} tokens".format),
+        "target_seconds": (policy.latency_s, "{:.3f} s".format),
     }
-    amount, form = amounts.get(name, (policy.cost_usd, "{:.6f} usd"))
+    amount, written = amounts.get(name, (policy.cost_usd, usd))
     if amount is None:
         return "What it took is not known: some call of these outcomes has no such figure on record, and counts as training knew it."
-    return f"It took {form.format(amount)}."
+    return f"It took {written(amount)}."
 
 
 def doubts(report: "Report", facts: Mapping[str, Any]) -> Iterator[str]:
@@ -284,19 +311,15 @@ def _report_table(report: "Report", *, title: str) -> RenderableType:
         row = [
             *(str(figures.n) for _ in counts),
             f"{figures.score.mean:.3f}",
-            _interval(figures.score),
+            interval(figures.score.low, figures.score.high),
             f"{figures.macro:.3f}",
             f"{figures.mean_calls:.2f}",
         ]
         if name in report.differences:
             difference = report.differences[name]
-            row += [f"{difference.mean:+.3f}", _interval(difference, sign="+")]
+            row += [f"{difference.mean:+.3f}", interval(difference.low, difference.high, sign="+")]
         table.add_row(name.replace("_", " "), *row, style="bold" if name == "policy" else None)
     return _titled(title, table)
-
-
-def _interval(estimate: "Estimate", *, sign: str = "") -> str:
-    return f"{estimate.low:{sign}.3f} to {estimate.high:{sign}.3f}"
 
 
 def _task_table(report: "Report") -> RenderableType:
@@ -351,7 +374,7 @@ def new_tasks_views(found: Sequence["NewTask"], facts: Mapping[str, Any]) -> Ite
             Text(printable(one.name)),
             f"{policy.n}",
             f"{policy.score.mean:.3f}",
-            _interval(policy.score),
+            interval(policy.score.low, policy.score.high),
             f"{policy.mean_calls:.2f}",
             *(f"{baselines[way].score.mean:.3f}" for way in ways),
         )
@@ -383,19 +406,19 @@ def certificate_views(certificate: "Certificate", tested: Sequence["Tested"], *,
     """Show a certificate, and the operating points that were tested for it."""
     from langchain_rlfocal.policies.certificates import Promise  # loads NumPy, as above
 
-    shown = "{:.6f}" if certificate.unit == "usd" else "{:.4g}"
-    table = _plain_table("", f"{certificate.unit} a query", "score", "p", left=(0,))
+    unit = certificate.unit
+    table = _plain_table("", f"{unit} a query", "score", "p", left=(0,))
     promise = Promise.parse(certificate.promise)
     for one in tested:
         passed = "passed" if one.p_value <= 1 - promise.confidence else "failed"
-        table.add_row(passed, shown.format(one.spending), f"{one.score:.3f}", f"{one.p_value:.3g}")
+        table.add_row(passed, _spending(one.spending, unit), f"{one.score:.3f}", f"{one.p_value:.3g}")
     yield _titled(f"Operating points, on {certificate.rows} rows that training did not see", table)
     yield ""
     side = "below" if promise.margin <= 0 else "above"
     bound = "at most" if promise.margin <= 0 else "at least"
     yield Text.assemble((certificate.promise, "bold"), f" in {printable(path)}")
     yield Text(
-        f"Shown with confidence {promise.confidence:g}: at {shown.format(certificate.spending)} {certificate.unit} a query the "
+        f"Shown with confidence {promise.confidence:g}: at {_spending(certificate.spending, unit)} {unit} a query the "
         f"policy scores on average {bound} {abs(promise.margin):g} {side} the best of {len(certificate.members)} members, "
         "on queries like these."
     )

@@ -1,12 +1,15 @@
 """Conversations: what was sent and what came back, in the forms in which programs keep them.
 
 OpenAI's chat and responses, Anthropic's messages, LangChain's (plain and serialised), and plain texts. What has none of these forms
-is None: a reader counts it.
+is None: a reader counts it. Images and files are part of a question: each stands in the conversation by its address or, where its
+bytes were sent, by their digest.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 from langchain_rlfocal.importing.files import parsed
@@ -34,6 +37,10 @@ _QUESTIONS = (
     "content",
 )
 _ANSWERS = ("answer", "output", "response", "completion", "text", "result", "prediction", "content", "generated_text")
+_BESIDE = re.compile(r"(image|file|audio|video|attachment|document|context|passage)s?(_urls?)?", re.IGNORECASE)
+_NOT_SENT = {"thinking", "redacted_thinking", "reasoning", "tool_use", "server_tool_use", "tool_call", "function_call"}
+_BYTES = {"data", "base64", "file_data"}
+_ADDRESSES = ("url", "file_id", "fileId", "file_uri", "fileUri", "uri", "sha256")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,30 +91,75 @@ def sent_of(value: Any) -> Sent | None:
             return sent_of([value])
         for name in _QUESTIONS:
             if (found := sent_of(value.get(name))) is not None:
-                return found
+                beside = [
+                    attached({"type": what[1], field: value[field]})
+                    for field in value
+                    if field != name and value[field] and (what := _BESIDE.fullmatch(field))
+                ]
+                if found.messages or not beside:
+                    return found
+                question = {"type": "text", "text": found.query}
+                return Sent(found.query, ({"role": "user", "content": [question, *beside]},))
         texts = [text for text in value.values() if isinstance(text, str) and text.strip()]
         return Sent(texts[0]) if len(texts) == 1 else None
     if isinstance(value, list):
         if len(value) == 1 and isinstance(value[0], list | str):
             return sent_of(value[0])  # LangChain sends batches
-        messages = []
+        messages: list[dict[str, Any]] = []
+        asked = None
         for item in value:
             if not isinstance(item, Mapping):
                 return None
             message = _opened(item)
-            content = message.get("content")
+            content = message.get("content", message.get("output"))
             role = str(message.get("role") or message.get("type") or "user")
+            role = _ROLES.get(role, role)
+            text, beside = text_of(content) or "", _attachments(content)
             messages.append(
                 {
-                    "role": _ROLES.get(role, role),
-                    "content": content if isinstance(content, str) else text_of(content) or "",
+                    "role": role,
+                    "content": [*([{"type": "text", "text": text}] if text else ()), *beside] if beside else text,
                 }
             )
-        users = [message["content"] for message in messages if message["role"] == "user" and message["content"].strip()]
-        if not users:
+            if role == "user" and text.strip():
+                asked = text
+        if asked is None:
             return None
-        return Sent(users[-1], () if len(messages) == 1 else tuple(messages))
+        return Sent(asked, tuple(messages) if len(messages) > 1 or isinstance(messages[0]["content"], list) else ())
     return None
+
+
+def attached(part: Mapping[str, Any]) -> dict[str, str]:
+    """Write a part of a message that is no text in few words: what it is, and its address or the digest of its bytes."""
+    inner = [part, *(value for value in part.values() if isinstance(value, Mapping))]
+    kinds = " ".join(str(of.get(name, "")) for of in inner for name in ("type", "mime_type", "media_type")).lower()
+    kind = next((name for name in ("tool_result", "image", "audio", "video") if name in kinds), "file")
+    for of in inner if kind != "tool_result" else ():
+        for name, value in of.items():
+            if not isinstance(value, str) or not value:
+                continue
+            if value.startswith("data:") or name in _BYTES:
+                return {"type": kind, "sha256": _digest(value.partition(";base64,")[2] or value)}
+            if name in _ADDRESSES or value.startswith(("http://", "https://")):
+                return {"type": kind, name if name in _ADDRESSES else "url": value}
+    # A tool's result is named by its call, whose id is another one each time.
+    whole = {name: value for name, value in part.items() if name not in {"tool_use_id", "cache_control"}}
+    return {"type": kind, "sha256": _digest(json.dumps(whole, sort_keys=True, default=str))}
+
+
+def _attachments(content: Any) -> list[dict[str, str]]:
+    """Return the parts of a message's content that are no texts, without what a model thought and which tools it called."""
+    if not isinstance(content, Sequence) or isinstance(content, str):
+        return []
+    return [
+        attached(part)
+        for part in content
+        if isinstance(part, Mapping) and not isinstance(part.get("text"), str) and part.get("type") not in _NOT_SENT
+    ]
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def received_of(value: Any) -> Received | None:

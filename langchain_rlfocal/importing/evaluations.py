@@ -6,8 +6,9 @@ import math
 import re
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,29 @@ from langchain_rlfocal.outcomes.files import csv_lines
 
 # ---- lm-evaluation-harness
 
-_LM_METRICS = ("exact_match", "acc", "pass@1", "pass_at_1", "prompt_level_strict_acc", "em", "f1", "score")
+_LM_METRICS = (
+    "exact_match",
+    "acc",
+    "pass@1",
+    "pass_at_1",
+    "prompt_level_strict_acc",
+    "em",
+    "f1",
+    "score",
+    "acc_norm",
+    "acc_bytes",
+)
+_LM_OTHERS = {"doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics"}
+_LM_LENGTHS: Mapping[str | None, Callable[[str], int]] = {"acc_norm": len, "acc_bytes": lambda text: len(text.encode())}
+"""By what a metric divides an option's log-likelihood before it takes the greatest."""
 _LM_QUESTIONS = ("question", "query", "problem", "prompt", "input", "text", "goal", "sentence")
 
 
 def read_lm_eval(files: Sequence[Path], wanted: Wanted, tally: ReadTally) -> Iterator[Record]:
     """Read `samples_<task>_<time>.jsonl` files, as `--log_samples` writes them in a folder for each model.
 
-    A multiple choice becomes the letter of the likeliest option, with the options' probabilities; so does the right answer.
+    A multiple choice becomes the letter of the option that the metric judged, with the options' probabilities; so does the right
+    answer.
     """
     for path in files:
         match = re.fullmatch(r"samples_(?P<task>.+?)_(?P<time>\d{4}-\d\d-\d\dT[\d\-.:]+)\.jsonl?(?:\.gz)?", path.name)
@@ -54,13 +70,14 @@ def read_lm_eval(files: Sequence[Path], wanted: Wanted, tally: ReadTally) -> Ite
             if used != first_filter:
                 tally.skip(f"of another filter: `--reward METRIC,{used}` takes it", spot)
                 continue
-            named = row.get("metrics")
-            if isinstance(named, list):
-                scores = {name: row[name] for name in named if name in row}
-            else:
-                scores = {name: row[name] for name in _LM_METRICS if name in row}
-            scores = {name: value for name, value in scores.items() if isinstance(value, bool | int | float)}
-            name = chosen(scores, of_metric, spot, preferred=_LM_METRICS)
+            named = row.get("metrics")  # newer versions list them
+            names = named if isinstance(named, list) else [name for name in row if name not in _LM_OTHERS]
+            scores = {name: row[name] for name in names if isinstance(row.get(name), bool | int | float)}
+            filtered = row.get("filtered_resps")
+            logs = _loglikelihoods(filtered) if isinstance(filtered, list) else None
+            # Of options, an exact match asks whether the right one is what the model would have written, not which it chose.
+            preferred = ("acc", *_LM_METRICS) if logs else _LM_METRICS
+            name = chosen(scores, of_metric, spot, preferred=preferred)
             doc = as_object(row.get("doc"))
             calls = _lm_calls(row.get("arguments"))
             record = Record(
@@ -70,55 +87,81 @@ def read_lm_eval(files: Sequence[Path], wanted: Wanted, tally: ReadTally) -> Ite
                 query=_lm_query(doc, calls),
                 query_id=str(row["doc_id"]) if "doc_id" in row else row.get("doc_hash"),
                 names_question=True,
+                document=as_text(row.get("doc_hash")) or _doc_hash(row.get("doc")),
                 gold=as_text(row.get("target")),
                 reward=None if name is None else number(scores[name]),
                 raw=row,
             )
-            _lm_answer(record, row, calls)
+            if logs is None:
+                _lm_answer(record, row)
+            else:
+                _lm_choice(record, row, calls=calls, logs=logs, metric=name, tally=tally)
             yield record
 
 
-def _lm_answer(record: Record, row: Mapping[str, Any], calls: Sequence[Sequence[Any]]) -> None:
-    """Fill in what the model said: its text, or which option it finds likeliest."""
-    answers = row.get("resps")
-    filtered = row.get("filtered_resps")
-    logs = _loglikelihoods(filtered) if isinstance(filtered, list) else None
-    if logs is None:
-        first = answers[0] if isinstance(answers, list) and answers else None
-        while isinstance(first, list) and first:
-            first = first[0]
-        record.response = as_text(first)
-        chosen_text = filtered[0] if isinstance(filtered, list) and filtered else None
-        record.answer = as_text(chosen_text[0] if isinstance(chosen_text, list) and chosen_text else chosen_text)
-        if isinstance(record.answer, str):
-            record.answer = record.answer.strip() or None
-        return
+def _lm_answer(record: Record, row: Mapping[str, Any]) -> None:
+    """Fill in what the model wrote, and what the filter took out of it."""
+    answers, filtered = row.get("resps"), row.get("filtered_resps")
+    first = answers[0] if isinstance(answers, list) and answers else None
+    while isinstance(first, list) and first:
+        first = first[0]
+    record.response = as_text(first)
+    taken = filtered[0] if isinstance(filtered, list) and filtered else None
+    record.answer = as_text(taken[0] if isinstance(taken, list) and taken else taken)
+    if isinstance(record.answer, str):
+        record.answer = record.answer.strip() or None
+
+
+def _lm_choice(
+    record: Record,
+    row: Mapping[str, Any],
+    *,
+    calls: Sequence[Sequence[Any]],
+    logs: Sequence[float],
+    metric: str | None,
+    tally: ReadTally,
+) -> None:
+    """Fill in which option the metric judged: that of the greatest log-likelihood, which some divide by the option's length.
+
+    The reward says whether that option is right. Where it cannot be (another metric took another option), which one was judged is not
+    known: answer and right answer stay open.
+    """
     prompts = {str(call[0]) for call in calls if call}
-    if len(logs) < 2 or len(logs) != len(calls) or len(prompts) > 1:
+    if len(logs) < 2 or len(logs) != len(calls) or len(prompts) > 1 or any(len(call) < 2 for call in calls):
         return  # a single likelihood chooses nothing, and options with prompts of their own are a Winograd schema
-    top = max(logs)
-    weights = [math.exp(value - top) for value in logs]
-    record.option_probs = [weight / sum(weights) for weight in weights]
-    record.answer = _letter(max(range(len(logs)), key=logs.__getitem__))
+    record.gold = None
     options = [str(call[1]).strip() for call in calls]
-    record.response = options[logs.index(top)]
-    record.gold = _lm_gold(record, options, logs.index(top))
     doc = row.get("doc")
     texts = doc.get("choices") if isinstance(doc, Mapping) and all(len(option) == 1 for option in options) else options
     if record.query is not None and isinstance(texts, list) and len(texts) == len(options):
         record.query = "\n".join([record.query, *(f"{_letter(index)}) {text}" for index, text in enumerate(texts))])
+    length = _LM_LENGTHS.get(metric)
+    worth = [log / (max(length(option), 1) if length else 1) for log, option in zip(logs, options, strict=True)]
+    choice = max(range(len(worth)), key=worth.__getitem__)
+    is_right = record.reward == 1.0 if record.reward in {0.0, 1.0} and metric != "brier_score" else None
+    readings = _lm_readings(row.get("target"), options)
+    borne_out = {places for places in readings if is_right is None or (choice in places) == is_right}
+    if readings and not borne_out:
+        tally.note(f"{metric} of another option than the likeliest: which one is not known, and is left open")
+        return
+    weights = [math.exp(value - max(worth)) for value in worth]
+    record.option_probs = [weight / sum(weights) for weight in weights]
+    record.answer, record.response = _letter(choice), options[choice]
+    if is_right and all(len(places) == 1 for places in borne_out):
+        record.gold = _letter(choice)
+    elif len(borne_out) == 1 and len(next(iter(borne_out))) == 1:
+        record.gold = _letter(*next(iter(borne_out)))
 
 
-def _lm_gold(record: Record, options: Sequence[str], chosen_place: int) -> str | None:
-    """Name the right option by its letter; a target that is both a place and an option's text is what the reward bears out."""
-    gold = record.gold
-    if gold is None:
-        return None
-    places = {int(gold)} if gold.isdigit() and int(gold) < len(options) else set()
-    places |= {place for place, option in enumerate(options) if option == gold.strip()}
-    if len(places) > 1 and record.reward is not None:
-        places = {place for place in places if (place == chosen_place) == (record.reward == 1.0)}
-    return _letter(places.pop()) if len(places) == 1 else None if places else gold
+def _lm_readings(target: Any, options: Sequence[str]) -> set[frozenset[int]]:
+    """Say which options a target may mean: it names them by place or by text, and "0" may be either."""
+    names = [str(name).strip() for name in (target if isinstance(target, list) else [target])]
+    found = set()
+    if all(name.isdecimal() and int(name) < len(options) for name in names):
+        found.add(frozenset(int(name) for name in names))
+    if all(name in options for name in names):
+        found.add(frozenset(options.index(name) for name in names))
+    return found - {frozenset()}
 
 
 def _lm_model(path: Path, time: str | None) -> str:
@@ -132,6 +175,13 @@ def _lm_model(path: Path, time: str | None) -> str:
         if isinstance(name, str) and name:
             return name
     return path.resolve().parent.name.replace("__", "/")
+
+
+def _doc_hash(doc: Any) -> str | None:
+    """Return the digest that newer versions write beside a document."""
+    if doc is None:
+        return None
+    return sha256(json.dumps(doc, indent=2, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _lm_calls(arguments: Any) -> list[list[Any]]:
@@ -178,10 +228,12 @@ def read_inspect(files: Sequence[Path], wanted: Wanted, tally: ReadTally) -> Ite
         about = as_object(header.get("eval"))
         for spot, sample in samples:
             tally.read += 1
-            yield _inspect_record(sample, about, spot, wanted)
+            yield _inspect_record(sample, about, spot, wanted, tally)
 
 
-def _inspect_record(sample: Mapping[str, Any], about: Mapping[str, Any], spot: Spot, wanted: Wanted) -> Record:
+def _inspect_record(
+    sample: Mapping[str, Any], about: Mapping[str, Any], spot: Spot, wanted: Wanted, tally: ReadTally
+) -> Record:
     output = as_object(sample.get("output"))
     sent = sent_of(sample.get("input"))
     query, messages = (sent.query, sent.messages) if sent else (None, ())
@@ -196,8 +248,9 @@ def _inspect_record(sample: Mapping[str, Any], about: Mapping[str, Any], spot: S
         task=as_text(about.get("task_registry_name") or about.get("task")),
         query=query,
         messages=messages,
-        query_id=as_text(sample.get("id")),
-        names_question=True,
+        query_id=as_text(
+            sample.get("id")
+        ),  # of two versions of the data one id may be two questions: the text decides, too
         sample=max(int(number(sample.get("epoch")) or 1) - 1, 0),
         gold=as_text(sample.get("target")),
         latency_s=number(sample.get("working_time") or output.get("time")),
@@ -223,9 +276,8 @@ def _inspect_record(sample: Mapping[str, Any], about: Mapping[str, Any], spot: S
     name = chosen(values, wanted, spot)
     if name is not None:
         value, score = values[name]
-        record.reward = (
-            _INSPECT_VALUES.get(value) if isinstance(value, str) and value in _INSPECT_VALUES else number(value)
-        )
+        graded = _INSPECT_VALUES.get(value, value) if isinstance(value, str) else value
+        record.reward = tally.measured("reward", graded, spot, wanted)
         answer = score.get("answer")
         record.answer = answer.strip() or None if isinstance(answer, str) else None
         record.answer = record.answer if record.answer != record.response else None
@@ -327,6 +379,7 @@ def _promptfoo_record(row: Mapping[str, Any], task: str | None, spot: Spot, want
     scored = chosen(named, wanted, spot) if wanted.reward else None
     reward = named[scored] if scored else None if wanted.reward else row.get("score", row.get("success"))
     error = response.get("error") or (row.get("error") if output is None else None)
+    latency = number(row.get("latencyMs"))
     record = Record(
         spot=spot,
         model=wanted.model or as_text(model),
@@ -334,7 +387,7 @@ def _promptfoo_record(row: Mapping[str, Any], task: str | None, spot: Spot, want
         messages=sent.messages if sent else (),
         task=task,
         gold=_promptfoo_gold(test),
-        latency_s=None if number(row.get("latencyMs")) is None else (number(row.get("latencyMs")) or 0.0) / 1000,
+        latency_s=None if latency is None or response.get("cached") is True else latency / 1000,
         cost_usd=number(row.get("cost")) or None,  # it writes 0 where it knows no price
         raw=row,
     )
@@ -497,8 +550,7 @@ def _helm_record(
         task=task,
         query=query,
         messages=sent.messages if sent else (),
-        query_id=as_text(instance.get("id")),
-        names_question=True,
+        query_id=as_text(instance.get("id")),  # numbers of another run's instances begin anew: the text decides, too
         sample=int(row.get("train_trial_index") or 0),
         gold=as_text(letters[0] if letters else right[0] if right else None),
         latency_s=None if result.get("cached") else number(result.get("request_time")),

@@ -185,13 +185,24 @@ def _nothing(tally: ReadTally, way_out: str) -> OutcomeError:
     if not tally.read:
         return OutcomeError(f"the files must hold rows, got none. {way_out or 'Check the paths.'}")
     reasons = "; ".join(
-        f"{count:,}: {reason} (first: {spot})"
-        for reason, (count, spot) in sorted(tally.skipped.items(), key=lambda item: -item[1][0])[:3]
+        [
+            f"{count:,}: {reason} (first: {spot})"
+            for reason, (count, spot) in sorted(tally.skipped.items(), key=lambda item: -item[1][0])[:3]
+        ]
+        + [f"{count:,}: {note}" for note, count in _unreadable(tally).items()]
     )
     return OutcomeError(
         f"an import needs answers or rewards, got none in {tally.read:,} rows ({reasons}). Nothing was written. "
         f"{way_out or 'Check that these are the files you mean.'}"
     )
+
+
+def _unreadable(tally: ReadTally) -> dict[str, int]:
+    """Say by column what could not be read as a number, with the first of it, and how often."""
+    return {
+        f"{'score' if name == 'reward' else name} not a number, left open: {masked(f'{value!r:.60}')} (first: {spot})": count
+        for name, (count, value, spot) in tally.unreadable.items()
+    }
 
 
 class _Frame:
@@ -211,7 +222,7 @@ class _Frame:
         self._laid = _Laid()
         self._queries: list[_Query] = []
         self._query_codes: dict[bytes, int] = {}
-        self._names: dict[tuple[str, str], int] = {}
+        self._names: dict[tuple[str, str], str] = {}
         self._shared_names: set[tuple[str, str]] = set()
         self._members: dict[str, int] = {}
         self._extras: dict[str, set[type]] = {}
@@ -377,7 +388,7 @@ class _Frame:
             queries=dict(sorted(Counter(per_query.tolist()).items(), reverse=True)),
             tasks=dict(tasks.most_common()),
             skipped={reason: (count, str(spot)) for reason, (count, spot) in tally.skipped.items()},
-            notes=dict(tally.notes),
+            notes={**tally.notes, **_unreadable(tally)},
         )
 
     # ---- a record
@@ -398,8 +409,7 @@ class _Frame:
         elif name == "option_probs":
             record.option_probs = value if isinstance(value, list) else None
         elif name in {*_NUMBERS, *_COUNTS, "reward"}:
-            truths = {"true": 1.0, "yes": 1.0, "pass": 1.0, "false": 0.0, "no": 0.0, "fail": 0.0}
-            setattr(record, name, truths.get(str(value).strip().lower(), number(value)))
+            setattr(record, name, self._tally.measured(name, value, record.spot, self._wanted))
         else:
             setattr(record, name, as_text(value))
             record.failure = None if name in {"response", "answer"} else record.failure
@@ -425,20 +435,20 @@ class _Frame:
         for part in (record.query or "", sent):
             digest.update(part.encode("utf-8", "surrogatepass") + b"\0")
         content = digest.hexdigest()
-        by_name = record.names_question and record.query_id is not None
+        if record.names_question and record.query_id is not None:
+            document = (record.document or "").encode("utf-8", "surrogatepass")
+            content = blake2b(document, digest_size=8).hexdigest()
         key = blake2b(
-            "\0".join((task, record.query_id or "", "" if by_name else content, str(record.sample))).encode(
-                "utf-8", "surrogatepass"
-            ),
+            "\0".join((task, record.query_id or "", content, str(record.sample))).encode("utf-8", "surrogatepass"),
             digest_size=16,
         ).digest()
         code = self._query_codes.get(key)
         if code is None:
             code = self._query_codes[key] = len(self._queries)
             self._queries.append(_Query(task, record.query_id, content, self.num_rows, record.sample))
-            if record.query_id is not None and not by_name:
+            if record.query_id is not None:
                 name = task, record.query_id
-                if self._names.setdefault(name, code) != code:
+                if self._names.setdefault(name, content) != content:
                     self._shared_names.add(name)
         return code
 

@@ -5,6 +5,7 @@ A reader turns the rows of its program into records and judges nothing: what a r
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,6 +13,12 @@ from typing import Any
 
 from langchain_rlfocal.errors import OutcomeError
 from langchain_rlfocal.outcomes.files import LocalText
+
+_MISSING = {"", "nan", "n/a", "na", "null", "none", "-"}
+_TRUTHS = {
+    **dict.fromkeys(("true", "yes", "pass", "passed", "correct", "right"), True),
+    **dict.fromkeys(("false", "no", "fail", "failed", "incorrect", "wrong"), False),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +45,8 @@ class Record:
         query_id: The program's own name of the question, None where it names calls only. It names one question within the
             task, whatever a member's template makes of its text, if `names_question`.
         names_question: True if equal ids are one question; else the texts decide.
+        document: Where `names_question`, what else must be equal: the digest of the document that the id numbers, as the numbers of
+            another version or subset of the data begin anew. None where the id says it all.
         sample: Which of the member's answers to the question this is, counted from 0.
         response: The member's full text.
         answer: The answer as the program extracted it, None where it extracts none.
@@ -57,6 +66,7 @@ class Record:
     task: str | None = None
     query_id: str | None = None
     names_question: bool = False
+    document: str | None = None
     sample: int = 0
     response: str | None = None
     answer: str | None = None
@@ -82,9 +92,10 @@ class Wanted:
     Attributes:
         model: The member's name where the files do not tell it.
         reward: Which score to take where a program gives several.
-        members: The columns of a wide table that are members; empty: all that are nothing else.
-        values: What the columns of a wide table hold: answers or rewards; None: as they look.
+        members: The columns of a wide table that are members; empty: those with others beside them.
+        values: What the columns of a wide table hold: answers or rewards; None: what they can only be.
         columns: Which field of a row is which column, by the column's name.
+        scale: Least and greatest score, None where it is from 0 to 1.
         scores: The names of the scores that there are; readers fill it.
     """
 
@@ -93,6 +104,7 @@ class Wanted:
     members: tuple[str, ...] = ()
     values: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    scale: tuple[float, float] | None = None
     scores: set[str] = field(default_factory=set)
 
 
@@ -104,11 +116,13 @@ class ReadTally:
         read: Rows that were read.
         skipped: By reason how many rows were left out, and where the first one stands.
         notes: By what there is to say, how often.
+        unreadable: By column how many values say something that is no number, the first of them, and where it stands.
     """
 
     read: int = 0
     skipped: dict[str, tuple[int, Spot]] = field(default_factory=dict)
     notes: dict[str, int] = field(default_factory=dict)
+    unreadable: dict[str, tuple[int, Any, Spot]] = field(default_factory=dict)
 
     def skip(self, reason: str, spot: Spot) -> None:
         """Count a row that is left out."""
@@ -119,9 +133,22 @@ class ReadTally:
         """Count what should be said once."""
         self.notes[text] = self.notes.get(text, 0) + count
 
+    def measured(self, column: str, value: Any, spot: Spot, wanted: Wanted) -> float | None:
+        """Read what a column of numbers holds, and count what says something and is none."""
+        if column == "reward":
+            found = score(value, wanted.scale)
+        else:
+            is_usd = column == "cost_usd" and isinstance(value, str)
+            found = number(type(value)(re.sub(r"^\s*(?:US)?\$|(?:\$|USD)\s*$", "", value)) if is_usd else value)
+        is_missing = value is None or str(value).strip().lower() in _MISSING
+        if found is None and not is_missing:
+            count, first, at = self.unreadable.get(column, (0, value, spot))
+            self.unreadable[column] = count + 1, first, at
+        return found
+
 
 def number(value: Any) -> float | None:
-    """Read a number, or a text that writes one; None where there is none, as NaN is none."""
+    """Read a number, or a text that writes one, with a decimal comma in a `LocalText`; None where there is none, as NaN is none."""
     if value is None or value == "":
         return None
     if isinstance(value, LocalText):
@@ -131,6 +158,21 @@ def number(value: Any) -> float | None:
     except (TypeError, ValueError):
         return None
     return found if math.isfinite(found) else None
+
+
+def score(value: Any, scale: tuple[float, float] | None = None) -> float | None:
+    """Read a score: a number, a percentage, or a word for right or wrong, which are the ends of the scale; None where it is none of them.
+
+    A percentage is a part of 1, unless a scale was given: then it is a number on it.
+    """
+    low, high = scale or (0.0, 1.0)
+    text = str(value).strip().lower()
+    if text in _TRUTHS:
+        return high if _TRUTHS[text] else low
+    if isinstance(value, str) and text.endswith("%"):
+        found = number(type(value)(text.removesuffix("%")))
+        return None if found is None else found if scale else found / 100
+    return number(value)
 
 
 def chosen(scores: Mapping[str, Any], wanted: Wanted, spot: Spot, *, preferred: Sequence[str] = ()) -> str | None:

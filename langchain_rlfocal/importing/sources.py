@@ -206,14 +206,15 @@ def import_outcomes(
         scale: Least and greatest score, which become 0 and 1.
         task: The task of everything, instead of the program's.
         model: The member's name, instead of the program's.
-        members: The columns of a wide table that are members.
-        values: `"answers"` or `"rewards"`, what the columns of a wide table hold; None: as they look.
+        members: The columns of a wide table that are members; none needed where others such as `NAME|total_cost` stand beside them.
+        values: `"answers"` or `"rewards"`, what the columns of a wide table hold; None: what they can only be.
         kind: What counts as the same answer where the program extracts none; None leaves those without a label.
         on_progress: Told how many rows were read, now and then.
 
     Raises:
         InputError: `source` is none, or an argument names what there is not.
-        OutcomeError: A file cannot be read or is another program's, a reward lies outside its scale, or nothing could be kept.
+        OutcomeError: A file cannot be read or is another program's, a wide table may be read in two ways, a reward lies outside its scale,
+            or nothing could be kept.
     """
     if source != AUTO and source not in SOURCES:
         raise InputError(f"SOURCE must be one of {AUTO}, {', '.join(SOURCES)}, got {source!r}. Choose one.")
@@ -226,7 +227,9 @@ def import_outcomes(
     found = find_files(files)
     chosen = SOURCES[source] if source != AUTO else _recognised(found)
     kept = _of_source(chosen, found, tally, trusting=bool(columns))
-    wanted = Wanted(model=model, reward=reward, members=tuple(members), values=values, columns=dict(columns or {}))
+    wanted = Wanted(
+        model=model, reward=reward, members=tuple(members), values=values, columns=dict(columns or {}), scale=scale
+    )
     return write_outcomes(
         chosen.read(kept, wanted, tally),
         out,

@@ -1,7 +1,7 @@
 """Readers of tables: wide ones, with a column for each member, and long ones under other names."""
 
 import ast
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from langchain_rlfocal.errors import OutcomeError
 from langchain_rlfocal.importing.conversations import sent_of
 from langchain_rlfocal.importing.files import parsed, rows_of
-from langchain_rlfocal.importing.records import ReadTally, Record, Wanted, as_text, number
+from langchain_rlfocal.importing.records import ReadTally, Record, Wanted, as_text, score
 
 _NAMES = {
     "query": ("query", "prompt", "question", "input", "problem", "instruction", "messages", "text"),
@@ -18,7 +18,7 @@ _NAMES = {
     "model": ("model", "model_name", "member", "llm", "system", "model_id"),
     "response": ("response", "model_response", "output", "completion", "generation", "model_output", "raw_answer"),
     "answer": ("answer", "prediction", "parsed_answer", "extracted_answer", "pred", "model_answer"),
-    "gold": ("gold", "reference", "target", "ground_truth", "expected", "correct_answer", "label", "gold_answer"),
+    "gold": ("gold", "reference", "target", "ground_truth", "expected", "correct_answer", "gold_answer"),
     "reward": ("reward", "score", "correct", "is_correct", "accuracy", "grade", "performance"),
     "prompt_tokens": ("prompt_tokens", "input_tokens", "tokens_in"),
     "completion_tokens": ("completion_tokens", "output_tokens", "tokens_out"),
@@ -48,11 +48,9 @@ def read_long(files: Sequence[Path], wanted: Wanted, tally: ReadTally) -> Iterat
             given = {name: row.get(column) for name, column in places.items()}
             used = {*places.values(), *(path.partition(".")[0] for path in wanted.columns.values())}
             sent = sent_of(given.get("query"))
+            reward = tally.measured("reward", given.get("reward"), spot, wanted)
             failed = (
-                given.get("response") is None
-                and given.get("answer") is None
-                and number(given.get("reward")) == 0
-                and "response" in given
+                given.get("response") is None and given.get("answer") is None and reward == 0 and "response" in given
             )
             record = Record(
                 spot=spot,
@@ -64,16 +62,14 @@ def read_long(files: Sequence[Path], wanted: Wanted, tally: ReadTally) -> Iterat
                 response=as_text(given.get("response")),
                 answer=as_text(given.get("answer")),
                 gold=as_text(given.get("gold")),
-                reward=_truth(given.get("reward")),
+                reward=reward,
                 failure="recorded as one" if failed else None,
                 option_probs=parsed(given.get("option_probs")) or None,
                 extras={name: value for name, value in row.items() if name not in used},
                 raw=row,
             )
-            if record.reward is None and given.get("reward") not in (None, "") and "reward" not in wanted.columns:
-                tally.note("reward that is no number: left open")
             for name in ("prompt_tokens", "completion_tokens", "cost_usd", "latency_s", "logprob", "propensity"):
-                setattr(record, name, number(given.get(name)))
+                setattr(record, name, tally.measured(name, given.get(name), spot, wanted))
             yield record
 
 
@@ -89,8 +85,10 @@ def read_wide(files: Sequence[Path], wanted: Wanted, tally: ReadTally) -> Iterat
             continue
         names = list(peeked[0][1])
         places = _columns(peeked[0][1], wanted)
-        members = _members(names, places, [row for _, row in peeked], wanted=wanted, file=str(path))
-        holds = {member: wanted.values or _holds([row.get(member) for _, row in peeked]) for member in members}
+        members = _members(names, places, wanted, file=str(path))
+        cells = [row.get(member) for _, row in peeked for member in members]
+        beside = {column for name in names if (column := _of_member(name, members))}
+        holds = wanted.values or _holds(cells, wanted, beside=beside, has_gold="gold" in places, file=str(path))
         of_members = {name for name in names if any(name == m or name.startswith(f"{m}|") for m in members)}
         for spot, row in chain(peeked, rows):
             given = {name: row.get(column) for name, column in places.items()}
@@ -109,34 +107,35 @@ def read_wide(files: Sequence[Path], wanted: Wanted, tally: ReadTally) -> Iterat
                     extras=extras,
                     raw=row,
                 )
-                _fill(record, row, member, holds[member])
+                _fill(record, row, member, holds, wanted=wanted, tally=tally)
                 if record.response is None and record.answer is None and record.reward is None:
                     tally.skip("an empty cell: the member was not asked", spot)
                 else:
                     yield record
 
 
-def _fill(record: Record, row: Mapping[str, Any], member: str, holds: str) -> None:
+def _fill(record: Record, row: Mapping[str, Any], member: str, holds: str, *, wanted: Wanted, tally: ReadTally) -> None:
     value = row.get(member)
     if holds == "rewards":
-        record.reward = _truth(value)
+        record.reward = tally.measured("reward", value, record.spot, wanted)
     elif value not in (None, ""):
         record.response = as_text(_unwrapped(value))
     for name in row:
-        if name.startswith(f"{member}|"):
-            column = _OF_MEMBER.get(name[len(member) + 1 :].lower())
-            if column in {"response", "answer"}:
-                setattr(record, column, as_text(_unwrapped(row[name])) or None)
-            elif column == "reward":
-                record.reward = _truth(row[name])
-            elif column is not None:
-                setattr(record, column, number(row[name]))
+        column = _of_member(name, [member])
+        if column in {"response", "answer"}:
+            setattr(record, column, as_text(_unwrapped(row[name])) or None)
+        elif column is not None:
+            setattr(record, column, tally.measured(column, row[name], record.spot, wanted))
 
 
-def _members(
-    names: Sequence[str], places: Mapping[str, str], rows: Sequence[Mapping[str, Any]], *, wanted: Wanted, file: str
-) -> list[str]:
-    """Say which columns are members: those that the user names, those with others beside them, else all that are left, if all look like rewards."""
+def _of_member(name: str, members: Sequence[str]) -> str | None:
+    """Say which of our columns a column `MEMBER|…` is."""
+    member, bar, what = name.rpartition("|")
+    return _OF_MEMBER.get(what.lower()) if bar and member in members else None
+
+
+def _members(names: Sequence[str], places: Mapping[str, str], wanted: Wanted, *, file: str) -> list[str]:
+    """Say which columns are members: those that the user names, or those with others beside them. No other looks like a member."""
     if wanted.members:
         unknown = [
             name for name in wanted.members if name not in names and not any(n.startswith(f"{name}|") for n in names)
@@ -149,17 +148,37 @@ def _members(
     if paired:
         return paired
     others = [name for name in names if name not in places.values()]
-    values = {name: [row.get(name) for row in rows] for name in others}
-    if not others or (wanted.values is None and any(_holds(of) != "rewards" for of in values.values())):
-        rule = f"`--member` must say which columns are members, once for each. The table has: {', '.join(others) or 'none besides'}."
-        raise OutcomeError(rule, file=file)
-    return others
+    rule = f"`--member` must say which columns are members, once for each. The table has: {', '.join(others) or 'none besides'}."
+    raise OutcomeError(rule, file=file)
 
 
-def _holds(values: Sequence[Any]) -> str:
-    """Say what a column looks like: rewards if all of it lies in [0, 1], else answers."""
-    given = [_truth(value) for value in values if value not in (None, "")]
-    return "rewards" if given and all(value is not None and 0 <= value <= 1 for value in given) else "answers"
+def _holds(cells: Sequence[Any], wanted: Wanted, *, beside: Collection[str], has_gold: bool, file: str) -> str:
+    """Say what the members' columns hold: answers if one of them can be no reward; rewards if nothing else is likely.
+
+    Args:
+        cells: What they hold in the first rows.
+        wanted: What the user says.
+        beside: What of them stands in columns of its own.
+        has_gold: True if the table has right answers: numbers may be answers to compare with them.
+        file: The table.
+
+    Raises:
+        OutcomeError: They may be either: 0 and 1, yes and no are answers as well as rewards.
+    """
+    low, high = wanted.scale or (0.0, 1.0)
+    found = [score(cell, wanted.scale) for cell in cells if cell not in (None, "")]
+    if "reward" in beside or any(value is None or not low <= value <= high for value in found):
+        return "answers"
+    if (
+        {"response", "answer"} & set(beside)
+        or wanted.scale
+        or (not has_gold and any(low < value < high for value in found if value is not None))
+    ):
+        return "rewards"
+    if not found:
+        return "answers"
+    rule = "`--values` must say what the members' columns hold, answers or rewards: what is in them may be either. Give `--values answers` or `--values rewards`."
+    raise OutcomeError(rule, file=file)
 
 
 def _columns(row: Mapping[str, Any], wanted: Wanted) -> dict[str, str]:
@@ -175,12 +194,6 @@ def _columns(row: Mapping[str, Any], wanted: Wanted) -> dict[str, str]:
             found[name] = column
             taken.add(column)
     return found
-
-
-def _truth(value: Any) -> float | None:
-    if isinstance(value, str) and value.strip().lower() in {"true", "false", "yes", "no"}:
-        return float(value.strip().lower() in {"true", "yes"})
-    return number(value)
 
 
 def _unwrapped(value: Any) -> Any:

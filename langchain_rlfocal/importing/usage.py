@@ -6,15 +6,16 @@ They name calls and not questions, so that equal conversations are one question,
 
 import json
 import sqlite3
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from langchain_rlfocal.errors import OutcomeError
-from langchain_rlfocal.importing.conversations import received_of, sent_of, usage_of
+from langchain_rlfocal.importing.conversations import received_of, sent_of, text_of, usage_of
 from langchain_rlfocal.importing.files import field_at, parsed, rows_of
-from langchain_rlfocal.importing.records import ReadTally, Record, Spot, Wanted, as_text, number, seconds
+from langchain_rlfocal.importing.records import ReadTally, Record, Spot, Wanted, as_object, as_text, number, seconds
 
 # ---- litellm
 
@@ -98,7 +99,7 @@ def read_llm(files: Sequence[Path], wanted: Wanted, tally: ReadTally) -> Iterato
                     )
                 taken: set[str] = set()
                 if {"turns", "messages", "parts"} <= tables:
-                    for record in _llm_turns(database, path, wanted):
+                    for record in _llm_turns(database, path, wanted, tables):
                         taken.add(str(record.query_id))
                         record.query_id = None
                         tally.read += 1
@@ -114,27 +115,40 @@ def read_llm(files: Sequence[Path], wanted: Wanted, tally: ReadTally) -> Iterato
             raise OutcomeError(rule, file=str(path)) from error
 
 
-def _llm_turns(database: sqlite3.Connection, path: Path, wanted: Wanted) -> Iterator[Record]:
+def _llm_turns(database: sqlite3.Connection, path: Path, wanted: Wanted, tables: set[str]) -> Iterator[Record]:
     """Read turns: a message points to the one before it, a turn to the last that was sent and the last that came back."""
     messages = {row["hash"]: row for row in database.execute("SELECT hash, parent_hash, role FROM messages")}
+    fragments = dict(database.execute("SELECT id, content FROM fragments")) if "fragments" in tables else {}
     texts: dict[str, list[tuple[str, str, str]]] = {}
+    files = _llm_attachments(
+        database,
+        tables,
+        "SELECT p.message_hash, a.attachment_id FROM part_attachments a JOIN parts p ON p.id = a.part_id "
+        'ORDER BY p.position, a."order"',
+    )
     for row in database.execute(
         "SELECT message_hash, type, tool_name, text, payload FROM parts ORDER BY message_hash, position"
     ):
-        texts.setdefault(row["message_hash"], []).append((row["type"] or "", row["text"] or "", row["payload"] or ""))
+        payload = row["payload"] or ""
+        pieces = None if row["text"] else as_object(parsed(payload)).get("text_ref")  # a text that quotes fragments
+        text = (
+            "".join(fragments.get(p.get("fragment"), p.get("literal", "")) for p in pieces) if pieces else row["text"]
+        )
+        texts.setdefault(row["message_hash"], []).append((row["type"] or "", text or "", payload))
 
-    def walk(tip: str | None, end: str | None) -> list[dict[str, str]]:
-        chain: list[dict[str, str]] = []
+    def walk(tip: str | None, end: str | None) -> list[dict[str, Any]]:
+        chain: list[dict[str, Any]] = []
         while tip is not None and tip != end and tip in messages:
             content = "\n".join(text for kind, text, _ in texts.get(tip, ()) if kind in {"text", ""} and text)
-            chain.append({"role": messages[tip]["role"], "content": content, "hash": tip})
+            chain.append({"role": messages[tip]["role"], "content": _llm_content(content, files[tip]), "hash": tip})
             tip = messages[tip]["parent_hash"]
         return chain[::-1]
 
     for number_, row in enumerate(database.execute("SELECT * FROM turns ORDER BY rowid"), start=1):
         sent = sent_of([{k: m[k] for k in ("role", "content")} for m in walk(row["parent_message_hash"], None)])
         said = [m for m in walk(row["tip_message_hash"], row["parent_message_hash"]) if m["role"] == "assistant"]
-        record = _llm_record(row, Spot(f"{path}#turns", number_), sent, said[-1]["content"] if said else None, wanted)
+        response = text_of(said[-1]["content"]) if said else None
+        record = _llm_record(row, Spot(f"{path}#turns", number_), sent, response, wanted)
         calls = [
             payload for m in said for kind, _, payload in texts.get(m["hash"], ()) if kind == "tool_call" and payload
         ]
@@ -145,7 +159,10 @@ def _llm_turns(database: sqlite3.Connection, path: Path, wanted: Wanted) -> Iter
 
 def _llm_responses(database: sqlite3.Connection, path: Path, wanted: Wanted, tables: set[str]) -> Iterator[Record]:
     """Read responses; what was said before in a conversation is sent again, fragments go before the prompt."""
-    before: dict[str, list[dict[str, str]]] = {}
+    before: dict[str, list[dict[str, Any]]] = {}
+    files = _llm_attachments(
+        database, tables, 'SELECT response_id, attachment_id FROM prompt_attachments ORDER BY response_id, "order"'
+    )
     for number_, row in enumerate(database.execute("SELECT * FROM responses ORDER BY rowid"), start=1):
         columns = row.keys()
         prompt = row["prompt"] or ""
@@ -157,9 +174,27 @@ def _llm_responses(database: sqlite3.Connection, path: Path, wanted: Wanted, tab
             prompt = "\n".join([*(part[0] for part in database.execute(query, (row["id"],))), prompt]).strip("\n")
         history = before.setdefault(row["conversation_id"], []) if row["conversation_id"] else []
         system = [{"role": "system", "content": row["system"]}] if "system" in columns and row["system"] else []
-        sent = sent_of([*system, *history, {"role": "user", "content": prompt}])
+        asked = {"role": "user", "content": _llm_content(prompt, files[row["id"]])}
+        sent = sent_of([*system, *history, asked])
         yield _llm_record(row, Spot(f"{path}#responses", number_), sent, row["response"], wanted)
-        history += [{"role": "user", "content": prompt}, {"role": "assistant", "content": row["response"] or ""}]
+        history += [asked, {"role": "assistant", "content": row["response"] or ""}]
+
+
+def _llm_attachments(
+    database: sqlite3.Connection, tables: set[str], query: str
+) -> defaultdict[str, list[dict[str, str]]]:
+    """Return what was attached, by the message or response that the query names first. Ids are digests of the bytes or the address."""
+    found: defaultdict[str, list[dict[str, str]]] = defaultdict(list)
+    if {"attachments", "part_attachments" if "part_attachments" in query else "prompt_attachments"} <= tables:
+        about = {row[0]: row for row in database.execute("SELECT id, type, url FROM attachments")}
+        for owner, attachment in database.execute(query):
+            _, kind, url = about.get(attachment, (attachment, None, None))
+            found[owner].append({"type": kind or "file", **({"url": url} if url else {"sha256": attachment})})
+    return found
+
+
+def _llm_content(text: str, files: Sequence[dict[str, str]]) -> Any:
+    return [{"type": "text", "text": text}, *files] if files else text
 
 
 def _llm_record(row: sqlite3.Row, spot: Spot, sent: Any, response: str | None, wanted: Wanted) -> Record:

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import partial
-from itertools import groupby
 from time import sleep
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -31,7 +30,6 @@ from safetensors.numpy import save as save_arrays
 from langchain_rlfocal.answers import to_kind
 from langchain_rlfocal.errors import FeedbackError, OutcomeLogError
 from langchain_rlfocal.log.bodies import (
-    as_float,
     as_required,
     as_text,
     damaged,
@@ -48,7 +46,7 @@ from langchain_rlfocal.log.records import CALLED_OFF, Attempt, Cell, Feedback, S
 
 if TYPE_CHECKING:
     from langchain_rlfocal.log.database import Database
-    from langchain_rlfocal.log.statements import Records
+    from langchain_rlfocal.log.statements import Asked, Records, Version
     from langchain_rlfocal.outcomes import Outcome, Question
 
 LINGER_S = 0.05
@@ -248,11 +246,11 @@ class OutcomeLog:
             last = records.last("questions")
         for first in range(1, last + 1, _PAGE):
             with self._reading() as records:
-                rows = [*records.attempts_between(first, first + _PAGE - 1)]
-                scores = {row.attempt: row for row in records.scores_between(first, first + _PAGE - 1)}
-            for _, group in groupby(rows, key=lambda row: (row.first, row.member, row.sample)):
-                *_, row = group
-                yield _attempt_of(row, scores.get(row.number), self.name)
+                rows = records.attempts_between(first, first + _PAGE - 1)
+                versions = records.versions_between(first, first + _PAGE - 1)
+                scores = records.scores_between(first, first + _PAGE - 1)
+            for row in _latest_of_each_cell(rows):
+                yield _attempt_of(row, versions, scores, self.name)
 
     def answered(self, cells: Sequence[Cell] | None = None) -> set[Cell]:
         """Return the cells with an answer on record: all of them, or those among some, for which no others are read.
@@ -271,6 +269,7 @@ class OutcomeLog:
         """
         at = self._clock()
         with self._writing(durable=True) as records:
+            records.hold("scores")  # nobody prunes the answers meanwhile
             numbers = records.latest_answers(score.cell for score in scores)
             strangers = [score.cell for score in scores if score.cell not in numbers]
             if strangers:
@@ -281,14 +280,7 @@ class OutcomeLog:
                 )
             records.append(
                 "scores",
-                [
-                    (
-                        (at, numbers[one.cell], as_float(one.reward), as_float(one.usd)),
-                        (run, one.scorer),
-                        (one.gold, one.reason),
-                    )
-                    for one in scores
-                ],
+                [(at, numbers[one.cell], one.reward, one.usd, run, one.scorer, one.gold, one.reason) for one in scores],
             )
 
     @property
@@ -449,6 +441,8 @@ class OutcomeLog:
             rows = records.events_since(seq, limit)
         events: list[tuple[int, tuple[ServedAnswer, Feedback] | Undo]] = []
         for at, answer_id, event, answer in rows:
+            if answer_id is not None and answer is None:
+                continue
             if answer_id is not None:
                 said = feedback_of(answer_id, event, f"feedback {at}", self.name)
                 events.append((at, (served_of(answer, f"answer {answer_id}", self.name), said)))
@@ -482,7 +476,7 @@ class OutcomeLog:
         """
         event = dumps({"learner": undo.learner, "change_id": undo.change_id})
         with self._writing(durable=True) as records:
-            return records.append("events", [((self._clock(),), (None, event), ())])
+            return records.append("events", [(self._clock(), None, event)])
 
     def changes(self, learner: str) -> dict[str, dict[str, Any]]:
         """Return a learner's changes by their ids, in the order in which they were added.
@@ -718,20 +712,20 @@ def _question_of(row: Any, log: str) -> "Question":
     )
 
 
-def _row_of(attempt: Attempt) -> tuple[tuple[str, str], str, str | None, Row, Row, Row]:
-    """Lay out an attempt: key and text of its question, its gold, its numbers, names and texts."""
+def _row_of(attempt: Attempt) -> "tuple[Version, Asked, Row, Row]":
+    """Lay out an attempt: its question, the question's text and gold answer, its numbers, and its names and texts."""
     said = attempt.outcome
     numbers = (
         attempt.sample,
-        0 if attempt.failure is None else 1,
-        as_float(said.reward),
-        as_float(attempt.scoring_usd),
-        None if said.prompt_tokens is None else int(said.prompt_tokens),
-        None if said.completion_tokens is None else int(said.completion_tokens),
-        as_float(said.cost_usd),
-        as_float(said.latency_s),
-        as_float(said.logprob),
-        as_float(said.propensity),
+        attempt.failure is not None,
+        said.reward,
+        attempt.scoring_usd,
+        said.prompt_tokens,
+        said.completion_tokens,
+        said.cost_usd,
+        said.latency_s,
+        said.logprob,
+        said.propensity,
     )
     has_details = attempt.tool_calls or said.option_probs or said.extras
     details = (
@@ -739,45 +733,64 @@ def _row_of(attempt: Attempt) -> tuple[tuple[str, str], str, str | None, Row, Ro
         if has_details
         else None
     )
-    texts = (said.response, said.answer, said.gold, attempt.failure, details)
-    return (said.task, said.query_id), said.query, said.gold, numbers, (said.model, attempt.scorer), texts
+    texts = (said.model, attempt.scorer, said.response, said.answer, said.gold, attempt.failure, details)
+    return (said.task, said.query_id, hash(said.query)), (said.query, said.gold), numbers, texts
 
 
-def _attempt_of(row: Any, score: Any, log: str) -> Attempt:
+def _latest_of_each_cell(rows: Sequence[Row]) -> Iterator[Row]:
+    """Choose of each cell the last answer, or the last failure where it has no answer."""
+    if not rows:
+        return
+    latest = rows[0]
+    for row in rows:
+        if row[:3] != latest[:3]:
+            yield latest
+            latest = row
+        elif not row[3] or latest[3]:
+            latest = row
+    yield latest
+
+
+def _attempt_of(
+    row: Row, versions: Mapping[int, tuple[str, str, str]], scores: Mapping[int, tuple[Any, ...]], log: str
+) -> Attempt:
     from langchain_rlfocal.outcomes import Outcome  # noqa: PLC0415  # as above
 
-    details = read(mappings(), row.details, f"attempt {row.number}", log) if row.details else {}
+    _, member, sample, _, number, version, reward, scorer, scoring_usd, *numbers = row[:15]
+    prompt_tokens, completion_tokens, cost_usd, latency_s, logprob, propensity = numbers
+    response, answer, gold, failure, written, scrubbed, at = row[15:]
+    details = read(mappings(), written, f"attempt {number}", log) if written else {}
     probs = details.get("option_probs")
-    reward, scorer, scoring_usd, gold, at = row.reward, row.scorer, row.scoring_usd, row.gold, row.at
-    if score is not None:
-        reward, scorer, scoring_usd, at = score.reward, score.scorer, score.usd, score.at
-        gold = gold if score.gold is None else score.gold
+    if number in scores:
+        reward, scorer, scoring_usd, later, at = scores[number]
+        gold = gold if later is None else later
+    task, query_id, query = versions[version]
     outcome = Outcome(
-        task=row.task,
-        query_id=row.query_id,
-        query=row.query,
-        model=row.member,
-        response=row.response,
-        answer=row.answer,
+        task=task,
+        query_id=query_id,
+        query=query,
+        model=member,
+        response=response,
+        answer=answer,
         gold=gold,
         reward=reward,
         option_probs=None if probs is None else tuple(probs),
-        prompt_tokens=row.prompt_tokens,
-        completion_tokens=row.completion_tokens,
-        cost_usd=row.cost_usd,
-        latency_s=row.latency_s,
-        logprob=row.logprob,
-        propensity=row.propensity,
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        cost_usd=cost_usd,
+        latency_s=latency_s,
+        logprob=logprob,
+        propensity=propensity,
         extras=details.get("extras", {}),
     )
     return Attempt(
         outcome=outcome,
-        sample=row.sample,
-        failure=row.failure,
+        sample=sample,
+        failure=failure,
         tool_calls=tuple(details.get("tool_calls", ())),
         scorer=scorer,
         scoring_usd=scoring_usd,
-        scrubbed=row.scrubbed is not None,
+        scrubbed=scrubbed is not None,
         at=at,
     )
 

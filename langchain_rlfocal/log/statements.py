@@ -4,11 +4,15 @@ Values are plain ones of the database; what they mean is for `outcome_log` to kn
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
+from operator import itemgetter
 from typing import Any
 
+import numpy as np
 import sqlalchemy as sa
+import sqlalchemy.exc
 
-from langchain_rlfocal.log.bodies import as_number, as_required, as_text
+from langchain_rlfocal.log.bodies import as_required, as_text
 from langchain_rlfocal.log.schema import (
     ANSWERS,
     ATTEMPTS,
@@ -24,9 +28,8 @@ from langchain_rlfocal.log.schema import (
     SCORES,
     SNAPSHOTS,
     Kind,
-    digest_of,
-    hash_of,
     linked,
+    packed_texts,
 )
 
 _CHUNK = 500  # values of one statement
@@ -34,6 +37,7 @@ _CHUNK = 500  # values of one statement
 Row = tuple[Any, ...]
 Cell = tuple[str, str, str, int]
 Version = tuple[str, str, int]  # task, query_id, hash of the text
+Asked = tuple[str, str | None]  # text, gold answer
 
 _LATER = QUESTIONS.alias("later")
 _IS_LATEST = ~sa.exists().where(_LATER.c.first == QUESTIONS.c.first, _LATER.c.number > QUESTIONS.c.number)
@@ -48,6 +52,7 @@ class Records:
 
     def __init__(self, db: sa.Connection) -> None:
         self.db = db
+        self._is_server = db.dialect.name != "sqlite"
         self._mark = "?" if db.dialect.paramstyle == "qmark" else "%s"
         self._inserts = {name: _insert(kind, self._mark) for name, kind in KINDS.items()}
         self._known: dict[Version, tuple[int, int]] = {}
@@ -72,8 +77,8 @@ class Records:
         row = self.db.execute(_HELD, {"of": kind}).one()
         return int(row[0]), str(row[1])
 
-    def append(self, kind: str, rows: Sequence[tuple[Row, Row, Row]]) -> int:
-        """Add records, each as its numbers, its names and its texts; see `Kind`.
+    def append(self, kind: str, rows: Sequence[Row]) -> int:
+        """Add records, each as its numbers, its names and its texts in one; see `Kind`.
 
         Returns:
             The number of the last.
@@ -81,31 +86,58 @@ class Records:
         number, head = self.hold(kind)
         if not rows:
             return number
+        of, packed_names = KINDS[kind], dict[Row, bytes]()
+        names_at = len(of.numbers)
+        texts_at = names_at + len(of.names)
+        numbers, packs = self._laid_out(number, [row[:names_at] for row in rows])
         values = []
-        for numbers, names, texts in rows:
+        for fields, pack, row in zip(numbers, packs, rows, strict=True):
+            names, texts = row[names_at:texts_at], row[texts_at:]
+            try:
+                if names not in packed_names:
+                    packed_names[names] = packed_texts(names)
+                named, said = packed_names[names], packed_texts(texts)
+                is_odd = named.count(0) >= max(len(names), 1) or said.count(0) >= max(len(texts), 1)
+            except UnicodeEncodeError:
+                is_odd = True
+            if is_odd:
+                names, texts = (*map(as_text, names),), (*map(as_text, texts),)
+                named, said = packed_texts(names), packed_texts(texts)
+            head = linked(head, pack, named, sha256(said).hexdigest())
             number += 1
-            told, said = f"{(number, *numbers, *names)!a}", ascii(texts)
-            if _is_odd(told) or (
-                "\\" in said and ("\\x00" in said or "\\ud" in said)
-            ):  # quicker than to mend each value
-                own = (*map(as_number, numbers), *map(as_text, names))
-                said_so = (*map(as_text, texts),)
-                head = linked(head, (number, *own), digest_of(said_so))
-                values.append((number, *own, *said_so, head))
-            else:
-                head = hash_of(f"{head}{told}{hash_of(said)}")
-                values.append((number, *numbers, *names, *texts, head))
+            values.append((number, *fields, *names, *texts, head))
         self.db.exec_driver_sql(self._inserts[kind], values)
         self.db.execute(_COUNTED, {"of": kind, "to": number, "hash": head})
         return number
+
+    def _laid_out(self, number: int, rows: Sequence[Row]) -> tuple[Sequence[Sequence[float | None]], Iterator[bytes]]:
+        """Make numbers such as each database gives back as they are, and lay them out for the hash with the records' own.
+
+        All are doubles, which a database stores as its columns say; NaN, which SQLite takes for NULL, is what is not there.
+        """
+        table = np.empty((len(rows), 1 + len(rows[0])), "<f8")
+        table[:, 0] = np.arange(number + 1, number + 1 + len(rows))
+        table[:, 1:] = rows
+        table[~np.isfinite(table)] = np.nan
+        table += 0.0  # minus zero becomes zero
+        fields = table[:, 1:].tolist()
+        if self._is_server:
+            fields = [[None if value != value else value for value in row] for row in fields]  # noqa: PLR0124
+        data, width = table.tobytes(), table.strides[0]
+        return fields, (data[start : start + width] for start in range(0, len(data), width))
 
     # ---- served answers, feedback, what was learned
 
     def add_answers(self, rows: Mapping[str, tuple[float, str]]) -> None:
         """Add served answers, each by its id: when, and its JSON; one that is there already stays as it is."""
-        self.hold("answers")
-        there = self._answers_there([*rows])
-        self.append("answers", [((at,), (key,), (body,)) for key, (at, body) in rows.items() if key not in there])
+        last, _ = self.hold("answers")
+        there = self._answers_there([*rows]) if self._is_server else set[str]()  # an error would end its transaction
+        try:
+            self.append("answers", [(at, key, body) for key, (at, body) in rows.items() if key not in there])
+        except sa.exc.IntegrityError:  # one is there, which is rare: a file says so only now
+            self.db.exec_driver_sql("DELETE FROM answers WHERE number > ?", (last,))
+            there = self._answers_there([*rows])
+            self.append("answers", [(at, key, body) for key, (at, body) in rows.items() if key not in there])
 
     def _answers_there(self, ids: Sequence[str]) -> set[str]:
         """Tell which ids of answers are there: by the driver, since SQLAlchemy takes as long for it as for all else."""
@@ -130,7 +162,7 @@ class Records:
         self.hold("events")
         if self.db.execute(_FEEDBACK, {"of": answer_id}).first() is not None:
             return None
-        return self.append("events", [((at,), (answer_id, event), ())])
+        return self.append("events", [(at, answer_id, event)])
 
     def events_since(self, seq: int, limit: int) -> Sequence[Any]:
         """Return place, id of the answer, event and answer of what came after a place."""
@@ -145,7 +177,7 @@ class Records:
         self.hold("changes")
         of = {"learner": learner, "id": change_id}
         if self.db.execute(_CHANGE, of).one_or_none() is None:
-            self.append("changes", [((at,), (learner, change_id, change), ())])
+            self.append("changes", [(at, learner, change_id, change)])
 
     def changes(self, learner: str) -> Sequence[Any]:
         """Return id and JSON of a learner's changes."""
@@ -173,13 +205,16 @@ class Records:
         """Add questions that are new, or differ from their latest version, by their keys and texts."""
         number, _ = self.hold("questions")
         query = sa.select(QUESTIONS.c.first, *(QUESTIONS.c[name] for name in KINDS["questions"].texts))
-        known = {(row.task, row.query_id): tuple(row)[3:] for row in self._latest(query, rows)}
-        added: list[tuple[Row, Row, Row]] = []
+        latest = {(row.task, row.query_id): tuple(row) for row in self._latest(query, rows)}
+        added: list[Row] = []
         for key, texts in rows.items():
-            latest = known.get(key)
-            if latest is None or latest[1:] != texts:
+            version, _, _, first, *known = latest.get(key, (None, None, None, None))
+            if version is None or (*known,) != texts:
                 number += 1
-                added.append(((at, number if latest is None else latest[0]), key, texts))
+                version, first = number, first or number
+                added.append((at, first, *key, *texts))
+            if len(self._known) < _MAX_KNOWN:
+                self._known[*key, hash(texts[0])] = version, first
         self.append("questions", added)
 
     def all_questions(self) -> Iterator[Any]:
@@ -206,56 +241,40 @@ class Records:
 
     # ---- attempts
 
-    def add_attempts(
-        self, rows: Sequence[tuple[tuple[str, str], str, str | None, Row, Row, Row]], run: str, at: float
-    ) -> int:
-        """Add attempts, each as key and text of its question, its gold, the numbers and names that follow, and its texts.
-
-        A question that is not there, or not with this text, is added.
-        """
+    def add_attempts(self, rows: Sequence[tuple[Version, Asked, Row, Row]], run: str, at: float) -> int:
+        """Add attempts, each as its question, and the other numbers, and names and texts; a question that is not there is added."""
         self.hold("questions")
         upkept = self.last("upkeep")
         if upkept != self._known_upkept:  # what is remembered may have been deleted
             self._known_upkept = upkept
             self._known.clear()
-        keys = [(*row[0], hash(row[1])) for row in rows]
-        known = self._numbers_of(dict(zip(keys, (row[:3] for row in rows), strict=True)), at)
+        known = self._known
+        unknown = {row[0]: row[1] for row in rows if row[0] not in known}
+        if unknown:
+            if len(known) > _MAX_KNOWN:
+                known.clear()
+                unknown = {row[0]: row[1] for row in rows}
+            self._learn(unknown, at)
         return self.append(
-            "attempts",
-            [
-                ((at, *known[key], *numbers), (run, *names), texts)
-                for key, (*_, numbers, names, texts) in zip(keys, rows, strict=True)
-            ],
+            "attempts", [(at, *known[version], *numbers, run, *said) for version, _, numbers, said in rows]
         )
 
-    def _numbers_of(
-        self, asked: Mapping[Version, tuple[tuple[str, str], str, str | None]], at: float
-    ) -> Mapping[Version, tuple[int, int]]:
-        """Find, or add, the versions of questions that have these texts; what is known is remembered.
-
-        Returns:
-            The version's number, and that of the question's first.
-        """
-        known = self._known
-        if len(known) > _MAX_KNOWN:
-            known.clear()
+    def _learn(self, asked: Mapping[Version, Asked], at: float) -> None:
+        """Find, or add, the versions of questions that have these texts, and remember their numbers, and those of the first."""
         unknown = {
-            version: ((as_required(key[0]), as_required(key[1])), as_required(query), as_text(gold))
-            for version, (key, query, gold) in asked.items()
-            if version not in known
+            version: ((as_required(version[0]), as_required(version[1])), as_required(query), as_text(gold))
+            for version, (query, gold) in asked.items()
         }
-        if unknown:
-            there, firsts = self._versions({key for key, *_ in unknown.values()})
-            number, _ = self.hold("questions")
-            added: list[tuple[Row, Row, Row]] = []
-            for version, (key, query, gold) in unknown.items():
-                if (*key, query) not in there:
-                    number += 1
-                    there[*key, query] = number, firsts.setdefault(key, number)
-                    added.append(((at, firsts[key]), key, (query, gold, None, None, None)))
-                known[version] = there[*key, query]
-            self.append("questions", added)
-        return known
+        there, firsts = self._versions({key for key, *_ in unknown.values()})
+        number, _ = self.hold("questions")
+        added: list[Row] = []
+        for version, (key, query, gold) in unknown.items():
+            if (*key, query) not in there:
+                number += 1
+                there[*key, query] = number, firsts.setdefault(key, number)
+                added.append((at, firsts[key], *key, query, gold, None, None, None))
+            self._known[version] = there[*key, query]
+        self.append("questions", added)
 
     def _versions(
         self, keys: Iterable[tuple[str, str]]
@@ -274,13 +293,24 @@ class Records:
                 firsts[task, query_id] = first
         return there, firsts
 
-    def attempts_between(self, first: int, last: int) -> Iterator[Any]:
-        """Return the attempts at the questions of these numbers, grouped by cell: failures first, then by number."""
-        yield from self.db.execute(_ATTEMPTS_BETWEEN, {"begin": first, "end": last})
+    def attempts_between(self, first: int, last: int) -> Sequence[Any]:
+        """Return the attempts at the questions of these numbers by cell: its answers, then its failures, the latest last.
 
-    def scores_between(self, first: int, last: int) -> Iterator[Any]:
-        """Return attempt, time, reward, scorer, gold and dollars of the scores of attempts at these questions, the latest last."""
-        yield from self.db.execute(_SCORES_BETWEEN, {"begin": first, "end": last})
+        Each is the question's number, member, sample, 1 if it failed, its own number, and `ATTEMPT_FIELDS`.
+        """
+        return self.db.execute(_ATTEMPTS_BETWEEN, {"begin": first, "end": last}).all()
+
+    def versions_between(self, first: int, last: int) -> dict[int, tuple[str, str, str]]:
+        """Return task, id and text of all versions of these questions by the versions' numbers."""
+        rows = self.db.execute(_VERSIONS_BETWEEN, {"begin": first, "end": last})
+        return {number: (task, query_id, query) for number, task, query_id, query in rows}
+
+    def scores_between(self, first: int, last: int) -> dict[int, Any]:
+        """Return reward, scorer, dollars, gold and time of the latest scores of attempts at these questions by the attempts' numbers."""
+        if not self.last("scores"):
+            return {}
+        rows = sorted(self.db.execute(_SCORES_BETWEEN, {"begin": first, "end": last}), key=itemgetter(0))
+        return {attempt: tuple(score) for _, attempt, *score in rows}
 
     def answered(self) -> Iterator[Cell]:
         """Return the cells with an answer."""
@@ -352,13 +382,6 @@ class Records:
             self.db.execute(_RELEASED, named)
 
 
-def _is_odd(told: str) -> bool:
-    """Tell whether numbers or texts, as `ascii` writes them, may be such as a database does not give back as they are."""
-    return (
-        "\\x00" in told or "\\ud" in told or ", nan" in told or ", inf" in told or ", -inf" in told or ", -0.0," in told
-    )
-
-
 _MAX_KNOWN = 100_000
 _CELL = ("task", "query_id", "member", "sample")
 
@@ -394,24 +417,27 @@ _ANSWERS_SINCE = (
 _CHANGE = sa.select(CHANGES.c.number).where(
     CHANGES.c.learner == sa.bindparam("learner"), CHANGES.c.id == sa.bindparam("id")
 )
+ATTEMPT_FIELDS = (
+    *("question", "reward", "scorer", "scoring_usd", "prompt_tokens", "completion_tokens", "cost_usd", "latency_s"),
+    *("logprob", "propensity", "response", "answer", "gold", "failure", "details", "scrubbed", "at"),
+)
+"""What else `attempts_between` returns of an attempt, in this order."""
+
+_CELL_ORDER = [ATTEMPTS.c[name] for name in ("first", "member", "sample", "failed", "number")]  # that of an index
 _ATTEMPTS_BETWEEN = (
-    sa.select(
-        ATTEMPTS,
-        QUESTIONS.c.task,
-        QUESTIONS.c.query_id,
-        QUESTIONS.c.query,
-    )
-    .select_from(ATTEMPTS.join(QUESTIONS, QUESTIONS.c.number == ATTEMPTS.c.question))
+    sa.select(*_CELL_ORDER, *(ATTEMPTS.c[name] for name in ATTEMPT_FIELDS))
     .where(ATTEMPTS.c.first.between(sa.bindparam("begin"), sa.bindparam("end")))
-    .order_by(ATTEMPTS.c.first, ATTEMPTS.c.member, ATTEMPTS.c.sample, ATTEMPTS.c.failed.desc(), ATTEMPTS.c.number)
+    .order_by(*_CELL_ORDER)
+)
+_VERSIONS_BETWEEN = sa.select(QUESTIONS.c.number, QUESTIONS.c.task, QUESTIONS.c.query_id, QUESTIONS.c.query).where(
+    QUESTIONS.c.first.between(sa.bindparam("begin"), sa.bindparam("end"))
 )
 _SCORES_BETWEEN = (
     sa.select(
-        SCORES.c.attempt, SCORES.c.at, SCORES.c.reward, SCORES.c.scorer, SCORES.c.gold, SCORES.c.usd, SCORES.c.reason
+        SCORES.c.number, SCORES.c.attempt, SCORES.c.reward, SCORES.c.scorer, SCORES.c.usd, SCORES.c.gold, SCORES.c.at
     )
     .select_from(SCORES.join(ATTEMPTS, ATTEMPTS.c.number == SCORES.c.attempt))
     .where(ATTEMPTS.c.first.between(sa.bindparam("begin"), sa.bindparam("end")))
-    .order_by(SCORES.c.number)
 )
 _ANSWERED = sa.select(ATTEMPTS.c.first, ATTEMPTS.c.member, ATTEMPTS.c.sample).where(ATTEMPTS.c.failed == 0).distinct()
 _RELEASED = sa.delete(CLAIMS).where(

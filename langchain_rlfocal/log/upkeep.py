@@ -5,10 +5,13 @@ digest of its texts, which stays, and what is deleted leaves the hash from which
 """
 
 import json
+import struct
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from itertools import accumulate
 from typing import Any
 
 import sqlalchemy as sa
@@ -34,6 +37,8 @@ from langchain_rlfocal.log.schema import (
     digest_of,
     first_hash,
     linked,
+    packed_numbers,
+    packed_texts,
 )
 from langchain_rlfocal.log.statements import Records
 
@@ -103,9 +108,12 @@ class _Chain:
     def __init__(self, kind: str, notes: Sequence[Any]) -> None:
         self.kind, self.count = kind, 0
         self.problems: list[Problem] = []
-        self._of = KINDS[kind]
+        self._names_at = 1 + len(KINDS[kind].numbers)
+        self._texts_at = self._names_at + len(KINDS[kind].names)
         self._removed = {row.first: row for row in notes if row.action != "scrub"}
-        self._scrubbed = [(row.first, row.last) for row in notes if row.action == "scrub"]
+        scrubbed = sorted((row.first, row.last) for row in notes if row.action == "scrub")
+        self._scrubbed_from = [first for first, _ in scrubbed]
+        self._scrubbed_to = [*accumulate((last for _, last in scrubbed), max)]  # of those that begin no later
         self._expected = 1
         self._before: set[str] = {first_hash(kind)}  # what the hash before may be; empty where nobody knows
 
@@ -114,16 +122,29 @@ class _Chain:
         self._skip_to(number)
         if number in self._removed:
             self._say(number, "is there although it was deleted")
-        texts_at = 1 + len(self._of.numbers) + len(self._of.names)
-        facts, texts, scrubbed, kept = row[:texts_at], row[texts_at:-2], row[-2], row[-1]
-        if scrubbed is not None and not any(first <= number <= last for first, last in self._scrubbed):
+        scrubbed, kept = row[-2:]
+        if scrubbed is not None and not self._is_noted(number):
             self._say(number, "has lost its texts, and no scrubbing is on record")
-        digest = digest_of(texts) if scrubbed is None else scrubbed
-        made = {linked(before, facts, digest) for before in self._before}
+        made = self._made_of(row)
         if self._before and kept not in made:
             self._say(number, "was changed")
         self._before = made | {str(kept)}
         self._expected, self.count = number + 1, self.count + 1
+
+    def _is_noted(self, number: int) -> bool:
+        """Tell whether a scrubbing of this record is on record."""
+        begun = bisect_right(self._scrubbed_from, number)
+        return begun > 0 and number <= self._scrubbed_to[begun - 1]
+
+    def _made_of(self, row: Any) -> set[str]:
+        """Hash a record after each that may have been before it; nothing where it holds what is no number."""
+        names_at, texts_at = self._names_at, self._texts_at
+        digest = digest_of(row[texts_at:-2]) if row[-2] is None else row[-2]
+        try:
+            numbers, names = packed_numbers(row[:names_at]), packed_texts(row[names_at:texts_at])
+        except struct.error:
+            return set()
+        return {linked(before, numbers, names, digest) for before in self._before}
 
     def end(self, last: int, head: str) -> None:
         self._skip_to(last + 1)
@@ -323,7 +344,7 @@ def scrub(log: OutcomeLog, what: Scrubbing, *, dry_run: bool = False) -> dict[st
             taken["answers"].append(number)
         at = log.now()
         notes = [
-            ((at, first, last, last - first + 1), ("scrub", kind, None), ())
+            (at, first, last, last - first + 1, "scrub", kind, None)
             for kind, numbers in taken.items()
             for first, last in _ranges(numbers)
         ]
@@ -466,14 +487,15 @@ def _without_texts(facts: dict[str, Any]) -> dict[str, Any]:
 # ---- prune
 
 
-def prune(log: OutcomeLog, before: float, *, dry_run: bool = False) -> dict[str, int]:
+def prune(log: OutcomeLog, before: float, *, unlearned: bool = False, dry_run: bool = False) -> dict[str, int]:
     """Delete what is older than a date: attempts with their scores, questions without attempts, served answers with their feedback.
 
-    What was learned stays, and so does feedback that a snapshot of what was learned does not hold yet.
+    What was learned stays, and so does feedback that is not yet in a snapshot of every learner: learning begins anew with it.
 
     Args:
         log: The log.
         before: The date, in seconds since 1970.
+        unlearned: True to delete such feedback, too, with what was learned from it alone.
         dry_run: True to count only.
 
     Returns:
@@ -484,30 +506,27 @@ def prune(log: OutcomeLog, before: float, *, dry_run: bool = False) -> dict[str,
     """
     if dry_run:
         with log.looking() as records:
-            return {kind: len(numbers) for kind, numbers in _old(records, before).items() if numbers}
+            return {
+                kind: len(numbers) for kind, numbers in _old(records, before, unlearned=unlearned).items() if numbers
+            }
     log.flush()
     with log.tidying() as records:
         for name in KINDS:
             records.hold(name)
-        old = _old(records, before)
+        old = _old(records, before, unlearned=unlearned)
         notes = []
         for name, numbers in old.items():
             kind = KINDS[name]
             for first, last in _ranges(numbers):
                 ended = sa.select(kind.table.c.hash).where(kind.number == last)
-                notes.append(
-                    (
-                        (log.now(), first, last, last - first + 1),
-                        ("prune", name, records.db.execute(ended).scalar()),
-                        (),
-                    )
-                )
+                last_hash = records.db.execute(ended).scalar()
+                notes.append((log.now(), first, last, last - first + 1, "prune", name, last_hash))
                 records.db.execute(sa.delete(kind.table).where(kind.number.between(first, last)))
         records.append("upkeep", notes)
     return {kind: len(numbers) for kind, numbers in old.items() if numbers}
 
 
-def _old(records: Records, before: float) -> dict[str, list[int]]:
+def _old(records: Records, before: float, *, unlearned: bool) -> dict[str, list[int]]:
     """Find the numbers of what is older, those that refer to others first."""
     db = records.db
     attempts = sa.select(ATTEMPTS.c.number).where(ATTEMPTS.c.at < before)
@@ -517,9 +536,9 @@ def _old(records: Records, before: float) -> dict[str, list[int]]:
         QUESTIONS.c.at < before, QUESTIONS.c.first.not_in(young), QUESTIONS.c.first.not_in(young_questions)
     )
     events = sa.select(EVENTS.c.seq).where(EVENTS.c.at < before)
-    learned = db.execute(sa.select(sa.func.min(SNAPSHOTS.c.seq))).scalar()
-    if learned is not None:
-        events = events.where(EVENTS.c.seq <= learned)
+    if not unlearned:
+        learned = db.execute(sa.select(sa.func.min(SNAPSHOTS.c.seq))).scalar()
+        events = events.where(EVENTS.c.seq <= (learned or 0))
     old_events = {*db.execute(events).scalars()}
     needed = {
         row.answer_id for row in db.execute(sa.select(EVENTS.c.seq, EVENTS.c.answer_id)) if row.seq not in old_events

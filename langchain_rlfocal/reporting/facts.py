@@ -226,6 +226,7 @@ class Facts:
     Attributes:
         policy_id: The policy.
         questions: Number of questions that were to be answered.
+        knows_rows: Whether the policy may have learned from some of them.
         unit: The unit of spending that comes first.
         units: All units in which spending is known, that one first.
         ways: The policy, then the baselines in the order of `evaluation.BASELINES`.
@@ -243,6 +244,7 @@ class Facts:
 
     policy_id: str
     questions: int
+    knows_rows: bool
     unit: SpendingUnit
     units: tuple[SpendingUnit, ...]
     ways: tuple[Way, ...]
@@ -267,6 +269,7 @@ def facts_of(
     report: Report,
     table: OutcomeTable,
     *,
+    knows_rows: bool,
     rivals: Mapping[str, Baseline],
     max_team: int,
     max_rounds: int,
@@ -283,6 +286,7 @@ def facts_of(
         policy: The policy.
         report: What `evaluate` found, with `frontiers`.
         table: The outcomes that its rows were laid out from.
+        knows_rows: Whether the policy may have learned from some of these rows.
         rivals: The fitted rivals that it was compared with.
         max_team: How many members the policy may ask.
         max_rounds: How many rounds it may take.
@@ -312,6 +316,7 @@ def facts_of(
     return Facts(
         policy_id=policy.policy_id,
         questions=report.queries,
+        knows_rows=knows_rows,
         unit=units[0],
         units=units,
         ways=(

@@ -245,7 +245,7 @@ def _spent_figure(facts: Facts, compared: Comparison) -> dict[str, str]:
 
 
 def _rows_note(facts: Facts) -> str:
-    return {"test": "unseen in training", "all": "all rows"}.get(facts.manifest.get("split", "test"), "")
+    return "perhaps seen in training" if facts.knows_rows else "unseen in training"
 
 
 def _sections(facts: Facts) -> list[dict[str, Any]]:
@@ -550,13 +550,14 @@ def _cases_table(facts: Facts) -> Table:
 
 
 def _run_lead(facts: Facts) -> str:
-    split = facts.manifest.get("split", "test")
-    if split == "test":
+    if not facts.knows_rows:
         return (
             "All figures above are of test rows alone, which neither the policy nor the baselines have seen; the curves of the training "
             "are of training and validation rows."
         )
-    return "The rows of this report are not the training's test rows: the policy may have learned from them."
+    return (
+        "Among the rows of this report are others than the training's test rows: the policy may have learned from them."
+    )
 
 
 def _manifest(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -117,8 +117,10 @@ def headline(facts: Facts) -> str:
 
 
 def _rows(facts: Facts) -> str:
-    split = facts.manifest.get("split", "test")
-    return {"test": "questions that training had not seen", "all": "questions"}.get(split, f"{split} questions")
+    if not facts.knows_rows:
+        return "questions that training had not seen"
+    split = facts.manifest.get("split")
+    return f"{split} questions" if split in ("train", "validation") else "questions that training may have seen"
 
 
 def _costs(spent: Spent, unit: SpendingUnit) -> str:

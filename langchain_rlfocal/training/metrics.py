@@ -2,24 +2,28 @@
 
 `FORMULAS` is the one place that says what a metric means. A logger is called with every `Progress` of `train`, by `on_progress`, and
 writes what has metrics: `JsonLines` to a file, `MLflow` and `TensorBoard` to what their names say. None of them changes what is
-learned, and no clock is read, so that the same seed and outcomes write the same lines.
+learned, and `JsonLines` reads no clock, so that the same seed and outcomes write the same lines.
 """
 
 import importlib
 import json
 import logging
+import os
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
 from langchain_rlfocal.errors import InputError, MissingDependencyError
+from langchain_rlfocal.redaction import masked, printable, secrets_of
 from langchain_rlfocal.states import Floats
 from langchain_rlfocal.training.config import TrainingConfig
 
@@ -108,6 +112,8 @@ class JsonLines:
 class MLflow(AbstractContextManager["MLflow"]):
     """A run of an MLflow experiment: the configuration as parameters, the metrics by iteration.
 
+    The run begins where the `with` block does.
+
     Args:
         uri: Where its store is: a file of the local store (SQLite; made where there is none), or a URI that MLflow knows. Nothing is
             sent elsewhere.
@@ -117,52 +123,97 @@ class MLflow(AbstractContextManager["MLflow"]):
 
     Raises:
         MissingDependencyError: MLflow is not installed.
-        InputError: The store cannot be opened.
+        InputError: The store cannot be opened, where the block begins.
     """
 
     def __init__(self, uri: str, config: TrainingConfig, *, name: str, experiment: str = "rlfocal") -> None:
         try:
-            tracking: Any = importlib.import_module("mlflow.tracking")
+            self._tracking: Any = importlib.import_module("mlflow.tracking")
+            self._entities: Any = importlib.import_module("mlflow.entities")
         except ImportError as error:
             raise MissingDependencyError(
                 "`--mlflow` needs MLflow: `pip install 'langchain-rlfocal[mlflow]'`. Or leave it out."
             ) from error
         self.uri = uri if "://" in uri or uri == "databricks" else f"sqlite:///{Path(uri).absolute()}"
-        logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of each step of making a store
-        logging.getLogger("alembic").setLevel(logging.WARNING)
+        self._config, self._name, self._experiment = config, name, experiment
+
+    def __enter__(self) -> Self:
+        """Open the store, and begin the run."""
         try:
-            with _without_warnings():
-                self._client = tracking.MlflowClient(tracking_uri=self.uri)
-                found = self._client.get_experiment_by_name(experiment)
-                number = self._client.create_experiment(experiment) if found is None else found.experiment_id
-                self.run_id: str = self._client.create_run(number, run_name=name).info.run_id
-                for key, value in asdict(config).items():
-                    self._client.log_param(self.run_id, key, value)
-        except Exception as error:  # MLflow raises errors of its own, of SQLAlchemy and of requests
-            reason = str(error).partition("\n")[0]
-            raise InputError(f"The MLflow store {uri!r} must be one that can be written: {reason}") from error
+            with _quiet(), _few_retries():
+                self._client = self._tracking.MlflowClient(tracking_uri=self.uri)
+                found = self._client.get_experiment_by_name(self._experiment)
+                number = self._client.create_experiment(self._experiment) if found is None else found.experiment_id
+                self.run_id: str = self._client.create_run(number, run_name=self._name).info.run_id
+                parameters = [self._entities.Param(name, str(value)) for name, value in asdict(self._config).items()]
+                self._client.log_batch(self.run_id, params=parameters)
+        except Exception as error:  # noqa: BLE001  # MLflow raises errors of its own, of SQLAlchemy and of requests
+            reason = str(error).strip().partition("\n")[0]
+            raise InputError(
+                f"The MLflow store {_shown(self.uri, self.uri)!r} must be one that can be written: {_shown(reason, self.uri)}"
+            ) from None  # what led to it may tell a password
+        return self
 
     def __call__(self, progress: Progress) -> None:
         """Log an iteration."""
-        with _without_warnings():
-            for name, value in progress.metrics.items():
-                self._client.log_metric(self.run_id, name, value, step=progress.step)
+        if not progress.metrics:
+            return
+        now = int(time.time() * 1000)
+        metrics = [self._entities.Metric(name, value, now, progress.step) for name, value in progress.metrics.items()]
+        with _quiet():
+            self._client.log_batch(self.run_id, metrics=metrics)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End the run: finished, killed by an interruption, or failed."""
         status = "FINISHED" if kind is None else "KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED"
-        with _without_warnings():
+        with _quiet():
             self._client.set_terminated(self.run_id, status=status)
 
 
+_LOUD = ("mlflow", "alembic", "urllib3.connectionpool")
+"""Loggers that tell of each step of making a store, and of each attempt to reach one."""
+
+
 @contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Let no warning out of MLflow, which warns of what it uses itself."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+def _quiet() -> Iterator[None]:
+    """Let no warning out of MLflow, which warns of what it uses itself, and no message but errors."""
+    levels = {name: logging.getLogger(name).level for name in _LOUD}
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+_FEW_RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+"""A server that is not there is told at once, not after minutes; while training is under way, MLflow is as patient as it is."""
+
+
+@contextmanager
+def _few_retries() -> Iterator[None]:
+    """Let MLflow retry once, unless the user has said how often."""
+    given = {name: value for name, value in _FEW_RETRIES.items() if name not in os.environ}
+    os.environ.update(given)
+    try:
         yield
+    finally:
+        for name in given:
+            os.environ.pop(name, None)
+
+
+def _shown(text: str, uri: str) -> str:
+    """Hide what a URI holds of passwords and keys in a text, and put it on one line."""
+    secrets = set(secrets_of(uri))
+    with suppress(ValueError):  # no URI at all
+        password = urlsplit(uri).password
+        secrets |= {password, unquote(password)} if password else set()
+    return printable(masked(text, secrets))
 
 
 class TensorBoard(AbstractContextManager["TensorBoard"]):
@@ -177,12 +228,17 @@ class TensorBoard(AbstractContextManager["TensorBoard"]):
 
     def __init__(self, folder: str | PathLike[str]) -> None:
         try:
-            writer: Any = importlib.import_module("tensorboardX").SummaryWriter
+            self._writer_of: Any = importlib.import_module("tensorboardX").SummaryWriter
         except ImportError as error:
             raise MissingDependencyError(
                 "`--tensorboard` needs tensorboardX: `pip install 'langchain-rlfocal[tensorboard]'`. Or leave it out."
             ) from error
-        self._writer = writer(str(folder))
+        self._folder = str(folder)
+
+    def __enter__(self) -> Self:
+        """Open the file."""
+        self._writer: Any = self._writer_of(self._folder)
+        return self
 
     def __call__(self, progress: Progress) -> None:
         """Add the scalars of an iteration."""

@@ -1,8 +1,8 @@
 """Sweeps: the same outcomes trained on with several limits and seeds, each checkpoint kept, the best chosen by validation.
 
 A run is a configuration; runs that differ in their seed alone are a setting, and a setting's figure is the mean over its seeds. Only
-rows that training may see choose: of the test rows nothing is read, so that the best can still be evaluated on them. Its
-validation score is that of the best of several, and so a little flattered.
+rows that training may see choose: of the test rows nothing is read, so that the best can still be evaluated on them. They are
+the validation rows and, where these are few, training rows beside them; the score of the best of several is flattered by both.
 
 A finished run is known by its checkpoint, which holds its configuration and the hash of its outcomes, and is not trained again.
 """
@@ -10,7 +10,10 @@ A finished run is known by its checkpoint, which holds its configuration and the
 import json
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import product
@@ -19,7 +22,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from langchain_rlfocal.errors import CheckpointError, InputError
+from langchain_rlfocal.errors import CheckpointError, InputError, RLFocalError
 from langchain_rlfocal.features import Embedder
 from langchain_rlfocal.outcomes import OutcomeGrid
 from langchain_rlfocal.outcomes.files import written_whole
@@ -204,6 +207,7 @@ def sweep(
     Raises:
         InputError: `folder` holds a run of that name on other outcomes or with another configuration, or `jobs` is below 1.
         OutcomeError: As of `train`.
+        RLFocalError: A process was killed; what is finished is kept.
         KeyboardInterrupt: As it comes; what is finished is kept.
     """
     if jobs < 1:
@@ -216,11 +220,12 @@ def sweep(
         if run.is_done and on_run is not None:
             on_run(done, run)
     left = [run for run in done.runs if not run.is_done]
-    for run in _trained(left, _Work(grids, folder, embedder), jobs=jobs, on_progress=on_progress):
-        done = Sweep(tuple(run if run.name == one.name else one for one in done.runs))
-        _write_summary(done, folder)
-        if on_run is not None:
-            on_run(done, run)
+    with closing(_trained(left, _Work(grids, folder, embedder), jobs=jobs, on_progress=on_progress)) as finished:
+        for run in finished:
+            done = Sweep(tuple(run if run.name == one.name else one for one in done.runs))
+            _write_summary(done, folder)
+            if on_run is not None:
+                on_run(done, run)
     _write_summary(done, folder)
     if done.best is not None:
         write_checkpoint(folder / BEST, read_checkpoint(folder / done.best.name))
@@ -286,15 +291,31 @@ def _do(run: Run) -> Run:
 
 def _trained(
     runs: Sequence[Run], work: _Work, *, jobs: int, on_progress: Callable[[Run, Progress], None] | None
-) -> Iterator[Run]:
+) -> Generator[Run]:
     """Train these runs, and yield each as it is finished."""
     if jobs == 1 or len(runs) < 2:
         for run in runs:
             yield work.do(run, None if on_progress is None else partial(on_progress, run))
         return
     # Forked, torch's threads would be left behind.
-    with multiprocessing.get_context("spawn").Pool(min(jobs, len(runs)), _begin, (work,)) as pool:
-        yield from pool.imap_unordered(_do, runs)
+    context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(min(jobs, len(runs)), mp_context=context, initializer=_begin, initargs=(work,))
+    futures = [pool.submit(_do, run) for run in runs]
+    workers = set(multiprocessing.active_children()) - others
+    is_done = False
+    try:
+        for future in as_completed(futures):
+            yield future.result()
+        is_done = True
+    except BrokenProcessPool as error:
+        raise RLFocalError(
+            f"A training's process was killed, as where memory runs out. What is finished is in `{work.folder}`: the same command goes "
+            f"on with the others. With fewer `jobs` than {jobs} it takes less memory."
+        ) from error
+    finally:
+        for worker in () if is_done else workers:  # they ignore Ctrl-C, and would train on for nobody
+            worker.terminate()
+        pool.shutdown(cancel_futures=True)
 
 
 def _write_summary(done: Sweep, folder: Path) -> None:

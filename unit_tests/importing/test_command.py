@@ -51,6 +51,16 @@ def test_mistakes_are_one_line_and_write_nothing(cli, rows, folder, options, wor
     assert [path.name for path in folder.iterdir()] == ["rows.jsonl"]
 
 
+def test_a_table_that_is_there_is_replaced_only_if_the_user_says_so(cli, rows, folder):
+    (folder / "out.jsonl").write_text("precious")
+    cli.assert_refused(
+        cli.run("import", "long", rows, "--out", "out.jsonl"), "out.jsonl is there. Give another name, or"
+    )
+    assert (folder / "out.jsonl").read_text() == "precious"
+    assert cli.said("import", "long", rows, "--out", "out.jsonl", "--overwrite")["kept"] == 3
+    assert len((folder / "out.jsonl").read_text().splitlines()) == 3
+
+
 def test_help_shows_examples_in_80_columns(cli):
     result = cli.run("import", "--help", env={"COLUMNS": "80", "NO_COLOR": "1"})
     assert "rlfocal import lm-eval results/" in result.stdout

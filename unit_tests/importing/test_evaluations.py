@@ -77,6 +77,93 @@ def test_likelihoods_with_prompts_of_their_own_are_no_options(imported, write):
     assert (outcome.answer, outcome.option_probs, outcome.reward) == (None, None, 1.0)
 
 
+def choices(metric, reward, *, target="1", texts=("no", "certainly"), logs=(-2.0, -5.0), **changes):
+    """Return a row of an older version, which lists no metrics."""
+    return {
+        "doc_id": 0,
+        "doc": {"query": "Is it?"},
+        "target": target,
+        "arguments": [["Is it?", f" {text}"] for text in texts],
+        "resps": [[[log, False]] for log in logs],
+        "filtered_resps": [[log, False] for log in logs],
+        metric: reward,
+    } | changes
+
+
+def test_answer_probabilities_and_right_answer_are_of_the_option_that_the_metric_judged(imported, write):
+    """−2 < −5 in all, but −2/2 = −1 and −5/9 per letter: `acc` judges the first option, `acc_norm` the second.
+
+    Their probabilities: 1 / (1 + e⁻³) and 1 / (1 + e^(−1 + 5/9)). Of "ß" and "nein", −1.5 and −3.2, `acc_bytes` divides by 2 and 4.
+    """
+    path = write(f"bob/samples_is_{STAMP}.jsonl", [choices("acc_norm", 1.0, acc=0.0)])
+    for metric, answer, probability in (
+        ("acc", "A", 1 / (1 + math.exp(-3))),
+        ("acc_norm", "B", 1 / (1 + math.exp(-4 / 9))),
+    ):
+        _, (outcome,) = imported("lm-eval", path, reward=metric)
+        assert (outcome.answer, outcome.gold, outcome.reward) == (answer, "B", float(answer == "B"))
+        assert max(outcome.option_probs) == pytest.approx(probability)
+        assert outcome.response == {"A": "no", "B": "certainly"}[answer]
+    row = choices("acc_bytes", 1.0, target="0", texts=("ß", "nein"), logs=(-1.5, -3.2))
+    _, (outcome,) = imported("lm-eval", write(f"bob/samples_ja_{STAMP}.jsonl", [row]))
+    assert (outcome.answer, outcome.gold) == ("A", "A")
+    row = choices("acc_norm", 0.0, target="0", texts=("ß", "nein"), logs=(-1.5, -3.2))  # by letters −1.5 < −0.8
+    _, (outcome,) = imported("lm-eval", write(f"bob/samples_ja_{STAMP}.jsonl", [row]))
+    assert (outcome.answer, outcome.gold) == ("B", "A")
+
+
+@pytest.mark.parametrize(
+    ("reward", "target", "expected"),
+    [
+        (1.0, "1", (None, None)),
+        (0.0, "0", (None, None)),
+        (1.0, ["0", "1"], ("A", None)),
+        (0.0, ["1", "1"], ("A", "B")),
+        (1.0, "yes", ("A", "A")),
+        (0.0, "yes", ("A", None)),
+        (0.0, "certainly", ("A", "B")),
+    ],
+)
+def test_no_wrong_option_is_named_as_the_right_one(imported, write, reward, target, expected):
+    """The first option is likeliest. Where reward and target name another, it is open; of several right ones none is named."""
+    answer, gold = expected
+    path = write(f"bob/samples_is_{STAMP}.jsonl", [choices("acc", reward, target=target)])
+    report, (outcome,) = imported("lm-eval", path)
+    assert (outcome.answer, outcome.gold, outcome.reward) == (answer, gold, reward)
+    assert (outcome.option_probs is None) == (answer is None)
+    assert any("of another option than the likeliest" in note for note in report.notes) == (answer is None)
+
+
+def test_a_target_that_two_readings_bear_out_names_no_right_option(imported, write):
+    """Options 3, 1, 0, the target "1", and 3 is wrong: the second by place and by text. The target "2" of 3, 2, 0: either of two."""
+    for texts, target, gold in ((("3", "1", "0"), "1", "B"), (("3", "2", "0"), "2", None)):
+        row = choices("acc", 0.0, target=target, texts=texts, logs=(-1.0, -2.0, -3.0))
+        _, (outcome,) = imported("lm-eval", write(f"bob/samples_n_{STAMP}.jsonl", [row]))
+        assert (outcome.answer, outcome.gold) == ("A", gold)
+
+
+@pytest.mark.parametrize("hashed", [True, False])
+def test_other_documents_under_the_same_numbers_are_other_questions(imported, write, hashed):
+    """Two versions of the data number their documents from 0; the same document is one question, whatever its prompt."""
+
+    def row(question, said):
+        doc = {"text_of_it": question}
+        arguments = [[f"{said}: {question}", {}]]
+        found = {"doc_id": 0, "doc": doc, "target": "5", "arguments": arguments, "resps": [[said]], "exact_match": 1.0}
+        return found | {"filtered_resps": [said]} | ({"doc_hash": f"hash of {question}"} if hashed else {})
+
+    files = [
+        write(f"{name}/samples_sums_{STAMP}.jsonl", [row(question, name)])
+        for name, question in (("ann", "2 + 3?"), ("bob", "2 + 3?"), ("cid", "1 + 4?"))
+    ]
+    report, outcomes = imported("lm-eval", *files)
+    ann, bob, cid = (outcome.query_id for outcome in outcomes)
+    assert ann == bob != cid
+    assert {ann[:2], cid[:2]} == {"0~"}
+    assert report.queries == {2: 1, 1: 1}
+    assert outcomes[2].query == "cid: 1 + 4?"
+
+
 def test_two_folders_are_two_members_of_the_same_questions(imported, fixtures, tmp_path):
     """The same documents under a template of its own: one question, the first text of it, named by its number."""
     folder = tmp_path / "results"
@@ -91,6 +178,14 @@ def test_two_folders_are_two_members_of_the_same_questions(imported, fixtures, t
     assert report.queries == {2: 2, 1: 2}
     assert [member.name for member in report.members] == ["org/ann", "org/bob"]
     assert {outcome.query for outcome in outcomes if outcome.task == "toy_gen"} == {"What is 2 + 3?", "What is 4 + 4?"}
+
+
+def test_an_older_file_without_digests_joins_a_newer_one(imported, fixtures, write):
+    name = f"samples_toy_gen_{STAMP}.jsonl"
+    lines = (fixtures / f"lm-eval/org__ann/{name}").read_text().splitlines()[:2]
+    rows = [{key: value for key, value in json.loads(line).items() if not key.endswith("_hash")} for line in lines]
+    report, _ = imported("lm-eval", fixtures / f"lm-eval/org__ann/{name}", write(f"bob/{name}", rows))
+    assert report.queries == {2: 2}
 
 
 # ---- inspect_ai (files of 0.3.285)
@@ -138,6 +233,30 @@ def test_of_several_scorers_the_user_says_which(imported, fixtures, write):
         imported("inspect", path)
     _, outcomes = imported("inspect", path, reward="style")
     assert {outcome.reward for outcome in outcomes} == {0.25}
+
+
+def test_another_sample_under_the_same_id_of_inspect_is_another_question(imported, fixtures, write):
+    """Epochs of one sample share its id; a later version of the data asks something else under it."""
+    log = json.loads((fixtures / "inspect_sums.json").read_text())
+    first = write("first.json", log)
+    log["eval"]["model"] = "mockllm/bob"
+    for sample in log["samples"]:
+        if sample["id"] == "s2":
+            sample["input"] = "What is 7 + 1?"
+    report, outcomes = imported("inspect", first, write("second.json", log))
+    assert report.queries == {2: 2, 1: 4}
+    ids = {outcome.query_id for outcome in outcomes if outcome.query == "What is 7 + 1?"}
+    assert {name.partition("~")[0] for name in ids} == {"s2"}
+    assert {name.partition("#")[2] for name in ids} == {"", "2"}
+    assert {outcome.query_id for outcome in outcomes if outcome.query_id.startswith("s1")} == {"s1", "s1#2"}
+
+
+def test_a_grade_of_inspect_that_is_no_score_is_counted(imported, fixtures, write):
+    log = json.loads((fixtures / "inspect_sums.json").read_text())
+    log["samples"][1]["scores"]["match"]["value"] = "A-"
+    report, outcomes = imported("inspect", write("log.json", log))
+    assert [outcome.reward for outcome in outcomes] == [1.0, None, 1.0, 0.0]
+    assert [note.partition(" (")[0] for note in report.notes] == ["score not a number, left open: 'A-'"]
 
 
 # ---- promptfoo (shapes of its version 0.121 and of earlier ones)
@@ -195,6 +314,16 @@ def test_results_of_promptfoo(imported, write, version):
     assert report.queries == {2: 2}
 
 
+def test_how_long_a_cache_took_is_not_how_long_the_member_takes(imported, write):
+    cached = {"output": "5", "cached": True}
+    rows = [
+        promptfoo_result("ann", 2, 3, response=cached),
+        promptfoo_result("bob", 2, 3, response=cached | {"cached": False}),
+    ]
+    _, (ann, bob) = imported("promptfoo", write("results.jsonl", rows))
+    assert (ann.latency_s, bob.latency_s) == (None, 0.25)
+
+
 def test_promptfoo_in_json_lines(imported, write):
     _, outcomes = imported("auto", write("results.jsonl", RESULTS))
     assert brief(outcomes, "model", "response", "answer", "reward") == PROMPTFOO
@@ -221,12 +350,12 @@ def test_tables_of_promptfoo_old_and_new(imported, write):
 # ---- HELM (shape of crfm-helm 0.5.16)
 
 
-def helm_run(write, folder, model, said, exact, *, failed=False):
+def helm_run(write, folder, model, said, exact, *, failed=False, asks="Question"):
     states = []
     stats = []
     for number, (text, right) in enumerate(zip(said, exact, strict=True)):
         instance = {
-            "input": {"text": f"Question {number}?"},
+            "input": {"text": f"{asks} {number}?"},
             "references": [
                 {"output": {"text": "yes"}, "tags": ["correct"]},
                 {"output": {"text": "no"}, "tags": []},
@@ -285,3 +414,11 @@ def test_run_folders_of_helm_join_by_instance(imported, write, tmp_path):
     assert (outcomes[0].prompt_tokens, outcomes[0].completion_tokens, outcomes[0].latency_s) == (40, 1, 0.5)
     assert report.skipped["of a perturbed instance"][0] == 2
     assert report.queries == {2: 2}
+
+
+def test_another_instance_under_the_same_id_of_helm_is_another_question(imported, write, tmp_path):
+    helm_run(write, "runs/a", "org/ann", [" A", " B"], [1.0, 0.0])
+    helm_run(write, "runs/b", "org/bob", [" B", " A"], [0.0, 1.0], asks="Riddle")
+    report, outcomes = imported("helm", tmp_path / "runs")
+    assert report.queries == {1: 4}
+    assert {outcome.query_id.partition("~")[0] for outcome in outcomes} == {"id0", "id1"}

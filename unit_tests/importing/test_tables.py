@@ -39,13 +39,99 @@ def test_a_wide_table_of_rewards_with_costs_and_responses_as_routerbench_has_the
     assert outcomes[0].extras == {"oracle_model_to_route_to": "ann"}
 
 
-def test_what_the_columns_of_a_wide_table_hold_can_be_said(imported, write):
-    """Numbers in [0, 1] look like rewards, even where they are answers."""
-    path = write("wide.csv", "question,ann,bob\n1 - 1?,0,1\n")
-    _, rewards = imported("wide", path)
-    assert brief(rewards, "response", "reward") == [(None, 0.0), (None, 1.0)]
-    _, answers = imported("wide", path, values="answers")
-    assert brief(answers, "response", "reward") == [("0", None), ("1", None)]
+@pytest.mark.parametrize(
+    ("text", "rewards"),
+    [
+        ("question,ann,bob\n1 - 1?,0,1\n", [0.0, 1.0]),
+        ("question;gold;ann;bob\nIs water wet?;yes;no;yes\n", [0.0, 1.0]),
+        ("question;gold;ann;bob\nWhat is half of 1?;0.5;0.5;1\n", [0.5, 1.0]),
+    ],
+)
+def test_columns_that_may_be_answers_or_rewards_are_asked_for(imported, write, text, rewards):
+    """0 and 1, yes and no are both, and beside a right answer every number may be one."""
+    path = write("wide.csv", text)
+    with pytest.raises(OutcomeError, match=r"wide\.csv: `--values` must say what the members' columns hold"):
+        imported("wide", path, members=["ann", "bob"])
+    _, outcomes = imported("wide", path, members=["ann", "bob"], values="rewards")
+    assert brief(outcomes, "response", "reward") == [(None, reward) for reward in rewards]
+    _, outcomes = imported("wide", path, members=["ann", "bob"], values="answers")
+    said = text.splitlines()[1].replace(";", ",").split(",")[-2:]
+    assert brief(outcomes, "response", "reward") == [(answer, None) for answer in said]
+
+
+def test_columns_that_can_be_but_one_thing_are_not_asked_for(imported, write):
+    """Parts of 1 without a right answer are rewards, and so is everything on a scale; a column with one text in it holds answers."""
+    _, outcomes = imported("wide", write("wide.csv", "question,ann,bob\nQ?,0.5,1\n"), members=["ann", "bob"])
+    assert brief(outcomes, "response", "reward") == [(None, 0.5), (None, 1.0)]
+    stars = write("wide.csv", "question,ann,bob\nQ?,1,4\n")
+    _, outcomes = imported("wide", stars, members=["ann", "bob"], scale=(1, 5))
+    assert brief(outcomes, "response", "reward") == [(None, 0.0), (None, 0.75)]
+    _, outcomes = imported("wide", write("wide.csv", "question,ann,bob\nQ?,1,one\n"), members=["ann", "bob"])
+    assert brief(outcomes, "response", "reward") == [("1", None), ("one", None)]
+
+
+def test_a_column_with_its_reward_beside_it_holds_answers(imported, write):
+    """And one with its response beside it holds rewards: 1 and 0 are asked for in neither."""
+    _, outcomes = imported("wide", write("wide.csv", "question,gold,ann,ann|score,bob,bob|score\n1 - 1?,0,0,1,1,0\n"))
+    assert brief(outcomes, "response", "reward") == [("0", 1.0), ("1", 0.0)]
+    _, outcomes = imported("wide", write("wide.csv", "question,gold,ann,ann|response\n1 - 1?,0,1,It is 0.\n"))
+    assert brief(outcomes, "response", "reward") == [("It is 0.", 1.0)]
+
+
+def test_a_column_of_numbers_beside_the_members_is_no_member(imported, write):
+    path = write("wide.csv", "question,ann,bob,difficulty\nQ?,0.5,1,0.3\n")
+    with pytest.raises(OutcomeError, match=r"`--member` must say which .* has: ann, bob, difficulty\."):
+        imported("wide", path)
+    _, outcomes = imported("wide", path, members=["ann", "bob"])
+    assert brief(outcomes, "model", "reward") == [("ann", 0.5), ("bob", 1.0)]
+    assert outcomes[0].extras == {"difficulty": "0.3"}
+
+
+def test_scores_and_costs_are_read_as_people_write_them(imported, write, tmp_path):
+    """A decimal comma, a percentage, a word; what is none of them is counted, with the first of it and its place.
+
+    What says that there is nothing is no fault.
+    """
+    text = (
+        "question;model;output;score;cost\nQ?;ann;5;0,5;0,02\nQ?;bob;5;75,5 %;$0,125\nQ?;cid;5;PASS;2 €\n"
+        "Q?;dee;5;wrong;n/a\nQ?;eve;5;good;\nQ?;fay;5;4 of 5;0\nQ?;gus;5;NaN;-\n"
+    )
+    report, outcomes = imported("long", write("long.csv", text))
+    assert brief(outcomes, "model", "reward", "cost_usd") == [
+        ("ann", 0.5, 0.02),
+        ("bob", 0.755, 0.125),
+        ("cid", 1.0, None),
+        ("dee", 0.0, None),
+        ("eve", None, None),
+        ("fay", None, 0.0),
+        ("gus", None, None),
+    ]
+    assert report.notes == {
+        f"score not a number, left open: 'good' (first: {tmp_path / 'long.csv'}:6)": 2,
+        f"cost_usd not a number, left open: '2 €' (first: {tmp_path / 'long.csv'}:4)": 1,
+    }
+
+
+def test_on_a_scale_words_are_its_ends_and_a_percentage_a_number_on_it(imported, write):
+    text = "question,model,output,score\nQ?,ann,5,pass\nQ?,bob,5,fail\nQ?,cid,5,25%\n"
+    _, outcomes = imported("long", write("long.csv", text), scale=(0, 100))
+    assert brief(outcomes, "reward") == [(1.0,), (0.0,), (0.25,)]
+    columns = {"reward": "stars"}
+    text = "question,model,output,stars\nQ?,ann,5,good\n"
+    report, (outcome,) = imported("long", write("long.csv", text), columns=columns)
+    assert outcome.reward is None
+    assert sum("score not a number, left open: 'good'" in note for note in report.notes) == 1
+
+
+def test_a_label_is_no_right_answer_unless_the_user_says_so(imported, write):
+    """It may be what a person said of the answer: 1, it is right."""
+    path = write("long.csv", "question,model,output,label\nQ?,ann,Paris,1\n")
+    _, (outcome,) = imported("long", path)
+    assert (outcome.gold, outcome.extras) == (None, {"label": "1"})
+    _, (outcome,) = imported("long", path, columns={"gold": "label"})
+    assert outcome.gold == "1"
+    _, (outcome,) = imported("long", write("long.csv", "question,model,output,reference\nQ?,ann,Paris,Paris\n"))
+    assert outcome.gold == "Paris"
 
 
 def test_columns_of_answers_are_members_only_by_name(imported, write):
@@ -165,11 +251,14 @@ def test_where_commas_part_the_columns_a_comma_makes_no_number_and_that_is_said(
     path = write("long.csv", 'question,model,response,reward,cost\n1 + 1?,ann,2,"0,5","1,234"\n')
     report, outcomes = imported("long", path)
     assert brief(outcomes, "reward", "cost_usd") == [(None, None)]
-    assert report.notes == {"reward that is no number: left open": 1}
+    assert report.notes == {
+        f"score not a number, left open: '0,5' (first: {path}:2)": 1,
+        f"cost_usd not a number, left open: '1,234' (first: {path}:2)": 1,
+    }
 
 
 def test_a_wide_table_of_rewards_with_decimal_commas(imported, write):
-    _, outcomes = imported("wide", write("wide.csv", "question;ann;bob\n1 + 1?;0,5;1\n"))
+    _, outcomes = imported("wide", write("wide.csv", "question;ann;bob\n1 + 1?;0,5;1\n"), members=["ann", "bob"])
     assert brief(outcomes, "model", "reward") == [("ann", 0.5), ("bob", 1.0)]
 
 

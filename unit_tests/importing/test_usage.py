@@ -2,6 +2,8 @@
 
 import json
 import sqlite3
+from contextlib import closing
+from hashlib import sha256
 
 import pytest
 
@@ -190,3 +192,160 @@ def test_batches_join_by_custom_id_also_where_two_batches_use_the_same_ids(impor
 def test_an_output_without_its_input_says_what_is_missing(imported, write):
     with pytest.raises(OutcomeError, match="name that file too"):
         imported("openai-batch", write("output.jsonl", [answer("q1", "ann", "5")]))
+
+
+# ---- what is no text
+
+
+def seen(kind, address):
+    """Return a question about an image as OpenAI's chat, its responses, Anthropic and LangChain send it."""
+    text, data = {"type": "text", "text": "What animal is it?"}, address.partition(";base64,")[2]
+    sent = {"type": "base64", "media_type": "image/png", "data": data} if data else {"type": "url", "url": address}
+    part = {
+        "chat": {"type": "image_url", "image_url": {"url": address, "detail": "low"}},
+        "responses": {"type": "input_image", "image_url": address},
+        "anthropic": {"type": "image", "source": sent, "cache_control": {"type": "ephemeral"}},
+        "langchain": {"type": "image", "mime_type": "image/png", **({"base64": data} if data else {"url": address})},
+    }[kind]
+    return [{"role": "user", "content": [text, part]}]
+
+
+CAT, DOG = "https://example.org/cat.png", "https://example.org/dog.png"
+INLINE = "data:image/png;base64,"
+
+
+@pytest.mark.parametrize(("cat", "dog"), [(CAT, DOG), (f"{INLINE}aaaa", f"{INLINE}bbbb")])
+def test_questions_that_differ_in_an_image_are_two_and_one_image_in_four_forms_is_one(imported, write, cat, dog):
+    """Four members are asked about the cat, each in the form of its provider, and one about the dog: two questions."""
+    forms = ("chat", "responses", "anthropic", "langchain")
+    rows = [spend(form, "", "cat", messages=seen(form, cat)) for form in forms]
+    rows += [spend("chat", "", "dog", messages=seen("chat", dog)), spend("chat", "What animal is it?", "which one?")]
+    report, outcomes = imported("litellm", write("logs.jsonl", rows))
+    assert report.queries == {4: 1, 1: 2}
+    assert {outcome.query for outcome in outcomes} == {"What animal is it?"}
+    assert [outcome.response for outcome in outcomes] == ["cat"] * 4 + ["dog", "which one?"]
+    (message,) = outcomes[0].extras["messages"]
+    assert message["content"][0] == {"type": "text", "text": "What animal is it?"}
+    shown = {"url": CAT} if cat == CAT else {"sha256": sha256(b"aaaa").hexdigest()[:32]}
+    assert message["content"][1] == {"type": "image"} | shown
+    assert "messages" not in outcomes[-1].extras
+
+
+def test_batches_about_two_images_are_two_questions_and_a_file_is_no_image(imported, write):
+    def asked(name, model, part):
+        row = request(name, model, "")
+        row["body"]["messages"][0]["content"] = [{"type": "text", "text": "What is it?"}, part]
+        return row
+
+    image = {"type": "image_url", "image_url": {"url": CAT}}
+    parts = {"cat": image, "dog": {"type": "image_url", "image_url": {"url": DOG}}}
+    parts |= {name: {"type": "image", "source_type": "id", "id": name} for name in ("file-3", "file-4")}
+    parts |= {
+        "file": {"type": "file", "file": {"file_id": "file-1"}},
+        "other": {"type": "file", "file": {"file_id": "file-2"}},
+    }
+    rows = [asked(f"{model}-{name}", model, part) for model in ("ann", "bob") for name, part in parts.items()]
+    answers = [answer(row["custom_id"], row["body"]["model"], row["custom_id"]) for row in rows]
+    report, outcomes = imported("openai-batch", write("in.jsonl", rows), write("out.jsonl", answers))
+    assert report.queries == {2: 6}
+    for cat, also in zip(outcomes[::2], outcomes[1::2], strict=True):
+        assert cat.response.partition("-")[2] == also.response.partition("-")[2]
+
+
+def test_results_of_tools_are_part_of_what_was_asked(imported, write):
+    """Anthropic sends them as parts of the user's message; the ids of calls are other ones each time."""
+
+    def asked(call, result):
+        return [
+            {"role": "user", "content": "What is in the file?"},
+            {"role": "assistant", "content": [{"type": "tool_use", "id": call, "name": "read", "input": {}}]},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": call, "content": result}]},
+        ]
+
+    rows = [
+        spend(name, "", "said", messages=asked(call, result))
+        for name, call, result in (("ann", "1", "apples"), ("bob", "2", "apples"), ("cid", "3", "pears"))
+    ]
+    report, outcomes = imported("litellm", write("logs.jsonl", rows))
+    assert report.queries == {2: 1, 1: 1}
+    assert {outcome.query for outcome in outcomes} == {"What is in the file?"}
+
+
+def attached_llm(path):
+    """Add to a database of 0.27 what was asked about two images, by two members, and once about none."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            "DELETE FROM responses; DROP TABLE IF EXISTS attachments; DROP TABLE IF EXISTS prompt_attachments;"
+            "CREATE TABLE attachments (id TEXT PRIMARY KEY, type TEXT, path TEXT, url TEXT, content BLOB);"
+            'CREATE TABLE prompt_attachments (response_id TEXT, attachment_id TEXT, "order" INTEGER);'
+            "INSERT INTO attachments VALUES ('aa', 'image/png', '/x/cat.png', NULL, NULL);"
+            f"INSERT INTO attachments VALUES ('bb', 'image/png', NULL, '{DOG}', NULL);"
+        )
+        for member in ("ann", "bob"):
+            for number, image in enumerate(("aa", "bb", None)):
+                name = f"{member}{number}"
+                connection.execute(
+                    "INSERT INTO responses (id, model, prompt, response) VALUES (?, ?, 'What animal is it?', ?)",
+                    (name, member, image or "which?"),
+                )
+                if image:
+                    connection.execute("INSERT INTO prompt_attachments VALUES (?, ?, 0)", (name, image))
+        connection.commit()
+
+
+def test_what_llm_attached_to_a_prompt_is_part_of_the_question(imported, database):
+    path = database("llm_responses.sql")
+    attached_llm(path)
+    report, outcomes = imported("llm", path)
+    assert report.queries == {2: 3}
+    assert brief(outcomes, "model", "response") == [
+        (m, said) for said in ("aa", "bb", "which?") for m in ("ann", "bob")
+    ]
+    assert [outcome.extras["messages"][0]["content"][1] for outcome in outcomes[:4:2]] == [
+        {"type": "image", "sha256": "aa"},
+        {"type": "image", "url": DOG},
+    ]
+
+
+def test_what_llm_attached_to_a_turn_or_quotes_from_a_fragment_is_part_of_the_question(imported, database):
+    """The two members' first question gets an image for the one, and the second a fragment in the middle of its text."""
+    path = database("llm_turns.sql")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            "CREATE TABLE IF NOT EXISTS attachments (id TEXT PRIMARY KEY, type TEXT, path TEXT, url TEXT, content BLOB);"
+            'CREATE TABLE IF NOT EXISTS part_attachments (part_id INTEGER, attachment_id TEXT, "order" INTEGER);'
+            f"INSERT INTO attachments VALUES ('bb', 'image/png', NULL, '{DOG}', NULL);"
+            "INSERT INTO parts VALUES (99, 'b2:b95d8bcc07759ee3b2b0b0ccd8fc6947', 1, 'attachment', NULL, NULL, '{}');"
+            "INSERT INTO part_attachments VALUES (99, 'bb', 0);"
+            "INSERT INTO fragments (id, hash, content) VALUES (7, 'h', '4 + 4');"
+            """UPDATE parts SET text = NULL, payload = '{"text_ref": [{"literal": "What is "}, {"fragment": 7}, {"literal": "?"}]}'"""
+            " WHERE text = 'What is 4 + 4?';"
+        )
+    _, outcomes = imported("llm", path)
+    assert [outcome.query for outcome in outcomes if "4 + 4" in outcome.query] == ["What is 4 + 4?"] * 2
+    (pictured,) = (outcome for outcome in outcomes if "url" in str(outcome.extras.get("messages")))
+    assert pictured.extras["messages"][0]["content"][1] == {"type": "image", "url": DOG}
+
+
+def test_an_image_beside_a_question_and_what_it_is_asked_about_are_part_of_it(imported, write):
+    """Inputs of a trace are often a question and other fields."""
+    rows = [
+        {
+            "name": "run",
+            "run_type": "llm",
+            "inputs": {"question": "What is it?", "context_length": number + 1, **beside},
+            "outputs": {"output": said},
+            "extra": {"metadata": {"ls_model_name": name}},
+        }
+        for number, (name, said, beside) in enumerate(
+            (
+                ("ann", "cat", {"image_url": CAT}),
+                ("bob", "cat", {"image_url": CAT}),
+                ("cid", "dog", {"image_url": DOG}),
+                ("dee", "law", {"context": "Of laws."}),
+                ("eve", "tax", {"context": "Of taxes."}),
+            )
+        )
+    ]
+    report, _ = imported("langsmith", write("runs.jsonl", rows))
+    assert report.queries == {2: 1, 1: 3}

@@ -6,6 +6,7 @@ Rows of the first release are hashed as they are. Numbers that it left out, wher
 import time
 from collections.abc import Sequence
 from hashlib import sha256
+from struct import pack
 from typing import Any
 
 import sqlalchemy as sa
@@ -116,7 +117,7 @@ def _hash_old() -> None:
                 if row[0] > last + 1:
                     gaps.append((kind, last + 1, row[0] - 1, head))
                 last = row[0]
-                head = _linked(head, row[: 2 + len(names)], row[2 + len(names) : -1])
+                head = _linked(head, row[:2], row[2 : 2 + len(names)], row[2 + len(names) : -1])
                 hashes.append({"at_number": last, "of_record": head})
             db.execute(put, hashes)
         heads[kind] = (last, head)
@@ -124,9 +125,9 @@ def _hash_old() -> None:
     upkeep = sa.table("upkeep", *map(sa.column, columns))
     told_by, noted = _sha("upkeep"), time.time()
     for place, (of, begin, end, before) in enumerate(gaps, start=1):
-        facts = (place, noted, begin, end, 0, "gap", of, before)
-        told_by = _linked(told_by, facts, ())
-        db.execute(sa.insert(upkeep).values(dict(zip(columns, (*facts, told_by), strict=True))))
+        numbers, names = (place, noted, begin, end, 0), ("gap", of, before)
+        told_by = _linked(told_by, numbers, names, ())
+        db.execute(sa.insert(upkeep).values(dict(zip(columns, (*numbers, *names, told_by), strict=True))))
     heads["upkeep"] = (len(gaps), told_by)
     counters = sa.table("counters", *map(sa.column, ("kind", "last", "head")))
     db.execute(
@@ -134,8 +135,14 @@ def _hash_old() -> None:
     )
 
 
-def _linked(previous: str, facts: Sequence[Any], texts: Sequence[Any]) -> str:
-    return _sha(f"{previous}{(*facts,)!a}{_sha(ascii((*texts,)))}")
+def _linked(previous: str, numbers: Sequence[float], names: Sequence[str | None], texts: Sequence[str | None]) -> str:
+    digest = sha256(_packed(texts)).hexdigest()
+    data = f"{previous}{digest}".encode() + pack(f"<{len(numbers)}d", *numbers) + _packed(names)
+    return sha256(data).hexdigest()
+
+
+def _packed(texts: Sequence[str | None]) -> bytes:
+    return "\0".join(["-" if text is None else f"={text}" for text in texts]).encode()
 
 
 def _sha(text: str) -> str:
