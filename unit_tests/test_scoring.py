@@ -220,10 +220,14 @@ while True:
     os.close(reader)
 
 
+def _network():
+    return os.readlink("/proc/self/ns/net")  # noqa: PTH115  # as the code that is run has it
+
+
 async def test_code_has_no_network_where_the_system_can_take_it_away():
     if not _confinement():
         pytest.skip("unshare is not allowed here")
-    tests = f"import os\nassert os.readlink('/proc/self/ns/net') != {str(Path('/proc/self/ns/net').readlink())!r}"
+    tests = f"import os\nassert os.readlink('/proc/self/ns/net') != {_network()!r}"
     assert (await worth("unit_tests", tests, "x = 1")).value == 1
 
 
