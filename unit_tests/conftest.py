@@ -55,10 +55,10 @@ class CommandLine:
     def run(self, *args, env=None):
         return CliRunner().invoke(app, [str(arg) for arg in args], env=env)
 
-    def said(self, *args):
-        """What a command that ends well prints as JSON."""
+    def said(self, *args, code=0):
+        """What a command that ends well, or with another code than 0, prints as JSON."""
         result = self.run(*args, "--json")
-        assert result.exit_code == 0, result.output
+        assert result.exit_code == code, result.output
         return json.loads(result.stdout, parse_constant=pytest.fail)
 
     def shown(self, *args):

@@ -142,6 +142,7 @@ def test_the_snippets_of_a_how_to_run_one_after_the_other_and_print_what_it_show
     for name in re.findall(r"^ +api_key_env: (\w+)$", text, re.MULTILINE):
         monkeypatch.setenv(name, "none")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)  # as the folder of a script is
     assert len(blocks(page, "text")) == sum(shown is not None for *_, shown in steps(page))
     with asyncio.Runner() as runner:
         for start, code, shown in steps(page):

@@ -13,9 +13,7 @@ from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.outcomes import Question
 from langchain_rlfocal.scoring import Reply, Score, open_scorer, scorer_names
 from langchain_rlfocal.scoring import rules as rules_module
-from langchain_rlfocal.scoring.unit_tests import UnitTestScorer, _confinement, code_of
-
-NETWORK = os.readlink("/proc/self/ns/net")  # noqa: PTH115  # as the code that is run has it
+from langchain_rlfocal.scoring.unit_tests import UnitTestScorer, _confinement, blocks_of
 
 
 def question(gold=None, **more):
@@ -211,7 +209,7 @@ subprocess.Popen([sys.executable, "-c", {child!r}], start_new_session=True)
 while True:
     pass
 """
-    task = asyncio.ensure_future(UnitTestScorer(timeout_s=4).score(question("pass"), Reply(text=code)))
+    task = asyncio.ensure_future(UnitTestScorer(timeout_s=4).score(question("assert True"), Reply(text=code)))
     reader = await asyncio.to_thread(os.open, pipe, os.O_RDONLY)
     assert await asyncio.to_thread(os.read, reader, 1) == b"x"
     score = await task
@@ -222,10 +220,14 @@ while True:
     os.close(reader)
 
 
+def _network():
+    return os.readlink("/proc/self/ns/net")  # noqa: PTH115  # as the code that is run has it
+
+
 async def test_code_has_no_network_where_the_system_can_take_it_away():
     if not _confinement():
         pytest.skip("unshare is not allowed here")
-    tests = f"import os\nassert os.readlink('/proc/self/ns/net') != {NETWORK!r}"
+    tests = f"import os\nassert os.readlink('/proc/self/ns/net') != {_network()!r}"
     assert (await worth("unit_tests", tests, "x = 1")).value == 1
 
 
@@ -245,7 +247,7 @@ if os.fork():
     os.write(held, b"x")
 time.sleep(600)
 """
-    task = asyncio.ensure_future(UnitTestScorer(timeout_s=600).score(question("pass"), Reply(text=code)))
+    task = asyncio.ensure_future(UnitTestScorer(timeout_s=600).score(question("assert True"), Reply(text=code)))
     reader = await asyncio.to_thread(os.open, pipe, os.O_RDONLY)
     assert await asyncio.to_thread(os.read, reader, 1) == b"x"
     task.cancel()
@@ -328,16 +330,97 @@ async def test_many_at_once_take_turns_and_each_has_its_own_time(monkeypatch):
 
 
 async def test_code_that_takes_too_much_of_a_processor_is_wrong_and_told_so():
-    score = await UnitTestScorer(cpu_s=1).score(question("pass"), Reply(text="while True: pass"))
+    score = await UnitTestScorer(cpu_s=1).score(question("assert True"), Reply(text="while True: pass"))
     assert score.value == 0
     assert "1 s of processor time" in score.reason
 
 
 def test_the_code_of_a_reply_is_what_its_fences_hold():
-    assert code_of("a = 1") == "a = 1"
-    assert code_of("```python\na = 1\n```\nand\n```\nb = 2\n```") == "a = 1\n\n\nb = 2\n"
-    assert code_of("```json\n{}\n```\n") == "```json\n{}\n```\n"
-    assert code_of("```py\na = 1") == "a = 1"
+    assert blocks_of("a = 1") == ["a = 1"]
+    assert blocks_of("```python\na = 1\n```\nand\n```\nb = 2\n```") == ["a = 1\n", "b = 2\n"]
+    assert blocks_of("```json\n{}\n```\n") == ["```json\n{}\n```\n"]
+    assert blocks_of("```py\na = 1") == ["a = 1"]
+    assert blocks_of("1. So:\n   ```python3.11\n   if a:\n       b\n   ```\n") == ["if a:\n    b\n"]
+    assert blocks_of("~~~Python title=x\na = '```'\n~~~\n") == ["a = '```'\n"]
+    assert blocks_of("````python\na = 1\n```\n````") == ["a = 1\n```\n"]
+    assert blocks_of("```python\na = 1```") == ["a = 1"]
+
+
+ADD = "def add(a, b):\n    return a {} b\n"
+RIGHT, WRONG = (f"```python\n{ADD.format(sign)}```\n" for sign in "+-")
+ASSERTS = "assert add(1, 2) == 3"
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [
+        ASSERTS,
+        f"for _ in range(2):\n    {ASSERTS}",
+        "def check(candidate):\n    assert candidate(1, 2) == 3\ncheck(add)",
+        f"async def test_add():\n    {ASSERTS}",
+        "import unittest\nclass Sums(unittest.TestCase):\n    def test_add(self):\n        self.assertEqual(add(1, 2), 3)\n",
+        "from unittest import TestCase\nclass Sums(TestCase):\n    def test_add(self):\n        assert add(1, 2) == 3\n",
+        f"class TestSums:\n    def test_add(self):\n        {ASSERTS}",
+    ],
+)
+async def test_however_tests_are_written_they_tell_right_from_wrong(tests):
+    assert (await worth("unit_tests", tests, RIGHT)).value == 1
+    score = await worth("unit_tests", tests, WRONG)
+    assert score.value == 0
+    assert "AssertionError" in score.reason
+
+
+@pytest.mark.parametrize(
+    ("tests", "reason"),
+    [
+        ("def check(candidate):\n    assert candidate(1, 2) == 3", "test nothing"),
+        (f"if __name__ == '__main__':\n    {ASSERTS}", "test nothing"),
+        ("x = add(1, 2)", "test nothing"),
+        (f"import unittest\nclass Sums(unittest.TestCase):\n    def add(self):\n        {ASSERTS}", "test nothing"),
+        (f"from solution import add\n{ASSERTS}", "`solution`"),
+        (
+            "import pytest\n@pytest.mark.parametrize('a', [1])\ndef test_add(a):\n    assert add(a, 2) == 3",
+            "`test_add` with",
+        ),
+    ],
+)
+async def test_tests_that_cannot_tell_leave_right_and_wrong_unscored(tests, reason):
+    for text in (RIGHT, WRONG):
+        score = await worth("unit_tests", tests, text)
+        assert score.value is None
+        assert reason in score.reason
+
+
+@pytest.mark.parametrize(
+    ("around", "value"),
+    [
+        ("First:\n```python\ndef add(a, b)\n  retrun\n```\nOops, corrected:\n{code}", 1),
+        ("First:\n" + WRONG + "Corrected:\n{code}", 1),
+        ("{code}Corrected:\n" + WRONG, 0),
+        ("{code}Usage:\n```python\nprint(add(int(input()), 2))\n```", 1),
+        ("{code}Run:\n```bash\npip install x\n```", 1),
+        ("```python\nimport pickle\nclass A:\n    pass\npickle.loads(pickle.dumps(A()))\n```\n{code}", 1),
+    ],
+)
+async def test_what_stands_around_right_code_does_not_make_it_wrong(around, value):
+    assert (await worth("unit_tests", ASSERTS, around.format(code=RIGHT))).value == value
+    assert (await worth("unit_tests", ASSERTS, around.format(code=WRONG))).value == 0
+
+
+@pytest.mark.parametrize(
+    "cheat",
+    [
+        "m = sys.modules['__main__']\nos.write(m.verdict, m.token.encode())\nos._exit(0)",
+        "for fd in range(3, 64):\n    try:\n        os.write(fd, os.read(fd, 10**6)[-32:])\n    except OSError:\n        pass\nos._exit(0)",
+        "for fd in range(3, 64):\n    try:\n        os.write(fd, b'x' * 16)\n    except OSError:\n        pass\nos._exit(0)",
+        "sys.modules['__main__'].main = sys.modules['__main__'].run = print",
+    ],
+)
+async def test_what_says_that_the_tests_passed_is_out_of_the_codes_reach(cheat):
+    """The runner's names and descriptors; right code beside what only looks at them passes."""
+    assert (await worth("unit_tests", ASSERTS, f"import os, sys\n{ADD.format('-')}\n{cheat}")).value == 0
+    looks = "import os, sys\nvars(sys.modules['__main__'])\nos.listdir('/proc/self/fd')\n"
+    assert (await worth("unit_tests", ASSERTS, looks + ADD.format("+"))).value == 1
 
 
 # ---- functions and evaluators

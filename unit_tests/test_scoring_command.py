@@ -180,11 +180,14 @@ def test_further_samples_are_scored_by_their_questions_reference(folder, cli):
 
 def test_what_cannot_be_scored_is_unscored_with_the_reason_and_never_stops_the_rest(folder, cli):
     Path("my_scorers.py").write_text("def f(reply):\n    return int(reply)\n")
-    said = cli.said("score", "o.jsonl", "--scorer", "my_scorers:f", "--out", "new.jsonl")
+    args = ("score", "o.jsonl", "--scorer", "my_scorers:f", "--out", "new.jsonl")
+    said = cli.said(*args, code=1)
     assert said["scored"] == 0
     assert sum(said["unscored"].values()) == 4
     assert any("ValueError" in reason for reason in said["unscored"])
-    assert "Unscored, " in cli.shown("score", "o.jsonl", "--scorer", "my_scorers:f", "--out", "new.jsonl")
+    shown = cli.run(*args)
+    assert "Unscored, " in shown.stdout
+    assert "Nothing could be scored" in shown.stderr
 
 
 DOWN = """
@@ -229,7 +232,7 @@ def test_a_scorer_that_fails_takes_no_reward_from_a_log(folder, log, cli):
 def test_what_a_scorer_took_that_came_to_no_score_is_kept_beside_the_score_that_stands(folder, log, cli):
     Path("my_scorers.py").write_text(DOWN)
     before = {one.cell: (one.outcome.reward, one.outcome.gold) for one in log.attempts()}
-    said = cli.said("score", "o.db", "--scorer", "my_scorers:paid")
+    said = cli.said("score", "o.db", "--scorer", "my_scorers:paid", code=1)
     assert (said["scored"], said["kept"], said["usd"]) == (0, 4, 1.0)
     after = [*log.attempts()]
     assert {one.cell: (one.outcome.reward, one.outcome.gold) for one in after} == before

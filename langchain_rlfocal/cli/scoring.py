@@ -56,7 +56,7 @@ def score(
     """Score again what is on record, by corrected references or another scorer, without asking for an answer again.
 
     A log gets the scores beside those that it has; a table is written anew. What cannot be scored keeps the score that it has;
-    without one it is unscored, not wrong.
+    without one it is unscored, not wrong. The exit code is 1 where nothing could be scored.
 
     Scorers: auto, json_subset, tool_calls, tool_calls_in_order, contains, regex, unit_tests, judge, pairwise, a kind of answer such as number or math, or package.module:function.
 
@@ -87,6 +87,8 @@ def score(
             assert out is not None
             facts = _score_table(source, out, job, verdicts, max_usd=max_usd, concurrency=concurrency)
     show_result(facts, _views(facts), as_json=as_json)
+    if facts["unscored"] and not facts["scored"]:
+        end_with("Nothing could be scored: the reasons are above. What was on record stays.", code=1)
 
 
 # ---- what is scored
