@@ -14,6 +14,11 @@ def pytest_runtest_setup() -> None:
     socket_allow_hosts(["127.0.0.1"], allow_unix_socket=True)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest, so that of two processes none is left waiting for the other at the end."""
+    items.sort(key=lambda item: "test_tutorial" not in item.nodeid)
+
+
 @pytest.fixture(scope="session")
 def embedded() -> Iterator[EmbeddedPool]:
     """The embedded pool, one for all tests."""

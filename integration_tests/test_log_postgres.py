@@ -201,10 +201,13 @@ from langchain_rlfocal.outcomes import Outcome
 place, run, kills = sys.argv[1:4]
 log = OutcomeLog(place)
 cells = [("quiz", str(number), member, 0) for number in range(100) for member in ("ann", "bob")]
-print("ready", flush=True)
-sys.stdin.readline()
+has_begun = False
 for start in range(0, len(cells), 8):
-    for task, query_id, member, _ in log.claim(cells[start : start + 8], run=run, lease_s=5 if kills == "yes" else 60):
+    claimed = log.claim(cells[start : start + 8], run=run, lease_s=5 if kills == "yes" else 60)
+    if claimed and not has_begun:
+        print("ready", flush=True)
+        has_begun = bool(sys.stdin.readline())
+    for task, query_id, member, _ in claimed:
         said = Outcome(task=task, query_id=query_id, query=query_id, model=member, response="x", answer=None, reward=1.0)
         log.add_attempts([Attempt(outcome=said)], run=run)
         print(query_id, member, flush=True)
@@ -217,7 +220,7 @@ def collecting(place, run, *, kills="no"):
 
 
 def go(*processes):
-    """Have them begin at the same time."""
+    """Have them go on once each of them has something to do."""
     assert [process.stdout.readline() for process in processes] == ["ready\n"] * len(processes)
     for process in processes:
         process.stdin.write("go\n")
