@@ -38,7 +38,7 @@ def test_a_collection_that_is_killed_loses_nothing_on_record_and_asks_none_of_it
     assert (done.lost, done.asked_again, done.complete) == (0, 0, True)
     assert [run.killed_after is None for run in done.runs] == [False, False, True]
     assert done.runs[-1].out == 0
-    assert 0 < done.runs[-1].requests < 2 * 90  # something had been on record
+    assert 0 < done.runs[-1].requests <= 2 * 90  # all of it, where each was killed before anything was on record
 
 
 @NO_SIGKILL
