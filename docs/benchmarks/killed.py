@@ -2,8 +2,9 @@
 
     PYTHONPATH=unit_tests/support python docs/benchmarks/killed.py [--kills 20] [--questions 800] [--seed 0]
 
-`rlfocal collect` asks two members of a loopback server, eight calls of each at once. The server kills it (SIGKILL) a random
-moment after a random request, the same command goes on, and is killed again; the last one comes to its end. A row is one
+`rlfocal collect` asks two members of a loopback server, eight calls of each at once. The first run is killed (SIGKILL) at its
+first request; the same command goes on, and each run but the last is killed a random moment after a random request, once some of
+its answers are on record. A row is one
 run: which request it was killed after, what was on record then, and how many requests were made of what was on record
 before (asked again), which must be none. Calls that are out at the kill may be answered and paid for, which nobody can
 know afterwards: they are asked once more. "out" counts the requests of a run that did not come on record.
@@ -18,7 +19,10 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +33,7 @@ from support_fault_server import Fault, FaultServer
 MEMBERS = ("ann", "bob")
 ANSWER_S = 0.02
 LONGEST_AFTER_S = 0.15
+NEVER_S = 3600.0
 
 
 @dataclass
@@ -76,25 +81,22 @@ class Experiment:
 
 
 class Killer:
-    """Kills a process some time after one of the requests that it makes."""
+    """Kills a process some time after one of the requests that it makes, and after it recorded something."""
 
     def __init__(self) -> None:
-        self.process: subprocess.Popen[str] | None = None
-        self.after, self.seconds, self.num = 0, 0.0, 0
+        self.kill: Callable[[], None] | None = None
+        self.after, self.num = 0, 0
 
-    def arm(self, process: subprocess.Popen[str], after: int | None, seconds: float) -> None:
+    def arm(self, after: int | None, kill: Callable[[], None]) -> None:
         """Have a process killed."""
-        self.process, self.after, self.seconds, self.num = process, after or 0, seconds, 0
+        self.kill, self.after, self.num = kill, after or 0, 0
 
     def see(self, _model: str, _question: str, _attempt: int) -> Fault:
-        """Take note of a request; the server answers it a little later."""
+        """Take note of a request; the server answers it a little later, but never that which has its process killed."""
         self.num += 1
-        if self.num == self.after and self.process is not None:
-            pid = self.process.pid
-            if self.seconds:
-                threading.Timer(self.seconds, lambda: os.kill(pid, signal.SIGKILL)).start()
-            else:
-                os.kill(pid, signal.SIGKILL)
+        if self.num == self.after and self.kill is not None:
+            threading.Thread(target=self.kill).start()
+            return Fault(delay_s=NEVER_S)
         return Fault(delay_s=ANSWER_S)
 
 
@@ -131,6 +133,15 @@ def answered_in(folder: Path) -> set[Any]:
         log.close()
 
 
+def kill(process: "subprocess.Popen[str]", folder: Path, before: set[Any] | None, seconds: float) -> None:
+    """Kill a process: at once, or so many seconds after more is on record than before."""
+    if before is not None:
+        while process.poll() is None and len(answered_in(folder)) <= len(before):
+            time.sleep(ANSWER_S)
+        time.sleep(seconds)
+    process.kill()
+
+
 def experiment(*, kills: int, questions: int, seed: int) -> Experiment:
     """Kill a collection so many times, then let it come to its end."""
     rng, killer, result = random.Random(seed), Killer(), Experiment()  # noqa: S311  # moments, no secrets
@@ -143,7 +154,8 @@ def experiment(*, kills: int, questions: int, seed: int) -> Experiment:
             before, first = answered_in(folder), len(server.received)
             after = None if number == kills else 1 if number == 0 else rng.randrange(share // 2, share)
             process = start(folder, server.base_url)
-            killer.arm(process, after, 0.0 if number == 0 else rng.random() * LONGEST_AFTER_S)
+            seconds = rng.random() * LONGEST_AFTER_S
+            killer.arm(after, partial(kill, process, folder, None if number == 0 else before, seconds))
             _, said = process.communicate()
             ends_well = process.returncode == (0 if after is None else -signal.SIGKILL)
             assert ends_well, f"{process.returncode}: {said}"
