@@ -246,6 +246,12 @@ def test_feedback_that_no_snapshot_holds_yet_stays(log):
     assert prune(log, 15 * DAY_S, dry_run=True)["events"] == 1
 
 
+def test_feedback_without_its_answer_is_left_out_and_the_rest_is_read(log, path):
+    assert [seq for seq, _ in log.events_since(0)] == [1, 2]
+    change(path, "PRAGMA foreign_keys = OFF", "DELETE FROM answers WHERE number = 1")
+    assert [seq for seq, _ in log.events_since(0)] == [2]
+
+
 # ---- count
 
 

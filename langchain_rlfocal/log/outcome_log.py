@@ -441,11 +441,10 @@ class OutcomeLog:
             rows = records.events_since(seq, limit)
         events: list[tuple[int, tuple[ServedAnswer, Feedback] | Undo]] = []
         for at, answer_id, event, answer in rows:
-            if answer_id is not None and answer is None:
-                continue
             if answer_id is not None:
-                said = feedback_of(answer_id, event, f"feedback {at}", self.name)
-                events.append((at, (served_of(answer, f"answer {answer_id}", self.name), said)))
+                if answer is not None:
+                    said = feedback_of(answer_id, event, f"feedback {at}", self.name)
+                    events.append((at, (served_of(answer, f"answer {answer_id}", self.name), said)))
                 continue
             facts = read(mappings(), event, f"event {at}", self.name)
             try:
