@@ -150,7 +150,7 @@ def sweep_views(done: "Sweep", facts: Mapping[str, Any]) -> Iterator[RenderableT
             style="bold" if one == best else None,
         )
     queries = facts["queries"]
-    yield _titled(f"Trained on {queries['train']:,} queries, chosen on {queries['validation']:,}", table)
+    yield _titled(f"Trained on {queries['train']:,} queries, with {queries['validation']:,} for validation", table)
     yield ""
     if done.best is not None:
         yield Text.assemble(
@@ -158,7 +158,7 @@ def sweep_views(done: "Sweep", facts: Mapping[str, Any]) -> Iterator[RenderableT
         )
     yield Text(
         "spread: standard deviation over the seeds. Chosen by the mean validation score, then by the seed's own, so that it is a "
-        f"little flattered. The {queries['test']:,} test queries were not read: `rlfocal evaluate` scores the best on them."
+        f"little flattered; where validation rows are few, training rows count with them. The {queries['test']:,} test queries were not read: `rlfocal evaluate` scores the best on them."
     )
     for doubt in facts["warnings"]:
         yield Text(doubt, "yellow")

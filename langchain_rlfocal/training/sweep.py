@@ -74,7 +74,7 @@ class Setting:
     Attributes:
         varied: What the sweep varies, by name, seed left out.
         runs: Its finished runs.
-        score: Mean of their validation scores.
+        score: Mean of their scores.
         spread: Standard deviation of these over the seeds; None of a single one.
         calls: Mean of their mean calls.
     """
@@ -128,7 +128,8 @@ class Sweep:
         """Return plain values that JSON can hold."""
         best, setting = self.best, self.best_setting
         return {
-            "chosen_by": "mean validation score over the seeds, then the seed's own; test rows were not read",
+            "chosen_by": "mean validation score over the seeds, then the seed's own; where validation rows are few, training rows count "
+            "with them; test rows were not read",
             "best": None if best is None else best.name,
             "settings": [
                 {
