@@ -192,6 +192,20 @@ def test_work_within_its_time_returns_and_raises_as_without_a_limit():
         run_within(5.0, list, packages=HERE)
 
 
+def test_a_time_in_which_nothing_else_could_run_hardly_counts():
+    """As when the garbage collector goes over a large heap, or the machine stands still; here one operation in C."""
+
+    def held() -> int:
+        total = sum(range(30_000_000))
+        for step in range(200_000):  # where it would be ended
+            total -= step
+        return total
+
+    began_s = time.thread_time()
+    run_within(0.15, held, packages=HERE)
+    assert time.thread_time() - began_s > 0.15
+
+
 # --- laws
 
 PIECES = st.sampled_from([text for row in SAME + DIFFERENT for text in row])

@@ -1024,6 +1024,7 @@ def _brackets(piece: Piece) -> str | None:
 
 _PACKAGES = frozenset(["sympy", "mpmath", "antlr4", "latex2sympy2_extended", "math_verify"])
 _TICK_S = 0.02
+_MAX_PER_TICK_S = 2 * _TICK_S
 _IDLE_TICKS = 50
 _WALL_FACTOR = 20
 _STEPS = 1000
@@ -1034,6 +1035,12 @@ class _Expired(BaseException):
 
 
 class _Job:
+    """Work under way, and how much of its time is used, counted at each look of the watcher.
+
+    One look counts `_MAX_PER_TICK_S` at most. Where the watcher itself could not run for longer (the machine stood still, the
+    garbage collector held the interpreter), this was not the work's doing, although the thread's clock ran on.
+    """
+
     def __init__(self, seconds: float, packages: Collection[str]) -> None:
         self.packages = packages
         self.thread_id = threading.get_ident()
@@ -1041,14 +1048,19 @@ class _Job:
         try:
             clock = time.pthread_getcpuclockid(self.thread_id)
             self.clock: Callable[[], float] = lambda: time.clock_gettime(clock)
-            self.end = self.clock() + seconds
+            self.seen_s = self.clock()
         except (AttributeError, OSError):  # no clock for each thread on this system
-            self.clock, self.end = time.monotonic, time.monotonic() + seconds
+            self.clock = time.monotonic
+            self.seen_s = self.clock()
+        self.left_s = seconds
         self.wall_end = time.monotonic() + seconds * _WALL_FACTOR
 
     def is_due(self) -> bool:
         """Tell whether the time is up and the thread stands in code of the packages; it goes on from there."""
-        if self.clock() < self.end and time.monotonic() < self.wall_end:
+        now_s = self.clock()
+        self.left_s -= min(now_s - self.seen_s, _MAX_PER_TICK_S)
+        self.seen_s = now_s
+        if self.left_s > 0 and time.monotonic() < self.wall_end:
             return False
         frame = sys._current_frames().get(self.thread_id)  # noqa: SLF001  # documented under this name
         return frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in self.packages
