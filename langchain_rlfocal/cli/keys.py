@@ -95,7 +95,15 @@ def list_(file: File, *, as_json: Json = False) -> None:
         table = Table("id", "name", "ends in", "may", "a minute", "budget", "state", box=None)
         for one in facts:
             rate = "any" if one["per_minute"] is None else f"{one['per_minute']:g}"
-            shown = (one["id"], one["name"], one["last"], " ".join(one["scopes"]), rate, _written(one["budget"]), one["state"])
+            shown = (
+                one["id"],
+                one["name"],
+                one["last"],
+                " ".join(one["scopes"]),
+                rate,
+                _written(one["budget"]),
+                one["state"],
+            )
             table.add_row(*shown)
         yield table if facts else f"{printable(str(file))} holds no keys."
 
@@ -104,7 +112,10 @@ def list_(file: File, *, as_json: Json = False) -> None:
 
 @keys.command()
 def revoke(
-    file: File, key: Annotated[str, typer.Argument(help="Its id, as `rlfocal keys list` shows it.")], *, as_json: Json = False
+    file: File,
+    key: Annotated[str, typer.Argument(help="Its id, as `rlfocal keys list` shows it.")],
+    *,
+    as_json: Json = False,
 ) -> None:
     """Take a key back: a server that runs refuses it within a second or two. It stays in the file, to say so.
 
@@ -117,11 +128,15 @@ def revoke(
     with changing_keys(file) as held:
         at = next((at for at, one in enumerate(held) if one.id == key), None)
         if at is None:
-            raise InputError(f"{printable(str(file))} must hold the key {printable(key)}, and does not. See `rlfocal keys list`.")
+            raise InputError(
+                f"{printable(str(file))} must hold the key {printable(key)}, and does not. See `rlfocal keys list`."
+            )
         revoked = held[at] if held[at].revoked else held[at].model_copy(update={"revoked": now.replace(microsecond=0)})
         held[at] = revoked
     facts = _facts(revoked, now)
-    show_result({"file": str(file), **facts}, iter([f"Key {revoked.id} of {revoked.name}: {facts['state']}."]), as_json=as_json)
+    show_result(
+        {"file": str(file), **facts}, iter([f"Key {revoked.id} of {revoked.name}: {facts['state']}."]), as_json=as_json
+    )
 
 
 @keys.command()

@@ -5,15 +5,19 @@ import time
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from langchain_rlfocal.chat_models import RLFocalChatModel
-from langchain_rlfocal.server import chat_completions, health, listing
+from langchain_rlfocal.server import chat_completions, feedback, health, listing, metrics
 from langchain_rlfocal.server.admission import Admission
+from langchain_rlfocal.server.callers import Callers
 from langchain_rlfocal.server.config import ServerConfig
 from langchain_rlfocal.server.errors import ApiError, to_api_error
+from langchain_rlfocal.server.keys import KeyFile
+from langchain_rlfocal.server.metrics import Measuring, Metrics
 from langchain_rlfocal.server.state import ServerState
 
 _log = logging.getLogger(__name__)
@@ -22,18 +26,29 @@ ROUTES = (
     Route("/v1/chat/completions", chat_completions.handle, methods=["POST"]),
     Route("/v1/models", listing.models, methods=["GET"]),
     Route("/v1/models/{name:path}", listing.model, methods=["GET"]),
+    Route("/v1/feedback", feedback.handle, methods=["POST"]),
+    Route("/metrics", metrics.handle, methods=["GET"]),
     Route("/health", health.health, methods=["GET"]),
     Route("/ready", health.ready, methods=["GET"]),
 )
 
 
 def create_app(model: RLFocalChatModel, config: ServerConfig) -> Starlette:
-    """Make the application of one serving process."""
+    """Make the application of one serving process.
+
+    Raises:
+        InputError: The file of keys cannot be used.
+    """
+    keys = None if config.keys_file is None else KeyFile(config.keys_file)
+    counted = Metrics(model, keys)
     app = Starlette(
         routes=[*ROUTES],
+        middleware=[Middleware(Measuring), Middleware(Callers)],
         exception_handlers={HTTPException: _on_http_error, ApiError: _on_error, Exception: _on_error},
     )
-    app.state.serving = ServerState(model, config, Admission(config.max_in_flight), started_s=int(time.time()))
+    app.state.serving = ServerState(
+        model, config, Admission(config.max_in_flight), counted, keys, (counted.handler,), started_s=int(time.time())
+    )
     return app
 
 

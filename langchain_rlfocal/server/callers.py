@@ -115,7 +115,8 @@ async def _identify(given: Sequence[bytes], serving: "ServerState") -> Caller:
     if scheme.lower() != "bearer" or not secret:
         got = "none" if not given else "several" if len(given) > 1 else "something else"
         raise _unknown(
-            f"An API key must be given as `Authorization: Bearer KEY`, got {got}. Ask who runs this server for one.", "Bearer"
+            f"An API key must be given as `Authorization: Bearer KEY`, got {got}. Ask who runs this server for one.",
+            "Bearer",
         )
     key, now = await serving.keys.afind(secret), datetime.now(UTC)
     if key is None:

@@ -69,7 +69,8 @@ def to_api_error(error: Exception) -> ApiError:
             headers = retry_after(error.retry_after_s)
             return ApiError(429, message, type="rate_limit_error", code="rate_limit_exceeded", headers=headers)
         case BudgetError():
-            return ApiError(429, message, type="insufficient_quota", code="insufficient_quota")
+            headers = {"x-should-retry": "false"}  # OpenAI's clients would ask again at once
+            return ApiError(429, message, type="insufficient_quota", code="insufficient_quota", headers=headers)
         case DeadlineError():
             return ApiError(504, message, type="server_error", code="timeout")
         case EnsembleError():

@@ -216,7 +216,9 @@ def read_keys(path: str | PathLike[str]) -> tuple[Key, ...]:
             mode = os.fstat(file.fileno()).st_mode
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise InputError(f"The key file {shown} cannot be read: {error.strerror}. Make one with `rlfocal keys add`.") from None
+        raise InputError(
+            f"The key file {shown} cannot be read: {error.strerror}. Make one with `rlfocal keys add`."
+        ) from None
     if os.name == "posix" and mode & 0o022:
         raise InputError(
             f"The key file {shown} must be writable by its owner only, got mode {mode & 0o777:o}: whoever can write to it can "
@@ -235,7 +237,9 @@ def read_keys(path: str | PathLike[str]) -> tuple[Key, ...]:
     for what in ("id", "sha256"):
         [(value, times)] = Counter(getattr(key, what) for key in keys).most_common(1) or [("", 0)]
         if times > 1:
-            raise InputError(f"The key file {shown} must have each `{what}` once, got {value} twice. Take one of the keys out.")
+            raise InputError(
+                f"The key file {shown} must have each `{what}` once, got {value} twice. Take one of the keys out."
+            )
     return keys
 
 
@@ -380,7 +384,7 @@ class KeyFile:
             self._keys = read_keys(self.path)
         except InputError as error:
             self.problem = str(error)
-            _log.error("The keys of before stay in force. %s", error)  # noqa: TRY400  # the trace says nothing more
+            _log.error("The keys of before stay in force. %s", error)  # the trace says nothing more
         else:
             self.problem = None
             _log.info("The key file %s was read again: %d keys.", self.path, len(self._keys))

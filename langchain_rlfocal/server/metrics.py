@@ -17,7 +17,7 @@ from uuid import UUID
 from langchain_core.callbacks import AsyncCallbackHandler
 from langchain_core.outputs import LLMResult
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
@@ -25,6 +25,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from langchain_rlfocal.chat_models.arguments import to_budget
 from langchain_rlfocal.server.callers import Caller, require
 
 if TYPE_CHECKING:
@@ -70,7 +71,9 @@ class Metrics:
         self._dropped = 0
         self.handler = _Counting(self)
         requests, member = ("endpoint", "status"), ("member",)
-        self._requests = self._counter("requests", "Requests, by what became of them; 499: the client hung up.", requests)
+        self._requests = self._counter(
+            "requests", "Requests, by what became of them; 499: the client hung up.", requests
+        )
         self._in_flight = Gauge(
             "rlfocal_requests_in_flight",
             "Requests that are being served.",
@@ -79,15 +82,21 @@ class Metrics:
             multiprocess_mode="livesum",
         )
         self._duration = self._histogram("request_duration_seconds", "From a request to the last byte.", ("endpoint",))
-        self._first = self._histogram("time_to_first_token_seconds", "From a request to the first token of a stream.", ("endpoint",))
+        self._first = self._histogram(
+            "time_to_first_token_seconds", "From a request to the first token of a stream.", ("endpoint",)
+        )
         self._answers = self._counter("answers", "Answers given, by policy and members asked.", ("policy", "team_size"))
         self._unanswered = self._counter("answers_failed", "Answers that could not be given, by error.", ("error",))
-        self._calls = self._counter("member_calls", "Calls of members: `answer`, or the kind of failure.", ("member", "result"))
+        self._calls = self._counter(
+            "member_calls", "Calls of members: `answer`, or the kind of failure.", ("member", "result")
+        )
         self._latency = self._histogram("member_call_duration_seconds", "Of a call of a member, failed or not.", member)
         self._tokens = self._counter("member_tokens", "Tokens of members' answers.", ("member", "direction"))
         self._dollars = self._counter("member_usd", "Dollars of members' answers, of those that have prices.", member)
         self._spent_calls = self._counter("spent_calls", "Calls that answers took: retries, judge and synthesizer too.")
-        self._spent_tokens = self._counter("spent_tokens", "Tokens that answers took, estimated where none are reported.")
+        self._spent_tokens = self._counter(
+            "spent_tokens", "Tokens that answers took, estimated where none are reported."
+        )
         self._spent_usd = self._counter("spent_usd", "Dollars that answers took, of calls that have prices.")
         self._lost_records = self._counter("log_dropped_records", "Answers that the log could not take and has lost.")
 
@@ -118,7 +127,11 @@ class Metrics:
         asked = {row["member"] for row in (*facts["candidates"], *facts["failures"])}
         self._answers.labels(self._one_of("policy", facts["policy"]), str(len(asked))).inc()
         spent = facts["spent"]
-        for counter, amount in ((self._spent_calls, spent["calls"]), (self._spent_tokens, spent["tokens"]), (self._spent_usd, spent["usd"])):
+        for counter, amount in (
+            (self._spent_calls, spent["calls"]),
+            (self._spent_tokens, spent["tokens"]),
+            (self._spent_usd, spent["usd"]),
+        ):
             counter.inc(amount or 0)
         self._see_log()
 
@@ -135,8 +148,10 @@ class Metrics:
             if attempt["latency_s"] is not None:
                 self._latency.labels(member).observe(attempt["latency_s"])
         for direction, name in (("input", "prompt_tokens"), ("output", "completion_tokens")):
-            self._tokens.labels(member, direction).inc(result.get(name) or 0)
-        self._dollars.labels(member).inc(result.get("cost_usd") or 0)
+            if result.get(name) is not None:  # unknown is not zero
+                self._tokens.labels(member, direction).inc(result[name])
+        if result.get("cost_usd") is not None:
+            self._dollars.labels(member).inc(result["cost_usd"])
 
     def _see_log(self) -> None:
         """Count what the log has lost since it was looked at last."""
@@ -193,12 +208,16 @@ class _State(Collector):
         yield from self._budgets()
         if self._keys is not None:
             is_usable = float(self._keys.problem is None)
-            yield GaugeMetricFamily("rlfocal_key_file_usable", "0: the key file is bad, keys are those of before.", value=is_usable)
+            yield GaugeMetricFamily(
+                "rlfocal_key_file_usable", "0: the key file is bad, keys are those of before.", value=is_usable
+            )
 
     def _breakers(self) -> Iterator[Metric]:
-        states = {name: "closed" for name in self._model.pool.names}
+        states = dict.fromkeys(self._model.pool.names, "closed")
         states |= {name: breaker.state for name, breaker in self._model.breakers.items()}
-        told = GaugeMetricFamily("rlfocal_breaker_state", "Circuit breakers: 0 closed, 1 probing, 2 open.", labels=["member"])
+        told = GaugeMetricFamily(
+            "rlfocal_breaker_state", "Circuit breakers: 0 closed, 1 probing, 2 open.", labels=["member"]
+        )
         for name, state in states.items():
             told.add_metric([name], _STATES[state])
         yield told
@@ -208,13 +227,13 @@ class _State(Collector):
         kind = GaugeMetricFamily("rlfocal_store_info", "Where limits and budgets are kept.", labels=["kind"])
         kind.add_metric([status.kind], 1)
         yield kind
-        yield GaugeMetricFamily("rlfocal_store_lost", "1: the store is lost, limits are this worker's share.", value=float(status.is_lost))
+        yield GaugeMetricFamily(
+            "rlfocal_store_lost", "1: the store is lost, limits are this worker's share.", value=float(status.is_lost)
+        )
         yield GaugeMetricFamily("rlfocal_store_lost_seconds", "For how long it has been.", value=status.lost_for_s)
         yield GaugeMetricFamily("rlfocal_workers", "Workers that share the store.", value=status.workers)
 
     def _budgets(self) -> Iterator[Metric]:
-        from langchain_rlfocal.chat_models.arguments import to_budget
-
         shared, now = self._model.shared_state, datetime.now(UTC)
         budgets = [("model", to_budget(self._model.budget), shared.ledger)]
         held = () if self._keys is None else self._keys.keys
@@ -223,7 +242,9 @@ class _State(Collector):
             assert account is not None, "of a key with a budget"
             budgets.append((f"key:{key.id}", account.budget, shared.ledger_for(account.name)))
         for unit, what in (("calls", "Calls"), ("tokens", "Tokens"), ("usd", "Dollars")):
-            told = GaugeMetricFamily(f"rlfocal_budget_left_{unit}", f"{what} that are neither spent nor reserved.", labels=["account"])
+            told = GaugeMetricFamily(
+                f"rlfocal_budget_left_{unit}", f"{what} that are neither spent nor reserved.", labels=["account"]
+            )
             for name, budget, ledger in budgets:
                 most = getattr(budget, f"max_{unit}")
                 if most is not None:
@@ -311,6 +332,9 @@ class Measuring:
         metrics.begun(endpoint)
         try:
             await self.app(scope, receive, watch)
+        except Exception:
+            status, has_ended = "500", True  # as the server tells the client, further out
+            raise
         finally:
             metrics.ended(endpoint, status if has_ended else _HUNG_UP, seconds=self._clock() - start_s)
 
