@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -17,18 +17,22 @@ from starlette.routing import Route
 
 from langchain_rlfocal.chat_models import RLFocalChatModel
 from langchain_rlfocal.errors import RLFocalError
-from langchain_rlfocal.server import chat_completions, health, listing
+from langchain_rlfocal.server import chat_completions, feedback, health, listing, metrics
 from langchain_rlfocal.server.admission import Admission
-from langchain_rlfocal.server.callers import Keys
+from langchain_rlfocal.server.callers import Callers
 from langchain_rlfocal.server.config import ServerConfig
 from langchain_rlfocal.server.drain import draining
 from langchain_rlfocal.server.errors import ApiError, to_api_error
-from langchain_rlfocal.server.state import Metrics, ServerState
+from langchain_rlfocal.server.keys import KeyFile
+from langchain_rlfocal.server.metrics import Measuring, Metrics
+from langchain_rlfocal.server.state import ServerState
 
 ROUTES = (
     Route("/v1/chat/completions", chat_completions.handle, methods=["POST"]),
     Route("/v1/models", listing.models, methods=["GET"]),
     Route("/v1/models/{name:path}", listing.model, methods=["GET"]),
+    Route("/v1/feedback", feedback.handle, methods=["POST"]),
+    Route("/metrics", metrics.handle, methods=["GET"]),
     Route("/health", health.health, methods=["GET"]),
     Route("/ready", health.ready, methods=["GET"]),
 )
@@ -36,32 +40,19 @@ ROUTES = (
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
-def create_app(
-    model: RLFocalChatModel,
-    config: ServerConfig,
-    *,
-    keys: Keys | None = None,
-    metrics: Metrics | None = None,
-    callbacks: tuple[Any, ...] = (),
-) -> Starlette:
+def create_app(model: RLFocalChatModel, config: ServerConfig, *, callbacks: Sequence[Any] = ()) -> Starlette:
     """Make the application of one serving process.
 
     Args:
         model: The ensemble.
         config: What was set at the start.
-        keys: The API keys; None lets everybody in.
-        metrics: Counts what is served; None counts nothing.
         callbacks: LangChain's callback handlers that every answer gets.
+
+    Raises:
+        InputError: The file of keys cannot be used.
     """
-    serving = ServerState(
-        model,
-        config,
-        Admission(config.max_in_flight),
-        keys=keys,
-        metrics=metrics,
-        callbacks=callbacks,
-        started_s=int(time.time()),
-    )
+    keys = None if config.keys_file is None else KeyFile(config.keys_file)
+    counted = Metrics(model, keys)
     cors = Middleware(
         CORSMiddleware,
         allow_origins=[*config.allow_origins],
@@ -71,7 +62,7 @@ def create_app(
     )
     app = Starlette(
         routes=[*ROUTES],
-        middleware=[cors] if config.allow_origins else [],
+        middleware=[*([cors] if config.allow_origins else []), Middleware(Measuring), Middleware(Callers)],
         exception_handlers={
             HTTPException: _on_http_error,
             ApiError: _on_error,
@@ -80,7 +71,15 @@ def create_app(
         },
         lifespan=_lifespan,
     )
-    app.state.serving = serving
+    app.state.serving = ServerState(
+        model,
+        config,
+        Admission(config.max_in_flight),
+        counted,
+        keys,
+        (counted.handler, *callbacks),
+        started_s=int(time.time()),
+    )
     return app
 
 
