@@ -242,7 +242,7 @@ class MemberCall:
     def release_slot(self) -> None:
         """Give the call's slot back, or leave the line."""
         if self.slot is not None:
-            self.slot.release()
+            self.slot.release(self.clock())
 
     # ---- asking
 
