@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from langchain_rlfocal.chat_models import RLFocalChatModel
-from langchain_rlfocal.server import chat_completions, health, listing
+from langchain_rlfocal.server import chat_completions, health, listing, responses, systemone
 from langchain_rlfocal.server.admission import Admission
 from langchain_rlfocal.server.config import ServerConfig
 from langchain_rlfocal.server.errors import ApiError, to_api_error
@@ -20,6 +20,9 @@ _log = logging.getLogger(__name__)
 
 ROUTES = (
     Route("/v1/chat/completions", chat_completions.handle, methods=["POST"]),
+    Route("/v1/responses", responses.handle, methods=["POST"]),
+    Route("/v1/responses/{response_id:path}", responses.not_stored, methods=["GET", "POST", "DELETE"]),
+    Route("/v1/systemone", systemone.handle, methods=["POST"]),
     Route("/v1/models", listing.models, methods=["GET"]),
     Route("/v1/models/{name:path}", listing.model, methods=["GET"]),
     Route("/health", health.health, methods=["GET"]),
