@@ -1,12 +1,21 @@
 """State: what the handlers of one serving process share."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
+
+from langchain_core.messages import AIMessage
 
 from langchain_rlfocal.chat_models import RLFocalChatModel
 from langchain_rlfocal.server.admission import Admission
-from langchain_rlfocal.server.callers import Keys
+from langchain_rlfocal.server.callers import Caller, Keys
 from langchain_rlfocal.server.config import ServerConfig
+
+
+class Metrics(Protocol):
+    """Counts what is served."""
+
+    def answered(self, message: AIMessage | None, *, seconds: float, caller: Caller) -> None:
+        """Count an answer that has ended, or, without a message, one that came to nothing or was refused."""
 
 
 @dataclass(slots=True)
@@ -27,6 +36,6 @@ class ServerState:
     config: ServerConfig
     admission: Admission
     keys: Keys | None = None
-    metrics: Any = None
+    metrics: Metrics | None = None
     callbacks: tuple[Any, ...] = ()
     started_s: int = 0

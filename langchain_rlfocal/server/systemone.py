@@ -13,6 +13,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from langchain_rlfocal.chat_models import RLFocalChatModel
 from langchain_rlfocal.chat_models.answering import query_of
 from langchain_rlfocal.chat_models.decider import choose_member, query_of_state
 from langchain_rlfocal.records import Query
@@ -34,12 +35,12 @@ _MEDIA = ("images", "assets", "audio", "videos")
 async def handle(request: Request) -> Response:
     """Answer questions about a state."""
     serving: ServerState = request.app.state.serving
-    require(request, "answers")
+    caller = require(request, "answers")
     body = await read_body(request, serving.config)
     questions = _questions_of(body, known=serving.model.pool.names)
-    options = _options_of(body, serving)
+    options = _options_of(body, serving.model)
     query = _query_of(body, task=options.get("task", serving.model.task), most=serving.config.max_messages)
-    with serving.admission.answer():
+    async with serving.admission.answer(caller, timeout_s=serving.config.timeout_s):
         answers = await asyncio.to_thread(_answers, serving, query, questions, options)
     usage = {"input_tokens": 0, "output_tokens": 0}  # of members, none of which was asked
     return JSONResponse({"model": serving.model.serving.policy.policy_id, "answers": answers, "usage": usage})
@@ -72,12 +73,12 @@ def _questions_of(body: Mapping[str, Any], *, known: Sequence[str]) -> dict[str,
     """
     media = next((name for name in _MEDIA if body.get(name) is not None), None)
     if media is not None:
-        raise ApiError(400, f"`{media}` cannot be judged: the Decider reads texts. Leave it out.", param=media)
+        raise ApiError(400, "The Decider reads texts alone. Leave it out.", code="unsupported_parameter", param=media)
     questions = body.get("questions")
     if not isinstance(questions, dict) or not 0 < len(questions) <= MAX_QUESTIONS:
         raise ApiError(
             400,
-            f"`questions` must be an object of 1 to {MAX_QUESTIONS} questions by name, such as "
+            f"It must be an object of 1 to {MAX_QUESTIONS} questions by name, such as "
             '{"route": {"type": "choice", "criteria": {"small": null, "large": null}}}.',
             param="questions",
         )
@@ -89,8 +90,8 @@ def _options_in(question: Any, known: Sequence[str], *, param: str) -> list[str]
     if kind != "choice":
         raise ApiError(
             400,
-            f"`{param}.type` must be `choice`, whose options are members, got {str(kind)[:40]!r}: the Decider answers which member "
-            "should be asked, and nothing else. Ask another decision model.",
+            f'It must be "choice", whose options are members, got {kind!r:.60}: the Decider answers which member should be asked, '
+            "and nothing else. Ask another decision model.",
             param=f"{param}.type",
             code="unsupported_question",
         )
@@ -98,43 +99,36 @@ def _options_in(question: Any, known: Sequence[str], *, param: str) -> list[str]
     if not isinstance(criteria, dict) or not criteria:
         raise ApiError(
             400,
-            f'`{param}.criteria` must be an object whose keys are members, such as {{"{known[0]}": null}}.',
+            f'It must be an object whose keys are members, such as {{"{known[0]}": null}}.',
             param=f"{param}.criteria",
         )
     unknown = [name[:60] for name in criteria if name not in known]
     if unknown:
         raise ApiError(
             400,
-            f"The options of `{param}` must be members; unknown: {', '.join(unknown[:8])}; known: {', '.join(known)}. "
-            "Name members, or ask another decision model.",
+            f"It must have members as keys; unknown: {', '.join(unknown[:8])}; known: {', '.join(known)}. Name members, or ask "
+            "another decision model.",
             param=f"{param}.criteria",
             code="unsupported_option",
         )
     return [*criteria]
 
 
-def _options_of(body: Mapping[str, Any], serving: ServerState) -> dict[str, Any]:
+def _options_of(body: Mapping[str, Any], model: RLFocalChatModel) -> dict[str, Any]:
     """Read what decisions depend on besides the state.
 
     Raises:
         ApiError: The model is not the ensemble, or an option says nothing to a choice of one member.
     """
-    choice = choice_of(body.get("model", serving.model.model_name), serving.model)
-    if choice.member is not None:
-        raise ApiError(
-            400,
-            f"`model` must be `{serving.model.model_name}`, got `{choice.member}`, a member: the Decider decides. Name "
-            "members as options.",
-            param="model",
-        )
-    options = {**choice.options, **options_of(body)}
+    choice = choice_of(body.get("model", model.model_name), model)
+    if choice.kind != "ensemble":
+        rule = f"It must be `{model.model_name}`, whose Decider decides, got `{choice.name}`."
+        raise ApiError(400, f"{rule} Members are options of a question.", param="model")
+    options = options_of(body.get("rlfocal"), model)
     for name in options:
         if name not in _OPTIONS:
-            raise ApiError(
-                400,
-                f"`{name}` says nothing to a choice of one member. Set `cost_weight` or `task` instead.",
-                param="rlfocal" if name in (body.get("rlfocal") or ()) else "model",
-            )
+            rule = "It says nothing to a choice of one member. Set `cost_weight` or `task`."
+            raise ApiError(400, rule, code="unsupported_parameter", param=f"rlfocal.{name}")
     return options
 
 
@@ -146,8 +140,11 @@ def _query_of(body: Mapping[str, Any], *, task: str | None, most: int) -> Query:
     """
     state = body.get("state")
     if not isinstance(state, str | dict | list) or not (state.strip() if isinstance(state, str) else state):
-        raise ApiError(400, "`state` must be a text, an object or a list that is not empty.", param="state")
+        raise ApiError(400, "It must be a text, an object or a list, which is not empty.", param="state")
     turns = state.get("messages") if isinstance(state, dict) else state
-    if isinstance(turns, list) and turns and all(isinstance(turn, dict) and "role" in turn for turn in turns):
+    if not isinstance(turns, list) or not turns or not all(isinstance(turn, dict) and "role" in turn for turn in turns):
+        return query_of_state(state, task=task)
+    try:
         return query_of(messages_of(turns, most=most), task=task)
-    return query_of_state(state, task=task)
+    except ApiError as error:
+        raise error.renamed({"messages": "state.messages" if isinstance(state, dict) else "state"}) from None
