@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from langchain_rlfocal.chat_models import RLFocalChatModel
 from langchain_rlfocal.errors import RLFocalError
-from langchain_rlfocal.server import chat_completions, feedback, health, listing, metrics
+from langchain_rlfocal.server import chat_completions, feedback, health, listing, metrics, responses, systemone
 from langchain_rlfocal.server.admission import Admission
 from langchain_rlfocal.server.callers import Callers
 from langchain_rlfocal.server.config import ServerConfig
@@ -28,6 +28,9 @@ from langchain_rlfocal.server.state import ServerState
 
 ROUTES = (
     Route("/v1/chat/completions", chat_completions.handle, methods=["POST"]),
+    Route("/v1/responses", responses.handle, methods=["POST"]),
+    Route("/v1/responses/{response_id:path}", responses.not_stored, methods=["GET", "POST", "DELETE"]),
+    Route("/v1/systemone", systemone.handle, methods=["POST"]),
     Route("/v1/models", listing.models, methods=["GET"]),
     Route("/v1/models/{name:path}", listing.model, methods=["GET"]),
     Route("/v1/feedback", feedback.handle, methods=["POST"]),
