@@ -22,6 +22,7 @@ from langchain_rlfocal.cli.options import BAD_INPUT, INTERRUPTED, end_with
 from langchain_rlfocal.cli.pools import pools
 from langchain_rlfocal.cli.reporting import report
 from langchain_rlfocal.cli.scoring import score
+from langchain_rlfocal.cli.serving import serve
 from langchain_rlfocal.cli.training import sweep, train
 from langchain_rlfocal.errors import RLFocalError
 
@@ -99,7 +100,7 @@ _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Record what models answer": (collect, import_, score, questions),
     "Learn": (train, sweep, certify),
     "See what it is worth": (diversity, evaluate, report),
-    "Answer": (ask, demo),
+    "Answer": (ask, demo, serve),
 }
 for _panel, _commands in _PANELS.items():
     for _command in _commands:

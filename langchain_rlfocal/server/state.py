@@ -1,0 +1,32 @@
+"""State: what the handlers of one serving process share."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_rlfocal.chat_models import RLFocalChatModel
+from langchain_rlfocal.server.admission import Admission
+from langchain_rlfocal.server.callers import Keys
+from langchain_rlfocal.server.config import ServerConfig
+
+
+@dataclass(slots=True)
+class ServerState:
+    """What handlers share, at `request.app.state.serving`.
+
+    Attributes:
+        model: The ensemble.
+        config: What was set at the start.
+        admission: The answers in flight.
+        keys: The API keys; None where there are none.
+        metrics: Counts what is served; None where nobody counts.
+        callbacks: LangChain's callback handlers that every answer gets.
+        started_s: When it started, as Unix time.
+    """
+
+    model: RLFocalChatModel
+    config: ServerConfig
+    admission: Admission
+    keys: Keys | None = None
+    metrics: Any = None
+    callbacks: tuple[Any, ...] = ()
+    started_s: int = 0
