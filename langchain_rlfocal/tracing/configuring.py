@@ -5,6 +5,7 @@
 """
 
 import os
+import sys
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -98,15 +99,15 @@ def _exporter(signal: str, module: str, name: str, console: Any) -> Any:
     if wanted == "none":
         return None
     if wanted == "console":
-        return console()
+        return console(out=sys.stdout)
     if wanted != "otlp":
-        raise InputError(f"`OTEL_{signal}_EXPORTER` must be otlp, console or none, got {wanted!r}. Correct it, or leave it out.")
+        raise InputError(
+            f"`OTEL_{signal}_EXPORTER` must be otlp, console or none, got {wanted!r}. Correct it, or leave it out."
+        )
     variables = (f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
     protocol = next((value for one in variables if (value := os.environ.get(one, "").strip())), _HTTP)
     if protocol not in {_HTTP, _GRPC}:
-        raise InputError(
-            f"`{variables[1]}` must be {_HTTP} or {_GRPC}, got {protocol!r}. Correct it, or leave it out."
-        )
+        raise InputError(f"`{variables[1]}` must be {_HTTP} or {_GRPC}, got {protocol!r}. Correct it, or leave it out.")
     package = "http" if protocol == _HTTP else "grpc"
     try:
         home = import_module(f"opentelemetry.exporter.otlp.proto.{package}.{module}")

@@ -72,7 +72,7 @@ _CLIENTS = ("root_client", "_client", "client")
 _PORTS = {"http": 80, "https": 443}
 
 _ENDING = ("finish_reason", "stop_reason", "done_reason", "stopReason", "finishReason", "completion_reason")
-_ROLES = {"human": "user", "ai": "assistant", "system": "system", "tool": "tool"}
+_ROLES = {"human": "user", "HumanMessageChunk": "user"}
 _THOUGHTS = {"reasoning", "thinking"}
 _TOOL_BLOCKS = {"tool_use", "tool_call", "function_call", "tool_result"}
 
@@ -135,7 +135,9 @@ def response_attributes(message: AIMessage) -> Attributes:
     if reason := finish_reason(message):
         found["gen_ai.response.finish_reasons"] = [reason]
     ident = message.response_metadata.get("id") or message.id
-    if isinstance(ident, str) and not ident.startswith(("lc_", "run-")):  # LangChain's own, where the provider gives none
+    if isinstance(ident, str) and not ident.startswith(
+        ("lc_", "run-")
+    ):  # LangChain's own, where the provider gives none
         found["gen_ai.response.id"] = as_utf8(ident)
     return found
 
@@ -185,7 +187,9 @@ def error_attributes(error: BaseException) -> Attributes:
 def answer_attributes(facts: Mapping[str, Any]) -> Attributes:
     """Describe an answer by what its message says of it; no text, and no canonical answer, is among it."""
     fusion, spent, promise = facts["fusion"], facts["spent"], facts.get("promise")
+    session = facts.get("session") or {}
     results = [*facts["candidates"], *facts["failures"]]
+    has_prices = any(row.get("cost_usd") is not None for row in results)
     found: dict[str, Value | None] = {
         "rlfocal.answer_id": facts["answer_id"],
         "rlfocal.policy": facts["policy"],
@@ -201,10 +205,13 @@ def answer_attributes(facts: Mapping[str, Any]) -> Attributes:
         "rlfocal.explored": facts["explored"],
         "rlfocal.calls": spent["calls"],
         "rlfocal.tokens": spent["tokens"],
-        "rlfocal.usd": spent["usd"],
+        "rlfocal.usd": spent["usd"] if has_prices else None,
         "rlfocal.target": _target(facts.get("target")),
         "rlfocal.promise": None if promise is None else str(promise["name"]),
         "rlfocal.promise.holds": None if promise is None else bool(promise["holds"]),
+        "rlfocal.session": session.get("id"),
+        "rlfocal.session.sticky": session.get("sticky"),
+        "rlfocal.session.member": session.get("member"),
     }
     return _known(found)
 
@@ -237,7 +244,9 @@ def event_attributes(name: str, data: Mapping[str, Any]) -> Attributes:
 
 
 def _known(values: Mapping[str, Value | None]) -> Attributes:
-    return {name: as_utf8(value) if isinstance(value, str) else value for name, value in values.items() if value is not None}
+    return {
+        name: as_utf8(value) if isinstance(value, str) else value for name, value in values.items() if value is not None
+    }
 
 
 # ---- what is said
@@ -252,11 +261,15 @@ def messages_json(messages: Sequence[BaseMessage], secrets: Collection[str], *, 
         ending: Why the last of them ended; None for messages that are no response.
     """
     written: list[dict[str, Any]] = [
-        {"role": _ROLES.get(message.type, message.type), "parts": [*_parts_of(message, secrets)]} for message in messages
+        {"role": _role_of(message), "parts": [*_parts_of(message, secrets)]} for message in messages
     ]
     if ending is not None:
         written[-1]["finish_reason"] = ending
     return as_utf8(json.dumps(written, ensure_ascii=False, default=str))
+
+
+def _role_of(message: BaseMessage) -> str:
+    return "assistant" if isinstance(message, AIMessage) else _ROLES.get(message.type, message.type)
 
 
 def _parts_of(message: BaseMessage, secrets: Collection[str]) -> Iterator[dict[str, Any]]:

@@ -19,7 +19,6 @@ from langchain_core.tracers.base import BaseTracer
 from langchain_core.tracers.schemas import Run
 from opentelemetry import context as contexts
 from opentelemetry import metrics, trace
-from opentelemetry.context import Context
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import Span, SpanKind, StatusCode, TracerProvider
 from typing_extensions import override
@@ -160,7 +159,7 @@ class OpenTelemetryHandler(BaseTracer):
         metadata: dict[str, Any] | None = None,
         name: str | None = None,
         **kwargs: Any,
-    ) -> Run:
+    ) -> Any:
         """Begin the span of an answer, or of a call below one."""
         metadata, params = metadata or {}, kwargs.get("invocation_params") or {}
         is_ensemble = params.get("_type") == ENSEMBLE
@@ -168,49 +167,22 @@ class OpenTelemetryHandler(BaseTracer):
         within = contexts.get_value(self._key)
         # LangChain hangs what a member asks on its own under the run that the member's is under.
         is_own = isinstance(within, _Open) and (parent is None or within.parent_run_id == parent_run_id)
-        if is_ensemble or parent is not None or is_own or "rlfocal_role" in metadata:
-            context = contexts.get_current()
-            if parent is not None and not is_own:
-                context = trace.set_span_in_context(parent.span, context)
-            call = None if is_own else _call_of(metadata)
-            self._begin(run_id, parent_run_id, parent, context, call, is_ensemble, metadata, params, messages)
-        return _NO_RUN
-
-    def _begin(
-        self,
-        run_id: UUID,
-        parent_run_id: UUID | None,
-        parent: _Open | None,
-        context: Context,
-        call: MemberCall | None,
-        is_ensemble: bool,
-        metadata: Mapping[str, Any],
-        params: Mapping[str, Any],
-        messages: Sequence[Sequence[BaseMessage]],
-    ) -> None:
+        if not (is_ensemble or parent is not None or is_own or "rlfocal_role" in metadata):
+            return
+        context = contexts.get_current()
+        if parent is not None and not is_own:
+            context = trace.set_span_in_context(parent.span, context)
+        call = None if is_own else _call_of(metadata)
         fallback = ENSEMBLE if is_ensemble else str(metadata.get("rlfocal_member") or "unknown")
         request = request_attributes(params, metadata, fallback=fallback)
         ours: Attributes = {"rlfocal.answer_id": str(run_id)} if is_ensemble else {}
         if call is not None:
-            if not is_ensemble:
-                request |= server_attributes(call.member.model)
-            ours |= {
-                "rlfocal.member": as_utf8(call.member.name),
-                "rlfocal.role": call.request.role,
-                "rlfocal.round": call.request.round_number,
-                "rlfocal.attempt": call.number,
-            }
-            asked = None if parent is None else parent.asked.get(call.request.round_number)
-            if call.request.role == "member" and asked is not None:
-                ours["rlfocal.hedge"] = call.member.name not in asked
+            request |= {} if is_ensemble else server_attributes(call.member.model)
+            ours |= _described(call, None if parent is None else parent.asked.get(call.request.round_number))
         if self.capture_content and messages:
             ours["gen_ai.input.messages"] = messages_json(messages[0], _secrets_of(call))
-        span = self._tracer.start_span(
-            f"chat {request['gen_ai.request.model']}",
-            context,
-            SpanKind.INTERNAL if is_ensemble else SpanKind.CLIENT,
-            {**request, **ours},
-        )
+        kind = SpanKind.INTERNAL if is_ensemble else SpanKind.CLIENT
+        span = self._tracer.start_span(f"chat {request['gen_ai.request.model']}", context, kind, {**request, **ours})
         run = _Open(span, parent_run_id, is_ensemble, call, request, time.perf_counter())
         self._open[run_id] = run
         if parent is not None:
@@ -220,21 +192,19 @@ class OpenTelemetryHandler(BaseTracer):
             contexts.attach(contexts.set_value(self._key, run, trace.set_span_in_context(span, context)))
 
     @override
-    def on_llm_start(self, serialized: dict[str, Any], prompts: list[str], *, run_id: UUID, **kwargs: Any) -> Run:
+    def on_llm_start(self, serialized: dict[str, Any], prompts: list[str], *, run_id: UUID, **kwargs: Any) -> Any:
         """Do nothing: a model of texts is no chat model."""
         del serialized, prompts, run_id, kwargs
-        return _NO_RUN
 
     # ---- what happens
 
     @override
-    def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> Run:
+    def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> Any:
         """Note when the first piece of a response came."""
         del token, kwargs
         run = self._open.get(run_id)
         if run is not None and run.first_chunk_s is None:
             run.first_chunk_s = time.perf_counter() - run.began_s
-        return _NO_RUN
 
     @override
     def on_custom_event(self, name: str, data: Any, *, run_id: UUID, **kwargs: Any) -> None:
@@ -250,7 +220,7 @@ class OpenTelemetryHandler(BaseTracer):
     # ---- ends
 
     @override
-    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> Run:
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> Any:
         """End a span."""
         del kwargs
         run = self._open.pop(run_id, None)
@@ -259,10 +229,9 @@ class OpenTelemetryHandler(BaseTracer):
                 self._describe(run, _message_of(response))
             finally:
                 self._end(run)
-        return _NO_RUN
 
     @override
-    def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> Run:
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> Any:
         """End the span of what failed, or was cancelled."""
         del kwargs
         run = self._open.pop(run_id, None)
@@ -271,7 +240,6 @@ class OpenTelemetryHandler(BaseTracer):
                 self._fail(run, untangled(error))
             finally:
                 self._end(run)
-        return _NO_RUN
 
     def _describe(self, run: _Open, message: AIMessage | None) -> None:
         if message is None:
@@ -316,7 +284,9 @@ class OpenTelemetryHandler(BaseTracer):
             known = error_attributes(error)
         run.attributes |= known
         if run.is_ensemble and isinstance(failures := getattr(error, "failures", None), Mapping):
-            known["rlfocal.failures"] = [as_utf8(f"{name}:{str(why).partition(':')[0]}") for name, why in failures.items()]
+            known["rlfocal.failures"] = [
+                as_utf8(f"{name}:{str(why).partition(':')[0]}") for name, why in failures.items()
+            ]
         span.set_attributes(known)
         words = shown_text(_words_of(error), _secrets_of(call)) if self.capture_content else None
         span.set_status(StatusCode.ERROR, None if words is None else as_utf8(words))
@@ -335,15 +305,25 @@ class OpenTelemetryHandler(BaseTracer):
         """Do nothing: a span is persisted by its exporter."""
 
 
-_NO_RUN: Any = None
-"""What LangChain's tracers return and nobody reads."""
-
-
 def _call_of(metadata: Mapping[str, Any]) -> MemberCall | None:
     """Return the member's call that a run is; None for a run of anything else."""
     call = current_call()
     is_its = call is not None and metadata.get("rlfocal_member") == call.member.name
     return call if is_its and "rlfocal_attempt" in metadata else None
+
+
+def _described(call: MemberCall, asked: Sequence[str] | None) -> Attributes:
+    """Say who is asked, as what, and for which time; `asked` are those whom the Decider chose, None where nobody told."""
+    request = call.request
+    found: Attributes = {
+        "rlfocal.member": as_utf8(call.member.name),
+        "rlfocal.role": request.role,
+        "rlfocal.round": request.round_number,
+        "rlfocal.attempt": call.number,
+    }
+    if request.role == "member" and asked is not None:
+        found["rlfocal.hedge"] = call.member.name not in asked
+    return found
 
 
 def _message_of(response: LLMResult) -> AIMessage | None:
