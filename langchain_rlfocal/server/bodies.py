@@ -1,6 +1,7 @@
 """Bodies: what clients send, read under limits of size, depth and time."""
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
@@ -22,14 +23,14 @@ async def read_body(request: Request, config: ServerConfig) -> dict[str, Any]:
             415, "The body must be `Content-Type: application/json`. Send it as that.", code="unsupported_media_type"
         )
     body = await _bytes_of(request, config)
-    if _depth_of(body, config.max_depth) > config.max_depth:
-        raise ApiError(
-            400, f"The body must not be nested deeper than {config.max_depth}. Flatten it.", code="body_too_deep"
-        )
     try:
         read = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise ApiError(400, f"The body must be JSON in UTF-8: {error.msg}. Correct it.", code="invalid_json") from None
+    if _is_deeper(read, config.max_depth):
+        raise ApiError(
+            400, f"The body must not be nested deeper than {config.max_depth}. Flatten it.", code="body_too_deep"
+        )
     if not isinstance(read, dict):
         raise ApiError(400, 'The body must be a JSON object, such as {"model": "rlfocal"}.', code="invalid_json")
     return read
@@ -65,24 +66,15 @@ async def _bytes_of(request: Request, config: ServerConfig) -> bytes:
     return bytes(body)
 
 
-def _depth_of(body: bytes, most: int) -> int:
-    """Count how deep a JSON text is nested, as far as `most` + 1, without reading it into objects."""
-    depth = deepest = 0
-    in_text = False
-    position, end = 0, len(body)
-    while position < end and deepest <= most:
-        byte = body[position]
-        if in_text:
-            if byte == 0x5C:  # a backslash
-                position += 1
-            elif byte == 0x22:
-                in_text = False
-        elif byte == 0x22:
-            in_text = True
-        elif byte in b"[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif byte in b"]}":
-            depth -= 1
-        position += 1
-    return deepest
+def _is_deeper(value: Any, most: int) -> bool:
+    """Tell whether objects and lists are nested deeper than so many."""
+    layer = [value]
+    for _ in range(most + 1):
+        layer = [held for one in layer for held in _held(one)]
+        if not layer:
+            return False
+    return True
+
+
+def _held(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()

@@ -1,4 +1,7 @@
-"""Listing: the models that can be asked, in OpenAI's form."""
+"""Listing: the models that can be asked, in OpenAI's form.
+
+The ensemble; aliases of it for what its policy can keep to (`names`); and, for callers that may ask them, each member.
+"""
 
 from typing import Any
 
@@ -6,30 +9,37 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from langchain_rlfocal.server.callers import Caller, require
-from langchain_rlfocal.server.names import unknown_model
+from langchain_rlfocal.server.names import Choice, aliases_of, choice_of, unknown_model
 from langchain_rlfocal.server.state import ServerState
 
 
-def models_for(serving: ServerState, caller: Caller) -> dict[str, dict[str, Any]]:
-    """List what a caller can ask, by name."""
-    model = serving.model
-    names = [model.model_name, *(model.pool.names if "members" in caller.scopes else ())]
-    return {
-        name: {"id": name, "object": "model", "created": serving.started_s, "owned_by": "rlfocal"} for name in names
-    }
-
-
 async def models(request: Request) -> Response:
-    """List the models."""
-    caller = require(request, "models")
-    return JSONResponse({"object": "list", "data": [*models_for(request.app.state.serving, caller).values()]})
+    """List the models: `GET /v1/models`."""
+    caller, serving = require(request, "models"), request.app.state.serving
+    model = serving.model
+    names = [model.model_name, *aliases_of(model), *(model.pool.names if _sees_members(caller) else ())]
+    listed = [_describe(choice_of(name, model), serving) for name in names]
+    return JSONResponse({"object": "list", "data": listed})
 
 
 async def model(request: Request) -> Response:
-    """Describe one model."""
+    """Describe one model: `GET /v1/models/{name}`; also an alias that is not listed."""
     caller, serving = require(request, "models"), request.app.state.serving
-    name = request.path_params["name"]
-    found = models_for(serving, caller).get(name)
-    if found is None:
-        raise unknown_model(name, serving.model)
-    return JSONResponse(found)
+    choice = choice_of(request.path_params["name"], serving.model)
+    if choice.member is not None and not _sees_members(caller):
+        raise unknown_model(choice.name, serving.model)
+    return JSONResponse(_describe(choice, serving))
+
+
+def _sees_members(caller: Caller) -> bool:
+    return "members" in caller.scopes
+
+
+def _describe(choice: Choice, serving: ServerState) -> dict[str, Any]:
+    return {
+        "id": choice.name,
+        "object": "model",
+        "created": serving.started_s,
+        "owned_by": "rlfocal",
+        "rlfocal": {"kind": choice.kind, **choice.options},
+    }

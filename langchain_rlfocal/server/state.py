@@ -5,8 +5,9 @@ from typing import Any
 
 from langchain_rlfocal.chat_models import RLFocalChatModel
 from langchain_rlfocal.server.admission import Admission
-from langchain_rlfocal.server.callers import Keys
 from langchain_rlfocal.server.config import ServerConfig
+from langchain_rlfocal.server.keys import KeyFile
+from langchain_rlfocal.server.metrics import Metrics
 
 
 @dataclass(slots=True)
@@ -17,8 +18,8 @@ class ServerState:
         model: The ensemble.
         config: What was set at the start.
         admission: The answers in flight.
+        metrics: Counts what is served.
         keys: The API keys; None where there are none.
-        metrics: Counts what is served; None where nobody counts.
         callbacks: LangChain's callback handlers that every answer gets.
         started_s: When it started, as Unix time.
     """
@@ -26,7 +27,7 @@ class ServerState:
     model: RLFocalChatModel
     config: ServerConfig
     admission: Admission
-    keys: Keys | None = None
-    metrics: Any = None
+    metrics: Metrics
+    keys: KeyFile | None = None
     callbacks: tuple[Any, ...] = ()
     started_s: int = 0
