@@ -90,7 +90,7 @@ class Backend:
 
     def wait_for(self, num_spans: int) -> list[Span]:
         with self._news:
-            assert self._news.wait_for(lambda: len(self.spans) >= num_spans, timeout=20), self.spans
+            assert self._news.wait_for(lambda: len(self.spans) >= num_spans and self.metrics, timeout=20), self.spans
             return [*self.spans]
 
     def close(self) -> None:
