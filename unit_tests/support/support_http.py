@@ -1,11 +1,13 @@
 """A server without a socket: an application that is asked in this process, and how its errors are read."""
 
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 import httpx
 
 from langchain_rlfocal.server.app import create_app
 from langchain_rlfocal.server.config import ServerConfig
+from langchain_rlfocal.server.keys import changing_keys, make_key
 
 CHAT = "/v1/chat/completions"
 
@@ -17,6 +19,14 @@ def chat(text="What is 6 times 7?", **fields):
 
 def bearer(key):
     return {"Authorization": f"Bearer {key}"}
+
+
+def add_key(file, name="website", **facts):
+    """A key in a file; what is known of it, and the key itself."""
+    with changing_keys(file) as keys:
+        key, secret = make_key(name, now=datetime.now(UTC), **facts)
+        keys.append(key)
+    return key, secret
 
 
 @asynccontextmanager
