@@ -17,6 +17,7 @@ from langchain_rlfocal.cli.asking import ask, demo
 from langchain_rlfocal.cli.collecting import collect, questions
 from langchain_rlfocal.cli.evaluating import certify, diversity, evaluate
 from langchain_rlfocal.cli.importing import import_
+from langchain_rlfocal.cli.keys import keys
 from langchain_rlfocal.cli.logs import log
 from langchain_rlfocal.cli.options import BAD_INPUT, INTERRUPTED, end_with
 from langchain_rlfocal.cli.pools import pools
@@ -107,3 +108,4 @@ for _panel, _commands in _PANELS.items():
         app.command(_command.__name__.rstrip("_"), rich_help_panel=_panel)(_command)
 app.add_typer(pools, name="pool", rich_help_panel="Record what models answer")
 app.add_typer(log, name="log", rich_help_panel="Record what models answer")
+app.add_typer(keys, name="keys", rich_help_panel="Answer")

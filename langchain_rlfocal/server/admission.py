@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from langchain_rlfocal.server.callers import Caller
 from langchain_rlfocal.server.errors import ApiError, retry_after
 
 RETRY_AFTER_S = 1.0
@@ -37,17 +36,15 @@ class Admission:
         self._idle.set()
 
     @asynccontextmanager
-    async def answer(self, caller: Caller, *, timeout_s: float | None) -> AsyncIterator[None]:
+    async def answer(self, *, timeout_s: float | None) -> AsyncIterator[None]:
         """Hold a place for one answer; entered and left by one task, which is broken off when the time is up.
 
         Args:
-            caller: Who asks.
             timeout_s: Seconds that it may take; None for any time.
 
         Raises:
             ApiError: There is no place, or the time is up.
         """
-        del caller
         self._check_room()
         self.in_flight += 1
         self._idle.clear()

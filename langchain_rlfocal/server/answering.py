@@ -4,8 +4,8 @@ An answer whose client has gone is cancelled, and with it the members' calls.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, cast
 from uuid import UUID
@@ -70,25 +70,6 @@ def config_of(asked: Asked, serving: ServerState) -> RunnableConfig:
     )
 
 
-@asynccontextmanager
-async def _admitted(asked: Asked, serving: ServerState) -> AsyncIterator["_Outcome"]:
-    """Hold a place for an answer, and tell what counts it how it ended."""
-    outcome = _Outcome()
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    try:
-        async with serving.admission.answer(asked.caller, timeout_s=serving.config.timeout_s):
-            yield outcome
-    finally:
-        if serving.metrics is not None:
-            serving.metrics.answered(outcome.message, seconds=loop.time() - began, caller=asked.caller)
-
-
-@dataclass(slots=True)
-class _Outcome:
-    message: AIMessage | None = None
-
-
 async def answer(asked: Asked, serving: ServerState, request: Request) -> AIMessage:
     """Ask, and wait for the whole answer; it is cancelled where the client leaves.
 
@@ -109,9 +90,8 @@ async def answer(asked: Asked, serving: ServerState, request: Request) -> AIMess
 
 
 async def _whole(asked: Asked, serving: ServerState) -> AIMessage:
-    async with _admitted(asked, serving) as outcome:
-        outcome.message = await runnable_of(asked, serving).ainvoke([*asked.messages], config_of(asked, serving))
-        return outcome.message
+    async with serving.admission.answer(timeout_s=serving.config.timeout_s):
+        return await runnable_of(asked, serving).ainvoke([*asked.messages], config_of(asked, serving))
 
 
 async def pieces(asked: Asked, serving: ServerState) -> AsyncGenerator[AIMessageChunk]:
@@ -120,12 +100,10 @@ async def pieces(asked: Asked, serving: ServerState) -> AsyncGenerator[AIMessage
     Raises:
         ApiError: There is no place for it, or it took too long.
     """
-    async with _admitted(asked, serving) as outcome:
+    async with serving.admission.answer(timeout_s=serving.config.timeout_s):
         stream = runnable_of(asked, serving).astream([*asked.messages], config_of(asked, serving))
         async with aclosing(cast("AsyncGenerator[AIMessageChunk]", stream)) as chunks:
             async for chunk in chunks:
-                if chunk.response_metadata:
-                    outcome.message = chunk
                 yield chunk
 
 

@@ -1,10 +1,9 @@
 """App: the routes of a server, and what holds for all of them."""
 
-import signal
 import threading
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
 from starlette.applications import Starlette
@@ -17,13 +16,15 @@ from starlette.routing import Route
 
 from langchain_rlfocal.chat_models import RLFocalChatModel
 from langchain_rlfocal.errors import RLFocalError
-from langchain_rlfocal.server import chat_completions, health, listing, responses, systemone
+from langchain_rlfocal.server import chat_completions, feedback, health, listing, metrics, responses, systemone
 from langchain_rlfocal.server.admission import Admission
-from langchain_rlfocal.server.callers import Keys
+from langchain_rlfocal.server.callers import Callers
 from langchain_rlfocal.server.config import ServerConfig
 from langchain_rlfocal.server.drain import draining
 from langchain_rlfocal.server.errors import ApiError, to_api_error
-from langchain_rlfocal.server.state import Metrics, ServerState
+from langchain_rlfocal.server.keys import KeyFile
+from langchain_rlfocal.server.metrics import Measuring, Metrics
+from langchain_rlfocal.server.state import ServerState
 
 ROUTES = (
     Route("/v1/chat/completions", chat_completions.handle, methods=["POST"]),
@@ -32,6 +33,8 @@ ROUTES = (
     Route("/v1/systemone", systemone.handle, methods=["POST"]),
     Route("/v1/models", listing.models, methods=["GET"]),
     Route("/v1/models/{name:path}", listing.model, methods=["GET"]),
+    Route("/v1/feedback", feedback.handle, methods=["POST"]),
+    Route("/metrics", metrics.handle, methods=["GET"]),
     Route("/health", health.health, methods=["GET"]),
     Route("/ready", health.ready, methods=["GET"]),
 )
@@ -43,28 +46,31 @@ def create_app(
     model: RLFocalChatModel,
     config: ServerConfig,
     *,
-    keys: Keys | None = None,
-    metrics: Metrics | None = None,
-    callbacks: tuple[Any, ...] = (),
+    callbacks: Sequence[Any] = (),
+    on_close: Callable[[], None] = lambda: None,
 ) -> Starlette:
     """Make the application of one serving process.
 
     Args:
         model: The ensemble.
         config: What was set at the start.
-        keys: The API keys; None lets everybody in.
-        metrics: Counts what is served; None counts nothing.
         callbacks: LangChain's callback handlers that every answer gets.
+        on_close: What is done when the process ends.
+
+    Raises:
+        InputError: The file of keys cannot be used.
     """
-    serving = ServerState(
-        model,
-        config,
-        Admission(config.max_in_flight),
-        keys=keys,
-        metrics=metrics,
-        callbacks=callbacks,
-        started_s=int(time.time()),
-    )
+    keys = None if config.keys_file is None else KeyFile(config.keys_file)
+    counted, admission = Metrics(model, keys), Admission(config.max_in_flight)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        with ExitStack() as stack:
+            stack.callback(on_close)
+            if threading.current_thread() is threading.main_thread():  # the one that signals reach
+                stack.enter_context(draining(admission, within_s=config.drain_s))
+            yield
+
     cors = Middleware(
         CORSMiddleware,
         allow_origins=[*config.allow_origins],
@@ -74,27 +80,25 @@ def create_app(
     )
     app = Starlette(
         routes=[*ROUTES],
-        middleware=[cors] if config.allow_origins else [],
+        middleware=[*([cors] if config.allow_origins else []), Middleware(Measuring), Middleware(Callers)],
         exception_handlers={
             HTTPException: _on_http_error,
             ApiError: _on_error,
             RLFocalError: _on_error,
             Exception: _on_error,
         },
-        lifespan=_lifespan,
+        lifespan=lifespan,
     )
-    app.state.serving = serving
+    app.state.serving = ServerState(
+        model,
+        config,
+        admission,
+        counted,
+        keys,
+        (counted.handler, *callbacks),
+        started_s=int(time.time()),
+    )
     return app
-
-
-@asynccontextmanager
-async def _lifespan(app: Starlette) -> AsyncIterator[None]:
-    serving: ServerState = app.state.serving
-    if threading.current_thread() is not threading.main_thread():  # where no signals arrive, as under a test's client
-        yield
-        return
-    with draining(serving.admission, within_s=serving.config.drain_s, signals=(signal.SIGTERM, signal.SIGINT)):
-        yield
 
 
 async def _on_error(request: Request, error: Exception) -> Response:

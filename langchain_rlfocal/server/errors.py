@@ -6,6 +6,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
+from langchain_rlfocal._langchain import EnsembleOverflowError
 from langchain_rlfocal.chat_models.arguments import OPTION_NAMES
 from langchain_rlfocal.errors import (
     BudgetError,
@@ -23,6 +24,9 @@ _PARAMS = {name: f"rlfocal.{name}" for name in OPTION_NAMES} | {
     name: name for name in ("tool_choice", "response_format")
 }
 """Fields of a body by the arguments that the package's errors name."""
+
+_NO_RETRY = {"x-should-retry": "false"}
+"""OpenAI's clients ask again after 409, 429 and 5xx, unless they are told that it would not help."""
 
 
 class ApiError(Exception):
@@ -90,14 +94,17 @@ def to_api_error(error: Exception) -> ApiError:
             headers = retry_after(error.retry_after_s)
             return ApiError(429, message, type="rate_limit_error", code="rate_limit_exceeded", headers=headers)
         case BudgetError():
-            return ApiError(429, message, type="insufficient_quota", code="insufficient_quota")
-        case DeadlineError():
-            return ApiError(504, message, type="server_error", code="timeout")
-        case EnsembleError():
-            status = 503 if error.is_retryable else 502
-            return ApiError(status, message, type="server_error", code="no_member_answered")
+            return ApiError(429, message, type="insufficient_quota", code="insufficient_quota", headers=_NO_RETRY)
+        case EnsembleOverflowError():
+            return ApiError(400, message, code="context_length_exceeded", param="messages")
         case DisagreementError():
-            return ApiError(409, message, type="conflict_error", code="disagreement")
+            return ApiError(409, message, type="conflict_error", code="disagreement", headers=_NO_RETRY)
+        case EnsembleError():
+            status, code = (504, "timeout") if isinstance(error, DeadlineError) else (502, "no_member_answered")
+            if error.is_retryable and status == 502:
+                status = 503
+            headers = {} if error.is_retryable else _NO_RETRY
+            return ApiError(status, message, type="server_error", code=code, headers=headers)
         case InputError():
             named = re.match(r"`(\w+)`", message)
             return ApiError(400, message, param=_PARAMS.get(named[1]) if named else None)

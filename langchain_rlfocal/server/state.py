@@ -1,21 +1,13 @@
 """State: what the handlers of one serving process share."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-from langchain_core.messages import AIMessage
+from typing import Any
 
 from langchain_rlfocal.chat_models import RLFocalChatModel
 from langchain_rlfocal.server.admission import Admission
-from langchain_rlfocal.server.callers import Caller, Keys
 from langchain_rlfocal.server.config import ServerConfig
-
-
-class Metrics(Protocol):
-    """Counts what is served."""
-
-    def answered(self, message: AIMessage | None, *, seconds: float, caller: Caller) -> None:
-        """Count an answer that has ended, or, without a message, one that came to nothing or was refused."""
+from langchain_rlfocal.server.keys import KeyFile
+from langchain_rlfocal.server.metrics import Metrics
 
 
 @dataclass(slots=True)
@@ -26,8 +18,8 @@ class ServerState:
         model: The ensemble.
         config: What was set at the start.
         admission: The answers in flight.
+        metrics: Counts what is served.
         keys: The API keys; None where there are none.
-        metrics: Counts what is served; None where nobody counts.
         callbacks: LangChain's callback handlers that every answer gets.
         started_s: When it started, as Unix time.
     """
@@ -35,7 +27,7 @@ class ServerState:
     model: RLFocalChatModel
     config: ServerConfig
     admission: Admission
-    keys: Keys | None = None
-    metrics: Metrics | None = None
+    metrics: Metrics
+    keys: KeyFile | None = None
     callbacks: tuple[Any, ...] = ()
     started_s: int = 0
