@@ -1,9 +1,9 @@
 """`POST /v1/responses`: what members are asked, what comes back whole and streamed, and what is refused."""
 
 import json
+from contextlib import AsyncExitStack
 from typing import Any
 
-import httpx
 import openai
 import pytest
 from langchain_core.language_models import BaseChatModel
@@ -13,12 +13,10 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import BaseModel, TypeAdapter
 
 from langchain_rlfocal import RLFocalChatModel
-from langchain_rlfocal.server import ServerConfig
 from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel
 from support_ensembles import model_of, saying
+from support_http import client_of
 from support_schema_model import SchemaChatModel
-
-pytest.importorskip("starlette", reason="pip install 'langchain-rlfocal[serve]'")
 
 WEATHER = {
     "type": "function",
@@ -53,20 +51,14 @@ EVENT = TypeAdapter(ResponseStreamEvent)
 
 @pytest.fixture
 async def connect():
-    """Makes OpenAI's client of a server with an ensemble, in this process."""
-    from langchain_rlfocal.server.app import create_app  # noqa: PLC0415  # optional
+    """Makes OpenAI's client of a server of an ensemble, in this process."""
+    async with AsyncExitStack() as stack:
 
-    clients = []
+        async def connected(model):
+            http = await stack.enter_async_context(client_of(model, raises=False))
+            return openai.AsyncOpenAI(base_url="http://server/v1", api_key="none", http_client=http, max_retries=0)
 
-    def connected(model, **config):
-        transport = httpx.ASGITransport(create_app(model, ServerConfig(**config)), raise_app_exceptions=False)
-        http = httpx.AsyncClient(transport=transport, base_url="http://server")
-        clients.append(http)
-        return openai.AsyncOpenAI(base_url="http://server/v1", api_key="none", http_client=http, max_retries=0)
-
-    yield connected
-    for http in clients:
-        await http.aclose()
+        yield connected
 
 
 @pytest.fixture
@@ -104,7 +96,7 @@ async def refusal_of(client, **body):
 
 
 async def test_an_answer_is_a_response_that_openais_types_know(connect, schema_model):
-    client = connect(schema_model)
+    client = await connect(schema_model)
     body = await raw(client, input="Where?", metadata={"user": "7"}, temperature=0, store=True)
     read = Response.model_validate(body)
     assert read.output_text == "Lima it is"
@@ -115,7 +107,7 @@ async def test_an_answer_is_a_response_that_openais_types_know(connect, schema_m
 
 
 async def test_headers_say_how_an_answer_came_about(connect, schema_model):
-    client = connect(schema_model)
+    client = await connect(schema_model)
     response = await client.responses.with_raw_response.create(model="rlfocal", input="Where?")
     assert response.headers["x-rlfocal-members"] == "a,b"
     assert response.headers["x-rlfocal-answer-id"] == response.parse().rlfocal["answer_id"]
@@ -126,14 +118,14 @@ async def test_an_object_is_parsed_by_the_client(connect, schema_model):
         name: str
         age: int
 
-    parsed = await connect(schema_model).responses.parse(
+    parsed = await (await connect(schema_model)).responses.parse(
         model="rlfocal", input="Who is 'Ada', at 36?", text_format=Person
     )
     assert parsed.output_parsed == Person(name="Ada", age=36)
 
 
 async def test_a_tool_is_called_and_its_result_answered(connect, schema_model):
-    client = connect(schema_model)
+    client = await connect(schema_model)
     asking = [{"role": "user", "content": CALLING}]
     first = await client.responses.create(model="rlfocal", input=asking, tools=[WEATHER], tool_choice="required")
     (call,) = first.output
@@ -148,7 +140,7 @@ async def test_a_tool_is_called_and_its_result_answered(connect, schema_model):
 
 
 async def test_a_text_is_streamed_with_every_event_in_its_order(connect, schema_model):
-    events = await events_of(connect(schema_model), input="Where?")
+    events = await events_of(await connect(schema_model), input="Where?")
     deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
     assert [event.type for event in events] == [
         "response.created",
@@ -169,7 +161,7 @@ async def test_a_text_is_streamed_with_every_event_in_its_order(connect, schema_
 
 
 async def test_calls_are_streamed_as_items_of_their_own(connect, schema_model):
-    events = await events_of(connect(schema_model), input=CALLING, tools=[WEATHER])
+    events = await events_of(await connect(schema_model), input=CALLING, tools=[WEATHER])
     assert [event.type for event in events] == [
         "response.created",
         "response.in_progress",
@@ -186,7 +178,7 @@ async def test_calls_are_streamed_as_items_of_their_own(connect, schema_model):
 
 @pytest.mark.parametrize("tools", [[], [WEATHER]])
 async def test_a_stream_ends_in_the_response_that_is_given_whole(connect, schema_model, tools):
-    client = connect(schema_model)
+    client = await connect(schema_model)
     whole = await client.responses.create(model="rlfocal", input=CALLING, tools=tools)
     async with client.responses.stream(model="rlfocal", input=CALLING, tools=tools) as stream:
         async for _ in stream:
@@ -221,7 +213,7 @@ ENDS = {
 @pytest.mark.parametrize("name", ENDS)
 async def test_an_answer_that_is_not_whole_is_incomplete_and_says_why(connect, name):
     said, status, reason = ENDS[name]
-    client = connect(model_of({"a": saying(said)}))
+    client = await connect(model_of({"a": saying(said)}))
     body = await raw(client, input="Hi")
     assert (body["status"], body["incomplete_details"]) == (status, {"reason": reason})
     events = await events_of(client, input="Hi")
@@ -230,7 +222,7 @@ async def test_an_answer_that_is_not_whole_is_incomplete_and_says_why(connect, n
 
 
 async def test_a_refusal_is_a_part_of_its_own(connect):
-    client = connect(model_of({"a": Said(says=AIMessage([{"type": "refusal", "refusal": "I will not."}]))}))
+    client = await connect(model_of({"a": Said(says=AIMessage([{"type": "refusal", "refusal": "I will not."}]))}))
     body = await raw(client, input="Hi")
     assert body["output"][0]["content"] == [{"type": "refusal", "refusal": "I will not."}]
     events = await events_of(client, input="Hi")
@@ -248,7 +240,7 @@ async def test_sources_are_annotations(connect):
     said = AIMessage(
         [{"type": "text", "text": "Lima", "annotations": [page, {"type": "citation", "title": "No page"}]}],
     )
-    client = connect(model_of({"a": Said(says=said)}))
+    client = await connect(model_of({"a": Said(says=said)}))
     expected = {**page, "type": "url_citation"}
     body = await raw(client, input="Hi")
     assert body["output"][0]["content"][0]["annotations"] == [expected]
@@ -261,7 +253,7 @@ async def test_log_probabilities_of_tokens_come_where_they_are_asked_for(connect
     token = {"token": "Lima", "logprob": -0.1, "bytes": [*b"Lima"], "top_logprobs": []}
     said = AIMessage("Lima", response_metadata={"logprobs": {"content": [token]}})
     speaking = type("BaseChatOpenAI", (Said,), {})(says=said)  # members of that name are asked for them
-    client = connect(model_of({"a": speaking}))
+    client = await connect(model_of({"a": speaking}))
     wanting = {"include": ["message.output_text.logprobs"]}
     for more, tokens in ({}, []), (wanting, [token]):
         assert (await raw(client, input="Hi", **more))["output"][0]["content"][0]["logprobs"] == tokens
@@ -270,14 +262,14 @@ async def test_log_probabilities_of_tokens_come_where_they_are_asked_for(connect
 
 
 async def test_an_error_before_the_answer_has_its_own_status(connect):
-    client = connect(model_of({"a": FailingChatModel(error=ValueError("no"))}))
+    client = await connect(model_of({"a": FailingChatModel(error=ValueError("no"))}))
     for stream in (False, True):
         status, error = await refusal_of(client, stream=stream)
         assert (status, error["code"]) == (502, "no_member_answered")
 
 
 async def test_a_stream_that_breaks_off_says_that_it_failed(connect):
-    client = connect(model_of({"a": FailingChatModel(error=ValueError("no"), after="Half an ")}))
+    client = await connect(model_of({"a": FailingChatModel(error=ValueError("no"), after="Half an ")}))
     events = await events_of(client, input="Hi")
     failed = events[-1]
     assert failed.type == "response.failed"
@@ -310,7 +302,7 @@ async def test_a_stream_that_breaks_off_says_that_it_failed(connect):
 )
 async def test_items_are_the_messages_that_members_get(connect, body, messages):
     member = ScriptedChatModel(script=["Hello"])
-    await raw(connect(model_of({"a": member})), **body)
+    await raw(await connect(model_of({"a": member})), **body)
     asked = member.asked[0].messages
     assert [(type(m), m.text) for m in asked] == [(type(m), m.text) for m in messages]
 
@@ -326,7 +318,7 @@ async def test_calls_join_the_message_before_them_and_have_their_results(connect
         {"type": "function_call_output", "call_id": "1", "output": "Fog"},
         {"type": "function_call_output", "call_id": "2", "output": [{"type": "input_text", "text": "Sun"}]},
     ]
-    await raw(connect(model_of({"a": member})), input=items)
+    await raw(await connect(model_of({"a": member})), input=items)
     _, said, *results = member.asked[0].messages
     assert (said.text, [(c["id"], c["args"]) for c in said.tool_calls]) == (
         "I will look.",
@@ -345,7 +337,7 @@ async def test_images_and_files_are_passed_on_as_they_are(connect):
         {"type": "input_image", "image_url": "https://example.com/cat.png", "detail": "low"},
         {"type": "input_file", "filename": "a.pdf", "file_data": "data:application/pdf;base64,AA=="},
     ]
-    await raw(connect(model_of({"a": member})), input=[{"role": "user", "content": parts}])
+    await raw(await connect(model_of({"a": member})), input=[{"role": "user", "content": parts}])
     *_, file = content = member.asked[0].messages[0].content  # LangChain writes files in its own form, with an id
     assert content == [
         {"type": "text", "text": "What?"},
@@ -356,7 +348,7 @@ async def test_images_and_files_are_passed_on_as_they_are(connect):
 
 async def test_parameters_and_options_reach_their_places(connect):
     members = {name: ScriptedChatModel(script=["Lima"]) for name in "ab"}
-    client = connect(RLFocalChatModel(members=members))
+    client = await connect(RLFocalChatModel(members=members))
     body = await raw(client, input="Hi", max_output_tokens=9, temperature=0.5, rlfocal={"max_team": 1})
     assert body["rlfocal"]["rounds"][0]["asked"] == ["a"]
     asked = members["a"].asked[0].kwargs
@@ -365,7 +357,7 @@ async def test_parameters_and_options_reach_their_places(connect):
 
 
 async def test_a_member_named_as_the_model_answers_alone(connect, schema_model):
-    body = await raw(connect(schema_model), model="b", input="Where?")
+    body = await raw(await connect(schema_model), model="b", input="Where?")
     assert (body["model"], body["rlfocal"]["rounds"][0]["asked"]) == ("b", ["b"])
 
 
@@ -412,13 +404,13 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 async def test_what_cannot_be_served_is_refused_by_the_name_of_its_field(connect, schema_model, name):
     body, param = REFUSED[name]
-    status, error = await refusal_of(connect(schema_model), **body)
+    status, error = await refusal_of(await connect(schema_model), **body)
     assert (status, error["type"], error["param"]) == (400, "invalid_request_error", param)
     assert param in error["message"]
 
 
 async def test_nothing_can_be_got_of_what_was_answered(connect, schema_model):
-    client = connect(schema_model)
+    client = await connect(schema_model)
     given = await client.responses.create(model="rlfocal", input="Hi", store=True)
     with pytest.raises(openai.NotFoundError, match="No response is stored here"):
         await client.responses.retrieve(given.id)

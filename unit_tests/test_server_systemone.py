@@ -1,15 +1,12 @@
 """`POST /v1/systemone`: the Decider's choice among members, in the published form, and what it will not answer."""
 
-import httpx
 import pytest
 
 from langchain_rlfocal import PoolMember, RLFocalChatModel
 from langchain_rlfocal.online import Serving
 from langchain_rlfocal.records import Query
-from langchain_rlfocal.server import ServerConfig
 from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel, ScriptedPolicy
-
-pytest.importorskip("starlette", reason="pip install 'langchain-rlfocal[serve]'")
+from support_http import client_of
 
 QUESTION = "What is the capital of Peru?"
 ROUTE = {"type": "choice", "instructions": "Who should answer?", "criteria": {"a": None, "b": "Hard ones.", "c": None}}
@@ -23,19 +20,12 @@ class Noting(ScriptedPolicy):
         return super().select(query, candidates, failures, **told)
 
 
-@pytest.fixture
-async def decide():
-    """Posts a request to a server with a model, in this process, and gives the status and the body."""
-    from langchain_rlfocal.server.app import create_app  # noqa: PLC0415  # optional
-
-    async def decided(ensemble, /, **body):
-        transport = httpx.ASGITransport(create_app(ensemble, ServerConfig()), raise_app_exceptions=False)
-        asked = {"model": "rlfocal", "state": QUESTION, "questions": {"route": ROUTE}, **body}
-        async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
-            response = await client.post("/v1/systemone", json={n: v for n, v in asked.items() if v is not None})
-        return response.status_code, response.json()
-
-    return decided
+async def decide(ensemble, /, **body):
+    """The status and the body of an answer."""
+    asked = {"model": "rlfocal", "state": QUESTION, "questions": {"route": ROUTE}, **body}
+    async with client_of(ensemble) as client:
+        response = await client.post("/v1/systemone", json={n: v for n, v in asked.items() if v is not None})
+    return response.status_code, response.json()
 
 
 def model_with(policy=None, **members):
@@ -48,7 +38,7 @@ def noting(*team):
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_an_answer_is_the_policys_selection_of_one_member_in_one_round(decide, random_policy, seed):
+async def test_an_answer_is_the_policys_selection_of_one_member_in_one_round(random_policy, seed):
     policy = random_policy("abc", seed)
     once = {"round_number": 1, "max_rounds": 1, "max_team": 1}
     selection = policy.select(Query(QUESTION), [], [], available="abc", cost_weight=0.3, **once)
@@ -64,7 +54,7 @@ async def test_an_answer_is_the_policys_selection_of_one_member_in_one_round(dec
     assert body["usage"] == {"input_tokens": 0, "output_tokens": 0}
 
 
-async def test_the_answer_is_one_that_langchains_types_know(decide):
+async def test_the_answer_is_one_that_langchains_types_know():
     decisions = pytest.importorskip(
         "langchain_core.decisions", reason="langchain-core before 1.8 has no decision models"
     )
@@ -72,12 +62,12 @@ async def test_the_answer_is_one_that_langchains_types_know(decide):
     assert decisions.ClassifierResponse.model_validate(body).choices["route"].choice == "a"
 
 
-async def test_no_member_is_asked(decide):
+async def test_no_member_is_asked():
     members = {name: FailingChatModel(error=AssertionError("asked")) for name in "abc"}
     assert (await decide(model_with(**members)))[0] == 200
 
 
-async def test_each_question_is_answered_among_its_own_options(decide):
+async def test_each_question_is_answered_among_its_own_options():
     competence = {"a": 0.6, "b": 0.9, "c": 0.7}
     members = {n: PoolMember(n, ScriptedChatModel(script=["Lima"]), competence=c) for n, c in competence.items()}
     model = RLFocalChatModel(members=[*members.values()])
@@ -87,7 +77,7 @@ async def test_each_question_is_answered_among_its_own_options(decide):
     assert body["answers"]["some"]["probabilities"] == {"c": 1.0, "a": 0.0}
 
 
-async def test_members_that_are_left_alone_are_not_chosen_unless_nobody_else_is_offered(decide, monkeypatch):
+async def test_members_that_are_left_alone_are_not_chosen_unless_nobody_else_is_offered(monkeypatch):
     """Of three, one keeps failing, so that its breaker is open, and another's score has fallen."""
     members = {name: ScriptedChatModel(script=["Lima"]) for name in "bc"}
     members = {"a": FailingChatModel(error=TimeoutError("slow")), **members}
@@ -120,13 +110,13 @@ CONVERSATION = [
         (["Peru", {"role": "none"}], '["Peru", {"role": "none"}]'),
     ],
 )
-async def test_the_query_is_the_last_word_of_the_user_else_what_the_state_says(decide, state, text):
+async def test_the_query_is_the_last_word_of_the_user_else_what_the_state_says(state, text):
     model = model_with(noting("a"))
     await decide(model, state=state, rlfocal={"task": "facts"})
     assert model.policy.told["query"] == Query(text, task="facts")
 
 
-async def test_the_model_may_be_left_out_and_its_own_settings_count(decide):
+async def test_the_model_may_be_left_out_and_its_own_settings_count():
     model = RLFocalChatModel(
         members={name: ScriptedChatModel(script=["Lima"]) for name in "abc"},
         policy=noting("a"),
@@ -167,13 +157,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_what_the_decider_cannot_know_is_refused_by_the_name_of_its_field(decide, name):
+async def test_what_the_decider_cannot_know_is_refused_by_the_name_of_its_field(name):
     body, param = REFUSED[name]
     status, said = await decide(model_with(), **body)
     assert (status, said["error"]["param"]) == (400, param)
     assert param in said["error"]["message"]
 
 
-async def test_another_model_is_not_known(decide):
+async def test_another_model_is_not_known():
     status, said = await decide(model_with(), model="jev-latest")
     assert (status, said["error"]["code"]) == (404, "model_not_found")
