@@ -30,6 +30,7 @@ from langchain_rlfocal.server.keys import (
 )
 from support_ensembles import model_of, saying
 from support_http import CHAT, bearer, chat, client_of, error_of
+from support_http import add_key as add
 
 NOW = datetime(2026, 11, 30, 12, 30, tzinfo=UTC)
 FIRST, LAST = datetime(1990, 1, 1), datetime(2200, 1, 1)  # noqa: DTZ001  # Hypothesis adds the zone
@@ -38,14 +39,6 @@ FIRST, LAST = datetime(1990, 1, 1), datetime(2200, 1, 1)  # noqa: DTZ001  # Hypo
 @pytest.fixture
 def file(tmp_path):
     return tmp_path / "keys.toml"
-
-
-def add(file, name="website", **facts):
-    """A key in a file; what is known of it, and the key itself."""
-    with changing_keys(file) as keys:
-        key, secret = make_key(name, now=datetime.now(UTC), **facts)
-        keys.append(key)
-    return key, secret
 
 
 # ---- the file

@@ -16,10 +16,7 @@ from langchain_rlfocal.redaction import printable
 if TYPE_CHECKING:
     from langchain_rlfocal.server.keys import Key
 
-# As in `server.keys`, which takes long to import; a test compares them.
-Scope = Literal["answers", "members", "models", "feedback", "metrics"]
-
-_USUAL: list[str] = ["answers", "models", "feedback"]
+_USUAL = ["answers", "models", "feedback"]  # as in `server.keys`, which takes long to import; a test compares them
 _SOON = timedelta(days=14)
 
 File = Annotated[Path, typer.Argument(help="The file of keys: .toml or .json.")]
@@ -54,10 +51,10 @@ def add(
 
     Example: rlfocal keys add keys.toml --name website --per-minute 60 --max-usd 20 --per month
     """
-    from langchain_rlfocal.server.keys import KeyBudget, changing_keys, make_key
+    from langchain_rlfocal.server.keys import changing_keys, make_key
 
     limits = {"calls": max_calls, "tokens": max_tokens, "usd": max_usd}
-    budget = None if set(limits.values()) == {None} else KeyBudget(per=per, **limits)  # type: ignore[arg-type]  # the limits as typed above
+    budget = None if set(limits.values()) == {None} else {"per": per, **limits}
     now = datetime.now(UTC)
     with changing_keys(file) as held:
         key, secret = make_key(

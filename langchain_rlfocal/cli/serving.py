@@ -121,7 +121,14 @@ class Settings:
         """Make the application, which closes the stack when it ends."""
         from langchain_rlfocal.server.app import create_app
 
-        return create_app(model, self.config, on_close=stack.close)
+        callbacks = []
+        if self.config.otel:
+            from langchain_rlfocal.tracing import configure
+
+            telemetry = configure()
+            stack.callback(telemetry.shutdown)
+            callbacks.append(telemetry.handler)
+        return create_app(model, self.config, callbacks=callbacks, on_close=stack.close)
 
 
 def worker_app() -> "Starlette":

@@ -157,10 +157,10 @@ def make_key(
     name: str,
     *,
     now: datetime,
-    scopes: Sequence[Scope] = USUAL_SCOPES,
+    scopes: Sequence[str] = USUAL_SCOPES,
     expires: datetime | None = None,
     per_minute: float | None = None,
-    budget: KeyBudget | None = None,
+    budget: KeyBudget | Mapping[str, Any] | None = None,
 ) -> tuple[Key, str]:
     """Make a key, and return with what is kept of it the key itself, which nothing can show again.
 

@@ -26,6 +26,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from langchain_rlfocal.chat_models.arguments import to_budget
+from langchain_rlfocal.errors import RLFocalError
 from langchain_rlfocal.server.callers import Caller, require
 
 if TYPE_CHECKING:
@@ -137,7 +138,8 @@ class Metrics:
 
     def unanswered(self, error: BaseException) -> None:
         """Count an answer that could not be given."""
-        self._unanswered.labels(self._one_of("error", type(error).__name__)).inc()
+        kinds = [kind.__name__ for kind in type(error).__mro__ if kind.__module__ == RLFocalError.__module__]
+        self._unanswered.labels(self._one_of("error", [*kinds, type(error).__name__][0])).inc()
         self._see_log()
 
     def heard(self, result: Mapping[str, Any]) -> None:
