@@ -62,6 +62,7 @@ from langchain_rlfocal.chat_models.arguments import (
     to_outcome_log,
     to_policy,
     to_pool,
+    to_shared_state,
     warn_of_unknown,
 )
 from langchain_rlfocal.chat_models.capabilities import Eligible, eligible_of, merged_profile
@@ -80,6 +81,7 @@ from langchain_rlfocal.chat_models.requests import (
 )
 from langchain_rlfocal.errors import FeedbackError, InputError, PoolError
 from langchain_rlfocal.execution import (
+    Account,
     AnswerLimits,
     BreakerConfig,
     BreakerState,
@@ -185,6 +187,7 @@ class _Setup:
             max_concurrent_calls=model.max_concurrent_calls,
             budget=to_budget(model.budget),
             budget_per_answer=to_budget(options.budget_per_answer),
+            account=options.account,
             early_commit=options.early_commit,
             hedge=options.hedge,
         )
@@ -387,6 +390,10 @@ class RLFocalChatModel(NestedRunsMixin):
     budget_per_answer: BudgetLike = None
     """What one answer may spend, retries, the synthesizer and the equivalence judge included."""
 
+    account: Account | None = None
+    """Who pays for answers: each call is booked to it too, and where its budget has no room, fails as with `budget`. All models that
+    share their state know an account by its name."""
+
     max_concurrent_calls: Count | None = None
     """How many calls of members may run at once, over all queries that this model and its copies answer, in all threads and
     event loops; None for any number. `PoolMember.max_concurrent_calls` caps one member."""
@@ -405,9 +412,12 @@ class RLFocalChatModel(NestedRunsMixin):
     """Share of the answers, ε in [0, 1], that ask `max_team` members at random instead of the Decider's choice, so that something
     is learned of everyone. How probable it was that a member was asked is recorded with it. Answers under a promise never explore."""
 
-    shared_state: SharedState = Field(default_factory=SharedState, exclude=True, repr=False)
+    shared_state: Annotated[SharedState, PlainValidator(to_shared_state)] = Field(
+        default_factory=SharedState, exclude=True, repr=False
+    )
     """What this model and its copies share in this process: running calls, breakers, latencies, spending. Give one model's to
-    another to have them share it too."""
+    another to have them share it too; give the URL of a Redis or Valkey server to share it with all processes that name it, such as
+    `"redis://127.0.0.1:6379/0"`."""
 
     clock: Callable[[], float] = Field(default=time.perf_counter, exclude=True, repr=False)
     """Gives seconds; latencies are its differences."""
@@ -963,5 +973,5 @@ def _identifying(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return what of a call's arguments identifies its answer to caches and traces, which take no functions."""
     if not kwargs:
         return kwargs
-    kept = {name: value for name, value in kwargs.items() if name != "retry_on"}
+    kept = {name: value for name, value in kwargs.items() if name not in {"retry_on", "account"}}
     return kept if kept.get("answer_kind") is None else {**kept, "answer_kind": kind_id(kept["answer_kind"])}

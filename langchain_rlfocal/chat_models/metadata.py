@@ -95,13 +95,15 @@ def reply_of(
     author = synthesis if isinstance(synthesis, Candidate) else winner
     text = synthesis.text if isinstance(synthesis, Candidate) else verdict.text
     said = author.message if author is not None else AIMessage("")
+    # Those of another text would be of other tokens.
+    logprobs = ("logprobs",) if state.request.wants_logprobs and text == str(said.text) else ()
     return AIMessage(
         content=_content_of(text, said),
         additional_kwargs=_kept(said.additional_kwargs, ("refusal", *_SOURCES)),
         tool_calls=[tool_call(name=c["name"], args=c["args"], id=f"call_{uuid4().hex[:24]}") for c in verdict.calls],
         usage_metadata=reduce(add_usage, usages) if usages else None,
         response_metadata={
-            **_kept(said.response_metadata, _SOURCES),
+            **_kept(said.response_metadata, (*_SOURCES, *logprobs)),
             **ending_of(said),
             "model_name": model_name,
             KEY: facts,

@@ -285,6 +285,7 @@ class Request:
         response_format: What the text must be, in OpenAI's form; None for any text.
         consensus: How tool calls are agreed on.
         arguments: All other call arguments, passed to the members as they are.
+        openai_arguments: Call arguments for those members alone that speak OpenAI's interface; others would refuse them.
     """
 
     tools: tuple[dict[str, Any], ...] = ()
@@ -295,6 +296,7 @@ class Request:
     response_format: Mapping[str, Any] | None = None
     consensus: Consensus = "whole"
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    openai_arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, kwargs: Mapping[str, Any]) -> Self:
@@ -318,6 +320,7 @@ class Request:
             parallel=rest.pop("parallel_tool_calls", None),
             response_format=response_format_of(rest.pop("response_format", None)),
             consensus=consensus,
+            openai_arguments=rest.pop("openai_arguments", {}),
             arguments=rest,
         )
 
@@ -325,6 +328,11 @@ class Request:
     def is_plain(self) -> bool:
         """True if nothing but a text is asked for."""
         return self.response_format is None and (not self.tools or self.choice == "none")
+
+    @property
+    def wants_logprobs(self) -> bool:
+        """True if the tokens' log-probabilities are asked for."""
+        return self.arguments.get("logprobs") is True or self.openai_arguments.get("logprobs") is True
 
     @property
     def is_forced(self) -> bool:
@@ -372,16 +380,17 @@ class Request:
         # Of an ensemble's members too some may read cache marks, and it tells them apart itself.
         keeps_marks = kind.startswith("anthropic") or kind == "rlfocal"
         conversation = self._conversation(messages, member.name, keeps_marks=keeps_marks)
+        arguments = self._arguments_for(model)
         if self.is_plain and not self.tools:
-            return MemberRequest(model, conversation, self.arguments)
+            return MemberRequest(model, conversation, arguments)
         if (own := self._own_way(model)) is not None:
-            return MemberRequest(own[0], conversation, {**own[1], **self.arguments}, self.check)
+            return MemberRequest(own[0], conversation, {**own[1], **arguments}, self.check)
         known = tool_arguments(type(model))
         given: dict[str, Any] = {}
         if "response_format" in known and self.response_format is not None:
             given["response_format"] = self.response_format
         if not self.needs_tools(model):
-            return MemberRequest(model, conversation, {**given, **self.arguments}, self.check)
+            return MemberRequest(model, conversation, {**given, **arguments}, self.check)
         if self.strict is not None and "strict" in known:
             given["strict"] = self.strict
         if self.parallel is not None and "parallel_tool_calls" in known:
@@ -395,10 +404,19 @@ class Request:
         if kind == "rlfocal" and self.consensus != "whole":
             given["consensus"] = self.consensus
         if tuple(tools) == self.bound.formatted:
-            bound, arguments = self.bound.bind_tools(model, more, given)
+            bound, bound_arguments = self.bound.bind_tools(model, more, given)
         else:  # the call brings tools of its own
-            bound, arguments = bind(model, [*tools, *more], given)
-        return MemberRequest(bound, conversation, {**arguments, **self.arguments}, self.check)
+            bound, bound_arguments = bind(model, [*tools, *more], given)
+        return MemberRequest(bound, conversation, {**bound_arguments, **arguments}, self.check)
+
+    def _arguments_for(self, model: BaseChatModel) -> Mapping[str, Any]:
+        """Return what else a model is given: an ensemble passes on what is for some of its members."""
+        if not self.openai_arguments:
+            return self.arguments
+        if any(base.__name__ == "BaseChatOpenAI" for base in type(model).__mro__):  # its package takes long to import
+            return {**self.arguments, **self.openai_arguments}
+        is_ensemble = model._llm_type == "rlfocal"  # noqa: SLF001  # as above
+        return {**self.arguments, "openai_arguments": self.openai_arguments} if is_ensemble else self.arguments
 
     def _conversation(self, messages: list[BaseMessage], name: str, *, keeps_marks: bool) -> list[BaseMessage]:
         """Return the conversation as a member can read it: the same for all whose own messages are not in it."""

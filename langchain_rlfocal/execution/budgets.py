@@ -20,6 +20,7 @@ from langchain_core.messages.utils import count_tokens_approximately
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
+from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.execution.limits import Shared, check_number
 
 TOLERANCE = 1e-9
@@ -81,6 +82,28 @@ class Usage:
 
 
 _NOTHING = Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Who pays for answers, such as a customer or a key: each call is booked to it too.
+
+    Attributes:
+        name: Its name; all models that share their state know one account by it.
+        budget: What may be spent on it over all answers.
+
+    Raises:
+        InputError: The name is no text, or blank.
+    """
+
+    name: str
+    budget: Budget = Budget()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise InputError(f"An account's `name` must be a text that is not blank, got {self.name!r}.")
+        if not isinstance(self.budget, Budget):
+            raise InputError(f"An account's `budget` must be a `Budget`, got {self.budget!r}.")
 
 
 class BudgetRefusal(Exception):  # noqa: N818  # no fault of anybody's: the budget does what it is for

@@ -28,10 +28,10 @@ from langchain_rlfocal.execution.clients import (
     without_retries,
     without_thinking,
 )
-from langchain_rlfocal.execution.config import Clock
 from langchain_rlfocal.execution.endings import ending_in_words, flaw_of, refusal_in_words
 from langchain_rlfocal.execution.limits import Permit, Slot
 from langchain_rlfocal.execution.retries import RetryPolicy, may_have_cost, refused_arguments
+from langchain_rlfocal.execution.sharing import Clock
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.records import Candidate, Failure
 from langchain_rlfocal.redaction import RedactedError, printable, secrets_of, shown_text, without_secrets

@@ -180,6 +180,49 @@ class ConcurrencyLimiter(Shared):
             return slot
 
 
+# ---- calls over time
+
+MAX_RATES = 10_000
+"""How many rate limits are remembered before those that have nothing left to wait for are forgotten."""
+
+
+class Rates(Shared):
+    """Rate limits by name, by the generic cell rate algorithm (GCRA): a turn each 60 / `per_minute` seconds.
+
+    Of each only the theoretical arrival time t is kept: when the next turn is due if none is taken early. With T seconds between
+    turns, one can be taken at a time `now` if t - (burst - 1) T ≤ now, and t becomes max(t, now) + T.
+
+    Source: ITU-T I.371, annex A. https://www.itu.int/rec/T-REC-I.371
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._due_s: dict[str, float] = {}
+
+    def take(self, name: str, now_s: float, *, per_minute: float, burst: int = 1) -> float:
+        """Take a turn: 0.0 if it is taken, else the seconds until one can be.
+
+        Raises:
+            InputError: The rate is not above 0, or the burst below 1.
+        """
+        check_number("per_minute", per_minute, positive=True)
+        check_number("burst", burst, least=1, whole=True)
+        each_s = 60 / per_minute
+        with self._lock:
+            due_s = max(self._due_s.get(name, now_s), now_s)
+            wait_s = due_s - (burst - 1) * each_s - now_s
+            if wait_s > ROUNDING_S:
+                return wait_s
+            self._due_s[name] = due_s + each_s
+            if len(self._due_s) > MAX_RATES:
+                self._due_s = {name: due_s for name, due_s in self._due_s.items() if due_s > now_s}
+        return 0.0
+
+
+ROUNDING_S = 1e-9
+"""Who comes back after just the seconds that it was told may have been told a rounding error too few."""
+
+
 # ---- circuit breakers
 
 

@@ -102,7 +102,7 @@ class Round:
         self._hedges = [*hedges] if self._config.hedge else []
         self._is_decided = is_decided if self._config.early_commit else None
         self._in_threads = in_threads
-        self._counts_tokens = self._config.budget.limits_tokens or self._config.budget_per_answer.limits_tokens
+        self._counts_tokens = any(budget.limits_tokens for budget in self._config.budgets)
         has_limit = self._config.call_timeout_s is not None or limits.deadline_at_s != math.inf
         self._is_timed = bool(self._hedges) or has_limit or any(member.timeout_s is not None for member in members)
         self._tasks = [MemberTask(member) for member in members]
