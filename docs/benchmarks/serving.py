@@ -9,7 +9,7 @@ its defaults but for `--team`. This process is the client. Every fourth answer i
 
 - harness: client and members without a server between them, asked for echoes, 400 in flight: what they could do at most.
 - flight: `--in-flight` answers at a time; who was refused waits as `Retry-After` says.
-- capacity: the same with fewer; capacity is the most answers that were right and in time in a second.
+- capacity: the same with fewer; where most answers a second were right and in time, capacity is its answers a second.
 - overload: answers begin at a steady rate, at one and four times capacity, whether or not others have ended; nobody asks again.
 
 "Good" is an answer that is right and came within `--in-time-s`, from when it was to begin. The first two seconds of a load do not
@@ -30,9 +30,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
+from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
@@ -149,15 +150,23 @@ class Served:
         self._process = subprocess.Popen(  # noqa: S603  # its own program
             command, cwd=folder, stdout=subprocess.DEVNULL, stderr=self.errors
         )
-        self._wait_until_ready()
+        try:
+            self._wait_until_ready()
+        except OSError as error:
+            self.stop()
+            raise ChildProcessError(f"{error} It said: {self.said()}") from error
 
     def _wait_until_ready(self, timeout_s: float = 60.0) -> None:
         wait_for_port(self.port, self._process)
-        end_s = time.monotonic() + timeout_s
+        end_s, spent_s = time.monotonic() + timeout_s, -1.0
         while time.monotonic() < end_s:
-            if self.ready() and (self.num_workers == 1 or len(self.workers) >= self.num_workers):
-                return
-            time.sleep(0.05)
+            if self.ready() and len(self.workers) == self.num_workers:
+                # One of them is ready; all are once none computes.
+                now_s = sum(map(cpu_s_of, self.workers))
+                if now_s == spent_s:
+                    return
+                spent_s = now_s
+            time.sleep(0.3)
         raise TimeoutError(f"All workers must be ready within {timeout_s:g} s, but are not.")
 
     def ready(self) -> bool:
@@ -175,7 +184,9 @@ class Served:
     @property
     def workers(self) -> list[int]:
         """The numbers of the processes that answer."""
-        return [self.pid] if self.num_workers == 1 else children_of(self.pid)
+        if self.num_workers == 1:
+            return [self.pid]
+        return [pid for pid in children_of(self.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
     def said(self) -> str:
         """Return what it has written to stderr."""
@@ -305,7 +316,7 @@ def asking(client: Client, *, model: str = "rlfocal", stream_every: int = 4) -> 
     """Make what asks the question of a number, and tells how that ended and when it may ask again."""
 
     async def ask(number: int) -> tuple[str, float | None]:
-        is_stream = number % stream_every == 0
+        is_stream = stream_every > 0 and number % stream_every == 0
         body = {"model": model, "messages": [{"role": "user", "content": question_of(number)}], "stream": is_stream}
         try:
             response = await client.post("/v1/chat/completions", body, timeout_s=PATIENCE_S)
@@ -353,12 +364,20 @@ async def put(ask: Ask, load: Load, first: int) -> list[Ended]:
     return ended
 
 
-_next_number = 0
+_numbers = count(step=10**5)
+"""Where the numbers of a load's questions begin; they are new throughout the process."""
 
 
-def run(served: Served, members: MemberServer, load: Load, *, in_time_s: float, redis: Redis | None = None) -> Run:
+def run(
+    served: Served,
+    members: MemberServer,
+    load: Load,
+    *,
+    in_time_s: float,
+    redis: Redis | None = None,
+    stream_every: int = 4,
+) -> Run:
     """Put a load on a server, after a few answers that do not count; questions are new throughout the process."""
-    global _next_number
     pids = {"members": [members.pid], "client": [os.getpid()]}
     if redis is not None:
         pids["redis"] = [redis.pid]
@@ -367,16 +386,15 @@ def run(served: Served, members: MemberServer, load: Load, *, in_time_s: float, 
         return {name: sum(map(cpu_s_of, those)) for name, those in {**pids, "workers": served.workers}.items()}
 
     async def go() -> Run:
-        global _next_number
+        first = next(_numbers)
         client = Client(served.port)
-        ask = asking(client)
-        await asyncio.gather(*(ask(10**6 + _next_number + number) for number in range(4 * served.num_workers)))
+        ask = asking(client, stream_every=stream_every)
+        await asyncio.gather(*(ask(first + 10**5 - 1 - number) for number in range(4 * served.num_workers)))
         members.forget()
         before, start_s = cpu_s(), time.monotonic()
-        ended = await put(ask, load, _next_number)
+        ended = await put(ask, load, first)
         took_s = time.monotonic() - start_s
         after = cpu_s()
-        _next_number += 2 * len(ended)
         client.close()
         spent = {name: after[name] - before[name] for name in after}
         return Run(load, ended, in_time_s, spent, took_s, [most_mb_of(pid) for pid in served.workers], members.log())
@@ -423,9 +441,7 @@ def row_of(name: str, load: str, runs: Sequence[Run]) -> list[str]:
         f"{statistics.median(one.cpu_s.get(who, 0.0) / one.took_s for one in runs):.2f}"
         for who in ("workers", "members", "client", "redis")
     ]
-    cpu_ms = statistics.median(
-        1000 * one.cpu_s["workers"] / count for one, count in zip(runs, answers, strict=True)
-    )
+    cpu_ms = statistics.median(1000 * one.cpu_s["workers"] / count for one, count in zip(runs, answers, strict=True))
     requests = statistics.median(one.log["requests"] / count for one, count in zip(runs, answers, strict=True))
     rest = {kind: count for kind, count in kinds.items() if kind not in {"right", "refused"}}
     return [
@@ -488,20 +504,22 @@ class Setting:
     workers: int
     has_redis: bool
     options: tuple[str, ...] = ()
+    stream_every: int = 4
+    in_time_s: float = 5.0
 
     @property
     def name(self) -> str:
         """What the table calls it."""
         return f"{self.workers} worker{'s' * (self.workers > 1)}{', Redis' * self.has_redis}"
 
-    def run(self, load: Load, in_time_s: float) -> Run:
+    def run(self, load: Load) -> Run:
         """Put a load on a new server."""
         with contextlib.ExitStack() as stack:
             redis = stack.enter_context(Redis()) if self.has_redis else None
-            options = [*self.options, *(() if redis is None else ("--shared-state", redis.url))]
+            options = [*self.options, *(() if redis is None else ("--state", redis.url))]
             members = stack.enter_context(MemberServer())
             served = stack.enter_context(Served(members.base_url, workers=self.workers, options=options))
-            return run(served, members, load, in_time_s=in_time_s, redis=redis)
+            return run(served, members, load, in_time_s=self.in_time_s, redis=redis, stream_every=self.stream_every)
 
 
 def main() -> None:
@@ -515,7 +533,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--in-time-s", type=float, default=5.0)
     parser.add_argument("--times", type=float, nargs="+", default=[1, 4], help="of capacity")
-    parser.add_argument("--capacity-per-s", type=float, help="right answers a second in time; else it is measured")
+    parser.add_argument("--calm", type=int, nargs="+", default=list(CALM), help="in flight, to look for capacity")
+    parser.add_argument("--capacity-per-s", type=float, help="answers a second; else it is measured")
+    parser.add_argument("--stream-every", type=int, default=4, help="which answers are streamed; 0 for none")
     parser.add_argument("--option", action="append", default=[], help="of `rlfocal serve`, as --option=--x=1")
     given = parser.parse_args()
     allow_many_connections()
@@ -523,28 +543,32 @@ def main() -> None:
     if "harness" in only:
         harness(given.in_flight, min(given.seconds, 5.0))
     settings = [
-        Setting(workers, redis == "with", tuple(given.option)) for workers in given.workers for redis in given.redis
+        Setting(workers, redis == "with", tuple(given.option), given.stream_every, given.in_time_s)
+        for workers in given.workers
+        for redis in given.redis
     ]
     print(f"\n| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|", flush=True)
     for setting in settings:
         if "flight" in only:
             load = Load(given.seconds, in_flight=given.in_flight)
-            runs = [setting.run(load, given.in_time_s) for _ in range(given.runs)]
+            runs = [setting.run(load) for _ in range(given.runs)]
             print_row(row_of(setting.name, f"{given.in_flight} in flight", runs))
         capacity = given.capacity_per_s
         if "capacity" in only or ("overload" in only and capacity is None):
-            rates = []
-            for in_flight in CALM:
-                runs = [setting.run(Load(given.seconds, in_flight=in_flight), given.in_time_s) for _ in range(given.runs)]
-                rates.append(median_of(runs, lambda one: one.good_per_s))
+            found: list[tuple[float, float]] = []
+            for in_flight in given.calm:
+                runs = [setting.run(Load(given.seconds, in_flight=in_flight)) for _ in range(given.runs)]
+                good, answers = (
+                    median_of(runs, measure) for measure in (lambda r: r.good_per_s, lambda r: r.answers_per_s)
+                )
+                found.append((good, answers))
                 print_row(row_of(setting.name, f"{in_flight} in flight", runs))
-            capacity = capacity or max(rates)
+            capacity = capacity or max(found)[1]
         if "overload" in only:
             assert capacity is not None
             for times in given.times:
-                # Three of four answers or so are right; what comes is that much more than what is good.
                 load = Load(given.seconds, per_s=times * capacity)
-                runs = [setting.run(load, given.in_time_s) for _ in range(given.runs)]
+                runs = [setting.run(load) for _ in range(given.runs)]
                 print_row(row_of(setting.name, f"{times:g}x capacity, {load.per_s:.0f}/s", runs))
 
 

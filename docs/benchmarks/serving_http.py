@@ -392,7 +392,8 @@ class ClientConnection(asyncio.Protocol):
             self._body += self._received[line + 2 : line + 2 + size]
             del self._received[: line + 2 + size + 2]
             if size == 0:
-                return self._end()
+                self._end()
+                return
 
     def _end(self) -> None:
         assert self._response is not None
