@@ -487,6 +487,11 @@ class RLFocalChatModel(NestedRunsMixin):
         return self._setup.pool
 
     @property
+    def serving(self) -> Serving:
+        """What serves now: the given policy, the prior, or what was learned of feedback, and who is left out."""
+        return self._setup.serving
+
+    @property
     def spent(self) -> Usage:
         """What all answers of this model and its copies have spent so far."""
         return self.shared_state.ledger.spent

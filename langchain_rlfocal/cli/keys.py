@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # As in `server.keys`, which takes long to import; a test compares them.
 Scope = Literal["answers", "members", "models", "feedback", "metrics"]
 
-_USUAL: list[Scope] = ["answers", "models", "feedback"]
+_USUAL: list[str] = ["answers", "models", "feedback"]
 _SOON = timedelta(days=14)
 
 File = Annotated[Path, typer.Argument(help="The file of keys: .toml or .json.")]
@@ -33,7 +33,7 @@ def add(
     *,
     name: Annotated[str, typer.Option(help="Whose key it is.")],
     scope: Annotated[
-        list[Scope],
+        list[str],
         typer.Option(
             help="What it may, once for each: answers; members, by their own names; models, which lists them; feedback; metrics."
         ),

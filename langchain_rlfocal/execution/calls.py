@@ -56,11 +56,17 @@ Role = Literal["member", "synthesizer", "equivalence"]
 Result = Candidate | Failure
 
 _asking: ContextVar[tuple[int, ...]] = ContextVar("rlfocal_asking", default=())
+_call: ContextVar["MemberCall | None"] = ContextVar("rlfocal_call", default=None)
 
 
 def enclosing_ensembles() -> tuple[int, ...]:
     """Return the ids of the ensembles within whose calls the present code runs, outermost first."""
     return _asking.get()
+
+
+def current_call() -> "MemberCall | None":
+    """Return the call within whose context the present code runs, the innermost; None outside any that a handler is told of."""
+    return _call.get()
 
 
 # ---- what is asked
@@ -242,7 +248,7 @@ class MemberCall:
     def release_slot(self) -> None:
         """Give the call's slot back, or leave the line."""
         if self.slot is not None:
-            self.slot.release()
+            self.slot.release(self.clock())
 
     # ---- asking
 
@@ -291,6 +297,7 @@ class MemberCall:
     def context(self) -> Generator[Context]:
         """Open the context in which the member runs: what it asks on its own belongs under the same run."""
         with set_config_context(self._enclosing) as context:
+            context.run(_call.set, self)
             if self.request.ensemble_id is not None:
                 context.run(_asking.set, (*enclosing_ensembles(), self.request.ensemble_id))
             yield context

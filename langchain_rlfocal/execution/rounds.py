@@ -14,9 +14,13 @@ from dataclasses import dataclass, field, replace
 from langchain_rlfocal.execution.budgets import BudgetRefusal, Usage, reserve
 from langchain_rlfocal.execution.calls import MemberCall, Result, RoundRequest
 from langchain_rlfocal.execution.config import AnswerLimits, shortest
+from langchain_rlfocal.execution.limits import Slot
 from langchain_rlfocal.execution.retries import is_of_member, misses_thinking
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.records import Candidate, Failure
+
+LEAST_WAIT_S = 0.05
+"""Who waits for a slot and a turn asks for them no sooner than after this, unless it is told of them."""
 
 LATE_S = 0.01
 """A time-out that is noticed later than this is put off once, by as much again: what has arrived meanwhile must be read first."""
@@ -53,6 +57,7 @@ class MemberTask:
         failed: Failed attempts that were followed by another.
         num_retries: How many of these count as retries.
         retry_at_s: When it is asked again; infinite if it is not.
+        turn_at_s: When its call that waits asks for its turn; infinite if it waits for none.
         first_s: When its first call was let through.
         result: What came of it.
     """
@@ -65,6 +70,7 @@ class MemberTask:
     failed: list[Failure] = field(default_factory=list)
     num_retries: int = 0
     retry_at_s: float = math.inf
+    turn_at_s: float = math.inf
     first_s: float | None = None
     result: Result | None = None
 
@@ -104,7 +110,8 @@ class Round:
         self._in_threads = in_threads
         self._counts_tokens = any(budget.limits_tokens for budget in self._config.budgets)
         has_limit = self._config.call_timeout_s is not None or limits.deadline_at_s != math.inf
-        self._is_timed = bool(self._hedges) or has_limit or any(member.timeout_s is not None for member in members)
+        has_limit |= any(one.timeout_s is not None or one.max_calls_per_minute is not None for one in members)
+        self._is_timed = bool(self._hedges) or has_limit
         self._tasks = [MemberTask(member) for member in members]
         self._task_of: dict[MemberCall, MemberTask] = {}
         self._num_open, self._num_retrying = len(self._tasks), 0
@@ -146,7 +153,7 @@ class Round:
             return None
         at_s = self._limits.deadline_at_s
         for task in self._open_tasks():
-            at_s = min(at_s, task.retry_at_s, self._hedge_at_s(task), self._member_end_s(task))
+            at_s = min(at_s, task.retry_at_s, task.turn_at_s, self._hedge_at_s(task), self._member_end_s(task))
             if task.call is not None:
                 at_s = min(at_s, task.call.cut_at_s)
         return at_s if at_s != math.inf else None
@@ -237,6 +244,9 @@ class Round:
                     self._time_out(task, call, now_s)
             elif now_s >= task.retry_at_s:
                 self._ask(task, now_s)
+            elif call is not None and call.slot is not None and now_s >= task.turn_at_s:
+                self._shared.limiter.grant(now_s)
+                self._await_turn(task, call.slot, now_s)
             elif now_s >= self._hedge_at_s(task):
                 member = self._hedges.pop(0)
                 if self._limits.may_add_load():
@@ -268,13 +278,18 @@ class Round:
             on_granted=lambda: self._on_granted(call),
             total=self._config.max_concurrent_calls,
             of_member=task.member.max_concurrent_calls,
+            per_minute=task.member.max_calls_per_minute,
+            now_s=now_s,
         )
         if call.slot.is_held:
             self._let_through(call, now_s)
+        elif task.member.max_calls_per_minute is not None:
+            self._await_turn(task, call.slot, now_s)
 
     def _let_through(self, call: MemberCall, now_s: float) -> None:
         """Have a call started that has its slot, if its breaker and the budgets let it."""
         task = self._task_of[call]
+        task.turn_at_s = math.inf
         if self._end_if_late(now_s):
             return None
         task.first_s = now_s if task.first_s is None else task.first_s
@@ -300,6 +315,20 @@ class Round:
         self._to_start.append(call)
         self._shared.retry_budget.deposit()
         return None
+
+    def _await_turn(self, task: MemberTask, slot: Slot, now_s: float) -> None:
+        """Have a member wait for its turn; one whose turn is after the deadline ends, so that another can stand in in time."""
+        turn_at_s = self._shared.limiter.turn_at_s(slot)
+        # One whose turn is now waits for a slot, and another may take that, and the turn with it.
+        task.turn_at_s = turn_at_s if turn_at_s > now_s else now_s + max(slot.each_s, LEAST_WAIT_S)
+        if turn_at_s == math.inf or turn_at_s <= self._limits.deadline_at_s:
+            return
+        wait_s = turn_at_s - now_s
+        reason = (
+            f"It may be called {task.member.max_calls_per_minute:g} times a minute, and its next turn, in {wait_s:.3g} s, is "
+            "after the deadline."
+        )
+        self._cancel(task, reason, now_s, kind="rate_limit")
 
     def _end(self, call: MemberCall, result: Result, now_s: float) -> None:
         """Take in what came of a call."""
@@ -387,7 +416,7 @@ class Round:
 
     def _cancel(self, task: MemberTask, reason: str, now_s: float, *, kind: str = "cancelled") -> None:
         """End a member that is not needed, which says nothing of its health."""
-        failure = replace(self._failure(task, kind, reason, now_s), is_retryable=kind == "breaker_open")
+        failure = replace(self._failure(task, kind, reason, now_s), is_retryable=kind in {"breaker_open", "rate_limit"})
         if task.call is not None:
             if self._stop(task.call):
                 self._settle(task.call, failure)

@@ -1,10 +1,9 @@
 """App: the routes of a server, and what holds for all of them."""
 
-import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
 from starlette.applications import Starlette
@@ -17,7 +16,7 @@ from starlette.routing import Route
 
 from langchain_rlfocal.chat_models import RLFocalChatModel
 from langchain_rlfocal.errors import RLFocalError
-from langchain_rlfocal.server import chat_completions, feedback, health, listing, metrics
+from langchain_rlfocal.server import chat_completions, feedback, health, listing, metrics, responses, systemone
 from langchain_rlfocal.server.admission import Admission
 from langchain_rlfocal.server.callers import Callers
 from langchain_rlfocal.server.config import ServerConfig
@@ -29,6 +28,9 @@ from langchain_rlfocal.server.state import ServerState
 
 ROUTES = (
     Route("/v1/chat/completions", chat_completions.handle, methods=["POST"]),
+    Route("/v1/responses", responses.handle, methods=["POST"]),
+    Route("/v1/responses/{response_id:path}", responses.not_stored, methods=["GET", "POST", "DELETE"]),
+    Route("/v1/systemone", systemone.handle, methods=["POST"]),
     Route("/v1/models", listing.models, methods=["GET"]),
     Route("/v1/models/{name:path}", listing.model, methods=["GET"]),
     Route("/v1/feedback", feedback.handle, methods=["POST"]),
@@ -40,19 +42,35 @@ ROUTES = (
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
-def create_app(model: RLFocalChatModel, config: ServerConfig, *, callbacks: Sequence[Any] = ()) -> Starlette:
+def create_app(
+    model: RLFocalChatModel,
+    config: ServerConfig,
+    *,
+    callbacks: Sequence[Any] = (),
+    on_close: Callable[[], None] = lambda: None,
+) -> Starlette:
     """Make the application of one serving process.
 
     Args:
         model: The ensemble.
         config: What was set at the start.
         callbacks: LangChain's callback handlers that every answer gets.
+        on_close: What is done when the process ends.
 
     Raises:
         InputError: The file of keys cannot be used.
     """
     keys = None if config.keys_file is None else KeyFile(config.keys_file)
-    counted = Metrics(model, keys)
+    counted, admission = Metrics(model, keys), Admission(config.max_in_flight)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        with ExitStack() as stack:
+            stack.callback(on_close)
+            if threading.current_thread() is threading.main_thread():  # the one that signals reach
+                stack.enter_context(draining(admission, within_s=config.drain_s))
+            yield
+
     cors = Middleware(
         CORSMiddleware,
         allow_origins=[*config.allow_origins],
@@ -69,28 +87,18 @@ def create_app(model: RLFocalChatModel, config: ServerConfig, *, callbacks: Sequ
             RLFocalError: _on_error,
             Exception: _on_error,
         },
-        lifespan=_lifespan,
+        lifespan=lifespan,
     )
     app.state.serving = ServerState(
         model,
         config,
-        Admission(config.max_in_flight),
+        admission,
         counted,
         keys,
         (counted.handler, *callbacks),
         started_s=int(time.time()),
     )
     return app
-
-
-@asynccontextmanager
-async def _lifespan(app: Starlette) -> AsyncIterator[None]:
-    serving: ServerState = app.state.serving
-    if threading.current_thread() is not threading.main_thread():  # where no signals arrive, as under a test's client
-        yield
-        return
-    with draining(serving.admission, within_s=serving.config.drain_s, signals=(signal.SIGTERM, signal.SIGINT)):
-        yield
 
 
 async def _on_error(request: Request, error: Exception) -> Response:

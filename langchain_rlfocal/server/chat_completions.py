@@ -83,14 +83,19 @@ async def handle(request: Request) -> Response:
     require(request, "answers")
     asked, stream, include_usage = asked_of(await read_body(request, serving.config), request)
     if stream:
-        policy = None if serving.model.policy is None else getattr(serving.model.policy, "policy_id", None)
         return EventStream(
             _events(asked, serving, include_usage=include_usage),
             heartbeat_s=serving.config.heartbeat_s,
-            headers=headers_of({"answer-id": str(asked.answer_id), "policy": policy}),
+            headers=stream_headers(asked, serving),
         )
     message = await answer(asked, serving, request)
     return JSONResponse(completion_of(message, asked), headers=decision_headers(message, serving.model.pool))
+
+
+def stream_headers(asked: Asked, serving: ServerState) -> dict[str, str]:
+    """Return what is known of an answer before it begins."""
+    policy = getattr(serving.model.policy, "policy_id", None)
+    return headers_of({"answer-id": str(asked.answer_id), "policy": policy})
 
 
 # ---- what is asked

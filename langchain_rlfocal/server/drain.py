@@ -6,19 +6,21 @@ or their time is up, the signal goes on to the program that serves, which closes
 
 import asyncio
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 from langchain_rlfocal.server.admission import Admission
 
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 
 @contextmanager
-def draining(admission: Admission, *, within_s: float, signals: Sequence[signal.Signals]) -> Iterator[None]:
-    """Drain before signals reach the handlers that are set now; a second SIGINT reaches them at once."""
+def draining(admission: Admission, *, within_s: float) -> Iterator[None]:
+    """Drain before SIGTERM and SIGINT reach the handlers that are set now; a second SIGINT reaches them at once."""
     loop = asyncio.get_running_loop()
-    before: dict[int, Any] = {number: signal.getsignal(number) for number in signals}
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in _SIGNALS}
     tasks = set[asyncio.Task[None]]()
 
     async def drain(number: int, frame: FrameType | None) -> None:
@@ -32,7 +34,7 @@ def draining(admission: Admission, *, within_s: float, signals: Sequence[signal.
         elif number == signal.SIGINT:
             _hand_on(before[number], number, frame)
 
-    for number in signals:
+    for number in _SIGNALS:
         signal.signal(number, on_signal)
     try:
         yield

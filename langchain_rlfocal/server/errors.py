@@ -59,6 +59,16 @@ class ApiError(Exception):
         self.headers = dict(headers or {})
         super().__init__(message)
 
+    def renamed(self, names: Mapping[str, str]) -> "ApiError":
+        """Return it about a field of another form of request, where its own begins with one of these names."""
+        param = self.param or ""
+        old = next((name for name in names if re.match(rf"{re.escape(name)}(?![\w])", param)), None)
+        if old is None:
+            return self
+        new = names[old] + param.removeprefix(old)
+        message = self.message.replace(f"`{param}`", f"`{new}`")
+        return ApiError(self.status, message, type=self.type, code=self.code, param=new, headers=self.headers)
+
     def body(self) -> dict[str, Any]:
         """Return it as OpenAI's clients read it."""
         shown = printable(self.message)
