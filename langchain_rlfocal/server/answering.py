@@ -19,6 +19,7 @@ from starlette.requests import Request
 from langchain_rlfocal.server.callers import Caller
 from langchain_rlfocal.server.errors import ApiError
 from langchain_rlfocal.server.names import Choice
+from langchain_rlfocal.server.options import DECIDING
 from langchain_rlfocal.server.state import ServerState
 
 
@@ -51,7 +52,8 @@ class Asked:
 
 def runnable_of(asked: Asked, serving: ServerState) -> Runnable[LanguageModelInput, AIMessage]:
     """Make what is asked: the ensemble with tools and options bound."""
-    arguments = {**asked.choice.options, **asked.options, **asked.parameters}
+    named = {} if DECIDING & asked.options.keys() else asked.choice.options  # each decides what an answer takes
+    arguments = {**named, **asked.options, **asked.parameters}
     if asked.choice.member is not None:
         arguments["model"] = asked.choice.member
     if asked.caller.account is not None:

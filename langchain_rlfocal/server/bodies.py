@@ -1,8 +1,9 @@
 """Bodies: what clients send, read under limits of size, depth and time."""
 
 import asyncio
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from typing import Any, cast
 
 import orjson
 from starlette.requests import ClientDisconnect, Request
@@ -27,12 +28,12 @@ async def read_body(request: Request, config: ServerConfig) -> dict[str, Any]:
         read = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise ApiError(400, f"The body must be JSON in UTF-8: {error.msg}. Correct it.", code="invalid_json") from None
+    if not isinstance(read, dict):
+        raise ApiError(400, 'The body must be a JSON object, such as {"model": "rlfocal"}.', code="invalid_json")
     if _is_deeper(read, config.max_depth):
         raise ApiError(
             400, f"The body must not be nested deeper than {config.max_depth}. Flatten it.", code="body_too_deep"
         )
-    if not isinstance(read, dict):
-        raise ApiError(400, 'The body must be a JSON object, such as {"model": "rlfocal"}.', code="invalid_json")
     return read
 
 
@@ -50,10 +51,11 @@ async def _bytes_of(request: Request, config: ServerConfig) -> bytes:
     body = bytearray()
     try:
         async with asyncio.timeout(config.read_timeout_s):
-            async for part in request.stream():
-                body += part
-                if len(body) > most:
-                    raise too_large
+            async with aclosing(cast("AsyncGenerator[bytes]", request.stream())) as parts:
+                async for part in parts:
+                    body += part
+                    if len(body) > most:
+                        raise too_large
     except TimeoutError:
         raise ApiError(
             408,
@@ -69,12 +71,12 @@ async def _bytes_of(request: Request, config: ServerConfig) -> bytes:
 def _is_deeper(value: Any, most: int) -> bool:
     """Tell whether objects and lists are nested deeper than so many."""
     layer = [value]
-    for _ in range(most + 1):
-        layer = [held for one in layer for held in _held(one)]
+    for _ in range(most):
+        layer = [held for one in layer for held in _held(one) if isinstance(held, dict | list)]
         if not layer:
             return False
     return True
 
 
 def _held(value: Any) -> Iterable[Any]:
-    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return value.values() if isinstance(value, dict) else value

@@ -23,6 +23,9 @@ SERVERS_OWN = frozenset({"retry_on", "explore", "timeout", "account"})
 AT_MOST = ("max_team", "max_rounds", "max_retries", "member_timeout_s", "deadline_s")
 """Options whose value at the server is the most that a request may ask for."""
 
+DECIDING = frozenset({*TARGETS, "promise", "cost_weight"})
+"""Options of which a request can give one: each decides what an answer takes."""
+
 _HINTS: Mapping[str, Any] = {
     **{
         name: hint for name, hint in get_type_hints(CallOptions, include_extras=True).items() if name not in SERVERS_OWN
@@ -61,7 +64,7 @@ def options_of(given: Any, model: RLFocalChatModel, *, session: str | None = Non
             )
     if "budget_per_answer" in options:
         options["budget_per_answer"] = _lesser(options["budget_per_answer"], model.budget_per_answer)
-    deciding = [name for name in (*TARGETS, "promise", "cost_weight") if name in options]
+    deciding = [name for name in options if name in DECIDING]
     if len(deciding) > 1:
         raise ApiError(
             400,
