@@ -57,6 +57,9 @@ _COUNTS_NAME = "PROMETHEUS_MULTIPROC_DIR"
 _MAX_HEADER_BYTES = 64 * 1024
 _KEEP_ALIVE_S = 30
 _CLOSING_S = 5
+_HUNG_S = 60
+"""After so many seconds without a sign of life a process is replaced: it gives none while it starts, which takes long on a busy machine."""
+
 _TARGETS = ("target_calls", "target_usd", "target_usd_share", "target_tokens", "target_seconds")
 _PANELS = ("Who answers, and for how much", "Who asks", "What is kept", "Limits")
 
@@ -364,6 +367,7 @@ def _config_of(app: Any, **more: Any) -> Any:
         h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_CLOSING_S,
+        timeout_worker_healthcheck=_HUNG_S,
         log_level="warning",
         access_log=False,
         server_header=False,
