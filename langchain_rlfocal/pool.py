@@ -31,6 +31,8 @@ class PoolMember:
             cost as all others do.
         reasoning_usd_per_mtok: Dollars per million tokens of reasoning, None where they cost as other tokens of the response.
         timeout_s: Seconds that one attempt may take, None for any time; a shorter time-out of the ensemble goes before it.
+        cache_ttl_s: Seconds for which its provider keeps a prompt in its cache after reading it.
+        cache_min_tokens: Tokens below which its provider caches no prompt.
 
     Raises:
         PoolError: The name is empty, the model is no chat model, or a number is outside its range.
@@ -45,6 +47,8 @@ class PoolMember:
     cached_input_usd_per_mtok: float | None = None
     reasoning_usd_per_mtok: float | None = None
     timeout_s: float | None = None
+    cache_ttl_s: float = 300.0
+    cache_min_tokens: int = 1024
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
@@ -74,6 +78,10 @@ class PoolMember:
             raise PoolError(
                 f"`timeout_s` of member `{self.name}` must be finite and above 0, or None, got {self.timeout_s!r}."
             )
+        for name in ("cache_ttl_s", "cache_min_tokens"):
+            value = getattr(self, name)
+            if not _is_number(value) or not 0 <= value < math.inf:
+                raise PoolError(f"`{name}` of member `{self.name}` must be finite and not negative, got {value!r}.")
 
     def cost_usd(
         self,

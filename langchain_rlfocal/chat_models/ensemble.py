@@ -78,6 +78,7 @@ from langchain_rlfocal.chat_models.requests import (
     standard_choice,
     to_tool,
 )
+from langchain_rlfocal.chat_models.sessions import Sticky, Turn, session_of
 from langchain_rlfocal.errors import FeedbackError, InputError, PoolError
 from langchain_rlfocal.execution import (
     AnswerLimits,
@@ -141,7 +142,8 @@ class _Setup:
             threshold, known = model.equivalence_threshold, model.judgements
             self.judge = Judge.of(model.equivalence, threshold=threshold, known=known)
         with own_errors():
-            self.options = CallOptions(**{name: getattr(model, name) for name in OPTION_NAMES})
+            fields = type(model).model_fields
+            self.options = CallOptions(**{name: getattr(model, name) for name in OPTION_NAMES if name in fields})
         self.names = frozenset(self.pool.names)
         self.service: LearningService | None = None
         if isinstance(model.outcome_log, OutcomeLog):
@@ -405,6 +407,12 @@ class RLFocalChatModel(NestedRunsMixin):
     """Share of the answers, ε in [0, 1], that ask `max_team` members at random instead of the Decider's choice, so that something
     is learned of everyone. How probable it was that a member was asked is recorded with it. Answers under a promise never explore."""
 
+    sticky: Sticky = "off"
+    """Who goes on with a conversation: `"off"` whom the Decider chooses, who sees that members which hold the conversation in their
+    provider's cache are cheaper; `"tools"` in a tool loop the member whose calls were run, alone; `"session"` always the member that
+    answered last, alone. Others are asked only where it fails or cannot be asked. A promise goes before it.
+    """
+
     shared_state: SharedState = Field(default_factory=SharedState, exclude=True, repr=False)
     """What this model and its copies share in this process: running calls, breakers, latencies, spending. Give one model's to
     another to have them share it too."""
@@ -626,6 +634,7 @@ class RLFocalChatModel(NestedRunsMixin):
             "synthesize_below": self.synthesize_below,
             "on_disagreement": self.on_disagreement,
             "explore": self.explore,
+            "sticky": self.sticky,
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,
             "default_stop": self.stop,  # LangChain puts a call's own under "stop"
@@ -870,6 +879,15 @@ class RLFocalChatModel(NestedRunsMixin):
         request = Request.of({**own, **kwargs})
         query = query_of(messages, task=options.task)
         limits = AnswerLimits(config, shared=self.shared_state, clock=self.clock)
+        turn = Turn.of(
+            messages,
+            request,
+            session=session_of(options.session, None if run_manager is None else run_manager.metadata),
+            sticky=options.sticky,
+            pool=setup.pool,
+            sessions=self.shared_state.sessions,
+            now_s=self.clock(),
+        )
         asks_more = not request.is_plain
         needing_tools = [name for name, model in setup.models.items() if asks_more and request.needs_tools(model)]
         eligible = eligible_of(setup.models, messages, tools=needing_tools, only=only).without(serving.left_out)
@@ -897,6 +915,7 @@ class RLFocalChatModel(NestedRunsMixin):
             limits=limits,
             aim=self._aim(options, only, query),
             pledge=pledge,
+            turn=turn,
             judging=None if setup.judge is None else Judging(setup.judge, query.text),
         )
 
@@ -963,5 +982,5 @@ def _identifying(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return what of a call's arguments identifies its answer to caches and traces, which take no functions."""
     if not kwargs:
         return kwargs
-    kept = {name: value for name, value in kwargs.items() if name != "retry_on"}
+    kept = {name: value for name, value in kwargs.items() if name not in {"retry_on", "session"}}
     return kept if kept.get("answer_kind") is None else {**kept, "answer_kind": kind_id(kept["answer_kind"])}

@@ -11,6 +11,7 @@ things pass through, since they are no non-answers: the wish to stop the program
     clients   the member's model without retries of its own
     config    what an answer may take, and what answers share
     retries   which errors are worth another attempt, and when
+    sessions  what members' providers hold of a conversation in their caches
     budgets   what calls may cost, and their tokens
     limits    calls at once, circuit breakers, usual latencies, overload
 
@@ -26,8 +27,10 @@ from langchain_rlfocal.execution.calls import (
     Role,
     RoundRequest,
     UnusableAnswerError,
+    cached_tokens_of,
     enclosing_ensembles,
     failure_of,
+    message_of,
     usage_of,
 )
 from langchain_rlfocal.execution.config import AnswerLimits, Clock, ExecutionConfig, Fingerprints, SharedState
@@ -36,6 +39,7 @@ from langchain_rlfocal.execution.endings import blocks_of, ending_of, is_refusal
 from langchain_rlfocal.execution.limits import BreakerConfig, BreakerState, Shared
 from langchain_rlfocal.execution.retries import RetryPolicy
 from langchain_rlfocal.execution.rounds import IsDecided
+from langchain_rlfocal.execution.sessions import Expected, Prompt, Session, Sessions
 
 __all__ = [
     "MAX_REASON_CHARS",
@@ -47,13 +51,17 @@ __all__ = [
     "Budget",
     "Clock",
     "ExecutionConfig",
+    "Expected",
     "Fingerprints",
     "IsDecided",
     "MemberRequest",
+    "Prompt",
     "Result",
     "RetryPolicy",
     "Role",
     "RoundRequest",
+    "Session",
+    "Sessions",
     "Shared",
     "SharedState",
     "UnusableAnswerError",
@@ -62,10 +70,12 @@ __all__ = [
     "ask_members",
     "astream_round",
     "blocks_of",
+    "cached_tokens_of",
     "enclosing_ensembles",
     "ending_of",
     "failure_of",
     "is_refusal",
+    "message_of",
     "num_tokens",
     "num_tokens_of_messages",
     "plain",

@@ -24,6 +24,7 @@ from langchain_rlfocal.execution.limits import (
     Shared,
 )
 from langchain_rlfocal.execution.retries import RetryPolicy
+from langchain_rlfocal.execution.sessions import Sessions
 from langchain_rlfocal.policies.targets import Controllers
 
 Clock = Callable[[], float]
@@ -108,12 +109,14 @@ class SharedState(Shared):
         fingerprints: What members call themselves.
         admission: Answers that begin, or wait for their beginning.
         retry_budget: How many retries and hedges are allowed under overload.
+        sessions: What members hold of conversations.
     """
 
     def __init__(self, ledger: Ledger | None = None) -> None:
         self.limiter, self.breakers, self.latencies = ConcurrencyLimiter(), Breakers(), Latencies()
         self.admission, self.retry_budget = Admission(), RetryBudget()
         self.controllers, self.fingerprints = Controllers(), Fingerprints()
+        self.sessions = Sessions()
         self.ledger = ledger or Ledger()
 
     def __reduce__(self) -> tuple[Any, ...]:
