@@ -114,7 +114,7 @@ class Turn:
         sessions: Sessions,
         now_s: float,
     ) -> Self | None:
-        """Look up what is known of a conversation; None where there is no session and nobody goes on."""
+        """Look up what is known of a conversation; None where there is no session and nobody can go on."""
         member = None
         if sticky != "off":
             member = author_of(messages, sessions, of_calls=True)
@@ -124,7 +124,7 @@ class Turn:
             if member not in pool:
                 member = None
         if session is None:
-            return None if member is None else cls(None, sticky, member, {}, {}, pool, sessions)
+            return None if sticky == "off" else cls(None, sticky, member, {}, {}, pool, sessions)
         prompts: dict[str, Prompt] = {}
         made: dict[tuple[int, ...], Prompt] = {}
         for one in pool:
@@ -173,8 +173,10 @@ class Turn:
             self._sessions.note_author(self.session, member)
         self._sessions.note_calls(call_ids, member)
 
-    def describe(self, results: Iterable[Result]) -> dict[str, Any]:
-        """Describe in JSON values what each member was expected to cost, and what was saved."""
+    def describe(self, results: Iterable[Result]) -> dict[str, Any] | None:
+        """Describe in JSON values what each member was expected to cost, and what was saved; None where there is nothing to say."""
+        if self.session is None and not self.is_in_force:
+            return None
         reported = {one.member: one for one in results if message_of(one) is not None}
         members, saved_usd = {}, 0.0
         for name, one in self.expected.items():
