@@ -61,7 +61,29 @@ def test_a_conversation_of_three_steps_costs_what_its_cache_leaves_of_it():
     assert millionths == [(0, 2000 + 256 * 8, 2000 + 256 * 8), (1000, 2000, 3800), (1500, 2100, 4800)]
     other = sessions.expected(ONE, bob, steps[-1], 3)
     assert (other.held_tokens, other.usd) == (0, pytest.approx((2000 + 4 * 256) / 1e6))
-    assert (other.factor, expected.factor) == (1.0, pytest.approx(2100 / 4800))
+    assert (other.factor(1), expected.factor(1)) == (1.0, pytest.approx(2100 / 4800))
+
+
+def test_who_is_new_to_a_conversation_reads_it_once_and_holds_it_for_the_steps_that_follow():
+    """2000 tokens that Ann holds: 400 + 256 · 8 = 2448 of 6048 at each step. Bob has them at 6048 once, and then at 2448.
+
+    Over four steps his price is (6048 + 3 · 2448) / 4 = 3348 each. Where a question has one answer only the first counts.
+    """
+    sessions, ann, bob = Sessions(), member(), member("bob")
+    sent = prompt(2000)
+    sessions.note(ONE, ann, sent, at_s=0)
+    held, new = (sessions.expected(ONE, one, sent, 1) for one in (ann, bob))
+    assert (held.factor(1), held.factor(4)) == (pytest.approx(2448 / 6048), pytest.approx(2448 / 6048))
+    assert (new.factor(1), new.factor(4)) == (1.0, pytest.approx(3348 / 6048))
+
+
+def test_how_many_answers_a_question_has_is_seen_in_how_many_are_not_the_first():
+    """One each is expected; of many questions with four answers each, four."""
+    sessions = Sessions()
+    assert sessions.usual_steps == 1.0
+    for place in range(400):
+        sessions.note_answer(ONE, "ann", is_first=place % 4 == 0)
+    assert sessions.usual_steps == pytest.approx(4, rel=0.1)
 
 
 def test_what_a_provider_reports_of_a_beginning_replaces_the_estimate():
@@ -101,7 +123,7 @@ def test_what_is_not_held_is_not_cheaper(session, sent, at_s):
     sessions, ann = Sessions(), member()
     sessions.note(ONE, ann, prompt(900, 1000), at_s=0)
     expected = sessions.expected(session, ann, sent, at_s)
-    assert (expected.held_tokens, expected.factor) == (0, 1.0)
+    assert (expected.held_tokens, expected.factor(1)) == (0, 1.0)
 
 
 def test_a_cache_lives_from_its_last_use_and_begins_at_its_least_size():
@@ -125,9 +147,9 @@ def test_tokens_are_only_cheaper_where_prices_say_so():
     sessions, free, unknown = Sessions(), member(cached_input_usd_per_mtok=None), PoolMember("u", SchemaChatModel())
     for one in (free, unknown):
         sessions.note(ONE, one, prompt(2000), at_s=0)
-    assert sessions.expected(ONE, free, prompt(2000), 1).factor == 1.0
+    assert sessions.expected(ONE, free, prompt(2000), 1).factor(1) == 1.0
     expected = sessions.expected(ONE, unknown, prompt(2000), 1)
-    assert (expected.usd, expected.held_tokens, expected.factor) == (None, 2000, 1.0)
+    assert (expected.usd, expected.held_tokens, expected.factor(1)) == (None, 2000, 1.0)
 
 
 @given(
@@ -205,7 +227,7 @@ def test_sessions_hold_no_word_and_are_bounded(monkeypatch):
 
 def test_a_copy_holds_the_same_and_a_pickle_nothing():
     sessions = Sessions()
-    sessions.note_author(ONE, "ann")
+    sessions.note_answer(ONE, "ann", is_first=True)
     assert copy.deepcopy(sessions) is sessions
     assert len(pickle.loads(pickle.dumps(sessions))) == 0
 
@@ -214,7 +236,7 @@ def test_another_process_knows_what_was_sent_though_its_clock_begins_elsewhere()
     """At 100 s of the one clock it is 5000 s of the other: what was sent 250 s ago lives for another 50 s."""
     here, there, ann = Sessions(), Sessions(), member()
     here.note(ONE, ann, prompt(1000), at_s=-150)
-    here.note_author(ONE, "ann")
+    here.note_answer(ONE, "ann", is_first=True)
     there.note(ONE, ann, prompt(1000, 1100), at_s=4000)
     there.load(ONE, here.dump(ONE, now_s=100), now_s=5000)
     sent = prompt(1000, 1100, 1500)
@@ -239,15 +261,30 @@ def seen_by(policy, **prices):
     return policy._recent("q", None).last[1][1]
 
 
-def test_the_state_has_the_price_of_now(random_policy):
-    """Prices of ¼ and ¾ at a cost weight of ½ are charges of ⅛ and ⅜; with a factor of ⅓ both are ⅛."""
+def test_the_state_has_the_price_of_now_as_a_share_of_asking_everybody(random_policy):
+    """Prices of ¼ and ¾ at a cost weight of ½ are charges of ⅛ and ⅜. With a factor of ⅓ both cost ¼, which is half each."""
     policy = random_policy(("ann", "bob"))
     weights = {**policy.parts.weights, "pool.price": np.array([0.25, 0.75], dtype=np.float32)}
     policy = RLFocalPolicy(replace(policy.parts, weights=weights))
     assert seen_by(policy).charge.tolist() == [[0.125, 0.375]]
     state = seen_by(policy, price_factors={"bob": 1 / 3})
-    assert state.charge.tolist() == [[0.125, pytest.approx(0.125)]]
+    assert state.charge.tolist() == [[pytest.approx(0.25), pytest.approx(0.25)]]
     assert state.members.price.dtype == seen_by(policy).members.price.dtype
+
+
+@given(factors=st.tuples(st.floats(0.01, 1), st.floats(0.01, 1), st.floats(0.01, 1)), more=st.floats(0.1, 1))
+def test_who_holds_more_is_charged_less_and_all_together_as_much(factors, more):
+    """Whatever else is held; where everybody holds as much, nothing changes."""
+    policy = PriorPolicy(("ann", "bob", "cid"))
+    before, after = (
+        seen_by(policy, price_factors=dict(zip(policy.members, given, strict=True))).charge[0]
+        for given in (factors, (factors[0] * more, *factors[1:]))
+    )
+    plain = seen_by(policy).charge[0]
+    assert after[0] <= before[0] + 1e-12
+    assert before.sum() == pytest.approx(plain.sum())
+    even = seen_by(policy, price_factors=dict.fromkeys(policy.members, factors[0])).charge[0]
+    assert even.tolist() == pytest.approx(plain.tolist())
 
 
 def test_a_policy_chooses_bit_by_bit_alike_without_a_session(random_policy):
@@ -256,6 +293,15 @@ def test_a_policy_chooses_bit_by_bit_alike_without_a_session(random_policy):
     assert seen_by(policy, price_factors=None).members.price is plain.members.price
     for factors in ({}, {"ann": 1.0}):
         assert (policy.team_logits(seen_by(policy, price_factors=factors)) == policy.team_logits(plain)).all()
+
+
+def test_a_pool_without_prices_knows_no_cheaper_member():
+    clock = Clock()
+    members = [*pool_of("ann", clock=clock), PoolMember("bob", ScriptedChatModel(script=["It is."]))]
+    model, policy, _ = talking(["ann"], members=members)
+    history = saying(model, "Is it so?", "Still?", session="s")
+    assert policy.seen == [None, None]
+    assert of_session(history[-1])["members"]["ann"]["held_tokens"] > 1000
 
 
 def test_a_policy_that_was_written_before_is_not_given_what_it_does_not_know():
@@ -329,7 +375,6 @@ def test_who_was_asked_in_a_session_is_cheaper_in_its_next_step_and_says_what_wa
     model, policy, _ = talking(["ann"])
     *_, first, _, second = saying(model, "Is it so?", "Still?", session="s")
     assert policy.seen[0] is None
-    assert list(policy.seen[1]) == ["ann"]
     before, after = of_session(first), of_session(second)
     assert (
         before["members"]["ann"]["held_tokens"] == before["members"]["ann"]["cached_tokens"] == before["saved_usd"] == 0
@@ -342,7 +387,7 @@ def test_who_was_asked_in_a_session_is_cheaper_in_its_next_step_and_says_what_wa
     by_hand = (ann["prompt_tokens"] - ann["held_tokens"]) * 2 + ann["held_tokens"] * 0.2 + usual * 8
     assert ann["expected_usd"] == pytest.approx(by_hand / 1e6)
     assert ann["uncached_usd"] == pytest.approx((ann["prompt_tokens"] * 2 + usual * 8) / 1e6)
-    assert policy.seen[1]["ann"] == pytest.approx(ann["expected_usd"] / ann["uncached_usd"])
+    assert policy.seen[1] == {"ann": pytest.approx(ann["expected_usd"] / ann["uncached_usd"]), "bob": 1.0}
     # What was billed is what is counted, and what was expected.
     assert (
         how(second)["spent"]["usd"]
@@ -566,7 +611,7 @@ def test_who_did_not_respond_holds_nothing():
     model, policy, _ = talking(["ann"], members=members)
     history = saying(model, "Is it so?", session="s")
     saying(model, "Still?", history=history, session="s")
-    assert list(policy.seen[-1]) == ["bob"]
+    assert policy.seen[-1]["bob"] < policy.seen[-1]["ann"] == 1.0
     alone, _, _ = talking(["ann"], members=members[:1])
     with pytest.raises(EnsembleError):
         alone.invoke("?", session="s")

@@ -99,6 +99,7 @@ class Turn:
     _prompts: Mapping[str, Prompt]
     _pool: ModelPool
     _sessions: Sessions
+    _is_first: bool = True
     is_in_force: bool = False
     _noted: set[str] = field(default_factory=set)
 
@@ -134,13 +135,20 @@ class Turn:
                 made[key] = Prompt.of(sent, schemas=request.schemas_sent)
             prompts[one.name] = made[key]
         expected = {one.name: sessions.expected(session, one, prompts[one.name], now_s) for one in pool}
-        return cls(session, sticky, member, expected, prompts, pool, sessions)
+        is_first = not isinstance(messages[-1], ToolMessage)
+        return cls(session, sticky, member, expected, prompts, pool, sessions, is_first)
 
     @property
     def price_factors(self) -> dict[str, float] | None:
-        """What asking each member costs over what it costs with nothing cached; None where that is the same for all."""
-        factors = {name: one.factor for name, one in self.expected.items() if one.held_tokens and one.factor != 1}
-        return factors or None
+        """What asking each member costs over what it costs with nothing cached; None where nothing is held, or a price not known.
+
+        A member that is new to the conversation reads all of it once, and then holds it for the steps that follow: its price
+        is the average over the steps that one question takes.
+        """
+        every = self.expected.values()
+        if not any(one.held_tokens for one in every) or any(one.usd is None for one in every):
+            return None
+        return {name: one.factor(self._sessions.usual_steps) for name, one in self.expected.items()}
 
     # ---- what came of it
 
@@ -170,7 +178,7 @@ class Turn:
         if member is None or member not in self._pool:
             return
         if self.session is not None:
-            self._sessions.note_author(self.session, member)
+            self._sessions.note_answer(self.session, member, is_first=self._is_first)
         self._sessions.note_calls(call_ids, member)
 
     def describe(self, results: Iterable[Result]) -> dict[str, Any] | None:

@@ -36,8 +36,11 @@ ASSUMED_RESPONSE_TOKENS = 256
 PRIOR_HITS = 2.0
 """As how many expected hits that came true each member begins."""
 
+PRIOR_STEPS = 2.0
+"""As how many human messages with one answer each it begins, before it is known how many answers agents need."""
+
 MEMORY = 50
-"""How many calls of a member are remembered in saying what share of the expected hits comes true."""
+"""How many calls of a member, and how many answers, are remembered in saying what is usual."""
 
 SESSION_TTL_S = 3600.0
 """Seconds after which a session that nobody goes on with is forgotten in a shared store."""
@@ -137,18 +140,25 @@ class Expected:
         prompt_tokens: Tokens of its prompt.
         held_tokens: How many of them its provider is expected to read from its cache.
         usd: Dollars; None without prices.
-        full_usd: Dollars if nothing were cached.
+        full_usd: Dollars if nothing were cached; None as above.
+        later_usd: Dollars of each further step with the same member, which then holds what it has read; None as above.
     """
 
     prompt_tokens: int
     held_tokens: int
     usd: float | None
     full_usd: float | None
+    later_usd: float | None
 
-    @property
-    def factor(self) -> float:
-        """What it costs over what it would cost if nothing were cached; 1 where that is unknown or nothing."""
-        return self.usd / self.full_usd if self.usd is not None and self.full_usd else 1.0
+    def factor(self, steps: float) -> float:
+        """Return what a step costs on average, over what it would cost if nothing were cached; 1 where that is nothing.
+
+        Args:
+            steps: How many steps, this one among them, are expected to go on with the member: at least 1.
+        """
+        if self.usd is None or self.later_usd is None or not self.full_usd:
+            return 1.0
+        return (self.usd + (steps - 1) * self.later_usd) / (steps * self.full_usd)
 
 
 @dataclass(slots=True)
@@ -168,6 +178,7 @@ class Sessions(Shared):
         self._calls: OrderedDict[str, str] = OrderedDict()
         self._hits: dict[str, tuple[float, float]] = {}
         self._written: dict[str, tuple[float, float]] = {}
+        self._steps = (PRIOR_STEPS, PRIOR_STEPS)
 
     def __len__(self) -> int:
         """How many sessions are remembered."""
@@ -185,10 +196,13 @@ class Sessions(Shared):
             alive = self._longest(session, member.name, prompt, since_s=now_s - member.cache_ttl_s)
             if alive is not None and alive.tokens >= member.cache_min_tokens:
                 held_tokens = int(min(alive.tokens, prompt_tokens) * self.hit_share(member.name))
-        written = self.usual_response_tokens(member.name)
-        full_usd = member.cost_usd(prompt_tokens=prompt_tokens, completion_tokens=written)
-        usd = member.cost_usd(prompt_tokens=prompt_tokens, completion_tokens=written, cached_tokens=held_tokens)
-        return Expected(prompt_tokens, held_tokens, usd, full_usd)
+        written, share = self.usual_response_tokens(member.name), self.hit_share(member.name)
+        later = int(prompt_tokens * share) if prompt_tokens >= member.cache_min_tokens else 0
+        usd, full_usd, later_usd = (
+            member.cost_usd(prompt_tokens=prompt_tokens, completion_tokens=written, cached_tokens=cached)
+            for cached in (held_tokens, 0, later)
+        )
+        return Expected(prompt_tokens, held_tokens, usd, full_usd, later_usd)
 
     def _longest(
         self, session: Session, member: str, prompt: Prompt, *, since_s: float = float("-inf")
@@ -204,6 +218,12 @@ class Sessions(Shared):
         """Return the share of what was expected in a member's cache that it reported, in [0, 1]."""
         came_true, num = self._hits.get(member, (0.0, 0.0))
         return (PRIOR_HITS + came_true) / (PRIOR_HITS + num)
+
+    @property
+    def usual_steps(self) -> float:
+        """How many answers, on average, follow one human message: more than one where agents call tools."""
+        answers, questions = self._steps
+        return max(answers / questions, 1.0)
 
     def usual_response_tokens(self, member: str) -> int:
         """Return how many tokens a member's responses take on average."""
@@ -254,9 +274,11 @@ class Sessions(Shared):
                 kept.append(Prefix(len(prompt.hashes), prompt.hashes[-1], tokens, at_s))
                 prefixes[:] = sorted(kept, key=lambda one: (one.used_at_s, one.length))[-MAX_PREFIXES:]
 
-    def note_author(self, session: Session, member: str) -> None:
-        """Note who answered."""
+    def note_answer(self, session: Session, member: str, *, is_first: bool) -> None:
+        """Note who answered, and whether it was the first answer to a human message."""
         with self._lock:
+            kept = 1 - 1 / MEMORY
+            self._steps = (self._steps[0] * kept + 1, self._steps[1] * kept + is_first)
             self._known(session).authors[session.place] = member
 
     def author(self, session: Session) -> str | None:

@@ -82,8 +82,9 @@ class Policy(Protocol):
             max_rounds: How many rounds there may be.
             max_team: How many members may be asked over all rounds.
             cost_weight: What asking the whole pool once is worth, in units of score.
-            price_factors: By member, what asking it now costs over what it costs otherwise, where its provider holds this
-                conversation in its cache; 1 for who is not named. A policy without this argument is not given it.
+            price_factors: By member, what asking it costs in this conversation, of which its provider may hold a part in its
+                cache, over what it costs otherwise: how prices are to one another, whatever all cost together. 1 for who is not
+                named. A policy without this argument is not given it.
 
         Returns:
             The selection. Never empty while nobody has answered, someone is left to ask and the team has room.
@@ -269,8 +270,10 @@ class EnsemblePolicy(ABC):
             names = tuple(names[column] for column in columns)
             position = {name: index for index, name in enumerate(names)}
         if price_factors:
-            factors = np.array([price_factors.get(name, 1.0) for name in names], dtype=features.price.dtype)
-            features = replace(features, price=features.price * factors)
+            price = features.price * np.array([price_factors.get(name, 1.0) for name in names])
+            # Still shares of what asking everybody costs: a cache says who is cheaper, the cost weight how much is spent.
+            price *= features.price.sum() / max(price.sum(), 1e-30)
+            features = replace(features, price=price.astype(features.price.dtype))
         asked = np.zeros((1, len(names)), dtype=bool)
         for member in (*(c.member for c in candidates), *(f.member for f in failures)):
             asked[0, position[member]] = True
