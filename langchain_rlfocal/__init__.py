@@ -26,12 +26,13 @@ if TYPE_CHECKING:
         PoolError,
         RLFocalError,
     )
-    from langchain_rlfocal.execution import Budget
+    from langchain_rlfocal.execution import Account, Budget, SharedState
     from langchain_rlfocal.log import OutcomeLog
     from langchain_rlfocal.policies import RLFocalPolicy
     from langchain_rlfocal.pool import ModelPool, PoolMember
 
 __all__ = [
+    "Account",
     "Budget",
     "BudgetError",
     "CertificationError",
@@ -53,10 +54,12 @@ __all__ = [
     "RLFocalDecider",
     "RLFocalError",
     "RLFocalPolicy",
+    "SharedState",
     "__version__",
 ]
 
 _HOMES = {
+    "Account": "execution",
     "Budget": "execution",
     "ModelPool": "pool",
     "OutcomeLog": "log",
@@ -64,6 +67,7 @@ _HOMES = {
     "RLFocalChatModel": "chat_models",
     "RLFocalDecider": "chat_models",
     "RLFocalPolicy": "policies",
+    "SharedState": "execution",
 }
 
 

@@ -31,6 +31,8 @@ class PoolMember:
             cost as all others do.
         reasoning_usd_per_mtok: Dollars per million tokens of reasoning, None where they cost as other tokens of the response.
         timeout_s: Seconds that one attempt may take, None for any time; a shorter time-out of the ensemble goes before it.
+        max_calls_per_minute: How many calls of it may begin in a minute, one after the other, None for any number; a call waits for
+            its turn, within its deadline.
         cache_ttl_s: Seconds for which its provider keeps a prompt in its cache after reading it.
         cache_min_tokens: Tokens below which its provider caches no prompt.
 
@@ -47,6 +49,7 @@ class PoolMember:
     cached_input_usd_per_mtok: float | None = None
     reasoning_usd_per_mtok: float | None = None
     timeout_s: float | None = None
+    max_calls_per_minute: float | None = None
     cache_ttl_s: float = 300.0
     cache_min_tokens: int = 1024
 
@@ -74,10 +77,12 @@ class PoolMember:
                 f"`max_concurrent_calls` of member `{self.name}` must be a whole number of at least 1, or None, got {cap!r}."
             )
 
-        if self.timeout_s is not None and (not _is_number(self.timeout_s) or not 0 < self.timeout_s < math.inf):
-            raise PoolError(
-                f"`timeout_s` of member `{self.name}` must be finite and above 0, or None, got {self.timeout_s!r}."
-            )
+        for limit in ("timeout_s", "max_calls_per_minute"):
+            value = getattr(self, limit)
+            if value is not None and (not _is_number(value) or not 0 < value < math.inf):
+                raise PoolError(
+                    f"`{limit}` of member `{self.name}` must be finite and above 0, or None, got {value!r}."
+                )
         for name in ("cache_ttl_s", "cache_min_tokens"):
             value = getattr(self, name)
             if not _is_number(value) or not 0 <= value < math.inf:

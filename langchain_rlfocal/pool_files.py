@@ -100,6 +100,12 @@ class Member(_Entry):
         None, gt=0, allow_inf_nan=False, description="Seconds that one attempt may take; default: any time."
     )
     concurrency: int | None = Field(None, ge=1, description="Calls of it that may run at once; default: any number.")
+    calls_per_minute: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Calls of it that may begin in a minute, one after the other; default: any number.",
+    )
     competence: float = Field(
         0.5, ge=0, le=1, description="Score that a policy without training expects of it, in [0, 1]."
     )
@@ -159,6 +165,7 @@ def read_pool(path: str | PathLike[str]) -> ModelPool:
                         **_prices_of(entry),
                         timeout_s=entry.timeout_s,
                         max_concurrent_calls=entry.concurrency,
+                        max_calls_per_minute=entry.calls_per_minute,
                     )
                 )
         return ModelPool(members, on_close=opened.pop_all().close)

@@ -221,7 +221,7 @@ def test_sessions_hold_no_word_and_are_bounded(monkeypatch):
         sessions.note(Session.of(name), ann, prompt(10), at_s=0)
     assert len(sessions) == 3
     assert sessions.expected(session, ann, prompt(10, 20, branch="9"), 12).held_tokens == 0
-    sessions.note_calls(map(str, range(MAX_CALLS + 1)), "ann")
+    sessions.note_calls([*map(str, range(MAX_CALLS + 1))], "ann")
     assert [sessions.caller([str(call)]) for call in (0, 1, MAX_CALLS)] == [None, "ann", "ann"]
 
 

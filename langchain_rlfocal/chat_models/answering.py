@@ -869,7 +869,7 @@ def _reason_of(failure: Failure) -> str:
 
 def _last_attempt(failure: Failure) -> Failure:
     """Return the attempt that says most of a failure: that time or money was over says less than the attempt before."""
-    is_cut_off = failure.kind in {"budget", "deadline", "timeout", "breaker_open"}
+    is_cut_off = failure.kind in {"budget", "deadline", "timeout", "breaker_open", "rate_limit"}
     return failure.retries[-1] if is_cut_off and failure.retries else failure
 
 

@@ -21,7 +21,7 @@ from langchain_rlfocal.answers import KindLike, to_kind
 from langchain_rlfocal.chat_models.consensus import OnDisagreement
 from langchain_rlfocal.chat_models.sessions import Sticky
 from langchain_rlfocal.errors import CheckpointError, InputError, PoolError, RLFocalError
-from langchain_rlfocal.execution import Budget, ExecutionConfig
+from langchain_rlfocal.execution import Account, Budget, ExecutionConfig, SharedState
 from langchain_rlfocal.features import Embedder, load_embedder
 from langchain_rlfocal.log import OutcomeLog
 from langchain_rlfocal.policies import Policy, RLFocalPolicy
@@ -132,6 +132,18 @@ def to_outcome_log(value: Any) -> OutcomeLog | None:
     )
 
 
+def to_shared_state(value: Any) -> SharedState:
+    """Connect to a server that keeps what models share, by its URL; leave a shared state as it is."""
+    if isinstance(value, SharedState):
+        return value
+    if isinstance(value, str):
+        return SharedState.at(value)
+    raise InputError(
+        f"`shared_state` must be a `SharedState`, or the URL of a Redis or Valkey server, got {type(value).__name__}. Give for "
+        'example "redis://127.0.0.1:6379/0", or leave it out to share nothing with other processes.'
+    )
+
+
 def check_embeddings(policy: Policy, embeddings: Embedder | None) -> None:
     """Raise an `InputError` where a given embedder is not the one that the policy uses."""
     if embeddings is not None and embeddings is not getattr(policy, "embedder", None):
@@ -169,7 +181,7 @@ def check_priced(members: Iterable[PoolMember], config: ExecutionConfig, target:
     limit = "`max_usd` limits a budget"
     if target is not None and target.unit == "usd":
         limit = f"`{target.name}` is given"
-    elif config.budget.max_usd is None and config.budget_per_answer.max_usd is None:
+    elif all(budget.max_usd is None for budget in config.budgets):
         return
     unpriced = [m.name for m in members if m.input_usd_per_mtok is None or m.output_usd_per_mtok is None]
     if unpriced:
@@ -200,6 +212,13 @@ def to_budget(value: Any) -> Budget:
     if not isinstance(limits, Mapping) or not set(limits) <= set(known):
         raise InputError(f"A budget must be a `Budget`, or its limits by name ({', '.join(known)}), got {value!r}.")
     return Budget(**limits)
+
+
+def to_account(value: Any) -> Account | None:
+    """Check who pays; None for nobody else."""
+    if value is None or isinstance(value, Account):
+        return value
+    raise InputError(f'`account` must be an `Account`, or None, got {value!r}. Give Account("name", Budget(...)).')
 
 
 def to_retry_on(value: Any) -> RetryOn | None:
@@ -259,6 +278,7 @@ class CallOptions:
     early_commit: Flag
     hedge: Flag
     budget_per_answer: BudgetLike
+    account: Annotated[Account | None, PlainValidator(to_account)]
     explore: Share
     sticky: Sticky
     session: Annotated[str, Field(min_length=1, strict=True)] | None = None

@@ -62,6 +62,7 @@ from langchain_rlfocal.chat_models.arguments import (
     to_outcome_log,
     to_policy,
     to_pool,
+    to_shared_state,
     warn_of_unknown,
 )
 from langchain_rlfocal.chat_models.capabilities import Eligible, eligible_of, merged_profile
@@ -81,18 +82,21 @@ from langchain_rlfocal.chat_models.requests import (
 from langchain_rlfocal.chat_models.sessions import Sticky, Turn, session_of
 from langchain_rlfocal.errors import FeedbackError, InputError, PoolError
 from langchain_rlfocal.execution import (
+    Account,
     AnswerLimits,
     BreakerConfig,
     BreakerState,
     Budget,
     ExecutionConfig,
     RetryPolicy,
+    Session,
     SharedState,
     Usage,
     enclosing_ensembles,
     num_tokens,
     num_tokens_of_messages,
 )
+from langchain_rlfocal.execution.sessions import SESSION_TTL_S
 from langchain_rlfocal.features import Embedder
 from langchain_rlfocal.log import Feedback, OutcomeLog
 from langchain_rlfocal.online import Change, LearningService, Mode, Serving
@@ -107,6 +111,7 @@ MAX_NESTED = 8
 
 Tool = dict[str, Any] | type | Callable[..., Any] | BaseTool
 Method = Literal["function_calling", "json_schema", "json_mode"]
+_RunManager = CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None
 
 
 class _Setup:
@@ -187,6 +192,7 @@ class _Setup:
             max_concurrent_calls=model.max_concurrent_calls,
             budget=to_budget(model.budget),
             budget_per_answer=to_budget(options.budget_per_answer),
+            account=options.account,
             early_commit=options.early_commit,
             hedge=options.hedge,
         )
@@ -389,6 +395,10 @@ class RLFocalChatModel(NestedRunsMixin):
     budget_per_answer: BudgetLike = None
     """What one answer may spend, retries, the synthesizer and the equivalence judge included."""
 
+    account: Account | None = None
+    """Who pays for answers: each call is booked to it too, and where its budget has no room, fails as with `budget`. All models that
+    share their state know an account by its name."""
+
     max_concurrent_calls: Count | None = None
     """How many calls of members may run at once, over all queries that this model and its copies answer, in all threads and
     event loops; None for any number. `PoolMember.max_concurrent_calls` caps one member."""
@@ -413,9 +423,12 @@ class RLFocalChatModel(NestedRunsMixin):
     answered last, alone. Others are asked only where it fails or cannot be asked. A promise goes before it.
     """
 
-    shared_state: SharedState = Field(default_factory=SharedState, exclude=True, repr=False)
+    shared_state: Annotated[SharedState, PlainValidator(to_shared_state)] = Field(
+        default_factory=SharedState, exclude=True, repr=False
+    )
     """What this model and its copies share in this process: running calls, breakers, latencies, spending. Give one model's to
-    another to have them share it too."""
+    another to have them share it too; give the URL of a Redis or Valkey server to share it with all processes that name it, such as
+    `"redis://127.0.0.1:6379/0"`."""
 
     clock: Callable[[], float] = Field(default=time.perf_counter, exclude=True, repr=False)
     """Gives seconds; latencies are its differences."""
@@ -513,7 +526,7 @@ class RLFocalChatModel(NestedRunsMixin):
         known = dict.fromkeys([*self.pool.names, *self.breakers])
         if member is not None and member not in known:
             raise InputError(f"`member` must be one of {', '.join(known)}, or None for all, got {member!r}.")
-        self.shared_state.breakers.reset(member)
+        self.shared_state.reset_breakers(member)
 
     @staticmethod
     def explain(message: AIMessage | Mapping[str, Any]) -> str:
@@ -799,10 +812,11 @@ class RLFocalChatModel(NestedRunsMixin):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        self._catch_up()
+        self._catch_up(run_manager, kwargs)
         with closing(self._state_of(messages, stop, run_manager, kwargs, relay=False)) as state:
             *_, message = answer(messages, state)
         assert isinstance(message, AIMessage), "the message comes last"
+        self._tell_others(state)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     async def _agenerate(
@@ -812,9 +826,10 @@ class RLFocalChatModel(NestedRunsMixin):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        await self._acatch_up()
+        await self._acatch_up(run_manager, kwargs)
         with closing(self._state_of(messages, stop, run_manager, kwargs, relay=False)) as state:
             message = await aanswer(messages, state)
+        await self._atell_others(state)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     def _stream(
@@ -824,12 +839,14 @@ class RLFocalChatModel(NestedRunsMixin):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        self._catch_up()
+        self._catch_up(run_manager, kwargs)
         with (
             closing(self._state_of(messages, stop, run_manager, kwargs, relay=True)) as state,
             closing(answer(messages, state)) as items,
         ):
             for item in items:
+                if isinstance(item, AIMessage):
+                    self._tell_others(state)
                 yield to_chunk(item)
 
     async def _astream(
@@ -839,23 +856,46 @@ class RLFocalChatModel(NestedRunsMixin):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        await self._acatch_up()
+        await self._acatch_up(run_manager, kwargs)
         with closing(self._state_of(messages, stop, run_manager, kwargs, relay=True)) as state:
             async with aclosing(astream_answer(messages, state)) as items:
                 state.context.parent.streams.append(items)
                 async for item in items:
+                    if isinstance(item, AIMessage):
+                        await self._atell_others(state)
                     yield to_chunk(item)
 
-    def _catch_up(self) -> None:
-        """Learn what other processes were told meanwhile."""
-        service = self._setup.service
+    def _catch_up(self, run_manager: _RunManager, kwargs: Mapping[str, Any]) -> None:
+        """Learn what other processes were told meanwhile, and what they know of the call's session."""
+        service, shared = self._setup.service, self.shared_state
         if service is not None and service.takes_turn():
             service.refresh()
+        if shared.store is not None and (session := _session(run_manager, kwargs.get("session"))) is not None:
+            self._learn_of(session, shared.get(session.store_key))
 
-    async def _acatch_up(self) -> None:
-        service = self._setup.service
+    async def _acatch_up(self, run_manager: _RunManager, kwargs: Mapping[str, Any]) -> None:
+        service, shared = self._setup.service, self.shared_state
         if service is not None and service.takes_turn():
             await service.arefresh()
+        if shared.store is not None and (session := _session(run_manager, kwargs.get("session"))) is not None:
+            self._learn_of(session, await shared.aget(session.store_key))
+
+    def _learn_of(self, session: Session, data: bytes | None) -> None:
+        if data is not None:
+            self.shared_state.sessions.load(session, data, now_s=self.clock())
+
+    def _tell_others(self, state: AnswerState) -> None:
+        """Tell other processes what came of a session."""
+        shared, session = self.shared_state, None if state.turn is None else state.turn.session
+        if shared.store is not None and session is not None:
+            data = shared.sessions.dump(session, now_s=self.clock())
+            shared.put(session.store_key, data, SESSION_TTL_S)
+
+    async def _atell_others(self, state: AnswerState) -> None:
+        shared, session = self.shared_state, None if state.turn is None else state.turn.session
+        if shared.store is not None and session is not None:
+            data = shared.sessions.dump(session, now_s=self.clock())
+            await shared.aput(session.store_key, data, SESSION_TTL_S)
 
     def _state_of(
         self,
@@ -882,7 +922,7 @@ class RLFocalChatModel(NestedRunsMixin):
         turn = Turn.of(
             messages,
             request,
-            session=session_of(options.session, None if run_manager is None else run_manager.metadata),
+            session=_session(run_manager, options.session),
             sticky=options.sticky,
             pool=setup.pool,
             sessions=self.shared_state.sessions,
@@ -978,9 +1018,14 @@ class RLFocalChatModel(NestedRunsMixin):
             )
 
 
+def _session(run_manager: _RunManager, named: Any) -> Session | None:
+    """Find the session of a call; None where there is none, or its name is none, which is said later."""
+    return session_of(named, None if run_manager is None else run_manager.metadata)
+
+
 def _identifying(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return what of a call's arguments identifies its answer to caches and traces, which take no functions."""
     if not kwargs:
         return kwargs
-    kept = {name: value for name, value in kwargs.items() if name not in {"retry_on", "session"}}
+    kept = {name: value for name, value in kwargs.items() if name not in {"retry_on", "session", "account"}}
     return kept if kept.get("answer_kind") is None else {**kept, "answer_kind": kind_id(kept["answer_kind"])}

@@ -24,7 +24,7 @@ Sticky = Literal["off", "tools", "session"]
 that answered last."""
 
 
-def session_of(named: str | None, metadata: Mapping[str, Any] | None) -> Session | None:
+def session_of(named: Any, metadata: Mapping[str, Any] | None) -> Session | None:
     """Find the session of a call: as the caller names it, else LangGraph's thread; None where there is neither.
 
     In a thread several agents may talk, each in nodes of its own: the nodes around are the session's place. A node's
@@ -35,7 +35,7 @@ def session_of(named: str | None, metadata: Mapping[str, Any] | None) -> Session
         metadata: Metadata of the ensemble's run.
     """
     if named is not None:
-        return Session.of(named)
+        return Session.of(str(named))
     configurable = ensure_config(None).get("configurable") or {}
     thread = configurable.get("thread_id", (metadata or {}).get("thread_id"))
     if thread is None:
@@ -179,7 +179,7 @@ class Turn:
             return
         if self.session is not None:
             self._sessions.note_answer(self.session, member, is_first=self._is_first)
-        self._sessions.note_calls(call_ids, member)
+        self._sessions.note_calls(call_ids, member, self.session)
 
     def describe(self, results: Iterable[Result]) -> dict[str, Any] | None:
         """Describe in JSON values what each member was expected to cost, and what was saved; None where there is nothing to say."""

@@ -9,16 +9,18 @@ things pass through, since they are no non-answers: the wish to stop the program
     calls     one attempt: what is asked, and what comes of it
     endings   how a response ended: whole, cut off, withheld or refused
     clients   the member's model without retries of its own
-    config    what an answer may take, and what answers share
+    config    what an answer may take
+    sharing   what answers share
+    store     what they share in several processes
     retries   which errors are worth another attempt, and when
     sessions  what members' providers hold of a conversation in their caches
     budgets   what calls may cost, and their tokens
-    limits    calls at once, circuit breakers, usual latencies, overload
+    limits    calls at once and over time, circuit breakers, usual latencies, overload
 
 It does not compare answers (`Candidate.answer` is None here).
 """
 
-from langchain_rlfocal.execution.budgets import TOKEN_LIMITS, Budget, Usage, num_tokens, num_tokens_of_messages
+from langchain_rlfocal.execution.budgets import TOKEN_LIMITS, Account, Budget, Usage, num_tokens, num_tokens_of_messages
 from langchain_rlfocal.execution.calls import (
     MAX_REASON_CHARS,
     MAX_TEXT_CHARS,
@@ -33,18 +35,20 @@ from langchain_rlfocal.execution.calls import (
     message_of,
     usage_of,
 )
-from langchain_rlfocal.execution.config import AnswerLimits, Clock, ExecutionConfig, Fingerprints, SharedState
+from langchain_rlfocal.execution.config import AnswerLimits, ExecutionConfig
 from langchain_rlfocal.execution.drivers import aask_members, ask_members, astream_round, stream_round
 from langchain_rlfocal.execution.endings import blocks_of, ending_of, is_refusal, plain
 from langchain_rlfocal.execution.limits import BreakerConfig, BreakerState, Shared
 from langchain_rlfocal.execution.retries import RetryPolicy
 from langchain_rlfocal.execution.rounds import IsDecided
 from langchain_rlfocal.execution.sessions import Expected, Prompt, Session, Sessions
+from langchain_rlfocal.execution.sharing import Clock, Fingerprints, SharedState, StoreStatus
 
 __all__ = [
     "MAX_REASON_CHARS",
     "MAX_TEXT_CHARS",
     "TOKEN_LIMITS",
+    "Account",
     "AnswerLimits",
     "BreakerConfig",
     "BreakerState",
@@ -64,6 +68,7 @@ __all__ = [
     "Sessions",
     "Shared",
     "SharedState",
+    "StoreStatus",
     "UnusableAnswerError",
     "Usage",
     "aask_members",

@@ -1,35 +1,18 @@
-"""What an answer may take, what all answers of a model share, and one answer between the two."""
+"""What an answer may take, and one answer between that and what all answers of a model share."""
 
 import asyncio
-import logging
 import math
 import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 from langchain_rlfocal._langchain import EnsembleOverloadError
-from langchain_rlfocal.execution.budgets import Budget, Ledger
-from langchain_rlfocal.execution.limits import (
-    Admission,
-    BreakerConfig,
-    Breakers,
-    ConcurrencyLimiter,
-    Entry,
-    Latencies,
-    Overloaded,
-    RetryBudget,
-    Shared,
-)
+from langchain_rlfocal.execution.budgets import Account, Budget, Ledger
+from langchain_rlfocal.execution.limits import BreakerConfig, Entry, Overloaded
 from langchain_rlfocal.execution.retries import RetryPolicy
-from langchain_rlfocal.execution.sessions import Sessions
-from langchain_rlfocal.policies.targets import Controllers
-
-Clock = Callable[[], float]
-
-_log = logging.getLogger(__name__)
+from langchain_rlfocal.execution.sharing import Clock, SharedState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +28,7 @@ class ExecutionConfig:
         max_concurrent_calls: How many calls may run at once, over all answers; None for any number.
         budget: What all answers of the model together may spend.
         budget_per_answer: What one answer may spend.
+        account: Who pays for the answer, and what they may spend over all answers; None where nobody else does.
         early_commit: True to cancel members that can no longer change the answer.
         hedge: True to ask another member beside one that takes longer than it mostly does.
     """
@@ -57,8 +41,15 @@ class ExecutionConfig:
     max_concurrent_calls: int | None = None
     budget: Budget = field(default_factory=Budget)
     budget_per_answer: Budget = field(default_factory=Budget)
+    account: Account | None = None
     early_commit: bool = True
     hedge: bool = False
+
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        """All budgets that a call must fit into."""
+        own = () if self.account is None else (self.account.budget,)
+        return (self.budget_per_answer, self.budget, *own)
 
     @property
     def call_timeout_s(self) -> float | None:
@@ -69,58 +60,6 @@ class ExecutionConfig:
 def shortest(limits_s: Iterable[float | None]) -> float | None:
     """Return the shortest of several times in seconds; None, which is any time, where there is none."""
     return min((limit_s for limit_s in limits_s if limit_s is not None), default=None)
-
-
-class Fingerprints(Shared):
-    """What members call themselves in their replies, as far as they do: the version of a model behind its name.
-
-    Attributes:
-        first: What members called themselves first in this process.
-        latest: What they called themselves last.
-    """
-
-    def __init__(self) -> None:
-        self.first: dict[str, str] = {}
-        self.latest: dict[str, str] = {}
-        self._warned: set[str] = set()
-
-    def see(self, member: str, name: str | None) -> None:
-        """Note what a member calls itself."""
-        if name is not None:
-            self.first.setdefault(member, name)
-            self.latest[member] = name
-
-    def warn_once(self, line: str) -> None:
-        """Log a warning, the first time that it is given."""
-        if line not in self._warned:
-            self._warned.add(line)
-            _log.warning(line)
-
-
-class SharedState(Shared):
-    """What all copies of a model share while they run in one process; a pickle carries what was spent, and nothing else.
-
-    Attributes:
-        limiter: Calls that run or wait for a slot.
-        breakers: Circuit breakers of members.
-        latencies: How long members took lately.
-        ledger: What was spent.
-        controllers: What queries within targets took.
-        fingerprints: What members call themselves.
-        admission: Answers that begin, or wait for their beginning.
-        retry_budget: How many retries and hedges are allowed under overload.
-        sessions: What members hold of conversations.
-    """
-
-    def __init__(self, ledger: Ledger | None = None) -> None:
-        self.limiter, self.breakers, self.latencies = ConcurrencyLimiter(), Breakers(), Latencies()
-        self.admission, self.retry_budget = Admission(), RetryBudget()
-        self.controllers, self.fingerprints = Controllers(), Fingerprints()
-        self.sessions = Sessions()
-        self.ledger = ledger or Ledger()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.ledger,)
 
 
 class AnswerLimits:
@@ -134,7 +73,8 @@ class AnswerLimits:
     Attributes:
         ledger: What this answer has spent.
         deadline_at_s: When it must be there, by the clock; infinite for no deadline.
-        accounts: What every call is booked to, each with what it allows.
+        accounts: What every call is booked to, each with what it allows: `own_accounts`, which are this answer's, and
+            `shared_accounts`, which it shares.
     """
 
     def __init__(
@@ -149,7 +89,11 @@ class AnswerLimits:
         self._started_s = clock()
         deadline_s = self.config.deadline_s
         self.deadline_at_s = math.inf if deadline_s is None else clock() + deadline_s
-        self.accounts = ((self.ledger, self.config.budget_per_answer), (self.shared.ledger, self.config.budget))
+        accounts = [(self.ledger, self.config.budget_per_answer), (self.shared.ledger, self.config.budget)]
+        if (account := self.config.account) is not None:
+            accounts.append((self.shared.ledger_for(account.name), account.budget))
+        self.accounts = tuple(accounts)
+        self.own_accounts, self.shared_accounts = self.accounts[:1], self.accounts[1:]
         self._entry: Entry | None = None
 
     @property

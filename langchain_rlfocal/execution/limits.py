@@ -44,6 +44,10 @@ def check_number(name: str, value: Any, *, least: float = 0, whole: bool = False
         raise InputError(f"`{name}` must be {kind} {bound}, got {value!r}.")
 
 
+ROUNDING_S = 1e-9
+"""Who comes back after just the seconds that it was told may have been told a rounding error too few."""
+
+
 # ---- calls at once
 
 
@@ -55,6 +59,7 @@ class Slot:
     member: str
     total: float
     of_member: float
+    each_s: float
     on_granted: Callable[[], None] | None
     limiter: "ConcurrencyLimiter"
     state: Literal["waiting", "held", "released"] = "waiting"
@@ -64,17 +69,20 @@ class Slot:
         """True while the call may run."""
         return self.state == "held"
 
-    def release(self) -> None:
+    def release(self, now_s: float | None = None) -> None:
         """Give the slot back, or stop waiting for it; only the first time has an effect."""
-        self.limiter.release(self)
+        self.limiter.release(self, now_s)
 
 
 class ConcurrencyLimiter(Shared):
-    """Counts the calls that run, of each member and of all, and makes one more wait where that would be too many.
+    """Counts the calls that run, of each member and of all, and makes one more wait where that would be too many, or too soon.
 
     Caps come with each request, since copies of a model may differ in them. Slots are given in the order of the requests, but
     a request whose member is full stands aside and holds up its own member's line only. One that waits for nothing but the
     total holds up everyone behind it, so that it cannot be overtaken without end.
+
+    A member that may be called so many times a minute is full until its next turn, one each `each_s` seconds. Nobody is told by the
+    passing of time alone: who waits asks again at `turn_at_s`, by `grant`.
     """
 
     def __init__(self) -> None:
@@ -84,6 +92,8 @@ class ConcurrencyLimiter(Shared):
         self._running: dict[str, int] = {}
         self._num_running = 0
         self._lines: dict[str, OrderedDict[int, Slot]] = {}
+        self._turn_s: dict[str, float] = {}  # of each member, when its next turn is
+        self._now_s = -math.inf
 
     @property
     def running(self) -> Mapping[str, int]:
@@ -98,7 +108,14 @@ class ConcurrencyLimiter(Shared):
             return sum(map(len, self._lines.values()))
 
     def acquire(
-        self, member: str, *, on_granted: Callable[[], None], total: int | None = None, of_member: int | None = None
+        self,
+        member: str,
+        *,
+        on_granted: Callable[[], None],
+        total: int | None = None,
+        of_member: int | None = None,
+        per_minute: float | None = None,
+        now_s: float | None = None,
     ) -> Slot:
         """Ask for a slot for one call.
 
@@ -108,6 +125,8 @@ class ConcurrencyLimiter(Shared):
                 RuntimeError, as of an event loop that is closed, passes the slot on.
             total: How many calls of all members may run, this one included; None for any number.
             of_member: The same of this member.
+            per_minute: How many calls of this member may begin in a minute, one after the other; None for any number.
+            now_s: The time; None for the last that was told.
 
         Raises:
             InputError: A cap is below 1, so that the call could never run.
@@ -115,8 +134,10 @@ class ConcurrencyLimiter(Shared):
         for name, cap in (("total", total), ("of_member", of_member)):
             if cap is not None and cap < 1:
                 raise InputError(f"`{name}` must be at least 1, got {cap}. Give None for any number.")
-        slot = Slot(next(self._numbers), member, total or math.inf, of_member or math.inf, None, self)
+        each_s = 0.0 if per_minute is None else 60 / per_minute
+        slot = Slot(next(self._numbers), member, total or math.inf, of_member or math.inf, each_s, None, self)
         with self._lock:
+            self._see(now_s)
             if not self._lines and self._has_room(slot):
                 self._hold(slot)
                 return slot
@@ -125,9 +146,29 @@ class ConcurrencyLimiter(Shared):
         self._hand_out(asking=slot)
         return slot
 
-    def release(self, slot: Slot) -> None:
+    def turn_at_s(self, slot: Slot) -> float:
+        """Return when the turn of a request that waits is, as far as those before it take theirs; infinite where it needs none."""
+        with self._lock:
+            if slot.state != "waiting" or not slot.each_s:
+                return math.inf
+            place = list(self._lines[slot.member]).index(slot.number)
+            return self._turn_s.get(slot.member, -math.inf) + place * slot.each_s
+
+    def grant(self, now_s: float) -> None:
+        """Grant what can be granted now."""
+        with self._lock:
+            self._see(now_s)
+        self._hand_out()
+
+    def _see(self, now_s: float | None) -> None:
+        if now_s is not None:
+            self._now_s = max(self._now_s, now_s)
+
+    def release(self, slot: Slot, now_s: float | None = None) -> None:
         """Give a slot back, or take its request out of the line, and grant what can be granted now."""
         if slot.state != "released":
+            with self._lock:
+                self._see(now_s)
             self._free(slot)
             if self._lines:
                 self._hand_out()
@@ -154,9 +195,17 @@ class ConcurrencyLimiter(Shared):
             slot.state, slot.on_granted = "released", None
 
     def _has_room(self, slot: Slot) -> bool:
-        return self._num_running < slot.total and self._running.get(slot.member, 0) < slot.of_member
+        return self._num_running < slot.total and self._is_able(slot)
+
+    def _is_able(self, slot: Slot) -> bool:
+        """Tell whether a request's member is neither full nor before its next turn."""
+        if slot.each_s and self._turn_s.get(slot.member, -math.inf) > self._now_s + ROUNDING_S:
+            return False
+        return self._running.get(slot.member, 0) < slot.of_member
 
     def _hold(self, slot: Slot) -> None:
+        if slot.each_s:
+            self._turn_s[slot.member] = max(self._turn_s.get(slot.member, -math.inf), self._now_s) + slot.each_s
         self._num_running += 1
         self._running[slot.member] = self._running.get(slot.member, 0) + 1
         slot.state = "held"
@@ -171,7 +220,7 @@ class ConcurrencyLimiter(Shared):
         """Grant the next request; None where none can be granted. Looks at the first of each member's line only."""
         with self._lock:
             firsts = (next(iter(line.values())) for line in self._lines.values())
-            able = [first for first in firsts if self._running.get(first.member, 0) < first.of_member]
+            able = [first for first in firsts if self._is_able(first)]
             slot = min(able, key=lambda first: first.number, default=None)
             if slot is None or not self._has_room(slot):
                 return None
@@ -180,7 +229,59 @@ class ConcurrencyLimiter(Shared):
             return slot
 
 
+# ---- calls over time
+
+
+def check_rate(per_minute: float, burst: int) -> None:
+    """Check a rate limit.
+
+    Raises:
+        InputError: The rate is not above 0, or the burst below 1.
+    """
+    check_number("per_minute", per_minute, positive=True)
+    check_number("burst", burst, least=1, whole=True)
+
+
+MAX_RATES = 10_000
+"""How many rate limits are remembered before those that have nothing left to wait for are forgotten."""
+
+
+class Rates(Shared):
+    """Rate limits by name, by the generic cell rate algorithm (GCRA): a turn each 60 / `per_minute` seconds.
+
+    Of each only the theoretical arrival time t is kept: when the next turn is due if none is taken early. With T seconds between
+    turns, one can be taken at a time `now` if t - (burst - 1) T ≤ now, and t becomes max(t, now) + T.
+
+    Source: ITU-T I.371, annex A. https://www.itu.int/rec/T-REC-I.371
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._due_s: dict[str, float] = {}
+
+    def take(self, name: str, now_s: float, *, per_minute: float, burst: int = 1) -> float:
+        """Take a turn: 0.0 if it is taken, else the seconds until one can be.
+
+        Raises:
+            InputError: The rate is not above 0, or the burst below 1.
+        """
+        check_rate(per_minute, burst)
+        each_s = 60 / per_minute
+        with self._lock:
+            due_s = max(self._due_s.get(name, now_s), now_s)
+            wait_s = due_s - (burst - 1) * each_s - now_s
+            if wait_s > ROUNDING_S:
+                return wait_s
+            self._due_s[name] = due_s + each_s
+            if len(self._due_s) > MAX_RATES:
+                self._due_s = {name: due_s for name, due_s in self._due_s.items() if due_s > now_s}
+        return 0.0
+
+
 # ---- circuit breakers
+
+SAME_S = 0.5
+"""Two processes that say of one opening when it ends differ by less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +333,7 @@ class _Period:
     num_heard: int = 0  # failures since it began, which no success takes back
     open_until_s: float | None = None  # None where closed
     is_probed: bool = False
+    is_followed: bool = False  # True where it is open in other processes too, and is closed when it is there
 
     def lets_through(self, now_s: float) -> bool:
         return self.open_until_s is None or (now_s >= self.open_until_s and not self.is_probed)
@@ -324,6 +426,30 @@ class Breakers(Shared):
         with self.lock:
             states = {member: period.state(now_s) for member, period in self.periods.items()}
         return {member: state for member, state in states.items() if state.failures or state.state != "closed"}
+
+    def follow(self, opened: Mapping[str, tuple[int, float]], now_s: float, *, is_reset: bool = False) -> None:
+        """Do as breakers of other processes: open those that are open there, close those that were and are no more.
+
+        Args:
+            opened: Failures in a row, and seconds until a probe is let through, of each that is open.
+            now_s: The time.
+            is_reset: True where somebody has closed some since the last time, so that those that opened here alone are closed too.
+        """
+        with self.lock:
+            for name, period in [*self.periods.items()]:
+                if name not in opened and (period.is_followed or is_reset):
+                    del self.periods[name]
+            for member, (failures, retry_in_s) in opened.items():
+                self.follow_one(member, failures, retry_in_s, now_s)
+
+    def follow_one(self, member: str, failures: int, retry_in_s: float, now_s: float) -> None:
+        """Open a breaker that is open in other processes; see `follow`."""
+        with self.lock:
+            period, until_s = self.periods.get(member), now_s + retry_in_s
+            if period is None or period.open_until_s is None or until_s > period.open_until_s + SAME_S:
+                self.periods[member] = _Period(failures, open_until_s=until_s, is_followed=True)
+            else:
+                period.is_followed = True
 
     def reset(self, member: str | None = None) -> None:
         """Close the breaker of a member, or all of them; results of calls admitted before do not count."""

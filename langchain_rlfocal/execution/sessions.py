@@ -59,6 +59,11 @@ class Session:
     key: str
     place: str = ""
 
+    @property
+    def store_key(self) -> str:
+        """What a store knows it by."""
+        return f"session:{self.key}"
+
     @classmethod
     def of(cls, name: str, place: str = "") -> "Session":
         """Hash the caller's name of a session."""
@@ -163,10 +168,11 @@ class Expected:
 
 @dataclass(slots=True)
 class _Held:
-    """What is known of one session: the prompts of each member, the latest last, and who answered last at each place."""
+    """What is known of one session: the prompts of each member, the latest last; who answered last at each place; who called last."""
 
     prefixes: dict[str, list[Prefix]] = field(default_factory=dict)
     authors: dict[str, str] = field(default_factory=dict)
+    calls: dict[str, str] = field(default_factory=dict)
 
 
 class Sessions(Shared):
@@ -287,9 +293,11 @@ class Sessions(Shared):
             known = self._sessions.get(session.key)
             return None if known is None else known.authors.get(session.place)
 
-    def note_calls(self, ids: Iterable[str], member: str) -> None:
-        """Note who made tool calls, by their ids."""
+    def note_calls(self, ids: Sequence[str], member: str, session: Session | None = None) -> None:
+        """Note who made tool calls, by their ids; of a session its latest are told to other processes."""
         with self._lock:
+            if session is not None and ids:
+                self._known(session).calls = dict.fromkeys(ids, member)
             for call_id in ids:
                 self._calls[call_id] = member
             while len(self._calls) > MAX_CALLS:
@@ -317,7 +325,7 @@ class Sessions(Shared):
                 member: [[one.length, one.digest.hex(), one.tokens, one.used_at_s + base_s] for one in held]
                 for member, held in known.prefixes.items()
             }
-            return json.dumps({"prefixes": prefixes, "authors": known.authors}).encode()
+            return json.dumps({"prefixes": prefixes, "authors": known.authors, "calls": known.calls}).encode()
 
     def load(self, session: Session, data: bytes, *, now_s: float) -> None:
         """Add what another process knows of a session; who answered last is who answered last there."""
@@ -326,6 +334,8 @@ class Sessions(Shared):
         with self._lock:
             known = self._known(session)
             known.authors.update(said["authors"])
+            for call_id, member in said["calls"].items():
+                self.note_calls([call_id], member)
             for member, rows in said["prefixes"].items():
                 ours = {one.digest: one for one in known.prefixes.get(member, ())}
                 for length, digest, tokens, at_s in rows:

@@ -14,7 +14,7 @@ from langchain_rlfocal.records import Answer, Candidate, Failure, Query
 if TYPE_CHECKING:
     from langchain_rlfocal.outcomes import Outcome
 
-CALLED_OFF = frozenset({"cancelled", "budget", "breaker_open"})
+CALLED_OFF = frozenset({"cancelled", "budget", "breaker_open", "rate_limit"})
 """Kinds of failures that say nothing of the member: it was not waited for, or not called at all."""
 
 
