@@ -31,8 +31,8 @@ import types
 import typing
 import uuid
 from collections import deque
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -67,7 +67,7 @@ _LAX = {
     "boolean": [TypeAdapter[Any](bool)],
 }
 _INDENTED = re.compile(r"\n(?:\t|  )")
-_SEEN: ContextVar[dict[tuple[str, int, int], bool | None]] = ContextVar("_SEEN")
+_SEEN: ContextVar[dict[tuple[str, int, int], tuple[bool | None, Any]]] = ContextVar("_SEEN")
 _ROOT: ContextVar["_Root"] = ContextVar("_ROOT")
 
 _PATTERN_S, _PATTERNS_S = 0.1, 0.2  # for one search, and for all slow ones of a schema
@@ -541,16 +541,26 @@ class _Root:
         Raises:
             RecursionError: The value is too deep, or a reference leads back to itself.
         """
-        token, root = _SEEN.set({}), _ROOT.set(self)
+        with self._remembering():
+            try:
+                error = next(self.validator.evolve(schema=rules).iter_errors(value), None)
+                return None if error is None else _described(error)
+            except RecursionError:
+                raise
+            except Exception:  # noqa: BLE001  # what leads to no schema accepts everything
+                return None
+
+    @contextmanager
+    def _remembering(self) -> Generator[None]:
+        """Follow no reference twice for one value, until the outermost of these ends."""
+        if _ROOT.get(None) is self:
+            yield
+            return
+        seen, root = _SEEN.set({}), _ROOT.set(self)
         try:
-            error = next(self.validator.evolve(schema=rules).iter_errors(value), None)
-            return None if error is None else _described(error)
-        except RecursionError:
-            raise
-        except Exception:  # noqa: BLE001  # what leads to no schema accepts everything
-            return None
+            yield
         finally:
-            _SEEN.reset(token)
+            _SEEN.reset(seen)
             _ROOT.reset(root)
 
     def target(self, reference: Any) -> Any:
@@ -640,8 +650,9 @@ class _Root:
                     if choices[-1] >= 0:
                         collect(alternatives[choices[-1]])
 
-        for part in parts:
-            collect(part)
+        with self._remembering():
+            for part in parts:
+                collect(part)
         return tuple(found.values()), tuple(choices)
 
     def read(self, value: Any) -> tuple[Any, str | None]:
@@ -649,13 +660,14 @@ class _Root:
         if self.validator is None:
             return value, None
         first, fault = value, None
-        for read in (_Reader(self, fill=True).read, _Reader(self, fill=False).read, lambda value, _: value):
-            found = read(value, self.rules)
-            broken = self.broken(found, self.rules)
-            if broken is None:
-                return found, None
-            if fault is None:
-                first, fault = found, broken
+        with self._remembering():
+            for read in (_Reader(self, fill=True).read, _Reader(self, fill=False).read, lambda value, _: value):
+                found = read(value, self.rules)
+                broken = self.broken(found, self.rules)
+                if broken is None:
+                    return found, None
+                if fault is None:
+                    first, fault = found, broken
         return first, fault
 
 
@@ -802,13 +814,17 @@ def _validator_maker(*, has_patterns: bool) -> Callable[[Any], Any]:
     def reference(validator: Any, target: Any, value: Any, rules: Any) -> Iterator[Any]:
         seen, key = _SEEN.get(), (target, id(rules), id(value))
         if key not in seen:
-            seen[key] = None
-            errors = list(follow(validator, target, value, rules))
-            seen[key] = not errors
+            seen[key] = None, value  # so that its id stays its own
+            try:
+                errors = list(follow(validator, target, value, rules))
+            except BaseException:
+                del seen[key]
+                raise
+            seen[key] = not errors, value
             yield from errors
-        elif seen[key] is None:
+        elif seen[key][0] is None:
             raise RecursionError
-        elif not seen[key]:
+        elif not seen[key][0]:
             yield exceptions.ValidationError(f"is not valid under {target}")
 
     def unique(_: Any, wanted: Any, value: Any, __: Any) -> Iterator[Any]:
