@@ -21,7 +21,7 @@ from langchain_rlfocal.execution.budgets import (
     BudgetRefusal,
     Ledger,
     Usage,
-    _lock,
+    lock,
     message_tokens,
     output_bound,
     prompt_tokens,
@@ -217,8 +217,8 @@ def test_the_check_and_the_reservation_are_one_step():
     entered = []
 
     def enter():
-        if is_free := _lock.acquire(blocking=False):
-            _lock.release()
+        if is_free := lock.acquire(blocking=False):
+            lock.release()
         return is_free
 
     class Watched(Ledger):

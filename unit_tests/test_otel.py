@@ -5,8 +5,9 @@ import gc
 import json
 import subprocess
 import sys
+import threading
 from collections import Counter
-from contextlib import nullcontext
+from contextlib import asynccontextmanager
 
 import pytest
 from langchain_core.caches import InMemoryCache
@@ -30,10 +31,11 @@ from langchain_rlfocal import PoolMember, RLFocalChatModel
 from langchain_rlfocal.errors import EnsembleError, InputError, MissingDependencyError
 from langchain_rlfocal.execution.calls import current_call
 from langchain_rlfocal.testing import FailingChatModel, JudgingChatModel, ScriptedChatModel, ScriptedPolicy
-from langchain_rlfocal.tracing import SCHEMA_URL, SEMCONV_VERSION, OpenTelemetryHandler, configure
+from langchain_rlfocal.tracing import SCHEMA_URL, SEMCONV_VERSION, OpenTelemetryHandler, Telemetry, configure
 from langchain_rlfocal.tracing.handler import _Open
 from support_calls import CALLS
 from support_ensembles import model_of
+from support_http import CHAT, chat, client_of
 from support_schema_model import SchemaChatModel
 from support_time import ensemble, play, timed
 from support_tools import weather
@@ -528,12 +530,8 @@ async def test_no_text_of_a_conversation_is_told_unless_it_is_asked_for(traces, 
     tool = SchemaChatModel(model_name="t")
     error = ValueError(f"cannot answer {WORDS}")
     members = {**scripted("a", "b", word=WORDS), "c": Failing(error=error), "d": tool}
-    with nullcontext():
-        await ask(
-            RunnableLambda(lambda _: [SystemMessage(WORDS), HumanMessage(WORDS)]) | model_of(members),
-            way,
-            traces.config,
-        )
+    chain = RunnableLambda(lambda _: [SystemMessage(WORDS), HumanMessage(WORDS)]) | model_of(members)
+    await ask(chain, way, traces.config)
     assert len(traces.spans) == 5
     assert not [span for span in traces.spans if WORDS in said(span)]
 
@@ -684,6 +682,69 @@ def test_what_is_not_known_is_said_with_the_way_out(monkeypatch, name, value, er
     monkeypatch.setenv(name, value)
     with pytest.raises(error, match="OTEL_"):
         configure()
+
+
+def test_a_collector_that_is_down_does_not_hold_up_the_end():
+    never = threading.Event()
+
+    class Stuck:
+        def shutdown(self):
+            never.wait()
+
+    Telemetry(OpenTelemetryHandler(), owned=(Stuck(), Stuck())).shutdown(within_s=0.01)
+    never.set()
+
+
+# ---- the server
+
+REMOTE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """Clients of a server whose spans stay here."""
+    traces = Traces()
+
+    @asynccontextmanager
+    async def client(*, otel=True):
+        async with client_of(model_of(scripted("a", "b")), otel=otel, callbacks=[traces.handler]) as made:
+            yield made
+
+    return traces, client
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answers_span_is_below_the_one_that_the_request_names(served, stream):
+    traces, client = served
+    async with client() as http:
+        for headers in ({"traceparent": REMOTE}, {}, {"traceparent": "nonsense"}):
+            response = await http.post(CHAT, json=chat(stream=stream), headers=headers)
+            assert response.status_code == 200
+    first, *others = traces.named("chat rlfocal")
+    assert f"{first.context.trace_id:032x}" == REMOTE.split("-")[1]
+    assert f"{first.parent.span_id:016x}" == REMOTE.split("-")[2]
+    assert [span.parent for span in others] == [None, None]
+    assert len(traces.spans) == 9
+    traces.assert_each_ended_once()
+    assert not trace.get_current_span().get_span_context().is_valid
+
+
+async def test_a_span_that_the_server_is_in_already_goes_before_the_requests(served):
+    traces, client = served
+    async with client() as http:
+        with traces.tracer.start_as_current_span("POST /v1/chat/completions"):
+            await http.post(CHAT, json=chat(), headers={"traceparent": REMOTE})
+    assert traces.tree() == [("POST /v1/chat/completions", [("chat rlfocal", [("chat a-1", []), ("chat b-1", [])])])]
+
+
+async def test_without_the_setting_a_request_names_no_parent(served):
+    traces, client = served
+    async with client(otel=False) as http:
+        await http.post(CHAT, json=chat(), headers={"traceparent": REMOTE})
+    assert traces.one("chat rlfocal").parent is None
+
+
+# ---- without it
 
 
 def test_without_opentelemetry_the_error_names_the_extra_and_the_package_works():

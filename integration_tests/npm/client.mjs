@@ -10,7 +10,7 @@ const openai = createOpenAI(settings);
 const model = {
   chat: () => openai.chat("rlfocal"),
   responses: () => openai.responses("rlfocal"),
-  compatible: () => createOpenAICompatible({ ...settings, supportsStructuredOutputs: true })("rlfocal"),
+  compatible: () => createOpenAICompatible({ ...settings, supportsStructuredOutputs: true, includeUsage: true })("rlfocal"),
 }[api]();
 // The SDK refers to stored items otherwise, and no server that stores nothing can know them.
 const stateless = { model, maxRetries: 0, providerOptions: { openai: { store: false } } };
@@ -46,7 +46,8 @@ for await (const _ of partial.partialObjectStream);
 let referring = null;
 if (api === "responses") {
   try {
-    await generateText({ ...question, providerOptions: {} });
+    const turns = [{ role: "user", content: capital.prompt }, ...whole.response.messages, { role: "user", content: "Why?" }];
+    await generateText({ model, maxRetries: 0, messages: turns });
   } catch (error) {
     referring = { status: error.statusCode, message: error.message };
   }

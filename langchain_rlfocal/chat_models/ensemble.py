@@ -520,7 +520,7 @@ class RLFocalChatModel(NestedRunsMixin):
         known = dict.fromkeys([*self.pool.names, *self.breakers])
         if member is not None and member not in known:
             raise InputError(f"`member` must be one of {', '.join(known)}, or None for all, got {member!r}.")
-        self.shared_state.breakers.reset(member)
+        self.shared_state.reset_breakers(member)
 
     @staticmethod
     def explain(message: AIMessage | Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ things pass through, since they are no non-answers: the wish to stop the program
     clients   the member's model without retries of its own
     config    what an answer may take
     sharing   what answers share
+    store     what they share in several processes
     retries   which errors are worth another attempt, and when
     budgets   what calls may cost, and their tokens
     limits    calls at once and over time, circuit breakers, usual latencies, overload

@@ -27,7 +27,7 @@ TOLERANCE = 1e-9
 """The part of a budget in dollars that is rounding, so that N equal parts of a budget fit into it."""
 
 _logger = logging.getLogger(__name__)
-_lock = threading.RLock()  # one for all ledgers, so that two cannot be locked in the wrong order
+lock = threading.RLock()  # one for all ledgers, so that two cannot be locked in the wrong order
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +113,14 @@ class BudgetRefusal(Exception):  # noqa: N818  # no fault of anybody's: the budg
         limit: The limit that it could overrun, for example `"max_usd"`.
     """
 
-    def __init__(self, limit: str, budget: str, amounts: Sequence[str]) -> None:
+    def __init__(self, limit: str, message: str) -> None:
         self.limit = limit
-        most, spent, reserved, asked = amounts
-        super().__init__(
-            f"`{limit}` of `{budget}` is {most}, of which {spent} is spent and {reserved} reserved for calls that run, and a "
-            f"call asked for {asked}."
-        )
+        super().__init__(message)
+
+
+def amount_in_words(amount: float) -> str:
+    """Write an amount for people: calls and tokens whole, dollars short."""
+    return f"{amount:,}" if isinstance(amount, int) else f"{amount:.6g}"
 
 
 class Ledger(Shared):
@@ -129,24 +130,24 @@ class Ledger(Shared):
     """
 
     def __init__(self, spent: Usage = _NOTHING, name: str = "budget") -> None:
-        self._calls, self._tokens, self._usd, self._name = spent.calls, spent.tokens, spent.usd, name
+        self._calls, self._tokens, self._usd, self.name = spent.calls, spent.tokens, spent.usd, name
         self._held: dict[Reservation, Usage] = {}
 
     @property
     def spent(self) -> Usage:
         """What calls that have ended cost."""
-        with _lock:
+        with lock:
             return Usage(self._calls, self._tokens, self._usd)
 
     @property
     def reserved(self) -> Usage:
         """The most that calls that run can cost; summed each time, so that it comes back to exactly zero."""
-        with _lock:
+        with lock:
             return sum(list(self._held.values()), _NOTHING)
 
     def reset(self) -> None:
         """Forget what was spent; calls that run keep their reservations."""
-        with _lock:
+        with lock:
             self._calls, self._tokens, self._usd = 0, 0, 0.0
 
     def hold(self, reservation: "Reservation", usage: Usage) -> None:
@@ -172,11 +173,15 @@ class Ledger(Shared):
                 continue
             spent, reserved, asked = (getattr(usage, limit) for usage in (self.spent, self.reserved, bound))
             if spent + reserved + asked > most + (most * TOLERANCE if limit == "usd" else 0):
-                amounts = [f"{x:,}" if isinstance(x, int) else f"{x:.6g}" for x in (most, spent, reserved, asked)]
-                raise BudgetRefusal(f"max_{limit}", self._name, amounts)
+                most, spent, reserved, asked = map(amount_in_words, (most, spent, reserved, asked))
+                raise BudgetRefusal(
+                    f"max_{limit}",
+                    f"`max_{limit}` of `{self.name}` is {most}, of which {spent} is spent and {reserved} reserved for calls that run, and a "
+                    f"call asked for {asked}.",
+                )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.spent, self._name)
+        return type(self), (self.spent, self.name)
 
 
 class Reservation:
@@ -193,7 +198,7 @@ class Reservation:
 
     def settle(self, actual: Usage) -> None:
         """Book what the call did cost, even if that is more than was reserved; only the first time has an effect."""
-        with _lock:
+        with lock:
             for ledger in self._ledgers:
                 ledger.book(self, actual)
 
@@ -204,7 +209,7 @@ def reserve(bound: Usage, accounts: Sequence[tuple[Ledger, Budget]]) -> Reservat
     Raises:
         BudgetRefusal: The call could overrun a budget; nothing is reserved.
     """
-    with _lock:
+    with lock:
         for ledger, budget in accounts:
             if budget.limits_anything:  # else there is nothing to add up, however many calls run
                 ledger.check(bound, budget)

@@ -32,6 +32,7 @@ from langchain_rlfocal.execution.endings import ending_in_words, flaw_of, refusa
 from langchain_rlfocal.execution.limits import Permit, Slot
 from langchain_rlfocal.execution.retries import RetryPolicy, may_have_cost, refused_arguments
 from langchain_rlfocal.execution.sharing import Clock
+from langchain_rlfocal.execution.store import Ticket
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.records import Candidate, Failure
 from langchain_rlfocal.redaction import RedactedError, printable, secrets_of, shown_text, without_secrets
@@ -171,6 +172,8 @@ class MemberCall:
         started_s: When it was sent, moved on by the time that the reader of its stream took.
         cut_at_s: When it is cut off.
         is_postponed: True once that was put off, since the event loop was late.
+        is_shared: True if it asks the store that processes share; else this process lets it through.
+        ticket: Its leave of that store, where it has asked.
         slot: Its place among the calls that run; whoever runs the call releases it when the call has ended.
         has_begun: True once something may have been sent.
         has_spoken: True once text of it was passed on, after which nobody can be asked instead.
@@ -191,6 +194,8 @@ class MemberCall:
     slot: Slot | None = None
     permit: Permit | None = None
     reservation: Reservation | None = None
+    is_shared: bool = False
+    ticket: Ticket | None = None
     has_begun: bool = False
     has_spoken: bool = False
     prepared: MemberRequest | None = None
@@ -249,6 +254,8 @@ class MemberCall:
         """Give the call's slot back, or leave the line."""
         if self.slot is not None:
             self.slot.release(self.clock())
+        if self.ticket is not None:
+            self.ticket.release()
 
     # ---- asking
 

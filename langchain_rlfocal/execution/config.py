@@ -73,7 +73,8 @@ class AnswerLimits:
     Attributes:
         ledger: What this answer has spent.
         deadline_at_s: When it must be there, by the clock; infinite for no deadline.
-        accounts: What every call is booked to, each with what it allows.
+        accounts: What every call is booked to, each with what it allows: `own_accounts`, which are this answer's, and
+            `shared_accounts`, which it shares.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class AnswerLimits:
         if (account := self.config.account) is not None:
             accounts.append((self.shared.ledger_for(account.name), account.budget))
         self.accounts = tuple(accounts)
+        self.own_accounts, self.shared_accounts = self.accounts[:1], self.accounts[1:]
         self._entry: Entry | None = None
 
     @property

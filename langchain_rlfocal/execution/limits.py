@@ -231,6 +231,17 @@ class ConcurrencyLimiter(Shared):
 
 # ---- calls over time
 
+
+def check_rate(per_minute: float, burst: int) -> None:
+    """Check a rate limit.
+
+    Raises:
+        InputError: The rate is not above 0, or the burst below 1.
+    """
+    check_number("per_minute", per_minute, positive=True)
+    check_number("burst", burst, least=1, whole=True)
+
+
 MAX_RATES = 10_000
 """How many rate limits are remembered before those that have nothing left to wait for are forgotten."""
 
@@ -254,8 +265,7 @@ class Rates(Shared):
         Raises:
             InputError: The rate is not above 0, or the burst below 1.
         """
-        check_number("per_minute", per_minute, positive=True)
-        check_number("burst", burst, least=1, whole=True)
+        check_rate(per_minute, burst)
         each_s = 60 / per_minute
         with self._lock:
             due_s = max(self._due_s.get(name, now_s), now_s)
@@ -269,6 +279,9 @@ class Rates(Shared):
 
 
 # ---- circuit breakers
+
+SAME_S = 0.5
+"""Two processes that say of one opening when it ends differ by less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,6 +333,7 @@ class _Period:
     num_heard: int = 0  # failures since it began, which no success takes back
     open_until_s: float | None = None  # None where closed
     is_probed: bool = False
+    is_followed: bool = False  # True where another process has opened it
 
     def lets_through(self, now_s: float) -> bool:
         return self.open_until_s is None or (now_s >= self.open_until_s and not self.is_probed)
@@ -412,6 +426,26 @@ class Breakers(Shared):
         with self.lock:
             states = {member: period.state(now_s) for member, period in self.periods.items()}
         return {member: state for member, state in states.items() if state.failures or state.state != "closed"}
+
+    def follow(self, opened: Mapping[str, tuple[int, float]], now_s: float) -> None:
+        """Do as breakers of other processes: open those that are open there, close those that were and are no more.
+
+        Args:
+            opened: Failures in a row, and seconds until a probe is let through, of each that is open.
+            now_s: The time.
+        """
+        with self.lock:
+            for member in [name for name, period in self.periods.items() if period.is_followed and name not in opened]:
+                del self.periods[member]
+            for member, (failures, retry_in_s) in opened.items():
+                self.follow_one(member, failures, retry_in_s, now_s)
+
+    def follow_one(self, member: str, failures: int, retry_in_s: float, now_s: float) -> None:
+        """Open a breaker that is open in other processes; see `follow`."""
+        with self.lock:
+            period, until_s = self.periods.get(member), now_s + retry_in_s
+            if period is None or period.open_until_s is None or until_s > period.open_until_s + SAME_S:
+                self.periods[member] = _Period(failures, open_until_s=until_s, is_followed=True)
 
     def reset(self, member: str | None = None) -> None:
         """Close the breaker of a member, or all of them; results of calls admitted before do not count."""

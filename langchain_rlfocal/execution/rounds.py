@@ -10,17 +10,22 @@ Every member that was asked ends in exactly one result, whatever happens and in 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from langchain_rlfocal.execution.budgets import BudgetRefusal, Usage, reserve
 from langchain_rlfocal.execution.calls import MemberCall, Result, RoundRequest
 from langchain_rlfocal.execution.config import AnswerLimits, shortest
-from langchain_rlfocal.execution.limits import Slot
+from langchain_rlfocal.execution.limits import BreakerState, Slot
 from langchain_rlfocal.execution.retries import is_of_member, misses_thinking
+from langchain_rlfocal.execution.store import Leave, Ticket
 from langchain_rlfocal.pool import PoolMember
 from langchain_rlfocal.records import Candidate, Failure
 
 LEAST_WAIT_S = 0.05
 """Who waits for a slot and a turn asks for them no sooner than after this, unless it is told of them."""
+
+LEAST_POLL_S = 0.005
+"""Who waits for the store asks it again no sooner than after this."""
 
 LATE_S = 0.01
 """A time-out that is noticed later than this is put off once, by as much again: what has arrived meanwhile must be read first."""
@@ -111,7 +116,7 @@ class Round:
         self._counts_tokens = any(budget.limits_tokens for budget in self._config.budgets)
         has_limit = self._config.call_timeout_s is not None or limits.deadline_at_s != math.inf
         has_limit |= any(one.timeout_s is not None or one.max_calls_per_minute is not None for one in members)
-        self._is_timed = bool(self._hedges) or has_limit
+        self._is_timed = bool(self._hedges) or has_limit or self._shared.store is not None
         self._tasks = [MemberTask(member) for member in members]
         self._task_of: dict[MemberCall, MemberTask] = {}
         self._num_open, self._num_retrying = len(self._tasks), 0
@@ -199,7 +204,10 @@ class Round:
         if what is not None:
             self._end(call, what, self._clock())
         elif call.status == "waiting" and call.slot is not None and call.slot.is_held:
-            self._let_through(call, self._clock())
+            if call.ticket is None:
+                self._let_through(call, self._clock())
+            elif (leave := call.ticket.take_answer()) is not None:
+                self._take_leave(call, leave, self._clock())
         return None
 
     def pause(self, seconds: float) -> None:
@@ -245,8 +253,11 @@ class Round:
             elif now_s >= task.retry_at_s:
                 self._ask(task, now_s)
             elif call is not None and call.slot is not None and now_s >= task.turn_at_s:
-                self._shared.limiter.grant(now_s)
-                self._await_turn(task, call.slot, now_s)
+                if call.ticket is not None:
+                    self._ask_store(call, call.ticket)
+                else:
+                    self._shared.limiter.grant(now_s)
+                    self._await_turn(task, call.slot, now_s)
             elif now_s >= self._hedge_at_s(task):
                 member = self._hedges.pop(0)
                 if self._limits.may_add_load():
@@ -273,36 +284,44 @@ class Round:
         )
         task.call = call
         self._task_of[call] = task
+        total, of_member, per_minute = self._caps_of(task.member)
+        store = self._shared.store
+        if store is not None:
+            call.is_shared = not store.is_lost
+            # The server counts for all processes; without it each has its part.
+            parts = math.inf if call.is_shared else store.num_workers
+            total, of_member = part_of(total, parts), part_of(of_member, parts)
+            per_minute = None if per_minute is None or call.is_shared else per_minute / parts
         call.slot = self._shared.limiter.acquire(
             self._key(task.member),
             on_granted=lambda: self._on_granted(call),
-            total=self._config.max_concurrent_calls,
-            of_member=task.member.max_concurrent_calls,
-            per_minute=task.member.max_calls_per_minute,
+            total=total,
+            of_member=of_member,
+            per_minute=per_minute,
             now_s=now_s,
         )
         if call.slot.is_held:
             self._let_through(call, now_s)
-        elif task.member.max_calls_per_minute is not None:
+        elif per_minute is not None:
             self._await_turn(task, call.slot, now_s)
 
     def _let_through(self, call: MemberCall, now_s: float) -> None:
-        """Have a call started that has its slot, if its breaker and the budgets let it."""
+        """Have a call started that has its slot, if its breaker, the budgets and the store let it."""
         task = self._task_of[call]
         task.turn_at_s = math.inf
         if self._end_if_late(now_s):
             return None
-        task.first_s = now_s if task.first_s is None else task.first_s
         if self._config.breaker is not None:
             key = self._key(task.member)
             call.permit = self._shared.breakers.admit(key, now_s)
             if call.permit is None:
                 reason = self._shared.breakers.state(key, now_s).reason
-                return self._cancel(task, f"{reason[0].upper()}{reason[1:]}.", now_s, kind="breaker_open")
+                return self._cancel(task, _capital(f"{reason}."), now_s, kind="breaker_open")
         try:
             limits_s = (self._config.call_timeout_s, task.member.timeout_s) if self._in_threads else ()
             call.prepare(self._run_config, timeout_s=shortest(limits_s))
-            call.reservation = reserve(call.bound(counts_tokens=self._counts_tokens), self._limits.accounts)
+            bound = call.bound(counts_tokens=self._counts_tokens)
+            call.reservation = reserve(bound, self._limits.own_accounts if call.is_shared else self._limits.accounts)
         except BudgetRefusal as refusal:
             return self._cancel(task, str(refusal), now_s, kind="budget")
         except Exception as error:  # noqa: BLE001  # whatever a member's own code raises is its failure
@@ -311,10 +330,56 @@ class Round:
             return self._retry_or_finish(task, call, call.failure(error), now_s)
         if self._limits.is_late and self._end_if_late(self._clock()):
             return None  # making up the request took too long
+        if call.is_shared and self._shared.store is not None:
+            total, of_member, per_minute = self._caps_of(task.member)
+            call.ticket = self._shared.store.ticket(
+                self._key(task.member),
+                bound,
+                self._limits.shared_accounts,
+                total=total,
+                of_member=of_member,
+                per_minute=per_minute,
+                breaker=self._config.breaker,
+            )
+            return self._ask_store(call, call.ticket)
+        return self._start(call, now_s)
+
+    def _start(self, call: MemberCall, now_s: float) -> None:
+        task = self._task_of[call]
+        task.first_s = now_s if task.first_s is None else task.first_s
         call.status, call.cut_at_s = "running", now_s + self._limit_s(task, now_s)
         self._to_start.append(call)
         self._shared.retry_budget.deposit()
-        return None
+
+    def _caps_of(self, member: PoolMember) -> tuple[int | None, int | None, float | None]:
+        return self._config.max_concurrent_calls, member.max_concurrent_calls, member.max_calls_per_minute
+
+    def _ask_store(self, call: MemberCall, ticket: Ticket) -> None:
+        self._task_of[call].turn_at_s = math.inf
+        ticket.ask(lambda: self._on_granted(call))
+
+    def _take_leave(self, call: MemberCall, leave: Leave, now_s: float) -> None:
+        """Do what the store says of a call that waits for it."""
+        task = self._task_of[call]
+        if self._end_if_late(now_s):
+            return
+        if leave.kind == "ok":
+            self._start(call, now_s)
+        elif leave.kind == "wait":
+            if leave.is_for_turn and now_s + leave.wait_s > self._limits.deadline_at_s:
+                self._cancel(task, _late_turn(task.member, leave.wait_s), now_s, kind="rate_limit")
+            else:
+                task.turn_at_s = now_s + max(leave.wait_s, LEAST_POLL_S)
+        elif leave.kind == "budget":
+            self._cancel(task, str(leave.refusal), now_s, kind="budget")
+        elif leave.kind == "open":
+            self._shared.breakers.follow_one(self._key(task.member), leave.failures, leave.wait_s, now_s)
+            state = BreakerState("open" if leave.wait_s else "half_open", leave.failures, leave.wait_s)
+            self._cancel(task, _capital(f"{state.reason}."), now_s, kind="breaker_open")
+        else:  # the store is lost: the call is made again, as one that this process lets through
+            self._stop(call)
+            self._drop(call)
+            self._ask(task, now_s)
 
     def _await_turn(self, task: MemberTask, slot: Slot, now_s: float) -> None:
         """Have a member wait for its turn; one whose turn is after the deadline ends, so that another can stand in in time."""
@@ -323,12 +388,7 @@ class Round:
         task.turn_at_s = turn_at_s if turn_at_s > now_s else now_s + max(slot.each_s, LEAST_WAIT_S)
         if turn_at_s == math.inf or turn_at_s <= self._limits.deadline_at_s:
             return
-        wait_s = turn_at_s - now_s
-        reason = (
-            f"It may be called {task.member.max_calls_per_minute:g} times a minute, and its next turn, in {wait_s:.3g} s, is "
-            "after the deadline."
-        )
-        self._cancel(task, reason, now_s, kind="rate_limit")
+        self._cancel(task, _late_turn(task.member, turn_at_s - now_s), now_s, kind="rate_limit")
 
     def _end(self, call: MemberCall, result: Result, now_s: float) -> None:
         """Take in what came of a call."""
@@ -442,8 +502,7 @@ class Round:
         call.status = "over"
         if not call.has_begun:
             call.release_slot()
-            if call.reservation is not None:
-                call.reservation.settle(Usage())
+            self._book(call, Usage())
         return call.has_begun
 
     def _finish(self, task: MemberTask, result: Result) -> None:
@@ -469,17 +528,20 @@ class Round:
     def _close(self, call: MemberCall, result: Result, now_s: float) -> None:
         """Book what a call cost and what it says of its member's health."""
         call.status, key = "over", self._key(call.member)
-        self._settle(call, result)
         permit, breaker = call.permit, self._config.breaker
+        says: Literal["answered", "failed"] | None = None
         if isinstance(result, Candidate):
             self._shared.latencies.add(key, result.latency_s)
+            says = "answered"
             if permit is not None:
                 permit.succeed()
         elif permit is not None and breaker is not None:
             if self._is_at_fault(key, call, result):
+                says = "failed"
                 permit.fail(now_s, breaker)
             else:
                 permit.drop()
+        self._settle(call, result, says)
 
     def _is_at_fault(self, key: str, call: MemberCall, failure: Failure) -> bool:
         """Tell whether a failure speaks against the member: not, if this process is overloaded, or it had less time than it needs."""
@@ -490,6 +552,26 @@ class Round:
             return usual_s is None or failure.latency_s >= usual_s
         return failure.error is None or is_of_member(failure.error, call.arguments)
 
-    def _settle(self, call: MemberCall, result: Result) -> None:
+    def _settle(self, call: MemberCall, result: Result, says: Literal["answered", "failed"] | None = None) -> None:
         if call.reservation is not None:
-            call.reservation.settle(call.usage(result))
+            self._book(call, call.usage(result), says)
+
+    def _book(self, call: MemberCall, usage: Usage, says: Literal["answered", "failed"] | None = None) -> None:
+        """Book what a call did cost, and say in the store what that says of its member."""
+        if call.reservation is not None:
+            call.reservation.settle(usage)
+        if call.ticket is not None:
+            call.ticket.settle(usage, says)
+
+
+def part_of(cap: int | None, parts: float) -> int | None:
+    """Return a process's part of a cap, at least one; None for any number, as of infinitely many parts."""
+    return None if cap is None or parts == math.inf else max(int(cap // parts), 1)
+
+
+def _late_turn(member: PoolMember, wait_s: float) -> str:
+    return f"It may be called {member.max_calls_per_minute:g} times a minute, and its next turn, in {wait_s:.3g} s, is after the deadline."
+
+
+def _capital(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}"

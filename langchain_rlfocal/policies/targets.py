@@ -349,6 +349,7 @@ class TargetController:
         self.amount = amount
         self._balance, self._count = 0.0, 0
         self._taken = self._expected = PRIOR_QUERIES * amount
+        self._news = News()
         self._lock = threading.Lock()
 
     @property
@@ -373,6 +374,7 @@ class TargetController:
         with self._lock:
             counted = expected * self._factor
             self._count += 1
+            self._news.queries += 1
             self._add(self.amount - counted)
         return counted
 
@@ -384,11 +386,92 @@ class TargetController:
         with self._lock:
             self._taken = prior + (self._taken - prior) * kept + taken
             self._expected = prior + (self._expected - prior) * kept + expected
+            self._news.ends += 1
+            self._news.taken = self._news.taken * kept + taken
+            self._news.expected = self._news.expected * kept + expected
             self._add(counted - taken)
 
     def _add(self, amount: float) -> None:
         most = MOST_BALANCE * self.amount
         self._balance = min(max(self._balance + amount, -most), most)
+        self._news.balance += amount
+
+    # ---- with other processes
+
+    def take_news(self) -> "News":
+        """Return what was counted since the last time, for other processes."""
+        with self._lock:
+            news, self._news = self._news, News()
+        return news
+
+    def give_back(self, news: "News") -> None:
+        """Keep what nobody has taken, for the next time."""
+        with self._lock:
+            self._news = news.then(self._news)
+
+    def follow(self, balance: float, queries: float, taken: float, expected: float) -> None:
+        """Go on from what all processes have counted, and what was counted here since that was asked for."""
+        prior = PRIOR_QUERIES * self.amount
+        with self._lock:
+            news, self._news = self._news, News()
+            fading = (1 - 1 / MEMORY) ** news.ends
+            self._balance, self._count = balance, int(queries) + news.queries
+            self._taken = prior + (taken - prior) * fading + news.taken
+            self._expected = prior + (expected - prior) * fading + news.expected
+            self._add(news.balance)
+            self._news = news
+
+
+@dataclass(slots=True)
+class News:
+    """What a controller has counted since it last told other processes.
+
+    Attributes:
+        balance: What was taken below the amount.
+        queries: How many began.
+        ends: How many ended, of which the following are sums that fade with each.
+        taken: What they took.
+        expected: What the curve says that they take.
+    """
+
+    balance: float = 0.0
+    queries: int = 0
+    ends: int = 0
+    taken: float = 0.0
+    expected: float = 0.0
+
+    def then(self, later: "News") -> "News":
+        """Add what was counted later."""
+        fading = (1 - 1 / MEMORY) ** later.ends
+        return News(
+            self.balance + later.balance,
+            self.queries + later.queries,
+            self.ends + later.ends,
+            self.taken * fading + later.taken,
+            self.expected * fading + later.expected,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NamedNews:
+    """What one of several controllers has counted.
+
+    Attributes:
+        name: Which, the same in every process.
+        controller: The controller.
+        news: What it has counted.
+    """
+
+    name: str
+    controller: "TargetController"
+    news: News
+
+    @property
+    def words(self) -> tuple[float, ...]:
+        """What a store needs in order to add it to what others have counted."""
+        amount, news = self.controller.amount, self.news
+        bounds = (MOST_BALANCE * amount, PRIOR_QUERIES * amount, MEMORY)
+        return (*bounds, news.balance, news.queries, news.ends, news.taken, news.expected)
 
 
 class Aim:
@@ -446,3 +529,25 @@ class Controllers:
                 del self._controllers[next(iter(self._controllers))]
         mixture = curve.mixture(target.unit, controller.aim, members)
         return Aim(target, controller, mixture, position_of(query, task))
+
+    def take_news(self) -> list[NamedNews]:
+        """Return what each controller has counted since the last time, for other processes."""
+        with self._lock:
+            controllers = [*self._controllers.items()]
+        return [NamedNews(_name_of(*key), one, one.take_news()) for key, one in controllers]
+
+    def give_back(self, news: Sequence[NamedNews]) -> None:
+        """Keep what nobody has taken, for the next time."""
+        for one in news:
+            one.controller.give_back(one.news)
+
+    def follow(self, news: Sequence[NamedNews], states: Sequence[Sequence[float]]) -> None:
+        """Go on from what all processes have counted, in the order of the news."""
+        for one, state in zip(news, states, strict=True):
+            one.controller.follow(*state)
+
+
+def _name_of(policy_id: str, target: Target, members: frozenset[str]) -> str:
+    """Name a controller, the same in every process."""
+    said = "\0".join([policy_id, target.name, repr(target.value), *sorted(members)])
+    return hashlib.blake2b(said.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()

@@ -25,6 +25,7 @@ from langchain_rlfocal.server.errors import ApiError, to_api_error
 from langchain_rlfocal.server.keys import KeyFile
 from langchain_rlfocal.server.metrics import Measuring, Metrics
 from langchain_rlfocal.server.state import ServerState
+from langchain_rlfocal.server.traces import Traces
 
 ROUTES = (
     Route("/v1/chat/completions", chat_completions.handle, methods=["POST"]),
@@ -78,9 +79,10 @@ def create_app(
         allow_headers=["*"],
         expose_headers=["*"],
     )
+    traced = [Middleware(Traces)] if config.otel else []
     app = Starlette(
         routes=[*ROUTES],
-        middleware=[*([cors] if config.allow_origins else []), Middleware(Measuring), Middleware(Callers)],
+        middleware=[*([cors] if config.allow_origins else []), *traced, Middleware(Measuring), Middleware(Callers)],
         exception_handlers={
             HTTPException: _on_http_error,
             ApiError: _on_error,

@@ -35,12 +35,12 @@ _MEDIA = ("images", "assets", "audio", "videos")
 async def handle(request: Request) -> Response:
     """Answer questions about a state."""
     serving: ServerState = request.app.state.serving
-    caller = require(request, "answers")
+    require(request, "answers")
     body = await read_body(request, serving.config)
     questions = _questions_of(body, known=serving.model.pool.names)
     options = _options_of(body, serving.model)
     query = _query_of(body, task=options.get("task", serving.model.task), most=serving.config.max_messages)
-    async with serving.admission.answer(caller, timeout_s=serving.config.timeout_s):
+    async with serving.admission.answer(timeout_s=serving.config.timeout_s):
         answers = await asyncio.to_thread(_answers, serving, query, questions, options)
     usage = {"input_tokens": 0, "output_tokens": 0}  # of members, none of which was asked
     return JSONResponse({"model": serving.model.serving.policy.policy_id, "answers": answers, "usage": usage})

@@ -8,6 +8,8 @@ import os
 import sys
 from dataclasses import dataclass
 from importlib import import_module
+from threading import Thread
+from time import monotonic
 from typing import Any
 
 from opentelemetry import metrics, trace
@@ -35,10 +37,18 @@ class Telemetry:
     handler: OpenTelemetryHandler
     owned: tuple[Any, ...] = ()
 
-    def shutdown(self) -> None:
-        """Send what has not been sent; nothing is sent afterwards."""
-        for provider in self.owned:
-            provider.shutdown()
+    def shutdown(self, *, within_s: float = 5.0) -> None:
+        """Send what has not been sent; nothing is sent afterwards.
+
+        Args:
+            within_s: How long that may take: a collector that is down is asked again and again, which holds up no program's end.
+        """
+        threads = [Thread(target=provider.shutdown, daemon=True, name="rlfocal:otel") for provider in self.owned]
+        for thread in threads:
+            thread.start()
+        ends_s = monotonic() + within_s
+        for thread in threads:
+            thread.join(max(ends_s - monotonic(), 0.0))
 
 
 def configure(*, service_name: str = "rlfocal") -> Telemetry:

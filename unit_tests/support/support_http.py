@@ -30,9 +30,9 @@ def add_key(file, name="website", **facts):
 
 
 @asynccontextmanager
-async def client_of(model, *, key=None, raises=True, **config):
+async def client_of(model, *, key=None, raises=True, callbacks=(), **config):
     """A client of a server of this model."""
-    app = create_app(model, ServerConfig(**config))
+    app = create_app(model, ServerConfig(**config), callbacks=callbacks)
     transport = httpx.ASGITransport(app, raise_app_exceptions=raises)
     headers = {} if key is None else bearer(key)
     async with httpx.AsyncClient(transport=transport, base_url="http://server", headers=headers) as client:
