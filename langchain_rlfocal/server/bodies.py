@@ -16,12 +16,16 @@ async def read_body(request: Request, config: ServerConfig) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        ApiError: It is too large, too deep, too slow, no JSON, or no object.
+        ApiError: It is too large, too deep, too slow, compressed, no JSON, or no object.
     """
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
         raise ApiError(
             415, "The body must be `Content-Type: application/json`. Send it as that.", code="unsupported_media_type"
+        )
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise ApiError(
+            415, "The body must not be compressed. Send it without `Content-Encoding`.", code="unsupported_encoding"
         )
     body = await _bytes_of(request, config)
     try:
@@ -30,7 +34,7 @@ async def read_body(request: Request, config: ServerConfig) -> dict[str, Any]:
         raise ApiError(400, f"The body must be JSON in UTF-8: {error.msg}. Correct it.", code="invalid_json") from None
     if not isinstance(read, dict):
         raise ApiError(400, 'The body must be a JSON object, such as {"model": "rlfocal"}.', code="invalid_json")
-    if _is_deeper(read, config.max_depth):
+    if is_deeper(read, config.max_depth):
         raise ApiError(
             400, f"The body must not be nested deeper than {config.max_depth}. Flatten it.", code="body_too_deep"
         )
@@ -68,7 +72,7 @@ async def _bytes_of(request: Request, config: ServerConfig) -> bytes:
     return bytes(body)
 
 
-def _is_deeper(value: Any, most: int) -> bool:
+def is_deeper(value: Any, most: int) -> bool:
     """Tell whether objects and lists are nested deeper than so many."""
     layer = [value]
     for _ in range(most):

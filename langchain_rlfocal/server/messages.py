@@ -7,12 +7,16 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
+import orjson
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.messages.tool import ToolCall, tool_call
 
+from langchain_rlfocal.server.bodies import is_deeper
 from langchain_rlfocal.server.errors import ApiError
+
+MAX_DEPTH = 64
+"""How deep the arguments of a tool call may be nested, which stand as text in a body."""
 
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -45,7 +49,7 @@ def _message_of(given: Any, where: str) -> BaseMessage:
         raise ApiError(400, "A message must be an object with a `role`.", param=where)
     role, content = given.get("role"), given.get("content")
     name = _text(given, "name", where)
-    if role in {"system", "developer"}:
+    if role in ("system", "developer"):
         more = {"additional_kwargs": {"__openai_role__": "developer"}} if role == "developer" else {}
         return SystemMessage(_content_of(content, f"{where}.content", parts=("text",)), name=name, **more)
     if role == "user":
@@ -83,11 +87,17 @@ def _call_of(given: Any, where: str) -> ToolCall:
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise ApiError(400, "A tool call must have a `function` with `name` and `arguments`.", param=where)
     try:
-        arguments = json.loads(function.get("arguments") or "{}")
-    except (TypeError, ValueError, RecursionError):
+        text = function.get("arguments") or "{}"
+        orjson.loads(text)  # which refuses what members could not be sent: NaN, halves of characters, any depth
+        arguments = json.loads(text)  # which keeps whole numbers of any size
+    except (TypeError, ValueError):
         arguments = None
-    if not isinstance(arguments, dict):
-        raise ApiError(400, "Arguments must be a JSON object, as text.", param=f"{where}.function.arguments")
+    if not isinstance(arguments, dict) or is_deeper(arguments, MAX_DEPTH):
+        raise ApiError(
+            400,
+            f"Arguments must be a JSON object, as text, nested at most {MAX_DEPTH} deep.",
+            param=f"{where}.function.arguments",
+        )
     return tool_call(name=function["name"], args=arguments, id=_text(given, "id", where))
 
 
@@ -110,7 +120,7 @@ def _part_of(part: Any, where: str, known: Sequence[str]) -> dict[Any, Any]:
         raise ApiError(400, f"A part of the type {kind} must hold `{kind}`.", param=f"{where}.{kind}")
     if kind == "image_url":
         url = held.get("url")
-        scheme = urlsplit(url[:2000]).scheme if isinstance(url, str) else None
+        scheme = url.partition(":")[0].lower() if isinstance(url, str) else None
         if scheme not in _SCHEMES:
             raise ApiError(
                 400,
@@ -184,7 +194,7 @@ def _choice_of(choice: Any, names: Sequence[str]) -> str:
         name = function.get("name") if isinstance(function, dict) else None
         if choice.get("type") == "function" and name in names:
             return str(name)
-    elif choice in {"none", "auto"} or (choice == "required" and names):
+    elif choice in ("none", "auto") or (choice == "required" and names):
         return str(choice)
     known = f"one of the tools: {', '.join(names)}" if names else "a tool, of which there is none"
     raise ApiError(
