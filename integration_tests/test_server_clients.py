@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import tempfile
@@ -56,6 +57,16 @@ def url():
 
 
 @pytest.fixture(scope="module")
+def shown():
+    """A server of the members that the how-tos speak of."""
+    from langchain_rlfocal.server.app import create_app  # noqa: PLC0415  # optional
+
+    members = {name: SchemaChatModel(model_name=name, says="Lima") for name in ("small", "large")}
+    with served(create_app(RLFocalChatModel(members=members), ServerConfig())) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
 def client(url):
     with httpx.Client(trust_env=False) as http:
         yield openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, http_client=http)
@@ -65,6 +76,46 @@ def client(url):
 async def async_client(url):
     async with httpx.AsyncClient(trust_env=False) as http:
         yield openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, http_client=http)
+
+
+# ---- what the how-tos show
+
+HOW_TOS = [Path(__file__).parents[1] / f"docs/how-to/{name}.md" for name in ("ask-a-server", "serve-a-decision-model")]
+SHOWN_URL = "http://127.0.0.1:8000"
+
+
+def blocks(page, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", HOW_TOS, ids=lambda page: page.stem)
+def test_the_python_of_a_how_to_prints_what_stands_beside_it(shown, page, capsys):
+    if "typesafe_sdk" in page.read_text():
+        pytest.importorskip("typesafe_sdk", reason="pip install typesafe-sdk")
+    for code in blocks(page, "py"):
+        exec(compile(code.replace(SHOWN_URL, shown), page.name, "exec"), {"__name__": "shown"})
+        assert capsys.readouterr().out.splitlines() == re.findall(r"^print\(.*\)  # (.*)$", code, re.MULTILINE)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.parametrize("page", HOW_TOS, ids=lambda page: page.stem)
+def test_the_curl_of_a_how_to_is_answered(shown, page):
+    for command in blocks(page, "sh"):
+        run = subprocess.run(
+            ["bash", "-c", command.replace(SHOWN_URL, f"--noproxy '*' -sS --fail-with-body {shown}")],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        assert "Lima" in run.stdout or json.loads(run.stdout)["answers"]["route"]["choice"] == "small"
+
+
+def test_the_javascript_of_a_how_to_prints_the_answer(shown, vercel):
+    (code,) = blocks(HOW_TOS[0], r'js title="capital.mjs"')
+    (vercel / "capital.mjs").write_text(code.replace(SHOWN_URL, shown))
+    run = subprocess.run(["node", "capital.mjs"], cwd=vercel, check=True, capture_output=True, text=True, timeout=60)
+    assert run.stdout == "Lima"
 
 
 # ---- OpenAI's own client

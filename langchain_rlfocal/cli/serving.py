@@ -57,6 +57,9 @@ _COUNTS_NAME = "PROMETHEUS_MULTIPROC_DIR"
 _MAX_HEADER_BYTES = 64 * 1024
 _KEEP_ALIVE_S = 30
 _CLOSING_S = 5
+_HUNG_S = 60
+"""After so many seconds without a sign of life a process is replaced: it gives none while it starts, which takes long on a busy machine."""
+
 _TARGETS = ("target_calls", "target_usd", "target_usd_share", "target_tokens", "target_seconds")
 _PANELS = ("Who answers, and for how much", "Who asks", "What is kept", "Limits")
 
@@ -100,6 +103,7 @@ class Settings:
     def open(self, stack: ExitStack) -> "RLFocalChatModel":
         """Make the model; what it holds open is closed with the stack."""
         from langchain_rlfocal.chat_models import RLFocalChatModel
+        from langchain_rlfocal.server.tuning import spread
 
         given = dict(self.fields)
         if self.policy is not None:
@@ -108,7 +112,7 @@ class Settings:
             asked = {name: given.get(name) for name in ("max_team", "max_rounds", "cost_weight")}
             given |= limits_of(policy, asked, target=target)
             given["policy"] = policy
-        pool = stack.enter_context(open_pool(self.pool, self.members))
+        pool = spread(stack.enter_context(open_pool(self.pool, self.members)))
         model = RLFocalChatModel(members=pool, **given)
         if (log := model.outcome_log) is not None:
             stack.callback(log.close)  # type: ignore[union-attr]  # a path becomes a log on validation
@@ -117,7 +121,9 @@ class Settings:
     def app(self, model: "RLFocalChatModel", stack: ExitStack) -> "Starlette":
         """Make the application, which closes the stack when it ends."""
         from langchain_rlfocal.server.app import create_app
+        from langchain_rlfocal.server.tuning import collect_less
 
+        collect_less()
         callbacks = []
         if self.config.otel:
             from langchain_rlfocal.tracing import configure
@@ -368,6 +374,7 @@ def _config_of(app: Any, **more: Any) -> Any:
         h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_CLOSING_S,
+        timeout_worker_healthcheck=_HUNG_S,
         log_level="warning",
         access_log=False,
         server_header=False,
