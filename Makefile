@@ -31,7 +31,7 @@ demo: install  ## Ask the embedded models some questions
 	@$(BIN)/rlfocal demo
 
 test: $(VENV)/.test  ## Run the unit tests (offline), then the integration tests
-	$(PYTEST) unit_tests --disable-socket --allow-unix-socket
+	$(PYTEST) unit_tests --disable-socket --allow-unix-socket -n 2
 	$(PYTEST) integration_tests -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: install  ## Measure speed and size, and write docs/benchmarks/results.md

@@ -298,3 +298,19 @@ async def test_pages_of_other_origins_may_not_ask_unless_they_are_named():
     async with client_of(saying(), allow_origins=("https://app.example",)) as client:
         response = await client.post(CHAT, json=chat(), headers=origin)
         assert response.headers["access-control-allow-origin"] == "https://app.example"
+
+
+# ---- what it says of itself
+
+
+async def test_it_says_how_its_store_and_its_log_are(tmp_path):
+    async with client_of(saying()) as client:
+        told = (await client.get("/ready")).json()
+    state = {"kind": "memory", "is_lost": False, "lost_for_s": 0.0, "workers": 1}
+    assert told == {"status": "ready", "in_flight": 0, "state": state}
+    model = model_of(Saying(script=["Yes."]), outcome_log=tmp_path / "log.db")
+    async with client_of(model) as client:
+        assert (await client.get("/ready")).json()["log"] == {"is_lost": False}
+        model.outcome_log.close()
+        response = await client.get("/ready")
+        assert (response.status_code, response.json()["log"]) == (200, {"is_lost": True})

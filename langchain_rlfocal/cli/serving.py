@@ -103,6 +103,7 @@ class Settings:
     def open(self, stack: ExitStack) -> "RLFocalChatModel":
         """Make the model; what it holds open is closed with the stack."""
         from langchain_rlfocal.chat_models import RLFocalChatModel
+        from langchain_rlfocal.server.tuning import spread
 
         given = dict(self.fields)
         if self.policy is not None:
@@ -111,7 +112,7 @@ class Settings:
             asked = {name: given.get(name) for name in ("max_team", "max_rounds", "cost_weight")}
             given |= limits_of(policy, asked, target=target)
             given["policy"] = policy
-        pool = stack.enter_context(open_pool(self.pool, self.members))
+        pool = spread(stack.enter_context(open_pool(self.pool, self.members)))
         model = RLFocalChatModel(members=pool, **given)
         if (log := model.outcome_log) is not None:
             stack.callback(log.close)  # type: ignore[union-attr]  # a path becomes a log on validation
@@ -120,7 +121,9 @@ class Settings:
     def app(self, model: "RLFocalChatModel", stack: ExitStack) -> "Starlette":
         """Make the application, which closes the stack when it ends."""
         from langchain_rlfocal.server.app import create_app
+        from langchain_rlfocal.server.tuning import collect_less
 
+        collect_less()
         callbacks = []
         if self.config.otel:
             from langchain_rlfocal.tracing import configure

@@ -35,7 +35,6 @@ class Asked:
         parameters: What goes to the members, such as `temperature`.
         tools: Tools in OpenAI's form.
         binding: How tools and the response format are bound, as arguments of `bind_tools`.
-        headers: What of the request's headers goes with the answer's run, such as `traceparent`.
         answer_id: The answer's id.
     """
 
@@ -46,7 +45,6 @@ class Asked:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     tools: Sequence[Mapping[str, Any]] = ()
     binding: Mapping[str, Any] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
     answer_id: UUID = field(default_factory=uuid7)
 
 
@@ -68,7 +66,7 @@ def config_of(asked: Asked, serving: ServerState) -> RunnableConfig:
     return RunnableConfig(
         callbacks=[*serving.callbacks],
         run_id=asked.answer_id,
-        metadata={**asked.headers, **({} if asked.caller.key_id is None else {"key_id": asked.caller.key_id})},
+        metadata={} if asked.caller.key_id is None else {"key_id": asked.caller.key_id},
     )
 
 

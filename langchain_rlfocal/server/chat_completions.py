@@ -30,7 +30,6 @@ from langchain_rlfocal.server.options import options_of
 from langchain_rlfocal.server.state import ServerState
 
 SESSION_HEADER = "x-rlfocal-session"
-PASSED_HEADERS = ("traceparent", "tracestate")
 
 _READ = frozenset(
     {
@@ -127,7 +126,6 @@ def asked_of(body: dict[str, Any], request: Request) -> tuple[Asked, bool, bool]
         parameters=parameters_of(body),
         tools=tools,
         binding=binding_of(body, [tool["function"]["name"] for tool in tools]),
-        headers={name: value for name in PASSED_HEADERS if (value := request.headers.get(name)) is not None},
     )
     return asked, stream, include_usage
 
