@@ -379,6 +379,10 @@ REFUSED = {
     "an item of no type": ({"input": [{}]}, "input[0].type"),
     "a reference": ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0]"),
     "an unknown role": ({"instructions": "a", "input": [{"role": "robot", "content": "a"}]}, "input[0].role"),
+    "an unknown role after what is passed over": (
+        {"input": [{"role": "user", "content": "a"}, {"type": "reasoning"}, {"role": "robot", "content": "a"}]},
+        "input[2].role",
+    ),
     "arguments that are no object": (
         {"input": ["skip", {"type": "function_call", "call_id": "1", "name": "a", "arguments": "[]"}][1:]},
         "input[0].tool_calls[0].function.arguments",
