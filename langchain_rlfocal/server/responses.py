@@ -64,6 +64,7 @@ async def handle(request: Request) -> Response:
     """Answer a conversation."""
     serving: ServerState = request.app.state.serving
     require(request, "answers")
+    serving.admission.check_room()
     body = await read_body(request, serving.config)
     asked, stream = asked_of(body, request)
     frame = frame_of(body, asked)
