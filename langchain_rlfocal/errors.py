@@ -21,6 +21,7 @@ it is raised, then the way out.
 """
 
 from collections.abc import Mapping
+from typing import Literal
 
 
 class RLFocalError(Exception):
@@ -66,7 +67,14 @@ class FeedbackError(RLFocalError, ValueError):
     """Feedback is about no answer that was recorded, is given twice, or has a score outside its range.
 
     Way out: Give the message that `invoke` returned, or its id, from the log that the model records into; score in [0, 1].
+
+    Attributes:
+        reason: `"unknown"` where the log has no such answer, `"repeated"` where the answer has feedback already, else `"invalid"`.
     """
+
+    def __init__(self, message: str, *, reason: Literal["unknown", "repeated", "invalid"] = "invalid") -> None:
+        self.reason = reason
+        super().__init__(message)
 
 
 class OutcomeLogError(RLFocalError, OSError):

@@ -40,7 +40,7 @@ _CREDENTIALS = re.compile(
         [\w.~+/=*-]{4,}""",
     re.VERBOSE,
 )
-_BARE_KEY = re.compile(r"(?<![A-Za-z0-9])(?P<vendor>sk-|AIza)[\w*-]{8,}")
+_BARE_KEY = re.compile(r"(?<![A-Za-z0-9])(?P<vendor>sk-|rlf-|AIza)[\w*-]{8,}")
 _SECRET_NAME = re.compile(
     r"""authorization | auth $ | secret | passw | pwd $ | credential | cookie | key (?: [-_]? id )? $ | bearer | jwt
         | (?: api | access | auth | refresh | security | session ) [-_]? token | (?: ^ | [-_] ) pat $

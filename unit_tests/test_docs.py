@@ -36,6 +36,7 @@ TASK_PAGES = [
         "batch",
         "chain",
         "learn-from-feedback",
+        "open-telemetry",
         "streaming",
         "structured-output",
         "tools",

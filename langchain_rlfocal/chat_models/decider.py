@@ -192,7 +192,7 @@ class RLFocalDecider(BaseDecisionModel):  # type: ignore[misc, unused-ignore]  #
                 "At least one question must be asked, got none. Give for example "
                 '{"route": Choice(instructions="Who should answer?", criteria={"small": None, "large": None})}.'
             )
-        query = _query_of(state, task=self.task)
+        query = query_of_state(state, task=self.task)
         answers: dict[str, Any] = {n: self._choose(query, question, name=n) for n, question in questions.items()}
         return ClassifierResponse(model=self._decider.policy_id, answers=answers)
 
@@ -204,27 +204,45 @@ class RLFocalDecider(BaseDecisionModel):  # type: ignore[misc, unused-ignore]  #
             )
         offered = [*question.criteria]
         _check_names(offered, self._names, what=f"The options of `{name}`")
-        selection = self._decider.select(
-            query,
-            [],
-            [],
-            available=[member for member in self._names if member in question.criteria],
-            round_number=1,
-            max_rounds=1,
-            max_team=1,
-            cost_weight=self.cost_weight,
+        available = [member for member in self._names if member in question.criteria]
+        choice, shares = choose_member(
+            self._decider, query, offered, available=available, cost_weight=self.cost_weight, name=name
         )
-        choice = next((member for member in selection.members if member in question.criteria), None)
-        if choice is None:
-            raise InputError(
-                f"A policy must select one of the options of `{name}` ({', '.join(offered)}), `{self._decider.policy_id}` "
-                f"selected {', '.join(selection.members) or 'nobody'}. Mend its `select`, or take another policy."
-            )
-        shares = _shares(selection, offered)
         return ChoiceAnswer(type="choice", choice=choice, probabilities=shares, confidence=shares[choice])
 
 
-def _query_of(state: Any, *, task: str | None) -> Query:
+def choose_member(
+    policy: Policy, query: Query, offered: Sequence[str], *, available: Sequence[str], cost_weight: float, name: str
+) -> tuple[str, dict[str, float]]:
+    """Let a policy's Decider choose the one member that should answer.
+
+    Args:
+        policy: Its Decider chooses.
+        query: What should be answered.
+        offered: The options, all of them members that the policy knows.
+        available: Those that can be asked, in the pool's order.
+        cost_weight: What asking the whole pool once is worth, in units of score.
+        name: The question's name, for errors.
+
+    Returns:
+        The choice, and the probability of each option.
+
+    Raises:
+        InputError: The policy selects none of the options.
+    """
+    selection = policy.select(
+        query, [], [], available=available, round_number=1, max_rounds=1, max_team=1, cost_weight=cost_weight
+    )
+    choice = next((member for member in selection.members if member in offered), None)
+    if choice is None:
+        raise InputError(
+            f"A policy must select one of the options of `{name}` ({', '.join(offered)}), `{policy.policy_id}` "
+            f"selected {', '.join(selection.members) or 'nobody'}. Mend its `select`, or take another policy."
+        )
+    return choice, _shares(selection, offered)
+
+
+def query_of_state(state: Any, *, task: str | None) -> Query:
     """Make the query of a state: see `answering.query_of` where messages are anywhere in it, else its text, or its JSON."""
     messages = [*_messages_in(state)]
     if not messages:

@@ -6,6 +6,7 @@ response is checked against the same request: arguments must be valid, a forced 
 """
 
 import inspect
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -285,6 +286,7 @@ class Request:
         response_format: What the text must be, in OpenAI's form; None for any text.
         consensus: How tool calls are agreed on.
         arguments: All other call arguments, passed to the members as they are.
+        openai_arguments: Call arguments for those members alone that speak OpenAI's interface; others would refuse them.
     """
 
     tools: tuple[dict[str, Any], ...] = ()
@@ -295,6 +297,7 @@ class Request:
     response_format: Mapping[str, Any] | None = None
     consensus: Consensus = "whole"
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    openai_arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, kwargs: Mapping[str, Any]) -> Self:
@@ -318,6 +321,7 @@ class Request:
             parallel=rest.pop("parallel_tool_calls", None),
             response_format=response_format_of(rest.pop("response_format", None)),
             consensus=consensus,
+            openai_arguments=rest.pop("openai_arguments", {}),
             arguments=rest,
         )
 
@@ -325,6 +329,11 @@ class Request:
     def is_plain(self) -> bool:
         """True if nothing but a text is asked for."""
         return self.response_format is None and (not self.tools or self.choice == "none")
+
+    @property
+    def wants_logprobs(self) -> bool:
+        """True if the tokens' log-probabilities are asked for."""
+        return self.arguments.get("logprobs") is True or self.openai_arguments.get("logprobs") is True
 
     @property
     def is_forced(self) -> bool:
@@ -369,19 +378,18 @@ class Request:
         """
         model = member.model
         kind = model._llm_type  # noqa: SLF001  # LangChain's way to tell providers apart
-        # Of an ensemble's members too some may read cache marks, and it tells them apart itself.
-        keeps_marks = kind.startswith("anthropic") or kind == "rlfocal"
-        conversation = self._conversation(messages, member.name, keeps_marks=keeps_marks)
+        conversation = self.conversation_for(member, messages)
+        arguments = self._arguments_for(model)
         if self.is_plain and not self.tools:
-            return MemberRequest(model, conversation, self.arguments)
+            return MemberRequest(model, conversation, arguments)
         if (own := self._own_way(model)) is not None:
-            return MemberRequest(own[0], conversation, {**own[1], **self.arguments}, self.check)
+            return MemberRequest(own[0], conversation, {**own[1], **arguments}, self.check)
         known = tool_arguments(type(model))
         given: dict[str, Any] = {}
         if "response_format" in known and self.response_format is not None:
             given["response_format"] = self.response_format
         if not self.needs_tools(model):
-            return MemberRequest(model, conversation, {**given, **self.arguments}, self.check)
+            return MemberRequest(model, conversation, {**given, **arguments}, self.check)
         if self.strict is not None and "strict" in known:
             given["strict"] = self.strict
         if self.parallel is not None and "parallel_tool_calls" in known:
@@ -395,17 +403,36 @@ class Request:
         if kind == "rlfocal" and self.consensus != "whole":
             given["consensus"] = self.consensus
         if tuple(tools) == self.bound.formatted:
-            bound, arguments = self.bound.bind_tools(model, more, given)
+            bound, bound_arguments = self.bound.bind_tools(model, more, given)
         else:  # the call brings tools of its own
-            bound, arguments = bind(model, [*tools, *more], given)
-        return MemberRequest(bound, conversation, {**arguments, **self.arguments}, self.check)
+            bound, bound_arguments = bind(model, [*tools, *more], given)
+        return MemberRequest(bound, conversation, {**bound_arguments, **arguments}, self.check)
 
-    def _conversation(self, messages: list[BaseMessage], name: str, *, keeps_marks: bool) -> list[BaseMessage]:
+    def _arguments_for(self, model: BaseChatModel) -> Mapping[str, Any]:
+        """Return what else a model is given: an ensemble passes on what is for some of its members."""
+        if not self.openai_arguments:
+            return self.arguments
+        if any(base.__name__ == "BaseChatOpenAI" for base in type(model).__mro__):  # its package takes long to import
+            return {**self.arguments, **self.openai_arguments}
+        is_ensemble = model._llm_type == "rlfocal"  # noqa: SLF001  # as above
+        return {**self.arguments, "openai_arguments": self.openai_arguments} if is_ensemble else self.arguments
+
+    def conversation_for(self, member: PoolMember, messages: list[BaseMessage]) -> list[BaseMessage]:
         """Return the conversation as a member can read it: the same for all whose own messages are not in it."""
         if not needs_reading(messages):
             return messages
+        kind, name = member.model._llm_type, member.name  # noqa: SLF001  # as above
+        # Of an ensemble's members too some may read cache marks, and it tells them apart itself.
+        keeps_marks = kind.startswith("anthropic") or kind == "rlfocal"
         key = (tuple(map(id, messages)), name if name in authors_of(messages) else None, keeps_marks)
         return [*self._once(key, messages, lambda: history_for(messages, name, is_anthropic=keeps_marks))]
+
+    @property
+    def schemas_sent(self) -> str:
+        """Tools and response format, in one form for all members: what providers read before the conversation."""
+        if not self.tools and self.response_format is None:
+            return ""
+        return json.dumps([self.tools, self.response_format], default=str, sort_keys=True)
 
     def _once(self, key: Any, of: Any, make: Callable[[], _T]) -> _T:
         """Make something once; what its key's ids are `of` is kept, so that they stay its own."""

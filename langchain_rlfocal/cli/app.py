@@ -17,11 +17,13 @@ from langchain_rlfocal.cli.asking import ask, demo
 from langchain_rlfocal.cli.collecting import collect, questions
 from langchain_rlfocal.cli.evaluating import certify, diversity, evaluate
 from langchain_rlfocal.cli.importing import import_
+from langchain_rlfocal.cli.keys import keys
 from langchain_rlfocal.cli.logs import log
 from langchain_rlfocal.cli.options import BAD_INPUT, INTERRUPTED, end_with
 from langchain_rlfocal.cli.pools import pools
 from langchain_rlfocal.cli.reporting import report
 from langchain_rlfocal.cli.scoring import score
+from langchain_rlfocal.cli.serving import serve
 from langchain_rlfocal.cli.training import sweep, train
 from langchain_rlfocal.errors import RLFocalError
 
@@ -99,10 +101,11 @@ _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Record what models answer": (collect, import_, score, questions),
     "Learn": (train, sweep, certify),
     "See what it is worth": (diversity, evaluate, report),
-    "Answer": (ask, demo),
+    "Answer": (ask, demo, serve),
 }
 for _panel, _commands in _PANELS.items():
     for _command in _commands:
         app.command(_command.__name__.rstrip("_"), rich_help_panel=_panel)(_command)
 app.add_typer(pools, name="pool", rich_help_panel="Record what models answer")
 app.add_typer(log, name="log", rich_help_panel="Record what models answer")
+app.add_typer(keys, name="keys", rich_help_panel="Answer")

@@ -57,11 +57,17 @@ Role = Literal["member", "synthesizer", "equivalence"]
 Result = Candidate | Failure
 
 _asking: ContextVar[tuple[int, ...]] = ContextVar("rlfocal_asking", default=())
+_call: ContextVar["MemberCall | None"] = ContextVar("rlfocal_call", default=None)
 
 
 def enclosing_ensembles() -> tuple[int, ...]:
     """Return the ids of the ensembles within whose calls the present code runs, outermost first."""
     return _asking.get()
+
+
+def current_call() -> "MemberCall | None":
+    """Return the call within whose context the present code runs, the innermost; None outside any that a handler is told of."""
+    return _call.get()
 
 
 # ---- what is asked
@@ -300,6 +306,7 @@ class MemberCall:
     def context(self) -> Generator[Context]:
         """Open the context in which the member runs: what it asks on its own belongs under the same run."""
         with set_config_context(self._enclosing) as context:
+            context.run(_call.set, self)
             if self.request.ensemble_id is not None:
                 context.run(_asking.set, (*enclosing_ensembles(), self.request.ensemble_id))
             yield context
@@ -554,6 +561,20 @@ def usage_of(message: AIMessage) -> UsageMetadata | None:
         elif _is_count(value):
             usable[name] = value
     return cast("UsageMetadata", usable)
+
+
+def message_of(result: Result) -> AIMessage | None:
+    """Return what a member responded, also where that is no answer; None where it did not respond."""
+    if isinstance(result, Failure):
+        return result.error.message if isinstance(result.error, UnusableAnswerError) else None
+    message: AIMessage = result.message
+    return message
+
+
+def cached_tokens_of(message: AIMessage | None) -> int | None:
+    """Return how many of a prompt's tokens came from the provider's cache; None where it does not say."""
+    usage = None if message is None else usage_of(message)
+    return None if usage is None else _detail(usage.get("input_token_details"), "cache_read")
 
 
 def price_of(member: PoolMember, usage: UsageMetadata) -> float | None:

@@ -388,7 +388,8 @@ class OutcomeLog:
         return FeedbackError(
             f"Feedback must be about an answer that was recorded in {self.name}, got the unknown id {answer_id!r}. "
             'Give the message, or its `response_metadata["rlfocal"]["answer_id"]`, to a model with the same '
-            "`outcome_log`."
+            "`outcome_log`.",
+            reason="unknown",
         )
 
     # ---- feedback
@@ -415,7 +416,8 @@ class OutcomeLog:
             seq = records.add_feedback(feedback.answer_id, self._clock(), said)
         if seq is None:
             raise FeedbackError(
-                f"An answer takes feedback once, and {feedback.answer_id} has it already. Ask again and score the new answer."
+                f"An answer takes feedback once, and {feedback.answer_id} has it already. Ask again and score the new answer.",
+                reason="repeated",
             )
         return seq
 

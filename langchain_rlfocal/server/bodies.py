@@ -1,0 +1,86 @@
+"""Bodies: what clients send, read under limits of size, depth and time."""
+
+import asyncio
+from collections.abc import Iterable
+from contextlib import aclosing
+from typing import Any
+
+import orjson
+from starlette.requests import ClientDisconnect, Request
+
+from langchain_rlfocal.server.config import ServerConfig
+from langchain_rlfocal.server.errors import ApiError
+
+
+async def read_body(request: Request, config: ServerConfig) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        ApiError: It is too large, too deep, too slow, compressed, no JSON, or no object.
+    """
+    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if kind != "application/json" and not kind.endswith("+json"):
+        raise ApiError(
+            415, "The body must be `Content-Type: application/json`. Send it as that.", code="unsupported_media_type"
+        )
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise ApiError(
+            415, "The body must not be compressed. Send it without `Content-Encoding`.", code="unsupported_encoding"
+        )
+    body = await _bytes_of(request, config)
+    try:
+        read = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise ApiError(400, f"The body must be JSON in UTF-8: {error.msg}. Correct it.", code="invalid_json") from None
+    if not isinstance(read, dict):
+        raise ApiError(400, 'The body must be a JSON object, such as {"model": "rlfocal"}.', code="invalid_json")
+    if is_deeper(read, config.max_depth):
+        raise ApiError(
+            400, f"The body must not be nested deeper than {config.max_depth}. Flatten it.", code="body_too_deep"
+        )
+    return read
+
+
+async def _bytes_of(request: Request, config: ServerConfig) -> bytes:
+    most = config.max_body_bytes
+    too_large = ApiError(
+        413,
+        f"The body must be at most {most} bytes. Send less.",
+        code="body_too_large",
+        headers={"Connection": "close"},
+    )
+    told = request.headers.get("content-length", "")
+    if told.isdecimal() and int(told) > most:
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(config.read_timeout_s):
+            async with aclosing(request.stream()) as parts:
+                async for part in parts:
+                    body += part
+                    if len(body) > most:
+                        raise too_large
+    except TimeoutError:
+        raise ApiError(
+            408,
+            f"The body must arrive within {config.read_timeout_s:g} s. Send it faster, or less.",
+            code="request_timeout",
+            headers={"Connection": "close"},
+        ) from None
+    except ClientDisconnect:
+        raise ApiError(400, "The client hung up before the body's end.", code="client_disconnected") from None
+    return bytes(body)
+
+
+def is_deeper(value: Any, most: int) -> bool:
+    """Tell whether objects and lists are nested deeper than so many."""
+    layer = [value]
+    for _ in range(most):
+        layer = [held for one in layer for held in _held(one) if isinstance(held, dict | list)]
+        if not layer:
+            return False
+    return True
+
+
+def _held(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
