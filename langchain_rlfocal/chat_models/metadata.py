@@ -231,7 +231,7 @@ def describe(state: "AnswerState", verdict: Verdict, synthesis: Candidate | Fail
         verdict: What they together do.
         synthesis: What came of asking the synthesizer, None if it was not asked.
     """
-    spent = state.limits.ledger.spent
+    spent, status = state.limits.ledger.spent, state.limits.shared.status
     results: list[Candidate | Failure] = [*state.candidates, *state.failures]
     written = None if synthesis is None else {"latency_s": _number(synthesis.latency_s), **_describe_call(synthesis)}
     return {
@@ -255,6 +255,7 @@ def describe(state: "AnswerState", verdict: Verdict, synthesis: Candidate | Fail
         "usage": {result.member: tokens_of(result) for result in results},
         "resting": list(state.resting),
         "spent": {"calls": spent.calls, "tokens": spent.tokens, "usd": _number(spent.usd)},
+        "shared_state": {"kind": status.kind, "is_lost": status.is_lost},
     }
 
 
@@ -379,6 +380,8 @@ def explain(message: AIMessage | Mapping[str, Any]) -> str:
     lines += [f"{name} was left out: {reason}" for name, reason in (facts.get("left_out") or {}).items()]
     lines += ["a random team was asked, to learn from"] if facts.get("explored") else []
     lines += [f"of the conversation: {repair}" for repair in facts.get("repairs") or ()]
+    if (facts.get("shared_state") or {}).get("is_lost"):
+        lines.append("the store that processes share was lost: this one kept to its own share of limits")
     if failure := (facts.get("synthesizer") or {}).get("failure"):
         lines.append(f"the synthesizer failed: {failure['kind']}: {failure['reason']}")
     return "\n".join(printable(line) for line in lines)
