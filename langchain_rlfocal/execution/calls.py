@@ -563,6 +563,20 @@ def usage_of(message: AIMessage) -> UsageMetadata | None:
     return cast("UsageMetadata", usable)
 
 
+def message_of(result: Result) -> AIMessage | None:
+    """Return what a member responded, also where that is no answer; None where it did not respond."""
+    if isinstance(result, Failure):
+        return result.error.message if isinstance(result.error, UnusableAnswerError) else None
+    message: AIMessage = result.message
+    return message
+
+
+def cached_tokens_of(message: AIMessage | None) -> int | None:
+    """Return how many of a prompt's tokens came from the provider's cache; None where it does not say."""
+    usage = None if message is None else usage_of(message)
+    return None if usage is None else _detail(usage.get("input_token_details"), "cache_read")
+
+
 def price_of(member: PoolMember, usage: UsageMetadata) -> float | None:
     """Price what a member reports in dollars, cached and reasoning tokens at their own prices; None without prices."""
     return member.cost_usd(

@@ -52,6 +52,8 @@ def runnable_of(asked: Asked, serving: ServerState) -> Runnable[LanguageModelInp
     """Make what is asked: the ensemble with tools and options bound."""
     named = {} if DECIDING & asked.options.keys() else asked.choice.options  # each decides what an answer takes
     arguments = {**named, **asked.options, **asked.parameters}
+    if "session" in arguments:  # two callers may name theirs alike
+        arguments["session"] = f"{asked.caller.key_id or ''}/{arguments['session']}"
     if asked.choice.member is not None:
         arguments["model"] = asked.choice.member
     if asked.caller.account is not None:

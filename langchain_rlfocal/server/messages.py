@@ -165,6 +165,9 @@ def tools_of(given: Any, *, most: int) -> list[dict[str, Any]]:
             raise ApiError(400, f"A tool's name must be its own, got `{name}` twice.", param=f"{where}.function.name")
         if not isinstance(function.get("parameters", {}), dict | None):
             raise ApiError(400, "Parameters must be a JSON schema.", param=f"{where}.function.parameters")
+        for key, types, rule in (("description", str, "a text"), ("strict", bool, "true or false")):
+            if not isinstance(function.get(key), types | None):
+                raise ApiError(400, f"It must be {rule}.", param=f"{where}.function.{key}")
         names.add(name)
     tools: list[dict[str, Any]] = given
     return tools
