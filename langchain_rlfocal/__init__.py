@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         OverloadError,
         PoolError,
         RLFocalError,
+        WorkerError,
     )
     from langchain_rlfocal.execution import Budget
     from langchain_rlfocal.log import OutcomeLog
@@ -53,6 +54,7 @@ __all__ = [
     "RLFocalDecider",
     "RLFocalError",
     "RLFocalPolicy",
+    "WorkerError",
     "__version__",
 ]
 

@@ -1,0 +1,61 @@
+"""On a Ray cluster of two CPUs on this machine: workers that are killed are replaced, and nothing is lost or asked twice."""
+
+import os
+import sys
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import support_engines as work
+from langchain_rlfocal.engines import RayEngine
+from langchain_rlfocal.errors import WorkerError
+
+pytestmark = [
+    pytest.mark.timeout(180),
+    pytest.mark.skipif(find_spec("ray") is None, reason="the extra `ray` is not installed"),
+]
+SUPPORT = str(Path(__file__).parents[1] / "unit_tests" / "support")
+
+
+@pytest.fixture(scope="module")
+def engine():
+    """One cluster for all tests; its workers find what tests share."""
+    sys.path.insert(0, SUPPORT)
+    with RayEngine(workers=2) as made:
+        yield made
+    sys.path.remove(SUPPORT)
+
+
+def test_an_engine_on_ray_does_each_piece_once_elsewhere_and_errors_are_values(engine):
+    done = list(engine.map(work.squares, [1, 2, -3, 4, 5]))
+    assert (engine.workers, engine.machines) == (2, 1)
+    assert sorted(one.value[0] for one in done if one.error is None) == [1, 4, 16, 25]
+    assert os.getpid() not in {one.value[1] for one in done if one.error is None}
+    assert [str(one.error) for one in done if one.error] == ["-3 is negative"]
+
+
+def test_actors_and_the_caller_call_one_object(engine):
+    handle = engine.share(work.Count())
+    assert handle.call("add", "caller") == 1
+    assert sorted(one.result() for one in engine.map(partial(work.counts, handle), "abc")) == [2, 3, 4]
+    with pytest.raises(ValueError, match="no"):
+        handle.call("refuse")
+
+
+def test_an_actor_that_is_killed_is_replaced(engine, tmp_path):
+    deaths = []
+    done = list(engine.map(partial(work.dies_once, str(tmp_path)), "abc", on_death=lambda *it: deaths.append(it)))
+    assert sorted((one.value, one.deaths) for one in done) == [("a", 1), ("b", 1), ("c", 1)]
+    assert sorted(name for name, _ in deaths) == ["a", "b", "c"]
+
+
+def test_what_workers_cannot_begin_is_raised(engine):
+    with pytest.raises(ValueError, match="nothing to begin with"):
+        list(engine.map(work.cannot_begin, "a"))
+
+
+def test_a_cluster_that_is_not_there_is_refused_with_a_way_out(engine):
+    with pytest.raises(WorkerError, match="before they could begin"):
+        list(engine.map(work.dies_at_birth, "a"))
