@@ -1,6 +1,7 @@
 """On a Ray cluster of two CPUs on this machine: workers that are killed are replaced, and nothing is lost or asked twice."""
 
 import os
+import runpy
 import sys
 from functools import partial
 from importlib.util import find_spec
@@ -59,3 +60,25 @@ def test_what_workers_cannot_begin_is_raised(engine):
 def test_a_cluster_that_is_not_there_is_refused_with_a_way_out(engine):
     with pytest.raises(WorkerError, match="before they could begin"):
         list(engine.map(work.dies_at_birth, "a"))
+
+
+# ---- commands, each with a cluster of its own
+
+
+@pytest.fixture(scope="module")
+def killed():
+    """What kills a collection in the benchmark: the members, their questions, and the command."""
+    name = "killed"
+    sys.modules[name] = module = type(sys)(name)
+    path = Path(__file__).parents[1] / "docs" / "benchmarks" / "killed.py"
+    vars(module).update(runpy.run_path(str(path), run_name=name))
+    yield module
+    del sys.modules[name]
+
+
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost_or_asked_twice(killed, tmp_path, engine):
+    """One of two workers, each with eight calls out at most, four of each member."""
+    facts, said, asked = work.collect_and_kill(killed, tmp_path, 80, "--engine", engine, "--workers", "2")
+    assert "A worker died, and another takes its place" in said
+    work.assert_whole(tmp_path, 80, facts, asked, out=8)

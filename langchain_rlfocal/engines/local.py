@@ -5,6 +5,7 @@ import multiprocessing
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any, Self
@@ -166,10 +167,8 @@ class _Process:
         self._process, self.channel = process, channel
 
     def tell(self, what: Any) -> None:
-        try:
+        with suppress(BrokenPipeError, ConnectionResetError):  # its end is heard when it is waited for
             self.channel.send(what)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # its end is heard when it is waited for
 
     give = tell
 
@@ -199,7 +198,8 @@ def _serve(channel: "Connection[Any, Any]") -> None:
     _channel = channel
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted, and ends its workers
     try:
-        began = attempted(lambda: channel.recv()())
+        begin = channel.recv()
+        began = attempted(begin)
         channel.send(("said", Ready() if began.error is None else began))
         while began.error is None:
             item = channel.recv()

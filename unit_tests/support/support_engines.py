@@ -1,7 +1,11 @@
 """Pieces of work for engines, where workers of other processes can import them."""
 
+import json
 import os
 import signal
+import threading
+import time
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -85,3 +89,57 @@ def raises_odd():
 
 def raise_odd(what):
     raise OddError(what=what)
+
+
+# ---- a collection whose worker is killed
+
+
+def collect_and_kill(killed, folder, num, *options, kills=1):
+    """Collect from a loopback server by the command, and kill a worker once half is on record; what it takes over is asked on.
+
+    Returns:
+        What the command said as JSON and on stderr, how often each (question, member) was asked, and at most how many were out at kills.
+    """
+    from langchain_rlfocal.log import OutcomeLog  # noqa: PLC0415
+    from support_fault_server import Fault, FaultServer  # noqa: PLC0415
+
+    killed.write_questions(folder, num)
+    num_killed = 0
+    with FaultServer(killed.answer, script=lambda *_: Fault(delay_s=0.1)) as server:
+        process = killed.start(folder, server.base_url, "--json", *options)
+        read = []
+        reader = threading.Thread(target=lambda: read.extend(process.communicate()))
+        reader.start()
+        while process.poll() is None and num_killed < kills:
+            if len(killed.answered_in(folder)) >= num // 2:
+                log = OutcomeLog(folder / "o.db")
+                pids = {int(run.split(":")[1]) for run in log.runs()} - {process.pid}
+                log.close()
+                if pids:
+                    os.kill(min(pids), signal.SIGKILL)
+                    num_killed += 1
+            time.sleep(0.01)
+        reader.join()
+        asked = Counter((str(int(one.question.split()[2])), one.model) for one in server.received)
+    assert process.returncode == 0, read[1]
+    assert num_killed == kills, "it was over before that"
+    return json.loads(read[0]), read[1], asked
+
+
+def assert_whole(folder, num, facts, asked, *, out):
+    """Each question is answered once by each member, on record once; asked again is at most what was out at the kill."""
+    from langchain_rlfocal.log import OutcomeLog  # noqa: PLC0415
+    from langchain_rlfocal.outcomes import OutcomeTable  # noqa: PLC0415
+
+    cells = {(str(number), name) for number in range(num) for name in ("ann", "bob")}
+    log = OutcomeLog(folder / "o.db")
+    assert log.num_attempts == len(cells), "on record more than once"
+    assert log.runs() == [], "nothing stays claimed"
+    log.close()
+    rows = [(one.query_id, one.model, one.reward) for one in OutcomeTable.read(folder / "o.jsonl")]
+    assert sorted(rows) == sorted((*cell, 1.0) for cell in cells)
+    assert set(asked) == cells
+    again = sum(asked.values()) - len(cells)
+    assert 0 <= again <= out, f"{again} were asked again, and at most {out} were out"
+    assert [(one["answered"], one["by_others"], one["missing"]) for one in facts["members"]] == [(num, 0, 0)] * 2
+    assert (facts["rows"], facts["missing"], facts["unscored"]) == (2 * num, 0, 0)
