@@ -12,6 +12,9 @@ import pytest
 import support_engines as work
 from langchain_rlfocal.engines import RayEngine
 from langchain_rlfocal.errors import WorkerError
+from langchain_rlfocal.testing import make_outcomes
+from langchain_rlfocal.training import TrainingConfig
+from langchain_rlfocal.training.sweep import runs_of, sweep
 
 pytestmark = [
     pytest.mark.timeout(180),
@@ -60,6 +63,28 @@ def test_what_workers_cannot_begin_is_raised(engine):
 def test_a_cluster_that_is_not_there_is_refused_with_a_way_out(engine):
     with pytest.raises(WorkerError, match="before they could begin"):
         list(engine.map(work.dies_at_birth, "a"))
+
+
+def test_what_cannot_travel_is_an_error_with_a_way_out(engine):
+    [done] = engine.map(work.returns_locks, "x")
+    assert (type(done.error), done.deaths) == (WorkerError, 0)
+    assert "must be picklable" in str(done.error)
+
+
+def test_a_sweep_on_ray_makes_the_same_checkpoints_byte_for_byte_though_a_trial_is_killed(engine, tmp_path):
+    """Two runs of two iterations each; the first that begins is killed, and begun again."""
+    table = make_outcomes({"quiz": {"ann": 0.8, "bob": 0.6}}, num_queries=60)
+    learned, chosen, _ = table.grid(table.members).split()
+    runs = runs_of(TrainingConfig(num_iterations=2, batch_size=64), {"max_team": [1, 2]}, [0])
+    killing = work.Killing(engine, tmp_path)
+    done = sweep(learned, chosen, runs, tmp_path / "ray", engine=killing)
+    sweep(learned, chosen, runs, tmp_path / "plain")
+    assert killing.deaths == 1
+    assert all(run.is_done for run in done.runs)
+    files = sorted(path.relative_to(tmp_path / "plain") for path in (tmp_path / "plain").rglob("*.*") if path.is_file())
+    assert len(files) == 7
+    for file in files:
+        assert (tmp_path / "plain" / file).read_bytes() == (tmp_path / "ray" / file).read_bytes(), file
 
 
 # ---- commands, each with a cluster of its own

@@ -98,6 +98,13 @@ def test_an_error_that_cannot_travel_says_the_same():
     assert (type(done.error), str(done.error)) == (RLFocalError, "OddError: odd: x")
 
 
+def test_what_cannot_travel_is_an_error_with_a_way_out():
+    with LocalEngine(2) as engine:
+        [done] = engine.map(work.returns_locks, ["x"])
+    assert (type(done.error), done.deaths) == (WorkerError, 0)
+    assert "must be picklable" in str(done.error)
+
+
 @pytest.mark.parametrize("make", [LocalEngine, partial(RayEngine, None)])
 def test_there_must_be_a_worker(make):
     with pytest.raises(InputError, match="`workers` must be at least 1, got 0"):

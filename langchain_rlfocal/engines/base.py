@@ -259,3 +259,10 @@ def portable(error: Exception) -> Exception:
     except Exception:  # noqa: BLE001, S110  # that is what is asked
         pass
     return RLFocalError(f"{type(error).__name__}: {error}")
+
+
+def untold(reason: object) -> WorkerError:
+    """Say that what a work returned cannot travel."""
+    return WorkerError(
+        f"What a piece of work returns must be picklable: {reason}. Return values, not what holds a lock or a file."
+    )

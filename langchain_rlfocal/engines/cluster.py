@@ -25,6 +25,7 @@ from langchain_rlfocal.engines.base import (
     Value,
     attempted,
     hand_out,
+    untold,
 )
 from langchain_rlfocal.errors import InputError, MissingDependencyError, WorkerError
 
@@ -245,6 +246,8 @@ class _RayWorker:
         self.ref = None
         try:
             done: Outcome = self._ray.get(ref)
+        except self._ray.exceptions.RayTaskError as error:  # all that the work raises is a value
+            return Outcome(error=untold(error.cause))
         except self._ray.exceptions.RayError as error:
             return Died(str(error).strip().splitlines()[0].rstrip("."))
         if self.has_begun or done.error is not None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import multiprocessing
+import pickle
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -21,6 +22,7 @@ from langchain_rlfocal.engines.base import (
     Value,
     attempted,
     hand_out,
+    untold,
 )
 from langchain_rlfocal.errors import InputError
 
@@ -204,6 +206,9 @@ def _serve(channel: "Connection[Any, Any]") -> None:
         while began.error is None:
             item = channel.recv()
             done = attempted(lambda item=item: began.value(item))
-            channel.send(("said", done))
+            try:
+                channel.send(("said", done))
+            except (TypeError, AttributeError, pickle.PicklingError) as error:  # nothing was sent
+                channel.send(("said", Outcome(error=untold(error))))
     except (EOFError, OSError):
         return
