@@ -6,8 +6,11 @@ import signal
 import threading
 import time
 from collections import Counter
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
+
+from langchain_rlfocal.engines import Done
 
 
 class Count:
@@ -121,6 +124,42 @@ def kill_first(folder, work, item):
     except FileExistsError:
         return work(item)
     return os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Threads:
+    """An engine whose workers are threads of this process: nothing is pickled, and members can count who asks them."""
+
+    def __init__(self, workers, *, machines=1):
+        self.workers, self.machines = workers, machines
+        self._lock = threading.RLock()
+
+    def share(self, value):
+        return Locked(value, self._lock)
+
+    def map(self, begin, items, *, on_wait=None, on_death=None):
+        with ThreadPoolExecutor(self.workers) as threads:
+            work = begin()
+            left = {threads.submit(work, item): item for item in items}
+            while left:
+                ended, _ = wait(left, timeout=0.05, return_when=FIRST_COMPLETED)
+                if on_wait is not None:
+                    on_wait()
+                for future in ended:
+                    item = left.pop(future)
+                    error = future.exception()
+                    yield Done(item, error=error) if error else Done(item, future.result())
+
+
+class Locked:
+    def __init__(self, value, lock):
+        self.value, self.lock = value, lock
+
+    def call(self, method, *args):
+        with self.lock:
+            return getattr(self.value, method)(*args)
+
+    async def acall(self, method, *args):
+        return self.call(method, *args)
 
 
 # ---- a collection whose worker is killed
