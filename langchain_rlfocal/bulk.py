@@ -8,6 +8,7 @@ works, once in each worker: most models cannot be pickled.
 import asyncio
 import json
 import time
+import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -67,6 +68,7 @@ class RLFocalBatch:
     def __init__(self, make_model: MakeModel, *, max_concurrency: int = MAX_CONCURRENCY) -> None:
         self._model, self._max_concurrency = make_model(), max_concurrency
         self._runner = asyncio.Runner()  # one loop, since connections of clients belong to it
+        weakref.finalize(self, self._runner.close)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
         """Answer the rows of a batch.
