@@ -87,6 +87,24 @@ def test_a_sweep_on_ray_makes_the_same_checkpoints_byte_for_byte_though_a_trial_
         assert (tmp_path / "plain" / file).read_bytes() == (tmp_path / "ray" / file).read_bytes(), file
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray Data warns of settings of its own
+def test_ray_data_answers_batches_by_a_pool_of_actors(engine):
+    """Two actors, each with a model of its own; the rows come back with answers, costs and errors."""
+    import ray.data  # noqa: PLC0415
+
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    rows = [{"query": f"say {number}" if number % 5 else "fail"} for number in range(20)]
+    answers = ray.data.from_items(rows).map_batches(
+        work.answering(), batch_size=4, compute=ray.data.ActorPoolStrategy(size=2), num_cpus=0.5
+    )
+    done = answers.take_all()
+    assert sorted(row["answer"] for row in done if row["error"] is None) == sorted(
+        row["query"] for row in rows if row["query"] != "fail"
+    )
+    assert sum(row["error"] is not None for row in done) == 4
+    assert {row["usd"] for row in done if row["error"] is None} == {4.0}
+
+
 # ---- commands, each with a cluster of its own
 
 

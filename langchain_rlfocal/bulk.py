@@ -67,8 +67,8 @@ class RLFocalBatch:
 
     def __init__(self, make_model: MakeModel, *, max_concurrency: int = MAX_CONCURRENCY) -> None:
         self._model, self._max_concurrency = make_model(), max_concurrency
-        self._runner = asyncio.Runner()  # one loop, since connections of clients belong to it
-        weakref.finalize(self, self._runner.close)
+        self._loop = asyncio.new_event_loop()  # one for all batches, since connections of clients belong to it
+        weakref.finalize(self, self._loop.close)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
         """Answer the rows of a batch.
@@ -86,13 +86,13 @@ class RLFocalBatch:
             raise InputError(
                 f"A batch must have the column `query`, got {', '.join(sorted(batch)) or 'none'}. Rename a column."
             )
-        answers = self._runner.run(self._answer([(str(query), ()) for query in batch["query"]]))
+        answers = self._loop.run_until_complete(self._answer([(str(query), ()) for query in batch["query"]]))
         given = {name: list(column) for name, column in batch.items() if name not in ANSWER_COLUMNS}
         return given | {name: [answer[name] for answer in answers] for name in ANSWER_COLUMNS}
 
     def questions(self, questions: Sequence[Question]) -> list[dict[str, Any]]:
         """Answer questions: those with a conversation by all of it, with its tools."""
-        return self._runner.run(
+        return self._loop.run_until_complete(
             self._answer([(messages_of(one), [dict(tool) for tool in one.tools]) for one in questions])
         )
 

@@ -126,6 +126,42 @@ def kill_first(folder, work, item):
     return os.kill(os.getpid(), signal.SIGKILL)
 
 
+def make_model():
+    """One member that repeats the question, a dollar a word of it and of the answer, and fails where it is told to."""
+    from langchain_rlfocal import PoolMember, RLFocalChatModel  # noqa: PLC0415
+    from langchain_rlfocal.testing import ScriptedChatModel  # noqa: PLC0415
+
+    ann = ScriptedChatModel(script=repeat)
+    return RLFocalChatModel(members=[PoolMember("ann", ann, input_usd_per_mtok=1e6, output_usd_per_mtok=1e6)])
+
+
+def repeat(messages):
+    if messages[-1].text == "fail":
+        raise ValueError("told to")
+    return messages[-1].text
+
+
+def answering():
+    """A class that Ray pickles by value: its workers do not see this module until it says where that is."""
+    folder = str(Path(__file__).parent)
+
+    class Answering:
+        def __init__(self):
+            import sys  # noqa: PLC0415
+
+            sys.path.append(folder)
+            from langchain_rlfocal.bulk import RLFocalBatch  # noqa: PLC0415
+            from support_engines import make_model  # noqa: PLC0415
+
+            self.batch = RLFocalBatch(make_model)
+
+        def __call__(self, batch):
+            return self.batch(batch)
+
+    Answering.__module__ = "__main__"
+    return Answering
+
+
 class Threads:
     """An engine whose workers are threads of this process: nothing is pickled, and members can count who asks them."""
 
