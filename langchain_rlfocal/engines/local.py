@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any, Self
@@ -154,7 +155,7 @@ class _Processes:
                 if what == "call":
                     number, method, args = rest
                     called = getattr(self._shared[number], method)
-                    worker.tell(attempted(lambda called=called, args=args: called(*args)))
+                    worker.tell(attempted(partial(called, *args)))
                 else:
                     events.append((worker, rest[0]))
             except (EOFError, OSError):
@@ -205,7 +206,7 @@ def _serve(channel: "Connection[Any, Any]") -> None:
         channel.send(("said", Ready() if began.error is None else began))
         while began.error is None:
             item = channel.recv()
-            done = attempted(lambda item=item: began.value(item))
+            done = attempted(partial(began.value, item))
             try:
                 channel.send(("said", done))
             except (TypeError, AttributeError, pickle.PicklingError) as error:  # nothing was sent
