@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         OverloadError,
         PoolError,
         RLFocalError,
+        WorkerError,
     )
     from langchain_rlfocal.execution import Account, Budget, SharedState
     from langchain_rlfocal.log import OutcomeLog
@@ -55,6 +56,7 @@ __all__ = [
     "RLFocalError",
     "RLFocalPolicy",
     "SharedState",
+    "WorkerError",
     "__version__",
 ]
 

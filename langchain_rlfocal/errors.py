@@ -8,6 +8,7 @@ RLFocalError
 ├── OutcomeLogError (OSError)           a log of outcomes cannot be opened, read or written: names the log
 ├── CheckpointError (ValueError)        a checkpoint cannot be read, or belongs to another pool
 ├── CertificationError                  a promise could not be shown: says how many rows it needs, or that none help
+├── WorkerError                         workers of an engine cannot begin, or died again and again over the same work
 ├── MissingDependencyError (ImportError) an optional part is absent: names the command that installs it
 ├── EnsembleError                       no member answered: names every member and its cause
 │   ├── DeadlineError (TimeoutError)    too few had answered when the time was up
@@ -103,6 +104,13 @@ class CertificationError(RLFocalError):
     def __init__(self, message: str, *, rows_needed: int | None) -> None:
         self.rows_needed = rows_needed
         super().__init__(message)
+
+
+class WorkerError(RLFocalError):
+    """Workers of an engine cannot begin, or died again and again over the same piece of work.
+
+    Way out: Start fewer workers where memory runs out; on a cluster, install the same packages on each machine. What is finished is kept.
+    """
 
 
 class MissingDependencyError(RLFocalError, ImportError):

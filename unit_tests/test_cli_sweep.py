@@ -1,16 +1,13 @@
 """A sweep trains what is not there, chooses by validation alone, and loses nothing that is finished."""
 
 import json
-import multiprocessing
-import os
-from concurrent.futures import Future
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from langchain_rlfocal.errors import InputError, RLFocalError
+from langchain_rlfocal.engines import Done, LocalEngine
+from langchain_rlfocal.errors import InputError, WorkerError
 from langchain_rlfocal.policies import RLFocalPolicy
 from langchain_rlfocal.training import TrainingConfig
 from langchain_rlfocal.training import sweep as module
@@ -143,42 +140,38 @@ def test_names_are_distinct_and_of_all_that_varies():
     assert (runs[1].config.max_rounds, runs[1].config.cost_weight, runs[1].config.seed) == (1, 0.05, 7)
 
 
-def test_other_processes_do_the_same_and_ignore_ctrl_c(tmp_path, quiz, trained, monkeypatch):
-    """Without any: an executor that runs in this process what others would, and says how it was begun and ended."""
-    began, ended, handlers = [], [], []
+def test_an_engine_does_the_same(tmp_path, quiz, trained, monkeypatch):
+    """Without any process: an engine that works in this one, and says for how many workers it was made."""
+    made = []
 
-    class Executor:
-        def __init__(self, processes, *, mp_context, initializer, initargs):
-            began.append((processes, mp_context.get_start_method()))
-            initializer(*initargs)
+    class Here(LocalEngine):
+        def __init__(self, workers):
+            made.append(workers)
+            super().__init__(1)
 
-        def submit(self, do, run):
-            future = Future()
-            future.set_result(do(run))
-            return future
-
-        def shutdown(self, *, cancel_futures):
-            ended.append(cancel_futures)
-
-    monkeypatch.setattr(module, "ProcessPoolExecutor", Executor)
-    monkeypatch.setattr(module.signal, "signal", lambda *given: handlers.append(given))
+    monkeypatch.setattr(module, "LocalEngine", Here)
     learned, chosen, _ = quiz.grid(quiz.members).split()
     runs = runs_of(TrainingConfig(), {"max_team": [1]}, [0, 1])
-    done = sweep(learned, chosen, runs, tmp_path / "two", jobs=3)
-    assert (began, ended) == ([(2, "spawn")], [True])
-    assert handlers == [(module.signal.SIGINT, module.signal.SIG_IGN)]
     alone = sweep(learned, chosen, runs, tmp_path / "one")
-    assert [run.policy_id for run in done.runs] == [run.policy_id for run in alone.runs]
-    assert trained == [(1, 0), (1, 1)] * 2
-    assert all(run.is_done for run in done.runs)
+    others = [sweep(learned, chosen, runs, tmp_path / "two", jobs=3)]
+    others.append(sweep(learned, chosen, runs, tmp_path / "three", engine=LocalEngine()))
+    assert made == [2]
+    for done in others:
+        assert [run.policy_id for run in done.runs] == [run.policy_id for run in alone.runs]
+        assert all(run.is_done for run in done.runs)
+    assert trained == [(1, 0), (1, 1)] * 3
     with pytest.raises(InputError, match="`jobs`"):
         sweep(learned, chosen, (), tmp_path, jobs=0)
 
 
-def test_a_process_that_is_killed_ends_the_sweep_with_a_way_out(monkeypatch):
-    """In real processes, each of which ends at once in place of training; `multiprocessing.Pool` would wait for ever."""
-    monkeypatch.setattr(module, "_begin", str)  # any function will do
-    monkeypatch.setattr(module, "_do", os._exit)
-    with pytest.raises(RLFocalError, match=r"was killed.*: the same command goes on"):
-        list(module._trained([9, 9], SimpleNamespace(folder="made"), jobs=2, on_progress=None))
-    assert multiprocessing.active_children() == []
+def test_a_run_whose_worker_is_killed_again_and_again_ends_the_sweep_with_a_way_out(tmp_path, quiz):
+    class Deadly(LocalEngine):
+        workers = 2
+
+        def map(self, begin, items):
+            yield Done(items[0], error=WorkerError("signal 9 killed it"), deaths=4)
+
+    learned, chosen, _ = quiz.grid(quiz.members).split()
+    runs = runs_of(TrainingConfig(), {"max_team": [1]}, [0, 1])
+    with pytest.raises(WorkerError, match=r"seed0 was killed 4 times.*same command goes on.*fewer workers than 2"):
+        sweep(learned, chosen, runs, tmp_path, engine=Deadly(2))

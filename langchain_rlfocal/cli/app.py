@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from langchain_rlfocal._version import __version__
-from langchain_rlfocal.cli.asking import ask, demo
+from langchain_rlfocal.cli.asking import answer, ask, demo
 from langchain_rlfocal.cli.collecting import collect, questions
 from langchain_rlfocal.cli.evaluating import certify, diversity, evaluate
 from langchain_rlfocal.cli.importing import import_
@@ -101,7 +101,7 @@ _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Record what models answer": (collect, import_, score, questions),
     "Learn": (train, sweep, certify),
     "See what it is worth": (diversity, evaluate, report),
-    "Answer": (ask, demo, serve),
+    "Answer": (ask, answer, demo, serve),
 }
 for _panel, _commands in _PANELS.items():
     for _command in _commands:

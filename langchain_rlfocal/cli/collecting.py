@@ -1,10 +1,12 @@
 """Commands that ask a pool: `collect`, and `questions`, which makes some to ask."""
 
 import asyncio
+import os
 import signal
-from collections.abc import Coroutine, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,9 +16,13 @@ from langchain_rlfocal.cli.collecting_view import CollectView, price_views
 from langchain_rlfocal.cli.options import (
     FAILED,
     INTERRUPTED,
+    EngineName,
     Json,
     KindName,
+    RayAddress,
+    Workers,
     end_with,
+    open_engine,
     open_kind,
     open_pool,
     see_working_folder,
@@ -26,12 +32,14 @@ from langchain_rlfocal.cli.views import counted, json_text, messages, usd
 from langchain_rlfocal.redaction import printable
 
 if TYPE_CHECKING:
-    from langchain_rlfocal.collection import CollectConfig, JobPrice, Tally
+    from langchain_rlfocal.collection import CollectConfig, Collected, JobPrice, Tally
     from langchain_rlfocal.collection.exporting import TakenIn
+    from langchain_rlfocal.engines import Engine
     from langchain_rlfocal.log import OutcomeLog
     from langchain_rlfocal.outcomes import OutcomeTable, Question
     from langchain_rlfocal.pool import ModelPool, PoolMember
 
+STOPPING = "Stopping: nothing more is sent, and what is out may still come back. Again: leave at once."
 AGAIN = "Run the same command again to go on."
 
 
@@ -79,13 +87,16 @@ def collect(
     output_tokens: Annotated[
         int | None, typer.Option(min=1, help="Tokens of an answer to expect where nothing is known. Default: 500.")
     ] = None,
+    engine: EngineName = "local",
+    workers: Workers = None,
+    address: RayAddress = None,
     as_json: Json = False,
 ) -> None:
     """Ask every member every question, and record what the answers are worth.
 
     Each answer is on record at once. Stopped or killed, the same command goes
     on where it was, and asks again what failed: an answer on record is not
-    asked for again. Several runs may share the work.
+    asked for again. Several runs, or workers of an engine, may share the work.
 
     For example:
 
@@ -119,7 +130,14 @@ def collect(
             _show_price(_price_of(opened, asked, config, log or log_beside(out), out), config, as_json=as_json)
             return
         _check_scorers(asked, config)
-        _collect(opened, asked, config, log, out, as_json=as_json)
+        collecting = partial(_collect, opened, asked, config, log, out)
+        with open_engine(engine, workers, address) as opened_engine:
+            if engine == "local" and opened_engine.workers == 1:
+                done = collecting()
+            else:
+                opening = _Opening(pool, tuple(member or ()), judge, config=replace(config, judge=None))
+                done = collecting(shared=_Shared(opened_engine, opening, config))
+        _show(done, config, out, as_json=as_json)
 
 
 def _judge_of(name: str | None, pool: "ModelPool") -> "PoolMember | None":
@@ -144,6 +162,69 @@ def _check_scorers(questions: Sequence["Question"], config: "CollectConfig") -> 
         )
 
 
+@dataclass(frozen=True)
+class _Opening:
+    """Opens the pool that the command names, where a worker is; picklable."""
+
+    pool: str | None
+    members: Sequence[str]
+    judge: str | None
+    config: "CollectConfig"
+    folder: str = field(default_factory=os.getcwd)
+
+    @contextmanager
+    def __call__(self) -> Iterator[tuple["ModelPool", "CollectConfig"]]:
+        """Open it; names of files are as they were for the command, where its folder is there too."""
+        if Path(self.folder).is_dir():
+            os.chdir(self.folder)
+        see_working_folder()
+        with open_pool(self.pool, [*self.members]) as opened:
+            yield opened, replace(self.config, judge=_judge_of(self.judge, opened))
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """An engine whose workers share the asking."""
+
+    engine: "Engine"
+    opening: _Opening
+    config: "CollectConfig"
+
+    def ask(
+        self,
+        pool: "ModelPool",
+        questions: Sequence["Question"],
+        view: CollectView,
+        stop: asyncio.Event,
+        log: "OutcomeLog",
+    ) -> "Tally":
+        """Have them ask."""
+        from langchain_rlfocal.collection import collect_shared
+
+        def interrupt(*_: object) -> None:
+            if stop.is_set():
+                raise KeyboardInterrupt
+            stop.set()
+            view.say(STOPPING)
+
+        before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            return collect_shared(
+                pool.names,
+                questions,
+                log=log,
+                config=self.config,
+                opening=self.opening,
+                engine=self.engine,
+                watch=view,
+                stop=stop,
+                on_death=lambda reason: view.say(f"A worker died, and another takes its place: {reason}."),
+            )
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
 def _collect(
     pool: "ModelPool",
     questions: Sequence["Question"],
@@ -151,12 +232,14 @@ def _collect(
     log: str | None,
     out: Path,
     *,
-    as_json: bool,
-) -> None:
-    from langchain_rlfocal.collection import collect_into
+    shared: _Shared | None = None,
+) -> "tuple[Collected, CollectView]":
+    from langchain_rlfocal.collection import check_place, collect_into, log_beside
     from langchain_rlfocal.log import OutcomeLog
 
     stop = asyncio.Event()
+    if shared is not None:
+        check_place(OutcomeLog(log or log_beside(out)), shared.engine)
     with CollectView(messages()) as view:
         done = collect_into(
             out,
@@ -168,7 +251,13 @@ def _collect(
             stop=stop,
             on_taken_in=lambda taken: _say_taken_in(taken, out),
             runner=lambda asking: asyncio.run(_run(asking, stop, view)),
+            shared=None if shared is None else partial(shared.ask, pool, questions, view, stop),
         )
+    return done, view
+
+
+def _show(collected: "tuple[Collected, CollectView]", config: "CollectConfig", out: Path, *, as_json: bool) -> None:
+    done, view = collected
     if done.table is not None and not as_json:
         typer.echo(f"{counted(len(done.table), 'outcome')} of {counted(len(done.table.members), 'member')} in {out}")
     if done.tally is not None:
@@ -189,7 +278,7 @@ async def _run(asking: Coroutine[Any, Any, "Tally"], stop: asyncio.Event, view: 
             task.cancel()
             return
         stop.set()
-        view.say("Stopping: nothing more is sent, and what is out may still come back. Again: leave at once.")
+        view.say(STOPPING)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         with suppress(NotImplementedError, ValueError, RuntimeError):  # Windows, or another thread than the main one

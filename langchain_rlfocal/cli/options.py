@@ -8,7 +8,7 @@ import math
 import pkgutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, cast, get_args
 
@@ -20,6 +20,7 @@ from langchain_rlfocal.redaction import printable
 
 if TYPE_CHECKING:
     from langchain_rlfocal.answers import KindLike
+    from langchain_rlfocal.engines import Engine
     from langchain_rlfocal.features import Embedder
     from langchain_rlfocal.outcomes import CostUnit, OutcomeGrid, OutcomeTable
     from langchain_rlfocal.policies import RLFocalPolicy
@@ -59,6 +60,20 @@ TargetTokens = Annotated[
     float | None, typer.Option(help="Take so many tokens a query on average, of prompts and responses.")
 ]
 TargetSeconds = Annotated[float | None, typer.Option(help="Take so many seconds a query on average.")]
+EngineName = Annotated[
+    Literal["local", "ray"],
+    typer.Option(help="Where the work is done: on this machine, or on a Ray cluster (extra `ray`)."),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="How many processes share the work. Default: local 1, ray one for each CPU of the cluster."
+    ),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(help="The Ray cluster, such as auto. Default: RAY_ADDRESS, else one that is started on this machine."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -105,6 +120,22 @@ def open_pool(pool: str | None, members: list[str]) -> Iterator["ModelPool"]:
                 f"{type(made).__name__}."
             )
         yield made if isinstance(made, ModelPool) else ModelPool.from_models(made)
+
+
+@contextmanager
+def open_engine(name: str, workers: int | None, address: str | None) -> Iterator["Engine"]:
+    """Open the engine that `--engine` names, for as long as the command runs."""
+    from langchain_rlfocal.engines import LocalEngine, RayEngine
+
+    if name == "local":
+        if address is not None:
+            raise InputError(
+                f"`--address` is of a Ray cluster, got {address!r:.80}. Give `--engine ray` too, or leave it out."
+            )
+        yield LocalEngine(workers or 1)
+        return
+    with redirect_stdout(sys.stderr), RayEngine(address, workers=workers) as engine:  # Ray's words are no result
+        yield engine
 
 
 def open_kind(name: str) -> "KindLike":

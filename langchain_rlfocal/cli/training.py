@@ -12,6 +12,7 @@ from langchain_rlfocal.cli.options import (
     INTERRUPTED,
     CostWeight,
     EmbedderName,
+    EngineName,
     Json,
     KindName,
     MaxRounds,
@@ -19,9 +20,11 @@ from langchain_rlfocal.cli.options import (
     Member,
     Missing,
     Outcomes,
+    RayAddress,
     Task,
     end_with,
     open_embedder,
+    open_engine,
     read_grid,
     show_result,
 )
@@ -185,7 +188,15 @@ def sweep(
     diversity_weight: Annotated[
         str | None, typer.Option(help="What focal diversity of the team is worth in the reward, with commas.")
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Trainings at a time, each a process of its own.")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Trainings at a time, each a process of its own. Default: local 1, ray one for each CPU of the cluster.",
+        ),
+    ] = None,
+    engine: EngineName = "local",
+    address: RayAddress = None,
     member: Member = None,
     task: Task = None,
     missing: Missing = "mask",
@@ -244,7 +255,9 @@ def sweep(
             views[run.name](step)
 
         try:
-            done = train_all(learned, chosen, runs, out, embedder=loaded, jobs=jobs, on_run=tell, on_progress=show)
+            with open_engine(engine, jobs, address) as opened:
+                where: dict[str, Any] = {"jobs": opened.workers} if engine == "local" else {"engine": opened}
+                done = train_all(learned, chosen, runs, out, embedder=loaded, on_run=tell, on_progress=show, **where)
         except KeyboardInterrupt:
             end_with(
                 f"Interrupted: {len(finished)} of {len(runs)} runs are in {out}. The same command goes on with the others.",

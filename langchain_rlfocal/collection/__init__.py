@@ -2,6 +2,9 @@
 
     config     what to collect and how
     asking     members work through their questions; each answer is on record at once
+    shares     which part of it a worker begins with, where several share it
+    purses     what it may spend
+    sharing    workers of an engine share it
     tallies    what has come of it so far
     pricing    what one call will take
     jobs       what a whole collection will take
@@ -18,6 +21,8 @@ from langchain_rlfocal.collection.asking import acollect, collect
 from langchain_rlfocal.collection.config import CollectConfig, check_questions, is_scorable, scorers_of
 from langchain_rlfocal.collection.exporting import is_failure, log_beside, take_in, write_table
 from langchain_rlfocal.collection.jobs import JobPrice, MemberPrice, price_collection
+from langchain_rlfocal.collection.shares import Share
+from langchain_rlfocal.collection.sharing import Opening, check_place, collect_shared
 from langchain_rlfocal.collection.tallies import MemberTally, Tally, Watch
 from langchain_rlfocal.collection.whole import Collected, collect_into
 
@@ -27,12 +32,16 @@ __all__ = [
     "JobPrice",
     "MemberPrice",
     "MemberTally",
+    "Opening",
+    "Share",
     "Tally",
     "Watch",
     "acollect",
+    "check_place",
     "check_questions",
     "collect",
     "collect_into",
+    "collect_shared",
     "is_failure",
     "is_scorable",
     "log_beside",

@@ -29,12 +29,13 @@ from langchain_rlfocal.collection.config import (
     scorers_of,
 )
 from langchain_rlfocal.collection.pricing import Estimator, messages_of
+from langchain_rlfocal.collection.purses import Held, OwnPurse, Purse
 from langchain_rlfocal.collection.runs import is_dead, new_run
+from langchain_rlfocal.collection.shares import Share
 from langchain_rlfocal.collection.tallies import MemberTally, Tally, Watch
 from langchain_rlfocal.errors import InputError, OutcomeLogError, OverloadError
 from langchain_rlfocal.execution import (
     AnswerLimits,
-    Budget,
     ExecutionConfig,
     MemberRequest,
     Result,
@@ -45,7 +46,7 @@ from langchain_rlfocal.execution import (
     Usage,
     aask_members,
 )
-from langchain_rlfocal.execution.budgets import BudgetRefusal, Ledger, Reservation, reserve
+from langchain_rlfocal.execution.budgets import reserve
 from langchain_rlfocal.execution.retries import may_have_cost, retry_after_s
 from langchain_rlfocal.log import Attempt, Cell, OutcomeLog, ScoreRecord
 from langchain_rlfocal.outcomes import Outcome, Question
@@ -112,6 +113,8 @@ async def acollect(
     watch: Watch | None = None,
     stop: asyncio.Event | None = None,
     run: str | None = None,
+    share: Share | None = None,
+    purse: Purse | None = None,
 ) -> Tally:
     """Ask every member every question that it has not answered yet, and record each answer at once.
 
@@ -126,6 +129,8 @@ async def acollect(
         watch: Called at each change.
         stop: Once it is set nothing more is sent, and what is out has `GRACE_S` to come back.
         run: Name of this run, as `new_run` makes it.
+        share: Which part of the work to begin with, where others do the rest at the same time; None for a work of one's own.
+        purse: What may be spent, where others spend it too; None for the configuration's `max_usd`.
 
     Returns:
         What has come of it.
@@ -143,6 +148,8 @@ async def acollect(
         watch=watch,
         stop=stop or asyncio.Event(),
         run=run,
+        share=share or Share(),
+        purse=purse,
     )
     return await collection.run()
 
@@ -165,6 +172,7 @@ class _Line:
     tally: MemberTally
     config: ExecutionConfig
     todo: deque[Cell]
+    others: list[Cell] = field(default_factory=list)
     shared: SharedState = field(default_factory=SharedState)
     claimed: deque[Cell] = field(default_factory=deque)
     elsewhere: list[Cell] = field(default_factory=list)
@@ -207,16 +215,18 @@ class _Collection:
         watch: Watch | None,
         stop: asyncio.Event,
         run: str | None,
+        share: Share,
+        purse: Purse | None,
     ) -> None:
-        self._log, self._config, self._stop = log, config, stop
+        self._log, self._config, self._stop, self._share = log, config, stop, share
         self._questions = {(question.task, question.query_id): question for question in questions}
         self._asked_for = questions
         self._run = run or new_run()
         self._watch = watch or _watch_nothing
         self._scorers = scorers_of(questions, config)
         self.tally = Tally(members={member.name: MemberTally(name=member.name) for member in pool})
-        self._lines = [self._line_of(member) for member in pool]
-        self._ledger = Ledger()
+        self._lines = [self._line_of(column, member) for column, member in enumerate(pool)]
+        self._purse = purse or OwnPurse(config.max_usd)
         self._estimator = Estimator(output_tokens=config.output_tokens)
         self._settled = asyncio.Event()
         self._unwritten: list[Attempt | ScoreRecord] = []
@@ -229,7 +239,7 @@ class _Collection:
         # One thread, since what a log is told comes in an order; the loop must not wait for disks.
         self._thread = ThreadPoolExecutor(1, "rlfocal-log")
 
-    def _line_of(self, member: PoolMember) -> _Line:
+    def _line_of(self, column: int, member: PoolMember) -> _Line:
         tally = self.tally.members[member.name]
         cap = member.max_concurrent_calls or self._config.max_concurrent_calls
 
@@ -240,17 +250,17 @@ class _Collection:
                 line.not_before_s = max(line.not_before_s, self._now_s() + asked_s)
 
         retry = replace(self._config.retry, retry_on=_noticing(notice, self._config.retry))
+        cells = [
+            (question.task, question.query_id, member.name, sample)
+            for question in self._asked_for
+            for sample in range(self._config.samples)
+        ]
+        own, others = self._share.cells(column, cap, cells)
+        calls = max(self._share.calls(column, cap), 1)
         line = _Line(
-            member,
-            tally,
-            ExecutionConfig(retry=retry, max_concurrent_calls=cap),
-            deque(
-                (question.task, question.query_id, member.name, sample)
-                for question in self._asked_for
-                for sample in range(self._config.samples)
-            ),
+            member, tally, ExecutionConfig(retry=retry, max_concurrent_calls=calls), deque(own), others=[*others]
         )
-        tally.total = len(line.todo)
+        tally.total = len(cells)
         return line
 
     # ---- from begin to end
@@ -310,13 +320,16 @@ class _Collection:
         self._check_prices()
         await self._told(lambda: self._log.add_questions(self._asked_for))
         await self._told(lambda: forget_dead_runs(self._log))
-        wanted = {cell for line in self._lines for cell in line.todo}
+        wanted = {cell for line in self._lines for cell in (*line.todo, *line.others)}
         answered, failed, self._to_score, self._estimator = await self._told(lambda: self._recorded(wanted))
         await self._told(partial(_warm_up, self._asked_for))
         for line in self._lines:
-            line.tally.on_record = sum(cell in answered for cell in line.todo)
+            line.tally.on_record = sum(cell in answered for cell in (*line.todo, *line.others))
             skipped = answered if config.retry_failed else answered | failed
             line.todo = deque(cell for cell in line.todo if cell not in skipped)
+            line.others = [cell for cell in line.others if cell not in skipped]
+        if not self._share.scores_recorded:
+            self._to_score.clear()
 
     def _recorded(self, wanted: set[Cell]) -> tuple[set[Cell], set[Cell], list[Attempt], Estimator]:
         answered, failed, to_score = set[Cell](), set[Cell](), list[Attempt]()
@@ -401,6 +414,10 @@ class _Collection:
                     await self._claim(line, [*islice(line.todo, 2 * line.num_workers)])
                     for _ in range(min(len(line.todo), 2 * line.num_workers)):
                         line.todo.popleft()
+                elif line.others:
+                    settled = await self._patiently(partial(self._settled_among, line.others))
+                    line.todo.extend(cell for cell in line.others if cell not in settled)
+                    line.others = []
                 elif line.elsewhere:
                     await self._look_elsewhere(line)
                 else:
@@ -411,7 +428,8 @@ class _Collection:
         return self._stop.is_set() or line.tally.given_up is not None
 
     async def _claim(self, line: _Line, cells: list[Cell]) -> None:
-        got = await self._patiently(lambda: self._log.claim(cells, run=self._run, lease_s=LEASE_S))
+        since = self._share.failed_since
+        got = await self._patiently(lambda: self._log.claim(cells, run=self._run, lease_s=LEASE_S, failed_since=since))
         line.claimed.extend(got)
         taken = set(got)
         line.elsewhere += [cell for cell in cells if cell not in taken]
@@ -420,7 +438,7 @@ class _Collection:
         """Wait for what other collectors have claimed; what they leave undone is asked here."""
         line.tally.waits_for = "another collector"
         self._changed()
-        answered = await self._patiently(partial(self._log.answered, line.elsewhere))
+        answered = await self._patiently(partial(self._settled_among, line.elsewhere))
         left = [cell for cell in line.elsewhere if cell not in answered]
         line.tally.elsewhere += len(line.elsewhere) - len(left)
         line.elsewhere = []
@@ -431,6 +449,12 @@ class _Collection:
                 await self._pause(POLL_S)
         line.tally.waits_for = None
         self._changed()
+
+    def _settled_among(self, cells: Sequence[Cell]) -> set[Cell]:
+        """Return which of these nobody is to ask any more."""
+        if self._share.failed_since is None:
+            return self._log.answered(cells)
+        return self._log.answered(cells, failed_since=self._share.failed_since)
 
     async def _ask(self, line: _Line, cell: Cell) -> None:
         question, tally = self._questions[cell[:2]], line.tally
@@ -455,7 +479,7 @@ class _Collection:
             self._record(self._failed(question, cell, result))
         self._changed()
 
-    async def _answer_of(self, line: _Line, question: Question, held: Reservation) -> Result | None:
+    async def _answer_of(self, line: _Line, question: Question, held: Held) -> Result | None:
         """Ask one member one question; None where nothing was sent."""
         spent_usd = held.bound.usd  # of a call that is cut off, and may be on the bill
         line.tally.in_flight += 1
@@ -514,7 +538,7 @@ class _Collection:
 
     # ---- what it costs
 
-    async def _afford(self, line: _Line, question: Question) -> tuple[Reservation, Reservation]:
+    async def _afford(self, line: _Line, question: Question) -> tuple[Held, Held]:
         """Reserve what one call, and judging its answer, is estimated to take at most.
 
         Raises:
@@ -536,28 +560,24 @@ class _Collection:
             line.tally.given_up, self.tally.ended = "the budget is spent", "budget"
         raise _Stopped
 
-    async def _held(self, *usd: Callable[[], float]) -> list[Reservation] | None:
-        """Reserve all of these amounts, once calls that are out hold no more than leaves room for them; None where that never is."""
-        accounts = [(self._ledger, Budget(max_usd=self._config.max_usd))]
+    async def _held(self, *usd: Callable[[], float]) -> Sequence[Held] | None:
+        """Hold all of these amounts, once calls that are out hold no more than leaves room for them; None where that never is."""
         if self._config.max_usd is None:
-            return [reserve(Usage(), accounts) for _ in usd]
+            return [reserve(Usage(), ()) for _ in usd]
         while not self._stop.is_set():
-            held: list[Reservation] = []
-            try:
-                for amount in usd:
-                    held.append(reserve(Usage(usd=amount()), accounts))  # noqa: PERF401  # what is held is given back
-            except BudgetRefusal:
-                for one in held:
-                    one.settle(Usage())
-                if not self._ledger.reserved.usd:
-                    return None
-                self._settled.clear()
-                await self._first_of(self._settled.wait())
-            else:
+            held = await self._purse.hold([amount() for amount in usd])
+            if held == "never":
+                return None
+            if held != "later":
                 return held
+            if self._purse.poll_s is not None:
+                await self._pause(self._purse.poll_s)
+                continue
+            self._settled.clear()
+            await self._first_of(self._settled.wait())
         return None
 
-    def _settle(self, held: Reservation, usd: float) -> None:
+    def _settle(self, held: Held, usd: float) -> None:
         held.settle(Usage(usd=usd))
         self._settled.set()
 
@@ -590,15 +610,13 @@ class _Collection:
             return None
         return self._scorers[question.scorer or self._config.scorer]
 
-    def _score_soon(
-        self, question: Question, attempt: Attempt, held: Reservation, *, is_recorded: bool = False
-    ) -> None:
+    def _score_soon(self, question: Question, attempt: Attempt, held: Held, *, is_recorded: bool = False) -> None:
         """Have an answer scored while others are asked for."""
         task = asyncio.create_task(self._score(question, attempt, held, is_recorded=is_recorded))
         self._scoring.add(task)
         task.add_done_callback(self._has_scored)
 
-    async def _score(self, question: Question, attempt: Attempt, held: Reservation, *, is_recorded: bool) -> None:
+    async def _score(self, question: Question, attempt: Attempt, held: Held, *, is_recorded: bool) -> None:
         """Have an answer scored, and record both; the answer alone at once where scoring takes its time."""
         scorer = self._scorer_of(attempt.cell)
         if scorer is None:

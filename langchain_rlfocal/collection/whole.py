@@ -47,6 +47,7 @@ def collect_into(
     stop: asyncio.Event | None = None,
     on_taken_in: Callable[[TakenIn], None] | None = None,
     runner: Callable[[Coroutine[Any, Any, Tally]], Tally] = asyncio.run,
+    shared: Callable[[OutcomeLog], Tally] | None = None,
 ) -> Collected:
     """Collect into a table, going on where an earlier collection stopped.
 
@@ -64,6 +65,7 @@ def collect_into(
         stop: Once it is set nothing more is sent; see `acollect`.
         on_taken_in: Told what the log took in from the table, before anybody is asked.
         runner: Runs the asking in an event loop, as `asyncio.run` does.
+        shared: Has workers of an engine do the asking instead, on this log: `collect_shared` with all but that.
 
     Returns:
         The table, in the order of these questions, then of others; and what came of the asking.
@@ -88,7 +90,10 @@ def collect_into(
 
     tally: Tally | None = None
     try:
-        tally = runner(acollect(pool, questions, log=used, config=config, watch=watch, stop=stop, run=run))
+        if shared is not None:
+            tally = shared(used)
+        else:
+            tally = runner(acollect(pool, questions, log=used, config=config, watch=watch, stop=stop, run=run))
     except (KeyboardInterrupt, asyncio.CancelledError):
         pass
     except BaseException:

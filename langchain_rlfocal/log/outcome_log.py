@@ -42,7 +42,7 @@ from langchain_rlfocal.log.bodies import (
     served_of,
 )
 from langchain_rlfocal.log.places import Place
-from langchain_rlfocal.log.records import CALLED_OFF, Attempt, Cell, Feedback, ScoreRecord, ServedAnswer, Undo
+from langchain_rlfocal.log.records import CALLED_OFF, Attempt, Cell, Feedback, Made, ScoreRecord, ServedAnswer, Undo
 
 if TYPE_CHECKING:
     from langchain_rlfocal.log.database import Database
@@ -75,6 +75,11 @@ Row = tuple[Any, ...]
 Value = TypeVar("Value")
 
 _log = logging.getLogger(__name__)
+
+
+def _opened(place: str) -> "OutcomeLog":
+    """Open a log from its pickle; cloudpickle takes a function of a module by its name, but not a method of a class."""
+    return OutcomeLog.at(place)
 
 
 class OutcomeLog:
@@ -137,7 +142,7 @@ class OutcomeLog:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return OutcomeLog.at, (self._place.url or str(self.path),)
+        return _opened, (self._place.url or str(self.path),)
 
     def __repr__(self) -> str:
         return f"OutcomeLog({self.name!r})"
@@ -167,7 +172,9 @@ class OutcomeLog:
 
     # ---- who asks what
 
-    def claim(self, cells: Sequence[Cell], *, run: str, lease_s: float = LEASE_S) -> list[Cell]:
+    def claim(
+        self, cells: Sequence[Cell], *, run: str, lease_s: float = LEASE_S, failed_since: int | None = None
+    ) -> list[Cell]:
         """Claim for a run what has no answer on record and no other living run has claimed; what failed may be claimed again.
 
         No two runs, of whatever processes, have a claim on the same cell at the same time.
@@ -176,6 +183,7 @@ class OutcomeLog:
             cells: What to ask.
             run: The run's name, which no other has.
             lease_s: Seconds after which the run is forgotten, with all its claims, unless it calls `renew`.
+            failed_since: What failed after so many attempts were recorded (`num_attempts`) is not claimed either.
 
         Returns:
             What the run may ask, in the order given; with what it had claimed before.
@@ -185,7 +193,7 @@ class OutcomeLog:
         """
         now = self._clock()
         with self._writing(durable=False) as records:
-            return records.claim(cells, run, now, now + lease_s)
+            return records.claim(cells, run, now, now + lease_s, failed_since=failed_since)
 
     def renew(self, run: str, *, lease_s: float = LEASE_S) -> None:
         """Have a run's claims last so many seconds from now.
@@ -252,14 +260,20 @@ class OutcomeLog:
             for row in _latest_of_each_cell(rows):
                 yield _attempt_of(row, versions, scores, self.name)
 
-    def answered(self, cells: Sequence[Cell] | None = None) -> set[Cell]:
+    def answered(self, cells: Sequence[Cell] | None = None, *, failed_since: int | None = None) -> set[Cell]:
         """Return the cells with an answer on record: all of them, or those among some, for which no others are read.
+
+        Args:
+            cells: The cells, None for all.
+            failed_since: Cells among these that failed after so many attempts were recorded are returned too.
 
         Raises:
             OutcomeLogError: The log cannot be read.
         """
         with self._reading() as records:
-            return set(records.answered() if cells is None else records.latest_answers(cells))
+            if cells is None:
+                return set(records.answered())
+            return set(records.latest_answers(cells, failed_since=failed_since))
 
     def add_scores(self, scores: Sequence[ScoreRecord], *, run: str) -> None:
         """Add scores of the latest answers of cells, in one transaction; they count before earlier ones.
@@ -292,6 +306,38 @@ class OutcomeLog:
         """
         with self._reading() as records:
             return records.last("attempts") + records.last("scores")
+
+    @property
+    def num_attempts(self) -> int:
+        """How many attempts were ever recorded.
+
+        Raises:
+            OutcomeLogError: The log cannot be read.
+        """
+        with self._reading() as records:
+            return records.last("attempts")
+
+    def made_by(self, run: str) -> dict[str, Made]:
+        """Add up what a run recorded, by member.
+
+        Raises:
+            OutcomeLogError: The log cannot be read.
+        """
+        made: dict[str, Made] = {}
+        with self._reading() as records:
+            rows = records.made_by(run)
+        for member, failed, num, prompt, completion, usd, priced, scoring_usd in rows:
+            before = made.get(member, Made())
+            made[member] = Made(
+                answered=before.answered + (0 if failed else num),
+                failed=before.failed + (num if failed else 0),
+                prompt_tokens=before.prompt_tokens + prompt,
+                completion_tokens=before.completion_tokens + completion,
+                usd=before.usd + usd,
+                unpriced=before.unpriced + (0 if failed else num - priced),
+                scoring_usd=before.scoring_usd + scoring_usd,
+            )
+        return made
 
     # ---- served answers
 

@@ -54,6 +54,29 @@ class Attempt:
         return self.outcome.task, self.outcome.query_id, self.outcome.model, self.sample
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """What a run recorded of one member.
+
+    Attributes:
+        answered: Answers.
+        failed: Failures.
+        prompt_tokens: Tokens of prompts, as far as they are known, as all below.
+        completion_tokens: Tokens of responses.
+        usd: Dollars.
+        unpriced: Answers whose price is unknown.
+        scoring_usd: Dollars that scoring took before an answer was recorded.
+    """
+
+    answered: int = 0
+    failed: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    usd: float = 0.0
+    unpriced: int = 0
+    scoring_usd: float = 0.0
+
+
 SCRUBBED = "[scrubbed]"
 """What stands in a log instead of a text that was taken out."""
 

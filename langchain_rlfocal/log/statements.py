@@ -325,14 +325,17 @@ class Records:
         for first, member, sample in self.db.execute(_ANSWERED):
             yield (*names[first], member, sample)
 
-    def latest_answers(self, cells: Iterable[Cell]) -> dict[Cell, int]:
-        """Return the number of the latest answer of each cell that has one."""
+    def latest_answers(self, cells: Iterable[Cell], *, failed_since: int | None = None) -> dict[Cell, int]:
+        """Return the number of the latest answer of each cell that has one; failures later than an attempt's number count as such."""
+        counts: sa.ColumnElement[bool] = ATTEMPTS.c.failed == 0
+        if failed_since is not None:
+            counts |= ATTEMPTS.c.number > failed_since
         wanted = set(cells)
         found_questions = self._latest(sa.select(QUESTIONS.c.first), {cell[:2] for cell in wanted})
         names = {row.first: (row.task, row.query_id) for row in found_questions}
         query = (
             sa.select(ATTEMPTS.c.first, ATTEMPTS.c.member, ATTEMPTS.c.sample, sa.func.max(ATTEMPTS.c.number))
-            .where(ATTEMPTS.c.failed == 0)
+            .where(counts)
             .group_by(ATTEMPTS.c.first, ATTEMPTS.c.member, ATTEMPTS.c.sample)
         )
         found = {
@@ -341,17 +344,38 @@ class Records:
         }
         return {cell: number for cell, number in found.items() if cell in wanted}
 
+    def made_by(self, run: str) -> list[tuple[Any, ...]]:
+        """Add up a run's attempts: member, 1 if failed, how many, and of what is known tokens, dollars, priced ones, scoring's dollars."""
+        of = ATTEMPTS.c
+        columns = (of.prompt_tokens, of.completion_tokens, of.cost_usd)
+        query = (
+            sa.select(
+                of.member,
+                of.failed,
+                sa.func.count(),
+                *[sa.func.coalesce(sa.func.sum(column), 0) for column in columns],
+                sa.func.count(of.cost_usd),
+                sa.func.coalesce(sa.func.sum(of.scoring_usd), 0.0),
+            )
+            .where(of.run == run)
+            .group_by(of.member, of.failed)
+        )
+        return [tuple(row) for row in self.db.execute(query)]
+
     # ---- claims
 
-    def claim(self, cells: Sequence[Cell], run: str, now: float, until: float) -> list[Cell]:
-        """Claim cells for a run: those without an answer that no other run has whose lease goes on."""
+    def claim(
+        self, cells: Sequence[Cell], run: str, now: float, until: float, *, failed_since: int | None = None
+    ) -> list[Cell]:
+        """Claim cells for a run: those without an answer that no other run has whose lease goes on; see `latest_answers`."""
         self.hold(CLAIMING)
         dead = sa.select(LEASES.c.run).where(LEASES.c.until <= now, LEASES.c.run != run)
         self.db.execute(sa.delete(CLAIMS).where(CLAIMS.c.run.in_(dead)))
         self.db.execute(sa.delete(LEASES).where(LEASES.c.until <= now, LEASES.c.run != run))
         self.extend(run, until)
         taken = {tuple(row[:4]): row[4] for row in self.db.execute(sa.select(CLAIMS))}
-        answered = self.latest_answers(cells)  # after the claims: who answers gives up its claim at the same moment
+        # After the claims: who answers gives up its claim at the same moment.
+        answered = self.latest_answers(cells, failed_since=failed_since)
         free = [cell for cell in dict.fromkeys(cells) if cell not in answered and taken.get(cell, run) == run]
         new = [dict(zip(_CELL, cell, strict=True), run=run) for cell in free if cell not in taken]
         if new:

@@ -8,11 +8,7 @@ A finished run is known by its checkpoint, which holds its configuration and the
 """
 
 import json
-import multiprocessing
-import signal
 from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -22,7 +18,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from langchain_rlfocal.errors import CheckpointError, InputError, RLFocalError
+from langchain_rlfocal.engines import Engine, LocalEngine
+from langchain_rlfocal.errors import CheckpointError, InputError, WorkerError
 from langchain_rlfocal.features import Embedder
 from langchain_rlfocal.outcomes import OutcomeGrid
 from langchain_rlfocal.outcomes.files import written_whole
@@ -188,6 +185,7 @@ def sweep(
     *,
     embedder: Embedder | None = None,
     jobs: int = 1,
+    engine: Engine | None = None,
     on_run: Callable[[Sweep, Run], None] | None = None,
     on_progress: Callable[[Run, Progress], None] | None = None,
 ) -> Sweep:
@@ -201,14 +199,15 @@ def sweep(
         runs: What to train; see `runs_of`.
         folder: Where checkpoints go. Runs of the same name, configuration and outcomes are taken as they are.
         embedder: Gives the queries more features.
-        jobs: Processes that train at the same time; each computes on one thread.
+        jobs: Processes of this machine that train at the same time; each computes on one thread.
+        engine: Where runs are trained instead, by as many at a time as it has workers.
         on_run: Called with what there is and each run that was trained or found.
-        on_progress: Called as in `train`, where `jobs` is 1.
+        on_progress: Called as in `train`, where one run is trained after the other in this process.
 
     Raises:
         InputError: `folder` holds a run of that name on other outcomes or with another configuration, or `jobs` is below 1.
         OutcomeError: As of `train`.
-        RLFocalError: A process was killed; what is finished is kept.
+        WorkerError: A run's worker was killed again and again; what is finished is kept.
         KeyboardInterrupt: As it comes; what is finished is kept.
     """
     if jobs < 1:
@@ -221,8 +220,13 @@ def sweep(
         if run.is_done and on_run is not None:
             on_run(done, run)
     left = [run for run in done.runs if not run.is_done]
-    with closing(_trained(left, _Work(grids, folder, embedder), jobs=jobs, on_progress=on_progress)) as finished:
-        for run in finished:
+    work = _Work(grids, embedder)
+    if engine is None and min(jobs, len(left)) > 1:
+        engine = LocalEngine(min(jobs, len(left)))
+    with closing(_trained(left, work, engine=engine, on_progress=on_progress)) as finished:
+        for trained, policy in finished:
+            policy.save(folder / trained.name)
+            run = _described(trained, folder / trained.name, embedder)
             done = Sweep(tuple(run if run.name == one.name else one for one in done.runs))
             _write_summary(done, folder)
             if on_run is not None:
@@ -263,60 +267,39 @@ def _described(run: Run, path: Path, embedder: Embedder | None) -> Run:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What every run shares; picklable, for other processes."""
+    """What every run shares; picklable, for other processes and machines."""
 
     grids: tuple[OutcomeGrid, OutcomeGrid]
-    folder: Path
     embedder: Embedder | None
 
-    def do(self, run: Run, on_progress: Callable[[Progress], None] | None = None) -> Run:
-        """Train a run, and keep it."""
-        path = self.folder / run.name
-        train(*self.grids, run.config, embedder=self.embedder, on_progress=on_progress).save(path)
-        return _described(run, path, self.embedder)
+    def __call__(self) -> Callable[[Run], RLFocalPolicy]:
+        return self.do
 
-
-_in_process: _Work | None = None  # of a worker process, set once when it begins
-
-
-def _begin(work: _Work) -> None:
-    global _in_process  # noqa: PLW0603  # grids are handed over once, not with every run
-    _in_process = work
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted, and ends its workers
-
-
-def _do(run: Run) -> Run:
-    assert _in_process is not None, "as `_begin` left it"
-    return _in_process.do(run)
+    def do(self, run: Run, on_progress: Callable[[Progress], None] | None = None) -> RLFocalPolicy:
+        """Train a run; its policy is for the caller to keep, who may be on another machine."""
+        return train(*self.grids, run.config, embedder=self.embedder, on_progress=on_progress)
 
 
 def _trained(
-    runs: Sequence[Run], work: _Work, *, jobs: int, on_progress: Callable[[Run, Progress], None] | None
-) -> Generator[Run]:
-    """Train these runs, and yield each as it is finished."""
-    if jobs == 1 or len(runs) < 2:
+    runs: Sequence[Run],
+    work: _Work,
+    *,
+    engine: Engine | None,
+    on_progress: Callable[[Run, Progress], None] | None,
+) -> Generator[tuple[Run, RLFocalPolicy]]:
+    """Train these runs, and yield each as it is finished; one whose worker was killed is trained again."""
+    if engine is None:
         for run in runs:
-            yield work.do(run, None if on_progress is None else partial(on_progress, run))
+            yield run, work.do(run, None if on_progress is None else partial(on_progress, run))
         return
-    # Forked, torch's threads would be left behind.
-    context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(min(jobs, len(runs)), mp_context=context, initializer=_begin, initargs=(work,))
-    futures = [pool.submit(_do, run) for run in runs]
-    workers = set(multiprocessing.active_children()) - others
-    is_done = False
-    try:
-        for future in as_completed(futures):
-            yield future.result()
-        is_done = True
-    except BrokenProcessPool as error:
-        raise RLFocalError(
-            f"A training's process was killed, as where memory runs out. What is finished is in `{work.folder}`: the same command goes "
-            f"on with the others. With fewer `jobs` than {jobs} it takes less memory."
-        ) from error
-    finally:
-        for worker in () if is_done else workers:  # they ignore Ctrl-C, and would train on for nobody
-            worker.terminate()
-        pool.shutdown(cancel_futures=True)
+    with closing(engine.map(work, runs)) as finished:
+        for done in finished:
+            if isinstance(done.error, WorkerError):
+                raise WorkerError(
+                    f"The worker of {done.item.name} was killed {done.deaths} times, as where memory runs out. What is finished is kept: the "
+                    f"same command goes on with the others. With fewer workers than {engine.workers} it takes less memory."
+                ) from done.error
+            yield done.item, done.result()
 
 
 def _write_summary(done: Sweep, folder: Path) -> None:
