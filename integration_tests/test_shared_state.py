@@ -241,6 +241,16 @@ def test_what_is_settled_twice_since_the_first_answer_was_lost_counts_once(serve
         assert shared.ledger.spent.tokens == 40
 
 
+def test_a_call_that_ends_after_spending_was_set_to_zero_counts_as_what_it_cost(server):
+    """Its 100 tokens are forgotten with the rest; what is booked is 40, not 40 - 100."""
+    with opened(server.shared()) as (shared,):
+        ticket = admitted(shared, Usage(1, 100))
+        shared.ledger.reset()
+        ticket.settle(Usage(1, 40), "answered")
+        ticket.release()
+        until(lambda: server.client().hget("rlfocal:{default}:spent:model", "tokens") == "40", "What it cost")
+
+
 def test_who_has_left_before_the_server_answers_holds_nothing(server):
     with opened(server.shared()) as (shared,):
         shared.get("x")
@@ -301,13 +311,14 @@ def test_a_turn_after_the_deadline_is_refused_at_once(server):
         assert time.monotonic() - began_s < 4
 
 
-def test_slots_go_to_who_asked_first_in_whichever_process(server):
+@pytest.mark.parametrize("caps", [{"total": 1, "of_member": None}, {"total": None, "of_member": 1}])
+def test_slots_go_to_who_asked_first_in_whichever_process(server, caps):
     """One slot: while the first process has it, the second asks, and then the first again; the second is next."""
     with opened(server.shared(), server.shared()) as (one, other):
         order = []
 
         def ticket(shared, name):
-            asked = shared.store.ticket("a", Usage(1), [], total=1, of_member=None, per_minute=None, breaker=None)
+            asked = shared.store.ticket("a", Usage(1), [], **caps, per_minute=None, breaker=None)
 
             def ask():
                 heard = threading.Event()
