@@ -383,7 +383,8 @@ async def test_a_budget_of_an_answer_holds_and_the_servers_own_is_the_most():
 
 
 @pytest.mark.parametrize(
-    ("body", "headers"), [({"session": "s1"}, {}), ({}, {"X-RLFocal-Session": "s1"}), ({"session": "s1"}, {"X-RLFocal-Session": "s2"})]
+    ("body", "headers"),
+    [({"session": "s1"}, {}), ({}, {"X-RLFocal-Session": "s1"}), ({"session": "s1"}, {"X-RLFocal-Session": "s2"})],
 )
 async def test_a_conversation_is_known_by_its_session(body, headers, monkeypatch):
     """The body goes before the header, and the ensemble is told of no other session."""
@@ -391,7 +392,9 @@ async def test_a_conversation_is_known_by_its_session(body, headers, monkeypatch
     model = trio("Yes.")
     as_it_is = RLFocalChatModel._state_of
     monkeypatch.setattr(
-        RLFocalChatModel, "_state_of", lambda *args, **kwargs: (heard.append(args[4].get("session")), as_it_is(*args, **kwargs))[1]
+        RLFocalChatModel,
+        "_state_of",
+        lambda *args, **kwargs: (heard.append(args[4].get("session")), as_it_is(*args, **kwargs))[1],
     )
     await answered(model, rlfocal=body, headers=headers)
     assert heard == ["/s1"]

@@ -235,13 +235,13 @@ def serve(
         int, typer.Option(min=1, help="Processes that serve; one that dies is replaced.", rich_help_panel=_PANELS[3])
     ] = 1,
     max_in_flight: Annotated[
-        int,
+        int | None,
         typer.Option(
             min=1,
-            help="Answers that a process works on at once; more are refused with 429.",
+            help="Answers that a process works on at once; more are refused with 429. Default: as many as it keeps up with.",
             rich_help_panel=_PANELS[3],
         ),
-    ] = 64,
+    ] = None,
     timeout_s: Annotated[
         float, typer.Option(min=0.001, help="Seconds that one answer may take.", rich_help_panel=_PANELS[3])
     ] = 600.0,
@@ -448,11 +448,13 @@ def _lines_of(facts: Mapping[str, Any]) -> Iterator[str]:
     several = f", by {facts['workers']} processes" if facts["workers"] > 1 else ""
     yield f"Serving {facts['model']} at {facts['url']}{several}"
     of_each = " in each process" if several else ""
+    most = facts["max_in_flight"]
+    at_once = "as many answers as it keeps up with" if most is None else f"{counted(most, 'answer')} at once{of_each}"
     rows = {
         "members": ", ".join(facts["members"]),
         "policy": facts["policy"] if facts["trained"] else "none: a vote decides",
         "a query": f"up to {counted(facts['max_team'], 'member')} in {counted(facts['max_rounds'], 'round')}",
-        "limits": f"{counted(facts['max_in_flight'], 'answer')} at once{of_each}, {facts['timeout_s']:g} s each",
+        "limits": f"{at_once}, {facts['timeout_s']:g} s each",
         "keys": facts["keys"] or "none: every program on this machine may ask",
         "log": facts["log"] or "none: answers are not recorded, and feedback is not taken",
         "state": facts["state"] or ("each process its own" if several else "in memory"),

@@ -70,7 +70,8 @@ def create_app(
             stack.callback(on_close)
             if threading.current_thread() is threading.main_thread():  # the one that signals reach
                 stack.enter_context(draining(admission, within_s=config.drain_s))
-            yield
+            async with admission.watching():
+                yield
 
     cors = Middleware(
         CORSMiddleware,

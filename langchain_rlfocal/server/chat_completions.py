@@ -80,6 +80,7 @@ async def handle(request: Request) -> Response:
     """Answer a conversation."""
     serving: ServerState = request.app.state.serving
     require(request, "answers")
+    serving.admission.check_room()
     asked, stream, include_usage = asked_of(await read_body(request, serving.config), request)
     if stream:
         return EventStream(

@@ -16,7 +16,8 @@ class ServerConfig:
 
     Attributes:
         keys_file: File of the API keys; None lets everybody in.
-        max_in_flight: Answers that a process works on at once; more are refused with 429.
+        max_in_flight: Answers that a process works on at once; more are refused with 429. None for as many as its event loop
+            keeps up with, which it measures.
         timeout_s: Seconds that one answer may take; None for any time.
         read_timeout_s: Seconds that a client may take to send a body.
         heartbeat_s: Seconds of silence in a stream after which a comment is sent, so that proxies keep it open.
@@ -33,7 +34,7 @@ class ServerConfig:
     """
 
     keys_file: str | None = None
-    max_in_flight: int = 64
+    max_in_flight: int | None = None
     timeout_s: float | None = 600.0
     read_timeout_s: float = 30.0
     heartbeat_s: float = 10.0

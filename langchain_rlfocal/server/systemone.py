@@ -36,6 +36,7 @@ async def handle(request: Request) -> Response:
     """Answer questions about a state."""
     serving: ServerState = request.app.state.serving
     require(request, "answers")
+    serving.admission.check_room()
     body = await read_body(request, serving.config)
     questions = _questions_of(body, known=serving.model.pool.names)
     options = _options_of(body, serving.model)
