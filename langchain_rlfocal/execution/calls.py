@@ -167,7 +167,8 @@ class MemberCall:
         cut_at_s: When it is cut off.
         is_postponed: True once that was put off, since the event loop was late.
         is_shared: True if it asks the store that processes share; else this process lets it through.
-        ticket: Its leave of that store, where it has asked.
+        ticket: What it has asked that store with.
+        has_leave: True once the store lets it be made.
         slot: Its place among the calls that run; whoever runs the call releases it when the call has ended.
         has_begun: True once something may have been sent.
         has_spoken: True once text of it was passed on, after which nobody can be asked instead.
@@ -190,6 +191,7 @@ class MemberCall:
     reservation: Reservation | None = None
     is_shared: bool = False
     ticket: Ticket | None = None
+    has_leave: bool = False
     has_begun: bool = False
     has_spoken: bool = False
     prepared: MemberRequest | None = None

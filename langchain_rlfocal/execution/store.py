@@ -70,7 +70,7 @@ class StorePlace:
     url: str = field(repr=False)
     shown: str
     namespace: str = "default"
-    timeout_s: float = 0.25
+    timeout_s: float = 1.0
     lease_s: float = 15.0
     workers: int = 1
 
@@ -118,17 +118,17 @@ class Leave:
     """What the store answers to a call that asks to be made.
 
     Attributes:
-        kind: `"ok"`; `"open"`: the member's circuit breaker is; `"budget"`: an account has no room; `"wait"`: ask again later;
+        kind: `"ok"`: it may be made, after `wait_s`; `"open"`: the member's circuit breaker is; `"budget"`: an account has no room; `"wait"`: ask again later;
             `"lost"`: nobody has answered.
-        wait_s: After how many seconds to ask again, or a probe is let through.
-        is_for_turn: True if it waits for its turn of the member's calls a minute, False if for a slot.
+        wait_s: After how many seconds to begin, to ask again, or a probe is let through.
+        turn_in_s: Seconds until its turn of the member's calls a minute at the soonest.
         failures: How many calls in a row have failed, where the breaker is open.
         refusal: Which budget refuses.
     """
 
     kind: Literal["ok", "open", "budget", "wait", "lost"]
     wait_s: float = 0.0
-    is_for_turn: bool = False
+    turn_in_s: float = 0.0
     failures: int = 0
     refusal: BudgetRefusal | None = None
 
@@ -594,7 +594,7 @@ class RedisStore:
             return _LOST
         kind, *rest = answer
         if kind == "ok":
-            _, _, is_probe, taken = rest
+            begins_in_ms, is_probe, taken = rest
             with budgets.lock:
                 for ledger, amounts in zip(ticket.ledgers, taken, strict=True):
                     ledger.hear(amounts)
@@ -604,13 +604,13 @@ class RedisStore:
                     self._running[ticket.id] = ticket
                     if is_probe:
                         self._probing.add(ticket.id)
-            return Leave("ok")
+            return Leave("ok", wait_s=begins_in_ms / 1000)
         if kind != "wait":
             ticket.is_refused = True
         if kind == "open":
             return Leave("open", wait_s=rest[0] / 1000, failures=int(rest[1]))
         if kind == "wait":
-            return Leave("wait", wait_s=rest[0] / 1000, is_for_turn=rest[1])
+            return Leave("wait", wait_s=rest[0] / 1000, turn_in_s=rest[1] / 1000)
         key, limit, *amounts = rest
         name = next(ledger.name for ledger in ticket.ledgers if ledger.key == key)
         most, taken, asked = map(amount_in_words, (x if limit == "usd" else int(x) for x in amounts))
@@ -681,7 +681,7 @@ class RedisStore:
         with self._applying:
             for command, answer in zip(sending, answers, strict=True):
                 command.on_answer(answer)
-            if self.is_lost:
+            if self.is_lost and not self._is_closed:
                 self._find()
         return True
 
