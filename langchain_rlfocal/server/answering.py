@@ -43,7 +43,7 @@ class Asked:
     messages: Sequence[BaseMessage]
     options: Mapping[str, Any] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    tools: Sequence[Mapping[str, Any]] = ()
+    tools: Sequence[dict[str, Any]] = ()
     binding: Mapping[str, Any] = field(default_factory=dict)
     answer_id: UUID = field(default_factory=uuid7)
 

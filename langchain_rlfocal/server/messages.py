@@ -119,7 +119,7 @@ def _part_of(part: Any, where: str, known: Sequence[str]) -> dict[Any, Any]:
     if not isinstance(held, str if kind in {"text", "refusal"} else dict):
         raise ApiError(400, f"A part of the type {kind} must hold `{kind}`.", param=f"{where}.{kind}")
     if kind == "image_url":
-        url = held.get("url")
+        url = part[kind].get("url")
         scheme = url.partition(":")[0].lower() if isinstance(url, str) else None
         if scheme not in _SCHEMES:
             raise ApiError(
