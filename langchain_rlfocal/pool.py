@@ -33,6 +33,8 @@ class PoolMember:
         timeout_s: Seconds that one attempt may take, None for any time; a shorter time-out of the ensemble goes before it.
         max_calls_per_minute: How many calls of it may begin in a minute, one after the other, None for any number; a call waits for
             its turn, within its deadline.
+        cache_ttl_s: Seconds for which its provider keeps a prompt in its cache after reading it.
+        cache_min_tokens: Tokens below which its provider caches no prompt.
 
     Raises:
         PoolError: The name is empty, the model is no chat model, or a number is outside its range.
@@ -48,6 +50,8 @@ class PoolMember:
     reasoning_usd_per_mtok: float | None = None
     timeout_s: float | None = None
     max_calls_per_minute: float | None = None
+    cache_ttl_s: float = 300.0
+    cache_min_tokens: int = 1024
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
@@ -79,6 +83,10 @@ class PoolMember:
                 raise PoolError(
                     f"`{limit}` of member `{self.name}` must be finite and above 0, or None, got {value!r}."
                 )
+        for name in ("cache_ttl_s", "cache_min_tokens"):
+            value = getattr(self, name)
+            if not _is_number(value) or not 0 <= value < math.inf:
+                raise PoolError(f"`{name}` of member `{self.name}` must be finite and not negative, got {value!r}.")
 
     def cost_usd(
         self,

@@ -1,5 +1,8 @@
 """Schemas: how a value is read, whether it is valid, and when two values say the same."""
 
+import time
+import uuid
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -419,3 +422,53 @@ def test_neither_the_order_of_calls_nor_that_of_arguments_matters(rules, argumen
     random.shuffle(shuffled)
 
     assert canonical_calls(shuffled, schemas) == canonical_calls(calls, schemas)
+
+
+# ---- schemas of strangers
+
+STRING = {"type": "string"}
+
+
+@pytest.mark.parametrize("pattern", ["(a|aa)+$", "(a{1,30}){1,30}b", "(?:a|a?)+b", "^((a+)+|b)*$"])
+@pytest.mark.parametrize("place", ["pattern", "patternProperties", "additionalProperties", "unevaluatedProperties"])
+def test_a_pattern_that_takes_for_ever_is_given_up(pattern, place):
+    """A hundred properties with it take no longer than one: the limit is the schema's."""
+    text = "a" * 60 + "!"
+    rules = {
+        "pattern": {"properties": {f"x{n}": {**STRING, "pattern": pattern} for n in range(100)}},
+        "patternProperties": {"patternProperties": {pattern: STRING}},
+        "additionalProperties": {"patternProperties": {pattern: STRING}, "additionalProperties": False},
+        "unevaluatedProperties": {"patternProperties": {pattern: STRING}, "unevaluatedProperties": False},
+    }[place]
+    value = {f"x{n}": text for n in range(100)} if place == "pattern" else {text: "y"}
+    start_s = time.thread_time()
+    Schema({"type": "object", **rules}).read(value)
+    assert time.thread_time() - start_s < 2
+
+
+@pytest.mark.parametrize("pattern", [r"\p{L}{1000000000}", r"(?:\p{L}{9999}){9999}", "[a-z]" * 100_000, "(" * 20_000])
+def test_a_pattern_that_would_take_all_memory_is_not_compiled(pattern):
+    start_s = time.thread_time()
+    assert Schema({"properties": {"x": {**STRING, "pattern": pattern}}}).read({"x": "a"}).fault is None
+    assert time.thread_time() - start_s < 2
+
+
+def test_patterns_of_every_day_are_looked_into_however_often():
+    uuids = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
+    schema = Schema({"properties": {"id": {**STRING, "pattern": uuids}}})
+    for number in range(300):
+        assert schema.read({"id": str(uuid.UUID(int=number))}).fault is None
+        assert schema.read({"id": "other"}).fault is not None
+    schema._root._left_s = 0  # what a slow one leaves
+    assert schema.read({"id": "other"}).fault is None
+
+
+def test_a_chain_of_alternatives_costs_no_more_than_its_length():
+    """Each is looked at once for a value; looked at from each above it, these took many seconds."""
+    length = 60
+    links = {f"d{n}": {"anyOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(length)}
+    schema = Schema({"$defs": {**links, f"d{length}": INTEGER}, "properties": {"x": {"$ref": "#/$defs/d0"}}})
+    start_s = time.thread_time()
+    assert schema.read({"x": "a"}).fault is not None
+    assert schema.read({"x": "1"}) == schema.read({"x": 1})
+    assert time.thread_time() - start_s < 2

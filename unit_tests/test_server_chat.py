@@ -346,6 +346,7 @@ async def test_an_error_before_the_first_word_of_a_stream_is_an_ordinary_one():
         ({"rlfocal": {"promise": "best-0.02@0.9"}}, "rlfocal.promise"),
         ({"rlfocal": {"budget_per_answer": {"max_dollars": 1}}}, "rlfocal.budget_per_answer"),
         ({"rlfocal": {"explore": 1.0}}, "rlfocal.explore"),
+        ({"rlfocal": {"session": "x" * 201}}, "rlfocal.session"),
         ({"rlfocal": {"consensus": "most"}}, "rlfocal.consensus"),
     ],
 )  # fmt: skip
@@ -379,6 +380,24 @@ async def test_a_budget_of_an_answer_holds_and_the_servers_own_is_the_most():
         model = trio("1", "2", "3", budget_per_answer={"max_calls": 2}, cost_weight=0.0)
         got = await answered(model, rlfocal={"budget_per_answer": {"max_calls": asked}})
         assert got["rlfocal"]["spent"]["calls"] == made
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [({"session": "s1"}, {}), ({}, {"X-RLFocal-Session": "s1"}), ({"session": "s1"}, {"X-RLFocal-Session": "s2"})],
+)
+async def test_a_conversation_is_known_by_its_session(body, headers, monkeypatch):
+    """The body goes before the header, and the ensemble is told of no other session."""
+    heard = []
+    model = trio("Yes.")
+    as_it_is = RLFocalChatModel._state_of
+    monkeypatch.setattr(
+        RLFocalChatModel,
+        "_state_of",
+        lambda *args, **kwargs: (heard.append(args[4].get("session")), as_it_is(*args, **kwargs))[1],
+    )
+    await answered(model, rlfocal=body, headers=headers)
+    assert heard == ["/s1"]
 
 
 async def test_no_agreement_is_a_conflict_where_the_client_wants_none_else():

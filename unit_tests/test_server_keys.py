@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import tomllib
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -51,6 +52,21 @@ def test_a_key_is_256_random_bits_and_its_file_holds_its_digest_alone(file):
     assert secret.removeprefix("rlf-") not in file.read_text()
     assert key.last == secret[-4:]
     assert len({add(file)[1] for _ in range(5)}) == 5
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+def test_a_file_that_is_there_keeps_its_mode_and_its_group(file):
+    """A server may read it by its group, which a new key must not take from it."""
+    add(file)
+    assert file.stat().st_mode & 0o777 == 0o600
+    file.chmod(0o640)
+    groups = [group for group in (*os.getgroups(), 4242) if group != file.stat().st_gid]
+    with suppress(PermissionError):  # only root can give it to a group that it is not in
+        os.chown(file, -1, groups[0])
+    before = file.stat()
+    add(file)
+    assert (file.stat().st_mode, file.stat().st_gid) == (before.st_mode, before.st_gid)
+    assert file.stat().st_ino != before.st_ino
 
 
 @pytest.mark.parametrize("suffix", ["toml", "json"])

@@ -379,6 +379,10 @@ REFUSED = {
     "an item of no type": ({"input": [{}]}, "input[0].type"),
     "a reference": ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0]"),
     "an unknown role": ({"instructions": "a", "input": [{"role": "robot", "content": "a"}]}, "input[0].role"),
+    "an unknown role after what is passed over": (
+        {"input": [{"role": "user", "content": "a"}, {"type": "reasoning"}, {"role": "robot", "content": "a"}]},
+        "input[2].role",
+    ),
     "arguments that are no object": (
         {"input": ["skip", {"type": "function_call", "call_id": "1", "name": "a", "arguments": "[]"}][1:]},
         "input[0].tool_calls[0].function.arguments",
@@ -418,3 +422,65 @@ async def test_nothing_can_be_got_of_what_was_answered(connect, schema_model):
         await client.responses.delete(given.id)
     with pytest.raises(openai.NotFoundError, match="No response is stored here"):
         await client.responses.input_items.list(given.id)
+
+
+# ---- what nobody means
+
+ODD = (0, -1.5, True, "a", "", [], [0], ["a"], [[]], [None], {}, {"type": "function"}, {"type": None}, {"a": {}}, [{}])
+FIELDS = (
+    *("model", "input", "instructions", "tools", "tool_choice", "parallel_tool_calls", "text", "reasoning", "include"),
+    *(
+        "metadata",
+        "max_output_tokens",
+        "temperature",
+        "top_p",
+        "top_logprobs",
+        "stream",
+        "stream_options",
+        "truncation",
+    ),
+    *("store", "user", "rlfocal", "background", "previous_response_id", "conversation", "prompt", "max_tool_calls"),
+)
+
+
+def after_hello(item):
+    return {"input": [{"role": "user", "content": "Hello"}, item]}
+
+
+PLACES = {
+    "item": lambda odd: {"input": [odd]},
+    "role": lambda odd: {"input": [{"role": odd, "content": "a"}]},
+    "content": lambda odd: {"input": [{"role": "user", "content": odd}]},
+    "part": lambda odd: {"input": [{"role": "user", "content": [odd]}]},
+    "part's type": lambda odd: {"input": [{"role": "user", "content": [{"type": odd, "text": "a"}]}]},
+    "part's text": lambda odd: {"input": [{"role": "user", "content": [{"type": "input_text", "text": odd}]}]},
+    "image": lambda odd: {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": odd}]}]},
+    "file": lambda odd: {"input": [{"role": "user", "content": [{"type": "input_file", "file_data": odd}]}]},
+    "item's type": lambda odd: {"input": [{"type": odd}]},
+    "call's name": lambda odd: after_hello({"type": "function_call", "name": odd, "arguments": "{}"}),
+    "call's arguments": lambda odd: after_hello({"type": "function_call", "name": "a", "arguments": odd}),
+    "call's id": lambda odd: after_hello({"type": "function_call_output", "call_id": odd, "output": "a"}),
+    "output": lambda odd: after_hello({"type": "function_call_output", "call_id": "1", "output": odd}),
+    "tool": lambda odd: {"tools": [odd]},
+    "tool's name": lambda odd: {"tools": [{**WEATHER, "name": odd}]},
+    "tool's parameters": lambda odd: {"tools": [{**WEATHER, "parameters": odd}]},
+    "tool's description": lambda odd: {"tools": [{**WEATHER, "description": odd}]},
+    "tool's strict": lambda odd: {"tools": [{**WEATHER, "strict": odd}]},
+    "choice's name": lambda odd: {"tools": [WEATHER], "tool_choice": {"type": "function", "name": odd}},
+    "form": lambda odd: {"text": {"format": odd}},
+    "form's schema": lambda odd: {"text": {"format": {"type": "json_schema", "name": "a", "schema": odd}}},
+    "form's name": lambda odd: {"text": {"format": {"type": "json_schema", "name": odd, "schema": {}}}},
+    "effort": lambda odd: {"reasoning": {"effort": odd}},
+    **{name: lambda odd, name=name: {name: odd} for name in FIELDS},
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_an_odd_value_is_taken_or_refused_and_never_an_error_of_the_server(connect, schema_model, place):
+    client = await connect(schema_model)
+    for odd in ODD:
+        body = {"model": "rlfocal", "input": "Hi", **PLACES[place](odd)}
+        response = await client._client.post("/v1/responses", json=body)
+        assert response.status_code in {200, 400, 404, 502}, (odd, response.text)  # 502: members cannot take it either
+        if response.status_code == 200 and response.headers["content-type"] == "application/json":
+            Response.model_validate(response.json())

@@ -167,3 +167,36 @@ async def test_what_the_decider_cannot_know_is_refused_by_the_name_of_its_field(
 async def test_another_model_is_not_known():
     status, said = await decide(model_with(), model="jev-latest")
     assert (status, said["error"]["code"]) == (404, "model_not_found")
+
+
+ODD = (
+    0,
+    -1.5,
+    True,
+    "a",
+    "",
+    [],
+    [0],
+    [[]],
+    [None],
+    {},
+    {"type": None},
+    {"a": {}},
+    [{"role": []}],
+    {"messages": [{"role": {}}]},
+)
+PLACES = {
+    "question": lambda odd: {"questions": {"route": odd}},
+    "type": lambda odd: question(type=odd),
+    "instructions": lambda odd: question(instructions=odd),
+    "criteria": lambda odd: question(criteria=odd),
+    "description": lambda odd: question(criteria={"a": odd}),
+    **{name: lambda odd, name=name: {name: odd} for name in ("model", "state", "questions", "rlfocal", "assets")},
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_an_odd_value_is_taken_or_refused_and_never_an_error_of_the_server(place):
+    for odd in ODD:
+        status, _ = await decide(model_with(), **PLACES[place](odd))
+        assert status in {200, 400, 404}, odd

@@ -18,6 +18,8 @@ COLOURS = {"serving": "#bfd7ff", "learning": "#ffe0b0", "shared": "#d8e8d0", "to
 
 ROOMS = {
     "cli": ("tools", "the program's commands"),
+    "server": ("serving", "the ensemble behind OpenAI's HTTP interface"),
+    "tracing": ("tools", "spans and metrics by OpenTelemetry"),
     "demo": ("tools", "embedded models, their policy"),
     "testing": ("tools", "doubles for users' tests"),
     "reporting": ("learning", "the page that people read"),

@@ -26,12 +26,13 @@ import operator
 import pathlib
 import re
 import sys
+import time
 import types
 import typing
 import uuid
 from collections import deque
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -41,6 +42,7 @@ from functools import cache, cached_property, lru_cache, partial
 from itertools import chain
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
+import regex
 import typing_extensions
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, create_model
 from pydantic.fields import FieldInfo
@@ -65,7 +67,13 @@ _LAX = {
     "boolean": [TypeAdapter[Any](bool)],
 }
 _INDENTED = re.compile(r"\n(?:\t|  )")
-_SEEN: ContextVar[dict[tuple[str, int, int], bool | None]] = ContextVar("_SEEN")
+_SEEN: ContextVar[dict[tuple[str, int, int], tuple[bool | None, Any]]] = ContextVar("_SEEN")
+_ROOT: ContextVar["_Root"] = ContextVar("_ROOT")
+
+_PATTERN_S, _PATTERNS_S = 0.1, 0.2  # for one search, and for all slow ones of a schema
+_SLOW_S = 0.001
+_MAX_PATTERN_CHARS, _MAX_REPEATS = 1_000, 10_000  # what is compiled takes time and memory for each, too
+_REPEATS = re.compile(r"\{(\d+)")
 """Of one validation: which references were followed on which values, and whether those were valid; None meanwhile."""
 _NAMED = (uuid.UUID, pathlib.PurePath, ipaddress._IPAddressBase, re.Pattern, Fraction)  # noqa: SLF001  # no public base
 _DATES = (dt.date, dt.time, dt.timedelta)
@@ -397,7 +405,7 @@ class Schema:
             is_exact = any(word in view for view in views for word in _TEXT_RULES)
             return _canonical_format(value, formats) if is_exact else folded_text(value, case=case)
         if isinstance(value, dict):
-            inner = {key: [rules for view in views for rules in _property_rules(view, key)] for key in value}
+            inner = {key: [rules for view in views for rules in self._root.property_rules(view, key)] for key in value}
             return {key: self._folded(item, inner[key], case=case) for key, item in value.items()}
         items = [
             self._folded(item, [rules for view in views for rules in _item_rules(view, at)], case=case)
@@ -423,7 +431,7 @@ class Schema:
 
     def field(self, name: str) -> "Schema":
         """Schema of a property; of a schema that was narrowed to an object."""
-        return self._with(tuple(rules for part in self._parts for rules in _property_rules(part, name)), ())
+        return self._with(tuple(rules for part in self._parts for rules in self._root.property_rules(part, name)), ())
 
     @property
     def required(self) -> frozenset[str]:
@@ -515,13 +523,15 @@ class _Root:
         # Without "$schema", since whatever it names is read as 2020-12.
         self.rules = {key: rules[key] for key in rules if key != "$schema"} if isinstance(rules, Mapping) else rules
         self._targets: dict[str, Any] = {}
+        self._left_s = _PATTERNS_S
 
     @cached_property
     def validator(self) -> Any:
         """The validator, or None if the schema is malformed."""
         try:
             _check(json.dumps(self.rules, sort_keys=True, default=repr))
-            return _validator_maker()(self.rules) if self._is_closed(self.rules) else None
+            has_patterns = "patternProperties" in json.dumps(self.rules, default=repr)
+            return _validator_maker(has_patterns=has_patterns)(self.rules) if self._is_closed(self.rules) else None
         except Exception:  # noqa: BLE001  # whatever is wrong with a schema, it is malformed
             return None
 
@@ -531,16 +541,27 @@ class _Root:
         Raises:
             RecursionError: The value is too deep, or a reference leads back to itself.
         """
-        token = _SEEN.set({})
+        with self._remembering():
+            try:
+                error = next(self.validator.evolve(schema=rules).iter_errors(value), None)
+                return None if error is None else _described(error)
+            except RecursionError:
+                raise
+            except Exception:  # noqa: BLE001  # what leads to no schema accepts everything
+                return None
+
+    @contextmanager
+    def _remembering(self) -> Generator[None]:
+        """Follow no reference twice for one value, until the outermost of these ends."""
+        if _ROOT.get(None) is self:
+            yield
+            return
+        seen, root = _SEEN.set({}), _ROOT.set(self)
         try:
-            error = next(self.validator.evolve(schema=rules).iter_errors(value), None)
-            return None if error is None else _described(error)
-        except RecursionError:
-            raise
-        except Exception:  # noqa: BLE001  # what leads to no schema accepts everything
-            return None
+            yield
         finally:
-            _SEEN.reset(token)
+            _SEEN.reset(seen)
+            _ROOT.reset(root)
 
     def target(self, reference: Any) -> Any:
         """Find what a reference points at within this schema; None if at nothing."""
@@ -566,6 +587,34 @@ class _Root:
                 return False
             rules = [sub for word, sub in rules.items() if word not in _DATA]
         return not isinstance(rules, list) or all(map(self._is_closed, rules))
+
+    def matches(self, pattern: str, text: str) -> bool:
+        """Whether a pattern is found in a text; one that takes too long, or could, is: that is not the members' fault.
+
+        Raises:
+            regex.error: It is none.
+        """
+        repeats = map(int, _REPEATS.findall(pattern[:_MAX_PATTERN_CHARS]))
+        if self._left_s <= 0 or len(pattern) > _MAX_PATTERN_CHARS or math.prod(n for n in repeats if n) > _MAX_REPEATS:
+            return True
+        start_s = time.thread_time()
+        try:
+            return regex.search(pattern, text, timeout=_PATTERN_S, concurrent=True) is not None
+        except TimeoutError:
+            return True
+        finally:
+            took_s = time.thread_time() - start_s
+            self._left_s -= took_s if took_s > _SLOW_S else 0
+
+    def property_rules(self, rules: Any, name: str) -> list[Any]:
+        """Collect the rules of a property."""
+        properties = _mapping_of(rules, "properties")
+        found = [properties[name]] if name in properties else []
+        with suppress(regex.error):
+            patterns = _mapping_of(rules, "patternProperties")
+            found += [sub for pattern, sub in patterns.items() if self.matches(pattern, name)]
+        others = [rules["additionalProperties"]] if isinstance(rules, dict) and "additionalProperties" in rules else []
+        return found or others
 
     def choice(self, value: Any, alternatives: Sequence[Any]) -> int:
         """Index of the first alternative that accepts a value as it is, -1 if none does."""
@@ -601,8 +650,9 @@ class _Root:
                     if choices[-1] >= 0:
                         collect(alternatives[choices[-1]])
 
-        for part in parts:
-            collect(part)
+        with self._remembering():
+            for part in parts:
+                collect(part)
         return tuple(found.values()), tuple(choices)
 
     def read(self, value: Any) -> tuple[Any, str | None]:
@@ -610,13 +660,14 @@ class _Root:
         if self.validator is None:
             return value, None
         first, fault = value, None
-        for read in (_Reader(self, fill=True).read, _Reader(self, fill=False).read, lambda value, _: value):
-            found = read(value, self.rules)
-            broken = self.broken(found, self.rules)
-            if broken is None:
-                return found, None
-            if fault is None:
-                first, fault = found, broken
+        with self._remembering():
+            for read in (_Reader(self, fill=True).read, _Reader(self, fill=False).read, lambda value, _: value):
+                found = read(value, self.rules)
+                broken = self.broken(found, self.rules)
+                if broken is None:
+                    return found, None
+                if fault is None:
+                    first, fault = found, broken
         return first, fault
 
 
@@ -645,7 +696,7 @@ class _Reader:
             value = self._alternative(value, _list_of(rules, word))
         value = self._typed(value, rules)
         if isinstance(value, dict):
-            filled = {key: self._each(item, _property_rules(rules, key)) for key, item in value.items()}
+            filled = {key: self._each(item, self._root.property_rules(rules, key)) for key, item in value.items()}
             filled |= self._absent(value, rules) if self._fill else {}
             return value if len(filled) == len(value) and all(filled[key] is value[key] for key in value) else filled
         if isinstance(value, list):
@@ -712,15 +763,6 @@ def _mapping_of(rules: Any, word: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _property_rules(rules: Any, name: str) -> list[Any]:
-    properties = _mapping_of(rules, "properties")
-    found = [properties[name]] if name in properties else []
-    with suppress(re.error):
-        found += [sub for pattern, sub in _mapping_of(rules, "patternProperties").items() if re.search(pattern, name)]
-    others = [rules["additionalProperties"]] if isinstance(rules, dict) and "additionalProperties" in rules else []
-    return found or others
-
-
 def _item_rules(rules: dict[str, Any], at: int) -> list[Any]:
     prefix = _list_of(rules, "prefixItems")
     return [prefix[at]] if at < len(prefix) else [rules["items"]] if "items" in rules else []
@@ -759,8 +801,11 @@ def _check(written: str) -> None:
 
 
 @cache
-def _validator_maker() -> Callable[[Any], Any]:
-    """Make the validator: the standard's, but a reference costs each value once, and comparing items is linear."""
+def _validator_maker(*, has_patterns: bool) -> Callable[[Any], Any]:
+    """Make the validator: the standard's, but references cost each value once, items compare in linear time, patterns have a limit.
+
+    Where properties have patterns, which are unevaluated is not looked into, since the standard's own has no limit.
+    """
     from jsonschema import Draft202012Validator, exceptions, validators  # noqa: PLC0415  # slow to import
     from referencing import Registry  # noqa: PLC0415
 
@@ -769,20 +814,52 @@ def _validator_maker() -> Callable[[Any], Any]:
     def reference(validator: Any, target: Any, value: Any, rules: Any) -> Iterator[Any]:
         seen, key = _SEEN.get(), (target, id(rules), id(value))
         if key not in seen:
-            seen[key] = None
-            errors = list(follow(validator, target, value, rules))
-            seen[key] = not errors
+            seen[key] = None, value  # so that its id stays its own
+            try:
+                errors = list(follow(validator, target, value, rules))
+            except BaseException:
+                del seen[key]
+                raise
+            seen[key] = not errors, value
             yield from errors
-        elif seen[key] is None:
+        elif seen[key][0] is None:
             raise RecursionError
-        elif not seen[key]:
+        elif not seen[key][0]:
             yield exceptions.ValidationError(f"is not valid under {target}")
 
     def unique(_: Any, wanted: Any, value: Any, __: Any) -> Iterator[Any]:
         if wanted and isinstance(value, list) and len(set(map(values.dump_json, value))) < len(value):
             yield exceptions.ValidationError("has equal items")
 
-    bounded = {"$ref": reference, "$dynamicRef": reference, "uniqueItems": unique}
+    def pattern(_: Any, wanted: str, value: Any, __: Any) -> Iterator[Any]:
+        if isinstance(value, str) and not _ROOT.get().matches(wanted, value):
+            yield exceptions.ValidationError(f"{value!r} does not match {wanted!r}")
+
+    def pattern_properties(validator: Any, wanted: dict[str, Any], value: Any, _: Any) -> Iterator[Any]:
+        for one, rules in wanted.items() if isinstance(value, dict) else ():
+            for name, held in value.items():
+                if _ROOT.get().matches(one, name):
+                    yield from validator.descend(held, rules, path=name, schema_path=one)
+
+    def additional_properties(validator: Any, wanted: Any, value: Any, rules: Any) -> Iterator[Any]:
+        known, patterns = _mapping_of(rules, "properties"), _mapping_of(rules, "patternProperties")
+        for name, held in value.items() if isinstance(value, dict) else ():
+            if name in known or any(_ROOT.get().matches(one, name) for one in patterns):
+                continue
+            if isinstance(wanted, dict):
+                yield from validator.descend(held, wanted, path=name)
+            elif not wanted:
+                yield exceptions.ValidationError(f"Additional properties are not allowed ({name!r} was unexpected)")
+
+    bounded = {
+        "$ref": reference,
+        "$dynamicRef": reference,
+        "uniqueItems": unique,
+        "pattern": pattern,
+        "patternProperties": pattern_properties,
+        "additionalProperties": additional_properties,
+        **({"unevaluatedProperties": lambda *_: ()} if has_patterns else {}),
+    }
     return partial(validators.extend(Draft202012Validator, bounded), registry=Registry())  # which fetches nothing
 
 

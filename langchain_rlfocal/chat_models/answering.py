@@ -43,6 +43,7 @@ from langchain_rlfocal.chat_models.metadata import (
 )
 from langchain_rlfocal.chat_models.promises import Pledge
 from langchain_rlfocal.chat_models.requests import Request
+from langchain_rlfocal.chat_models.sessions import Turn, takes_price_factors
 from langchain_rlfocal.errors import InputError
 from langchain_rlfocal.execution import (
     TOKEN_LIMITS,
@@ -260,6 +261,7 @@ class AnswerState:
         limits: What the answer may take, and has taken.
         aim: How a query within a target is answered; None where there is no target.
         pledge: Whether a promise holds for the query; None where there is none.
+        turn: What is known of the session that it is a step of; None where there is none.
         judging: What the equivalence judge is asked and says; None where there is no judge.
 
     Attributes:
@@ -267,7 +269,7 @@ class AnswerState:
         available: Members that could be asked in the first round.
         explored: True if a random team is asked, to learn from.
         probed: Members left out that are asked beside the team, to see whether they have recovered.
-        aim, pledge: See above.
+        aim, pledge, turn: See above.
         point: How the policy is run.
         candidates: Answers so far, labelled again after every round.
         failures: Non-answers so far, answers with a flaw among them: others are asked in place of those too.
@@ -292,11 +294,12 @@ class AnswerState:
         limits: AnswerLimits,
         aim: Aim | None = None,
         pledge: Pledge | None = None,
+        turn: Turn | None = None,
         judging: Judging | None = None,
     ) -> None:
         self.query, self.policy, self.context = query, policy, context
         self.request, self.eligible, self.repairs, self.limits = request, eligible, [*repairs], limits
-        self.judging, self.aim, self.pledge = judging, aim, pledge
+        self.judging, self.aim, self.pledge, self.turn = judging, aim, pledge, turn
         self.point = OperatingPoint(options.cost_weight)
         if aim is not None:
             self.point = aim.point
@@ -310,7 +313,20 @@ class AnswerState:
         self.is_open_text = self.is_relayed = False
         self._pool, self._asked = pool, set[str]()
         self.answer_id = str(context.parent.run_id or uuid4())
-        self.explore = options.explore if eligible.only is None and pledge is None else 0.0
+        # What was certified is the Decider's choice without a session: a promise goes before who holds what.
+        self._is_sticky = (
+            turn is not None and eligible.only is None and pledge is None and turn.member in self._present()
+        )
+        if turn is not None and self._is_sticky:
+            turn.is_in_force = True
+            self.point = OperatingPoint(self.point.cost_weight, member=turn.member)
+        factors = None if turn is None or pledge is not None else turn.price_factors
+        self._prices = (
+            {"price_factors": factors}
+            if factors and takes_price_factors(getattr(policy.select, "__func__", policy.select))
+            else {}
+        )
+        self.explore = options.explore if eligible.only is None and pledge is None and not self._is_sticky else 0.0
         self.explored = self.explore > 0 and _draw(self.answer_id) < self.explore
         self._named = eligible.only or self.point.member
         self._is_pinned = False
@@ -384,6 +400,7 @@ class AnswerState:
                 max_rounds=self.options.max_rounds,
                 max_team=max_team,
                 cost_weight=self.point.cost_weight,
+                **self._prices,
             )
         chosen = tuple(name for name in selection.members if name in present and name not in self._asked)[:room]
         if chosen and self.eligible.left_out and not self._asked:
@@ -415,7 +432,8 @@ class AnswerState:
 
     def hedges(self) -> list[PoolMember]:
         """Return who may be asked in addition to slow members, the Decider's next choice first, as the team has room."""
-        room = self.max_team - len(self._asked)
+        # Who goes on alone may be slow like anybody; only the Decider's own team is as small as it wants it.
+        room = (self._largest_team if self._is_sticky else self.max_team) - len(self._asked)
         if room < 1 or not self.limits.config.hedge or self.eligible.only is not None:
             return []
         chances, competence = self.selections[-1].probabilities, self.policy.competence(self.query)
@@ -647,6 +665,8 @@ class AnswerState:
                 "seconds": self.limits.elapsed_s,
             }
             self.aim.took(taken[self.aim.target.unit])
+        if self.turn is not None:
+            self.turn.note([*self.candidates, *self.failures], self.limits.clock())
 
     def _fused(self) -> Answer:
         """Have the policy resolve the conflict; its answer is completed, since a user's own may leave out what weighs nothing."""
@@ -691,6 +711,9 @@ class AnswerState:
     def reply(self, verdict: Verdict, synthesis: Result | None) -> AIMessage:
         """Make the message that the answer ends in, and have the answer recorded."""
         message = reply_of(self, verdict, synthesis=synthesis, model_name=self.context.model_name)
+        if self.turn is not None:  # before the message is there: the next step may begin with it
+            self.turn.note([*self.candidates, *self.failures], self.limits.clock())
+            self.turn.note_answer(verdict.answer.member, [call["id"] or "" for call in message.tool_calls])
         if self.context.service is not None:
             self.context.service.record(self.served(verdict, synthesis))
         return message
@@ -758,6 +781,7 @@ class AnswerState:
             repairs=(),
             limits=AnswerLimits(),
             aim=self.aim,
+            turn=self.turn,
             judging=self.judging,
         )
         given: list[Result] = [*self.candidates, *self.failures]

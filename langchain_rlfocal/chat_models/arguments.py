@@ -19,6 +19,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from langchain_rlfocal.answers import KindLike, to_kind
 from langchain_rlfocal.chat_models.consensus import OnDisagreement
+from langchain_rlfocal.chat_models.sessions import Sticky
 from langchain_rlfocal.errors import CheckpointError, InputError, PoolError, RLFocalError
 from langchain_rlfocal.execution import Account, Budget, ExecutionConfig, SharedState
 from langchain_rlfocal.features import Embedder, load_embedder
@@ -249,6 +250,8 @@ Amount = Annotated[float, Field(strict=True)]  # `Target` checks it
 class CallOptions:
     """What one call may set; the fields of the same names of `RLFocalChatModel` hold where it does not.
 
+    Only `session` is no field, since it names one conversation: its caller's id of it; LangGraph's `thread_id` where it is not given.
+
     Raises:
         InputError: A value is outside its range.
     """
@@ -277,6 +280,8 @@ class CallOptions:
     budget_per_answer: BudgetLike
     account: Annotated[Account | None, PlainValidator(to_account)]
     explore: Share
+    sticky: Sticky
+    session: Annotated[str, Field(min_length=1, strict=True)] | None = None
 
     def __post_init__(self) -> None:
         if self.min_candidates > self.max_team:

@@ -79,6 +79,7 @@ from langchain_rlfocal.chat_models.requests import (
     standard_choice,
     to_tool,
 )
+from langchain_rlfocal.chat_models.sessions import Sticky, Turn, session_of
 from langchain_rlfocal.errors import FeedbackError, InputError, PoolError
 from langchain_rlfocal.execution import (
     Account,
@@ -88,12 +89,14 @@ from langchain_rlfocal.execution import (
     Budget,
     ExecutionConfig,
     RetryPolicy,
+    Session,
     SharedState,
     Usage,
     enclosing_ensembles,
     num_tokens,
     num_tokens_of_messages,
 )
+from langchain_rlfocal.execution.sessions import SESSION_TTL_S
 from langchain_rlfocal.features import Embedder
 from langchain_rlfocal.log import Feedback, OutcomeLog
 from langchain_rlfocal.online import Change, LearningService, Mode, Serving
@@ -108,6 +111,7 @@ MAX_NESTED = 8
 
 Tool = dict[str, Any] | type | Callable[..., Any] | BaseTool
 Method = Literal["function_calling", "json_schema", "json_mode"]
+_RunManager = CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None
 
 
 class _Setup:
@@ -143,7 +147,8 @@ class _Setup:
             threshold, known = model.equivalence_threshold, model.judgements
             self.judge = Judge.of(model.equivalence, threshold=threshold, known=known)
         with own_errors():
-            self.options = CallOptions(**{name: getattr(model, name) for name in OPTION_NAMES})
+            fields = type(model).model_fields
+            self.options = CallOptions(**{name: getattr(model, name) for name in OPTION_NAMES if name in fields})
         self.names = frozenset(self.pool.names)
         self.service: LearningService | None = None
         if isinstance(model.outcome_log, OutcomeLog):
@@ -412,6 +417,12 @@ class RLFocalChatModel(NestedRunsMixin):
     """Share of the answers, ε in [0, 1], that ask `max_team` members at random instead of the Decider's choice, so that something
     is learned of everyone. How probable it was that a member was asked is recorded with it. Answers under a promise never explore."""
 
+    sticky: Sticky = "off"
+    """Who goes on with a conversation: `"off"` whom the Decider chooses, who sees that members which hold the conversation in their
+    provider's cache are cheaper; `"tools"` in a tool loop the member whose calls were run, alone; `"session"` always the member that
+    answered last, alone. Others are asked only where it fails or cannot be asked. A promise goes before it.
+    """
+
     shared_state: Annotated[SharedState, PlainValidator(to_shared_state)] = Field(
         default_factory=SharedState, exclude=True, repr=False
     )
@@ -641,6 +652,7 @@ class RLFocalChatModel(NestedRunsMixin):
             "synthesize_below": self.synthesize_below,
             "on_disagreement": self.on_disagreement,
             "explore": self.explore,
+            "sticky": self.sticky,
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,
             "default_stop": self.stop,  # LangChain puts a call's own under "stop"
@@ -805,10 +817,11 @@ class RLFocalChatModel(NestedRunsMixin):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        self._catch_up()
+        self._catch_up(run_manager, kwargs)
         with closing(self._state_of(messages, stop, run_manager, kwargs, relay=False)) as state:
             *_, message = answer(messages, state)
         assert isinstance(message, AIMessage), "the message comes last"
+        self._tell_others(state)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     async def _agenerate(
@@ -818,9 +831,10 @@ class RLFocalChatModel(NestedRunsMixin):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        await self._acatch_up()
+        await self._acatch_up(run_manager, kwargs)
         with closing(self._state_of(messages, stop, run_manager, kwargs, relay=False)) as state:
             message = await aanswer(messages, state)
+        await self._atell_others(state)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     def _stream(
@@ -830,12 +844,14 @@ class RLFocalChatModel(NestedRunsMixin):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        self._catch_up()
+        self._catch_up(run_manager, kwargs)
         with (
             closing(self._state_of(messages, stop, run_manager, kwargs, relay=True)) as state,
             closing(answer(messages, state)) as items,
         ):
             for item in items:
+                if isinstance(item, AIMessage):
+                    self._tell_others(state)
                 yield to_chunk(item)
 
     async def _astream(
@@ -845,23 +861,46 @@ class RLFocalChatModel(NestedRunsMixin):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        await self._acatch_up()
+        await self._acatch_up(run_manager, kwargs)
         with closing(self._state_of(messages, stop, run_manager, kwargs, relay=True)) as state:
             async with aclosing(astream_answer(messages, state)) as items:
                 state.context.parent.streams.append(items)
                 async for item in items:
+                    if isinstance(item, AIMessage):
+                        await self._atell_others(state)
                     yield to_chunk(item)
 
-    def _catch_up(self) -> None:
-        """Learn what other processes were told meanwhile."""
-        service = self._setup.service
+    def _catch_up(self, run_manager: _RunManager, kwargs: Mapping[str, Any]) -> None:
+        """Learn what other processes were told meanwhile, and what they know of the call's session."""
+        service, shared = self._setup.service, self.shared_state
         if service is not None and service.takes_turn():
             service.refresh()
+        if shared.store is not None and (session := _session(run_manager, kwargs.get("session"))) is not None:
+            self._learn_of(session, shared.get(session.store_key))
 
-    async def _acatch_up(self) -> None:
-        service = self._setup.service
+    async def _acatch_up(self, run_manager: _RunManager, kwargs: Mapping[str, Any]) -> None:
+        service, shared = self._setup.service, self.shared_state
         if service is not None and service.takes_turn():
             await service.arefresh()
+        if shared.store is not None and (session := _session(run_manager, kwargs.get("session"))) is not None:
+            self._learn_of(session, await shared.aget(session.store_key))
+
+    def _learn_of(self, session: Session, data: bytes | None) -> None:
+        if data is not None:
+            self.shared_state.sessions.load(session, data, now_s=self.clock())
+
+    def _tell_others(self, state: AnswerState) -> None:
+        """Tell other processes what came of a session."""
+        shared, session = self.shared_state, None if state.turn is None else state.turn.session
+        if shared.store is not None and session is not None:
+            data = shared.sessions.dump(session, now_s=self.clock())
+            shared.put(session.store_key, data, SESSION_TTL_S)
+
+    async def _atell_others(self, state: AnswerState) -> None:
+        shared, session = self.shared_state, None if state.turn is None else state.turn.session
+        if shared.store is not None and session is not None:
+            data = shared.sessions.dump(session, now_s=self.clock())
+            await shared.aput(session.store_key, data, SESSION_TTL_S)
 
     def _state_of(
         self,
@@ -885,6 +924,15 @@ class RLFocalChatModel(NestedRunsMixin):
         request = Request.of({**own, **kwargs})
         query = query_of(messages, task=options.task)
         limits = AnswerLimits(config, shared=self.shared_state, clock=self.clock)
+        turn = Turn.of(
+            messages,
+            request,
+            session=_session(run_manager, options.session),
+            sticky=options.sticky,
+            pool=setup.pool,
+            sessions=self.shared_state.sessions,
+            now_s=self.clock(),
+        )
         asks_more = not request.is_plain
         needing_tools = [name for name, model in setup.models.items() if asks_more and request.needs_tools(model)]
         eligible = eligible_of(setup.models, messages, tools=needing_tools, only=only).without(serving.left_out)
@@ -912,6 +960,7 @@ class RLFocalChatModel(NestedRunsMixin):
             limits=limits,
             aim=self._aim(options, only, query),
             pledge=pledge,
+            turn=turn,
             judging=None if setup.judge is None else Judging(setup.judge, query.text),
         )
 
@@ -974,9 +1023,14 @@ class RLFocalChatModel(NestedRunsMixin):
             )
 
 
+def _session(run_manager: _RunManager, named: Any) -> Session | None:
+    """Find the session of a call; None where there is none, or its name is none, which is said later."""
+    return session_of(named, None if run_manager is None else run_manager.metadata)
+
+
 def _identifying(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return what of a call's arguments identifies its answer to caches and traces, which take no functions."""
     if not kwargs:
         return kwargs
-    kept = {name: value for name, value in kwargs.items() if name not in {"retry_on", "account"}}
+    kept = {name: value for name, value in kwargs.items() if name not in {"retry_on", "session", "account"}}
     return kept if kept.get("answer_kind") is None else {**kept, "answer_kind": kind_id(kept["answer_kind"])}

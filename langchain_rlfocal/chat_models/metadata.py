@@ -26,7 +26,7 @@ from langchain_rlfocal.chat_models.consensus import Verdict
 from langchain_rlfocal.chat_models.equivalence import Judging, unforgeable
 from langchain_rlfocal.chat_models.messages import KEY, NATIVE_KEY, native_of
 from langchain_rlfocal.errors import FeedbackError, InputError
-from langchain_rlfocal.execution import UnusableAnswerError, blocks_of, ending_of, plain, usage_of
+from langchain_rlfocal.execution import blocks_of, ending_of, message_of, plain, usage_of
 from langchain_rlfocal.policies.targets import Target
 from langchain_rlfocal.records import Answer, Candidate, Failure, Selection
 from langchain_rlfocal.redaction import printable
@@ -205,7 +205,7 @@ def _moved(annotation: Any, by: int) -> Any:
 
 def tokens_of(result: Candidate | Failure) -> UsageMetadata | None:
     """Return the tokens that one call took, also where its answer could not be used; None where unknown."""
-    message = _message_of(result)
+    message = message_of(result)
     return None if message is None else usage_of(message)
 
 
@@ -213,14 +213,6 @@ def version_of(message: AIMessage) -> str | None:
     """Return what the model that responded calls itself, its version included; None where it does not."""
     names = (message.response_metadata.get(key) for key in ("model_name", "model"))
     return next((name for name in names if isinstance(name, str) and name), None)
-
-
-def _message_of(result: Candidate | Failure) -> AIMessage | None:
-    """Return what a member responded; None where it did not respond."""
-    if isinstance(result, Failure):
-        return result.error.message if isinstance(result.error, UnusableAnswerError) else None
-    message: AIMessage = result.message
-    return message
 
 
 def describe(state: "AnswerState", verdict: Verdict, synthesis: Candidate | Failure | None) -> dict[str, Any]:
@@ -231,7 +223,7 @@ def describe(state: "AnswerState", verdict: Verdict, synthesis: Candidate | Fail
         verdict: What they together do.
         synthesis: What came of asking the synthesizer, None if it was not asked.
     """
-    spent = state.limits.ledger.spent
+    spent, status = state.limits.ledger.spent, state.limits.shared.status
     results: list[Candidate | Failure] = [*state.candidates, *state.failures]
     written = None if synthesis is None else {"latency_s": _number(synthesis.latency_s), **_describe_call(synthesis)}
     return {
@@ -254,7 +246,9 @@ def describe(state: "AnswerState", verdict: Verdict, synthesis: Candidate | Fail
         "synthesizer": written,
         "usage": {result.member: tokens_of(result) for result in results},
         "resting": list(state.resting),
+        "session": None if state.turn is None else state.turn.describe(results),
         "spent": {"calls": spent.calls, "tokens": spent.tokens, "usd": _number(spent.usd)},
+        "shared_state": {"kind": status.kind, "is_lost": status.is_lost},
     }
 
 
@@ -287,7 +281,7 @@ def describe_result(result: Candidate | Failure) -> dict[str, Any]:
             "option_probs": None if result.option_probs is None else dict(result.option_probs),
             **({} if result.flaw is None else {"flaw": result.flaw}),
         }
-    message = _message_of(result)
+    message = message_of(result)
     ending = {} if message is None else ending_of(message)
     retries = [_describe_failure(failure) for failure in result.retries]
     place = {"member": result.member, "round": result.round}
@@ -374,11 +368,14 @@ def explain(message: AIMessage | Mapping[str, Any]) -> str:
     ]
     if (promise := facts.get("promise")) and not promise["holds"]:
         lines.append(f"the promise {promise['name']} does not hold: {promise['reason']}")
+    lines += _session(facts.get("session"))
     lines += [f"{name} was left out: {BREAKER_OPEN}" for name in facts.get("resting") or ()]
     lines += [f"{name} was left out: it {reason}" for name, reason in (facts.get("excluded") or {}).items()]
     lines += [f"{name} was left out: {reason}" for name, reason in (facts.get("left_out") or {}).items()]
     lines += ["a random team was asked, to learn from"] if facts.get("explored") else []
     lines += [f"of the conversation: {repair}" for repair in facts.get("repairs") or ()]
+    if (facts.get("shared_state") or {}).get("is_lost"):
+        lines.append("the store that processes share was lost: this one kept to its own share of limits")
     if failure := (facts.get("synthesizer") or {}).get("failure"):
         lines.append(f"the synthesizer failed: {failure['kind']}: {failure['reason']}")
     return "\n".join(printable(line) for line in lines)
@@ -467,6 +464,19 @@ def _comparison(facts: Mapping[str, Any]) -> list[str]:
             "no more members were asked: open text cannot agree; `equivalence` or `synthesizer` would use more answers"
         )
     return lines
+
+
+def _session(facts: Mapping[str, Any] | None) -> list[str]:
+    """Say who went on with a session, and what the members that hold it, and those that do not, were expected to cost."""
+    if facts is None:
+        return []
+    lines = [f"{facts['member']} goes on alone (sticky: {facts['sticky']})"] if facts["member"] else []
+    held = []
+    for name, one in facts["members"].items():
+        cost = "" if one["expected_usd"] is None else f", ${one['expected_usd']:.2g}"
+        held.append(f"{name} {one['held_tokens']:,} of {one['prompt_tokens']:,}{cost}")
+    lines += [f"expected in caches, of the prompt's tokens: {'; '.join(held)}"] if held else []
+    return [*lines, *([f"cached prompts saved ${facts['saved_usd']:.2g}"] if facts["saved_usd"] else [])]
 
 
 def _decimal(value: float | None) -> str:

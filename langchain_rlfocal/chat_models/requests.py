@@ -6,6 +6,7 @@ response is checked against the same request: arguments must be valid, a forced 
 """
 
 import inspect
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -377,9 +378,7 @@ class Request:
         """
         model = member.model
         kind = model._llm_type  # noqa: SLF001  # LangChain's way to tell providers apart
-        # Of an ensemble's members too some may read cache marks, and it tells them apart itself.
-        keeps_marks = kind.startswith("anthropic") or kind == "rlfocal"
-        conversation = self._conversation(messages, member.name, keeps_marks=keeps_marks)
+        conversation = self.conversation_for(member, messages)
         arguments = self._arguments_for(model)
         if self.is_plain and not self.tools:
             return MemberRequest(model, conversation, arguments)
@@ -418,12 +417,22 @@ class Request:
         is_ensemble = model._llm_type == "rlfocal"  # noqa: SLF001  # as above
         return {**self.arguments, "openai_arguments": self.openai_arguments} if is_ensemble else self.arguments
 
-    def _conversation(self, messages: list[BaseMessage], name: str, *, keeps_marks: bool) -> list[BaseMessage]:
+    def conversation_for(self, member: PoolMember, messages: list[BaseMessage]) -> list[BaseMessage]:
         """Return the conversation as a member can read it: the same for all whose own messages are not in it."""
         if not needs_reading(messages):
             return messages
+        kind, name = member.model._llm_type, member.name  # noqa: SLF001  # as above
+        # Of an ensemble's members too some may read cache marks, and it tells them apart itself.
+        keeps_marks = kind.startswith("anthropic") or kind == "rlfocal"
         key = (tuple(map(id, messages)), name if name in authors_of(messages) else None, keeps_marks)
         return [*self._once(key, messages, lambda: history_for(messages, name, is_anthropic=keeps_marks))]
+
+    @property
+    def schemas_sent(self) -> str:
+        """Tools and response format, in one form for all members: what providers read before the conversation."""
+        if not self.tools and self.response_format is None:
+            return ""
+        return json.dumps([self.tools, self.response_format], default=str, sort_keys=True)
 
     def _once(self, key: Any, of: Any, make: Callable[[], _T]) -> _T:
         """Make something once; what its key's ids are `of` is kept, so that they stay its own."""

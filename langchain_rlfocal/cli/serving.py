@@ -169,6 +169,12 @@ def serve(
     target_usd_share: TargetUsdShare = None,
     target_tokens: TargetTokens = None,
     target_seconds: TargetSeconds = None,
+    sticky: Annotated[
+        Literal["off", "tools", "session"],
+        typer.Option(
+            help="Who goes on with a conversation: whom the policy picks; in a tool loop who began it; always the same."
+        ),
+    ] = "off",
     deadline: Annotated[
         float | None, typer.Option(help="Seconds after which it answers with what has arrived.")
     ] = None,
@@ -292,6 +298,7 @@ def serve(
         "shared_state": state,
         "explore": explore,
         "learning": learning,
+        "sticky": sticky,
     }
     settings = Settings(
         pool=pool,

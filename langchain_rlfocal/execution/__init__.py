@@ -13,6 +13,7 @@ things pass through, since they are no non-answers: the wish to stop the program
     sharing   what answers share
     store     what they share in several processes
     retries   which errors are worth another attempt, and when
+    sessions  what members' providers hold of a conversation in their caches
     budgets   what calls may cost, and their tokens
     limits    calls at once and over time, circuit breakers, usual latencies, overload
 
@@ -28,8 +29,10 @@ from langchain_rlfocal.execution.calls import (
     Role,
     RoundRequest,
     UnusableAnswerError,
+    cached_tokens_of,
     enclosing_ensembles,
     failure_of,
+    message_of,
     usage_of,
 )
 from langchain_rlfocal.execution.config import AnswerLimits, ExecutionConfig
@@ -38,6 +41,7 @@ from langchain_rlfocal.execution.endings import blocks_of, ending_of, is_refusal
 from langchain_rlfocal.execution.limits import BreakerConfig, BreakerState, Shared
 from langchain_rlfocal.execution.retries import RetryPolicy
 from langchain_rlfocal.execution.rounds import IsDecided
+from langchain_rlfocal.execution.sessions import Expected, Prompt, Session, Sessions
 from langchain_rlfocal.execution.sharing import Clock, Fingerprints, SharedState, StoreStatus
 
 __all__ = [
@@ -51,13 +55,17 @@ __all__ = [
     "Budget",
     "Clock",
     "ExecutionConfig",
+    "Expected",
     "Fingerprints",
     "IsDecided",
     "MemberRequest",
+    "Prompt",
     "Result",
     "RetryPolicy",
     "Role",
     "RoundRequest",
+    "Session",
+    "Sessions",
     "Shared",
     "SharedState",
     "StoreStatus",
@@ -67,10 +75,12 @@ __all__ = [
     "ask_members",
     "astream_round",
     "blocks_of",
+    "cached_tokens_of",
     "enclosing_ensembles",
     "ending_of",
     "failure_of",
     "is_refusal",
+    "message_of",
     "num_tokens",
     "num_tokens_of_messages",
     "plain",

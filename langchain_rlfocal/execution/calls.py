@@ -173,7 +173,8 @@ class MemberCall:
         cut_at_s: When it is cut off.
         is_postponed: True once that was put off, since the event loop was late.
         is_shared: True if it asks the store that processes share; else this process lets it through.
-        ticket: Its leave of that store, where it has asked.
+        ticket: What it has asked that store with.
+        has_leave: True once the store lets it be made.
         slot: Its place among the calls that run; whoever runs the call releases it when the call has ended.
         has_begun: True once something may have been sent.
         has_spoken: True once text of it was passed on, after which nobody can be asked instead.
@@ -196,6 +197,7 @@ class MemberCall:
     reservation: Reservation | None = None
     is_shared: bool = False
     ticket: Ticket | None = None
+    has_leave: bool = False
     has_begun: bool = False
     has_spoken: bool = False
     prepared: MemberRequest | None = None
@@ -559,6 +561,20 @@ def usage_of(message: AIMessage) -> UsageMetadata | None:
         elif _is_count(value):
             usable[name] = value
     return cast("UsageMetadata", usable)
+
+
+def message_of(result: Result) -> AIMessage | None:
+    """Return what a member responded, also where that is no answer; None where it did not respond."""
+    if isinstance(result, Failure):
+        return result.error.message if isinstance(result.error, UnusableAnswerError) else None
+    message: AIMessage = result.message
+    return message
+
+
+def cached_tokens_of(message: AIMessage | None) -> int | None:
+    """Return how many of a prompt's tokens came from the provider's cache; None where it does not say."""
+    usage = None if message is None else usage_of(message)
+    return None if usage is None else _detail(usage.get("input_token_details"), "cache_read")
 
 
 def price_of(member: PoolMember, usage: UsageMetadata) -> float | None:

@@ -333,7 +333,7 @@ class _Period:
     num_heard: int = 0  # failures since it began, which no success takes back
     open_until_s: float | None = None  # None where closed
     is_probed: bool = False
-    is_followed: bool = False  # True where another process has opened it
+    is_followed: bool = False  # True where it is open in other processes too, and is closed when it is there
 
     def lets_through(self, now_s: float) -> bool:
         return self.open_until_s is None or (now_s >= self.open_until_s and not self.is_probed)
@@ -427,16 +427,18 @@ class Breakers(Shared):
             states = {member: period.state(now_s) for member, period in self.periods.items()}
         return {member: state for member, state in states.items() if state.failures or state.state != "closed"}
 
-    def follow(self, opened: Mapping[str, tuple[int, float]], now_s: float) -> None:
+    def follow(self, opened: Mapping[str, tuple[int, float]], now_s: float, *, is_reset: bool = False) -> None:
         """Do as breakers of other processes: open those that are open there, close those that were and are no more.
 
         Args:
             opened: Failures in a row, and seconds until a probe is let through, of each that is open.
             now_s: The time.
+            is_reset: True where somebody has closed some since the last time, so that those that opened here alone are closed too.
         """
         with self.lock:
-            for member in [name for name, period in self.periods.items() if period.is_followed and name not in opened]:
-                del self.periods[member]
+            for name, period in [*self.periods.items()]:
+                if name not in opened and (period.is_followed or is_reset):
+                    del self.periods[name]
             for member, (failures, retry_in_s) in opened.items():
                 self.follow_one(member, failures, retry_in_s, now_s)
 
@@ -446,6 +448,8 @@ class Breakers(Shared):
             period, until_s = self.periods.get(member), now_s + retry_in_s
             if period is None or period.open_until_s is None or until_s > period.open_until_s + SAME_S:
                 self.periods[member] = _Period(failures, open_until_s=until_s, is_followed=True)
+            else:
+                period.is_followed = True
 
     def reset(self, member: str | None = None) -> None:
         """Close the breaker of a member, or all of them; results of calls admitted before do not count."""

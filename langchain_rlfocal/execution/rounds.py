@@ -253,7 +253,9 @@ class Round:
             elif now_s >= task.retry_at_s:
                 self._ask(task, now_s)
             elif call is not None and call.slot is not None and now_s >= task.turn_at_s:
-                if call.ticket is not None:
+                if call.has_leave:
+                    self._start(call, now_s)
+                elif call.ticket is not None:
                     self._ask_store(call, call.ticket)
                 else:
                     self._shared.limiter.grant(now_s)
@@ -346,6 +348,7 @@ class Round:
 
     def _start(self, call: MemberCall, now_s: float) -> None:
         task = self._task_of[call]
+        task.turn_at_s = math.inf
         task.first_s = now_s if task.first_s is None else task.first_s
         call.status, call.cut_at_s = "running", now_s + self._limit_s(task, now_s)
         self._to_start.append(call)
@@ -364,10 +367,14 @@ class Round:
         if self._end_if_late(now_s):
             return
         if leave.kind == "ok":
-            self._start(call, now_s)
+            call.has_leave = True
+            if leave.wait_s:
+                task.turn_at_s = now_s + leave.wait_s
+            else:
+                self._start(call, now_s)
         elif leave.kind == "wait":
-            if leave.is_for_turn and now_s + leave.wait_s > self._limits.deadline_at_s:
-                self._cancel(task, _late_turn(task.member, leave.wait_s), now_s, kind="rate_limit")
+            if now_s + leave.turn_in_s > self._limits.deadline_at_s:
+                self._cancel(task, _late_turn(task.member, leave.turn_in_s), now_s, kind="rate_limit")
             else:
                 task.turn_at_s = now_s + max(leave.wait_s, LEAST_POLL_S)
         elif leave.kind == "budget":

@@ -24,6 +24,7 @@ from langchain_rlfocal.execution.limits import (
     Shared,
     check_rate,
 )
+from langchain_rlfocal.execution.sessions import Sessions
 from langchain_rlfocal.execution.store import RedisStore, StorePlace
 from langchain_rlfocal.policies.targets import Controllers
 
@@ -120,6 +121,7 @@ class SharedState(Shared):
         fingerprints: What members call themselves.
         admission: Answers that begin, or wait for their beginning.
         retry_budget: How many retries and hedges are allowed under overload.
+        sessions: What members hold of conversations.
         store: The connection to what processes share; None where nothing is shared with others.
 
     Raises:
@@ -137,6 +139,7 @@ class SharedState(Shared):
         self.limiter, self.breakers, self.latencies = ConcurrencyLimiter(), Breakers(), Latencies()
         self.admission, self.retry_budget = Admission(), RetryBudget()
         self.controllers, self.fingerprints = Controllers(), Fingerprints()
+        self.sessions = Sessions()
         self.ledger = ledger or Ledger()
         self.store: RedisStore | None = None
         self._accounts, self._clock = dict(accounts or {}), clock

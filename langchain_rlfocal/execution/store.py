@@ -70,7 +70,7 @@ class StorePlace:
     url: str = field(repr=False)
     shown: str
     namespace: str = "default"
-    timeout_s: float = 0.25
+    timeout_s: float = 1.0
     lease_s: float = 15.0
     workers: int = 1
 
@@ -118,17 +118,17 @@ class Leave:
     """What the store answers to a call that asks to be made.
 
     Attributes:
-        kind: `"ok"`; `"open"`: the member's circuit breaker is; `"budget"`: an account has no room; `"wait"`: ask again later;
+        kind: `"ok"`: it may be made, after `wait_s`; `"open"`: the member's circuit breaker is; `"budget"`: an account has no room; `"wait"`: ask again later;
             `"lost"`: nobody has answered.
-        wait_s: After how many seconds to ask again, or a probe is let through.
-        is_for_turn: True if it waits for its turn of the member's calls a minute, False if for a slot.
+        wait_s: After how many seconds to begin, to ask again, or a probe is let through.
+        turn_in_s: Seconds until its turn of the member's calls a minute at the soonest.
         failures: How many calls in a row have failed, where the breaker is open.
         refusal: Which budget refuses.
     """
 
     kind: Literal["ok", "open", "budget", "wait", "lost"]
     wait_s: float = 0.0
-    is_for_turn: bool = False
+    turn_in_s: float = 0.0
     failures: int = 0
     refusal: BudgetRefusal | None = None
 
@@ -250,13 +250,14 @@ class SharedLedger(Ledger):
         self._known = Usage()
         self._in_flight: dict[str, Usage] = {}
         self._unheard: dict[int, Usage] = {}
+        self._booked: dict[int, Usage] = {}
         self.used_at_s = 0.0
 
     @property
     def spent(self) -> Usage:
         """What calls cost: those of this process that have ended, and those of others as far as was last heard, also while they run."""
         with budgets.lock:
-            own = sum([*self._unheard.values(), self.owed], Usage())
+            own = sum(self._unheard.values(), self.owed)
             held = sum(self._in_flight.values(), Usage())
             known = self._known
         return Usage(
@@ -282,6 +283,7 @@ class SharedLedger(Ledger):
         with budgets.lock:
             super().reset()
             self._unheard.clear()
+            self._booked.clear()
             tell()
             self._store.submit(_Command("reset", {"accounts": [self.key]}, tell, is_kept=True))
 
@@ -306,8 +308,13 @@ class SharedLedger(Ledger):
 
     @property
     def owed(self) -> Usage:
-        """What was spent while the server was lost, and it has not been told."""
-        return super().spent
+        """What was spent while the server was lost, and it has not heard of."""
+        return sum(self._booked.values(), super().spent)
+
+    @property
+    def is_owing(self) -> bool:
+        """True if it has not been told of all of it."""
+        return super().spent != Usage()
 
     # ---- for the store, with the lock held
 
@@ -327,12 +334,13 @@ class SharedLedger(Ledger):
     def note_heard(self, number: int, taken: Sequence[float] | None) -> None:
         """Note that the server has heard of it."""
         self._unheard.pop(number, None)
+        self._booked.pop(number, None)
         if taken is not None:
             self.hear(taken)
 
     def take_owed(self, number: int) -> Usage:
         """Return what was spent while the server was lost, which it is told now."""
-        owed = self._unheard[number] = self.owed
+        owed = self._booked[number] = super().spent
         super().reset()
         return owed
 
@@ -342,7 +350,7 @@ class SharedLedger(Ledger):
 
     def forget(self) -> None:
         """Forget what only the parent of this process knows."""
-        self._in_flight, self._unheard = {}, {}
+        self._in_flight, self._unheard, self._booked = {}, {}, {}
         super().reset()
         self._held: dict[Reservation, Usage] = {}
 
@@ -385,7 +393,9 @@ class RedisStore:
         self._lost_at_s: float | None = None
         self._known_workers = 0
         self._run: str | None = None
+        self._num_resets: int | None = None
         self._begin()
+        self._start()
         _stores.add(self)
 
     def _begin(self) -> None:
@@ -402,11 +412,19 @@ class RedisStore:
         self._thread: threading.Thread | None = None
         self._is_closed = False
 
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is None and not self._is_closed:
+                self._thread = threading.Thread(target=self._work, name="rlfocal-store", daemon=True)
+                self._thread.start()
+
     # ---- for everybody
 
     @property
     def is_lost(self) -> bool:
         """True while the server does not answer."""
+        if self._thread is None:
+            self._start()  # in a fork
         return self._lost_at_s is not None
 
     @property
@@ -529,9 +547,7 @@ class RedisStore:
         """Have a command sent; where the server is lost, its sender is told at once."""
         with self._lock:
             if not self._is_closed:
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._work, name="rlfocal-store", daemon=True)
-                    self._thread.start()
+                self._start()
                 if self._lost_at_s is None:
                     return self._queue.put(command)
                 if command.is_kept:
@@ -578,7 +594,7 @@ class RedisStore:
             return _LOST
         kind, *rest = answer
         if kind == "ok":
-            _, _, is_probe, taken = rest
+            begins_in_ms, is_probe, taken = rest
             with budgets.lock:
                 for ledger, amounts in zip(ticket.ledgers, taken, strict=True):
                     ledger.hear(amounts)
@@ -588,13 +604,13 @@ class RedisStore:
                     self._running[ticket.id] = ticket
                     if is_probe:
                         self._probing.add(ticket.id)
-            return Leave("ok")
+            return Leave("ok", wait_s=begins_in_ms / 1000)
         if kind != "wait":
             ticket.is_refused = True
         if kind == "open":
             return Leave("open", wait_s=rest[0] / 1000, failures=int(rest[1]))
         if kind == "wait":
-            return Leave("wait", wait_s=rest[0] / 1000, is_for_turn=rest[1])
+            return Leave("wait", wait_s=rest[0] / 1000, turn_in_s=rest[1] / 1000)
         key, limit, *amounts = rest
         name = next(ledger.name for ledger in ticket.ledgers if ledger.key == key)
         most, taken, asked = map(amount_in_words, (x if limit == "usd" else int(x) for x in amounts))
@@ -665,7 +681,7 @@ class RedisStore:
         with self._applying:
             for command, answer in zip(sending, answers, strict=True):
                 command.on_answer(answer)
-            if self.is_lost:
+            if self.is_lost and not self._is_closed:
                 self._find()
         return True
 
@@ -749,7 +765,7 @@ class RedisStore:
         """Have what was spent while the server was lost booked; in the order of the numbers, as everything that is settled."""
         with budgets.lock:
             for ledger in self._ledgers.values():
-                if ledger.owed != Usage():
+                if ledger.is_owing:
                     number = next(self._numbers)
                     owed = ledger.take_owed(number)
                     accounts = [[ledger.key, owed.calls, owed.tokens, owed.usd]]
@@ -772,14 +788,15 @@ class RedisStore:
             if answer is None:
                 self._controllers.give_back(news)
                 return
-            workers, taken, opened, states = answer
+            workers, taken, opened, states, num_resets = answer
             self._known_workers = int(workers)
             with budgets.lock:
                 for ledger, amounts in zip(ledgers, taken, strict=True):
                     ledger.hear(amounts)
-            self._breakers.follow(
-                {member: (int(failures), ms / 1000) for member, ms, failures in opened}, self._clock()
-            )
+            is_reset = self._num_resets is not None and num_resets != self._num_resets
+            self._num_resets = num_resets
+            states_of = {member: (int(failures), ms / 1000) for member, ms, failures in opened}
+            self._breakers.follow(states_of, self._clock(), is_reset=is_reset)
             self._controllers.follow(news, states)
 
         return _Command("beat", ask, tell)

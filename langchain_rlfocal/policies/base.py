@@ -7,7 +7,7 @@ evaluation are decided by the same lines.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import compress
 from typing import Any, Protocol
@@ -69,6 +69,7 @@ class Policy(Protocol):
         max_rounds: int,
         max_team: int,
         cost_weight: float,
+        price_factors: Mapping[str, float] | None = None,
     ) -> Selection:
         """Choose the members to ask in this round; an empty selection means stop and fuse.
 
@@ -81,6 +82,9 @@ class Policy(Protocol):
             max_rounds: How many rounds there may be.
             max_team: How many members may be asked over all rounds.
             cost_weight: What asking the whole pool once is worth, in units of score.
+            price_factors: By member, what asking it costs in this conversation, of which its provider may hold a part in its
+                cache, over what it costs otherwise: how prices are to one another, whatever all cost together. 1 for who is not
+                named. A policy without this argument is not given it.
 
         Returns:
             The selection. Never empty while nobody has answered, someone is left to ask and the team has room.
@@ -249,11 +253,12 @@ class EnsemblePolicy(ABC):
         *,
         max_team: int,
         coming: tuple[float, int, int] | None,
+        price_factors: Mapping[str, float] | None = None,
     ) -> tuple[Sequence[str], State, list[str | None]]:
         """Return the members in the policy's own order, which breaks all ties; their state; and each candidate's label.
 
-        `coming` are cost weight, round number and rounds allowed. Fusion, which sees none of them, takes the state that the
-        Decider saw last, if the answers are the same.
+        `coming` are cost weight, round number and rounds allowed. Fusion, which sees none of them, and no price, takes the state
+        that the Decider saw last, if the answers are the same.
         """
         described, columns = self._recent(query.text, query.task), sorted(set(self.columns(members)))
         seen = (columns, tuple(candidates), tuple(failures), max_team)
@@ -264,6 +269,11 @@ class EnsemblePolicy(ABC):
             features = features.of_members(columns)
             names = tuple(names[column] for column in columns)
             position = {name: index for index, name in enumerate(names)}
+        if price_factors:
+            price = features.price * np.array([price_factors.get(name, 1.0) for name in names])
+            # Still shares of what asking everybody costs: a cache says who is cheaper, the cost weight how much is spent.
+            price *= features.price.sum() / max(price.sum(), 1e-30)
+            features = replace(features, price=price.astype(features.price.dtype))
         asked = np.zeros((1, len(names)), dtype=bool)
         for member in (*(c.member for c in candidates), *(f.member for f in failures)):
             asked[0, position[member]] = True
@@ -297,6 +307,7 @@ class EnsemblePolicy(ABC):
         max_rounds: int,
         max_team: int,
         cost_weight: float,
+        price_factors: Mapping[str, float] | None = None,
     ) -> Selection:
         """Choose the members to ask in this round; see `Policy.select`."""
         names, state, _ = self._state(
@@ -306,6 +317,7 @@ class EnsemblePolicy(ABC):
             failures,
             max_team=max_team,
             coming=(cost_weight, round_number, max_rounds),
+            price_factors=price_factors,
         )
         teams, preference, probabilities = self.team(state)
         chosen = teams[0].nonzero()[0].tolist()

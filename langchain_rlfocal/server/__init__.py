@@ -13,6 +13,8 @@ reads requests, asks `RLFocalChatModel`, and writes down what came of it.
     answering, events one answer, whole or as a stream of server-sent events
     decisions         how an answer came about, as a field and headers
     chat_completions, listing, health    what is asked for
+    responses         the same as a response of items: response_items, response_stream
+    systemone         the Decider alone, as a decision model
 
 It needs the extra `serve`.
 """

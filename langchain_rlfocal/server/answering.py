@@ -43,7 +43,7 @@ class Asked:
     messages: Sequence[BaseMessage]
     options: Mapping[str, Any] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    tools: Sequence[Mapping[str, Any]] = ()
+    tools: Sequence[dict[str, Any]] = ()
     binding: Mapping[str, Any] = field(default_factory=dict)
     answer_id: UUID = field(default_factory=uuid7)
 
@@ -52,6 +52,8 @@ def runnable_of(asked: Asked, serving: ServerState) -> Runnable[LanguageModelInp
     """Make what is asked: the ensemble with tools and options bound."""
     named = {} if DECIDING & asked.options.keys() else asked.choice.options  # each decides what an answer takes
     arguments = {**named, **asked.options, **asked.parameters}
+    if "session" in arguments:  # two callers may name theirs alike
+        arguments["session"] = f"{asked.caller.key_id or ''}/{arguments['session']}"
     if asked.choice.member is not None:
         arguments["model"] = asked.choice.member
     if asked.caller.account is not None:

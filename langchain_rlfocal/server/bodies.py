@@ -1,9 +1,9 @@
 """Bodies: what clients send, read under limits of size, depth and time."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import Iterable
 from contextlib import aclosing
-from typing import Any, cast
+from typing import Any
 
 import orjson
 from starlette.requests import ClientDisconnect, Request
@@ -55,7 +55,7 @@ async def _bytes_of(request: Request, config: ServerConfig) -> bytes:
     body = bytearray()
     try:
         async with asyncio.timeout(config.read_timeout_s):
-            async with aclosing(cast("AsyncGenerator[bytes]", request.stream())) as parts:
+            async with aclosing(request.stream()) as parts:
                 async for part in parts:
                     body += part
                     if len(body) > most:

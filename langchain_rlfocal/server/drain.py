@@ -34,8 +34,8 @@ def draining(admission: Admission, *, within_s: float) -> Iterator[None]:
         elif number == signal.SIGINT:
             _hand_on(before[number], number, frame)
 
-    for number in _SIGNALS:
-        signal.signal(number, on_signal)
+    for one in _SIGNALS:
+        signal.signal(one, on_signal)
     try:
         yield
     finally:

@@ -244,7 +244,7 @@ def read_keys(path: str | PathLike[str]) -> tuple[Key, ...]:
 
 
 def write_keys(path: str | PathLike[str], keys: Iterable[Key]) -> None:
-    """Write a file of keys, whole or not at all, which its owner alone can read.
+    """Write a file of keys, whole or not at all, which its owner alone can read; one that is there keeps its mode and its group.
 
     Raises:
         InputError: Its name ends otherwise.
@@ -264,6 +264,11 @@ def write_keys(path: str | PathLike[str], keys: Iterable[Key]) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
+            if os.name == "posix" and target.exists():  # a server that may read it, but not write it, reads it still
+                before = target.stat()
+                with suppress(PermissionError):  # of a group that one is not in
+                    os.fchown(file.fileno(), before.st_uid, before.st_gid)
+                    os.fchmod(file.fileno(), before.st_mode & 0o777)
         Path(temporary).replace(target)
     except BaseException:
         with suppress(OSError):

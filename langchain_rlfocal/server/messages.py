@@ -119,7 +119,7 @@ def _part_of(part: Any, where: str, known: Sequence[str]) -> dict[Any, Any]:
     if not isinstance(held, str if kind in {"text", "refusal"} else dict):
         raise ApiError(400, f"A part of the type {kind} must hold `{kind}`.", param=f"{where}.{kind}")
     if kind == "image_url":
-        url = held.get("url")
+        url = part[kind].get("url")
         scheme = url.partition(":")[0].lower() if isinstance(url, str) else None
         if scheme not in _SCHEMES:
             raise ApiError(
@@ -165,6 +165,9 @@ def tools_of(given: Any, *, most: int) -> list[dict[str, Any]]:
             raise ApiError(400, f"A tool's name must be its own, got `{name}` twice.", param=f"{where}.function.name")
         if not isinstance(function.get("parameters", {}), dict | None):
             raise ApiError(400, "Parameters must be a JSON schema.", param=f"{where}.function.parameters")
+        for key, types, rule in (("description", str, "a text"), ("strict", bool, "true or false")):
+            if not isinstance(function.get(key), types | None):
+                raise ApiError(400, f"It must be {rule}.", param=f"{where}.function.{key}")
         names.add(name)
     tools: list[dict[str, Any]] = given
     return tools

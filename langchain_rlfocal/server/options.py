@@ -6,9 +6,9 @@ They are those of `RLFocalChatModel`, under the same names. What the server was 
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from langchain_rlfocal.chat_models import RLFocalChatModel
 from langchain_rlfocal.chat_models.arguments import CallOptions
@@ -23,6 +23,8 @@ SERVERS_OWN = frozenset({"retry_on", "explore", "timeout", "account"})
 AT_MOST = ("max_team", "max_rounds", "max_retries", "member_timeout_s", "deadline_s")
 """Options whose value at the server is the most that a request may ask for."""
 
+MAX_SESSION_CHARS = 200
+
 DECIDING = frozenset({*TARGETS, "promise", "cost_weight"})
 """Options of which a request can give one: each decides what an answer takes."""
 
@@ -31,6 +33,7 @@ _HINTS: Mapping[str, Any] = {
         name: hint for name, hint in get_type_hints(CallOptions, include_extras=True).items() if name not in SERVERS_OWN
     },
     "consensus": Literal["whole", "fields"],
+    "session": Annotated[str, Field(min_length=1, max_length=MAX_SESSION_CHARS, strict=True)],
 }
 OPTIONS = tuple(_HINTS)
 """What a request may set."""
@@ -53,7 +56,7 @@ def options_of(given: Any, model: RLFocalChatModel, *, session: str | None = Non
         given = {}
     if not isinstance(given, dict):
         raise ApiError(400, f"It must be an object of options: {', '.join(OPTIONS)}.", param="rlfocal")
-    if session is not None and "session" in _CHECKS:
+    if session is not None:
         given = {"session": session, **given}
     options = {name: _checked(name, value) for name, value in given.items() if value is not None}
     for name in AT_MOST:

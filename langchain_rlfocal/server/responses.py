@@ -103,12 +103,13 @@ def asked_of(body: Mapping[str, Any], request: Request) -> tuple[Asked, bool]:
     Raises:
         ApiError: It breaks a rule, or needs what is not here.
     """
+    serving: ServerState = request.app.state.serving
     as_chat, places = chat_of(body)
     try:
         asked, stream, _ = chat_completions.asked_of(as_chat, request)
     except ApiError as error:
         items = {f"messages[{at}]": f"input[{place}]" for at, place in enumerate(places) if place is not None}
-        tools = {f"tools[{at}].function": f"tools[{at}]" for at in range(len(as_chat.get("tools") or ()))}
+        tools = {f"tools[{at}].function": f"tools[{at}]" for at in range(serving.config.max_tools)}
         raise error.renamed({**items, **tools, **_NAMES}) from None
     return asked, stream
 
@@ -131,6 +132,10 @@ def chat_of(body: Mapping[str, Any]) -> tuple[dict[str, Any], list[int | None]]:
     for name in ("text", "reasoning", "metadata"):
         if not isinstance(body.get(name), dict | None):
             raise ApiError(400, "It must be an object.", param=name)
+    if not all(isinstance(value, str) for value in (body.get("metadata") or {}).values()):
+        raise ApiError(400, "It must hold texts.", param="metadata")
+    if not isinstance(body.get("include"), list | None):
+        raise ApiError(400, "It must be a list.", param="include")
     text, reasoning = body.get("text") or {}, body.get("reasoning") or {}
     messages, places = _conversation_of(body)
     wants_logprobs = _LOGPROBS in (body.get("include") or ()) or body.get("top_logprobs")
@@ -256,7 +261,7 @@ def _part_of(part: Any, where: str) -> Any:
 
 def frame_of(body: Mapping[str, Any], asked: Asked) -> dict[str, Any]:
     """Write a response that has not ended."""
-    text, reasoning = body.get("text") or {}, body.get("reasoning") or {}
+    text = body.get("text") or {}
     return {
         "id": f"resp_{asked.answer_id.hex}",
         "object": "response",
@@ -272,7 +277,7 @@ def frame_of(body: Mapping[str, Any], asked: Asked) -> dict[str, Any]:
         "output": [],
         "parallel_tool_calls": body.get("parallel_tool_calls") is not False,
         "previous_response_id": None,
-        "reasoning": {"effort": reasoning.get("effort"), "summary": None},
+        "reasoning": {"effort": None, "summary": None},
         "service_tier": "default",
         "store": False,
         "temperature": body.get("temperature"),

@@ -2,6 +2,7 @@
 
 from langchain_rlfocal.testing.doubles import (
     Asked,
+    CachingChatModel,
     FailingChatModel,
     JudgingChatModel,
     ScriptedChatModel,
@@ -11,6 +12,7 @@ from langchain_rlfocal.testing.doubles import (
 
 __all__ = [
     "Asked",
+    "CachingChatModel",
     "FailingChatModel",
     "JudgingChatModel",
     "ScriptedChatModel",

@@ -4,11 +4,14 @@ The models are native in sync, async and streaming.
 """
 
 import json
+import math
 import random
 import re
+import time
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -16,7 +19,9 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, UsageMetadata
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from pydantic import Field
+from langchain_core.runnables import Runnable
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from pydantic import Field, PrivateAttr
 from typing_extensions import override
 
 from langchain_rlfocal.chat_models.equivalence import OPPOSITES, pair_of, shown_pairs
@@ -170,6 +175,63 @@ class ScriptedChatModel(DoubleChatModel):
         if isinstance(self.script, Mapping):
             return self.script[question_in(messages)]
         return self.script[(len(self.asked) - 1) % len(self.script)]
+
+
+class CachingChatModel(ScriptedChatModel):
+    """A scripted chat model that bills as a provider with a prompt cache does: it reports what of a prompt it has read lately.
+
+    Prompts count a token for every four characters, tools included. The cache is shared by all conversations, and holds every
+    beginning of a prompt, in whole messages, until it was not read for `cache_ttl_s`.
+
+    Example:
+        ```python
+        model = CachingChatModel(script=["Yes."], cache_min_tokens=4)
+        messages = [("system", "You answer in one word."), ("human", "Is it so?")]
+        assert model.invoke(messages).usage_metadata["input_token_details"] == {"cache_read": 0}
+        assert model.invoke(messages).usage_metadata["input_token_details"] == {"cache_read": 18}
+        ```
+    """
+
+    model_name: str = "caching"
+    """Name in traces and in `response_metadata`."""
+
+    cache_ttl_s: float = 300.0
+    """Seconds for which a beginning is kept after it was read."""
+
+    cache_min_tokens: int = 1024
+    """Tokens below which a beginning is not cached."""
+
+    clock: Callable[[], float] = Field(default=time.monotonic, exclude=True, repr=False)
+    """Gives seconds."""
+
+    _read_at_s: dict[str, float] = PrivateAttr(default_factory=dict)
+
+    @override
+    def bind_tools(self, tools: Sequence[Any], *, tool_choice: Any = None, **kwargs: Any) -> Runnable[Any, AIMessage]:
+        return self.bind(tools=[convert_to_openai_tool(tool) for tool in tools], **kwargs)
+
+    @override
+    def _reply(self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]) -> AIMessage:
+        message = super()._reply(messages, stop, kwargs)
+        now_s, cached, said, num_chars = self.clock(), 0, sha256(), 0
+        parts = [json.dumps(kwargs.get("tools") or "")]
+        for one in messages:
+            parts.append(repr((one.type, one.content, getattr(one, "tool_calls", 0), getattr(one, "tool_call_id", 0))))
+            num_chars += sum(map(len, parts))
+            said.update("".join(parts).encode())
+            parts, tokens, beginning = [], num_chars // 4, said.hexdigest()
+            if now_s - self._read_at_s.get(beginning, -math.inf) <= self.cache_ttl_s:
+                cached = tokens
+            if tokens >= self.cache_min_tokens:
+                self._read_at_s[beginning] = now_s
+        written = -(-(len(message.text) + sum(len(f"{name}{args}") for name, args, _ in _calls(message))) // 4)
+        message.usage_metadata = UsageMetadata(
+            input_tokens=num_chars // 4,
+            output_tokens=written,
+            total_tokens=num_chars // 4 + written,
+            input_token_details={"cache_read": cached},
+        )
+        return message
 
 
 class FailingChatModel(BaseChatModel):

@@ -2,8 +2,10 @@
 --
 -- ask: run, worker, ticket, key, lease_ms, bound {calls, tokens, usd}, accounts {{name, {calls=, tokens=, usd=}}, ...};
 --      has_breaker, total, of_member, each_ms where they limit anything.
--- Returns {"ok", period, heard, is_probe, taken of each account}, {"open", ms until a probe, failures},
---      {"wait", ms, is it for its turn}, or {"budget", account, limit, most, taken, asked}.
+-- Returns {"ok", ms until it may begin, is_probe, taken of each account}, {"open", ms until a probe, failures},
+--      {"wait", ms until it asks again, ms until its turn}, or {"budget", account, limit, most, taken, asked}.
+
+local LEAD_MS = 200 -- who is next is let through so much before its turn, and waits for that itself: no turn is late by an answer's way
 
 local tickets = PLACE .. 'tickets:' .. ask.worker
 
@@ -13,7 +15,7 @@ if before then
   local held = cjson.decode(before)
   local taken = {}
   for i, entry in ipairs(ask.accounts) do taken[i] = account(entry[1]) end
-  return cjson.encode({'ok', held.period, held.heard, held.is_probe, taken})
+  return cjson.encode({'ok', math.max(held.begins - now, 0), held.is_probe, taken})
 end
 
 -- ---- the breaker
@@ -48,7 +50,7 @@ local function num_free(slots, most)
   return most - redis.call('ZCARD', PLACE .. slots)
 end
 
-local function wait(line, ms, for_turn)
+local function wait(line, ms, least_ms)
   local key, seen = PLACE .. 'line:' .. line, PLACE .. 'seen:' .. line
   if not redis.call('ZSCORE', key, ask.ticket) then
     redis.call('ZADD', key, redis.call('INCR', PLACE .. 'order'), ask.ticket)
@@ -56,7 +58,7 @@ local function wait(line, ms, for_turn)
   redis.call('ZADD', seen, now + ms + GRACE_MS, ask.ticket)
   redis.call('PEXPIRE', key, math.ceil(ms + DAY_S * 1000))
   redis.call('PEXPIRE', seen, math.ceil(ms + DAY_S * 1000))
-  return cjson.encode({'wait', ms, for_turn})
+  return cjson.encode({'wait', ms, least_ms})
 end
 
 local function slot_ms(num_ahead)
@@ -65,7 +67,7 @@ end
 
 local own = 'member:' .. ask.key
 local turn_key = PLACE .. 'turn:' .. ask.key
-local turn = 0
+local turn, begins = 0, now
 if ask.of_member or ask.each_ms then
   local ahead = num_before(own)
   local ms, turn_ms = 0, 0
@@ -74,16 +76,19 @@ if ask.of_member or ask.each_ms then
     turn_ms = math.max(turn - now, 0) + ahead * ask.each_ms
   end
   if num_free('slots:' .. own, ask.of_member) <= ahead then ms = slot_ms(ahead) end
-  if math.max(ms, turn_ms) > 0 then
+  local is_early = turn_ms > LEAD_MS or (turn_ms > 0 and ahead > 0)
+  if ms > 0 or is_early then
     if ask.total then leave('total') end -- it holds up nobody else's line
-    return wait(own, math.max(ms, turn_ms), turn_ms > ms)
+    if not is_early then return wait(own, ms, 0) end
+    return wait(own, math.max(ms, turn_ms - LEAD_MS / 2, math.min(turn_ms, 20 * ahead)), turn_ms)
   end
+  begins = now + turn_ms
 end
 if ask.total then
   local ahead = num_before('total')
   if num_free('slots:total', ask.total) <= ahead then
     if ask.of_member or ask.each_ms then leave(own) end
-    return wait('total', slot_ms(ahead), false)
+    return wait('total', slot_ms(ahead), 0)
   end
 end
 leave_all()
@@ -111,13 +116,13 @@ end
 if ask.total then redis.call('ZADD', PLACE .. 'slots:total', now + ask.lease_ms, ask.ticket) end
 if ask.of_member then redis.call('ZADD', PLACE .. 'slots:' .. own, now + ask.lease_ms, ask.ticket) end
 if ask.each_ms then
-  local next_turn = math.max(turn, now) + ask.each_ms
+  local next_turn = begins + ask.each_ms
   redis.call('SET', turn_key, text(next_turn), 'PX', math.ceil(next_turn - now + 1000))
 end
 if is_probe then
   redis.call('HSET', PLACE .. 'breaker:' .. ask.key, 'probe', ask.ticket, 'probe_until', text(now + ask.lease_ms))
 end
-local held = {bound = ask.bound, resets = resets, period = breaker.period, heard = breaker.heard, is_probe = is_probe}
+local held = {bound = ask.bound, resets = resets, period = breaker.period, heard = breaker.heard, is_probe = is_probe, begins = begins}
 redis.call('HSET', tickets, ask.ticket, cjson.encode(held))
 redis.call('EXPIRE', tickets, DAY_S)
-return cjson.encode({'ok', breaker.period, breaker.heard, is_probe, taken})
+return cjson.encode({'ok', begins - now, is_probe, taken})

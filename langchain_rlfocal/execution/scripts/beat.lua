@@ -3,7 +3,7 @@
 -- ask: run, worker, alive_ms, lease_ms, calls {{ticket, key, has total, has of_member, is_probe}, ...}, accounts {name, ...},
 --      controllers {{name, most, prior, memory, balance, queries, ends, taken, expected}, ...}: what was added since the last time.
 -- Returns {number of workers, taken of each account, {{member, ms until a probe, failures}, ...} of open breakers,
---      {{balance, queries, taken, expected}, ...} of the controllers}.
+--      {{balance, queries, taken, expected}, ...} of the controllers, how often breakers were closed by hand}.
 
 redis.call('ZREMRANGEBYSCORE', PLACE .. 'workers', '-inf', now)
 redis.call('ZADD', PLACE .. 'workers', now + ask.alive_ms, ask.worker)
@@ -47,4 +47,5 @@ for i, entry in ipairs(ask.controllers) do
   controllers[i] = state
 end
 
-return cjson.encode({redis.call('ZCARD', PLACE .. 'workers'), taken, open, controllers})
+local resets = tonumber(redis.call('GET', PLACE .. 'breaker_resets')) or 0
+return cjson.encode({redis.call('ZCARD', PLACE .. 'workers'), taken, open, controllers, resets})

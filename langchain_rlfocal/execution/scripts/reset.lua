@@ -8,6 +8,7 @@ for _, name in ipairs(ask.accounts or {}) do
   redis.call('HINCRBY', PLACE .. 'spent:' .. name, 'resets', 1)
 end
 
+if ask.breakers or ask.all_breakers then redis.call('INCR', PLACE .. 'breaker_resets') end
 local members = ask.breakers or {}
 if ask.all_breakers then members = redis.call('SMEMBERS', PLACE .. 'breakers') end
 for _, key in ipairs(members) do
