@@ -159,17 +159,17 @@ class Served:
             self.stop()
             raise ChildProcessError(f"{error} It said: {self.said()}") from error
 
-    def _wait_until_ready(self, timeout_s: float = 60.0) -> None:
+    def _wait_until_ready(self, timeout_s: float = 120.0) -> None:
         wait_for_port(self.port, self._process)
-        end_s, spent_s = time.monotonic() + timeout_s, -1.0
+        end_s, before = time.monotonic() + timeout_s, (-1.0, -1.0)
         while time.monotonic() < end_s:
             if self.ready() and len(self.workers) == self.num_workers:
-                # One of them is ready; all are once none computes.
-                now_s = sum(map(cpu_s_of, self.workers))
-                if now_s == spent_s:
+                # One of them is ready; all are once they neither grow nor compute much.
+                now = sum(map(cpu_s_of, self.workers)), sum(map(most_mb_of, self.workers))
+                if now[0] - before[0] < 0.1 * self.num_workers and now[1] == before[1]:
                     return
-                spent_s = now_s
-            time.sleep(0.3)
+                before = now
+            time.sleep(0.5)
         raise TimeoutError(f"All workers must be ready within {timeout_s:g} s, but are not.")
 
     def ready(self) -> bool:
