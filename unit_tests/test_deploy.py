@@ -40,7 +40,9 @@ def entry_point():
     """The words of ENTRYPOINT and CMD in the container file."""
     text = (FOLDER / "Containerfile").read_text()
     return [
-        word for line in ("ENTRYPOINT", "CMD") for word in yaml.safe_load(re.search(rf"^{line} (.*)$", text, re.MULTILINE)[1])
+        word
+        for line in ("ENTRYPOINT", "CMD")
+        for word in yaml.safe_load(re.search(rf"^{line} (.*)$", text, re.MULTILINE)[1])
     ]
 
 
