@@ -35,6 +35,20 @@ class PlainModel(ScriptedChatModel):
         return self.bind(functions=[getattr(one, "name", str(one)) for one in tools], choice=tool_choice, **kwargs)
 
 
+@pytest.mark.parametrize(
+    "more", [{}, {"tools": [convert_to_openai_tool(add)]}, {"response_format": {"type": "json_object"}}]
+)
+def test_what_only_openais_interface_knows_goes_to_its_members_alone(more):
+    request = Request.of({"temperature": 0.5, "openai_arguments": {"seed": 3}, **more})
+    openai, other = PoolMember("a", ChatOpenAI(model="m", api_key="none")), PoolMember("b", SchemaChatModel())
+    house = PoolMember("c", ensemble({"a": SchemaChatModel()}))
+    assert request.prepare(openai, SAID).arguments["seed"] == 3
+    assert {"temperature", "seed", "openai_arguments"} & request.prepare(other, SAID).arguments.keys() == {
+        "temperature"
+    }
+    assert request.prepare(house, SAID).arguments["openai_arguments"] == {"seed": 3}  # it has members of its own
+
+
 # ---- binding
 
 

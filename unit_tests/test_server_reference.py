@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from langchain_rlfocal.server import chat_completions
+from langchain_rlfocal.server.admission import LEAST_ROOM
 from langchain_rlfocal.server.app import ROUTES
 from langchain_rlfocal.server.config import ServerConfig
 from langchain_rlfocal.server.options import OPTIONS
@@ -63,8 +64,9 @@ def test_every_code_of_an_error_is_told():
 
 def test_the_limits_are_the_defaults():
     told = section("Limits").replace(",", "")
+    assert f"at least {LEAST_ROOM}" in told
     config = ServerConfig()
-    for name in ("max_in_flight", "max_body_bytes", "max_depth", "max_messages", "max_tools"):
+    for name in ("max_body_bytes", "max_depth", "max_messages", "max_tools"):
         assert re.search(rf"\b{getattr(config, name)}\b", told), name
     for name in ("timeout_s", "read_timeout_s", "drain_s"):
         assert re.search(rf"\b{getattr(config, name):g}\b", told), name

@@ -1,20 +1,23 @@
 """What `rlfocal serve` does under load: answers in flight, capacity, overload.
 
-    python docs/benchmarks/serving.py [--workers 1 4] [--redis] [--seconds 15] [--runs 3] [--only harness flight capacity overload]
+    python docs/benchmarks/serving.py [--workers 1 4] [--redis without with] [--seconds 15] [--runs 3]
 
 A process imitates three members (`serving_http.py`): each thinks for about 0.65 s, 0.4 to 1.2, and a fifth of the requests meets a
 fault: HTTP 429 with `Retry-After: 1`, HTTP 500, a connection that is dropped, a response that is torn, or one that takes four
 times as long. A member is right about 85 % of the questions, about which ones is a hash as well. `rlfocal serve` asks them with
-its defaults but for `--team`. This process is the client. Every fourth answer is streamed.
+its defaults. This process is the client. Every fourth answer is streamed.
 
-- harness: client and members without a server between them, asked for echoes, 400 in flight: what they could do at most.
-- flight: `--in-flight` answers at a time; who was refused waits as `Retry-After` says.
-- capacity: the same with fewer; where most answers a second were right and in time, capacity is its answers a second.
-- overload: answers begin at a steady rate, at one and four times capacity, whether or not others have ended; nobody asks again.
+- harness: client and members without a server between them, asked for echoes: what they could do at most.
+- so many in flight: each client asks again once it has its answer; who was refused waits as `Retry-After` says. Where most answers a
+  second are good, capacity is its answers a second.
+- 1x, 4x: answers begin at a steady rate, at one and four times capacity, whether or not others have ended; nobody asks again. The
+  share is of the good answers a second at capacity, of the same server a minute before.
+- `--max-in-flight 400`: as many clients as that, of a server that takes all of them. Else it measures how many it takes.
 
 "Good" is an answer that is right and came within `--in-time-s`, from when it was to begin. The first two seconds of a load do not
-count. Memory is the largest resident set of a worker. Processor time is told for each process, since all share one machine:
-Linux alone tells it. A server is started anew for each run, and only processes that were started here are ended.
+count. Figures are medians of the runs, counts are sums; a run starts one server for all loads of a row's setting, so that the
+shares are not of another minute. Memory is the largest resident set of a worker. Processors are how many of them each kind of process
+kept busy, since all share one machine: Linux alone tells it. Only processes that were started here are ended.
 """
 
 import argparse
@@ -30,7 +33,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from itertools import count
@@ -42,8 +45,8 @@ from overload import HOST, MEMBERS, question_of, right_answer
 from serving_http import Client, ConnectionBrokenError, MemberServer, Response, allow_many_connections
 
 IN_FLIGHT = 400
-CALM = (25, 50, 100, 200)
-"""Answers in flight at which capacity is looked for, besides `--in-flight`."""
+CALM = (32, 64, 128, 256)
+"""Answers in flight at which capacity is looked for."""
 
 WARMUP_S = 2.0
 PATIENCE_S = 60.0
@@ -156,17 +159,17 @@ class Served:
             self.stop()
             raise ChildProcessError(f"{error} It said: {self.said()}") from error
 
-    def _wait_until_ready(self, timeout_s: float = 60.0) -> None:
+    def _wait_until_ready(self, timeout_s: float = 120.0) -> None:
         wait_for_port(self.port, self._process)
-        end_s, spent_s = time.monotonic() + timeout_s, -1.0
+        end_s, before = time.monotonic() + timeout_s, (-1.0, -1.0)
         while time.monotonic() < end_s:
             if self.ready() and len(self.workers) == self.num_workers:
-                # One of them is ready; all are once none computes.
-                now_s = sum(map(cpu_s_of, self.workers))
-                if now_s == spent_s:
+                # One of them is ready; all are once they neither grow nor compute much.
+                now = sum(map(cpu_s_of, self.workers)), sum(map(most_mb_of, self.workers))
+                if now[0] - before[0] < 0.1 * self.num_workers and now[1] == before[1]:
                     return
-                spent_s = now_s
-            time.sleep(0.3)
+                before = now
+            time.sleep(0.5)
         raise TimeoutError(f"All workers must be ready within {timeout_s:g} s, but are not.")
 
     def ready(self) -> bool:
@@ -375,7 +378,6 @@ def run(
     *,
     in_time_s: float,
     redis: Redis | None = None,
-    stream_every: int = 4,
 ) -> Run:
     """Put a load on a server, after a few answers that do not count; questions are new throughout the process."""
     pids = {"members": [members.pid], "client": [os.getpid()]}
@@ -388,7 +390,7 @@ def run(
     async def go() -> Run:
         first = next(_numbers)
         client = Client(served.port)
-        ask = asking(client, stream_every=stream_every)
+        ask = asking(client)
         await asyncio.gather(*(ask(first + 10**5 - 1 - number) for number in range(4 * served.num_workers)))
         members.forget()
         before, start_s = cpu_s(), time.monotonic()
@@ -419,14 +421,12 @@ COLUMNS = (
     "server",
     "load",
     "good/s",
-    "of the runs",
-    "answers/s",
-    "p50 s",
-    "p99 s",
+    "of each run",
+    "p50, p99 s",
     "refused/s",
     "refused in s: p50, p99",
     "memory of a worker, MB",
-    "processor ms an answer: workers",
+    "workers' ms of processor an answer",
     "processors: workers, members, client, redis",
     "requests an answer",
     "ended otherwise",
@@ -444,16 +444,16 @@ def row_of(name: str, load: str, runs: Sequence[Run]) -> list[str]:
     cpu_ms = statistics.median(1000 * one.cpu_s["workers"] / count for one, count in zip(runs, answers, strict=True))
     requests = statistics.median(one.log["requests"] / count for one, count in zip(runs, answers, strict=True))
     rest = {kind: count for kind, count in kinds.items() if kind not in {"right", "refused"}}
+    quantiles = [f"{median_of(runs, lambda one, q=q: one.latency_s(q)):.2f}" for q in (0.5, 0.99)]
+    of_refused = [f"{median_of(runs, lambda one, q=q: one.latency_s(q, of_refused=True)):.3f}" for q in (0.5, 0.99)]
     return [
         name,
         load,
         f"{median_of(runs, lambda one: one.good_per_s):.1f}",
         ", ".join(f"{one.good_per_s:.0f}" for one in runs),
-        f"{median_of(runs, lambda one: one.answers_per_s):.1f}",
-        f"{median_of(runs, lambda one: one.latency_s(0.5)):.2f}",
-        f"{median_of(runs, lambda one: one.latency_s(0.99)):.2f}",
+        ", ".join(quantiles),
         f"{median_of(runs, lambda one: one.per_s(one.kinds['refused'])):.0f}",
-        ", ".join(f"{median_of(runs, lambda one, q=q: one.latency_s(q, of_refused=True)):.3f}" for q in (0.5, 0.99)),
+        ", ".join(of_refused) if kinds["refused"] else "",
         f"{median_of(runs, lambda one: max(one.worker_mb, default=0)):.0f}",
         f"{cpu_ms:.1f}",
         ", ".join(cores),
@@ -499,77 +499,80 @@ def harness(in_flight: int, seconds: float) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A server under test."""
+    """A server under test, and how it is asked."""
 
     workers: int
     has_redis: bool
-    options: tuple[str, ...] = ()
-    stream_every: int = 4
-    in_time_s: float = 5.0
+    options: tuple[str, ...]
+    seconds: float
+    in_time_s: float
 
     @property
     def name(self) -> str:
         """What the table calls it."""
         return f"{self.workers} worker{'s' * (self.workers > 1)}{', Redis' * self.has_redis}"
 
-    def run(self, load: Load) -> Run:
-        """Put a load on a new server."""
+    @contextlib.contextmanager
+    def asked(self, *options: str) -> Iterator[Callable[..., Run]]:
+        """Start a server, and give what puts a load on it."""
         with contextlib.ExitStack() as stack:
             redis = stack.enter_context(Redis()) if self.has_redis else None
-            options = [*self.options, *(() if redis is None else ("--state", redis.url))]
+            given = [*self.options, *options, *(() if redis is None else ("--state", redis.url))]
             members = stack.enter_context(MemberServer())
-            served = stack.enter_context(Served(members.base_url, workers=self.workers, options=options))
-            return run(served, members, load, in_time_s=self.in_time_s, redis=redis, stream_every=self.stream_every)
+            served = stack.enter_context(Served(members.base_url, workers=self.workers, options=given))
+            yield lambda **how: run(served, members, Load(self.seconds, **how), in_time_s=self.in_time_s, redis=redis)
+
+
+def measure(setting: Setting, *, runs: int, in_flight: int, calm: Sequence[int], times: Sequence[float]) -> None:
+    """Print the rows of one server."""
+    found: dict[str, list[Run]] = {}
+    shares: dict[float, list[float]] = {one: [] for one in times}
+    for _ in range(runs):
+        with setting.asked() as put_load:
+            best: Run | None = None
+            for clients in calm:
+                done = put_load(in_flight=clients)
+                found.setdefault(f"{clients} in flight", []).append(done)
+                best = done if best is None or done.good_per_s > best.good_per_s else best
+            assert best is not None
+            for one in times:
+                done = put_load(per_s=one * best.answers_per_s)
+                found.setdefault(f"{one:g}x capacity", []).append(done)
+                shares[one].append(done.good_per_s / best.good_per_s)
+        with setting.asked("--max-in-flight", str(in_flight)) as put_load:
+            found.setdefault(f"{in_flight} in flight, `--max-in-flight {in_flight}`", []).append(
+                put_load(in_flight=in_flight)
+            )
+    for load, done_runs in found.items():
+        print_row(row_of(setting.name, load, done_runs))
+    for one, each in shares.items():
+        listed = ", ".join(f"{share:.0%}" for share in each)
+        print(
+            f"\n{setting.name}: at {one:g}x {statistics.median(each):.0%} of the good answers at capacity ({listed})\n"
+        )
 
 
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=("harness", "flight", "capacity", "overload"), default=None)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--redis", nargs="+", choices=("without", "with"), default=["without", "with"])
     parser.add_argument("--in-flight", type=int, default=IN_FLIGHT)
+    parser.add_argument("--calm", type=int, nargs="+", default=list(CALM), help="in flight, to look for capacity")
+    parser.add_argument("--times", type=float, nargs="+", default=[1, 4], help="of capacity")
     parser.add_argument("--seconds", type=float, default=15.0, help="of each load")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--in-time-s", type=float, default=5.0)
-    parser.add_argument("--times", type=float, nargs="+", default=[1, 4], help="of capacity")
-    parser.add_argument("--calm", type=int, nargs="+", default=list(CALM), help="in flight, to look for capacity")
-    parser.add_argument("--capacity-per-s", type=float, help="answers a second; else it is measured")
-    parser.add_argument("--stream-every", type=int, default=4, help="which answers are streamed; 0 for none")
-    parser.add_argument("--option", action="append", default=[], help="of `rlfocal serve`, as --option=--x=1")
+    parser.add_argument("--option", action="append", default=[], help="of `rlfocal serve`, as --option=--max-team=1")
     given = parser.parse_args()
     allow_many_connections()
-    only = given.only or ("harness", "flight", "capacity", "overload")
-    if "harness" in only:
-        harness(given.in_flight, min(given.seconds, 5.0))
-    settings = [
-        Setting(workers, redis == "with", tuple(given.option), given.stream_every, given.in_time_s)
-        for workers in given.workers
-        for redis in given.redis
-    ]
+    harness(given.in_flight, min(given.seconds, 5.0))
     print(f"\n| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|", flush=True)
-    for setting in settings:
-        if "flight" in only:
-            load = Load(given.seconds, in_flight=given.in_flight)
-            runs = [setting.run(load) for _ in range(given.runs)]
-            print_row(row_of(setting.name, f"{given.in_flight} in flight", runs))
-        capacity = given.capacity_per_s
-        if "capacity" in only or ("overload" in only and capacity is None):
-            found: list[tuple[float, float]] = []
-            for in_flight in given.calm:
-                runs = [setting.run(Load(given.seconds, in_flight=in_flight)) for _ in range(given.runs)]
-                good, answers = (
-                    median_of(runs, measure) for measure in (lambda r: r.good_per_s, lambda r: r.answers_per_s)
-                )
-                found.append((good, answers))
-                print_row(row_of(setting.name, f"{in_flight} in flight", runs))
-            capacity = capacity or max(found)[1]
-        if "overload" in only:
-            assert capacity is not None
-            for times in given.times:
-                load = Load(given.seconds, per_s=times * capacity)
-                runs = [setting.run(load) for _ in range(given.runs)]
-                print_row(row_of(setting.name, f"{times:g}x capacity, {load.per_s:.0f}/s", runs))
+    for workers in given.workers:
+        for redis in given.redis:
+            setting = Setting(workers, redis == "with", tuple(given.option), given.seconds, given.in_time_s)
+            measure(setting, runs=given.runs, in_flight=given.in_flight, calm=given.calm, times=given.times)
+    print(f"Load of the machine at the end: {os.getloadavg()[0]:.1f}")
 
 
 if __name__ == "__main__":

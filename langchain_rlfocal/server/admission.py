@@ -16,9 +16,9 @@ RETRY_AFTER_S = 1.0
 """When a full server asks clients to come again."""
 
 
-LEAST_ROOM = 64
-"""How many answers a process works on at first, and at least, where it measures that itself: where other programs take the processor, a
-loop is late whatever it does."""
+FIRST_ROOM, LEAST_ROOM = 64, 32
+"""How many answers a process works on at first, and at least, where it measures that itself. A loop is also late where other
+programs take the processor; fewer answers do not help then."""
 
 PROBE_S = 0.1
 """How often it is measured."""
@@ -38,7 +38,7 @@ class Room:
     """
 
     def __init__(self) -> None:
-        self._most = float(LEAST_ROOM)
+        self._most = float(FIRST_ROOM)
         self._late_s = 0.0
         self._rests_until_s = 0.0
 
