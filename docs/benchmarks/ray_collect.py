@@ -124,6 +124,7 @@ def main() -> None:
     for _ in range(options.repeats):
         for name, given in WAYS.items():
             runs[name].append(collect(options.questions, options.delay, given))
+            print(f"{name}: {runs[name][-1]}", file=sys.stderr)
     num = 2 * options.questions
     print(f"{num} answers, {options.delay:g} s each; load of the machine at the end: {os.getloadavg()[0]:.1f}")
     print("way               asking s  (least - most)  answers/s  around it s  CPU s  Ray's CPU s")
