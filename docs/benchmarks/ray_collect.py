@@ -72,6 +72,7 @@ class Processes(threading.Thread):
                     self.known.add(pid)
                     line = (folder / "cmdline").read_bytes().replace(b"\0", b" ")
                     is_ours = any(part in line for part in (b"langchain_rlfocal", b"multiprocessing", b"ray::_"))
+                    is_ours |= pid in self.seen and self.seen[pid][0]  # one that has ended has no command line
                     cpu_s = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
                     self.seen[pid] = is_ours, cpu_s
 
@@ -119,11 +120,13 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=300)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--delay", type=float, default=0.0)
+    parser.add_argument("--ways", nargs="+", choices=[*WAYS], default=[*WAYS])
     options = parser.parse_args()
-    runs: dict[str, list[Took]] = {name: [] for name in WAYS}
+    runs: dict[str, list[Took]] = {name: [] for name in options.ways}
     for _ in range(options.repeats):
-        for name, given in WAYS.items():
-            runs[name].append(collect(options.questions, options.delay, given))
+        for name in options.ways:
+            runs[name].append(collect(options.questions, options.delay, WAYS[name]))
+            print(f"{name}: {runs[name][-1]}", file=sys.stderr)
     num = 2 * options.questions
     print(f"{num} answers, {options.delay:g} s each; load of the machine at the end: {os.getloadavg()[0]:.1f}")
     print("way               asking s  (least - most)  answers/s  around it s  CPU s  Ray's CPU s")

@@ -329,7 +329,7 @@ def main() -> None:
     if options.validate:
         validate(add_s, claim_s)
         return
-    base = replace(Assumed(), add_s=add_s, claim_s=claim_s, cpu_s=(options.cpu_ms or 4.0) / 1e3)
+    base = replace(Assumed(), add_s=add_s, claim_s=claim_s, cpu_s=options.cpu_ms / 1e3)
     scenarios = {
         "base": base,
         "1,000 requests a minute": replace(base, per_minute=1000.0),
