@@ -79,11 +79,21 @@ def proxy(environment, tmp_path_factory):
             yield address
 
 
+def free_port():
+    """A port below those that are given out to whoever wants any, since the proxy takes its time before it listens."""
+    for port in range(20_000 + os.getpid() % 10_000, 32_000):
+        try:
+            with socket.create_server(("127.0.0.1", port)):
+                return port
+        except OSError:
+            continue
+    return pytest.fail("no port is free")
+
+
 @contextmanager
 def running(folder, environment):
     """LiteLLM's proxy with the configuration in a folder: its URL."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     start = "import sys; from litellm import run_server; sys.argv[0] = 'litellm'; run_server()"
     process = subprocess.Popen(
         [PYTHON, "-c", start, "--config", "config.yaml", "--host", "127.0.0.1", "--port", str(port)],
@@ -97,7 +107,7 @@ def running(folder, environment):
     try:
         for line in process.stdout:
             said.append(line)
-            if "Application startup complete" in line:
+            if "Uvicorn running on" in line:
                 break
         else:
             pytest.fail("".join(said))

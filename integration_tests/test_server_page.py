@@ -35,8 +35,8 @@ def fields_of(value):
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-def test_the_page_shows_what_the_server_says(embedded):
-    """`embedded` is asked for its skip, where the models are absent; the server starts its own."""
+def test_the_page_shows_what_the_server_says():
+    pytest.importorskip("xllamacpp", reason="pip install 'langchain-rlfocal[local]'")
     record = recorder()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -216,6 +216,48 @@ def test_scripts_that_somebody_flushes_are_loaded_again(server):
         assert (model.spent.calls, shared.status.is_lost) == (2, False)
 
 
+def admitted(shared, bound, **caps):
+    """A ticket of a call that may be made."""
+    caps = {"total": None, "of_member": None, "per_minute": None, "breaker": BreakerConfig(), **caps}
+    ticket, heard = shared.store.ticket("a", bound, [(shared.ledger, BUDGET)], **caps), threading.Event()
+    ticket.ask(heard.set)
+    assert heard.wait(GUARD_S)
+    assert ticket.take_answer().kind == "ok"
+    return ticket
+
+
+def test_what_is_settled_twice_since_the_first_answer_was_lost_counts_once(server):
+    """100 tokens become 40. The server hangs, is told, answers too late, is told again, and has 40."""
+    with opened(server.shared(timeout_s=0.1)) as (shared,):
+        ticket = admitted(shared, Usage(1, 100))
+        server.pause()
+        ticket.settle(Usage(1, 40), "answered")
+        ticket.release()
+        until(lambda: shared.status.is_lost, "The loss")
+        server.go_on()
+        until(lambda: not shared.status.is_lost, "The server")
+        until(lambda: not shared.ledger._unheard, "The answer")
+        assert server.client().hget("rlfocal:{default}:spent:model", "tokens") == "40"
+        assert shared.ledger.spent.tokens == 40
+
+
+def test_who_has_left_before_the_server_answers_holds_nothing(server):
+    with opened(server.shared()) as (shared,):
+        shared.get("x")
+        server.pause()
+        ticket = shared.store.ticket(
+            "a", Usage(1, 60), [(shared.ledger, BUDGET)], total=1, of_member=None, per_minute=None, breaker=None
+        )
+        ticket.ask(lambda: None)
+        ticket.settle(Usage(), None)
+        ticket.release()
+        server.go_on()
+        until(lambda: server.client().hget("rlfocal:{default}:spent:model", "tokens") == "0", "What it gave back")
+        shared.get("x")
+        assert (shared.ledger.reserved, shared.store._running) == (Usage(), {})
+        admitted(shared, Usage(1, 100), total=1)
+
+
 # ---- caps and rates
 
 

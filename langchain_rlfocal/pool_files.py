@@ -106,6 +106,13 @@ class Member(_Entry):
         allow_inf_nan=False,
         description="Calls of it that may begin in a minute, one after the other; default: any number.",
     )
+    cache_ttl_s: float = Field(
+        300.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Seconds for which its provider keeps a prompt in its cache after reading it.",
+    )
+    cache_min_tokens: int = Field(1024, ge=0, description="Tokens below which its provider caches no prompt.")
     competence: float = Field(
         0.5, ge=0, le=1, description="Score that a policy without training expects of it, in [0, 1]."
     )
@@ -164,6 +171,8 @@ def read_pool(path: str | PathLike[str]) -> ModelPool:
                         competence=entry.competence,
                         **_prices_of(entry),
                         timeout_s=entry.timeout_s,
+                        cache_ttl_s=entry.cache_ttl_s,
+                        cache_min_tokens=entry.cache_min_tokens,
                         max_concurrent_calls=entry.concurrency,
                         max_calls_per_minute=entry.calls_per_minute,
                     )

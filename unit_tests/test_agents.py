@@ -9,11 +9,12 @@ import copy
 import pytest
 from langchain_core.exceptions import ContextOverflowError
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.runnables import RunnableLambda
 from pydantic import BaseModel
 
-from langchain_rlfocal import RLFocalChatModel
+from langchain_rlfocal import PoolMember, RLFocalChatModel
 from langchain_rlfocal.records import Selection
-from langchain_rlfocal.testing import ScriptedPolicy
+from langchain_rlfocal.testing import CachingChatModel, ScriptedPolicy
 from support_history import THINKING
 from support_schema_model import SchemaChatModel
 from support_tools import weather
@@ -26,6 +27,7 @@ from langchain.agents.middleware import (
 )
 from langchain.agents.structured_output import ProviderStrategy, ToolStrategy
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command, interrupt
 
 QUESTION = "What is the weather in Oslo?"
@@ -336,3 +338,74 @@ async def test_a_state_from_elsewhere_is_made_readable_and_stays_as_it_was(call)
     assert "|" not in seen[2].tool_call_id
     repairs = result["messages"][-1].response_metadata["rlfocal"]["repairs"]
     assert repairs == ["left out 1 tool result(s) that answer no tool call"]
+
+
+# ---- a thread is a session
+
+
+def counting(thread_id="1", **fields):
+    """An agent whose members bill as providers with a prompt cache do, and what each answer says of its session."""
+    prices = {"input_usd_per_mtok": 2.0, "cached_input_usd_per_mtok": 0.2, "output_usd_per_mtok": 8.0}
+
+    def script(messages):
+        if isinstance(messages[-1], ToolMessage):
+            return f"weather says: {messages[-1].text}"
+        return AIMessage("", tool_calls=[{"name": "weather", "args": {"city": "Oslo"}, "id": "1"}])
+
+    members = [PoolMember(name, CachingChatModel(script=script, model_name=name), **prices) for name in ("ann", "bob")]
+    policy = TakingTurns([[name] for name in ("ann", "bob") * 4], ("ann", "bob"))
+    model = RLFocalChatModel(members=members, policy=policy, max_team=1, **fields)
+    agent = create_agent(model, [weather], system_prompt="You are careful. " * 400, checkpointer=InMemorySaver())
+    return agent, {"configurable": {"thread_id": thread_id}}
+
+
+def steps_of(result):
+    return [message.response_metadata["rlfocal"] for message in result["messages"] if message.type == "ai"]
+
+
+async def test_an_agents_thread_is_its_session_and_each_member_holds_what_it_was_sent(call):
+    """Ann and Bob take turns: from its second step on, each is expected to hold what it read in its first, and reports it."""
+    agent, thread = counting()
+    await call(agent, asking(), thread)
+    steps = steps_of(await call(agent, asking("And in Oslo now? The weather."), thread))
+    held = [
+        step["session"]["members"][name]["held_tokens"] for step, name in zip(steps, ("ann", "bob") * 2, strict=True)
+    ]
+    cached = [next(iter(step["usage"].values()))["input_token_details"]["cache_read"] for step in steps]
+    assert held == cached
+    assert [tokens > 1024 for tokens in held] == [False, False, True, True]
+    assert len({step["session"]["id"] for step in steps}) == 1
+    other = steps_of(await call(agent, asking(), {"configurable": {"thread_id": "2"}}))
+    assert [step["session"]["members"]["ann"]["held_tokens"] for step in other] == [
+        0,
+        other[0]["usage"]["ann"]["input_tokens"],
+    ]
+
+
+async def test_a_member_goes_on_through_an_agents_tool_loop(call):
+    agent, thread = counting(sticky="tools")
+    await call(agent, asking(), thread)
+    steps = steps_of(await call(agent, asking("And in Oslo now? The weather."), thread))
+    assert [step["rounds"][0]["asked"] for step in steps] == [["ann"], ["ann"], ["bob"], ["bob"]]
+    assert [step["session"]["member"] for step in steps] == [None, "ann", None, "bob"]
+
+
+async def test_agents_within_one_thread_have_a_conversation_each():
+    """Two nodes of a graph are agents of their own: what the one's member said last is nothing to the other."""
+    prices = {"input_usd_per_mtok": 2.0, "output_usd_per_mtok": 8.0}
+    members = [PoolMember(name, CachingChatModel(script=[name], model_name=name), **prices) for name in ("ann", "bob")]
+    policy = TakingTurns([["ann"], ["bob"]], ("ann", "bob"))
+    model = RLFocalChatModel(members=members, policy=policy, max_team=1, sticky="session")
+    graph = StateGraph(MessagesState)
+
+    def fresh(state):
+        return {"messages": [HumanMessage("Say who you are.")]}
+
+    for name in ("plan", "act"):
+        graph.add_node(name, RunnableLambda(fresh) | create_agent(model, [], name=name))
+    graph.add_edge(START, "plan")
+    graph.add_edge("plan", "act")
+    compiled = graph.compile(checkpointer=InMemorySaver())
+    for _ in range(2):
+        result = await compiled.ainvoke(asking("?"), THREAD)
+    assert [message.text for message in result["messages"] if message.type == "ai"] == ["ann", "bob"] * 2

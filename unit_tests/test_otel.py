@@ -212,6 +212,20 @@ async def test_an_ensemble_within_an_ensemble_nests(traces, way):
     traces.assert_each_ended_once()
 
 
+def test_an_answer_of_a_session_says_which_by_its_digest_and_who_goes_on(traces):
+    model = model_of(scripted("a", "b"), sticky="session")
+    for _ in range(2):
+        model.invoke("?", traces.config, session="mail-of-ann")
+    first, second = traces.named("chat rlfocal")
+    assert len(first.attributes["rlfocal.session"]) == 12
+    assert first.attributes["rlfocal.session"] == second.attributes["rlfocal.session"]
+    assert (second.attributes["rlfocal.session.sticky"], second.attributes["rlfocal.session.member"]) == (
+        "session",
+        "a",
+    )
+    assert "mail-of-ann" not in "".join(map(said, traces.spans))
+
+
 async def test_of_a_chains_other_models_no_spans_are_made(traces):
     other = ScriptedChatModel(script=["red"], model_name="other")
     await (other | RunnableLambda(lambda said: said.text) | model_of(scripted("a"))).ainvoke("?", traces.config)
@@ -589,7 +603,8 @@ def test_what_utf8_cannot_hold_does_not_keep_a_batch_of_spans_from_being_sent():
     traces = Traces(capture_content=True)
     members = {"a": ScriptedChatModel(script=["half \ud83d pair"], model_name="m\ud83d")}
     model_of(members).invoke("half \ud83d pair", traces.config)
-    assert encoder.encode_spans(traces.spans).SerializeToString()
+    sent = encoder.encode_spans(traces.spans).SerializeToString()
+    assert sent.count("half \ufffd pair".encode()) == 2 * len(traces.spans)  # what is asked, and what is answered
 
 
 # ---- tokens and seconds

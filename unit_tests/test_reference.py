@@ -8,10 +8,10 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 
 import langchain_rlfocal
-from langchain_rlfocal import RLFocalChatModel, errors
+from langchain_rlfocal import PoolMember, RLFocalChatModel, errors
 from langchain_rlfocal.online import Guard
 from langchain_rlfocal.online import service as service_module
-from langchain_rlfocal.testing import FailingChatModel, JudgingChatModel, ScriptedChatModel
+from langchain_rlfocal.testing import CachingChatModel, FailingChatModel, JudgingChatModel, ScriptedChatModel
 from support_ensembles import how, model_of, saying
 from support_schema_model import SchemaChatModel
 
@@ -188,8 +188,17 @@ def answers(random_policy, tmp_path):
         response_metadata={"model_provider": "anthropic"},
     )
     yield model_of({"ann": SchemaChatModel(answers=lambda *_: thinking)}).bind_tools([weather]).invoke("Oslo?")
+    prices = {"input_usd_per_mtok": 1.0, "cached_input_usd_per_mtok": 0.1, "output_usd_per_mtok": 2.0}
+    caching = {"ann": PoolMember("ann", CachingChatModel(script=["5"]), **prices), "bob": saying("6")}
+    yield model_of(caching, ("ann",)).invoke(QUESTION, session="s", sticky="session")
+    yield model_of(caching).invoke([HumanMessage(QUESTION), made_by("ann"), HumanMessage(QUESTION)], sticky="session")
     learning = {"outcome_log": tmp_path / "outcomes.db", "learning": "shadow"}
     yield RLFocalChatModel(members=pair, policy=random_policy(("ann", "bob"), card=card), **learning).invoke(QUESTION)
+
+
+def made_by(name):
+    """An answer of an ensemble, as its message says."""
+    return AIMessage("5", response_metadata={"rlfocal": {"fusion": {"member": name}}})
 
 
 def weather(city: str) -> str:

@@ -446,7 +446,7 @@ def test_a_pattern_that_takes_for_ever_is_given_up(pattern, place):
     assert time.thread_time() - start_s < 2
 
 
-@pytest.mark.parametrize("pattern", [r"\p{L}{1000000000}", r"(?:\p{L}{9999}){9999}", "[a-z]" * 100_000, "(" * 20_000])
+@pytest.mark.parametrize("pattern", [r"\p{L}{1000000000}", r"(?:\p{L}{9999}){9999}", "[a-z]" * 20_000, "(" * 20_000])
 def test_a_pattern_that_would_take_all_memory_is_not_compiled(pattern):
     start_s = time.thread_time()
     assert Schema({"properties": {"x": {**STRING, "pattern": pattern}}}).read({"x": "a"}).fault is None

@@ -13,6 +13,8 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import BaseModel, TypeAdapter
 
 from langchain_rlfocal import RLFocalChatModel
+from langchain_rlfocal.server.errors import ApiError
+from langchain_rlfocal.server.response_stream import ResponseWriter
 from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel
 from support_ensembles import model_of, saying
 from support_http import client_of
@@ -276,6 +278,19 @@ async def test_a_stream_that_breaks_off_says_that_it_failed(connect):
     assert (failed.response.status, failed.response.error.code) == ("failed", "server_error")
     assert failed.response.output_text == "Half an "
     assert failed.response.output[0].status == "incomplete"
+
+
+def test_an_error_after_a_silence_ends_a_response_that_had_not_begun():
+    """Comments have been sent by then, so that no status can be."""
+    writer = ResponseWriter({"id": "resp_1", "object": "response", "status": "in_progress", "output": []})
+    said = writer.failed(ApiError(429, "Too many.", type="rate_limit_error")).decode()
+    events = [json.loads(line.removeprefix("data: ")) for line in said.splitlines() if line.startswith("data: ")]
+    assert [(event["type"], event["sequence_number"]) for event in events] == [
+        ("response.created", 0),
+        ("response.in_progress", 1),
+        ("response.failed", 2),
+    ]
+    assert events[2]["response"]["error"]["code"] == "rate_limit_exceeded"
 
 
 # ---- what members are asked

@@ -239,6 +239,14 @@ async def test_a_hostile_schema_costs_little_and_fetches_nothing(ask, name):
     assert again.status_code == 200  # and no member is blamed for it
 
 
+@pytest.mark.parametrize("ask", [tool, form])
+async def test_a_schema_of_more_than_anybody_writes_is_refused(client, ask):
+    large = {"type": "object", "properties": {f"property_{n}": {"type": "string"} for n in range(6000)}}
+    error = error_of(await client.post(CHAT, json=ask(large)), 400)
+    assert "200,000 bytes" in error["message"]
+    assert error["param"].endswith(("parameters", "schema"))
+
+
 # ---- headers
 
 

@@ -18,6 +18,8 @@ from langchain_rlfocal.chat_models.sessions import session_of, takes_price_facto
 from langchain_rlfocal.errors import EnsembleError, InputError, PoolError
 from langchain_rlfocal.execution import Prompt, Session, Sessions
 from langchain_rlfocal.execution.sessions import MAX_CALLS, MAX_PREFIXES
+from langchain_rlfocal.log import Feedback, OutcomeLog
+from langchain_rlfocal.online.off_policy import done_by, follow
 from langchain_rlfocal.policies import PriorPolicy
 from langchain_rlfocal.records import Query, Selection
 from langchain_rlfocal.testing import CachingChatModel, FailingChatModel, ScriptedChatModel, ScriptedPolicy
@@ -600,6 +602,23 @@ def test_a_promise_goes_before_who_holds_the_conversation(random_policy):
     assert asked(message) == [["bob"]]
     assert of_session(message)["member"] is None
     assert asked(saying(model, "Still?", history=history, session="s")[-1]) == [["bob"]]  # who answered last
+
+
+def test_the_log_says_what_the_policy_was_told_so_that_it_is_played_again_alike(random_policy, tmp_path):
+    """Both members are told of where Ann is held; of a session's first answer there is nothing to tell."""
+    clock = Clock()
+    policy = random_policy(("ann", "bob"))
+    log = OutcomeLog.at(tmp_path / "outcomes.db")
+    model = RLFocalChatModel(
+        members=pool_of("ann", "bob", clock=clock), policy=policy, clock=clock, outcome_log=log, max_team=1
+    )
+    messages = [message for message in saying(model, "Is it so?", "Still?", session="s") if message.type == "ai"]
+    first, second = (log.served(how(message)["answer_id"]) for message in messages)
+    assert first.price_factors == {}
+    assert set(second.price_factors) == {"ann", "bob"}
+    assert min(second.price_factors.values()) < max(second.price_factors.values()) == 1.0
+    played = follow(policy, second, Feedback(answer_id=second.id, score=1.0))
+    assert played.rounds == done_by(policy, second, Feedback(answer_id=second.id, score=1.0)).rounds
 
 
 def test_who_did_not_respond_holds_nothing():

@@ -84,6 +84,7 @@ def server(port: int = 8000) -> Iterator[str]:
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
+        process.stderr.close()
 
 
 def main() -> None:

@@ -746,6 +746,7 @@ class AnswerState:
             explored=self.explored,
             propensity=self._propensity(),
             pinned=self._is_pinned,
+            price_factors=self._prices.get("price_factors", {}),
         )
 
     def _propensity(self) -> dict[str, float]:

@@ -128,11 +128,12 @@ class Turn:
             return None if sticky == "off" else cls(None, sticky, member, {}, {}, pool, sessions)
         prompts: dict[str, Prompt] = {}
         made: dict[tuple[int, ...], Prompt] = {}
+        schemas = request.schemas_sent
         for one in pool:
             sent = request.conversation_for(one, messages)
             key = tuple(map(id, sent))  # the same messages for all that have written none of them
             if key not in made:
-                made[key] = Prompt.of(sent, schemas=request.schemas_sent)
+                made[key] = Prompt.of(sent, schemas=schemas, known=sessions.token_counts)
             prompts[one.name] = made[key]
         expected = {one.name: sessions.expected(session, one, prompts[one.name], now_s) for one in pool}
         is_first = not isinstance(messages[-1], ToolMessage)

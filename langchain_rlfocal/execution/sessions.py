@@ -27,6 +27,9 @@ MAX_SESSIONS = 10_000
 MAX_PREFIXES = 8
 """Prompts of each member that are remembered of a session: conversations of subagents, and branches."""
 
+MAX_COUNTED = 100_000
+"""Messages whose tokens are remembered."""
+
 MAX_CALLS = 50_000
 """Tool calls whose author is remembered."""
 
@@ -83,18 +86,19 @@ class Prompt:
     tokens: tuple[int, ...]
 
     @classmethod
-    def of(cls, messages: Iterable[BaseMessage], *, schemas: str = "") -> "Prompt":
+    def of(cls, messages: Iterable[BaseMessage], *, schemas: str = "", known: "TokenCounts | None" = None) -> "Prompt":
         """Hash a prompt.
 
         Args:
             messages: The conversation as the member is sent it.
             schemas: Tools and formats, which providers read before it.
+            known: Tokens of messages that were counted before.
         """
         running, total = _digest(schemas.encode("utf-8", "surrogatepass")), -(-len(schemas) // 4)
         hashes, tokens = [], []
         for message in messages:
             running = _digest(running + _facts(message).encode("utf-8", "surrogatepass"))
-            total += message_tokens(message)
+            total += message_tokens(message) if known is None else known.of(running, message)
             hashes.append(running)
             tokens.append(total)
         return cls(tuple(hashes), tuple(tokens))
@@ -103,6 +107,22 @@ class Prompt:
     def num_tokens(self) -> int:
         """Tokens of the whole."""
         return self.tokens[-1] if self.tokens else 0
+
+
+class TokenCounts:
+    """Tokens of messages by the hash of what ends with them: counting takes longer than hashing, and conversations grow at their ends."""
+
+    def __init__(self) -> None:
+        self._counted: dict[bytes, int] = {}
+
+    def of(self, digest: bytes, message: BaseMessage) -> int:
+        """Count a message's tokens, once."""
+        tokens = self._counted.get(digest)
+        if tokens is None:
+            tokens = self._counted[digest] = message_tokens(message)
+            if len(self._counted) > MAX_COUNTED:
+                self._counted.pop(next(iter(self._counted)), None)
+        return tokens
 
 
 def _digest(data: bytes) -> bytes:
@@ -176,7 +196,11 @@ class _Held:
 
 
 class Sessions(Shared):
-    """What members hold of the sessions of a model and its copies; a pickle holds nothing."""
+    """What members hold of the sessions of a model and its copies; a pickle holds nothing.
+
+    Attributes:
+        token_counts: Tokens of messages that were counted before.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -184,6 +208,7 @@ class Sessions(Shared):
         self._calls: OrderedDict[str, str] = OrderedDict()
         self._hits: dict[str, tuple[float, float]] = {}
         self._written: dict[str, tuple[float, float]] = {}
+        self.token_counts = TokenCounts()
         self._steps = (PRIOR_STEPS, PRIOR_STEPS)
 
     def __len__(self) -> int:

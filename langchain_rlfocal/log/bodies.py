@@ -43,6 +43,8 @@ def facts_of(served: ServedAnswer) -> dict[str, Any]:
         facts |= {"explore": served.explore, "explored": served.explored}
     if served.pinned:
         facts["pinned"] = True
+    if served.price_factors:
+        facts["price_factors"] = _as_dict(served.price_factors)
     return facts
 
 

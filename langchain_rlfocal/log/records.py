@@ -109,7 +109,8 @@ class ServedAnswer:
         explore: Share of the answers that ask a random team, ε.
         explored: True if this one did.
         propensity: Probability with which each asked member was asked, above 0; without those of whom it is unknown.
-        pinned: True if not the policy, but the call or an operating point named who was to be asked first, explored or not.
+        pinned: True if not the policy, but the call, an operating point or a session named who was to be asked first, explored or not.
+        price_factors: What the policy was told of members' prices in a session; see `policies.Policy.select`.
     """
 
     id: str
@@ -126,6 +127,7 @@ class ServedAnswer:
     explored: bool = False
     propensity: Mapping[str, float] = field(default_factory=dict)
     pinned: bool = False
+    price_factors: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def asked(self) -> frozenset[str]:

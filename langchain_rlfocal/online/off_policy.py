@@ -102,6 +102,7 @@ def follow(policy: EnsemblePolicy, served: ServedAnswer, feedback: Feedback) -> 
             max_rounds=served.max_rounds,
             max_team=served.max_team,
             cost_weight=served.cost_weight,
+            price_factors=served.price_factors,
         )
         if not selection.members:
             break
@@ -281,6 +282,7 @@ def expected_score(policy: EnsemblePolicy, served: ServedAnswer, judge: Ensemble
         max_rounds=served.max_rounds,
         max_team=served.max_team,
         cost_weight=served.cost_weight,
+        price_factors=served.price_factors,
     )
     competence = judge.competence(served.query)
     return max(competence[member] for member in first.members)

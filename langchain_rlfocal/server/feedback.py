@@ -1,6 +1,7 @@
 """Feedback: `POST /v1/feedback`, what a user says of an answer, answered once it is on disk.
 
-Who knows the id of an answer may say something of it, once: ids hold random bits, and go to nobody but who asked.
+Who knows the id of an answer may say something of it, once, with whatever key: ids go to nobody but who asked, and hold 32 random bits
+beside the time and a counter.
 """
 
 import re

@@ -168,7 +168,7 @@ def make_key(
         InputError: A value breaks a rule.
     """
     secret = f"{PREFIX}{secrets.token_urlsafe(32)}"
-    facts = {
+    facts: dict[str, Any] = {
         "id": secrets.token_hex(6),
         "name": name,
         "sha256": digest_of(secret),

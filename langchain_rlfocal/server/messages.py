@@ -18,6 +18,9 @@ from langchain_rlfocal.server.errors import ApiError
 MAX_DEPTH = 64
 """How deep the arguments of a tool call may be nested, which stand as text in a body."""
 
+MAX_SCHEMA_BYTES = 200_000
+"""What a schema may take as JSON: checking one and reading answers by it takes time for each part of it."""
+
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _SCHEMES = ("http", "https", "data")
@@ -165,6 +168,7 @@ def tools_of(given: Any, *, most: int) -> list[dict[str, Any]]:
             raise ApiError(400, f"A tool's name must be its own, got `{name}` twice.", param=f"{where}.function.name")
         if not isinstance(function.get("parameters", {}), dict | None):
             raise ApiError(400, "Parameters must be a JSON schema.", param=f"{where}.function.parameters")
+        _check_size(function.get("parameters"), f"{where}.function.parameters")
         for key, types, rule in (("description", str, "a text"), ("strict", bool, "true or false")):
             if not isinstance(function.get(key), types | None):
                 raise ApiError(400, f"It must be {rule}.", param=f"{where}.function.{key}")
@@ -226,7 +230,16 @@ def _format_of(form: Any) -> dict[str, Any] | None:
         raise ApiError(
             400, "It must have a plain `name` of 1 to 64 characters.", param="response_format.json_schema.name"
         )
+    _check_size(described["schema"], "response_format.json_schema.schema")
     return {"type": "json_schema", "json_schema": described}
+
+
+def _check_size(schema: Any, where: str) -> None:
+    size = len(orjson.dumps(schema))
+    if size > MAX_SCHEMA_BYTES:
+        raise ApiError(
+            400, f"A schema must take at most {MAX_SCHEMA_BYTES:,} bytes, got {size:,}. Shorten it.", param=where
+        )
 
 
 # ---- what is answered

@@ -165,7 +165,7 @@ def _tools_of(given: Any) -> Any:
             raise ApiError(
                 400,
                 f'It must be "function", got {kind!r:.60}: other tools run at OpenAI alone. Leave it out, or give a function.',
-                code="unsupported_tool",
+                code="unsupported_value",
                 param=f"tools[{place}].type",
             )
         named = ("name", "description", "parameters", "strict")
@@ -221,13 +221,13 @@ def _add_item(messages: list[dict[str, Any]], item: Any, where: str) -> None:
         case "reasoning":
             pass
         case "item_reference":
-            raise ApiError(400, _NO_REFERENCES, code="unsupported_item", param=where)
+            raise ApiError(400, _NO_REFERENCES, code="unsupported_value", param=where)
         case _:
             known = "message, function_call, function_call_output or reasoning"
             raise ApiError(
                 400,
                 f"An item's type must be {known}, got {kind!r:.60}.",
-                code="unsupported_item",
+                code="unsupported_value",
                 param=f"{where}.type",
             )
 

@@ -94,7 +94,7 @@ def _options_in(question: Any, known: Sequence[str], *, param: str) -> list[str]
             f'It must be "choice", whose options are members, got {kind!r:.60}: the Decider answers which member should be asked, '
             "and nothing else. Ask another decision model.",
             param=f"{param}.type",
-            code="unsupported_question",
+            code="unsupported_value",
         )
     criteria = question.get("criteria")
     if not isinstance(criteria, dict) or not criteria:
@@ -110,7 +110,7 @@ def _options_in(question: Any, known: Sequence[str], *, param: str) -> list[str]
             f"It must have members as keys; unknown: {', '.join(unknown[:8])}; known: {', '.join(known)}. Name members, or ask "
             "another decision model.",
             param=f"{param}.criteria",
-            code="unsupported_option",
+            code="unsupported_value",
         )
     return [*criteria]
 

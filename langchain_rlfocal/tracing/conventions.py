@@ -102,9 +102,8 @@ def request_attributes(params: Mapping[str, Any], metadata: Mapping[str, Any], *
     stop = params.get("stop")
     if isinstance(stop, Sequence) and not isinstance(stop, str) and stop and all(isinstance(one, str) for one in stop):
         found["gen_ai.request.stop_sequences"] = [as_utf8(one) for one in stop]
-    session = params.get("session") or metadata.get("thread_id")
-    if isinstance(session, str) and session:
-        found["gen_ai.conversation.id"] = as_utf8(session)
+    if isinstance(thread := metadata.get("thread_id"), str) and thread:  # LangGraph's
+        found["gen_ai.conversation.id"] = as_utf8(thread)
     return found
 
 
