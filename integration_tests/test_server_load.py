@@ -140,7 +140,7 @@ async def test_a_kill_breaks_the_stream_and_nothing_else(serving, redis, tmp_pat
         with served:
             before = set(served.workers)
             client = serving.Client(served.port)
-            answers = [await ask(client, question(n)) for n in range(5)]
+            answers = [await ask(client, question(n), rlfocal={"session": "s"}) for n in range(5)]
             assert [said(one) for one in answers] == [str(2 * n) for n in range(5)]
             ids = [json.loads(one.body)["id"] for one in answers]
             for name in ids:
@@ -166,9 +166,9 @@ async def test_a_kill_breaks_the_stream_and_nothing_else(serving, redis, tmp_pat
             assert 3 <= len(chunks) < 300
             await official.close()
 
-            # The other worker answers at once.
+            # The other worker answers at once, in the same session too.
             fresh = serving.Client(served.port)
-            later = [await ask(fresh, question(n)) for n in range(10, 15)]
+            later = [await ask(fresh, question(n), rlfocal={"session": "s"}) for n in range(10, 15)]
             assert [said(one) for one in later] == [str(2 * n) for n in range(10, 15)]
             await asyncio.to_thread(until, lambda: len(set(served.workers) - set(killed)) == 2)
             client.close()

@@ -8,6 +8,7 @@ times as long. A member is right about 85 % of the questions, about which ones i
 its defaults. This process is the client. Every fourth answer is streamed.
 
 - harness: client and members without a server between them, asked for echoes: what they could do at most.
+- refusals: what they take, of a server that is full all the time.
 - so many in flight: each client asks again once it has its answer; who was refused waits as `Retry-After` says. Where most answers a
   second are good, capacity is its answers a second.
 - 1x, 4x: answers begin at a steady rate, at one and four times capacity, whether or not others have ended; nobody asks again. The
@@ -523,6 +524,37 @@ class Setting:
             yield lambda **how: run(served, members, Load(self.seconds, **how), in_time_s=self.in_time_s, redis=redis)
 
 
+def refusals(setting: Setting, *, clients: int = 20) -> None:
+    """Tell what a refusal takes: of a server with room for one, asked again and again by clients that do not wait."""
+    with MemberServer() as members, Served(members.base_url, options=["--max-in-flight", "1"]) as served:
+
+        async def go() -> None:
+            client, loop = Client(served.port), asyncio.get_running_loop()
+            ask, kinds, seconds = asking(client), Counter[str](), list[float]()
+            end_s, before_s = loop.time() + setting.seconds / 2, cpu_s_of(served.pid)
+
+            async def place(first: int) -> None:
+                for number in count(first):
+                    began_s = loop.time()
+                    if began_s > end_s:
+                        return
+                    kind, _ = await ask(number)
+                    kinds[kind] += 1
+                    seconds.append(loop.time() - began_s)
+
+            await asyncio.gather(*(place(10**4 * nth) for nth in range(clients)))
+            took_us = 1e6 * (cpu_s_of(served.pid) - before_s) / sum(kinds.values())
+            p50, p99 = np.quantile(seconds, (0.5, 0.99))
+            print(
+                f"refusals: {2 * kinds['refused'] / setting.seconds:.0f}/s to {clients} clients that do not wait; processor µs each: "
+                f"{took_us:.0f}; in s, p50 {p50:.3f}, p99 {p99:.3f}",
+                flush=True,
+            )
+            client.close()
+
+        asyncio.run(go())
+
+
 def measure(setting: Setting, *, runs: int, in_flight: int, calm: Sequence[int], times: Sequence[float]) -> None:
     """Print the rows of one server."""
     found: dict[str, list[Run]] = {}
@@ -567,6 +599,7 @@ def main() -> None:
     given = parser.parse_args()
     allow_many_connections()
     harness(given.in_flight, min(given.seconds, 5.0))
+    refusals(Setting(1, has_redis=False, options=(), seconds=given.seconds, in_time_s=given.in_time_s))
     print(f"\n| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|", flush=True)
     for workers in given.workers:
         for redis in given.redis:
