@@ -49,7 +49,7 @@ class Caller:
         """Whose key it is, with the account of the period that a time is in."""
         account = None
         if key.budget is not None:
-            limits = {f"max_{name}": most for name, most in key.budget.limits.items()}
+            limits: dict[str, Any] = {f"max_{name}": most for name, most in key.budget.limits.items()}
             account = Account(key.account_name(now), Budget(**limits))
         return cls(key.id, frozenset(key.scopes), account, key.per_minute)
 

@@ -180,7 +180,7 @@ class Metrics:
         if self._folder is not None:
             _forget_the_dead(Path(self._folder))
             counted = CollectorRegistry(auto_describe=False)
-            MultiProcessCollector(counted, self._folder)
+            MultiProcessCollector(counted, self._folder)  # type: ignore[no-untyped-call]
         encode, form = choose_encoder(accept)
         return encode(_Both(counted, self._state)), form
 
@@ -261,7 +261,7 @@ def _forget_the_dead(folder: Path) -> None:
         try:
             os.kill(int(pid), 0)
         except ProcessLookupError:
-            mark_process_dead(int(pid), str(folder))
+            mark_process_dead(int(pid), str(folder))  # type: ignore[no-untyped-call]
         except PermissionError:
             pass  # it runs
 
