@@ -258,6 +258,7 @@ def test_the_majority_is_answered_and_says_how_it_came_about():
         "synthesizer": None,
         "resting": [],
         "session": None,
+        "shared_state": {"kind": "memory", "is_lost": False},
         "spent": {"calls": 3, "tokens": 21, "usd": pytest.approx(13e-6)},
         "usage": {
             "a": {"input_tokens": 5, "output_tokens": 1, "total_tokens": 6},
