@@ -7,7 +7,7 @@ A key is taken from `Authorization: Bearer` alone: addresses, which logs and his
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
