@@ -162,16 +162,16 @@ class Turn:
             if message is None or result.member not in self._prompts or result.member in self._noted:
                 continue
             self._noted.add(result.member)
-            is_whole = isinstance(result, Candidate)
+            whole = result if isinstance(result, Candidate) else None
             self._sessions.note(
                 self.session,
                 self._pool[result.member],
                 self._prompts[result.member],
                 at_s=now_s - result.latency_s,
                 expected_tokens=self.expected[result.member].held_tokens,
-                prompt_tokens=result.prompt_tokens if is_whole else None,
+                prompt_tokens=None if whole is None else whole.prompt_tokens,
                 cached_tokens=cached_tokens_of(message),
-                response_tokens=result.completion_tokens if is_whole else None,
+                response_tokens=None if whole is None else whole.completion_tokens,
             )
 
     def note_answer(self, member: str | None, call_ids: Sequence[str]) -> None:
