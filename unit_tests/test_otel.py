@@ -494,6 +494,22 @@ async def test_a_call_that_is_cancelled_ends_every_span_once(traces, case, way):
     assert {span.status.status_code for span in traces.spans} == {StatusCode.UNSET}
 
 
+async def test_whenever_a_call_is_cancelled_each_span_is_ended(traces):
+    """LangChain tells no end where the task is cancelled just before its first step or after its last."""
+    for num_steps in range(1, 30):
+        asking = asyncio.create_task(CALLS["ainvoke"](model_of(scripted("a", "b")), traces.config))
+        for _ in range(num_steps):
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.wait([asking])
+    del asking
+    await asyncio.sleep(0)
+    gc.collect()
+    await CALLS["ainvoke"](model_of(scripted("c")), traces.config)  # which ends what nobody can end any more
+    traces.assert_each_ended_once()
+    assert len(traces.named("chat rlfocal")) == 30
+
+
 @pytest.mark.parametrize("num_members", [1, 2], ids=["relayed", "fused"])
 async def test_a_reader_that_leaves_a_stream_ends_every_span_once(traces, num_members):
     stream = model_of(scripted(*"ab"[:num_members], word="one two")).stream("?", traces.config)

@@ -1,6 +1,5 @@
 """Errors: OpenAI's form of an error, and which of the package's errors is which."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -62,7 +61,7 @@ class ApiError(Exception):
     def renamed(self, names: Mapping[str, str]) -> "ApiError":
         """Return it about a field of another form of request, where its own begins with one of these names."""
         param = self.param or ""
-        old = next((name for name in names if re.match(rf"{re.escape(name)}(?![\w])", param)), None)
+        old = next((name for name in names if param == name or param.startswith((f"{name}.", f"{name}["))), None)
         if old is None:
             return self
         new = names[old] + param.removeprefix(old)
@@ -106,8 +105,8 @@ def to_api_error(error: Exception) -> ApiError:
             headers = {} if error.is_retryable else _NO_RETRY
             return ApiError(status, message, type="server_error", code=code, headers=headers)
         case InputError():
-            named = re.match(r"`(\w+)`", message)
-            return ApiError(400, message, param=_PARAMS.get(named[1]) if named else None)
+            named = message.split("`")[1] if message.startswith("`") else ""
+            return ApiError(400, message, param=_PARAMS.get(named))
         case FeedbackError():
             return ApiError(400, message)
         case RLFocalError():

@@ -8,10 +8,12 @@ nobody could take it out of the caller's context again.
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
+from weakref import WeakKeyDictionary, finalize
 
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
@@ -78,6 +80,7 @@ class _Open:
         has_calls: True once a call below it has a span.
         first_chunk_s: Seconds until its first piece of text; None until then, and where it comes whole.
         asked: For an answer, whom the Decider chose, by round.
+        forgetting: What is done where LangChain forgets the run.
     """
 
     span: Span
@@ -89,6 +92,7 @@ class _Open:
     has_calls: bool = False
     first_chunk_s: float | None = None
     asked: dict[int, Sequence[str]] = field(default_factory=dict)
+    forgetting: "finalize[..., Any] | None" = None
 
 
 class OpenTelemetryHandler(BaseTracer):
@@ -137,7 +141,9 @@ class OpenTelemetryHandler(BaseTracer):
             description="Tokens of input and output of calls of models.",
             explicit_bucket_boundaries_advisory=_TOKENS,
         )
-        self._open: dict[UUID, _Open] = {}
+        # LangChain tells no end of a run whose task is cancelled just before its first step or after its last: only its id is gone.
+        self._open: WeakKeyDictionary[UUID, _Open] = WeakKeyDictionary()
+        self._forgotten: deque[tuple[_Open, int]] = deque()
         self._key = contexts.create_key("rlfocal-run")
 
     @property
@@ -161,6 +167,7 @@ class OpenTelemetryHandler(BaseTracer):
         **kwargs: Any,
     ) -> Any:
         """Begin the span of an answer, or of a call below one."""
+        self._end_forgotten()
         metadata, params = metadata or {}, kwargs.get("invocation_params") or {}
         is_ensemble = params.get("_type") == ENSEMBLE
         parent = self._open.get(parent_run_id) if parent_run_id is not None else None
@@ -184,6 +191,8 @@ class OpenTelemetryHandler(BaseTracer):
         kind = SpanKind.INTERNAL if is_ensemble else SpanKind.CLIENT
         span = self._tracer.start_span(f"chat {request['gen_ai.request.model']}", context, kind, {**request, **ours})
         run = _Open(span, parent_run_id, is_ensemble, call, request, time.perf_counter())
+        run.forgetting = finalize(run_id, self._forget, run)
+        run.forgetting.atexit = False
         self._open[run_id] = run
         if parent is not None:
             parent.has_calls = True
@@ -223,7 +232,7 @@ class OpenTelemetryHandler(BaseTracer):
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> Any:
         """End a span."""
         del kwargs
-        run = self._open.pop(run_id, None)
+        run = self._take(run_id)
         if run is not None:
             try:
                 self._describe(run, _message_of(response))
@@ -234,12 +243,32 @@ class OpenTelemetryHandler(BaseTracer):
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> Any:
         """End the span of what failed, or was cancelled."""
         del kwargs
-        run = self._open.pop(run_id, None)
+        run = self._take(run_id)
         if run is not None:
             try:
                 self._fail(run, untangled(error))
             finally:
                 self._end(run)
+
+    def _take(self, run_id: UUID) -> _Open | None:
+        self._end_forgotten()
+        run = self._open.pop(run_id, None)
+        if run is not None and run.forgetting is not None:
+            run.forgetting.detach()
+        return run
+
+    def _forget(self, run: _Open) -> None:
+        """Note a run to be ended later: garbage is collected anywhere, also where an exporter holds its lock."""
+        self._forgotten.append((run, time.time_ns()))
+
+    def _end_forgotten(self) -> None:
+        while True:
+            try:
+                run, at_ns = self._forgotten.popleft()
+            except IndexError:
+                return
+            run.span.set_attribute("rlfocal.cancelled", value=True)
+            run.span.end(at_ns)
 
     def _describe(self, run: _Open, message: AIMessage | None) -> None:
         if message is None:
