@@ -20,12 +20,15 @@ from langchain_rlfocal.cli.options import (
     Json,
     MaxRounds,
     MaxTeam,
+    PolicyFolder,
+    PoolMembers,
     RayAddress,
     TargetCalls,
     TargetSeconds,
     TargetTokens,
     TargetUsd,
     TargetUsdShare,
+    WhichPool,
     Workers,
     end_with,
     limits_of,
@@ -102,17 +105,9 @@ class _Ensemble:
 def ask(
     question: Annotated[str, typer.Argument(help="The question, or - to read it from standard input.")],
     *,
-    pool: Annotated[
-        str | None,
-        typer.Option(
-            help="A pool file (.yaml, .toml); `local`, the embedded pool; or package.module:function. Default: local, with "
-            "the policy that ships."
-        ),
-    ] = None,
-    member: Annotated[
-        list[str] | None, typer.Option(help="A member as NAME=provider:model, once for each, instead of a pool.")
-    ] = None,
-    policy: Annotated[Path | None, typer.Option(help="Folder of a trained policy; without one a vote decides.")] = None,
+    pool: WhichPool = None,
+    member: PoolMembers = None,
+    policy: PolicyFolder = None,
     embedder: EmbedderName = None,
     system: Annotated[str | None, typer.Option(help="Instructions for every member, put before the question.")] = None,
     task: Annotated[str | None, typer.Option(help="Task label of the question, where the policy knows it.")] = None,
@@ -182,17 +177,9 @@ def answer(
     questions: Annotated[Path, typer.Argument(help="Questions: .jsonl, .csv or .parquet, or - for standard input.")],
     *,
     out: Annotated[Path, typer.Option(help="Table of answers to make or complete: .parquet, .jsonl or .csv.")],
-    pool: Annotated[
-        str | None,
-        typer.Option(
-            help="A pool file (.yaml, .toml); `local`, the embedded pool; or package.module:function. Default: local, with "
-            "the policy that ships."
-        ),
-    ] = None,
-    member: Annotated[
-        list[str] | None, typer.Option(help="A member as NAME=provider:model, once for each, instead of a pool.")
-    ] = None,
-    policy: Annotated[Path | None, typer.Option(help="Folder of a trained policy; without one a vote decides.")] = None,
+    pool: WhichPool = None,
+    member: PoolMembers = None,
+    policy: PolicyFolder = None,
     embedder: EmbedderName = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Answer the first N questions only.")] = None,
     max_team: MaxTeam = None,

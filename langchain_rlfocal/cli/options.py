@@ -32,6 +32,17 @@ FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 # Options that several commands share.
 Outcomes = Annotated[list[Path], typer.Argument(help="Tables of outcomes: .parquet, .jsonl or .csv.")]
+WhichPool = Annotated[
+    str | None,
+    typer.Option(
+        help="A pool file (.yaml, .toml); `local`, the embedded pool; or package.module:function. Default: local, with "
+        "the policy that ships."
+    ),
+]
+PoolMembers = Annotated[
+    list[str] | None, typer.Option(help="A member as NAME=provider:model, once for each, instead of a pool.")
+]
+PolicyFolder = Annotated[Path | None, typer.Option(help="Folder of a trained policy; without one a vote decides.")]
 Member = Annotated[list[str] | None, typer.Option(help="A member of the pool, once for each; default: all.")]
 Task = Annotated[
     list[str] | None, typer.Option(help='A task to take, once for each; default: all. Wildcards as in "mmlu_pro/*".')

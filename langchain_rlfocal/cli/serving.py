@@ -29,11 +29,14 @@ from langchain_rlfocal.cli.options import (
     Json,
     MaxRounds,
     MaxTeam,
+    PolicyFolder,
+    PoolMembers,
     TargetCalls,
     TargetSeconds,
     TargetTokens,
     TargetUsd,
     TargetUsdShare,
+    WhichPool,
     limits_of,
     load_policy,
     one_target,
@@ -61,7 +64,7 @@ _HUNG_S = 60
 """After so many seconds without a sign of life a process is replaced: it gives none while it starts, which takes long on a busy machine."""
 
 _TARGETS = ("target_calls", "target_usd", "target_usd_share", "target_tokens", "target_seconds")
-_PANELS = ("Who answers, and for how much", "Who asks", "What is kept", "Limits")
+_PANELS = ("Who asks", "What is kept", "Limits")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,24 +145,9 @@ def worker_app() -> "Starlette":
 
 def serve(
     *,
-    pool: Annotated[
-        str | None,
-        typer.Option(
-            help="A pool file (.yaml, .toml); `local`, the embedded pool; or package.module:function. Default: local, with "
-            "the policy that ships.",
-            rich_help_panel=_PANELS[0],
-        ),
-    ] = None,
-    member: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A member as NAME=provider:model, once for each, instead of a pool.", rich_help_panel=_PANELS[0]
-        ),
-    ] = None,
-    policy: Annotated[
-        Path | None,
-        typer.Option(help="Folder of a trained policy; without one a vote decides.", rich_help_panel=_PANELS[0]),
-    ] = None,
+    pool: WhichPool = None,
+    member: PoolMembers = None,
+    policy: PolicyFolder = None,
     embedder: EmbedderName = None,
     max_team: MaxTeam = None,
     max_rounds: MaxRounds = None,
@@ -184,43 +172,43 @@ def serve(
     max_calls_per_answer: Annotated[int | None, typer.Option(min=0, help="Calls that one answer may spend.")] = None,
     host: Annotated[
         str,
-        typer.Option(help="Address to listen at; any but this machine's own needs --keys.", rich_help_panel=_PANELS[1]),
+        typer.Option(help="Address to listen at; any but this machine's own needs --keys.", rich_help_panel=_PANELS[0]),
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.", rich_help_panel=_PANELS[1])
+        int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.", rich_help_panel=_PANELS[0])
     ] = 8000,
     keys: Annotated[
         Path | None,
         typer.Option(
             help="File of API keys, which `rlfocal keys` makes; without one everybody may ask.",
-            rich_help_panel=_PANELS[1],
+            rich_help_panel=_PANELS[0],
         ),
     ] = None,
     allow_origin: Annotated[
         list[str] | None,
         typer.Option(
-            help="A web origin whose pages may ask (CORS), once for each; default: none.", rich_help_panel=_PANELS[1]
+            help="A web origin whose pages may ask (CORS), once for each; default: none.", rich_help_panel=_PANELS[0]
         ),
     ] = None,
     log: Annotated[
         str | None,
         typer.Option(
-            help="Record answers and feedback: a file, or postgresql://user@host/database.", rich_help_panel=_PANELS[2]
+            help="Record answers and feedback: a file, or postgresql://user@host/database.", rich_help_panel=_PANELS[1]
         ),
     ] = None,
     learning: Annotated[
         Literal["off", "shadow", "on"],
-        typer.Option(help="What to do with feedback; all but off need --log.", rich_help_panel=_PANELS[2]),
+        typer.Option(help="What to do with feedback; all but off need --log.", rich_help_panel=_PANELS[1]),
     ] = "off",
     explore: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Share of the answers that ask a team at random.", rich_help_panel=_PANELS[2]),
+        typer.Option(min=0, max=1, help="Share of the answers that ask a team at random.", rich_help_panel=_PANELS[1]),
     ] = None,
     state: Annotated[
         str | None,
         typer.Option(
             help="Where processes share limits, budgets and rates: redis://host:port/number.",
-            rich_help_panel=_PANELS[2],
+            rich_help_panel=_PANELS[1],
         ),
     ] = None,
     otel: Annotated[
@@ -228,37 +216,37 @@ def serve(
         typer.Option(
             "--otel",
             help="Trace answers by OpenTelemetry, as its environment variables say.",
-            rich_help_panel=_PANELS[2],
+            rich_help_panel=_PANELS[1],
         ),
     ] = False,
     workers: Annotated[
-        int, typer.Option(min=1, help="Processes that serve; one that dies is replaced.", rich_help_panel=_PANELS[3])
+        int, typer.Option(min=1, help="Processes that serve; one that dies is replaced.", rich_help_panel=_PANELS[2])
     ] = 1,
     max_in_flight: Annotated[
         int | None,
         typer.Option(
             min=1,
             help="Answers that a process works on at once; more are refused with 429. Default: as many as it keeps up with.",
-            rich_help_panel=_PANELS[3],
+            rich_help_panel=_PANELS[2],
         ),
     ] = None,
     timeout_s: Annotated[
-        float, typer.Option(min=0.001, help="Seconds that one answer may take.", rich_help_panel=_PANELS[3])
+        float, typer.Option(min=0.001, help="Seconds that one answer may take.", rich_help_panel=_PANELS[2])
     ] = 600.0,
     max_body_mb: Annotated[
-        float, typer.Option(min=0.001, help="Megabytes of a request's body.", rich_help_panel=_PANELS[3])
+        float, typer.Option(min=0.001, help="Megabytes of a request's body.", rich_help_panel=_PANELS[2])
     ] = 20.0,
     heartbeat_s: Annotated[
         float,
         typer.Option(
             min=0.001,
             help="Seconds of silence in a stream after which it says that it lives.",
-            rich_help_panel=_PANELS[3],
+            rich_help_panel=_PANELS[2],
         ),
     ] = 10.0,
     drain_s: Annotated[
         float,
-        typer.Option(min=0.001, help="Seconds that answers under way get at a stop.", rich_help_panel=_PANELS[3]),
+        typer.Option(min=0.001, help="Seconds that answers under way get at a stop.", rich_help_panel=_PANELS[2]),
     ] = 30.0,
     as_json: Json = False,
 ) -> None:
