@@ -584,7 +584,14 @@ def price_of(member: PoolMember, usage: UsageMetadata) -> float | None:
         completion_tokens=usage["output_tokens"],
         cached_tokens=_detail(usage.get("input_token_details"), "cache_read"),
         reasoning_tokens=_detail(usage.get("output_token_details"), "reasoning"),
+        cache_write_tokens=_written_to_cache(usage.get("input_token_details")),
     )
+
+
+def _written_to_cache(details: Any) -> int:
+    """Count the tokens that a provider wrote to its cache: as a sum, or by how long they are kept, as Anthropic reports."""
+    by_time = [_detail(details, f"ephemeral_{time}_input_tokens") or 0 for time in ("5m", "1h")]
+    return max(_detail(details, "cache_creation") or 0, sum(by_time))
 
 
 def _detail(details: Any, name: str) -> int | None:
