@@ -19,10 +19,10 @@ from langchain_rlfocal.chat_models.sessions import Turn, session_of, takes_price
 from langchain_rlfocal.errors import EnsembleError, InputError, PoolError
 from langchain_rlfocal.execution import Prompt, Session, Sessions
 from langchain_rlfocal.execution.sessions import MAX_CALLS, MAX_PREFIXES
-from langchain_rlfocal.log import Feedback, OutcomeLog
-from langchain_rlfocal.online.off_policy import done_by, follow
+from langchain_rlfocal.log import Feedback, OutcomeLog, ServedAnswer
+from langchain_rlfocal.online.off_policy import done_by, expected_score, follow
 from langchain_rlfocal.policies import PriorPolicy
-from langchain_rlfocal.records import Query, Selection
+from langchain_rlfocal.records import Answer, Candidate, Query, Selection
 from langchain_rlfocal.testing import CachingChatModel, FailingChatModel, ScriptedChatModel, ScriptedPolicy
 from support_ensembles import asked, how
 from support_schema_model import SchemaChatModel
@@ -233,6 +233,78 @@ def test_a_prompts_hash_tells_apart_what_a_provider_reads():
         Prompt.of([HumanMessage("ab"), HumanMessage("c")]).hashes
         != Prompt.of([HumanMessage("a"), HumanMessage("bc")]).hashes
     )
+
+
+def test_a_provider_that_holds_a_part_of_each_prompt_is_expected_to_hold_that_part():
+    """Three quarters of 1000 tokens, again and again, whatever was expected."""
+    sessions, ann = Sessions(), member()
+    for _ in range(400):
+        held = sessions.expected(ONE, ann, prompt(1000), 1).held_tokens
+        sessions.note(ONE, ann, prompt(1000), at_s=1, expected_tokens=held, cached_tokens=750)
+    assert sessions.hit_share("ann") == pytest.approx(0.75, abs=0.02)
+
+
+def test_a_beginning_lives_on_with_what_follows_it():
+    """Sent at 0 and, with more behind it, at 200: at 400 another branch of it is held as far."""
+    sessions, ann = Sessions(), member()
+    sessions.note(ONE, ann, prompt(1000), at_s=0)
+    sessions.note(ONE, ann, prompt(1000, 1500), at_s=200)
+    assert sessions.expected(ONE, ann, prompt(1000, 1600, branch="b"), 400).held_tokens == 1000
+
+
+def test_how_many_answers_a_question_has_is_forgotten_as_agents_change():
+    sessions = Sessions()
+    for place in range(800):
+        sessions.note_answer(ONE, "ann", is_first=place >= 400 or place % 4 == 0)
+    assert sessions.usual_steps == pytest.approx(1.0, abs=0.1)
+
+
+def test_what_was_used_last_stays(monkeypatch):
+    """A session and a message's count that nobody used for longest are forgotten."""
+    monkeypatch.setattr("langchain_rlfocal.execution.sessions.MAX_SESSIONS", 2)
+    monkeypatch.setattr("langchain_rlfocal.execution.sessions.MAX_COUNTED", 2)
+    sessions = Sessions()
+    for name in ("a", "b", "a", "c"):
+        sessions.note_answer(Session.of(name), "ann", is_first=True)
+    assert [Session.of(name) in sessions for name in "abc"] == [True, False, True]
+    sent = Prompt.of([HumanMessage(text) for text in "abc"], known=sessions.token_counts)
+    assert len(sessions.token_counts) == 2
+    assert sent == Prompt.of([HumanMessage(text) for text in "abc"])
+
+
+def test_of_two_processes_the_later_use_counts_and_calls_are_known_in_both():
+    here, there, ann = Sessions(), Sessions(), member()
+    here.note(ONE, ann, prompt(1000), at_s=0)
+    here.note_calls(["call_0"], "ann", ONE)
+    there.note_calls(["call_0"], "bob")
+    there.note(ONE, ann, prompt(1000), at_s=200)
+    there.load(ONE, here.dump(ONE, now_s=0), now_s=0)
+    here.load(ONE, there.dump(ONE, now_s=0), now_s=0)
+    assert [one.expected(ONE, ann, prompt(1000), 499).held_tokens for one in (here, there)] == [1000, 1000]
+    assert there.caller(["call_0"], ONE) == "ann"
+
+
+class Listening(PriorPolicy):
+    """Keeps the prices that it is told."""
+
+    told: tuple = ()
+
+    def select(self, *args, price_factors=None, **rest):
+        self.told = (*self.told, price_factors)
+        return super().select(*args, price_factors=price_factors, **rest)
+
+
+def test_a_policy_that_is_played_on_the_log_is_told_the_prices_of_then():
+    factors = {"ann": 0.5, "bob": 1.0}
+    said = Candidate("ann", 1, "It is.", "yes", 1.0)
+    served = ServedAnswer(
+        id="1", query=Query("q"), available=("ann", "bob"), policy_id="p", cost_weight=0.1, max_team=1, max_rounds=1,
+        candidates=(said,), failures=(), answer=Answer("ann", "yes", {"yes": 1.0}, {"yes": ("ann",)}), price_factors=factors,
+    )  # fmt: skip
+    policy = Listening(("ann", "bob"))
+    follow(policy, served, Feedback(answer_id="1", score=1.0))
+    expected_score(policy, served, policy)
+    assert policy.told == (factors, factors)
 
 
 MARK = {"cache_control": {"type": "ephemeral"}}
@@ -688,7 +760,7 @@ def test_an_answer_of_a_member_that_goes_on_is_no_chance_to_explore():
     assert len(asked(message)[0]) == 1
 
 
-def test_a_promise_goes_before_who_holds_the_conversation(random_policy):
+def test_a_promise_goes_before_who_holds_the_conversation(random_policy, tmp_path):
     """It was certified for what the Decider chooses without a session."""
     point = {"cost_weight": 0.5, "member": "bob"}
     certificate = {
@@ -699,12 +771,16 @@ def test_a_promise_goes_before_who_holds_the_conversation(random_policy):
     }  # fmt: skip
     policy = random_policy(("ann", "bob"), card={"certificates": {"best-0.02@0.9": certificate}})
     clock = Clock()
-    model = RLFocalChatModel(members=pool_of("ann", "bob", clock=clock), policy=policy, clock=clock, sticky="session")
+    log = OutcomeLog.at(tmp_path / "outcomes.db")
+    members = pool_of("ann", "bob", clock=clock)
+    model = RLFocalChatModel(members=members, policy=policy, clock=clock, sticky="session", outcome_log=log)
     history = saying(model, "Is it so?", session="s", model="ann")
     message = saying(model, "Still?", history=history, session="s", promise="best-0.02@0.9")[-1]
     assert how(message)["promise"]["holds"]
     assert asked(message) == [["bob"]]
     assert of_session(message)["member"] is None
+    assert of_session(message)["members"]["ann"]["held_tokens"] > 1000
+    assert log.served(how(message)["answer_id"]).price_factors == {}
     summary = [SystemMessage("Summary: it is.")]
     assert asked(saying(model, "Still?", history=summary, session="s")[-1]) == [["bob"]]  # who answered last
 

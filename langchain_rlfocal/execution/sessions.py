@@ -128,6 +128,10 @@ class TokenCounts:
         self._lock = threading.Lock()
         self._counted: dict[bytes, int] = {}
 
+    def __len__(self) -> int:
+        """How many are remembered."""
+        return len(self._counted)
+
     def of(self, digest: bytes, message: BaseMessage) -> int:
         """Count a message's tokens, once."""
         tokens = self._counted.get(digest)
