@@ -29,11 +29,13 @@ class PoolMember:
         max_concurrent_calls: How many calls of it may run at once, None for any number.
         cached_input_usd_per_mtok: Dollars per million tokens of prompt that the provider read from its cache, None where they
             cost as all others do.
+        cache_write_usd_per_mtok: Dollars per million tokens of prompt that the provider wrote to its cache, which some ask more for;
+            None where they cost as all others do.
         reasoning_usd_per_mtok: Dollars per million tokens of reasoning, None where they cost as other tokens of the response.
         timeout_s: Seconds that one attempt may take, None for any time; a shorter time-out of the ensemble goes before it.
         max_calls_per_minute: How many calls of it may begin in a minute, one after the other, None for any number; a call waits for
             its turn, within its deadline.
-        cache_ttl_s: Seconds for which its provider keeps a prompt in its cache after reading it.
+        cache_ttl_s: Seconds for which its provider keeps a prompt in its cache after reading it; 0 where it keeps none.
         cache_min_tokens: Tokens below which its provider caches no prompt.
 
     Raises:
@@ -52,6 +54,7 @@ class PoolMember:
     max_calls_per_minute: float | None = None
     cache_ttl_s: float = 300.0
     cache_min_tokens: int = 1024
+    cache_write_usd_per_mtok: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
@@ -95,6 +98,7 @@ class PoolMember:
         completion_tokens: int | None,
         cached_tokens: int | None = None,
         reasoning_tokens: int | None = None,
+        cache_write_tokens: int | None = None,
     ) -> float | None:
         """Price one call in dollars.
 
@@ -103,6 +107,7 @@ class PoolMember:
             completion_tokens: Tokens of the response, those of reasoning among them.
             cached_tokens: How many of the prompt's came from the cache; None where that is unknown, which counts as none.
             reasoning_tokens: How many of the response's were reasoning; None as above.
+            cache_write_tokens: How many of the prompt's were written to the cache; None as above.
 
         Returns:
             None unless the prices of input and output and both token counts are known.
@@ -113,6 +118,9 @@ class PoolMember:
         cost = prompt_tokens * input_usd + completion_tokens * output_usd
         if cached_tokens and self.cached_input_usd_per_mtok is not None:
             cost -= min(cached_tokens, prompt_tokens) * (input_usd - self.cached_input_usd_per_mtok)
+        if cache_write_tokens and self.cache_write_usd_per_mtok is not None:
+            written = min(cache_write_tokens, prompt_tokens - min(cached_tokens or 0, prompt_tokens))
+            cost += written * (self.cache_write_usd_per_mtok - input_usd)
         if reasoning_tokens and self.reasoning_usd_per_mtok is not None:
             cost -= min(reasoning_tokens, completion_tokens) * (output_usd - self.reasoning_usd_per_mtok)
         return max(cost, 0.0) / 1e6  # rounding may leave a free call a little below zero
@@ -122,12 +130,18 @@ class PoolMember:
         of_prompt, of_response = (self.input_usd_per_mtok, self.output_usd_per_mtok)
         if of_prompt is None or of_response is None:
             return None
-        of_prompt = max(of_prompt, self.cached_input_usd_per_mtok or 0.0)
+        of_prompt = max(of_prompt, self.cached_input_usd_per_mtok or 0.0, self.cache_write_usd_per_mtok or 0.0)
         of_response = max(of_response, self.reasoning_usd_per_mtok or 0.0)
         return (prompt_tokens * of_prompt + completion_tokens * of_response) / 1e6
 
 
-_PRICES = ("input_usd_per_mtok", "output_usd_per_mtok", "cached_input_usd_per_mtok", "reasoning_usd_per_mtok")
+_PRICES = (
+    "input_usd_per_mtok",
+    "output_usd_per_mtok",
+    "cached_input_usd_per_mtok",
+    "cache_write_usd_per_mtok",
+    "reasoning_usd_per_mtok",
+)
 
 
 def _is_number(value: object) -> bool:

@@ -66,6 +66,9 @@ class Prices(_Entry):
     cached_input: Price | None = Field(
         None, description="Of a prompt's tokens that the provider reads from its cache; default: as input."
     )
+    cache_write: Price | None = Field(
+        None, description="Of a prompt's tokens that the provider writes to its cache; default: as input."
+    )
     reasoning: Price | None = Field(None, description="Of a response's tokens of reasoning; default: as output.")
 
 
@@ -110,7 +113,7 @@ class Member(_Entry):
         300.0,
         ge=0,
         allow_inf_nan=False,
-        description="Seconds for which its provider keeps a prompt in its cache after reading it.",
+        description="Seconds for which its provider keeps a prompt in its cache after reading it; 0 where it keeps none.",
     )
     cache_min_tokens: int = Field(1024, ge=0, description="Tokens below which its provider caches no prompt.")
     competence: float = Field(

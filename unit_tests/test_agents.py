@@ -13,6 +13,7 @@ from langchain_core.runnables import RunnableLambda
 from pydantic import BaseModel
 
 from langchain_rlfocal import PoolMember, RLFocalChatModel
+from langchain_rlfocal.execution import Session
 from langchain_rlfocal.records import Selection
 from langchain_rlfocal.testing import CachingChatModel, ScriptedPolicy
 from support_history import THINKING
@@ -390,8 +391,28 @@ async def test_a_member_goes_on_through_an_agents_tool_loop(call):
     assert [step["session"]["member"] for step in steps] == [None, "ann", None, "bob"]
 
 
-async def test_agents_within_one_thread_have_a_conversation_each():
-    """Two nodes of a graph are agents of their own: what the one's member said last is nothing to the other."""
+async def test_metadata_of_a_run_name_its_session_within_a_graph_too():
+    """As a graph's thread does where nothing else is said: a node may have several conversations."""
+    model = RLFocalChatModel(members=obeying("ann"))
+    graph = StateGraph(MessagesState)
+
+    def node(state):
+        named = [model.invoke("?", {"metadata": {"thread_id": name}}) for name in ("a", "b")]
+        return {"messages": [*named, model.invoke("?")]}
+
+    graph.add_node("node", node)
+    graph.add_edge(START, "node")
+    result = await asyncio.to_thread(graph.compile(checkpointer=InMemorySaver()).invoke, asking("?"), THREAD)
+    ids = [message.response_metadata["rlfocal"]["session"]["id"] for message in result["messages"][1:]]
+    assert ids == [Session.of(name).key[:12] for name in ("a", "b", "1")]
+
+
+@pytest.mark.parametrize("is_shared", [False, True], ids=["each its own words", "each other's words too"])
+async def test_agents_within_one_thread_have_a_conversation_each(is_shared):
+    """Two nodes of a graph are agents of their own: what the one's member said last is nothing to the other.
+
+    Not even where both read the same messages, below instructions of their own.
+    """
     prices = {"input_usd_per_mtok": 2.0, "output_usd_per_mtok": 8.0}
     members = [PoolMember(name, CachingChatModel(script=[name], model_name=name), **prices) for name in ("ann", "bob")]
     policy = TakingTurns([["ann"], ["bob"]], ("ann", "bob"))
@@ -402,7 +423,8 @@ async def test_agents_within_one_thread_have_a_conversation_each():
         return {"messages": [HumanMessage("Say who you are.")]}
 
     for name in ("plan", "act"):
-        graph.add_node(name, RunnableLambda(fresh) | create_agent(model, [], name=name))
+        agent = create_agent(model, [], name=name, system_prompt=f"You {name}.")
+        graph.add_node(name, agent if is_shared else RunnableLambda(fresh) | agent)
     graph.add_edge(START, "plan")
     graph.add_edge("plan", "act")
     compiled = graph.compile(checkpointer=InMemorySaver())

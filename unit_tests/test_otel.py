@@ -299,7 +299,7 @@ async def test_a_members_span_says_who_was_asked_and_what_it_took(traces, way):
             "input_tokens": 100,
             "output_tokens": 20,
             "total_tokens": 120,
-            "input_token_details": {"cache_read": 60, "cache_creation": 5},
+            "input_token_details": {"cache_read": 60, "cache_creation": 0, "ephemeral_5m_input_tokens": 5},
             "output_token_details": {"reasoning": 8},
         },
     )

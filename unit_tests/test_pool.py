@@ -82,6 +82,7 @@ def test_a_pool_keeps_its_members_in_the_order_given():
                 "input_usd_per_mtok",
                 "output_usd_per_mtok",
                 "cached_input_usd_per_mtok",
+                "cache_write_usd_per_mtok",
                 "reasoning_usd_per_mtok",
             )
             for number in (-1.0, math.inf, math.nan)
@@ -120,6 +121,10 @@ def test_a_call_costs_its_tokens_times_their_prices_and_unknown_is_not_zero(pric
         ({}, {"cached": 400}, 0.006),  # without a price of their own they cost as the others
         ({"cached_input": 0.0}, {"cached": 1000}, 0.004),
         ({"cached_input": 0.5}, {"cached": 9999}, 0.0045),  # more than the prompt has: all of it
+        ({"cache_write": 2.5}, {"cache_write": 400}, 0.0062),  # 600 · 2 + 400 · 2.5 = 2200, + 4000
+        ({"cached_input": 0.5, "cache_write": 2.5}, {"cached": 400, "cache_write": 500}, 0.00565),  # 200 + 1250 + 200
+        ({"cached_input": 0.5, "cache_write": 2.5}, {"cached": 400, "cache_write": 9999}, 0.0057),  # all of the rest
+        ({}, {"cache_write": 400}, 0.006),
         ({"reasoning": 10.0}, {"reasoning": 100}, 0.0062),  # 2000 + 400 · 8 + 100 · 10
         ({"reasoning": 0.0, "cached_input": 0.0}, {"reasoning": 500, "cached": 1000}, 0.0),
     ],
@@ -142,6 +147,8 @@ def test_a_bound_takes_the_dearer_price_of_each_kind_of_tokens():
     prices = {"input": 2.0, "cached_input": 3.0, "output": 8.0, "reasoning": 10.0}
     member = PoolMember("a", MODEL, **{f"{of}_usd_per_mtok": price for of, price in prices.items()})
     assert member.max_cost_usd(prompt_tokens=1000, completion_tokens=500) == pytest.approx(0.008)
+    writing = PoolMember("a", MODEL, input_usd_per_mtok=2.0, output_usd_per_mtok=8.0, cache_write_usd_per_mtok=2.5)
+    assert writing.max_cost_usd(prompt_tokens=1000, completion_tokens=500) == pytest.approx(0.0065)
     assert PoolMember("a", MODEL).max_cost_usd(prompt_tokens=1, completion_tokens=1) is None
 
 

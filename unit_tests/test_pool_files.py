@@ -25,7 +25,7 @@ members:
     model: openai:gpt-4.1-nano
     api_key_env: MY_KEY
     parameters: {temperature: 1e-3, reasoning_effort: low}
-    usd_per_million: {input: 0.05, cached_input: 0.005, output: 0.4, reasoning: 0.5}
+    usd_per_million: {input: 0.05, cached_input: 0.005, cache_write: 0.06, output: 0.4, reasoning: 0.5}
     timeout_s: 20
     concurrency: 8
     competence: 0.7
@@ -44,7 +44,7 @@ WHOLE_TOML = """
 model = "openai:gpt-4.1-nano"
 api_key_env = "MY_KEY"
 parameters = { temperature = 1e-3, reasoning_effort = "low" }
-usd_per_million = { input = 0.05, cached_input = 0.005, output = 0.4, reasoning = 0.5 }
+usd_per_million = { input = 0.05, cached_input = 0.005, cache_write = 0.06, output = 0.4, reasoning = 0.5 }
 timeout_s = 20
 concurrency = 8
 competence = 0.7
@@ -53,7 +53,7 @@ competence = 0.7
 model = "openai:gpt-4.1-nano"
 api_key_env = "MY_KEY"
 parameters = { reasoning_effort = "high" }
-usd_per_million = { input = 0.05, cached_input = 0.005, output = 0.4, reasoning = 0.5 }
+usd_per_million = { input = 0.05, cached_input = 0.005, cache_write = 0.06, output = 0.4, reasoning = 0.5 }
 timeout_s = 20
 concurrency = 8
 competence = 0.7
@@ -132,6 +132,7 @@ def test_a_file_says_everything_of_its_members_in_their_order(text, name):
     for one in (pool["small"], pool["thorough"]):
         prices = (one.input_usd_per_mtok, one.cached_input_usd_per_mtok, one.output_usd_per_mtok)
         assert (*prices, one.reasoning_usd_per_mtok) == (0.05, 0.005, 0.4, 0.5)
+        assert one.cache_write_usd_per_mtok == 0.06
         assert (one.timeout_s, one.max_concurrent_calls, one.competence) == (20, 8, 0.7)
     assert (no.model_name, no.openai_api_base) == ("qwen3", "http://127.0.0.1:8080/v1")
     assert no.default_headers == {"X-Gateway": f"Bearer {KEY}", "X-Plain": "${PORT}"}

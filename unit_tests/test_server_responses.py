@@ -499,3 +499,21 @@ async def test_an_odd_value_is_taken_or_refused_and_never_an_error_of_the_server
         assert response.status_code in {200, 400, 404, 502}, (odd, response.text)  # 502: members cannot take it either
         if response.status_code == 200 and response.headers["content-type"] == "application/json":
             Response.model_validate(response.json())
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        {"cache_read": 60, "cache_creation": 30},
+        {"cache_read": 60, "cache_creation": 0, "ephemeral_5m_input_tokens": 20, "ephemeral_1h_input_tokens": 10},
+        {"flex_cache_read": 60, "cache_creation": 30},
+    ],
+    ids=["plain", "by how long they are kept", "of a service tier"],
+)
+async def test_usage_says_what_came_from_a_cache_and_went_into_one_as_any_provider_reports_it(details):
+    counts = {"input_tokens": 100, "output_tokens": 2, "total_tokens": 102}
+    said = AIMessage("red", usage_metadata={**counts, "input_token_details": details})
+    model = RLFocalChatModel(members={"a": Said(says=said)})
+    async with client_of(model) as client:
+        answer = await client.post("/v1/responses", json={"model": "rlfocal", "input": "?"})
+    assert answer.json()["usage"]["input_tokens_details"] == {"cached_tokens": 60, "cache_write_tokens": 30}

@@ -11,17 +11,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage, ToolMessage
 
 from langchain_rlfocal import PoolMember, RLFocalChatModel, RLFocalPolicy
-from langchain_rlfocal.chat_models.sessions import session_of, takes_price_factors
+from langchain_rlfocal.chat_models.requests import Request
+from langchain_rlfocal.chat_models.sessions import Turn, session_of, takes_price_factors
 from langchain_rlfocal.errors import EnsembleError, InputError, PoolError
 from langchain_rlfocal.execution import Prompt, Session, Sessions
 from langchain_rlfocal.execution.sessions import MAX_CALLS, MAX_PREFIXES
-from langchain_rlfocal.log import Feedback, OutcomeLog
-from langchain_rlfocal.online.off_policy import done_by, follow
+from langchain_rlfocal.log import Feedback, OutcomeLog, ServedAnswer
+from langchain_rlfocal.online.off_policy import done_by, expected_score, follow
 from langchain_rlfocal.policies import PriorPolicy
-from langchain_rlfocal.records import Query, Selection
+from langchain_rlfocal.records import Answer, Candidate, Query, Selection
 from langchain_rlfocal.testing import CachingChatModel, FailingChatModel, ScriptedChatModel, ScriptedPolicy
 from support_ensembles import asked, how
 from support_schema_model import SchemaChatModel
@@ -77,6 +78,35 @@ def test_who_is_new_to_a_conversation_reads_it_once_and_holds_it_for_the_steps_t
     held, new = (sessions.expected(ONE, one, sent, 1) for one in (ann, bob))
     assert (held.factor(1), held.factor(4)) == (pytest.approx(2448 / 6048), pytest.approx(2448 / 6048))
     assert (new.factor(1), new.factor(4)) == (1.0, pytest.approx(3348 / 6048))
+
+
+def test_who_asks_for_writing_to_its_cache_is_dearer_at_first_and_repays_it():
+    """Writing costs $2.5. 2000 new tokens are 5000 + 2048 = 7048 of 6048; 500 more are 2000 · 0.2 + 500 · 2.5 + 2048 = 3698 of 7048.
+
+    Bob caches nothing that anybody marked: what is never read is never written either, and the more is known of it the less.
+    """
+    sessions, ann, bob = Sessions(), *(member(name, cache_write_usd_per_mtok=2.5) for name in ("ann", "bob"))
+    new = sessions.expected(ONE, ann, prompt(2000), 0)
+    assert (new.usd, new.full_usd, new.later_usd) == tuple(pytest.approx(usd / 1e6) for usd in (7048, 6048, 2448))
+    assert (new.factor(1), new.factor(3)) == (pytest.approx(7048 / 6048), pytest.approx((7048 + 2 * 2448) / 18144))
+    for one in (ann, bob):
+        sessions.note(ONE, one, prompt(2000), at_s=0)
+    grown = sessions.expected(ONE, ann, prompt(2000, 2500), 1)
+    assert (grown.usd, grown.full_usd) == (pytest.approx(3698e-6), pytest.approx(7048e-6))
+    for _ in range(400):
+        held = sessions.expected(ONE, bob, prompt(2000), 1).held_tokens
+        sessions.note(ONE, bob, prompt(2000), at_s=1, expected_tokens=held, cached_tokens=0)
+    assert sessions.expected(ONE, bob, prompt(2000, 2500), 1).factor(4) == pytest.approx(1.0, abs=0.04)
+    short = member(cache_write_usd_per_mtok=2.5, cache_min_tokens=2001)
+    assert sessions.expected(Session.of("two"), short, prompt(2000), 1).factor(4) == 1.0
+
+
+def test_a_member_that_keeps_nothing_is_never_cheaper_now_or_later():
+    """Its cache lives for no time: also what was sent in this very moment is not there."""
+    sessions, ann = Sessions(), member(cache_ttl_s=0)
+    sessions.note(ONE, ann, prompt(2000), at_s=0)
+    expected = sessions.expected(ONE, ann, prompt(2000, 2500), 0)
+    assert (expected.held_tokens, expected.factor(1), expected.factor(10)) == (0, 1.0, 1.0)
 
 
 def test_how_many_answers_a_question_has_is_seen_in_how_many_are_not_the_first():
@@ -203,6 +233,140 @@ def test_a_prompts_hash_tells_apart_what_a_provider_reads():
         Prompt.of([HumanMessage("ab"), HumanMessage("c")]).hashes
         != Prompt.of([HumanMessage("a"), HumanMessage("bc")]).hashes
     )
+
+
+def test_a_provider_that_holds_a_part_of_each_prompt_is_expected_to_hold_that_part():
+    """Three quarters of 1000 tokens, again and again, whatever was expected."""
+    sessions, ann = Sessions(), member()
+    for _ in range(400):
+        held = sessions.expected(ONE, ann, prompt(1000), 1).held_tokens
+        sessions.note(ONE, ann, prompt(1000), at_s=1, expected_tokens=held, cached_tokens=750)
+    assert sessions.hit_share("ann") == pytest.approx(0.75, abs=0.02)
+
+
+def test_a_beginning_lives_on_with_what_follows_it():
+    """Sent at 0 and, with more behind it, at 200: at 400 another branch of it is held as far."""
+    sessions, ann = Sessions(), member()
+    sessions.note(ONE, ann, prompt(1000), at_s=0)
+    sessions.note(ONE, ann, prompt(1000, 1500), at_s=200)
+    assert sessions.expected(ONE, ann, prompt(1000, 1600, branch="b"), 400).held_tokens == 1000
+
+
+def test_how_many_answers_a_question_has_is_forgotten_as_agents_change():
+    sessions = Sessions()
+    for place in range(800):
+        sessions.note_answer(ONE, "ann", is_first=place >= 400 or place % 4 == 0)
+    assert sessions.usual_steps == pytest.approx(1.0, abs=0.1)
+
+
+def test_what_was_used_last_stays(monkeypatch):
+    """A session and a message's count that nobody used for longest are forgotten."""
+    monkeypatch.setattr("langchain_rlfocal.execution.sessions.MAX_SESSIONS", 2)
+    monkeypatch.setattr("langchain_rlfocal.execution.sessions.MAX_COUNTED", 2)
+    sessions = Sessions()
+    for name in ("a", "b", "a", "c"):
+        sessions.note_answer(Session.of(name), "ann", is_first=True)
+    assert [Session.of(name) in sessions for name in "abc"] == [True, False, True]
+    sent = Prompt.of([HumanMessage(text) for text in "abc"], known=sessions.token_counts)
+    assert len(sessions.token_counts) == 2
+    assert sent == Prompt.of([HumanMessage(text) for text in "abc"])
+
+
+def test_of_two_processes_the_later_use_counts_and_calls_are_known_in_both():
+    here, there, ann = Sessions(), Sessions(), member()
+    here.note(ONE, ann, prompt(1000), at_s=0)
+    here.note_calls(["call_0"], "ann", ONE)
+    there.note_calls(["call_0"], "bob")
+    there.note(ONE, ann, prompt(1000), at_s=200)
+    there.load(ONE, here.dump(ONE, now_s=0), now_s=0)
+    here.load(ONE, there.dump(ONE, now_s=0), now_s=0)
+    assert [one.expected(ONE, ann, prompt(1000), 499).held_tokens for one in (here, there)] == [1000, 1000]
+    assert there.caller(["call_0"], ONE) == "ann"
+
+
+class Listening(PriorPolicy):
+    """Keeps the prices that it is told."""
+
+    told: tuple = ()
+
+    def select(self, *args, price_factors=None, **rest):
+        self.told = (*self.told, price_factors)
+        return super().select(*args, price_factors=price_factors, **rest)
+
+
+def test_a_policy_that_is_played_on_the_log_is_told_the_prices_of_then():
+    factors = {"ann": 0.5, "bob": 1.0}
+    said = Candidate("ann", 1, "It is.", "yes", 1.0)
+    served = ServedAnswer(
+        id="1", query=Query("q"), available=("ann", "bob"), policy_id="p", cost_weight=0.1, max_team=1, max_rounds=1,
+        candidates=(said,), failures=(), answer=Answer("ann", "yes", {"yes": 1.0}, {"yes": ("ann",)}), price_factors=factors,
+    )  # fmt: skip
+    policy = Listening(("ann", "bob"))
+    follow(policy, served, Feedback(answer_id="1", score=1.0))
+    expected_score(policy, served, policy)
+    assert policy.told == (factors, factors)
+
+
+MARK = {"cache_control": {"type": "ephemeral"}}
+
+
+@pytest.mark.parametrize(
+    ("said", "again"),
+    [
+        (HumanMessage([{"type": "text", "text": "a", **MARK}]), HumanMessage("a")),
+        (HumanMessage([{"type": "text", "text": "a"}, {"cachePoint": {"type": "default"}}]), HumanMessage(["a"])),
+        (
+            HumanMessage(["a", {"type": "image_url", "image_url": {"url": "u"}, **MARK}]),
+            HumanMessage([{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "u"}}]),
+        ),
+        (
+            HumanMessage(
+                [{"type": "tool_result", "tool_use_id": "1", "content": [{"type": "text", "text": "a", **MARK}]}]
+            ),
+            HumanMessage([{"type": "tool_result", "tool_use_id": "1", "content": "a"}]),
+        ),
+        (AIMessageChunk("a"), AIMessage("a")),
+    ],
+    ids=["a mark", "a point", "a mark on an image", "a mark in a result", "in pieces"],
+)
+def test_marks_of_where_a_cache_ends_change_nothing_that_is_read(said, again):
+    """They wander to the newest message at each step, and what stands before them is read from the cache all the same."""
+    assert Prompt.of([said]).hashes == Prompt.of([again]).hashes
+    other = again.model_copy(update={"content": ["b"]})
+    assert Prompt.of([said]).hashes != Prompt.of([other]).hashes
+
+
+def test_messages_of_several_prompts_are_hashed_once():
+    digests, messages = {}, [HumanMessage("a"), AIMessage("b")]
+    plain = Prompt.of(messages)
+    assert Prompt.of(messages, digests=digests) == plain
+    assert len(digests) == 2
+    assert Prompt.of(messages[::-1], digests=digests) == Prompt.of(messages[::-1])
+    digests[id(messages[0])] = b"another"
+    assert Prompt.of(messages, digests=digests).hashes != plain.hashes
+
+
+def test_calls_without_an_id_are_nobodys_and_those_of_this_session_go_first():
+    """Some providers give calls no ids, and some count them: `call_0` is in every conversation."""
+    sessions = Sessions()
+    sessions.note_calls(["", "call_0"], "ann", ONE)
+    sessions.note_calls(["call_0"], "bob", Session.of("two"))
+    assert sessions.caller([""]) is None
+    assert sessions.caller(["call_0"], ONE) == "ann"
+    assert sessions.caller(["call_0"], Session.of("two")) == sessions.caller(["call_0"]) == "bob"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\xff", b"[]", b"1", b"{}", b'{"authors": [], "calls": {}, "prefixes": {}}',
+     b'{"authors": {}, "calls": {}, "prefixes": {"ann": [[1, "zz", 1, 1]]}}',
+     b'{"authors": {}, "calls": {}, "prefixes": {"ann": [[1, "00"]]}}'],
+)  # fmt: skip
+def test_what_another_release_wrote_of_a_session_is_as_if_nothing_were_known(data):
+    sessions = Sessions()
+    sessions.note_answer(ONE, "ann", is_first=True)
+    sessions.load(ONE, data, now_s=0)
+    assert sessions.author(ONE) == "ann"
 
 
 def test_sessions_hold_no_word_and_are_bounded(monkeypatch):
@@ -541,6 +705,18 @@ def test_the_member_that_answered_first_goes_on_for_the_whole_session():
     assert asked(model.invoke("Summary: it is.", session="t", sticky="session")) == [["bob"]]
 
 
+def test_a_branch_of_a_session_goes_on_with_who_answered_in_it():
+    """Two workers of one thread, or an earlier state of it taken up again: the session's last answer is the other's."""
+    model, _, _ = talking(["ann"], ["bob"])
+    one, other = (saying(model, text, session="s") for text in ("Is it so?", "Is it not?"))
+    assert [
+        asked(saying(model, "Still?", history=history, session="s", sticky="session")[-1]) for history in (one, other)
+    ] == [
+        [["ann"]],
+        [["bob"]],
+    ]
+
+
 def test_a_session_goes_on_with_who_stood_in_and_a_member_that_rests_is_not_waited_for():
     """Ann answers once and then fails: her breaker opens, Bob stands in, and goes on."""
     said = iter(["It is.", ConnectionError("down"), "It is again."])
@@ -584,7 +760,7 @@ def test_an_answer_of_a_member_that_goes_on_is_no_chance_to_explore():
     assert len(asked(message)[0]) == 1
 
 
-def test_a_promise_goes_before_who_holds_the_conversation(random_policy):
+def test_a_promise_goes_before_who_holds_the_conversation(random_policy, tmp_path):
     """It was certified for what the Decider chooses without a session."""
     point = {"cost_weight": 0.5, "member": "bob"}
     certificate = {
@@ -595,13 +771,18 @@ def test_a_promise_goes_before_who_holds_the_conversation(random_policy):
     }  # fmt: skip
     policy = random_policy(("ann", "bob"), card={"certificates": {"best-0.02@0.9": certificate}})
     clock = Clock()
-    model = RLFocalChatModel(members=pool_of("ann", "bob", clock=clock), policy=policy, clock=clock, sticky="session")
+    log = OutcomeLog.at(tmp_path / "outcomes.db")
+    members = pool_of("ann", "bob", clock=clock)
+    model = RLFocalChatModel(members=members, policy=policy, clock=clock, sticky="session", outcome_log=log)
     history = saying(model, "Is it so?", session="s", model="ann")
     message = saying(model, "Still?", history=history, session="s", promise="best-0.02@0.9")[-1]
     assert how(message)["promise"]["holds"]
     assert asked(message) == [["bob"]]
     assert of_session(message)["member"] is None
-    assert asked(saying(model, "Still?", history=history, session="s")[-1]) == [["bob"]]  # who answered last
+    assert of_session(message)["members"]["ann"]["held_tokens"] > 1000
+    assert log.served(how(message)["answer_id"]).price_factors == {}
+    summary = [SystemMessage("Summary: it is.")]
+    assert asked(saying(model, "Still?", history=summary, session="s")[-1]) == [["bob"]]  # who answered last
 
 
 def test_the_log_says_what_the_policy_was_told_so_that_it_is_played_again_alike(random_policy, tmp_path):
@@ -634,6 +815,75 @@ def test_who_did_not_respond_holds_nothing():
     alone, _, _ = talking(["ann"], members=members[:1])
     with pytest.raises(EnsembleError):
         alone.invoke("?", session="s")
+
+
+@pytest.mark.parametrize("details", [None, {}, {"cache_read": 0}])
+def test_a_member_whose_provider_reports_no_cache_stops_being_cheaper(details):
+    """It is billed as nothing cached, whether its provider says so or says nothing of it: 2 of 2, 2 of 3, 2 of 3.98 and so on."""
+    model, policy, _ = talking(["ann"], members=[NoCache.named("ann"), NoCache.named("bob")])
+    for one in model.pool:
+        one.model.details = details
+    saying(model, *["Still?"] * 30, session="s")
+    seen = [factors["ann"] for factors in policy.seen[1:]]
+    assert seen == sorted(seen)
+    assert (seen[0] < 0.3, seen[-1] > 0.8) == (True, True)
+
+
+class NoCache(ScriptedChatModel):
+    """Reports tokens, and of its cache what it is told to."""
+
+    details: dict | None = None
+
+    @classmethod
+    def named(cls, name):
+        return PoolMember(name, cls(script=lambda _: "It is.", model_name=name), **PRICES)
+
+    def _reply(self, messages, stop, kwargs):
+        message = super()._reply(messages, stop, kwargs)
+        message.usage_metadata = {"input_tokens": 2000, "output_tokens": 2, "total_tokens": 2002}
+        if self.details is not None:
+            message.usage_metadata["input_token_details"] = self.details
+        return message
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        {"cache_creation": 1000},
+        {"cache_creation": 0, "ephemeral_5m_input_tokens": 600, "ephemeral_1h_input_tokens": 400},
+    ],
+)
+def test_what_a_provider_wrote_to_its_cache_is_billed_at_its_price(details):
+    """1000 of 2000 tokens at $2, 1000 at $2.5, 2 at $8: as langchain-anthropic reports, with and without how long they are kept."""
+    one = replace(NoCache.named("ann"), cache_write_usd_per_mtok=2.5)
+    one.model.details = details
+    message = RLFocalChatModel(members=[one]).invoke("Is it so?")
+    assert how(message)["spent"]["usd"] == pytest.approx((2000 + 2500 + 16) / 1e6)
+
+
+def test_what_the_policy_was_told_stays_while_its_answer_is_noted():
+    """How many steps a question has is learned from this answer too; which members were how cheap then is not changed by it."""
+    model, _, clock = talking(["ann"])
+    history = saying(model, "Is it so?", session="s")
+    history.append(ToolMessage("It is.", tool_call_id="1"))
+    sessions = model.shared_state.sessions
+    turn = Turn.of(
+        history, Request(), session=Session.of("s"), sticky="off", pool=model.pool, sessions=sessions, now_s=clock()
+    )
+    told = dict(turn.price_factors)
+    turn.note_answer("ann", [])
+    assert sessions.usual_steps > 1
+    assert turn.price_factors == told
+
+
+def test_results_within_a_human_message_are_a_step_and_no_new_question():
+    result = {"type": "tool_result", "tool_use_id": "1", "content": "sunny"}
+    model, _, _ = talking(["ann"])
+    call = {"name": "weather", "args": {}, "id": "1", "type": "tool_call"}
+    said = [SYSTEM, HumanMessage("?"), AIMessage("", tool_calls=[call]), HumanMessage([result])]
+    for _ in range(4):
+        model.invoke(said, session="s")
+    assert model.shared_state.sessions.usual_steps > 1
 
 
 def test_a_session_is_its_callers_name_or_the_thread_around():

@@ -301,7 +301,7 @@ def modes_of(world: World) -> dict[str, tuple[bool, dict[str, Any]]]:
 
 def interval(values: Sequence[float]) -> float:
     """Half of the 95 % interval of a mean."""
-    return T_95.get(len(values), 2.0) * stdev(values) / math.sqrt(len(values))
+    return T_95[len(values)] * stdev(values) / math.sqrt(len(values))
 
 
 def main() -> None:
@@ -309,7 +309,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--pool", choices=("scripted", "embedded"), action="append")
     parser.add_argument("--shape", choices=SHAPES, action="append")
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seeds", type=int, choices=T_95, default=10)
     parser.add_argument("--traces", type=int, default=5, help="conversations of each seed")
     parser.add_argument("--cost-weight", type=float, action="append", help="0.1 where none is given")
     args = parser.parse_args()

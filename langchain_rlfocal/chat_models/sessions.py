@@ -6,7 +6,7 @@ else: the policy weighs the price of a member that holds the conversation agains
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from inspect import Parameter, signature
 from typing import Any, Literal, Self
 
@@ -37,7 +37,7 @@ def session_of(named: Any, metadata: Mapping[str, Any] | None) -> Session | None
     if named is not None:
         return Session.of(str(named))
     configurable = ensure_config(None).get("configurable") or {}
-    thread = configurable.get("thread_id", (metadata or {}).get("thread_id"))
+    thread = (metadata or {}).get("thread_id", configurable.get("thread_id"))  # the call's own, or what it inherits
     if thread is None:
         return None
     nodes = str(configurable.get("checkpoint_ns") or "").split("|")
@@ -51,7 +51,9 @@ def takes_price_factors(select: Callable[..., Any]) -> bool:
     return "price_factors" in parameters or any(one.kind is Parameter.VAR_KEYWORD for one in parameters.values())
 
 
-def author_of(messages: Sequence[BaseMessage], sessions: Sessions, *, of_calls: bool) -> str | None:
+def author_of(
+    messages: Sequence[BaseMessage], sessions: Sessions, *, of_calls: bool, session: Session | None = None
+) -> str | None:
     """Find who answered last in a conversation; None where that is not known.
 
     What our own message says of itself counts, and of tool calls also who is known to have made calls of these ids: a client
@@ -61,6 +63,7 @@ def author_of(messages: Sequence[BaseMessage], sessions: Sessions, *, of_calls: 
         messages: The conversation.
         sessions: Know who made which calls.
         of_calls: True to ask whose tool calls have been run since the last human message.
+        session: The session, whose calls go before those of others.
     """
     flat = [part for message in messages for part in with_results_apart(message)]
     if of_calls:
@@ -70,14 +73,16 @@ def author_of(messages: Sequence[BaseMessage], sessions: Sessions, *, of_calls: 
         said = [m for m in flat if isinstance(m, AIMessage) and any(call["id"] in results for call in m.tool_calls)]
     else:
         said = [message for message in flat if isinstance(message, AIMessage)]
-    for message in reversed(said):
-        facts = message.response_metadata.get(KEY)
-        fusion = facts.get("fusion") if isinstance(facts, Mapping) else None
-        name = fusion.get("member") if isinstance(fusion, Mapping) else None
-        name = name or sessions.caller([call["id"] or "" for call in message.tool_calls])
-        if isinstance(name, str) or of_calls:
-            return name if isinstance(name, str) else None
-    return None
+    names = (_author_of(message, sessions, session) for message in reversed(said))
+    return next(names, None) if of_calls else next((name for name in names if name is not None), None)
+
+
+def _author_of(message: AIMessage, sessions: Sessions, session: Session | None) -> str | None:
+    facts = message.response_metadata.get(KEY)
+    fusion = facts.get("fusion") if isinstance(facts, Mapping) else None
+    name = fusion.get("member") if isinstance(fusion, Mapping) else None
+    name = name or sessions.caller([call["id"] or "" for call in message.tool_calls], session)
+    return name if isinstance(name, str) else None
 
 
 @dataclass(slots=True)
@@ -89,6 +94,8 @@ class Turn:
         sticky: Who goes on with it.
         member: Who goes on; None where the Decider chooses.
         expected: By member, what asking it now is expected to take; empty without a session.
+        price_factors: By member, what asking it costs over what it costs with nothing cached; None where nothing is held, or a
+            price not known. It stays as the policy was told it, whatever comes of the answer.
         is_in_force: True if `member` was asked alone.
     """
 
@@ -99,6 +106,7 @@ class Turn:
     _prompts: Mapping[str, Prompt]
     _pool: ModelPool
     _sessions: Sessions
+    price_factors: Mapping[str, float] | None = None
     _is_first: bool = True
     is_in_force: bool = False
     _noted: set[str] = field(default_factory=set)
@@ -116,40 +124,38 @@ class Turn:
         now_s: float,
     ) -> Self | None:
         """Look up what is known of a conversation; None where there is no session and nobody can go on."""
-        member = None
-        if sticky != "off":
-            member = author_of(messages, sessions, of_calls=True)
-            if member is None and sticky == "session":
-                known = None if session is None else sessions.author(session)
-                member = known or author_of(messages, sessions, of_calls=False)
-            if member not in pool:
-                member = None
+        find = partial(author_of, messages, sessions, session=session)
+        member = None if sticky == "off" else find(of_calls=True)
+        is_open = member is None and sticky == "session"
+        if is_open:
+            member = find(of_calls=False)
+        if member not in pool:
+            member = None
         if session is None:
             return None if sticky == "off" else cls(None, sticky, member, {}, {}, pool, sessions)
         prompts: dict[str, Prompt] = {}
         made: dict[tuple[int, ...], Prompt] = {}
+        digests: dict[int, bytes] = {}
         schemas = request.schemas_sent
         for one in pool:
             sent = request.conversation_for(one, messages)
             key = tuple(map(id, sent))  # the same messages for all that have written none of them
             if key not in made:
-                made[key] = Prompt.of(sent, schemas=schemas, known=sessions.token_counts)
+                made[key] = Prompt.of(sent, schemas=schemas, known=sessions.token_counts, digests=digests)
             prompts[one.name] = made[key]
         expected = {one.name: sessions.expected(session, one, prompts[one.name], now_s) for one in pool}
-        is_first = not isinstance(messages[-1], ToolMessage)
-        return cls(session, sticky, member, expected, prompts, pool, sessions, is_first)
-
-    @property
-    def price_factors(self) -> dict[str, float] | None:
-        """What asking each member costs over what it costs with nothing cached; None where nothing is held, or a price not known.
-
-        A member that is new to the conversation reads all of it once, and then holds it for the steps that follow: its price
-        is the average over the steps that one question takes.
-        """
-        every = self.expected.values()
-        if not any(one.held_tokens for one in every) or any(one.usd is None for one in every):
-            return None
-        return {name: one.factor(self._sessions.usual_steps) for name, one in self.expected.items()}
+        if is_open and session in sessions:
+            # A thread may have branches, and agents that read each other's words: whose words are the last here must have been
+            # sent more of this than who answered last in this place.
+            known = sessions.author(session) or ""
+            sent_before = {
+                name: sessions.num_sent(session, name, prompts[name]) for name in (known, member) if name in prompts
+            }
+            if member is None or sent_before[member] <= sent_before.get(known, 0):
+                member = known if known in pool else None
+        is_first = not any(isinstance(part, ToolMessage) for part in [*with_results_apart(messages[-1])][-1:])
+        factors = _price_factors(expected, sessions.usual_steps)
+        return cls(session, sticky, member, expected, prompts, pool, sessions, factors, is_first)
 
     # ---- what came of it
 
@@ -163,6 +169,9 @@ class Turn:
                 continue
             self._noted.add(result.member)
             whole = result if isinstance(result, Candidate) else None
+            cached = cached_tokens_of(message)
+            if cached is None and whole is not None and whole.prompt_tokens is not None:
+                cached = 0  # as it is billed: who reports tokens, and none from a cache, has read none from there
             self._sessions.note(
                 self.session,
                 self._pool[result.member],
@@ -170,7 +179,7 @@ class Turn:
                 at_s=now_s - result.latency_s,
                 expected_tokens=self.expected[result.member].held_tokens,
                 prompt_tokens=None if whole is None else whole.prompt_tokens,
-                cached_tokens=cached_tokens_of(message),
+                cached_tokens=cached,
                 response_tokens=None if whole is None else whole.completion_tokens,
             )
 
@@ -208,3 +217,15 @@ class Turn:
             "members": members,
             "saved_usd": saved_usd,
         }
+
+
+def _price_factors(expected: Mapping[str, Expected], steps: float) -> dict[str, float] | None:
+    """Say what asking each member costs over what it costs with nothing cached; None where nothing is held, or a price not known.
+
+    A member that is new to the conversation reads all of it once, and then holds it for the steps that follow: its price is the
+    average over the steps that one question takes.
+    """
+    every = expected.values()
+    if not any(one.held_tokens for one in every) or any(one.usd is None for one in every):
+        return None
+    return {name: one.factor(steps) for name, one in expected.items()}

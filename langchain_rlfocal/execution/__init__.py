@@ -33,7 +33,9 @@ from langchain_rlfocal.execution.calls import (
     enclosing_ensembles,
     failure_of,
     message_of,
+    read_from_cache,
     usage_of,
+    written_to_cache,
 )
 from langchain_rlfocal.execution.config import AnswerLimits, ExecutionConfig
 from langchain_rlfocal.execution.drivers import aask_members, ask_members, astream_round, stream_round
@@ -84,6 +86,8 @@ __all__ = [
     "num_tokens",
     "num_tokens_of_messages",
     "plain",
+    "read_from_cache",
     "stream_round",
     "usage_of",
+    "written_to_cache",
 ]

@@ -574,7 +574,7 @@ def message_of(result: Result) -> AIMessage | None:
 def cached_tokens_of(message: AIMessage | None) -> int | None:
     """Return how many of a prompt's tokens came from the provider's cache; None where it does not say."""
     usage = None if message is None else usage_of(message)
-    return None if usage is None else _detail(usage.get("input_token_details"), "cache_read")
+    return None if usage is None else read_from_cache(usage)
 
 
 def price_of(member: PoolMember, usage: UsageMetadata) -> float | None:
@@ -582,9 +582,24 @@ def price_of(member: PoolMember, usage: UsageMetadata) -> float | None:
     return member.cost_usd(
         prompt_tokens=usage["input_tokens"],
         completion_tokens=usage["output_tokens"],
-        cached_tokens=_detail(usage.get("input_token_details"), "cache_read"),
+        cached_tokens=read_from_cache(usage),
         reasoning_tokens=_detail(usage.get("output_token_details"), "reasoning"),
+        cache_write_tokens=written_to_cache(usage),
     )
+
+
+def read_from_cache(usage: UsageMetadata) -> int | None:
+    """Count the tokens of a prompt that came from the provider's cache; None where it does not say."""
+    return _detail(usage.get("input_token_details"), "cache_read")
+
+
+def written_to_cache(usage: UsageMetadata) -> int | None:
+    """Count those that it wrote to its cache: as a sum, or by how long they are kept, as of Anthropic; None as above."""
+    details = usage.get("input_token_details")
+    counts = [_detail(details, f"ephemeral_{time}_input_tokens") for time in ("5m", "1h")]
+    by_time = [count for count in counts if count is not None]
+    together = _detail(details, "cache_creation")
+    return max(together or 0, sum(by_time)) if by_time or together is not None else None
 
 
 def _detail(details: Any, name: str) -> int | None:

@@ -86,19 +86,31 @@ class Prompt:
     tokens: tuple[int, ...]
 
     @classmethod
-    def of(cls, messages: Iterable[BaseMessage], *, schemas: str = "", known: "TokenCounts | None" = None) -> "Prompt":
+    def of(
+        cls,
+        messages: Iterable[BaseMessage],
+        *,
+        schemas: str = "",
+        known: "TokenCounts | None" = None,
+        digests: dict[int, bytes] | None = None,
+    ) -> "Prompt":
         """Hash a prompt.
 
         Args:
             messages: The conversation as the member is sent it.
             schemas: Tools and formats, which providers read before it.
             known: Tokens of messages that were counted before.
+            digests: Hashes of messages by their ids, which are filled in: members' prompts share most of their messages, and an
+                image takes long. Only as long as the messages are there.
         """
         running, total = _digest(schemas.encode("utf-8", "surrogatepass")), -(-len(schemas) // 4)
         hashes, tokens = [], []
+        made = {} if digests is None else digests
         for message in messages:
-            running = _digest(running + _facts(message).encode("utf-8", "surrogatepass"))
-            total += message_tokens(message) if known is None else known.of(running, message)
+            if (digest := made.get(id(message))) is None:
+                digest = made[id(message)] = _digest(_facts(message).encode("utf-8", "surrogatepass"))
+            running = _digest(running + digest)
+            total += message_tokens(message) if known is None else known.of(digest, message)
             hashes.append(running)
             tokens.append(total)
         return cls(tuple(hashes), tuple(tokens))
@@ -110,18 +122,25 @@ class Prompt:
 
 
 class TokenCounts:
-    """Tokens of messages by the hash of what ends with them: counting takes longer than hashing, and conversations grow at their ends."""
+    """Tokens of messages by their hashes: counting takes longer than hashing, and conversations grow at their ends."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._counted: dict[bytes, int] = {}
+
+    def __len__(self) -> int:
+        """How many are remembered."""
+        return len(self._counted)
 
     def of(self, digest: bytes, message: BaseMessage) -> int:
         """Count a message's tokens, once."""
         tokens = self._counted.get(digest)
         if tokens is None:
-            tokens = self._counted[digest] = message_tokens(message)
-            if len(self._counted) > MAX_COUNTED:
-                self._counted.pop(next(iter(self._counted)), None)
+            tokens = message_tokens(message)
+            with self._lock:
+                self._counted[digest] = tokens
+                if len(self._counted) > MAX_COUNTED:
+                    del self._counted[next(iter(self._counted))]
         return tokens
 
 
@@ -133,7 +152,25 @@ def _facts(message: BaseMessage) -> str:
     """Lay out what a provider is sent of a message; a message that says the same has the same."""
     calls = [(c["name"], c["args"], c.get("id")) for c in message.tool_calls] if isinstance(message, AIMessage) else []
     result = message.tool_call_id if isinstance(message, ToolMessage) else None
-    return json.dumps([message.type, message.name, message.content, calls, result], default=str, sort_keys=True)
+    kind = message.type.removesuffix("MessageChunk").lower()  # "ai", whether it came whole or in pieces
+    return json.dumps([kind, message.name, _as_read(message.content), calls, result], default=str, sort_keys=True)
+
+
+def _as_read(content: Any) -> Any:
+    """Drop what says where a cache ends, which wanders from step to step, and a text's form: a provider reads the same."""
+    if not isinstance(content, list):
+        return content
+    blocks = [_without_mark(block) for block in content if not (isinstance(block, Mapping) and "cachePoint" in block)]
+    return blocks[0] if len(blocks) == 1 and isinstance(blocks[0], str) else blocks
+
+
+def _without_mark(block: Any) -> Any:
+    if not isinstance(block, Mapping):
+        return block
+    rest = {key: value for key, value in block.items() if key != "cache_control"}
+    if rest.keys() == {"type", "text"} and rest["type"] == "text":
+        return rest["text"]
+    return rest | {"content": _as_read(rest["content"])} if "content" in rest else rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +201,8 @@ class Expected:
     Attributes:
         prompt_tokens: Tokens of its prompt.
         held_tokens: How many of them its provider is expected to read from its cache.
-        usd: Dollars; None without prices.
-        full_usd: Dollars if nothing were cached; None as above.
+        usd: Dollars, with what writing to the cache takes; None without prices.
+        full_usd: Dollars if nothing were cached, nor written; None as above.
         later_usd: Dollars of each further step with the same member, which then holds what it has read; None as above.
     """
 
@@ -215,6 +252,10 @@ class Sessions(Shared):
         """How many sessions are remembered."""
         return len(self._sessions)
 
+    def __contains__(self, session: Session) -> bool:
+        """Tell whether anything is known of a session."""
+        return session.key in self._sessions
+
     # ---- what to expect
 
     def expected(self, session: Session, member: PoolMember, prompt: Prompt, now_s: float) -> Expected:
@@ -225,15 +266,25 @@ class Sessions(Shared):
         if found is not None:
             prompt_tokens += found.tokens - prompt.tokens[found.length - 1]
             alive = self._longest(session, member.name, prompt, since_s=now_s - member.cache_ttl_s)
-            if alive is not None and alive.tokens >= member.cache_min_tokens:
+            if alive is not None and alive.tokens >= member.cache_min_tokens and member.cache_ttl_s > 0:
                 held_tokens = int(min(alive.tokens, prompt_tokens) * self.hit_share(member.name))
         written, share = self.usual_response_tokens(member.name), self.hit_share(member.name)
-        later = int(prompt_tokens * share) if prompt_tokens >= member.cache_min_tokens else 0
+        is_cached = member.cache_ttl_s > 0 and prompt_tokens >= member.cache_min_tokens
+        later, new = (
+            int(tokens * share) if is_cached else 0 for tokens in (prompt_tokens, prompt_tokens - held_tokens)
+        )
         usd, full_usd, later_usd = (
-            member.cost_usd(prompt_tokens=prompt_tokens, completion_tokens=written, cached_tokens=cached)
-            for cached in (held_tokens, 0, later)
+            member.cost_usd(
+                prompt_tokens=prompt_tokens, completion_tokens=written, cached_tokens=cached, cache_write_tokens=stored
+            )
+            for cached, stored in ((held_tokens, new), (0, 0), (later, 0))
         )
         return Expected(prompt_tokens, held_tokens, usd, full_usd, later_usd)
+
+    def num_sent(self, session: Session, member: str, prompt: Prompt) -> int:
+        """Return how many of a prompt's messages, from its beginning on, a member was sent before, however long ago."""
+        found = self._longest(session, member, prompt)
+        return 0 if found is None else found.length
 
     def _longest(
         self, session: Session, member: str, prompt: Prompt, *, since_s: float = float("-inf")
@@ -284,7 +335,7 @@ class Sessions(Shared):
             at_s: When.
             expected_tokens: How many tokens were expected in its cache.
             prompt_tokens: How many the prompt had, as its provider reports; None where it does not.
-            cached_tokens: How many of them came from its cache; None as above.
+            cached_tokens: How many of them came from its cache; None where its provider reports no tokens at all.
             response_tokens: How many the response had; None as above.
         """
         name = member.name
@@ -320,17 +371,21 @@ class Sessions(Shared):
 
     def note_calls(self, ids: Sequence[str], member: str, session: Session | None = None) -> None:
         """Note who made tool calls, by their ids; of a session its latest are told to other processes."""
+        named = [call_id for call_id in ids if call_id]
         with self._lock:
-            if session is not None and ids:
-                self._known(session).calls = dict.fromkeys(ids, member)
-            for call_id in ids:
+            if session is not None and named:
+                self._known(session).calls = dict.fromkeys(named, member)
+            for call_id in named:
                 self._calls[call_id] = member
             while len(self._calls) > MAX_CALLS:
                 self._calls.popitem(last=False)
 
-    def caller(self, ids: Sequence[str]) -> str | None:
-        """Return who made tool calls; None where nobody is known."""
-        return next((self._calls[call_id] for call_id in ids if call_id in self._calls), None)
+    def caller(self, ids: Sequence[str], session: Session | None = None) -> str | None:
+        """Return who made tool calls, in this session before others, since some providers count theirs; None where nobody is known."""
+        with self._lock:
+            known = None if session is None else self._sessions.get(session.key)
+            own = {} if known is None else known.calls
+            return next((name for i in ids if (name := own.get(i) or self._calls.get(i)) is not None), None)
 
     def _known(self, session: Session) -> _Held:
         known = self._sessions.setdefault(session.key, _Held())
@@ -353,18 +408,34 @@ class Sessions(Shared):
             return json.dumps({"prefixes": prefixes, "authors": known.authors, "calls": known.calls}).encode()
 
     def load(self, session: Session, data: bytes, *, now_s: float) -> None:
-        """Add what another process knows of a session; who answered last is who answered last there."""
-        said: Mapping[str, Any] = json.loads(data)
+        """Add what another process knows of a session; who answered last is who answered last there.
+
+        What cannot be read, since another release wrote it, is as if nothing were known.
+        """
         base_s = time.time() - now_s
+        try:
+            said: Mapping[str, Any] = json.loads(data)
+            authors, calls = (
+                {str(name): str(member) for name, member in said[of].items()} for of in ("authors", "calls")
+            )
+            prefixes = {
+                member: [
+                    Prefix(int(length), bytes.fromhex(digest), int(tokens), float(at_s) - base_s)
+                    for length, digest, tokens, at_s in rows
+                ]
+                for member, rows in said["prefixes"].items()
+            }
+        except (ValueError, TypeError, LookupError, AttributeError):
+            return
         with self._lock:
             known = self._known(session)
-            known.authors.update(said["authors"])
-            for call_id, member in said["calls"].items():
+            known.authors.update(authors)
+            known.calls = calls or known.calls
+            for call_id, member in calls.items():
                 self.note_calls([call_id], member)
-            for member, rows in said["prefixes"].items():
+            for member, theirs in prefixes.items():
                 ours = {one.digest: one for one in known.prefixes.get(member, ())}
-                for length, digest, tokens, at_s in rows:
-                    one = Prefix(length, bytes.fromhex(digest), tokens, at_s - base_s)
+                for one in theirs:
                     if one.digest not in ours or ours[one.digest].used_at_s < one.used_at_s:
                         ours[one.digest] = one
                 latest = sorted(ours.values(), key=lambda one: (one.used_at_s, one.length))

@@ -12,6 +12,7 @@ import orjson
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.messages.tool import ToolCall, tool_call
 
+from langchain_rlfocal.execution import read_from_cache
 from langchain_rlfocal.server.bodies import is_deeper
 from langchain_rlfocal.server.errors import ApiError
 
@@ -303,11 +304,11 @@ def usage_of(message: AIMessage) -> dict[str, Any] | None:
     used = message.usage_metadata
     if used is None:
         return None
-    read, written = used.get("input_token_details") or {}, used.get("output_token_details") or {}
+    written = used.get("output_token_details") or {}
     return {
         "prompt_tokens": used["input_tokens"],
         "completion_tokens": used["output_tokens"],
         "total_tokens": used["total_tokens"],
-        "prompt_tokens_details": {"cached_tokens": int(read.get("cache_read") or 0)},
+        "prompt_tokens_details": {"cached_tokens": read_from_cache(used) or 0},
         "completion_tokens_details": {"reasoning_tokens": int(written.get("reasoning") or 0)},
     }

@@ -5,6 +5,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage
 
+from langchain_rlfocal.execution import written_to_cache
 from langchain_rlfocal.server.decisions import decision_field
 from langchain_rlfocal.server.messages import content_of, finish_reason_of, logprobs_of, tool_calls_of, usage_of
 
@@ -80,8 +81,7 @@ def _usage_of(message: AIMessage) -> dict[str, Any] | None:
     used = usage_of(message)
     if used is None or message.usage_metadata is None:
         return None
-    read = message.usage_metadata.get("input_token_details") or {}
-    written = int(read.get("cache_creation") or 0)
+    written = written_to_cache(message.usage_metadata) or 0
     return {
         "input_tokens": used["prompt_tokens"],
         "input_tokens_details": {**used["prompt_tokens_details"], "cache_write_tokens": written},

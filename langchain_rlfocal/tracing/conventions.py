@@ -16,7 +16,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage, UsageMetadata
 
 from langchain_rlfocal.chat_models.metadata import version_of
-from langchain_rlfocal.execution import ending_of
+from langchain_rlfocal.execution import ending_of, read_from_cache, written_to_cache
 from langchain_rlfocal.redaction import as_utf8, masked
 
 SEMCONV_VERSION = "1.41.0"
@@ -156,15 +156,13 @@ def usage_attributes(usage: UsageMetadata | None) -> Attributes:
         "gen_ai.usage.input_tokens": usage["input_tokens"],
         "gen_ai.usage.output_tokens": usage["output_tokens"],
     }
+    written = usage.get("output_token_details")
     details = {
-        "gen_ai.usage.cache_read.input_tokens": (usage.get("input_token_details"), "cache_read"),
-        "gen_ai.usage.cache_creation.input_tokens": (usage.get("input_token_details"), "cache_creation"),
-        "gen_ai.usage.reasoning.output_tokens": (usage.get("output_token_details"), "reasoning"),
+        "gen_ai.usage.cache_read.input_tokens": read_from_cache(usage),
+        "gen_ai.usage.cache_creation.input_tokens": written_to_cache(usage),
+        "gen_ai.usage.reasoning.output_tokens": written.get("reasoning") if isinstance(written, Mapping) else None,
     }
-    for name, (held, key) in details.items():
-        if isinstance(held, Mapping) and isinstance(count := held.get(key), int):
-            found[name] = count
-    return found
+    return found | {name: count for name, count in details.items() if isinstance(count, int)}
 
 
 def error_type(error: BaseException) -> str:
