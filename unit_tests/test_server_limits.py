@@ -13,6 +13,7 @@ from langchain_rlfocal.server.app import create_app
 from langchain_rlfocal.server.config import ServerConfig
 from langchain_rlfocal.server.drain import draining
 from langchain_rlfocal.server.errors import ApiError
+from langchain_rlfocal.server.events import SEND_TIMEOUT_S
 from support_http import CHAT, chat, client_of, error_of
 from support_odd_members import Saying
 from support_streams import Visit, chunks_of, events_of, text_of
@@ -201,6 +202,22 @@ def test_a_client_that_leaves_cancels_the_members(stream):
         assert member.hows == ["cancelled"]
         assert asyncio.get_running_loop().time() <= 3
         assert app.state.serving.admission.in_flight == 0
+
+    in_virtual_time(main())
+
+
+def test_a_client_that_stops_reading_has_left():
+    """A minute after the first piece that it does not take: no fault of the server, whose log stays as it is."""
+
+    async def main():
+        member = timed((1, [(0, "Yes, "), (1, "it is.")]))
+        app = create_app(model_of(member), ServerConfig())
+        visit = Visit(app, CHAT, chat(model="m0", stream=True), reads=2)
+        await visit.task
+        assert asyncio.get_running_loop().time() == 2 + SEND_TIMEOUT_S
+        assert app.state.serving.admission.in_flight == 0
+        told = app.state.serving.metrics.told()[0].decode()
+        assert 'rlfocal_requests_total{endpoint="/v1/chat/completions",status="499"} 1.0' in told
 
     in_virtual_time(main())
 
