@@ -14,7 +14,7 @@ from langchain_rlfocal.server.config import ServerConfig
 from langchain_rlfocal.server.drain import draining
 from langchain_rlfocal.server.errors import ApiError
 from langchain_rlfocal.server.events import SEND_TIMEOUT_S
-from support_http import CHAT, chat, client_of, error_of
+from support_http import CHAT, add_key, chat, client_of, error_of
 from support_odd_members import Saying
 from support_streams import Visit, chunks_of, events_of, text_of
 from support_time import in_virtual_time, timed
@@ -144,6 +144,7 @@ def test_an_answer_that_takes_too_long_is_broken_off(stream):
         await visit.task
         assert (visit.status, asyncio.get_running_loop().time()) == (504, 5)
         assert json.loads(visit.body)["error"]["code"] == "timeout"
+        assert visit.headers["x-should-retry"] == "false"
         assert member.hows == ["cancelled"]
 
     in_virtual_time(main())
@@ -310,11 +311,32 @@ async def test_a_second_interrupt_does_not_wait():
 async def test_pages_of_other_origins_may_not_ask_unless_they_are_named():
     origin = {"Origin": "https://app.example"}
     async with client_of(saying()) as client:
-        response = await client.post(CHAT, json=chat(), headers=origin)
-        assert "access-control-allow-origin" not in response.headers
-    async with client_of(saying(), allow_origins=("https://app.example",)) as client:
-        response = await client.post(CHAT, json=chat(), headers=origin)
-        assert response.headers["access-control-allow-origin"] == "https://app.example"
+        for path, body in ((CHAT, chat()), ("/v1/feedback", {}), ("/v1/systemone", {})):
+            response = await client.post(path, json=body, headers=origin)
+            assert error_of(response, 403)["code"] == "origin_not_allowed"
+            assert "access-control-allow-origin" not in response.headers
+        error_of(await client.get("/v1/models", headers=origin), 403)
+        assert (await client.get("/health", headers=origin)).status_code == 200
+    for named in ("https://app.example", "*"):
+        async with client_of(saying(), allow_origins=("http://localhost:3000", named)) as client:
+            response = await client.post(CHAT, json=chat(), headers=origin)
+            assert response.status_code == 200
+            assert response.headers["access-control-allow-origin"] == named
+
+
+async def test_a_page_that_knows_a_key_is_known_by_it(tmp_path):
+    """A page cannot have a browser send a key that it does not know, so that `Origin` says nothing more."""
+    _, key = add_key(tmp_path / "keys.toml")
+    async with client_of(saying(), keys_file=str(tmp_path / "keys.toml"), key=key) as client:
+        response = await client.post(CHAT, json=chat(), headers={"Origin": "https://app.example"})
+        assert response.status_code == 200
+
+
+@pytest.mark.parametrize("path", [f"{CHAT}/", "/health/", "/v1//chat/completions"])
+async def test_another_path_is_no_way_to_one_that_is_served(path):
+    """It is not sent on to wherever the request's `Host` says."""
+    async with client_of(saying()) as client:
+        error_of(await client.post(path, json=chat(), headers={"Host": "elsewhere"}), 404)
 
 
 # ---- what it says of itself

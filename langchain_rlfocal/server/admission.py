@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from langchain_rlfocal.execution.limits import BUSY_S
-from langchain_rlfocal.server.errors import ApiError, retry_after
+from langchain_rlfocal.server.errors import NO_RETRY, ApiError, retry_after
 
 RETRY_AFTER_S = 1.0
 """When a full server asks clients to come again."""
@@ -158,6 +158,7 @@ class Admission:
             "`rlfocal.deadline_s`, after which it answers with what has arrived.",
             type="server_error",
             code="timeout",
+            headers=NO_RETRY,
         )
 
     async def drain(self, within_s: float) -> None:
