@@ -263,6 +263,23 @@ def test_what_does_not_end_in_time_is_broken_off_and_told():
     in_virtual_time(main())
 
 
+@pytest.mark.parametrize("path", [CHAT, "/v1/feedback"])
+def test_who_has_not_sent_a_whole_body_when_the_last_answer_ends_is_told_that_the_server_stops(path):
+    """The answer takes 5 s of the 30 s that there are: then nobody is waited for, since nothing more would be taken."""
+
+    async def main():
+        app = create_app(model_of(timed((5, "Yes."))), ServerConfig())
+        whole, half = Visit(app, CHAT, chat()), Visit(app, path, parts=[b'{"model": ', None])
+        await asyncio.sleep(1)
+        await app.state.serving.admission.drain(30)
+        await asyncio.gather(whole.task, half.task)
+        assert asyncio.get_running_loop().time() == 5
+        assert (whole.status, half.status, half.headers["connection"]) == (200, 503, "close")
+        assert json.loads(half.body)["error"]["code"] == "server_stopping"
+
+    in_virtual_time(main())
+
+
 async def test_the_first_signal_drains_and_is_then_handed_on():
     heard, has_come = [], asyncio.Event()
 

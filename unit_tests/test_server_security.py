@@ -171,10 +171,10 @@ def test_values_are_counted_by_what_stands_before_them_outside_of_texts(body, va
 @pytest.mark.parametrize(
     "body",
     [
-        b"[" + b"[]," * 2_000_000,
-        b"[" + b'"",' * 2_000_000,
-        b'"' + b'\\"' * 3_000_000 + b",",
-        b'"' * 6_000_000 + b"," * 200_000,
+        b"[" + b"[]," * 500_000,
+        b"[" + b'"",' * 500_000,
+        b'"' + b'\\"' * 700_000 + b",",
+        b'"' * 1_500_000 + b"," * 200_000,
     ],
     ids=["lists", "texts", "escapes", "quotes"],
 )

@@ -1,29 +1,32 @@
 """Bodies: what clients send, read under limits of size, depth, number and time; and what they are sent, written."""
 
-import asyncio
 import json
 import re
 from collections.abc import Iterable
 from contextlib import aclosing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 
-from langchain_rlfocal.server.config import ServerConfig
 from langchain_rlfocal.server.errors import ApiError
+
+if TYPE_CHECKING:
+    from langchain_rlfocal.server.state import ServerState
 
 _TEXT_OR_NEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[,\[{]', re.DOTALL)
 """A text of JSON, or what another value stands behind; no byte is looked at twice."""
 
 
-async def read_body(request: Request, config: ServerConfig) -> dict[str, Any]:
+async def read_body(request: Request) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        ApiError: It is too large, of too many values, too deep, too slow, compressed, no JSON, or no object.
+        ApiError: It is too large, of too many values, too deep, too slow, compressed, no JSON, or no object; or the server stops.
     """
+    serving: ServerState = request.app.state.serving
+    config = serving.config
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
         raise ApiError(
@@ -33,7 +36,7 @@ async def read_body(request: Request, config: ServerConfig) -> dict[str, Any]:
         raise ApiError(
             415, "The body must not be compressed. Send it without `Content-Encoding`.", code="unsupported_encoding"
         )
-    body = await _bytes_of(request, config)
+    body = await _bytes_of(request, serving)
     if has_more_values(body, config.max_values):
         raise ApiError(
             400,
@@ -53,8 +56,8 @@ async def read_body(request: Request, config: ServerConfig) -> dict[str, Any]:
     return read
 
 
-async def _bytes_of(request: Request, config: ServerConfig) -> bytes:
-    most = config.max_body_bytes
+async def _bytes_of(request: Request, serving: "ServerState") -> bytes:
+    config, most = serving.config, serving.config.max_body_bytes
     too_large = ApiError(
         413,
         f"The body must be at most {most} bytes. Send less.",
@@ -66,7 +69,7 @@ async def _bytes_of(request: Request, config: ServerConfig) -> bytes:
         raise too_large
     body = bytearray()
     try:
-        async with asyncio.timeout(config.read_timeout_s):
+        async with serving.admission.reading(timeout_s=config.read_timeout_s):
             async with aclosing(request.stream()) as parts:
                 async for part in parts:
                     body += part

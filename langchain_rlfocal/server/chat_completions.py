@@ -82,7 +82,7 @@ async def handle(request: Request) -> Response:
     serving: ServerState = request.app.state.serving
     require(request, "answers")
     serving.admission.check_room()
-    asked, stream, include_usage = asked_of(await read_body(request, serving.config), request)
+    asked, stream, include_usage = asked_of(await read_body(request), request)
     if stream:
         return EventStream(
             _events(asked, serving, include_usage=include_usage),

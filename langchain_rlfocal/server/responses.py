@@ -65,7 +65,7 @@ async def handle(request: Request) -> Response:
     serving: ServerState = request.app.state.serving
     require(request, "answers")
     serving.admission.check_room()
-    body = await read_body(request, serving.config)
+    body = await read_body(request)
     asked, stream = asked_of(body, request)
     frame = frame_of(body, asked)
     if stream:
