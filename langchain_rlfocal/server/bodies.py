@@ -15,8 +15,8 @@ from langchain_rlfocal.server.errors import ApiError
 if TYPE_CHECKING:
     from langchain_rlfocal.server.state import ServerState
 
-_TEXT_OR_NEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[,\[{]', re.DOTALL)
-"""A text of JSON, or what another value stands behind; no byte is looked at twice."""
+_TO_NEXT = re.compile(rb'(?:[^"\[{,]++|"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z))*+(?:([,\[{])|\Z)', re.DOTALL)
+"""Of JSON all, texts whole, up to what another value stands behind, or to the end; no byte is looked at twice."""
 
 
 async def read_body(request: Request) -> dict[str, Any]:
@@ -69,12 +69,11 @@ async def _bytes_of(request: Request, serving: "ServerState") -> bytes:
         raise too_large
     body = bytearray()
     try:
-        async with serving.admission.reading(timeout_s=config.read_timeout_s):
-            async with aclosing(request.stream()) as parts:
-                async for part in parts:
-                    body += part
-                    if len(body) > most:
-                        raise too_large
+        async with serving.admission.reading(timeout_s=config.read_timeout_s), aclosing(request.stream()) as parts:
+            async for part in parts:
+                body += part
+                if len(body) > most:
+                    raise too_large
     except TimeoutError:
         raise ApiError(
             408,
@@ -91,7 +90,7 @@ def has_more_values(body: bytes, most: int) -> bool:
     """Tell whether JSON has more values than so many: bytes are read fast, but each value takes time and memory of its own."""
     if sum(body.count(sign) for sign in (b",", b"[", b"{")) <= most:  # those in texts counted, too
         return False
-    nexts = (1 for found in _TEXT_OR_NEXT.finditer(body) if body[found.start()] != ord('"'))
+    nexts = (found for found in _TO_NEXT.finditer(body) if found.lastindex)
     return any(number >= most for number, _ in enumerate(nexts))
 
 
