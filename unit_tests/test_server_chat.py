@@ -1,5 +1,6 @@
 """Chat completions of the server: what is asked of the ensemble, and what OpenAI's clients read of its answers."""
 
+import gc
 import json
 
 import pytest
@@ -287,6 +288,37 @@ async def test_tool_calls_are_streamed():
 async def test_an_error_before_the_first_word_of_a_stream_is_an_ordinary_one():
     model = RLFocalChatModel(members={"a": FailingChatModel(error=ValueError("boom"))}, max_retries=0)
     assert (await refused(model, 502, stream=True))["code"] == "no_member_answered"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_no_utf8_can_write_is_answered_with_a_question_mark(stream):
+    """A member may say half of a character, in a text as in a tool call, or a number of more than 64 bits."""
+    said = await ask(trio("Wow \ud83d"), stream=stream)
+    called = await ask(trio(calling(city="Osl\ud83d", at=2**70)), tools=[WEATHER], stream=stream)
+    assert (said.status_code, called.status_code) == (200, 200)
+    assert "Wow ?" in ("".join(text_of(chunks_of(said.text))) if stream else said.text)
+    delta = chunks_of(called.text)[-2]["choices"][0]["delta"] if stream else called.json()["choices"][0]["message"]
+    assert json.loads(delta["tool_calls"][0]["function"]["arguments"]) == {"city": "Osl?", "at": 2**70}
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/responses"])
+async def test_a_stream_that_cannot_be_written_gives_its_place_back(path, monkeypatch):
+    """At once: not when the garbage of it is collected."""
+
+    def failing(*_, **__):
+        raise RuntimeError("It cannot be written.")
+
+    monkeypatch.setattr("langchain_rlfocal.server.chat_completions.event", failing)
+    monkeypatch.setattr("langchain_rlfocal.server.response_stream.event", failing)
+    async with client_of(trio("It's 42 of course."), raises=False) as client:
+        body = {**chat(stream=True, model="a"), "input": "Hello"}
+        body.pop("input" if path == CHAT else "messages")
+        gc.disable()
+        try:
+            error_of(await client.post(path, json=body), 500)
+            assert client.app.state.serving.admission.in_flight == 0
+        finally:
+            gc.enable()
 
 
 # ---- what is refused

@@ -13,7 +13,8 @@ from langchain_rlfocal.server.app import create_app
 from langchain_rlfocal.server.config import ServerConfig
 from langchain_rlfocal.server.drain import draining
 from langchain_rlfocal.server.errors import ApiError
-from support_http import CHAT, chat, client_of, error_of
+from langchain_rlfocal.server.events import SEND_TIMEOUT_S
+from support_http import CHAT, add_key, chat, client_of, error_of
 from support_odd_members import Saying
 from support_streams import Visit, chunks_of, events_of, text_of
 from support_time import in_virtual_time, timed
@@ -143,6 +144,7 @@ def test_an_answer_that_takes_too_long_is_broken_off(stream):
         await visit.task
         assert (visit.status, asyncio.get_running_loop().time()) == (504, 5)
         assert json.loads(visit.body)["error"]["code"] == "timeout"
+        assert visit.headers["x-should-retry"] == "false"
         assert member.hows == ["cancelled"]
 
     in_virtual_time(main())
@@ -205,6 +207,22 @@ def test_a_client_that_leaves_cancels_the_members(stream):
     in_virtual_time(main())
 
 
+def test_a_client_that_stops_reading_has_left():
+    """A minute after the first piece that it does not take: no fault of the server, whose log stays as it is."""
+
+    async def main():
+        member = timed((1, [(0, "Yes, "), (1, "it is.")]))
+        app = create_app(model_of(member), ServerConfig())
+        visit = Visit(app, CHAT, chat(model="m0", stream=True), reads=2)
+        await visit.task
+        assert asyncio.get_running_loop().time() == 2 + SEND_TIMEOUT_S
+        assert app.state.serving.admission.in_flight == 0
+        told = app.state.serving.metrics.told()[0].decode()
+        assert 'rlfocal_requests_total{endpoint="/v1/chat/completions",status="499"} 1.0' in told
+
+    in_virtual_time(main())
+
+
 # ---- how it stops
 
 
@@ -241,6 +259,23 @@ def test_what_does_not_end_in_time_is_broken_off_and_told():
         assert asyncio.get_running_loop().time() == 32
         assert json.loads(events_of(stream.body)[-1])["error"]["code"] == "server_stopping"
         assert member.hows == ["cancelled"]
+
+    in_virtual_time(main())
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/feedback"])
+def test_who_has_not_sent_a_whole_body_when_the_last_answer_ends_is_told_that_the_server_stops(path):
+    """The answer takes 5 s of the 30 s that there are: then nobody is waited for, since nothing more would be taken."""
+
+    async def main():
+        app = create_app(model_of(timed((5, "Yes."))), ServerConfig())
+        whole, half = Visit(app, CHAT, chat()), Visit(app, path, parts=[b'{"model": ', None])
+        await asyncio.sleep(1)
+        await app.state.serving.admission.drain(30)
+        await asyncio.gather(whole.task, half.task)
+        assert asyncio.get_running_loop().time() == 5
+        assert (whole.status, half.status, half.headers["connection"]) == (200, 503, "close")
+        assert json.loads(half.body)["error"]["code"] == "server_stopping"
 
     in_virtual_time(main())
 
@@ -293,11 +328,32 @@ async def test_a_second_interrupt_does_not_wait():
 async def test_pages_of_other_origins_may_not_ask_unless_they_are_named():
     origin = {"Origin": "https://app.example"}
     async with client_of(saying()) as client:
-        response = await client.post(CHAT, json=chat(), headers=origin)
-        assert "access-control-allow-origin" not in response.headers
-    async with client_of(saying(), allow_origins=("https://app.example",)) as client:
-        response = await client.post(CHAT, json=chat(), headers=origin)
-        assert response.headers["access-control-allow-origin"] == "https://app.example"
+        for path, body in ((CHAT, chat()), ("/v1/feedback", {}), ("/v1/systemone", {})):
+            response = await client.post(path, json=body, headers=origin)
+            assert error_of(response, 403)["code"] == "origin_not_allowed"
+            assert "access-control-allow-origin" not in response.headers
+        error_of(await client.get("/v1/models", headers=origin), 403)
+        assert (await client.get("/health", headers=origin)).status_code == 200
+    for named in ("https://app.example", "*"):
+        async with client_of(saying(), allow_origins=("http://localhost:3000", named)) as client:
+            response = await client.post(CHAT, json=chat(), headers=origin)
+            assert response.status_code == 200
+            assert response.headers["access-control-allow-origin"] == named
+
+
+async def test_a_page_that_knows_a_key_is_known_by_it(tmp_path):
+    """A page cannot have a browser send a key that it does not know, so that `Origin` says nothing more."""
+    _, key = add_key(tmp_path / "keys.toml")
+    async with client_of(saying(), keys_file=str(tmp_path / "keys.toml"), key=key) as client:
+        response = await client.post(CHAT, json=chat(), headers={"Origin": "https://app.example"})
+        assert response.status_code == 200
+
+
+@pytest.mark.parametrize("path", [f"{CHAT}/", "/health/", "/v1//chat/completions"])
+async def test_another_path_is_no_way_to_one_that_is_served(path):
+    """It is not sent on to wherever the request's `Host` says."""
+    async with client_of(saying()) as client:
+        error_of(await client.post(path, json=chat(), headers={"Host": "elsewhere"}), 404)
 
 
 # ---- what it says of itself

@@ -66,7 +66,7 @@ def test_the_limits_are_the_defaults():
     told = section("Limits").replace(",", "")
     assert f"at least {LEAST_ROOM}" in told
     config = ServerConfig()
-    for name in ("max_body_bytes", "max_depth", "max_messages", "max_tools"):
+    for name in ("max_body_bytes", "max_depth", "max_values", "max_messages", "max_tools"):
         assert re.search(rf"\b{getattr(config, name)}\b", told), name
     for name in ("timeout_s", "read_timeout_s", "drain_s"):
         assert re.search(rf"\b{getattr(config, name):g}\b", told), name

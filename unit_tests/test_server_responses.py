@@ -406,6 +406,10 @@ REFUSED = {
         {"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "file_1"}]}]},
         "input[0].content[0].file_id",
     ),
+    "a file that would have to be fetched": (
+        {"input": [{"role": "user", "content": [{"type": "input_file", "file_url": "https://example.com/a.pdf"}]}]},
+        "input[0].content[0].file_url",
+    ),
     "a file of this machine": (
         {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "file:///etc/passwd"}]}]},
         "input[0].content[0].image_url.url",

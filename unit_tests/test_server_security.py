@@ -11,6 +11,7 @@ import pytest
 from langchain_core.messages import AIMessage
 
 from langchain_rlfocal.server import callers
+from langchain_rlfocal.server.bodies import has_more_values
 from langchain_rlfocal.server.decisions import headers_of
 from langchain_rlfocal.testing import FailingChatModel
 from support_ensembles import model_of, saying
@@ -72,6 +73,8 @@ BODIES = {
     "a model that is a list": json.dumps(chat(model=["rlfocal"])),
     "a format that is a list": json.dumps(chat(response_format=["text"])),
     "a stop that is an object": json.dumps(chat(stop={"a": 1})),
+    "a file that a member's provider keeps for somebody": part("file", file_id="file-abc"),
+    "a file without the file": part("file", filename="a.pdf"),
     "an address of this machine's files": part("image_url", url="file:///etc/passwd"),
     "a path": part("image_url", url="/etc/passwd"),
     "a scheme of another kind": part("image_url", url="gopher://127.0.0.1:70/x"),
@@ -147,6 +150,55 @@ async def test_a_body_is_not_read_beyond_its_limit():
         assert error_of(response, 413)["code"] == "body_too_large"
 
 
+@pytest.mark.parametrize(
+    ("body", "values"),
+    [
+        ("{}", 1),
+        ('{"a": 1}', 1),
+        ('{"a": [1, 2, {"b": []}]}', 6),
+        (r'["a, [{", "b\", [{", "c\\", 4]', 4),
+        (r'{"a, [{": "b, [{"}', 1),
+        ('["no end, [{', 1),
+        ('["no end, [{\\', 1),
+    ],
+)
+def test_values_are_counted_by_what_stands_before_them_outside_of_texts(body, values):
+    """By each bracket that opens and each comma: of `{"a": [1, 2, {"b": []}]}` these are `{`, `[`, `,`, `,`, `{` and `[`."""
+    counted = [most for most in range(values + 2) if has_more_values(body.encode(), most)]
+    assert counted == [*range(values)]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" + b"[]," * 500_000,
+        b"[" + b'"",' * 500_000,
+        b'"' + b'\\"' * 700_000 + b",",
+        b'"' * 1_500_000 + b"," * 200_000,
+    ],
+    ids=["lists", "texts", "escapes", "quotes"],
+)
+def test_counting_values_takes_no_time_of_its_own(body):
+    start_s = time.thread_time()
+    has_more_values(body, 100_000)
+    assert time.thread_time() - start_s < 1
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/responses", "/v1/systemone", "/v1/feedback"])
+async def test_a_body_of_millions_of_values_does_not_keep_the_others_waiting(client, path):
+    """Each takes time and memory of its own, so that 20 MB of them would block the process for half a minute."""
+    start_s = time.thread_time()
+    error = error_of(
+        await client.post(path, content=b'{"metadata": [' + b"[]," * 2_000_000 + b"1]}", headers=JSON), 400
+    )
+    assert error["code"] == "body_too_large"
+    assert time.thread_time() - start_s < 1
+
+
+async def test_a_long_text_has_as_many_commas_as_it_likes(client):
+    assert (await client.post(CHAT, json=chat("a, [b], {c} " * 50_000))).status_code == 200
+
+
 async def test_a_body_that_never_ends_is_given_up():
     gone = asyncio.Event()
 
@@ -173,11 +225,15 @@ async def test_a_compressed_body_is_refused_before_it_is_read(client, encoding):
 
 @pytest.mark.parametrize("kind", ["text/plain", "multipart/form-data; boundary=x", "application/x-www-form-urlencoded"])
 async def test_a_page_of_another_site_cannot_post_what_it_may_without_asking(client, kind):
-    """These are the kinds that a browser sends to anybody; JSON it asks about first, and is told no."""
-    response = await client.post(
-        CHAT, content=json.dumps(chat()), headers={"Content-Type": kind, "Origin": "http://evil"}
-    )
+    """These are the kinds that a browser sends to anybody; JSON it asks about first, and is told no.
+
+    It also sends what has no kind, and to names that its owner points at this machine; so where it comes from counts, too.
+    """
+    response = await client.post(CHAT, content=json.dumps(chat()), headers={"Content-Type": kind})
     error_of(response, 415)
+    for given in ({"Content-Type": kind}, {}):
+        response = await client.post(CHAT, content=json.dumps(chat()), headers={**given, "Origin": "http://evil"})
+        error_of(response, 403)
     asked = await client.options(CHAT, headers={"Origin": "http://evil", "Access-Control-Request-Method": "POST"})
     assert not [name for name in (*asked.headers, *response.headers) if name.startswith("access-control")]
 

@@ -6,11 +6,11 @@ what it has begun; what has not ended in time is broken off, and its client told
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 from langchain_rlfocal.execution.limits import BUSY_S
-from langchain_rlfocal.server.errors import ApiError, retry_after
+from langchain_rlfocal.server.errors import NO_RETRY, ApiError, retry_after
 
 RETRY_AFTER_S = 1.0
 """When a full server asks clients to come again."""
@@ -75,7 +75,7 @@ class Admission:
         self.in_flight = 0
         self.refused = 0
         self.is_draining = False
-        self._limits = set[asyncio.Timeout]()
+        self._limits, self._readings = set[asyncio.Timeout](), set[asyncio.Timeout]()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -130,6 +130,26 @@ class Admission:
             if not self.in_flight:
                 self._idle.set()
 
+    @asynccontextmanager
+    async def reading(self, *, timeout_s: float) -> AsyncIterator[None]:
+        """Read a request; at a stop it is broken off with the last answers.
+
+        Raises:
+            ApiError: The server stops.
+            TimeoutError: The time is up.
+        """
+        try:
+            async with asyncio.timeout(timeout_s) as limit:
+                self._readings.add(limit)
+                try:
+                    yield
+                finally:
+                    self._readings.discard(limit)
+        except TimeoutError:
+            if self.is_draining:
+                raise self._takes_nothing() from None
+            raise
+
     def check_room(self) -> None:
         """Check that an answer would be taken now, before anything is done for it: a full server has no time to read.
 
@@ -138,7 +158,7 @@ class Admission:
         """
         if self.is_draining:
             self.refused += 1
-            raise _stopping("The server is stopping and takes nothing new. Ask again: another will answer.")
+            raise self._takes_nothing()
         if self.in_flight >= self.most:
             self.refused += 1
             raise ApiError(
@@ -149,6 +169,9 @@ class Admission:
                 headers=retry_after(RETRY_AFTER_S),
             )
 
+    def _takes_nothing(self) -> ApiError:
+        return _stopping("The server is stopping and takes nothing new. Ask again: another will answer.")
+
     def _too_long(self, timeout_s: float | None) -> ApiError:
         if self.is_draining:
             return _stopping("The server stopped before the answer was whole. Ask again: another will answer.")
@@ -158,6 +181,7 @@ class Admission:
             "`rlfocal.deadline_s`, after which it answers with what has arrived.",
             type="server_error",
             code="timeout",
+            headers=NO_RETRY,
         )
 
     async def drain(self, within_s: float) -> None:
@@ -167,11 +191,16 @@ class Admission:
             async with asyncio.timeout(within_s):
                 await self._idle.wait()
         except TimeoutError:
-            now = asyncio.get_running_loop().time()
-            for limit in [*self._limits]:
-                if not limit.expired():
-                    limit.reschedule(now)
+            _expire(self._limits)
             await self._idle.wait()
+        _expire(self._readings)
+
+
+def _expire(limits: Iterable[asyncio.Timeout]) -> None:
+    now = asyncio.get_running_loop().time()
+    for limit in [*limits]:
+        if not limit.expired():
+            limit.reschedule(now)
 
 
 def _stopping(message: str) -> ApiError:

@@ -92,6 +92,7 @@ def create_app(
         },
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # to what a request's `Host` says, where the key would go after it
     app.state.serving = ServerState(
         model,
         config,

@@ -1,23 +1,32 @@
-"""Bodies: what clients send, read under limits of size, depth and time."""
+"""Bodies: what clients send, read under limits of size, depth, number and time; and what they are sent, written."""
 
-import asyncio
+import json
+import re
 from collections.abc import Iterable
 from contextlib import aclosing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse
 
-from langchain_rlfocal.server.config import ServerConfig
 from langchain_rlfocal.server.errors import ApiError
 
+if TYPE_CHECKING:
+    from langchain_rlfocal.server.state import ServerState
 
-async def read_body(request: Request, config: ServerConfig) -> dict[str, Any]:
+_TO_NEXT = re.compile(rb'(?:[^"\[{,]++|"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z))*+(?:([,\[{])|\Z)', re.DOTALL)
+"""Of JSON all, texts whole, up to what another value stands behind, or to the end; no byte is looked at twice."""
+
+
+async def read_body(request: Request) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        ApiError: It is too large, too deep, too slow, compressed, no JSON, or no object.
+        ApiError: It is too large, of too many values, too deep, too slow, compressed, no JSON, or no object; or the server stops.
     """
+    serving: ServerState = request.app.state.serving
+    config = serving.config
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
         raise ApiError(
@@ -27,7 +36,13 @@ async def read_body(request: Request, config: ServerConfig) -> dict[str, Any]:
         raise ApiError(
             415, "The body must not be compressed. Send it without `Content-Encoding`.", code="unsupported_encoding"
         )
-    body = await _bytes_of(request, config)
+    body = await _bytes_of(request, serving)
+    if has_more_values(body, config.max_values):
+        raise ApiError(
+            400,
+            f"The body must hold at most {config.max_values} values, those in lists and objects counted. Send less.",
+            code="body_too_large",
+        )
     try:
         read = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -41,8 +56,8 @@ async def read_body(request: Request, config: ServerConfig) -> dict[str, Any]:
     return read
 
 
-async def _bytes_of(request: Request, config: ServerConfig) -> bytes:
-    most = config.max_body_bytes
+async def _bytes_of(request: Request, serving: "ServerState") -> bytes:
+    config, most = serving.config, serving.config.max_body_bytes
     too_large = ApiError(
         413,
         f"The body must be at most {most} bytes. Send less.",
@@ -54,12 +69,11 @@ async def _bytes_of(request: Request, config: ServerConfig) -> bytes:
         raise too_large
     body = bytearray()
     try:
-        async with asyncio.timeout(config.read_timeout_s):
-            async with aclosing(request.stream()) as parts:
-                async for part in parts:
-                    body += part
-                    if len(body) > most:
-                        raise too_large
+        async with serving.admission.reading(timeout_s=config.read_timeout_s), aclosing(request.stream()) as parts:
+            async for part in parts:
+                body += part
+                if len(body) > most:
+                    raise too_large
     except TimeoutError:
         raise ApiError(
             408,
@@ -70,6 +84,30 @@ async def _bytes_of(request: Request, config: ServerConfig) -> bytes:
     except ClientDisconnect:
         raise ApiError(400, "The client hung up before the body's end.", code="client_disconnected") from None
     return bytes(body)
+
+
+def has_more_values(body: bytes, most: int) -> bool:
+    """Tell whether JSON has more values than so many: bytes are read fast, but each value takes time and memory of its own."""
+    if sum(body.count(sign) for sign in (b",", b"[", b"{")) <= most:  # those in texts counted, too
+        return False
+    nexts = (found for found in _TO_NEXT.finditer(body) if found.lastindex)
+    return any(number >= most for number, _ in enumerate(nexts))
+
+
+def json_of(value: Any) -> bytes:
+    """Write JSON in UTF-8. A member may say halves of characters, which no UTF-8 has; they become question marks."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # also of whole numbers of more than 64 bits
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+
+
+class JsonResponse(JSONResponse):
+    """A response whose body may hold what members say."""
+
+    def render(self, content: Any) -> bytes:
+        """Write it."""
+        return json_of(content)
 
 
 def is_deeper(value: Any, most: int) -> bool:

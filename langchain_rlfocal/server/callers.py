@@ -1,7 +1,8 @@
 """Callers: who asks, and what they may. Where no keys are configured everybody may everything.
 
 Who asks is found out before a handler runs, and before anything of the body is read; a handler then says what its request needs.
-A key is taken from `Authorization: Bearer` alone: addresses, which logs and histories keep, hold none.
+A key is taken from `Authorization: Bearer` alone: addresses, which logs and histories keep, hold none. Where there are no keys, pages in a
+browser are not everybody: a page of anywhere could have it ask a server of this machine, and by a trick with names read the answer.
 """
 
 from collections.abc import Sequence
@@ -58,7 +59,8 @@ def caller_of(request: Request) -> Caller:
     """Return who asks.
 
     Raises:
-        ApiError: The server has keys, and there is none, one that it does not know or takes no more, or one that asks too often.
+        ApiError: The server has keys, and there is none, one that it does not know or takes no more, or one that asks too often;
+            or it has none, and a page of another site asks.
     """
     found: Caller | ApiError = request.scope[_FOUND]
     if isinstance(found, ApiError):
@@ -94,22 +96,23 @@ class Callers:
         """Pass a request on, with who asks."""
         if scope["type"] == "http":
             serving: ServerState = scope["app"].state.serving
-            given = [value for name, value in scope["headers"] if name == b"authorization"]
             try:
-                scope[_FOUND] = await _identify(given, serving)
+                scope[_FOUND] = await _identify(scope["headers"], serving)
             except ApiError as refusal:
                 scope[_FOUND] = refusal
         await self.app(scope, receive, send)
 
 
-async def _identify(given: Sequence[bytes], serving: "ServerState") -> Caller:
-    """Find out who asks, by the values of the header `Authorization`.
+async def _identify(headers: Sequence[tuple[bytes, bytes]], serving: "ServerState") -> Caller:
+    """Find out who asks, by the header `Authorization`; where there are no keys, by `Origin`, which browsers alone send.
 
     Raises:
         ApiError: See `caller_of`.
     """
     if serving.keys is None:
+        _check_origins([value.decode("latin-1") for name, value in headers if name == b"origin"], serving)
         return Caller.anonymous()
+    given = [value for name, value in headers if name == b"authorization"]
     scheme, _, secret = (given[0] if len(given) == 1 else b"").decode("latin-1").partition(" ")
     secret = secret.strip()
     if scheme.lower() != "bearer" or not secret:
@@ -135,6 +138,18 @@ async def _identify(given: Sequence[bytes], serving: "ServerState") -> Caller:
                 headers=retry_after(wait_s),
             )
     return Caller.of_key(key, now)
+
+
+def _check_origins(origins: Sequence[str], serving: "ServerState") -> None:
+    allowed = serving.config.allow_origins
+    for origin in origins if "*" not in allowed else ():
+        if origin not in allowed:
+            raise ApiError(
+                403,
+                f"Pages of {origin[:100]} may not ask a server without keys. Whoever runs it can name them with `--allow-origin`.",
+                type="permission_error",
+                code="origin_not_allowed",
+            )
 
 
 def _unknown(message: str, challenge: str = 'Bearer error="invalid_token"') -> ApiError:

@@ -3,14 +3,15 @@
 import math
 import time
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import Any
 
 from langchain_core.messages import AIMessage
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from langchain_rlfocal.server.answering import Asked, answer, pieces
-from langchain_rlfocal.server.bodies import read_body
+from langchain_rlfocal.server.bodies import JsonResponse, read_body
 from langchain_rlfocal.server.callers import require
 from langchain_rlfocal.server.decisions import decision_field, decision_headers, headers_of
 from langchain_rlfocal.server.errors import ApiError
@@ -81,7 +82,7 @@ async def handle(request: Request) -> Response:
     serving: ServerState = request.app.state.serving
     require(request, "answers")
     serving.admission.check_room()
-    asked, stream, include_usage = asked_of(await read_body(request, serving.config), request)
+    asked, stream, include_usage = asked_of(await read_body(request), request)
     if stream:
         return EventStream(
             _events(asked, serving, include_usage=include_usage),
@@ -89,7 +90,7 @@ async def handle(request: Request) -> Response:
             headers=stream_headers(asked, serving),
         )
     message = await answer(asked, serving, request)
-    return JSONResponse(completion_of(message, asked), headers=decision_headers(message, serving.model.pool))
+    return JsonResponse(completion_of(message, asked), headers=decision_headers(message, serving.model.pool))
 
 
 def stream_headers(asked: Asked, serving: ServerState) -> dict[str, str]:
@@ -242,13 +243,14 @@ async def _events(asked: Asked, serving: ServerState, *, include_usage: bool) ->
 
     whole: AIMessage | None = None
     is_begun = False
-    async for piece in pieces(asked, serving):
-        text = str(piece.text)
-        if text:
-            yield chunk({"content": text} if is_begun else {"role": "assistant", "content": text, "refusal": None})
-            is_begun = True
-        if piece.response_metadata:
-            whole = piece
+    async with aclosing(pieces(asked, serving)) as said:  # its place is given back, too, where writing fails
+        async for piece in said:
+            text = str(piece.text)
+            if text:
+                yield chunk({"content": text} if is_begun else {"role": "assistant", "content": text, "refusal": None})
+                is_begun = True
+            if piece.response_metadata:
+                whole = piece
     assert whole is not None, "the last chunk says how the answer came about"
     frame["system_fingerprint"] = decision_field(whole).get("policy")
     if not is_begun:

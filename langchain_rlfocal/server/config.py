@@ -23,6 +23,7 @@ class ServerConfig:
         heartbeat_s: Seconds of silence in a stream after which a comment is sent, so that proxies keep it open.
         drain_s: Seconds that answers under way get when the server stops.
         max_body_bytes: Size of a body.
+        max_values: Values in a body, those in lists and objects counted.
         max_depth: How deep objects and lists of a body may be nested.
         max_messages: Messages of a conversation.
         max_tools: Tools of a request.
@@ -41,6 +42,7 @@ class ServerConfig:
     drain_s: float = 30.0
     max_body_bytes: int = 20 * MEGABYTE
     max_depth: int = 64
+    max_values: int = 100_000
     max_messages: int = 2000
     max_tools: int = 128
     allow_origins: tuple[str, ...] = field(default=())

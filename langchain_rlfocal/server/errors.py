@@ -24,7 +24,7 @@ _PARAMS = {name: f"rlfocal.{name}" for name in OPTION_NAMES} | {
 }
 """Fields of a body by the arguments that the package's errors name."""
 
-_NO_RETRY = {"x-should-retry": "false"}
+NO_RETRY = {"x-should-retry": "false"}
 """OpenAI's clients ask again after 409, 429 and 5xx, unless they are told that it would not help."""
 
 
@@ -93,16 +93,16 @@ def to_api_error(error: Exception) -> ApiError:
             headers = retry_after(error.retry_after_s)
             return ApiError(429, message, type="rate_limit_error", code="rate_limit_exceeded", headers=headers)
         case BudgetError():
-            return ApiError(429, message, type="insufficient_quota", code="insufficient_quota", headers=_NO_RETRY)
+            return ApiError(429, message, type="insufficient_quota", code="insufficient_quota", headers=NO_RETRY)
         case EnsembleOverflowError():
             return ApiError(400, message, code="context_length_exceeded", param="messages")
         case DisagreementError():
-            return ApiError(409, message, type="conflict_error", code="disagreement", headers=_NO_RETRY)
+            return ApiError(409, message, type="conflict_error", code="disagreement", headers=NO_RETRY)
         case EnsembleError():
             status, code = (504, "timeout") if isinstance(error, DeadlineError) else (502, "no_member_answered")
             if error.is_retryable and status == 502:
                 status = 503
-            headers = {} if error.is_retryable else _NO_RETRY
+            headers = {} if error.is_retryable else NO_RETRY
             return ApiError(status, message, type="server_error", code=code, headers=headers)
         case InputError():
             named = message.split("`")[1] if message.startswith("`") else ""

@@ -9,10 +9,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, suppress
 from typing import Any
 
-import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from langchain_rlfocal.server.bodies import json_of
 from langchain_rlfocal.server.errors import ApiError, to_api_error
 
 HEARTBEAT = b": waiting\n\n"
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 def event(data: Any, *, name: str | None = None) -> bytes:
     """Write one event."""
     head = b"" if name is None else f"event: {name}\n".encode()
-    return head + b"data: " + orjson.dumps(data) + b"\n\n"
+    return head + b"data: " + json_of(data) + b"\n\n"
 
 
 def error_event(error: ApiError) -> bytes:
@@ -105,9 +105,12 @@ class EventStream(Response):
             await first.response()(scope, receive, send)
             return
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        async for part in self._parts(first, events):
-            async with asyncio.timeout(SEND_TIMEOUT_S):
-                await send({"type": "http.response.body", "body": part, "more_body": True})
+        try:
+            async for part in self._parts(first, events):
+                async with asyncio.timeout(SEND_TIMEOUT_S):
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+        except TimeoutError:  # it has gone: who serves closes a connection whose response has no end
+            return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _parts(self, first: bytes | None, events: asyncio.Queue[bytes | ApiError | None]) -> AsyncIterator[bytes]:

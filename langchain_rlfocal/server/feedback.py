@@ -24,7 +24,7 @@ async def handle(request: Request) -> Response:
     """Record what is said of an answer."""
     serving: ServerState = request.app.state.serving
     require(request, "feedback")
-    body = await read_body(request, serving.config)
+    body = await read_body(request)
     for name in body:
         if name not in _FIELDS:
             raise ApiError(

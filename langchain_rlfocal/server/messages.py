@@ -122,6 +122,9 @@ def _part_of(part: Any, where: str, known: Sequence[str]) -> dict[Any, Any]:
     held = part.get(kind)
     if not isinstance(held, str if kind in {"text", "refusal"} else dict):
         raise ApiError(400, f"A part of the type {kind} must hold `{kind}`.", param=f"{where}.{kind}")
+    if kind == "file" and isinstance(held, dict) and not isinstance(held.get("file_data"), str):
+        rule = "No files are stored here, and none are fetched: send the file itself, as `file_data`."
+        raise ApiError(400, rule, param=f"{where}.file.{'file_id' if 'file_id' in held else 'file_data'}")
     if kind == "image_url":
         url = part[kind].get("url")
         scheme = url.partition(":")[0].lower() if isinstance(url, str) else None

@@ -3,7 +3,8 @@
 Nothing is said before the answer begins, so that an error which comes before it has a status of its own.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing
 from typing import Any
 
 from langchain_core.messages import AIMessageChunk
@@ -27,18 +28,19 @@ class ResponseWriter:
         self._number = 0
         self._text = ""
 
-    async def events(self, pieces: AsyncIterator[AIMessageChunk]) -> AsyncGenerator[bytes]:
+    async def events(self, pieces: AsyncGenerator[AIMessageChunk]) -> AsyncGenerator[bytes]:
         """Write an answer as it comes: its words, then its calls, then how it ended and came about."""
         last: AIMessageChunk | None = None
-        async for piece in pieces:
-            if not self._number:
-                for begun in self._begun():
-                    yield begun
-            if text := str(piece.text):
-                for said in self._said(text):
-                    yield said
-            if piece.response_metadata:
-                last = piece
+        async with aclosing(pieces):  # its place is given back, too, where writing fails
+            async for piece in pieces:
+                if not self._number:
+                    for begun in self._begun():
+                        yield begun
+                if text := str(piece.text):
+                    for said in self._said(text):
+                        yield said
+                if piece.response_metadata:
+                    last = piece
         assert last is not None, "the last chunk says how the answer came about"
         whole = AIMessageChunk(content=self._text) + last if self._text else last
         for ended in self._ended(response_of(whole, self._frame)):

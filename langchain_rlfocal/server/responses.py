@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from langchain_rlfocal.server import chat_completions
 from langchain_rlfocal.server.answering import Asked, answer, pieces
-from langchain_rlfocal.server.bodies import read_body
+from langchain_rlfocal.server.bodies import JsonResponse, read_body
 from langchain_rlfocal.server.callers import require
 from langchain_rlfocal.server.decisions import decision_headers
 from langchain_rlfocal.server.errors import ApiError
@@ -65,7 +65,7 @@ async def handle(request: Request) -> Response:
     serving: ServerState = request.app.state.serving
     require(request, "answers")
     serving.admission.check_room()
-    body = await read_body(request, serving.config)
+    body = await read_body(request)
     asked, stream = asked_of(body, request)
     frame = frame_of(body, asked)
     if stream:
@@ -77,7 +77,7 @@ async def handle(request: Request) -> Response:
             write_error=writer.failed,
         )
     message = await answer(asked, serving, request)
-    return JSONResponse(response_of(message, frame), headers=decision_headers(message, serving.model.pool))
+    return JsonResponse(response_of(message, frame), headers=decision_headers(message, serving.model.pool))
 
 
 async def not_stored(request: Request) -> Response:
@@ -241,7 +241,9 @@ def _part_of(part: Any, where: str) -> Any:
     if not isinstance(part, dict):
         return part
     if part.get("file_id"):
-        raise ApiError(400, "No files are stored here: send the file itself, or its URL.", param=f"{where}.file_id")
+        raise ApiError(400, "No files are stored here: send the file itself.", param=f"{where}.file_id")
+    if part.get("file_url"):
+        raise ApiError(400, "No files are fetched here: send it as `file_data`.", param=f"{where}.file_url")
     match part.get("type"):
         case "input_text" | "output_text":
             return {"type": "text", "text": part.get("text")}

@@ -37,7 +37,7 @@ async def handle(request: Request) -> Response:
     serving: ServerState = request.app.state.serving
     require(request, "answers")
     serving.admission.check_room()
-    body = await read_body(request, serving.config)
+    body = await read_body(request)
     questions = _questions_of(body, known=serving.model.pool.names)
     options = _options_of(body, serving.model)
     query = _query_of(body, task=options.get("task", serving.model.task), most=serving.config.max_messages)

@@ -33,8 +33,8 @@ class Visit:
         sent: What the application has sent.
     """
 
-    def __init__(self, app, path, body=None, *, method="POST", headers=(), parts=None):
-        self.sent = []
+    def __init__(self, app, path, body=None, *, method="POST", headers=(), parts=None, reads=None):
+        self.sent, self._reads = [], reads
         self._left, self._came = asyncio.Event(), asyncio.Condition()
         self._parts = iter([json.dumps(body).encode()] if parts is None else parts)
         self._more = True
@@ -65,6 +65,8 @@ class Visit:
         return {"type": "http.disconnect"}
 
     async def _send(self, message):
+        if len(self.sent) == self._reads:  # no more than these
+            await asyncio.Event().wait()
         async with self._came:
             self.sent.append(message)
             self._came.notify_all()
