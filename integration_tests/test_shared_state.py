@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from langchain_rlfocal import Account, Budget, BudgetError, PoolMember, RLFocalChatModel
-from langchain_rlfocal.execution import SharedState, Usage
+from langchain_rlfocal.execution import SharedState, Usage, budgets
+from langchain_rlfocal.execution import store as store_module
 from langchain_rlfocal.execution.limits import BreakerConfig
+from langchain_rlfocal.execution.store import StorePlace
 from langchain_rlfocal.policies.targets import Target, TargetController
 from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel
 from support_store import GUARD_S, QUESTION, Server, Worker, opened, spells_of, until
@@ -105,10 +107,32 @@ def test_what_is_spent_is_set_to_zero_in_all_processes(server):
         with pytest.raises(BudgetError):
             models[1].invoke(QUESTION)
         models[1].reset_spending()
+        other.get("x")  # by now the server has heard of it
         models[0].invoke(QUESTION)
         with pytest.raises(BudgetError):
             models[1].invoke(QUESTION)
         assert models[0].spent.calls == 1
+
+
+def test_an_account_is_forgotten_by_the_server_and_by_each_process_some_time_after_its_last_call(server):
+    """A month that is over, and an account for ever."""
+    now_s = [0.0]
+    with opened(SharedState(place=StorePlace.of(server.url()), clock=lambda: now_s[0])) as (shared,):
+        model = saying(shared)
+        for account in (Account("may", keep_s=1000.5), Account("ever")):
+            model.invoke(QUESTION, account=account)
+        shared.get("x")
+        times = [server.client().ttl(f"rlfocal:{{default}}:spent:account:{name}") for name in ("may", "ever")]
+        assert 990 < times[0] <= 1001
+        assert times[1] == -1
+        now_s[0] = 1001
+        until(lambda: [*shared.store._ledgers] == ["model", "account:ever"], "The end of the month's account")
+        assert server.client().delete("rlfocal:{default}:spent:account:may") == 1
+        looked = shared.ledger_for("may")
+        beaten = threading.Event()
+        looked.hear = lambda _: beaten.set()
+        assert beaten.wait(GUARD_S)
+        assert not server.client().exists("rlfocal:{default}:spent:account:may")  # who only looks makes none
 
 
 def test_a_killed_process_leaves_counted_what_it_may_have_spent_and_its_slots_come_free(workers, notes):
@@ -214,6 +238,93 @@ def test_scripts_that_somebody_flushes_are_loaded_again(server):
         server.client().script_flush()
         model.invoke(QUESTION)
         assert (model.spent.calls, shared.status.is_lost) == (2, False)
+
+
+def test_a_server_that_somebody_flushes_is_told_what_was_spent(server):
+    """Of 5 calls 3 are made, by two processes; the server forgets them all, and allows 2."""
+    with opened(server.shared(), server.shared()) as (one, other):
+        models = [saying(shared, budget=Budget(max_calls=5)) for shared in (one, other)]
+        for model in (models[0], models[1], models[0]):
+            model.invoke(QUESTION)
+        one.get("x")
+        server.client().flushall()
+        models[1].invoke(QUESTION)  # it knows of 2 calls, the other of 3
+        models[0].invoke(QUESTION)
+        until(lambda: server.client().hget("rlfocal:{default}:spent:model", "calls") == "5", "What was spent")
+        for model in models:
+            with pytest.raises(BudgetError):
+                model.invoke(QUESTION)
+        assert not one.status.is_lost
+
+
+def test_a_call_that_ends_after_the_server_was_flushed_counts_as_what_it_cost(server):
+    with opened(server.shared()) as (shared,):
+        ticket = admitted(shared, Usage(1, 100))
+        server.client().flushall()
+        ticket.settle(Usage(1, 40), "answered")
+        ticket.release()
+        until(lambda: not shared.ledger._unheard, "The answer")
+        assert server.client().hmget("rlfocal:{default}:spent:model", "calls", "tokens") == ["1", "40"]
+
+
+def test_an_account_that_somebody_deletes_is_never_below_zero(server):
+    with opened(server.shared()) as (shared,):
+        ticket = admitted(shared, Usage(1, 100))
+        server.client().delete("rlfocal:{default}:spent:model")
+        ticket.settle(Usage(1, 40), "answered")
+        ticket.release()
+        until(lambda: not shared.ledger._unheard, "The answer")
+        assert server.client().hget("rlfocal:{default}:spent:model", "tokens") == "0"
+
+
+def test_any_text_is_a_name(server):
+    """Also one that is no UTF-8, such as half an emoji that a client has cut off."""
+    with opened(server.shared()) as (shared,):
+        model = saying(shared)
+        for name in ("\ud83d", "é\x00\n", "名"):
+            assert shared.take(name, per_minute=1) == 0
+            assert shared.take(name, per_minute=1) > 0
+            shared.put(name, b"v", 9)
+            assert shared.get(name) == b"v"
+            account = Account(f"a{name}", Budget(max_calls=1))
+            model.invoke(QUESTION, account=account)
+            with pytest.raises(BudgetError, match="is 1, of which 1 is spent"):
+                model.invoke(QUESTION, account=account)
+        assert not shared.status.is_lost
+
+
+def test_what_is_spent_while_the_server_is_lost_is_one_booking_however_often_it_is_tried(server):
+    with opened(server.shared()) as (shared,):
+        store, model, tries = shared.store, saying(shared), []
+        model.invoke(QUESTION)
+        shared.get("x")
+        server.kill()
+        connect = store._connect
+        store._connect = lambda: (tries.append(1), connect())
+        for _ in range(4):
+            model.invoke(QUESTION)
+            done = len(tries)
+            until(lambda: len(tries) > done, "The next try")  # noqa: B023  # called at once
+        assert shared.ledger._booked == {}
+        assert len(store._kept) <= 1  # the first of these calls may have asked
+        assert model.spent.calls == 5
+        server.start()
+        until(lambda: server.client().hget("rlfocal:{default}:spent:model", "calls") == "5", "What was spent")
+
+
+def test_a_server_that_has_just_come_back_does_not_make_others_seem_gone(server):
+    """Two processes; the server begins again, and the first of them to be back keeps to one of two parts."""
+    with opened(server.shared(lease_s=1), server.shared(lease_s=1)) as (one, other):
+        for shared in (one, other):
+            shared.get("x")
+        until(lambda: one.status.workers == 2, "The other")
+        server.kill()
+        until(lambda: one.status.is_lost, "The loss")
+        other.close()
+        server.start()
+        until(lambda: not one.status.is_lost, "The server")
+        assert one.status.workers == 2
+        until(lambda: one.status.workers == 1, "The other's end")
 
 
 def admitted(shared, bound, **caps):
@@ -443,6 +554,51 @@ def test_controllers_of_targets_go_on_from_what_all_have_counted(server):
         assert [one._count for one in controllers] == [2, 2]
         kept = 1 - 1 / 1000
         assert controllers[0]._taken == pytest.approx(20 + 3 * kept + 3, rel=1e-6)
+
+
+def test_what_a_controller_counted_counts_once_though_the_answer_was_lost(server):
+    """The server hangs, adds what it was told when it goes on, and is told again."""
+    with opened(server.shared(timeout_s=0.1)) as (shared,):
+        controller = TargetController(2.0)
+        shared.controllers._controllers["policy", Target("target_calls", 2.0), frozenset("ab")] = controller
+        until(lambda: server.client().keys("*:controller:*"), "The controller")
+        [key] = server.client().keys("*:controller:*")
+        server.pause()
+        controller.end(3.0, expected=2.0, counted=controller.begin(2.0))
+        until(lambda: shared.status.is_lost, "The loss")
+        controller.end(3.0, expected=2.0, counted=controller.begin(2.0))
+        server.go_on()
+        until(lambda: server.client().hget(key, "queries") == "2", "Both queries")
+        assert float(server.client().hget(key, "balance")) == pytest.approx(-2.0)
+        until(lambda: math.isclose(controller._balance, -2.0), "The same here")
+        assert controller._count == 2
+
+
+# ---- threads and forks
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_fork_does_not_wait_for_who_waits_for_it(server, index):
+    """While the thread of one of two stores tells what was answered, which takes the ledgers' lock, the process forks."""
+    with opened(server.shared(), server.shared()) as states:
+        applying = states[index].store._applying
+        is_telling, has_told = threading.Event(), threading.Event()
+
+        def tell():
+            with applying:
+                is_telling.set()
+                time.sleep(0.1)  # by now who forks has taken what it can
+                if budgets.lock.acquire(timeout=GUARD_S / 4):
+                    budgets.lock.release()
+                    has_told.set()
+
+        teller = threading.Thread(target=tell)
+        teller.start()
+        is_telling.wait()
+        store_module._before_fork()
+        store_module._after_fork(in_child=False)
+        teller.join()
+        assert has_told.is_set()
 
 
 # ---- event loops

@@ -5,7 +5,7 @@ import json
 import socket
 import subprocess
 import sys
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 
 import pytest
 
@@ -13,6 +13,7 @@ from langchain_rlfocal.cli import serving
 from langchain_rlfocal.cli.serving import Settings
 from langchain_rlfocal.demo import POLICY_PATH
 from langchain_rlfocal.errors import InputError
+from langchain_rlfocal.execution import SharedState
 
 
 @pytest.fixture
@@ -116,6 +117,26 @@ def test_the_store_s_password_is_not_said():
     )
     assert serving._without_password("redis://:s3cret@127.0.0.1/0") == "redis://:***@127.0.0.1/0"
     assert serving._without_password("redis://127.0.0.1/0") == "redis://127.0.0.1/0"
+
+
+def test_processes_know_of_how_many_they_are_one_before_a_store_says_so(cli, pool, served):
+    assert serving._shared_by("redis://host/0", 4) == "redis://host/0?workers=4"
+    assert serving._shared_by("redis://host?namespace=a", 4) == "redis://host?namespace=a&workers=4"
+    assert serving._shared_by("redis://host?workers=9", 4) == "redis://host?workers=9"
+    assert serving._shared_by("redis://host", 1) == "redis://host"
+    assert serving._shared_by(None, 4) is None
+
+
+def test_a_process_that_ends_leaves_the_store(pool, tmp_path):
+    """So does the one that only checks the settings and has others serve."""
+    url = f"unix://{tmp_path}/nobody.sock"
+    settings = Settings(pool=pool, members=[], policy=None, embedder=None, fields={"shared_state": url})
+    with ExitStack() as stack:
+        shared = settings.open(stack).shared_state
+        assert SharedState.at(url) is shared
+    again = SharedState.at(url)
+    again.close()
+    assert again is not shared
 
 
 def test_several_processes_make_their_models_of_settings_in_their_environment(cli, pool, served, monkeypatch):

@@ -219,9 +219,9 @@ def test_dollars_of_an_account_need_prices():
         RLFocalChatModel(members={"a": saying("yes")}, account=Account("ann", Budget(max_usd=1.0)))
 
 
-@pytest.mark.parametrize("bad", [{"name": ""}, {"name": 3}, {"name": "ann", "budget": 3}])
-def test_an_account_has_a_name_and_a_budget(bad):
-    with pytest.raises(InputError, match="An account's"):
+@pytest.mark.parametrize("bad", [{"name": ""}, {"name": 3}, {"name": "ann", "budget": 3}, {"name": "ann", "keep_s": 0}])
+def test_an_account_has_a_name_a_budget_and_a_time(bad):
+    with pytest.raises(InputError, match=r"An account's|`keep_s` must be a finite number above 0"):
         Account(**bad)
 
 
@@ -344,8 +344,9 @@ def test_what_was_counted_while_others_are_told_is_told_the_next_time():
     controller.end(5.0, expected=2.0, counted=controller.begin(2.0))
     told = controller.take_news()
     controller.begin(2.0)
-    controller.give_back(told)
+    controller.follow(told.balance, told.queries, 20 * 0.999 + 5 + 0.02, 20 * 0.999 + 2 + 0.02)
+    assert (controller._count, told.queries, told.ends) == (2, 1, 1)
     again = controller.take_news()
-    assert (again.queries, again.ends) == (2, 1)
-    assert again.balance == pytest.approx(2 - 5 + 2 - 2 * 25 / 22)  # the factor is (20 + 5) / (20 + 2) by then
+    assert (again.queries, again.ends) == (1, 0)
+    assert again.balance == pytest.approx(2 - 2 * 25 / 22)  # the factor is (20 + 5) / (20 + 2) by then
     assert Controllers().take_news() == []

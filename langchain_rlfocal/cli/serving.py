@@ -117,6 +117,7 @@ class Settings:
             given["policy"] = policy
         pool = spread(stack.enter_context(open_pool(self.pool, self.members)))
         model = RLFocalChatModel(members=pool, **given)
+        stack.callback(model.shared_state.close)
         if (log := model.outcome_log) is not None:
             stack.callback(log.close)  # type: ignore[union-attr]  # a path becomes a log on validation
         return model
@@ -283,7 +284,7 @@ def serve(
         "budget": _budget(max_usd=max_usd, max_calls=max_calls),
         "budget_per_answer": _budget(max_usd=max_usd_per_answer, max_calls=max_calls_per_answer),
         "outcome_log": log,
-        "shared_state": state,
+        "shared_state": _shared_by(state, workers),
         "explore": explore,
         "learning": learning,
         "sticky": sticky,
@@ -396,6 +397,13 @@ def _serve_by_several(listener: socket.socket, workers: int) -> None:
 
 
 # ---- what is said at the start
+
+
+def _shared_by(state: str | None, workers: int) -> str | None:
+    """Say in the URL of a store how many share it at least: one that begins while the store is lost has its part then, and no more."""
+    if state is None or workers == 1 or "workers=" in state:
+        return state
+    return f"{state}{'&' if '?' in state else '?'}workers={workers}"
 
 
 def _without_password(url: str | None) -> str | None:

@@ -91,19 +91,24 @@ class Account:
     Attributes:
         name: Its name; all models that share their state know one account by it.
         budget: What may be spent on it over all answers.
+        keep_s: Seconds after its last call after which a store may forget what was spent on it, as of a month that is over; None for
+            never.
 
     Raises:
-        InputError: The name is no text, or blank.
+        InputError: The name is no text, or blank, or `keep_s` is not above 0.
     """
 
     name: str
     budget: Budget = Budget()
+    keep_s: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
             raise InputError(f"An account's `name` must be a text that is not blank, got {self.name!r}.")
         if not isinstance(self.budget, Budget):
             raise InputError(f"An account's `budget` must be a `Budget`, got {self.budget!r}.")
+        if self.keep_s is not None:
+            check_number("keep_s", self.keep_s, positive=True)
 
 
 class BudgetRefusal(Exception):  # noqa: N818  # no fault of anybody's: the budget does what it is for

@@ -91,7 +91,7 @@ class AnswerLimits:
         self.deadline_at_s = math.inf if deadline_s is None else clock() + deadline_s
         accounts = [(self.ledger, self.config.budget_per_answer), (self.shared.ledger, self.config.budget)]
         if (account := self.config.account) is not None:
-            accounts.append((self.shared.ledger_for(account.name), account.budget))
+            accounts.append((self.shared.ledger_for(account.name, keep_s=account.keep_s), account.budget))
         self.accounts = tuple(accounts)
         self.own_accounts, self.shared_accounts = self.accounts[:1], self.accounts[1:]
         self._entry: Entry | None = None

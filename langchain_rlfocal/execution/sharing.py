@@ -188,10 +188,10 @@ class SharedState(Shared):
             return StoreStatus()
         return StoreStatus("redis", store.is_lost, store.lost_for_s, store.num_workers)
 
-    def ledger_for(self, name: str) -> Ledger:
+    def ledger_for(self, name: str, *, keep_s: float | None = None) -> Ledger:
         """Return what was spent on an account; see `Account`."""
         if self.store is not None:
-            return self.store.ledger(f"account:{name}", f"account {name}")
+            return self.store.ledger(f"account:{name}", f"account {name}", keep_s=keep_s)
         return self._accounts.get(name) or self._accounts.setdefault(name, Ledger(name=f"account {name}"))
 
     def reset_breakers(self, member: str | None = None) -> None:

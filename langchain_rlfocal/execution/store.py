@@ -31,7 +31,7 @@ from langchain_rlfocal.errors import InputError, MissingDependencyError
 from langchain_rlfocal.execution import budgets
 from langchain_rlfocal.execution.budgets import Budget, BudgetRefusal, Ledger, Reservation, Usage, amount_in_words
 from langchain_rlfocal.execution.limits import BreakerConfig, Breakers
-from langchain_rlfocal.policies.targets import Controllers
+from langchain_rlfocal.policies.targets import Controllers, NamedNews
 
 BEAT_S = 1.0
 """How often a process says that it is there, and hears what the others did."""
@@ -252,6 +252,7 @@ class SharedLedger(Ledger):
         self._unheard: dict[int, Usage] = {}
         self._booked: dict[int, Usage] = {}
         self.used_at_s = 0.0
+        self.keep_s: float | None = None
 
     @property
     def spent(self) -> Usage:
@@ -344,9 +345,23 @@ class SharedLedger(Ledger):
         super().reset()
         return owed
 
-    def words(self) -> list[Any]:
-        """Return its key and what was last known to be taken."""
-        return [self.key, self._known.calls, self._known.tokens, self._known.usd]
+    def words(self, usage: Usage) -> list[Any]:
+        """Say for a script what is spent on it."""
+        return [self.key, [usage.calls, usage.tokens, usage.usd], *self.keep]
+
+    def words_known(self) -> list[Any]:
+        """Say what was last known to be taken."""
+        return self.words(self._known)
+
+    @property
+    def keep(self) -> list[int]:
+        """For how many seconds the server keeps it after each use; nothing where for ever."""
+        return [] if self.keep_s is None else [math.ceil(self.keep_s)]
+
+    def is_over(self, now_s: float) -> bool:
+        """True if the server does not keep it any more, and nothing is open here."""
+        is_open = self._in_flight or self._unheard or self._booked or self._held or self.is_owing
+        return self.keep_s is not None and now_s > self.used_at_s + self.keep_s and not is_open
 
     def forget(self) -> None:
         """Forget what only the parent of this process knows."""
@@ -389,10 +404,9 @@ class RedisStore:
         self._clock, self._breakers, self._controllers = clock, breakers, controllers
         self._texts = {name: _text_of("common") + _text_of(name) for name in _SCRIPTS}
         self._ledgers: dict[str, SharedLedger] = {}
-        self._ended = threading.Event()
         self._lost_at_s: float | None = None
-        self._known_workers = 0
-        self._run: str | None = None
+        self._known_workers, self._all_are_back_at_s = 0, -math.inf
+        self._run = ""
         self._num_resets: int | None = None
         self._begin()
         self._start()
@@ -400,11 +414,12 @@ class RedisStore:
 
     def _begin(self) -> None:
         """Begin as a process of its own, also after a fork."""
-        self._lock, self._applying = threading.RLock(), threading.RLock()
+        self._applying = threading.RLock()
         self._pid, self._worker = os.getpid(), uuid4().hex[:16]
         self._queue: SimpleQueue[_Command | None] = SimpleQueue()
         self._kept: deque[_Command] = deque()
         self._numbers = itertools.count(1)
+        self._untold: tuple[int, list[NamedNews]] | None = None
         self._running: dict[str, Ticket] = {}
         self._probing: set[str] = set()
         self._client: Any = None
@@ -413,7 +428,7 @@ class RedisStore:
         self._is_closed = False
 
     def _start(self) -> None:
-        with self._lock:
+        with budgets.lock:
             if self._thread is None and not self._is_closed:
                 self._thread = threading.Thread(target=self._work, name="rlfocal-store", daemon=True)
                 self._thread.start()
@@ -438,12 +453,15 @@ class RedisStore:
         """How many processes share it, as far as was last known."""
         return max(self._known_workers, self.place.workers)
 
-    def ledger(self, key: str, name: str) -> SharedLedger:
-        """Return an account by its key; `name` is for messages."""
+    def ledger(self, key: str, name: str, *, keep_s: float | None = None) -> SharedLedger:
+        """Return an account by its key; `name` is for messages. It is forgotten where nobody uses it for `keep_s`."""
         with budgets.lock:
             ledger = self._ledgers.get(key)
             if ledger is None:
                 ledger = self._ledgers[key] = SharedLedger(self, key, name)
+                ledger.used_at_s = self._clock()
+            if keep_s is not None:
+                ledger.keep_s = keep_s
             return ledger
 
     def ticket(
@@ -481,7 +499,7 @@ class RedisStore:
             "ticket": uuid4().hex,
             "key": key,
             "bound": [bound.calls, bound.tokens, bound.usd],
-            "accounts": [[ledger.key, limit] for (ledger, _), limit in zip(ledgers, limits, strict=True)],
+            "accounts": [[one.key, limit, *one.keep] for (one, _), limit in zip(ledgers, limits, strict=True)],
             "lease_ms": self.place.lease_s * 1000,
         }
         if total is not None:
@@ -519,14 +537,10 @@ class RedisStore:
 
     def get(self, key: str, on_answer: Callable[[Any], None]) -> None:
         """Fetch a small value: `(value or None,)`; None where nobody has answered."""
+        self.submit(_Command(None, ("GET", self._value_key(key)), on_answer))
 
-        def tell(answer: Any) -> None:
-            on_answer(answer)
-
-        self.submit(_Command(None, ("GET", self._value_key(key)), tell))
-
-    def _value_key(self, key: str) -> str:
-        return f"{self._prefix}:value:{key}"
+    def _value_key(self, key: str) -> bytes:
+        return f"{self._prefix}:value:{key}".encode("utf-8", "surrogatepass")
 
     @property
     def _prefix(self) -> str:
@@ -534,7 +548,7 @@ class RedisStore:
 
     def close(self) -> None:
         """Tell the server what is left to tell, and leave it; what is asked afterwards is told that it is lost."""
-        with self._lock:
+        with budgets.lock:
             thread, self._is_closed = self._thread, True
             self._lost_at_s = self._clock() if self._lost_at_s is None else self._lost_at_s
             self._queue.put(None)
@@ -545,7 +559,7 @@ class RedisStore:
 
     def submit(self, command: _Command) -> None:
         """Have a command sent; where the server is lost, its sender is told at once."""
-        with self._lock:
+        with budgets.lock:
             if not self._is_closed:
                 self._start()
                 if self._lost_at_s is None:
@@ -573,8 +587,7 @@ class RedisStore:
             *(["bound"] if was_admitted else []),
         ]
         ask = {name: asked[name] for name in names if name in asked}
-        spent = [actual.calls, actual.tokens, actual.usd]
-        ask |= {"number": number, "accounts": [[ledger.key, *spent] for ledger in ticket.ledgers]}
+        ask |= {"number": number, "accounts": [ledger.words(actual) for ledger in ticket.ledgers]}
         if ticket.says is not None:
             ask["says"] = ticket.says
         self._submit_numbered(ask, number, ticket.ledgers)
@@ -655,23 +668,17 @@ class RedisStore:
 
     def _exchange(self, batch: list[_Command], *, beats: bool) -> bool:
         """Send commands, and tell who sent them what came of them; False if the server is lost."""
-        with self._applying:
-            if beats:
-                self._book_owed()
-            with self._lock:
-                sending = [*self._kept, *batch]
-                self._kept.clear()
-            if beats:
-                sending.append(self._beat())
+        sending = batch
         try:
+            if self._client is None:
+                self._connect()
+            sending = self._all_to_send(batch, beats=beats)
             try:
-                if self._client is None:
-                    self._connect()
                 answers = self._send(sending)
-            except self._redis.exceptions.ConnectionError:
-                if self._client is None or self.is_lost:
+            except (self._redis.exceptions.ConnectionError, _ForgottenError):
+                if self.is_lost:
                     raise
-                # It has closed the connection, as a server does that starts again: what is asked once more has one effect.
+                # It has closed the connection, as a server does that starts again, or was flushed: what is asked once more has one effect.
                 self._disconnect()
                 self._connect()
                 answers = self._send(sending)
@@ -684,6 +691,17 @@ class RedisStore:
             if self.is_lost and not self._is_closed:
                 self._find()
         return True
+
+    def _all_to_send(self, batch: list[_Command], *, beats: bool) -> list[_Command]:
+        with self._applying:
+            if beats:
+                self._book_owed()
+            with budgets.lock:
+                sending = [*self._kept, *batch]
+                self._kept.clear()
+            if beats:
+                sending.append(self._beat())
+        return sending
 
     def _send(self, commands: Sequence[_Command]) -> list[Any]:
         """Send commands at once, and return their answers.
@@ -700,10 +718,13 @@ class RedisStore:
         for answer in answers:
             if isinstance(answer, Exception):
                 raise answer
-        return [
-            (answer,) if command.script is None else json.loads(answer)
+        said = [
+            (answer,) if command.script is None else _read(answer)
             for command, answer in zip(commands, answers, strict=True)
         ]
+        if "forgotten" in said:
+            raise _ForgottenError("it was started again, or flushed")
+        return said
 
     def _send_once(self, commands: Sequence[_Command]) -> list[Any]:
         if not commands:
@@ -717,8 +738,8 @@ class RedisStore:
         return cast("list[Any]", pipeline.execute(raise_on_error=False))
 
     def _words(self, script: str, ask: Mapping[str, Any]) -> tuple[Any, ...]:
-        asked = json.dumps({**ask, "run": self._run, "worker": self._worker})
-        return self._shas[script], 1, self._prefix, asked
+        asked = json.dumps({**ask, "run": self._run, "worker": self._worker}, ensure_ascii=False)
+        return self._shas[script], 1, self._prefix, asked.encode("utf-8", "surrogatepass")
 
     def _connect(self) -> None:
         """Connect, load the scripts and say what is known, which a restarted server may have lost."""
@@ -734,18 +755,18 @@ class RedisStore:
             protocol=2,
         )
         try:
-            run = str(self._client.info("server")["run_id"])
+            server = str(self._client.info("server")["run_id"])
             self._load()
-            before, self._run = self._run, run
             with budgets.lock:
-                known = [ledger.words() for ledger in self._ledgers.values()]
-            is_restarted = before is not None and before != run
-            asked = {"accounts": known, "is_restarted": is_restarted}
-            if known:
-                taken = json.loads(self._client.execute_command("EVALSHA", *self._words("join", asked)))
-                with budgets.lock:
-                    for (key, *_), amounts in zip(known, taken, strict=True):
-                        self._ledgers[key].hear(amounts)
+                ledgers = [*self._ledgers.values()]
+                asked = {"server": server, "accounts": [ledger.words_known() for ledger in ledgers]}
+            run, taken = _read(self._client.execute_command("EVALSHA", *self._words("join", asked)))
+            if self._run:
+                self._all_are_back_at_s = self._clock() + self.place.lease_s
+            self._run = run
+            with budgets.lock:
+                for ledger, amounts in zip(ledgers, taken, strict=True):
+                    ledger.hear(amounts)
         except BaseException:
             self._disconnect()
             raise
@@ -768,15 +789,21 @@ class RedisStore:
                 if ledger.is_owing:
                     number = next(self._numbers)
                     owed = ledger.take_owed(number)
-                    accounts = [[ledger.key, owed.calls, owed.tokens, owed.usd]]
-                    self._submit_numbered({"number": number, "ticket": "", "accounts": accounts}, number, [ledger])
+                    asked = {"number": number, "ticket": "", "accounts": [ledger.words(owed)]}
+                    self._submit_numbered(asked, number, [ledger])
 
     def _beat(self) -> _Command:
         """Make the command that says that this process is there, and hears what others did."""
+        now_s = self._clock()
         with budgets.lock:
+            for ledger in [one for one in self._ledgers.values() if one.is_over(now_s)]:
+                del self._ledgers[ledger.key]
             ledgers = sorted(self._ledgers.values(), key=lambda ledger: -ledger.used_at_s)[:MAX_BEAT_ACCOUNTS]
-        news = self._controllers.take_news()
+        if self._untold is None:
+            self._untold = next(self._numbers), self._controllers.take_news()
+        number, news = self._untold
         ask = {
+            "number": number,
             "alive_ms": self.place.lease_s * 1000,
             "lease_ms": self.place.lease_s * 1000,
             "calls": self._held(),
@@ -786,10 +813,11 @@ class RedisStore:
 
         def tell(answer: Any) -> None:
             if answer is None:
-                self._controllers.give_back(news)
-                return
+                return  # the news are said again, with their number
+            self._untold = None
             workers, taken, opened, states, num_resets = answer
-            self._known_workers = int(workers)
+            least = self._known_workers if self._clock() < self._all_are_back_at_s else 0
+            self._known_workers = max(int(workers), least)
             with budgets.lock:
                 for ledger, amounts in zip(ledgers, taken, strict=True):
                     ledger.hear(amounts)
@@ -813,7 +841,7 @@ class RedisStore:
     def _lose(self, sent: Sequence[_Command], error: Exception) -> None:
         """Say that the server is lost, once, and have everybody who waits for it go on without."""
         self._disconnect()
-        with self._lock:
+        with budgets.lock:
             is_new = self._lost_at_s is None
             if is_new:
                 self._lost_at_s = self._clock()
@@ -832,7 +860,7 @@ class RedisStore:
     def _give_up(self, commands: Sequence[_Command]) -> None:
         """Tell who sent commands that nobody has answered; those that must not get lost are kept, before those that came later."""
         with self._applying:
-            with self._lock:
+            with budgets.lock:
                 self._kept.extendleft(reversed([command for command in commands if command.is_kept]))
             for command in commands:
                 if not command.is_kept:
@@ -849,7 +877,7 @@ class RedisStore:
 
     def _find(self) -> None:
         """Say that the server answers again."""
-        with self._lock:
+        with budgets.lock:
             lost_for_s, self._lost_at_s = self.lost_for_s, None
             for command in self._kept:
                 self._queue.put(command)
@@ -871,20 +899,25 @@ class RedisStore:
     # ---- forks
 
     def before_fork(self) -> None:
-        """Hold what the other threads of this process change, so that the child does not find it half changed."""
+        """Have the thread of this process stop where it changes nothing."""
         self._applying.acquire()
-        budgets.lock.acquire()
-        self._lock.acquire()
 
     def after_fork(self, *, in_child: bool) -> None:
-        """Let go of it; a child begins as a process of its own, without what its parent's calls hold."""
-        self._lock.release()
-        budgets.lock.release()
+        """Let it go on; a child begins as a process of its own, without what its parent's calls hold and what its parent tells others."""
         self._applying.release()
         if in_child:
             for ledger in self._ledgers.values():
                 ledger.forget()
+            self._controllers.take_news()
             self._begin()
+
+
+class _ForgottenError(Exception):
+    """The server does not know this process any more."""
+
+
+def _read(answer: bytes) -> Any:
+    return json.loads(answer.decode("utf-8", "surrogatepass"))
 
 
 def _text_of(script: str) -> str:
@@ -896,12 +929,15 @@ _forking: list[RedisStore] = []
 
 
 def _before_fork() -> None:
+    """Hold what other threads change, so that a child does not find it half changed; in the order in which they take it."""
     _forking[:] = list(_stores)
     for store in _forking:
         store.before_fork()
+    budgets.lock.acquire()
 
 
 def _after_fork(*, in_child: bool) -> None:
+    budgets.lock.release()
     for store in reversed(_forking):
         store.after_fork(in_child=in_child)
     _forking.clear()

@@ -404,11 +404,6 @@ class TargetController:
             news, self._news = self._news, News()
         return news
 
-    def give_back(self, news: "News") -> None:
-        """Keep what nobody has taken, for the next time."""
-        with self._lock:
-            self._news = news.then(self._news)
-
     def follow(self, balance: float, queries: float, taken: float, expected: float) -> None:
         """Go on from what all processes have counted, and what was counted here since that was asked for."""
         prior = PRIOR_QUERIES * self.amount
@@ -439,17 +434,6 @@ class News:
     ends: int = 0
     taken: float = 0.0
     expected: float = 0.0
-
-    def then(self, later: "News") -> "News":
-        """Add what was counted later."""
-        fading = (1 - 1 / MEMORY) ** later.ends
-        return News(
-            self.balance + later.balance,
-            self.queries + later.queries,
-            self.ends + later.ends,
-            self.taken * fading + later.taken,
-            self.expected * fading + later.expected,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -535,11 +519,6 @@ class Controllers:
         with self._lock:
             controllers = [*self._controllers.items()]
         return [NamedNews(_name_of(*key), one, one.take_news()) for key, one in controllers]
-
-    def give_back(self, news: Sequence[NamedNews]) -> None:
-        """Keep what nobody has taken, for the next time."""
-        for one in news:
-            one.controller.give_back(one.news)
 
     def follow(self, news: Sequence[NamedNews], states: Sequence[Sequence[float]]) -> None:
         """Go on from what all processes have counted, in the order of the news."""

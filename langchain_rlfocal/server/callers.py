@@ -51,7 +51,7 @@ class Caller:
         account = None
         if key.budget is not None:
             limits: dict[str, Any] = {f"max_{name}": most for name, most in key.budget.limits.items()}
-            account = Account(key.account_name(now), Budget(**limits))
+            account = Account(key.account_name(now), Budget(**limits), key.budget.keep_s)
         return cls(key.id, frozenset(key.scopes), account, key.per_minute)
 
 

@@ -87,6 +87,12 @@ class KeyBudget(_Entry):
         """Name the period that a time is in: `"2026-11"`, `"2026-11-30"` or `"ever"`."""
         return {"day": f"{now:%Y-%m-%d}", "month": f"{now:%Y-%m}", "ever": "ever"}[self.per]
 
+    @property
+    def keep_s(self) -> float | None:
+        """For how many seconds after the last call a store keeps what was spent in a period: longer than any; None for ever."""
+        days = {"day": 2, "month": 62, "ever": None}[self.per]
+        return None if days is None else timedelta(days=days).total_seconds()
+
     def ends_at(self, now: datetime) -> datetime | None:
         """Say when the period that a time is in ends; None for never."""
         midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)

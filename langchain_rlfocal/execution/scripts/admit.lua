@@ -1,6 +1,6 @@
 -- Admit one call, or say why not: all of it is taken (slots, a turn, room in every account), or nothing is.
 --
--- ask: run, worker, ticket, key, lease_ms, bound {calls, tokens, usd}, accounts {{name, {calls=, tokens=, usd=}}, ...};
+-- ask: run, worker, ticket, key, lease_ms, bound {calls, tokens, usd}, accounts {{name, {calls=, tokens=, usd=}, seconds to keep it}, ...};
 --      has_breaker, total, of_member, each_ms where they limit anything.
 -- Returns {"ok", ms until it may begin, is_probe, taken of each account}, {"open", ms until a probe, failures},
 --      {"wait", ms until it asks again, ms until its turn}, or {"budget", account, limit, most, taken, asked}.
@@ -14,7 +14,7 @@ local before = redis.call('HGET', tickets, ask.ticket)
 if before then
   local held = cjson.decode(before)
   local taken = {}
-  for i, entry in ipairs(ask.accounts) do taken[i] = account(entry[1]) end
+  for i, entry in ipairs(ask.accounts) do taken[i] = taken_of(entry[1]) end
   return cjson.encode({'ok', math.max(held.begins - now, 0), held.is_probe, taken})
 end
 
@@ -111,7 +111,7 @@ end
 
 for i, entry in ipairs(ask.accounts) do
   for j = 1, 3 do taken[i][j] = taken[i][j] + ask.bound[j] end
-  write(entry[1], taken[i])
+  write(entry[1], taken[i], entry[3])
 end
 if ask.total then redis.call('ZADD', PLACE .. 'slots:total', now + ask.lease_ms, ask.ticket) end
 if ask.of_member then redis.call('ZADD', PLACE .. 'slots:' .. own, now + ask.lease_ms, ask.ticket) end

@@ -1,7 +1,8 @@
 -- Say that a worker is there, renew what its calls hold, and hear what the others did.
 --
 -- ask: run, worker, alive_ms, lease_ms, calls {{ticket, key, has total, has of_member, is_probe}, ...}, accounts {name, ...},
---      controllers {{name, most, prior, memory, balance, queries, ends, taken, expected}, ...}: what was added since the last time.
+--      number (said again with the same one, controllers add nothing), controllers {{name, most, prior, memory, balance, queries, ends,
+--      taken, expected}, ...}: what was added since the last time.
 -- Returns {number of workers, taken of each account, {{member, ms until a probe, failures}, ...} of open breakers,
 --      {{balance, queries, taken, expected}, ...} of the controllers, how often breakers were closed by hand}.
 
@@ -16,10 +17,13 @@ for _, call in ipairs(ask.calls) do
     redis.call('HSET', PLACE .. 'breaker:' .. call[2], 'probe_until', until_ms)
   end
 end
-redis.call('EXPIRE', PLACE .. 'tickets:' .. ask.worker, DAY_S)
+local tickets = PLACE .. 'tickets:' .. ask.worker
+local is_new = ask.number > (tonumber(redis.call('HGET', tickets, 'beat')) or 0)
+if is_new and #ask.controllers > 0 then redis.call('HSET', tickets, 'beat', text(ask.number)) end
+redis.call('EXPIRE', tickets, DAY_S)
 
 local taken = {}
-for i, name in ipairs(ask.accounts) do taken[i] = account(name) end
+for i, name in ipairs(ask.accounts) do taken[i] = taken_of(name) end
 
 local open = {}
 for _, key in ipairs(redis.call('SMEMBERS', PLACE .. 'breakers')) do
@@ -35,13 +39,16 @@ for i, entry in ipairs(ask.controllers) do
   local key = PLACE .. 'controller:' .. entry[1]
   local most, prior, memory = entry[2], entry[3], entry[4]
   local found = redis.call('HMGET', key, 'balance', 'queries', 'taken', 'expected')
-  local fading = (1 - 1 / memory) ^ entry[7]
-  local state = {
-    math.min(math.max((tonumber(found[1]) or 0) + entry[5], -most), most),
-    (tonumber(found[2]) or 0) + entry[6],
-    prior + ((tonumber(found[3]) or prior) - prior) * fading + entry[8],
-    prior + ((tonumber(found[4]) or prior) - prior) * fading + entry[9],
-  }
+  local state = {tonumber(found[1]) or 0, tonumber(found[2]) or 0, tonumber(found[3]) or prior, tonumber(found[4]) or prior}
+  if is_new then
+    local fading = (1 - 1 / memory) ^ entry[7]
+    state = {
+      math.min(math.max(state[1] + entry[5], -most), most),
+      state[2] + entry[6],
+      prior + (state[3] - prior) * fading + entry[8],
+      prior + (state[4] - prior) * fading + entry[9],
+    }
+  end
   redis.call('HSET', key, 'balance', text(state[1]), 'queries', text(state[2]), 'taken', text(state[3]), 'expected', text(state[4]))
   redis.call('EXPIRE', key, 30 * DAY_S)
   controllers[i] = state

@@ -9,24 +9,34 @@ local LIMITS = {'calls', 'tokens', 'usd'}
 local DAY_S = 86400
 local GRACE_MS = 2000 -- who waits in a line and is so late is taken out of it
 
+-- Started again, or flushed, since this worker has said what it knows: it says that first (see join.lua).
+if not ask.server and redis.call('GET', PLACE .. 'run') ~= ask.run then return cjson.encode('forgotten') end
+
 local function text(number)
   return string.format('%.17g', number)
 end
 
--- What is taken of an account, and how often it was set to zero. Where the server was started since, what it still knows is noted as
--- `base`: what workers know beyond that was lost with it (see join.lua).
-local function account(name)
-  local key = PLACE .. 'spent:' .. name
-  local found = redis.call('HMGET', key, 'calls', 'tokens', 'usd', 'resets', 'run')
-  local taken = {tonumber(found[1]) or 0, tonumber(found[2]) or 0, tonumber(found[3]) or 0}
-  if found[5] ~= ask.run then
-    redis.call('HSET', key, 'run', ask.run, 'base_calls', text(taken[1]), 'base_tokens', text(taken[2]), 'base_usd', text(taken[3]))
-  end
-  return taken, tonumber(found[4]) or 0
+-- What is taken of an account, how often it was set to zero, and in which run it was last written.
+local function taken_of(name)
+  local found = redis.call('HMGET', PLACE .. 'spent:' .. name, 'calls', 'tokens', 'usd', 'resets', 'run')
+  return {tonumber(found[1]) or 0, tonumber(found[2]) or 0, tonumber(found[3]) or 0}, tonumber(found[4]) or 0, found[5]
 end
 
-local function write(name, taken)
-  redis.call('HSET', PLACE .. 'spent:' .. name, 'calls', text(taken[1]), 'tokens', text(taken[2]), 'usd', text(taken[3]))
+-- The same, to be written. Where a run has begun since, what the server still knows is noted as `base`: what workers know beyond that
+-- was lost (see join.lua).
+local function account(name)
+  local taken, resets, run = taken_of(name)
+  if run ~= ask.run then
+    local key = PLACE .. 'spent:' .. name
+    redis.call('HSET', key, 'run', ask.run, 'base_calls', text(taken[1]), 'base_tokens', text(taken[2]), 'base_usd', text(taken[3]))
+  end
+  return taken, resets
+end
+
+local function write(name, taken, keep_s)
+  local key = PLACE .. 'spent:' .. name
+  redis.call('HSET', key, 'calls', text(taken[1]), 'tokens', text(taken[2]), 'usd', text(taken[3]))
+  if keep_s then redis.call('EXPIRE', key, keep_s) end
 end
 
 local function leave(line)

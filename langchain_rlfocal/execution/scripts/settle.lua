@@ -1,7 +1,7 @@
 -- Settle what a call did cost, instead of the most that it could, give its slots back, and take in what it says of its member.
 -- Also books what was spent while the server was lost, as of a ticket that it does not know.
 --
--- ask: run, worker, number (asked again with the same one, it has no effect), ticket, key, accounts {{name, calls, tokens, usd}, ...};
+-- ask: run, worker, number (asked again with the same one, it has no effect), ticket, key, accounts {{name, {calls, tokens, usd}, seconds to keep it}, ...};
 --      total, of_member, each_ms and, if it was admitted, bound as in admit.lua; says "answered" or "failed", with failures and recovery_ms, where it says anything.
 -- Returns {"ok", taken of each account}, or {"before"}.
 
@@ -26,9 +26,9 @@ for i, entry in ipairs(ask.accounts) do
   taken[i], resets = account(entry[1])
   local is_held = held and held.resets[i] == resets -- what was taken before a reset is forgotten already
   for j = 1, 3 do
-    taken[i][j] = taken[i][j] + entry[j + 1] - (is_held and held.bound[j] or lost_bound[j])
+    taken[i][j] = math.max(taken[i][j] + entry[2][j] - (is_held and held.bound[j] or lost_bound[j]), 0)
   end
-  write(entry[1], taken[i])
+  write(entry[1], taken[i], entry[3])
 end
 
 if ask.key then
