@@ -85,9 +85,10 @@ def test_a_proxy_of_the_environment_is_not_passed_by(monkeypatch):
 def test_garbage_is_looked_for_less_often():
     before = gc.get_threshold()
     try:
+        gc.set_threshold(700, 10, 10)  # as Python begins
         tuning.collect_less()
         assert gc.get_freeze_count() > 0
-        assert gc.get_threshold()[0] > before[0]
+        assert gc.get_threshold()[0] > 700
     finally:
         gc.unfreeze()
         gc.set_threshold(*before)
