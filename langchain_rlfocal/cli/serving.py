@@ -11,6 +11,7 @@ import os
 import shlex
 import signal
 import socket
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ import typer
 
 from langchain_rlfocal.cli.logs import log_name
 from langchain_rlfocal.cli.options import (
+    BAD_INPUT,
     CostWeight,
     EmbedderName,
     Json,
@@ -41,7 +43,7 @@ from langchain_rlfocal.cli.options import (
     show_result,
 )
 from langchain_rlfocal.cli.views import counted, messages
-from langchain_rlfocal.errors import InputError, MissingDependencyError
+from langchain_rlfocal.errors import InputError, MissingDependencyError, RLFocalError
 from langchain_rlfocal.redaction import printable
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ _HUNG_S = 60
 """After so many seconds without a sign of life a process is replaced: it gives none while it starts, which takes long on a busy machine."""
 
 _TARGETS = ("target_calls", "target_usd", "target_usd_share", "target_tokens", "target_seconds")
-_PANELS = ("Who answers, and for how much", "Who asks", "What is kept", "Limits")
+_PANELS = ("Who asks", "What is kept", "Limits")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,9 +137,22 @@ class Settings:
 
 
 def worker_app() -> "Starlette":
-    """Make the application of one of several serving processes, of the settings in its environment."""
+    """Make the application of one of several serving processes, of the settings in its environment.
+
+    What has become wrong since the first was made is said in a line. A signal ends it at once, as long as nothing is under way.
+    """
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGINT)}
     settings, stack = Settings.from_json(os.environ[SETTINGS_NAME]), ExitStack()
-    return settings.app(settings.open(stack), stack)
+    try:
+        return settings.app(settings.open(stack), stack)
+    except (RLFocalError, OSError) as error:
+        messages().print(
+            printable(f"A serving process cannot start: {error}"), style="red", markup=False, soft_wrap=True
+        )
+        sys.exit(BAD_INPUT)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def serve(
@@ -147,18 +162,15 @@ def serve(
         typer.Option(
             help="A pool file (.yaml, .toml); `local`, the embedded pool; or package.module:function. Default: local, with "
             "the policy that ships.",
-            rich_help_panel=_PANELS[0],
         ),
     ] = None,
     member: Annotated[
         list[str] | None,
-        typer.Option(
-            help="A member as NAME=provider:model, once for each, instead of a pool.", rich_help_panel=_PANELS[0]
-        ),
+        typer.Option(help="A member as NAME=provider:model, once for each, instead of a pool."),
     ] = None,
     policy: Annotated[
         Path | None,
-        typer.Option(help="Folder of a trained policy; without one a vote decides.", rich_help_panel=_PANELS[0]),
+        typer.Option(help="Folder of a trained policy; without one a vote decides."),
     ] = None,
     embedder: EmbedderName = None,
     max_team: MaxTeam = None,
@@ -184,43 +196,43 @@ def serve(
     max_calls_per_answer: Annotated[int | None, typer.Option(min=0, help="Calls that one answer may spend.")] = None,
     host: Annotated[
         str,
-        typer.Option(help="Address to listen at; any but this machine's own needs --keys.", rich_help_panel=_PANELS[1]),
+        typer.Option(help="Address to listen at; any but this machine's own needs --keys.", rich_help_panel=_PANELS[0]),
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.", rich_help_panel=_PANELS[1])
+        int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.", rich_help_panel=_PANELS[0])
     ] = 8000,
     keys: Annotated[
         Path | None,
         typer.Option(
             help="File of API keys, which `rlfocal keys` makes; without one everybody may ask.",
-            rich_help_panel=_PANELS[1],
+            rich_help_panel=_PANELS[0],
         ),
     ] = None,
     allow_origin: Annotated[
         list[str] | None,
         typer.Option(
-            help="A web origin whose pages may ask (CORS), once for each; default: none.", rich_help_panel=_PANELS[1]
+            help="A web origin whose pages may ask (CORS), once for each; default: none.", rich_help_panel=_PANELS[0]
         ),
     ] = None,
     log: Annotated[
         str | None,
         typer.Option(
-            help="Record answers and feedback: a file, or postgresql://user@host/database.", rich_help_panel=_PANELS[2]
+            help="Record answers and feedback: a file, or postgresql://user@host/database.", rich_help_panel=_PANELS[1]
         ),
     ] = None,
     learning: Annotated[
         Literal["off", "shadow", "on"],
-        typer.Option(help="What to do with feedback; all but off need --log.", rich_help_panel=_PANELS[2]),
+        typer.Option(help="What to do with feedback; all but off need --log.", rich_help_panel=_PANELS[1]),
     ] = "off",
     explore: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Share of the answers that ask a team at random.", rich_help_panel=_PANELS[2]),
+        typer.Option(min=0, max=1, help="Share of the answers that ask a team at random.", rich_help_panel=_PANELS[1]),
     ] = None,
     state: Annotated[
         str | None,
         typer.Option(
             help="Where processes share limits, budgets and rates: redis://host:port/number.",
-            rich_help_panel=_PANELS[2],
+            rich_help_panel=_PANELS[1],
         ),
     ] = None,
     otel: Annotated[
@@ -228,37 +240,37 @@ def serve(
         typer.Option(
             "--otel",
             help="Trace answers by OpenTelemetry, as its environment variables say.",
-            rich_help_panel=_PANELS[2],
+            rich_help_panel=_PANELS[1],
         ),
     ] = False,
     workers: Annotated[
-        int, typer.Option(min=1, help="Processes that serve; one that dies is replaced.", rich_help_panel=_PANELS[3])
+        int, typer.Option(min=1, help="Processes that serve; one that dies is replaced.", rich_help_panel=_PANELS[2])
     ] = 1,
     max_in_flight: Annotated[
         int | None,
         typer.Option(
             min=1,
             help="Answers that a process works on at once; more are refused with 429. Default: as many as it keeps up with.",
-            rich_help_panel=_PANELS[3],
+            rich_help_panel=_PANELS[2],
         ),
     ] = None,
     timeout_s: Annotated[
-        float, typer.Option(min=0.001, help="Seconds that one answer may take.", rich_help_panel=_PANELS[3])
+        float, typer.Option(min=0.001, help="Seconds that one answer may take.", rich_help_panel=_PANELS[2])
     ] = 600.0,
     max_body_mb: Annotated[
-        float, typer.Option(min=0.001, help="Megabytes of a request's body.", rich_help_panel=_PANELS[3])
+        float, typer.Option(min=0.001, help="Megabytes of a request's body.", rich_help_panel=_PANELS[2])
     ] = 20.0,
     heartbeat_s: Annotated[
         float,
         typer.Option(
             min=0.001,
             help="Seconds of silence in a stream after which it says that it lives.",
-            rich_help_panel=_PANELS[3],
+            rich_help_panel=_PANELS[2],
         ),
     ] = 10.0,
     drain_s: Annotated[
         float,
-        typer.Option(min=0.001, help="Seconds that answers under way get at a stop.", rich_help_panel=_PANELS[3]),
+        typer.Option(min=0.001, help="Seconds that answers under way get at a stop.", rich_help_panel=_PANELS[2]),
     ] = 30.0,
     as_json: Json = False,
 ) -> None:
@@ -278,6 +290,8 @@ def serve(
             f"`--host {host}` lets other machines ask, which needs keys. Make one (`rlfocal keys add keys.toml --name NAME`) and give "
             "`--keys keys.toml`, or listen at 127.0.0.1."
         )
+    if learning != "off" and log is None:
+        raise InputError(f"`--learning {learning}` learns from a log, and there is none. Give `--log outcomes.db`.")
     if policy is None and pool is None and not member:
         from langchain_rlfocal.demo import POLICY_PATH
 
@@ -400,11 +414,14 @@ def _serve(app: "Starlette", listener: socket.socket) -> None:
 
 def _serve_by_several(listener: socket.socket, workers: int) -> None:
     """Serve by several processes, and replace those that die."""
-    from uvicorn.supervisors import Multiprocess
+    from langchain_rlfocal.server.processes import Processes
 
     listener.set_inheritable(True)  # positional in Python
     config = _config_of("langchain_rlfocal.cli.serving:worker_app", factory=True, workers=workers)
-    Multiprocess(config, sockets=[listener]).run()
+    processes = Processes(config, sockets=[listener])
+    processes.run()
+    if processes.has_failed:
+        raise typer.Exit(1)
 
 
 # ---- what is said at the start
@@ -428,7 +445,7 @@ def _facts_of(model: "RLFocalChatModel", settings: Settings, *, workers: int, ho
         "members": [*model.pool.names],
         "policy": getattr(policy, "policy_id", None),
         "trained": policy is not None,
-        "max_team": model.max_team,
+        "max_team": min(model.max_team, len(model.pool.names)),
         "max_rounds": model.max_rounds,
         "workers": workers,
         "keys": settings.server["keys_file"],
