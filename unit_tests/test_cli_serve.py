@@ -127,6 +127,23 @@ def test_a_process_that_cannot_start_says_so_in_a_line(monkeypatch, capsys):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_a_process_that_was_told_to_stop_before_it_began_does_not_begin(monkeypatch):
+    class Server:
+        should_exit = True
+
+        def handle_exit(self, *_): ...
+
+    monkeypatch.setattr(Settings, "open", lambda *_: pytest.fail("It begins."))
+    before = signal.signal(signal.SIGTERM, Server().handle_exit)
+    interrupts = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit):
+            serving.worker_app()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, interrupts)
+
+
 def test_the_store_s_password_is_not_said():
     assert (
         serving._without_password("redis://ann:s3cret@127.0.0.1:6379/0?namespace=a")

@@ -142,6 +142,8 @@ def worker_app() -> "Starlette":
     What has become wrong since the first was made is said in a line. A signal ends it at once, as long as nothing is under way.
     """
     before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGINT)}
+    if any(getattr(getattr(handler, "__self__", None), "should_exit", False) for handler in before.values()):
+        sys.exit()  # uvicorn's server has heard one already
     settings, stack = Settings.from_json(os.environ[SETTINGS_NAME]), ExitStack()
     try:
         return settings.app(settings.open(stack), stack)
