@@ -2,6 +2,7 @@
 
 import errno
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -84,7 +85,9 @@ def test_a_port_that_is_taken_is_said_in_one_line(cli, pool, monkeypatch):
     ("options", "said"),
     [
         (["--pool", "nobody.yaml"], "nobody.yaml"),
-        (["--learning", "on"], "outcome_log"),
+        (["--learning", "on"], "`--log outcomes.db`"),
+        (["--allow-origin", "https://app.example/page"], "without a path"),
+        (["--state", "redis://127.0.0.1:1/0?namespce=prod"], "namespce"),
         (["--target-calls", "2"], "trained policy"),
         (["--max-usd", "5"], "must have prices"),
         (["--keys", "keys.toml"], "keys.toml"),
@@ -108,6 +111,38 @@ def test_it_says_where_it_is_and_who_answers(cli, pool, served):
     shown = cli.run("serve", "--pool", pool, "--port", 0).stderr
     assert "ann, bob" in shown
     assert "curl http://127.0.0.1:" in shown
+
+
+def test_it_promises_no_more_members_than_there_are(cli, pool, served):
+    assert cli.said("serve", "--pool", pool, "--port", 0, "--max-team", 9)["max_team"] == 2
+
+
+def test_a_process_that_cannot_start_says_so_in_a_line(monkeypatch, capsys):
+    settings = Settings(pool="nobody.yaml", members=[], policy=None, embedder=None, server={"allow_origins": []})
+    monkeypatch.setenv(serving.SETTINGS_NAME, settings.to_json())
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended:
+        serving.worker_app()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("A serving process cannot start: file nobody.yaml")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_process_that_was_told_to_stop_before_it_began_does_not_begin(monkeypatch):
+    class Server:
+        should_exit = True
+
+        def handle_exit(self, *_): ...
+
+    monkeypatch.setattr(Settings, "open", lambda *_: pytest.fail("It begins."))
+    before = signal.signal(signal.SIGTERM, Server().handle_exit)
+    interrupts = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit):
+            serving.worker_app()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, interrupts)
 
 
 def test_the_store_s_password_is_not_said():

@@ -370,3 +370,10 @@ async def test_it_says_how_its_store_and_its_log_are(tmp_path):
         model.outcome_log.close()
         response = await client.get("/ready")
         assert (response.status_code, response.json()["log"]) == (200, {"is_lost": True})
+
+
+async def test_a_path_that_is_not_there_says_what_a_base_url_is():
+    async with client_of(saying()) as client:
+        response = await client.post("/chat/completions", json={})
+    assert response.status_code == 404
+    assert "base URL ends in /v1" in response.json()["error"]["message"]

@@ -53,8 +53,8 @@ async def test_requests_are_counted_by_endpoint_and_status():
         samples = await scraped(client)
     assert value(samples, "requests_total", endpoint=CHAT, status="200") == 1
     assert value(samples, "requests_total", endpoint=CHAT, status="404") == 1
-    assert value(samples, "requests_total", endpoint="/v1/models/{name:path}", status="200") == 1
-    assert value(samples, "requests_total", endpoint="/v1/models/{name:path}", status="404") == 1
+    assert value(samples, "requests_total", endpoint="/v1/models/{name}", status="200") == 1
+    assert value(samples, "requests_total", endpoint="/v1/models/{name}", status="404") == 1
     assert value(samples, "request_duration_seconds_count", endpoint=CHAT) == 2
     assert value(samples, "requests_in_flight", endpoint=CHAT) == 0
     assert value(samples, "requests_in_flight", endpoint="/metrics") == 1  # itself

@@ -818,12 +818,12 @@ class AnswerState:
         elif reasons and too_long | self.eligible.overflowing == set(reasons):
             kind = EnsembleOverflowError
         causes = "; ".join(f"{name}: {reason.rstrip('.')}" for name, reason in reasons.items())
-        rule = f"At least one member must answer, and none of {len(reasons)} did."
+        rule = "At least one member must answer, and none " + (f"of {len(reasons)} did." if reasons else "was asked.")
         if self.candidates:
             least = self.options.min_candidates
             rule = f"At least {least} members must answer (`min_candidates`), and {len(self.candidates)} did."
         error = kind(
-            f"{rule} {causes}. {self._way_out(reasons, is_late=is_late)}",
+            f"{rule} {f'{causes}. ' if causes else ''}{self._way_out(reasons, is_late=is_late)}",
             failures=reasons,
             is_retryable=bool(self.resting) or any(failure.is_retryable for failure in self.failures),
         )

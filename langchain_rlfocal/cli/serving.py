@@ -11,6 +11,7 @@ import os
 import shlex
 import signal
 import socket
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ import typer
 
 from langchain_rlfocal.cli.logs import log_name
 from langchain_rlfocal.cli.options import (
+    BAD_INPUT,
     CostWeight,
     EmbedderName,
     Json,
@@ -44,7 +46,7 @@ from langchain_rlfocal.cli.options import (
     show_result,
 )
 from langchain_rlfocal.cli.views import counted, messages
-from langchain_rlfocal.errors import InputError, MissingDependencyError
+from langchain_rlfocal.errors import InputError, MissingDependencyError, RLFocalError
 from langchain_rlfocal.redaction import printable
 
 if TYPE_CHECKING:
@@ -139,9 +141,24 @@ class Settings:
 
 
 def worker_app() -> "Starlette":
-    """Make the application of one of several serving processes, of the settings in its environment."""
+    """Make the application of one of several serving processes, of the settings in its environment.
+
+    What has become wrong since the first was made is said in a line. A signal ends it at once, as long as nothing is under way.
+    """
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGINT)}
+    if any(getattr(getattr(handler, "__self__", None), "should_exit", False) for handler in before.values()):
+        sys.exit()  # uvicorn's server has heard one already
     settings, stack = Settings.from_json(os.environ[SETTINGS_NAME]), ExitStack()
-    return settings.app(settings.open(stack), stack)
+    try:
+        return settings.app(settings.open(stack), stack)
+    except (RLFocalError, OSError) as error:
+        messages().print(
+            printable(f"A serving process cannot start: {error}"), style="red", markup=False, soft_wrap=True
+        )
+        sys.exit(BAD_INPUT)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def serve(
@@ -267,6 +284,8 @@ def serve(
             f"`--host {host}` lets other machines ask, which needs keys. Make one (`rlfocal keys add keys.toml --name NAME`) and give "
             "`--keys keys.toml`, or listen at 127.0.0.1."
         )
+    if learning != "off" and log is None:
+        raise InputError(f"`--learning {learning}` learns from a log, and there is none. Give `--log outcomes.db`.")
     if policy is None and pool is None and not member:
         from langchain_rlfocal.demo import POLICY_PATH
 
@@ -389,11 +408,14 @@ def _serve(app: "Starlette", listener: socket.socket) -> None:
 
 def _serve_by_several(listener: socket.socket, workers: int) -> None:
     """Serve by several processes, and replace those that die."""
-    from uvicorn.supervisors import Multiprocess
+    from langchain_rlfocal.server.processes import Processes
 
     listener.set_inheritable(True)  # positional in Python
     config = _config_of("langchain_rlfocal.cli.serving:worker_app", factory=True, workers=workers)
-    Multiprocess(config, sockets=[listener]).run()
+    processes = Processes(config, sockets=[listener])
+    processes.run()
+    if processes.has_failed:
+        raise typer.Exit(1)
 
 
 # ---- what is said at the start
@@ -424,7 +446,7 @@ def _facts_of(model: "RLFocalChatModel", settings: Settings, *, workers: int, ho
         "members": [*model.pool.names],
         "policy": getattr(policy, "policy_id", None),
         "trained": policy is not None,
-        "max_team": model.max_team,
+        "max_team": min(model.max_team, len(model.pool.names)),
         "max_rounds": model.max_rounds,
         "workers": workers,
         "keys": settings.server["keys_file"],

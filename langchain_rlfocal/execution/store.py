@@ -388,6 +388,7 @@ class RedisStore:
 
     Raises:
         MissingDependencyError: The client is not installed.
+        InputError: The URL has an option that nobody knows.
     """
 
     def __init__(
@@ -400,6 +401,13 @@ class RedisStore:
                 "State that is shared by a Redis or Valkey server needs its client: `pip install 'langchain-rlfocal[redis]'`."
             ) from error
         self._redis = redis
+        try:
+            redis.Redis.from_url(place.url).connection_pool.make_connection()  # which connects with its first command
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"The URL of `shared_state` has an option that neither we nor the client know: {error}. Correct it; ours are "
+                "namespace, timeout_s, lease_s and workers."
+            ) from None
         self.place = place
         self._clock, self._breakers, self._controllers = clock, breakers, controllers
         self._texts = {name: _text_of("common") + _text_of(name) for name in _SCRIPTS}

@@ -41,6 +41,10 @@ ROUTES = (
 )
 
 _CODES = {404: "not_found", 405: "method_not_allowed"}
+_WAYS_OUT = {
+    404: "There is no such path. A client's base URL ends in /v1; what is there: /v1/chat/completions, /v1/responses, /v1/models.",
+    405: "The path takes another method; `Allow` says which.",
+}
 
 
 def create_app(
@@ -114,7 +118,7 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException), "as registered"
     return ApiError(
         error.status_code,
-        f"{request.method} {request.url.path[:200]}: {error.detail}.",
+        f"{request.method} {request.url.path[:200]}: {_WAYS_OUT.get(error.status_code, f'{error.detail}.')}",
         code=_CODES.get(error.status_code),
         headers=error.headers,
     ).response()

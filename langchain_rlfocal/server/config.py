@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -31,7 +32,7 @@ class ServerConfig:
         otel: Whether answers are traced by OpenTelemetry.
 
     Raises:
-        InputError: A number is outside its range.
+        InputError: A number is outside its range, or an origin is none.
     """
 
     keys_file: str | None = None
@@ -53,6 +54,11 @@ class ServerConfig:
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             if is_number and not 0 < value < float("inf"):
                 raise InputError(f"`{name}` must be a finite number above 0, got {value!r}.")
+        for origin in self.allow_origins:
+            if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin):
+                raise InputError(
+                    f"An origin must be such as https://example.com, without a path, got {origin!r}. Correct it."
+                )
 
     def to_json(self) -> str:
         """Write it down."""

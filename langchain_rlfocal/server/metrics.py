@@ -347,7 +347,7 @@ def _endpoint_of(scope: Scope) -> str:
         match, _ = route.matches(scope)
         if match.value:
             path: str = route.path
-            return path
+            return path.replace(":path}", "}")
     return OTHER
 
 
