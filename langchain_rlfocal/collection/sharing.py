@@ -59,8 +59,10 @@ class Desk:
     def tell(self, worker: int, run: str, tally: Tally, settled: Sequence[tuple[int, float]]) -> bool:
         """Take in what has come of a run, and what its calls took; tell whether it is to stop."""
         self._tallies[run] = (worker, tally)
+        held = self._held.get(run, {})
         for number, usd in settled:
-            self._held[run].pop(number).settle(Usage(usd=usd))
+            if number in held:  # told for the first time
+                held.pop(number).settle(Usage(usd=usd))
         return self._is_stopping
 
     def lose(self, worker: int) -> None:
@@ -144,14 +146,19 @@ class _Begin:
         tally = Tally(members={name: MemberTally(name=name) for name in pool.names})
 
         async def tell() -> None:
-            settled, purse.settled[:] = [*purse.settled], []
+            settled = [*purse.settled]
             if await self.desk.acall("tell", worker, run, tally, settled):
                 stop.set()
+            del purse.settled[: len(settled)]  # only now: where this is cut off, all is told again
 
         async def tell_on() -> None:
-            while True:
-                await asyncio.sleep(TELL_S)
-                await tell()
+            try:
+                while True:
+                    await asyncio.sleep(TELL_S)
+                    await tell()
+            except Exception:
+                stop.set()  # whoever led the collection is gone
+                raise
 
         def watch(now: Tally) -> None:
             nonlocal tally
