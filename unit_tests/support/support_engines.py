@@ -141,6 +141,16 @@ def repeat(messages):
     return messages[-1].text
 
 
+def make_budgeted_model(url, max_calls):
+    """The same, with a budget that all who give the URL share."""
+    from langchain_rlfocal import Budget, RLFocalChatModel  # noqa: PLC0415
+    from langchain_rlfocal.testing import ScriptedChatModel  # noqa: PLC0415
+
+    return RLFocalChatModel(
+        members={"ann": ScriptedChatModel(script=repeat)}, shared_state=url, budget=Budget(max_calls=max_calls)
+    )
+
+
 def make_dying_model():
     """The same, which has its process killed where it is told to."""
     from langchain_rlfocal import RLFocalChatModel  # noqa: PLC0415
