@@ -44,10 +44,13 @@ class Desk:
         self._held: dict[str, dict[int, Held]] = {}
         self._number = 0
         self._tallies: dict[str, tuple[int, Tally]] = {}
+        self._lost: set[str] = set()
         self._is_stopping = False
 
     def hold(self, run: str, usd: Sequence[float]) -> list[int] | Refusal:
-        """Hold amounts for a run, each under a number."""
+        """Hold amounts for a run, each under a number; nothing for one that is lost, whose last words may come late."""
+        if run in self._lost:
+            return "never"
         held = self._purse.hold_now(usd)
         if isinstance(held, str):
             return held
@@ -69,6 +72,7 @@ class Desk:
         """A worker is no more: what its calls held may have been spent."""
         for run, (of, tally) in self._tallies.items():
             if of == worker:
+                self._lost.add(run)
                 for held in self._held.pop(run, {}).values():
                     held.settle(held.bound)
                 tally.ended = "stopped"
