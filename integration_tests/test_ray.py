@@ -3,6 +3,7 @@
 import os
 import runpy
 import sys
+import time
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,11 +11,17 @@ from pathlib import Path
 import pytest
 
 import support_engines as work
-from langchain_rlfocal.engines import RayEngine
+from langchain_rlfocal.bulk import answer_dataset
+from langchain_rlfocal.collection.runs import is_dead
+from langchain_rlfocal.engines import LocalEngine, RayEngine
 from langchain_rlfocal.errors import WorkerError
+from langchain_rlfocal.log import OutcomeLog
+from langchain_rlfocal.outcomes import Question
 from langchain_rlfocal.testing import make_outcomes
 from langchain_rlfocal.training import TrainingConfig
 from langchain_rlfocal.training.sweep import runs_of, sweep
+from support_fault_server import Fault, FaultServer
+from support_store import Server
 
 pytestmark = [
     pytest.mark.timeout(180),
@@ -125,3 +132,49 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost_or_asked_twice(
     facts, said, asked = work.collect_and_kill(killed, tmp_path, 80, "--engine", engine, "--workers", "2")
     assert "A worker died, and another takes its place" in said
     work.assert_whole(tmp_path, 80, facts, asked, out=8)
+
+
+# ---- a budget of all workers
+
+
+@pytest.fixture
+def store(tmp_path):
+    server = Server(tmp_path)
+    yield server
+    server.kill()
+
+
+@pytest.mark.parametrize("where", ["local", "ray"])
+def test_a_budget_by_the_url_of_a_shared_state_is_of_all_workers_together(engine, store, where):
+    """Two workers, forty questions, a call each, eleven calls: eleven answers, whoever gave them."""
+    questions = [Question(task="t", query_id=str(n), query=f"c{n}") for n in range(40)]
+    begin = partial(work.make_budgeted_model, store.url(), 11)
+    workers = engine if where == "ray" else LocalEngine(2)
+    rows = [row for _, row in answer_dataset(begin, questions, engine=workers, batch_size=5)]
+    assert sum(row["error"] is None for row in rows) == 11
+    assert all(row["error"].startswith("EnsembleBudgetError") for row in rows if row["error"] is not None)
+    assert sum(row["calls"] for row in rows if row["calls"]) == 11
+
+
+# ---- a command that is killed
+
+
+def test_workers_of_a_command_that_is_killed_ask_nothing_more_and_end(killed, tmp_path):
+    """Two of them, eight calls of each member out; 400 answers are left when nobody waits for them any more."""
+    killed.write_questions(tmp_path, 200)
+    with FaultServer(killed.answer, script=lambda *_: Fault(delay_s=0.2)) as server:
+        process = killed.start(tmp_path, server.base_url, "--workers", "2")
+        while len(server.received) < 30:
+            assert process.poll() is None
+            time.sleep(0.05)
+        log = OutcomeLog(tmp_path / "o.db")
+        runs = log.runs()
+        log.close()
+        process.kill()
+        process.communicate()
+        asked, until_s = len(server.received), time.monotonic() + 60
+        while not all(map(is_dead, runs)) and time.monotonic() < until_s:
+            time.sleep(0.1)
+        assert runs
+        assert all(map(is_dead, runs))
+        assert len(server.received) - asked < 100

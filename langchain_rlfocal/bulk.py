@@ -9,13 +9,13 @@ import asyncio
 import json
 import time
 import weakref
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from langchain_rlfocal.collection.pricing import messages_of
-from langchain_rlfocal.engines import Engine, LocalEngine
+from langchain_rlfocal.engines import Engine, Handle, LocalEngine
 from langchain_rlfocal.errors import InputError, WorkerError
 from langchain_rlfocal.outcomes import Question
 
@@ -67,8 +67,8 @@ class RLFocalBatch:
 
     def __init__(self, make_model: MakeModel, *, max_concurrency: int = MAX_CONCURRENCY) -> None:
         self._model, self._max_concurrency = make_model(), max_concurrency
-        self._loop = asyncio.new_event_loop()  # one for all batches, since connections of clients belong to it
-        weakref.finalize(self, self._loop.close)
+        self._loop = asyncio.Runner()  # one loop for all batches, since connections of clients belong to it
+        weakref.finalize(self, self._loop.get_loop().close)  # all that may be done wherever it is called
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
         """Answer the rows of a batch.
@@ -86,30 +86,73 @@ class RLFocalBatch:
             raise InputError(
                 f"A batch must have the column `query`, got {', '.join(sorted(batch)) or 'none'}. Rename a column."
             )
-        answers = self._loop.run_until_complete(self._answer([(str(query), ()) for query in batch["query"]]))
+        answers = self._run(self._answer([(str(query), ()) for query in batch["query"]]))
         given = {name: list(column) for name, column in batch.items() if name not in ANSWER_COLUMNS}
         return given | {name: [answer[name] for answer in answers] for name in ANSWER_COLUMNS}
 
-    def questions(self, questions: Sequence[Question]) -> list[dict[str, Any]]:
-        """Answer questions: those with a conversation by all of it, with its tools."""
-        return self._loop.run_until_complete(
-            self._answer([(messages_of(one), [dict(tool) for tool in one.tools]) for one in questions])
-        )
+    def questions(self, questions: Sequence[Question], *, tell: "_Tell | None" = None) -> list[dict[str, Any]]:
+        """Answer questions: those with a conversation by all of it, with its tools.
 
-    async def _answer(self, inputs: Sequence[tuple[Any, Sequence[Any]]]) -> list[dict[str, Any]]:
+        Args:
+            questions: What to answer.
+            tell: Told each answer as it comes.
+        """
+        inputs = [(messages_of(one), [dict(tool) for tool in one.tools]) for one in questions]
+
+        async def told(place: int, row: dict[str, Any]) -> None:
+            if tell is not None:
+                await tell(questions[place], row)
+
+        return self._run(self._answer(inputs, told))
+
+    def _run(self, asking: Coroutine[Any, Any, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+        try:
+            return self._loop.run(asking)
+        except KeyboardInterrupt:
+            self._loop.close()  # calls that are out are called off
+            raise
+
+    async def _answer(
+        self,
+        inputs: Sequence[tuple[Any, Sequence[Any]]],
+        told: Callable[[int, dict[str, Any]], Awaitable[None]] | None = None,
+    ) -> list[dict[str, Any]]:
         free = asyncio.Semaphore(self._max_concurrency)
 
-        async def one(asked: Any, tools: Sequence[Any]) -> dict[str, Any]:
+        async def one(place: int, asked: Any, tools: Sequence[Any]) -> dict[str, Any]:
             async with free:
                 started = time.perf_counter()
                 try:
                     model = self._model.bind_tools(tools) if tools else self._model
                     message = await model.ainvoke(asked)
                 except Exception as error:  # noqa: BLE001  # the row's
-                    return _row(error=f"{type(error).__name__}: {error}", seconds=time.perf_counter() - started)
-                return _answered(self._model, message, time.perf_counter() - started)
+                    row = _row(error=f"{type(error).__name__}: {error}", seconds=time.perf_counter() - started)
+                else:
+                    row = _answered(self._model, message, time.perf_counter() - started)
+                if told is not None:
+                    await told(place, row)
+                return row
 
-        return [*await asyncio.gather(*(one(*given) for given in inputs))]
+        return [*await asyncio.gather(*(one(place, *given) for place, given in enumerate(inputs)))]
+
+
+_Tell = Callable[[Question, dict[str, Any]], Awaitable[None]]
+
+
+class _Basket:
+    """Answers on their way from workers to the caller."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[Question, dict[str, Any]]] = []
+
+    def put(self, question: Question, row: dict[str, Any]) -> None:
+        """Lay one in."""
+        self._rows.append((question, row))
+
+    def empty(self) -> list[tuple[Question, dict[str, Any]]]:
+        """Take all out."""
+        rows, self._rows = self._rows, []
+        return rows
 
 
 def answer_dataset(
@@ -119,6 +162,7 @@ def answer_dataset(
     engine: Engine | None = None,
     batch_size: int = BATCH_SIZE,
     max_concurrency: int = MAX_CONCURRENCY,
+    on_answer: Callable[[Question, dict[str, Any]], None] | None = None,
 ) -> Generator[tuple[Question, dict[str, Any]]]:
     """Answer questions on an engine; each comes with `ANSWER_COLUMNS` as its batch is done.
 
@@ -128,22 +172,51 @@ def answer_dataset(
         engine: Where; by default in this process.
         batch_size: Questions that a worker takes at a time, and that are asked again where it is killed.
         max_concurrency: Questions that a worker answers at the same time.
+        on_answer: Called with each as it is answered, before its batch is done, so that nothing that was answered is lost where
+            this is interrupted; again where its batch is given out again.
 
     Raises:
         WorkerError: No worker can begin.
         Exception: What `make_model` raises.
     """
-    begin = partial(_begin, make_model, max_concurrency)
-    for done in (engine or LocalEngine()).map(begin, _batches(questions, batch_size)):
-        if isinstance(done.error, WorkerError):  # its workers were killed: it has no answers
-            answers = [_row(error=f"WorkerError: {done.error}")] * len(done.item)
-        else:
-            answers = done.result()
-        yield from zip(done.item, answers, strict=True)
+    engine = engine or LocalEngine()
+    basket: Handle | None = None
+    tell: _Tell | None = None
+    if on_answer is not None and isinstance(engine, LocalEngine) and engine.workers == 1:  # in this process
+        tell = partial(_call, on_answer)
+    elif on_answer is not None:
+        basket = engine.share(_Basket())
+        tell = partial(basket.acall, "put")
+
+    def take() -> None:
+        if basket is not None and on_answer is not None:
+            for given in basket.call("empty"):
+                on_answer(*given)
+
+    begin = partial(_begin, make_model, max_concurrency, tell)
+    try:
+        for done in engine.map(begin, _batches(questions, batch_size), on_wait=take):
+            take()
+            if isinstance(done.error, WorkerError):  # its workers were killed: it has no answers
+                answers = [_row(error=f"WorkerError: {done.error}")] * len(done.item)
+                for question, row in zip(done.item, answers, strict=True):
+                    if on_answer is not None:
+                        on_answer(question, row)
+            else:
+                answers = done.result()
+            yield from zip(done.item, answers, strict=True)
+    finally:
+        take()
 
 
-def _begin(make_model: MakeModel, max_concurrency: int) -> Callable[[Sequence[Question]], list[dict[str, Any]]]:
-    return RLFocalBatch(make_model, max_concurrency=max_concurrency).questions
+async def _call(on_answer: Callable[[Question, dict[str, Any]], None], question: Question, row: dict[str, Any]) -> None:
+    on_answer(question, row)
+
+
+def _begin(
+    make_model: MakeModel, max_concurrency: int, tell: _Tell | None
+) -> Callable[[Sequence[Question]], list[dict[str, Any]]]:
+    return partial(RLFocalBatch(make_model, max_concurrency=max_concurrency).questions, tell=tell)
 
 
 def _batches(questions: Iterable[Question], size: int) -> Iterator[tuple[Question, ...]]:

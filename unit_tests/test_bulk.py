@@ -7,8 +7,10 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
+import support_engines as work
 from langchain_rlfocal import PoolMember, RLFocalChatModel
 from langchain_rlfocal.bulk import ANSWER_COLUMNS, RLFocalBatch, answer_dataset
+from langchain_rlfocal.cli.answers import AnswerTable, _rows_in
 from langchain_rlfocal.engines import Done, LocalEngine
 from langchain_rlfocal.errors import InputError, WorkerError
 from langchain_rlfocal.outcomes import Question
@@ -23,6 +25,10 @@ def say(messages):
         file.write(messages[-1].text + "\\n")
     if "odd" in messages[-1].text and os.path.exists("down"):
         raise ValueError("down")
+    if "4" in messages[-1].text and os.path.exists("interrupts"):
+        raise KeyboardInterrupt
+    if "half" in messages[-1].text:
+        return "x\\ud800y"
     return "Yes.\\u2028It is."
 
 class Ann(ScriptedChatModel):
@@ -66,7 +72,7 @@ def test_questions_come_back_with_their_answers_and_those_of_dead_workers_with_a
     assert [(question.query_id, row["answer"]) for question, row in done] == [(str(n), "no") for n in range(5)]
 
     class Deadly(LocalEngine):
-        def map(self, begin, items):
+        def map(self, begin, items, **_):
             for item in items:
                 yield Done(item, error=WorkerError("signal 9 killed it"), deaths=4)
 
@@ -115,17 +121,73 @@ def test_killed_it_goes_on_from_the_lines_beside_the_table(cli, files):
     assert [row["query_id"] for row in pyarrow.parquet.read_table("a.parquet").to_pylist()] == list("0123")
 
 
-def test_an_interruption_keeps_what_is_answered(cli, files, monkeypatch):
-    def interrupted(*args, **kwargs):
-        yield from list(answer_dataset(*args, **kwargs))[:2]
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr("langchain_rlfocal.bulk.answer_dataset", interrupted)
-        result = cli.run("answer", "q.jsonl", "--pool", "pool.yaml", "--out", "a.csv")
+def test_an_interruption_keeps_what_is_answered(cli, files):
+    """Ctrl-C at the fifth question, in the midst of the only batch; one question at a time."""
+    Path("interrupts").touch()
+    result = cli.run("answer", "q.jsonl", "--pool", "pool.yaml", "--out", "a.csv", "--concurrency", "1")
     assert result.exit_code == 130
-    assert "Answered: 2 of 6. Run the same command again to go on." in result.stderr
+    assert result.stderr == "Interrupted. Answered: 4 of 6. Run the same command again to go on.\n"
+    Path("interrupts").unlink()
+    Path("asked.txt").unlink()
     assert cli.said("answer", "q.jsonl", "--pool", "pool.yaml", "--out", "a.csv")["answered"] == 6
+    assert sorted(Path("asked.txt").read_text().splitlines()) == ["Is 4 even?", "Is 5 odd?"]
+
+
+def test_answers_reach_the_caller_before_their_batch_is_done(files):
+    """A worker of its own tells them one by one; the batch of four is given back when all is answered."""
+    questions = [Question(task="t", query_id=str(n), query=f"c{n}") for n in range(4)]
+    seen = []
+    with LocalEngine(2) as engine:
+        done = answer_dataset(
+            work.make_model, questions, engine=engine, batch_size=4, on_answer=lambda *given: seen.append(given)
+        )
+        rows = list(done)
+    assert sorted((question.query_id, row["answer"]) for question, row in seen) == [(str(n), f"c{n}") for n in range(4)]
+    assert sorted(seen, key=lambda given: given[0].query_id) == rows
+
+
+def test_answers_of_a_batch_that_is_cut_off_are_kept(files):
+    """Of three answers two came before the worker was killed, again and again."""
+    questions = [Question(task="t", query_id=name, query=name) for name in ("a", "b", "die")]
+    seen = []
+    with LocalEngine(2) as engine:
+        done = answer_dataset(
+            work.make_dying_model,
+            questions,
+            engine=engine,
+            max_concurrency=1,
+            on_answer=lambda question, row: seen.append((question.query_id, row["error"] is None)),
+        )
+        assert [row["error"] is None for _, row in done] == [False] * 3
+    assert {("a", True), ("b", True), ("die", False)} <= set(seen)
+
+
+def test_a_table_keeps_rows_of_other_questions_and_an_answer_that_a_later_failure_follows(cli, files):
+    """The first two questions alone are answered; then another file's; the first answers stay."""
+    args = ("answer", "--pool", "pool.yaml", "--out", "a.parquet")
+    cli.said(*args, "q.jsonl", "--limit", "2")
+    Path("other.jsonl").write_text('{"query_id": "x", "query": "What?"}\n')
+    assert cli.said(*args, "other.jsonl")["answered"] == 1
+    assert cli.said(*args, "q.jsonl", "--limit", "1")["answered"] == 1
+    rows = pyarrow.parquet.read_table("a.parquet").to_pylist()
+    assert [row["query_id"] for row in rows] == ["0", "x", "1"]
+    assert Path("asked.txt").read_text().splitlines().count("Is 0 even?") == 1
+    question = Question(task="t", query_id="0", query="c")
+    with AnswerTable(Path("b.jsonl"), [question]) as table:
+        table.add(question, dict.fromkeys(ANSWER_COLUMNS) | {"answer": "no"})
+        table.add(question, dict.fromkeys(ANSWER_COLUMNS) | {"error": "down"})
+    assert (table.failed, table.left) == (0, [])
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_a_table_holds_half_a_surrogate_pair_and_names_that_are_numbers(cli, files, suffix):
+    Path("pool.yaml").write_text(POOL.replace("ann:", '"1":'))
+    Path("q.jsonl").write_text('{"query": "Say half."}\n')
+    for _ in range(2):
+        facts = cli.said("answer", "q.jsonl", "--pool", "pool.yaml", "--out", f"a.{suffix}")
+        assert (facts["answered"], facts["failed"]) == (1, 0)
+    [row] = _rows_in(Path(f"a.{suffix}"))
+    assert (row["answer"], row["members"]) == ("x?y", "1")
 
 
 def test_where_nothing_could_be_answered_the_command_fails(cli, files):

@@ -173,6 +173,7 @@ def test_what_a_lost_workers_calls_held_stays_spent():
     assert desk.hold("b", [5.0]) == [3]
     desk.lose(0)
     assert desk.hold("b", [0.5]) == "later"
+    assert desk.hold("a", [0.0]) == "never", "nobody would settle it"
     assert tally.members["ann"].in_flight == 0
     desk.tell(1, "b", Tally(members={}), [(3, 4.5)])
     assert desk.hold("b", [0.5]) == [4]
@@ -180,6 +181,16 @@ def test_what_a_lost_workers_calls_held_stays_spent():
     assert desk.hold("b", [0.5]) == "never"
     desk.stop()
     assert desk.tell(1, "b", Tally(members={}), []) is True
+
+
+def test_what_is_told_twice_is_settled_once():
+    """Two dollars of three are held and settled at one: told again, there is still room for two, and not for three."""
+    desk = Desk(3.0)
+    assert desk.hold("a", [2.0]) == [0]
+    for _ in range(2):
+        desk.tell(0, "a", Tally(members={}), [(0, 1.0)])
+    assert desk.hold("a", [2.5]) == "never"
+    assert desk.hold("a", [2.0]) == [1]
 
 
 # ---- shares

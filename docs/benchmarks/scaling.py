@@ -1,6 +1,7 @@
 """What a collection on many machines would take: a discrete-event simulation, which says what it assumes.
 
-    PYTHONPATH=unit_tests/support python docs/benchmarks/scaling.py [--validate] [--log postgresql://...] [--seeds 5]
+    PYTHONPATH=unit_tests/support python docs/benchmarks/scaling.py [--validate] [--seeds 5] [--cpu-ms 5.7]
+        [--log postgresql://... | --log-ms 1.6 0.026 2.24 0.01]
 
 The log is measured first: how long this machine takes to add answers and to claim cells, in a file or at `--log`. Then a collection is
 simulated, call by call. A worker has calls of each member out, and claims twice as many cells at a time; an answer takes its
@@ -58,7 +59,7 @@ class Assumed:
     latency_s: float = 2.0
     sigma: float = 0.6
     per_minute: float | None = None
-    cpu_s: float = 0.004
+    cpu_s: float = 0.0057
     add_s: tuple[float, float] = (0.002, 0.0001)
     claim_s: tuple[float, float] = (0.002, 0.0001)
     mtbf_s: float | None = None
@@ -320,10 +321,18 @@ def main() -> None:
     parser.add_argument("--log")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument(
-        "--cpu-ms", type=float, default=None, help="CPU time of an answer; measured where it is not given"
+        "--log-ms",
+        type=float,
+        nargs=4,
+        help="the log as it was measured before: a transaction of answers, each of them, one of claims, each of them",
     )
+    parser.add_argument("--cpu-ms", type=float, default=1e3 * Assumed.cpu_s, help="CPU time of an answer")
     options = parser.parse_args()
-    add_s, claim_s = measure_log(options.log)
+    if options.log_ms is None:
+        add_s, claim_s = measure_log(options.log)
+    else:
+        one, each, claim, cell = (ms / 1e3 for ms in options.log_ms)
+        add_s, claim_s = (one, each), (claim, cell)
     print(f"Measured, the log: answers {1e3 * add_s[0]:.2f} ms a transaction and {1e3 * add_s[1]:.3f} ms each;")
     print(f"claims {1e3 * claim_s[0]:.2f} ms and {1e3 * claim_s[1]:.3f} ms each.")
     if options.validate:

@@ -211,7 +211,7 @@ def answer(
 
       rlfocal answer q.csv --pool pool.yaml --out a.jsonl --engine ray --workers 8
     """
-    from langchain_rlfocal.bulk import answer_dataset
+    from langchain_rlfocal.bulk import BATCH_SIZE, answer_dataset
     from langchain_rlfocal.cli.answers import AnswerTable
     from langchain_rlfocal.outcomes import read_questions
 
@@ -233,11 +233,11 @@ def answer(
     try:
         if left:
             with open_engine(engine, workers, address) as opened, table:
-                size = min(32, -(-len(left) // opened.workers))
-                for num, (question, row) in enumerate(
-                    answer_dataset(ensemble, left, engine=opened, batch_size=size, max_concurrency=concurrency), start=1
-                ):
-                    table.add(question, row)
+                size = min(BATCH_SIZE, -(-len(left) // opened.workers))
+                answers = answer_dataset(
+                    ensemble, left, engine=opened, batch_size=size, max_concurrency=concurrency, on_answer=table.add
+                )
+                for num, _ in enumerate(answers, start=1):
                     if time.monotonic() - said_at >= EVERY_S or num == len(left):
                         said_at = time.monotonic()
                         console.print(f"{num:,} of {len(left):,}, {table.failed:,} failed")

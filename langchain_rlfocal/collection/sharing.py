@@ -44,10 +44,13 @@ class Desk:
         self._held: dict[str, dict[int, Held]] = {}
         self._number = 0
         self._tallies: dict[str, tuple[int, Tally]] = {}
+        self._lost: set[str] = set()
         self._is_stopping = False
 
     def hold(self, run: str, usd: Sequence[float]) -> list[int] | Refusal:
-        """Hold amounts for a run, each under a number."""
+        """Hold amounts for a run, each under a number; nothing for one that is lost, whose last words may come late."""
+        if run in self._lost:
+            return "never"
         held = self._purse.hold_now(usd)
         if isinstance(held, str):
             return held
@@ -59,14 +62,17 @@ class Desk:
     def tell(self, worker: int, run: str, tally: Tally, settled: Sequence[tuple[int, float]]) -> bool:
         """Take in what has come of a run, and what its calls took; tell whether it is to stop."""
         self._tallies[run] = (worker, tally)
+        held = self._held.get(run, {})
         for number, usd in settled:
-            self._held[run].pop(number).settle(Usage(usd=usd))
+            if number in held:  # told for the first time
+                held.pop(number).settle(Usage(usd=usd))
         return self._is_stopping
 
     def lose(self, worker: int) -> None:
         """A worker is no more: what its calls held may have been spent."""
         for run, (of, tally) in self._tallies.items():
             if of == worker:
+                self._lost.add(run)
                 for held in self._held.pop(run, {}).values():
                     held.settle(held.bound)
                 tally.ended = "stopped"
@@ -144,14 +150,19 @@ class _Begin:
         tally = Tally(members={name: MemberTally(name=name) for name in pool.names})
 
         async def tell() -> None:
-            settled, purse.settled[:] = [*purse.settled], []
+            settled = [*purse.settled]
             if await self.desk.acall("tell", worker, run, tally, settled):
                 stop.set()
+            del purse.settled[: len(settled)]  # only now: where this is cut off, all is told again
 
         async def tell_on() -> None:
-            while True:
-                await asyncio.sleep(TELL_S)
-                await tell()
+            try:
+                while True:
+                    await asyncio.sleep(TELL_S)
+                    await tell()
+            except Exception:
+                stop.set()  # whoever led the collection is gone
+                raise
 
         def watch(now: Tally) -> None:
             nonlocal tally

@@ -2,11 +2,14 @@
 
 import asyncio
 import multiprocessing
+import os
 import pickle
 import signal
+import sys
 import threading
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
@@ -26,6 +29,9 @@ from langchain_rlfocal.engines.base import (
     untold,
 )
 from langchain_rlfocal.errors import InputError
+
+LEAVE_S = 10.0
+"""So long a worker's process outlives its parent at most: what it does may end in order."""
 
 
 class LocalEngine:
@@ -139,7 +145,8 @@ class _Processes:
     def start(self) -> "_Process":
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_serve, args=(theirs,), name="rlfocal-worker")
-        process.start()
+        with _uninterrupted():
+            process.start()
         theirs.close()  # so that its end is heard
         worker = _Process(process, ours)
         worker.tell(self._begin)
@@ -191,6 +198,19 @@ class _Process:
         self.channel.close()
 
 
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Have a process that is started here never see Ctrl-C, which a terminal sends to all: its parent ends it."""
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 _channel: "Connection[Any, Any] | None" = None  # of a worker's process, set once when it begins
 _calling = threading.Lock()
 
@@ -200,6 +220,7 @@ def _serve(channel: "Connection[Any, Any]") -> None:
     global _channel  # noqa: PLW0603  # handles find it
     _channel = channel
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted, and ends its workers
+    threading.Thread(target=_leave_after_parent, daemon=True).start()
     try:
         begin = channel.recv()
         began = attempted(begin)
@@ -213,3 +234,12 @@ def _serve(channel: "Connection[Any, Any]") -> None:
                 channel.send(("said", Outcome(error=untold(error))))
     except (EOFError, OSError):
         return
+
+
+def _leave_after_parent() -> None:
+    """End this process once its parent is gone, as where it was killed: nobody waits for what this one does."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        time.sleep(LEAVE_S)
+        os._exit(1)

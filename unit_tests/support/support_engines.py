@@ -141,6 +141,31 @@ def repeat(messages):
     return messages[-1].text
 
 
+def make_budgeted_model(url, max_calls):
+    """The same, with a budget that all who give the URL share."""
+    from langchain_rlfocal import Budget, RLFocalChatModel  # noqa: PLC0415
+    from langchain_rlfocal.testing import ScriptedChatModel  # noqa: PLC0415
+
+    return RLFocalChatModel(
+        members={"ann": ScriptedChatModel(script=repeat)}, shared_state=url, budget=Budget(max_calls=max_calls)
+    )
+
+
+def make_dying_model():
+    """The same, which has its process killed where it is told to."""
+    from langchain_rlfocal import RLFocalChatModel  # noqa: PLC0415
+    from langchain_rlfocal.testing import ScriptedChatModel  # noqa: PLC0415
+
+    return RLFocalChatModel(members={"ann": ScriptedChatModel(script=repeat_or_die)})
+
+
+def repeat_or_die(messages):
+    if messages[-1].text == "die":
+        time.sleep(0.3)  # what was told is on its way
+        os.kill(os.getpid(), signal.SIGKILL)
+    return messages[-1].text
+
+
 def answering():
     """A class that Ray pickles by value: its workers do not see this module until it says where that is."""
     folder = str(Path(__file__).parent)
