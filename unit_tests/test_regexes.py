@@ -36,6 +36,7 @@ WIDE = {
     "execution/endings.py _REPEATED": "of a word that is cut to 80 characters",
     "log/records.py _SCRUBBED_QUESTION": "tried once, and of one repetition",
     "outcomes/tables.py _SAMPLE_ID": "tried once, and what follows its repetition is at most ten characters",
+    "server/config.py ServerConfig": "tried once",
     "server/bodies.py _TO_NEXT": "its repetitions give nothing back, and the next search begins where it ended",
     # Begins at the beginning of a line, and its repetitions exclude each other.
     "scoring/unit_tests.py _FENCE": "tried once a line",
