@@ -327,14 +327,38 @@ def test_a_server_that_has_just_come_back_does_not_make_others_seem_gone(server)
         until(lambda: one.status.workers == 1, "The other's end")
 
 
-def admitted(shared, bound, **caps):
-    """A ticket of a call that may be made."""
-    caps = {"total": None, "of_member": None, "per_minute": None, "breaker": BreakerConfig(), **caps}
-    ticket, heard = shared.store.ticket("a", bound, [(shared.ledger, BUDGET)], **caps), threading.Event()
+def leave_of(ticket):
+    """What the server says of a call."""
+    heard = threading.Event()
     ticket.ask(heard.set)
     assert heard.wait(GUARD_S)
-    assert ticket.take_answer().kind == "ok"
+    return ticket.take_answer().kind
+
+
+def ticket_of(shared, bound, **caps):
+    """A ticket of a call that has not been asked for."""
+    caps = {"total": None, "of_member": None, "per_minute": None, "breaker": BreakerConfig(), **caps}
+    return shared.store.ticket("a", bound, [(shared.ledger, BUDGET)], **caps)
+
+
+def admitted(shared, bound, **caps):
+    """A ticket of a call that may be made."""
+    ticket = ticket_of(shared, bound, **caps)
+    assert leave_of(ticket) == "ok"
     return ticket
+
+
+def end(ticket, says):
+    """Have a call end."""
+    ticket.settle(ticket.bound, says)
+    ticket.release()
+
+
+def test_a_call_that_is_asked_for_again_since_the_answer_was_lost_counts_once(server):
+    with opened(server.shared()) as (shared,):
+        ticket = admitted(shared, Usage(1, 60), total=1)
+        assert leave_of(ticket) == "ok"
+        assert server.client().hmget("rlfocal:{default}:spent:model", "calls", "tokens") == ["1", "60"]
 
 
 def test_what_is_settled_twice_since_the_first_answer_was_lost_counts_once(server):
@@ -484,11 +508,37 @@ def test_who_has_not_heard_of_an_open_breaker_asks_nobody(server):
         for _ in range(2):
             with pytest.raises(Exception, match="down"):
                 model.invoke(QUESTION)
+        one.get("x")  # by now the server has heard of both
         with pytest.raises(Exception, match=r"[Cc]ircuit breaker open"):
             saying(other).invoke(QUESTION)
         other.reset_breakers()
         until(lambda: model.breakers == {}, "The first's breaker")
         assert saying(other).invoke(QUESTION).text == "yes"
+
+
+def test_of_calls_that_fail_side_by_side_in_two_processes_one_counts(server):
+    """Two failures in a row open the breaker: the third call's does, which began when the first had been heard of."""
+    with opened(server.shared(), server.shared()) as (one, other):
+        config = {"breaker": BreakerConfig(failures=2)}
+        side_by_side = [admitted(shared, Usage(1), **config) for shared in (one, other)]
+        for shared, ticket in zip((one, other), side_by_side, strict=True):
+            end(ticket, "failed")
+            shared.get("x")
+        end(admitted(one, Usage(1), **config), "failed")
+        assert leave_of(ticket_of(one, Usage(1), **config)) == "open"
+
+
+def test_a_probe_that_was_stopped_leaves_its_place_to_another(server):
+    with opened(server.shared()) as (shared,):
+        config = {"breaker": BreakerConfig(failures=1, recovery_s=0.05)}
+        end(admitted(shared, Usage(1), **config), "failed")
+        assert leave_of(ticket_of(shared, Usage(1), **config)) == "open"
+        time.sleep(0.1)
+        probe = admitted(shared, Usage(1), **config)
+        assert leave_of(ticket_of(shared, Usage(1), **config)) == "open"
+        end(probe, None)
+        end(admitted(shared, Usage(1), **config), "answered")
+        admitted(shared, Usage(1), **config)
 
 
 def test_of_all_processes_one_call_probes(workers, notes):
