@@ -33,7 +33,7 @@ from langchain_rlfocal.execution.calls import current_call
 from langchain_rlfocal.testing import FailingChatModel, JudgingChatModel, ScriptedChatModel, ScriptedPolicy
 from langchain_rlfocal.tracing import SCHEMA_URL, SEMCONV_VERSION, OpenTelemetryHandler, Telemetry, configure
 from langchain_rlfocal.tracing.handler import _Open
-from support_calls import CALLS
+from support_calls import CALLS, Gate
 from support_ensembles import model_of
 from support_http import CHAT, chat, client_of
 from support_schema_model import SchemaChatModel
@@ -456,19 +456,6 @@ async def test_where_nobody_answers_the_answers_span_names_who_failed_and_how(tr
 
 
 # ---- ends
-
-
-class Gate:
-    """Holds members until the test lets them go, which it never does."""
-
-    def __init__(self, num_members):
-        self.begun, self.never, self.missing = asyncio.Event(), asyncio.Event(), num_members
-
-    async def hold(self):
-        self.missing -= 1
-        if not self.missing:
-            self.begun.set()
-        await self.never.wait()
 
 
 HELD = {

@@ -31,7 +31,7 @@ from langchain_rlfocal._langchain import (
 )
 from langchain_rlfocal.errors import EnsembleError
 from langchain_rlfocal.testing import FailingChatModel, ScriptedChatModel, ScriptedPolicy
-from support_calls import CALLS, consume
+from support_calls import CALLS, Gate, consume
 from support_ensembles import model_of
 from support_schema_model import SchemaChatModel
 from support_tools import weather
@@ -357,19 +357,6 @@ async def test_a_member_that_still_thinks_at_a_way_out_of_the_graph_is_ended_too
     tracer.assert_each_ended_once()
     assert [run.error is not None for run in tracer.runs] == [True, True, True]
     assert not caplog.records
-
-
-class Gate:
-    """Holds members until the test lets them go, which it never does."""
-
-    def __init__(self, num_members):
-        self.begun, self.never, self.missing = asyncio.Event(), asyncio.Event(), num_members
-
-    async def hold(self):
-        self.missing -= 1
-        if not self.missing:
-            self.begun.set()
-        await self.never.wait()
 
 
 HELD = {

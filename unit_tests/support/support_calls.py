@@ -1,4 +1,6 @@
-"""Every way to call a model with a config, and what its streams give."""
+"""Every way to call a model with a config, what its streams give, and a gate that holds its members."""
+
+import asyncio
 
 
 async def consume(stream):
@@ -9,6 +11,19 @@ async def collect(stream, words):
     """Put each text into `words`, where it stays when the stream breaks."""
     async for chunk in stream:
         words.append(chunk.text)
+
+
+class Gate:
+    """Holds members until the test lets them go, which it never does."""
+
+    def __init__(self, num_members):
+        self.begun, self.never, self.missing = asyncio.Event(), asyncio.Event(), num_members
+
+    async def hold(self):
+        self.missing -= 1
+        if not self.missing:
+            self.begun.set()
+        await self.never.wait()
 
 
 CALLS = {
